@@ -55,7 +55,7 @@ IdempotencyKey = Annotated[
     ),
 ]
 REPLAYED = {
-    "description": "`true` if the response repeats that to an earlier request with the same key.",
+    "description": "`true` if this is the stored response to an earlier request with the same key.",
     "schema": {"type": "string"},
 }
 """OpenAPI object of the header `Idempotent-Replayed`."""

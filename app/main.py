@@ -36,13 +36,15 @@ from app.http.head import HeadMiddleware
 from app.http.unknown_parameters import known_parameters
 from app.http.upload_room import UploadRoom
 from app.inference import routes as inference
-from app.jobs import routes as jobs, starts as job_starts
+from app.jobs import routes as jobs, starts as job_starts, target_preview
 from app.metrics import Metrics
 from app.models import checkpoints, plot_routes as plots, routes as models
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
+from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
 from app.scoring.raw_route import HotRoutes
+from app.server.application import Application
 from app.server.broker_client import ApiBrokerClient
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
@@ -69,7 +71,7 @@ from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
-from tables.readers.json_numbers import load_loops
+from tables.readers.plain_numbers import load_loops
 
 _BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600
@@ -78,13 +80,11 @@ _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
 _THREADS = 8
 _THREADS_EACH = 2
+_OPEN_EXPORTS = 4  # of a key: each has a file on the disk until its caller has read it
 # Requests of one key, and of all, that begin in an iteration of the event loop: each takes about a
 # millisecond of it.
 _BEGIN_EACH = 1
 _BEGIN = 16
-DATABASE_POOL = 8
-"""Connections to the database that stay open; as many again may, so that keys, events and readiness
-find one while all threads of requests have theirs."""
 # No cookies and no other credentials of a browser, ever: a page must have a key of its own.
 _CORS: dict[str, Any] = {
     "allow_credentials": False,
@@ -139,7 +139,7 @@ def create_app(
     """
     shutdown = shutdown or Shutdown()
     metrics = Metrics()
-    app = FastAPI(
+    app = Application(
         title="densityd",
         version=version("densityd"),
         summary="Density estimation with normalising flows.",
@@ -153,6 +153,7 @@ def create_app(
     for module in (
         datasets,
         job_starts,
+        target_preview,
         jobs,
         models,
         checkpoints,
@@ -168,7 +169,7 @@ def create_app(
     app.include_router(guide_routes(GUIDE_FOLDER))
     install_problem_handlers(app)
     policy = Policy(scores.router)
-    install_openapi(app, policy)
+    install_openapi(app, policy, root_path=settings.root_path)
     # The last one added is the outermost.
     limits = BodyLimits(
         max_bytes=max(
@@ -176,9 +177,9 @@ def create_app(
         ),
         timeout_s=settings.body_timeout_s,
     )
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(HotRoutes, router=scores.router)
     app.add_middleware(BodyMiddleware, limits=limits)
-    app.add_middleware(HeadMiddleware)
     rates = Rates(
         rate=settings.rate_limit, burst_s=settings.rate_burst_s, processes=settings.api_processes
     )
@@ -188,6 +189,8 @@ def create_app(
     app.add_middleware(RequestMiddleware, metrics=metrics, stopping=shutdown.stopping)
     if settings.cors_origins is not None:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **_CORS)
+    if settings.root_path is not None:
+        app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
     return app
 
 
@@ -202,7 +205,7 @@ async def _lifespan(
 ) -> AsyncIterator[None]:
     database = Database(
         settings.resolved_database_url,
-        pool_size=DATABASE_POOL,
+        pool_size=settings.database_pool,
         ballast_bytes=settings.ballast_bytes,
     )
     try:
@@ -210,7 +213,7 @@ async def _lifespan(
         passing = await asyncio.to_thread(check_stores, database, blobs)
         await asyncio.to_thread(load_loops)  # not while the first request waits
         for error in passing:
-            log.warning("the start goes on: %s", error)
+            log.warning("the start continues: %s", error)
         away = any(isinstance(error, DatabaseUnavailableError | BlobDiskError) for error in passing)
         await asyncio.to_thread(blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         state = _state(settings, metrics, shutdown, after_load, database, blobs)
@@ -310,11 +313,13 @@ def _state(
         ),
         parsers=Threads("parsers", parsers, each=max(1, parsers - 1)),
         imports=Threads("imports", 1, each=1),
+        exports=Threads("exports", 1, each=1),
         route_turns=Turns(sys.maxsize, each=EACH),
         pace=Pace(each=_BEGIN_EACH, most=_BEGIN),
         open_requests=OpenBound("requests", settings.max_open_requests),
         open_streams=OpenBound("event streams", settings.max_open_streams),
         open_uploads=OpenBound("uploads", settings.max_open_uploads),
+        open_exports=OpenBound("ONNX exports", _OPEN_EXPORTS),
         upload_room=UploadRoom(inherited_counts(settings.api_processes)),
         body_memory=BodyMemory(settings.max_bodies_bytes),
     )
@@ -324,7 +329,8 @@ async def _close(state: AppState) -> None:
     """End the threads that the state holds."""
     state.lookout.stop()
     await state.tallies.write()
-    for pool in (state.callers, state.threads, state.parsers, state.imports, state.models):
+    files = state.parsers, state.imports, state.exports
+    for pool in (state.callers, state.threads, *files, state.models):
         pool.close()
     await asyncio.to_thread(state.lookout.join, _LAST_LOOK_S)
     await asyncio.to_thread(state.queue.stop)

@@ -87,43 +87,43 @@ class Metrics:
         self.engine = EngineMetrics(self.registry)
         self.audit_failures = Counter(
             "densityd_audit_failures_total",
-            "Changes that were answered before their line of the audit trail was on the disk.",
+            "Changes that were responded to before their line of the audit trail was on the disk.",
             registry=self.registry,
         )
         self._requests = Counter(
             "densityd_http_requests_total",
-            "Requests answered.",
+            "Requests that were responded to.",
             ["method", "route", "status"],
             registry=self.registry,
         )
         self._seconds = Histogram(
             "densityd_http_request_seconds",
-            "Time from a request's headers to the end of its answer.",
+            "Time from a request's headers to the end of its response.",
             ["method", "route"],
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
         self._broken = Counter(
             "densityd_http_broken_answers_total",
-            "Answers of which the headers were sent and the rest was not, by who broke them off.",
+            "Responses of which the headers were sent and the rest was not, by who broke them off.",
             ["route", "by"],
             registry=self.registry,
         )
         self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge(
             "densityd_http_requests_in_flight",
-            "Requests being answered.",
+            "Requests in progress.",
             multiprocess_mode="livesum",
             registry=self.registry,
         )
 
     def observe(self, *, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answered request.
+        """Count one request.
 
         Args:
             method: Method of the request; unknown ones share a label.
             route: the route's template, never the path itself.
-            status: the answer's, or of what broke it off; 499 when the caller left first.
+            status: Status of the response, or of the error that broke it off; 499 when the caller left first.
             seconds: Duration of the request.
         """
         method = method if method in _METHODS else "other"
@@ -139,7 +139,7 @@ class Metrics:
         histogram.observe(seconds)
 
     def observe_broken(self, *, route: str, by_caller: bool) -> None:
-        """Count one answer that was broken off after its headers.
+        """Count one response that was interrupted after its headers.
 
         Args:
             route: template of the route.

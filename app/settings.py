@@ -3,9 +3,9 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from models_store.settings import StoreSettings
 
@@ -35,8 +35,17 @@ def _checked_preload(text: str | None) -> str | None:
     return text
 
 
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+
+
+def _checked_root_path(text: str | None) -> str | None:
+    if text is not None and not _ROOT_PATH.fullmatch(text):
+        raise ValueError("a root path looks like /densityd, without a slash at its end")
+    return text
+
+
 class EarlyAnswers(StrEnum):
-    """Conditions under which the answer to a large body may begin before the body has ended."""
+    """Conditions under which the response to a large body may begin before the body has ended."""
 
     NEVER = "never"
     ASKED = "asked"
@@ -61,6 +70,17 @@ class ApiSettings(StoreSettings):
         default=False,
         description="Serve callers without an API key on an address that is not loopback, until a"
         " key is made.",
+    )
+    root_path: Annotated[str | None, AfterValidator(_checked_root_path)] = Field(
+        default=None,
+        description="Path below which a proxy serves the service, such as /densityd. Unset: none.",
+    )
+    database_pool: int = Field(
+        default=8,
+        ge=1,
+        le=500,
+        description="Connections of a process to the database that stay open; as many again may open for "
+        "a moment, so that keys, events and readiness find one while requests have theirs.",
     )
     cors_origins: Annotated[str | None, AfterValidator(_checked_origins)] = Field(
         default=None,
@@ -175,6 +195,17 @@ class ApiSettings(StoreSettings):
         description="Memory limit of the process that checks an imported model; one such process "
         "runs at a time.",
     )
+    export_key: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Key that signs exported versions (HMAC-SHA256) and checks the signatures of "
+        "imported ones; services that exchange models share it. At least 32 characters; unset: no "
+        "signatures.",
+    )
+    signed_imports: bool = Field(
+        default=False,
+        description="True: an imported file must have a signature of DENSITYD_EXPORT_KEY.",
+    )
     max_result_bytes: int = Field(
         default=64 * _GIB,
         ge=_MIB,
@@ -263,7 +294,7 @@ class ApiSettings(StoreSettings):
         ge=0,
         le=86_400,
         description="Seconds for which models and API keys that were in use are served from memory "
-        "while a database server is away. A key that is revoked or expires meanwhile is "
+        "while a database server is unavailable. A key that is revoked or expires meanwhile is "
         "accepted for as long.",
     )
     drain_delay_s: float = Field(
@@ -279,6 +310,14 @@ class ApiSettings(StoreSettings):
         ge=0,
         le=3_600,
         description="Seconds for the requests that are open when the process stops listening.",
+    )
+
+    result_link_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=604_800,
+        description="Seconds for which signed addresses of results in a bucket are valid, to which "
+        "downloads are redirected. Unset: the bytes pass through the service.",
     )
 
     model_cache_bytes: int = Field(
@@ -313,6 +352,17 @@ class ApiSettings(StoreSettings):
     inference_threads: int = Field(
         default=1, ge=1, le=256, description="Number of threads of PyTorch in an API process."
     )
+
+    @model_validator(mode="after")
+    def _check_signed_imports(self) -> Self:
+        if self.signed_imports and self.export_key is None:
+            raise ValueError("DENSITYD_SIGNED_IMPORTS needs DENSITYD_EXPORT_KEY to check with")
+        return self
+
+    @property
+    def signing_key(self) -> str | None:
+        """Return the key of the signatures of exported versions; None: there are none."""
+        return None if self.export_key is None else self.export_key.get_secret_value()
 
     @property
     def audit_folder(self) -> Path | None:

@@ -53,7 +53,7 @@ class AppState:
         registry: Rows of datasets and models.
         jobs: Rows of jobs.
         labels: Descriptions and tags.
-        webhooks: Addresses that are told of events.
+        webhooks: Webhooks, which are notified of events.
         keys: API keys.
         usage: Usage of projects.
         tallies: Tallies of this process.
@@ -72,11 +72,13 @@ class AppState:
         threads: Threads of requests.
         parsers: Threads that wait for processes that parse files.
         imports: Thread that waits for processes that check imported models.
+        exports: Thread that waits for processes that write ONNX files.
         route_turns: Turns of projects at routes that run in threads.
         pace: Requests that begin in an iteration of the event loop.
         open_requests: Bound on open requests.
         open_streams: Bound on open event streams.
         open_uploads: Bound on open uploads.
+        open_exports: Bound on ONNX files that are written or sent.
         upload_room: Bytes of unfinished uploads.
         body_memory: Bytes of request bodies in memory.
     """
@@ -109,11 +111,13 @@ class AppState:
     threads: Threads
     parsers: Threads
     imports: Threads
+    exports: Threads
     route_turns: Turns
     pace: Pace
     open_requests: OpenBound
     open_streams: OpenBound
     open_uploads: OpenBound
+    open_exports: OpenBound
     upload_room: UploadRoom
     body_memory: BodyMemory
 

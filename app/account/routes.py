@@ -71,7 +71,7 @@ def get_me(request: Request, keys: KeysDep, settings: SettingsDep) -> MeView:
 
 @router.get("/usage", operation_id="get_usage", summary="Get the usage")
 def get_usage(usage: UsageDep, project: ProjectDep, settings: SettingsDep) -> UsageView:
-    """Return what the project stores and has used, beside its quotas."""
+    """Return the storage and the requests that the project has used, with its quotas."""
     return UsageView.of(
         project,
         usage.of_project(project),
@@ -96,7 +96,7 @@ def create_key(
     project: ProjectDep,
     response: Response,
 ) -> NewKeyView:
-    """Create a key of the caller's project. The first key of a service is made on its machine."""
+    """Create a key for the caller's project. A service's first key is created on its machine."""
     caller = caller_of(request)
     if caller.key_id is None:
         raise Problem(
@@ -142,16 +142,23 @@ def get_key(key_id: KeyId, keys: KeysDep, project: ProjectDep) -> KeyView:
     status_code=status.HTTP_201_CREATED,
     openapi_extra=json_request(RotationRequest, examples=_ROTATION),
     response_description="New key with its token, which is not shown again.",
-    responses=problem_responses("not-found", "conflict"),
+    responses=problem_responses("forbidden", "not-found", "conflict"),
 )
 def rotate_key(
     body: Annotated[RotationRequest, Depends(json_body(RotationRequest))],
     key_id: KeyId,
+    request: Request,
     keys: KeysDep,
     project: ProjectDep,
     response: Response,
 ) -> NewKeyView:
-    """Create a key like another one, which ends then or after some time."""
+    """Replace a key by a new one with the same properties; the old key expires after a grace period.
+
+    A caller whose key has a rate limit cannot replace a key that has a higher limit or none.
+    """
+    own, rate = caller_of(request).rate, keys.get(project, key_id).rate
+    if own is not None and (rate is None or rate > own):
+        raise Problem("forbidden", "A key makes none with a higher rate than its own.")
     response.headers["Cache-Control"] = "no-store"
     return NewKeyView.whole(keys.rotate(project, key_id, grace_s=body.grace_s))
 

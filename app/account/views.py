@@ -34,19 +34,28 @@ class KeyView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_KEY_EXAMPLE]})
 
-    id: str
-    project: str
-    label: str | None = Field(description="Text for people.")
-    scope: Scope
-    state: Literal["usable", "expired", "revoked"]
-    rate: float | None = Field(
-        description="Requests per second; null: the service's usual rate, or no limit."
+    id: str = Field(description="Id of the key.")
+    project: str = Field(description="Project that the key belongs to.")
+    label: str | None = Field(
+        description="Free text that says what the key is for; null if there is none."
     )
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
+    scope: Scope = Field(
+        description="`read` reads and scores, `write` also uploads, trains and deletes, `admin` also"
+        " manages keys."
+    )
+    state: Literal["usable", "expired", "revoked"] = Field(description="State of the key.")
+    rate: float | None = Field(
+        description="Requests per second; null for the service's default rate, or no limit."
+    )
+    created_at: datetime = Field(description="Time at which the key was created.")
+    expires_at: datetime | None = Field(
+        description="Time at which the key expires; null if it does not."
+    )
+    revoked_at: datetime | None = Field(
+        description="Time at which the key was revoked; null if it was not."
+    )
     last_used_at: datetime | None = Field(
-        description="Time of a recent request, to a minute; null: there was none."
+        description="Time of the last request, to within a minute; null if there was none."
     )
 
     @classmethod
@@ -74,7 +83,7 @@ class NewKeyView(KeyView):
 class KeyList(BaseModel):
     """All keys of the project, oldest first, with those that are expired or revoked."""
 
-    items: list[KeyView]
+    items: list[KeyView] = Field(description="Keys of the project.")
 
 
 class KeyRequest(BaseModel):
@@ -84,16 +93,20 @@ class KeyRequest(BaseModel):
 
     scope: Scope = Field(default=Scope.READ, description="Scope of the key.")
     label: Annotated[str | None, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")] = Field(
-        default=None, description="Text for people."
+        default=None, description="Free text that says what the key is for."
     )
     expires_days: float | None = Field(
-        default=None, ge=0.001, le=36_500, description="Days until the key expires; null: never."
+        default=None,
+        ge=0.001,
+        le=36_500,
+        description="Days until the key expires; null if it never expires.",
     )
     rate: float | None = Field(
         default=None,
         ge=0.001,
         le=1_000_000,
-        description="Most requests per second; null: that of the key that makes it.",
+        description="Maximum number of requests per second; null for that of the key that creates"
+        " it.",
     )
 
 
@@ -111,52 +124,52 @@ class RotationRequest(BaseModel):
 
 
 class LimitsView(BaseModel):
-    """Limits of the caller; null: there is none."""
+    """Limits of the caller; null where there is none."""
 
-    requests_per_second: float | None
-    open_requests: int
-    event_streams: int
-    uploads: int
-    queued_jobs: int
-    stored_bytes: int
+    requests_per_second: float | None = Field(description="Maximum number of requests per second.")
+    open_requests: int = Field(description="Maximum number of simultaneous requests.")
+    event_streams: int = Field(description="Maximum number of simultaneous event streams.")
+    uploads: int = Field(description="Maximum number of simultaneous uploads.")
+    queued_jobs: int = Field(description="Maximum number of waiting jobs of the project.")
+    stored_bytes: int = Field(description="Maximum number of bytes that the project may store.")
 
 
 class MeView(BaseModel):
     """Caller of the request."""
 
-    project: str
-    scope: Scope
-    key: KeyView | None = Field(description="Key of the request; null: the service has none.")
-    limits: LimitsView
+    project: str = Field(description="Project of the caller.")
+    scope: Scope = Field(description="Scope of the caller.")
+    key: KeyView | None = Field(description="Key of the request; null if the service has no keys.")
+    limits: LimitsView = Field(description="Limits of the caller.")
 
 
 class ComputedRowsView(BaseModel):
-    """Rows that requests had scored, mapped or sampled; those of jobs are not counted."""
+    """Rows scored, mapped or sampled for requests; those of jobs are not counted."""
 
-    today: int = Field(description="Rows of this day, in UTC.")
-    last_30_days: int
+    today: int = Field(description="Number of rows today, in UTC.")
+    last_30_days: int = Field(description="Number of rows in the last 30 days, including today.")
 
 
 class QuotaView(BaseModel):
-    """Use of something that has a limit."""
+    """Use of a limited resource."""
 
-    used: int
-    limit: int
+    used: int = Field(description="Current use.")
+    limit: int = Field(description="Maximum that is allowed.")
 
 
 class UsageView(BaseModel):
-    """Stored things of the project, and its use of the service, a quarter of a minute late."""
+    """Storage and requests of the project; the numbers are up to 15 seconds old."""
 
-    project: str
+    project: str = Field(description="Project of the caller.")
     stored_bytes: QuotaView = Field(
-        description="Bytes of files and rows, with what unfinished jobs may come to store."
+        description="Bytes of files and rows, including what unfinished jobs may store."
     )
-    queued_jobs: QuotaView
-    datasets: int
-    models: int
-    versions: int
+    queued_jobs: QuotaView = Field(description="Jobs that wait for a worker.")
+    datasets: int = Field(description="Number of datasets.")
+    models: int = Field(description="Number of models.")
+    versions: int = Field(description="Number of versions of all models.")
     jobs: dict[str, int] = Field(description="Number of jobs by their state.")
-    computed_rows: ComputedRowsView
+    computed_rows: ComputedRowsView = Field(description="Rows computed for requests.")
 
     @classmethod
     def of(

@@ -49,7 +49,7 @@ class Lease:
         return checked
 
     def sending(self, send: Send) -> Send:
-        """Wrap `send`: a response is cut off at the end, unless it was told of it or is a refusal."""
+        """Wrap `send`: a response is cut off at the end, unless it was informed or is a refusal."""
         refusing = False
 
         async def checked(message: Message) -> None:
@@ -108,6 +108,6 @@ class Leases:
             for lease in list(self._open.get(key, ())):
                 lease.end(Problem(problem.type.slug, detail, headers=problem.headers))
         except StoreError as error:
-            log.warning("keys cannot be looked at, requests go on: %s", error)
+            log.warning("keys cannot be looked at, requests continue: %s", error)
         except Exception:  # all keys live on this
-            log.exception("keys cannot be looked at, requests go on")
+            log.exception("keys cannot be looked at, requests continue")

@@ -10,12 +10,17 @@ from app.problems.types import PROBLEM_TYPES
 
 
 def early_answer(
-    slug: str, detail: str, default_headers: list[tuple[bytes, bytes]], *, is_head: bool
+    slug: str,
+    detail: str,
+    default_headers: list[tuple[bytes, bytes]],
+    *,
+    is_head: bool,
+    root_path: str,
 ) -> bytes:
     """Return the response for a problem, after which the connection is closed."""
     kind = PROBLEM_TYPES[slug]
     content: dict[str, Any] = {
-        "type": kind.uri,
+        "type": root_path + kind.uri,
         "title": kind.title,
         "status": kind.status,
         "detail": detail or kind.explanation,

@@ -9,6 +9,8 @@ from starlette.types import Scope
 
 CONNECTION = "connection"
 """Key of a request's state under which a server puts the `Connection`."""
+BODY_CAME = "body_came"
+"""Key of a request's state that a server adds once the whole body has come."""
 
 # More than one project may have busy, so that another group is not asked to make room for them.
 _LOOKED_AT = 1024

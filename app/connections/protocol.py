@@ -10,7 +10,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.connections.early_answers import early_answer
-from app.connections.groups import CONNECTION, ConnectionGroups, group_of_address
+from app.connections.groups import BODY_CAME, CONNECTION, ConnectionGroups, group_of_address
 from app.connections.request_heads import HeadError, checked_target
 from app.connections.unread import MIN_BYTES_PER_S, LingeringTransport, Unread
 from app.fairness.pace import Pace
@@ -54,6 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     header_timeout_s = 10.0
     write_timeout_s = 30.0
+    path_prefix = ""  # `root_path` is uvicorn's own
     draining: ClassVar[bool] = False
     """True if connections close with their responses, since the server is about to stop."""
     open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
@@ -251,6 +252,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._unread.stop()
         self._ended = not self._persistent
+        self.scope["state"][BODY_CAME] = True
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -387,7 +389,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = self._ended = True
         self._stop_timer()
         self._refusal = early_answer(
-            slug, detail, self.server_state.default_headers, is_head=is_head
+            slug,
+            detail,
+            self.server_state.default_headers,
+            is_head=is_head,
+            root_path=self.path_prefix,
         )
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and self._in_body:

@@ -132,7 +132,7 @@ class LingeringTransport(asyncio.Transport):
         self._transport.close()
 
     def half_close(self) -> None:
-        """Close the sending direction once everything has been sent; go on reading."""
+        """Close the sending direction once everything has been sent; continue reading."""
         if not self.is_closing():
             self._half_closed = True
             self._transport.write_eof()

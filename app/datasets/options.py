@@ -8,6 +8,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -17,6 +18,7 @@ from app.problems.fields import shown
 from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, worded
 from app.settings import ApiSettings
+from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from tables.columns import ColumnType
 from tables.dates import check_format
 from tables.formats import (
@@ -70,6 +72,15 @@ class UploadOptions(BaseModel):
         description="Label of the dataset. Default: the name of the uploaded file, if it has one.",
         examples=["people"],
     )
+    description: Description | None = Field(
+        default=None, description="Description of the dataset.", examples=["Sensors of the shuttle"]
+    )
+    tags: str | None = Field(
+        default=None,
+        max_length=64 << 10,
+        description="Tags of the dataset as a JSON object: name to value.",
+        examples=['{"team": "space"}'],
+    )
     header: bool = Field(
         default=True,
         description="For CSV: true if the first line names the columns. If false, or with the"
@@ -77,13 +88,13 @@ class UploadOptions(BaseModel):
     )
     delimiter: Delimiter | None = Field(
         default=None,
-        description="For CSV: character between values. Default: the one that splits the first rows"
-        " into equally many values.",
+        description="For CSV: delimiter between values. Default: the one that splits the first rows"
+        " into the same number of values.",
     )
     encoding: Encoding | None = Field(
         default=None,
         description="For CSV: encoding of the text. Default: the one that a byte order mark names, else"
-        " UTF-8, or else cp1252 with a warning.",
+        " UTF-8, or else the one in which the words look most like those of a language, with a warning.",
     )
     columns: Names | None = Field(
         default=None,
@@ -121,8 +132,9 @@ class UploadOptions(BaseModel):
     datetime_format: str | None = Field(
         default=None,
         max_length=64,
-        description="Format of dates in the directives of `strptime`, such as `%d/%m/%Y`. Default: found"
-        " for each column.",
+        description="Format of dates in the directives of `strptime`, such as `%d/%m/%Y`, and `%q` of"
+        " quarters, `%E` of hours and `%D` of days that elapsed; `|` between several. Default: found for"
+        " each column.",
         examples=["%d/%m/%Y"],
     )
     max_levels: int = Field(
@@ -133,8 +145,8 @@ class UploadOptions(BaseModel):
     )
     missing: MissingPolicy = Field(
         default="keep",
-        description="`keep` to model gaps as data, `error` to refuse missing values, `drop` to drop their"
-        " rows. Infinite values are always refused.",
+        description="`keep` to model missing values as data, `error` to refuse them, `drop` to drop"
+        " their rows. Infinite values, and those beyond 1e37, count as missing.",
     )
     constant: ConstantPolicy = Field(
         default="keep",
@@ -147,6 +159,13 @@ class UploadOptions(BaseModel):
     def _check_types(cls, text: str | None) -> str | None:
         if text is not None:
             _types(text)
+        return text
+
+    @field_validator("tags")
+    @classmethod
+    def _check_tags(cls, text: str | None) -> str | None:
+        if text is not None:
+            _tags(text)
         return text
 
     @field_validator("datetime_format")
@@ -188,6 +207,10 @@ class UploadOptions(BaseModel):
             ]
             raise Problem("validation", "An option is not valid.", errors=errors) from None
 
+    def labels(self) -> dict[str, str]:
+        """Return the tags of the dataset."""
+        return {} if self.tags is None else _tags(self.tags)
+
     def kept(self) -> dict[str, Any]:
         """Return the options with which a later change of types reads the table again."""
         names = ("na_values", "decimal", "thousands", "datetime_format", "max_levels")
@@ -211,6 +234,24 @@ class UploadOptions(BaseModel):
             max_columns=settings.max_columns,
             max_bytes=settings.max_table_bytes,
         )
+
+
+_TAGS = TypeAdapter(Annotated[dict[TagName, TagValue], Field(max_length=MAX_TAGS)])
+
+
+def _tags(text: str) -> dict[str, str]:
+    """Return the tags of an option.
+
+    Raises:
+        ValueError: It is no JSON object of tags.
+    """
+    try:
+        return _TAGS.validate_json(text)
+    except ValidationError as error:
+        raise ValueError(
+            f"tags are a JSON object of at most {MAX_TAGS} names and texts, such as"
+            ' {"team": "space"}'
+        ) from error
 
 
 def _types(text: str) -> dict[str, ColumnType]:

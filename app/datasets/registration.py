@@ -26,6 +26,8 @@ class UploadedTable:
         summary: Summary of the parser.
         idempotency: Key that makes a repeated request return the first dataset.
         max_project_bytes: Largest number of bytes that the project may store.
+        description: Description of the dataset.
+        tags: Values of its tags by name.
     """
 
     id: str
@@ -38,6 +40,8 @@ class UploadedTable:
     summary: TableSummary
     idempotency: Idempotency | None
     max_project_bytes: int
+    description: str | None
+    tags: dict[str, str]
 
 
 def register_table(table: UploadedTable, blobs: Blobs, registry: Registry) -> Dataset:
@@ -72,6 +76,8 @@ def register_table(table: UploadedTable, blobs: Blobs, registry: Registry) -> Da
                 if cells is None
                 else asdict(cells) | {"text_bytes": table.summary.text_bytes},
                 options=table.options,
+                description=table.description,
+                tags=table.tags,
             ),
             idempotency=table.idempotency,
             max_bytes=table.max_project_bytes,

@@ -17,7 +17,7 @@ from tables.ingest.retype import StoredFiles
 
 
 class DatasetChange(LabelsRequest):
-    """Change of a dataset; what is left out stays as it is."""
+    """Change of a dataset; fields that are left out stay unchanged."""
 
     types: Annotated[
         Annotated[dict[str, ColumnType], Field(min_length=1, max_length=4096)] | None,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from app.datasets.retyping import (
     replace_table,
     stored_files,
 )
-from app.datasets.rows import answer_rows
+from app.datasets.rows import respond_rows
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, receive_upload
 from app.datasets.views import ColumnPage, DatasetPage, DatasetView, RowsView
 from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep
@@ -29,15 +28,23 @@ from app.http.accept import listed
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
 from app.problems.problem import Problem, problem_responses
-from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
+from app.resources.etags import (
+    ETAG,
+    NO_CONDITIONS,
+    NOT_MODIFIED,
+    PreconditionsDep,
+    etag_of_view,
+)
 from app.resources.labels import LABEL_EXAMPLES
-from app.resources.large_answers import answer_large
+from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
-from app.rows.docs import rows_answer_content, upload_content
-from app.rows.negotiation import answer_codec
+from app.root_path import rooted
+from app.rows.docs import rows_response_content, upload_content
+from app.rows.negotiation import response_codec
 from app.rows.respond import ROWS_VARY
 from app.state import state_of
 from models_store.database.ids import new_id
+from models_store.errors import BlobMissingError, ConflictError
 from models_store.job_states import Idempotency
 from models_store.labels import any_state
 from models_store.records import Dataset
@@ -55,7 +62,7 @@ _COLUMNS = ["height", "weight"]
 _EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
 _ROWS_EXAMPLE = {"columns": _COLUMNS, "rows": _EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
 _CHANGE_EXAMPLES = {
-    "category": {"summary": "A column of codes", "value": {"types": {"height": "integer"}}},
+    "category": {"summary": "A column of codes", "value": {"types": {"height": "category"}}},
     **LABEL_EXAMPLES,
 }
 _DATASET_PROBLEMS: tuple[Slug, ...] = (
@@ -98,7 +105,14 @@ _UPLOAD_BODY: dict[str, Any] = {
                     "required": ["file"],
                     # Parts that stand before the file may be options, too: generated forms order
                     # them as they like, so that those have the query alone.
-                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "File of the table, whose format its Content-Type or the suffix of"
+                            " its name tells.",
+                        }
+                    },
                 }
             },
         },
@@ -120,7 +134,7 @@ class Slice(BaseModel):
         default=1,
         ge=1,
         le=2**53,
-        description="Distance of the rows: 10 takes each tenth row. Above 1, cells of columns that are"
+        description="Step between rows: 10 takes each tenth row. Above 1, cells of columns that are"
         " not modelled are null.",
     )
 
@@ -157,6 +171,7 @@ class Sender:
     operation_id="create_dataset",
     summary="Upload a table",
     status_code=201,
+    response_model=DatasetView,
     responses={
         201: {
             "description": "Registered dataset.",
@@ -171,12 +186,11 @@ class Sender:
 )
 async def create_dataset(
     request: Request,
-    response: Response,
     options: Annotated[UploadOptions, Query()],
     sender: Annotated[Sender, Depends()],
     blobs: BlobsDep,
     registry: RegistryDep,
-) -> DatasetView:
+) -> Response:
     """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
 
     The file is streamed to disk and parsed in bounded memory. It is registered completely or not
@@ -203,7 +217,7 @@ async def create_dataset(
         if upload.headerless:
             options = options.model_copy(update={"header": False})
 
-        def store() -> Dataset:
+        def store() -> Response:
             summary = parse_table_isolated(
                 source,
                 table,
@@ -223,15 +237,18 @@ async def create_dataset(
                 summary=summary,
                 idempotency=sender.idempotency(options, upload.format, summary),
                 max_project_bytes=most,
+                description=options.description,
+                tags=options.labels(),
             )
-            return register_table(uploaded, blobs, registry)
+            dataset = register_table(uploaded, blobs, registry)
+            headers = {"Location": rooted(f"/v1/datasets/{dataset.id}")}
+            if dataset.id != dataset_id:
+                headers["Idempotent-Replayed"] = "true"
+            view = DatasetView.whole(dataset)
+            return respond_large(view, blobs, status_code=201, headers=headers)
 
         # The file is here: a caller who sends slowly holds no parser.
-        dataset = await state.parsers.run(sender.project, store)
-    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
-    if dataset.id != dataset_id:
-        response.headers["Idempotent-Replayed"] = "true"
-    return DatasetView.whole(dataset)
+        return await state.parsers.run(sender.project, store)
 
 
 @contextmanager
@@ -300,7 +317,7 @@ def get_dataset(
         registry.dataset_summary(project, dataset_id)
         end_head(request)
     view = DatasetView.whole(registry.dataset(project, dataset_id))
-    return answer_large(view, blobs, conditions)
+    return respond_large(view, blobs, conditions)
 
 
 @router.get(
@@ -318,13 +335,13 @@ def list_columns(
     blobs: BlobsDep,
     wanted: Annotated[Slice, Query()],
 ) -> Response:
-    """Return the types and statistics of some columns, for tables that have very many."""
+    """Return a page of columns with their types and statistics, for tables with many columns."""
     columns = registry.dataset(project, dataset_id).columns
     shown = columns[wanted.offset : wanted.offset + wanted.limit]
     page = ColumnPage.model_validate(
         {"items": shown, "offset": wanted.offset, "total": len(columns)}
     )
-    return answer_large(page, blobs)
+    return respond_large(page, blobs)
 
 
 @router.get(
@@ -335,7 +352,7 @@ def list_columns(
     responses={
         200: {
             "description": "Rows in the format that `Accept` asks for.",
-            "content": rows_answer_content(
+            "content": rows_response_content(
                 RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=_COLUMNS
             ),
         },
@@ -355,13 +372,13 @@ def get_dataset_rows(
     npy holds numbers alone: those of the columns that are modelled, with the codes of levels.
     In CSV, a column name that a spreadsheet would read as a formula begins with `'`.
     """
-    codec = answer_codec(listed(request.headers, "accept"))
+    codec = response_codec(listed(request.headers, "accept"))
     if is_head(request):
         blobs.size(registry.dataset_summary(project, dataset_id).key)
         end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     dataset = registry.dataset(project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
-    return answer_rows(request, dataset, blobs, codec=codec, rows=rows)
+    return respond_rows(request, dataset, blobs, codec=codec, rows=rows)
 
 
 @router.patch(
@@ -369,6 +386,7 @@ def get_dataset_rows(
     operation_id="update_dataset",
     summary="Change a dataset",
     response_description="Changed dataset.",
+    response_model=DatasetView,
     responses=problem_responses(
         *(
             "not-found",
@@ -390,9 +408,9 @@ async def update_dataset(
     change: Annotated[DatasetChange, Depends(json_body(DatasetChange))],
     project: ProjectDep,
     conditions: PreconditionsDep,
-    response: Response,
-) -> DatasetView:
-    """Change the description, the tags or the types of columns; what is left out stays as it is.
+    blobs: BlobsDep,
+) -> Response:
+    """Change the description, the tags or the types of columns; other fields stay unchanged.
 
     Types change without another upload. No job that has not ended may read the dataset then, and
     models that were trained on it keep their types.
@@ -402,17 +420,22 @@ async def update_dataset(
     def holds(dataset: Dataset) -> bool:
         return conditions.hold(etag_of_view(DatasetView.whole(dataset)))
 
-    if change.types is not None:
-        old = await in_thread(state.registry.dataset, project, dataset_id)
+    def unchanged() -> Dataset:
+        old = state.registry.dataset(project, dataset_id)
         if not holds(old):
             raise Problem("precondition", "The dataset has another ETag.")
         change.change().merged(old.tags)  # nothing is changed by halves
-        await _retyped(request, old, change.types)
+        return old
+
+    if change.types is not None:
+        await _retyped(request, await in_thread(unchanged), change.types)
     condition = holds if change.types is None else any_state
-    labelled = partial(state.labels.dataset, project, dataset_id, change.change(), condition)
-    view = DatasetView.whole(await in_thread(labelled))
-    response.headers["ETag"] = etag_of_view(view)
-    return view
+
+    def label() -> Response:
+        dataset = state.labels.dataset(project, dataset_id, change.change(), condition)
+        return respond_large(DatasetView.whole(dataset), blobs, NO_CONDITIONS)
+
+    return await in_thread(label)
 
 
 async def _retyped(request: Request, old: Dataset, types: dict[str, ColumnType]) -> None:
@@ -426,14 +449,19 @@ async def _retyped(request: Request, old: Dataset, types: dict[str, ColumnType])
     ):
 
         def store() -> Dataset:
-            summary = retype_table_isolated(
-                stored_files(old, blobs),
-                table,
-                types=types,
-                options=kept_options(old, UploadOptions().parsing(settings)),
-                memory_bytes=settings.parse_memory_bytes,
-                timeout_s=settings.parse_timeout_s,
-            )
+            try:
+                summary = retype_table_isolated(
+                    stored_files(old, blobs),
+                    table,
+                    types=types,
+                    options=kept_options(old, UploadOptions().parsing(settings)),
+                    memory_bytes=settings.parse_memory_bytes,
+                    timeout_s=settings.parse_timeout_s,
+                )
+            except BlobMissingError:
+                if state.registry.dataset(old.project, old.id).key != old.key:
+                    raise ConflictError(f"Dataset {old.id} was changed meanwhile.") from None
+                raise
             kept = cells if summary.cells else None
             retyped = RetypedTable(old, table, kept, summary, types)
             most = settings.max_project_bytes

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.fairness.turns import in_thread
-from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import Codec
 from app.rows.respond import respond_streamed, respond_whole
+from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError
 from models_store.files.blobs import Blobs
@@ -24,18 +24,18 @@ from tables.typed_rows import TypedRows
 _CHUNK_VALUES = 131_072
 
 
-def answer_rows(
+def respond_rows(
     request: Request, dataset: Dataset, blobs: Blobs, *, codec: Codec, rows: range
 ) -> Response:
     """Return rows of a dataset, which are read from the disk chunk by chunk.
 
     Args:
-        request: Request that is answered.
+        request: Request to respond to.
         dataset: Dataset that has the rows.
         blobs: Store that has its files.
         codec: Format of the response.
         rows: Indices of the rows, from 0; those after the last row are ignored. With a step, cells
-            of columns that are not modelled are null: they cannot be read one by one.
+            of columns that are not modelled are null, because they cannot be read one by one.
 
     Raises:
         BlobCorruptError: A file is not the one that was stored.
@@ -47,7 +47,7 @@ def answer_rows(
     names = [column["name"] for column in listed]
     columns = [Column.from_dict(column) for column in listed]
     typed = None if _are_floats(columns) else TypedRows(columns)
-    answer = AnswerTable(
+    layout = ResponseTable(
         columns=names,
         parts=[Part("rows", 0, len(names))],
         rows=len(wanted),
@@ -60,18 +60,18 @@ def answer_rows(
     table = _Table(values, typed, KeptCells(path, columns))
     step = max(1, _CHUNK_VALUES // len(names))
     if len(wanted) <= step:
-        return respond_whole(request, codec, answer, table.chunk(wanted), headers={})
+        return respond_whole(request, codec, layout, table.chunk(wanted), headers={})
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         for first in range(0, len(wanted), step):
             yield await in_thread(table.chunk, wanted[first : first + step])
 
-    return respond_streamed(request, codec, answer, chunks, headers={})
+    return respond_streamed(request, codec, layout, chunks, headers={})
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Stored table: its numbers, and the cells that were kept as they came.
+    """Stored table: its numbers, and the cells that were kept unchanged.
 
     Attributes:
         values: Numbers of the columns that are not ignored.

@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from app.resources.labels import TAGS
-from app.resources.listing import bounded
+from app.resources.labels import DESCRIPTION, TAGS
+from app.resources.listing import NEXT_CURSOR, bounded
 from models_store.listings.paging import Page
 from models_store.registry import Dataset, DatasetSummary
 from tables.columns import ColumnType, TransformName
@@ -59,9 +59,9 @@ _DATASET_EXAMPLE: JsonDict = {
 class ColumnView(BaseModel):
     """Column of a dataset: its type, the reason for it, and statistics of its cells."""
 
-    name: str
+    name: str = Field(description="Name of the column.")
     type: ColumnType = Field(default="number", description="Type of the values.")
-    reason: str | None = Field(default=None, description="Reason of the type.")
+    reason: str | None = Field(default=None, description="Reason of the type in a sentence.")
     dtype: str = Field(description="Data type of the uploaded values.")
     levels: list[str | bool | float] = Field(
         default=[],
@@ -86,24 +86,27 @@ class ColumnView(BaseModel):
     )
     decimals: int | None = Field(
         default=None,
-        description="Decimals that all values have at most; null: there is no such number.",
+        description="Largest number of decimals of a value; null if it is unknown, or not a decimal"
+        " number.",
     )
     datetime_format: str | None = Field(
-        default=None, description="Format of dates; null: ISO 8601, or no dates."
+        default=None, description="Format of dates; null for ISO 8601, or no dates."
     )
     transform: TransformName = Field(
         default="none", description="Scale on which a training models the column by default."
     )
-    low: float | None = Field(default=None, description="Bound that no value lies below.")
-    high: float | None = Field(default=None, description="Bound that no value lies above.")
-    mean: float | None = Field(description="Mean of the values; null: they are no numbers.")
+    low: float | None = Field(default=None, description="Lower bound of the values.")
+    high: float | None = Field(default=None, description="Upper bound of the values.")
+    mean: float | None = Field(description="Mean of the values; null if they are no numbers.")
     std: float | None = Field(description="Standard deviation of the population.")
     min: float | None = Field(description="Smallest value.")
     max: float | None = Field(description="Largest value.")
-    distinct: int | None = Field(description="Number of distinct values; null: more than 1000.")
+    distinct: int | None = Field(
+        description="Number of distinct values; null if there are more than 1000."
+    )
     quantiles: dict[str, float] = Field(
         default={},
-        description="Values by the share of the cells that is at most these; of large tables, an"
+        description="Quantiles of the values, keyed by their level; of large tables, an"
         " estimate by a sample.",
     )
 
@@ -111,11 +114,11 @@ class ColumnView(BaseModel):
 class WarningView(BaseModel):
     """Warning about a dataset that was accepted."""
 
-    code: str
+    code: str = Field(description="Stable name of the warning.")
     column: str | None = Field(
-        description="Column that the warning is about; null: the whole table."
+        description="Column that the warning is about; null for the whole table."
     )
-    detail: str
+    detail: str = Field(description="Explanation of this occurrence.")
 
 
 class DatasetSummaryView(BaseModel):
@@ -123,15 +126,15 @@ class DatasetSummaryView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
-    id: str
-    name: str | None
-    rows: int
+    id: str = Field(description="Id of the dataset.")
+    name: str | None = Field(description="Name given when it was uploaded; null if there is none.")
+    rows: int = Field(description="Number of rows.")
     column_count: int = Field(description="Number of columns.")
     bytes: int = Field(description="Size of the stored table in bytes.")
     sha256: str = Field(description="SHA-256 of the stored table; the lineage of a model names it.")
-    description: str | None
+    description: str | None = DESCRIPTION
     tags: dict[str, str] = TAGS
-    created_at: datetime
+    created_at: datetime = Field(description="Time of the upload.")
 
     @classmethod
     def of(cls, dataset: DatasetSummary) -> "DatasetSummaryView":
@@ -144,8 +147,8 @@ class DatasetView(DatasetSummaryView):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DATASET_EXAMPLE]})
 
-    columns: list[ColumnView]
-    warnings: list[WarningView]
+    columns: list[ColumnView] = Field(description="Columns of the file, in its order.")
+    warnings: list[WarningView] = Field(description="Warnings about the table.")
 
     @classmethod
     def whole(cls, dataset: Dataset) -> "DatasetView":
@@ -156,10 +159,8 @@ class DatasetView(DatasetSummaryView):
 class DatasetPage(BaseModel):
     """Page of datasets, newest first."""
 
-    items: list[DatasetSummaryView]
-    next_cursor: str | None = Field(
-        description="Cursor of the next page; null: this is the last page."
-    )
+    items: list[DatasetSummaryView] = Field(description="Datasets, without their columns.")
+    next_cursor: str | None = NEXT_CURSOR
 
     @classmethod
     def of(cls, page: Page[DatasetSummary]) -> "DatasetPage":
@@ -170,7 +171,7 @@ class DatasetPage(BaseModel):
 class ColumnPage(BaseModel):
     """Some columns of a dataset."""
 
-    items: list[ColumnView]
+    items: list[ColumnView] = Field(description="Columns in the order of the file.")
     offset: int = Field(description="Index of the first column, from 0.")
     total: int = Field(description="Number of columns of the dataset.")
 
@@ -178,8 +179,10 @@ class ColumnPage(BaseModel):
 class RowsView(BaseModel):
     """Rows of a dataset."""
 
-    columns: list[str]
-    rows: list[list[str | bool | float | None]]
+    columns: list[str] = Field(description="Names of the columns.")
+    rows: list[list[str | bool | float | None]] = Field(
+        description="Rows, with a value for each column; null is a missing cell."
+    )
     offset: int = Field(description="Index of the first row, from 0.")
     total: int = Field(description="Number of rows of the dataset.")
 
@@ -187,14 +190,14 @@ class RowsView(BaseModel):
 class Liveness(BaseModel):
     """Liveness of the process."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"] = Field(default="ok", description="The process answers.")
 
 
 class Check(BaseModel):
     """State of a dependency of the service."""
 
-    ok: bool
-    detail: str
+    ok: bool = Field(description="True if the dependency can be used.")
+    detail: str = Field(description="State in words.")
 
 
 class Readiness(BaseModel):
@@ -203,5 +206,7 @@ class Readiness(BaseModel):
     A process that is `draining` serves, and is about to stop.
     """
 
-    status: Literal["ok", "degraded", "draining", "unavailable"]
-    checks: dict[str, Check]
+    status: Literal["ok", "degraded", "draining", "unavailable"] = Field(
+        description="State of the service."
+    )
+    checks: dict[str, Check] = Field(description="States of the dependencies by their names.")

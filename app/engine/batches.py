@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 # A batch may keep the event loop for so long.
 _QUICK_S = 0.0015
-_QUICK_ROWS = 256
+QUICK_ROWS = 1024
+"""Most rows of a batch on the event loop."""
 # How much larger a batch may be than one that was quick.
 _QUICK_GROWTH = 4
 _MAX_KEYS = 10_000
@@ -130,12 +131,17 @@ class Pace:
 
 @dataclass(eq=False)
 class Large(Work):
-    """Many rows, which are computed some at a time."""
+    """Many rows, which are computed some at a time.
+
+    Attributes:
+        quick_key: Key of `QuickBatches` for what may be quick enough for them; None for others.
+    """
 
     compute: Callable[[int, int], None]
     rows: int
     pace: Pace
     row_bytes: int = 0
+    quick_key: Hashable = None
     position: int = field(default=0, init=False)
 
 
@@ -234,7 +240,8 @@ class QuickBatches:
             return
         limit = self._limits.get(key, 0)
         if seconds <= _QUICK_S:
-            limit = max(limit, min(_QUICK_GROWTH * rows, _QUICK_ROWS))
+            in_time = int(rows * _QUICK_S / max(seconds, 1e-6))
+            limit = max(limit, min(_QUICK_GROWTH * rows, in_time, QUICK_ROWS))
         else:
             limit //= (
                 2  # not 0 at once: a machine that does other work stretches a batch now and then

@@ -16,6 +16,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from app.engine.batches import (
+    QUICK_ROWS,
     Array,
     EngineError,
     Function,
@@ -28,13 +29,14 @@ from app.engine.batches import (
     side_by_side,
 )
 from app.engine.shares import EngineShares, FairOrder, Terms
+from app.fairness.turns import owner_here
 from app.metrics import EngineMetrics
 
 __all__ = ["Engine", "OverloadedError", "Terms"]
 
 log = logging.getLogger(__name__)
 
-# A request of more rows is large: it is computed alone, some rows at a time.
+# A request of more rows is large, unless it is quick: it is computed alone, some rows at a time.
 _SMALL_ROWS = 64
 # Rows of small requests that are computed together.
 _BATCH_ROWS = 256
@@ -165,28 +167,38 @@ class Engine:
             ResultShapeError: The function's columns do not have shape (n,) or (n, any), or their
                 number is not that of `results`.
         """
-        size_bytes = rows.nbytes + results.nbytes
-        if len(rows) > min(_SMALL_ROWS, _rows_in_memory(terms.row_bytes)):
-
-            def compute(start: int, stop: int) -> None:
-                columns = function(rows[start:stop])
-                results[start:stop] = side_by_side(
-                    columns, rows=stop - start, width=results.shape[1]
-                )
-
-            await self.run(compute, rows=len(rows), key=key, size_bytes=size_bytes, terms=terms)
-            self.count(len(rows))
-            return
-        async with self._shares.share(terms) as left:
+        most = _rows_in_memory(terms.row_bytes)
+        owner = owner_here()
+        left = await self._shares.take(owner, terms)
+        try:
             whole_key = key, rows.dtype, rows.shape[1]
-            work = Small(size_bytes, function, rows, results, whole_key, terms.row_bytes)
-            self._small_at = time.monotonic()
-            if not self._stopping and self._quick.takes(work):
-                self._quick.add(work)
-                await work.done
+            size_bytes = rows.nbytes + results.nbytes
+            small = Small(size_bytes, function, rows, results, whole_key, terms.row_bytes)
+            if len(rows) <= most and not self._stopping and self._quick.takes(small):
+                self._small_at = time.monotonic()
+                self._quick.add(small)
+                await small.done
+            elif len(rows) <= min(_SMALL_ROWS, most):
+                self._small_at = time.monotonic()
+                await self._finished(small, left)
             else:
-                await self._finished(work, left)
+                await self._finished(self._in_turns(small), left)
+        finally:
+            self._shares.give_back(owner)
         self.count(len(rows))
+
+    def _in_turns(self, work: Small) -> Large:
+        """Return the same work, to be computed some rows at a time."""
+        width = work.results.shape[1]
+
+        def compute(start: int, stop: int) -> None:
+            columns = work.function(work.rows[start:stop])
+            work.results[start:stop] = side_by_side(columns, rows=stop - start, width=width)
+
+        pace = self._pace(work.key)
+        return Large(
+            work.size_bytes, compute, len(work.rows), pace, work.row_bytes, quick_key=work.key
+        )
 
     async def run(
         self,
@@ -211,9 +223,13 @@ class Engine:
         Raises:
             OverloadedError: The queue is full, or the request waited too long.
         """
-        async with self._shares.share(terms) as left:
+        owner = owner_here()
+        left = await self._shares.take(owner, terms)
+        try:
             work = Large(size_bytes, compute, rows, self._pace(key), terms.row_bytes)
             await self._finished(work, left)
+        finally:
+            self._shares.give_back(owner)
 
     async def _finished(self, work: Small | Large, terms: Terms) -> None:
         """Admit a request and wait for its end, or for the end of its time if it has not begun."""
@@ -334,7 +350,10 @@ class Engine:
         stop = min(work.position + self._turn_rows(work), work.rows)
         work.compute(work.position, stop)
         # Not by the clock: a turn that had to wait for a processor is not made shorter by fewer rows.
-        work.pace.learn(stop - work.position, time.thread_time() - began)
+        seconds = time.thread_time() - began
+        work.pace.learn(stop - work.position, seconds)
+        if work.quick_key is not None and stop - work.position == work.rows <= QUICK_ROWS:
+            self._quick.learn(work.quick_key, work.rows, seconds)
         self._metrics.batch_rows.observe(stop - work.position)
         work.position = stop
         return stop == work.rows

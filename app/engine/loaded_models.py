@@ -5,7 +5,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from app.fairness.turns import Threads, in_thread
 from app.metrics import ModelMetrics
 from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
-from models_store.errors import BlobMissingError, DatabaseError
+from models_store.errors import BlobMissingError, DatabaseError, NotFoundError
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
 from models_store.registry import Registry, Version
@@ -87,6 +87,7 @@ class LoadedModels:
         self._blobs = blobs
         self._limits = limits
         self._resolved: dict[tuple[str, str], _Resolved] = {}
+        self._leaves_out: dict[str, bool] = {}
         self._looks: dict[tuple[str, str], asyncio.Task[Version]] = {}  # queries under way
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
@@ -103,11 +104,11 @@ class LoadedModels:
         return sum(entry.size_bytes for entry in self._entries.values())
 
     async def resolve(self, project: str, ref: str) -> Version:
-        """Return the version that a reference stands for now, or did before the database was away.
+        """Return the version that a reference stands for now, or did before the database was unavailable.
 
         Raises:
             NotFoundError: The project has no such model, version or alias.
-            DatabaseError: The database is away, and the reference is not known, or not any more.
+            DatabaseError: The database is unavailable, and the reference is not known, or not any more.
         """
         known = self._resolved.get((project, ref))
         now = time.monotonic()
@@ -138,7 +139,7 @@ class LoadedModels:
         # From before the look: what moves while it is under way may not be in what it finds.
         began = time.monotonic()
         try:
-            version = await in_thread(self._registry.resolve, project, ref)
+            version = await in_thread(self._resolve, project, ref)
         except DatabaseError:
             known = resolved.get((project, ref))
             if known is None or time.monotonic() >= known.stale_at:
@@ -152,6 +153,23 @@ class LoadedModels:
         until = began + self._limits.resolved_for_s
         resolved[project, ref] = _Resolved(version, until, until + self._limits.stale_s)
         return version
+
+    def _resolve(self, project: str, ref: str) -> Version:
+        """Return the version of a reference, and learn whether its file has other columns, too."""
+        version = self._registry.resolve(project, ref)
+        key, dataset_id = version.checkpoint_key, version.dataset_id
+        if dataset_id is None or key in self._leaves_out or not version.is_plain:
+            return version
+        if len(self._leaves_out) >= _MAX_REFS:
+            self._leaves_out.clear()
+        with suppress(NotFoundError):
+            names = {one["name"] for one in self._registry.dataset(project, dataset_id).columns}
+            self._leaves_out[key] = not names <= {*version.columns, *version.context_columns}
+        return version
+
+    def leaves_out(self, version: Version) -> bool:
+        """Return whether a resolved model of plain numbers lacks columns of the file that it is of."""
+        return self._leaves_out.get(version.checkpoint_key, False)
 
     def forget(self) -> None:
         """Forget resolved references, because a model has changed; safe in any thread."""
@@ -178,7 +196,7 @@ class LoadedModels:
             self._metrics.hits.inc()
         entry.users += 1
         try:
-            # Shielded: the load goes on for the others when one of those who wait leaves.
+            # Shielded: the load continues for the others when one of those who wait leaves.
             yield await asyncio.shield(entry.load)
         finally:
             entry.users -= 1

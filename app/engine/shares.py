@@ -3,13 +3,12 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from app.engine.batches import OverloadedError
-from app.fairness.turns import QueueFullError, Turns, owner_here
+from app.fairness.turns import QueueFullError, Turns
 from app.metrics import EngineMetrics
 
 _SHARE = 32  # enough to fill batches
@@ -57,20 +56,21 @@ class EngineShares:
         self._max_wait_s = max_wait_s
         self._metrics = metrics
 
-    @asynccontextmanager
-    async def share(self, terms: Terms) -> AsyncIterator[Terms]:
-        """Wait for a place in the queue and yield the conditions that are left.
+    async def take(self, owner: str, terms: Terms) -> Terms:
+        """Wait for a place in the queue and return the conditions that are left; `give_back` must follow.
+
+        Args:
+            owner: Project of the request.
+            terms: Conditions of the request.
 
         Raises:
             OverloadedError: It took too long, or too many requests of the project wait.
         """
-        owner = owner_here()
-        if not self._turns.take_now(owner):
-            terms = await self._wait(owner, terms)
-        try:
-            yield terms
-        finally:
-            self._turns.give_back(owner)
+        return terms if self._turns.take_now(owner) else await self._wait(owner, terms)
+
+    def give_back(self, owner: str) -> None:
+        """Give a place back."""
+        self._turns.give_back(owner)
 
     async def _wait(self, owner: str, terms: Terms) -> Terms:
         began = time.monotonic()

@@ -64,7 +64,7 @@ class WarmUp:
         log.info("warm after %.2f s", time.monotonic() - began)
 
     async def _load(self, project: str, ref: str) -> None:
-        """Load a model; wait for a database that is away."""
+        """Load a model; wait for a database that is unavailable."""
         while True:
             try:
                 version = await self._models.resolve(project, ref)

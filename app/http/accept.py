@@ -33,7 +33,7 @@ def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
     if _quality(best, ranges) <= 0:
         raise Problem(
             "not-acceptable",
-            f"This route answers with {', '.join(offered)}.",
+            f"This route responds with {', '.join(offered)}.",
             members={"supported": list(offered)},
         )
     return best

@@ -1,13 +1,16 @@
 """Bounds on every request body: bytes, waiting time, and decompressed bytes."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.connections.groups import BODY_CAME
 from app.connections.unread import MIN_BYTES_PER_S
 from app.fairness.turns import in_thread
 from app.http.body_memory import ProjectMemory, Share, body_memory_of
@@ -58,7 +61,7 @@ class BodyMiddleware:
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self._limits.max_bytes:
             raise _too_large(self._limits.max_bytes)
-        body = _BoundedBody(receive, self._limits)
+        body = _BoundedBody(receive, self._limits, scope["state"])
         if coding is None:
             await self._app(scope, body.receive, send)
             return
@@ -118,9 +121,10 @@ def _too_large(limit: int) -> Problem:
 class _BoundedBody:
     """Body on the wire, counted and timed; only the time spent waiting for it counts."""
 
-    def __init__(self, receive: Receive, limits: BodyLimits) -> None:
+    def __init__(self, receive: Receive, limits: BodyLimits, state: Mapping[str, Any]) -> None:
         self._receive = receive
         self._limits = limits
+        self._state = state
         self._complete = False
         self._received = 0
         self._waited_s = 0.0
@@ -128,6 +132,17 @@ class _BoundedBody:
     async def receive(self) -> Message:
         if self._complete:
             return await self._receive()
+        # A timer costs a small request a twentieth of its time.
+        message = await (self._receive() if BODY_CAME in self._state else self._next())
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+            if self._received > self._limits.max_bytes:
+                raise _too_large(self._limits.max_bytes)
+        return message
+
+    async def _next(self) -> Message:
+        """Wait for the next chunk as long as the body has earned."""
         loop = asyncio.get_running_loop()
         grace_s = self._limits.timeout_s
         earned_s = grace_s + self._received / MIN_BYTES_PER_S - self._waited_s
@@ -138,11 +153,6 @@ class _BoundedBody:
         except TimeoutError:
             raise Problem("body-timeout") from None
         self._waited_s += loop.time() - began
-        if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
-            self._complete = not message.get("more_body", False)
-            if self._received > self._limits.max_bytes:
-                raise _too_large(self._limits.max_bytes)
         return message
 
 

@@ -11,7 +11,7 @@ from app.problems.problem import Problem
 
 
 class BodyMemory:
-    """Counter of the bytes of incomplete bodies in memory.
+    """Counter of the bytes of bodies in memory, of those that arrive and of those that are computed whole.
 
     Each is small, but callers who send slowly can have thousands of them at once. One project gets
     half of the memory at most, so that it cannot take all from the others.
@@ -24,6 +24,11 @@ class BodyMemory:
         self._max_bytes = max_bytes
         self._held = 0
         self._held_by: Counter[str] = Counter()
+
+    @property
+    def held(self) -> int:
+        """Bytes that all bodies take now."""
+        return self._held
 
     def of(self, project: str) -> "ProjectMemory":
         """Return the memory of the bodies of a project."""

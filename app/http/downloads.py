@@ -2,20 +2,26 @@
 
 import asyncio
 import base64
-from pathlib import Path
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path, PurePosixPath
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.http.streaming import disconnected
+from app.fairness.turns import in_thread
+from app.http.head import is_head
+from app.http.streaming import StreamedResponse, ahead, disconnected
 from app.problems.problem import Problem
 from models_store.errors import BlobCorruptError
 from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import JobResult
 from tables.slugs import Slug
 
+_RANGE = re.compile(r"bytes=\s*([0-9]{0,19})-([0-9]{0,19})\s*")
+_PIECE_BYTES = 2**20
 _REFUSALS: dict[int, Slug] = {400: "bad-request", 416: "range"}
 
 
@@ -44,30 +50,89 @@ class Download(FileResponse):
             gone.cancel()
 
 
-def result_download(result: JobResult, blobs: Blobs, *, name: str) -> Download:
+def result_download(
+    request: Request, result: JobResult, blobs: Blobs, *, name: str, link_s: int | None
+) -> Response:
     """Return a download of the result of a bulk job, after a check of its size.
 
+    A file in a bucket is not copied to this machine: its bytes are passed on as they are read, or
+    the caller is sent to the bucket itself.
+
     Args:
+        request: Request to respond to.
         result: Result of the job.
         blobs: Store that holds the file.
         name: Name of the file for callers, without the suffix.
+        link_s: Seconds for which an address in a bucket is valid; None: there are none.
 
     Raises:
+        Problem: `bad-request` or `range`.
         BlobMissingError: The file is missing.
         BlobCorruptError: The file has another size.
+        BlobError: The store cannot be used.
     """
-    path = result_path(result, blobs)
+    key = PurePosixPath(result["key"])
     digest = base64.b64encode(bytes.fromhex(result["sha256"])).decode()
-    return Download(
-        path,
+    headers = {
+        "ETag": f'"{result["sha256"]}"',
+        "Repr-Digest": f"sha-256=:{digest}:",
+        "Vary": "Accept",
+    }
+    media_type, filename = result["media_type"], name + key.suffix
+    if not blobs.is_remote:
+        path = result_path(result, blobs)
+        return Download(path, media_type=media_type, filename=filename, headers=headers)
+    if blobs.size(result["key"]) != result["bytes"]:
+        raise BlobCorruptError(result["key"])
+    if link_s is not None and not is_head(request):
+        link = blobs.link(result["key"], valid_s=link_s)
+        if link is not None:
+            return RedirectResponse(link, headers={"Vary": "Accept", "Cache-Control": "no-store"})
+    headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return _passed_on(request, result, blobs, headers)
+
+
+def _passed_on(
+    request: Request, result: JobResult, blobs: Blobs, headers: dict[str, str]
+) -> StreamedResponse:
+    start, stop = _asked_range(request.headers, headers["ETag"], result["bytes"])
+    is_part = (start, stop) != (0, result["bytes"])
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for at in range(start, stop, _PIECE_BYTES):
+            end = min(at + _PIECE_BYTES, stop)
+            yield await in_thread(lambda: b"".join(blobs.stream(result["key"], at, end)))  # noqa: B023 - awaited in the same step
+
+    headers |= {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
+    if is_part:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{result['bytes']}"
+    return StreamedResponse(
+        ahead(pieces()),
         media_type=result["media_type"],
-        filename=name + path.suffix,
-        headers={
-            "ETag": f'"{result["sha256"]}"',
-            "Repr-Digest": f"sha-256=:{digest}:",
-            "Vary": "Accept",
-        },
+        headers=headers,
+        status_code=206 if is_part else 200,
     )
+
+
+def _asked_range(headers: Headers, etag: str, size: int) -> tuple[int, int]:
+    """Return the first byte to send and the one after the last; several ranges are the whole file.
+
+    Raises:
+        Problem: `bad-request` or `range`.
+    """
+    asked = headers.get("range")
+    if asked is None or "," in asked or headers.get("if-range", etag) != etag:
+        return 0, size
+    found = _RANGE.fullmatch(asked)
+    if found is None or found[1] == found[2] == "":
+        raise Problem("bad-request", "The `Range` header is not one of ranges of bytes.")
+    if found[1] == "":
+        start, stop = max(size - int(found[2]), 0), size
+    else:
+        start, stop = int(found[1]), min(int(found[2] or size) + 1, size)
+    if start >= stop:
+        raise Problem("range", headers={"Content-Range": f"bytes */{size}"})
+    return start, stop
 
 
 def result_path(result: JobResult, blobs: Blobs) -> Path:

@@ -58,7 +58,7 @@ def is_head(request: HTTPConnection) -> bool:
 def end_head(
     request: HTTPConnection, *, media_type: str = _JSON, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Respond to a HEAD at once; a GET goes on.
+    """Respond to a HEAD at once; a GET continues.
 
     Args:
         request: Request that has passed all checks of a GET.

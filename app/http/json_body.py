@@ -1,7 +1,7 @@
 """Strict JSON request bodies: RFC 8259 to the letter, then the schema without any conversion."""
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ from app.http.body_limits import limit_packed_body
 from app.http.body_memory import body_memory_of
 from app.problems.fields import shown
 from app.problems.problem import FieldError, Problem
-from app.problems.wording import alone, fields_at, is_unknown, sentence, worded
+from app.problems.wording import alone, fields_at, is_unknown, joined, sentence, worded
 from app.settings import ApiSettings
 from tables.errors import JsonError
 from tables.slugs import Slug
@@ -28,6 +28,13 @@ MAX_CONTEXT_VALUES = 500_000
 # Validation keeps the interpreter's lock, and each value that is wrong takes longest.
 _MAX_VALUES = 100_000
 _MAX_FAULTS = 1_000  # a body may have thousands more, of a kilobyte each once they are listed
+
+# Words of a body for the faults of JSON that tables have, too.
+_SLUGS: dict[Slug, Slug] = {
+    "dataset-empty": "body-empty",
+    "dataset-encoding": "validation",
+    "dataset-nonfinite": "value-nonfinite",
+}
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -50,7 +57,7 @@ def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | N
     try:
         return parse_strict(body, max_lists=max_lists, max_values=max_values)
     except JsonError as error:
-        raise Problem(error.slug, error.detail) from error
+        raise Problem(_SLUGS.get(error.slug, error.slug), error.detail) from error
 
 
 def validate_json(
@@ -225,11 +232,20 @@ def _validation_problem(
     elif kinds == {"finite_number"}:
         slug = "value-nonfinite"
     schema = model.model_json_schema() if slug == "unknown-field" else {}
-    faults = [_fault(dict(item), document, schema) for item in found]
+    faults = _innermost([_fault(dict(item), document, schema) for item in found])
     names, texts = [pointer.field_name for pointer, _ in faults], [text for _, text in faults]
     more = f" {len(faults) - 1} more: see `errors`." if len(faults) > 1 else ""
     errors = [FieldError(alone(text), pointer=place.text) for place, text in faults]
     return Problem(slug, sentence(names[0], texts[0]) + more, errors=errors)
+
+
+def _innermost(faults: Sequence[tuple["_Place", str]]) -> list[tuple["_Place", str]]:
+    """Return a fault for each place, without those of other schemas that the value might have had."""
+    texts: dict[_Place, list[str]] = {}
+    for place, text in faults:
+        texts.setdefault(place, []).append(text)
+    around = {place.steps[:end] for place in texts for end in range(len(place.steps))}
+    return [(place, joined(found)) for place, found in texts.items() if place.steps not in around]
 
 
 def _fault(

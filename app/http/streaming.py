@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -58,8 +58,10 @@ class StreamedResponse(Response):
         pieces: Chunks of the body, closed in every case. Empty ones are not sent.
         media_type: Media type of the body.
         headers: Further headers, with a Content-Length where the size is known.
+        status_code: Status of the response.
         filling: Task that still reads the request, from which the chunks are made; it ends when the
             caller leaves, and is cancelled with the response.
+        held: Resource that is released once the response has been sent; None for none.
     """
 
     def __init__(
@@ -68,31 +70,43 @@ class StreamedResponse(Response):
         *,
         media_type: str,
         headers: Mapping[str, str],
+        status_code: int = 200,
         filling: "asyncio.Task[None] | None" = None,
+        held: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
-        super().__init__(media_type=media_type, headers=headers)
+        super().__init__(status_code=status_code, media_type=media_type, headers=headers)
         if "Content-Length" not in headers:
             del self.headers["content-length"]
         self._pieces = pieces
         self._filling = filling
+        self._held = held or nullcontext()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the response; a caller who leaves ends the work on it."""
         gone = asyncio.create_task(self._gone(receive))
         try:
-            async with aclosing(self._pieces) as pieces:
-                start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-                await send(start)
-                async for piece in pieces:
-                    if gone.done():
-                        raise ClientDisconnect
-                    if piece:
-                        await send_piece(send, piece)
-                await send_piece(send, b"", more=False)
+            async with self._held:
+                await self._send(send, gone)
         finally:
             gone.cancel()
             if self._filling is not None:
                 self._filling.cancel()
+
+    async def _send(self, send: Send, gone: "asyncio.Task[None]") -> None:
+        async with aclosing(self._pieces) as pieces:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            async for piece in pieces:
+                if gone.done():
+                    raise ClientDisconnect
+                if piece:
+                    await send_piece(send, piece)
+            await send_piece(send, b"", more=False)
 
     async def _gone(self, receive: Receive) -> None:
         if self._filling is not None:

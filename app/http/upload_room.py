@@ -37,7 +37,7 @@ class UploadCounts:
 
     @staticmethod
     def create(file: Path, *, processes: int) -> None:
-        """Create the file of so many processes, which takes no room on the disk before it is used."""
+        """Create the file of this many processes, which takes no room on the disk before it is used."""
         with file.open("wb") as created:
             created.truncate(_SLOTS * processes * np.dtype(np.int64).itemsize)
 
@@ -89,7 +89,7 @@ class Held:
         return max(0, self.room - self._counts.total(self._project))
 
     def need(self, size: int) -> None:
-        """Take what is missing of so many bytes in all.
+        """Take what is missing of this many bytes in all.
 
         Raises:
             LimitError: `quota-storage`; the project has not so much room.

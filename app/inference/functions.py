@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,14 @@ N, SEED, CONTEXT = "n", "seed", "context"
 """Names of the tensors of a request for samples."""
 
 SAMPLE = "sample"
+
+
+class Served(NamedTuple):
+    """Function of a version, with the name that the protocol has for it in the path."""
+
+    name: str
+    version: Version
+    function: str
 
 
 @dataclass(frozen=True)

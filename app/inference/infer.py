@@ -2,30 +2,30 @@
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
-from functools import partial
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 
 import numpy as np
-import orjson
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.fairness.turns import in_thread, in_thread_alone
-from app.http.json_body import JSON_MEDIA_TYPE, read_body
-from app.inference.functions import CONTEXT, FUNCTIONS, SAMPLE, SEED, N, output_names
-from app.inference.tensors import (
-    MAX_CELLS,
-    ROWS,
-    Tensor,
-    bytes_of,
-    json_of,
-    number_of,
-    read_request,
-    rows_of,
+from app.http.body_memory import Share, body_memory_of
+from app.http.json_body import read_body
+from app.http.streaming import ahead
+from app.inference.functions import (
+    CONTEXT,
+    FUNCTIONS,
+    SAMPLE,
+    SEED,
+    N,
+    Served,
+    output_names,
 )
+from app.inference.respond import HEADER_LENGTH, Output, Values, respond
+from app.inference.tensors import MAX_CELLS, ROWS, Tensor, number_of, read_request, rows_of
 from app.inference.views import MAX_VALUES, Datatype, InferRequest
 from app.problems.fields import shown
 from app.problems.problem import Problem
@@ -38,25 +38,23 @@ from app.scoring.samples import Drawing
 from app.state import state_of
 from models_store.records import Version
 from models_store.requests.bulk import ContextRow
+from tables.numerals import with_marks
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
-BINARY_MEDIA_TYPE = "application/octet-stream"
-_MAX_BODY_BYTES = 80 * 2**20
+_MAX_BODY_BYTES = 40 * 2**20
 _INLINE_BYTES = 32 * 1024
 _MICROSECONDS = 1e6
 _MAX_SEED = 2**63 - 1
+# Memory of a body and of what is read from it, as multiples of the body: objects take more than bytes.
+_JSON_MEMORY, _BINARY_MEMORY = 8, 2
+_NUMBER_BYTES = np.dtype(np.float64).itemsize
 
-Values = Floats | Sequence[str]
 
-
-async def infer(request: Request, version: Version, function: str, model: str) -> Response:
+async def infer(request: Request, served: Served) -> Response:
     """Return the response to an inference request.
 
     Args:
         request: Request, whose body is not read yet.
-        version: Version of the model.
-        function: Name of the function.
-        model: Name of the model in the request.
+        served: Function to compute.
 
     Raises:
         Problem: The request is not valid.
@@ -69,46 +67,64 @@ async def infer(request: Request, version: Version, function: str, model: str) -
     body = await read_body(request, limit=min(most, settings.max_score_bytes))
     if (header_bytes or 0) > settings.max_json_bytes:
         raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
-    is_large = len(body) > _INLINE_BYTES
-    if is_large:
-        wanted, tensors = await in_thread_alone(read_request, body, header_bytes)
-    else:
-        wanted, tensors = read_request(body, header_bytes)
-    del body
-    _check_outputs(wanted, function)
-    score = ScoreRequest(
-        request, version, "data", CODECS[0], _max_wait_s(wanted), types=types_of(version)
-    )
-    if function == SAMPLE:
-        found = await _sampled(score, tensors)
-    else:
-        found = await _computed(score, function, tensors, is_large=is_large)
-    write = partial(_response, wanted, version, model, found)
-    return await in_thread(write) if is_large or function == SAMPLE else write()
+    async with AsyncExitStack() as stack:
+        share = stack.enter_context(body_memory_of(request).share())
+        is_large = len(body) > _INLINE_BYTES
+        if is_large:
+            share.hold(len(body) * (_JSON_MEMORY if header_bytes is None else _BINARY_MEMORY))
+            wanted, tensors = await in_thread_alone(read_request, body, header_bytes)
+        else:
+            wanted, tensors = read_request(body, header_bytes)
+        wanted = wanted.model_copy(update={"inputs": ()})  # the tensors hold their values
+        del body
+        _check_outputs(wanted, served.function)
+        score = _score_request(request, served.version, wanted)
+        if served.function == SAMPLE:
+            outputs = await _sampled(score, tensors, stack)
+        else:
+            outputs = await _computed(score, served.function, tensors, share if is_large else None)
+            del tensors
+        return await respond(wanted, served, outputs, stack, share)
+
+
+def _score_request(request: Request, version: Version, wanted: InferRequest) -> ScoreRequest:
+    types = types_of(version)
+    return ScoreRequest(request, version, "data", CODECS[0], _max_wait_s(wanted), types=types)
 
 
 async def _computed(
-    score: ScoreRequest, name: str, tensors: Sequence[Tensor], *, is_large: bool
-) -> Mapping[str, Values]:
+    score: ScoreRequest, name: str, tensors: Sequence[Tensor], share: Share | None
+) -> Mapping[str, Output]:
+    """Return the outputs of rows; a share of memory for bodies is held by a large request."""
     function = FUNCTIONS[name]
     compute = function.of(score.version)
-    if is_large:
-        rows = await in_thread_alone(rows_of, tensors, score.shape)
-    else:
+    if share is None:
         rows = rows_of(tensors, score.shape)
+    else:
+        rows = await in_thread_alone(rows_of, tensors, score.shape)
+        share.hold(share.size + len(rows) * compute.width * _NUMBER_BYTES)
     async with score.flow() as flow:
         values = await score.compute(compute, flow, rows)
-    return function.split(values)
+    return {output: Output.of(found) for output, found in function.split(values).items()}
 
 
-async def _sampled(score: ScoreRequest, tensors: Sequence[Tensor]) -> Mapping[str, Values]:
+async def _sampled(
+    score: ScoreRequest, tensors: Sequence[Tensor], stack: AsyncExitStack
+) -> Mapping[str, Output]:
+    """Return the output of samples, which are drawn as they are sent, until the stack is left."""
     drawing = await _drawing(score, {tensor.name: tensor for tensor in tensors})
-    async with aclosing(drawing.chunks()) as chunks:
-        rows = np.concatenate([chunk async for chunk in chunks])
-    types = score.types
-    if types is None:
-        return {ROWS: rows}
-    return {ROWS: await in_thread(lambda: _texts(types.samples.batch(rows)))}
+    drawn = await stack.enter_async_context(aclosing(ahead(drawing.chunks())))
+    first = await anext(drawn)  # what is refused is so before the response begins
+    known = score.types
+    types = None if known is None else await in_thread(lambda: known.samples)
+
+    async def chunks() -> AsyncGenerator[Values, None]:
+        yield first if types is None else await in_thread(_texts, types.batch(first))
+        async for rows in drawn:
+            yield rows if types is None else await in_thread(_texts, types.batch(rows))
+
+    datatype: Datatype = "FP64" if types is None else "BYTES"
+    return {ROWS: Output((drawing.n, score.version.dim), datatype, chunks)}
 
 
 async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor]) -> Drawing:
@@ -144,40 +160,11 @@ def _context(tensor: Tensor | None, version: Version, n: int) -> Floats | None:
 
 def _texts(batch: pa.RecordBatch) -> list[str]:
     """Return the cells of rows as the texts that a CSV file has; empty for a gap."""
-    columns = [pc.fill_null(pc.cast(column, pa.string()), "") for column in batch.columns]
+    columns = [
+        pc.fill_null(pc.cast(column, pa.string()), "") for column in with_marks(batch).columns
+    ]
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     return [text for row in rows for text in row]
-
-
-def _response(
-    wanted: InferRequest, version: Version, model: str, found: Mapping[str, Values]
-) -> Response:
-    rows = len(next(iter(found.values())))
-    named = {output.name: output.parameters or {} for output in wanted.outputs or ()}
-    all_binary = (wanted.parameters or {}).get("binary_data_output") is True
-    heads: list[bytes] = []
-    parts: list[bytes] = []
-    for name, values in found.items():
-        if named and name not in named:
-            continue
-        is_text = not isinstance(values, np.ndarray)
-        shape = [rows // version.dim, version.dim] if is_text else list(np.shape(values))
-        datatype: Datatype = "BYTES" if is_text else "FP64"
-        head = {"name": name, "datatype": datatype, "shape": shape}
-        if named.get(name, {}).get("binary_data", all_binary) is True:
-            part = bytes_of(values)
-            parts.append(part)
-            heads.append(orjson.dumps({**head, "parameters": {"binary_data_size": len(part)}}))
-        else:
-            heads.append(orjson.dumps(head)[:-1] + b',"data":' + json_of(values) + b"}")
-    about = {"model_name": model, "model_version": str(version.version)}
-    start = orjson.dumps(about if wanted.id is None else {**about, "id": wanted.id})[:-1]
-    header = start + b',"outputs":[' + b",".join(heads) + b"]}"
-    headers = {"X-Model": version.ref}
-    if not parts:
-        return Response(header, media_type=JSON_MEDIA_TYPE, headers=headers)
-    headers[HEADER_LENGTH] = str(len(header))
-    return Response(b"".join([header, *parts]), media_type=BINARY_MEDIA_TYPE, headers=headers)
 
 
 def _header_bytes(request: Request) -> int | None:

@@ -3,13 +3,14 @@
 from importlib.metadata import version as version_of
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, StateDep
 from app.fairness.turns import in_thread
 from app.http.json_body import JSON_MEDIA_TYPE, json_request
-from app.inference.functions import input_tensors, named_function, output_tensors
-from app.inference.infer import BINARY_MEDIA_TYPE, HEADER_LENGTH, infer
+from app.inference.functions import Served, input_tensors, named_function, output_tensors
+from app.inference.infer import infer
+from app.inference.respond import BINARY_MEDIA_TYPE, HEADER_LENGTH
 from app.inference.views import (
     InferRequest,
     InferResponse,
@@ -20,8 +21,9 @@ from app.inference.views import (
     ServerMetadata,
 )
 from app.problems.problem import problem_responses
+from app.scoring.docs import EXAMPLE_COLUMNS, EXAMPLE_ROWS
 from app.site.health import get_readiness
-from models_store.records import Version
+from models_store.files.blobs import Blobs
 from models_store.registry import Registry
 
 router = APIRouter(prefix="/v2", tags=["inference"])
@@ -48,9 +50,9 @@ _EXAMPLES = {
             "inputs": [
                 {
                     "name": "rows",
-                    "shape": [2, 2],
+                    "shape": [2, len(EXAMPLE_COLUMNS)],
                     "datatype": "FP64",
-                    "data": [171.5, 68.2, 180.1, 80.9],
+                    "data": [value for row in EXAMPLE_ROWS for value in row],
                 }
             ]
         },
@@ -82,7 +84,7 @@ _INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "Outputs of the model; those in binary form follow the JSON.",
         "headers": {
             HEADER_LENGTH: {
-                "description": "Bytes of the JSON, where bytes of tensors follow it.",
+                "description": "Number of bytes of the JSON, if binary tensors follow it.",
                 "schema": {"type": "integer"},
             }
         },
@@ -108,6 +110,23 @@ _INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
         "artifact-corrupt",
     ),
 }
+_INFER_ROUTE: dict[str, Any] = {
+    "response_class": Response,
+    "openapi_extra": _infer_body(),
+    "responses": _INFER_RESPONSES,
+}
+
+
+async def _served_model(model: Model, models: ModelsDep, project: ProjectDep) -> Served:
+    ref, function = named_function(model)
+    return Served(model, await models.resolve(project, ref), function)
+
+
+async def _served_version(
+    model: Model, version: VersionPart, models: ModelsDep, project: ProjectDep
+) -> Served:
+    ref, function = named_function(model)
+    return Served(model, await models.resolve(project, f"{ref}:{version}"), function)
 
 
 @router.get("", operation_id="get_server_metadata", summary="Get the server's metadata")
@@ -118,7 +137,7 @@ async def get_server_metadata() -> ServerMetadata:
     )
 
 
-@router.get("/health/live", operation_id="get_server_live", summary="Check that the server lives")
+@router.get("/health/live", operation_id="get_server_live", summary="Check that the server is live")
 async def get_server_live() -> Live:
     """Respond as long as the process runs, as `/livez` does."""
     return Live(live=True)
@@ -131,7 +150,7 @@ async def get_server_live() -> Live:
     responses={503: {"model": Ready, "description": "The server cannot serve requests."}},
 )
 async def get_server_ready(response: Response, state: StateDep) -> Ready:
-    """Respond whether requests are served, as `/readyz` does."""
+    """Return whether the server accepts requests, as `/readyz` does."""
     await get_readiness(response, state)
     return Ready(ready=response.status_code != 503)
 
@@ -143,12 +162,10 @@ async def get_server_ready(response: Response, state: StateDep) -> Ready:
     responses=problem_responses("not-found"),
 )
 async def get_model_metadata(
-    model: Model, registry: RegistryDep, models: ModelsDep, project: ProjectDep
+    served: Annotated[Served, Depends(_served_model)], registry: RegistryDep
 ) -> ModelMetadata:
-    """Return the tensors that a function of a model takes and gives, and the model's versions."""
-    ref, function = named_function(model)
-    version = await models.resolve(project, ref)
-    return await _metadata(registry, version, model, function)
+    """Return the tensors that a function of a model takes and returns, and the model's versions."""
+    return await _metadata(registry, served)
 
 
 @router.get(
@@ -158,16 +175,10 @@ async def get_model_metadata(
     responses=problem_responses("not-found"),
 )
 async def get_model_version_metadata(
-    model: Model,
-    version: VersionPart,
-    registry: RegistryDep,
-    models: ModelsDep,
-    project: ProjectDep,
+    served: Annotated[Served, Depends(_served_version)], registry: RegistryDep
 ) -> ModelMetadata:
-    """Return the tensors that a function of a version takes and gives."""
-    ref, function = named_function(model)
-    found = await models.resolve(project, f"{ref}:{version}")
-    return await _metadata(registry, found, model, function)
+    """Return the tensors that a function of a version takes and returns."""
+    return await _metadata(registry, served)
 
 
 @router.get(
@@ -177,12 +188,10 @@ async def get_model_version_metadata(
     responses=problem_responses("not-found", "artifact-missing"),
 )
 async def get_model_ready(
-    model: Model, models: ModelsDep, blobs: BlobsDep, project: ProjectDep
+    served: Annotated[Served, Depends(_served_model)], blobs: BlobsDep
 ) -> ModelReady:
-    """Respond whether a model exists and its weights are there; they are loaded when needed."""
-    version = await models.resolve(project, named_function(model)[0])
-    await in_thread(blobs.size, version.checkpoint_key)
-    return ModelReady(name=model, ready=True)
+    """Return whether a model exists and its weights are stored; they are loaded when needed."""
+    return await _readiness(blobs, served)
 
 
 @router.get(
@@ -192,62 +201,57 @@ async def get_model_ready(
     responses=problem_responses("not-found", "artifact-missing"),
 )
 async def get_model_version_ready(
-    model: Model, version: VersionPart, models: ModelsDep, blobs: BlobsDep, project: ProjectDep
+    served: Annotated[Served, Depends(_served_version)], blobs: BlobsDep
 ) -> ModelReady:
-    """Respond whether a version exists and its weights are there."""
-    found = await models.resolve(project, f"{named_function(model)[0]}:{version}")
-    await in_thread(blobs.size, found.checkpoint_key)
-    return ModelReady(name=model, ready=True)
+    """Return whether a version exists and its weights are stored."""
+    return await _readiness(blobs, served)
 
 
 @router.post(
     "/models/{model}/infer",
     operation_id="infer",
     summary="Compute outputs of a model",
-    response_class=Response,
-    openapi_extra=_infer_body(),
-    responses=_INFER_RESPONSES,
+    **_INFER_ROUTE,
 )
 async def infer_model(
-    request: Request, model: Model, models: ModelsDep, project: ProjectDep
+    request: Request, served: Annotated[Served, Depends(_served_model)]
 ) -> Response:
     """Compute log densities, noise or samples of a model.
 
     The input is a tensor `rows` of shape [rows, columns], or a tensor of shape [rows] for each column
-    by its name; that of `:sample` is `n`, and where wanted `seed`. Texts and dates are BYTES, written
-    as in a CSV file; an empty text is a missing value.
+    by its name; the inputs of `:sample` are `n` and, optionally, `seed`. Texts and dates are BYTES,
+    written as in a CSV file; an empty text is a missing value.
     """
-    ref, function = named_function(model)
-    return await infer(request, await models.resolve(project, ref), function, model)
+    return await infer(request, served)
 
 
 @router.post(
     "/models/{model}/versions/{version}/infer",
     operation_id="infer_version",
     summary="Compute outputs of a version",
-    response_class=Response,
-    openapi_extra=_infer_body(),
-    responses=_INFER_RESPONSES,
+    **_INFER_ROUTE,
 )
 async def infer_model_version(
-    request: Request, model: Model, version: VersionPart, models: ModelsDep, project: ProjectDep
+    request: Request, served: Annotated[Served, Depends(_served_version)]
 ) -> Response:
     """Compute log densities, noise or samples of a version, as `infer` does of a model."""
-    ref, function = named_function(model)
-    found = await models.resolve(project, f"{ref}:{version}")
-    return await infer(request, found, function, model)
+    return await infer(request, served)
 
 
-async def _metadata(
-    registry: Registry, version: Version, model: str, function: str
-) -> ModelMetadata:
+async def _readiness(blobs: Blobs, served: Served) -> ModelReady:
+    await in_thread(blobs.size, served.version.checkpoint_key)
+    return ModelReady(name=served.name, ready=True)
+
+
+async def _metadata(registry: Registry, served: Served) -> ModelMetadata:
+    version = served.version
     page = await in_thread(
         registry.versions, version.project, version.name, limit=_MAX_VERSIONS, cursor=None
     )
     return ModelMetadata(
-        name=model,
+        name=served.name,
         versions=[str(found.version) for found in reversed(page.items)],
         platform=f"densityd_{version.family}",
-        inputs=input_tensors(version, function),
-        outputs=output_tensors(version, function),
+        inputs=input_tensors(version, served.function),
+        outputs=output_tensors(version, served.function),
     )

@@ -40,6 +40,7 @@ _NUMBERS: dict[Datatype, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 _LENGTH = struct.Struct("<I")
+_MAX_TEXT = 64 * 1024
 _NUMBER_TYPES = frozenset({int, float, bool, type(None)})
 _TEXT_TYPES = frozenset({str, type(None)})
 
@@ -221,7 +222,10 @@ def _texts(tensor: InputTensor, data: bytes) -> Texts:
         start = place + _LENGTH.size
         if start > len(data):
             raise _wrong(f"{_name(tensor)} has fewer texts than its shape says.")
-        place = start + _LENGTH.unpack_from(data, place)[0]
+        length = _LENGTH.unpack_from(data, place)[0]
+        if length > _MAX_TEXT:
+            raise _wrong(f"{_name(tensor)} has a text of more than {_MAX_TEXT} bytes.")
+        place = start + length
         if place > len(data):
             raise _wrong(f"{_name(tensor)} has a text that is cut off.")
         try:

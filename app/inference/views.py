@@ -1,8 +1,11 @@
 """Bodies of the Open Inference Protocol."""
 
+from sys import float_info
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from models_store.schema_of import SchemaOf
 
 Datatype = Literal[
     "BOOL",
@@ -19,8 +22,8 @@ Datatype = Literal[
     "FP64",
     "BYTES",
 ]
-MAX_VALUES = 8 * 2**20
-"""Most numbers of a request, and of a response: both are in memory as a whole."""
+MAX_VALUES = 4 * 2**20
+"""Most numbers of a request, which is in memory as a whole, and of a response."""
 
 Parameter = (
     bool
@@ -32,6 +35,10 @@ Parameters = Annotated[
     dict[str, Parameter],
     Field(max_length=100, description="Parameters of the protocol; unknown ones are ignored."),
 ]
+_Value = bool | Annotated[float, Field(ge=-float_info.max, le=float_info.max)] | str | None
+TensorValue = _Value | Annotated[list[_Value], Field(max_length=MAX_VALUES)]
+"""Value of a tensor, or all values of a row."""
+
 _MAX_TENSORS = 10_000
 _MAX_ID = 1024
 
@@ -39,46 +46,46 @@ _MAX_ID = 1024
 class ServerMetadata(BaseModel):
     """Server and the extensions of the protocol that it knows."""
 
-    name: str
-    version: str
-    extensions: list[str]
+    name: str = Field(description="Name of the server.")
+    version: str = Field(description="Version of densityd.")
+    extensions: list[str] = Field(description="Names of the extensions.")
 
 
 class Live(BaseModel):
     """Liveness of the server."""
 
-    live: bool
+    live: bool = Field(description="True if the server answers.")
 
 
 class Ready(BaseModel):
     """Readiness of the server."""
 
-    ready: bool
+    ready: bool = Field(description="True if the server can compute.")
 
 
 class ModelReady(BaseModel):
     """Readiness of a model."""
 
-    name: str
-    ready: bool
+    name: str = Field(description="Name of the model.")
+    ready: bool = Field(description="True if the model can compute.")
 
 
 class TensorMetadata(BaseModel):
-    """Tensor that a model takes or gives; a size of -1 is any size."""
+    """Tensor that a model takes or returns; a size of -1 is any size."""
 
-    name: str
-    datatype: Datatype
-    shape: list[int]
+    name: str = Field(description="Name of the tensor.")
+    datatype: Datatype = Field(description="Data type of the values.")
+    shape: list[int] = Field(description="Size of each dimension; -1 is any size.")
 
 
 class ModelMetadata(BaseModel):
     """Model, its versions, and the tensors of one of its functions."""
 
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
+    name: str = Field(description="Name of the model.")
+    versions: list[str] = Field(description="Numbers of the versions, in texts.")
+    platform: str = Field(description="Kind of the model.")
+    inputs: list[TensorMetadata] = Field(description="Tensors that the function takes.")
+    outputs: list[TensorMetadata] = Field(description="Tensors that the function gives.")
 
 
 class InputTensor(BaseModel):
@@ -86,11 +93,16 @@ class InputTensor(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(max_length=1000)
-    shape: list[Annotated[int, Field(ge=0, le=2**53)]] = Field(min_length=1, max_length=8)
-    datatype: Datatype
-    parameters: Parameters | None = None
-    data: list[Any] | None = Field(
+    name: str = Field(max_length=1000, description="Name of the input.")
+    shape: list[Annotated[int, Field(ge=0, le=2**53)]] = Field(
+        min_length=1, max_length=8, description="Size of each dimension."
+    )
+    datatype: Datatype = Field(description="Data type of the values.")
+    parameters: Parameters | None = Field(
+        default=None,
+        description="`binary_data_size`: number of bytes of the tensor after the JSON.",
+    )
+    data: list[Annotated[Any, SchemaOf(TensorValue)]] | None = Field(
         default=None,
         max_length=MAX_VALUES,
         description="Values row by row, flat or nested; left out where `binary_data_size` in"
@@ -109,7 +121,7 @@ class RequestedOutput(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(max_length=1000)
+    name: str = Field(max_length=1000, description="Name of the output.")
     parameters: Parameters | None = Field(
         default=None, description="`binary_data`: true for its values as bytes after the JSON."
     )
@@ -128,26 +140,34 @@ class InferRequest(BaseModel):
         description="`binary_data_output`: true for all outputs as bytes after the JSON; `timeout`:"
         " longest wait for the computation to begin, in microseconds.",
     )
-    inputs: list[InputTensor] = Field(min_length=1, max_length=_MAX_TENSORS)
+    inputs: list[InputTensor] = Field(
+        min_length=1, max_length=_MAX_TENSORS, description="Tensors of the request."
+    )
     outputs: list[RequestedOutput] | None = Field(
-        default=None, max_length=_MAX_TENSORS, description="Outputs to return; null: all."
+        default=None, max_length=_MAX_TENSORS, description="Outputs to return; null for all."
     )
 
 
 class OutputTensor(BaseModel):
     """Tensor of a response; null in `data` is a number that is not finite."""
 
-    name: str
-    shape: list[int]
-    datatype: Datatype
-    parameters: dict[str, Parameter] | None = None
-    data: list[float | str | None] | None = None
+    name: str = Field(description="Name of the output.")
+    shape: list[int] = Field(description="Size of each dimension.")
+    datatype: Datatype = Field(description="Data type of the values.")
+    parameters: dict[str, Parameter] | None = Field(
+        default=None,
+        description="`binary_data_size`: number of bytes of the tensor after the JSON.",
+    )
+    data: list[float | str | None] | None = Field(
+        default=None,
+        description="Values row by row, flat; absent if they follow the JSON as bytes.",
+    )
 
 
 class InferResponse(BaseModel):
     """Inference response."""
 
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: list[OutputTensor]
+    model_name: str = Field(description="Name of the model.")
+    model_version: str = Field(description="Number of the version that computed, as a text.")
+    id: str | None = Field(default=None, description="Id of the request.")
+    outputs: list[OutputTensor] = Field(description="Tensors of the response.")

@@ -11,6 +11,7 @@ from app.auth.key_checks import Lease
 from app.auth.open_requests import OpenBound
 from app.http.streaming import disconnected, send_piece
 from app.problems.problem import Problem
+from app.root_path import rooted
 from app.server.event_hub import EventFeed, EventHub, Topic, encode_event
 from models_store.errors import NotFoundError, StoreError
 from models_store.jobs.jobs import JobEvent
@@ -132,5 +133,5 @@ async def _woken(woken: asyncio.Event) -> bool:
 
 def _closing(problem: Problem) -> bytes:
     """Return the event `closed`, which explains an early end and has no id of the job's events."""
-    content = {"type": problem.type.uri, "detail": problem.detail}
+    content = {"type": rooted(problem.type.uri), "detail": problem.detail}
     return b"event: closed\ndata: %s\n\n" % orjson.dumps(content)

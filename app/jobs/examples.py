@@ -160,3 +160,8 @@ SAMPLING_EXAMPLES: Examples = {
         "value": {"model": "shuttle:1", "n": 1_000_000, "seed": 7, "output": "npy"},
     },
 }
+PREVIEW_EXAMPLES: Examples = {
+    name: {**example, "value": {"target": example["value"]["target"]}}
+    for name, example in VARIATIONAL_EXAMPLES.items()
+    if name in ("potential", "formula")
+}

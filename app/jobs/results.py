@@ -15,9 +15,9 @@ from starlette.responses import Response
 from app.fairness.turns import in_thread
 from app.http.downloads import result_path
 from app.problems.problem import Problem
-from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import Codec
 from app.rows.respond import respond_streamed
+from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError
 from models_store.files.blobs import Blobs
@@ -40,13 +40,13 @@ class _ResultTable:
     schema: pa.Schema | None = None
 
 
-def answer_result_rows(
+def respond_result_rows(
     request: Request, result: JobResult, blobs: Blobs, *, codec: Codec, name: str
 ) -> Response:
     """Return all rows of a result, which are converted chunk by chunk.
 
     Args:
-        request: Request that is answered.
+        request: Request to respond to.
         result: Result of a job.
         blobs: Store that has its file.
         codec: Format of the response.
@@ -60,7 +60,7 @@ def answer_result_rows(
     table = _opened(result_path(result, blobs), result)
     if table.schema is not None and codec.format is TableFormat.NPY:
         raise Problem("not-acceptable", "The result has texts or gaps, which npy cannot hold.")
-    answer = AnswerTable(
+    layout = ResponseTable(
         columns=table.names,
         parts=[Part("rows", 0, len(table.names))],
         rows=result["rows"],
@@ -81,7 +81,7 @@ def answer_result_rows(
 
     suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
     headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
-    return respond_streamed(request, codec, answer, chunks, headers=headers)
+    return respond_streamed(request, codec, layout, chunks, headers=headers)
 
 
 def _opened(path: Path, result: JobResult) -> _ResultTable:

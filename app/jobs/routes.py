@@ -1,5 +1,6 @@
 """Jobs of every kind: look, follow, cancel, resume."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
@@ -19,19 +20,19 @@ from app.fairness.turns import in_thread
 from app.http.accept import listed
 from app.http.downloads import result_download
 from app.http.head import end_head, is_head
-from app.http.json_body import json_body, json_request
+from app.jobs.event_views import EventPage, view_event
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
-from app.jobs.results import answer_result_rows
+from app.jobs.results import respond_result_rows
 from app.jobs.submission import send
-from app.jobs.views import EventPage, EventView, JobPage, JobView
+from app.jobs.views import JobPage, JobView
 from app.jobs.waiting import LONGEST_WAIT_S, wait_for_end
 from app.problems.problem import Problem, problem_responses
-from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
-from app.resources.labels import LABEL_EXAMPLES, LabelsRequest
-from app.resources.large_answers import answer_large
+from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep
+from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
+from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, PagingDep, SelectionDep
-from app.rows.docs import rows_answer_content
-from app.rows.negotiation import answer_codec
+from app.rows.docs import rows_response_content
+from app.rows.negotiation import response_codec
 from app.rows.respond import ROWS_VARY
 from app.server.event_hub import EventFeed
 from app.state import state_of
@@ -69,10 +70,18 @@ _RESULT_SCHEMA = {
     "type": "object",
     "required": ["columns", "rows"],
     "properties": {
-        "columns": {"type": "array", "items": {"type": "string"}},
+        "columns": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Names of the columns of the result.",
+        },
         "rows": {
             "type": "array",
-            "items": {"type": "array", "items": {"type": ["number", "null"]}},
+            "items": {
+                "type": "array",
+                "items": {"type": ["number", "string", "boolean", "null"]},
+            },
+            "description": "Rows of the result; null is a number that is not finite, or a missing cell.",
         },
     },
 }
@@ -94,7 +103,8 @@ class JobFilters:
             str | None,
             Query(
                 max_length=100,
-                description="Parent of the jobs, to list its children; left out: all jobs but children.",
+                description="Id of a parent job, to list its children. Default: all jobs except"
+                " children.",
                 examples=["job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"],
             ),
         ] = None,
@@ -188,7 +198,7 @@ async def get_job(
         await wait_for_end(request, watched.feed(0), seconds=wait)
 
     def show() -> Response:
-        return answer_large(JobView.whole(watched.job()), blobs, conditions)
+        return respond_large(JobView.whole(watched.job()), blobs, conditions)
 
     return await in_thread(show)
 
@@ -197,28 +207,14 @@ async def get_job(
     "/{job_id}",
     operation_id="update_job",
     summary="Describe and tag a job",
-    openapi_extra=json_request(LabelsRequest, examples=LABEL_EXAMPLES),
-    responses={
-        200: {"headers": ETAG},
-        **problem_responses("not-found", "precondition", "limit-tags"),
-    },
+    response_model=JobView,
+    **LABEL_ROUTE,
 )
 def update_job(
-    body: Annotated[LabelsRequest, Depends(json_body(LabelsRequest))],
-    job_id: JobId,
-    labels: LabelsDep,
-    project: ProjectDep,
-    conditions: PreconditionsDep,
-    response: Response,
-) -> JobView:
-    """Change the description and tags of a job; what the body leaves out stays."""
-
-    def holds(job: Job) -> bool:
-        return conditions.hold(etag_of_view(JobView.whole(job)))
-
-    view = JobView.whole(labels.job(project, job_id, body.change(), holds))
-    response.headers["ETag"] = etag_of_view(view)
-    return view
+    job_id: JobId, labels: LabelsDep, project: ProjectDep, update: LabelUpdateDep
+) -> Response:
+    """Change the description and tags of a job; fields that the body leaves out stay unchanged."""
+    return update.make(partial(labels.job, project, job_id), JobView.whole)
 
 
 @router.delete(
@@ -230,7 +226,7 @@ def update_job(
     responses=problem_responses("not-found", "job-unfinished", "job-in-use"),
 )
 def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDep) -> None:
-    """Delete a job that has ended, with its events, its checkpoints and its result.
+    """Delete a job that has ended, with its events, checkpoints and result.
 
     A job whose version exists cannot be deleted: delete the version first.
     """
@@ -286,11 +282,20 @@ def resume_job(
     responses={
         200: {
             "description": "Result file, or its rows in the format that `Accept` prefers.",
-            "content": rows_answer_content(
+            "content": rows_response_content(
                 _RESULT_SCHEMA, example=_RESULT_EXAMPLE, columns=_RESULT_COLUMNS
             ),
         },
         206: {"description": "Bytes of the file that `Range` asks for.", "content": _FILES},
+        307: {
+            "description": "Redirect to a signed URL of the file, which expires.",
+            "headers": {
+                "Location": {
+                    "description": "Signed URL in object storage.",
+                    "schema": {"type": "string", "format": "uri"},
+                }
+            },
+        },
         **problem_responses(
             "not-found",
             "not-acceptable",
@@ -305,9 +310,17 @@ def resume_job(
     },
 )
 def download_result(
-    request: Request, job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep
+    request: Request,
+    job_id: JobId,
+    jobs: JobsDep,
+    blobs: BlobsDep,
+    settings: SettingsDep,
+    project: ProjectDep,
 ) -> Response:
     """Return the file of a scoring or sampling job, or a range of it; its ETag is its SHA-256.
+
+    If the service is configured to, it responds with 307 and a signed URL of the file in object
+    storage, which accepts the same `Range`; follow it without the API key.
 
     If `Accept` prefers another format of rows, the response has all rows in that format.
     """
@@ -315,24 +328,26 @@ def download_result(
     _check_kind(job)
     result = result_of(job)
     usual = result["media_type"]
-    codec = answer_codec(listed(request.headers, "accept"), default=usual)
+    codec = response_codec(listed(request.headers, "accept"), default=usual)
     if codec.media_type == usual:
-        return result_download(result, blobs, name=job.id)
+        link_s = settings.result_link_s
+        return result_download(request, result, blobs, name=job.id, link_s=link_s)
     end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
-    return answer_result_rows(request, result, blobs, codec=codec, name=job.id)
+    return respond_result_rows(request, result, blobs, codec=codec, name=job.id)
 
 
 @router.delete(
     "/{job_id}/result",
     operation_id="delete_result",
     summary="Delete a result",
+    response_description="The result is deleted.",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(
         "not-found", "job-without-result", "result-not-ready", "result-deleted"
     ),
 )
 def delete_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> None:
-    """Delete the result file of a job; the job stays. Downloads that have begun continue."""
+    """Delete the result file of a job but not the job. Downloads in progress continue."""
     _check_kind(jobs.summary(project, job_id))
     blobs.delete(jobs.delete_result(project, job_id)["key"])
 
@@ -392,7 +407,7 @@ async def follow_job(
     events, ended = await feed.read()
     if format == "json":
         page = EventPage(
-            items=[EventView.of(event) for event in events],
+            items=[view_event(event) for event in events],
             next_after=events[-1].seq if events else since,
             ended=ended,
         )

@@ -1,5 +1,6 @@
 """Routes that start jobs, one for each kind."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, status
@@ -24,6 +25,12 @@ from app.jobs.submission import (
 from app.jobs.views import JobView
 from app.rows.context import context_cells, context_rows
 from models_store.jobs.jobs import JobKind, JobRole
+from models_store.jobs.memory import (
+    bulk_memory,
+    search_memory,
+    training_memory,
+    variational_memory,
+)
 from models_store.jobs.reservations import (
     sampling_reservation,
     scoring_reservation,
@@ -31,6 +38,7 @@ from models_store.jobs.reservations import (
     training_reservation,
     variational_reservation,
 )
+from models_store.records import Dataset
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring, in_parts
 from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_sweep import accept_sweep
@@ -44,6 +52,14 @@ from models_store.requests.variational import VariationalRequest
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 
+_TRAINING_RESPONSES = start_responses(
+    *FIT_REFUSALS,
+    "dataset-constant-column",
+    "split-invalid",
+    "split-too-small",
+    "preprocessing-unsuitable",
+)
+
 
 @router.post(
     "/training",
@@ -51,13 +67,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
     summary="Train a flow on a dataset",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
-    responses=start_responses(
-        *FIT_REFUSALS,
-        "dataset-constant-column",
-        "split-invalid",
-        "split-too-small",
-        "preprocessing-unsuitable",
-    ),
+    responses=_TRAINING_RESPONSES,
 )
 def start_training(
     body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))],
@@ -70,87 +80,99 @@ def start_training(
     suit the data, and `request` in the response shows them. The job is stored durably before the
     response is sent, and it runs even if the queue is not available now.
 
-    With `flow` as `auto` the job is a search: its children, jobs that any worker takes, train several
-    families and sizes for a part of the epochs, the best of them again for longer, and the best few
-    to their end. Their probabilities are averaged if that is better than the best one alone. The
+    With `flow` set to `auto` the job is a search: its children, jobs that any workers run, train several
+    families and sizes for a fraction of the epochs, the best of them again for longer, and the best few
+    for all epochs. Their probabilities are averaged if that is better than the best one alone. The
     metrics of the job list what was tried.
     """
-    validation_id, test_id = body.split.validation_dataset_id, body.split.test_dataset_id
 
-    def accept() -> Accepted:
-        dataset = inputs.dataset(body.dataset_id)
-        held_out = HeldOut(inputs.optional(validation_id), inputs.optional(test_id))
+    def accept(dataset: Dataset, held_out: HeldOut) -> Accepted:
         if isinstance(body.flow, AutoFlow):
-            return _searching(accept_auto(body, dataset, limits=inputs.limits, held_out=held_out))
+            search = accept_auto(body, dataset, limits=inputs.limits, held_out=held_out)
+            return _searching(search, dataset, held_out)
         accepted = accept_training(body, dataset, limits=inputs.limits, held_out=held_out)
         return Accepted(
             request=accepted,
             model_name=body.model_name,
             reserved_bytes=training_reservation(accepted),
+            memory_bytes=training_memory(accepted, _tables(dataset, held_out)),
         )
 
-    return submission.start(
-        JobRequest(
-            kind=JobKind.TRAINING,
-            body=body,
-            accept=accept,
-            dataset_id=body.dataset_id,
-            held_out_ids=tuple(filter(None, (validation_id, test_id))),
-        )
-    )
+    return _start_on_table(body, submission, inputs, accept)
 
 
 @router.post(
     "/sweep",
     operation_id="start_sweep",
-    summary="Try many values of a training's fields",
+    summary="Search over values of training options",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=json_request(SweepRequest, examples=SWEEP_EXAMPLES),
-    responses=start_responses(
-        *FIT_REFUSALS,
-        "dataset-constant-column",
-        "split-invalid",
-        "split-too-small",
-        "preprocessing-unsuitable",
-    ),
+    responses=_TRAINING_RESPONSES,
 )
 def start_sweep(
     body: Annotated[SweepRequest, Depends(json_body(SweepRequest))],
     submission: Annotated[JobSubmission, Depends()],
     inputs: Annotated[JobInputs, Depends()],
 ) -> JobView:
-    """Start a sweep: trainings at points of ranges, of which the best becomes the version.
+    """Start a sweep: train models at points of some ranges; the best becomes the new version.
 
-    Only `model_name`, `dataset_id` and `ranges` are required; all other fields of a training count for
-    every point. The trainings are children of the job, which any worker takes. Successive halving
+    Only `model_name`, `dataset_id` and `ranges` are required; all other fields of a training apply to
+    every point. The trainings are children of the job, which any workers run. Successive halving
     trains all points for a part of their epochs and the best again for longer; the robust
     validation likelihood decides. `optimisation.max_seconds` bounds the training time over all
     children. The metrics of the job list what was tried, and with which values.
     """
-    validation_id, test_id = body.split.validation_dataset_id, body.split.test_dataset_id
 
-    def accept() -> Accepted:
+    def accept(dataset: Dataset, held_out: HeldOut) -> Accepted:
+        search = accept_sweep(body, dataset, limits=inputs.limits, held_out=held_out)
+        return _searching(search, dataset, held_out)
+
+    return _start_on_table(body, submission, inputs, accept)
+
+
+def _start_on_table(
+    body: TrainingRequest | SweepRequest,
+    submission: JobSubmission,
+    inputs: JobInputs,
+    accept: Callable[[Dataset, HeldOut], Accepted],
+) -> JobView:
+    """Start a job that trains on a dataset.
+
+    Args:
+        body: Body of the request.
+        submission: Submission of the job.
+        inputs: Datasets and versions that the job may read.
+        accept: Function that accepts the body for a dataset and those that are held out.
+    """
+    held_out_ids = body.split.validation_dataset_id, body.split.test_dataset_id
+
+    def accept_body() -> Accepted:
         dataset = inputs.dataset(body.dataset_id)
-        held_out = HeldOut(inputs.optional(validation_id), inputs.optional(test_id))
-        return _searching(accept_sweep(body, dataset, limits=inputs.limits, held_out=held_out))
+        return accept(dataset, HeldOut(*map(inputs.optional, held_out_ids)))
 
     return submission.start(
         JobRequest(
             kind=JobKind.TRAINING,
             body=body,
-            accept=accept,
+            accept=accept_body,
             dataset_id=body.dataset_id,
-            held_out_ids=tuple(filter(None, (validation_id, test_id))),
+            held_out_ids=tuple(filter(None, held_out_ids)),
         )
     )
 
 
-def _searching(search: AcceptedSearch) -> Accepted:
+def _tables(dataset: Dataset, held_out: HeldOut) -> list[Dataset]:
+    """Return all datasets that a training reads."""
+    return [one for one in (dataset, held_out.validation, held_out.test) if one is not None]
+
+
+def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> Accepted:
     """Return a search as a parent, whose children train its trials."""
     return Accepted(
         request=search,
         model_name=search.model_name,
         reserved_bytes=search_reservation(search),
+        memory_bytes=search_memory(search, _tables(dataset, held_out)),
         role=JobRole.PARENT,
     )
 
@@ -184,6 +206,7 @@ def start_variational(
             request=accepted,
             model_name=body.model_name,
             reserved_bytes=variational_reservation(accepted),
+            memory_bytes=variational_memory(accepted, dataset),
         )
 
     return submission.start(
@@ -226,6 +249,7 @@ def start_scoring(
             model_name=version.name,
             model_version=version.version,
             reserved_bytes=scoring_reservation(split or accepted, dataset),
+            memory_bytes=bulk_memory(version),
             role=None if split is None else JobRole.PARENT,
         )
 
@@ -266,6 +290,7 @@ def start_sampling(
             model_name=version.name,
             model_version=version.version,
             reserved_bytes=sampling_reservation(split or accepted, version),
+            memory_bytes=bulk_memory(version),
             role=None if split is None else JobRole.PARENT,
         )
 

@@ -19,6 +19,7 @@ from app.dependencies import (
 )
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
+from app.root_path import rooted
 from app.state import state_of
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
@@ -86,6 +87,7 @@ class Accepted:
         model_name: Name of the model that the job trains or uses.
         model_version: Version that the job uses.
         reserved_bytes: Most bytes that the job may come to store.
+        memory_bytes: Least memory of a worker that the job fits on.
         role: `JobRole.PARENT` for a job whose work children do.
     """
 
@@ -93,6 +95,7 @@ class Accepted:
     model_name: str
     model_version: int | None = None
     reserved_bytes: int
+    memory_bytes: int
     role: JobRole | None = None
 
 
@@ -142,7 +145,7 @@ class JobSubmission:
         """
         submitted = self._submit(wanted)
         job = submitted.job
-        self._response.headers["Location"] = f"/v1/jobs/{job.id}"
+        self._response.headers["Location"] = rooted(f"/v1/jobs/{job.id}")
         if submitted.replayed:
             self._response.headers["Idempotent-Replayed"] = "true"
             return JobView.whole(job)
@@ -166,9 +169,12 @@ class JobSubmission:
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
             reserved_bytes=accepted.reserved_bytes,
+            memory_bytes=accepted.memory_bytes,
             role=accepted.role,
             priority=wanted.body.priority,
             accelerator=wanted.body.resources.accelerator,
+            description=wanted.body.description,
+            tags=wanted.body.tags,
         )
         settings = state_of(self._request).settings
         return self._jobs.submit(

@@ -1,18 +1,21 @@
-"""Response models of jobs and their events."""
+"""Response models of jobs."""
 
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.resources.labels import TAGS
-from app.resources.listing import bounded
-from models_store.jobs.jobs import EventKind, Job, JobEvent, JobKind, JobRole, JobState, JobSummary
+from app.jobs.accepted import REQUEST_EXAMPLE, AcceptedRequest
+from app.resources.labels import DESCRIPTION, TAGS
+from app.resources.listing import NEXT_CURSOR, bounded
+from app.resources.metrics import JobMetrics
+from app.root_path import rooted
+from models_store.jobs.jobs import Job, JobKind, JobRole, JobState, JobSummary
 from models_store.listings.paging import Page
 from models_store.requests.placement import Resources
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
-_DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
+_DATASET_ID = REQUEST_EXAMPLE["dataset_id"]
 _SUMMARY_EXAMPLE: dict[str, Any] = {
     "id": _ID,
     "kind": "training",
@@ -45,7 +48,7 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
 }
 _JOB_EXAMPLE: dict[str, Any] = {
     **_SUMMARY_EXAMPLE,
-    "request": {"model_name": "shuttle", "dataset_id": _DATASET_ID},
+    "request": REQUEST_EXAMPLE,
 }
 
 
@@ -55,14 +58,14 @@ class ProgressView(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     epoch: int = Field(description="Number of finished epochs.")
-    max_epochs: int
+    max_epochs: int = Field(description="Maximum number of epochs of the training.")
     fraction: float = Field(
-        description="Estimate of the finished part, from 0 to 1. It may fall, because training continues"
-        " while the model improves."
+        description="Estimated fraction of the work that is done, from 0 to 1. It may decrease,"
+        " because training continues while the model improves."
     )
     eta_seconds: float | None = Field(
-        description="Estimated seconds until training ends if the model does not improve; null: not"
-        " known yet."
+        description="Estimated seconds until training ends if the model does not improve; null if"
+        " it is not known yet."
     )
 
 
@@ -72,12 +75,12 @@ class IterationProgressView(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     iteration: int = Field(description="Number of finished iterations.")
-    max_iterations: int
+    max_iterations: int = Field(description="Number of iterations of the job.")
     fraction: float = Field(
-        description="Finished part of the iterations or of the time, from 0 to 1."
+        description="Fraction of the iterations or of the time that is done, from 0 to 1."
     )
     eta_seconds: float | None = Field(
-        description="Estimated seconds until the job ends; null: not known yet."
+        description="Estimated seconds until the job ends; null if it is not known yet."
     )
 
 
@@ -89,12 +92,12 @@ class RowProgressView(BaseModel):
     rows: int = Field(
         description="Number of computed rows; after the last one, the file is written."
     )
-    total_rows: int
+    total_rows: int = Field(description="Number of rows of the result.")
     fraction: float = Field(
-        description="Finished part of the time to compute and to write the rows, from 0 to 1."
+        description="Fraction of the time to compute and write the rows that is done, from 0 to 1."
     )
     eta_seconds: float | None = Field(
-        description="Estimated seconds until the job ends; null: not known yet."
+        description="Estimated seconds until the job ends; null if it is not known yet."
     )
 
 
@@ -104,12 +107,12 @@ class ParentProgressView(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     stage: int = Field(description="Present stage, counted from 1.")
-    stages: int
+    stages: int = Field(description="Number of stages of the plan.")
     children_ended: int = Field(description="Number of children that have ended.")
     children: int = Field(description="Number of children so far; later stages start more.")
-    fraction: float = Field(description="Finished part of the planned work, from 0 to 1.")
+    fraction: float = Field(description="Fraction of the planned work that is done, from 0 to 1.")
     eta_seconds: float | None = Field(
-        description="Estimated seconds until the job ends; null: not known."
+        description="Estimated seconds until the job ends; null if it is not known."
     )
 
 
@@ -119,7 +122,9 @@ ProgressViews = ProgressView | IterationProgressView | RowProgressView | ParentP
 class JobModelView(BaseModel):
     """Model that a job trains or uses."""
 
-    name: str | None
+    name: str | None = Field(
+        description="Name of the model; null if there is none, as for some children."
+    )
     version: int | None = Field(
         description="Version that the job uses, or that it has trained; null until a training succeeds."
     )
@@ -129,10 +134,10 @@ class JobResultView(BaseModel):
     """Result file of a scoring or sampling job."""
 
     url: str = Field(description="URL of the file.")
-    media_type: str
-    bytes: int
-    sha256: str
-    rows: int
+    media_type: str = Field(description="Media type of the file.")
+    bytes: int = Field(description="Size of the file in bytes.")
+    sha256: str = Field(description="SHA-256 of the file.")
+    rows: int = Field(description="Number of rows.")
 
     @classmethod
     def of(cls, job: JobSummary) -> "JobResultView | None":
@@ -140,7 +145,7 @@ class JobResultView(BaseModel):
         result = job.result
         if result is None:
             return None
-        return cls.model_validate({**result, "url": f"/v1/jobs/{job.id}/result"})
+        return cls.model_validate({**result, "url": rooted(f"/v1/jobs/{job.id}/result")})
 
 
 class JobErrorView(BaseModel):
@@ -149,7 +154,7 @@ class JobErrorView(BaseModel):
     code: str = Field(
         description="Stable name of the reason, such as `diverged`, `oom` or `crash_loop`."
     )
-    detail: str
+    detail: str = Field(description="Explanation of this occurrence.")
 
 
 class JobSummaryView(BaseModel):
@@ -157,37 +162,44 @@ class JobSummaryView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
-    id: str
-    kind: JobKind
-    state: JobState
+    id: str = Field(description="Id of the job.")
+    kind: JobKind = Field(description="Kind of the job.")
+    state: JobState = Field(description="State of the job.")
     attempt: int = Field(description="Number of times that a worker has started the job.")
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    created_at: datetime = Field(description="Time at which the job was accepted.")
+    started_at: datetime | None = Field(
+        description="Time at which a worker first started the job; null if there is none yet."
+    )
+    finished_at: datetime | None = Field(
+        description="Time at which the job ended; null if it has not."
+    )
     next_attempt_at: datetime | None = Field(
         description="Time before which no worker starts the job again after a failed attempt, which"
-        " its events explain; null: a worker may start it now."
+        " its events explain; null if a worker may start it now."
     )
     progress: ProgressViews | None = Field(
         description="Progress of the job; null until there is a first report."
     )
-    metrics: dict[str, Any] | None = Field(
+    metrics: JobMetrics | None = Field(
         description="Metrics of the last epoch or report; once the job has succeeded, those of the"
-        " model, with the test likelihood or the evidence."
+        " model, with the test likelihood or the evidence. Null: there was no report."
     )
-    model: JobModelView
-    dataset_id: str | None = Field(description="Dataset that the job reads; null: none.")
+    model: JobModelView = Field(description="Model that the job trains or uses.")
+    dataset_id: str | None = Field(description="Dataset that the job reads; null if there is none.")
     role: JobRole | None = Field(
-        description="`parent` if other jobs do its work, `child` if it is one of those; null: a job of"
-        " its own."
+        description="`parent` if other jobs do its work, `child` if it does part of a parent's"
+        " work; null if neither."
     )
     parent_id: str | None = Field(
-        description="Job that the job does part of the work of; null: none."
+        description="Job that the job does part of the work of; null if there is none."
     )
-    priority: int = Field(description="Priority among waiting jobs; higher ones are taken first.")
-    resources: Resources
+    priority: int = Field(
+        description="Priority among waiting jobs of the project; higher ones are taken first."
+    )
+    resources: Resources = Field(description="Resources that the job needs from its worker.")
     result: JobResultView | None = Field(
-        description="Result file of a scoring or sampling job that has succeeded; null: none yet, or"
+        description="Result file of a scoring or sampling job that has succeeded; null if there is"
+        " none yet, or"
         " deleted."
     )
     dispatch: Literal["sent", "pending"] = Field(
@@ -195,8 +207,8 @@ class JobSummaryView(BaseModel):
         " also find pending jobs without a message."
     )
     cancel_requested: bool = Field(description="True if the job still runs and was asked to stop.")
-    error: JobErrorView | None
-    description: str | None
+    error: JobErrorView | None = Field(description="Reason why the job failed; null if it has not.")
+    description: str | None = DESCRIPTION
     tags: dict[str, str] = TAGS
 
     @classmethod
@@ -210,7 +222,7 @@ class JobView(JobSummaryView):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
 
-    request: dict[str, Any] = Field(description="Accepted request, with a value for every option.")
+    request: AcceptedRequest = Field(description="Accepted request, with a value for every option.")
 
     @classmethod
     def whole(cls, job: Job, *, sent: bool = False) -> "JobView":
@@ -226,37 +238,13 @@ class JobView(JobSummaryView):
 class JobPage(BaseModel):
     """Page of jobs, newest first."""
 
-    items: list[JobSummaryView]
-    next_cursor: str | None = Field(
-        description="Cursor of the next page; null: this is the last page."
-    )
+    items: list[JobSummaryView] = Field(description="Jobs, without their requests.")
+    next_cursor: str | None = NEXT_CURSOR
 
     @classmethod
     def of(cls, page: Page[JobSummary]) -> "JobPage":
         """Return the view of a page."""
         return cls.model_validate(bounded(page, JobSummaryView.of), from_attributes=True)
-
-
-class EventView(BaseModel):
-    """Event of a job."""
-
-    id: int = Field(description="Number of the event, which counts from 1 without gaps.")
-    event: EventKind
-    data: dict[str, Any]
-    created_at: datetime
-
-    @classmethod
-    def of(cls, event: JobEvent) -> "EventView":
-        """Return the view of an event."""
-        return cls.model_validate(vars(event) | {"id": event.seq})
-
-
-class EventPage(BaseModel):
-    """Page of events, oldest first."""
-
-    items: list[EventView]
-    next_after: int = Field(description="Value of `after` for the next page.")
-    ended: bool = Field(description="True if the job has ended and these are its last events.")
 
 
 def _members(job: JobSummary, *, sent: bool = False) -> dict[str, Any]:

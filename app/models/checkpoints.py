@@ -1,13 +1,23 @@
 """Routes that export a version as a file of weights and spec, and import one."""
 
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
+from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 
 from app.auth.callers import caller_of
-from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ModelsDep, ProjectDep, RegistryDep
+from app.dependencies import (
+    REPLAYED,
+    BlobsDep,
+    IdempotencyKey,
+    JobsDep,
+    ModelsDep,
+    ProjectDep,
+    RegistryDep,
+)
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.downloads import Download
@@ -16,13 +26,18 @@ from app.http.json_body import body_chunks, media_type_of
 from app.http.streaming import StreamedResponse
 from app.http.upload_room import declared_bytes
 from app.jobs.submission import LimitsDep
-from app.models.registration import Import, check_import, register_import
+from app.models.registration import Import, Registered, check_import, register_import
 from app.models.routes import ModelName, VersionNumber
 from app.models.views import VersionView
+from app.plots.curves import exported_curve
 from app.problems.problem import Problem, problem_responses
+from app.resources.large_responses import respond_large
+from app.root_path import rooted
 from app.rows.body import write_to_disk
 from app.state import state_of
-from models_store.files.exported_files import ExportedFile, exported_file
+from models_store.exports.exported_files import ExportedFile, exported_file
+from models_store.exports.onnx_files import write_onnx_file
+from models_store.files.blobs import Blobs
 from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -32,6 +47,7 @@ _EXAMPLE = {"example": "the bytes of shuttle-2.safetensors"}
 _MEDIA_TYPE = "application/octet-stream"
 _MEDIA_TYPES = (_MEDIA_TYPE, "application/vnd.safetensors")
 _PIECE_BYTES = 1 << 20
+_EXPORT_S = 60.0  # the largest graphs take some seconds
 _BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have beside it
 
 
@@ -88,22 +104,25 @@ def download_checkpoint(
         **problem_responses("not-found", "artifact-missing", "artifact-corrupt"),
     },
 )
-def export_version(
+def export_version(  # noqa: PLR0913 - FastAPI gives each
     request: Request,
     name: ModelName,
     version: VersionNumber,
     registry: RegistryDep,
     blobs: BlobsDep,
+    jobs: JobsDep,
     project: ProjectDep,
 ) -> Response:
-    """Return a version as a file that an import restores: weights, metrics, calibration and labels.
+    """Return a version as a file that an import restores.
 
-    The weights and the spec are those of `checkpoint`, to the last bit.
+    The weights and the spec are those of `checkpoint`, to the last bit; beside them are metrics,
+    calibration, lineage, learning curve and labels, and a signature if the service has a key for it.
     """
     found = registry.version(project, name, version)
     end_head(request, media_type=_MEDIA_TYPE)
     path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
-    file = exported_file(path, found)
+    curve = exported_curve(found, jobs, blobs)
+    file = exported_file(path, found, curve, key=state_of(request).settings.signing_key)
     filename = f"{found.name}-{found.version}.safetensors"
     headers = {
         "Content-Length": str(file.size),
@@ -120,11 +139,74 @@ async def _pieces(file: ExportedFile) -> AsyncGenerator[bytes, None]:
             yield piece
 
 
+async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[Path]:
+    """Give a file to write; it goes when the response has been sent."""
+    with state_of(request).open_exports.hold(caller_of(request)), blobs.staged(".onnx") as file:
+        yield file
+
+
+@router.get(
+    "/{name}/versions/{version}/onnx",
+    operation_id="export_onnx",
+    summary="Export the log density of a version as ONNX",
+    response_class=Download,
+    responses={
+        200: {
+            "description": "ONNX model, whose inputs are rows and whose output is their log density.",
+            "content": {_MEDIA_TYPE: _FILE},
+        },
+        **problem_responses(
+            "not-found",
+            "onnx-unsupported",
+            "limit-memory",
+            "limit-open-requests",
+            "bad-request",
+            "range",
+            "storage-full",
+            "artifact-missing",
+            "artifact-corrupt",
+        ),
+    },
+)
+async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
+    request: Request,
+    name: ModelName,
+    version: VersionNumber,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    project: ProjectDep,
+    file: Annotated[Path, Depends(_onnx_file)],
+) -> Download:
+    """Return a graph that computes the log density of raw rows, without this service.
+
+    Its input `rows` has the type float64 and the shape (batch, columns), in the data's own units;
+    `context` the columns of the context, if there is one. Its output `log_prob` is in nats, float64.
+    Preprocessing is part of it. A density that takes more than one pass is refused.
+    """
+    state = state_of(request)
+    settings = state.settings
+    found = await in_thread(registry.version, project, name, version)
+    end_head(request, media_type=_MEDIA_TYPE)
+    checkpoint = await in_thread(blobs.verify, found.checkpoint_key, found.checkpoint_sha256)
+    write = partial(
+        write_onnx_file,
+        checkpoint,
+        found,
+        file,
+        memory_bytes=settings.import_memory_bytes,
+        timeout_s=min(_EXPORT_S, settings.parse_timeout_s),
+    )
+    # Not the thread of imports: a key that may only read must not delay them.
+    await state.exports.run(project, write)
+    return Download(file, media_type=_MEDIA_TYPE, filename=f"{found.name}-{found.version}.onnx")
+
+
 @router.post(
     "/{name}/versions",
     operation_id="import_version",
     summary="Import a version",
     status_code=status.HTTP_201_CREATED,
+    response_model=VersionView,
     responses={
         201: {
             "description": "Registered version.",
@@ -135,6 +217,7 @@ async def _pieces(file: ExportedFile) -> AsyncGenerator[bytes, None]:
         },
         **problem_responses(
             "checkpoint-invalid",
+            "signature-invalid",
             "media-type",
             "limit-body",
             "limit-columns",
@@ -158,7 +241,6 @@ async def _pieces(file: ExportedFile) -> AsyncGenerator[bytes, None]:
 )
 async def import_version(  # noqa: PLR0913 - FastAPI gives each
     request: Request,
-    response: Response,
     name: ModelName,
     project: ProjectDep,
     registry: RegistryDep,
@@ -166,7 +248,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     models: ModelsDep,
     limits: LimitsDep,
     idempotency_key: IdempotencyKey = None,
-) -> VersionView:
+) -> Response:
     """Register a version that this or another service exported, as the next one of the model.
 
     The file is stored unchanged, so the log densities equal those of the exported version to the
@@ -198,11 +280,16 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         model = await state.imports.run(project, check)
         registered = await in_thread(register_import, wanted, model, blobs, registry)
     models.forget()
+    return await in_thread(_shown, registered, blobs)
+
+
+def _shown(registered: Registered, blobs: Blobs) -> Response:
     version = registered.version
+    headers = {"Location": rooted(f"/v1/models/{version.name}/versions/{version.version}")}
     if registered.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    response.headers["Location"] = f"/v1/models/{version.name}/versions/{version.version}"
-    return VersionView.of(version)
+        headers["Idempotent-Replayed"] = "true"
+    view = VersionView.of(version)
+    return respond_large(view, blobs, status_code=status.HTTP_201_CREATED, headers=headers)
 
 
 def _wrong_type(detail: str) -> Problem:

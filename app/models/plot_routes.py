@@ -10,7 +10,7 @@ from app.fairness.turns import in_thread
 from app.http.head import end_head, is_head
 from app.models.routes import ModelName, VersionNumber
 from app.plots.numbers import Source
-from app.plots.plots import Numbers, PlotFormat, PlotKind
+from app.plots.plots import Drawing, Numbers, PlotFormat, PlotKind, PlotTheme
 from app.problems.problem import problem_responses
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -49,17 +49,22 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
     state: StateDep,
     kind: Annotated[PlotKind, Path(description="Kind of plot.", examples=["marginals"])],
     format: Annotated[PlotFormat, Query(description="Format of the image.")] = "png",  # noqa: A002 - the parameter's public name
+    theme: Annotated[
+        PlotTheme, Query(description="Colour scheme: dark text on white, or light text on black.")
+    ] = "light",
 ) -> Response:
     """Draw a plot of the training, or of samples beside the data if the dataset still exists.
 
-    `learning-curve` shows likelihoods or the ELBO by epoch; `marginals` each column; `pairs` each
-    pair of the first columns; `density` the density of two columns; `noise` the quantiles of data
-    mapped to noise against those of the normal distribution; `images` samples of square images.
-    Values that are not finite are left out, and the plot says how many.
+    `learning-curve` shows likelihoods by epoch with the epoch that was kept, or the ELBO;
+    `marginals` each column; `pairs` each pair of the first five columns, data and samples side by
+    side; `density` the density of two columns, beside the data or the target; `noise` the quantiles
+    of data mapped to noise against those of the normal distribution; `images` samples of square
+    images. Values that are not finite are left out, and the plot says how many.
     """
     found = await in_thread(state.registry.version, project, name, version)
     media_type = _MEDIA_TYPES[format]
-    image = state.plots.known(found.checkpoint_key, kind, format)
+    drawing = Drawing(found.checkpoint_key, kind, format, theme)
+    image = state.plots.known(drawing)
     if image is None:
         source = Source(found, state.registry, state.jobs, state.blobs, state.engine)
         if is_head(request):
@@ -71,5 +76,5 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
             async with state.models.use(found) as flow:
                 return await source.numbers(kind, flow)
 
-        image = await state.plots.draw(found.checkpoint_key, kind, format, numbers)
+        image = await state.plots.draw(drawing, numbers)
     return Response(image, media_type=media_type, headers=_HEADERS)

@@ -7,8 +7,9 @@ from typing import Any
 
 from app.settings import ApiSettings
 from models_store.errors import DatabaseUnavailableError
+from models_store.exports.exported_files import VersionRecord, read_record
+from models_store.exports.signatures import check_signature
 from models_store.files.blobs import Blobs, StoredBlob, imported_key
-from models_store.files.exported_files import VersionRecord, read_record
 from models_store.files.model_check import check_model_file
 from models_store.files.model_files import ModelFile
 from models_store.job_states import Idempotency
@@ -56,7 +57,9 @@ def check_import(
     Raises:
         StoreError: The file is not a model that can be served.
     """
-    record = read_record(file)  # before the check that takes a process
+    # Before the check that takes a process.
+    check_signature(file, settings.signing_key, required=settings.signed_imports)
+    record = read_record(file)
     model = check_model_file(
         file,
         limits=limits,
@@ -124,7 +127,7 @@ def _recorded(record: VersionRecord | None) -> dict[str, Any]:
             "seed": None,
             "code_version": code_version("densityd"),
         }
-    return record.model_dump(exclude={"format"})
+    return record.model_dump(exclude={"format", "learning_curve"})
 
 
 def _idempotency(wanted: Import, blob: StoredBlob) -> Idempotency | None:

@@ -1,5 +1,6 @@
 """Models: the registry of trained flows, their versions and aliases."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response, status
@@ -14,7 +15,15 @@ from app.dependencies import (
 from app.fairness.fair_routes import FairRoute
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
-from app.models.views import AliasRequest, AliasView, ModelPage, ModelView, VersionPage, VersionView
+from app.models.views import (
+    AliasChangePage,
+    AliasRequest,
+    AliasView,
+    ModelPage,
+    ModelView,
+    VersionPage,
+    VersionView,
+)
 from app.problems.problem import Problem, problem_responses
 from app.resources.etags import (
     ETAG,
@@ -23,13 +32,12 @@ from app.resources.etags import (
     IfNoneMatch,
     Preconditions,
     PreconditionsDep,
-    etag_of_view,
 )
-from app.resources.labels import LABEL_EXAMPLES, LabelsRequest
-from app.resources.large_answers import answer_large
+from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
+from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from models_store.files.job_files import delete_unneeded
-from models_store.registry import Alias, Model, Version
+from models_store.registry import Alias
 from models_store.requests.training import Name
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -57,7 +65,13 @@ _ETAG = {
     }
 }
 _ALIAS_BODY = json_request(
-    AliasRequest, examples={"promote": {"summary": "Promote version 1", "value": {"version": 1}}}
+    AliasRequest,
+    examples={
+        "promote": {
+            "summary": "Promote version 1",
+            "value": {"version": 1, "reason": "Better on the rows of this week"},
+        }
+    },
 )
 
 
@@ -100,35 +114,21 @@ def get_model(
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a model: its newest version, its aliases and its tags."""
-    return answer_large(ModelView.of(registry.model(project, name)), blobs, conditions)
+    return respond_large(ModelView.of(registry.model(project, name)), blobs, conditions)
 
 
 @router.patch(
     "/{name}",
     operation_id="update_model",
     summary="Describe and tag a model",
-    openapi_extra=json_request(LabelsRequest, examples=LABEL_EXAMPLES),
-    responses={
-        200: {"headers": ETAG},
-        **problem_responses("not-found", "precondition", "limit-tags"),
-    },
+    response_model=ModelView,
+    **LABEL_ROUTE,
 )
 def update_model(
-    body: Annotated[LabelsRequest, Depends(json_body(LabelsRequest))],
-    name: ModelName,
-    labels: LabelsDep,
-    project: ProjectDep,
-    conditions: PreconditionsDep,
-    response: Response,
-) -> ModelView:
-    """Change the description and tags of a model; what the body leaves out stays."""
-
-    def holds(model: Model) -> bool:
-        return conditions.hold(etag_of_view(ModelView.of(model)))
-
-    view = ModelView.of(labels.model(project, name, body.change(), holds))
-    response.headers["ETag"] = etag_of_view(view)
-    return view
+    name: ModelName, labels: LabelsDep, project: ProjectDep, update: LabelUpdateDep
+) -> Response:
+    """Change the description and tags of a model; fields that the body leaves out stay unchanged."""
+    return update.make(partial(labels.model, project, name), ModelView.of)
 
 
 @router.delete(
@@ -148,7 +148,7 @@ def delete_model(
 ) -> None:
     """Delete all versions of a model that has no alias and that no unfinished job uses.
 
-    If the name is used again, its versions go on from the highest number that there was.
+    If the name is used again, version numbers continue after the highest one so far.
     """
     keys = registry.delete_model(project, name)
     models.forget()
@@ -198,35 +198,22 @@ def get_version(
         registry.version_summary(target.project, target.model, target.number)
         end_head(request)
     found = registry.version(target.project, target.model, target.number)
-    return answer_large(VersionView.of(found), blobs, conditions)
+    return respond_large(VersionView.of(found), blobs, conditions)
 
 
 @router.patch(
     "/{name}/versions/{version}",
     operation_id="update_version",
     summary="Describe and tag a version",
-    openapi_extra=json_request(LabelsRequest, examples=LABEL_EXAMPLES),
-    responses={
-        200: {"headers": ETAG},
-        **problem_responses("not-found", "precondition", "limit-tags"),
-    },
+    response_model=VersionView,
+    **LABEL_ROUTE,
 )
 def update_version(
-    body: Annotated[LabelsRequest, Depends(json_body(LabelsRequest))],
-    target: Annotated[VersionTarget, Depends()],
-    labels: LabelsDep,
-    conditions: PreconditionsDep,
-    response: Response,
-) -> VersionView:
-    """Change the description and tags of a version; what the body leaves out stays."""
-
-    def holds(version: Version) -> bool:
-        return conditions.hold(etag_of_view(VersionView.of(version)))
-
-    place = (target.project, target.model, target.number)
-    view = VersionView.of(labels.version(*place, body.change(), holds))
-    response.headers["ETag"] = etag_of_view(view)
-    return view
+    target: Annotated[VersionTarget, Depends()], labels: LabelsDep, update: LabelUpdateDep
+) -> Response:
+    """Change the description and tags of a version; fields that the body leaves out stay unchanged."""
+    change = partial(labels.version, target.project, target.model, target.number)
+    return update.make(change, VersionView.of)
 
 
 @router.delete(
@@ -278,10 +265,15 @@ class AliasTarget:
         """Return where it points."""
         return self._registry.alias(self._project, self.model, self._alias)
 
-    def set(self, version: int) -> Alias:
+    def set(self, body: AliasRequest) -> Alias:
         """Point it at a version."""
         return self._registry.set_alias(
-            self._project, self.model, self._alias, version=version, condition=self._holds
+            self._project,
+            self.model,
+            self._alias,
+            version=body.version,
+            reason=body.reason,
+            condition=self._holds,
         )
 
     def delete(self) -> None:
@@ -299,6 +291,23 @@ def _tag(revision: int) -> str:
 def _view(target: AliasTarget, alias: Alias, response: Response) -> AliasView:
     response.headers["ETag"] = _tag(alias.revision)
     return AliasView.of(target.model, alias)
+
+
+@router.get(
+    "/{name}/history",
+    operation_id="list_alias_changes",
+    summary="List the changes of aliases",
+    responses={**LINKED, **problem_responses("not-found", "cursor")},
+)
+def list_alias_changes(
+    name: ModelName, registry: RegistryDep, project: ProjectDep, paging: PagingDep
+) -> AliasChangePage:
+    """List the changes of a model's aliases with their times and reasons, newest first.
+
+    The 10,000 newest changes are kept.
+    """
+    page = registry.alias_changes(project, name, limit=paging.limit, cursor=paging.cursor)
+    return paging.link(AliasChangePage.of(page))
 
 
 @router.get(
@@ -342,7 +351,7 @@ def set_alias(
     response: Response,
 ) -> AliasView:
     """Point an alias at a version, atomically; later requests to the alias use that version."""
-    moved = target.set(body.version)
+    moved = target.set(body)
     models.forget()
     return _view(target, moved, response)
 
@@ -351,6 +360,7 @@ def set_alias(
     "/{name}/aliases/{alias}",
     operation_id="delete_alias",
     summary="Delete an alias",
+    response_description="The alias is deleted.",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses("not-found", "precondition"),
 )

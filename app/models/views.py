@@ -2,14 +2,21 @@
 
 import math
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.resources.labels import TAGS
-from app.resources.listing import bounded
+from app.resources.columns import TypedColumn
+from app.resources.labels import DESCRIPTION, TAGS
+from app.resources.listing import NEXT_CURSOR, bounded
+from app.resources.metrics import VersionMetrics
+from models_store.label_types import Reason
 from models_store.listings.paging import Page
+from models_store.records import AliasChange
 from models_store.registry import Alias, Model, Version, VersionSummary
+from models_store.requests.training import Flow, Preprocessing
+from models_store.requests.variational import Target
+from models_store.schema_of import SchemaOf
 
 _MODEL_EXAMPLE: dict[str, Any] = {
     "name": "shuttle",
@@ -32,6 +39,8 @@ _VERSION_EXAMPLE: dict[str, Any] = {
     "family": "maf",
     "dim": 9,
     "columns": ["x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9"],
+    "context_columns": [],
+    "types": None,
     "flow": {"family": "maf", "layers": 5, "hidden": [128]},
     "preprocessing": {"standardise": True},
     "parameters": 164050,
@@ -65,12 +74,9 @@ _VERSION_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-11-24T15:27:00Z",
 }
 
+_WHOLE_ONLY = ("columns", "context_columns", "types", "flow", "preprocessing", "held_out")
 _SUMMARY_EXAMPLE: dict[str, Any] = {
-    **{
-        name: value
-        for name, value in _VERSION_EXAMPLE.items()
-        if name not in ("columns", "flow", "preprocessing", "held_out")
-    },
+    **{name: value for name, value in _VERSION_EXAMPLE.items() if name not in _WHOLE_ONLY},
     "lineage": {
         name: value for name, value in _VERSION_EXAMPLE["lineage"].items() if name != "target"
     },
@@ -78,15 +84,26 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
 
 _SHOWN_QUANTILES = (0.01, 0.05, 0.5)
 
+_NAME: Any = Field(description="Name of the model.")
+_VERSION: Any = Field(description="Number of the version, counted from 1.")
+_FAMILY: Any = Field(description="Family of the flow.")
+_DIM: Any = Field(description="Number of columns that the version models.")
+_PARAMETERS: Any = Field(description="Number of weights of the flow.")
+_METRICS: Any = Field(description="Metrics of the training job.")
+_LINEAGE: Any = Field(description="Origin of the version.")
+_CHECKPOINT: Any = Field(description="File of the weights.")
+_ALIASES: Any = Field(description="Aliases that point at the version.")
+_CREATED_AT: Any = Field(description="Time of the registration.")
+
 
 class LatestView(BaseModel):
     """Newest version of a model, in short."""
 
-    version: int
-    family: str
-    dim: int
-    metrics: dict[str, Any]
-    created_at: datetime
+    version: int = _VERSION
+    family: str = _FAMILY
+    dim: int = _DIM
+    metrics: VersionMetrics = _METRICS
+    created_at: datetime = _CREATED_AT
 
 
 class ModelView(BaseModel):
@@ -94,13 +111,13 @@ class ModelView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_MODEL_EXAMPLE]})
 
-    name: str
-    latest_version: int
+    name: str = _NAME
+    latest_version: int = Field(description="Number of the newest version.")
     latest: LatestView = Field(description="Newest version.")
     aliases: dict[str, int] = Field(description="Version that each alias points at.")
-    description: str | None
+    description: str | None = DESCRIPTION
     tags: dict[str, str] = TAGS
-    created_at: datetime
+    created_at: datetime = Field(description="Time of the first version.")
 
     @classmethod
     def of(cls, model: Model) -> "ModelView":
@@ -111,10 +128,8 @@ class ModelView(BaseModel):
 class ModelPage(BaseModel):
     """Page of models, newest first."""
 
-    items: list[ModelView]
-    next_cursor: str | None = Field(
-        description="Cursor of the next page; null: this is the last page."
-    )
+    items: list[ModelView] = Field(description="Models of the page.")
+    next_cursor: str | None = NEXT_CURSOR
 
     @classmethod
     def of(cls, page: Page[Model]) -> "ModelPage":
@@ -125,16 +140,19 @@ class ModelPage(BaseModel):
 class LineageView(BaseModel):
     """Origin of a version."""
 
-    job_id: str | None = Field(description="Job that trained the version; null: it was imported.")
-    dataset_id: str | None
+    job_id: str | None = Field(description="Job that trained the version; null if it was imported.")
+    dataset_id: str | None = Field(
+        description="Dataset that the version was trained on; null if it was not, or was imported."
+    )
     dataset_sha256: str | None = Field(
         description="SHA-256 of the table that the version was trained on."
     )
-    target: dict[str, Any] | None = Field(
-        description="Target of the variational inference; null: the version was trained on a dataset."
+    target: Annotated[dict[str, Any], SchemaOf(Target)] | None = Field(
+        description="Target of the variational inference; null if the version was trained on a"
+        " dataset."
     )
-    code_version: str
-    seed: int | None
+    code_version: str = Field(description="Version of densityd that trained it.")
+    seed: int | None = Field(description="Seed of the training; null if it is not known.")
 
 
 class HeldOutView(BaseModel):
@@ -166,20 +184,22 @@ class HeldOutView(BaseModel):
 class CheckpointView(BaseModel):
     """File of the weights of a version."""
 
-    sha256: str
-    bytes: int
+    sha256: str = Field(description="SHA-256 of the file.")
+    bytes: int = Field(description="Size of the file in bytes.")
 
 
 class LineageSummaryView(BaseModel):
     """Origin of a version, without its target."""
 
-    job_id: str | None = Field(description="Job that trained the version; null: it was imported.")
-    dataset_id: str | None
+    job_id: str | None = Field(description="Job that trained the version; null if it was imported.")
+    dataset_id: str | None = Field(
+        description="Dataset that the version was trained on; null if it was not, or was imported."
+    )
     dataset_sha256: str | None = Field(
         description="SHA-256 of the table that the version was trained on."
     )
-    code_version: str
-    seed: int | None
+    code_version: str = Field(description="Version of densityd that trained it.")
+    seed: int | None = Field(description="Seed of the training; null if it is not known.")
 
 
 class VersionSummaryView(BaseModel):
@@ -187,18 +207,18 @@ class VersionSummaryView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
-    name: str
-    version: int
-    family: str
-    dim: int
-    parameters: int
-    metrics: dict[str, Any]
-    lineage: LineageSummaryView
-    checkpoint: CheckpointView
-    aliases: list[str]
-    description: str | None
+    name: str = _NAME
+    version: int = _VERSION
+    family: str = _FAMILY
+    dim: int = _DIM
+    parameters: int = _PARAMETERS
+    metrics: VersionMetrics = _METRICS
+    lineage: LineageSummaryView = _LINEAGE
+    checkpoint: CheckpointView = _CHECKPOINT
+    aliases: list[str] = _ALIASES
+    description: str | None = DESCRIPTION
     tags: dict[str, str] = TAGS
-    created_at: datetime
+    created_at: datetime = _CREATED_AT
 
     @classmethod
     def of(cls, version: VersionSummary) -> "VersionSummaryView":
@@ -211,35 +231,38 @@ class VersionView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_VERSION_EXAMPLE]})
 
-    name: str
-    version: int
-    family: str
-    dim: int
-    columns: list[str]
+    name: str = _NAME
+    version: int = _VERSION
+    family: str = _FAMILY
+    dim: int = _DIM
+    columns: list[str] = Field(description="Columns that the version models, in order.")
     context_columns: list[str] = Field(
         description="Columns that the density is conditioned on; in a row they follow the others."
     )
-    types: list[dict[str, Any]] | None = Field(
-        description="Type, levels and states of each column, then of each context column; null: all are"
+    types: Annotated[list[dict[str, Any]], SchemaOf(list[TypedColumn])] | None = Field(
+        description="Type, levels and states of each column, then of each context column; null if"
+        " all are"
         " plain numbers."
     )
-    flow: dict[str, Any] = Field(description="Spec of the flow.")
-    preprocessing: dict[str, Any]
-    parameters: int
-    metrics: dict[str, Any] = Field(
+    flow: Annotated[dict[str, Any], SchemaOf(Flow)] = Field(description="Spec of the flow.")
+    preprocessing: Annotated[dict[str, Any], SchemaOf(Preprocessing)] = Field(
+        description="Preprocessing layers between the data and the flow."
+    )
+    parameters: int = _PARAMETERS
+    metrics: VersionMetrics = Field(
         description="Mean log likelihoods and their standard errors, in nats and the data's own units;"
         " for a target the ELBO, the evidence and the quality of the approximation."
     )
     held_out: HeldOutView | None = Field(
-        description="Densities that `score` compares rows with; null: the version has no calibrated"
+        description="Densities that `score` compares rows with; null if the version has no calibrated"
         " scores."
     )
-    lineage: LineageView
-    checkpoint: CheckpointView
-    aliases: list[str]
-    description: str | None
+    lineage: LineageView = _LINEAGE
+    checkpoint: CheckpointView = _CHECKPOINT
+    aliases: list[str] = _ALIASES
+    description: str | None = DESCRIPTION
     tags: dict[str, str] = TAGS
-    created_at: datetime
+    created_at: datetime = _CREATED_AT
 
     @classmethod
     def of(cls, version: Version) -> "VersionView":
@@ -251,10 +274,8 @@ class VersionView(BaseModel):
 class VersionPage(BaseModel):
     """Page of versions, newest first."""
 
-    items: list[VersionSummaryView]
-    next_cursor: str | None = Field(
-        description="Cursor of the next page; null: this is the last page."
-    )
+    items: list[VersionSummaryView] = Field(description="Versions, without their specs.")
+    next_cursor: str | None = NEXT_CURSOR
 
     @classmethod
     def of(cls, page: Page[VersionSummary]) -> "VersionPage":
@@ -263,11 +284,18 @@ class VersionPage(BaseModel):
 
 
 class AliasRequest(BaseModel):
-    """Version that an alias shall point at."""
+    """New target of an alias."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: int = Field(ge=1, le=2**31 - 1)
+    version: int = Field(
+        ge=1,
+        le=2**31 - 1,
+        description="Number of the version that the alias points at from now on.",
+    )
+    reason: Reason | None = Field(
+        default=None, description="Reason for the move, which stays in the history."
+    )
 
 
 class AliasView(BaseModel):
@@ -278,13 +306,44 @@ class AliasView(BaseModel):
     )
 
     name: str = Field(description="Name of the model.")
-    alias: str
-    version: int
+    alias: str = Field(description="Name of the alias.")
+    version: int = Field(description="Number of the version that the alias points at.")
 
     @classmethod
     def of(cls, model_name: str, alias: Alias) -> "AliasView":
         """Return the view of an alias."""
         return cls(name=model_name, alias=alias.name, version=alias.version)
+
+
+class AliasChangeView(BaseModel):
+    """Move or deletion of an alias."""
+
+    alias: str = Field(description="Name of the alias.")
+    version: int | None = Field(
+        description="Number of the version that the alias pointed at from then on, which may have been"
+        " deleted since; null if the alias was deleted."
+    )
+    reason: str | None = Field(
+        description="Reason that was given for the move; null if there is none."
+    )
+    created_at: datetime = Field(description="Time of the change, in UTC.")
+
+    @classmethod
+    def of(cls, change: AliasChange) -> "AliasChangeView":
+        """Return the view of a change."""
+        return cls.model_validate(change, from_attributes=True)
+
+
+class AliasChangePage(BaseModel):
+    """Page of changes of aliases, newest first."""
+
+    items: list[AliasChangeView] = Field(description="Changes of the page.")
+    next_cursor: str | None = NEXT_CURSOR
+
+    @classmethod
+    def of(cls, page: Page[AliasChange]) -> "AliasChangePage":
+        """Return the view of a page."""
+        return cls.model_validate(bounded(page, AliasChangeView.of), from_attributes=True)
 
 
 def _members(version: Version | VersionSummary) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Numbers that a plot of a version shows: samples, data, densities and events."""
+"""Numbers that a plot of a version shows: samples, data, densities and training events."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+import torch
 
 from app.engine.batches import Array
 from app.engine.engine import Engine, Terms
 from app.fairness.turns import in_thread
+from app.plots.curves import CURVES, LARGEST, read_curve
 from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem
 from flows import CompiledFlow, fitting_rows
 from models_store.errors import BlobMissingError, NotFoundError
-from models_store.files.blobs import Blobs, job_of
-from models_store.jobs.jobs import EventKind, Jobs
+from models_store.files.blobs import Blobs
+from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry, Version
+from models_store.requests.variational import closed_form
 from tables.cells import recode
 
 _ROWS = 2000
@@ -26,12 +29,9 @@ _GRID = 120
 _MOST_PANELS = 16
 _MOST_PAIRS = 5
 _CHUNK_ROWS = 64
-_PAGE = 1000
-_MOST_EPOCHS = 100_000
-# Larger numbers cannot be drawn, whose squares and differences must be finite too, and smaller ones
-# are drawn as 0.
-_LARGEST, _LEAST = 1e100, 1e-100
-_CURVES = ("train_log_likelihood", "validation_log_likelihood", "elbo")
+_TARGET_ROW_BYTES = 8192  # of a formula of the most terms
+_LEAST = 1e-100  # smaller numbers are drawn as 0
+_DECIDES = ("robust_validation_log_likelihood", "validation_log_likelihood")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Source:
                 raise _unavailable(
                     "A density is drawn of models of two continuous columns without context."
                 )
-            return None
+            return await in_thread(self._data)
         is_square = flow.dim >= _MIN_IMAGE and round(flow.dim**0.5) ** 2 == flow.dim
         if kind is PlotKind.IMAGES and not is_square:
             raise _unavailable("Pictures are drawn of models of square images.")
@@ -79,27 +79,31 @@ class Source:
         if kind is PlotKind.LEARNING_CURVE:
             return await self._learning_curve()
         data = await self.check(kind, flow)
-        if kind is PlotKind.DENSITY:
-            return await self._density(flow)
-        if kind is PlotKind.IMAGES:
-            return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
-        if kind is PlotKind.NOISE and data is not None:
-            return await self._noise(flow, data)
-        return await self._marginals(
-            flow, data, _MOST_PAIRS if kind is PlotKind.PAIRS else _MOST_PANELS
-        )
+        match kind:
+            case PlotKind.DENSITY:
+                return await self._density(flow, data)
+            case PlotKind.IMAGES:
+                return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
+            case PlotKind.NOISE:
+                return {} if data is None else await self._noise(flow, data)  # `check` has refused
+            case PlotKind.MARGINALS:
+                return await self._marginals(flow, data, _MOST_PANELS)
+            case PlotKind.PAIRS:
+                return await self._marginals(flow, data, _MOST_PAIRS)
 
     async def _learning_curve(self) -> Numbers:
         version = self.version
-        if version.job_id is None:
-            raise _unavailable("The version was imported: nothing is known of its training.")
-        # Of a search, the child that trained the flow told of its epochs.
-        trained_by = job_of(version.checkpoint_key) or version.job_id
-        told = await in_thread(self._epochs, trained_by)
-        curves = {name: values for name, values in told.items() if not np.isnan(values).all()}
-        if not curves.keys() & set(_CURVES):
-            raise _unavailable("Its training told no likelihood of its epochs.")
-        return curves
+        curves = await in_thread(read_curve, version, self.jobs, self.blobs)
+        if not curves.keys() & set(CURVES):
+            unknown = "Its training reported no likelihoods."
+            if version.job_id is None:
+                unknown = "The file that the version was imported from has no learning curve."
+            raise _unavailable(unknown)
+        decides = next((name for name in _DECIDES if name in curves), None)
+        best = version.metrics.get("best_epoch")
+        if decides is None or not isinstance(best, int):
+            return curves
+        return {**curves, "decides": np.array(decides), "best": np.array(best)}
 
     async def _marginals(self, flow: CompiledFlow, data: Array | None, most: int) -> Numbers:
         samples = await self._samples(flow, data, rows=_ROWS)
@@ -129,9 +133,11 @@ class Source:
         ]
         return {"scales": np.array(json.dumps(scales))}
 
-    async def _density(self, flow: CompiledFlow) -> Numbers:
+    async def _density(self, flow: CompiledFlow, data: Array | None) -> Numbers:
         told = _drawable({"samples": await self._samples(flow, None, rows=_ROWS)})
         samples = told.pop("samples")
+        if data is not None:
+            told = {**_drawable({"data": data}), **told}
         low, high = np.quantile(samples, (0.005, 0.995), axis=0)
         margin = np.maximum(0.1 * (high - low), 1e-6 * np.abs(high))
         margin[margin == 0] = 1.0
@@ -141,12 +147,36 @@ class Source:
         await self._apply(flow, lambda rows: (flow.log_prob(rows),), grid, log_prob)
         with np.errstate(over="ignore"):
             density = np.exp(log_prob)
-        finite = density <= _LARGEST
+        finite = density <= LARGEST
         if not finite.any():
             raise _unavailable("The density is finite nowhere near the samples.")
         names = np.array(self.version.columns)
         density = np.where(finite, density, np.nan).reshape(_GRID, _GRID)  # left white
-        return {**told, "names": names, "x": x, "y": y, "density": density}
+        target = await self._target(grid)
+        return {**told, **target, "names": names, "x": x, "y": y, "density": density}
+
+    async def _target(self, grid: Array) -> Numbers:
+        """Return the density of the target on a grid, normalised over it; nothing without one."""
+        target = closed_form(self.version.target)
+        if target is None or target.dim != grid.shape[1]:
+            return {}
+        log_density = np.empty((len(grid), 1))
+        terms = Terms(row_bytes=_TARGET_ROW_BYTES)
+        await self.engine.apply(
+            lambda rows: (target.log_density(torch.from_numpy(rows)).numpy(),),
+            grid,
+            log_density,
+            key=object(),
+            terms=terms,
+        )
+        area = np.prod([np.ptp(grid[:, axis]) for axis in (0, 1)]) / (_GRID - 1) ** 2
+        log_density = np.where(np.isfinite(log_density), log_density, -np.inf)
+        peak = log_density.max()
+        if not np.isfinite(peak):
+            return {}
+        density = np.exp(log_density - peak)
+        density /= density.sum() * area
+        return {"target": density.reshape(_GRID, _GRID)}
 
     async def _noise(self, flow: CompiledFlow, data: Array) -> Numbers:
         noise = np.empty((len(data), flow.dim))
@@ -177,21 +207,6 @@ class Source:
             await self.engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
         return np.concatenate(drawn)
 
-    def _epochs(self, job_id: str) -> dict[str, Array]:
-        """Read the curves of a training, a page of events at a time."""
-        told: list[tuple[float, ...]] = []
-        after = 0
-        while page := self.jobs.events(self.version.project, job_id, after=after, limit=_PAGE):
-            after = page[-1].seq
-            epochs = [event.data for event in page if event.event is EventKind.EPOCH]
-            for data in epochs:
-                at = data.get("epoch", data.get("iteration", len(told)))
-                told.append((_number(at), *(_number(data.get(name)) for name in _CURVES)))
-            if len(told) > _MOST_EPOCHS:
-                break
-        table = np.array(told).reshape(len(told), 1 + len(_CURVES))
-        return dict(zip(("at", *_CURVES), table.T, strict=True))
-
     async def _apply(
         self,
         flow: CompiledFlow,
@@ -217,11 +232,6 @@ class Source:
         return recode(table[np.sort(chosen)], dataset.column_types, version.column_types)
 
 
-def _number(value: object) -> float:
-    number = float(value) if isinstance(value, int | float) else float("nan")
-    return number if abs(number) <= _LARGEST else float("nan")
-
-
 def _label(level: object) -> str:
     return f"{level:g}" if type(level) in (int, float) else str(level)
 
@@ -239,7 +249,7 @@ def _drawable(told: Mapping[str, Array], *, gaps: bool = False) -> dict[str, Arr
     kept: dict[str, Array] = {}
     notes = []
     for name, rows in told.items():
-        fine = ((np.abs(rows) <= _LARGEST) | (gaps & np.isnan(rows))).all(axis=1)
+        fine = ((np.abs(rows) <= LARGEST) | (gaps & np.isnan(rows))).all(axis=1)
         kept[name] = np.where(np.abs(rows[fine]) < _LEAST, 0.0, rows[fine])
         if not fine.all():
             notes.append(f"{len(rows) - fine.sum()} of {len(rows)} rows of {name} are not finite")

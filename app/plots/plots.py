@@ -6,7 +6,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from tables.sandbox.child_environment import child_environment
 
 Numbers = Mapping[str, NDArray[Any]]
 PlotFormat = Literal["png", "svg"]
+PlotTheme = Literal["light", "dark"]
 
 _TIMEOUT_S = 60.0
 _MOST_WAITING = 12  # of a project; enough for all plots of a version in both formats
@@ -34,6 +35,22 @@ class PlotKind(StrEnum):
     IMAGES = "images"
 
 
+class Drawing(NamedTuple):
+    """Plot to draw, of a version and in a format and theme.
+
+    Attributes:
+        version: Key of the version's checkpoint.
+        kind: Kind of plot.
+        format: Format of the file.
+        theme: Theme of its colours.
+    """
+
+    version: str
+    kind: PlotKind
+    format: PlotFormat
+    theme: PlotTheme
+
+
 class Plots:
     """Queue of plots to draw, and cache of those that were drawn; belongs to one event loop.
 
@@ -42,35 +59,21 @@ class Plots:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, PlotKind, str], bytes] = OrderedDict()
+        self._kept: OrderedDict[Drawing, bytes] = OrderedDict()
         self._turns = Turns(2, each=1, waiting=_MOST_WAITING)
 
-    def known(self, version: str, kind: PlotKind, format: PlotFormat) -> bytes | None:  # noqa: A002 - the word for it
-        """Return a plot that was drawn before, if the cache has it.
-
-        Args:
-            version: Key of the version's checkpoint.
-            kind: Kind of plot.
-            format: Format of the file.
-        """
-        plot = self._kept.get((version, kind, format))
+    def known(self, drawing: Drawing) -> bytes | None:
+        """Return a plot that was drawn before, if the cache has it."""
+        plot = self._kept.get(drawing)
         if plot is not None:
-            self._kept.move_to_end((version, kind, format))
+            self._kept.move_to_end(drawing)
         return plot
 
-    async def draw(
-        self,
-        version: str,
-        kind: PlotKind,
-        format: PlotFormat,  # noqa: A002 - as above
-        numbers: Callable[[], Awaitable[Numbers]],
-    ) -> bytes:
+    async def draw(self, drawing: Drawing, numbers: Callable[[], Awaitable[Numbers]]) -> bytes:
         """Draw a plot, and keep it.
 
         Args:
-            version: Key of the version's checkpoint.
-            kind: Kind of plot.
-            format: Format of the file.
+            drawing: Plot to draw.
             numbers: Function that computes the numbers to draw.
 
         Raises:
@@ -80,26 +83,26 @@ class Plots:
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._turns.turn(owner_here()):
                 # Many may have asked for the same one and waited.
-                plot = self.known(version, kind, format)
+                plot = self.known(drawing)
                 if plot is None:
-                    plot = await _draw(kind, format, await numbers())
+                    plot = await _draw(drawing, await numbers())
         except QueueFullError as error:
             raise Problem(
                 "overloaded", "Too many plots of this project wait; try again."
             ) from error
         except TimeoutError as error:
             raise Problem("overloaded", "Drawing takes too long now; try again later.") from error
-        self._kept[version, kind, format] = plot
+        self._kept[drawing] = plot
         while sum(map(len, self._kept.values())) > _MAX_KEPT_BYTES:
             self._kept.popitem(last=False)
         return plot
 
 
-async def _draw(kind: PlotKind, format: PlotFormat, numbers: Numbers) -> bytes:  # noqa: A002 - as above
+async def _draw(drawing: Drawing, numbers: Numbers) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **numbers)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "app.plots.drawing", kind, format),
+        *(sys.executable, "-P", "-m", "app.plots.drawing", *drawing[1:]),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=child_environment(),

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from app.problems.types import PROBLEM_TYPES, REFUSALS, ProblemType
 from app.problems.wording import alone, is_unknown, sentence, worded
+from app.root_path import rooted
 from models_store.errors import BlobError, RequestError, StoreError
 from tables.errors import TableError, TablesError
 from tables.slugs import Slug
@@ -135,7 +136,7 @@ def problem_response(problem: Problem, *, request_id: str, path: str = "") -> Re
         error = _json({"error": _cut(problem.detail, _MAX_TEXT)})
         return Response(error, problem.status, headers, media_type="application/json")
     content: dict[str, Any] = {
-        "type": problem.type.uri,
+        "type": rooted(problem.type.uri),
         "title": problem.type.title,
         "status": problem.status,
         "detail": _cut(problem.detail, _MAX_TEXT),
@@ -170,7 +171,10 @@ def response_object(types: Sequence[ProblemType]) -> dict[str, Any]:
         "content": {
             PROBLEM_MEDIA_TYPE: {
                 "schema": {"$ref": "#/components/schemas/Problem"},
-                "examples": {problem.slug: {"value": _example(problem)} for problem in types},
+                "examples": {
+                    problem.slug: {"$ref": f"#/components/examples/{problem.slug}"}
+                    for problem in types
+                },
             }
         },
     }
@@ -181,14 +185,16 @@ def request_id_of(request: Request) -> str:
     return str(getattr(request.state, "request_id", "unknown"))
 
 
-def _example(problem: ProblemType) -> dict[str, Any]:
-    return {
+def problem_example(problem: ProblemType) -> dict[str, Any]:
+    """Return the OpenAPI example of a problem, which responses refer to by its slug."""
+    example = {
         "type": problem.uri,
         "title": problem.title,
         "status": problem.status,
         "detail": problem.explanation,
         "instance": "0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
     }
+    return {"value": example}
 
 
 async def _on_problem(request: Request, error: Problem) -> Response:
@@ -224,7 +230,8 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
     found = error.errors()
     unknown = any(is_unknown(item["type"]) for item in found)
-    faults = [(str(item["loc"][-1]), worded(item, what="parameter")) for item in found]
+    # Below the kind of parameter and its name are indices of repeated ones.
+    faults = [(str(item["loc"][:2][-1]), worded(item, what="parameter")) for item in found]
     errors = [FieldError(alone(text), parameter=name) for name, text in faults]
     more = f" {len(faults) - 1} more: see `errors`." if len(faults) > 1 else ""
     problem = Problem(

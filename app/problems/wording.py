@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from models_store.label_types import NAME_PATTERN
+
 _UNKNOWN = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _PLAIN = {
     "missing": "is missing",
@@ -49,6 +51,11 @@ _SPOKEN = {
     " and `-`, the first a letter or a digit",
     "^ds_[0-9a-f]{32}$": "must be the id of a dataset: `ds_` and 32 hexadecimal digits",
     r"^[^\x00]*$": "must not have the character U+0000",
+    r"^[^:\x00]+(:[^\x00]*)?$": "must be the name of a tag, or its name and value as `name:value`",
+    r"^(flow|(flow|optimisation)\.[a-z_]{1,64})$": "must be `flow`, or a field such as `flow.layers` or"
+    " `optimisation.learning_rate`",
+    NAME_PATTERN: "must be the name of a tag: at most 64 letters, digits, `.`, `_`, `/` and `-`, the"
+    " first a letter or a digit",
 }
 _MOST_STEPS = 20
 
@@ -68,14 +75,23 @@ def worded(fault: Mapping[str, Any], *, what: str = "field", known: Sequence[str
     """
     kind = str(fault["type"])
     if is_unknown(kind):
-        like = get_close_matches(str(fault["loc"][-1])[:64], known, n=1, cutoff=0.6)
+        like = get_close_matches(str(fault["loc"][-1])[:64], known, n=1, cutoff=0.55)
         return f"is no {what}; did you mean `{like[0]}`?" if like else f"is no {what}"
     if kind in _PLAIN:
         return _PLAIN[kind]
     if kind in _BOUNDED:
-        return _bounded(kind, fault.get("ctx", {}))
+        return _bounded(kind, fault.get("ctx", {})) + _meant(kind, fault.get("ctx", {}))
     text = str(fault["msg"]).removeprefix("Value error, ")
     return text.replace("Input should be", "must be")
+
+
+def _meant(kind: str, context: Mapping[str, Any]) -> str:
+    """Return a question for the member of a union whose name is like that of the caller."""
+    if kind != "union_tag_invalid":
+        return ""
+    known = [tag.strip("' ") for tag in str(context["expected_tags"]).split(",")]
+    like = get_close_matches(str(context["tag"])[:64], known, n=1, cutoff=0.6)
+    return f"; did you mean '{like[0]}'?" if like else ""
 
 
 def _bounded(kind: str, context: Mapping[str, Any]) -> str:
@@ -89,6 +105,14 @@ def _bounded(kind: str, context: Mapping[str, Any]) -> str:
             for name, value in context.items()
         }
     )
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Return what a field does wrong by each of the schemas that it may have, any of which would do."""
+    texts = list(dict.fromkeys(texts))
+    if len(texts) > 1 and all(text.startswith("must be ") for text in texts):
+        return ", or ".join([texts[0], *(text.removeprefix("must be ") for text in texts[1:])])
+    return texts[0]
 
 
 def sentence(name: str, text: str) -> str:

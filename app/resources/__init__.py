@@ -1,1 +1,1 @@
-"""Parts that routes of datasets, models and jobs share: listings, labels, ETags, large answers."""
+"""Parts that routes of datasets, models and jobs share: listings, labels, ETags, large responses."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Header
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from app.problems.problem import FieldError, Problem
 
@@ -19,21 +19,24 @@ _LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _TAGS = re.compile(_TAG)
 _WEAK = "W/"
 
-_Lines = list[Annotated[str, Field(max_length=_MAX_LINE)]]
+# A header may come in several lines, which to callers are one text.
+_Lines = Annotated[
+    Annotated[list[Annotated[str, Field(max_length=_MAX_LINE)]], Field(max_length=_MAX_LINES)]
+    | None,
+    WithJsonSchema({"type": "string"}),
+]
 IfMatch = Annotated[
-    _Lines | None,
+    _Lines,
     Header(
-        max_length=_MAX_LINES,
-        description="ETags, one of which must be the present one; `*` if the resource must exist.",
-        examples=[['"3"']],
+        description="ETags, one of which must be current; `*` if the resource must exist.",
+        examples=['"3"'],
     ),
 ]
 IfNoneMatch = Annotated[
-    _Lines | None,
+    _Lines,
     Header(
-        max_length=_MAX_LINES,
-        description="ETags, none of which may be the present one; `*` if the resource must not exist.",
-        examples=[["*"]],
+        description="ETags, none of which may be current; `*` if the resource must not exist.",
+        examples=["*"],
     ),
 ]
 
@@ -60,7 +63,7 @@ class Preconditions:
         return cls(_tags("If-Match", if_match), _tags("If-None-Match", if_none_match))
 
     def matched(self, present: str | None) -> bool:
-        """Return true if `If-Match` lets the request go on.
+        """Return true if `If-Match` lets the request continue.
 
         Args:
             present: Strong tag of the target, with its quotes; None if there is no such target.
@@ -71,7 +74,7 @@ class Preconditions:
         return present is not None and (present in self.match or "*" in self.match)
 
     def new(self, present: str | None) -> bool:
-        """Return true if `If-None-Match` lets the request go on; arguments as for `matched`."""
+        """Return true if `If-None-Match` lets the request continue; arguments as for `matched`."""
         if self.none_match is None or present is None:
             return True
         weak = _WEAK + present
@@ -85,6 +88,9 @@ class Preconditions:
 def _preconditions(if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> Preconditions:
     return Preconditions.of(if_match, if_none_match)
 
+
+NO_CONDITIONS = Preconditions(None, None)
+"""Conditions of a request that has none."""
 
 PreconditionsDep = Annotated[Preconditions, Depends(_preconditions)]
 ETAG = {

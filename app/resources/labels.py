@@ -1,14 +1,20 @@
-"""Descriptions and tags in requests."""
+"""Descriptions and tags in requests, and what the routes share that change them."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from fastapi import Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
 
-from models_store.labels import MAX_DESCRIPTION, MAX_TAGS, MAX_VALUE, NAME_PATTERN, LabelChange
+from app.dependencies import BlobsDep
+from app.http.json_body import json_body, json_request
+from app.problems.problem import problem_responses
+from app.resources.etags import ETAG, NO_CONDITIONS, PreconditionsDep, etag_of_view
+from app.resources.large_responses import respond_large
+from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
+from models_store.labels import LabelChange
 
-_TEXT = r"^[^\x00]*$"
-TagName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-_Value = Annotated[str, StringConstraints(max_length=MAX_VALUE, pattern=_TEXT)]
+_Resource = TypeVar("_Resource")
 
 LABEL_EXAMPLES: dict[str, Any] = {
     "tag": {
@@ -20,16 +26,16 @@ LABEL_EXAMPLES: dict[str, Any] = {
 
 
 class LabelsRequest(BaseModel):
-    """Change of a description and of tags; what is left out stays as it is."""
+    """Change of a description and of tags; fields that are left out stay unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: Annotated[
-        Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION, pattern=_TEXT)] | None,
+        Description | None,
         Field(description="New description; null removes it."),
     ] = None
     tags: Annotated[
-        dict[TagName, _Value | None],
+        dict[TagName, TagValue | None],
         Field(
             max_length=2 * MAX_TAGS,
             description="New values of tags by name; null removes a tag, others stay.",
@@ -45,4 +51,48 @@ class LabelsRequest(BaseModel):
         )
 
 
+DESCRIPTION: Any = Field(description="Free text; null if there is none.")
 TAGS: Any = Field(description="Values of the tags by their names.")
+
+
+class LabelUpdate:
+    """Change of labels that a request asks for, to be made if its preconditions hold."""
+
+    def __init__(
+        self,
+        body: Annotated[LabelsRequest, Depends(json_body(LabelsRequest))],
+        conditions: PreconditionsDep,
+        blobs: BlobsDep,
+    ) -> None:
+        self._body = body
+        self._conditions = conditions
+        self._blobs = blobs
+
+    def make(
+        self,
+        change: Callable[[LabelChange, Callable[[_Resource], bool]], _Resource],
+        view: Callable[[_Resource], BaseModel],
+    ) -> Response:
+        """Make the change and return the response that shows the resource, with its ETag.
+
+        Args:
+            change: Function that changes the resource if a condition on its state holds.
+            view: Function that makes the view of the resource.
+        """
+
+        def holds(resource: _Resource) -> bool:
+            return self._conditions.hold(etag_of_view(view(resource)))
+
+        shown = view(change(self._body.change(), holds))
+        return respond_large(shown, self._blobs, NO_CONDITIONS)
+
+
+LabelUpdateDep = Annotated[LabelUpdate, Depends()]
+LABEL_ROUTE: dict[str, Any] = {
+    "openapi_extra": json_request(LabelsRequest, examples=LABEL_EXAMPLES),
+    "responses": {
+        200: {"headers": ETAG},
+        **problem_responses("not-found", "precondition", "limit-tags"),
+    },
+}
+"""Arguments of the decorator of a route that changes labels."""

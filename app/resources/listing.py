@@ -6,15 +6,24 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+)
 
 from app.http.head import is_head
+from app.root_path import rooted
 from models_store.listings.filters import Comparison, Filters
 from models_store.listings.paging import Page
 
 MAX_PAGE_BYTES = 256 * 1024
 """Bytes of the items of a page as JSON; the first item is always there."""
 
+NEXT_CURSOR = Field(description="Cursor of the next page; null if this is the last page.")
 _DEFAULT_LIMIT = 50
 
 
@@ -62,7 +71,7 @@ class Paging:
         """Name the next page in the header `Link`; return the page."""
         if page.next_cursor is not None:
             query = self._url.include_query_params(cursor=page.next_cursor).query
-            self._response.headers["Link"] = f'<{self._url.path}?{query}>; rel="next"'
+            self._response.headers["Link"] = f'<{rooted(self._url.path)}?{query}>; rel="next"'
         return page
 
 
@@ -92,16 +101,22 @@ class CreatedAt:
     def __init__(
         self,
         gte: Annotated[
-            _Moment | None, Query(alias="created_at[gte]", description="Created then or later.")
+            _Moment | None,
+            Query(alias="created_at[gte]", description="Only items created at this time or later."),
         ] = None,
         gt: Annotated[
-            _Moment | None, Query(alias="created_at[gt]", description="Created later.")
+            _Moment | None,
+            Query(alias="created_at[gt]", description="Only items created after this time."),
         ] = None,
         lte: Annotated[
-            _Moment | None, Query(alias="created_at[lte]", description="Created then or earlier.")
+            _Moment | None,
+            Query(
+                alias="created_at[lte]", description="Only items created at this time or earlier."
+            ),
         ] = None,
         lt: Annotated[
-            _Moment | None, Query(alias="created_at[lt]", description="Created earlier.")
+            _Moment | None,
+            Query(alias="created_at[lt]", description="Only items created before this time."),
         ] = None,
     ) -> None:
         given: dict[Comparison, datetime | None] = {"gte": gte, "gt": gt, "lte": lte, "lt": lt}
@@ -118,7 +133,7 @@ class Selection:
             list[TagFilter] | None,
             Query(
                 max_length=8,
-                description="Tag that the items have, `name` or `name:value`; of several, all.",
+                description="Tag that the items must have, `name` or `name:value`; several tags must all match.",
                 examples=[["team:space"]],
             ),
         ] = None,
@@ -146,7 +161,7 @@ class Selection:
 
 SelectionDep = Annotated[Selection, Depends()]
 NamePrefix = Annotated[
-    str | None, Query(min_length=1, max_length=128, description="Beginning of the names.")
+    str | None, Query(min_length=1, max_length=128, description="Prefix of the names.")
 ]
 LINKED: dict[int | str, dict[str, Any]] = {
     200: {

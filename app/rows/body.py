@@ -1,6 +1,6 @@
 """The body of a request that brings rows, on its way to arrays."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -10,7 +10,7 @@ from app.http.body_memory import ProjectMemory
 from app.rows.shape import RowsShape
 from app.settings import ApiSettings
 from models_store.files.blobs import Blobs
-from tables.formats import TableFormat
+from tables.formats import TableFormat, TableWarning
 
 _INLINE_BYTES = 32 * 1024  # larger bodies are decoded in a thread
 _WRITE_BYTES = 1024 * 1024
@@ -35,6 +35,7 @@ class RowsBody:
         declared_bytes: Length of the body, where the client declares it.
         total_rows: Number of rows of the body, set by the reader before its first rows where nothing
             can be wrong with those that follow.
+        warnings: Warnings about the body, set by the reader: all of them once all rows have been read.
     """
 
     chunks: AsyncIterator[bytes]
@@ -47,6 +48,7 @@ class RowsBody:
     memory: ProjectMemory
     declared_bytes: int | None = None
     total_rows: int | None = None
+    warnings: Sequence[TableWarning] = ()
 
 
 def is_headerless(parameters: Mapping[str, str]) -> bool:

@@ -8,16 +8,17 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from app.rows.answer_table import AnswerTable
 from app.rows.body import RowsBody
 from app.rows.decode.json import decode_json, read_json
 from app.rows.decode.npy import decode_npy, read_npy
+from app.rows.decode.numbers import read_csv, read_ndjson
 from app.rows.decode.tables import read_arrow, read_table
-from app.rows.encode import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, TableEncoder
+from app.rows.encode import Encoder, JsonEncoder, NdjsonEncoder, TableEncoder
+from app.rows.response_table import ResponseTable
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tables.formats import MEDIA_TYPES, TableFormat
-from tables.writers import ArrowTable, NpyTable, ParquetTable
+from tables.writers import ArrowTable, CsvTable, NpyTable, ParquetTable
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Codec:
 
     format: TableFormat
     read: Callable[[RowsBody], AsyncGenerator[Floats, None]]
-    encoder: Callable[[AnswerTable], Encoder]
+    encoder: Callable[[ResponseTable], Encoder]
     decode: Callable[[bytes, RowsShape], Floats] | None = None
     whole_bytes: int = 0
     text: bool = False
@@ -65,8 +66,8 @@ CODECS = (
         text=True,
         limited_as_json=True,
     ),
-    Codec(TableFormat.NDJSON, read_table, NdjsonEncoder, text=True),
-    Codec(TableFormat.CSV, read_table, CsvEncoder, text=True),
+    Codec(TableFormat.NDJSON, read_ndjson, NdjsonEncoder, text=True),
+    Codec(TableFormat.CSV, read_csv, partial(TableEncoder, CsvTable), text=True),
     Codec(
         TableFormat.NPY,
         read_npy,

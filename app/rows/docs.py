@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import CODECS, Codec
+from app.rows.response_table import Chunk, Part, ResponseTable
 from tables.formats import TableFormat
 
 ExampleRows = Sequence[Sequence[float]]
@@ -25,15 +25,23 @@ _NAMED_ROW_LIST = {
     "items": {"type": "object", "additionalProperties": _CELL},
 }
 _NAMES = {"type": "array", "items": {"type": "string"}}
-_ROWS_OBJECT = {
+ROWS_SCHEMA = {
+    "title": "RowsBody",
+    "description": "Rows, and the names of their columns if they are not in the order of the model's.",
     "type": "object",
     "required": ["rows"],
     "properties": {
-        "rows": {"anyOf": [_ROW_LIST, _NAMED_ROW_LIST]},
+        "rows": {
+            "anyOf": [_ROW_LIST, _NAMED_ROW_LIST],
+            "description": "Rows: lists of values in the order of the columns, or objects by column.",
+        },
         "columns": {**_NAMES, "description": "Names of the columns, for rows that are lists."},
     },
     "additionalProperties": False,
 }
+"""Schema of a JSON body of rows that is an object."""
+
+_ROWS_BODY = {"$ref": "#/components/schemas/RowsBody"}
 
 
 def rows_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
@@ -49,12 +57,12 @@ def rows_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
 def upload_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
     """Return the `content` of the upload of a table, CSV first; as `rows_content`."""
     content = rows_content(columns, rows)
-    json_media = content["application/json"]
-    json_media["schema"] = {"anyOf": [_ROWS_OBJECT, _ROW_LIST, _NAMED_ROW_LIST]}
+    lists = [_ROW_LIST, _NAMED_ROW_LIST]
+    content["application/json"]["schema"] = {"anyOf": [_ROWS_BODY, *lists]}
     return {"text/csv": content.pop("text/csv"), **content}
 
 
-def rows_answer_content(
+def rows_response_content(
     schema: Mapping[str, Any], *, example: Mapping[str, Any], columns: Sequence[str]
 ) -> dict[str, Any]:
     """Return the `content` of a response of rows.
@@ -89,7 +97,8 @@ def _request_media(codec: Codec, columns: Sequence[str], rows: ExampleRows) -> d
                 "value": {"columns": columns, "rows": rows},
             },
         }
-        return {"schema": _ROWS_OBJECT, "examples": examples}
+        # A list of rows alone is read, too; generated clients cannot send one beside an object.
+        return {"schema": _ROWS_BODY, "examples": examples}
     if codec.text:
         return {"schema": _TEXT, "example": _text(codec, columns, rows)}
     return {"schema": _BINARY}
@@ -97,13 +106,13 @@ def _request_media(codec: Codec, columns: Sequence[str], rows: ExampleRows) -> d
 
 def _text(codec: Codec, columns: Sequence[str], rows: ExampleRows) -> str:
     values = np.array(rows, dtype=np.float64)
-    answer = AnswerTable(
+    layout = ResponseTable(
         columns=columns,
         parts=[Part("rows", 0, len(columns))],
         rows=len(values),
         dtype=values.dtype,
         members={},
     )
-    encoder = codec.encoder(answer)
+    encoder = codec.encoder(layout)
     encoded = [encoder.start(), encoder.rows(Chunk(values)), *encoder.end()]
     return b"".join(encoded).decode()

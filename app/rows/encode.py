@@ -4,12 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 
-from app.rows.answer_table import AnswerTable, Chunk, Codes, Part, row_errors
+from app.rows.response_table import Chunk, Codes, Part, ResponseTable, row_errors
 from app.rows.shape import Floats
-from tables.writers import CsvTable, Encoded, NpyTable, TableHead, TableWriter, csv_header
+from tables.writers import Encoded, NpyTable, TableHead, TableWriter, json_numbers
 
 _ERRORS_AT_ONCE = 1000
 
@@ -22,9 +21,9 @@ class Encoder(ABC):
 
     passes = 1
 
-    def __init__(self, answer: AnswerTable) -> None:
+    def __init__(self, layout: ResponseTable) -> None:
         """Prepare to encode the response of a head."""
-        self.answer = answer
+        self.layout = layout
 
     @property
     def size(self) -> int | None:
@@ -41,10 +40,7 @@ class Encoder(ABC):
 
     def written(self, values: Floats) -> bytes:
         """Return values as between the brackets of a JSON list; null for what is not finite."""
-        text = _json_values(values)
-        if not self.answer.drops_zeros:
-            return text
-        return text.replace(b".0,", b",").replace(b".0]", b"]").removesuffix(b".0")
+        return json_numbers(values, drops_zeros=self.layout.drops_zeros)
 
     def turn(self) -> bytes:
         """Return what comes between two passes."""
@@ -58,27 +54,27 @@ class Encoder(ABC):
 class JsonEncoder(Encoder):
     """JSON: one object of members, the parts as lists, and the reasons of rows with null."""
 
-    def __init__(self, answer: AnswerTable) -> None:
+    def __init__(self, layout: ResponseTable) -> None:
         """Prepare to encode the response of a head."""
-        super().__init__(answer)
-        self.passes = len(answer.parts)
+        super().__init__(layout)
+        self.passes = len(layout.parts)
         self._pass = 0
         self._done = 0
         self._codes: list[tuple[int, Codes]] = []
 
     def start(self) -> bytes:
         """Return the members that are not rows."""
-        head = orjson.dumps(dict(self.answer.members))[:-1]
-        comma = b"," if self.answer.members else b""
+        head = orjson.dumps(dict(self.layout.members))[:-1]
+        comma = b"," if self.layout.members else b""
         return head + comma + self._opening()
 
     def rows(self, chunk: Chunk) -> bytes:
         """Encode rows between the brackets of the part's list."""
-        if self._pass == 0 and chunk.codes is not None and self.answer.explains:
+        if self._pass == 0 and chunk.codes is not None and self.layout.explains:
             self._codes.append((self._done, chunk.codes))
         comma = b"," if self._done else b""
         self._done += len(chunk.values)
-        return comma + self._encoded(self.answer.parts[self._pass], chunk)
+        return comma + self._encoded(self.layout.parts[self._pass], chunk)
 
     def turn(self) -> bytes:
         """Return the end of one list and the start of the next."""
@@ -87,8 +83,8 @@ class JsonEncoder(Encoder):
         return b"]," + self._opening()
 
     def _encoded(self, part: Part, chunk: Chunk) -> bytes:
-        if self.answer.cell_schema is not None:
-            rows = zip(*_cells_of(self.answer, chunk), strict=True)
+        if self.layout.cell_schema is not None:
+            rows = zip(*_cells_of(self.layout, chunk), strict=True)
             return orjson.dumps(list(rows))[1:-1]
         values = part.of(chunk.values)
         if part.keys is None:
@@ -98,7 +94,7 @@ class JsonEncoder(Encoder):
 
     def end(self) -> Iterator[bytes]:
         """Yield the end of the last list, and the explanations."""
-        if not self.answer.explains:
+        if not self.layout.explains:
             yield b"]}"
             return
         yield b'],"row_errors":['
@@ -106,28 +102,28 @@ class JsonEncoder(Encoder):
         for start, codes in self._codes:
             for first in range(0, len(codes), _ERRORS_AT_ONCE):
                 part = codes[first : first + _ERRORS_AT_ONCE]
-                errors = list(row_errors(part, start=start + first, inputs=self.answer.inputs))
+                errors = list(row_errors(part, start=start + first, inputs=self.layout.inputs))
                 if errors:
                     yield comma + orjson.dumps(errors)[1:-1]
                     comma = b","
         yield b"]"
-        if (warnings := self.answer.warnings) is not None:
+        if (warnings := self.layout.warnings) is not None:
             yield b',"row_warnings":' + orjson.dumps(warnings.listed())
             yield b',"row_warning_count":%d' % warnings.count
         yield b"}"
 
     def _opening(self) -> bytes:
-        return orjson.dumps(self.answer.parts[self._pass].name) + b":["
+        return orjson.dumps(self.layout.parts[self._pass].name) + b":["
 
 
 class NdjsonEncoder(Encoder):
     """NDJSON: one object a row, keyed by column."""
 
-    def __init__(self, answer: AnswerTable) -> None:
+    def __init__(self, layout: ResponseTable) -> None:
         """Prepare to encode the response of a head."""
-        super().__init__(answer)
-        self._template = _object_template(answer.columns) + b"\n"
-        self._warnings = _by_row(answer)
+        super().__init__(layout)
+        self._template = _object_template(layout.columns) + b"\n"
+        self._warnings = _by_row(layout)
         self._done = 0
 
     def rows(self, chunk: Chunk) -> bytes:
@@ -136,8 +132,8 @@ class NdjsonEncoder(Encoder):
         text = (self._template * len(chunk.values)) % tuple(numbers)
         stop = self._done + len(chunk.values)
         noted: dict[int, bytes] = {}
-        if chunk.codes is not None and self.answer.explains:
-            for error in row_errors(chunk.codes, start=self._done, inputs=self.answer.inputs):
+        if chunk.codes is not None and self.layout.explains:
+            for error in row_errors(chunk.codes, start=self._done, inputs=self.layout.inputs):
                 noted[error["row"]] = b',"row_error":' + orjson.dumps(error)
         if self._warnings:
             for row in range(self._done, stop):
@@ -154,52 +150,27 @@ class NdjsonEncoder(Encoder):
         return text
 
     def _values(self, chunk: Chunk) -> list[bytes]:
-        if self.answer.cell_schema is None:
+        if self.layout.cell_schema is None:
             return self.written(chunk.values.reshape(-1)).split(b",")
-        rows = zip(*_cells_of(self.answer, chunk), strict=True)
+        rows = zip(*_cells_of(self.layout, chunk), strict=True)
         return [orjson.dumps(cell) for row in rows for cell in row]
-
-
-class CsvEncoder(Encoder):
-    """CSV: a header and one line a row; what is not finite is `nan`, `inf` or `-inf`.
-
-    Numbers of one type are faster to write than `tables.writers.CsvTable` can, which writes cells.
-    """
-
-    def __init__(self, answer: AnswerTable) -> None:
-        """Prepare to encode the response of a head."""
-        super().__init__(answer)
-        self._cells = None if answer.cell_schema is None else TableEncoder(CsvTable, answer)
-
-    def start(self) -> bytes:
-        """Return the header, whose names no spreadsheet runs as formulas."""
-        return csv_header(self.answer.columns)
-
-    def rows(self, chunk: Chunk) -> Encoded:
-        """Encode a line a row."""
-        if self._cells is not None:
-            return self._cells.rows(chunk)
-        if chunk.codes is None:
-            rows = self.written(chunk.values)
-            return rows[1:-1].replace(b"],[", b"\r\n") + b"\r\n"
-        lines = [",".join(map(str, row)) for row in chunk.values]
-        return "\r\n".join([*lines, ""]).encode()
 
 
 class TableEncoder(Encoder):
     """Any format of which a response is as a file."""
 
-    def __init__(self, writer: type[TableWriter], answer: AnswerTable) -> None:
+    def __init__(self, writer: type[TableWriter], layout: ResponseTable) -> None:
         """Prepare to encode the response of a head by a writer of files."""
-        super().__init__(answer)
-        schema = None if writer is NpyTable else answer.cell_schema
+        super().__init__(layout)
+        schema = None if writer is NpyTable else layout.cell_schema
         self._holds_cells = schema is not None
         head = TableHead(
-            answer.columns,
-            [answer.dtype] * len(answer.columns),
-            answer.rows,
-            flat=answer.flat,
+            layout.columns,
+            [layout.dtype] * len(layout.columns),
+            layout.rows,
+            flat=layout.flat,
             schema=schema,
+            drops_zeros=layout.drops_zeros,
         )
         self._writer = writer(head)
 
@@ -215,19 +186,14 @@ class TableEncoder(Encoder):
     def rows(self, chunk: Chunk) -> Encoded:
         """Encode some rows; nothing comes of them while they are only gathered."""
         if self._holds_cells:
-            return self._writer.cells(self.answer.batch(chunk))
-        if self.answer.typed is not None:
-            return self._writer.rows(self.answer.typed.numbers(chunk.values))
+            return self._writer.cells(self.layout.batch(chunk))
+        if self.layout.typed is not None:
+            return self._writer.rows(self.layout.typed.numbers(chunk.values))
         return self._writer.rows(chunk.values)
 
     def end(self) -> Iterator[Encoded]:
         """Yield what comes after the rows."""
         yield self._writer.end()
-
-
-def _json_values(values: Floats) -> bytes:
-    """Return values as between the brackets of a JSON list; null for what is not finite."""
-    return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
 def _object_template(keys: Sequence[str]) -> bytes:
@@ -236,14 +202,14 @@ def _object_template(keys: Sequence[str]) -> bytes:
     return b"{" + b",".join(name + b":%b" for name in names) + b"}"
 
 
-def _cells_of(answer: AnswerTable, chunk: Chunk) -> list[list[Any]]:
+def _cells_of(layout: ResponseTable, chunk: Chunk) -> list[list[Any]]:
     """Return the cells of each column."""
-    return [column.to_pylist() for column in answer.batch(chunk).columns]
+    return [column.to_pylist() for column in layout.batch(chunk).columns]
 
 
-def _by_row(answer: AnswerTable) -> dict[int, list[dict[str, Any]]]:
+def _by_row(layout: ResponseTable) -> dict[int, list[dict[str, Any]]]:
     """Return the warnings about each row that has some."""
     found: dict[int, list[dict[str, Any]]] = {}
-    for warning in () if answer.warnings is None else answer.warnings.listed():
+    for warning in () if layout.warnings is None else layout.warnings.listed():
         found.setdefault(warning["row"], []).append(warning)
     return found

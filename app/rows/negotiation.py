@@ -45,7 +45,7 @@ def known_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]] | N
     }
 
 
-def answer_codec(accept: str | None, *, default: str = _OFFERED[0]) -> Codec:
+def response_codec(accept: str | None, *, default: str = _OFFERED[0]) -> Codec:
     """Return the format that an `Accept` header prefers.
 
     Args:

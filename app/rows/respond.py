@@ -12,9 +12,9 @@ from app.fairness.turns import in_thread
 from app.http.accept import IDENTITY, best_coding, listed
 from app.http.content_codings import CODINGS, Compressor
 from app.http.streaming import StreamedResponse
-from app.rows.answer_table import AnswerTable, Chunk
 from app.rows.codecs import Codec
 from app.rows.encode import Encoder
+from app.rows.response_table import Chunk, ResponseTable
 from tables.writers import Encoded
 
 Chunks = Callable[[], AsyncGenerator[Chunk, None]]
@@ -32,7 +32,7 @@ _BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take ti
 def respond_whole(
     request: Request,
     codec: Codec,
-    answer: AnswerTable,
+    layout: ResponseTable,
     chunk: Chunk,
     *,
     headers: Mapping[str, str],
@@ -40,19 +40,19 @@ def respond_whole(
     """Return the response of a single chunk of rows; a small one is encoded at once.
 
     Args:
-        request: Request that is answered.
+        request: Request to respond to.
         codec: Format of the response.
-        answer: Head of the response.
+        layout: Head of the response.
         chunk: Chunk of all rows.
         headers: Further headers.
     """
-    if chunk.values.size > (_SMALL_VALUES if answer.typed is None else _SMALL_CELLS):
+    if chunk.values.size > (_SMALL_VALUES if layout.typed is None else _SMALL_CELLS):
 
         async def chunks() -> AsyncGenerator[Chunk, None]:
             yield chunk
 
-        return respond_streamed(request, codec, answer, chunks, headers=headers)
-    encoder = codec.encoder(answer)
+        return respond_streamed(request, codec, layout, chunks, headers=headers)
+    encoder = codec.encoder(layout)
     encoded: list[Encoded] = [encoder.start(), _rows(encoder, chunk)]
     for _ in range(1, encoder.passes):
         encoded += [encoder.turn(), _rows(encoder, chunk)]
@@ -69,7 +69,7 @@ def respond_whole(
 def respond_streamed(
     request: Request,
     codec: Codec,
-    answer: AnswerTable,
+    layout: ResponseTable,
     chunks: Chunks,
     *,
     headers: Mapping[str, str],
@@ -78,16 +78,16 @@ def respond_streamed(
     """Return a response that is encoded while it is sent.
 
     Args:
-        request: Request that is answered.
+        request: Request to respond to.
         codec: Format of the response.
-        answer: Head of the response.
+        layout: Head of the response.
         chunks: Makes a generator of the rows, once for each pass of the format.
         headers: Further headers.
         filling: Task that reads the rest of the request's body, while it is not done.
     """
     coding = _coding(request, codec)
     headers = {**headers, **ROWS_VARY}
-    encoder = codec.encoder(answer)
+    encoder = codec.encoder(layout)
     compressor: Compressor | None = None
     if coding != IDENTITY:
         compressor = CODINGS[coding].compressor()

@@ -12,6 +12,9 @@ from app.problems.problem import Problem
 from app.rows.model_types import ModelTypes
 from tables.columns import Column
 
+LEAVE_OUT = " Leave the unknown ones out, or, of rows of data, add `?extra=ignore`."
+"""Remedy for rows that have more columns than the model."""
+
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
@@ -98,9 +101,10 @@ class RowsShape:
             twice = [n for n in counts if counts[n] > 1 and (n in known or not self.ignores_extra)]
         if missing or twice or (unknown and not self.ignores_extra):
             found = f"There are {len(missing)} columns of the model missing, {len(unknown)} unknown"
+            remedy = "" if missing or twice else LEAVE_OUT
             raise Problem(
                 "columns-mismatch",
-                f"{found}, and {len(twice)} given twice.",
+                f"{found}, and {len(twice)} given twice.{remedy}",
                 members={
                     "missing": missing[:MAX_ERRORS],
                     "unknown": shown_names(name for name in names if name in unknown),

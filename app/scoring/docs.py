@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.problems.problem import problem_responses
-from app.rows.docs import rows_answer_content, rows_content
+from app.rows.docs import rows_content, rows_response_content
 from tables.slugs import Slug
 
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
@@ -23,35 +23,46 @@ EXAMPLE_NOISE = [
     [1.5, 0.2, -0.3, 0.8, 0.0, 0.6, -0.7, 0.4, 0.1],
 ]
 
+_ROW = {"type": "integer", "minimum": 0, "description": "Index of the row, from 0."}
+_DETAIL = {"type": "string", "description": "Explanation of this occurrence."}
 _ROW_ERRORS = {
     "type": "array",
-    "description": "Reasons of the rows that have null.",
+    "description": "Reasons why rows have null.",
     "items": {
         "type": "object",
         "required": ["row", "code", "detail"],
         "properties": {
-            "row": {"type": "integer", "minimum": 0},
-            "code": {"type": "string", "enum": ["non_finite", "non_finite_input"]},
+            "row": _ROW,
+            "code": {
+                "type": "string",
+                "enum": ["non_finite", "non_finite_input"],
+                "description": "Stable name of the reason.",
+            },
             "column": {
                 "type": "string",
                 "description": "Column that lacks a value, where the model has types.",
             },
-            "detail": {"type": "string"},
+            "detail": _DETAIL,
         },
     },
 }
 _ROW_WARNINGS = {
     "row_warnings": {
         "type": "array",
-        "description": "Cells whose levels training never saw, of a model with types: the first 1000.",
+        "description": "Cells with a level that was not in the training data, for a model with"
+        " column types; the first 1000.",
         "items": {
             "type": "object",
             "required": ["row", "column", "code", "detail"],
             "properties": {
-                "row": {"type": "integer", "minimum": 0},
-                "column": {"type": "string"},
-                "code": {"type": "string", "enum": ["unseen_level"]},
-                "detail": {"type": "string"},
+                "row": _ROW,
+                "column": {"type": "string", "description": "Column of the cell."},
+                "code": {
+                    "type": "string",
+                    "enum": ["unseen_level"],
+                    "description": "Stable name of the warning.",
+                },
+                "detail": _DETAIL,
             },
         },
     },
@@ -60,13 +71,34 @@ _ROW_WARNINGS = {
         "minimum": 0,
         "description": "Number of all such cells.",
     },
+    "body_warnings": {
+        "type": "array",
+        "description": "Parts of the body that are not rows and have no score, such as a total at"
+        " the end of a CSV file, and guesses about how to read it; absent if there are none.",
+        "items": {
+            "type": "object",
+            "required": ["code", "detail"],
+            "properties": {
+                "code": {
+                    "type": "string",
+                    "enum": ["encoding", "numeric_header", "skipped", "uneven"],
+                    "description": "Stable name of the warning.",
+                },
+                "detail": _DETAIL,
+            },
+        },
+    },
 }
 _X_ROW_WARNINGS = {
     "X-Row-Warnings": {
-        "description": "Number of cells whose levels training never saw, and the first rows that have one,"
-        " of a model with types.",
+        "description": "Number of cells with a level that was not in the training data, and the"
+        " first rows with one, for a model with column types.",
         "schema": {"type": "string"},
-    }
+    },
+    "X-Body-Warnings": {
+        "description": "JSON list of `body_warnings`, in every format; absent if there are none.",
+        "schema": {"type": "string"},
+    },
 }
 _X_MODEL = {"X-Model": {"description": _MODEL["description"], "schema": {"type": "string"}}}
 _X_SEED = {"X-Seed": {"description": "Seed of the random numbers.", "schema": {"type": "integer"}}}
@@ -99,7 +131,8 @@ TIMEOUT_PARAMETER: dict[str, Any] = {
             "name": "X-Request-Timeout",
             "in": "header",
             "required": False,
-            "description": "Seconds that the request may wait for its computation to begin; after them the response is 503.",
+            "description": "Maximum number of seconds to wait for the computation to begin; after"
+            " that the response is 503.",
             "schema": {"type": "number", "exclusiveMinimum": 0},
         }
     ]
@@ -110,8 +143,9 @@ _EARLY_PARAMETER: dict[str, Any] = {
     "name": "Prefer",
     "in": "header",
     "required": False,
-    "description": "`early-answer` to begin the response to a large npy body before the whole body has come. Not"
-    " for use behind a proxy that stops sending a body once its response has begun, as nginx does.",
+    "description": "`early-answer` to begin the response to a large npy body before the whole body"
+    " has been received. Do not use it behind a proxy that stops sending the body once the response"
+    " has begun, as nginx does.",
     "schema": {"type": "string"},
     "examples": {
         "none": {"summary": "Begin the response after the body", "value": ""},
@@ -145,7 +179,10 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
             **_VALUES,
             "description": "Part of the categories, gaps and spikes of each row.",
         },
-        "continuous": {**_VALUES, "description": "Part of the other values given those."},
+        "continuous": {
+            **_VALUES,
+            "description": "Part of the other values, given the discrete ones.",
+        },
         **_ROW_WARNINGS,
     }
     example = {"model": "shuttle:1", "log_prob": [-18.2, -21.7], "row_errors": []}
@@ -185,7 +222,10 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
     optional = {
         "explained": {
             "type": "object",
-            "additionalProperties": {"enum": ["exact", "learnt", "unavailable"]},
+            "additionalProperties": {
+                "type": "string",
+                "enum": ["exact", "learnt", "unavailable"],
+            },
             "description": "Kind of the explanation of each column.",
         },
         "explanation": {
@@ -226,7 +266,7 @@ def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
         "log_det": [-3.1, -2.8],
         "row_errors": [],
     }
-    answer = _answer(
+    response = _response(
         properties,
         example,
         columns=[*EXAMPLE_COLUMNS, "log_det"],
@@ -234,18 +274,22 @@ def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
         " model; npy is a 2-D float64 array.",
     )
     failures = problem_responses(*_ROW_FAILURES, "model-without-noise")
-    return {200: answer, **failures}
+    return {200: response, **failures}
 
 
 def sample_responses() -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of `sample`."""
     properties = {
         "seed": {"type": "integer", "description": "Seed of the random numbers."},
-        "columns": {"type": "array", "items": {"type": "string"}},
+        "columns": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Names of the columns.",
+        },
         "rows": {
             "type": "array",
             "items": {"type": "array", "items": _CELL},
-            "description": "Rows as they are in the table: numbers, texts, true, false, null.",
+            "description": "Rows as they are in the table: numbers, strings, true, false, null.",
         },
         "row_errors": _ROW_ERRORS,
     }
@@ -256,14 +300,14 @@ def sample_responses() -> dict[int | str, dict[str, Any]]:
         "rows": EXAMPLE_ROWS,
         "row_errors": [],
     }
-    answer = _answer(
+    response = _response(
         properties,
         example,
         columns=EXAMPLE_COLUMNS,
         description="Samples, streamed when there are many; in npy a 2-D float64 array.",
     )
-    answer["headers"] |= _X_SEED
-    return {200: answer, **problem_responses(*_FAILURES, "limit-samples", "context-mismatch")}
+    response["headers"] |= _X_SEED
+    return {200: response, **problem_responses(*_FAILURES, "limit-samples", "context-mismatch")}
 
 
 def _scores(
@@ -275,13 +319,13 @@ def _scores(
     description: str,
 ) -> dict[str, Any]:
     """Return the description of a response of scores, whose JSON may have further members."""
-    answer = _answer(properties, example, columns=columns, description=description)
-    answer["headers"] |= _X_ROW_WARNINGS
-    answer["content"]["application/json"]["schema"]["properties"] |= optional
-    return answer
+    response = _response(properties, example, columns=columns, description=description)
+    response["headers"] |= _X_ROW_WARNINGS
+    response["content"]["application/json"]["schema"]["properties"] |= optional
+    return response
 
 
-def _answer(
+def _response(
     properties: Mapping[str, Any],
     example: Mapping[str, Any],
     *,
@@ -296,5 +340,5 @@ def _answer(
     return {
         "description": description,
         "headers": dict(_X_MODEL),
-        "content": rows_answer_content(schema, example=example, columns=columns),
+        "content": rows_response_content(schema, example=example, columns=columns),
     }

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.problems.problem import Problem
-from app.rows.answer_table import Part
+from app.rows.response_table import Part
 from app.rows.shape import Floats
 from app.scoring.request import Compute, RowFunction, Space
 from flows import CompiledFlow, density_parts, rank_among
@@ -125,12 +125,11 @@ def score_explained(
     )
 
 
-def explained_kinds(flow: CompiledFlow, *, learnt: bool) -> list[Explained]:
+def explained_kinds(flow: CompiledFlow) -> list[Explained]:
     """Return the kind of explanation that a flow has of each column.
 
     Args:
         flow: Compiled flow.
-        learnt: True if it was trained to score rows with any gaps.
 
     Raises:
         Problem: `explanation-unavailable`: it explains no column, or takes too long for a request.
@@ -145,5 +144,5 @@ def explained_kinds(flow: CompiledFlow, *, learnt: bool) -> list[Explained]:
             f"An explanation would take {passes:,} passes over the model for each row, which would keep"
             " others waiting; explain the rows by a scoring job.",
         )
-    known: Explained = "learnt" if learnt else "exact"
-    return [known if explained else "unavailable" for explained in explains]
+    kinds = zip(explains, flow.explains_exactly, strict=True)
+    return ["exact" if exact else "learnt" if known else "unavailable" for known, exact in kinds]

@@ -54,7 +54,7 @@ def _parameters(request: Request) -> dict[str, Any]:
 
 
 class HotRoutes:
-    """Innermost middleware, which serves the raw routes of a router.
+    """Middleware that serves the raw routes of a router.
 
     FastAPI tries its routes one after another, which takes longer than the score of one row. It
     still serves all other requests, refusals included.

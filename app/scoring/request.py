@@ -15,13 +15,15 @@ from app.engine.engine import Terms
 from app.http.accept import listed
 from app.http.streaming import unless_disconnected
 from app.problems.problem import FieldError, Problem
-from app.rows.answer_table import AnswerTable, Chunk, Part
+from app.rows.body_warnings import BodyWarning
 from app.rows.codecs import Codec
 from app.rows.model_types import ModelTypes, RowWarnings, types_of
-from app.rows.negotiation import answer_codec
+from app.rows.negotiation import response_codec
+from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats, RowsShape
 from app.state import AppState, state_of
 from flows import CompiledFlow
+from models_store.process.traces import TRACES
 from models_store.registry import Version
 
 Space = Literal["data", "model"]
@@ -108,7 +110,7 @@ class ScoreRequest:
                 rows of the model do not have.
             NotFoundError: There is no such model.
         """
-        codec = answer_codec(listed(request.headers, "accept"))
+        codec = response_codec(listed(request.headers, "accept"))
         version = await state_of(request).models.resolve(project_of(request), ref)
         types = types_of(version)
         if space == "model" and types is not None:
@@ -131,7 +133,8 @@ class ScoreRequest:
     def shape(self) -> RowsShape:
         """Shape that the rows of the body must have."""
         columns = [*self.version.columns, *self.version.context_columns]
-        extra = self.extra or ("error" if self.types is None else "ignore")
+        partial = self.types is not None or self.state.models.leaves_out(self.version)
+        extra = self.extra or ("ignore" if partial else "error")
         return RowsShape(
             columns,
             self.state.settings.max_score_rows,
@@ -182,22 +185,36 @@ class ScoreRequest:
                 self.max_wait_s, admitted=admitted, row_bytes=flow.row_bytes * function.scores
             ),
         )
-        if watched and len(rows) > _UNWATCHED_ROWS:
-            await unless_disconnected(self.request, work)
-        else:
-            await work
+        with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):
+            if watched and len(rows) > _UNWATCHED_ROWS:
+                await unless_disconnected(self.request, work)
+            else:
+                await work
         return values
 
     def table(
-        self, function: RowFunction, rows: int, warnings: RowWarnings | None = None
-    ) -> AnswerTable:
-        """Return the head of the response to this many rows."""
-        return AnswerTable(
+        self,
+        function: RowFunction,
+        rows: int,
+        warnings: RowWarnings | None = None,
+        *,
+        body: Sequence[BodyWarning] = (),
+    ) -> ResponseTable:
+        """Return the head of the response.
+
+        Args:
+            function: Function of the rows.
+            rows: Number of rows.
+            warnings: Warnings about single rows.
+            body: Warnings about the body that the rows came in.
+        """
+        about_body = {"body_warnings": body} if body else {}
+        return ResponseTable(
             columns=function.columns,
             parts=function.parts,
             rows=rows,
             dtype=np.dtype(np.float64),
-            members={"model": self.version.ref, **function.members},
+            members={"model": self.version.ref, **function.members, **about_body},
             flat=function.width == 1,
             inputs=() if self.types is None else [column.name for column in self.types.columns],
             warnings=warnings,

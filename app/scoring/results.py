@@ -10,7 +10,7 @@ import numpy as np
 
 from app.fairness.turns import in_thread
 from app.problems.problem import Problem
-from app.rows.answer_table import Chunk, Codes
+from app.rows.response_table import Chunk, Codes
 from app.rows.shape import Floats
 from models_store.files.blobs import STAGING, Blobs
 from models_store.files.disk_errors import disk_errors
@@ -32,7 +32,7 @@ def check_size(rows: int, width: int, *, max_bytes: int) -> None:
     """
     if rows * width * _VALUE_BYTES > max_bytes:
         raise Problem(
-            "limit-rows", f"The answer would have more than {max_bytes} bytes of numbers."
+            "limit-rows", f"The response would have more than {max_bytes} bytes of numbers."
         )
 
 

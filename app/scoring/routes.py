@@ -13,7 +13,6 @@ from starlette.responses import Response
 from app.http.json_body import json_request
 from app.problems.problem import Problem
 from app.rows.shape import Floats
-from app.scoring.answer import answer
 from app.scoring.docs import (
     EXAMPLE_NOISE,
     EXAMPLE_ROWS,
@@ -36,7 +35,8 @@ from app.scoring.functions import (
 )
 from app.scoring.raw_route import RawRoute
 from app.scoring.request import Extra, ScoreRequest, Space
-from app.scoring.samples import SampleRequest, answer_samples
+from app.scoring.respond import respond
+from app.scoring.samples import SampleRequest, respond_samples
 from flows import CompiledFlow
 
 Ref = Annotated[
@@ -109,7 +109,7 @@ async def log_prob(
     the other rows are not affected.
     """
     score = await ScoreRequest.of(request, ref, space, extra=extra)
-    return await answer(score, log_prob_parts(space) if parts else log_prob_alone(space))
+    return await respond(score, log_prob_parts(space) if parts else log_prob_alone(space))
 
 
 @router.post(
@@ -135,10 +135,10 @@ async def score(
         raise Problem("score-unavailable")
     quantiles = np.array(version.held_out["quantiles"])
     if not explain:
-        return await answer(wanted, score_alone(quantiles))
+        return await respond(wanted, score_alone(quantiles))
     async with wanted.flow() as flow:
-        kinds = explained_kinds(flow, learnt=version.flow.get("missing") == "any")
-    return await answer(wanted, score_explained(quantiles, version.columns, kinds))
+        kinds = explained_kinds(flow)
+    return await respond(wanted, score_explained(quantiles, version.columns, kinds))
 
 
 @router.post(
@@ -151,7 +151,7 @@ async def score(
 )
 async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
     """Draw rows from the model. The same seed gives the same rows from the same version."""
-    return await answer_samples(await ScoreRequest.of(request, ref, space))
+    return await respond_samples(await ScoreRequest.of(request, ref, space))
 
 
 @router.post(
@@ -170,7 +170,7 @@ async def inverse(
     Each row comes with the log absolute determinant of the map's Jacobian matrix.
     """
     score = await ScoreRequest.of(request, ref, space, extra=extra)
-    return await answer(score, noise_of(score.version.columns, space))
+    return await respond(score, noise_of(score.version.columns, space))
 
 
 @router.post(
@@ -193,4 +193,4 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
             raise Problem("model-without-noise", NO_NOISE)
         return flow.forward(rows, space=space)
 
-    return await answer(score, transformed("forward", compute, score.version.columns))
+    return await respond(score, transformed("forward", compute, score.version.columns))

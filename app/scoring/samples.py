@@ -14,14 +14,15 @@ from app.fairness.turns import in_thread
 from app.http.json_body import read_json
 from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
-from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.context import context_cells, context_rows
 from app.rows.model_types import known_types_of
 from app.rows.respond import respond_streamed, respond_whole
+from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.roundings import Roundings
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
 from flows import fitting_rows
+from models_store.process.traces import TRACES
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
 
 _CHUNK_VALUES = 32_768
@@ -79,15 +80,16 @@ class Drawing:
     async def _draw(self, drawing: Iterator[Floats], *, admitted: bool) -> Floats:
         drawn: list[Floats] = []
         terms = Terms(max_wait_s=self.score.max_wait_s, admitted=admitted)
-        await self.score.state.engine.run(
-            lambda *_: drawn.append(next(drawing)), rows=1, terms=terms
-        )
+        with TRACES.span("engine"):
+            await self.score.state.engine.run(
+                lambda *_: drawn.append(next(drawing)), rows=1, terms=terms
+            )
         self.score.state.tallies.add_rows(len(drawn[0]))
         return drawn[0]
 
 
-async def answer_samples(score: ScoreRequest) -> Response:
-    """Answer with samples; the first chunk is drawn before the response begins.
+async def respond_samples(score: ScoreRequest) -> Response:
+    """Respond with samples; the first chunk is drawn before the response begins.
 
     Args:
         score: Request, whose body is not read yet.
@@ -105,7 +107,7 @@ async def answer_samples(score: ScoreRequest) -> Response:
     types = score.types if score.space == "data" else None
     typed = None if types is None else await in_thread(lambda: types.samples)
     roundings = _roundings(score)
-    table = AnswerTable(
+    table = ResponseTable(
         columns=columns,
         parts=[Part("rows", 0, first.shape[1])],
         rows=drawing.n,

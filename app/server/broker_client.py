@@ -6,6 +6,7 @@ import redis
 from celery import Celery  # type: ignore[import-untyped]  # celery ships no types
 from kombu.exceptions import KombuError
 
+from app.server.redis_client import redis_client
 from models_store.jobs.job_queue import QUEUE, TASK_NAME
 from models_store.settings import StoreSettings
 
@@ -13,13 +14,13 @@ _TIMEOUT_S = 1.0
 
 
 class ApiBrokerClient:
-    """A client that keeps its connections, and fails within seconds while the broker is away."""
+    """A client that keeps its connections, and fails within seconds while the broker is unavailable."""
 
     errors: tuple[type[Exception], ...] = (KombuError, redis.RedisError, OSError)
 
     def __init__(self, settings: StoreSettings) -> None:
-        self._celery = _create_celery(settings.celery_broker_url)
-        self._redis = redis.Redis.from_url(
+        self._celery = _create_celery(settings)
+        self._redis = redis_client(
             settings.resolved_broker_url,
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
@@ -43,12 +44,13 @@ class ApiBrokerClient:
         self._celery.close()
 
 
-def _create_celery(broker_url: str) -> Celery:
-    client = Celery("densityd-api", broker=broker_url, set_as_current=False)
+def _create_celery(settings: StoreSettings) -> Celery:
+    client = Celery("densityd-api", broker=settings.celery_broker_url, set_as_current=False)
     client.conf.update(
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
+        broker_use_ssl=settings.celery_broker_tls,
         broker_pool_limit=1,
         broker_connection_timeout=_TIMEOUT_S,
         broker_transport_options={
@@ -60,6 +62,7 @@ def _create_celery(broker_url: str) -> Celery:
             "interval_start": 0.0,
             "interval_step": 0.0,
             "interval_max": 0.0,
+            **settings.celery_broker_options,
         },
     )
     return client

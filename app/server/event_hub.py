@@ -14,8 +14,12 @@ from models_store.jobs.jobs import EventKind, EventPlace, EventSlice, JobEvent, 
 
 log = logging.getLogger(__name__)
 
+News = dict[str, list[tuple[int, bytes]]]
+"""Numbers and texts of the new events of jobs."""
+
 PAGE = 500
 _PAGE_BYTES = 256 * 1024  # of their data; a message may have some kilobytes
+_NEWS_BYTES = 64 * 1024  # of the data of a job's events in a poll
 _POLL_S = 0.5
 _READS_A_POLL = 32
 
@@ -34,11 +38,11 @@ class EventFeed:
     """
 
     def __init__(self, jobs: Jobs, project: str, job_id: str, *, after: int) -> None:
-        self.project = project
         self.job_id = job_id
         self.after = after
         self.more = False
         self._jobs = jobs
+        self._project = project
 
     async def read(self) -> tuple[list[JobEvent], bool]:
         """Return the next events, at most `PAGE`, and whether there will be none after them.
@@ -46,7 +50,7 @@ class EventFeed:
         Raises:
             StoreError: The events cannot be read; another try continues from the same event.
         """
-        page = await in_thread(_page, self._jobs, self.project, self.job_id, self.after)
+        page = await in_thread(self._page)
         self.more = page.more
         if page.events:
             self.after = page.events[-1].seq
@@ -67,16 +71,21 @@ class EventFeed:
         self.after = 0 if place is None else place.last
         return place is None or place.final
 
+    def _page(self) -> EventSlice:
+        return self._jobs.event_page(
+            self._project, self.job_id, after=self.after, limit=PAGE, max_bytes=_PAGE_BYTES
+        )
+
     async def _place(self) -> EventPlace | None:
-        await in_thread(self._jobs.summary, self.project, self.job_id)
+        await in_thread(self._jobs.summary, self._project, self.job_id)
         return (await in_thread(self._jobs.event_places, [self.job_id])).get(self.job_id)
 
 
 class EventHub:
     """Reader of the events of jobs that streams follow, once for all streams of a job.
 
-    One query every half second finds the jobs with new events, for any number of streams, and the
-    events of a job are read and encoded once. It belongs to one event loop.
+    One transaction every half second finds the jobs with new events and reads these, for any number
+    of streams, and the events of a job are encoded once. It belongs to one event loop.
 
     Args:
         jobs: Jobs of all projects.
@@ -98,8 +107,10 @@ class EventHub:
         """
         topic = self._topics.get(feed.job_id)
         if topic is None:
-            topic = self._topics[feed.job_id] = Topic(feed.project, feed.job_id, feed.after)
+            topic = self._topics[feed.job_id] = Topic(feed.after)
         topic.woken.add(woken)
+        if feed.after < topic.last:
+            woken.set()  # the others were woken before this one came
         try:
             yield topic
         finally:
@@ -133,33 +144,30 @@ class EventHub:
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        asked = list(self._topics)
-        places = await loop.run_in_executor(self._thread, self._jobs.event_places, asked)
-        reads = 0
-        for topic in list(self._topics.values()):
-            place = places.get(topic.job_id)
-            if place is None:
-                if topic.job_id in asked:  # the job was deleted; others are followed since then
-                    topic.final = True
-                    topic.wake()
-                continue
-            if place.last > topic.last and reads < _READS_A_POLL:
-                reads += 1
-                await loop.run_in_executor(self._thread, self._read, topic)
+        known = {job_id: topic.last for job_id, topic in self._topics.items()}
+        places, news = await loop.run_in_executor(self._thread, self._read, known)
+        for job_id, last in known.items():
+            topic = self._topics.get(job_id)
+            if topic is None or topic.last != last:
+                continue  # not followed any more, or again and from another event
+            if job_id in news:
+                topic.news, topic.last = news[job_id], news[job_id][-1][0]
                 # Those who have waited longest come first the next time.
-                if self._topics.pop(topic.job_id, None) is not None:
-                    self._topics[topic.job_id] = topic
-            topic.final = place.final and topic.last >= place.last
-            if topic.has_news or topic.final:
-                topic.has_news = False
+                self._topics[job_id] = self._topics.pop(job_id)
+            place = places.get(job_id)  # None if the job was deleted
+            topic.final = place is None or (place.final and topic.last >= place.last)
+            if job_id in news or topic.final:
                 topic.wake()
 
-    def _read(self, topic: "Topic") -> None:
-        page = _page(self._jobs, topic.project, topic.job_id, topic.last)
-        if page.events:
-            topic.news = [(event.seq, encode_event(event)) for event in page.events]
-            topic.last = page.events[-1].seq
-            topic.has_news = True
+    def _read(self, known: dict[str, int]) -> tuple[dict[str, EventPlace], News]:
+        places, news = self._jobs.event_news(
+            known, most=_READS_A_POLL, limit=PAGE, max_bytes=_NEWS_BYTES
+        )
+        encoded = {
+            job_id: [(event.seq, encode_event(event)) for event in events]
+            for job_id, events in news.items()
+        }
+        return places, encoded
 
 
 class Topic:
@@ -168,17 +176,13 @@ class Topic:
     Attributes:
         last: Number of the newest event that was read.
         news: Numbers and texts of the newest events, of which each stream sends those that it lacks.
-        has_news: True while no stream was woken for `news`.
         final: True if there are no events after `last`.
         woken: Events that wake the streams.
     """
 
-    def __init__(self, project: str, job_id: str, last: int) -> None:
-        self.project = project
-        self.job_id = job_id
+    def __init__(self, last: int) -> None:
         self.last = last
         self.news: list[tuple[int, bytes]] = []
-        self.has_news = False
         self.final = False
         self.woken: set[asyncio.Event] = set()
 
@@ -203,7 +207,3 @@ def encode_event(event: JobEvent) -> bytes:
         EventKind(event.event).value.encode(),
         orjson.dumps(event.data),
     )
-
-
-def _page(jobs: Jobs, project: str, job_id: str, after: int) -> EventSlice:
-    return jobs.event_page(project, job_id, after=after, limit=PAGE, max_bytes=_PAGE_BYTES)

@@ -5,7 +5,7 @@ import gc
 import time
 from collections.abc import Sized
 
-from app.server.limits import return_memory
+from app.server.limits import resident_bytes, return_memory
 
 _LOOK_S = 1.0
 _NEVER = 2**31 - 1
@@ -14,6 +14,8 @@ _FEW = 64  # connections
 _QUIET_S = 11.0  # longer than a refusal waits
 _PAUSE_S = 10.0
 _LONGEST_S = 600.0
+_GROWN_BYTES = 16 * 1024 * 1024  # less is not worth the locks of the heaps
+_MANY = 10  # collections of the second generation: each tells of some 2,800 more objects
 
 
 def freeze_heap() -> None:
@@ -28,10 +30,13 @@ def freeze_heap() -> None:
 class GarbageCollection:
     """Full collections of garbage; those of young objects, which are short, stay automatic.
 
-    A full one looks at every object: with two thousand connections and their requests that takes
-    more than a tenth of a second. Requests leave no cycles, so that there is little to collect, and
-    it can wait until there have been few connections for a while, or for ten minutes. Then the memory
-    that a crowd has left in pieces is given back to the system, too.
+    A full one looks at every object that is not excluded: with two thousand connections and their
+    requests, or before the first model was loaded, that takes more than a tenth of a second. Requests
+    leave no cycles, so that there is little to collect. It waits until many objects were made that are
+    still there and there have been few connections for a while, or for ten minutes.
+
+    Memory that requests have left in pieces is given back to the system once the process has grown and
+    there have been few connections for a while, whether garbage was collected or not.
 
     Args:
         connections: Open connections.
@@ -39,15 +44,19 @@ class GarbageCollection:
 
     def __init__(self, connections: Sized) -> None:
         self._connections = connections
-        self._last = self._busy = time.monotonic()
+        self._last = self._busy = self._returned = time.monotonic()
+        self._least_bytes = resident_bytes()
 
     async def run(self) -> None:
-        """Collect garbage, for ever."""
+        """Collect garbage and return memory, for ever."""
         gc.set_threshold(*_YOUNG, _NEVER)
         while True:
             await asyncio.sleep(_LOOK_S)
-            if self.look(time.monotonic()):
+            now = time.monotonic()
+            self.look(now)
+            if self._has_grown(now):
                 await asyncio.to_thread(return_memory)
+                self._returned, self._least_bytes = now, resident_bytes()
 
     def look(self, now: float) -> bool:
         """Collect garbage if it is time; return True if it was.
@@ -57,9 +66,19 @@ class GarbageCollection:
         """
         if len(self._connections) > _FEW:
             self._busy = now
-        pause_s = _PAUSE_S if now >= self._busy + _QUIET_S else _LONGEST_S
+        pause_s = _PAUSE_S if self._is_quiet(now) and gc.get_count()[2] >= _MANY else _LONGEST_S
         if now < self._last + pause_s:
             return False
         gc.collect()
         self._last = now
         return True
+
+    def _has_grown(self, now: float) -> bool:
+        """Return whether there may be memory to return, and nobody whom that would delay."""
+        present = resident_bytes()
+        self._least_bytes = min(self._least_bytes, present)
+        is_time = self._is_quiet(now) and now >= self._returned + _PAUSE_S
+        return is_time and present > self._least_bytes + _GROWN_BYTES
+
+    def _is_quiet(self, now: float) -> bool:
+        return now >= self._busy + _QUIET_S

@@ -4,13 +4,16 @@ import ctypes
 import logging
 import resource
 import sys
+from pathlib import Path
+
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 _SPARE = 256  # files of the database, of uploads and parsers, and listening sockets
 # Numbers of the options in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 # A request of ten thousand rows takes a few blocks of a megabyte or two: having the kernel clear
 # them anew for each request takes more than a tenth of its time.
-_KEPT_BYTES = 4 * 1024 * 1024
+_KEPT_BYTES = 8 * 1024 * 1024
 _LARGE_BYTES = 2 * 1024 * 1024
 _ARENAS = 2
 
@@ -50,8 +53,18 @@ def return_memory_early() -> None:
         mallopt(_ARENA_MAX, _ARENAS)
 
 
+def resident_bytes() -> int:
+    """Return the memory that this process has, in bytes; 0 where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * resource.getpagesize()
+
+
 def return_memory() -> None:
-    """Give the memory that the C library keeps between blocks in use back to the system, if it can."""
+    """Give memory back to the system that Arrow and the C library keep between blocks in use."""
+    pa.default_memory_pool().release_unused()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

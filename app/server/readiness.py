@@ -83,7 +83,7 @@ class Lookout:
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
 
     def start(self, *, wait_s: float) -> None:
-        """Begin to look, and wait for the first look, but not for longer than so many seconds."""
+        """Begin to look, and wait for the first look, but not for longer than this many seconds."""
         self._thread.start()
         self._first.wait(wait_s)
 
@@ -92,7 +92,7 @@ class Lookout:
         self._stopping.set()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end of the look that is under way, but not for longer than so many seconds."""
+        """Wait for the end of the look that is under way, but not for longer than this many seconds."""
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -151,7 +151,7 @@ def _check_database(database: Database) -> None:
 
 
 class _StoreAwayError(StoreError):
-    """Store that is away for now; models in memory and copies on the disk are served."""
+    """Store that is unavailable for now; models in memory and copies on the disk are served."""
 
 
 class _StoreLook:

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import re
 import time
+from contextlib import AbstractContextManager, nullcontext
 from random import Random
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -18,7 +20,11 @@ from app.metrics import Metrics
 from app.problems.problem import Problem, problem_of, problem_response
 from models_store.errors import StoreError
 from models_store.process.log_limits import LIMITED
-from models_store.process.logs import request_id as logged_request_id
+from models_store.process.logs import (
+    request_id as logged_request_id,
+    traceparent as logged_traceparent,
+)
+from models_store.process.traces import TRACES
 from tables.errors import TablesError
 
 log = logging.getLogger(__name__)
@@ -57,66 +63,76 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = _identify(scope)
-        answer = _Answer(send, request_id)
+        tracked = _TrackedResponse(send, request_id)
         began = time.perf_counter()
         logged = logged_request_id.set(request_id)
         self._metrics.in_flight.inc()
-        try:
-            await self._serve(scope, receive, answer)
-        finally:
-            self._metrics.in_flight.dec()
-            answer.end(lost=is_lost(scope))
-            self._record(scope, answer, seconds=time.perf_counter() - began)
-            logged_request_id.reset(logged)
+        state = scope["state"]
+        with _span_of(scope) as span:
+            if span is not None:
+                state["traceparent"] = logged_traceparent.get()  # jobs of the request hang on it
+            traced = logged_traceparent.set(state["traceparent"])
+            try:
+                await self._serve(scope, receive, tracked)
+            finally:
+                self._metrics.in_flight.dec()
+                tracked.end(lost=is_lost(scope))
+                self._record(scope, tracked, seconds=time.perf_counter() - began)
+                if span is not None:
+                    _describe(span, scope, status=tracked.status)
+                logged_traceparent.reset(traced)
+                logged_request_id.reset(logged)
 
-    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        response = await self._call(scope, receive, answer)
+    async def _serve(self, scope: Scope, receive: Receive, tracked: "_TrackedResponse") -> None:
+        response = await self._call(scope, receive, tracked)
         # Out here nothing keeps the error, and with it the rows of the request, while the caller
         # reads.
         if response is not None:
             await self._refusals.pause(scope, response.status_code)
-            await response(scope, receive, answer.send)
+            await response(scope, receive, tracked.send)
 
-    async def _call(self, scope: Scope, receive: Receive, answer: "_Answer") -> Response | None:
+    async def _call(
+        self, scope: Scope, receive: Receive, tracked: "_TrackedResponse"
+    ) -> Response | None:
         """Call the application; return the response to the error that it raises."""
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, tracked.send)
         except ClientDisconnect:
-            answer.abandon()
+            tracked.abandon()
         except (Exception, asyncio.CancelledError) as error:
             problem = _problem(error)
-            # Too late for another answer: the server cuts the connection. A cancelled request is
+            # Too late for another response: the server cuts the connection. A cancelled request is
             # answered only where the server cancels it, which is when it stops.
             stops = self._stopping.is_set()
-            if answer.started or (isinstance(error, asyncio.CancelledError) and not stops):
-                answer.status = problem.status
+            if tracked.started or (isinstance(error, asyncio.CancelledError) and not stops):
+                tracked.status = problem.status
                 raise
             response = problem_response(
-                problem, request_id=answer.request_id, path=str(scope["path"])
+                problem, request_id=tracked.request_id, path=str(scope["path"])
             )
             del problem  # it refers to this frame
             return response
         return None
 
-    def _record(self, scope: Scope, answer: "_Answer", *, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+    def _record(self, scope: Scope, tracked: "_TrackedResponse", *, seconds: float) -> None:
+        route = _route_of(scope)
         method = str(scope["method"])
-        self._metrics.observe(method=method, route=route, status=answer.status, seconds=seconds)
+        self._metrics.observe(method=method, route=route, status=tracked.status, seconds=seconds)
         level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
         verb = "answered"
-        if answer.broken:
-            self._metrics.observe_broken(route=route, by_caller=answer.status == CLIENT_LEFT)
-            verb = "broke off its answer:"
+        if tracked.broken:
+            self._metrics.observe_broken(route=route, by_caller=tracked.status == CLIENT_LEFT)
+            verb = "broke off its response:"
         path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
         caller: Caller | None = scope["state"].get("caller")
         extra = {} if caller is None else {"key_id": caller.key_id, "project": caller.project}
-        if caller is None or (caller.key_id is None and 400 <= answer.status < 500):
+        if caller is None or (caller.key_id is None and 400 <= tracked.status < 500):
             extra[LIMITED] = "requests without a key"
-        values = method[:16], path, verb, answer.status, seconds
+        values = method[:16], path, verb, tracked.status, seconds
         log.log(level, "%s %s %s %d in %.4f s", *values, extra=extra)
 
 
-class _Answer:
+class _TrackedResponse:
     """Response of a request: adds the common headers and records how it ended.
 
     Attributes:
@@ -164,6 +180,35 @@ class _Answer:
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._complete = True
+
+
+def _route_of(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "unmatched")
+
+
+def _span_of(scope: Scope) -> AbstractContextManager[Any]:
+    """Return a context that is the span of a request; of those that only watch none is made."""
+    if not TRACES.on or scope["path"] in _QUIET_ROUTES:
+        return nullcontext()
+    method = str(scope["method"])[:16]
+    attributes = {
+        "http.request.method": method,
+        "url.scheme": scope["scheme"],
+        "densityd.request_id": scope["state"]["request_id"],
+    }
+    parent = scope["state"]["traceparent"]
+    return TRACES.span(method, traceparent=parent, kind="server", attributes=attributes)
+
+
+def _describe(span: Any, scope: Scope, *, status: int) -> None:  # noqa: ANN401 - of an extra
+    """Name the span of a request that has ended after its route, which is known by now."""
+    route = _route_of(scope)
+    span.update_name(f"{str(scope['method'])[:16]} {route}")
+    span.set_attribute("http.route", route)
+    span.set_attribute("http.response.status_code", status)
+    caller: Caller | None = scope["state"].get("caller")
+    if caller is not None:
+        span.set_attribute("densityd.project", caller.project)
 
 
 def _problem(error: BaseException) -> Problem:

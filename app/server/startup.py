@@ -74,7 +74,7 @@ def check_stores(database: Database, blobs: Blobs) -> list[StoreError]:
 
 
 async def check_later(database: Database, blobs: Blobs, *, refuse: Callable[[], None]) -> None:
-    """Wait for a database or a store that was away; end if its schema is another's, or the store's.
+    """Wait for a database or a store that was unavailable; end if its schema is another's, or the store's.
 
     Args:
         database: Database that was not available, or whose store was not.

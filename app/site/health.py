@@ -46,7 +46,7 @@ async def get_liveness() -> Liveness:
 async def get_readiness(response: Response, state: StateDep) -> Readiness:
     """Return the state of the database, its schema, the blob store, the engine and the broker.
 
-    A background thread checks them, every 15 seconds by default and each second after a failure;
+    A background thread checks them, every 15 seconds by default and every second after a failure;
     the response is the result of the last check. Without the broker the service is `degraded`: jobs
     are accepted, and start when the broker is back. With a full disk it is `degraded` too: reading
     and scoring work. A database server that went away

@@ -1,4 +1,7 @@
-"""The service's own HTML pages: no inline script or style, nothing from elsewhere, all escaped."""
+"""The service's own HTML pages: no inline script or style, nothing from elsewhere, all escaped.
+
+Their links are relative, so that they hold below any path of a proxy.
+"""
 
 from functools import cache
 from html import escape
@@ -23,36 +26,41 @@ _DOCS_POLICY = (
 )
 
 
-def page(title: str, body: str) -> HTMLResponse:
+def page(title: str, body: str, *, root: str) -> HTMLResponse:
     """Return a page in the style of the service.
 
     Args:
         title: Title as plain text.
         body: Body as HTML, whose texts must be escaped.
+        root: Root of the service as a reference that is relative to the page, `./` or `../`.
     """
-    return _html(title, '<link rel="stylesheet" href="/static/site.css">', f"<main>{body}</main>")
+    style = f'<link rel="stylesheet" href="{root}static/site.css">'
+    return _html(title, style, f"<main>{body}</main>", root=root)
 
 
 def web_page(title: str) -> HTMLResponse:
     """Return the web page, whose modules draw all that one sees."""
     head = (
-        '<link rel="stylesheet" href="/static/page/vendor/uplot.css">'
-        '<link rel="stylesheet" href="/static/page/app.css">'
-        '<script type="module" src="/static/page/js/main.js"></script>'
+        '<link rel="stylesheet" href="static/page/vendor/uplot.css">'
+        '<link rel="stylesheet" href="static/page/app.css">'
+        '<script type="module" src="static/page/js/main.js"></script>'
     )
     body = (
         '<div id="app"><noscript><main><h1>densityd</h1><p>This page needs JavaScript. Without it,'
-        ' <a href="/docs">Swagger UI</a> needs it too; the API answers curl.</p></main></noscript></div>'
+        ' <a href="docs">Swagger UI</a> needs it too; the API answers curl.</p></main></noscript></div>'
     )
     return _html(title, head, body, policy=_WEB_POLICY)
 
 
 def swagger_ui(title: str) -> HTMLResponse:
     """Return the page of Swagger UI."""
-    head = '<link rel="stylesheet" href="/static/docs/swagger-ui.css">'
+    head = (
+        '<link rel="stylesheet" href="static/docs/swagger-ui.css">'
+        '<link rel="stylesheet" href="static/swagger.css">'
+    )
     body = (
-        '<div id="swagger-ui"></div><script src="/static/docs/swagger-ui-bundle.js"></script>'
-        '<script src="/static/swagger.js"></script>'
+        '<div id="swagger-ui"></div><script src="static/docs/swagger-ui-bundle.js"></script>'
+        '<script src="static/swagger.js"></script>'
     )
     return _html(title, head, body, policy=_DOCS_POLICY)
 
@@ -60,11 +68,11 @@ def swagger_ui(title: str) -> HTMLResponse:
 def redoc(title: str) -> HTMLResponse:
     """Return the page of ReDoc."""
     body = (
-        '<div id="redoc"></div><script src="/static/docs/redoc.standalone.js"></script>'
-        '<script src="/static/redoc.js"></script>'
+        '<div id="redoc"></div><script src="static/docs/redoc.standalone.js"></script>'
+        '<script src="static/redoc.js"></script>'
     )
     return _html(
-        title, '<link rel="stylesheet" href="/static/redoc.css">', body, policy=_DOCS_POLICY
+        title, '<link rel="stylesheet" href="static/redoc.css">', body, policy=_DOCS_POLICY
     )
 
 
@@ -72,14 +80,16 @@ def redoc(title: str) -> HTMLResponse:
 def redoc_bundle() -> bytes:
     """Return the script of ReDoc, with the service's icon in place of the logo that it links to."""
     script = (DOCS_FOLDER / "redoc.standalone.js").read_bytes()
-    return script.replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"/static/icon.svg")
+    return script.replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"static/icon.svg")
 
 
-def _html(title: str, head: str, body: str, *, policy: str = _PAGE_POLICY) -> HTMLResponse:
+def _html(
+    title: str, head: str, body: str, *, policy: str = _PAGE_POLICY, root: str = "./"
+) -> HTMLResponse:
     document = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(title)}</title><link rel="icon" href="/static/icon.svg">{head}</head>'
+        f'<title>{escape(title)}</title><link rel="icon" href="{root}static/icon.svg">{head}</head>'
         f"<body>{body}</body></html>"
     )
     return HTMLResponse(document, headers={"Content-Security-Policy": policy})

@@ -6,10 +6,19 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.auth.middleware import Policy
-from app.problems.problem import INFERENCE_PATH, PROBLEM_MEDIA_TYPE, response_object
+from app.problems.problem import (
+    INFERENCE_PATH,
+    PROBLEM_MEDIA_TYPE,
+    problem_example,
+    response_object,
+)
 from app.problems.types import PROBLEM_TYPES
+from app.rows.docs import ROWS_SCHEMA
 
 DESCRIPTION = """\
 Upload a table, train a normalising flow on it, and follow the training. The trained model computes
@@ -32,15 +41,17 @@ TAGS = [
         "name": "inference",
         "description": "Open Inference Protocol v2, for clients of KServe and Triton.",
     },
-    {"name": "webhooks", "description": "Addresses that are told when jobs end."},
+    {"name": "webhooks", "description": "URLs that are notified when jobs end."},
     {"name": "account", "description": "The caller, its usage, and the keys of its project."},
     {"name": "operations", "description": "Health checks and metrics."},
     {"name": "problems", "description": "Explanations of the service's errors."},
 ]
 
+_TEXTS = {"type": "array", "items": {"type": "string"}}
 _PROBLEM_SCHEMA = {
     "title": "Problem",
-    "description": "Error as in RFC 9457; some types have further members.",
+    "description": "Problem details as defined by RFC 9457; the members after `errors` belong to"
+    " certain types.",
     "type": "object",
     "required": ["type", "title", "status", "detail", "instance"],
     "properties": {
@@ -48,16 +59,23 @@ _PROBLEM_SCHEMA = {
             "type": "string",
             "description": "Path of the page that explains the problem: `/problems/` and its stable name.",
         },
-        "title": {"type": "string"},
-        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "title": {"type": "string", "description": "Human-readable name of the problem."},
+        "status": {
+            "type": "integer",
+            "minimum": 400,
+            "maximum": 599,
+            "description": "Status of the response.",
+        },
         "detail": {"type": "string", "description": "Explanation of this occurrence."},
         "instance": {
             "type": "string",
-            "description": "Id of the request, which is also in the server's log.",
+            "description": "Id of the request, which the server's log contains, too.",
         },
         "errors": {
             "type": "array",
+            "description": "Faults of the request; at most the first 20.",
             "items": {
+                "title": "ProblemPlace",
                 "type": "object",
                 "required": ["detail"],
                 "properties": {
@@ -73,10 +91,36 @@ _PROBLEM_SCHEMA = {
                         "type": "string",
                         "description": "Name of the column of the table.",
                     },
-                    "detail": {"type": "string"},
+                    "detail": {
+                        "type": "string",
+                        "description": "Requirement that the value does not meet.",
+                    },
                 },
             },
         },
+        "supported": {
+            **_TEXTS,
+            "description": "Media types, codings, parameters or formats that the service knows.",
+        },
+        "limit": {"type": "number", "description": "Limit that the request exceeds."},
+        "got": {"type": "integer", "description": "Number of rows or columns of the request."},
+        "expected": {"type": "integer", "description": "Number of columns of the model."},
+        "row": {
+            "type": ["integer", "null"],
+            "description": "Row that is wrong: counted from 1 in an uploaded table, from 0 in a body of"
+            " objects; null if it is no single one.",
+        },
+        "column": {
+            "type": ["string", "null"],
+            "description": "Column that is wrong; null if it is no single one.",
+        },
+        "position": {
+            "type": "integer",
+            "description": "Place of the wrong character in a formula, counted from 1.",
+        },
+        "missing": {**_TEXTS, "description": "Columns of the model that the rows lack."},
+        "unknown": {**_TEXTS, "description": "Columns of the rows that the model does not have."},
+        "twice": {**_TEXTS, "description": "Columns that are given twice."},
     },
 }
 _KEY = "apiKey"
@@ -116,43 +160,75 @@ _WITH_JSON = (
     "unknown-field",
     "validation",
 )
-# A field of a docstring's section, and the indented lines that go on with it.
+# A field of a docstring's section, and the indented lines that continue with it.
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 _INFERENCE_ERROR_SCHEMA = {
     "title": "InferenceError",
-    "description": "Error as the Open Inference Protocol has it.",
+    "description": "Error as defined by the Open Inference Protocol.",
     "type": "object",
     "required": ["error"],
     "properties": {"error": {"type": "string", "description": "Explanation of what is wrong."}},
 }
 _INFERENCE_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
+# Fields that all families inherit.
+_SPEC_FIELDS = {
+    "family": "Name of the family.",
+    "encoder": "Network that encodes the context; null if the flow gets the context as it is.",
+}
+_UNDESCRIBED = "Successful Response"
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
-def install_openapi(app: FastAPI, policy: Policy) -> None:
+def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> None:
     """Make `app.openapi()` return the completed document.
 
     Args:
         app: Application whose routes are described.
         policy: Policy of the routes that need a key.
+        root_path: Path of a proxy below which the paths of the document lie.
     """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _complete(
-                get_openapi(
-                    title=app.title,
-                    version=app.version,
-                    summary=app.summary,
-                    description=app.description,
-                    routes=app.routes,
-                    tags=app.openapi_tags,
-                ),
-                policy,
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+                servers=None if root_path is None else [{"url": root_path}],
             )
+            _restore_nulls(document, app)
+            app.openapi_schema = _complete(document, policy)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _restore_nulls(document: dict[str, Any], app: FastAPI) -> None:
+    """Put back the examples as they were written: FastAPI leaves out their members that are null."""
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = []
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if not isinstance(route, APIRoute) or not route.include_in_schema:
+            continue
+        for method in route.methods or ():
+            operation = document["paths"][context.path_format][method.lower()]
+            written = {"responses": {str(status): one for status, one in route.responses.items()}}
+            _restore_examples(operation, {**(route.openapi_extra or {}), **written})
+        if isinstance(route.response_model, type) and issubclass(route.response_model, BaseModel):
+            models.append((route.response_model, "serialization"))
+    _, schemas = models_json_schema(models)
+    _restore_examples(document["components"]["schemas"], schemas["$defs"])
+
+
+def _restore_examples(document: dict[str, Any], written: dict[str, Any]) -> None:
+    for name in document.keys() & written.keys():
+        if name in ("example", "examples"):
+            document[name] = written[name]
+        elif isinstance(document[name], dict) and isinstance(written[name], dict):
+            _restore_examples(document[name], written[name])
 
 
 def _complete(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
@@ -164,13 +240,21 @@ def _complete(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
         # The list names the scope; tools that know bearer tokens only pass over it.
         operation["security"] = [] if needed is None else [{_KEY: [needed.value]}]
         _document_problems(path, operation)
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"].pop("title", None)
     components["securitySchemes"] = {_KEY: _KEY_SCHEME}
     for name in _FASTAPI_ERRORS:
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM_SCHEMA
+    schemas["RowsBody"] = ROWS_SCHEMA
+    components["examples"] = {slug: problem_example(PROBLEM_TYPES[slug]) for slug in PROBLEM_TYPES}
     schemas["InferenceError"] = _INFERENCE_ERROR_SCHEMA
     for schema in schemas.values():
         _describe_fields(schema)
+        _name_keys(schema)
+        _drop_titles(schema)
+    for _, _, operation in _operations(document):
+        _describe_response(operation, schemas)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -179,6 +263,15 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
+
+
+def _describe_response(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Describe a response as its schema does, where its route does not."""
+    for response in operation["responses"].values():
+        schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+        if response["description"] == _UNDESCRIBED and "$ref" in schema:
+            text = schemas[schema["$ref"].rpartition("/")[2]]["description"]
+            response["description"] = text.partition("\n")[0]
 
 
 def _hoist_body_schemas(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
@@ -195,16 +288,38 @@ def _hoist_body_schemas(operation: dict[str, Any], schemas: dict[str, Any]) -> N
 def _describe_fields(schema: dict[str, Any]) -> None:
     """Move what a class says of its attributes to the fields, where tools show it."""
     head, _, attributes = schema.get("description", "").partition("\n\nAttributes:\n")
-    if not attributes:
-        return
-    schema["description"] = head
-    for name, text in _ATTRIBUTE.findall(attributes):
+    if attributes:
+        schema["description"] = head
+    texts = dict(_ATTRIBUTE.findall(attributes))
+    if "family" in schema.get("properties", {}):
+        texts = _SPEC_FIELDS | texts
+    for name, text in texts.items():
         if field := schema["properties"].get(name):
-            field.setdefault("description", " ".join(text.split()))
+            field.setdefault("description", _as_json(" ".join(text.split())))
+
+
+def _as_json(text: str) -> str:
+    """Return a text about Python's None as one about JSON's null."""
+    return re.sub(r"\bNone\b", "null", re.sub(r"(^|[.:] )None\b", r"\1Null", text))
+
+
+def _name_keys(schema: dict[str, Any]) -> None:
+    """Write objects with keys of a pattern as generated clients know them, which skip patterns."""
+    for field in schema.get("properties", {}).values():
+        if patterns := field.pop("patternProperties", None):
+            ((pattern, values),) = patterns.items()
+            field["propertyNames"] = {"pattern": pattern}
+            field["additionalProperties"] = values
+
+
+def _drop_titles(schema: dict[str, Any]) -> None:
+    """Drop the titles that only repeat the name of a field, which pages show beside it."""
+    for field in schema.get("properties", {}).values():
+        field.pop("title", None)
 
 
 def _document_problems(path: str, operation: dict[str, Any]) -> None:
-    """Add the problems that any such operation may answer with to those that it names itself."""
+    """Add the problems that any such operation may respond with to those that it names itself."""
     responses = operation["responses"]
     by_status: dict[str, list[str]] = {}
     for slug in (*_own_problems(responses), *_implied_problems(path, operation)):

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse
 
 from app.problems.problem import Problem, problem_responses
 from app.problems.types import PROBLEM_TYPES, ProblemType
+from app.root_path import rooted
 from app.site.html import page
 
 router = APIRouter(prefix="/problems", tags=["problems"])
@@ -23,7 +24,7 @@ router = APIRouter(prefix="/problems", tags=["problems"])
 async def list_problems() -> HTMLResponse:
     """Return a page with every problem type that the service reports."""
     rows = "".join(
-        f'<tr><td>{kind.status}</td><td><a href="{kind.uri}">{escape(kind.slug)}</a></td>'
+        f'<tr><td>{kind.status}</td><td><a href=".{kind.uri}">{escape(kind.slug)}</a></td>'
         f"<td>{escape(kind.title)}</td></tr>"
         for kind in sorted(PROBLEM_TYPES.values(), key=lambda kind: (kind.status, kind.slug))
     )
@@ -31,6 +32,7 @@ async def list_problems() -> HTMLResponse:
         "Problems - densityd",
         "<h1>Problems</h1><p>Every error response has one of these types.</p>"
         f"<table><tr><th>Status</th><th>Type</th><th>Meaning</th></tr>{rows}</table>",
+        root="./",
     )
 
 
@@ -62,9 +64,10 @@ async def get_problem(
 def _problem_page(kind: ProblemType) -> HTMLResponse:
     return page(
         f"{kind.title} - densityd",
-        f"<h1>{escape(kind.title)}</h1><p><code>{kind.uri}</code>, usually with status"
+        f"<h1>{escape(kind.title)}</h1><p><code>{rooted(kind.uri)}</code>, usually with status"
         f" {kind.status}.</p><p>{_prose(kind.explanation)}</p>"
-        '<p><a href="/problems">All problem types</a></p>',
+        '<p><a href="../problems">All problem types</a></p>',
+        root="../",
     )
 
 

@@ -1,4 +1,4 @@
-"""Webhooks: addresses that are told when jobs end."""
+"""Webhooks: URLs that are notified when jobs end."""
 
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from app.fairness.fair_routes import FairRoute
 from app.http.json_body import json_body, json_request
 from app.problems.problem import problem_responses
 from app.resources.listing import LINKED, PagingDep
+from app.root_path import rooted
 from app.webhooks.views import (
     DeliveryPage,
     DeliveryView,
@@ -61,12 +62,12 @@ def create_webhook(
     settings: SettingsDep,
     response: Response,
 ) -> SecretWebhookView:
-    """Have an address told when jobs of the project end, with a POST that the secret signs."""
+    """Notify a URL when jobs of the project end, with POST requests that the secret signs."""
     check_url(body.url, private=settings.webhook_private_addresses)
     made = webhooks.create(
         project, body.url, events=list(dict.fromkeys(body.events)), description=body.description
     )
-    response.headers["Location"] = f"{router.prefix}/{made.id}"
+    response.headers["Location"] = rooted(f"{router.prefix}/{made.id}")
     return SecretWebhookView.whole(made)
 
 
@@ -96,7 +97,7 @@ def get_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDe
     responses=problem_responses("not-found"),
 )
 def delete_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDep) -> None:
-    """Delete a webhook, and what was to be delivered to it."""
+    """Delete a webhook and its pending deliveries."""
     webhooks.delete(project, webhook_id)
 
 
@@ -119,11 +120,11 @@ def rotate_webhook(
     operation_id="test_webhook",
     summary="Test a webhook",
     status_code=status.HTTP_202_ACCEPTED,
-    response_description="The delivery that is due.",
+    response_description="Delivery that will be attempted.",
     responses=problem_responses("not-found", "conflict"),
 )
 def test_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDep) -> DeliveryView:
-    """Send a webhook the event `webhook.test`; the list of deliveries says how that went."""
+    """Send the event `webhook.test` to a webhook; the list of deliveries shows the outcome."""
     return DeliveryView.of(webhooks.test(project, webhook_id))
 
 

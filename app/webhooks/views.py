@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.resources.listing import bounded
-from models_store.labels import MAX_DESCRIPTION
+from app.resources.labels import DESCRIPTION, TAGS
+from app.resources.listing import NEXT_CURSOR, bounded
+from models_store.label_types import MAX_DESCRIPTION
 from models_store.listings.paging import Page
+from models_store.schema_of import SchemaOf
 from models_store.webhooks.addresses import MAX_URL
 from models_store.webhooks.webhooks import Delivery, Event, Webhook
 
@@ -28,18 +30,18 @@ class WebhookRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)] = Field(
-        description="Address that gets a POST for each event: https, and public."
+        description="Public https URL that receives a POST request for each event."
     )
     events: list[Event] = Field(
         default=_ALL,
         min_length=1,
         max_length=len(_ALL),
         fail_fast=True,
-        description="Events that it gets.",
+        description="Events that are sent to the URL.",
     )
     description: Annotated[
         str | None, StringConstraints(max_length=MAX_DESCRIPTION, pattern=r"^[^\x00]*$")
-    ] = Field(default=None, description="Text for people.")
+    ] = Field(default=None, description="Free text that says what the webhook is for.")
 
 
 class WebhookView(BaseModel):
@@ -47,13 +49,13 @@ class WebhookView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
-    id: str
-    url: str
-    events: list[str]
-    description: str | None
-    created_at: datetime
+    id: str = Field(description="Id of the webhook.")
+    url: str = Field(description="URL that receives a POST request for each event.")
+    events: list[str] = Field(description="Events that are sent to the URL.")
+    description: str | None = DESCRIPTION
+    created_at: datetime = Field(description="Time at which the webhook was created.")
     disabled_at: datetime | None = Field(
-        description="Time since which it gets nothing, because an event could not be delivered for"
+        description="Time at which it was disabled, because an event could not be delivered for"
         " three days, or because it answered 410; `rotate` enables it again."
     )
 
@@ -73,7 +75,7 @@ class SecretWebhookView(WebhookView):
     )
 
     secret: str = Field(
-        description="Secret that signs the deliveries, as Standard Webhooks has it."
+        description="Secret that signs the deliveries, as defined by Standard Webhooks."
     )
 
     @classmethod
@@ -85,22 +87,62 @@ class SecretWebhookView(WebhookView):
 class WebhookPage(BaseModel):
     """All webhooks of the project, oldest first."""
 
-    items: list[WebhookView]
+    items: list[WebhookView] = Field(description="Webhooks of the project.")
+
+
+class ReportedModel(BaseModel):
+    """Model of a job that has ended."""
+
+    name: str | None = Field(description="Name of the model; null if there is none.")
+    version: int | None = Field(description="Number of the version; null if there is none.")
+
+
+class ReportedError(BaseModel):
+    """Reason why a job failed."""
+
+    code: str = Field(description="Stable name of the reason.")
+    detail: str | None = Field(description="Explanation of this occurrence.")
+
+
+class EndedJob(BaseModel):
+    """Job that has ended, as reported to a webhook."""
+
+    id: str = Field(description="Id of the job.")
+    kind: str = Field(description="Kind of the job.")
+    state: str = Field(description="State that it ended in.")
+    attempt: int = Field(description="Number of times that a worker has started the job.")
+    model: ReportedModel = Field(description="Model that the job trained or used.")
+    error: ReportedError | None = Field(
+        description="Reason why the job failed; null if it did not."
+    )
+    tags: dict[str, str] = TAGS
+    url: str = Field(description="URL of the job.")
+
+
+class TestedWebhook(BaseModel):
+    """Webhook that was tested, as reported to it."""
+
+    id: str = Field(description="Id of the webhook.")
+    url: str = Field(description="URL of the webhook.")
 
 
 class DeliveryView(BaseModel):
     """Delivery of an event to a webhook."""
 
     id: str = Field(description="Id of the delivery, the header `webhook-id` of each attempt.")
-    event: str
-    data: dict[str, Any] = Field(description="Member `data` of the body.")
-    attempts: int
+    event: str = Field(description="Event, such as `job.succeeded`.")
+    data: Annotated[dict[str, Any], SchemaOf(EndedJob | TestedWebhook)] = Field(
+        description="Member `data` of the body."
+    )
+    attempts: int = Field(description="Number of attempts so far.")
     due_at: datetime = Field(description="Time of the next attempt, unless it has ended.")
-    ended_at: datetime | None
-    delivered: bool = Field(description="True if an attempt was answered with 2xx.")
-    status: int | None = Field(description="Status of the last response; null: there was none.")
+    ended_at: datetime | None = Field(
+        description="Time at which it was delivered or abandoned; null while it is pending."
+    )
+    delivered: bool = Field(description="True if a response had a status of 2xx.")
+    status: int | None = Field(description="Status of the last response; null if there was none.")
     error: str | None = Field(description="Reason why the last attempt failed.")
-    created_at: datetime
+    created_at: datetime = Field(description="Time of the event.")
 
     @classmethod
     def of(cls, delivery: Delivery) -> "DeliveryView":
@@ -111,10 +153,8 @@ class DeliveryView(BaseModel):
 class DeliveryPage(BaseModel):
     """Page of deliveries, newest first."""
 
-    items: list[DeliveryView]
-    next_cursor: str | None = Field(
-        description="Cursor of the next page; null: this is the last page."
-    )
+    items: list[DeliveryView] = Field(description="Deliveries of the page.")
+    next_cursor: str | None = NEXT_CURSOR
 
     @classmethod
     def of(cls, page: Page[Delivery]) -> "DeliveryPage":

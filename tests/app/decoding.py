@@ -25,20 +25,27 @@ def decode(
 ) -> Floats:
     """The rows of a body, put together; nothing may be left on the disk.
 
-    Where its format has a way of its own for whole bodies, that must come to the same.
+    Where its format has a way of its own for whole bodies, or for those whose length is declared,
+    that must come to the same.
     """
     pieces = [body] if isinstance(body, bytes) else body
     streamed = _outcome(lambda: _decode_stream(pieces, kind, shape, parameters))
-    whole = _CODECS[kind].decode
-    if whole is not None and isinstance(body, bytes):
-        at_once = _outcome(lambda: whole(body, shape))
-        if isinstance(at_once, Problem) or isinstance(streamed, Problem):
-            assert repr(at_once) == repr(streamed)
-        else:
-            np.testing.assert_array_equal(at_once, streamed)
+    if isinstance(body, bytes):
+        declared = _outcome(lambda: _decode_stream([body], kind, shape, parameters, len(body)))
+        _check_same(declared, streamed)
+        whole = _CODECS[kind].decode
+        if whole is not None:
+            _check_same(_outcome(lambda: whole(body, shape)), streamed)
     if isinstance(streamed, Problem):
         raise streamed
     return streamed
+
+
+def _check_same(rows: Floats | Problem, expected: Floats | Problem) -> None:
+    if isinstance(rows, Problem) or isinstance(expected, Problem):
+        assert repr(rows) == repr(expected)
+    else:
+        np.testing.assert_array_equal(rows, expected)
 
 
 def _outcome(decoder: Callable[[], Floats]) -> Floats | Problem:
@@ -49,11 +56,17 @@ def _outcome(decoder: Callable[[], Floats]) -> Floats | Problem:
 
 
 def _decode_stream(
-    pieces: Iterable[bytes], kind: TableFormat, shape: RowsShape, parameters: dict[str, str]
+    pieces: Iterable[bytes],
+    kind: TableFormat,
+    shape: RowsShape,
+    parameters: dict[str, str],
+    size: int | None = None,
 ) -> Floats:
     with TemporaryDirectory() as folder:
         try:
-            return asyncio.run(decode_pieces(pieces, kind, shape, Path(folder), **parameters))
+            return asyncio.run(
+                decode_pieces(pieces, kind, shape, Path(folder), size=size, **parameters)
+            )
         finally:
             assert not [path for path in Path(folder).rglob("*") if path.is_file()]
 
@@ -63,9 +76,11 @@ async def decode_pieces(
     kind: TableFormat,
     shape: RowsShape,
     folder: Path,
+    *,
+    size: int | None = None,
     **parameters: str,
 ) -> Floats:
-    """The rows of a body that comes in pieces, put together."""
+    """The rows of a body that comes in pieces, put together; of a size that is declared, or not."""
 
     async def stream() -> AsyncIterator[bytes]:
         for piece in pieces:
@@ -80,6 +95,7 @@ async def decode_pieces(
         blobs=LocalBlobs(folder),
         parsers=Threads("parsers", 1, each=1),
         memory=BodyMemory(1 << 30).of("project"),
+        declared_bytes=size,
     )
     chunks = [rows async for rows in _CODECS[kind].read(source)]
     if source.total_rows is not None:

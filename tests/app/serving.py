@@ -7,9 +7,8 @@ import torch
 
 from flows import Flow, FlowSpec, MadeSpec, MafSpec, build, count_parameters, spec_to_dict
 from models_store.database.database import Database
-from models_store.files.blobs import model_key
+from models_store.files.blobs import Blobs, model_key
 from models_store.files.checkpoints import save_model
-from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.registry import Version
@@ -36,7 +35,7 @@ def a_flow(seed: int = 0, *, spec: FlowSpec = SPEC, dim: int = 3, context_dim: i
 
 def registered(
     database: Database,
-    blobs: LocalBlobs,
+    blobs: Blobs,
     *,
     project: str = PROJECT,
     name: str = "people",
@@ -48,12 +47,18 @@ def registered(
     dataset_id: str | None = None,
     flow: Flow | None = None,
     types: list[dict[str, Any]] | None = None,
+    epochs: int = 0,
 ) -> Version:
-    """A model that went the way of every model: submitted, claimed, stored, finished."""
+    """A model that went the way of every model: submitted, claimed, trained, stored, finished."""
     submitted(Jobs(database), project=project, model_name=name)
     work = JobWork(database)
     job = work.claim("tester", lease_s=LEASE_S)
     assert job is not None
+    for epoch in range(1, epochs + 1):
+        told = {"epoch": epoch, "train_log_likelihood": -1 / epoch}
+        if epoch % 2:
+            told["validation_log_likelihood"] = -2 / epoch
+        work.record_epoch(job.id, job.attempt, lease_s=LEASE_S, metrics=told, progress={})
     flow = flow or a_flow(seed, spec=spec, dim=len(columns), context_dim=len(context_columns))
     stored = save_model(
         blobs,
@@ -80,4 +85,5 @@ def registered(
         checkpoint_sha256=stored.sha256,
         checkpoint_bytes=stored.bytes,
     )
-    return work.finish(job.id, job.attempt, metrics={"test_log_likelihood": 3.0}, version=new)
+    metrics = {"epoch": 7, "test_log_likelihood": 3.0}
+    return work.finish(job.id, job.attempt, metrics=metrics, version=new)

@@ -10,7 +10,7 @@ import weakref
 import httpx
 import pytest
 
-from app.__main__ import FirstLoad, RefusalError, main, refuse_unsafe_address
+from app.serve import FirstLoad, RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
 from densityd.service.ports import free_port
 from models_store.database.database import Database
@@ -49,6 +49,11 @@ def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
         ("DENSITYD_STORE_URL", "blobs", "DENSITYD_STORE_URL: the store is an absolute path"),
         ("DENSITYD_DATABASE_URL", "mysql://u:s3cret@h/d", "DENSITYD_DATABASE_URL: the database is"),
         ("DENSITYD_BROKER_URL", "amqp://u:s3cret@h", "DENSITYD_BROKER_URL: the broker's URL"),
+        (
+            "DENSITYD_BROKER_URL",
+            "sentinel://:s3cret@h",
+            "DENSITYD_BROKER_URL: a URL of Sentinels has",
+        ),
     ],
 )
 @pytest.mark.fault(134, 154, 215)
@@ -124,3 +129,12 @@ def test_fault_233_requests_of_the_time_of_a_load_are_collected_later():
     del request
     gc.collect()
     assert ended() is None
+
+
+def test_a_first_key_from_a_file_opens_another_address(data_dir, tmp_path):
+    file = tmp_path / "first"
+    file.write_text(f"key_{'a1' * 16}.{'b2' * 32}")
+    refuse_unsafe_address(ApiSettings(host="0.0.0.0", data_dir=data_dir, first_key_file=file))  # noqa: S104  served
+    database = Database(f"sqlite:///{data_dir / 'densityd.sqlite3'}")
+    assert Keys(database).bearer(file.read_text()) is not None
+    database.dispose()

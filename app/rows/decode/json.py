@@ -1,6 +1,5 @@
 """Rows of JSON documents."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -11,11 +10,15 @@ from app.http.json_body import parse_json
 from app.problems.fields import MAX_ERRORS, field_error, shown_names
 from app.problems.problem import Problem
 from app.rows.body import RowsBody, in_thread_if_large
+from app.rows.decode.numbers import gathered, joined
 from app.rows.decode.problems import as_problem
-from app.rows.shape import Floats, RowsShape
+from app.rows.shape import LEAVE_OUT, Floats, RowsShape
 from tables.readers.json import COLUMNS, ROWS, split_document
-from tables.readers.json_numbers import joined, number_rows
 from tables.readers.json_rows import JsonRows
+from tables.readers.plain_numbers import number_rows
+
+_SPARSE_VALUES = 2**20
+"""Values of the rows of a document, of more than this only one for each byte."""
 
 _FEW_LISTS = 1_000  # which parsers find faults in quickly
 
@@ -23,7 +26,7 @@ _FEW_LISTS = 1_000  # which parsers find faults in quickly
 async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
     """Yield the rows of a JSON document, all at once.
 
-    Lists of numbers are read a slice in each turn of the event loop: a thread would hold the
+    Rows of numbers are read a slice in each turn of the event loop: a thread would hold the
     interpreter's lock for as long as all of them take, and the event loop would wait for it.
 
     Raises:
@@ -33,15 +36,11 @@ async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
     if not shape.are_numbers:
         yield await in_thread_if_large(decode_document, body, shape)
         return
-    found: list[NDArray[np.float64]] = []
-    count = 0
-    for rows in number_rows(body, width=shape.width):
-        if rows is None or (count := count + len(rows)) > shape.max_rows:
-            yield await in_thread_if_large(decode_document, body, shape)
-            return
-        found.append(rows)
-        await asyncio.sleep(0)
-    yield joined(found)
+    values = await gathered(number_rows(body, shape.columns), max_rows=shape.max_rows)
+    if values is not None:
+        yield values
+    else:
+        yield await in_thread_if_large(decode_document, body, shape)
 
 
 def decode_json(body: bytes, shape: RowsShape) -> Floats:
@@ -52,13 +51,8 @@ def decode_json(body: bytes, shape: RowsShape) -> Floats:
     """
     if not shape.are_numbers:
         return decode_document(body, shape)
-    found: list[NDArray[np.float64]] = []
-    for rows in number_rows(body, width=shape.width):
-        if rows is None:
-            return decode_document(body, shape)
-        found.append(rows)
-    values = joined(found)
-    return values if len(values) <= shape.max_rows else decode_document(body, shape)
+    values = joined(list(number_rows(body, shape.columns)), max_rows=shape.max_rows)
+    return decode_document(body, shape) if values is None else values
 
 
 def decode_document(body: bytes, shape: RowsShape) -> Floats:
@@ -71,22 +65,24 @@ def decode_document(body: bytes, shape: RowsShape) -> Floats:
     most = max(_FEW_LISTS, len(body) // (2 * shape.width + 1))
     document = parse_json(body, max_lists=most)
     _check_members(document)
+    root = (ROWS,) if isinstance(document, dict) else ()
     with as_problem():
         rows, names = split_document(document)
     shape.check_count(len(rows))
     if isinstance(rows[0], dict):
         if names is not None:
             raise Problem("batch-shape", "`columns` names the values of rows that are lists.")
-        _check_keys(rows, shape)
+        _check_keys(rows, shape, size=len(body))
         if shape.ignores_extra:
             rows = _known_members(rows, shape)
-        with as_problem(root=(ROWS,)):
-            return _values(JsonRows(shape.columns, keys=shape.columns), rows, shape)
+        with as_problem(root=root):
+            reader = JsonRows(shape.columns, keys=shape.columns, nested=frozenset())
+            return _values(reader, rows, shape)
     order = None if names is None else shape.order_of(names)
     if isinstance(rows[0], list) and not (names and shape.ignores_extra):
         shape.check_width(len(rows[0]))
     names = names or list(shape.columns)
-    with as_problem(root=(ROWS,), places=names):
+    with as_problem(root=root, places=names):
         return _values(JsonRows(names, keys=None), rows, shape, order=order)
 
 
@@ -107,8 +103,8 @@ def _known_members(rows: list[Any], shape: RowsShape) -> list[Any]:
     """Return rows without the members that are no columns of the model."""
     known = set(shape.columns)
     return [
-        {name: row[name] for name in shape.columns}
-        if isinstance(row, dict) and row.keys() > known
+        {name: row[name] for name in shape.columns if name in row}
+        if isinstance(row, dict) and not row.keys() <= known
         else row
         for row in rows
     ]
@@ -116,7 +112,7 @@ def _known_members(rows: list[Any], shape: RowsShape) -> list[Any]:
 
 def _check_members(document: object) -> None:
     if not isinstance(document, dict):
-        raise Problem("batch-shape", "The body must be an object with the member `rows`.")
+        return  # a list of rows, or what `split_document` refuses
     unknown = [name for name in document if name not in (ROWS, COLUMNS)]
     if unknown:
         errors = [field_error("There is no such field.", name) for name in unknown[:MAX_ERRORS]]
@@ -125,20 +121,49 @@ def _check_members(document: object) -> None:
         )
 
 
-def _check_keys(rows: list[Any], shape: RowsShape) -> None:
+def _check_keys(rows: list[Any], shape: RowsShape, *, size: int) -> None:
+    """Refuse members that are no columns, and columns that no row has; what only some rows lack is a gap.
+
+    Args:
+        rows: Rows of a document.
+        shape: Shape that they must have.
+        size: Bytes of the document.
+
+    Raises:
+        Problem: `columns-mismatch`, or `limit-rows` for rows that hold next to nothing: each value
+            takes memory, also one that the row lacks.
+    """
+    most = max(_SPARSE_VALUES, size) // max(shape.width, 1)
+    if len(rows) > most:
+        raise Problem(
+            "limit-rows",
+            f"There are {len(rows)} rows, most of whose members are left out; one document may have"
+            f" {most} such. Send them as NDJSON.",
+            members={"limit": most, "got": len(rows)},
+        )
     keys = set(shape.columns)
+    found: set[str] = set()
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or row.keys() == keys:
+            found = keys if isinstance(row, dict) else found
             continue
-        if not (shape.ignores_extra and row.keys() > keys):
-            missing = [name for name in shape.columns if name not in row]
-            unknown = [name for name in row if name not in keys]
-            raise Problem(
-                "columns-mismatch",
-                f"Row {index} lacks {len(missing)} columns of the model, has {len(unknown)} others.",
-                members={
-                    "row": index,
-                    "missing": missing[:MAX_ERRORS],
-                    "unknown": shown_names(unknown),
-                },
-            )
+        found = found | row.keys()
+        unknown = [] if shape.ignores_extra else [name for name in row if name not in keys]
+        if unknown:
+            raise _mismatch(index, [name for name in shape.columns if name not in row], unknown)
+    missing = [name for name in shape.columns if name not in found]
+    if missing:
+        raise _mismatch(0, missing, [name for name in found if name not in keys])
+
+
+def _mismatch(row: int, missing: list[str], unknown: list[str]) -> Problem:
+    return Problem(
+        "columns-mismatch",
+        f"Row {row} lacks {len(missing)} columns of the model, has {len(unknown)} others."
+        f"{'' if missing else LEAVE_OUT}",
+        members={
+            "row": row,
+            "missing": missing[:MAX_ERRORS],
+            "unknown": shown_names(unknown),
+        },
+    )

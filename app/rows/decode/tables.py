@@ -17,7 +17,7 @@ from tables.open import open_arrow_bytes, open_table
 from tables.readers.arrow import StreamCheck, check_stream, unpacked_bytes
 from tables.sandbox.copy import open_table_isolated, open_typed_isolated
 from tables.source import Columns, TableSource
-from tables.typed_table import open_typed
+from tables.typed_table import TypedTable, open_typed
 
 TAKEN_BYTES = 1024 * 1024
 _MEMORY_BYTES = 2 * 1024 * 1024
@@ -72,7 +72,7 @@ async def read_table(
                 share.hold(stream.unpacked)
                 table = await in_thread(open_table, file, format=source.format, options=options)
                 table = dataclasses.replace(table, rows=table.rows or stream.rows)
-        source.total_rows = table.rows
+        source.total_rows, source.warnings = table.rows, table.warnings
         async for rows in _table_rows(table, source):
             yield rows
 
@@ -94,7 +94,8 @@ async def _table_rows(table: TableSource, source: RowsBody) -> AsyncGenerator[Fl
 async def _typed_rows(source: RowsBody, file: Path, unpacked: Path) -> AsyncGenerator[Floats, None]:
     """Yield the rows of a file of cells, or of numbers beside columns that are left out."""
     with as_problem():
-        chunks = await _typed_chunks(source, file, unpacked)
+        table = await _typed_table(source, file, unpacked)
+    source.warnings, chunks = table.warnings, table.chunks
     count = 0
     while True:
         with as_problem():
@@ -107,9 +108,7 @@ async def _typed_rows(source: RowsBody, file: Path, unpacked: Path) -> AsyncGene
     source.shape.check_count(count)
 
 
-async def _typed_chunks(
-    source: RowsBody, file: Path, unpacked: Path
-) -> Iterator[NDArray[np.float64]]:
+async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTable:
     read = partial(
         open_typed,
         file,
@@ -136,7 +135,7 @@ async def _typed_chunks(
     )
     table = await source.parsers.run(owner_here(), isolated)
     _places_of(source, table.names, table.named)
-    return table.chunks
+    return table
 
 
 def _places_of(source: RowsBody, names: Sequence[str], named: bool) -> list[int]:  # noqa: FBT001  as `Choose`

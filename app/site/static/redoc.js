@@ -1,3 +1,3 @@
 "use strict";
 
-Redoc.init("/openapi.json", { hideDownloadButton: false }, document.getElementById("redoc"));
+Redoc.init("openapi.json", { hideDownloadButton: false }, document.getElementById("redoc"));

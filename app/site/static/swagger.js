@@ -1,12 +1,67 @@
 "use strict";
 
+// Every operation may answer with about ten errors, which all look alike: they are folded away.
+function foldErrors() {
+  return {
+    wrapComponents: {
+      responses: (Responses, { React }) => (props) => {
+        const [open, setOpen] = React.useState(false);
+        const good = props.responses.filterNot((_, status) => /^[45]/.test(status));
+        const count = props.responses.size - good.size;
+        const toggle = React.createElement(
+          "button",
+          { className: "btn errors-toggle", "aria-expanded": open, onClick: () => setOpen(!open) },
+          open ? "Hide the errors" : `Show ${count} errors`,
+        );
+        return React.createElement(
+          "div",
+          null,
+          React.createElement(Responses, { ...props, responses: open ? props.responses : good }),
+          count ? toggle : null,
+        );
+      },
+    },
+  };
+}
+
+// Swagger UI parses the whole document again for every operation that is opened, and copies all that
+// were opened before: seconds. The references of this document are local, and its operations
+// inherit nothing, so that putting in what is referred to is enough.
+function resolveQuickly() {
+  const requestResolvedSubtree = (_, { specActions, specSelectors }) => {
+    let known = null;
+    let document = null;
+    return (path) => {
+      const read = specSelectors.specJson();
+      if (known !== read) [known, document] = [read, read.toJS()];
+      specActions.updateResolvedSubtree(path, resolved(at(document, path), document, []));
+    };
+  };
+  return { statePlugins: { spec: { wrapActions: { requestResolvedSubtree } } } };
+}
+
+const at = (document, path) => path.reduce((part, key) => part?.[key], document) ?? null;
+
+/** Return a part of a document with what its references name; a reference to itself stays. */
+function resolved(part, document, within) {
+  if (typeof part !== "object" || part === null) return part;
+  if (Array.isArray(part)) return part.map((one) => resolved(one, document, within));
+  const name = part.$ref;
+  if (typeof name === "string") {
+    if (within.includes(name)) return part;
+    return resolved(at(document, name.split("/").slice(1)), document, [...within, name]);
+  }
+  return Object.fromEntries(Object.entries(part).map(([key, value]) => [key, resolved(value, document, within)]));
+}
+
 SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
   filter: true,
+  plugins: [foldErrors, resolveQuickly],
   showExtensions: false,
   tryItOutEnabled: false,
   validatorUrl: null, // the badge would ask a server elsewhere

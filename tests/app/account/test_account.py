@@ -82,6 +82,9 @@ def test_a_key_makes_none_beyond_its_rate_and_not_without_end(door, monkeypatch)
     assert_refused(more, 403, "forbidden")
     for body in ({"rate": 1e-300}, {"expires_days": 1e-300}, {"rate": 5e-324}):
         assert_refused(client.post("/v1/keys", headers=admin, json=body), 422, "validation")
+    for faster in (keys.create("people", Scope.READ), keys.create("people", Scope.READ, rate=51.0)):
+        path = f"/v1/keys/{faster.key.id}/rotate"
+        assert_refused(client.post(path, headers=admin, json={}), 403, "forbidden")
     monkeypatch.setattr("app.account.routes.MAX_KEYS", 3)
     monkeypatch.setattr("models_store.keys.MAX_KEYS", 3)
     assert_refused(client.post("/v1/keys", headers=admin, json={}), 409, "conflict")

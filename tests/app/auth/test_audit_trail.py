@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from starlette.testclient import TestClient
 
-from app.__main__ import RefusalError, refuse_unusable_audit
 from app.auth.audit import AuditLog
 from app.main import create_app
+from app.serve import RefusalError, refuse_unusable_audit
 from app.settings import ApiSettings
 from models_store.audit.check import check_trail
 from models_store.audit.trail import AuditTrail

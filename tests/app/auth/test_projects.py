@@ -78,6 +78,8 @@ def requests(dataset, job, drawn, model):
         ("GET", f"/v1/models/{model}/versions", None),
         ("GET", versioned, None),
         ("GET", f"{versioned}/checkpoint", None),
+        ("GET", f"{versioned}/export", None),
+        ("GET", f"{versioned}/onnx", None),
         ("GET", alias, None),
         ("PUT", alias, {"version": 1}),
         ("DELETE", alias, None),

@@ -216,12 +216,12 @@ def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
         deadline = time.monotonic() + WITHIN_S
         while chunk := answer.recv(2**20):
             received = (received + chunk)[-100:]
-            assert time.monotonic() < deadline, "the answer goes on"
+            assert time.monotonic() < deadline, "the answer continues"
         assert not received.endswith(b"0\r\n\r\n")  # what is cut off does not look whole
         upload.settimeout(0.2)
         told = b""
         while not told:
-            assert time.monotonic() < deadline, "the upload goes on"
+            assert time.monotonic() < deadline, "the upload continues"
             upload.sendall(b"3,4\n")
             try:
                 told = upload.recv(1000)

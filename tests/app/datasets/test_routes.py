@@ -1,5 +1,6 @@
 import csv
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
-from tests.app.conftest import CSV, TABLE, assert_nothing_was_left, assert_refused, files_of
+from tests.app.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
 
 NPY = {"Content-Type": "application/x-npy"}
 PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
@@ -129,7 +130,7 @@ FAULTS = {
     "fault 002 header only": (b"a,b\n", CSV, 422, "dataset-empty"),
     "fault 003 one row": (b"a,b\n1,2\n", CSV, 422, "dataset-too-small"),
     "fault 006 ragged": (b"a,b\n1,2\n3\n4,5\n", CSV, 422, "dataset-parse"),
-    "fault 013 overflow": (b"a,b\n1e400,2\n3,4\n", CSV, 422, "dataset-nonfinite"),
+    "fault 048 overflow": (b"[[1e400, 2], [3, 4]]", JSON, 422, "dataset-nonfinite"),
     "fault 026 pickle": (npy(np.array([[{}], [1]], object)), NPY, 422, "dataset-pickle-forbidden"),
     "fault 029 complex": (npy(np.ones((3, 2), complex)), NPY, 422, "dataset-dtype"),
     "fault 032 one-dimensional": (npy(np.arange(5.0)), NPY, 422, "dataset-shape"),
@@ -506,6 +507,17 @@ class TestRetyping:
         location = first.headers["location"]
         assert_refused(client.patch(location, json={"types": types}), 422, slug)
         assert client.get(location).json() == first.json()
+        assert len(files_of(settings)) == 2
+
+    def test_of_changes_at_once_each_is_made_or_is_a_conflict(self, client, settings):
+        location = upload(client, MIXED).headers["location"]
+        with ThreadPoolExecutor(4) as callers:
+            answers = list(
+                callers.map(lambda _: self.change(client, location, zip="integer"), range(4))
+            )
+        statuses = {answer.status_code for answer in answers}
+        assert 200 in statuses
+        assert statuses <= {200, 409}
         assert len(files_of(settings)) == 2
 
     def test_a_dataset_that_is_gone_is_not_found(self, client):

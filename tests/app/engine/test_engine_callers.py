@@ -168,7 +168,9 @@ def test_fault_193_samples_of_any_number_are_the_plain_ones(shared_client, model
 
 
 @pytest.mark.fault(193)
-@pytest.mark.parametrize("n", [3, 64, 65, 3000])
+@pytest.mark.parametrize(
+    "n", [*[pytest.param(n, marks=pytest.mark.long) for n in (3, 64)], 65, 3000]
+)
 def test_fault_193_numbers_of_pictures_are_the_plain_ones(shared_client, model, n):
     rows = rows_of(n, model.width).round(3)
     names = ["a", "b", "c"][: model.width]

@@ -79,7 +79,7 @@ def test_fault_194_an_engine_that_stands_still_is_told_and_then_given_up():
         await until(lambda: watch.fault is not None)
         release[0].set()
         await first
-        await until(lambda: watch.fault is None)  # it goes on, and so does the process
+        await until(lambda: watch.fault is None)  # it continues, and so does the process
         assert ended == []
 
         second = asyncio.create_task(stand(release[1]))
@@ -201,7 +201,7 @@ def test_fault_194_a_process_whose_engine_has_ended_is_started_again(
         api.break_down("ends")
         deadline = time.monotonic() + START_S
         while told not in (log := (data_dir / "log").read_text()):
-            assert time.monotonic() < deadline, "the process goes on"
+            assert time.monotonic() < deadline, "the process continues"
             api.score()
         assert "The thread that computes has ended." in log
         api.wait_until_scored()

@@ -23,7 +23,7 @@ def threads():
 
 
 async def settled():
-    """Let everything go on that can."""
+    """Let everything continue that can."""
     for _ in range(20):
         await asyncio.sleep(0)
 

@@ -115,7 +115,7 @@ LISTS = {
 
 
 def filled(frame: bytes, unit: bytes, *, size: int = 4 * MIB) -> bytes:
-    """A document of about so many bytes, all of the same unit."""
+    """A document of about this many bytes, all of the same unit."""
     count = (size - len(frame)) // (len(unit) + 1)
     return frame % b",".join([unit] * count)
 

@@ -29,7 +29,7 @@ ZSTD_HEAD = bytes.fromhex("28b52ffd0058")  # a window of 2 MiB, no size
 
 
 def deflated(block: bytes, size: int) -> bytes:
-    """One gzip member of so many bytes of blocks that hold nothing."""
+    """One gzip member of this many bytes of blocks that hold nothing."""
     last = b"\x01\x00\x00\xff\xff"
     return GZIP_HEAD + block * (size // len(block)) + last + struct.pack("<II", 0, 0)
 

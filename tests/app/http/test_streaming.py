@@ -195,10 +195,10 @@ def test_a_caller_who_does_not_read_stops_the_work_and_one_who_leaves_ends_it(se
     before = -1.0
     deadline = time.monotonic() + 20
     while server.seconds - before > 0.05:  # the buffers on the way fill up
-        assert time.monotonic() < deadline, "nobody reads, and the server goes on"
+        assert time.monotonic() < deadline, "nobody reads, and the server continues"
         before = server.seconds
         time.sleep(0.5)
-    assert response.read(65_536)  # and goes on when the caller does
+    assert response.read(65_536)  # and continues when the caller does
     connection.sock.close()
     response.close()
     server.wait_until_idle()
@@ -344,7 +344,7 @@ def test_an_arrow_body_that_is_cut_off_is_refused(server):
 
 
 @pytest.mark.fault(214)
-@pytest.mark.parametrize("by", ["caller", "service"])
+@pytest.mark.parametrize("by", ["caller", pytest.param("service", marks=pytest.mark.long)])
 def test_fault_214_an_answer_that_broke_is_counted_as_broken(server, by):
     """A caller who leaves in the middle of an answer, and one whose body ends in its middle."""
     before = server.counted()
@@ -367,7 +367,7 @@ def test_fault_214_an_answer_that_broke_is_counted_as_broken(server, by):
     new = server.counted() - before
     assert new[f'broken_answers_total{{by="{by}",route="{route}"}}'] == 1
     assert new[f'requests_total{{method="POST",route="{route}",status="{status}"}}'] == 1
-    assert f"/v1/models/people/log_prob broke off its answer: {status} in" in server.last_line()
+    assert f"/v1/models/people/log_prob broke off its response: {status} in" in server.last_line()
 
 
 def whole_answer(server: Server, body: bytes) -> NDArray[np.float64]:

@@ -188,3 +188,91 @@ def test_no_bytes_do_more_than_be_refused(
         return
     assert size == len(body)
     assert len(tensors[0].values) == math.prod(shape)
+
+
+def n_tensor(n: int) -> dict[str, Any]:
+    return {"name": "n", "shape": [1], "datatype": "INT64", "data": [n]}
+
+
+@pytest.mark.fault(287)
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(("model", "n"), [("people", 20_000), ("cars", 8_000)])
+def test_fault_287_many_samples_are_written_as_they_are_drawn(
+    client: TestClient, model: str, n: int, binary: bool
+) -> None:
+    seed = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [3]}
+    asked = {"parameters": {"binary_data_output": binary}}
+    few, many = (
+        infer(client, f"{model}:sample", n_tensor(count), seed, **asked) for count in (9, n)
+    )
+    rows = [read_rows(answer) for answer in (few, many)]
+    assert [len(found) for found in rows] == [9, n]
+    assert rows[1][:9] == rows[0]
+    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
+    assert memory.held == 0
+
+
+def read_rows(answer: Any) -> list[Any]:
+    """Rows of the only output of a response, in either form."""
+    assert answer.status_code == 200, answer.text
+    size = int(answer.headers.get(HEADER, len(answer.content)))
+    output = json.loads(answer.content[:size])["outputs"][0]
+    rest, (count, width) = answer.content[size:], output["shape"]
+    if "data" in output:
+        values = output["data"]
+    elif output["datatype"] == "FP64":
+        values = np.frombuffer(rest, np.float64).tolist()
+    else:
+        values, place = [], 0
+        while place < len(rest):
+            stop = place + 4 + struct.unpack_from("<I", rest, place)[0]
+            values.append(rest[place + 4 : stop].decode())
+            place = stop
+    return [values[place : place + width] for place in range(0, count * width, width)]
+
+
+@pytest.mark.fault(287)
+def test_fault_287_large_requests_hold_memory_until_they_are_answered(client: TestClient) -> None:
+    rows = np.zeros((30_000, 3))
+    head = {
+        "name": "rows",
+        "shape": list(rows.shape),
+        "datatype": "FP64",
+        "parameters": {"binary_data_size": rows.nbytes},
+    }
+    outputs = [{"name": "noise", "parameters": {"binary_data": True}}]
+    start = json.dumps({"inputs": [head], "outputs": outputs}).encode()
+
+    def ask() -> Any:
+        return client.post(
+            "/v2/models/people:inverse/infer",
+            content=start + rows.tobytes(),
+            headers={HEADER: str(len(start))},
+        )
+
+    assert read_rows(ask())[0] == read_rows(ask())[-1]
+    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
+    assert memory.held == 0
+    with memory.of("default").share() as share:
+        share.hold(127 * 2**20)
+        refused = ask()
+    assert (refused.status_code, memory.held) == (503, 0)
+
+
+@pytest.mark.fault(287)
+def test_fault_287_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -> None:
+    text = b"x" * (64 * 1024 + 1)
+    head = {
+        "name": "rows",
+        "shape": [1, 6],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(text) + 4},
+    }
+    start = json.dumps({"inputs": [head]}).encode()
+    answer = client.post(
+        "/v2/models/cars/infer",
+        content=start + struct.pack("<I", len(text)) + text,
+        headers={HEADER: str(len(start))},
+    )
+    assert answer.status_code == 422
+    assert "a text of more than 65536 bytes" in answer.json()["error"]

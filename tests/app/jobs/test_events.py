@@ -222,42 +222,53 @@ def is_past(topic: Any, number: int) -> bool:
     return bool(topic.last > number)
 
 
+class CountedJobs(Jobs):
+    """Jobs that count the transactions of those who follow them."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.looks: list[int] = []
+        self.pages = 0
+
+    def event_news(self, known, **bounds):
+        self.looks.append(len(known))
+        return super().event_news(known, **bounds)
+
+    def event_page(self, *args, **kwargs):
+        self.pages += 1
+        return super().event_page(*args, **kwargs)
+
+
 @pytest.mark.fault(203)
-def test_many_streams_of_a_job_are_one_look_and_one_read(jobs, work):
-    job = run(jobs, work, epochs=1)
-    looks: list[int] = []
-    reads: list[int] = []
-
-    class Counted(Jobs):
-        def event_places(self, job_ids):
-            looks.append(len(job_ids))
-            return super().event_places(job_ids)
-
-        def event_page(self, *args, **kwargs):
-            reads.append(kwargs["after"])
-            return super().event_page(*args, **kwargs)
+@pytest.mark.parametrize("count", [1, 8])
+def test_streams_cost_one_transaction_a_look_however_many_and_of_however_many_jobs(
+    jobs, work, count
+):
+    running = [run(jobs, work, epochs=1) for _ in range(count)]
+    counted = CountedJobs(jobs._database)
 
     async def main() -> list[Caller]:
-        counted, stopping = Counted(jobs._database), asyncio.Event()
-        hub = EventHub(counted)
+        stopping, hub = asyncio.Event(), EventHub(counted)
         looking = asyncio.create_task(hub.run(stopping))
         callers = [Caller() for _ in range(40)]
         bound = OpenBound("streams", len(callers))
 
-        async def follow(caller: Caller, after: int) -> None:
-            feed = EventFeed(counted, PROJECT, job.id, after=after)
+        async def follow(number: int) -> None:
+            job = running[number % count]
+            feed = EventFeed(counted, PROJECT, job.id, after=number // count % 3)
             stream = EventStream(await feed.read(), feed, hub=hub, streams=bound)
             scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+            caller = callers[number]
             await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
 
-        streams = [
-            asyncio.create_task(follow(caller, number % 3)) for number, caller in enumerate(callers)
-        ]
-        await until(lambda: any(len(topic.woken) == 40 for topic in hub._topics.values()))
+        streams = [asyncio.create_task(follow(number)) for number in range(len(callers))]
+        await until(lambda: sum(len(topic.woken) for topic in hub._topics.values()) == 40)
         for epoch in (2, 3):
-            await asyncio.to_thread(record, work, job, epoch)
+            for job in running:
+                await asyncio.to_thread(record, work, job, epoch)
             await until(partial(have_all, callers, b'"epoch":%d' % epoch))
-        await asyncio.to_thread(end, work, job)
+        for job in running:
+            await asyncio.to_thread(end, work, job)
         await asyncio.gather(*streams)
         looking.cancel()
         return callers
@@ -265,11 +276,10 @@ def test_many_streams_of_a_job_are_one_look_and_one_read(jobs, work):
     callers = asyncio.run(main())
     for number, caller in enumerate(callers):
         found = parse(caller.body.decode())
-        assert [place for place, _, _ in found] == list(range(1 + number % 3, 7 + 1))
+        assert [place for place, _, _ in found] == list(range(1 + number // count % 3, 7 + 1))
         assert found[-1][1] == "end"
-    assert set(looks) == {1}
-    # Each stream's own first page; then one read for all of them whenever there was news.
-    assert len(reads) <= len(callers) + 4
+    assert max(counted.looks) == count
+    assert counted.pages == len(callers), "each stream reads its own first page alone"
 
 
 def test_a_stream_that_cannot_keep_up_reads_what_it_missed(jobs, work):

@@ -41,7 +41,7 @@ def test_a_search_lists_what_it_will_try(client: TestClient, dataset_id: str, fl
     job = response.json()
     assert (job["role"], job["parent_id"], job["state"]) == ("parent", None, "queued")
     families = [trial["flow"]["family"] for trial in job["request"]["trials"]]
-    assert families[0] == "maf"
+    assert families[0] == "nsf"
     assert {"nsf", "realnvp", "naf"} <= set(families)
     assert job["request"]["ensemble"] == (1 if flow == {"family": "auto", "ensemble": 1} else 5)
 

@@ -8,7 +8,9 @@ from starlette.testclient import TestClient
 
 from app.settings import ApiSettings
 from models_store.database.database import Database
+from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.live_workers import Workers
 from tests.app.conftest import CSV, JSON
 from tests.models_store.makers import LEASE_S
 from workers.settings import WorkerSettings
@@ -69,6 +71,15 @@ def test_a_target_is_enough_and_every_choice_is_shown(client):
     [listed] = client.get("/v1/jobs?kind=variational").json()["items"]
     assert listed == {name: value for name, value in job.items() if name != "request"}
     assert client.get("/v1/jobs?kind=training").json()["items"] == []
+
+
+def test_a_job_that_fits_on_no_worker_at_work_says_so_in_its_events(client, database):
+    Workers(database).beat("small", memory_bytes=2**28)
+    job_id = start(client, RING).json()["id"]
+    told = [event.data.get("text", "") for event in Jobs(database).events("default", job_id)]
+    assert "the largest that is at work has 256 MiB" in told[-1]
+    assert JobWork(database).claim("small", lease_s=LEASE_S, memory_bytes=2**28) is None
+    assert JobWork(database).claim("large", lease_s=LEASE_S, memory_bytes=2**29) is not None
 
 
 def test_the_place_of_an_error_in_a_formula_is_told(client):
@@ -207,3 +218,37 @@ def test_a_formula_becomes_a_model_like_any_other(client, supervisor):
     rows = {"rows": answer["rows"]}
     scored = client.post("/v1/models/density/log_prob", json=rows).json()
     assert np.isfinite(scored["log_prob"]).all()
+
+
+def preview(client: TestClient, target: Any) -> Any:
+    return client.post("/v1/jobs/variational/preview", json={"target": target})
+
+
+def test_a_target_is_looked_at_before_a_flow_is_fitted_to_it(client: TestClient) -> None:
+    shown = preview(client, RING).json()
+    assert shown["window"] == {"lower": [-4, -4], "upper": [4, 4]}
+    assert [len(row) for row in shown["log_density"]] == [64] * 64
+    assert max(max(row) for row in shown["log_density"]) == 0
+    half = preview(client, {"log_density": "log(z1) - z1 - z2^2", "dim": 2}).json()
+    assert None in half["log_density"][32]
+    assert client.get("/v1/jobs").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ({"log_density": "-z1^2 - 2 * (z2", "dim": 2}, "formula"),
+        ({"log_density": "-z1^2", "dim": 1}, "plot-unavailable"),
+        ({"log_density": "log(-1)", "dim": 2}, "plot-unavailable"),
+        (
+            {"posterior": {"kind": "linear", "dataset_id": f"ds_{32 * '0'}", "response": "y"}},
+            "plot-unavailable",
+        ),
+    ],
+)
+def test_a_target_without_a_picture_is_told_why(
+    client: TestClient, target: Any, problem: str
+) -> None:
+    answer = preview(client, target)
+    assert answer.status_code == 422
+    assert answer.json()["type"] == f"/problems/{problem}"

@@ -1,13 +1,27 @@
 """Versions that go from one service to another lose nothing that matters there."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
+from typing import Any
 
+import numpy as np
 import pytest
+from onnxruntime import InferenceSession
+from pydantic import SecretStr, ValidationError
 from safetensors.torch import load
+from starlette.testclient import TestClient
 
-from models_store.files.exported_files import RECORD_KEY
+from app.main import create_app
+from app.plots.curves import read_curve
+from app.settings import ApiSettings
+from flows import IafSpec, MafSpec
+from models_store.exports.exported_files import RECORD_KEY
 from tests.app.conftest import assert_refused
+from tests.app.mixed_model import DAY, NAMES, SPEC, TYPES, mixed_flow
 from tests.app.serving import registered
+from tests.models_store.makers import PROJECT
 
 FILE = {"Content-Type": "application/octet-stream"}
 ROWS = [[171.5, 68.2, 30.0], [180.1, 80.9, 51.0], [150.0, 99.0, 4.0]]
@@ -26,6 +40,9 @@ CHANGES: list[dict[str, object]] = [
     {"seed": -1},
     {"metrics": {str(number): 0 for number in range(201)}},
     {"metrics": {"x": "y" * 2**20}},
+    {"learning_curve": {"at": [1.0], "values": {"elbo": []}}},
+    {"learning_curve": {"at": [1.0], "values": {"other": [1.0]}}},
+    {"learning_curve": {"at": [1.0] * 1001, "values": {}}},
 ]
 
 
@@ -90,3 +107,134 @@ def test_a_record_that_is_none_is_refused(client, exported):
     for change in CHANGES:
         refused = imported(client, edited(exported, change))
         assert_refused(refused, 422, "checkpoint-invalid")
+
+
+def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
+    monkeypatch.setattr("app.plots.curves.MAX_CURVE", 10)
+    state = client.app.state
+    version = registered(state.database, state.blobs, epochs=25)
+    plots = [client.get("/v1/models/people/versions/1/plots/learning-curve")]
+    file = client.get("/v1/models/people/versions/1/export").content
+    for _ in range(2):  # of an imported one, too
+        made = imported(client, file).json()
+        path = f"/v1/models/copy/versions/{made['version']}"
+        plots.append(client.get(f"{path}/plots/learning-curve"))
+        file = client.get(f"{path}/export").content
+    assert [plot.status_code for plot in plots] == [200] * 3
+    curve = read_curve(version, state.jobs, state.blobs)
+    copied = read_curve(state.registry.version(PROJECT, "copy", 2), state.jobs, state.blobs)
+    assert copied.keys() == curve.keys()
+    assert (len(curve["at"]), len(copied["at"])) == (25, 10)
+    places = copied["at"].astype(int) - 1
+    assert (places[0], places[-1]) == (0, 24)
+    for name, values in copied.items():
+        assert np.array_equal(values, curve[name][places], equal_nan=True), name
+
+
+def test_signatures_are_made_and_checked_with_the_key_of_the_service(settings):
+    key = {"export_key": SecretStr("k" * 32)}
+    app = create_app(settings.model_copy(update={**key, "signed_imports": True}))
+    with TestClient(app) as client:
+        state = app.state
+        registered(state.database, state.blobs)
+        labels = {"description": "0" * 64, "tags": {"team": "0" * 64}}
+        assert client.patch("/v1/models/people/versions/1", json=labels).status_code == 200
+        signed = client.get("/v1/models/people/versions/1/export").content
+        assert imported(client, signed).status_code == 201
+        again = client.get("/v1/models/copy/versions/1/export").content
+        assert imported(client, again).status_code == 201
+        for place in (9, len(signed) // 2, len(signed) - 1):
+            changed = bytearray(signed)
+            changed[place] ^= 1
+            assert imported(client, bytes(changed)).status_code == 422, place
+        longer = imported(client, signed + b"0")
+        assert_refused(longer, 422, "checkpoint-invalid")
+        assert_refused(imported(client, edited(signed, {"seed": 7})), 422, "signature-invalid")
+        plain = client.get("/v1/models/people/versions/1/checkpoint").content
+        assert_refused(imported(client, plain), 422, "signature-invalid")
+    other = create_app(settings.model_copy(update={"export_key": SecretStr("l" * 32)}))
+    with TestClient(other) as client:
+        assert_refused(imported(client, signed), 422, "signature-invalid")
+        assert imported(client, plain).status_code == 201
+    with TestClient(create_app(settings)) as client:
+        assert imported(client, signed).status_code == 201
+        unsigned = client.get("/v1/models/copy/versions/1/export").content
+        assert b"densityd.signature" not in unsigned
+    with pytest.raises(ValidationError, match="DENSITYD_EXPORT_KEY"):
+        ApiSettings(signed_imports=True)
+
+
+# The same rows as callers write them, and as numbers.
+CARS = [
+    ["Ideal", 7.25, "yes", "2024-02-29", 5, 70.1],
+    [None, None, "no", "2023-01-01", 3, 60],
+    ["Good, really", 3.0, "no", "2023-06-15", 4, 81.5],
+]
+NUMBERS = [
+    [0, 7.25, 1, 19_782 * DAY, 5, 70.1],
+    [np.nan, np.nan, 0, 19_358 * DAY, 3, 60],
+    [1, 3.0, 0, 19_523 * DAY, 4, 81.5],
+]
+
+
+def test_an_onnx_export_gives_the_log_densities_of_the_service(client):
+    state = client.app.state
+    registered(state.database, state.blobs)
+    mixed: dict[str, Any] = {"columns": NAMES, "flow": mixed_flow(), "types": TYPES}
+    registered(state.database, state.blobs, name="cars", spec=SPEC, **mixed)
+    for name, table, rows in [("people", ROWS, ROWS), ("cars", CARS, NUMBERS)]:
+        answer = client.get(f"/v1/models/{name}/versions/1/onnx")
+        assert answer.status_code == 200, answer.text
+        assert f'filename="{name}-1.onnx"' in answer.headers["Content-Disposition"]
+        session = InferenceSession(answer.content, providers=["CPUExecutionProvider"])
+        (found,) = session.run(["log_prob"], {"rows": np.array(rows, dtype=np.float64)})
+        scored = client.post(f"/v1/models/{name}/log_prob", json={"rows": table})
+        np.testing.assert_allclose(found, scored.json()["log_prob"], rtol=0, atol=1e-4)
+        told = session.get_modelmeta().custom_metadata_map
+        version = client.get(f"/v1/models/{name}/versions/1").json()
+        assert (told["model"], told["version"], told["units"]) == (name, "1", "nats")
+        assert json.loads(told["columns"]) == version["columns"]
+        assert told["checkpoint_sha256"] == version["checkpoint"]["sha256"]
+        assert json.loads(told.get("types", "null")) == version["types"]
+    assert client.head("/v1/models/people/versions/1/onnx").status_code == 200
+    assert_refused(client.get("/v1/models/people/versions/2/onnx"), 404, "not-found")
+    assert list(state.blobs.staging.iterdir()) == []
+
+
+def test_an_onnx_export_of_a_density_of_several_passes_says_why_not(client):
+    state = client.app.state
+    registered(state.database, state.blobs, name="slow", spec=IafSpec(layers=1, hidden=[8]))
+    refused = client.get("/v1/models/slow/versions/1/onnx")
+    assert_refused(refused, 422, "onnx-unsupported")
+    assert "slow:1, of family iaf" in refused.json()["detail"]
+    assert "a pass for each feature" in refused.json()["detail"]
+    assert list(state.blobs.staging.iterdir()) == []
+
+
+@pytest.mark.fault(304)
+def test_onnx_exports_delay_no_import_and_are_few_at_once(client, exported, monkeypatch):
+    def write(_checkpoint, _version, target, **_):
+        release.wait(30)
+        target.write_bytes(b"graph")
+
+    release = threading.Event()
+    monkeypatch.setattr("app.models.checkpoints.write_onnx_file", write)
+    most = 8 * 4  # of a service without keys
+    with ThreadPoolExecutor(most + 3) as pool:
+        path = "/v1/models/people/versions/1/onnx"
+        asked = [pool.submit(client.get, path) for _ in range(most + 3)]
+        for refused in islice(as_completed(asked), 3):
+            assert_refused(refused.result(), 429, "limit-open-requests")
+        assert imported(client, exported).status_code == 201
+        release.set()
+        assert [one.result().status_code for one in asked].count(200) == most
+
+
+def test_an_onnx_export_has_a_limit_of_memory(settings):
+    small = settings.model_copy(update={"import_memory_bytes": 256 << 20})
+    app = create_app(small)
+    with TestClient(app) as client:
+        state = app.state
+        registered(state.database, state.blobs, spec=MafSpec(layers=2, hidden=[4000, 4000]))
+        assert_refused(client.get("/v1/models/people/versions/1/onnx"), 422, "limit-memory")
+        assert list(state.blobs.staging.iterdir()) == []

@@ -174,6 +174,23 @@ def test_a_stale_etag_changes_nothing(client):
     assert point(client, 1, if_match=fresh).status_code == 200
 
 
+def test_a_reason_for_a_move_stays_in_the_history(client):
+    path = "/v1/models/people/aliases/reviewed"
+    for reason in ("", "x" * 501, "a\0b"):
+        assert client.put(path, json={"version": 2, "reason": reason}).status_code == 422
+    assert client.put(path, json={"version": 2, "reason": "it was read"}).status_code == 200
+    assert client.delete(path).status_code == 204
+    answer = client.get("/v1/models/people/history?limit=1")
+    assert answer.json()["items"][0] | {"created_at": ""} == {
+        "alias": "reviewed",
+        "version": None,
+        "reason": None,
+        "created_at": "",
+    }
+    older = client.get(answer.links["next"]["url"]).json()["items"][0]
+    assert (older["version"], older["reason"]) == (2, "it was read")
+
+
 def test_an_etag_of_an_alias_that_was_deleted_does_not_match_a_new_one(client):
     tag = point(client, 1).headers["etag"]
     assert client.delete("/v1/models/people/aliases/production").status_code == 204

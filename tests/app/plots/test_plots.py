@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from app.plots import plots
 from app.plots.drawing import draw
 from app.plots.numbers import Source
-from app.plots.plots import Numbers, PlotKind
+from app.plots.plots import Drawing, Numbers, PlotKind
 from app.problems.problem import Problem
 from app.problems.types import PROBLEM_TYPES
 from flows import (
@@ -33,6 +33,7 @@ from tables.columns import Column
 from tests.app.conftest import CSV, assert_refused
 from tests.app.serving import COLUMNS, a_flow, registered
 
+DECIDES = "robust_validation_log_likelihood"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -88,7 +89,16 @@ def numbers_of(kind: PlotKind) -> dict[str, np.ndarray]:
     names = np.array(["a$b", "c", "d"])
     match kind:
         case PlotKind.LEARNING_CURVE:
-            return {"at": np.arange(3), "elbo": np.array([1, np.nan, 3])}
+            likelihoods = {
+                "train_log_likelihood": 1.0 * np.arange(3),
+                DECIDES: np.array([1, np.nan, 3]),
+            }
+            return {
+                "at": np.arange(3),
+                "decides": np.array(DECIDES),
+                "best": np.array(2),
+                **likelihoods,
+            }
         case PlotKind.DENSITY:
             at = np.linspace(-1, 1, 5)
             return {"names": names, "x": at, "y": at, "density": np.zeros((5, 5))}
@@ -145,12 +155,17 @@ def test_levels_spikes_and_gaps_stand_beside_those_of_the_data(shared_client):
     shown = dict(asyncio.run(source.numbers(PlotKind.PAIRS, compile_flow(flow))))
     assert len(shown["data"]) == 300
     assert set(np.unique(shown["data"][:, 0])) >= {0.0, 1.0, 2.0}
-    draw(PlotKind.MARGINALS, dict(shown)).savefig(io.BytesIO(), format="png", dpi=20)
+    figure = draw(PlotKind.MARGINALS, dict(shown))
+    figure.savefig(io.BytesIO(), format="png", dpi=20)
+    bars, amount = figure.axes[:2]
+    assert [text.get_text() for text in bars.get_xticklabels()][:2] == ["red", r"gr\$een"]
+    assert "missing: data" in amount.get_xlabel()
     figure = draw(PlotKind.PAIRS, shown)
     figure.savefig(io.BytesIO(), format="png", dpi=20)
-    bars = figure.axes[0]
-    assert [text.get_text() for text in bars.get_xticklabels()][:2] == ["red", r"gr\$een"]
-    assert "missing: data" in figure.axes[5].get_xlabel()
+    data, samples = figure.axes[:2]
+    assert (data.get_title(), samples.get_title()) == ("data", "samples")
+    assert (data.get_xlim(), data.get_ylim()) == (samples.get_xlim(), samples.get_ylim())
+    assert (data.get_xlabel(), data.get_ylabel()) == ("colour", "amount")
 
 
 @pytest.mark.parametrize("kind", PlotKind)
@@ -158,6 +173,56 @@ def test_every_kind_is_drawn(kind):
     file = io.BytesIO()
     draw(kind, numbers_of(kind)).savefig(file, format="png", dpi=20)
     assert file.getvalue().startswith(PNG)
+
+
+def test_a_learning_curve_marks_the_epoch_that_was_kept():
+    figure = draw(PlotKind.LEARNING_CURVE, numbers_of(PlotKind.LEARNING_CURVE))
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "epoch"
+    legend = axes.get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert "validation rows, far ones bounded (chooses the epoch)" in labels
+    assert "kept: epoch 2, 3.000 nats" in labels
+
+
+def test_tails_get_an_axis_that_shows_them():
+    random = np.random.default_rng(0)
+    columns = {
+        "log": random.lognormal(0, 2, 2000),
+        "asinh": random.standard_cauchy(2000),
+        "linear": random.normal(size=2000),
+    }
+    rows = np.stack(list(columns.values()), axis=1)
+    for kind in (PlotKind.MARGINALS, PlotKind.PAIRS):
+        figure = draw(kind, {"names": np.array(list(columns)), "samples": rows})
+        for axes in figure.axes:
+            assert axes.get_xlabel() in (axes.get_xscale(), "")
+
+
+@pytest.mark.usefixtures("people")
+def test_the_density_of_a_target_stands_beside_the_models(shared_client):
+    state = shared_client.app.state
+    version = registered(state.database, state.blobs, name="ring", columns=["z1", "z2"])
+    flow = compile_flow(MODELS["two columns"])
+
+    def shown(target):
+        of_target = dataclasses.replace(version, target=target)
+        source = Source(of_target, state.registry, state.jobs, state.blobs, state.engine)
+        return dict(asyncio.run(source.numbers(PlotKind.DENSITY, flow)))
+
+    known = shown({"log_density": "-(z1^2 + z2^2) / 2", "dim": 2})
+    (cell,) = np.diff(known["x"])[:1] * np.diff(known["y"])[:1]
+    assert known["target"].sum() * cell == pytest.approx(1, rel=0.05)
+    titles = [axes.get_title() for axes in draw(PlotKind.DENSITY, known).axes]
+    assert titles[:2] == ["density of the model", "density of the target"]
+    odd_ones: list[dict[str, object]] = [
+        {"log_density": "z3", "dim": 2},
+        {"log_density": "-z1^2", "dim": 1},
+        {"dim": []},
+    ]
+    for odd in odd_ones:
+        assert "target" not in shown(odd)
 
 
 def test_a_project_that_asks_for_too_many_plots_is_told_at_once(monkeypatch):
@@ -174,7 +239,9 @@ def test_a_project_that_asks_for_too_many_plots_is_told_at_once(monkeypatch):
     async def main() -> None:
         kept = plots.Plots()
         tasks = [
-            asyncio.create_task(kept.draw(str(number), PlotKind.DENSITY, "png", nothing))
+            asyncio.create_task(
+                kept.draw(Drawing(str(number), PlotKind.DENSITY, "png", "light"), nothing)
+            )
             for number in range(21)
         ]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -241,7 +308,7 @@ def test_the_process_that_draws_gets_no_secret(monkeypatch, tmp_path):
     async def numbers() -> plots.Numbers:
         return numbers_of(kind)
 
-    asyncio.run(plots.Plots().draw("v", kind, "svg", numbers))
+    asyncio.run(plots.Plots().draw(Drawing("v", kind, "svg", "dark"), numbers))
 
     assert "PATH" in noted.read_text()
     assert "s3same" not in noted.read_text()

@@ -1,5 +1,6 @@
 """Descriptions, tags, filters and orders of lists, ETags of what they describe."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -7,9 +8,12 @@ from sqlalchemy import func, select
 
 from models_store.database.schema import TagRow
 from models_store.jobs.jobs import JobState
+from models_store.jobs.leases import JobWork
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.serving import registered
-from tests.models_store.makers import submitted
+from tests.models_store.makers import LEASE_S, a_version, submitted
+
+RANGES = {"optimisation.weight_decay": {"values": [0, 1e-5]}}
 
 
 @pytest.fixture
@@ -30,6 +34,61 @@ def places(client):
 def tags_left(client):
     with client.app.state.database.read() as session:
         return session.scalar(select(func.count()).select_from(TagRow))
+
+
+def test_labels_can_be_given_at_creation(client):
+    state = client.app.state
+    registered(state.database, state.blobs)
+    tags = {"team": "space", "a/b": "x é"}
+    labels = {"description": "of mine", "tags": tags}
+    query = {"description": "of mine", "tags": json.dumps(tags)}
+    rows = [f"{150 + row},{50 + row % 7},{row % 13}" for row in range(60)]
+    table = "\n".join(["height,weight,age", *rows]).encode()
+    made = client.post("/v1/datasets", params=query, content=table, headers=CSV)
+    assert made.status_code == 201, made.text
+    form = {"file": ("t.csv", table, "text/csv")}
+    other = client.post("/v1/datasets", data={"tags": json.dumps(tags)}, files=form)
+    assert other.json()["tags"] == tags
+    dataset = made.json()["id"]
+    bodies = {
+        "training": {"dataset_id": dataset, "model_name": "m"},
+        "sweep": {"dataset_id": dataset, "model_name": "m", "ranges": RANGES},
+        "scoring": {"dataset_id": dataset, "model": "people"},
+        "sampling": {"model": "people", "n": 3},
+        "variational": {"model_name": "m", "target": {"potential": "U1"}},
+    }
+    bodies["sweep"]["flow"] = {"family": "maf"}
+    for kind, body in bodies.items():
+        started = client.post(f"/v1/jobs/{kind}", json=body | labels)
+        assert started.status_code == 202, (kind, started.text)
+        shown = client.get(started.headers["Location"]).json()
+        assert {name: shown[name] for name in labels} == labels, kind
+        assert labels.keys().isdisjoint(shown["request"])
+        found = client.get(f"/v1/jobs?tag=team:space&kind={shown['kind']}").json()["items"]
+        assert started.json()["id"] in {one["id"] for one in found}
+        assert_refused(
+            client.post(f"/v1/jobs/{kind}", json=body | {"tags": {"": "x"}}), 422, "validation"
+        )
+    assert {name: made.json()[name] for name in labels} == labels
+    assert len(client.get("/v1/datasets?tag=team:space").json()["items"]) == 2
+    for wrong in ("[]", '{"a": 1}', '{"": "x"}', "{", json.dumps({str(n): "" for n in range(65)})):
+        refused = client.post("/v1/datasets", params={"tags": wrong}, content=TABLE, headers=CSV)
+        assert_refused(refused, 422, "validation")
+
+
+def test_a_version_gets_the_labels_that_its_training_has_when_it_ends(client):
+    state = client.app.state
+    job = submitted(state.jobs, description="first", tags={"team": "space"})
+    work = JobWork(state.database)
+    claimed = work.claim("tester", lease_s=LEASE_S)
+    assert claimed is not None
+    changed = client.patch(f"/v1/jobs/{job.id}", json={"tags": {"stage": "trial"}})
+    assert changed.status_code == 200
+    made = work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    path = f"/v1/models/{made.name}/versions"
+    assert client.get(f"{path}/1").json()["tags"] == {"team": "space", "stage": "trial"}
+    assert client.get(f"{path}/1").json()["description"] == "first"
+    assert len(client.get(f"{path}?tag=team:space").json()["items"]) == 1
 
 
 def test_labels_are_merged_shown_and_found(client, places):

@@ -178,7 +178,7 @@ def test_head_does_not_do_the_work_of_get(client, jobs, monkeypatch, path, worke
     jobs.cancel("default", job)  # the maker of the model takes the next job that waits
     registered(client.app.state.database, client.app.state.blobs)
     path = path.format(dataset=dataset, job=job)
-    # A stream goes on; a picture that was asked for is kept.
+    # A stream continues; a picture that was asked for is kept.
     got = None if path.endswith(("/events", "/marginals")) else client.get(path)
     monkeypatch.setattr(worker, working)
     head = client.head(path)

@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import BY_MEDIA_TYPE, Codec
 from app.rows.respond import respond_streamed
+from app.rows.response_table import Chunk, Part, ResponseTable
 
 LEAVES_AFTER = 3
 
@@ -40,7 +40,7 @@ def test_work_ends_within_a_chunk_of_the_callers_leaving(codec: Codec) -> None:
         sent.append(message)
 
     request = Request({"type": "http", "method": "POST", "headers": []})
-    answer = AnswerTable(
+    answer = ResponseTable(
         columns=["a", "b"],
         parts=[Part("rows", 0, 2)],
         rows=10_000,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.rows.answer_table import AnswerTable, Chunk, Part
-from app.rows.encode import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder
+from app.rows.codecs import BY_MEDIA_TYPE
+from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.roundings import Roundings
 from tables.columns import Column
 from tables.numerals import round_to
@@ -25,8 +25,8 @@ def roundings(decimals: list[int | None]) -> Roundings:
     return found
 
 
-def encoded(kind: type[Encoder], rows: NDArray[Any], *, drops_zeros: bool = True) -> str:
-    answer = AnswerTable(
+def encoded(media_type: str, rows: NDArray[Any], *, drops_zeros: bool = True) -> str:
+    answer = ResponseTable(
         columns=["a", "b", "c", "d"],
         parts=[Part("rows", 0, 4)],
         rows=len(rows),
@@ -34,20 +34,20 @@ def encoded(kind: type[Encoder], rows: NDArray[Any], *, drops_zeros: bool = True
         members={},
         drops_zeros=drops_zeros,
     )
-    encoder = kind(answer)
+    encoder = BY_MEDIA_TYPE[media_type].encoder(answer)
     parts = [encoder.start(), encoder.rows(Chunk.of(rows)), *encoder.end()]
     return b"".join(map(bytes, parts)).decode()
 
 
 def test_rows_have_the_decimals_of_their_columns_in_every_text():
     rows = roundings(DECIMALS).apply(ROWS)
-    assert encoded(CsvEncoder, rows).splitlines()[1:] == [
+    assert encoded("text/csv", rows).splitlines()[1:] == [
         "1,0,10.1,0.3333333333333333",
         "-42,2000000000,0.3,1e-300",
     ]
-    assert '"rows":[[1,0,10.1,0.3' in encoded(JsonEncoder, rows)
-    assert encoded(NdjsonEncoder, rows).startswith('{"a":1,"b":0,"c":10.1,"d":0.3')
-    assert json.loads(encoded(JsonEncoder, rows))["rows"] == rows.tolist()
+    assert '"rows":[[1,0,10.1,0.3' in encoded("application/json", rows)
+    assert encoded("application/x-ndjson", rows).startswith('{"a":1,"b":0,"c":10.1,"d":0.3')
+    assert json.loads(encoded("application/json", rows))["rows"] == rows.tolist()
 
 
 def test_rounding_is_that_of_typed_tables():

@@ -12,13 +12,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from app.problems.problem import Problem
-from app.rows.answer_table import Chunk, row_errors
 from app.rows.decode.json import decode_document, decode_json
 from app.rows.decode.npy import decode_npy
-from app.rows.negotiation import answer_codec, request_codec
+from app.rows.negotiation import request_codec, response_codec
+from app.rows.response_table import Chunk, row_errors
 from app.rows.shape import Floats, RowsShape
+from models_store.files.local_blobs import LocalBlobs
 from tables.formats import MEDIA_TYPES, TableFormat
-from tables.readers import json_numbers
+from tables.readers import plain_numbers
 from tests.app.decoding import decode, decode_pieces
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY
@@ -48,6 +49,24 @@ def test_lists_and_objects_give_the_same_rows():
     objects = from_json({"rows": [{"c": -3e4, "a": 1, "b": 2.5}, {"a": 4, "b": 5, "c": 6}]})
     assert lists.tolist() == objects.tolist() == [[1, 2.5, -3e4], [4, 5, 6]]
     assert lists.dtype == np.float64
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("as_objects", [False, True])
+def test_a_list_of_rows_alone_is_read_as_the_member_rows_is(monkeypatch, compiled, as_objects):
+    if not compiled:
+        monkeypatch.setattr(plain_numbers, "load_loops", lambda: None)
+    lists: list[list[float | None]] = [[1, 2.5, -3e4], [4, None, 0.12345678901234567890123]]
+    objects = [dict(zip("abc", row, strict=True)) for row in lists]
+    rows: list[Any] = [*objects] if as_objects else [*lists]
+    for document in (rows, rows[:1], rows[1:]):
+        np.testing.assert_array_equal(from_json(document), from_json({"rows": document}))
+    assert [e.pointer for e in refusal([*rows, 3]).errors] == ["/2"]
+
+
+@pytest.mark.parametrize("body", [b"[[1,2,3]]}", b'{"rows": [[1,2,3]]', b"[[1,2,3]", b"[[1,2,3],]"])
+def test_brackets_of_documents_must_fit(body):
+    assert refusal(body).type.slug == "json-syntax"
 
 
 def test_a_column_named_like_a_json_word_can_be_scored():
@@ -94,7 +113,7 @@ def test_fault_055_a_duplicate_key_is_refused_however_it_is_spelt():
 @pytest.mark.parametrize("document", [{"rows": []}, {"rows": [[]]}, {"rows": [{}]}])
 def test_fault_057_an_empty_batch_is_refused(document):
     assert refusal(document).type.slug in {"batch-empty", "dimension-mismatch", "columns-mismatch"}
-    assert refusal({"rows": []}).type.slug == "batch-empty"
+    assert refusal({"rows": []}).type.slug == refusal([]).type.slug == "batch-empty"
 
 
 @pytest.mark.fault(58)
@@ -128,7 +147,7 @@ def test_rows_of_different_shapes_are_refused_by_place(document, pointer):
 
 
 @pytest.mark.fault(67)
-@pytest.mark.parametrize("document", [[], [[1, 2, 3]], 1, {}, {"rows": 3}, {"rows": {}}])
+@pytest.mark.parametrize("document", [[1, 2, 3], 1, {}, {"rows": 3}, {"rows": {}}])
 def test_fault_067_a_body_without_rows_is_refused(document):
     assert refusal(document).type.slug == "batch-shape"
 
@@ -137,6 +156,25 @@ def test_missing_and_unknown_columns_are_named():
     problem = refusal({"rows": [{"a": 1, "b": 2, "c": 3}, {"a": 1, "z": 2}]})
     assert problem.type.slug == "columns-mismatch"
     assert problem.members == {"row": 1, "missing": ["b", "c"], "unknown": ["z"]}
+    problem = refusal({"rows": [{"a": 1, "b": 2}, {"a": 1}]})
+    assert problem.members == {"row": 0, "missing": ["c"], "unknown": []}
+
+
+def test_a_member_that_some_rows_lack_is_a_gap_of_those():
+    rows = from_json({"rows": [{"a": 1}, {"c": 3, "b": 2, "a": 1}, {}]})
+    nan = np.nan
+    np.testing.assert_array_equal(rows, [[1, nan, nan], [1, 2, 3], [nan, nan, nan]])
+
+
+@pytest.mark.fault(310)
+def test_fault_310_objects_of_next_to_nothing_are_bounded():
+    names = [f"x{i}" for i in range(2000)]
+    shape = RowsShape(names, max_rows=10_000_000)
+    rows = [dict.fromkeys(names, 1.5), *({} for _ in range(600))]
+    with pytest.raises(Problem) as caught:
+        from_json(rows, shape)
+    assert caught.value.type.slug == "limit-rows"
+    assert from_json(rows[:500], shape).shape == (500, 2000)
 
 
 @pytest.mark.fault(66)
@@ -338,13 +376,13 @@ def test_rows_that_have_no_finite_result_say_whose_fault_it_is():
     ],
 )
 def test_the_answer_has_the_format_that_the_caller_likes_best(accept, expected):
-    assert answer_codec(accept).format is expected
+    assert response_codec(accept).format is expected
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "application/x-npy;q=nan"])
 def test_a_caller_who_takes_none_of_the_formats_is_told_which_there_are(accept):
     with pytest.raises(Problem) as caught:
-        answer_codec(accept)
+        response_codec(accept)
     assert caught.value.type.slug == "not-acceptable"
     assert "application/x-npy" in caught.value.members["supported"]
 
@@ -401,8 +439,8 @@ PIECES = b"""[1,2,3]  [ 1.5 , -2e3 , 0 ]  [1,2]  [[1],2,3]  []  1  -  [  ]  ,  [
 def test_rows_in_slices_are_those_of_the_whole(pieces, between, frame, slice_bytes):
     body = frame % between.join(pieces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_numbers, "_SLICE_BYTES", slice_bytes)
-        patch.setattr(json_numbers, "_SLICE_VALUES", slice_bytes)
+        patch.setattr(plain_numbers, "_SLICE_BYTES", slice_bytes)
+        patch.setattr(plain_numbers, "_SLICE_VALUES", slice_bytes)
         sliced = outcome(lambda: from_json(body))
     assert sliced == outcome(lambda: decode_document(body, SHAPE))
 
@@ -411,8 +449,8 @@ def test_rows_in_slices_are_those_of_the_whole(pieces, between, frame, slice_byt
 def test_rows_of_numbers_are_read_in_slices(rows):
     body = json.dumps({"rows": rows.tolist()}).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_numbers, "_SLICE_VALUES", 1)
-        slices = list(json_numbers.number_rows(body, width=3))
+        patch.setattr(plain_numbers, "_SLICE_VALUES", 1)
+        slices = list(plain_numbers.number_rows(body, SHAPE.columns))
     assert [chunk.tolist() for chunk in slices if chunk is not None] == [
         [row] for row in rows.tolist()
     ]
@@ -434,4 +472,45 @@ def test_a_large_body_of_rows_leaves_the_event_loop_to_others(tmp_path):
 
     rows, turns = asyncio.run(decoded())
     assert rows.shape == (count, 3)
-    assert turns >= 3 * count // json_numbers._SLICE_VALUES
+    assert turns >= 3 * count // plain_numbers._SLICE_VALUES
+
+
+VALUES = st.sampled_from(
+    ["1", "-2.5", "1e-3", " 3", "4 ", "null", "NaN", '"x"', "", "01", "0.1234567890123456789012"]
+)
+LINES = st.lists(VALUES, min_size=2, max_size=4)
+ORDERS = st.sampled_from(["abc", "bca", "ab", "abca", "abz"])
+
+
+@given(
+    ORDERS,
+    st.lists(LINES, max_size=4),
+    st.sampled_from(["\n", "\r\n", "\n\n", ",", " "]),
+    st.booleans(),
+)
+def test_objects_of_numbers_are_read_as_parsers_do(names, rows, between, ends):
+    objects = [
+        "{" + ", ".join(f'"{name}":{value}' for name, value in zip(names, row, strict=False)) + "}"
+        for row in rows
+    ]
+    lines = between.join(objects) + between * ends
+    outcome(lambda: decode(lines.encode(), TableFormat.NDJSON, SHAPE))  # which compares
+    body = f'{{"rows": [{",".join(objects)}]}}'.encode()
+    assert outcome(lambda: from_json(body)) == outcome(lambda: decode_document(body, SHAPE))
+
+
+@given(ORDERS, st.lists(LINES, max_size=4), st.sampled_from(["\n", "\r\n", "\n\n"]), st.booleans())
+def test_lines_of_numbers_are_read_as_tables_are(names, rows, between, ends):
+    text = between.join([",".join(names), *(",".join(row) for row in rows)]) + between * ends
+    outcome(lambda: decode(text.encode(), TableFormat.CSV, SHAPE))  # which compares
+
+
+def test_rows_of_numbers_do_not_touch_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalBlobs, "staged", None)
+    bodies = {
+        TableFormat.NDJSON: b'{"b": 2, "c": 3, "a": 1}\n{"b": 5, "c": 6, "a": 4}',
+        TableFormat.CSV: b"c,a,b\r\n3,1,2\r\n6,4,5",
+    }
+    for kind, body in bodies.items():
+        rows = asyncio.run(decode_pieces([body], kind, SHAPE, tmp_path, size=len(body)))
+        assert rows.tolist() == [[1, 2, 3], [4, 5, 6]]

@@ -177,7 +177,7 @@ def test_a_large_answer_in_json_is_whole(client):
         ({"rows": [{"height": 1, "weight": 2}]}, 422, "columns-mismatch"),
         ({"rows": ROWS, "space": "data"}, 422, "unknown-field"),
         ({}, 422, "batch-shape"),
-        ([], 422, "batch-shape"),
+        ([], 422, "batch-empty"),
         (np.zeros((2, 2)), 422, "dimension-mismatch"),
         (np.zeros((0, 3)), 422, "batch-empty"),
         (np.zeros(3), 422, "batch-shape"),

@@ -21,7 +21,7 @@ from flows import compile_flow
 from tables.formats import TableFormat
 from tables.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.app.serving import registered
+from tests.app.serving import COLUMNS as PEOPLE, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read
 
 ROWS = mixed_rows(40, seed=5)
@@ -150,6 +150,27 @@ def test_every_format_tells_of_warnings(client, answer):
         assert lines[2]["row_warnings"][0]["column"] == "cut"
 
 
+@pytest.mark.parametrize("model", ["mixed", "people"])
+@pytest.mark.parametrize("answer", FORMATS)
+def test_what_is_no_row_of_a_body_is_told_in_every_format(client, answer, model):
+    rows = cells()[:20] if model == "mixed" else [dict.fromkeys(PEOPLE, 50.5)] * 20
+    buffer = io.StringIO()
+    csv.DictWriter(buffer, list(rows[0])).writeheader()
+    csv.DictWriter(buffer, list(rows[0])).writerows(rows)
+    text = buffer.getvalue()
+    plain = ask(client, "log_prob", text.encode(), TableFormat.CSV, model=model)
+    assert "body_warnings" not in plain.json()
+    assert "x-body-warnings" not in plain.headers
+    body = f"{text}Total{',7' * (len(rows[0]) - 1)}\n".encode()
+    response = ask(client, "log_prob", body, TableFormat.CSV, answer, model=model)
+    (warning,) = json.loads(response.headers["x-body-warnings"])
+    assert warning["code"] == "skipped"
+    assert "last line" in warning["detail"]
+    if answer is TableFormat.JSON:
+        assert response.json()["body_warnings"] == [warning]
+        assert response.json()["log_prob"] == plain.json()["log_prob"]
+
+
 def test_models_of_plain_numbers_have_no_warnings(client):
     response = ask(client, "log_prob", b'{"rows": [[170, 70, 40]]}', model="people")
     assert "x-row-warnings" not in response.headers
@@ -192,9 +213,8 @@ def test_explanations_are_in_every_format(client, answer, model, spec):
         rows = [list(row.values()) for row in document["explanation"]]
         values = np.array(rows, dtype=np.float64)
         assert [list(row) for row in document["explanation"]] == [NAMES] * len(ROWS)
-        known = "learnt" if model == "hiding" else "exact"
-        unknown = [bool(np.isnan(column).all()) for column in expected.T]
-        kinds = ["unavailable" if column else known for column in unknown]
+        other = "learnt" if model == "hiding" else "unavailable"
+        kinds = ["exact" if column.levels else other for column in COLUMNS]
         assert document["explained"] == dict(zip(NAMES, kinds, strict=True))
         assert document["row_errors"] == []
     elif answer is TableFormat.NDJSON:
@@ -311,3 +331,36 @@ def _number(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
+
+
+@pytest.mark.parametrize("kind", [TableFormat.JSON, TableFormat.CSV])
+def test_columns_of_the_file_that_a_model_of_numbers_lacks_are_left_out(
+    client: TestClient, kind: TableFormat
+) -> None:
+    table = "id,height,weight,age,note\n" + "".join(
+        f"a{row},{row}.5,{row * row % 7}.25,{row % 5}.125,text {row}\n" for row in range(30)
+    )
+    posted = client.post(
+        "/v1/datasets", content=table.encode(), headers={"Content-Type": "text/csv"}
+    )
+    state = client.app.state  # type: ignore[attr-defined]  # of the application
+    registered(state.database, state.blobs, name="part", dataset_id=posted.json()["id"])
+    body = table.encode()
+    if kind is TableFormat.JSON:
+        rows = [dict(row) for row in csv.DictReader(io.StringIO(table))]
+        for row in rows:
+            row.update((name, float(row[name])) for name in PEOPLE)
+        body = json.dumps(rows).encode()
+    headers = {"Content-Type": MEDIA_TYPE[kind]}
+    whole = client.post("/v1/models/part/log_prob", content=body, headers=headers)
+    assert whole.status_code == 200, whole.text
+    alone = client.post(
+        "/v1/models/part/log_prob",
+        json=[[float(row[name]) for name in PEOPLE] for row in csv.DictReader(io.StringIO(table))],
+    )
+    assert whole.json()["log_prob"] == alone.json()["log_prob"]
+    refused = client.post(
+        "/v1/models/part/log_prob?extra=error", content=body, headers=headers
+    ).json()
+    assert set(refused["unknown"]) == {"id", "note"}
+    assert "?extra=ignore" in refused["detail"]

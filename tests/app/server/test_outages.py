@@ -1,4 +1,4 @@
-"""What is served while the database is away, while a process starts, and while it stops."""
+"""Requests that are served while the database is unavailable, while a process starts, and while it stops."""
 
 import asyncio
 import signal

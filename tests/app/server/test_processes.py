@@ -61,6 +61,7 @@ def test_one_that_is_killed_is_replaced_and_all_end_with_a_signal(served):
             os.kill(pid, 0)
 
 
+@pytest.mark.long  # `tests/densityd/service` has a parent that is killed
 def test_none_outlives_a_parent_that_is_killed(served):
     _, parent = served
     served_by = children(parent)

@@ -20,8 +20,8 @@ COUNTED = {
     if kind in (int, float, list[int]) or {int, float} & set(get_args(kind))
 }
 
-# Rows of data: the bytes of their body are bounded before they are read, and each row has the
-# model's columns, or is refused.
+# Rows of data, or a whole body of them: its bytes are bounded before they are read, and each row has
+# the model's columns, or is refused.
 ROWS = ("rows", "columns", "context")
 
 # A wait, which the service's own ends.

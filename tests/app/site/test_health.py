@@ -65,7 +65,7 @@ def test_fault_149_without_a_database_the_service_is_unavailable(client, setting
         # Written over, never cut short: a process that maps a file dies of a page that went away.
         with file.open("r+b") as opened:
             opened.write(b"garbage" * 1000)
-    # A connection that holds the pages in memory would go on with them.
+    # A connection that holds the pages in memory would continue with them.
     client.app.state.database.dispose()
     wait_until(lambda: not is_ready(client))
     response = client.get("/readyz")

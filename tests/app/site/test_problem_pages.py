@@ -163,7 +163,7 @@ def test_every_problem_type_has_a_page(shared_client):
 
 def test_the_list_links_to_every_page(shared_client):
     page = shared_client.get("/problems").text
-    assert all(f'href="{kind.uri}"' in page for kind in PROBLEM_TYPES.values())
+    assert all(f'href=".{kind.uri}"' in page for kind in PROBLEM_TYPES.values())
 
 
 @pytest.mark.fault(188)

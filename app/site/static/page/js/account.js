@@ -2,11 +2,12 @@
 import { html, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
 import { ago, bytes, number } from "./format.js";
-import { Confirm, Elsewhere, Field, Loaded, origin, ProblemNote, useAction, useJson } from "./widgets.js";
+import { Confirm, Elsewhere, Loaded, origin, ProblemNote, useAction, useJson } from "./widgets.js";
 
 export function Usage() {
   const loaded = useJson("/v1/usage");
-  return html`<section class="card"><h2>Usage</h2><${Loaded} of=${loaded}>${({ project, stored_bytes: stored, queued_jobs: queued, computed_rows: rows, ...counts }) => html`
+  return html`<section class="card"><h2>Usage</h2>
+    <${Loaded} of=${loaded}>${({ project, stored_bytes: stored, queued_jobs: queued, computed_rows: rows, ...counts }) => html`
       <dl class="facts"><dt>Project</dt><dd>${project}</dd>
         <dt>Stored</dt><dd><${Meter} name="Stored" used=${stored.used} limit=${stored.limit} as=${bytes} /></dd>
         <dt>Waiting jobs</dt><dd><${Meter} name="Waiting jobs" used=${queued.used} limit=${queued.limit} as=${number} /></dd>
@@ -15,7 +16,8 @@ export function Usage() {
       <${Elsewhere} curl=${`curl -s ${origin}/v1/usage`} shell="densityd usage" />`}<//></section>`;
 }
 
-const Meter = ({ name, used, limit, as }) => html`${as(used)}${limit !== null && html` of ${as(limit)}<br /><meter aria-label=${name} min="0" max=${limit} high=${0.9 * limit} value=${used}></meter>`}`;
+const Meter = ({ name, used, limit, as }) => html`${as(used)}${limit !== null && html` of ${as(limit)}<br />
+  <meter aria-label=${name} min="0" max=${limit} high=${0.9 * limit} value=${used}></meter>`}`;
 
 export function Keys() {
   const me = useJson("/v1/me");
@@ -35,15 +37,22 @@ function KeyList() {
   });
   const rotate = useAction(async (id) => { setMade(await call(`/v1/keys/${id}/rotate`, { method: "POST", json: {} })); loaded.again(); });
   const revoke = useAction(async (id) => { await call(`/v1/keys/${id}`, { method: "DELETE" }); loaded.again(); });
-  return html`${made && html`<div class="note" role="status"><strong>The new key, which is shown this once</strong><pre tabindex="0" aria-label="New key">${made.token}</pre></div>`}
+  return html`${made && html`<div class="note" role="status"><strong>The new key, which is shown this once</strong>
+    <pre tabindex="0" aria-label="New key">${made.token}</pre></div>`}
     <form class="row" onSubmit=${(event) => { event.preventDefault(); create.run(); }}>
       <label for="label">For</label><input id="label" placeholder="nightly scores" maxlength="100" value=${values.label} onInput=${change("label")} />
-      <label for="scope">it may</label><select id="scope" value=${values.scope} onChange=${change("scope")}>${["read", "write", "admin"].map((scope) => html`<option key=${scope}>${scope}</option>`)}</select>
-      <label for="days">for days</label><input id="days" type="number" min="1" value=${values.days} onInput=${change("days")} /><button disabled=${create.busy}>Make a key</button></form>
+      <label for="scope">it may</label>
+        <select id="scope" value=${values.scope} onChange=${change("scope")}>${["read", "write", "admin"].map((scope) => html`<option key=${scope}>${scope}</option>`)}</select>
+      <label for="days">for days</label><input id="days" type="number" min="1" value=${values.days} onInput=${change("days")} />
+        <button disabled=${create.busy}>Make a key</button></form>
     <${ProblemNote} problem=${create.problem ?? rotate.problem ?? revoke.problem} />
     <${Loaded} of=${loaded}>${({ items }) => html`<div class="scroll" tabindex="0" role="region" aria-label="Keys"><table>
-      <thead><tr><th scope="col">For</th><th scope="col">May</th><th scope="col">Made</th><th scope="col">Ends</th><th scope="col">Last used</th><th scope="col"><span class="hidden-text">Actions</span></th></tr></thead>
+      <thead><tr><th scope="col">For</th><th scope="col">May</th><th scope="col">Made</th><th scope="col">Ends</th><th scope="col">Last used</th>
+        <th scope="col"><span class="hidden-text">Actions</span></th></tr></thead>
       <tbody>${items.map((key) => html`<tr key=${key.id}><td>${key.label || key.id}</td><td>${key.scope}</td><td>${ago(key.created_at)}</td>
-        <td>${key.state !== "usable" ? key.state : key.expires_at ? new Date(key.expires_at).toLocaleDateString() : "never"}</td><td>${key.last_used_at ? ago(key.last_used_at) : "never"}</td>
-        <td>${key.state === "usable" && html`<span class="row"><button type="button" disabled=${rotate.busy} onClick=${() => rotate.run(key.id)}>Replace</button><${Confirm} label="Revoke" question="Revoke this key?" busy=${revoke.busy} act=${() => revoke.run(key.id)} /></span>`}</td></tr>`)}</tbody></table></div>`}<//>`;
+        <td>${key.state !== "usable" ? key.state : key.expires_at ? new Date(key.expires_at).toLocaleDateString() : "never"}</td>
+          <td>${key.last_used_at ? ago(key.last_used_at) : "never"}</td>
+        <td>${key.state === "usable" && html`<span class="row">
+          <button type="button" disabled=${rotate.busy} onClick=${() => rotate.run(key.id)}>Replace</button>
+          <${Confirm} label="Revoke" question="Revoke this key?" busy=${revoke.busy} act=${() => revoke.run(key.id)} /></span>`}</td></tr>`)}</tbody></table></div>`}<//>`;
 }

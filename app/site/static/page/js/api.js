@@ -10,6 +10,9 @@ export const keyNeeded = signal(false);
 /** True while the service cannot be reached. */
 export const offline = signal(false);
 
+/** Address of a path of the service, relative to the page: a proxy may have both below a path of its own. */
+const here = (path) => path.replace(/^\//, "");
+
 export function setKey(key) {
   apiKey.value = key.trim();
   keyNeeded.value = false;
@@ -32,7 +35,7 @@ export async function request(path, { method = "GET", json, body, headers = {}, 
   if (json !== undefined) sent["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, {
+    response = await fetch(here(path), {
       method,
       headers: sent,
       body: json === undefined ? body : JSON.stringify(json),
@@ -67,8 +70,8 @@ export async function call(path, options) {
   return response.status === 204 ? null : response.json();
 }
 
-/** Return all items of a list, page by page, at most `most`. */
-export async function all(path, most = 1000, options = {}) {
+/** Return the first items of a list, at most about `most`, and whether they are all: {items, isWhole}. */
+export async function first(path, most, options = {}) {
   const items = [];
   let cursor = null;
   do {
@@ -79,14 +82,17 @@ export async function all(path, most = 1000, options = {}) {
     items.push(...page.items);
     cursor = page.next_cursor;
   } while (cursor && items.length < most);
-  return items;
+  return { items, isWhole: !cursor };
 }
+
+/** Return all items of a list, page by page. */
+export const all = async (path, options) => (await first(path, Infinity, options)).items;
 
 /** Upload a file with progress: `onProgress` gets the sent share, from 0 to 1. */
 export function upload(path, file, type, onProgress) {
   return new Promise((resolve, reject) => {
     const sending = new XMLHttpRequest();
-    sending.open("POST", path);
+    sending.open("POST", here(path));
     sending.setRequestHeader("Content-Type", type);
     if (apiKey.value) sending.setRequestHeader("Authorization", `Bearer ${apiKey.value}`);
     sending.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);

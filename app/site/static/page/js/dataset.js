@@ -3,21 +3,19 @@ import { html, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
 import { Histogram, Levels } from "./charts.js";
 import { ago, bytes, cell, day, number, percent, plural } from "./format.js";
-import { isScale, numberOf } from "./rows.js";
 import { ScoreTable } from "./bulk.js";
 import { Labels } from "./labels.js";
-import { Confirm, Crumbs, DataTable, Elsewhere, Loaded, origin, ProblemNote, useAction, useLoaded } from "./widgets.js";
+import { isScale, rowsOf } from "./table.js";
+import { Confirm, Crumbs, DataTable, Elsewhere, Loaded, More, origin, ProblemNote, useAction, useLoaded, useMore } from "./widgets.js";
 
 const CHOICES = ["number", "integer", "boolean", "category", "datetime", "ignored"];
-/** Return some rows from all parts of a data set: {columns, rows}. */
-export const someRows = (id, total, count, signal) =>
-  call(`/v1/datasets/${id}/rows?limit=${count}&step=${Math.max(1, Math.floor(total / count))}`, { signal });
 
 export function Dataset({ id }) {
   const loaded = useLoaded(async (signal) => {
     const dataset = await call(`/v1/datasets/${id}`, { signal });
-    return { dataset, sample: await someRows(id, dataset.rows, 2000, signal) };
+    return { dataset, sample: await rowsOf(dataset, 2000, signal) };
   }, [id]);
+  const more = useMore(60);
   const remove = useAction(async () => {
     await call(`/v1/datasets/${id}`, { method: "DELETE" });
     window.location.hash = "#/datasets";
@@ -35,8 +33,8 @@ export function Dataset({ id }) {
     <${Labels} path=${`/v1/datasets/${id}`} of=${dataset} again=${loaded.again} />
     <${Warnings} warnings=${dataset.warnings} />
     <h2>Columns</h2>
-    <div class="grid">${dataset.columns.slice(0, 200).map((column) => html`<${Column} key=${column.name} column=${column} rows=${dataset.rows} sample=${sample} retype=${retype} />`)}</div>
-    ${dataset.columns.length > 200 && html`<p class="soft">and ${number(dataset.columns.length - 200)} more columns</p>`}
+    <div class="grid">${dataset.columns.slice(0, more.shown).map((column) => html`<${Column} key=${column.name} column=${column} rows=${dataset.rows} sample=${sample} retype=${retype} />`)}</div>
+    <${More} of=${more} total=${dataset.columns.length} what="columns" />
     <section class="card"><${DataTable} caption="Some of its rows" columns=${sample.columns} rows=${sample.rows.map((row) => row.map(cell))} first=${20} /></section>
     <${ScoreTable} dataset=${id} />
     <${Elsewhere} curl=${`curl -s ${origin}/v1/datasets/${id}\ncurl -s "${origin}/v1/datasets/${id}/rows?limit=5"`}
@@ -48,20 +46,21 @@ function Warnings({ warnings }) {
   if (!warnings.length) return null;
   return html`<div class="note warn"><strong>${plural(warnings.length, "thing")} to know about this table</strong>
     <ul>${warnings.slice(0, 12).map((warning, at) => html`<li key=${at}>${warning.column && html`<strong>${warning.column}: </strong>`}${warning.detail}</li>`)}</ul>
-    ${warnings.length > 12 && html`<details><summary>Show all</summary><ul>${warnings.slice(12).map((warning, at) => html`<li key=${at}>${warning.column && html`<strong>${warning.column}: </strong>`}${warning.detail}</li>`)}</ul></details>`}
+    ${warnings.length > 12 && html`<details><summary>Show all</summary>
+      <ul>${warnings.slice(12).map((warning, at) => html`<li key=${at}>${warning.column && html`<strong>${warning.column}: </strong>`}${warning.detail}</li>`)}</ul></details>`}
   </div>`;
 }
 
 function Column({ column, rows, sample, retype }) {
-  const at = sample.columns.indexOf(column.name);
   const [changing, setChanging] = useState(false);
   const name = `type-${column.name}`;
   return html`<section class="card" aria-label=${`Column ${column.name}`}>
     <h3>${column.name}</h3>
-    <p class="hint"><strong>${column.type}</strong>. ${column.reason ?? ""} ${column.missing_count > 0 && html`<br />${percent(column.missing_count / rows)} of its cells are missing.`}</p>
+    <p class="hint">
+      <strong>${column.type}</strong>. ${column.reason ?? ""} ${column.missing_count > 0 && html`<br />${percent(column.missing_count / rows)} of its cells are missing.`}</p>
     <div class="plot">${column.levels.length
       ? html`<${Levels} name=${column.name} levels=${[...column.levels, ...(column.other ? ["other"] : [])].map((level, index) => ({ name: String(level), data: (column.level_counts[index] ?? 0) / rows }))} />`
-      : isScale(column) && at >= 0 && html`<${Histogram} name=${column.name} dates=${column.type === "datetime"} data=${sample.rows.map((row) => numberOf(row[at], column))} />`}</div>
+      : isScale(column) && html`<${Histogram} name=${column.name} dates=${column.type === "datetime"} data=${sample.numbers(column.name)} />`}</div>
     ${isScale(column) && column.min !== null && html`<p class="hint">${column.type === "datetime" ? `${day(column.min)} to ${day(column.max)}` : `${number(column.min)} to ${number(column.max)}, mean ${number(column.mean)}`}</p>`}
     ${column.spikes.length > 0 && html`<p class="hint">Often exactly ${column.spikes.slice(0, 3).map(number).join(", ")}.</p>`}
     ${changing

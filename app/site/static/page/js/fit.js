@@ -1,82 +1,100 @@
 // Whether a model fits its data: columns one by one, in pairs, quantiles, and what was learnt.
 import { html, useEffect, useMemo, useState } from "../vendor/vendor.js";
 import { call, request } from "./api.js";
-import { Histogram, Levels, Quantiles, Scatter } from "./charts.js";
-import { someRows } from "./dataset.js";
-import { isScale, numberOf } from "./rows.js";
-import { Loaded, ProblemNote, useLoaded } from "./widgets.js";
+import { Histogram, Levels, Quantiles } from "./charts.js";
+import { percent } from "./format.js";
+import { Scatter } from "./plane.js";
+import { isScale, rowsOf, samplesOf } from "./table.js";
+import { InWords, Loaded, More, ProblemNote, useLoaded, useMore } from "./widgets.js";
 
 const COUNT = 2000;
 
 /** Return the columns of a version with their types; plain numbers where it has none. */
 export const columnsOf = (version) => version.columns.map((name, at) => version.types?.[at] ?? { name, type: "number", levels: [] });
 
-async function numbersOf(version, reference, signal) {
-  const conditional = (version.context_columns ?? []).length > 0;
-  const drawn = conditional ? null : await call(`/v1/models/${reference}/sample`, { method: "POST", json: { n: COUNT, seed: 1 }, signal });
-  let data = null;
-  if (version.lineage.dataset_id) {
-    try {
-      const dataset = await call(`/v1/datasets/${version.lineage.dataset_id}`, { signal });
-      const found = await someRows(dataset.id, dataset.rows, COUNT, signal);
-      const order = version.columns.map((name) => found.columns.indexOf(name));
-      data = found.rows.map((row) => order.map((at) => row[at]));
-    } catch (problem) {
-      if (problem.status !== 404) throw problem; // the data set was deleted
-    }
+/** Return rows of the data set and samples of the model; null for what there is none of. */
+async function fitOf(version, reference, signal) {
+  const data = await dataOf(version, signal);
+  const given = version.context_columns ?? [];
+  if (!given.length) return { data, drawn: await samplesOf(version, reference, { n: COUNT, seed: 1 }, signal) };
+  if (!data) return { data, drawn: null };
+  const places = given.map((name) => data.columns.indexOf(name));
+  const context = data.rows.map((row) => places.map((at) => row[at]));
+  return { data, drawn: await samplesOf(version, reference, { n: context.length, seed: 1, context }, signal) };
+}
+
+async function dataOf(version, signal) {
+  if (!version.lineage.dataset_id) return null;
+  try {
+    return await rowsOf(await call(`/v1/datasets/${version.lineage.dataset_id}`, { signal }), COUNT, signal);
+  } catch (problem) {
+    if (problem.status === 404) return null; // the data set was deleted
+    throw problem;
   }
-  return { data, drawn: drawn?.rows ?? null };
 }
 
 export function Fit({ version, reference }) {
-  const loaded = useLoaded((signal) => numbersOf(version, reference, signal), [reference]);
+  const loaded = useLoaded((signal) => fitOf(version, reference, signal), [reference]);
+  const more = useMore(60);
   const columns = columnsOf(version);
-  return html`<${Loaded} of=${loaded}>${({ data, drawn }) => html`
-      <p class="legend"><span class="key of-data">${data ? "data" : "data: deleted, or there was none"}</span><span class="key of-model">${drawn ? `${COUNT} samples of the model` : "samples: a conditional model draws them on its own tab"}</span></p>
-      <div class="grid">${columns.slice(0, 60).map((column, at) => html`<section class="card" key=${column.name} aria-label=${`Column ${column.name}`}><h2 class="small">${column.name}</h2>
-        <div class="plot"><${OneColumn} column=${column} data=${data?.map((row) => row[at])} drawn=${drawn?.map((row) => row[at])} /></div></section>`)}</div>
-      ${columns.length > 60 && html`<p class="soft">The first 60 of ${columns.length} columns are shown.</p>`}
+  return html`<${InWords} of=${version.metrics?.summary} />
+    <${Loaded} of=${loaded}>${({ data, drawn }) => html`
+      <p class="legend"><span class="key of-data">${data ? "data" : "data: deleted, or there was none"}</span>
+        <span class="key of-model">${drawn ? `${drawn.rows.length} samples of the model` : "samples: they need values of the given columns, which were deleted with the data"}</span></p>
+      <div class="grid">${columns.slice(0, more.shown).map((column) => html`<section class="card" key=${column.name} aria-label=${`Column ${column.name}`}>
+        <h2 class="small">${column.name}</h2>
+        <div class="plot"><${OneColumn} column=${column} data=${data} drawn=${drawn} /></div></section>`)}</div>
+      <${More} of=${more} total=${columns.length} what="columns" />
       <${Pairs} columns=${columns} data=${data} drawn=${drawn} />`}<//>
     <${Pictures} version=${version} />`;
 }
 
+const shareOf = (cells, found) => cells && cells.filter(found).length / cells.length;
+
 function OneColumn({ column, data, drawn }) {
-  if (isScale(column)) {
-    const numbers = (cells) => cells?.map((value) => numberOf(value, column));
-    const gaps = (cells) => cells && cells.filter((value) => value === null).length / cells.length;
-    return html`<${Histogram} name=${column.name} data=${numbers(data)} model=${numbers(drawn)} dates=${column.type === "datetime"} />
-      ${column.missing && data && html`<p class="hint">Gaps: data ${(100 * gaps(data)).toFixed(1)} %${drawn ? `, samples ${(100 * gaps(drawn)).toFixed(1)} %` : ""}</p>`}
-      ${data && drawn && html`<details><summary>Quantiles</summary><${Quantiles} name=${column.name} data=${numbers(data)} model=${numbers(drawn)} /></details>`}`;
+  const cells = { data: data?.cells(column.name), drawn: drawn?.cells(column.name) };
+  const share = (found) => ({ data: shareOf(cells.data, found), model: shareOf(cells.drawn, found) });
+  const gaps = share((value) => value === null);
+  if (!isScale(column)) {
+    const levels = column.levels.map((level) => ({ name: String(level), ...share((value) => String(value) === String(level)) }));
+    if (column.missing) levels.push({ name: "(gap)", ...gaps });
+    return html`<${Levels} name=${column.name} levels=${levels} />`;
   }
-  const share = (cells, level) => cells && cells.filter((value) => String(value) === String(level)).length / cells.length;
-  const gap = (cells) => cells && cells.filter((value) => value === null).length / cells.length;
-  const levels = column.levels.map((level) => ({ name: String(level), data: share(data, level), model: share(drawn, level) }));
-  if (column.missing) levels.push({ name: "(gap)", data: gap(data), model: gap(drawn) });
-  return html`<${Levels} name=${column.name} levels=${levels} />`;
+  const numbers = { data: data?.numbers(column.name), model: drawn?.numbers(column.name) };
+  const dates = column.type === "datetime";
+  return html`<${Histogram} name=${column.name} ...${numbers} dates=${dates} />
+    ${column.missing && data && html`<p class="hint">Gaps: data ${percent(gaps.data)}${drawn ? `, samples ${percent(gaps.model)}` : ""}</p>`}
+    ${data && drawn && html`<details><summary>Quantiles</summary><${Quantiles} name=${column.name} ...${numbers} dates=${dates} /></details>`}`;
 }
 
 function Pairs({ columns, data, drawn }) {
-  const scales = columns.map((column, at) => ({ ...column, at })).filter(isScale);
-  const [x, setX] = useState(0);
-  const [y, setY] = useState(1);
+  const scales = columns.filter(isScale);
+  const [places, setPlaces] = useState({ x: 0, y: 1 });
   const [show, setShow] = useState("both");
+  const [x, y] = [scales[places.x], scales[places.y]];
   const points = useMemo(() => {
-    const of = (rows) => (rows ?? []).map((row) => [numberOf(row[scales[x]?.at], scales[x] ?? {}), numberOf(row[scales[y]?.at], scales[y] ?? {})]).filter(([a, b]) => Number.isFinite(a) && Number.isFinite(b));
+    const of = (table) => (table ? pointsOf(table.numbers(x.name), table.numbers(y.name)) : []);
     return scales.length > 1 ? { data: of(data), model: of(drawn) } : null;
-  }, [x, y, data, drawn]);
+  }, [places, data, drawn]);
   if (!points) return null;
-  const choice = (id, label, value, set) => html`<label for=${id}>${label}</label><select id=${id} value=${value} onChange=${(event) => set(Number(event.target.value))}>${scales.map((column, at) => html`<option key=${at} value=${at}>${column.name}</option>`)}</select>`;
-  return html`<section class="card"><h2>Two columns together</h2><p class="row">${choice("pair-x", "Across", x, setX)}${choice("pair-y", "Up", y, setY)}
-      <label for="pair-show">Show</label><select id="pair-show" value=${show} onChange=${(event) => setShow(event.target.value)}><option value="both">data and samples</option><option value="data">data</option><option value="model">samples</option></select></p>
-    <${Scatter} xName=${scales[x].name} yName=${scales[y].name} data=${points.data} model=${points.model} show=${show} /></section>`;
+  const choice = (axis, label) => html`<label for=${`pair-${axis}`}>${label}</label>
+    <select id=${`pair-${axis}`} value=${places[axis]} onChange=${(event) => setPlaces({ ...places, [axis]: Number(event.target.value) })}>${scales.map((column, at) => html`<option key=${at} value=${at}>${column.name}</option>`)}</select>`;
+  return html`<section class="card"><h2>Two columns together</h2><p class="row">${choice("x", "Across")}${choice("y", "Up")}
+      <label for="pair-show">Show</label><select id="pair-show" value=${show} onChange=${(event) => setShow(event.target.value)}>
+        <option value="both">data and samples</option><option value="data">data</option><option value="model">samples</option></select></p>
+    <${Scatter} x=${x} y=${y} data=${points.data} model=${points.model} show=${show} /></section>`;
 }
 
-const KINDS = [["learning-curve", "Learning curve"], ["noise", "Data mapped to noise, against the normal distribution"], ["density", "Density of two columns"], ["images", "Samples as images"]];
+/** Return pairs of numbers, without those of which one is missing. */
+const pointsOf = (xs, ys) => Array.from(xs, (x, at) => [x, ys[at]]).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
+
+const KINDS = [["learning-curve", "Learning curve"], ["pairs", "Pairs of columns, data and samples side by side"], ["noise", "Data mapped to noise, against the normal distribution"], ["density", "Density in the plane, beside the data or the target"], ["images", "Samples as images"]];
 
 function Pictures({ version }) {
   const square = version.dim >= 16 && Number.isInteger(Math.sqrt(version.dim));
-  const possible = KINDS.filter(([kind]) => (kind !== "density" || (version.dim === 2 && version.family !== "mixed")) && (kind !== "noise" || version.family !== "mixed") && (kind !== "images" || square));
-  return html`<section class="card"><h2>More plots</h2>${possible.map(([kind, title]) => html`<${Picture} key=${kind} version=${version} kind=${kind} title=${title} />`)}</section>`;
+  const possible = KINDS.filter(([kind]) => (kind !== "density" || (version.dim === 2 && version.family !== "mixed")) && (kind !== "noise" || (version.lineage.dataset_id && version.family !== "mixed")) && (kind !== "images" || square));
+  return html`<section class="card">
+    <h2>More plots</h2>${possible.map(([kind, title]) => html`<${Picture} key=${kind} version=${version} kind=${kind} title=${title} />`)}</section>`;
 }
 
 function Picture({ version, kind, title }) {
@@ -86,7 +104,7 @@ function Picture({ version, kind, title }) {
   useEffect(() => {
     if (!seen) return undefined;
     let made = null;
-    request(`/v1/models/${version.name}/versions/${version.version}/plots/${kind}?format=png`).then(async (response) => {
+    request(`/v1/models/${version.name}/versions/${version.version}/plots/${kind}?theme=${document.documentElement.dataset.theme}`).then(async (response) => {
       made = URL.createObjectURL(await response.blob());
       setUrl(made);
     }, setProblem);

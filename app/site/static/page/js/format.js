@@ -5,6 +5,7 @@ const WHOLE = new Intl.NumberFormat("en");
 
 export function number(value) {
   if (value === null || value === undefined) return "–";
+  if (value === 0) return "0"; // also for minus zero
   if (!Number.isFinite(value)) return String(value);
   if (Number.isInteger(value) && Math.abs(value) < 1e12) return WHOLE.format(value);
   const size = Math.abs(value);

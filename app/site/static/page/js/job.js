@@ -4,12 +4,13 @@ import { call, follow, request } from "./api.js";
 import { Curve } from "./charts.js";
 import { ago, nats, number, percent, seconds } from "./format.js";
 import { Labels } from "./labels.js";
-import { Confirm, Crumbs, Elsewhere, Loaded, origin, ProblemNote, State, useAction, useEvery, useJson } from "./widgets.js";
+import { save } from "./rows.js";
+import { Confirm, Crumbs, Elsewhere, InWords, Loaded, origin, ProblemNote, State, useAction, useEvery, useJson } from "./widgets.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
 
 /** Return the numbers of a job's events for its curve: arrays of the same length. */
-export function curveOf(events, kind) {
+function curveOf(events, kind) {
   const epochs = events.filter(({ event }) => event === "epoch");
   const at = (name) => epochs.map(({ data }) => data[name] ?? null);
   if (kind === "variational") return { x: at("iteration"), xLabel: "iteration", yLabel: "ELBO (nats)", series: [{ label: "ELBO", values: at("elbo"), stroke: "--model", width: 2.5 }] };
@@ -62,7 +63,8 @@ export function Job({ id }) {
       const latest = events.current.findLast(({ event }) => event === "epoch")?.data ?? job.metrics ?? {};
       const curve = curveOf(events.current, job.kind);
       const running = job.state === "running";
-      return html`<div class="head"><div><h1>${job.model.name ?? job.kind}</h1><p class="soft"><${State} of=${job.state} /> ${job.kind}${job.parent_id && html`, part of <a href=${`#/jobs/${job.parent_id}`}>another job</a>`}, sent ${ago(job.created_at)}${job.attempt > 1 ? `, attempt ${job.attempt}` : ""}
+      return html`<div class="head"><div><h1>${job.model.name ?? job.kind}</h1><p class="soft">
+        <span role="status"><${State} of=${job.state} /></span> ${job.kind}${job.parent_id && html`, part of <a href=${`#/jobs/${job.parent_id}`}>another job</a>`}, sent ${ago(job.created_at)}${job.attempt > 1 ? `, attempt ${job.attempt}` : ""}
             ${running && html` <span class=${link === "live" ? "state good" : "state queued"} role="status">${link}</span>`}</p></div>
           <p class="row">${!ENDED.includes(job.state) && html`<button type="button" class="harm" disabled=${cancel.busy || job.cancel_requested} onClick=${cancel.run}>${job.cancel_requested ? "Stopping…" : "Cancel"}</button>`}
             ${["failed", "cancelled"].includes(job.state) && html`<button type="button" class="first" disabled=${resume.busy} onClick=${resume.run}>Resume</button>`}
@@ -73,13 +75,15 @@ export function Job({ id }) {
         ${job.error && html`<div class="note bad" role="alert"><strong>The job failed</strong><p>${job.error.detail}</p></div>`}
         ${job.state === "queued" && html`<p class="note">${job.next_attempt_at ? `An attempt failed; the next one starts after ${new Date(job.next_attempt_at).toLocaleTimeString()}.` : "Waits for a worker."}</p>`}
         <${Progress} job=${job} latest=${latest} />
+        <${InWords} of=${job.metrics?.summary} />
         ${parent && html`<${Race} trials=${job.metrics?.trials ?? []} />`}
         ${curve && curve.x.length > 1 && html`<section class="card"><h2>${job.kind === "training" ? "How likely held-out rows are" : "Lower bound of the evidence"}</h2>
           <p class="hint">${job.kind === "training" ? "The validation likelihood decides when training ends and which epoch is kept. Drag over the plot to enlarge; double-click shows all." : "It rises to the log evidence."}</p>
           <${Curve} label="Learning curve" ...${curve} summary=${summary(latest)} /></section>`}
         <${Labels} path=${`/v1/jobs/${id}`} of=${job} again=${loaded.again} />
         <${Messages} events=${events.current} />
-        <section class="card"><details><summary>Every option of this job</summary><pre tabindex="0" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
+        <section class="card"><details><summary>Every option of this job</summary>
+          <pre tabindex="0" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
         <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/${id}\ncurl -sN ${origin}/v1/jobs/${id}/events`} python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    for event in client.jobs.events("${id}"):\n        print(event)`} shell=${`densityd jobs show ${id}\ndensityd jobs events ${id}`} />`;
     }}<//>`;
 }
@@ -92,7 +96,8 @@ function Progress({ job, latest }) {
   const facts = [
     ["Epoch", latest.epoch && `${number(latest.epoch)}`],
     ["Best epoch", latest.best_epoch],
-    ["Validation", latest.epoch && nats(latest.robust_validation_log_likelihood ?? latest.validation_log_likelihood)],
+    ["Best validation", latest.epoch && nats(latest.best_robust_validation_log_likelihood ?? latest.best_validation_log_likelihood)],
+    ["Latest", job.state === "running" && latest.epoch && nats(latest.robust_validation_log_likelihood ?? latest.validation_log_likelihood)],
     ["Test", job.metrics?.test_log_likelihood !== undefined && `${nats(job.metrics.test_log_likelihood)} ± ${nats(job.metrics.test_standard_error)}`],
     ["ELBO", latest.elbo !== undefined && nats(latest.elbo)],
     ["Rows per second", latest.rows_per_second && number(Math.round(latest.rows_per_second))],
@@ -100,7 +105,9 @@ function Progress({ job, latest }) {
   ].filter(([, value]) => value);
   return html`<section class="card" aria-label="Progress">
     <dl class="figures">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-    ${progress ? html`<progress value=${progress.fraction} max="1" aria-label="Finished part"></progress><p class="hint">${percent(progress.fraction)} done${job.metrics?.stop_reason ? `; ended because of ${job.metrics.stop_reason.replaceAll("_", " ")}` : ""}</p>` : job.state === "running" ? html`<progress aria-label="Starting"></progress>` : null}
+    ${progress ? html`<progress value=${progress.fraction} max="1" aria-label="Finished part"></progress>
+      <p class="hint">${percent(progress.fraction)} done${job.metrics?.stop_reason ? `; ended because of ${job.metrics.stop_reason.replaceAll("_", " ")}` : ""}</p>` : job.state === "running" ? html`<progress aria-label="Starting"></progress>
+      <p class="hint">Starts a process for this job, which reads the table.</p>` : null}
   </section>`;
 }
 
@@ -113,23 +120,26 @@ function Race({ trials }) {
   return html`<section class="card"><h2>What was tried</h2>
     <p class="hint">Each stage trains the best of the one before for longer; the likelihood of held-out rows decides.</p>
     <div class="scroll" tabindex="0" role="region" aria-label="Trials"><table>
-      <thead><tr><th scope="col" class="number">Stage</th><th scope="col">Flow</th><th scope="col">State</th><th scope="col" class="number">Held-out log likelihood</th><th scope="col" class="number">Epochs</th><th scope="col" class="number">Time</th></tr></thead>
-      <tbody>${sorted.map((trial) => html`<tr key=${trial.job_id}><td class="number">${trial.stage}</td><td><a href=${`#/jobs/${trial.job_id}`}>${trial.family.toUpperCase()}, trial ${trial.trial + 1}</a></td><td><${State} of=${trial.state} /></td>
-        <td class=${`number ${score(trial) !== null && score(trial) === best ? "better" : ""}`}>${nats(score(trial))}</td><td class="number">${number(trial.epochs)}</td><td class="number">${seconds(trial.seconds)}</td></tr>`)}</tbody></table></div></section>`;
+      <thead><tr><th scope="col" class="number">Stage</th><th scope="col">Flow</th><th scope="col">State</th>
+        <th scope="col" class="number">Held-out log likelihood</th><th scope="col" class="number">Epochs</th>
+        <th scope="col" class="number">Time</th></tr></thead>
+      <tbody>${sorted.map((trial) => html`<tr key=${trial.job_id}><td class="number">${trial.stage}</td><td>
+        <a href=${`#/jobs/${trial.job_id}`}>${trial.family.toUpperCase()}, trial ${trial.trial + 1}</a></td><td><${State} of=${trial.state} /></td>
+        <td class=${`number ${score(trial) !== null && score(trial) === best ? "better" : ""}`}>${nats(score(trial))}</td>
+          <td class="number">${number(trial.epochs)}</td><td class="number">${seconds(trial.seconds)}</td></tr>`)}</tbody></table></div></section>`;
 }
 
 function Messages({ events }) {
   const told = events.filter(({ event, data }) => event === "message" || (event === "state" && data.detail));
   if (!told.length) return null;
-  return html`<section class="card"><h2>What happened</h2><ul>${told.slice(-50).map(({ id, data }) => html`<li key=${id}>${data.detail ?? data.text ?? data.message ?? JSON.stringify(data)}</li>`)}</ul></section>`;
+  return html`<section class="card"><h2>What happened</h2>
+    <ul>${told.slice(-50).map(({ id, data }) => html`<li key=${id}>${data.detail ?? data.text ?? data.message ?? JSON.stringify(data)}</li>`)}</ul></section>`;
 }
 
 function Result({ job }) {
   const get = useAction(async () => {
-    const blob = await (await request(job.result.url)).blob();
-    const url = URL.createObjectURL(blob);
-    Object.assign(document.createElement("a"), { href: url, download: `${job.id}.${job.result.media_type.includes("csv") ? "csv" : job.result.media_type.includes("npy") ? "npy" : "parquet"}` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
+    const type = ["csv", "npy"].find((one) => job.result.media_type.includes(one)) ?? "parquet";
+    save(`${job.id}.${type}`, await (await request(`/v1/jobs/${job.id}/result`)).blob());
   });
   return html`<button type="button" class="first" disabled=${get.busy} onClick=${get.run}>Download the result</button><${ProblemNote} problem=${get.problem} />`;
 }

@@ -1,17 +1,16 @@
 // The list of jobs.
 import { html, useState } from "../vendor/vendor.js";
-import { all } from "./api.js";
 import { ago, nats, number, percent, seconds } from "./format.js";
-import { Loaded, State, useEvery, useLoaded } from "./widgets.js";
+import { Loaded, More, State, useEvery, useList } from "./widgets.js";
 
 const STATES = ["", "queued", "running", "succeeded", "failed", "cancelled"];
 
 /** Return what a job has reached, in few words. */
-export function reached(job) {
+function reached(job) {
   if (job.error) return job.error.detail;
   if (job.state === "running" && job.progress) return `${percent(job.progress.fraction)}, ${seconds(job.progress.eta_seconds)} left`;
   const found = job.metrics ?? {};
-  if (found.test_log_likelihood !== undefined) return `test log likelihood ${nats(found.test_log_likelihood)}`;
+  if (found.best_robust_validation_log_likelihood !== undefined) return `validation log likelihood ${nats(found.best_robust_validation_log_likelihood)}`;
   if (found.elbo !== undefined) return `ELBO ${nats(found.elbo)}`;
   if (found.rows !== undefined) return `${number(found.rows)} rows`;
   return "";
@@ -19,14 +18,15 @@ export function reached(job) {
 
 export function Jobs() {
   const [state, setState] = useState("");
-  const loaded = useLoaded((signal) => all(`/v1/jobs${state && `?state=${state}`}`, 1000, { signal }), [state]);
-  useEvery(3, (loaded.value ?? []).some((job) => job.state === "running" || job.state === "queued"), loaded.again);
+  const loaded = useList(`/v1/jobs${state && `?state=${state}`}`);
+  useEvery(3, (loaded.value?.items ?? []).some((job) => job.state === "running" || job.state === "queued"), loaded.again);
   return html`<div class="head"><h1>Jobs</h1><a class="button" href="#/jobs/variational">Fit a flow to a density</a></div>
-    <p class="row"><label for="state">State</label><select id="state" value=${state} onChange=${(event) => setState(event.target.value)}>${STATES.map((name) => html`<option key=${name} value=${name}>${name || "all"}</option>`)}</select></p>
-    <${Loaded} of=${loaded}>${(jobs) => (jobs.length === 0 ? html`<p class="empty">No such job. Send a table under Data and train a model on it.</p>` : html`<section class="card">
+    <p class="row"><label for="state">State</label>
+      <select id="state" value=${state} onChange=${(event) => setState(event.target.value)}>${STATES.map((name) => html`<option key=${name} value=${name}>${name || "all"}</option>`)}</select></p>
+    <${Loaded} of=${loaded}>${({ items, total }) => (items.length === 0 ? html`<p class="empty">No such job. Send a table under Data and train a model on it.</p>` : html`<section class="card">
       <div class="scroll" tabindex="0" role="region" aria-label="Jobs"><table>
         <thead><tr><th scope="col">Job</th><th scope="col">Kind</th><th scope="col">State</th><th scope="col">Reached</th><th scope="col">Sent</th></tr></thead>
-        <tbody>${jobs.map((job) => html`<tr key=${job.id}><td><a href=${`#/jobs/${job.id}`}>${job.model.name ?? job.id}</a></td><td>${job.kind}</td>
+        <tbody>${items.map((job) => html`<tr key=${job.id}><td><a href=${`#/jobs/${job.id}`}>${job.model.name ?? job.id}</a></td><td>${job.kind}</td>
           <td><${State} of=${job.state} /></td><td>${reached(job)}</td><td>${ago(job.created_at)}</td></tr>`)}</tbody>
-      </table></div></section>`)}<//>`;
+      </table></div><${More} of=${loaded.more} total=${total} what="jobs" /></section>`)}<//>`;
 }

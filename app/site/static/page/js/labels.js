@@ -39,11 +39,14 @@ export function Labels({ path, of, again, what = "" }) {
   });
   if (text === null) {
     return html`<div class="labels">${of.description && html`<p>${of.description}</p>`}
-      <p class="row"><${Tags} tags=${of.tags} /><button type="button" class="quiet" onClick=${edit}>${of.description || Object.keys(of.tags ?? {}).length ? "Change description and tags" : `Describe or tag ${what && `the ${what}`}`}</button></p></div>`;
+      <p class="row"><${Tags} tags=${of.tags} />
+        <button type="button" class="quiet" onClick=${edit}>${of.description || Object.keys(of.tags ?? {}).length ? "Change description and tags" : `Describe or tag ${what && `the ${what}`}`}</button></p></div>`;
   }
   return html`<form class="card" onSubmit=${(event) => { event.preventDefault(); save.run(); }}>
-    <${Field} id=${`${id}description`} label="Description"><textarea id=${`${id}description`} rows="3" maxlength="4000" value=${description} onInput=${(event) => setDescription(event.target.value)}></textarea><//>
-    <${Field} id=${`${id}tags`} label="Tags" hint="One in a line, as name: value."><textarea id=${`${id}tags`} rows="3" value=${text} aria-describedby=${`${id}tags-hint`} onInput=${(event) => setText(event.target.value)}></textarea><//>
+    <${Field} id=${`${id}description`} label="Description">
+      <textarea id=${`${id}description`} rows="3" maxlength="4000" value=${description} onInput=${(event) => setDescription(event.target.value)}></textarea><//>
+    <${Field} id=${`${id}tags`} label="Tags" hint="One in a line, as name: value.">
+      <textarea id=${`${id}tags`} rows="3" value=${text} aria-describedby=${`${id}tags-hint`} onInput=${(event) => setText(event.target.value)}></textarea><//>
     <p class="row"><button class="first" disabled=${save.busy}>Save</button><button type="button" onClick=${() => setText(null)}>Leave as it was</button></p>
     <${ProblemNote} problem=${save.problem} /></form>`;
 }

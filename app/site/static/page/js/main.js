@@ -1,12 +1,13 @@
 // The frame of the page: navigation by the part of the address after #, the key, the theme.
 import { html, render, signal, useEffect, useRef } from "../vendor/vendor.js";
 import { apiKey, keyNeeded, offline, setKey } from "./api.js";
+import { Compare } from "./compare.js";
 import { Dataset } from "./dataset.js";
 import { Datasets } from "./datasets.js";
 import { Home } from "./home.js";
 import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
-import { Compare, Model, Models } from "./models.js";
+import { Model, Models } from "./models.js";
 import { Settings } from "./settings.js";
 import { Train } from "./train.js";
 import { Variational } from "./variational.js";
@@ -16,7 +17,7 @@ const place = signal(window.location.hash);
 window.addEventListener("hashchange", () => { place.value = window.location.hash; });
 
 const THEME = "densityd-theme";
-export const theme = signal(localStorage.getItem(THEME) ?? "system");
+const theme = signal(localStorage.getItem(THEME) ?? "system");
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
 function showTheme() {
@@ -24,7 +25,7 @@ function showTheme() {
   document.documentElement.dataset.theme = chosen;
 }
 
-export function setTheme(name) {
+function setTheme(name) {
   theme.value = name;
   localStorage.setItem(THEME, name);
   showTheme();
@@ -43,7 +44,7 @@ const VIEWS = [
   [/^jobs\/variational$/, () => ["Fit a flow to a density", html`<${Variational} />`]],
   [/^jobs\/([^/]+)$/, (id) => ["Job", html`<${Job} key=${id} id=${id} />`]],
   [/^models$/, () => ["Models", html`<${Models} />`]],
-  [/^models\/([^/]+)\/compare$/, (name) => ["Compare versions", html`<${Compare} key=${name} name=${name} />`]],
+  [/^models\/([^/]+)\/compare(?:\/([\d,]+))?$/, (name, chosen) => ["Compare versions", html`<${Compare} key=${`${name} ${chosen}`} name=${name} versions=${chosen ? chosen.split(",").map(Number) : []} />`]],
   [/^models\/([^/]+)\/(\d+)(?:\/(\w+))?$/, (name, version, tab) => [`Model ${name}`, html`<${Model} key=${`${name}:${version}`} name=${name} version=${Number(version)} tab=${tab ?? "fit"} />`]],
   [/^models\/([^/]+)$/, (name) => [`Model ${name}`, html`<${Model} key=${name} name=${name} tab="fit" />`]],
   [/^settings$/, () => ["Settings", html`<${Settings} theme=${theme} setTheme=${setTheme} />`]],
@@ -68,13 +69,13 @@ function App() {
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>Skip to the content</a>
     ${offline.value && html`<p class="banner" role="status">The service cannot be reached. What you see may be old; the page tries again by itself.</p>`}
     <header class="bar">
-      <a class="brand" href="#/"><img src="/static/icon.svg" alt="" />densityd</a>
+      <a class="brand" href="#/"><img src="static/icon.svg" alt="" />densityd</a>
       <nav aria-label="Main">${TABS.map(([to, name]) => html`<a key=${to} href=${`#/${to}`} aria-current=${path.split("/")[0] === to ? "page" : undefined}>${name}</a>`)}
-        <a href="/guide/">Guide</a>
-        <a href="/docs">API</a></nav>
+        <a href="guide/">Guide</a>
+        <a href="docs">API</a></nav>
       <a href="#/settings" aria-current=${path === "settings" ? "page" : undefined}>Settings</a>
     </header>
-    <main id="main" ref=${main} tabindex="-1">${keyNeeded.value && html`<${KeyForm} />`}${view}</main>`;
+    <main id="main" ref=${main} tabindex="-1">${keyNeeded.value ? html`<${KeyForm} />` : view}</main>`;
 }
 
 function KeyForm() {
@@ -85,7 +86,7 @@ function KeyForm() {
     window.location.reload();
   };
   return html`<form class="card" onSubmit=${send}>
-    <h2>${apiKey.value ? "The key was refused" : "This service needs a key"}</h2>
+    <h1>${apiKey.value ? "The key was refused" : "This service needs a key"}</h1>
     <${Field} id="key" label="API key" hint="An administrator makes one with: densityd keys create. It stays in this tab alone.">
       <input id="key" name="key" type="password" autocomplete="off" required aria-describedby="key-hint" />
     <//>

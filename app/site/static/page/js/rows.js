@@ -1,4 +1,4 @@
-// Rows of tables: reading pasted text, writing CSV, numbers of cells for plots.
+// Rows of tables: reading pasted text, writing CSV, saving files.
 
 /** Parse CSV or tab-separated text with a header into {columns, rows} of texts. */
 export function parseRows(text) {
@@ -43,23 +43,10 @@ export function csv(columns, rows) {
   return [columns, ...rows].map((row) => row.map(quote).join(",")).join("\n") + "\n";
 }
 
-/** Save text as a file of the person's machine. */
-export function save(name, text, type = "text/csv") {
-  const url = URL.createObjectURL(new Blob([text], { type }));
+/** Save a blob as a file of the person's machine. */
+export function save(name, blob) {
+  const url = URL.createObjectURL(blob);
   const link = Object.assign(document.createElement("a"), { href: url, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
-}
-
-/** True if cells of a column are points of a scale, dates included. */
-export const isScale = (column) => !column.levels?.length && ["number", "integer", "datetime"].includes(column.type);
-
-/** Return the number of a cell of a scale; NaN for a gap. */
-export function numberOf(value, column) {
-  if (value === null || value === undefined || value === "") return NaN;
-  if (column.type === "datetime" && typeof value === "string") {
-    const time = Date.parse(/[zZ]|[+-]\d\d:?\d\d$/.test(value) ? value : `${value.replace(" ", "T")}Z`.replace(/^(\d{4}-\d\d-\d\d)Z$/, "$1"));
-    return time / 1000;
-  }
-  return Number(value);
 }

@@ -1,12 +1,13 @@
 // New rows of a model: how many, the seed, the given values of a conditional model.
 import { html, useState } from "../vendor/vendor.js";
-import { call } from "./api.js";
+import { request as send } from "./api.js";
 import { SampleTable } from "./bulk.js";
 import { Histogram, Levels } from "./charts.js";
 import { columnsOf } from "./fit.js";
-import { cell } from "./format.js";
-import { csv, isScale, numberOf, save } from "./rows.js";
-import { DataTable, Elsewhere, Field, origin, ProblemNote, useAction } from "./widgets.js";
+import { cell, plural } from "./format.js";
+import { save } from "./rows.js";
+import { isScale, samplesOf } from "./table.js";
+import { DataTable, Elsewhere, Field, More, origin, ProblemNote, useAction, useMore } from "./widgets.js";
 
 /** Return a typed value as JSON has it: a number where it is one. */
 const valueOf = (text) => (text.trim() === "" ? null : Number.isFinite(Number(text)) ? Number(text) : text);
@@ -17,18 +18,34 @@ export function Sample({ version, reference }) {
   const [drawn, setDrawn] = useState(null);
   const change = (name) => (event) => setValues({ ...values, [name]: event.target.value });
   const request = { n: Number(values.n), ...(values.seed !== "" && { seed: Number(values.seed) }), ...(given.length && { context: [given.map((name) => valueOf(values[name]))] }) };
-  const draw = useAction(async () => setDrawn(await call(`/v1/models/${reference}/sample`, { method: "POST", json: request })));
+  const draw = useAction(async () => {
+    const json = { ...request, seed: request.seed ?? Math.floor(Math.random() * 2 ** 32) };
+    setDrawn({ json, table: await samplesOf(version, reference, json) });
+  });
+  const download = useAction(async () => {
+    const response = await send(`/v1/models/${reference}/sample`, { method: "POST", json: drawn.json, headers: { Accept: "text/csv" } });
+    save(`${version.name}-samples.csv`, await response.blob());
+  });
   const columns = columnsOf(version);
+  const more = useMore(24);
   return html`<form class="card" onSubmit=${(event) => { event.preventDefault(); draw.run(); }}>
-      <div class="fields"><${Field} id="n" label="Rows" hint="At most 10,000 here; a job draws more."><input id="n" type="number" min="1" max="10000" required value=${values.n} onInput=${change("n")} aria-describedby="n-hint" /><//>
-        <${Field} id="seed" label="Seed" hint="The same seed gives the same rows. Empty: chosen."><input id="seed" type="number" min="0" step="1" value=${values.seed} onInput=${change("seed")} aria-describedby="seed-hint" /><//>
-        ${given.map((name) => html`<${Field} key=${name} id=${`given-${name}`} label=${`Given ${name}`}><input id=${`given-${name}`} type="text" value=${values[name]} onInput=${change(name)} /><//>`)}</div>
+      <div class="fields"><${Field} id="n" label="Rows" hint="At most 10,000 here; a job draws more.">
+        <input id="n" type="number" min="1" max="10000" required value=${values.n} onInput=${change("n")} aria-describedby="n-hint" /><//>
+        <${Field} id="seed" label="Seed" hint="The same seed gives the same rows. Empty: chosen.">
+          <input id="seed" type="number" min="0" step="1" value=${values.seed} onInput=${change("seed")} aria-describedby="seed-hint" /><//>
+        ${given.map((name) => html`<${Field} key=${name} id=${`given-${name}`} label=${`Given ${name}`}>
+          <input id=${`given-${name}`} type="text" value=${values[name]} onInput=${change(name)} /><//>`)}</div>
       <button class="first" disabled=${draw.busy}>${draw.busy ? "Drawing…" : "Draw rows"}</button><${ProblemNote} problem=${draw.problem} /></form>
-    ${drawn && html`<section class="card"><p class="row"><button type="button" onClick=${() => save(`${version.name}-samples.csv`, csv(drawn.columns, drawn.rows))}>Download as CSV</button><span class="soft">seed ${drawn.seed}</span></p>
-        <${DataTable} caption=${`${drawn.rows.length} rows that the model drew`} columns=${drawn.columns} rows=${drawn.rows.map((row) => row.map(cell))} first=${50} /></section>
-      <div class="grid">${columns.slice(0, 24).map((column, at) => html`<section class="card" key=${column.name}><h2 class="small">${column.name}</h2><div class="plot">${isScale(column)
-        ? html`<${Histogram} name=${column.name} model=${drawn.rows.map((row) => numberOf(row[at], column))} dates=${column.type === "datetime"} />`
-        : html`<${Levels} name=${column.name} levels=${column.levels.map((level) => ({ name: String(level), model: drawn.rows.filter((row) => String(row[at]) === String(level)).length / drawn.rows.length }))} />`}</div></section>`)}</div>`}
+    ${drawn && html`<section class="card"><p class="row">
+      <button type="button" disabled=${download.busy} onClick=${download.run}>Download as CSV</button>
+      <span class="soft">seed ${drawn.json.seed}</span></p><${ProblemNote} problem=${download.problem} />
+        <p class="hidden-text" role="status">${plural(drawn.table.rows.length, "row")} drawn</p>
+        <${DataTable} caption=${`${drawn.table.rows.length} rows that the model drew`} columns=${drawn.table.columns} rows=${drawn.table.rows.map((row) => row.map(cell))} first=${50} /></section>
+      <div class="grid">${columns.slice(0, more.shown).map((column) => html`<section class="card" key=${column.name}>
+        <h2 class="small">${column.name}</h2><div class="plot">${isScale(column)
+        ? html`<${Histogram} name=${column.name} model=${drawn.table.numbers(column.name)} dates=${column.type === "datetime"} />`
+        : html`<${Levels} name=${column.name} levels=${column.levels.map((level) => ({ name: String(level), model: drawn.table.cells(column.name).filter((value) => String(value) === String(level)).length / drawn.table.rows.length }))} />`}</div></section>`)}</div>
+          <${More} of=${more} total=${columns.length} what="columns" />`}
     ${given.length === 0 && html`<${SampleTable} reference=${reference} />`}
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/sample -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request)}'`}
       python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    rows = client.sample_table("${reference}", ${request.n}${values.seed !== "" ? `, seed=${request.seed}` : ""}).to_pandas()`}

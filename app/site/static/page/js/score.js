@@ -1,6 +1,6 @@
 // Rows in, densities out: pasted, typed or from a file; which values make a row unlikely.
 import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
-import { call } from "./api.js";
+import { call, request } from "./api.js";
 import { ScoreTable } from "./bulk.js";
 import { Contributions } from "./charts.js";
 import { cell, nats, number, percent, plural } from "./format.js";
@@ -14,7 +14,8 @@ const EXPLAINED = 200; // rows up to which all are explained at once; others whe
 /** Return the text of some rows of a version's data set, to begin with. */
 async function example(version) {
   if (!version.lineage.dataset_id) return `${version.columns.join(",")}\n`;
-  const found = await call(`/v1/datasets/${version.lineage.dataset_id}/rows?limit=5`);
+  const rows = await request(`/v1/datasets/${version.lineage.dataset_id}/rows?limit=5`, { headers: { Accept: "text/csv" } });
+  const found = parseRows(await rows.text());
   const all = [...version.columns, ...(version.context_columns ?? [])];
   const order = all.map((name) => found.columns.indexOf(name));
   return csv(all, found.rows.map((row) => order.map((at) => row[at])));
@@ -98,23 +99,31 @@ function Results({ version, reference, table, result, explains }) {
   const calibrated = result.quantile.length > 0;
   const rare = calibrated ? result.quantile.filter((value) => value !== null && value < 0.01).length : 0;
   const names = ["row", "log density", ...(calibrated ? ["rank"] : [])];
-  const download = () => save("scores.csv", csv([...table.columns, "log_prob", ...(calibrated ? ["quantile"] : [])], table.rows.map((row, at) => [...row, result.log_prob[at], ...(calibrated ? [result.quantile[at]] : [])])));
-  return html`<section class="card" aria-label="Scores"><h2>${plural(table.rows.length, "row")} scored</h2>
+  const download = () => save("scores.csv", new Blob([csv([...table.columns, "log_prob", ...(calibrated ? ["quantile"] : [])], table.rows.map((row, at) => [...row, result.log_prob[at], ...(calibrated ? [result.quantile[at]] : [])]))], { type: "text/csv" }));
+  return html`<section class="card" aria-label="Scores"><div role="status"><h2>${plural(table.rows.length, "row")} scored</h2></div>
     <p class="hint">The log density is in nats. ${calibrated ? `The rank says how many held-out rows are less likely: below 1 % is rare. ${plural(rare, "row is", "rows are")} rare here.` : "An imported model has no calibrated ranks."}</p>
-    ${result.warnings.length > 0 && html`<div class="note warn"><strong>${plural(result.warnings.length, "value")} that training never saw</strong><ul>${result.warnings.slice(0, 5).map(({ row, column, detail }, at) => html`<li key=${at}>Row ${row + 1}, ${column}: ${detail}</li>`)}</ul></div>`}
-    <p class="row"><label><input type="checkbox" checked=${sorted} onChange=${() => setSorted(!sorted)} /> Least likely first</label><button type="button" onClick=${download}>Download as CSV</button></p>
+    ${result.warnings.length > 0 && html`<div class="note warn"><strong>${plural(result.warnings.length, "value")} that training never saw</strong>
+      <ul>${result.warnings.slice(0, 5).map(({ row, column, detail }, at) => html`<li key=${at}>Row ${row + 1}, ${column}: ${detail}</li>`)}</ul></div>`}
+    <p class="row"><label><input type="checkbox" checked=${sorted} onChange=${() => setSorted(!sorted)} /> Least likely first</label>
+      <button type="button" onClick=${download}>Download as CSV</button></p>
     <div class="scroll" tabindex="0" role="region" aria-label="Scored rows"><table>
-      <thead><tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explains && html`<th scope="col">why</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
+      <thead>
+        <tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explains && html`<th scope="col">why</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
       <tbody>${order.slice(0, shown).map((at) => html`<tr key=${at} class=${calibrated && result.quantile[at] !== null && result.quantile[at] < 0.01 ? "marked" : ""}>
-        <td class="number">${at + 1}</td><td class="number" title=${result.errors.get(at)}>${result.log_prob[at] === null ? html`<span title=${result.errors.get(at)}>none</span>` : nats(result.log_prob[at])}</td>
+        <td class="number">${at + 1}</td>
+          <td class="number" title=${result.errors.get(at)}>${result.log_prob[at] === null ? html`<span title=${result.errors.get(at)}>none</span>` : nats(result.log_prob[at])}</td>
         ${calibrated && html`<td class="number">${result.quantile[at] === null ? "–" : percent(result.quantile[at])}</td>`}
-        ${explains && html`<td><button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} disabled=${explain.busy} onClick=${() => (open === at ? setOpen(null) : explain.run(at))}>${worst(result.explanation[at])}</button></td>`}
+        ${explains && html`<td>
+          <button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} disabled=${explain.busy} onClick=${() => (open === at ? setOpen(null) : explain.run(at))}>${worst(result.explanation[at])}</button></td>`}
         ${table.columns.map((name, column) => html`<td key=${name}>${cell(table.rows[at][column])}</td>`)}</tr>`)}</tbody></table></div>
-    ${order.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button><span class="soft">${number(shown)} of ${number(order.length)} rows are shown</span></p>`}
+    ${order.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button>
+      <span class="soft">${number(shown)} of ${number(order.length)} rows are shown</span></p>`}
     ${result.errors.size > 0 && html`<p class="hint">${plural(result.errors.size, "row has", "rows have")} no finite density: ${[...result.errors.values()][0]}</p>`}
     <${ProblemNote} problem=${explain.problem} />
-    ${open !== null && result.explanation[open] && html`<section class="card" aria-label="Explanation"><h3>Row ${open + 1}: how likely each value is, given the others</h3>
-      <p class="hint">Log density in nats; the lowest values make the row unlikely.</p><div class="plot"><${Contributions} parts=${result.explanation[open]} /></div></section>`}
+    ${open !== null && result.explanation[open] && html`<section class="card" aria-label="Explanation">
+      <h3>Row ${open + 1}: how likely each value is, given the others</h3>
+      <p class="hint">Log density in nats; the lowest values make the row unlikely.</p><div class="plot">
+        <${Contributions} parts=${result.explanation[open]} /></div></section>`}
   </section>`;
 }
 

@@ -1,12 +1,12 @@
 // The start of a training: a name is enough; each other option says what it does.
 import { html, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
-import { Crumbs, Elsewhere, Field, Loaded, origin, ProblemNote, useAction, useJson } from "./widgets.js";
+import { Crumbs, Elsewhere, Field, Loaded, More, origin, ProblemNote, useAction, useJson, useMore } from "./widgets.js";
 
 const FAMILIES = [
-  ["", "Chosen from the data", "Splines for tables with categories or gaps, a masked autoregressive flow for plain numbers."],
+  ["", "Chosen from the data", "Splines; a masked autoregressive flow for many columns, a mixture of Gaussians for one."],
   ["auto", "The best of many", "Tries mixtures, autoregressive flows, splines and couplings, and keeps the best or a mean of the best few. Takes several times as long."],
-  ["maf", "MAF", "Masked autoregressive flow: fast to score, a good default."],
+  ["maf", "MAF", "Masked autoregressive flow: fast to score and to train."],
   ["nsf", "NSF", "Neural spline flow: the most flexible; slower."],
   ["realnvp", "Real NVP", "Coupling layers: as fast to sample as to score."],
   ["naf", "NAF", "Neural autoregressive flow: flexible in few columns; samples slowly."],
@@ -21,24 +21,50 @@ const QUALITIES = [
   ["best", "Best", "Four times the usual time, and more patience."],
 ];
 
-const nameOf = (text) => (text ?? "").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+/, "").slice(0, 64) || "model";
+const nameOf = (text) => (text ?? "").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+|[^a-z0-9]+$/g, "").slice(0, 64) || "model";
+
+const ROLES = [["model", "modelled"], ["given", "given"], ["out", "left out"]];
 
 /** Return the request of a training from the form's values, without what is left to the service. */
-export function requestOf(values, dataset) {
+function requestOf(values, dataset) {
   const optimisation = {};
   if (values.minutes) optimisation.max_seconds = Math.round(60 * Number(values.minutes));
   if (values.epochs) optimisation.max_epochs = Number(values.epochs);
   if (values.rate) optimisation.learning_rate = Number(values.rate);
-  const chosen = values.columns.length && values.columns.length < values.known.length;
+  const of = (role) => Object.keys(values.roles).filter((name) => values.roles[name] === role);
+  const [modelled, given] = [of("model"), of("given")];
   return {
     model_name: values.name,
     dataset_id: dataset,
-    ...(chosen && { columns: values.columns }),
+    ...(modelled.length < Object.keys(values.roles).length && { columns: modelled }),
+    ...(given.length && { context_columns: given }),
     ...(values.quality !== "balanced" && { quality: values.quality }),
     ...(values.family && { flow: values.family === "auto" ? "auto" : { family: values.family } }),
     ...(values.gaps && { missing: "any" }),
     ...(Object.keys(optimisation).length && { optimisation }),
   };
+}
+
+/** Return the call of the Python client that sends a request. */
+function pythonOf({ model_name: name, dataset_id: dataset, ...options }) {
+  const given = Object.entries(options).map(([option, value]) => `, ${option}=${JSON.stringify(value)}`).join("");
+  return `from densityd.client import Client\n\nwith Client("${origin}") as client:\n    job = client.jobs.train("${name}", "${dataset}"${given})\n    print(client.jobs.wait(job.id).ref)`;
+}
+
+/** Return the command that sends a request. */
+function commandOf({ model_name: name, dataset_id: dataset, columns = [], context_columns: given = [], quality, flow, missing, optimisation = {} }) {
+  const { max_seconds: most, ...fields } = optimisation;
+  const quoted = (text) => (/^[\w.-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  return [
+    `densityd train --dataset ${dataset} --model ${name}`,
+    ...(quality ? [`--quality ${quality}`] : []),
+    ...(flow ? [`--flow ${flow.family ?? flow}`] : []),
+    ...(missing ? ["--any-gaps"] : []),
+    ...(most ? [`--max-seconds ${most}`] : []),
+    ...Object.entries(fields).map(([field, value]) => `--set optimisation.${field}=${value}`),
+    ...columns.map((column) => `--column ${quoted(column)}`),
+    ...given.map((column) => `--context-column ${quoted(column)}`),
+  ].join(" ");
 }
 
 export function Train({ id }) {
@@ -49,15 +75,16 @@ export function Train({ id }) {
 
 function Form({ dataset }) {
   const known = dataset.columns.filter(({ type }) => type !== "ignored").map(({ name }) => name);
-  const [values, setValues] = useState({ name: nameOf(dataset.name), family: "", quality: "balanced", gaps: true, minutes: "", epochs: "", rate: "", columns: known, known });
+  const [values, setValues] = useState({ name: nameOf(dataset.name), family: "", quality: "balanced", gaps: true, minutes: "", epochs: "", rate: "", roles: Object.fromEntries(known.map((name) => [name, "model"])) });
+  const more = useMore(120);
+  const some = Object.values(values.roles).includes("model");
   const change = (name) => (event) => setValues({ ...values, [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value });
   const request = requestOf(values, dataset.id);
   const start = useAction(async () => {
     const job = await call("/v1/jobs/training", { method: "POST", json: request, headers: { "Idempotency-Key": crypto.randomUUID() } });
     window.location.hash = `#/jobs/${job.id}`;
   });
-  const toggle = (name) => setValues({ ...values, columns: known.filter((one) => (one === name) !== values.columns.includes(one)) });
-  const json = JSON.stringify(request);
+  const setRole = (name) => (event) => setValues({ ...values, roles: { ...values.roles, [name]: event.target.value } });
   return html`<h1>Train a model</h1>
     <p class="soft">On ${dataset.name ?? dataset.id}. A name is enough; everything else is chosen from the data, and shown once the job is accepted.</p>
     <form class="card" onSubmit=${(event) => { event.preventDefault(); start.run(); }}>
@@ -78,14 +105,17 @@ function Form({ dataset }) {
           <${Field} id="rate" label="Learning rate" hint="Chosen from the size of the network.">
             <input id="rate" type="number" min="0" step="any" value=${values.rate} onInput=${change("rate")} aria-describedby="rate-hint" /><//>
         </div>
-        <fieldset class="card"><legend class="label">Columns of the model</legend>
-          <div class="fields">${known.slice(0, 300).map((name) => html`<label key=${name} style="font-weight: 400"><input type="checkbox" checked=${values.columns.includes(name)} onChange=${() => toggle(name)} /> ${name}</label>`)}</div></fieldset>
+        <fieldset class="card"><legend class="label">Columns</legend>
+          <p class="hint">The density of the modelled columns; with given ones, their density for each value of those, which a caller then sends, too.</p>
+          <div class="fields">${known.slice(0, more.shown).map((name) => html`<p key=${name} class="row">
+            <select aria-label=${`Role of ${name}`} value=${values.roles[name]} onChange=${setRole(name)}>
+            ${ROLES.map(([role, title]) => html`<option key=${role} value=${role}>${title}</option>`)}</select> ${name}</p>`)}</div>
+          <${More} of=${more} total=${known.length} what="columns" /></fieldset>
       </details>
-      <p class="row"><button class="first" disabled=${start.busy || !values.columns.length}>${start.busy ? "Starting…" : "Start training"}</button>
-        ${!values.columns.length && html`<span class="wrong">Choose one column at least.</span>`}</p>
+      <p class="row"><button class="first" disabled=${start.busy || !some}>${start.busy ? "Starting…" : "Start training"}</button>
+        ${!some && html`<span class="wrong">One column at least must be modelled.</span>`}</p>
       <${ProblemNote} problem=${start.problem} />
     </form>
-    <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/training -H 'Content-Type: application/json' \\\n  -d '${json}'`}
-      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    job = client.jobs.train("${values.name}", "${dataset.id}"${values.quality !== "balanced" ? `, quality="${values.quality}"` : ""}${values.family === "auto" ? ', flow="auto"' : values.family ? `, flow={"family": "${values.family}"}` : ""}${values.gaps ? ', missing="any"' : ""})\n    print(client.jobs.wait(job.id).ref)`}
-      shell=${`densityd train --dataset ${dataset.id} --model ${values.name}${values.quality !== "balanced" ? ` --quality ${values.quality}` : ""}${values.family ? ` --flow ${values.family}` : ""}${values.gaps ? " --any-gaps" : ""}`} />`;
+    <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/training -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request)}'`}
+      python=${pythonOf(request)} shell=${commandOf(request)} />`;
 }

@@ -11,7 +11,7 @@ const TYPES = {
 const SHEETS = ["xls", "xlsx", "ods"];
 
 /** Return the media type of a file by its name; throw a Problem for one that is no table. */
-export function typeOf(name) {
+function typeOf(name) {
   const suffix = name.toLowerCase().split(".").pop();
   if (SHEETS.includes(suffix)) throw new Problem(415, { title: "This is a spreadsheet", detail: "Save the sheet as CSV and send that file." });
   if (["gz", "zip", "zst"].includes(suffix)) throw new Problem(415, { title: "This file is compressed", detail: "Unpack it first, or send it by curl with Content-Encoding." });
@@ -19,7 +19,7 @@ export function typeOf(name) {
 }
 
 /** Upload a file as a data set and show it. */
-export async function send(file, onProgress = () => {}) {
+async function send(file, onProgress = () => {}) {
   const name = file.name.replace(/\.[^.]*$/, "").slice(0, 200);
   const dataset = await upload(`/v1/datasets?name=${encodeURIComponent(name)}`, file, typeOf(file.name), onProgress);
   window.location.hash = `#/datasets/${dataset.id}`;

@@ -1,6 +1,7 @@
 // Parts that several views use.
 import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
-import { call, Problem } from "./api.js";
+import { call, first, Problem } from "./api.js";
+import { number, plural } from "./format.js";
 
 /** Load something when `keys` change; return {value, problem, loading, again}. */
 export function useLoaded(load, keys) {
@@ -51,7 +52,7 @@ export function ProblemNote({ problem, again }) {
     </ul>`}
     <p class="row">
       ${again && html`<button type="button" onClick=${again}>Try again</button>`}
-      ${known && problem.type?.startsWith("/problems/") && html`<a href=${problem.type}>What this means</a>`}
+      ${known && problem.type?.includes("/problems/") && html`<a href=${problem.type.replace(/^.*\/(?=problems\/)/, "")}>What this means</a>`}
     </p>
   </div>`;
 }
@@ -117,22 +118,48 @@ function Snippet({ name, text }) {
     </div>`;
 }
 
-/** A table of rows; long ones show a part and a button for more. */
-export function DataTable({ caption, columns, rows, numeric = [], first = 100 }) {
+/** Show a part of a long list: {shown, showMore}. */
+export function useMore(first, step = first) {
   const [shown, setShown] = useState(first);
+  return { shown, showMore: () => setShown(shown + step) };
+}
+
+/** Button for the rest of a list of which a part is shown. `total` is null where it is not known. */
+export const More = ({ of, total, what }) => (total === null || total > of.shown) && html`<p class="row"><button type="button" onClick=${of.showMore}>Show more</button>
+  <span class="soft">${number(of.shown)} ${total === null ? "" : `of ${number(total)} `}${what} are shown</span></p>`;
+
+/** Load a list, more of it with each `showMore`: the value is {items, total}, null: unknown. */
+export function useList(path) {
+  const more = useMore(200);
+  const loaded = useLoaded(async (signal) => {
+    const { items, isWhole } = await first(path, more.shown, { signal });
+    return { items, total: isWhole ? items.length : null };
+  }, [path, more.shown]);
+  return { ...loaded, more };
+}
+
+/** Return how many things a list has, as far as it is loaded. */
+export const counted = ({ items, total }, noun) => (total === null ? `the first ${number(items.length)} ${noun}s` : plural(total, noun));
+
+/** A table of rows; long ones show a part and a button for more. */
+export function DataTable({ caption, columns, rows, first }) {
+  const more = useMore(first, 1000);
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
       <table>
         <caption>${caption}</caption>
-        <thead><tr>${columns.map((name, at) => html`<th key=${at} scope="col" class=${numeric[at] ? "number" : ""}>${name}</th>`)}</tr></thead>
-        <tbody>${rows.slice(0, shown).map((row, number) => html`<tr key=${number}>${row.map((value, at) => html`<td key=${at} class=${numeric[at] ? "number" : ""}>${value}</td>`)}</tr>`)}</tbody>
+        <thead><tr>${columns.map((name, at) => html`<th key=${at} scope="col">${name}</th>`)}</tr></thead>
+        <tbody>${rows.slice(0, more.shown).map((row, number) => html`<tr key=${number}>${row.map((value, at) => html`<td key=${at}>${value}</td>`)}</tr>`)}</tbody>
       </table>
     </div>
-    ${rows.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button>
-      <span class="soft">${shown} of ${rows.length} rows are shown</span></p>`}`;
+    <${More} of=${more} total=${rows.length} what="rows" />`;
 }
+
+/** What a training says of its model to people. */
+export const InWords = ({ of }) => of?.length > 0 && html`<div class="note"><strong>In words</strong>
+  <ul>${of.map((text) => html`<li key=${text}>${text.split("`").map((part, at) => (at % 2 ? html`<code>${part}</code>` : part))}</li>`)}</ul></div>`;
 
 export const Crumbs = ({ path }) => html`<nav class="crumbs" aria-label="Breadcrumb">
   ${path.map(([name, href], at) => html`${at > 0 && " / "}<a key=${at} href=${href}>${name}</a>`)}
 </nav>`;
 
-export const origin = window.location.origin;
+export const origin = `${window.location.origin}${window.location.pathname.replace(/\/$/, "")}`;

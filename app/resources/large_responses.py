@@ -3,9 +3,10 @@
 import logging
 import os
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -23,8 +24,13 @@ _SMALL_BYTES = 64 * 1024
 _PIECE_BYTES = 64 * 1024
 
 
-def answer_large(
-    view: BaseModel, blobs: Blobs, conditions: Preconditions | None = None
+def respond_large(
+    view: BaseModel,
+    blobs: Blobs,
+    conditions: Preconditions | None = None,
+    *,
+    status_code: int = HTTPStatus.OK,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """Return the response that shows a view; call it in a thread.
 
@@ -32,12 +38,14 @@ def answer_large(
         view: View to send.
         blobs: Store with the disk that holds the response while it is sent.
         conditions: Conditions of the request; the response then has an ETag.
+        status_code: Status of the response.
+        headers: Further headers.
 
     Raises:
         Problem: `precondition`.
     """
     content = view.model_dump_json().encode()
-    headers: dict[str, str] = {}
+    headers = dict(headers)
     if conditions is not None:
         tag = headers["ETag"] = etag_of(content)
         if not conditions.matched(tag):
@@ -49,11 +57,13 @@ def answer_large(
             blobs.staging.mkdir(parents=True, exist_ok=True)
             stored = _Stored(content, blobs.staging)
         except OSError as error:  # reading works on a full disk, too
-            log.debug("a large answer is sent from memory: %s", error)
+            log.debug("a large response is sent from memory: %s", error)
         else:
             headers["Content-Length"] = str(stored.size)
-            return StreamedResponse(_pieces(stored), media_type=_MEDIA_TYPE, headers=headers)
-    return Response(content, headers=headers, media_type=_MEDIA_TYPE)
+            return StreamedResponse(
+                _pieces(stored), media_type=_MEDIA_TYPE, headers=headers, status_code=status_code
+            )
+    return Response(content, status_code, headers=headers, media_type=_MEDIA_TYPE)
 
 
 class _Stored:

@@ -48,7 +48,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class AnswerTable:
+class ResponseTable:
     """Head of a response: all but the rows.
 
     Args:

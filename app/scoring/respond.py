@@ -13,6 +13,7 @@ from app.http.body_memory import body_memory_of
 from app.http.json_body import body_chunks, read_body
 from app.http.streaming import ahead
 from app.rows.body import RowsBody, in_thread_if_large
+from app.rows.body_warnings import body_warnings, warning_headers
 from app.rows.codecs import Codec
 from app.rows.model_types import RowWarnings
 from app.rows.negotiation import request_codec
@@ -31,11 +32,11 @@ _QUICK_COLUMNS = 64  # of types; the texts of more take long where they have not
 _SMALL_BYTES = 64 * 1024  # smaller bodies are not worth decoding ahead
 
 
-async def answer(score: ScoreRequest, function: RowFunction) -> Response:
-    """Answer with what a function makes of each row of the body.
+async def respond(score: ScoreRequest, function: RowFunction) -> Response:
+    """Respond with what a function makes of each row of the body.
 
     Args:
-        score: Request to answer.
+        score: Request to respond to.
         function: Function to compute.
 
     Raises:
@@ -48,14 +49,14 @@ async def answer(score: ScoreRequest, function: RowFunction) -> Response:
     declared = score.request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else None
     if size is not None and codec.decode is not None and size <= codec.whole_bytes:
-        return await _answer_whole(score, function, codec, codec.decode)
-    return await _Stream(score, function, codec, parameters, size).answer()
+        return await _respond_whole(score, function, codec, codec.decode)
+    return await _Stream(score, function, codec, parameters, size).start()
 
 
-async def _answer_whole(
+async def _respond_whole(
     score: ScoreRequest, function: RowFunction, codec: Codec, decode: Decode
 ) -> Response:
-    """Answer a request whose body is read, decoded and computed as one array."""
+    """Respond to a request whose body is read, decoded and computed as one array."""
     body = await read_body(score.request, limit=codec.max_bytes(score.state.settings))
     if score.types is not None and len(score.types.columns) > _QUICK_COLUMNS:
         rows = await in_thread_alone(decode, body, score.shape)
@@ -98,7 +99,7 @@ class _Stream:
     """Request whose rows are computed as they come; its response may begin before the last of them.
 
     Args:
-        score: Request to answer.
+        score: Request to respond to.
         function: Function to compute.
         codec: Format of the body.
         parameters: Parameters of its media type.
@@ -120,7 +121,7 @@ class _Stream:
         self._is_small = size is not None and size <= _SMALL_BYTES
         self._complete = False
         self._warnings = None if score.types is None else RowWarnings(score.types)
-        self._early = _may_answer_early(score.request, settings)
+        self._early = _may_respond_early(score.request, settings)
         self._results = Results(function.width, state.blobs, settings.max_table_bytes)
         self._body = self._read_body()
         self._source = RowsBody(
@@ -135,7 +136,7 @@ class _Stream:
             declared_bytes=size,
         )
 
-    async def answer(self) -> Response:
+    async def start(self) -> Response:
         """Return the response once it may begin.
 
         It begins with the first rows where nothing can be wrong with the rest of the body, else
@@ -163,19 +164,20 @@ class _Stream:
         score, whole = self._score, results.whole
         if whole is None:
             return self._respond(results.rows, None)
-        table = score.table(self._function, results.rows, self._warnings)
-        headers = {**score.headers, **_headers(self._warnings)}
+        body = body_warnings(self._source.warnings)
+        table = score.table(self._function, results.rows, self._warnings, body=body)
+        headers = {**score.headers, **_headers(self._warnings), **warning_headers(body)}
         return respond_whole(score.request, score.codec, table, whole, headers=headers)
 
     def _respond(self, rows: int, filling: "asyncio.Task[None] | None") -> Response:
-        score = self._score
-        headers = {**score.headers, **_headers(self._warnings)}
+        score, body = self._score, body_warnings(self._source.warnings)
+        headers = {**score.headers, **_headers(self._warnings), **warning_headers(body)}
         if filling is not None and not self._complete:
             headers["Preference-Applied"] = EARLY_ANSWER
         return respond_streamed(
             score.request,
             score.codec,
-            score.table(self._function, rows, self._warnings),
+            score.table(self._function, rows, self._warnings, body=body),
             self._results.chunks,
             headers=headers,
             filling=filling,
@@ -206,7 +208,7 @@ class _Stream:
         self._complete = True
 
 
-def _may_answer_early(request: Request, settings: ApiSettings) -> bool:
+def _may_respond_early(request: Request, settings: ApiSettings) -> bool:
     match settings.early_answers:
         case EarlyAnswers.ALWAYS:
             return True

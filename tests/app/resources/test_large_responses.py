@@ -1,0 +1,91 @@
+"""Answers about one thing that may have megabytes."""
+
+import asyncio
+import errno
+from contextlib import suppress
+
+import pytest
+from pydantic import BaseModel
+
+from app.datasets.views import DatasetView
+from app.http.streaming import StreamedResponse
+from app.models.views import VersionView
+from app.resources.large_responses import respond_large
+from models_store.files.local_blobs import LocalBlobs
+from tests.app.resources.test_listing import WIDE
+from tests.app.serving import registered
+from tests.models_store.makers import added, submitted
+
+CSV = {"Content-Type": "text/csv"}
+FILE = {"Content-Type": "application/octet-stream"}
+
+
+class Text(BaseModel):
+    text: str
+
+
+def no_room(**_):
+    raise OSError(errno.ENOSPC, "full")
+
+
+@pytest.mark.fault(200)
+@pytest.mark.parametrize("full", [False, True], ids=["", "on a full disk"])
+def test_what_is_large_is_whole_and_leaves_no_file(client, registry, blobs, monkeypatch, full):
+    dataset = added(registry, columns=WIDE)
+    job = submitted(client.app.state.jobs, request={"context": [[0.25] * 4] * 10_000})
+    if full:
+        monkeypatch.setattr("app.resources.large_responses.tempfile.TemporaryFile", no_room)
+    answer = client.get(f"/v1/datasets/{dataset.id}")
+    shown = answer.json()["columns"]
+    assert [
+        {name: column[name] for name in wide} for column, wide in zip(shown, WIDE, strict=True)
+    ] == WIDE
+    assert int(answer.headers["content-length"]) == len(answer.content) > 500_000
+    assert client.get(f"/v1/jobs/{job.id}").json()["request"] == job.request
+    staging = blobs.root / "staging"
+    assert not staging.exists() or list(staging.iterdir()) == []
+
+
+@pytest.mark.fault(200)
+def test_what_is_large_does_not_wait_in_memory(tmp_path):
+    large = respond_large(Text(text="x" * 100_000), LocalBlobs(tmp_path))
+    small = respond_large(Text(text="x"), LocalBlobs(tmp_path))
+    assert isinstance(large, StreamedResponse)
+    assert (large.body, small.body) == (b"", b'{"text":"x"}')
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def views_on_the_event_loop(monkeypatch, *classes):
+    """Names of the views that are made on the event loop from now on."""
+    seen = []
+    for name, cls in classes:
+        make = getattr(cls, name)
+
+        def spy(*args, make=make, cls=cls):
+            with suppress(RuntimeError):
+                asyncio.get_running_loop()
+                seen.append(cls.__name__)
+            return make(*args)
+
+        monkeypatch.setattr(cls, name, spy)
+    return seen
+
+
+@pytest.mark.fault(302)
+def test_what_may_be_large_is_made_off_the_event_loop(client, monkeypatch):
+    seen = views_on_the_event_loop(monkeypatch, ("whole", DatasetView), ("of", VersionView))
+    made = client.post("/v1/datasets", content=b"a,b\n1,2\n3,5\n4,9\n", headers=CSV)
+    assert made.status_code == 201, made.text
+    change = {"tags": {"team": "space"}, "types": {"a": "category"}}
+    path = f"/v1/datasets/{made.json()['id']}"
+    changed = client.patch(path, json=change)
+    assert (changed.status_code, changed.headers["etag"]) == (200, client.get(path).headers["etag"])
+    registered(client.app.state.database, client.app.state.blobs)
+    version = "/v1/models/people/versions/1"
+    file = client.get(f"{version}/export").content
+    imported = client.post("/v1/models/people/versions", content=file, headers=FILE)
+    assert imported.status_code == 201, imported.text
+    assert imported.headers["location"] == "/v1/models/people/versions/2"
+    labelled = client.patch(version, json={"tags": {"team": "space"}})
+    assert labelled.headers["etag"] == client.get(version).headers["etag"]
+    assert seen == []
