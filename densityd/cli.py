@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -12,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from app.settings import ApiSettings
-from densityd.admin import audit, keys
+from densityd.admin import audit, backup, keys, migrate, prune_files
 from densityd.commands import (
     account,
     datasets,
@@ -29,12 +30,47 @@ from densityd.commands import (
     webhooks,
 )
 from densityd.errors import StartError
-from models_store.files.private_files import close_to_others, create_private_files
 from models_store.settings import first_error
 from workers.settings import WorkerSettings
 
 _START_FAILED = 1
 _WRONG_SETTINGS = 2
+
+# What uses a running service through the client.
+_OF_A_SERVICE: list[Callable[..., None]] = [
+    train.train,
+    train.sweep,
+    infer.infer,
+    score.score,
+    sample.sample,
+    prune.prune,
+    label.label,
+    top.top,
+    demo.demo,
+    account.whoami,
+    account.usage,
+]
+_GROUPS_OF_A_SERVICE = {
+    "datasets": datasets.app,
+    "jobs": jobs.app,
+    "models": models.app,
+    "webhooks": webhooks.app,
+}
+# What uses the database and the files of a service.
+_BESIDE_A_SERVICE: list[Callable[..., None]] = [
+    migrate.migrate,
+    backup.backup,
+    backup.restore,
+    prune_files.prune_files,
+]
+_GROUPS_BESIDE_A_SERVICE = {"keys": keys.app, "audit": audit.app}
+
+
+def _names(commands: Sequence[Callable[..., None]], groups: Iterable[str]) -> str:
+    """Return the names of commands and groups as a list in a sentence."""
+    names = [*(command.__name__.replace("_", "-") for command in commands), *groups]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
 
 app = typer.Typer(
     name="densityd",
@@ -44,29 +80,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Density estimation with normalising flows, as a REST service.\n\n"
-    "up, api, worker, migrate, doctor, keys and audit run a service on this machine. Settings are environment"
-    " variables that begin with DENSITYD_; `densityd doctor` prints them all.\n\n"
-    "train, sweep, infer, score, sample, prune, label, top, demo, whoami, usage, datasets, jobs, models and webhooks use a running service. They exit with 0 on"
+    f"up, api, worker, doctor, {_names(_BESIDE_A_SERVICE, _GROUPS_BESIDE_A_SERVICE)} run and maintain"
+    " a service on this machine. Settings are environment variables that begin with DENSITYD_;"
+    " `densityd doctor` prints them all.\n\n"
+    f"{_names(_OF_A_SERVICE, _GROUPS_OF_A_SERVICE)} use a running service. They exit with 0 on"
     " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
     "reproduce trains the published experiments, without a service.",
 )
-app.command()(train.train)
-app.command()(train.sweep)
-app.command()(infer.infer)
-app.command()(score.score)
-app.command()(sample.sample)
-app.command()(prune.prune)
-app.command()(label.label)
-app.command()(top.top)
-app.command()(demo.demo)
-app.command()(account.whoami)
-app.command()(account.usage)
-app.add_typer(datasets.app, name="datasets")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(models.app, name="models")
-app.add_typer(webhooks.app, name="webhooks")
-app.add_typer(keys.app, name="keys")
-app.add_typer(audit.app, name="audit")
+for command in _OF_A_SERVICE + _BESIDE_A_SERVICE:
+    app.command()(command)
+for name, group in (_GROUPS_OF_A_SERVICE | _GROUPS_BESIDE_A_SERVICE).items():
+    app.add_typer(group, name=name)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[
@@ -256,47 +280,6 @@ def worker(
 
 
 @app.command()
-def migrate(
-    to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REVISION",
-            help="Revision to go to. One before the present one drops what was added since: stop"
-            " all processes of the newer version first.",
-        ),
-    ] = None,
-) -> None:
-    """Migrate the database to this version's schema; safe to run twice, even at the same time.
-
-    It may run while the service does: processes of the version before it go on.
-
-    Examples: DENSITYD_DATABASE_URL=postgresql+psycopg://user:secret@host/densityd densityd migrate;
-    densityd migrate --to 2026_11_26_compatible
-    """
-    from models_store.database.database import Database, migrate as run  # noqa: PLC0415
-    from models_store.errors import StoreError  # noqa: PLC0415
-    from models_store.files.store_identity import adopt  # noqa: PLC0415
-    from models_store.files.stores import open_blobs  # noqa: PLC0415
-
-    settings, _ = _settings()
-    create_private_files()
-    try:
-        if settings.database_url is None:
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if (warning := close_to_others(settings.data_dir)) is not None:
-                typer.echo(f"densityd: {warning}", err=True)
-        run(settings.resolved_database_url, to=to)
-        database = Database(settings.resolved_database_url)
-        typer.echo(f"The database is at revision {database.revision()}.")
-        try:
-            adopt(database, open_blobs(settings.store_address))
-        finally:
-            database.dispose()
-    except (StoreError, OSError) as error:
-        _fail(str(error), _START_FAILED)
-
-
-@app.command()
 def doctor(
     as_json: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--json", help="Print one JSON object.")
@@ -304,28 +287,22 @@ def doctor(
     deep: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--deep", help="Read every stored file and check its hash.")
     ] = False,
-    repair: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool,
-        typer.Option(
-            "--repair", help="Delete files that no row names, and files that crashes left."
-        ),
-    ] = False,
     grace_h: Annotated[
-        float, typer.Option(min=0, help="Age in hours from which --repair deletes a file.")
+        float,
+        typer.Option(min=0, help="Minimum age in hours of a file without a row that is reported."),
     ] = 24,
 ) -> None:
     """Print every setting; check database, broker, storage and device; compare rows with files.
 
     The exit status is 1 if there is a problem. Passwords are masked. It may run beside the
-    service. --repair deletes files that nothing needs, never a row: the file of a dataset or model
-    that is lost or damaged is reported, and must be restored from a back-up.
+    service, and changes nothing: `densityd prune-files` deletes files that nothing needs. The file
+    of a dataset or model that is lost or damaged must be restored from a back-up.
 
-    Examples: densityd doctor; densityd doctor --deep; densityd doctor --repair;
-    densityd doctor --json | jq .findings
+    Examples: densityd doctor; densityd doctor --deep; densityd doctor --json | jq .findings
     """
     from densityd.admin.doctor import examine  # noqa: PLC0415 - only this command needs it
 
-    report = examine(*_settings(), deep=deep, repair=repair, grace_s=grace_h * 3600)
+    report = examine(*_settings(), deep=deep, grace_s=grace_h * 3600)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else report.as_text())
     if not report.healthy:
         raise typer.Exit(1)

@@ -27,7 +27,7 @@ from models_store.files.stores import open_blobs
 from workers.settings import WorkerSettings
 
 GRACE_S = 24 * 3600.0
-"""Age from which a file without a row may be deleted, in seconds."""
+"""Age from which a file without a row is of no use, in seconds."""
 
 _PREFIX = "DENSITYD_"
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/\s]*@")
@@ -83,24 +83,22 @@ def examine(
     worker: WorkerSettings,
     *,
     deep: bool = False,
-    repair: bool = False,
     grace_s: float = GRACE_S,
 ) -> Report:
-    """Check the installation that the settings describe.
+    """Check the installation that the settings describe; only a probe file is written.
 
     Args:
         api: Settings of the API.
         worker: Settings of the worker.
         deep: Read every stored file and check its hash.
-        repair: Delete files that nothing needs; otherwise only a probe file is written.
-        grace_s: Age from which such a file is deleted, in seconds.
+        grace_s: Age from which a file that nothing needs is reported, in seconds.
     """
     blobs = open_blobs(api.store_address)
     database, store = _examine_database(api), _examine_store(api)
     findings = [database, _examine_broker(api), store, _examine_disk(api)]
-    findings.append(examine_staging(blobs, repair=repair, grace_s=grace_s))
+    findings.append(examine_staging(blobs, grace_s=grace_s))
     if database.verdict == store.verdict == "ok":
-        findings += _examine_both(api, blobs, deep=deep, repair=repair, grace_s=grace_s)
+        findings += _examine_both(api, blobs, deep=deep, grace_s=grace_s)
     findings.append(_examine_device(worker))
     return Report(settings=list(_list_settings(api, worker)), findings=findings)
 
@@ -151,14 +149,15 @@ def _examine_broker(settings: ApiSettings) -> Finding:
 
 
 def _examine_store(settings: ApiSettings) -> Finding:
-    root = settings.blob_root
-    if not root.exists():
-        return Finding("store", "note", f"{root} does not exist yet; the first start creates it.")
+    address = settings.store_address
+    if not address.is_remote and not Path(address.url).exists():
+        detail = f"{address.url} does not exist yet; the first start creates it."
+        return Finding("store", "note", detail)
     try:
-        open_blobs(settings.store_address).ping()
+        open_blobs(address).ping()
     except (StoreError, OSError) as error:
-        return Finding("store", "problem", f"{root}: {error}")
-    return Finding("store", "ok", f"{root} can be written.")
+        return Finding("store", "problem", f"{address.url}: {error}")
+    return Finding("store", "ok", f"{address.url} can be written.")
 
 
 def _examine_disk(settings: ApiSettings) -> Finding:
@@ -171,14 +170,14 @@ def _examine_disk(settings: ApiSettings) -> Finding:
 
 
 def _examine_both(
-    settings: ApiSettings, blobs: Blobs, *, deep: bool, repair: bool, grace_s: float
+    settings: ApiSettings, blobs: Blobs, *, deep: bool, grace_s: float
 ) -> list[Finding]:
     database = Database(settings.resolved_database_url)
     try:
         together, workers = examine_identity(database, blobs), examine_workers(database)
         if together.verdict == "problem":
-            return [together, workers]  # another store: nothing in it may be deleted
-        files = examine_files(database, blobs, deep=deep, repair=repair, grace_s=grace_s)
+            return [together, workers]  # another store: what is in it says nothing
+        files = examine_files(database, blobs, deep=deep, grace_s=grace_s)
         return [together, workers, *files]
     finally:
         database.dispose()

@@ -1,9 +1,10 @@
-"""Checks that the rows and the files of an installation agree, and safe repairs."""
+"""Checks that the rows and the files of an installation agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from densityd.admin.file_texts import format_count, format_file
 from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database.database import Database
 from models_store.errors import StoreError
@@ -33,23 +34,20 @@ class Finding:
     items: list[str] = field(default_factory=list)
 
 
-def examine_files(
-    database: Database, blobs: Blobs, *, deep: bool, repair: bool, grace_s: float
-) -> list[Finding]:
+def examine_files(database: Database, blobs: Blobs, *, deep: bool, grace_s: float) -> list[Finding]:
     """Compare rows and files.
 
     Args:
         database: Database at this version's revision.
         blobs: Blob store.
         deep: Check every file's hash.
-        repair: Delete files without a row, and nothing else.
-        grace_s: Age from which such a file is deleted, in seconds.
+        grace_s: Age from which a file without a row is reported, in seconds.
     """
     try:
         compared = compare(database, blobs, deep=deep, grace_s=grace_s)
         return [
             _check_named(compared, deep=deep),
-            _check_orphans(compared, blobs, repair=repair),
+            _check_orphans(compared),
             *_check_foreign(compared.foreign),
             _check_jobs(database),
         ]
@@ -81,19 +79,13 @@ def examine_workers(database: Database) -> Finding:
     return Finding("workers", "ok" if alive else "note", f"{len(alive)} workers take jobs.")
 
 
-def examine_staging(blobs: Blobs, *, repair: bool, grace_s: float) -> Finding:
-    """Check for files that crashed writers left, and delete them on request."""
+def examine_staging(blobs: Blobs, *, grace_s: float) -> Finding:
+    """Check for files that crashed writers left."""
     left = blobs.staged_files(older_than_s=grace_s)
     if not left:
         return Finding("staging", "ok", "No crash left files behind.")
-    if not repair:
-        detail = f"{_format_count(left)} were left by crashes; --repair removes them."
-        return Finding("staging", "note", detail)
-    try:
-        blobs.sweep_staging(older_than_s=grace_s)
-    except OSError as error:
-        return Finding("staging", "problem", f"{_format_count(left)} cannot be removed: {error}")
-    return Finding("staging", "ok", f"Removed {_format_count(left)} that crashes had left.")
+    detail = f"{format_count(left)} were left by crashes; densityd prune-files deletes them."
+    return Finding("staging", "note", detail)
 
 
 def _check_named(compared: Comparison, *, deep: bool) -> Finding:
@@ -106,30 +98,19 @@ def _check_named(compared: Comparison, *, deep: bool) -> Finding:
     return Finding("files", "problem", detail, items)
 
 
-def _check_orphans(compared: Comparison, blobs: Blobs, *, repair: bool) -> Finding:
+def _check_orphans(compared: Comparison) -> Finding:
     orphans = compared.orphans
     if not orphans:
         return Finding("orphans", "ok", "Every file has its row.")
-    items = [_format_file(file) for file in orphans]
-    if not repair:
-        detail = f"{_format_count(orphans)} have no row; --repair removes them:"
-        return Finding("orphans", "note", detail, items)
-    if compared.checked == len(compared.unusable):
-        # Store and database may not belong together: another database may name these files.
-        detail = (
-            f"{_format_count(orphans)} have no row. None was removed: the database names no file of"
-        )
-        return Finding("orphans", "problem", f"{detail} this store; is it the right one?", items)
-    for file in orphans:
-        blobs.delete(file.key)
-    return Finding("orphans", "ok", f"Removed {_format_count(orphans)} that had no row:", items)
+    detail = f"{format_count(orphans)} have no row; densityd prune-files deletes them:"
+    return Finding("orphans", "note", detail, [format_file(file) for file in orphans])
 
 
 def _check_foreign(foreign: Sequence[FoundFile]) -> list[Finding]:
     if not foreign:
         return []
-    detail = f"{_format_count(foreign)} in the store are not of this service, and are never used:"
-    return [Finding("foreign", "note", detail, [_format_file(file) for file in foreign])]
+    detail = f"{format_count(foreign)} in the store are not of this service, and are never used:"
+    return [Finding("foreign", "note", detail, [format_file(file) for file in foreign])]
 
 
 def _check_jobs(database: Database) -> Finding:
@@ -138,15 +119,6 @@ def _check_jobs(database: Database) -> Finding:
         return Finding("jobs", "ok", "No job waits for a worker that went silent to be replaced.")
     detail = (
         f"{len(abandoned)} jobs lost their worker over {_ABANDONED_S:g} s ago and no other took"
-        " over; they go on by themselves as soon as a worker runs:"
+        " over; they continue by themselves as soon as a worker runs:"
     )
     return Finding("jobs", "note", detail, abandoned)
-
-
-def _format_count(files: Sequence[FoundFile]) -> str:
-    size = sum(file.bytes for file in files)
-    return f"{len(files)} files ({size / _MIB:.1f} MiB)"
-
-
-def _format_file(file: FoundFile) -> str:
-    return f"{file.key}  {file.bytes} bytes, {file.age_s / 3600:.1f} h old"

@@ -140,3 +140,7 @@ class ApiError(ClientError):
     def request_id(self) -> str | None:
         """The id of the request in the service's log."""
         return self.problem.request_id
+
+
+class RowsWarning(UserWarning):
+    """Part of a file of rows that the service took for no row, or read otherwise than it may be meant."""

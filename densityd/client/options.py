@@ -14,6 +14,7 @@ PlotKind = Literal["learning-curve", "marginals", "pairs", "density", "noise", "
 """Kind of plot of a version."""
 
 PictureFormat = Literal["png", "svg"]
+PictureTheme = Literal["light", "dark"]
 """Format of a plot."""
 
 Activation = Literal["relu", "tanh", "elu", "gelu"]
@@ -58,10 +59,12 @@ class Resources(TypedDict, total=False):
 
 
 class Placement(TypedDict, total=False):
-    """The options of all jobs: `priority` from -100 to 100, and `resources`."""
+    """The options of all jobs: `priority` from -100 to 100, `resources`, `description` and `tags`."""
 
     priority: int
     resources: Resources
+    description: str
+    tags: Mapping[str, str]
 
 
 class BatchNormOptions(TypedDict, total=False):
@@ -104,6 +107,7 @@ class FlowOptions(TypedDict, total=False):
     order: Literal["natural", "random", "reverse"]
     regularisation: float
     residual: bool
+    affine_layers: int
     separate_networks: bool
     tail_bound: float
     tails: bool
@@ -114,7 +118,7 @@ class FlowOptions(TypedDict, total=False):
 class ColumnOptions(TypedDict, total=False):
     """The options of one continuous column, in place of those that the dataset has."""
 
-    transform: Literal["none", "log", "logit", "asinh", "quantiles"] | None
+    transform: Literal["none", "log", "logit", "asinh", "quantiles", "circular"] | None
     low: float | None
     high: float | None
     spikes: Sequence[float] | None
@@ -275,6 +279,8 @@ class UploadOptions(TypedDict, total=False):
         max_levels: Most levels of a category; rarer ones are the level *other*.
         missing: Keep gaps as data, refuse a table with gaps, or drop the rows that have some.
         constant: Keep constant columns, refuse a table with some, or drop the columns.
+        description: Description of the dataset.
+        tags: Values of the dataset's tags by name.
     """
 
     header: bool
@@ -290,6 +296,8 @@ class UploadOptions(TypedDict, total=False):
     max_levels: int
     missing: Literal["keep", "error", "drop"]
     constant: Literal["keep", "error", "drop"]
+    description: str
+    tags: Mapping[str, str]
 
 
 class RowOptions(TypedDict, total=False):
@@ -308,7 +316,7 @@ class FileOptions(RowOptions, total=False):
     """The options of the scoring of a file.
 
     Attributes:
-        media_type: Format of the result.
+        media_type: Format of the result; left out, that of the suffix of the target.
         parts: Add the log probability of the discrete cells and the log density of the others.
         explain: Add the contribution of each column.
     """

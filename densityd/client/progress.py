@@ -1,13 +1,13 @@
 """The progress of a job at a terminal."""
 
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
+from densityd.client.members import TrialRow
 from densityd.client.records import Job
 
 _UNFINISHED = ("queued", "running")
@@ -67,7 +67,7 @@ class ProgressBar:
         self._shown = max(self._shown, len(ended))
 
 
-def describe_trial(trial: Mapping[str, Any]) -> str:
+def describe_trial(trial: TrialRow) -> str:
     """Return a trial of a search as a line of a table."""
     reached = trial.get("robust_validation_log_likelihood")
     likelihood = f"{reached:9.3f} nats" if isinstance(reached, float | int) else f"{'':>9}     "
@@ -79,7 +79,7 @@ def describe_trial(trial: Mapping[str, Any]) -> str:
     )
 
 
-def _trials(job: Job) -> list[dict[str, Any]]:
+def _trials(job: Job) -> list[TrialRow]:
     trials = (job.metrics or {}).get("trials")
     return trials if isinstance(trials, list) else []
 
@@ -97,7 +97,7 @@ def describe_progress(job: Job) -> str:
         parts.append(f"{job.progress.children_ended} of {job.progress.children} children ended")
     if job.progress is not None and job.progress.rows is not None:
         parts.append(f"{job.progress.rows} of {job.progress.total_rows} rows")
-    if isinstance(reached := metrics.get("validation_log_likelihood"), float | int):
+    if isinstance(reached := metrics.get("robust_validation_log_likelihood"), float | int):
         parts.append(f"validation log-likelihood {reached:.3f} nats")
     if isinstance(elbo := metrics.get("elbo"), float | int):
         parts.append(f"ELBO {elbo:.3f} nats")

@@ -1,12 +1,26 @@
 """Responses of the service as objects; fields that a newer service adds are kept."""
 
 from datetime import datetime
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, ValidationError
 
 from densityd.client.call import Response, parse_json
 from densityd.client.errors import UnexpectedAnswerError
+from densityd.client.members import (
+    AcceptedRequest,
+    ColumnFields,
+    EventData,
+    FlowFields,
+    Metrics,
+    PreprocessingFields,
+    ReportedObject,
+    TargetFields,
+)
+from densityd.client.options import JobState, Resources
+
+# Members are kept unchanged, whatever a newer service adds to them.
+_AS_CAME = GetPydanticSchema(lambda _, handler: handler(dict[str, Any]))
 
 
 class Record(BaseModel):
@@ -51,7 +65,19 @@ class Column(Record):
     min: float | None = None
     max: float | None = None
     distinct: int | None = None
-    levels: list[Any] = []
+    levels: list[str | bool | float] = []
+    other: bool = False
+    missing: bool = False
+    missing_count: int = 0
+    level_counts: list[int] = []
+    spikes: list[float] = []
+    spike_counts: list[int] = []
+    decimals: int | None = None
+    datetime_format: str | None = None
+    transform: str = "none"
+    low: float | None = None
+    high: float | None = None
+    quantiles: dict[str, float] = {}
 
 
 class TableWarning(Record):
@@ -130,14 +156,14 @@ class JobSummary(Record):
 
     id: str
     kind: str
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    state: JobState
     attempt: int
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     next_attempt_at: datetime | None = None
     progress: Progress | None
-    metrics: dict[str, Any] | None
+    metrics: Annotated[Metrics, _AS_CAME] | None
     model: JobModel
     dispatch: str
     cancel_requested: bool
@@ -146,7 +172,7 @@ class JobSummary(Record):
     role: str | None = None
     parent_id: str | None = None
     priority: int = 0
-    resources: dict[str, Any] = {}
+    resources: Annotated[Resources, _AS_CAME] = {}
     result: JobResult | None = None
     description: str | None = None
     tags: dict[str, str] = {}
@@ -167,15 +193,32 @@ class JobSummary(Record):
 class Job(JobSummary):
     """A job."""
 
-    request: dict[str, Any]
+    request: Annotated[AcceptedRequest, _AS_CAME]
 
 
 class Event(Record):
-    """An event of a job; `id` counts from 1, without gaps."""
+    """An event of a job; `id` counts from 1, without gaps.
+
+    The members of `data` follow from `event`: `state`, `epoch`, `child`, `message` or `end`.
+    """
 
     id: int
     event: str
-    data: dict[str, Any]
+    data: Annotated[EventData, _AS_CAME]
+
+
+class PlaneWindow(Record):
+    """Box in the plane: the lower and the upper corner."""
+
+    lower: list[float]
+    upper: list[float]
+
+
+class TargetPreview(Record):
+    """Log density of a target on a grid; `log_density` has a row for each value of the second coordinate."""
+
+    window: PlaneWindow
+    log_density: list[list[float | None]]
 
 
 class ColumnPage(Record):
@@ -200,7 +243,7 @@ class Latest(Record):
     version: int
     family: str
     dim: int
-    metrics: dict[str, Any]
+    metrics: Annotated[Metrics, _AS_CAME]
     created_at: datetime
 
 
@@ -222,8 +265,17 @@ class Lineage(Record):
     job_id: str | None
     dataset_id: str | None
     dataset_sha256: str | None
+    target: Annotated[TargetFields, _AS_CAME] | None = None
     code_version: str
     seed: int | None
+
+
+class HeldOut(Record):
+    """The log densities of rows that a version was not trained on, by the level of the quantile."""
+
+    rows: int
+    quantiles: dict[str, float]
+    standard_errors: dict[str, float] = {}
 
 
 class Checkpoint(Record):
@@ -241,7 +293,7 @@ class VersionSummary(Record):
     family: str
     dim: int
     parameters: int
-    metrics: dict[str, Any]
+    metrics: Annotated[Metrics, _AS_CAME]
     lineage: Lineage
     checkpoint: Checkpoint
     aliases: list[str]
@@ -249,14 +301,21 @@ class VersionSummary(Record):
     tags: dict[str, str] = {}
     created_at: datetime
 
+    @property
+    def ref(self) -> str:
+        """The reference that always means this version, `name:version`."""
+        return f"{self.name}:{self.version}"
+
 
 class Version(VersionSummary):
     """A version of a model; it never changes, only the aliases that point at it do."""
 
     columns: list[str]
     context_columns: list[str] = []
-    flow: dict[str, Any]
-    preprocessing: dict[str, Any]
+    types: list[Annotated[ColumnFields, _AS_CAME]] | None = None
+    flow: Annotated[FlowFields, _AS_CAME]
+    preprocessing: Annotated[PreprocessingFields, _AS_CAME]
+    held_out: HeldOut | None = None
 
 
 class Alias(Record):
@@ -267,9 +326,23 @@ class Alias(Record):
     version: int
     etag: str | None = None
 
+    @property
+    def ref(self) -> str:
+        """The reference that follows the alias, `name@alias`."""
+        return f"{self.name}@{self.alias}"
+
+
+class AliasChange(Record):
+    """A move of an alias, or its deletion, which has no version."""
+
+    alias: str
+    version: int | None
+    reason: str | None
+    created_at: datetime
+
 
 class Webhook(Record):
-    """An address that is told of events; it has its secret only when that is new."""
+    """A URL that is notified of events; it has its secret only when that is new."""
 
     id: str
     url: str
@@ -291,7 +364,7 @@ class Delivery(Record):
 
     id: str
     event: str
-    data: dict[str, Any]
+    data: Annotated[ReportedObject, _AS_CAME]
     attempts: int
     due_at: datetime
     ended_at: datetime | None

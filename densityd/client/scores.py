@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -24,7 +24,7 @@ from densityd.client.call import (
 from densityd.client.errors import UnexpectedAnswerError
 from densityd.client.options import Extra, FileOptions, Space
 from densityd.client.wire.arrow import encode_table, read_table
-from densityd.client.wire.files import read_file
+from densityd.client.wire.files import choose_media_type, read_file
 from densityd.client.wire.frames import Rows, to_table
 from densityd.client.wire.npy import Floats, check_rows, encode_array, read_array
 
@@ -199,13 +199,16 @@ def build_calls(
     )
 
 
-def build_file_call(operation: Operation, ref: str, path: Path, options: FileOptions) -> Call[None]:
+def build_file_call(
+    operation: Operation, ref: str, path: Path, target: Path | BinaryIO, options: FileOptions
+) -> Call[None]:
     """Return the call for the rows of a file, whose response is to be streamed.
 
     Args:
         operation: Operation of the model.
         ref: Reference of the model.
         path: File of the rows; the suffix of its name is its format.
+        target: File of the result; the suffix of its name is its format, too.
         options: Options of the scoring.
 
     Raises:
@@ -221,7 +224,7 @@ def build_file_call(operation: Operation, ref: str, path: Path, options: FileOpt
         f"{_path(ref)}/{operation}",
         ignore,
         params=params,
-        headers={"Accept": options.get("media_type", "text/csv")},
+        headers={"Accept": choose_media_type(target, options.get("media_type"))},
         body=read_file(path),
         read_timeout_s=LONG_S,
     )

@@ -25,7 +25,7 @@ def whoami(url: Url = None, as_json: AsJson = False) -> None:
 
 
 def usage(url: Url = None, as_json: AsJson = False) -> None:
-    """Show what the project stores and has used, beside its quotas.
+    """Show the storage and the requests that the project has used, with its quotas.
 
     Example: densityd usage
     """

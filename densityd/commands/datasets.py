@@ -98,7 +98,7 @@ def upload(
     Examples: densityd datasets upload claims.csv;
     densityd datasets upload claims.csv --types zip=category --exclude id --na-values -999;
     densityd datasets upload preise.csv --decimal , --thousands . --datetime-format %d.%m.%Y;
-    densityd datasets upload table.parquet --name people
+    densityd datasets upload table.parquet --name people --tag team=space
     """
     if columns:
         options["columns"] = columns

@@ -6,7 +6,7 @@ import typer
 
 from densityd.commands.models import find_version
 from densityd.terminal.console import echo_facts, echo_record, service
-from densityd.terminal.options import AsJson, Url, parse_tags
+from densityd.terminal.options import AsJson, Url, parse_new_tags
 
 if TYPE_CHECKING:
     from densityd.client import Client, Dataset, Job, Labels, Model, Version
@@ -37,10 +37,7 @@ def label(
     densityd label shuttle:2 stage=trial --description "First trial";
     densityd label shuttle --remove stage
     """
-    wanted: dict[str, str | None] = {**parse_tags(tags)}
-    if any(value is None for value in wanted.values()):
-        raise typer.BadParameter("a tag is NAME=VALUE; --remove NAME removes one.")
-    labels: Labels = {"tags": {**wanted, **dict.fromkeys(remove or ())}}
+    labels: Labels = {"tags": {**parse_new_tags(tags), **dict.fromkeys(remove or ())}}
     if description is not None:
         labels["description"] = description or None
     with service(url) as client:

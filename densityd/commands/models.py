@@ -40,7 +40,9 @@ app = typer.Typer(
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
 Kind = Literal["learning-curve", "marginals", "pairs", "density", "noise", "images"]
+Theme = Literal["light", "dark"]
 _IMAGES: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
+_LIKELIHOOD = "VALIDATION LOG-LIKELIHOOD"
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or NAME:VERSION.")]
 
 
@@ -53,7 +55,7 @@ def list_models(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List models, with the test log-likelihood of their newest versions.
+    """List models, with the likelihood that decided which weights their newest versions keep.
 
     Examples: densityd models list; densityd models list --tag stage=trial --prefix shuttle
     """
@@ -66,13 +68,13 @@ def list_models(
             (
                 one.name,
                 one.latest_version,
-                one.latest and one.latest.metrics.get("test_log_likelihood"),
+                one.latest and one.latest.metrics.get("best_robust_validation_log_likelihood"),
                 _format_aliases(one.aliases),
                 one.created_at,
             )
             for one in found
         ]
-        header = ("NAME", "NEWEST", "TEST LOG-LIKELIHOOD", "ALIASES", "CREATED")
+        header = ("NAME", "NEWEST", _LIKELIHOOD, "ALIASES", "CREATED")
         return echo_table(header, rows)
 
 
@@ -94,9 +96,9 @@ def show(ref: Ref, url: Url = None, as_json: AsJson = False) -> None:
         echo_facts([("name", model.name), ("aliases", _format_aliases(model.aliases))])
         typer.echo()
         fields = attrgetter("version", "family", "dim", "parameters")
-        header = ("VERSION", "FAMILY", "COLUMNS", "PARAMETERS", "TEST LOG-LIKELIHOOD", "CREATED")
+        header = ("VERSION", "FAMILY", "COLUMNS", "PARAMETERS", _LIKELIHOOD, "CREATED")
         rows = [
-            (*fields(one), one.metrics.get("test_log_likelihood"), one.created_at)
+            (*fields(one), one.metrics.get("best_robust_validation_log_likelihood"), one.created_at)
             for one in versions
         ]
         return echo_table(header, rows)
@@ -115,13 +117,17 @@ def alias(
             show_default="show its version",
         ),
     ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option("--reason", help="Reason, which stays in the history.", show_default=False),
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the alias.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Show, move or delete an alias; requests by the alias follow at once.
 
-    Examples: densityd models alias shuttle production 2;
+    Examples: densityd models alias shuttle production 2 --reason "fewer false alarms";
     densityd models alias shuttle staging --delete
     """
     if delete and version is not None:
@@ -132,8 +138,20 @@ def alias(
         if version is None:
             found = client.models.alias(name, label)
         else:
-            found = client.models.set_alias(name, label, version)
+            found = client.models.set_alias(name, label, version, reason=reason)
         return echo_record(found) if as_json else typer.echo(f"{found.name}:{found.version}")
+
+
+@app.command()
+def history(name: Name, url: Url = None, as_json: AsJson = False) -> None:
+    """List the moves and deletions of the aliases of a model, with their reasons."""
+    with service(url) as client:
+        changes = list(client.models.alias_changes(name))
+    if as_json:
+        return echo_records(changes)
+    header = ("alias", "version", "reason", "time")
+    rows = [(one.alias, one.version or "deleted", one.reason, one.created_at) for one in changes]
+    return echo_table(header, rows)
 
 
 @app.command()
@@ -141,22 +159,27 @@ def export(
     ref: Ref,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="File to write.", show_default="NAME-VERSION.safetensors"
-        ),
+        typer.Option("--output", "-o", help="File to write.", show_default="NAME-VERSION.FORMAT"),
     ] = None,
+    form: Annotated[
+        Literal["safetensors", "onnx"],
+        typer.Option("--format", help="Whole version, or its log density as an ONNX model."),
+    ] = "safetensors",
     url: Url = None,
 ) -> None:
-    """Download a version as one safetensors file, and print its path.
+    """Download a version as one file, and print its path.
 
-    It has the weights, the spec, the metrics, the calibration and the labels; import restores them.
+    A safetensors file has the weights, the spec, the metrics, the calibration, the learning curve and
+    the labels; import restores them. An ONNX model computes the log density of raw rows by itself.
 
-    Examples: densityd models export shuttle:2; densityd models export shuttle -o best.safetensors
+    Examples: densityd models export shuttle:2; densityd models export shuttle -o best.safetensors;
+    densityd models export shuttle --format onnx
     """
     with service(url) as client:
         version = find_version(client, ref)
-        target = output or Path(f"{version.name}-{version.version}.safetensors")
-        client.models.export(version.name, version.version, target)
+        target = output or Path(f"{version.name}-{version.version}.{form}")
+        export = client.models.export_onnx if form == "onnx" else client.models.export
+        export(version.name, version.version, target)
         typer.echo(target)
 
 
@@ -204,6 +227,9 @@ def plot(
             show_default="NAME-VERSION-KIND.png",
         ),
     ] = None,
+    theme: Annotated[
+        Theme, typer.Option(help="Colour scheme: dark text on white, or light text on black.")
+    ] = "light",
     url: Url = None,
 ) -> None:
     """Download a plot of a version, and print its path.
@@ -217,7 +243,9 @@ def plot(
             raise typer.BadParameter(f"{output}: the name must end in {' or '.join(_IMAGES)}.")
         version = find_version(client, ref)
         target = output or Path(f"{version.name}-{version.version}-{kind}{suffix}")
-        image = client.models.plot(version.name, version.version, kind, format=_IMAGES[suffix])
+        image = client.models.plot(
+            version.name, version.version, kind, format=_IMAGES[suffix], theme=theme
+        )
         target.write_bytes(image)
         typer.echo(target)
 

@@ -53,7 +53,7 @@ def sample(
     with service(url) as client:
         from densityd.client import Drawing  # noqa: PLC0415 - the client is loaded by now
 
-        target, media_type = open_output(output)
+        target = open_output(output)
         if job:
             started = client.jobs.sample(
                 model, n, seed=seed, context=values, output=find_job_format(output)
@@ -61,4 +61,4 @@ def sample(
             download_result(client, started, target)
             return
         drawing = Drawing(n, seed=seed, context=values, space="data")
-        client.sample_file(model, drawing, target, media_type=media_type)
+        client.sample_file(model, drawing, target)

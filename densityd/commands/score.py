@@ -72,7 +72,7 @@ def score(
     if parts and (quantiles or explain or dataset is not None):
         raise typer.BadParameter("--parts goes with FILE, without --quantiles and --explain.")
     with service(url) as client:
-        target, media_type = open_output(output)
+        target = open_output(output)
         if file is None:
             wanted: ScoringOptions = {"output": find_job_format(output)}
             wanted["include_rows"] = include_rows
@@ -81,7 +81,7 @@ def score(
             job = client.jobs.score(model, str(dataset), **wanted)
             download_result(client, job, target)
             return
-        options: FileOptions = {"media_type": media_type, "parts": parts, "explain": explain}
+        options: FileOptions = {"parts": parts, "explain": explain}
         if extra is not None:
             options["extra"] = extra
         write = client.score_file if quantiles or explain else client.log_prob_file

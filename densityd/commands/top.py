@@ -9,12 +9,16 @@ import typer
 from densityd.terminal.console import service
 from densityd.terminal.options import Url
 
+_PRINTED_WIDTH = 200  # of lines that no terminal breaks
+
 
 def top(
     interval: Annotated[
-        float, typer.Option(min=0.5, max=3600, help="Seconds between two looks.")
+        float, typer.Option(min=0.5, max=3600, help="Seconds between two updates.")
     ] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Print what there is, and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print the current state once, and exit.")
+    ] = False,
     url: Url = None,
 ) -> None:
     """Show jobs and models live, until Ctrl-C; without a terminal once.
@@ -26,7 +30,7 @@ def top(
 
     from densityd.terminal.overview import draw_overview  # noqa: PLC0415
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PRINTED_WIDTH)
     with service(url) as client:
         if once or not sys.stdout.isatty():
             return console.print(draw_overview(client))

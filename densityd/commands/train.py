@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -71,8 +71,9 @@ def train(
 ) -> None:
     """Upload a table and train a model on it; options that are left out are chosen from the data.
 
-    The same file with the same options is uploaded once a day. If the training is refused, the upload
-    is deleted again.
+    The same file with the same options is uploaded once, as long as the dataset exists. If the
+    training is refused, a new upload is deleted again. A description and tags are those of the
+    dataset if it is new, of the training and of the version.
 
     Prints the model's reference, NAME:VERSION, and its test log-likelihood. The types of the columns,
     warnings, dropped rows and the result go to standard error too; with --json they are members of
@@ -81,6 +82,7 @@ def train(
     Examples: densityd train train.csv --model shuttle;
     densityd train claims.csv --model claims --types zip=category --exclude id --any-gaps;
     densityd train train.csv --model shuttle --flow maf --set layers=5 --set 'hidden=[128]';
+    densityd train train.csv --model shuttle --tag team=space --description "First trial";
     densityd train train.csv --model shuttle --flow auto --quality best --max-seconds 3600;
     densityd train --dataset ds_0f3c... --model shuttle --max-seconds 600 --no-wait
     """
@@ -93,6 +95,7 @@ def train(
         request["context_columns"] = context_column
     if any_gaps:
         request["missing"] = "any"
+    request |= _labels(options)
     _start(
         Table(file, dataset, options),
         lambda client, dataset_id: client.jobs.train(model, dataset_id, **request),
@@ -132,10 +135,13 @@ def sweep(
     ] = "sobol",
     reduction: Annotated[
         int,
-        typer.Option(min=1, help="Factor of fewer trials and more epochs a stage; 1: one stage."),
+        typer.Option(
+            min=1,
+            help="Factor by which each stage has fewer trials and more epochs; 1 for one stage.",
+        ),
     ] = 3,
     ensemble: Annotated[
-        int, typer.Option(min=1, help="Most flows whose probabilities are averaged.")
+        int, typer.Option(min=1, help="Maximum number of flows whose probabilities are averaged.")
     ] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the points.")] = None,
     max_seconds: MaxSeconds = None,
@@ -158,6 +164,7 @@ def sweep(
     request |= {"trials": trials, "method": method, "reduction": reduction, "ensemble": ensemble}
     if seed is not None:
         request["seed"] = seed
+    request |= _labels(options)
     wanted = parse_ranges(ranges)
     _start(
         Table(file, dataset, options),
@@ -165,6 +172,11 @@ def sweep(
         url=url,
         outcome=Outcome(wait=wait, as_json=as_json),
     )
+
+
+def _labels(options: "UploadOptions") -> dict[str, Any]:
+    """Return the description and the tags that are among the options of an upload."""
+    return {name: options[name] for name in ("description", "tags") if name in options}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``densityd webhooks``: addresses that are told when jobs end."""
+"""``densityd webhooks``: URLs that are notified when jobs end."""
 
 from itertools import islice
 from operator import attrgetter
@@ -10,7 +10,7 @@ from densityd.terminal.console import echo_record, echo_records, echo_table, not
 from densityd.terminal.options import AsJson, Limit, Url
 
 app = typer.Typer(
-    help="Addresses that are told when jobs end.", no_args_is_help=True, rich_markup_mode=None
+    help="URLs that are notified when jobs end.", no_args_is_help=True, rich_markup_mode=None
 )
 WebhookId = Annotated[str, typer.Argument(metavar="ID", help="Id of the webhook, wh_...")]
 
@@ -29,7 +29,7 @@ def create(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have an address told when jobs end, and print the id and the secret, which is shown once.
+    """Create a webhook, which notifies a URL when jobs end, and print its id and its secret.
 
     Example: densityd webhooks create https://example.org/densityd --event job.failed
     """
@@ -70,7 +70,7 @@ def deliveries(
 
 @app.command("test")
 def send_test(webhook_id: WebhookId, url: Url = None) -> None:
-    """Send a webhook the event webhook.test; `deliveries` says how that went.
+    """Send the event webhook.test to a webhook; `deliveries` shows the outcome.
 
     Example: densityd webhooks test wh_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
     """

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -32,6 +33,9 @@ _FIELD = re.compile(
 """Fields of a request for which commands have options; all others of its sections have `--set`."""
 
 _SERVER_ERROR = 500
+_LABELS = ("description", "tags")
+_UPLOAD_TAG = "densityd/upload"
+"""Tag of a dataset that a command uploaded: a hash of the file and of the options of reading it."""
 _MOST_NAMES = 20
 
 
@@ -51,6 +55,7 @@ def service(url: str | None, *, api_key: str | None = None) -> Iterator["Client"
         Client,
         ClientError,
         FileFormatError,
+        RowsWarning,
         Settings,
         TransportError,
     )
@@ -60,7 +65,9 @@ def service(url: str | None, *, api_key: str | None = None) -> Iterator["Client"
     except ValueError as error:
         fail(str(error), "Give the URL with --url or DENSITYD_URL.", status=WRONG_USAGE)
     try:
-        with Client(settings) as client:
+        with warnings.catch_warnings(), Client(settings) as client:
+            warnings.simplefilter("always", RowsWarning)
+            warnings.showwarning = _note_warning
             yield client
     except ApiError as error:
         fail(*_describe(error, settings.address), status=FAILED)
@@ -97,6 +104,10 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if not yes:
         typer.confirm(make_printable(question), abort=True, err=True)
+
+
+def _note_warning(message: Warning | str, *_: object, **__: object) -> None:
+    note(f"warning: {message}")
 
 
 def note(text: str) -> None:
@@ -152,6 +163,11 @@ def upload_table(
 ) -> "Dataset":
     """Upload a file, and print its size, the types of its columns, and warnings."""
     dataset = client.datasets.upload(file, name=name, idempotency_key=key, **options)
+    _tell(dataset)
+    return dataset
+
+
+def _tell(dataset: "Dataset") -> None:
     what = "uploaded before:" if dataset.replayed else "uploaded"
     note(f"{what} {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")
     for line in describe_types(dataset):
@@ -159,24 +175,33 @@ def upload_table(
     for warning in dataset.warnings:
         column = "" if warning.column is None else f" ({warning.column})"
         note(f"  warning {warning.code}{column}: {warning.detail}")
-    return dataset
 
 
 def upload_once(client: "Client", file: Path, options: "UploadOptions") -> "Dataset":
-    """Upload a file as `upload_table`; the same file and options give the same dataset for a day."""
+    """Upload a file as `upload_table`, unless there is a dataset of the same file and options.
+
+    A tag with a hash of both finds it, as long as it exists. Labels are no such options.
+    """
     from densityd.client import ApiError  # noqa: PLC0415 - it takes a third of a second
 
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
-    request = json.dumps([digest, file.name, options], sort_keys=True)
-    key = f"upload-{hashlib.sha256(request.encode()).hexdigest()}"
+    reading = {name: value for name, value in options.items() if name not in _LABELS}
+    request = json.dumps([digest, file.name, reading], sort_keys=True)
+    mark = hashlib.sha256(request.encode()).hexdigest()
+    for found in client.datasets.list(tags={_UPLOAD_TAG: mark}):
+        dataset = client.datasets.get(found.id).model_copy(update={"replayed": True})
+        _tell(dataset)
+        return dataset
+    marked: UploadOptions = {**options, "tags": {**options.get("tags", {}), _UPLOAD_TAG: mark}}
     try:
-        return upload_table(client, file, options, key=key)
+        # Two commands at once give one dataset.
+        return upload_table(client, file, marked, key=f"upload-{mark}")
     except ApiError as error:
-        # The service reads the options in another way since, or the file was being written.
+        # It was deleted or tagged otherwise since, or the file was being written.
         if not error.type.endswith("/idempotency-key-reused"):
             raise
-        return upload_table(client, file, options)
+        return upload_table(client, file, marked)
 
 
 @contextmanager

@@ -52,7 +52,9 @@ Fields = Annotated[
 ]
 MaxSeconds = Annotated[
     float | None,
-    typer.Option(min=0.001, help="Most seconds of training; the best model so far is kept."),
+    typer.Option(
+        min=0.001, help="Maximum training time in seconds; the best model so far is kept."
+    ),
 ]
 ModelName = Annotated[str, typer.Option(help="Model that gets a new version.")]
 ModelRef = Annotated[
@@ -179,6 +181,19 @@ def parse_tags(tags: list[str] | None) -> dict[str, str | None]:
     """Return tags that are given as NAME=VALUE; those without a value have None."""
     split = (tag.partition("=") for tag in tags or ())
     return {name: value if equals else None for name, equals, value in split}
+
+
+def parse_new_tags(tags: list[str] | None) -> dict[str, str]:
+    """Return tags that are given as NAME=VALUE.
+
+    Raises:
+        typer.BadParameter: A tag has no value.
+    """
+    parsed = parse_tags(tags)
+    given = {name: value for name, value in parsed.items() if value is not None}
+    if len(given) < len(parsed):
+        raise typer.BadParameter("a tag is NAME=VALUE.")
+    return given
 
 
 def collect_filters(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ENDED = ("succeeded", "failed", "cancelled")
 _STYLES = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow"}
-_BAR_WIDTH = 24
+_BAR_WIDTH = 16
 _MOST_ROWS = 12
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
@@ -41,17 +41,17 @@ def draw_overview(client: "Client") -> Group:
 
 
 def _jobs(jobs: "Iterable[JobSummary]") -> Table:
-    table = _table("JOB", "KIND", "STATE", "MODEL", "PROGRESS", "LEFT", "CREATED")
+    table = _table("KIND", "STATE", "MODEL", "PROGRESS", "LEFT", "CREATED", "JOB")
     for job in jobs:
         progress = None if job.final else job.progress
         table.add_row(
-            job.id,
             job.kind,
             Text(job.state, style=_STYLES.get(job.state, "")),
             make_printable(job.ref or job.model.name or ""),
             ProgressBar(completed=100 * progress.fraction, width=_BAR_WIDTH) if progress else "",
             _duration(progress.eta_seconds) if progress and progress.eta_seconds else "",
             _age(job.created_at),
+            Text(job.id, no_wrap=True, overflow="ellipsis"),
         )
     return table
 
@@ -60,7 +60,7 @@ def _models(models: "Iterable[Model]") -> Table:
     table = _table("MODEL", "NEWEST", "ALIASES", "NATS A ROW", "CREATED")
     for model in models:
         metrics = {} if model.latest is None else model.latest.metrics
-        likelihood = metrics.get("test_log_likelihood")
+        likelihood = metrics.get("best_robust_validation_log_likelihood")
         aliases = ", ".join(f"{alias} {version}" for alias, version in model.aliases.items())
         table.add_row(
             model.name,
@@ -74,7 +74,8 @@ def _models(models: "Iterable[Model]") -> Table:
 
 def _table(*header: str) -> Table:
     table = Table(*header, box=None, pad_edge=False, header_style="dim")
-    table.columns[0].no_wrap = True
+    for column in table.columns:
+        column.no_wrap = column.header != "JOB"  # which a narrow terminal shortens first
     return table
 
 

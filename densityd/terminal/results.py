@@ -16,17 +16,9 @@ STANDARD_OUTPUT = Path("-")
 JOB_FORMATS = ("csv", "npy", "parquet")
 
 
-def open_output(output: Path) -> tuple[Path | BinaryIO, str]:
-    """Return the file to write and its media type.
-
-    Raises:
-        FileFormatError: The suffix is of no known format.
-    """
-    from densityd.client.wire.files import guess_media_type  # noqa: PLC0415 - loaded by now
-
-    if output == STANDARD_OUTPUT:
-        return sys.stdout.buffer, "text/csv"
-    return output, guess_media_type(output)
+def open_output(output: Path) -> Path | BinaryIO:
+    """Return the file to write, or standard output."""
+    return sys.stdout.buffer if output == STANDARD_OUTPUT else output
 
 
 def find_job_format(output: Path) -> Literal["csv", "npy", "parquet"]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
+from densityd.terminal.options import parse_new_tags
+
 if TYPE_CHECKING:
     from densityd.client import UploadOptions
 
@@ -49,7 +51,9 @@ Types = Annotated[
 ]
 MaxLevels = Annotated[
     int | None,
-    typer.Option(min=1, help="Most levels of a category; rarer ones are the level other."),
+    typer.Option(
+        min=1, help="Maximum number of levels of a category; rarer ones become the level other."
+    ),
 ]
 Missing = Annotated[
     Literal["keep", "error", "drop"] | None,
@@ -63,6 +67,17 @@ Constant = Annotated[
     typer.Option(
         help="Keep constant columns, refuse a table with some, or drop the columns.",
         show_default="keep",
+    ),
+]
+Description = Annotated[
+    str | None, typer.Option(help="Description of the dataset, and of what is trained on it.")
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag",
+        metavar="NAME=VALUE",
+        help="Tag of the dataset, and of what is trained on it. Repeatable.",
     ),
 ]
 TypeName = Literal["number", "integer", "boolean", "category", "datetime", "ignored"]
@@ -108,6 +123,8 @@ def _options(
     max_levels: MaxLevels = None,
     missing: Missing = None,
     constant: Constant = None,
+    description: Description = None,
+    tag: Tags = None,
 ) -> "UploadOptions":
     """Return the options that are given, and leave out what the service chooses."""
     given = {
@@ -123,6 +140,8 @@ def _options(
         "max_levels": max_levels,
         "missing": missing,
         "constant": constant,
+        "description": description,
+        "tags": parse_new_tags(tag) or None,
     }
     options = {name: value for name, value in given.items() if value is not None}
     return cast("UploadOptions", options)

@@ -1,7 +1,8 @@
 """The wait for a job at a terminal, and its outcome."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -80,9 +81,9 @@ def _format_outcome(job: "Job") -> str:
     return make_printable(line)
 
 
-def _format_quality(metrics: dict[str, Any]) -> str:
+def _format_quality(metrics: Mapping[str, object]) -> str:
     for name, error, label, unit in (
-        ("test_log_likelihood", "test_standard_error", "test log-likelihood", "nats a row"),
+        ("test_log_likelihood", "test_standard_error", "test log-likelihood", "nats per row"),
         ("elbo", "elbo_standard_error", "ELBO", "nats"),
     ):
         if isinstance(value := metrics.get(name), float):

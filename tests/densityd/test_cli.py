@@ -12,7 +12,7 @@ from models_store.settings import StoreSettings
 from workers.heartbeat import heartbeat_of
 from workers.settings import WorkerSettings
 
-COMMANDS = ["up", "api", "worker", "migrate", "doctor"]
+COMMANDS = ["up", "api", "worker", "migrate", "backup", "restore", "prune-files", "doctor"]
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ from densityd.client.options import (
     VariationalOptions,
     format_filters,
 )
-from densityd.client.records import Event, EventPage, Job, JobSummary, Page
+from densityd.client.records import Event, EventPage, Job, JobSummary, Page, TargetPreview
 from densityd.client.waiting import RECONNECT_S, Watch
 from densityd.client.wire.events import EventDecoder
 
@@ -76,7 +76,7 @@ class AsyncJobs:
         idempotency_key: str | None = None,
         **options: Unpack[SweepOptions],
     ) -> Job:
-        """Start a sweep: trainings at points of ranges, of which the best becomes the version.
+        """Start a sweep: train models at points of some ranges; the best becomes the new version.
 
         Args:
             model_name: Name of the model that gets a new version.
@@ -277,6 +277,19 @@ class AsyncJobs:
         path = build_path(_PATH, job_id, "events")
         params: dict[str, str | int | None] = {"format": "json", "after": after}
         return await self._transport.send(Call("GET", path, EventPage.of, params=params))
+
+    async def preview_target(self, target: Mapping[str, object]) -> TargetPreview:
+        """Return the density of a target of two coordinates on a grid, without starting a job.
+
+        Args:
+            target: Target as for `variational`, but no posterior.
+
+        Raises:
+            ApiError: The target is no formula, or cannot be drawn in the plane.
+        """
+        body = encode_json({"target": target})
+        path = build_path(_PATH, "variational", "preview")
+        return await self._transport.send(Call("POST", path, TargetPreview.of, body=body))
 
     async def _start(self, kind: str, body: Mapping[str, object], key: str | None) -> Job:
         call = Call(

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -11,14 +11,16 @@ import httpx
 from anyio import to_thread
 
 from densityd.client.call import Call, Response
-from densityd.client.errors import ClientError
+from densityd.client.downloads import DownloadProgress
+from densityd.client.errors import ClientError, TransportError
 from densityd.client.records import Page
 from densityd.client.settings import Settings
 from densityd.client.wire.files import open_target
-from densityd.client.wire.problems import read_error
+from densityd.client.wire.problems import read_error, tell_warnings
 
 _Result = TypeVar("_Result")
 _MULTIPLE_CHOICES = 300
+_REDIRECT = 307
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class AsyncStream:
     """A response whose body is still arriving."""
 
     status: int
+    headers: Mapping[str, str]
     chunks: AsyncIterator[bytes]
 
 
@@ -62,20 +65,38 @@ class AsyncTransport:
         """Send a request and yield its response while it arrives; raises as `send`."""
         response = await self._retry(call, _leave_unread)
         try:
-            yield AsyncStream(response.status_code, self._chunks(response))
+            yield AsyncStream(response.status_code, response.headers, self._chunks(response))
         finally:
             await response.aclose()
 
     async def save(self, call: Call[Any], target: Path | BinaryIO) -> None:
         """Write the body of a response to a file; a path has all of it or is not written.
 
+        A download that breaks off continues where it ended, if the service sends ranges of that file.
+
         Raises:
             OSError: The file cannot be written. Further errors are those of `send`.
         """
-        async with self.stream(call) as response:
-            with open_target(target) as file:
-                async for chunk in response.chunks:
-                    await to_thread.run_sync(file.write, chunk)
+        with open_target(target) as file:
+            progress = DownloadProgress(self._settings.retries)
+            while True:
+                try:
+                    await self._save_rest(call, file, progress)
+                except TransportError as error:
+                    pause_s = progress.pause_s(error)
+                    if pause_s is None:
+                        raise
+                    await anyio.sleep(pause_s)
+                else:
+                    return
+
+    async def _save_rest(self, call: Call[Any], file: BinaryIO, progress: DownloadProgress) -> None:
+        rest = replace(call, headers={**call.headers, **progress.headers()})
+        async with self.stream(rest) as response:
+            progress.begin(response.status, response.headers)
+            async for chunk in response.chunks:
+                await to_thread.run_sync(file.write, chunk)
+                progress.add(len(chunk))
 
     async def iter_items(
         self,
@@ -120,8 +141,27 @@ class AsyncTransport:
         except httpx.RequestError as error:
             raise self._settings.wrap_error(error) from error
         if response.status_code < _MULTIPLE_CHOICES:
+            tell_warnings(response.headers)
             return response
+        next_request = response.next_request
+        if response.status_code == _REDIRECT and call.method == "GET" and next_request is not None:
+            await response.aclose()
+            return await self._follow(next_request)
         raise read_error(await self._read(response))
+
+    async def _follow(self, request: httpx.Request) -> httpx.Response:
+        """Return what the address of a redirect responds; httpx keeps the API key from others."""
+        try:
+            followed = await self._http.send(request, stream=True)
+        except httpx.RequestError as error:
+            raise self._settings.wrap_error(error) from error
+        if followed.status_code < _MULTIPLE_CHOICES:
+            return followed
+        await followed.aclose()
+        raise TransportError(
+            self._settings.address,
+            f"the store to which it refers answered {followed.status_code}",
+        )
 
     async def _read(self, response: httpx.Response) -> Response:
         try:

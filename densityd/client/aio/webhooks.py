@@ -11,7 +11,7 @@ Found = list[Webhook]  # inside the class, `list` is its method
 
 
 class AsyncWebhooks:
-    """Addresses that are told when jobs end."""
+    """URLs that are notified when jobs end."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
@@ -19,7 +19,7 @@ class AsyncWebhooks:
     async def create(
         self, url: str, *, events: Sequence[str] | None = None, description: str | None = None
     ) -> Webhook:
-        """Have an address told when jobs end; only this and `rotate` return the secret.
+        """Notify a URL when jobs end; only this and `rotate` return the secret.
 
         Args:
             url: Address that gets the events.
@@ -55,6 +55,6 @@ class AsyncWebhooks:
         return self._transport.iter_items(path, Page[Delivery].of)
 
     async def delete(self, webhook_id: str) -> None:
-        """Delete a webhook, and what was to be delivered to it."""
+        """Delete a webhook and its pending deliveries."""
         path = build_path(_PATH, webhook_id)
         await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))

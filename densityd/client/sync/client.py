@@ -39,6 +39,7 @@ from densityd.client.sync.models import Models
 from densityd.client.sync.transport import Transport
 from densityd.client.sync.webhooks import Webhooks
 from densityd.client.wire.arrow import ArrowDecoder
+from densityd.client.wire.files import choose_media_type
 from densityd.client.wire.frames import Rows
 from densityd.client.wire.npy import Floats, NpyDecoder
 
@@ -78,7 +79,7 @@ class Client:
         datasets: Uploaded tables.
         jobs: Training and bulk jobs.
         models: Trained models and their versions.
-        webhooks: Addresses that are told when jobs end.
+        webhooks: URLs that are notified when jobs end.
         keys: API keys of the project.
     """
 
@@ -275,25 +276,43 @@ class Client:
             ref: Reference of the model.
             path: File of the rows; the suffix of its name is its format.
             target: File of the log densities; a path has all of them or is not written.
-            **options: Options of the scoring; the target is CSV if no `media_type` is given.
+            **options: Options of the scoring. If no `media_type` is given, the suffix of the
+                target's name is its format; an open file gets CSV.
 
         Raises:
             FileFormatError: The suffix is of no known format.
             OSError: A file cannot be read or written.
         """
-        self._transport.save(build_file_call("log_prob", ref, path, options), target)
+        self._transport.save(build_file_call("log_prob", ref, path, target, options), target)
 
     def score_file(
         self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
     ) -> None:
         """Write the log density and the calibrated rank of each row, as `log_prob_file` does."""
-        self._transport.save(build_file_call("score", ref, path, options), target)
+        self._transport.save(build_file_call("score", ref, path, target, options), target)
 
     def sample_file(
-        self, ref: str, drawing: Drawing, target: Path | BinaryIO, *, media_type: str = "text/csv"
+        self,
+        ref: str,
+        drawing: Drawing,
+        target: Path | BinaryIO,
+        *,
+        media_type: str | None = None,
     ) -> None:
-        """Draw rows into a file of any format; a path has all of them or is not written."""
-        self._transport.save(drawing.call(ref, media_type, ignore), target)
+        """Draw rows into a file of any format; a path has all of them or is not written.
+
+        Args:
+            ref: Reference of the model.
+            drawing: Options of the sampling.
+            target: File of the rows.
+            media_type: Format of the rows; None for that of the target's suffix, and CSV for an
+                open file.
+
+        Raises:
+            FileFormatError: The suffix is of no known format.
+        """
+        call = drawing.call(ref, choose_media_type(target, media_type), ignore)
+        self._transport.save(call, target)
 
     def _transform(self, operation: Operation, ref: str, rows: Rows, space: Space) -> Transformed:
         calls = build_calls(build_query(operation, ref, space=space), rows)

@@ -98,7 +98,7 @@ class Datasets:
         return self._transport.send(Call("GET", build_path(_PATH, dataset_id), Dataset.of))
 
     def columns(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> ColumnPage:
-        """Return the types and statistics of some columns, for tables that have very many."""
+        """Return a page of columns with their types and statistics, for tables with many columns."""
         path = build_path(_PATH, dataset_id, "columns")
         params: dict[str, int] = {"offset": offset, "limit": limit}
         return self._transport.send(Call("GET", path, ColumnPage.of, params=params))

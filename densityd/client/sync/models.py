@@ -23,10 +23,11 @@ from densityd.client.options import (
     Labels,
     NamedFilters,
     PictureFormat,
+    PictureTheme,
     PlotKind,
     format_filters,
 )
-from densityd.client.records import Alias, Model, Page, Version, VersionSummary
+from densityd.client.records import Alias, AliasChange, Model, Page, Version, VersionSummary
 from densityd.client.sync.transport import Transport
 from densityd.client.wire.files import read_file
 
@@ -83,6 +84,7 @@ class Models:
         kind: PlotKind,
         *,
         format: PictureFormat = "png",  # noqa: A002 - the word for it
+        theme: PictureTheme = "light",
     ) -> bytes:
         """Return a plot of a version as an image file: its training, or what it has learnt.
 
@@ -91,6 +93,7 @@ class Models:
             version: Number of the version.
             kind: Kind of plot.
             format: Format of the image file.
+            theme: Colours, of text on white or of text on black.
 
         Raises:
             ApiError: The version has no such plot, or the service refuses the request.
@@ -100,7 +103,7 @@ class Models:
             "GET",
             build_path(_PATH, name, "versions", version, "plots", kind),
             read_content,
-            params={"format": format},
+            params={"format": format, "theme": theme},
             headers={"Accept": "image/svg+xml" if format == "svg" else "image/png"},
             read_timeout_s=LONG_S,  # the service draws one at a time
         )
@@ -133,13 +136,22 @@ class Models:
         path = build_path(_PATH, name, "aliases", alias)
         return self._transport.send(Call("GET", path, _read_alias))
 
-    def set_alias(self, name: str, alias: str, version: int, *, etag: str | None = None) -> Alias:
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        reason: str | None = None,
+        etag: str | None = None,
+    ) -> Alias:
         """Point an alias at a version.
 
         Args:
             name: Name of the model.
             alias: Label of the alias.
             version: Number of the version.
+            reason: Reason for the move, which stays in the history.
             etag: Etag that the alias must still have; None to move it in any case.
         """
         call = Call(
@@ -147,11 +159,16 @@ class Models:
             build_path(_PATH, name, "aliases", alias),
             _read_alias,
             headers={} if etag is None else {"If-Match": etag},
-            body=encode_json({"version": version}),
+            body=encode_json({"version": version} | ({} if reason is None else {"reason": reason})),
             # To a second attempt the move by the first would look like somebody else's.
             retry=Retry.ALWAYS if etag is None else Retry.REFUSED,
         )
         return self._transport.send(call)
+
+    def alias_changes(self, name: str) -> Iterator[AliasChange]:
+        """Return an iterator over the moves and deletions of the aliases of a model, newest first."""
+        path = build_path(_PATH, name, "history")
+        return self._transport.iter_items(path, Page[AliasChange].of)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias; the version stays."""
@@ -182,6 +199,20 @@ class Models:
             target: File to write; a path has all of it or is not written.
         """
         path = build_path(_PATH, name, "versions", version, "export")
+        self._transport.save(Call("GET", path, ignore, read_timeout_s=LONG_S), target)
+
+    def export_onnx(self, name: str, version: int, target: Path | BinaryIO) -> None:
+        """Download the log density of a version as an ONNX model: raw rows in, nats out.
+
+        Args:
+            name: Name of the model.
+            version: Number of the version.
+            target: File to write; a path has all of it or is not written.
+
+        Raises:
+            ApiError: The density has no form in ONNX, or the service refuses the request.
+        """
+        path = build_path(_PATH, name, "versions", version, "onnx")
         self._transport.save(Call("GET", path, ignore, read_timeout_s=LONG_S), target)
 
     def download(self, name: str, version: int, target: Path | BinaryIO) -> None:

@@ -12,7 +12,7 @@ Found = list[Webhook]  # inside the class, `list` is its method
 
 
 class Webhooks:
-    """Addresses that are told when jobs end."""
+    """URLs that are notified when jobs end."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -20,7 +20,7 @@ class Webhooks:
     def create(
         self, url: str, *, events: Sequence[str] | None = None, description: str | None = None
     ) -> Webhook:
-        """Have an address told when jobs end; only this and `rotate` return the secret.
+        """Notify a URL when jobs end; only this and `rotate` return the secret.
 
         Args:
             url: Address that gets the events.
@@ -56,6 +56,6 @@ class Webhooks:
         return self._transport.iter_items(path, Page[Delivery].of)
 
     def delete(self, webhook_id: str) -> None:
-        """Delete a webhook, and what was to be delivered to it."""
+        """Delete a webhook and its pending deliveries."""
         path = build_path(_PATH, webhook_id)
         self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))

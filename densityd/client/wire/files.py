@@ -39,6 +39,22 @@ def guess_media_type(path: Path) -> str:
         ) from None
 
 
+def choose_media_type(target: Path | BinaryIO, wanted: str | None) -> str:
+    """Return the media type of rows that are written to a target.
+
+    Args:
+        target: File to write.
+        wanted: Media type that the caller chose; None for that of the suffix of a path, and CSV for
+            an open file.
+
+    Raises:
+        FileFormatError: The suffix is unknown.
+    """
+    if wanted is not None:
+        return wanted
+    return guess_media_type(target) if isinstance(target, Path) else MEDIA_TYPES[".csv"]
+
+
 def read_file(path: Path, media_type: str | None = None) -> Body:
     """Return a body that reads a file.
 

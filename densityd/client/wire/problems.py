@@ -1,13 +1,21 @@
 """Errors from HTTP responses."""
 
+import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from densityd.client.call import Response, parse_json
-from densityd.client.errors import ApiError, FieldProblem, Problem, UnexpectedAnswerError
+from densityd.client.errors import (
+    ApiError,
+    FieldProblem,
+    Problem,
+    RowsWarning,
+    UnexpectedAnswerError,
+)
 
 _STANDARD = {"type", "title", "status", "detail", "instance", "errors"}
 _SHOWN_CHARACTERS = 200
@@ -41,6 +49,19 @@ def read_error(response: Response) -> ApiError:
             retry_after_s=retry_after_s,
         )
     )
+
+
+def tell_warnings(headers: Mapping[str, str]) -> None:
+    """Warn of what the service says about the body of a request whose rows it has scored."""
+    text = headers.get("x-body-warnings")
+    if text is None:
+        return
+    try:
+        details = [str(found["detail"]) for found in json.loads(text)]
+    except (ValueError, TypeError, LookupError):
+        details = [text]
+    for detail in details:
+        warnings.warn(detail, RowsWarning, stacklevel=2)
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:

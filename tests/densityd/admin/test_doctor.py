@@ -80,8 +80,9 @@ def test_fault_144_files_that_crashes_left_are_counted(data_dir: Path) -> None:
     assert finding.verdict == "note"
     assert finding.detail.startswith("1 files (1.0 MiB)")
     assert old.exists()
-    result = CliRunner().invoke(app, ["doctor", "--repair"])
-    assert "Removed 1 files (1.0 MiB)" in result.output
+    assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
+    result = CliRunner().invoke(app, ["prune-files"])
+    assert "deleted 1 files (1.0 MiB)" in result.output
     assert [path.name for path in staging.iterdir()] == ["new"]
 
 
@@ -146,5 +147,5 @@ def test_help_shows_how_it_is_called() -> None:
     result = CliRunner().invoke(app, ["doctor", "--help"])
 
     assert result.exit_code == 0
-    for example in ("densityd doctor --deep", "densityd doctor --repair", "--json | jq"):
+    for example in ("densityd doctor --deep", "--json | jq"):
         assert example in result.output

@@ -1,4 +1,4 @@
-"""What doctor says of rows and files that disagree, and what it mends."""
+"""Findings of doctor about rows and files that disagree, and what prune-files deletes."""
 
 import json
 import os
@@ -48,6 +48,10 @@ def doctor(*options: str) -> Result:
     return CliRunner().invoke(app, ["doctor", *options])
 
 
+def prune(*options: str) -> Result:
+    return CliRunner().invoke(app, ["prune-files", *options])
+
+
 def leave_orphan(blobs: LocalBlobs) -> Path:
     """A model whose job is not in the database, two days old."""
     key = model_key(new_id("job"), 1)
@@ -92,15 +96,22 @@ def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
     assert orphan.parent.name in result.output
     assert orphan.exists()
 
-    result = doctor("--repair")
+    found = prune("--dry-run").output
+    assert orphan.parent.name in found
+    assert young.parent.name not in found
+    assert orphan.exists()
+    result = prune()
     assert result.exit_code == 0
-    assert "ok       orphans   Removed 1 files (1.0 MiB)" in result.output
+    assert "deleted 1 files (1.0 MiB)" in result.output
     assert not orphan.exists()
     assert young.exists()
     blobs.verify(version.checkpoint_key, version.checkpoint_sha256)
 
-    doctor("--repair", "--grace-h", "0")
+    assert [file["bytes"] for file in json.loads(prune("--grace-h", "0", "--json").stdout)] == [
+        2**20
+    ]
     assert not young.exists()
+    assert prune("--grace-h", "0").output == ""
 
 
 @pytest.mark.fault(140, 144)
@@ -108,7 +119,8 @@ def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: L
     registered(database, blobs, name="kept")
     blobs.delete(registered(database, blobs, name="lost").checkpoint_key)
 
-    for options in ([], ["--deep"], ["--repair"]):
+    prune()
+    for options in ([], ["--deep"]):
         result = doctor(*options)
         assert result.exit_code == 1
         assert "problem  files     1 of 2 files" in result.output
@@ -139,7 +151,7 @@ def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
 ) -> None:
     orphan = leave_orphan(blobs)
 
-    result = doctor("--repair")
+    result = prune()
 
     assert result.exit_code == 1
     assert "is it the right one?" in result.output
@@ -154,7 +166,8 @@ def test_what_is_not_of_the_service_is_told_and_left_alone(
     (blobs.root / "weights.pt").write_bytes(b"x")
     (blobs.root / "models" / "link").symlink_to(tmp_path)
 
-    result = doctor("--repair", "--grace-h", "0")
+    assert prune("--grace-h", "0").exit_code == 0
+    result = doctor("--grace-h", "0")
 
     assert result.exit_code == 0
     assert "note     foreign   2 files" in result.output

@@ -28,6 +28,7 @@ from densityd.client import (
     TrainingOptions,
     WaitTimeoutError,
 )
+from tables import columns
 from tests.densityd.conftest import Service
 
 COLUMNS = ["height", "weight", "age"]
@@ -252,6 +253,7 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
 
 def test_a_version_can_be_seen(service: Service) -> None:
     assert get_args(package.PlotKind) == tuple(plots.PlotKind)
+    assert get_args(package.ColumnType) == get_args(columns.ColumnType)
     assert get_args(package.PictureFormat) == get_args(plots.PlotFormat)
     with Client(service.url) as client:
         png = client.models.plot("people", 1, "marginals")

@@ -363,3 +363,58 @@ def test_retry_after_as_a_date() -> None:
     assert read_retry_after({"retry-after": soon}) == pytest.approx(10, abs=1)
     past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
     assert read_retry_after({"retry-after": past}) == 0
+
+
+FILE = bytes(range(256)) * 40
+RANGES = {"Accept-Ranges": "bytes", "ETag": '"abc"'}
+
+
+def rest_of(start: int, *, cut: int = 0) -> Reply:
+    there = FILE[start : len(FILE) - cut]
+    headers = {**RANGES, "Content-Range": f"bytes {start}-{len(FILE) - 1}/{len(FILE)}"}
+    return Reply(206, there, headers, cut=cut)
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_ended(
+    scripted: ScriptedServer, client: Client, tmp_path: Path
+) -> None:
+    scripted.replies = [
+        Reply(200, FILE[:5000], RANGES, cut=len(FILE) - 5000),
+        rest_of(5000, cut=240),
+        DROP,
+        rest_of(len(FILE) - 240),
+    ]
+
+    client.jobs.download("job_1", tmp_path / "result")
+
+    assert (tmp_path / "result").read_bytes() == FILE
+    asked = [(one.headers.get("range"), one.headers.get("if-range")) for one in scripted.asked]
+    last = (f"bytes={len(FILE) - 240}-", '"abc"')
+    assert asked == [(None, None), ("bytes=5000-", '"abc"'), last, last]
+
+
+def test_a_file_that_is_another_by_now_is_no_rest(
+    scripted: ScriptedServer, client: Client, tmp_path: Path
+) -> None:
+    scripted.replies = [Reply(200, FILE[:50], RANGES, cut=50), Reply(200, FILE, RANGES)]
+
+    with pytest.raises(UnexpectedAnswerError, match="changed during the download"):
+        client.jobs.download("job_1", tmp_path / "result")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redirect_to_a_bucket_is_followed_without_the_key(
+    scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    bucket = ScriptedServer()
+    scripted.replies = [Reply(307, b"", {"Location": f"{bucket.url}/file?signed=1"})]
+    bucket.replies = [Reply(200, FILE, RANGES)]
+
+    with Client(Settings(scripted.url, api_key="k.s", retries=QUICK)) as client:
+        client.jobs.download("job_1", tmp_path / "result")
+
+    bucket.close()
+    assert (tmp_path / "result").read_bytes() == FILE
+    assert "authorization" in scripted.asked[0].headers
+    assert "authorization" not in bucket.asked[0].headers

@@ -11,6 +11,7 @@ from typing import get_args
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
 import pytest
 import typer
@@ -31,7 +32,7 @@ from tests.densityd.scripted import Reply, ScriptedServer, a_json
 GROUPS = {
     "datasets": ["list", "show", "upload", "set-type", "delete"],
     "jobs": ["list", "show", "cancel", "resume", "events", "wait", "download", "delete"],
-    "models": ["list", "show", "alias", "export", "import", "plot", "delete"],
+    "models": ["list", "show", "alias", "history", "export", "import", "plot", "delete"],
 }
 COMMANDS = [["train"], ["sweep"], ["infer"], ["score"], ["sample"], ["prune"]] + [
     [group, name] for group, names in GROUPS.items() for name in names
@@ -101,8 +102,9 @@ def test_a_sweep_reads_its_ranges(table: Path, url: str) -> None:
     printed = run("sweep", table, "--model", "walk", "--flow", "maf", *ranges, *more).stdout
     with Client(url) as client:
         job = client.jobs.get(printed.strip())
-    assert len(job.request["points"]) == 5
-    for point in job.request["points"]:
+    points = job.request["points"] or []
+    assert len(points) == 5
+    for point in points:
         assert point["flow.layers"] in (2, 3, 4)
         assert point["flow.hidden"] in ([8], [16])
         assert point["flow.activation"] in ("tanh", "relu")
@@ -395,6 +397,8 @@ def test_models_from_list_to_export_and_import(
     assert "people" in run("models", "list").stdout
     assert run("models", "alias", "people", "best", 1).stdout == "people:1\n"
     assert run("models", "alias", "people", "best").stdout == "people:1\n"
+    run("models", "alias", "people", "best", 1, "--reason", "it is quiet")
+    assert "it is quiet" in run("models", "history", "people").stdout
     assert "best -> 1" in run("models", "list").stdout
     assert "maf" in run("models", "show", "people").stdout
     assert "sha256" in run("models", "show", "people@best").stdout
@@ -404,6 +408,8 @@ def test_models_from_list_to_export_and_import(
     assert version["version"] == 1
     monkeypatch.chdir(tmp_path)
     assert run("models", "export", "people@best").stdout == "people-1.safetensors\n"
+    assert run("models", "export", "people@best", "--format", "onnx").stdout == "people-1.onnx\n"
+    onnx.checker.check_model("people-1.onnx")
     # The file has a record of the version beside its weights.
     assert (tmp_path / "people-1.safetensors").stat().st_size > version["checkpoint"]["bytes"]
     file = tmp_path / "people-1.safetensors"
@@ -452,7 +458,7 @@ def test_a_model_is_told_with_its_likelihood(
 
     told = run("jobs", "wait", "job_1").stdout
 
-    assert told == "m:1  test log-likelihood -16.523 +- 0.190 nats a row\n"
+    assert told == "m:1  test log-likelihood -16.523 +- 0.190 nats per row\n"
 
 
 CLAIMS = {
@@ -478,12 +484,13 @@ def test_a_training_says_off_a_terminal_what_it_did(
 ) -> None:
     monkeypatch.setenv("DENSITYD_URL", scripted.url)
     job = {**JOB, "metrics": {"test_log_likelihood": -16.5, "test_standard_error": 0.1}}
-    scripted.replies = [a_json(CLAIMS, 201), a_json(job, 202), a_json(job)]
+    none = a_json({"items": [], "next_cursor": None})  # of datasets of the same table
+    scripted.replies = [none, a_json(CLAIMS, 201), a_json(job, 202), a_json(job)]
     options = ["--types", "zip=category", "--exclude", "id", "--na-values", "-999", "--any-gaps"]
 
     done = run("train", table, "--model", "m", *options, *(["--json"] if as_json else []))
 
-    line = "m:1  test log-likelihood -16.500 +- 0.200 nats a row"
+    line = "m:1  test log-likelihood -16.500 +- 0.200 nats per row"
     assert done.stderr.splitlines() == [
         "uploaded 6 rows x 3 columns: ds_1",
         "  category: zip",
@@ -493,11 +500,11 @@ def test_a_training_says_off_a_terminal_what_it_did(
         "accepted job_1",
         line,
     ]
-    query = parse_qs(urlsplit(scripted.asked[0].line.split()[1]).query)
+    query = parse_qs(urlsplit(scripted.asked[1].line.split()[1]).query)
     assert json.loads(query["types"][0]) == {"zip": "category"}
     assert json.loads(query["exclude"][0]) == ["id"]
     assert json.loads(query["na_values"][0]) == ["-999"]
-    assert json.loads(scripted.asked[1].body)["missing"] == "any"
+    assert json.loads(scripted.asked[2].body)["missing"] == "any"
     if not as_json:
         assert done.stdout == f"{line}\n"
         return
@@ -571,7 +578,11 @@ def test_what_the_service_says_cannot_steer_the_terminal(
 
 def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> None:
     progress = {"epoch": 12, "max_epochs": 99, "fraction": 0.25, "eta_seconds": 95.0}
-    metrics = {"epoch": 12, "validation_log_likelihood": 2.9}
+    metrics = {
+        "epoch": 12,
+        "validation_log_likelihood": -44.0,
+        "robust_validation_log_likelihood": 2.9,
+    }
     job = Job.read({**JOB, "state": "running", "progress": progress, "metrics": metrics})
     words = "epoch 12, validation log-likelihood 2.900 nats, about 1 min 35 s left"
     assert describe_progress(job) == words

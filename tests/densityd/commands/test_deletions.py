@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from typer.testing import CliRunner, Result
 
 from densityd.cli import app
 from densityd.client import ApiError, Client
 from densityd.commands.prune import parse_age
 from models_store.database.clock import db_now
-from models_store.database.schema import JobRow, ModelVersionRow
+from models_store.database.schema import IdempotencyRow, JobRow, ModelVersionRow
 from models_store.registry import Registry
 from tests.app.serving import registered
 from tests.densityd.conftest import Service
@@ -114,7 +114,7 @@ def test_what_is_no_age_is_wrong_usage(text: str) -> None:
 
 @pytest.mark.fault(241)
 def test_fault_241_the_same_file_is_one_dataset_and_a_refused_training_leaves_none(
-    client: Client, tmp_path: Path
+    service: Service, client: Client, tmp_path: Path
 ) -> None:
     file = tmp_path / "table.csv"
     rows = np.random.default_rng(7).normal(size=(60, 2))
@@ -130,6 +130,10 @@ def test_fault_241_the_same_file_is_one_dataset_and_a_refused_training_leaves_no
     assert {one.id for one in client.datasets.list()} == before
     train()
     assert "uploaded before" in train()
+    with service.database.write() as session:  # as after a day
+        session.execute(delete(IdempotencyRow))
+    assert "uploaded before" in train("--tag", "team=space", "--description", "Again")
+    assert next(client.jobs.list(tags={"team": "space"})).description == "Again"
     train("--set", "split.validation=0.999", status=1)  # the dataset is another training's
     assert len({one.id for one in client.datasets.list()} - before) == 1
     train("--exclude", "b")

@@ -1,0 +1,109 @@
+"""`densityd backup`, `restore` and `migrate --from` on the command line."""
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from densityd.cli import app
+from densityd.service.data_dir import lock_data_dir
+from models_store.consistency import compare
+from models_store.database.database import Database, migrate
+from models_store.database.revisions import head_revision
+from models_store.files.local_blobs import LocalBlobs
+from models_store.files.store_identity import adopt
+from tests.app.serving import registered
+
+OLDER = "2026_11_26_webhooks"
+
+
+@pytest.fixture(autouse=True)
+def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DENSITYD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(tmp_path / "new"))
+
+
+@pytest.fixture
+def laptop(tmp_path: Path, sqlite_url: str) -> Path:
+    """A data directory with a model."""
+    database, blobs = Database(sqlite_url), LocalBlobs(tmp_path / "blobs")
+    adopt(database, blobs)
+    registered(database, blobs)
+    database.dispose()
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def check_whole(url: str, folder: Path) -> None:
+    database = Database(url)
+    found = compare(database, LocalBlobs(folder), deep=True, grace_s=0)
+    assert (found.checked, found.unusable, found.orphans) == (1, [], [])
+    assert database.revision() == head_revision()
+    database.dispose()
+
+
+def test_a_laptop_moves_to_postgresql_in_one_command(
+    laptop: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_DATABASE_URL", postgres_url)
+
+    with lock_data_dir(laptop, address="127.0.0.1:8000"):
+        refused = run("migrate", "--from", laptop)
+    assert refused.exit_code == 1
+    assert "another densityd (process" in refused.stderr
+    migrate(f"sqlite:///{laptop / 'densityd.sqlite3'}", to=OLDER)
+    moved = run("migrate", "--from", laptop)
+
+    assert moved.exit_code == 0, moved.output
+    assert "1 files" in moved.output
+    check_whole(postgres_url, laptop / "new" / "blobs")
+    again = run("migrate", "--from", laptop)
+    assert again.exit_code == 1
+    assert "densityd: the target is not empty: the database has rows" in again.stderr
+    # And from there into a folder, and into an empty installation.
+    assert run("backup", laptop / "backup").exit_code == 0
+    monkeypatch.setenv("DENSITYD_DATABASE_URL", "")
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop / "third"))
+    restored = run("restore", laptop / "backup")
+    assert restored.exit_code == 0, restored.output
+    check_whole(f"sqlite:///{laptop / 'third' / 'densityd.sqlite3'}", laptop / "third" / "blobs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("restore", "{}/none"), 1, "no whole back-up"),
+        (("backup", "{}/new"), 1, "has no schema yet"),
+        (("migrate", "--from", "{}/none"), 1, "there is no database"),
+        (("migrate", "--from", "postgresql://u:p@h/d"), 2, "needs --from-store"),
+        (("migrate", "--from", "{}", "--from-store", "ftp://x"), 2, "is no store"),
+        (("migrate", "--from", "{}", "--to", "x"), 2, "exclude each other"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    result = run(*(argument.format(tmp_path) for argument in arguments))
+
+    assert result.exit_code == status
+    [line] = result.stderr.splitlines()
+    assert words in line
+
+
+def test_a_damaged_file_gives_status_1_and_a_back_up_of_the_rest(
+    laptop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop))
+    [file] = (laptop / "blobs" / "models").rglob("*.safetensors")
+    file.write_bytes(b"cut")
+
+    result = run("backup", laptop / "backup")
+
+    assert result.exit_code == 1
+    assert "not copied: model people:1 of project default" in result.stderr
+    assert (laptop / "backup" / "backup.json").exists()
