@@ -7,7 +7,17 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from bench import crowd, flow_speed, scoring, serving, training, training_steps, upload
+from bench import (
+    cluster,
+    data_parallel,
+    flow_speed,
+    scoring,
+    serving,
+    training,
+    training_steps,
+    upload,
+)
+from bench.crowd import measurement as crowd
 
 MEASUREMENTS: dict[str, Callable[[], str]] = {
     "upload": upload.measure,
@@ -17,12 +27,19 @@ MEASUREMENTS: dict[str, Callable[[], str]] = {
     "flows": flow_speed.measure,
     "serving": serving.measure,
     "crowd": crowd.measure,
+    "replicas": cluster.replicas,
+    "workers": cluster.workers,
+    "first-score": cluster.first_score,
+    "data-parallel": data_parallel.measure,
 }
 QUICK: dict[str, Callable[[], str]] = {
     "steps": partial(training_steps.measure, quick=True),
     "flows": partial(flow_speed.measure, quick=True),
     "serving": partial(serving.measure, quick=True),
     "crowd": partial(crowd.measure, quick=True),
+    "replicas": partial(cluster.replicas, quick=True),
+    "workers": partial(cluster.workers, quick=True),
+    "first-score": partial(cluster.first_score, quick=True),
 }
 EXAMPLES = """
 examples:
@@ -32,6 +49,10 @@ examples:
   python -m bench steps               training steps beside the same peers, about 5 minutes
   python -m bench serving             scoring over HTTP beside other servers, about 8 minutes
   python -m bench crowd               what 2,000 connections of one tenant leave to another, 5 minutes
+  python -m bench replicas --quick    rows/s of one and of two API processes, a minute
+  python -m bench workers --quick     jobs/min of one and of two workers, a minute
+  python -m bench data-parallel       what two processes could gain at one training, a minute
+  python -m bench first-score         from a replica's readiness to its first score, a minute
   python -m bench scoring --output .  what the service adds, its table kept in this folder
   python -m bench anomaly --data DIR  the defaults as a detector of anomalies; see its own --help
   python -m bench quality --data DIR  all methods and peers at equal time; resumes, see its own --help

@@ -63,10 +63,11 @@ SETUPS = [
     _setup("maf", 784, (1024,), activation="relu"),
     _setup("realnvp", 21, (100, 100)),
     _setup("nsf", 21, (512,), bins=BINS, activation="relu"),
-    # The sizes that jobs choose by themselves.
+    # The sizes that jobs choose by themselves, and the family for tables of numbers.
     _setup("maf", 10, (64, 64), activation="relu"),
     _setup("maf", 21, (32, 32), activation="relu"),
     _setup("nsf", 10, (64, 64), bins=BINS, activation="relu"),
+    _setup("nsf", 21, (32, 32), bins=BINS, activation="relu"),
 ]
 
 

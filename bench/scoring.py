@@ -10,7 +10,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 
 from bench.service import Service, finished_job, running_service
 from flows import Flow, compile_flow
+from flows.defaults import SMALL_TABLE, default_flow
 from models_store.database.database import Database
 from models_store.files.checkpoints import load_model
 from models_store.files.local_blobs import LocalBlobs
@@ -44,16 +45,21 @@ def measure(rows: int = 10_000, rounds: int = 20) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     with running_service() as service:
-        for title, hidden in (("512", [512]), ("[64, 64]", [64, 64]), ("[32, 32]", [32, 32])):
-            name = f"maf-{'-'.join(map(str, hidden))}"
-            register_model(service, name, {**FLOW, "hidden": hidden})
+        for number, flow in enumerate((FLOW, *map(_default_flow, (SMALL_TABLE, SMALL_TABLE - 1)))):
+            register_model(service, f"numbers-{number}", flow)
             table = np.random.default_rng(1).normal(size=(rows, DIM)).round(_DECIMALS)
-            case = _Case(service, name, table, _NUMBERS)
-            lines += case.lines(f"maf 5 x {title}, D = {DIM}", rounds)
+            case = _Case(service, f"numbers-{number}", table, _NUMBERS)
+            lines += case.lines(f"{flow['family']} 5 x {flow['hidden']}, D = {DIM}", rounds)
         _register_mixed(service)
         case = _Case(service, "mixed", _mixed_rows(rows, seed=1), _CELLS)
         lines += case.lines("mixed: 5 numbers, 3 texts", rounds)
     return "\n".join(lines) + "\n"
+
+
+def _default_flow(rows: int) -> dict[str, Any]:
+    """Return the flow that a job chooses for this many rows."""
+    fields = asdict(default_flow(rows, DIM))
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def npy_bytes(table: np.ndarray) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from experiments.data import catalogue as data
+from experiments.data import catalogue as data, noise
 from experiments.data.sources import Data
 from experiments.figures import figures
 from experiments.recipes.recipe import DensityRecipe, Recipe, VariationalRecipe
@@ -197,6 +197,8 @@ def _run_density(
         "train_rows": len(rows.train),
         "parameters": count_parameters(recipe.flow, dim),
     }
+    if flow.has_noise:
+        metrics |= noise.normality(noise.noise_of(flow.cpu(), rows.test))
     return flow, curve, metrics, rows.test
 
 

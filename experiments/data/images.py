@@ -1,4 +1,4 @@
-"""Grids of pictures of 28 x 28 pixels: samples, and completions of given halves."""
+"""Grids of pictures of 28 x 28 pixels: samples, completions of given halves, reconstructions."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.canvas import heading, save
 from experiments.recipes.recipe import DensityRecipe
-from flows import Flow, compile_flow
+from flows import Flow, compile_flow, conditional_log_probs
 
 _SIDE = 28
 _SAMPLES = 8  # pictures per side of the grid
@@ -36,6 +36,21 @@ def draw_completions(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path
     lines = [rows.numpy(), hidden.numpy(), *completed.numpy()]
     title = f"{recipe.title}\nrow 1: test, row 2: what is given, below: completions"
     return _save(title, lines, path.with_name(f"{path.name}-completions.png"))
+
+
+def draw_reconstructions(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path) -> Path:
+    """Draw test rows, and the probability of a 1 of each feature given those before it."""
+    rows = test[:: len(test) // _COMPLETED][:_COMPLETED]
+    lines = [rows.numpy(), reconstruct(flow, rows).numpy()]
+    title = f"{recipe.title}\nrow 1: test, row 2: p(x_i = 1 | x_<i) of each pixel"
+    return _save(title, lines, path.with_name(f"{path.name}-reconstructions.png"))
+
+
+@torch.no_grad()
+def reconstruct(flow: Flow, rows: Tensor) -> Tensor:
+    """Return p(x_i = 1 | x_<i) of binary rows, what a MADE gives back as an autoencoder."""
+    terms = conditional_log_probs(flow, rows)
+    return torch.where(rows > 0.5, terms.exp(), -torch.expm1(terms))
 
 
 @torch.no_grad()

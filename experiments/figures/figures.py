@@ -23,7 +23,7 @@ def draw(
     """Write the figures of a recipe as PNG files and return their paths.
 
     There is always a learning curve; for pictures a grid of samples, and of binary ones completions
-    of test rows; the noise of test rows that are not binary; density and samples in two dimensions;
+    and reconstructions of test rows; the noise of test rows that are not binary; density and samples in two dimensions;
     for a potential the density of the flow beside it, and the effect of each layer on noise.
 
     Args:
@@ -44,6 +44,7 @@ def draw(
         written.append(images.draw_samples(recipe, flow, path))
         if binary and getattr(recipe.flow, "masks", 1) == 1:
             written.append(images.draw_completions(recipe, flow, test, path))
+            written.append(images.draw_reconstructions(recipe, flow, test, path))
     if not binary:
         written.append(noise.draw(recipe, flow, test, path))
     if flow.dim == 2:

@@ -1,6 +1,7 @@
 """The figures of the experiments."""
 
 import dataclasses
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -32,11 +33,11 @@ def test_a_potential_has_its_density_and_what_each_layer_does(tmp_path):
     assert names == ["-curve", "", "-layers"]
 
 
-def test_binary_pictures_have_samples_and_completions(tmp_path):
+def test_binary_pictures_have_samples_completions_and_reconstructions(tmp_path):
     test = (torch.rand(20, 784, generator=torch.Generator().manual_seed(0)) > 0.8).float()
     flow = MadeSpec(conditional="bernoulli", hidden=[8], order="random")
     names = drawn("mnist-made-bernoulli-500", tmp_path, flow=flow, dim=784, test=test)
-    assert names == ["-curve", "-samples", "-completions"]
+    assert names == ["-curve", "-samples", "-completions", "-reconstructions"]
 
 
 def test_grey_pictures_have_samples_and_their_noise(tmp_path):
@@ -85,3 +86,24 @@ def test_noise_is_that_of_the_rows():
     found = noise.noise_of(flow, rows)
     assert found.shape == (1334, 3)
     np.testing.assert_allclose(found, u[::3], atol=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "rejected"), [(0.123, 0), (0.134, 1)])
+def test_noise_is_rejected_beyond_the_distance_of_the_tables(shift, rejected):
+    # For 100 rows the 5 % point of Stephens 1970 is 1.358 / (10 + 0.12 + 0.011) = 0.134.
+    shares = (np.arange(100) + 0.5) / 100
+    values = np.array([NormalDist().inv_cdf(share) for share in shares * (1 - shift)])
+    found = noise.normality(values[:, None])
+    assert found["noise_rejected"] == rejected
+    assert found["noise_median_distance"] == pytest.approx(shift + 0.005 * (1 - shift), abs=1e-6)
+
+
+def test_a_level_is_that_of_all_features_and_what_is_no_number_is_rejected():
+    shares = (np.arange(100) + 0.5) / 100
+    values = np.array([NormalDist().inv_cdf(share) for share in shares * (1 - 0.15)])
+    exact = np.array([NormalDist().inv_cdf(share) for share in shares])
+    assert noise.normality(values[:, None])["noise_rejected"] == 1
+    many = np.stack([values, *[exact] * 9], axis=1)
+    assert noise.normality(many)["noise_rejected"] == 0
+    many[3, 4] = np.nan
+    assert noise.normality(many)["noise_rejected"] == 1

@@ -1,4 +1,4 @@
-"""A crowd of connections with one key, as a process of its own: ``python -m bench.crowd_callers``.
+"""A crowd of connections with one key, as a process of its own: ``python -m bench.crowd.callers``.
 
 Each sends its next request after any response, and reconnects when the connection is closed.
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from bench.crowd_callers import KINDS
+from bench.crowd.callers import KINDS
 from bench.load import post
 from bench.scoring import DIM, register_model
 from bench.service import DENSITYD, Service, resident_bytes, running_service
@@ -164,7 +164,7 @@ def _crowd(service: Service, token: str, job: str, kinds: list[str]) -> Iterator
         yield
         return
     port = str(httpx.URL(str(service.client.base_url)).port)
-    command = [sys.executable, "-m", "bench.crowd_callers", port, token, job, *kinds]
+    command = [sys.executable, "-m", "bench.crowd.callers", port, token, job, *kinds]
     process = subprocess.Popen(  # noqa: S603  our own command line
         [*command, "--connections", str(CONNECTIONS)]
     )

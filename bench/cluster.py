@@ -1,0 +1,209 @@
+"""Gain of a second process: rows/s of API processes, jobs/min of workers; first score of a replica.
+
+All run on one machine and one data directory. API processes take turns under the load of this
+process, each alone while the other is stopped; rows are sent as npy, which costs the sender little.
+On a machine that others use the ratio of the rates says what two processes get of it. The processor
+times of a row, of the API and of the sender, say what a quiet machine of two cores gives at the most.
+"""
+
+import functools
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpx
+import numpy as np
+import uvloop
+
+from bench.load import loads, post
+from bench.scoring import DIM, NPY, npy_bytes, register_model
+from bench.servers import Server
+from bench.service import DENSITYD, Service, running_service
+from densityd.service.ports import free_port
+
+_FLOW: dict[str, Any] = {"family": "maf", "layers": 5, "hidden": [64, 64]}
+_ROWS, _CONNECTIONS = 10_000, 8
+_JOBS = 12
+_JOB = {"target": {"potential": "U1"}, "optimisation": {"iterations": 300}}
+_READY_S = 300
+
+
+def replicas(*, quick: bool = False) -> str:
+    """Measure rows per second of one and of two API processes; return the table."""
+    return _measured(_rows_per_second, quick=quick)
+
+
+def first_score(*, quick: bool = False) -> str:
+    """Measure the time from a replica's readiness to its first score; return a sentence."""
+    return _measured(_first_scores, quick=quick)
+
+
+def workers(*, quick: bool = False) -> str:
+    """Measure jobs per minute of one and of two workers; return the table."""
+    return _measured(_jobs_per_minute, quick=quick)
+
+
+def _measured(part: Callable[..., str], *, quick: bool) -> str:
+    with running_service() as service:
+        register_model(service, flow=_FLOW)
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
+        return f"{machine}\n\n{part(service, rounds=1 if quick else 3)}\n"
+
+
+def _rows_per_second(service: Service, *, rounds: int) -> str:
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    cpu_us: dict[int, list[float]] = {1: [], 2: []}
+    sender_us: dict[int, list[float]] = {1: [], 2: []}
+    with _api(service, processes=1) as one, _api(service, processes=2) as two:
+        servers = {1: one, 2: two}
+        for _ in range(3 * rounds):
+            for count, server in servers.items():
+                with servers[3 - count].asleep():
+                    rate, cpu_s, sender_s = _load(server)
+                rates[count].append(rate)
+                cpu_us[count].append(cpu_s * 1e6)
+                sender_us[count].append(sender_s * 1e6)
+    middle = _middle(rates)
+    lines = [
+        "| API processes | rows/s | ratio | processor time of a row, µs | of its sender, µs |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    own, sender = _middle(cpu_us), _middle(sender_us)
+    lines += [
+        f"| {count} | {middle[count]:,.0f} | {middle[count] / middle[1]:.2f} |"
+        f" {own[count]:.2f} | {sender[count]:.2f} |"
+        for count in (1, 2)
+    ]
+    most = 2 * own[1] / (own[2] + sender[2])
+    lines += ["", f"By these times two quiet cores, which serve the sender too, give {most:.2f}."]
+    return "\n".join(lines)
+
+
+def _middle(found: dict[int, list[float]]) -> dict[int, float]:
+    return {count: statistics.median(values) for count, values in found.items()}
+
+
+def _load(server: Server) -> tuple[float, float, float]:
+    """Return the rows per second, and the processor times of a row and of its sender in seconds."""
+    group = [server.request("", _ROWS)] * _CONNECTIONS
+    before, own_before = server.cpu_s(), time.process_time()
+    (load,) = uvloop.run(loads(server.port, [group], seconds=3.0))
+    share = load.seconds / (load.seconds + load.warm_up_s)
+    rows = _ROWS * len(load.latencies_s) / share
+    return (
+        load.rate * _ROWS,
+        (server.cpu_s() - before) / rows,
+        (time.process_time() - own_before) / rows,
+    )
+
+
+def _first_scores(service: Service, *, rounds: int) -> str:
+    seconds = []
+    for _ in range(rounds):
+        with _api(service, processes=1) as replica:
+            began = time.perf_counter()
+            body = {"rows": [[0.0] * DIM]}
+            url = f"http://127.0.0.1:{replica.port}/v1/models/bench/log_prob"
+            httpx.post(url, json=body, timeout=60).raise_for_status()
+            seconds.append(time.perf_counter() - began)
+    times = ", ".join(f"{one * 1e3:.0f}" for one in seconds)
+    return f"First score of a replica, in ms after the answer that it is ready: {times}."
+
+
+def _jobs_per_minute(service: Service, *, rounds: int) -> str:
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    _run_jobs(service, 1)  # the first job waits for what others find in the cache
+    for _ in range(rounds):
+        rates[1].append(_run_jobs(service, _JOBS))
+        with _second_worker(service):
+            rates[2].append(_run_jobs(service, _JOBS))
+    middle = _middle(rates)
+    lines = ["| workers | jobs/min | ratio |", "| --- | --- | --- |"]
+    lines += [
+        f"| {count} | {middle[count]:.1f} | {middle[count] / middle[1]:.2f} |" for count in (1, 2)
+    ]
+    return "\n".join(lines)
+
+
+def _run_jobs(service: Service, count: int) -> float:
+    """Return the jobs per minute, from the first request to the last end."""
+    began = time.perf_counter()
+    ids = {
+        service.client.post("/v1/jobs/variational", json={"model_name": "u1", **_JOB})
+        .raise_for_status()
+        .json()["id"]
+        for _ in range(count)
+    }
+    while ids:
+        time.sleep(0.2)
+        page = service.client.get("/v1/jobs?state=succeeded&limit=200").raise_for_status().json()
+        ids -= {job["id"] for job in page["items"]}
+    return 60 * count / (time.perf_counter() - began)
+
+
+@contextmanager
+def _api(service: Service, *, processes: int) -> Iterator[Server]:
+    """Run a further API on the data directory of a service, and yield it once it is ready."""
+    port = free_port("127.0.0.1", 0)
+    variables = {
+        "DENSITYD_PORT": str(port),
+        "DENSITYD_API_PROCESSES": str(processes),
+        "DENSITYD_PRELOAD": "bench",
+    }
+    with _process(service, "app", variables) as process:
+        deadline = time.monotonic() + _READY_S
+        ready = 0  # answers in a row: each may be another process's
+        while ready < (1 if processes == 1 else 20):
+            with suppress(httpx.HTTPError):
+                is_ready = httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+                ready = ready + 1 if is_ready else 0
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the API does not become ready")
+            time.sleep(0.0 if ready else 0.02)
+        yield Server(f"{processes} processes", port, process.pid, _request)
+
+
+@functools.cache
+def _request(_text: str, rows: int) -> bytes:
+    body = npy_bytes(np.random.default_rng(0).normal(size=(rows, DIM)).astype(np.float32))
+    return post("/v1/models/bench/log_prob", body, media_type=NPY)
+
+
+@contextmanager
+def _second_worker(service: Service) -> Iterator[None]:
+    variables = {"DENSITYD_WORKER_NAME": "second"}
+    with _process(service, "workers", variables):
+        check = [str(DENSITYD), "worker", "--check"]
+        environment = _environment(service, variables)
+        deadline = time.monotonic() + _READY_S
+        while subprocess.run(check, env=environment, capture_output=True, check=False).returncode:  # noqa: S603
+            if time.monotonic() > deadline:
+                raise RuntimeError("the second worker does not start")
+        yield
+
+
+@contextmanager
+def _process(
+    service: Service, module: str, variables: dict[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(  # noqa: S603  our own module
+        [sys.executable, "-m", module],
+        env=_environment(service, variables),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def _environment(service: Service, variables: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, "DENSITYD_DATA_DIR": str(service.data_dir), **variables}
