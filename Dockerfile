@@ -26,11 +26,20 @@ RUN NUMBA_CACHE_DIR=/opt/densityd/kernels /opt/densityd/bin/python -P -c 'import
       flows.compiled_training.kernels, app.engine.warming as warming; warming.compile_kernels()' \
  && find /opt/densityd/kernels -name '*.nbc' | grep -q .
 
+# The documentation site, whose generator is no part of the image.
+FROM build AS guide
+RUN /opt/densityd/bin/pip install --require-hashes --requirement requirements/docs.lock
+COPY CHANGELOG.md CONTRIBUTING.md SECURITY.md ./
+COPY tools tools
+COPY docs docs
+RUN /opt/densityd/bin/sphinx-build --quiet --fail-on-warning --doctree-dir /tmp/guide docs /guide
+
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-log-init --no-create-home --home-dir /var/lib/densityd \
       --shell /usr/sbin/nologin densityd \
  && install -d -m 0700 -o densityd -g densityd /var/lib/densityd
 COPY --from=build /opt/densityd /opt/densityd
+COPY --from=guide /guide /opt/densityd/lib/python3.11/site-packages/app/site/guide
 ENV PATH=/opt/densityd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test long cluster chaos simulate check format bench fuzz lock sbom vendor docs
+.PHONY: help install up test long cluster chaos simulate check format bench fuzz lock sbom dist vendor docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	touch $@
 
 # Compiled once here, not by the first process that computes.
-LOOPS := $(wildcard flows/compiled/*.py flows/compiled_training/*.py) tables/readers/number_loops.py
+LOOPS := $(wildcard flows/compiled/*.py flows/compiled/loops/*.py flows/compiled_training/*.py flows/compiled_training/maps/*.py) tables/readers/number_loops.py
 $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
 	$(BIN)/python -c 'import flows.compiled.kernels, flows.compiled_training.kernels, tables.readers.number_loops'
 	touch $@
@@ -49,16 +49,22 @@ up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stop
 	@exec $(BIN)/densityd up
 
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
-# two processors busy: many tests wait for processes.
+# two processors busy: many tests wait for processes. `tests/conftest.py` has the groups and their order.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --dist=loadgroup --no-loadscope-reorder
 test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3 --dist=worksteal
+	$(PYTEST) --numprocesses=3
 
-long: install ## Run the long form of some tests
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3 --dist=worksteal -m long
+# A generator of clients has an environment of its own: its typer is older than that of the service.
+$(VENV)/generator: | $(VENV)/.dev-stamp
+	$(BIN)/python -m venv $@
+	$@/bin/pip install --quiet openapi-python-client==0.29.1
+
+long: install $(VENV)/generator ## Run the long form of some tests
+	$(PYTEST) --numprocesses=3 -m "long and not slow"
 
 cluster: install ## Run what needs servers or tools of a cluster
 	$(BIN)/pip install --quiet --group deploy
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -m cluster
+	$(PYTEST) --numprocesses=2 -m cluster
 
 # CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
@@ -109,6 +115,11 @@ sbom: install ## Write data/sbom.json: what an image holds, as CycloneDX
 	mkdir -p data
 	cat requirements/run.lock requirements/torch.txt | \
 	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-file data/sbom.json -
+
+dist: install ## Build the service, and its client alone, in dist/
+	$(BIN)/pip install --quiet --group supply
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist densityd/client
 
 vendor: ## Bundle the libraries of the web page, pinned in tools/page (needs npm)
 	tools/page/vendor.sh

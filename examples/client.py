@@ -27,7 +27,7 @@ def main() -> None:
         with ProgressBar() as bar:
             job = client.jobs.wait(job.id, on_progress=bar)
         model = job.ref or "shuttle"
-        print(f"trained {model}: {(job.metrics or {})['test_log_likelihood']:.3f} nats a row")
+        print(f"trained {model}: {(job.metrics or {})['test_log_likelihood']:.3f} nats per row")
 
         # The files stay on the disk: rows are sent as they are needed.
         normal = client.log_prob(model, np.load(DATA / "test_normal.npy", mmap_mode="r"))

@@ -60,7 +60,7 @@ def train(client: httpx.Client, dataset_id: str) -> str:
     metrics = job["metrics"]
     print(
         f"trained: test log-likelihood {metrics['test_log_likelihood']:.3f}"
-        f" +- {2 * metrics['test_standard_error']:.3f} nats a row (two standard errors)"
+        f" +- {2 * metrics['test_standard_error']:.3f} nats per row (two standard errors)"
     )
     return f"{job['model']['name']}:{job['model']['version']}"
 

@@ -58,7 +58,8 @@ class S3Server:
         ports = free_ports(8)
         names = ("master.port", "volume.port", "filer.port", "s3.port")
         grpc = ("master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
-        self.endpoint = f"http://127.0.0.1:{ports[3]}"
+        self.port = ports[3]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
         self._command = [
             str(weed),
             "server",
@@ -76,6 +77,11 @@ class S3Server:
             *(f"-{name}={port}" for name, port in zip((*names, *grpc), ports, strict=True)),
         ]
         self.start()
+
+    @property
+    def pid(self) -> int:
+        """Id of the server's process."""
+        return self._process.pid
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -116,8 +122,8 @@ class S3Server:
         self._process.kill()
 
     def close(self) -> None:
-        """End the server for good."""
-        self._process.stop()
+        """End the server for good; asked to end, it would take ten seconds."""
+        self._process.kill()
         shutil.rmtree(self.folder)
 
 

@@ -9,26 +9,49 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import tests.shape_checks  # noqa: F401  pyproject.toml names it; it must be there before flows
+import tests.shape_checks  # noqa: F401  adds checks to flows, which nothing may import before
 from models_store.database.database import Database, migrate
 from models_store.database.schema import Base
 from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.retention import JobRetention
 from models_store.registry import Registry
 from tests.attempts import THOROUGH
 from tests.servers import PostgresServer, RedisServer
 
 _DATABASE = "densityd"
 
+# Folders whose tests share a service, which takes seconds to start: one process runs all of them.
+_SHARING = ("e2e", "faults")
+# Where the tests are that wait for processes: they begin first, so that none is left at the end.
+_LONGEST = ("cluster", *_SHARING, "workers", "app", "densityd", "simulation", "models_store")
+
 # What is imported and collected stays for the whole run: to look through a million such objects again
 # and again takes a third of the time of the collection.
 gc.disable()
 
-# Before the options are read. No test asserts a time: a busy machine is no fault.
+# Before the options are read. No test asserts a time: a busy machine is no fault. The same values in
+# each run, so that none fails by chance; the thorough profile draws others each time.
 settings.register_profile(THOROUGH, deadline=None)
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, whose fixtures they share, and begin with the longest.
+
+    xdist 3.8 writes the groups where pytest 9.2 does not read them: with these two, tests are shared
+    out one by one.
+    """
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here)
+        group = place.parts[0] if place.parts[0] in _SHARING else str(place)
+        item.add_marker(pytest.mark.xdist_group(group))
+    order = {folder: place for place, folder in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(here).parts[0], len(order)))
 
 
 def pytest_collection_finish() -> None:
@@ -114,6 +137,11 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def jobs(database: Database) -> Jobs:
     return Jobs(database)
+
+
+@pytest.fixture
+def retention(database: Database) -> JobRetention:
+    return JobRetention(database)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def attack(seed: int) -> Attack:
     marker = f"hidden-{seed}"
     raw = make(rng, _hidden(rng, marker))
     if make in (_split_value, _tunnel):
-        # A proxy may take a bare LF for an end (RFC 9112, 2.2), and goes on after a refused CONNECT.
+        # A proxy may take a bare LF for an end (RFC 9112, 2.2), and continues after a refused CONNECT.
         marker = ""
     if rng.random() < 0.2:
         name, marker, raw = "damaged", "", _damaged(rng, raw)

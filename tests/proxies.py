@@ -28,10 +28,12 @@ http {{
     scgi_temp_path {folder}/unused;
     client_max_body_size 4g;
     upstream service {{ server 127.0.0.1:{service}; keepalive 8; }}
-    # With the usual settings: a body is collected before it is passed on, by HTTP/1.0.
+    # With the usual settings: a body is collected before it is passed on, by HTTP/1.0. Below a path
+    # that is taken off there, and left on by the other one.
     server {{
         listen 127.0.0.1:{buffering};
         location / {{ proxy_pass http://127.0.0.1:{service}; }}
+        location /densityd/ {{ proxy_pass http://127.0.0.1:{service}/; }}
     }}
     # As it is set up for streams: both are passed on as they come, on connections that are kept.
     server {{

@@ -154,6 +154,10 @@ class PostgresServer:
         self._binaries = _postgres_binaries(self.folder, self._uid)
         # Test data need not survive a power cut.
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+        # For tests of passwords, and of users that the server does not admit.
+        (self._data / "pg_hba.conf").write_text(
+            "local all guarded scram-sha-256\nlocal all barred reject\nlocal all all trust\n"
+        )
         self.start()
 
     def start(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from jaxtyping import Float, TypeCheckError, jaxtyped
+from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 from flows import MadeSpec, build
@@ -12,7 +12,7 @@ from tests.shape_checks import checked
 
 
 def make(result: Tensor) -> Callable[[Tensor], Tensor]:
-    @jaxtyped(typechecker=checked)
+    @checked
     def answer(x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         return result[: len(x)]
 
@@ -32,6 +32,33 @@ def test_a_function_made_again_is_checked_again(time):
         answer(torch.zeros(3, 5))
     with pytest.raises(TypeCheckError, match="parameters"):
         answer(torch.zeros(3))
+
+
+def test_what_differs_from_a_right_call_is_checked():
+    answer = make(torch.zeros(2))
+    for _ in range(2):
+        assert answer(torch.zeros(2, 5)).shape == (2,)
+        with pytest.raises(TypeCheckError, match="parameters"):
+            answer(torch.zeros(2, 5, dtype=torch.int64))
+        with pytest.raises(TypeCheckError, match="parameters"):
+            answer(torch.zeros(2, 5, 1))
+
+
+def test_what_a_list_holds_is_checked():
+    @checked
+    def count(parts: list[Float[Tensor, " batch"]]) -> int:
+        return len(parts)
+
+    assert count([torch.zeros(2)]) == 1
+    with pytest.raises(TypeCheckError):
+        count([torch.zeros(2, 1)])
+    with pytest.raises(TypeCheckError):
+        count([3.0])
+
+
+def test_the_fields_of_a_spec_are_checked():
+    with pytest.raises(TypeCheckError):
+        MadeSpec(hidden="16")  # type: ignore[arg-type]
 
 
 def test_each_function_gives_its_own_answer():

@@ -126,3 +126,14 @@ def test_a_service_that_cannot_be_reached_fails_nothing_and_is_said(output, erro
 
 def test_an_audit_that_fails_for_another_reason_fails():
     assert verdict("", "a requirement without a version", allowed=[], today=TODAY)[0]
+
+
+def test_what_the_image_is_made_of_is_sent_to_its_build():
+    sent = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    lines = re.findall(
+        r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )
+    copied = {path for line in lines for path in line.split()} - {"requirements"}
+    assert {"flows", "tables", "pyproject.toml"} <= copied <= sent

@@ -1,11 +1,12 @@
 """``python -m tests.chaos``: a whole service, killed again and again while it works.
 
-Real processes: the API, two workers with their trainers, Redis, and SQLite or PostgreSQL. While
-jobs are started over HTTP, processes are killed, frozen, told to end and started again, and Redis
+Real processes: the API, two workers with their trainers, Redis, SQLite or PostgreSQL, and files in a
+folder or on an S3 server. While jobs are started over HTTP, processes are killed, frozen, asked to end and started again, and Redis
 is wiped. At the end every promise is checked: docs/reliability.md says which.
 """
 
 import argparse
+import os
 import random
 import shutil
 import sys
@@ -20,8 +21,9 @@ from sqlalchemy import func, select
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.errors import DatabaseError
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.stores import open_blobs
 from models_store.job_states import FINAL_STATES, JobRole
+from tests.bucket_servers import S3Server
 from tests.chaos.asking import Asking
 from tests.chaos.caller import MAX_QUEUED, Caller
 from tests.chaos.checker import violations
@@ -40,15 +42,19 @@ def main() -> int:
     options = _options()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     postgres = PostgresServer() if options.database == "postgresql" else None
+    bucket = S3Server() if options.store == "s3" else None
+    if bucket is not None:
+        os.environ.update(bucket.environment)
     try:
-        service = Service(folder, postgres, max_queued=MAX_QUEUED)
+        service = Service(folder, postgres, bucket, max_queued=MAX_QUEUED)
         try:
             broken = _run(service, options)
         finally:
             service.close()
     finally:
-        if postgres is not None:
-            postgres.close()
+        for server in (postgres, bucket):
+            if server is not None:
+                server.close()
     if broken:
         print(f"seed {options.seed}; logs, data and history.jsonl are in {folder}")
     else:
@@ -59,6 +65,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--store", choices=["folder", "s3"], default="folder")
     parser.add_argument("--jobs", type=int, default=200, help="jobs to start (200)")
     parser.add_argument("--kills", type=int, default=80, help="faults, two in three kill -9 (80)")
     parser.add_argument(
@@ -89,7 +96,7 @@ def _run(service: Service, options: argparse.Namespace) -> bool:
     asking.close()
     history.close()
     logs = [service.folder / f"{worker.name}.log" for worker in service.workers]
-    blobs = LocalBlobs(service.settings.blob_root)
+    blobs = open_blobs(service.settings.store_address)
     verdict = Verdict(database, blobs, caller.accepted, logs=logs)
     database.dispose()
     found = verdict.violations()
@@ -160,7 +167,9 @@ def _report(
     options: argparse.Namespace, faults: Faults, caller: Caller, verdict: Verdict, took_s: float
 ) -> None:
     accepted = caller.accepted
-    print(f"{options.database}, seed {options.seed}: {len(accepted.seeds)} jobs in {took_s:.0f} s")
+    print(
+        f"{options.database}, {options.store}, seed {options.seed}: {len(accepted.seeds)} jobs in {took_s:.0f} s"
+    )
     print(f"  requests {accepted.requests}, of them answered again {accepted.replays}")
     print(f"  states   {_listed(verdict.states)}")
     if verdict.errors:

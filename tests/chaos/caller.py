@@ -1,4 +1,4 @@
-"""A caller who starts jobs over HTTP, and does not give up while the service is away."""
+"""A caller who starts jobs over HTTP, and does not give up while the service is unavailable."""
 
 import random
 import threading

@@ -49,6 +49,9 @@ class Faults:
         if service.postgres is not None:
             self._kinds["kill -9 of PostgreSQL"] = (3, self._kill_postgres)
             self._kinds["PostgreSQL frozen"] = (1, self._freeze_postgres)
+        if service.bucket is not None:
+            self._kinds["kill -9 of the store"] = (6, self._kill_store)
+            self._kinds["store frozen"] = (2, self._freeze_store)
         self.done: Counter[str] = Counter()
         self.links: Counter[str] = Counter()
         self.ends_s: list[float] = []
@@ -178,7 +181,27 @@ class Faults:
         server = self._service.postgres
         if server is None:
             return False
-        pids = [server.pid, *children_of(server.pid)]
+        self._freeze([server.pid, *children_of(server.pid)])
+        return True
+
+    def _kill_store(self) -> bool:
+        server = self._service.bucket
+        if server is None:
+            return False
+        server.kill()
+        time.sleep(self._random.uniform(0, 4))
+        server.start()
+        return True
+
+    def _freeze_store(self) -> bool:
+        server = self._service.bucket
+        if server is None:
+            return False
+        self._freeze([server.pid])
+        return True
+
+    def _freeze(self, pids: list[int]) -> None:
+        """Stop a server in mid-step, and let it continue."""
         for number, pause_s in (
             (signal.SIGSTOP, self._random.uniform(0.5, 4)),
             (signal.SIGCONT, 0),
@@ -187,4 +210,3 @@ class Faults:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
             time.sleep(pause_s)
-        return True

@@ -11,7 +11,7 @@ _PIECE = 64 * 1024
 
 
 class Link:
-    """A TCP port whose connections go on to a Unix socket or to another port, unless they are cut.
+    """A TCP port whose connections continue to a Unix socket or to another port, unless they are cut.
 
     A fault has begun when its method returns; it ends by itself. Made by `Network.link`.
 
@@ -163,7 +163,7 @@ class Network:
         self._loop.close()
 
     async def _settle(self) -> None:
-        """End what is still going on."""
+        """End what is still under way."""
         others = asyncio.all_tasks() - {task for task in [asyncio.current_task()] if task}
         for task in others:
             task.cancel()

@@ -13,7 +13,9 @@ import httpx
 from densityd.service import private_redis
 from densityd.service.ports import free_port
 from models_store.database.database import migrate
+from models_store.files.object_blobs import ObjectBlobs
 from models_store.settings import StoreSettings
+from tests.bucket_servers import S3Server
 from tests.chaos.caller import PART_ROWS
 from tests.chaos.network import Network
 from tests.servers import PostgresServer, tied
@@ -25,6 +27,7 @@ SLOTS = 4
 
 _DENSITYD = (sys.executable, "-P", "-c", "from densityd.cli import main; main()")
 _START_S = 300.0
+_BUCKET = "s3://densityd/chaos"
 
 
 class Part:
@@ -70,7 +73,7 @@ class Part:
         return took_s
 
     def freeze(self, seconds: float) -> None:
-        """Stop it in mid-step, and let it go on as if nothing had been."""
+        """Stop it in mid-step, and let it continue as if nothing had been."""
         os.kill(self.pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(self.pid, signal.SIGCONT)
@@ -87,14 +90,29 @@ class Service:
     Args:
         folder: of all data and logs; a short path, for the socket of Redis.
         postgres: the database; None for SQLite in the folder.
+        bucket: Store of the files; None for a folder.
         max_queued: Limit of jobs that wait.
     """
 
-    def __init__(self, folder: Path, postgres: PostgresServer | None, *, max_queued: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        postgres: PostgresServer | None,
+        bucket: S3Server | None,
+        *,
+        max_queued: int,
+    ) -> None:
         self.folder = folder
         self.postgres = postgres
-        url = None if postgres is None else postgres.create("densityd")
-        self.settings = StoreSettings(data_dir=folder, database_url=url)
+        self.bucket = bucket
+        self.settings = StoreSettings(
+            data_dir=folder,
+            database_url=None if postgres is None else postgres.create("densityd"),
+            store_url=None if bucket is None else _BUCKET,
+            store_endpoint=None if bucket is None else bucket.endpoint,
+        )
+        if bucket is not None:
+            bucket.wait_ready(ObjectBlobs(self.settings.store_address))
         migrate(self.settings.resolved_database_url)
         self.port = free_port("127.0.0.1", 0)
         self._direct_url = f"http://127.0.0.1:{self.port}"
@@ -139,6 +157,13 @@ class Service:
             port = self.network.link(f"{who} to PostgreSQL", socket).port
             url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/densityd"
             variables["DENSITYD_DATABASE_URL"] = url
+        if self.bucket is not None:
+            port = self.network.link(f"{who} to the store", self.bucket.port).port
+            variables |= {
+                "DENSITYD_STORE_URL": _BUCKET,
+                "DENSITYD_STORE_ENDPOINT": f"http://127.0.0.1:{port}",
+                "DENSITYD_STORE_CACHE_DIR": str(self.folder / "caches" / who.replace(" ", "-")),
+            }
         return variables
 
     @property

@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 from models_store.database.database import Database
 from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.errors import StoreError
+from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
-from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import TRANSITIONS, EventKind, Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.records import VersionSummary
@@ -33,7 +33,7 @@ class Verdict:
     """
 
     def __init__(
-        self, database: Database, blobs: LocalBlobs, accepted: Accepted, *, logs: list[Path]
+        self, database: Database, blobs: Blobs, accepted: Accepted, *, logs: list[Path]
     ) -> None:
         self._database = database
         self._jobs = Jobs(database)

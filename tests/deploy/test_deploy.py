@@ -11,7 +11,7 @@ from app.metrics import Metrics
 from app.server.job_metrics import JobMetrics, _of_jobs
 from app.settings import ApiSettings
 from models_store.jobs.figures import Ended, Figures
-from workers.port import WorkerMetrics
+from workers.metrics import WorkerMetrics
 from workers.settings import WorkerSettings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -21,7 +21,8 @@ KUBERNETES = "1.34"
 # Kinds of extensions, whose schemas are not those of Kubernetes.
 EXTENSIONS = {"HTTPRoute", "PodMonitor", "ScaledObject", "ServiceMonitor"}
 EVERYTHING: dict[str, Any] = {
-    "env": {"DENSITYD_LOG_LEVEL": "INFO"},
+    "env": {"DENSITYD_LOG_LEVEL": "INFO", "DENSITYD_ROOT_PATH": "/densityd"},
+    "firstKeySecret": "densityd-first-key",
     "api": {"preload": "shuttle@live", "env": {"DENSITYD_RATE_LIMIT": "10"}},
     "workers": {
         "cpu": {"keda": {"enabled": True}},
@@ -108,6 +109,11 @@ def test_what_the_chart_renders_is_valid(values: dict[str, Any]) -> None:
         scaled = {one["metadata"]["name"] for one in objects if one["kind"] == "ScaledObject"}
         named = {one["metadata"]["name"]: one for one in objects if one["kind"] == "Deployment"}
         assert all("replicas" not in named[name]["spec"] for name in scaled)
+        (migration,) = [one for one in objects if one["kind"] == "Job"]
+        (container,) = migration["spec"]["template"]["spec"]["containers"]
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+        assert variables["DENSITYD_FIRST_KEY_FILE"] == f"{mounts['first-key']}/key"
     secret = [
         source["secretRef"]["name"]
         for one in objects

@@ -27,14 +27,8 @@ def run_python(page: Path) -> None:
     exec(compile("\n".join(blocks), str(page), "exec"), {})  # noqa: S102 - our own page
 
 
-# One tells that the service works; the others are the long form.
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.stem, marks=() if page.stem == "promotion" else pytest.mark.long)
-        for page in GUIDES
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_guides_do_what_they_say(up: Up, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
     monkeypatch.setenv("DENSITYD_URL", up.url)
     run_python(page)

@@ -143,6 +143,7 @@ def test_a_database_on_a_full_disk_is_507_for_writes_alone(
     assert {answer.json()["id"] for answer in answers if answer.status_code == 202} == stored
 
 
+@pytest.mark.long
 @pytest.mark.fault(219)
 def test_a_disk_that_is_full_to_the_last_byte_can_be_emptied(place: Place, dataset: str) -> None:
     others = [place.upload().json()["id"] for _ in range(20)]

@@ -40,14 +40,8 @@ def test_the_bytes_of_a_file_become_scores_and_samples_without_one_option(up: Up
         assert drawn[name].isin([*table[name].dropna(), None]).all()
 
 
-# One of them, and the penguins above, are enough to tell that the service works.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if place == 0 else pytest.mark.long, id=name)
-        for place, name in enumerate(RECIPES)
-    ],
-)
+@pytest.mark.long  # the penguins above tell that the service works
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_recipes_of_the_documentation_work(
     up: Up, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

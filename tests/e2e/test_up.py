@@ -21,8 +21,10 @@ from typer.testing import CliRunner
 from densityd.cli import app
 from densityd.service.banner import curl_lines
 from densityd.service.ports import free_port
+from tests.collectors import Collector
 from tests.servers import tied
 
+CONSUMER = 5
 TIMEOUT_S = 150.0
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.timeout(600)
@@ -84,7 +86,7 @@ class Up:
         return [pid for pid in children_of(self.process.pid) if part in command_of(pid)]
 
     def job(self, job_id: str) -> dict[str, Any]:
-        answer: dict[str, Any] = httpx.get(f"{self.url}/v1/jobs/{job_id}").json()
+        answer: dict[str, Any] = httpx.get(f"{self.url}/v1/jobs/{job_id}", timeout=TIMEOUT_S).json()
         return answer
 
     def epoch(self, job_id: str) -> int:
@@ -94,7 +96,10 @@ class Up:
         table = np.random.default_rng(0).normal(size=(600, 3))
         text = "a,b,c\n" + "\n".join(",".join(map(str, row)) for row in table.tolist())
         uploaded = httpx.post(
-            f"{self.url}/v1/datasets", content=text, headers={"Content-Type": "text/csv"}
+            f"{self.url}/v1/datasets",
+            content=text,
+            headers={"Content-Type": "text/csv"},
+            timeout=TIMEOUT_S,
         )
         assert uploaded.status_code == 201, uploaded.text
         accepted = httpx.post(
@@ -136,6 +141,15 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Up]]:
     for one in started:
         one.process.kill()
         one.process.wait()
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """A collector that services of the test send their traces to."""
+    collector = Collector()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    yield collector
+    collector.close()
 
 
 def refused(data_dir: Path, port: int, *, host: str = "127.0.0.1") -> str:
@@ -184,7 +198,7 @@ def check_the_command_line(up: Up, folder: Path) -> None:
 
     table, scores = str(folder / "t.csv"), folder / "scores.npy"
     told = run("train", table, "--model", "line", *small, "--set", "optimisation.max_epochs=2")
-    assert re.fullmatch(r"line:1  test log-likelihood -\d+\.\d+ \+- \d+\.\d+ nats a row\n", told)
+    assert re.fullmatch(r"line:1  test log-likelihood -\d+\.\d+ \+- \d+\.\d+ nats per row\n", told)
     run("score", "line", table, "-o", str(scores))
     assert np.isfinite(np.load(scores)).sum() == len(rows)
     assert run("sample", "line", "-n", "3", "--seed", "1").splitlines()[0] == "a,b"
@@ -197,8 +211,11 @@ def shell(lines: str) -> str:
     return run.stdout
 
 
+@pytest.mark.long  # two whole services
 @pytest.mark.fault(192)
-def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(start: Callable[[], Up]) -> None:
+def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(
+    start: Callable[[], Up], collector: Collector
+) -> None:
     first = start()
     first.wait_ready()
     job_id = first.submit_endless()
@@ -224,6 +241,20 @@ def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(start: Callable[[]
     assert cancelled.is_success
     wait_until(lambda: second.job(job_id)["state"] == "cancelled")
     second.end()
+    check_the_trace(collector)
+
+
+def check_the_trace(collector: Collector) -> None:
+    """The request for a job, its attempts and the work of their trainers are one trace."""
+    [asked] = collector.named("POST /v1/jobs/training")
+    attempts = collector.named("training attempt")
+    assert [span.attributes["densityd.attempt"] for span in attempts] == [1, 2]
+    for attempt in attempts:
+        assert (attempt.service, attempt.kind) == ("densityd-worker", CONSUMER)
+        assert (attempt.trace_id, attempt.parent_id) == (asked.trace_id, asked.span_id)
+        inside = [span for span in collector.spans if span.parent_id == attempt.span_id]
+        assert {"claim", "start", "epochs", "checkpoint", "end"} == {span.name for span in inside}
+        assert all(span.seconds <= attempt.seconds for span in inside)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from tests.faults.service import Service
 from tests.tables.files import npy, parquet
 
 CSV = "text/csv"
+JSON = "application/json"
 NPY = "application/x-npy"
 PARQUET = "application/vnd.apache.parquet"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -46,7 +47,7 @@ def bomb() -> bytes:
 
 FILES = {
     "10000 columns": (b"c," * 9_999 + b"c\n1\n", CSV, "limit-columns"),
-    "a field of 3 MB": (b"a,b\n1,2\n1," + b"7" * 3_000_000, CSV, "dataset-nonfinite"),
+    "a number of 3 MB": (b"[[1, 2], [1, %b]]" % (b"7" * 3_000_000), JSON, "json-number"),
     "an unclosed quote": (b'a,b\n1,"2\n' + b"3,4\n" * 900_000, CSV, "dataset-parse"),
     "too many rows": (b"a\n" + b"1\n" * 1_000_001, CSV, "limit-rows"),
     "a huge shape": (npy_header("(1000000000000, 8)"), NPY, "dataset-truncated"),
@@ -88,14 +89,18 @@ def test_a_bad_file_is_refused_and_leaves_nothing(
         response = client.post("/v1/datasets", content=content, headers=headers)
         assert (response.json()["type"], response.status_code) == (
             f"/problems/{slug}",
-            415 if slug == "media-type" else 413 if slug in TOO_LARGE else 422,
+            STATUSES.get(slug, 422),
         )
         assert len(response.content) <= 8192
         assert client.get("/v1/datasets").json() == before
     assert tables(service) == files
 
 
-TOO_LARGE = {"dataset-too-large", "limit-rows"}
+STATUSES = {
+    "json-number": 400,
+    "media-type": 415,
+    **dict.fromkeys({"dataset-too-large", "limit-rows"}, 413),
+}
 ARCHIVES = ["application/zip", "application/x-tar", "application/x-pickle", "application/gzip"]
 
 

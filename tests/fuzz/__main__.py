@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument(
-        "--folder", type=Path, default=Path("data/fuzz"), help="of what was found, to go on from"
+        "--folder", type=Path, default=Path("data/fuzz"), help="of what was found, to continue from"
     )
     options = parser.parse_args()
     for name in options.names:

@@ -3,7 +3,7 @@
 from app.http.accept import best_coding
 from app.http.content_codings import CODINGS
 from app.problems.problem import Problem
-from app.rows.negotiation import answer_codec, request_codec
+from app.rows.negotiation import request_codec, response_codec
 from models_store.errors import CursorError
 from models_store.listings.paging import decode_cursor, encode_cursor
 
@@ -19,7 +19,7 @@ WORDS = [b"q=", b";", b",", b"*/*", b"charset*=", b"utf-8''", b'="', b"=?utf-8?q
 def check_headers(data: bytes) -> None:
     """Each reader takes the text as its own, or says that it is none."""
     text = data.decode("latin-1")  # as servers hand headers over
-    for read in (request_codec, answer_codec):
+    for read in (request_codec, response_codec):
         try:
             read(text)
         except Problem as problem:

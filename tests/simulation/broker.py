@@ -77,4 +77,4 @@ class Broker:
     def _check(self) -> None:
         self._kernel.sleep(self._kernel.random.uniform(0, 0.01))
         if self.away:
-            raise ConnectionError("the broker is away")
+            raise ConnectionError("the broker is unavailable")

@@ -112,6 +112,7 @@ class Caller:
             request=self._request,
             request_id=f"job {self._number}",
             reserved_bytes=RESERVED_BYTES,
+            priority=self._number % 3 - 1,
             role=JobRole.PARENT if plan.searches or plan.splits else None,
         )
         key = None

@@ -18,6 +18,7 @@ import workers.supervisor.supervisor
 import workers.trainer.__main__
 import workers.trainer.bulk
 import workers.trainer.checkpoints
+import workers.trainer.products
 import workers.trainer.selftest
 import workers.trainer.training
 from flows import DivergedError, EpochReport, FitInterrupted, FitState
@@ -81,10 +82,10 @@ class Computing:
         patch.setattr(workers.trainer.training, "_build", lambda *_: _Flow())
         patch.setattr(workers.trainer.training, "likelihoods", lambda *_, **__: {})
         patch.setattr(workers.trainer.training, "held_out_quantiles", lambda *_, **__: None)
-        patch.setattr(workers.trainer.training, "summarise", lambda *_, **__: {})
+        patch.setattr(workers.trainer.training, "summarise_training", lambda *_, **__: {})
 
     def _patch_sampling(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(workers.trainer.bulk, "_step_rows", lambda *_: 1)
+        patch.setattr(workers.trainer.products, "_step_rows", lambda *_: 1)
         patch.setattr(
             workers.trainer.bulk, "load_model", lambda blobs, key, sha, **_: blobs.verify(key, sha)
         )
@@ -205,7 +206,7 @@ class _Position:
         self.batch = 0
 
     def state(self) -> FitState:
-        """Where to go on."""
+        """Return the position to continue from."""
         progress: dict[str, Json] = {
             "epoch": self.epoch + (self.batch > 0),
             "batches": self.batch,
@@ -240,8 +241,8 @@ class _Position:
 
 def _load_parts(task: Any, blobs: LocalBlobs, **_: object) -> Any:
     open_table(blobs, task.dataset)
-    parts = SimpleNamespace(train=None, validation=None, test=None)
-    parts.to = lambda _device: parts
+    parts = SimpleNamespace(train=None, validation=None, test=None, sample=None)
+    parts.to = lambda _device, **_: parts
     return parts
 
 

@@ -67,7 +67,7 @@ class Transactions:
         """Wait for its turn; what happens to it.
 
         Raises:
-            DatabaseUnavailableError: the database is away.
+            DatabaseUnavailableError: the database is unavailable.
         """
         raise NotImplementedError
 

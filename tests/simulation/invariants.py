@@ -4,13 +4,16 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
 from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import FINAL_STATES, TRANSITIONS, JobKind, JobRole, JobState
+from models_store.jobs.live_workers import LIVE_S
+from models_store.jobs.retries import OWN, Ending
 from tests.simulation.callers import RESERVED_BYTES, Asked
 from tests.simulation.computing import all_seen, sampled
 from tests.simulation.plan import Poison
@@ -40,6 +43,7 @@ _COLUMNS = (
     "parent_id",
     "product",
     "project",
+    "priority",
 )
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM job ORDER BY position"  # noqa: S608 - names of columns
 _MISCOUNTED = """SELECT project, sum(counted), sum(charged) FROM (
@@ -93,6 +97,7 @@ class Row:
     parent_id: str | None
     product: dict[str, Any] | None
     project: str
+    priority: int | None
 
     @property
     def step(self) -> int:
@@ -130,6 +135,10 @@ class Monitor:
         self.jobs: dict[str, Row] = {}
         self._sick = sick
         self._taken: Counter[str] = Counter()
+        # The last time at which an attempt at each job failed.
+        self._failed: dict[str, datetime] = {}
+        # The last claim of a job of each project.
+        self._turns: dict[str, str] = {}
 
     def look(self, call: str, process: str, now: str) -> list[str]:
         """Check a commit; what changed, in words.
@@ -137,21 +146,21 @@ class Monitor:
         Raises:
             BrokenPromiseError: it broke a promise.
         """
-        changed = []
         found = {values[0]: values for values in self._all(_JOBS)}
-        for job_id, values in found.items():
-            if self._before.get(job_id) != values:
-                row, old = Row.of(values), self.jobs.get(job_id)
-                self._check(row, old, call=call, process=process, now=now)
-                self.jobs[job_id] = row
-                changed.append(_told(row, old))
         _demand(found.keys() >= self._before.keys(), "a job vanished")
+        changed = {
+            job_id: Row.of(values)
+            for job_id, values in found.items()
+            if self._before.get(job_id) != values
+        }
+        before, self.jobs, self._before = self.jobs, self.jobs | changed, found
+        for job_id, row in changed.items():
+            self._check(row, before.get(job_id), call=call, process=process, now=now)
         if changed:
             for project, counted, charged in self._all(_MISCOUNTED):
                 told = f"{counted} bytes of {project} are counted, {charged} are charged"
                 raise BrokenPromiseError(told)
-        self._before = found
-        return changed
+        return [_told(row, before.get(job_id)) for job_id, row in changed.items()]
 
     def _all(self, query: str, values: tuple[str | None, ...] = ()) -> list[Any]:
         """Rows of a query, read to its end: an open cursor would keep the database from being reset."""
@@ -170,7 +179,7 @@ class Monitor:
             )
         self._check_charge(row)
         if old is None:
-            self._check_begin(row, process)
+            self._check_begin(row, process, now)
             return
         if row.role == JobRole.PARENT:
             self._check_step(row, old)
@@ -182,15 +191,24 @@ class Monitor:
             holder = self._holders[row.id]
             _demand(holder == process, f"{process} writes, {holder} holds it", row)
         _demand(row.last_epoch >= old.last_epoch, "epochs go back", row, old)
-        newer = row.step > old.step
-        _demand(not (newer and row.failures), "a newer checkpoint is no progress", row, old)
+        self._check_failures(row, old, now)
         if row.state is JobState.SUCCEEDED:
             _demand(not old.cancel_requested, "it succeeds after a cancel", row)
             self._check_product(row)
 
-    def _check_begin(self, row: Row, process: str) -> None:
+    def _check_failures(self, row: Row, old: Row, now: str) -> None:
+        newer = row.step > old.step
+        _demand(not (newer and row.failures), "a newer checkpoint is no progress", row, old)
+        if row.failures != old.failures:
+            self._failed[row.id] = datetime.fromisoformat(now)
+        if row.failures and row.state is JobState.FAILED is not old.state:
+            self._check_verdict(row, now)
+
+    def _check_begin(self, row: Row, process: str, now: str) -> None:
         if row.role == JobRole.CHILD and row.state is JobState.RUNNING:
-            self._hold(row, process)  # it was started and claimed at once
+            # It was started and claimed at once.
+            self._check_order(replace(row, state=JobState.QUEUED))
+            self._hold(row, process, now)
         else:
             _demand(row.state is JobState.QUEUED, "a job begins in another state", row)
 
@@ -204,7 +222,7 @@ class Monitor:
                 covered == (parent not in FINAL_STATES), "a child is charged twice or never", row
             )
             return
-        _demand(reserves or row.state in FINAL_STATES, "it goes on without a reservation", row)
+        _demand(reserves or row.state in FINAL_STATES, "it continues without a reservation", row)
         _demand(not (reserves and row.state in FINAL_STATES), "it keeps its reservation", row)
 
     def _check_step(self, row: Row, old: Row) -> None:
@@ -233,27 +251,57 @@ class Monitor:
         else:
             _demand(old.state is JobState.QUEUED, "no such move", row, old)
             self._check_order(old)
-        self._hold(row, process)
+            if old.failures:
+                waited = datetime.fromisoformat(now) - self._failed[row.id]
+                enough = waited >= _wait_after(old.failures)
+                _demand(enough, f"it is tried again after {waited}", row, old)
+        self._hold(row, process, now)
 
-    def _hold(self, row: Row, process: str) -> None:
+    def _check_verdict(self, row: Row, now: str) -> None:
+        """A job is given up for failures of one kind, by two workers wherever two would take it."""
+        earliest = datetime.fromisoformat(now) - timedelta(seconds=LIVE_S)
+        fit = self._all("SELECT name, seen_at FROM worker WHERE unfit IS NULL")
+        able = {name for name, seen_at in fit if datetime.fromisoformat(seen_at) > earliest}
+        reasons = []
+        for own, limit in ((True, 3), (False, 20)):
+            on = [one["worker"] for one in row.failures if (one["ending"] in OWN) == own]
+            widely = len(set(on)) > 1 or able <= set(on)
+            reasons.append(len(on) >= (limit if widely else 3 * limit))
+        crashed = row.error_code == "crash_loop"
+        _demand(
+            any(reasons) or not crashed, f"it is given up too soon, and {able} would take it", row
+        )
+
+    def _hold(self, row: Row, process: str, now: str) -> None:
         name = process.partition(".")[0]
         self._holders[row.id] = process
+        self._turns[row.project] = now
         self._taken[name] += 1
         too_many = name in self._sick and self._taken[name] > MOST_OF_A_SICK_WORKER
         _demand(not too_many, f"a sick worker took {self._taken[name]} attempts", row)
 
     def _check_order(self, claimed: Row) -> None:
-        """The project that runs least comes first, then who came first, but for waits after failures."""
+        """Order of claims, but for waits after failures.
+
+        The project that runs least comes first, then that whose turn is longest ago, then its highest
+        priority, then who came first. A claim is the last write of its transaction, so all other rows
+        are as they were when the job was chosen.
+
+        Args:
+            claimed: the job, as it waited.
+        """
+        rows = (self.jobs | {claimed.id: claimed}).values()
         running = Counter(
             row.project
-            for row in self.jobs.values()
+            for row in rows
             if row.state is JobState.RUNNING and row.role != JobRole.PARENT
         )
 
-        def place(row: Row) -> tuple[int, str, int]:
-            return running[row.project], row.queued_at, row.position
+        def place(row: Row) -> tuple[int, str, int, str, int]:
+            turn, priority = self._turns.get(row.project, ""), row.priority or 0
+            return running[row.project], turn, -priority, row.queued_at, row.position
 
-        for row in self.jobs.values():
+        for row in rows:
             first = place(row) < place(claimed)
             waits = row.state is JobState.QUEUED and row.not_before is None
             waits &= row.role != JobRole.PARENT
@@ -341,6 +389,13 @@ def _check_outcome(row: Row, asked: Asked) -> None:
         _demand(row.state is JobState.FAILED, f"a poison job is {row.state}", row)
         expected = "diverged" if asked.plan.poison is Poison.DIVERGES else "crash_loop"
         _demand(row.error_code == expected, f"it failed with {row.error_code}", row)
+
+
+def _wait_after(failures: list[dict[str, Any]]) -> timedelta:
+    """The least time to the next attempt: twice as long each time, but for leases that ran out."""
+    known = len(failures) - (failures[-1]["ending"] == Ending.LOST)
+    seconds = min(2.0 ** (known - 1), 300.0) if known else 0.0
+    return timedelta(seconds=seconds - 0.01)
 
 
 def _told(row: Row, old: Row | None) -> str:

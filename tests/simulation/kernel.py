@@ -1,7 +1,7 @@
 """Simulated time, processes and threads: nothing runs but what the kernel switches to.
 
 A thread of the product is a greenlet. It runs until it sleeps or waits, and the kernel alone says
-who goes on and what time it is, so that one seed gives one schedule, again and again.
+who continues and what time it is, so that one seed gives one schedule, again and again.
 """
 
 import heapq
@@ -42,7 +42,7 @@ class Task:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.thread: greenlet
-        # Raised whenever it goes on: a timer or a call of an earlier wait then means nothing.
+        # Raised whenever it continues: a timer or a call of an earlier wait then means nothing.
         self.turn = 0
         self.woken = False
         self.done = False
@@ -79,7 +79,7 @@ class Kernel:
     def spawn(self, process: Process, body: Callable[[], object]) -> Task:
         """Start a thread."""
         task = Task(process)
-        # What ends goes on with its parent: the kernel, whoever started it.
+        # What ends continues with its parent: the kernel, whoever started it.
         task.thread = greenlet(lambda: self._run_body(task, body), self._hub)
         process.tasks.append(task)
         self._push(self.now, task)
@@ -106,7 +106,7 @@ class Kernel:
         return task, task.turn
 
     def wake(self, wait: Wait) -> None:
-        """End a wait, if it still goes on."""
+        """End a wait, if it still continues."""
         task, turn = wait
         if task.turn == turn and not task.done:
             task.woken = True

@@ -19,9 +19,20 @@ import models_store.jobs.rows
 import models_store.plans.parts
 import models_store.registry
 import models_store.rows.idempotency
+import tests.simulation.world
 import workers.supervisor.fitness
 import workers.trainer.__main__
-from tests.simulation.plan import CallFault, Effect, Fault, Kind, Plan, Poison, Sickness, WorkerPlan
+from tests.simulation.plan import (
+    CallFault,
+    Effect,
+    Fault,
+    JobPlan,
+    Kind,
+    Plan,
+    Poison,
+    Sickness,
+    WorkerPlan,
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,15 @@ class Mutation:
     where: Callable[[Plan], Plan] = lambda plan: plan
 
 
+def forget_statements() -> None:
+    """Have the statements that the store builds once built again, by its code of now."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("models_store."):
+            for member in vars(module).values():
+                if hasattr(member, "cache_clear"):
+                    member.cache_clear()
+
+
 def _no_fault(*_: object) -> None:
     """Find nothing amiss with a worker."""
 
@@ -106,6 +126,12 @@ def _three_at_once(plan: Plan) -> Plan:
         replace(plan.jobs[0], at=at, epochs=3, epoch_s=2.0) for at in (0.0, 0.05, 0.1, 0.15)
     )
     return replace(plan, jobs=jobs, faults=(), call_faults=(), workers=(WorkerPlan(slots=2),))
+
+
+def _one_at_a_time(plan: Plan) -> Plan:
+    """Jobs of two projects that wait together for one worker, of which the first is taken alone."""
+    jobs = tuple(replace(plan.jobs[0], at=at, epochs=1, epoch_s=2.0) for at in (0.0, 0.05, 0.1))
+    return replace(plan, jobs=jobs, faults=(), call_faults=(), workers=(WorkerPlan(),))
 
 
 def _trainers_are_killed(plan: Plan) -> Plan:
@@ -132,8 +158,42 @@ def _samplings_are_split(plan: Plan) -> Plan:
     return replace(plan, jobs=tuple(jobs))
 
 
-def _searches_lose_their_messages(plan: Plan) -> Plan:
-    return replace(_jobs_search(plan), message_loss=0.8)
+def _one_loses_its_messages(plan: Plan) -> Plan:
+    """One job and few processes, so that its end is seen to be missing soon."""
+    alone = _alone(plan.jobs[0])
+    return replace(_undisturbed(plan), jobs=(alone,), message_loss=0.8)
+
+
+def _one_is_cancelled_near_its_end(plan: Plan) -> Plan:
+    """One job of an epoch; in each plan another of the moments when that may be over."""
+    alone = replace(_alone(plan.jobs[0]), epochs=1, samples=False)
+    cancel_at = alone.epoch_s + 0.6 + 0.3 * (plan.seed % 101) / 101
+    return replace(_undisturbed(plan), jobs=(replace(alone, cancel_at=cancel_at),))
+
+
+def _a_search_loses_its_messages(plan: Plan) -> Plan:
+    return _jobs_search(_one_loses_its_messages(plan))
+
+
+def _one_is_poison(plan: Plan) -> Plan:
+    alone = replace(_alone(plan.jobs[0]), poison=Poison.AT_THE_START)
+    return replace(_undisturbed(plan), jobs=(alone,))
+
+
+def _jobs_fail_on_one_worker(plan: Plan) -> Plan:
+    """Beside another one, which is busy."""
+    poisoned = replace(_alone(plan.jobs[0]), poison=Poison.AT_THE_START)
+    long = replace(_alone(plan.jobs[0]), at=0.0, epochs=40, epoch_s=5.0)
+    workers = (WorkerPlan(), WorkerPlan())
+    return replace(_undisturbed(plan), jobs=(long, replace(poisoned, at=2.0)), workers=workers)
+
+
+def _alone(job: JobPlan) -> JobPlan:
+    return replace(job, searches=False, splits=False, poison=None, cancel_at=None, resume_at=None)
+
+
+def _undisturbed(plan: Plan) -> Plan:
+    return replace(plan, apis=1, faults=(), call_faults=(), workers=(WorkerPlan(),))
 
 
 def _searches_are_cancelled(plan: Plan) -> Plan:
@@ -169,16 +229,16 @@ def _datasets_are_deleted(plan: Plan) -> Plan:
     return replace(plan, jobs=tuple(jobs))
 
 
+# What a single job comes to without disturbance takes less than a minute.
+_WATCHED_SHORTLY = Value(tests.simulation.world, "LIMIT_S", 300.0)
+
 MUTATIONS = (
     Mutation(
         "writes are fenced by the attempt",
         (
-            Change(models_store.jobs.rows, "held", "JobRow.attempt == attempt,", ""),
+            Change(models_store.jobs.rows, "_held", 'JobRow.attempt == bindparam("attempt"),', ""),
             Change(
-                models_store.jobs.leases.JobWork,
-                "renew",
-                "JobRow.id == job_id, JobRow.attempt == attempt,",
-                "JobRow.id == job_id,",
+                models_store.jobs.leases, "_renewal", '_JOB.attempt == bindparam("of_attempt"),', ""
             ),
         ),
         "writes,",
@@ -215,6 +275,7 @@ MUTATIONS = (
         "no success after a cancel",
         (Change(models_store.jobs.leases, "_finish", "if row.cancel_requested:", "if False:"),),
         "succeeds after a cancel",
+        where=_one_is_cancelled_near_its_end,
     ),
     Mutation(
         "a cancel holds for a job that fails",
@@ -238,8 +299,10 @@ MUTATIONS = (
                 "waiting[queued:]",
                 "waiting[:0]",
             ),
+            _WATCHED_SHORTLY,
         ),
         "not over",
+        where=_one_loses_its_messages,
     ),
     Mutation(
         "a checkpoint is named as long as it may be needed",
@@ -293,9 +356,12 @@ MUTATIONS = (
     ),
     Mutation(
         "a parent whose step is due is found without a message",
-        (Change(models_store.jobs.jobs.Jobs, "claimable", "[*parents, ", "["),),
+        (
+            Change(models_store.jobs.jobs, "_claimable", "return due_parents(jobs), ", "return "),
+            _WATCHED_SHORTLY,
+        ),
         "not over",
-        where=_searches_lose_their_messages,
+        where=_a_search_loses_its_messages,
     ),
     Mutation(
         "a cancel holds for a parent whose children have succeeded",
@@ -324,14 +390,30 @@ MUTATIONS = (
     ),
     Mutation(
         "poison ends",
-        (Change(models_store.jobs.retries, "verdict", "if len(counted) >= ", "if 0 > "),),
+        (
+            Change(models_store.jobs.retries, "verdict", "if len(counted) >= ", "if 0 > "),
+            _WATCHED_SHORTLY,
+        ),
         "not over",
+        where=_one_is_poison,
     ),
     Mutation(
         "what is done from outside does not speak against a job",
         (Value(models_store.jobs.retries, "OUTSIDE_LIMIT", models_store.jobs.retries.OWN_LIMIT),),
-        "an innocent job is failed (crash_loop)",
+        "it is given up too soon",
         where=_trainers_are_killed,
+    ),
+    Mutation(
+        "attempts wait longer each time",
+        (Value(models_store.jobs.retries, "_LONGEST_WAIT_S", 1.0),),
+        "it is tried again after",
+        where=_trainers_are_killed,
+    ),
+    Mutation(
+        "no worker alone gives a job up",
+        (Value(models_store.jobs.retries, "PATIENCE", 1),),
+        "it is given up too soon",
+        where=_jobs_fail_on_one_worker,
     ),
     Mutation(
         "a newer checkpoint is progress",
@@ -392,5 +474,18 @@ MUTATIONS = (
         ),
         "a job is passed by a later one",
         where=_three_at_once,
+    ),
+    Mutation(
+        "a claim uses the turn of its project",
+        (
+            Change(
+                models_store.jobs.leases.JobWork,
+                "claim",
+                "take_turn(session, row.project)",
+                "pass",
+            ),
+        ),
+        "a job is passed by a later one",
+        where=_one_at_a_time,
     ),
 )

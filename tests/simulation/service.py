@@ -128,7 +128,7 @@ class Consumer:
         return self
 
     def start(self) -> None:
-        """Consume until told to stop, and until what runs has ended."""
+        """Consume until asked to stop, and until what runs has ended."""
         for _ in range(self._slots):
             self._kernel.spawn(self._kernel.process, self._consume)
         self._stopped.wait()

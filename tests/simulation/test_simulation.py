@@ -1,8 +1,7 @@
-"""No schedule breaks a promise; a seed replays; and what a mended fault did is found when it is back."""
+"""No schedule breaks a promise, and a seed replays. `make simulate` runs seeds that nobody has seen."""
 
 import hashlib
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +14,7 @@ from tests.simulation.world import Grounds
 
 _BATCH = 25
 _BATCHES = 8
-_SHORT = 3
-_MANY = 5000
+_SHORT = 1
 
 
 def check(seeds: range, grounds: Grounds) -> None:
@@ -36,18 +34,7 @@ def test_no_schedule_breaks_a_promise(grounds: Grounds, batch: int) -> None:
     check(range(batch * _BATCH, (batch + 1) * _BATCH), grounds)
 
 
-def test_no_schedule_that_nobody_has_seen_breaks_a_promise(grounds: Grounds) -> None:
-    first = random.SystemRandom().randrange(10**6, 10**9)
-    check(range(first, first + _BATCH), grounds)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_no_schedule_of_thousands_breaks_a_promise(grounds: Grounds) -> None:
-    first = random.SystemRandom().randrange(10**6, 10**9)
-    check(range(first, first + _MANY), grounds)
-
-
+@pytest.mark.long
 def test_a_seed_gives_the_same_schedule_in_every_process(grounds: Grounds) -> None:
     # One whose log does not tell the path and the identity of the store.
     seed = next(seed for seed in range(100) if len(draw(seed).faults) > 3 and healthy(draw(seed)))

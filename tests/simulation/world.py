@@ -29,7 +29,7 @@ from tests.simulation.trainer import SimulatedTrainer, TrainerPlans
 from workers.settings import WorkerSettings
 
 LIMIT_S = 2000.0
-"""Simulated seconds after which a schedule that goes on is a failure."""
+"""Simulated seconds after which a schedule that continues is a failure."""
 
 _LATENCY_S = 0.01
 # What the product logs with its traceback because a fault of the plan is behind it.
