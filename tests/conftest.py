@@ -1,8 +1,11 @@
 """Real servers and empty databases for every test that asks for one."""
 
 import gc
+import logging
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
+from models_store.process.logs import TurnHandler
 from models_store.registry import Registry
 from tests.attempts import THOROUGH
 from tests.servers import PostgresServer, RedisServer
@@ -68,6 +72,20 @@ def _umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Give every test the logging of before: the entry of a process sets its level and handlers."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    hooks = sys.excepthook, threading.excepthook
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if isinstance(handler, TurnHandler) and handler not in handlers:
+            root.removeHandler(handler)
+    sys.excepthook, threading.excepthook = hooks
 
 
 @pytest.fixture(scope="session")

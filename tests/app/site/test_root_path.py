@@ -77,6 +77,7 @@ def test_pages_below_the_path_load_all_that_they_need(nginx):
     with chromium() as browser, watched_page(browser, f"{origin}{ROOT}") as page:
         page.goto(f"{origin}{ROOT}/")
         page.get_by_role("link", name="Models", exact=True).click()
+        expect(page.get_by_role("heading", name="Models", exact=True)).to_be_visible()
         expect(page.get_by_role("link", name="people", exact=True)).to_be_visible()
         page.get_by_role("link", name="Settings", exact=True).click()
         page.get_by_role("link", name="Swagger UI", exact=True).click()
