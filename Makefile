@@ -50,7 +50,7 @@ up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stop
 
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
 # two processors busy: many tests wait for processes. `tests/conftest.py` has the groups and their order.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --dist=loadgroup --no-loadscope-reorder
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --no-loadscope-reorder
 test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
 	$(PYTEST) --numprocesses=3
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer  # type: ignore[import-untyped] # it ships no type information
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # nor this
 
 import tests.shape_checks  # noqa: F401  adds checks to flows, which nothing may import before
 from models_store.database.database import Database, migrate
@@ -26,10 +28,47 @@ from tests.servers import PostgresServer, RedisServer
 
 _DATABASE = "densityd"
 
-# Folders whose tests share a service, which takes seconds to start: one process runs all of them.
-_SHARING = ("e2e", "faults")
-# Where the tests are that wait for processes: they begin first, so that none is left at the end.
-_LONGEST = ("cluster", *_SHARING, "workers", "app", "densityd", "simulation", "models_store")
+# Which tests one process runs, of several: those of a file, and of files that share a server, which
+# takes seconds to start. Groups begin in this order; files that are not named come after them.
+_GROUPS = {
+    "the whole service": (
+        "e2e/test_up.py",
+        "e2e/test_web_page.py",
+        "e2e/test_guide.py",
+        "e2e/test_tables.py",
+    ),
+    "a server with keys": (
+        "app/test_schemathesis.py",
+        "app/site/test_docs_pages.py",
+        "app/auth/test_every_method.py",
+        "app/auth/test_examples.py",
+        "app/inference/test_tritonclient.py",
+    ),
+    "an attacked service": ("faults/",),
+    "a server without keys": (
+        "app/connections/test_http_grammar.py",
+        "app/connections/test_protocol.py",
+        "app/connections/test_proxies.py",
+        "app/connections/test_refused_bodies.py",
+        "app/connections/test_upgrading_clients.py",
+        "app/connections/test_behind_nginx.py",
+        "app/http/test_documents_alone.py",
+        "app/http/test_packed_bodies.py",
+    ),
+}
+# Files that wait for processes begin before those that compute, so that none is left at the end.
+_ORDER = (
+    "e2e/",
+    "cluster/",
+    "workers/",
+    "app/connections/",
+    "app/",
+    "densityd/",
+    "models_store/",
+    "simulation/",
+)
+# Where tests share nothing, each goes to the next process that is free; they come last.
+_SINGLE = ("flows/", "simulation/test_simulation.py")
 
 # What is imported and collected stays for the whole run: to look through a million such objects again
 # and again takes a third of the time of the collection.
@@ -42,20 +81,43 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, whose fixtures they share, and begin with the longest.
+def _place_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0].removeprefix("tests/")
 
-    xdist 3.8 writes the groups where pytest 9.2 does not read them: with these two, tests are shared
-    out one by one.
-    """
-    here = Path(__file__).parent
-    for item in items:
-        place = item.path.relative_to(here)
-        group = place.parts[0] if place.parts[0] in _SHARING else str(place)
-        item.add_marker(pytest.mark.xdist_group(group))
-    order = {folder: place for place, folder in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.relative_to(here).parts[0], len(order)))
+
+def _group_of(nodeid: str) -> str:
+    """Return the name of what one process runs without a break."""
+    place = _place_of(nodeid)
+    for group, places in _GROUPS.items():
+        if place.startswith(places):
+            return group
+    return nodeid if place.startswith(_SINGLE) else place
+
+
+def _turn_of(item: pytest.Item) -> tuple[int, int]:
+    """Return which of the groups, and then which of the folders, a test belongs to."""
+    place = _place_of(item.nodeid)
+    groups = [place.startswith(places) for places in _GROUPS.values()]
+    folders = [place.startswith(folder) for folder in _ORDER]
+    return (*groups, True).index(True), (*folders, True).index(True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest."""
+    items.sort(key=_turn_of)
+
+
+class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # of no known type
+    """Gives a group to one process, which starts what its tests share once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)  # which runs without xdist do not know
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByGroup:
+    # xdist 3.8 writes its own groups where pytest 9.2 does not read them.
+    return _ByGroup(config, log)
 
 
 def pytest_collection_finish() -> None:
