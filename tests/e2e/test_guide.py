@@ -59,6 +59,7 @@ def test_the_tutorial_does_what_it_says(
     run_python(tutorial)
 
 
+@pytest.mark.long  # as the commands of `test_up.py`
 def test_the_demo_leaves_a_model_that_can_be_asked(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSITYD_URL", up.url)
     result = CliRunner().invoke(app, ["demo", "--model", "shown"])

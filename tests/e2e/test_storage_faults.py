@@ -194,8 +194,12 @@ def test_a_store_that_became_read_only_still_serves_what_it_holds(
 @pytest.mark.fault(134)
 @pytest.mark.parametrize(
     "names",
-    # The API takes seconds to import what it needs.
-    [("up", "worker", "migrate"), pytest.param(("api",), marks=pytest.mark.slow)],
+    # A worker and the API take seconds to import what they need.
+    [
+        ("up", "migrate"),
+        pytest.param(("worker",), marks=pytest.mark.long),
+        pytest.param(("api",), marks=pytest.mark.slow),
+    ],
     ids=" ".join,
 )
 def test_on_a_read_only_data_directory_nothing_starts_and_all_say_why(

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+@pytest.mark.long  # the web page trains the same table
 def test_the_bytes_of_a_file_become_scores_and_samples_without_one_option(up: Up) -> None:
     run = subprocess.run(  # noqa: S603 - our own script
         [str(EXAMPLES / "penguins.sh"), up.url], capture_output=True, text=True, check=False

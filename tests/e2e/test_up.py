@@ -182,13 +182,13 @@ def test_the_printed_lines_work_and_a_second_start_is_refused(up: Up, tmp_path: 
     job_id = re.findall(r"job_[0-9a-f]{32}", asked)[0]
     wait_until(lambda: up.job(job_id)["state"] == "succeeded", 120)
     assert "log_prob" in shell(score)
-    check_the_command_line(up, tmp_path)
 
 
-def check_the_command_line(up: Up, folder: Path) -> None:
+@pytest.mark.long  # the web page goes the same way
+def test_a_table_becomes_scores_and_samples_at_a_terminal(up: Up, tmp_path: Path) -> None:
     """From a table to a model, to scores and samples, as a person at a terminal does it."""
     rows = np.random.default_rng(0).normal(size=(400, 2)) * [1, 3]
-    np.savetxt(folder / "t.csv", rows, delimiter=",", header="a,b", comments="")
+    np.savetxt(tmp_path / "t.csv", rows, delimiter=",", header="a,b", comments="")
     small = ["--flow", "realnvp", "--set", "layers=2", "--set", "hidden=[8]"]
 
     def run(*arguments: str) -> str:
@@ -196,7 +196,7 @@ def check_the_command_line(up: Up, folder: Path) -> None:
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    table, scores = str(folder / "t.csv"), folder / "scores.npy"
+    table, scores = str(tmp_path / "t.csv"), tmp_path / "scores.npy"
     told = run("train", table, "--model", "line", *small, "--set", "optimisation.max_epochs=2")
     assert re.fullmatch(r"line:1  test log-likelihood -\d+\.\d+ \+- \d+\.\d+ nats per row\n", told)
     run("score", "line", table, "-o", str(scores))

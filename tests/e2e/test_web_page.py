@@ -114,6 +114,7 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
     expect(page.get_by_role("status").filter(has_text="7 rows drawn")).to_be_visible()
 
 
+@pytest.mark.long  # the one above does so by mouse
 def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None:
     page.goto("/")
     expect(page.get_by_role("button", name="Try it with an example")).to_be_enabled()
@@ -227,6 +228,7 @@ def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str
     expect(search).to_be_focused()
 
 
+@pytest.mark.long  # `tests/workers` has jobs of this kind, the page above those of training
 def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/score")
     page.get_by_label("Data set").select_option("table of the pair")
@@ -240,6 +242,7 @@ def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     assert len(lines) == 344
 
 
+@pytest.mark.long  # `tests/app/rows` has the notations
 def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
     page: Page, up: Up, tmp_path: Path
 ) -> None:
@@ -259,6 +262,7 @@ def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
     expect(page.get_by_role("heading", name="5 rows scored")).to_be_visible()
 
 
+@pytest.mark.long  # `tests/workers` has jobs of this kind, axe looks at its view
 def test_a_formula_is_drawn_and_becomes_a_flow(browser: Browser, up: Up) -> None:
     with watched_page(browser, up.url, expected=("status of 422",)) as page:
         fit_a_formula(page)
@@ -284,6 +288,7 @@ def fit_a_formula(page: Page) -> None:
     expect(page.get_by_role("link", name="Look at the model")).to_be_visible(timeout=SOON_MS)
 
 
+@pytest.mark.long  # `tests/app/jobs` has what a search tells
 def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
     with Client(up.url) as client:
         dataset = client.datasets.upload(PENGUINS, name="searched")
@@ -315,6 +320,7 @@ def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None
     expect(table.get_by_role("columnheader")).to_have_count(3)
 
 
+@pytest.mark.long  # few rows are pasted in the same way
 def test_ten_thousand_pasted_rows_are_scored(page: Page, model: str) -> None:
     header, *lines = PENGUINS.read_text().splitlines()
     page.goto(f"/#/models/{model}/1/score")

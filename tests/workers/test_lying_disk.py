@@ -93,7 +93,7 @@ def test_a_power_cut_at_any_call_takes_nothing_that_a_row_names(
 
 
 @pytest.mark.parametrize("every", [EVERY, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("code", [errno.EIO, pytest.param(errno.ENOSPC, marks=pytest.mark.long)])
 @pytest.mark.parametrize("submit", [training, sampling])
 @pytest.mark.timeout(600)
 def test_a_job_outlives_any_call_that_fails(

@@ -77,7 +77,10 @@ def get_sick(place: Place) -> Iterator[Callable[..., Sick]]:
 
 
 @pytest.mark.fault(212, 213)
-@pytest.mark.parametrize("sickness", ["store not mounted", "broken torch", "no GPU"])
+@pytest.mark.parametrize(
+    "sickness",
+    ["store not mounted", "broken torch", pytest.param("no GPU", marks=pytest.mark.long)],
+)
 def test_faults_212_213_a_sick_worker_takes_no_job_and_says_why(
     place: Place,
     get_sick: Callable[..., Sick],

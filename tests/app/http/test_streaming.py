@@ -34,6 +34,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures by /pr
 MIB = 1 << 20
 NPY = MEDIA_TYPE[TableFormat.NPY]
 WIDE = [f"x{i + 1}" for i in range(21)]
+# Text, numbers as they are, and a file whose end has to come first; the others vary these.
+_OFTEN = (TableFormat.CSV, TableFormat.NPY, TableFormat.PARQUET)
+SOME_FORMATS = [
+    kind if kind in _OFTEN else pytest.param(kind, marks=pytest.mark.long) for kind in FORMATS
+]
 
 
 class Server:
@@ -158,7 +163,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
         assert process.wait(60) == 0
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", SOME_FORMATS)
 def test_many_samples_start_at_once_and_take_little_memory(server, kind):
     connection = server.connect()
     before = server.memory
@@ -237,7 +242,7 @@ def test_a_body_larger_than_the_memory_it_may_take_is_scored(server, kind):
     server.wait_until_idle()
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", SOME_FORMATS)
 def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind):
     body = body_of(kind, 20_000)
     connection = server.connect()
@@ -295,7 +300,11 @@ def npy_of(values: NDArray[np.float64]) -> bytes:
 
 @pytest.mark.parametrize(
     "batch_rows",
-    [[65_536] * 16, [400_000, 100] + [1_000] * 100, [50_000] * 10 + [900_000] + [7] * 30_000],
+    [
+        pytest.param([65_536] * 16, marks=pytest.mark.long),
+        [400_000, 100] + [1_000] * 100,
+        pytest.param([50_000] * 10 + [900_000] + [7] * 30_000, marks=pytest.mark.long),
+    ],
     ids=["many", "growing less", "a large one between small ones"],
 )
 def test_an_arrow_answer_is_the_same_however_its_body_is_cut(server, batch_rows):

@@ -91,6 +91,7 @@ def test_swagger_ui_sends_the_key_that_it_was_given(browser, guarded_server):
     page.close()
 
 
+@pytest.mark.long  # `test_root_path.py` loads it
 def test_redoc_lists_every_operation(page, operations):
     page.goto("/redoc")
     for operation in operations:

@@ -327,6 +327,7 @@ if "workers.trainer" in sys.orig_argv:
 
 
 @pytest.mark.fault(143)
+@pytest.mark.long  # `test_lying_disk.py` has each call fail, in this process
 def test_a_disk_that_fails_under_a_trainer_gives_the_job_back_and_registers_nothing(
     tmp_path: Path, supervise: Supervise, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
