@@ -5,12 +5,13 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from app.account import routes as account
 from app.auth.audit import AuditLog
@@ -148,24 +149,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        routes=[*_routes()],
         lifespan=partial(_lifespan, settings, metrics, shutdown, after_load, compile_first),
     )
-    for module in (
-        datasets,
-        job_starts,
-        target_preview,
-        jobs,
-        models,
-        checkpoints,
-        plots,
-        scores,
-        webhooks,
-        account,
-        inference,
-    ):
-        app.include_router(module.router, dependencies=[Depends(known_parameters)])
-    for module in (problems, health, docs):
-        app.include_router(module.router)
     app.include_router(guide_routes(GUIDE_FOLDER))
     install_problem_handlers(app)
     policy = Policy(scores.router)
@@ -192,6 +178,29 @@ def create_app(
     if settings.root_path is not None:
         app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
     return app
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Return the routes of all applications of this process, whose parameters are worked out once."""
+    router = APIRouter()
+    for module in (
+        datasets,
+        job_starts,
+        target_preview,
+        jobs,
+        models,
+        checkpoints,
+        plots,
+        scores,
+        webhooks,
+        account,
+        inference,
+    ):
+        router.include_router(module.router, dependencies=[Depends(known_parameters)])
+    for module in (problems, health, docs):
+        router.include_router(module.router)
+    return router.routes
 
 
 @asynccontextmanager
