@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -49,3 +49,20 @@ def watched_page(
     page.close()
     assert [found for found in requested if not found.startswith((url, "data:", "blob:"))] == []
     assert [text for text in complaints if not any(part in text for part in expected)] == []
+
+
+def tab_to(page: Page, target: Locator) -> None:
+    """Press Tab until an element has the focus, which must be seen, as a person without a mouse does."""
+    expect(target).to_be_enabled()
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if has_focus(target):
+            outline = target.evaluate("element => getComputedStyle(element).outlineStyle")
+            assert outline != "none"
+            return
+    raise AssertionError(f"Tab does not reach {target}")
+
+
+def has_focus(target: Locator) -> bool:
+    """Return whether an element has the focus."""
+    return bool(target.evaluate("element => element === document.activeElement"))

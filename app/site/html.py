@@ -43,13 +43,22 @@ def web_page(title: str) -> HTMLResponse:
     head = (
         '<link rel="stylesheet" href="static/page/vendor/uplot.css">'
         '<link rel="stylesheet" href="static/page/app.css">'
-        '<script type="module" src="static/page/js/main.js"></script>'
+        '<script type="module" src="static/page/js/main.js"></script>' + _module_preloads()
     )
     body = (
         '<div id="app"><noscript><main><h1>densityd</h1><p>This page needs JavaScript. Without it,'
         ' <a href="docs">Swagger UI</a> needs it too; the API answers curl.</p></main></noscript></div>'
     )
     return _html(title, head, body, policy=_WEB_POLICY)
+
+
+@cache
+def _module_preloads() -> str:
+    """Return links to all modules of the page, so that none waits for the one that imports it."""
+    folder = STATIC_FOLDER / "page"
+    modules = [*sorted((folder / "vendor").glob("*.js")), *sorted((folder / "js").glob("*.js"))]
+    paths = [path.relative_to(STATIC_FOLDER).as_posix() for path in modules]
+    return "".join(f'<link rel="modulepreload" href="static/{path}">' for path in paths)
 
 
 def swagger_ui(title: str) -> HTMLResponse:

@@ -75,7 +75,9 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
     expect(column.get_by_role("img")).to_contain_text("Adelie")
     page.get_by_role("button", name="Change the type of year").click()
     page.get_by_label("Type of year").select_option("category")
-    expect(page.get_by_label("Column year", exact=True)).to_contain_text("category")
+    column = page.get_by_label("Column year", exact=True)
+    column.get_by_role("button", name="Change", exact=True).click()
+    expect(column).to_contain_text("category")
 
     page.get_by_role("link", name="Train a model").click()
     page.get_by_label("Name of the model").fill("birds")

@@ -1,7 +1,8 @@
 // Plots: curves by uPlot; histograms, bars and quantiles as SVG.
-import { html, uPlot, useEffect, useLayoutEffect, useRef } from "../vendor/vendor.js";
+import { html, uPlot, useLayoutEffect, useMemo, useRef } from "../vendor/vendor.js";
 import { percent } from "./format.js";
 import { finite, limits, quantile, scaleOf } from "./scales.js";
+import { moved, ZOOM_KEYS, ZoomButtons, zoomByKeys, zoomed } from "./zoom.js";
 
 const WIDTH = 320;
 const HEIGHT = 150;
@@ -16,13 +17,16 @@ const WHOLE_STEPS = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((step
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /**
- * Curves over the same x, updated without drawing all again.
+ * Curves over the same x, updated without drawing all again; the part that is shown stays.
  * series: [{label, values, stroke (CSS variable), width}], values may have null for no value.
  */
 export function Curve({ label, x, xLabel, yLabel, series, summary }) {
   const box = useRef(null);
   const plot = useRef(null);
+  const shown = useRef(null); // limits of x while a part is shown
   const data = [x, ...series.map((one) => one.values)];
+  const latest = useRef(data);
+  latest.current = data;
   useLayoutEffect(() => {
     const axis = (text) => ({ label: text, stroke: colour("--soft"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } });
     const make = () => {
@@ -45,8 +49,9 @@ export function Curve({ label, x, xLabel, yLabel, series, summary }) {
               value: (_, value) => (value === null ? "–" : value.toFixed(3)),
             })),
           ],
+          hooks: { setScale: [(made, key) => { if (key === "x") shown.current = partOf(made.scales.x, latest.current[0]); }] },
         },
-        data,
+        latest.current,
         box.current,
       );
     };
@@ -62,15 +67,25 @@ export function Curve({ label, x, xLabel, yLabel, series, summary }) {
       plot.current = null;
     };
   }, [series.length]);
-  useEffect(() => {
-    const frame = requestAnimationFrame(() => plot.current?.setData(data));
-    return () => cancelAnimationFrame(frame);
-  });
-  return html`<figure class="curve" aria-label=${label}>
-    <div ref=${box}></div>
+  useLayoutEffect(() => {
+    const part = shown.current;
+    plot.current.setData(data, !part);
+    if (part) plot.current.setScale("x", part);
+  }, [x.length]);
+  const show = ([min, max]) => plot.current.setScale("x", { min, max });
+  const now = () => [plot.current.scales.x.min, plot.current.scales.x.max];
+  const zoom = (factor) => show(zoomed(now(), factor));
+  const showAll = () => show([x[0], x.at(-1)]);
+  const move = (right) => show(moved(now(), right));
+  return html`<figure class="curve">
+    <div ref=${box} tabindex="0" role="img" aria-label=${`${label}; ${ZOOM_KEYS}`} onKeyDown=${zoomByKeys({ zoom, move, showAll })}></div>
+    <${ZoomButtons} zoom=${zoom} showAll=${showAll} />
     <figcaption class="hidden-text">${summary}</figcaption>
   </figure>`;
 }
+
+/** Return the limits of a scale; null if it shows all. */
+const partOf = ({ min, max }, x) => (min <= x[0] && max >= x.at(-1) ? null : { min, max });
 
 function Axis({ low, high, at, scale, count }) {
   return html`<line class="axis" x1=${LEFT} x2=${WIDTH - LEFT} y1=${HEIGHT - BOTTOM} y2=${HEIGHT - BOTTOM} />
@@ -87,15 +102,19 @@ function scaled(data, model, dates) {
 }
 
 /** Histogram of a column: data as filled bars, samples of the model as a line. */
-export function Histogram({ name, data, model, dates = false, bins = 36 }) {
+export const Histogram = ({ name, data, model, dates = false }) => useMemo(() => histogram(name, data, model, dates), [name, data, model, dates]);
+
+const BINS = 36;
+
+function histogram(name, data, model, dates) {
   const { scale, sortedData, sortedModel } = scaled(data ?? [], model ?? [], dates);
   const [low, high] = limits(sortedData, sortedModel);
   const at = (value) => LEFT + ((value - low) / (high - low)) * (WIDTH - 2 * LEFT);
   const counted = (values) => {
-    const counts = new Array(bins).fill(0);
+    const counts = new Array(BINS).fill(0);
     for (const value of values) {
-      const bin = Math.floor(((value - low) / (high - low)) * bins);
-      if (bin >= 0 && bin < bins) counts[bin] += 1 / values.length;
+      const bin = Math.floor(((value - low) / (high - low)) * BINS);
+      if (bin >= 0 && bin < BINS) counts[bin] += 1 / values.length;
     }
     return counts;
   };
@@ -103,10 +122,11 @@ export function Histogram({ name, data, model, dates = false, bins = 36 }) {
   const ofModel = counted(sortedModel);
   const top = Math.max(...ofData, ...ofModel, 1e-12);
   const y = (share) => HEIGHT - BOTTOM - (share / top) * (HEIGHT - BOTTOM - 8);
-  const width = (WIDTH - 2 * LEFT) / bins;
+  const width = (WIDTH - 2 * LEFT) / BINS;
   const line = ofModel.map((share, bin) => `${bin ? "L" : "M"}${LEFT + bin * width},${y(share)}h${width}`).join("");
+  const bars = ofData.map((share, bin) => (share > 0 ? `M${LEFT + bin * width},${y(0)}V${y(share)}h${width - 0.6}V${y(0)}z` : "")).join("");
   return html`<svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${`Histogram of ${name}`}>
-    ${ofData.map((share, bin) => share > 0 && html`<rect key=${bin} class="data" x=${LEFT + bin * width} y=${y(share)} width=${width - 0.6} height=${HEIGHT - BOTTOM - y(share)} />`)}
+    <path class="data" d=${bars} />
     ${sortedModel.length > 0 && html`<path class="model" d=${line} />`}
     <${Axis} low=${low} high=${high} at=${at} scale=${scale} count=${dates ? 3 : 4} />
   </svg>`;

@@ -1,36 +1,48 @@
 // Versions of a model side by side: what differs, and which is best.
-import { html, useState } from "../vendor/vendor.js";
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/vendor.js";
 import { all, call } from "./api.js";
 import { number } from "./format.js";
-import { Crumbs, Loaded, More, useLoaded, useMore } from "./widgets.js";
+import { Crumbs, Loaded, More, Parts, ProblemNote, useLoaded, useMore } from "./widgets.js";
 
 const HIDDEN = new Set(["seconds", "rows_per_second", "summary"]);
+const WIDTH = 150; // of a version, in pixels
+const NAME_WIDTH = 220;
+const NARROW_NAME_WIDTH = 130;
+const AHEAD = 2; // columns that are drawn beside those that are seen
 
 /** Return {path: value} of nested options and metrics. */
-function flat(value, path = "") {
-  if (value === null || typeof value !== "object") return { [path]: value };
-  if (Array.isArray(value)) return { [path]: value.some((item) => item && typeof item === "object") ? `${value.length} items` : value.join(", ") };
-  return Object.assign({}, ...Object.entries(value).map(([name, inner]) => flat(inner, path ? `${path}.${name}` : name)));
+function flat(value, path = "", into = {}) {
+  if (value === null || typeof value !== "object") into[path] = value;
+  else if (Array.isArray(value)) into[path] = value.some((item) => item && typeof item === "object") ? `${value.length} items` : value.join(", ");
+  else for (const [name, inner] of Object.entries(value)) flat(inner, path ? `${path}.${name}` : name, into);
+  return into;
 }
 
 const factsOf = (one) => ({
-  family: one.family,
-  parameters: one.parameters,
-  columns: one.columns?.join(", "),
-  ...flat(one.metrics ?? {}),
-  ...flat(one.flow ?? {}, "flow"),
-  ...flat(one.preprocessing ?? {}, "preprocessing"),
-  dataset: one.lineage.dataset_id,
+  version: one.version,
+  facts: {
+    family: one.family,
+    parameters: one.parameters,
+    columns: one.columns?.join(", "),
+    ...flat(one.metrics ?? {}),
+    ...flat(one.flow ?? {}, "flow"),
+    ...flat(one.preprocessing ?? {}, "preprocessing"),
+    dataset: one.lineage.dataset_id,
+  },
 });
 
-/** Return the facts of some versions as rows, all or those that differ: [name, values, best value]. */
-function comparison(versions, same) {
-  const facts = versions.map(factsOf);
-  const names = [...new Set(facts.flatMap(Object.keys))].filter((name) => !HIDDEN.has(name));
-  const rows = names.map((name) => [name, facts.map((one) => one[name])]);
-  return rows
-    .filter(([, values]) => same || new Set(values.map(String)).size > 1)
-    .map(([name, values]) => [name, values, name.endsWith("log_likelihood") ? Math.max(...values.filter(Number.isFinite)) : null]);
+/** Return the facts of some versions as rows: {name, values, best, differs}. */
+function comparison(versions) {
+  const names = new Set(versions.flatMap(({ facts }) => Object.keys(facts)));
+  return [...names].filter((name) => !HIDDEN.has(name)).map((name) => {
+    const values = versions.map(({ facts }) => facts[name]);
+    return {
+      name,
+      values,
+      best: name.endsWith("log_likelihood") ? Math.max(...values.filter(Number.isFinite)) : null,
+      differs: values.some((value) => value !== values[0]),
+    };
+  });
 }
 
 /** versions: their numbers; none: all. */
@@ -43,20 +55,52 @@ export function Compare({ name, versions: wanted }) {
   }, [name]);
   // The list has metrics; the options of each version follow.
   const whole = useLoaded(
-    async (signal) => listed.value && Promise.all(listed.value.slice(0, more.shown).map(({ version }) => call(`/v1/models/${name}/versions/${version}`, { signal }))),
+    async (signal) => listed.value && Promise.all(listed.value.slice(0, more.shown).map(async ({ version }) => factsOf(await call(`/v1/models/${name}/versions/${version}`, { signal })))),
     [listed.value, more.shown],
   );
+  const versions = useMemo(() => whole.value ?? listed.value?.slice(0, more.shown).map(factsOf) ?? [], [whole.value, listed.value, more.shown]);
+  const rows = useMemo(() => comparison(versions), [versions]);
+  const shown = same ? rows : rows.filter(({ differs }) => differs);
   return html`<${Crumbs} path=${[["Models", "#/models"], [name, `#/models/${name}`]]} /><h1>Versions of ${name}</h1>
-    <${Loaded} of=${listed}>${(all) => {
-      const versions = whole.value ?? all.slice(0, more.shown);
-      const rows = comparison(versions, same);
-      return html`<p class="row"><label><input type="checkbox" checked=${same} onChange=${() => setSame(!same)} /> Show also what is equal</label>
-          ${!whole.value && html`<span class="soft pulse" role="status">Loading the options…</span>`}</p>
-        <section class="card"><div class="scroll" tabindex="0" role="region" aria-label="Versions side by side"><table>
-          <thead><tr><th scope="col">Fact</th>${versions.map(({ version }) => html`<th key=${version} scope="col" class="number">
-            <a href=${`#/models/${name}/${version}`}>version ${version}</a></th>`)}</tr></thead>
-          <tbody>${rows.map(([fact, values, best]) => html`<tr key=${fact}><th scope="row">${fact.replaceAll("_", " ")}</th>
-            ${values.map((value, at) => html`<td key=${at} class=${`number ${best !== null && value === best ? "better" : ""}`}>${typeof value === "number" ? number(value) : String(value ?? "–")}</td>`)}</tr>`)}</tbody></table></div>
-          ${!rows.length && html`<p class="empty">These versions do not differ.</p>`}<${More} of=${more} total=${all.length} what="versions" /></section>`;
-    }}<//>`;
+    <${Loaded} of=${listed}>${(all) => html`<p class="row"><label><input type="checkbox" checked=${same} onChange=${() => setSame(!same)} /> Show also what is equal</label>
+        ${whole.loading && html`<span class="soft pulse" role="status">Loading the options…</span>`}</p>
+      <${ProblemNote} problem=${whole.problem} again=${whole.again} />
+      <section class="card"><${SideBySide} name=${name} versions=${versions} rows=${shown} />
+        ${!shown.length && html`<p class="empty">These versions do not differ.</p>`}<${More} of=${more} total=${all.length} what="versions" /></section>`}<//>`;
+}
+
+/** A table with a column for each version, of which those are drawn that are seen. */
+function SideBySide({ name, versions, rows }) {
+  const box = useRef(null);
+  const [view, setView] = useState({ start: 0, end: AHEAD, nameWidth: NAME_WIDTH });
+  useEffect(() => {
+    const element = box.current;
+    const look = () => {
+      const { scrollLeft, clientWidth } = element;
+      const start = Math.max(0, Math.floor(scrollLeft / WIDTH) - AHEAD);
+      const end = Math.ceil((scrollLeft + clientWidth) / WIDTH) + AHEAD;
+      const nameWidth = clientWidth < 600 ? NARROW_NAME_WIDTH : NAME_WIDTH;
+      setView((now) => (now.start === start && now.end === end && now.nameWidth === nameWidth ? now : { start, end, nameWidth }));
+    };
+    const sizes = new ResizeObserver(look);
+    sizes.observe(element);
+    element.addEventListener("scroll", look, { passive: true });
+    return () => sizes.disconnect();
+  }, []);
+  const start = Math.min(view.start, versions.length);
+  const end = Math.min(view.end, versions.length);
+  const seen = versions.slice(start, end);
+  const [before, after] = [start * WIDTH, (versions.length - end) * WIDTH];
+  const gap = (width) => width > 0 && html`<td></td>`;
+  return html`<div class="scroll side" ref=${box} tabindex="0" role="region" aria-label="Versions side by side">
+    <table width=${view.nameWidth + versions.length * WIDTH} aria-colcount=${versions.length + 1}>
+      <colgroup><col width=${view.nameWidth} />${before > 0 && html`<col width=${before} />`}
+        ${seen.map(({ version }) => html`<col key=${version} width=${WIDTH} />`)}${after > 0 && html`<col width=${after} />`}</colgroup>
+      <thead><tr><th scope="col">Fact</th>${gap(before)}${seen.map(({ version }, at) => html`<th key=${version} scope="col" class="number" aria-colindex=${start + at + 2}>
+        <a href=${`#/models/${name}/${version}`}>version ${version}</a></th>`)}${gap(after)}</tr></thead>
+      <tbody><${Parts} of=${rows} size=${12}>${(row) => html`<tr key=${row.name}><th scope="row">${row.name.replaceAll("_", " ")}</th>${gap(before)}
+        ${seen.map(({ version }, at) => {
+          const value = row.values[start + at];
+          return html`<td key=${version} aria-colindex=${start + at + 2} class=${`number ${row.best !== null && value === row.best ? "better" : ""}`}>${typeof value === "number" ? number(value) : String(value ?? "–")}</td>`;
+        })}${gap(after)}</tr>`}<//></tbody></table></div>`;
 }

@@ -3,7 +3,7 @@ import { html, useState } from "../vendor/vendor.js";
 import { ago, bytes, number } from "./format.js";
 import { SEARCH_HINT, searchOf, Tags } from "./labels.js";
 import { Drop } from "./uploading.js";
-import { counted, Elsewhere, Loaded, More, origin, useList } from "./widgets.js";
+import { counted, Elsewhere, Loaded, More, origin, Parts, useList } from "./widgets.js";
 
 export function Datasets() {
   const [wanted, setWanted] = useState("");
@@ -21,10 +21,10 @@ export function Datasets() {
         <div class="scroll" tabindex="0" role="region" aria-label="Data sets"><table>
           <thead><tr><th scope="col">Name</th><th scope="col" class="number">Rows</th><th scope="col" class="number">Columns</th>
             <th scope="col" class="number">Size</th><th scope="col">Tags</th><th scope="col">Sent</th></tr></thead>
-          <tbody>${items.map((dataset) => html`<tr key=${dataset.id}>
+          <tbody><${Parts} of=${items}>${(dataset) => html`<tr key=${dataset.id}>
             <td><a href=${`#/datasets/${dataset.id}`}>${dataset.name ?? dataset.id}</a></td>
             <td class="number">${number(dataset.rows)}</td><td class="number">${number(dataset.column_count)}</td>
-            <td class="number">${bytes(dataset.bytes)}</td><td><${Tags} tags=${dataset.tags} /></td><td>${ago(dataset.created_at)}</td></tr>`)}</tbody>
+            <td class="number">${bytes(dataset.bytes)}</td><td><${Tags} tags=${dataset.tags} /></td><td>${ago(dataset.created_at)}</td></tr>`}<//></tbody>
         </table></div><${More} of=${loaded.more} total=${total} what="data sets" /></section>`;
     }}<//>`;
 }

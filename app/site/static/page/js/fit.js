@@ -2,70 +2,91 @@
 import { html, useEffect, useMemo, useState } from "../vendor/vendor.js";
 import { call, request } from "./api.js";
 import { Histogram, Levels, Quantiles } from "./charts.js";
-import { percent } from "./format.js";
+import { number, percent } from "./format.js";
 import { Scatter } from "./plane.js";
-import { isScale, rowsOf, samplesOf } from "./table.js";
-import { InWords, Loaded, More, ProblemNote, useLoaded, useMore } from "./widgets.js";
+import { cellsOf, columnsOf, isScale, levelsOf, numbersOf, sampledNumbers } from "./table.js";
+import { InWords, Loaded, More, Parts, ProblemNote, useLoaded, useMore } from "./widgets.js";
 
 const COUNT = 2000;
+const SEED = 1;
 
-/** Return the columns of a version with their types; plain numbers where it has none. */
-export const columnsOf = (version) => version.columns.map((name, at) => version.types?.[at] ?? { name, type: "number", levels: [] });
-
-/** Return rows of the data set and samples of the model; null for what there is none of. */
-async function fitOf(version, reference, signal) {
-  const data = await dataOf(version, signal);
+/** Return numbers of the data set and of samples; null for what there is none of. */
+async function fitOf(version, signal) {
   const given = version.context_columns ?? [];
-  if (!given.length) return { data, drawn: await samplesOf(version, reference, { n: COUNT, seed: 1 }, signal) };
-  if (!data) return { data, drawn: null };
-  const places = given.map((name) => data.columns.indexOf(name));
-  const context = data.rows.map((row) => places.map((at) => row[at]));
-  return { data, drawn: await samplesOf(version, reference, { n: context.length, seed: 1, context }, signal) };
+  if (given.length === 0) {
+    const [data, drawn] = await Promise.all([
+      datasetOf(version, signal).then((dataset) => dataset && numbersOf(dataset, COUNT, signal)),
+      sampledNumbers(version, { n: COUNT, seed: SEED }, signal),
+    ]);
+    return { data, drawn };
+  }
+  const dataset = await datasetOf(version, signal);
+  if (!dataset) return { data: null, drawn: null };
+  const [data, drawn] = await Promise.all([numbersOf(dataset, COUNT, signal), sampledLikeData(version, dataset, given, signal)]);
+  return { data, drawn };
 }
 
-async function dataOf(version, signal) {
+/** Draw a row for the given values of each row of the data. */
+async function sampledLikeData(version, dataset, given, signal) {
+  const { columns, rows } = await cellsOf(dataset, COUNT, signal);
+  const places = given.map((name) => columns.indexOf(name));
+  return sampledNumbers(version, { n: rows.length, seed: SEED, context: rows.map((row) => places.map((at) => row[at])) }, signal);
+}
+
+/** Return the data set of a version; null if it was deleted, or there was none. */
+async function datasetOf(version, signal) {
   if (!version.lineage.dataset_id) return null;
   try {
-    return await rowsOf(await call(`/v1/datasets/${version.lineage.dataset_id}`, { signal }), COUNT, signal);
+    return await call(`/v1/datasets/${version.lineage.dataset_id}`, { signal });
   } catch (problem) {
-    if (problem.status === 404) return null; // the data set was deleted
+    if (problem.status === 404) return null;
     throw problem;
   }
 }
 
-export function Fit({ version, reference }) {
-  const loaded = useLoaded((signal) => fitOf(version, reference, signal), [reference]);
+export function Fit({ version }) {
+  const loaded = useLoaded((signal) => fitOf(version, signal), [version.name, version.version]);
   const more = useMore(60);
   const columns = columnsOf(version);
+  const square = isSquare(version);
   return html`<${InWords} of=${version.metrics?.summary} />
+    ${square && html`<${Pictures} version=${version} />`}
     <${Loaded} of=${loaded}>${({ data, drawn }) => html`
-      <p class="legend"><span class="key of-data">${data ? "data" : "data: deleted, or there was none"}</span>
-        <span class="key of-model">${drawn ? `${drawn.rows.length} samples of the model` : "samples: they need values of the given columns, which were deleted with the data"}</span></p>
-      <div class="grid">${columns.slice(0, more.shown).map((column) => html`<section class="card" key=${column.name} aria-label=${`Column ${column.name}`}>
+      <${Legend} version=${version} data=${data} drawn=${drawn} />
+      <div class="grid"><${Parts} of=${columns.slice(0, more.shown)} size=${4}>${(column) => html`<section class="card" key=${column.name} aria-label=${`Column ${column.name}`}>
         <h2 class="small">${column.name}</h2>
-        <div class="plot"><${OneColumn} column=${column} data=${data} drawn=${drawn} /></div></section>`)}</div>
+        <div class="plot"><${OneColumn} column=${column} data=${data} drawn=${drawn} /></div></section>`}<//></div>
       <${More} of=${more} total=${columns.length} what="columns" />
       <${Pairs} columns=${columns} data=${data} drawn=${drawn} />`}<//>
-    <${Pictures} version=${version} />`;
+    ${!square && html`<${Pictures} version=${version} />`}`;
 }
 
-const shareOf = (cells, found) => cells && cells.filter(found).length / cells.length;
+/** What the colours are; a word for what is missing, if there ever was any. */
+function Legend({ version, data, drawn }) {
+  const deleted = !data && version.lineage.dataset_id;
+  return html`<p class="legend">
+    ${data && html`<span class="key of-data">data</span>`}
+    ${drawn && html`<span class="key of-model">${number(drawn.rows)} samples of the model</span>`}
+    ${deleted && html`<span>The data set was deleted.</span>`}
+    ${!drawn && html`<span>To draw samples takes values of ${version.context_columns.join(", ")}: see Sample.</span>`}</p>`;
+}
 
 function OneColumn({ column, data, drawn }) {
-  const cells = { data: data?.cells(column.name), drawn: drawn?.cells(column.name) };
-  const share = (found) => ({ data: shareOf(cells.data, found), model: shareOf(cells.drawn, found) });
-  const gaps = share((value) => value === null);
   if (!isScale(column)) {
-    const levels = column.levels.map((level) => ({ name: String(level), ...share((value) => String(value) === String(level)) }));
-    if (column.missing) levels.push({ name: "(gap)", ...gaps });
+    const [ofData, ofModel] = [data?.shares(column.name), drawn?.shares(column.name)];
+    const share = (text) => ({ data: ofData && (ofData.get(text) ?? 0), model: ofModel && (ofModel.get(text) ?? 0) });
+    const levels = levelsOf(column).map((text) => ({ name: text, ...share(text) }));
+    if (column.missing) levels.push({ name: "(gap)", ...share(null) });
     return html`<${Levels} name=${column.name} levels=${levels} />`;
   }
-  const numbers = { data: data?.numbers(column.name), model: drawn?.numbers(column.name) };
+  const numbers = { data: data?.of(column.name), model: drawn?.of(column.name) };
   const dates = column.type === "datetime";
   return html`<${Histogram} name=${column.name} ...${numbers} dates=${dates} />
-    ${column.missing && data && html`<p class="hint">Gaps: data ${percent(gaps.data)}${drawn ? `, samples ${percent(gaps.model)}` : ""}</p>`}
+    ${column.missing && data && html`<p class="hint">Gaps: data ${percent(gaps(numbers.data))}${drawn ? `, samples ${percent(gaps(numbers.model))}` : ""}</p>`}
     ${data && drawn && html`<details><summary>Quantiles</summary><${Quantiles} name=${column.name} ...${numbers} dates=${dates} /></details>`}`;
 }
+
+const gaps = (values) => values.filter(Number.isNaN).length / Math.max(1, values.length);
 
 function Pairs({ columns, data, drawn }) {
   const scales = columns.filter(isScale);
@@ -73,26 +94,28 @@ function Pairs({ columns, data, drawn }) {
   const [show, setShow] = useState("both");
   const [x, y] = [scales[places.x], scales[places.y]];
   const points = useMemo(() => {
-    const of = (table) => (table ? pointsOf(table.numbers(x.name), table.numbers(y.name)) : []);
-    return scales.length > 1 ? { data: of(data), model: of(drawn) } : null;
+    const of = (table) => (table ? pointsOf(table.of(x.name), table.of(y.name)) : []);
+    return scales.length > 1 && (data || drawn) ? { data: of(data), model: of(drawn) } : null;
   }, [places, data, drawn]);
   if (!points) return null;
   const choice = (axis, label) => html`<label for=${`pair-${axis}`}>${label}</label>
     <select id=${`pair-${axis}`} value=${places[axis]} onChange=${(event) => setPlaces({ ...places, [axis]: Number(event.target.value) })}>${scales.map((column, at) => html`<option key=${at} value=${at}>${column.name}</option>`)}</select>`;
   return html`<section class="card"><h2>Two columns together</h2><p class="row">${choice("x", "Across")}${choice("y", "Up")}
-      <label for="pair-show">Show</label><select id="pair-show" value=${show} onChange=${(event) => setShow(event.target.value)}>
-        <option value="both">data and samples</option><option value="data">data</option><option value="model">samples</option></select></p>
+      ${data && drawn && html`<label for="pair-show">Show</label><select id="pair-show" value=${show} onChange=${(event) => setShow(event.target.value)}>
+        <option value="both">data and samples</option><option value="data">data</option><option value="model">samples</option></select>`}</p>
     <${Scatter} x=${x} y=${y} data=${points.data} model=${points.model} show=${show} /></section>`;
 }
 
 /** Return pairs of numbers, without those of which one is missing. */
 const pointsOf = (xs, ys) => Array.from(xs, (x, at) => [x, ys[at]]).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
 
-const KINDS = [["learning-curve", "Learning curve"], ["pairs", "Pairs of columns, data and samples side by side"], ["noise", "Data mapped to noise, against the normal distribution"], ["density", "Density in the plane, beside the data or the target"], ["images", "Samples as images"]];
+const KINDS = [["images", "Samples as images"], ["learning-curve", "Learning curve"], ["pairs", "Pairs of columns, data and samples side by side"], ["noise", "Data mapped to noise, against the normal distribution"], ["density", "Density in the plane, beside the data or the target"]];
+
+/** True if the columns can be the pixels of a square image. */
+const isSquare = ({ dim }) => dim >= 16 && Number.isInteger(Math.sqrt(dim));
 
 function Pictures({ version }) {
-  const square = version.dim >= 16 && Number.isInteger(Math.sqrt(version.dim));
-  const possible = KINDS.filter(([kind]) => (kind !== "density" || (version.dim === 2 && version.family !== "mixed")) && (kind !== "noise" || (version.lineage.dataset_id && version.family !== "mixed")) && (kind !== "images" || square));
+  const possible = KINDS.filter(([kind]) => (kind !== "density" || (version.dim === 2 && version.family !== "mixed")) && (kind !== "noise" || (version.lineage.dataset_id && version.family !== "mixed")) && (kind !== "images" || isSquare(version)));
   return html`<section class="card">
     <h2>More plots</h2>${possible.map(([kind, title]) => html`<${Picture} key=${kind} version=${version} kind=${kind} title=${title} />`)}</section>`;
 }

@@ -9,20 +9,46 @@ import { Confirm, Crumbs, Elsewhere, InWords, Loaded, origin, ProblemNote, State
 
 const ENDED = ["succeeded", "failed", "cancelled"];
 
-/** Return the numbers of a job's events for its curve: arrays of the same length. */
-function curveOf(events, kind) {
-  const epochs = events.filter(({ event }) => event === "epoch");
-  const at = (name) => epochs.map(({ data }) => data[name] ?? null);
-  if (kind === "variational") return { x: at("iteration"), xLabel: "iteration", yLabel: "ELBO (nats)", series: [{ label: "ELBO", values: at("elbo"), stroke: "--model", width: 2.5 }] };
+/** What the events of a job have told so far; its lists grow in place, an item an epoch. */
+class History {
+  last = 0;
+  latest = null;
+  x = [];
+  decides = [];
+  train = [];
+  elbo = [];
+  told = [];
+
+  add(events) {
+    this.last = events.at(-1).id;
+    for (const { id, event, data } of events) {
+      if (event === "epoch") this.#addEpoch(data);
+      else if (event === "message" || (event === "state" && data.detail)) this.told.push({ id, text: data.detail ?? data.text ?? data.message ?? JSON.stringify(data) });
+    }
+  }
+
+  #addEpoch(data) {
+    this.latest = data;
+    this.x.push(data.epoch ?? data.iteration ?? null);
+    this.decides.push(decidingOf(data) ?? null);
+    this.train.push(data.train_log_likelihood ?? null);
+    this.elbo.push(data.elbo ?? null);
+  }
+}
+
+const decidingOf = (data) => data.robust_validation_log_likelihood ?? data.validation_log_likelihood;
+
+/** Return the curve of a job; null if its kind has none. */
+function curveOf({ x, decides, train, elbo }, kind) {
+  if (kind === "variational") return { x, xLabel: "iteration", yLabel: "ELBO (nats)", series: [{ label: "ELBO", values: elbo, stroke: "--model", width: 2.5 }] };
   if (kind !== "training") return null;
-  const decides = epochs.map(({ data }) => data.robust_validation_log_likelihood ?? data.validation_log_likelihood ?? null);
   return {
-    x: at("epoch"),
+    x,
     xLabel: "epoch",
     yLabel: "log likelihood (nats)",
     series: [
       { label: "validation, decides", values: decides, stroke: "--model", width: 2.5 },
-      { label: "training", values: at("train_log_likelihood"), stroke: "--data", width: 1.5, dash: [5, 4] },
+      { label: "training", values: train, stroke: "--data", width: 1.5, dash: [5, 4] },
     ],
   };
 }
@@ -30,7 +56,8 @@ function curveOf(events, kind) {
 export function Job({ id }) {
   const loaded = useJson(`/v1/jobs/${id}`);
   const [, redraw] = useState(0);
-  const events = useRef([]);
+  const history = useRef(null);
+  history.current ??= new History();
   const [link, setLink] = useState("connecting");
   const [problem, setProblem] = useState(null);
   const [round, setRound] = useState(0);
@@ -42,11 +69,11 @@ export function Job({ id }) {
       redraw((count) => count + 1);
     };
     follow(id, {
-      after: events.current.at(-1)?.id ?? 0,
+      after: history.current.last,
       signal: stop.signal,
       onState: setLink,
       onEvents: (news) => {
-        events.current.push(...news);
+        history.current.add(news);
         due ??= requestAnimationFrame(show);
         if (news.some(({ event }) => event === "state" || event === "end")) loaded.again();
       },
@@ -60,8 +87,8 @@ export function Job({ id }) {
   const remove = useAction(async () => { await call(`/v1/jobs/${id}`, { method: "DELETE" }); window.location.hash = "#/jobs"; });
   return html`<${Crumbs} path=${[["Jobs", "#/jobs"]]} /><${ProblemNote} problem=${problem} />
     <${Loaded} of=${loaded}>${(job) => {
-      const latest = events.current.findLast(({ event }) => event === "epoch")?.data ?? job.metrics ?? {};
-      const curve = curveOf(events.current, job.kind);
+      const latest = history.current.latest ?? job.metrics ?? {};
+      const curve = curveOf(history.current, job.kind);
       const running = job.state === "running";
       return html`<div class="head"><div><h1>${job.model.name ?? job.kind}</h1><p class="soft">
         <span role="status"><${State} of=${job.state} /></span> ${job.kind}${job.parent_id && html`, part of <a href=${`#/jobs/${job.parent_id}`}>another job</a>`}, sent ${ago(job.created_at)}${job.attempt > 1 ? `, attempt ${job.attempt}` : ""}
@@ -78,10 +105,10 @@ export function Job({ id }) {
         <${InWords} of=${job.metrics?.summary} />
         ${parent && html`<${Race} trials=${job.metrics?.trials ?? []} />`}
         ${curve && curve.x.length > 1 && html`<section class="card"><h2>${job.kind === "training" ? "How likely held-out rows are" : "Lower bound of the evidence"}</h2>
-          <p class="hint">${job.kind === "training" ? "The validation likelihood decides when training ends and which epoch is kept. Drag over the plot to enlarge; double-click shows all." : "It rises to the log evidence."}</p>
+          <p class="hint">${job.kind === "training" ? "The validation likelihood decides when training ends and which epoch is kept. Drag over the plot to enlarge a part; double-click shows all." : "It rises to the log evidence."}</p>
           <${Curve} label="Learning curve" ...${curve} summary=${summary(latest)} /></section>`}
         <${Labels} path=${`/v1/jobs/${id}`} of=${job} again=${loaded.again} />
-        <${Messages} events=${events.current} />
+        <${Messages} told=${history.current.told} />
         <section class="card"><details><summary>Every option of this job</summary>
           <pre tabindex="0" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
         <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/${id}\ncurl -sN ${origin}/v1/jobs/${id}/events`} python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    for event in client.jobs.events("${id}"):\n        print(event)`} shell=${`densityd jobs show ${id}\ndensityd jobs events ${id}`} />`;
@@ -89,7 +116,7 @@ export function Job({ id }) {
 }
 
 const summary = (latest) =>
-  latest.epoch ? `After ${latest.epoch} epochs the validation log likelihood is ${nats(latest.robust_validation_log_likelihood ?? latest.validation_log_likelihood)} nats; the best epoch is ${latest.best_epoch}.` : "";
+  latest.epoch ? `After ${latest.epoch} epochs the validation log likelihood is ${nats(decidingOf(latest))} nats; the best epoch is ${latest.best_epoch}.` : "";
 
 function Progress({ job, latest }) {
   const progress = job.state === "succeeded" ? { ...job.progress, fraction: 1 } : job.progress;
@@ -97,12 +124,13 @@ function Progress({ job, latest }) {
     ["Epoch", latest.epoch && `${number(latest.epoch)}`],
     ["Best epoch", latest.best_epoch],
     ["Best validation", latest.epoch && nats(latest.best_robust_validation_log_likelihood ?? latest.best_validation_log_likelihood)],
-    ["Latest", job.state === "running" && latest.epoch && nats(latest.robust_validation_log_likelihood ?? latest.validation_log_likelihood)],
+    ["Latest", job.state === "running" && latest.epoch && nats(decidingOf(latest))],
     ["Test", job.metrics?.test_log_likelihood !== undefined && `${nats(job.metrics.test_log_likelihood)} ± ${nats(job.metrics.test_standard_error)}`],
     ["ELBO", latest.elbo !== undefined && nats(latest.elbo)],
     ["Rows per second", latest.rows_per_second && number(Math.round(latest.rows_per_second))],
     ["Time left", job.state === "running" && progress && seconds(progress.eta_seconds)],
   ].filter(([, value]) => value);
+  if (!facts.length && !progress && job.state !== "running") return null;
   return html`<section class="card" aria-label="Progress">
     <dl class="figures">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     ${progress ? html`<progress value=${progress.fraction} max="1" aria-label="Finished part"></progress>
@@ -129,11 +157,10 @@ function Race({ trials }) {
           <td class="number">${number(trial.epochs)}</td><td class="number">${seconds(trial.seconds)}</td></tr>`)}</tbody></table></div></section>`;
 }
 
-function Messages({ events }) {
-  const told = events.filter(({ event, data }) => event === "message" || (event === "state" && data.detail));
+function Messages({ told }) {
   if (!told.length) return null;
   return html`<section class="card"><h2>What happened</h2>
-    <ul>${told.slice(-50).map(({ id, data }) => html`<li key=${id}>${data.detail ?? data.text ?? data.message ?? JSON.stringify(data)}</li>`)}</ul></section>`;
+    <ul>${told.slice(-50).map(({ id, text }) => html`<li key=${id}>${text}</li>`)}</ul></section>`;
 }
 
 function Result({ job }) {

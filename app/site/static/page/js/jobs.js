@@ -1,7 +1,7 @@
 // The list of jobs.
 import { html, useState } from "../vendor/vendor.js";
 import { ago, nats, number, percent, seconds } from "./format.js";
-import { Loaded, More, State, useEvery, useList } from "./widgets.js";
+import { Loaded, More, Parts, State, useEvery, useList } from "./widgets.js";
 
 const STATES = ["", "queued", "running", "succeeded", "failed", "cancelled"];
 
@@ -26,7 +26,7 @@ export function Jobs() {
     <${Loaded} of=${loaded}>${({ items, total }) => (items.length === 0 ? html`<p class="empty">No such job. Send a table under Data and train a model on it.</p>` : html`<section class="card">
       <div class="scroll" tabindex="0" role="region" aria-label="Jobs"><table>
         <thead><tr><th scope="col">Job</th><th scope="col">Kind</th><th scope="col">State</th><th scope="col">Reached</th><th scope="col">Sent</th></tr></thead>
-        <tbody>${items.map((job) => html`<tr key=${job.id}><td><a href=${`#/jobs/${job.id}`}>${job.model.name ?? job.id}</a></td><td>${job.kind}</td>
-          <td><${State} of=${job.state} /></td><td>${reached(job)}</td><td>${ago(job.created_at)}</td></tr>`)}</tbody>
+        <tbody><${Parts} of=${items}>${(job) => html`<tr key=${job.id}><td><a href=${`#/jobs/${job.id}`}>${job.model.name ?? job.id}</a></td><td>${job.kind}</td>
+          <td><${State} of=${job.state} /></td><td>${reached(job)}</td><td>${ago(job.created_at)}</td></tr>`}<//></tbody>
       </table></div><${More} of=${loaded.more} total=${total} what="jobs" /></section>`)}<//>`;
 }

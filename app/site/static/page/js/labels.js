@@ -1,7 +1,7 @@
 // Descriptions and tags: shown, edited, searched by.
 import { html, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
-import { Field, ProblemNote, useAction } from "./widgets.js";
+import { Field, ProblemNote, useAction, useFocusOn } from "./widgets.js";
 
 /** Return the query of a search text: `name:value` and `name:` are tags, else the beginning of a name. */
 export function searchOf(text) {
@@ -23,6 +23,7 @@ export function Labels({ path, of, again, what = "" }) {
   const id = what ? `${what}-` : "";
   const [text, setText] = useState(null);
   const [description, setDescription] = useState("");
+  const focused = useFocusOn(text === null);
   const edit = () => {
     setDescription(of.description ?? "");
     setText(Object.entries(of.tags ?? {}).map(([name, value]) => `${name}: ${value}`).join("\n"));
@@ -40,11 +41,11 @@ export function Labels({ path, of, again, what = "" }) {
   if (text === null) {
     return html`<div class="labels">${of.description && html`<p>${of.description}</p>`}
       <p class="row"><${Tags} tags=${of.tags} />
-        <button type="button" class="quiet" onClick=${edit}>${of.description || Object.keys(of.tags ?? {}).length ? "Change description and tags" : `Describe or tag ${what && `the ${what}`}`}</button></p></div>`;
+        <button type="button" class="quiet" ref=${focused} onClick=${edit}>${of.description || Object.keys(of.tags ?? {}).length ? "Change description and tags" : `Describe or tag ${what && `the ${what}`}`}</button></p></div>`;
   }
   return html`<form class="card" onSubmit=${(event) => { event.preventDefault(); save.run(); }}>
     <${Field} id=${`${id}description`} label="Description">
-      <textarea id=${`${id}description`} rows="3" maxlength="4000" value=${description} onInput=${(event) => setDescription(event.target.value)}></textarea><//>
+      <textarea id=${`${id}description`} ref=${focused} rows="3" maxlength="4000" value=${description} onInput=${(event) => setDescription(event.target.value)}></textarea><//>
     <${Field} id=${`${id}tags`} label="Tags" hint="One in a line, as name: value.">
       <textarea id=${`${id}tags`} rows="3" value=${text} aria-describedby=${`${id}tags-hint`} onInput=${(event) => setText(event.target.value)}></textarea><//>
     <p class="row"><button class="first" disabled=${save.busy}>Save</button><button type="button" onClick=${() => setText(null)}>Leave as it was</button></p>

@@ -4,6 +4,7 @@ import { apiKey, keyNeeded, offline, setKey } from "./api.js";
 import { Compare } from "./compare.js";
 import { Dataset } from "./dataset.js";
 import { Datasets } from "./datasets.js";
+import { keepFocus } from "./focus.js";
 import { Home } from "./home.js";
 import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
@@ -96,4 +97,6 @@ function KeyForm() {
 
 const NotFound = () => html`<div class="card"><h1>Nothing is here</h1><p>The address names no view of this page. <a href="#/">Go to the start.</a></p></div>`;
 
-render(html`<${App} />`, document.getElementById("app"));
+const app = document.getElementById("app");
+render(html`<${App} />`, app);
+keepFocus(app);

@@ -7,7 +7,7 @@ import { Labels, SEARCH_HINT, searchOf, Tags } from "./labels.js";
 import { save } from "./rows.js";
 import { Sample } from "./sample.js";
 import { Score } from "./score.js";
-import { Confirm, counted, Crumbs, Elsewhere, Loaded, More, origin, ProblemNote, useAction, useList, useLoaded, useMore } from "./widgets.js";
+import { Confirm, counted, Crumbs, Elsewhere, Loaded, More, origin, Parts, ProblemNote, useAction, useList, useLoaded, useMore } from "./widgets.js";
 
 export function Models() {
   const [wanted, setWanted] = useState("");
@@ -21,11 +21,11 @@ export function Models() {
         <thead><tr><th scope="col">Name</th><th scope="col" class="number">Newest version</th>
           <th scope="col" class="number">Validation log likelihood</th><th scope="col">Aliases</th><th scope="col">Tags</th>
           <th scope="col">Made</th></tr></thead>
-        <tbody>${items.map((model) => html`<tr key=${model.name}><td><a href=${`#/models/${model.name}`}>${model.name}</a></td>
+        <tbody><${Parts} of=${items}>${(model) => html`<tr key=${model.name}><td><a href=${`#/models/${model.name}`}>${model.name}</a></td>
           <td class="number">${model.latest_version}</td>
           <td class="number">${nats(model.latest.metrics?.best_robust_validation_log_likelihood)}</td>
             <td>${Object.entries(model.aliases).map(([alias, version]) => `${alias} is ${version}`).join(", ")}</td><td>
-            <${Tags} tags=${model.tags} /></td><td>${ago(model.created_at)}</td></tr>`)}</tbody></table></div>
+            <${Tags} tags=${model.tags} /></td><td>${ago(model.created_at)}</td></tr>`}<//></tbody></table></div>
             <${More} of=${loaded.more} total=${total} what="models" /></section>`;
   }}<//>`;
 }
@@ -34,8 +34,13 @@ const TABS = [["fit", "Fit"], ["score", "Score rows"], ["sample", "Sample"], ["f
 
 export function Model({ name, version, tab }) {
   const loaded = useLoaded(async (signal) => {
-    const model = await call(`/v1/models/${name}`, { signal });
-    return { model, found: await call(`/v1/models/${name}/versions/${version ?? model.latest_version}`, { signal }) };
+    const versionOf = (number) => call(`/v1/models/${name}/versions/${number}`, { signal });
+    if (version === undefined) {
+      const model = await call(`/v1/models/${name}`, { signal });
+      return { model, found: await versionOf(model.latest_version) };
+    }
+    const [model, found] = await Promise.all([call(`/v1/models/${name}`, { signal }), versionOf(version)]);
+    return { model, found };
   }, [name, version]);
   return html`<${Crumbs} path=${[["Models", "#/models"]]} /><${Loaded} of=${loaded}>${({ model, found }) => {
     const ref = `${name}:${found.version}`;
@@ -45,7 +50,7 @@ export function Model({ name, version, tab }) {
           ${found.aliases.map((alias) => html` <span key=${alias} class="state good">${alias}</span>`)}</p></div></div>
       <${Labels} what="version" path=${`/v1/models/${name}/versions/${found.version}`} of=${found} again=${loaded.again} />
       <nav class="tabs" aria-label="Of this model">${TABS.map(([id, title]) => html`<a key=${id} href=${`#/models/${name}/${found.version}/${id}`} aria-current=${id === tab ? "page" : undefined}>${title}</a>`)}</nav>
-      ${tab === "fit" && html`<${Fit} version=${found} reference=${ref} />`}
+      ${tab === "fit" && html`<${Fit} version=${found} />`}
       ${tab === "score" && html`<${Score} version=${found} reference=${ref} />`}
       ${tab === "sample" && html`<${Sample} version=${found} reference=${ref} />`}
       ${tab === "facts" && html`<${Facts} found=${found} />`}
@@ -86,11 +91,11 @@ function Facts({ found }) {
 /** Densities that rows of given ranks have, as thresholds for scores. */
 function Calibration({ of: { rows, quantiles, standard_errors: errors } }) {
   return html`<section class="card"><h2>Calibration</h2><p class="hint">Ranks of scores come from ${plural(rows, "row")} that were held out of the training.</p>
-    <table><thead><tr><th scope="col" class="number">Of held-out rows</th><th scope="col" class="number">have a log density below</th>
+    <div class="scroll" tabindex="0" role="region" aria-label="Calibration"><table><thead><tr><th scope="col" class="number">Of held-out rows</th><th scope="col" class="number">have a log density below</th>
       <th scope="col" class="number">Standard error of the share</th></tr></thead>
       <tbody>${Object.entries(quantiles).sort(([one], [other]) => one - other).map(([share, value]) => html`<tr key=${share}>
         <td class="number">${percent(Number(share))}</td><td class="number">${nats(value)}</td>
-        <td class="number">${percent(errors[share])}</td></tr>`)}</tbody></table></section>`;
+        <td class="number">${percent(errors[share])}</td></tr>`)}</tbody></table></div></section>`;
 }
 
 function Versions({ model, again }) {
@@ -124,13 +129,13 @@ function Versions({ model, again }) {
         <thead><tr><th scope="col"><span class="hidden-text">Chosen</span></th><th scope="col">Version</th><th scope="col">Kind</th>
           <th scope="col" class="number">Validation log likelihood</th><th scope="col" class="number">Parameters</th><th scope="col">Aliases</th>
           <th scope="col">Trained</th><th scope="col"><span class="hidden-text">Actions</span></th></tr></thead>
-        <tbody>${versions.slice(0, more.shown).map((one) => html`<tr key=${one.version}><td>
+        <tbody><${Parts} of=${versions.slice(0, more.shown)}>${(one) => html`<tr key=${one.version}><td>
           <input type="checkbox" aria-label=${`Compare version ${one.version}`} checked=${chosen.includes(one.version)} onChange=${() => toggle(one.version)} /></td>
           <td><a href=${`#/models/${model.name}/${one.version}`}>${one.version}</a></td><td>${one.family}</td>
           <td class=${`number ${one.metrics?.best_robust_validation_log_likelihood === best ? "better" : ""}`}>${nats(one.metrics?.best_robust_validation_log_likelihood)}</td>
             <td class="number">${number(one.parameters)}</td><td>${one.aliases.join(", ")}</td><td>${ago(one.created_at)}</td>
           <td>
-            <${Confirm} label="Delete" question=${`Delete version ${one.version} for good?`} busy=${remove.busy} act=${() => remove.run(one.version)} /></td></tr>`)}</tbody></table></div>
+            <${Confirm} label="Delete" question=${`Delete version ${one.version} for good?`} busy=${remove.busy} act=${() => remove.run(one.version)} /></td></tr>`}<//></tbody></table></div>
         <${More} of=${more} total=${versions.length} what="versions" /></section>`;
     }}<//>
     <${Elsewhere} curl=${`curl -s -X PUT ${origin}/v1/models/${model.name}/aliases/production \\\n  -H 'Content-Type: application/json' -d '{"version": ${model.latest_version}}'`}

@@ -2,6 +2,7 @@
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/vendor.js";
 import { colour } from "./charts.js";
 import { finite, limits, LINEAR, scaleOf } from "./scales.js";
+import { moved, ZOOM_KEYS, ZoomButtons, zoomByKeys, zoomed } from "./zoom.js";
 
 /** Points of two columns, data and samples; drag to move, wheel or buttons to zoom. */
 export function Scatter({ x, y, data, model, show }) {
@@ -30,24 +31,14 @@ export function Scatter({ x, y, data, model, show }) {
     element.addEventListener("wheel", wheel, { passive: false });
     return () => element.removeEventListener("wheel", wheel);
   }, []);
-  const keys = {
-    "+": () => zoom(1 / 1.3), "-": () => zoom(1.3), 0: () => setView(whole),
-    ArrowLeft: () => move(-0.1, 0), ArrowRight: () => move(0.1, 0), ArrowUp: () => move(0, 0.1), ArrowDown: () => move(0, -0.1),
-  };
-  const onKeyDown = (event) => {
-    if (!keys[event.key]) return;
-    event.preventDefault();
-    keys[event.key]();
-  };
+  const showAll = () => setView(whole);
   return html`<div class="scatter">
-    <canvas ref=${canvas} tabindex="0" role="img" aria-label=${`${y.name} against ${x.name}; plus and minus zoom, arrows move, 0 shows all`}
-      onKeyDown=${onKeyDown}
+    <canvas ref=${canvas} tabindex="0" role="img" aria-label=${`${y.name} against ${x.name}; ${ZOOM_KEYS}`}
+      onKeyDown=${zoomByKeys({ zoom, move, showAll })}
       onPointerDown=${(event) => { drag.current = place(event); canvas.current.setPointerCapture(event.pointerId); }}
       onPointerMove=${(event) => { if (!drag.current) return; const now = place(event); move(drag.current[0] - now[0], drag.current[1] - now[1]); drag.current = now; }}
       onPointerUp=${() => { drag.current = null; }}></canvas>
-    <p class="row"><button type="button" onClick=${() => zoom(1 / 1.5)}>Zoom in</button>
-      <button type="button" onClick=${() => zoom(1.5)}>Zoom out</button>
-      <button type="button" onClick=${() => setView(whole)}>Show all</button></p>
+    <${ZoomButtons} zoom=${zoom} showAll=${showAll} />
   </div>`;
 }
 
@@ -60,13 +51,6 @@ function placed(x, y, data, model) {
   const [xs, ys] = [0, 1].map((axis) => limits(finite(of(places.data, axis)), finite(of(places.model, axis))));
   return { scales: { x: scales[0], y: scales[1] }, places, whole: { x: xs, y: ys } };
 }
-
-const zoomed = ([low, high], factor, at) => {
-  const middle = low + at * (high - low);
-  return [middle - (middle - low) * factor, middle + (high - middle) * factor];
-};
-
-const moved = ([low, high], share) => [low + share * (high - low), high + share * (high - low)];
 
 /** Log density on a grid, in nats below its peak: rows are values of the second name, from below. */
 export function Heatmap({ label, window: box, values, names }) {

@@ -3,11 +3,10 @@ import { html, useState } from "../vendor/vendor.js";
 import { request as send } from "./api.js";
 import { SampleTable } from "./bulk.js";
 import { Histogram, Levels } from "./charts.js";
-import { columnsOf } from "./fit.js";
 import { cell, plural } from "./format.js";
 import { save } from "./rows.js";
-import { isScale, samplesOf } from "./table.js";
-import { DataTable, Elsewhere, Field, More, origin, ProblemNote, useAction, useMore } from "./widgets.js";
+import { columnsOf, isScale, levelsOf, sampledCells, sampledNumbers } from "./table.js";
+import { DataTable, Elsewhere, Field, More, origin, Parts, ProblemNote, useAction, useMore } from "./widgets.js";
 
 /** Return a typed value as JSON has it: a number where it is one. */
 const valueOf = (text) => (text.trim() === "" ? null : Number.isFinite(Number(text)) ? Number(text) : text);
@@ -20,7 +19,8 @@ export function Sample({ version, reference }) {
   const request = { n: Number(values.n), ...(values.seed !== "" && { seed: Number(values.seed) }), ...(given.length && { context: [given.map((name) => valueOf(values[name]))] }) };
   const draw = useAction(async () => {
     const json = { ...request, seed: request.seed ?? Math.floor(Math.random() * 2 ** 32) };
-    setDrawn({ json, table: await samplesOf(version, reference, json) });
+    const [table, numbers] = await Promise.all([sampledCells(version, json), sampledNumbers(version, json)]);
+    setDrawn({ json, table, numbers });
   });
   const download = useAction(async () => {
     const response = await send(`/v1/models/${reference}/sample`, { method: "POST", json: drawn.json, headers: { Accept: "text/csv" } });
@@ -41,13 +41,18 @@ export function Sample({ version, reference }) {
       <span class="soft">seed ${drawn.json.seed}</span></p><${ProblemNote} problem=${download.problem} />
         <p class="hidden-text" role="status">${plural(drawn.table.rows.length, "row")} drawn</p>
         <${DataTable} caption=${`${drawn.table.rows.length} rows that the model drew`} columns=${drawn.table.columns} rows=${drawn.table.rows.map((row) => row.map(cell))} first=${50} /></section>
-      <div class="grid">${columns.slice(0, more.shown).map((column) => html`<section class="card" key=${column.name}>
-        <h2 class="small">${column.name}</h2><div class="plot">${isScale(column)
-        ? html`<${Histogram} name=${column.name} model=${drawn.table.numbers(column.name)} dates=${column.type === "datetime"} />`
-        : html`<${Levels} name=${column.name} levels=${column.levels.map((level) => ({ name: String(level), model: drawn.table.cells(column.name).filter((value) => String(value) === String(level)).length / drawn.table.rows.length }))} />`}</div></section>`)}</div>
+      <div class="grid"><${Parts} of=${columns.slice(0, more.shown)} size=${4}>${(column) => html`<section class="card" key=${column.name}>
+        <h2 class="small">${column.name}</h2><div class="plot"><${Drawn} column=${column} numbers=${drawn.numbers} /></div></section>`}<//></div>
           <${More} of=${more} total=${columns.length} what="columns" />`}
     ${given.length === 0 && html`<${SampleTable} reference=${reference} />`}
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/sample -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request)}'`}
       python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    rows = client.sample_table("${reference}", ${request.n}${values.seed !== "" ? `, seed=${request.seed}` : ""}).to_pandas()`}
       shell=${`densityd sample ${reference} -n ${request.n}${values.seed !== "" ? ` --seed ${request.seed}` : ""}`} />`;
+}
+
+/** How the drawn values of a column are distributed. */
+function Drawn({ column, numbers }) {
+  if (isScale(column)) return html`<${Histogram} name=${column.name} model=${numbers.of(column.name)} dates=${column.type === "datetime"} />`;
+  const shares = numbers.shares(column.name);
+  return html`<${Levels} name=${column.name} levels=${levelsOf(column).map((name) => ({ name, model: shares.get(name) ?? 0 }))} />`;
 }

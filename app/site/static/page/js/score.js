@@ -5,7 +5,7 @@ import { ScoreTable } from "./bulk.js";
 import { Contributions } from "./charts.js";
 import { cell, nats, number, percent, plural } from "./format.js";
 import { csv, parseRows, save } from "./rows.js";
-import { Elsewhere, origin, ProblemNote, useAction } from "./widgets.js";
+import { Elsewhere, origin, Parts, ProblemNote, useAction } from "./widgets.js";
 
 const MOST = 10000;
 const PIECE = 2000;
@@ -109,13 +109,13 @@ function Results({ version, reference, table, result, explains }) {
     <div class="scroll" tabindex="0" role="region" aria-label="Scored rows"><table>
       <thead>
         <tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explains && html`<th scope="col">why</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
-      <tbody>${order.slice(0, shown).map((at) => html`<tr key=${at} class=${calibrated && result.quantile[at] !== null && result.quantile[at] < 0.01 ? "marked" : ""}>
+      <tbody><${Parts} of=${order.slice(0, shown)}>${(at) => html`<tr key=${at} class=${calibrated && result.quantile[at] !== null && result.quantile[at] < 0.01 ? "marked" : ""}>
         <td class="number">${at + 1}</td>
           <td class="number" title=${result.errors.get(at)}>${result.log_prob[at] === null ? html`<span title=${result.errors.get(at)}>none</span>` : nats(result.log_prob[at])}</td>
         ${calibrated && html`<td class="number">${result.quantile[at] === null ? "–" : percent(result.quantile[at])}</td>`}
         ${explains && html`<td>
           <button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} disabled=${explain.busy} onClick=${() => (open === at ? setOpen(null) : explain.run(at))}>${worst(result.explanation[at])}</button></td>`}
-        ${table.columns.map((name, column) => html`<td key=${name}>${cell(table.rows[at][column])}</td>`)}</tr>`)}</tbody></table></div>
+        ${table.columns.map((name, column) => html`<td key=${name}>${cell(table.rows[at][column])}</td>`)}</tr>`}<//></tbody></table></div>
     ${order.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button>
       <span class="soft">${number(shown)} of ${number(order.length)} rows are shown</span></p>`}
     ${result.errors.size > 0 && html`<p class="hint">${plural(result.errors.size, "row has", "rows have")} no finite density: ${[...result.errors.values()][0]}</p>`}

@@ -1,5 +1,5 @@
 // Parts that several views use.
-import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/vendor.js";
 import { call, first, Problem } from "./api.js";
 import { number, plural } from "./format.js";
 
@@ -74,13 +74,26 @@ export function useAction(act) {
   return { ...state, run };
 }
 
-/** A button that asks once more before it does harm. */
+/** A ref of what gets the focus when `value` changes. */
+export function useFocusOn(value) {
+  const target = useRef(null);
+  const before = useRef(value);
+  useLayoutEffect(() => {
+    if (before.current === value) return;
+    before.current = value;
+    target.current?.focus();
+  }, [value]);
+  return target;
+}
+
+/** A button that asks once more before it does harm; Escape is no. */
 export function Confirm({ label, question, act, busy }) {
   const [asked, setAsked] = useState(false);
-  if (!asked) return html`<button type="button" class="harm" disabled=${busy} onClick=${() => setAsked(true)}>${label}</button>`;
-  return html`<span class="row" role="group" aria-label=${question}>
+  const focused = useFocusOn(asked);
+  if (!asked) return html`<button type="button" class="harm" ref=${focused} disabled=${busy} onClick=${() => setAsked(true)}>${label}</button>`;
+  return html`<span class="row" role="group" aria-label=${question} onKeyDown=${(event) => event.key === "Escape" && setAsked(false)}>
     <span>${question}</span>
-    <button type="button" class="harm" autofocus onClick=${() => { setAsked(false); act(); }}>Yes, ${label.toLowerCase()}</button>
+    <button type="button" class="harm" ref=${focused} onClick=${() => { setAsked(false); act(); }}>Yes, ${label.toLowerCase()}</button>
     <button type="button" onClick=${() => setAsked(false)}>No</button>
   </span>`;
 }
@@ -128,6 +141,28 @@ export function useMore(first, step = first) {
 export const More = ({ of, total, what }) => (total === null || total > of.shown) && html`<p class="row"><button type="button" onClick=${of.showMore}>Show more</button>
   <span class="soft">${number(of.shown)} ${total === null ? "" : `of ${number(total)} `}${what} are shown</span></p>`;
 
+/** Show the items of a long list in parts, a frame apart, so that no frame waits for all; `children` shows one. */
+export function Parts({ of: items, size = 25, children: show }) {
+  const starts = Array.from({ length: Math.ceil(items.length / size) }, (_, part) => part * size);
+  return starts.map((start, part) => html`<${Part} key=${start} after=${part} items=${items.slice(start, start + size)} show=${show} />`);
+}
+
+function Part({ after, items, show }) {
+  const [waits, setWaits] = useState(after);
+  useEffect(() => {
+    if (waits === 0) return undefined;
+    let left = after;
+    const next = () => {
+      left -= 1;
+      if (left === 0) setWaits(0);
+      else frame = requestAnimationFrame(next);
+    };
+    let frame = requestAnimationFrame(next);
+    return () => cancelAnimationFrame(frame);
+  }, []);
+  return waits === 0 ? items.map(show) : null;
+}
+
 /** Load a list, more of it with each `showMore`: the value is {items, total}, null: unknown. */
 export function useList(path) {
   const more = useMore(200);
@@ -148,7 +183,7 @@ export function DataTable({ caption, columns, rows, first }) {
       <table>
         <caption>${caption}</caption>
         <thead><tr>${columns.map((name, at) => html`<th key=${at} scope="col">${name}</th>`)}</tr></thead>
-        <tbody>${rows.slice(0, more.shown).map((row, number) => html`<tr key=${number}>${row.map((value, at) => html`<td key=${at}>${value}</td>`)}</tr>`)}</tbody>
+        <tbody><${Parts} of=${rows.slice(0, more.shown)} size=${Math.ceil(400 / columns.length)}>${(row, number) => html`<tr key=${number}>${row.map((value, at) => html`<td key=${at}>${value}</td>`)}</tr>`}<//></tbody>
       </table>
     </div>
     <${More} of=${more} total=${rows.length} what="rows" />`;
