@@ -75,6 +75,6 @@ function Column({ column, rows, numbers, retype }) {
           <select id=${name} name="type" ref=${focused}>
             ${CHOICES.map((type) => html`<option key=${type} selected=${type === column.type}>${type}</option>`)}</select>
           <button>Change</button> <button type="button" class="quiet" onClick=${() => setChanging(false)}>Keep ${column.type}</button></form>`
-      : html`<button type="button" class="quiet" ref=${focused} disabled=${retype.busy} aria-label=${`Change the type of ${column.name}`} onClick=${() => setChanging(true)}>Change the type</button>`}
+      : html`<button type="button" class="quiet" ref=${focused} aria-label=${`Change the type of ${column.name}`} onClick=${() => setChanging(true)}>Change the type</button>`}
   </section>`;
 }

@@ -12,7 +12,8 @@ document.addEventListener("focusin", ({ target }) => {
 document.addEventListener("pointerdown", () => { path = []; });
 
 function restore() {
-  if (document.activeElement !== document.body || path[0]?.disabled) return;
+  if (document.activeElement !== document.body) return;
+  if (path[0]?.isConnected && path[0].disabled) return; // it can have the focus again soon
   for (const element of path) {
     if (!element.isConnected) continue;
     element.focus({ preventScroll: true });
