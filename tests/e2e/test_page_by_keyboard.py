@@ -1,6 +1,5 @@
 """The web page without a mouse: each action by keys alone, and the focus stays near where it was."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +8,8 @@ import httpx
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
-from typer.testing import CliRunner
 
-from densityd.cli import app
 from densityd.client import Client, Optimisation
-from densityd.service.ports import free_port
 from tests.browsers import chromium, needs_chromium, tab_to, watched_page
 from tests.e2e.test_up import Up
 
@@ -103,31 +99,6 @@ def test_a_type_is_corrected_and_a_question_answered_by_keys(
 
 
 @pytest.mark.long
-def test_a_file_becomes_a_search_that_is_cancelled_by_keys(page: Page, table: Path) -> None:
-    page.goto("/#/datasets")
-    choose_file = page.get_by_role("button", name="Choose a file")
-    with page.expect_file_chooser() as chooser:
-        press(page, choose_file)
-    chooser.value.set_files(table)
-    expect(page.get_by_role("heading", name="typed", exact=True)).to_be_visible(timeout=SOON_MS)
-    press(page, page.get_by_role("link", name="Train a model"))
-    write(page, page.get_by_label("Name of the model"), "searched-by-keys")
-    press(page, page.get_by_text("More options"))
-    choose(page, page.get_by_label("Kind of flow"), "The best of many")
-    write(page, page.get_by_label("Most minutes of training"), "0.1")
-    press(page, page.get_by_role("button", name="Start training"))
-    expect(page.get_by_role("region", name="Trials").locator("tbody tr").first).to_be_visible(
-        timeout=SOON_MS
-    )
-    press(page, page.get_by_role("button", name="Cancel", exact=True))
-    expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=SOON_MS)
-    assert page.evaluate("document.activeElement !== document.body")
-    press(page, page.get_by_role("button", name="Delete", exact=True))
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
-
-
-@pytest.mark.long
 def test_an_alias_is_moved_and_moved_back_by_keys(page: Page, up: Up, model: str) -> None:
     page.goto(f"/#/models/{model}/2/versions")
     write(page, page.get_by_label("mean version"), "1")
@@ -202,71 +173,3 @@ def test_a_table_is_scored_into_a_file_by_keys(page: Page, model: str) -> None:
     with page.expect_download() as download:
         press(page, result)
     assert len(download.value.path().read_text().splitlines()) == 301
-
-
-@pytest.mark.long
-def test_a_formula_becomes_a_curve_that_is_zoomed_by_keys(page: Page) -> None:
-    page.goto("/#/jobs/variational")
-    write(page, page.get_by_label("Name of the model"), "bent-by-keys")
-    write(page, page.get_by_label("Log density"), "-z1^2 - (z2 - z1)^2")
-    write(page, page.get_by_label("Steps"), "60")
-    press(page, page.get_by_role("button", name="Start", exact=True))
-    expect(page.get_by_role("link", name="Look at the model")).to_be_visible(timeout=SOON_MS)
-    curve = page.get_by_role("img", name="Learning curve")
-    tab_to(page, curve)
-    whole = curve.screenshot()
-    page.keyboard.press("+")
-    expect_other(curve, whole)
-    page.keyboard.press("0")
-    assert curve.screenshot() == whole
-
-    press(page, page.get_by_role("link", name="Look at the model"))
-    plane = page.get_by_role("img", name=re.compile("z2 against z1"))
-    tab_to(page, plane)
-    shown = plane.screenshot()
-    for key in ("+", "ArrowLeft"):
-        page.keyboard.press(key)
-        expect_other(plane, shown)
-    page.keyboard.press("0")
-    assert plane.screenshot() == shown
-    press(page, page.get_by_role("button", name="Zoom in"))
-    expect_other(plane, shown)
-
-
-def expect_other(plot: Locator, shown: bytes) -> None:
-    assert plot.screenshot() != shown
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, str]]:
-    """A service with keys, and one of an administrator."""
-    folder = tmp_path_factory.mktemp("guarded") / "data"
-    folder.mkdir()
-    environment = {**os.environ, "DENSITYD_DATA_DIR": str(folder)}
-    made = CliRunner().invoke(app, ["keys", "create", "--scope", "admin"], env=environment)
-    assert made.exit_code == 0, made.output
-    up = Up(folder, free_port("127.0.0.1", 0))
-    up.wait_ready()
-    yield up, made.output.split()[0]
-    up.end()
-
-
-@pytest.mark.long
-def test_a_key_is_given_made_and_revoked_by_keys(browser: Browser, guarded: tuple[Up, str]) -> None:
-    up, key = guarded
-    with watched_page(browser, up.url, expected=("status of 401",)) as page:
-        page.goto("/#/settings")
-        expect(page.get_by_role("heading", name="This service needs a key")).to_be_visible()
-        write(page, page.get_by_label("API key"), key)
-        press(page, page.get_by_role("button", name="Use this key"))
-        keys = page.get_by_role("region", name="Keys")
-        expect(keys.locator("tbody tr")).to_have_count(1)
-        write(page, page.get_by_label("For", exact=True), "nightly")
-        press(page, page.get_by_role("button", name="Make a key"))
-        expect(page.get_by_label("New key")).to_be_visible()
-        row = keys.get_by_role("row").filter(has_text="nightly")
-        press(page, row.get_by_role("button", name="Revoke"))
-        expect(row.get_by_role("button", name="Yes, revoke")).to_be_focused()
-        page.keyboard.press("Enter")
-        expect(row).to_contain_text("revoked")
-        assert page.evaluate("document.activeElement !== document.body")
