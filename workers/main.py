@@ -39,6 +39,7 @@ from workers.metrics import WorkerMetrics
 from workers.port import Port
 from workers.settings import WorkerSettings
 from workers.supervisor.fitness import UNTESTED
+from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.supervisor import Supervisor
 from workers.webhooks.sender import Sender
 
@@ -122,6 +123,7 @@ def _prepare_store(database: Database, settings: WorkerSettings) -> None:
 def _consume(database: Database, settings: WorkerSettings) -> int:
     signs = LifeSigns(settings, Workers(database), unfit=UNTESTED)
     metrics = WorkerMetrics()
+    fork_server = ForkServer(settings)
     supervisor = Supervisor(
         database,
         settings,
@@ -129,6 +131,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         tested=False,
         tell=signs.tell,
         metrics=metrics,
+        fork_server=fork_server,
     )
     port = _open_port(settings, metrics, supervisor)
     app = create_celery(settings)
@@ -172,6 +175,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         leftovers.stop()
         sender.stop()
         getting_fit.join()
+        fork_server.close()
         signs.remove()
         if port is not None:
             port.stop()

@@ -38,7 +38,7 @@ class TrainerPlans:
 class SimulatedTrainer:
     """Stands where `workers.supervisor.process.TrainerProcess` stands, with a thread for the process."""
 
-    def __init__(self, world: TrainerPlans, task: Task) -> None:
+    def __init__(self, world: TrainerPlans, task: Task, fork_server: None = None) -> None:
         self.task = task
         self.at_end = False
         self.status: int | None = None

@@ -45,6 +45,7 @@ from tests.app.serving import registered
 from tests.models_store.makers import no_wait
 from tests.servers import tied
 from workers.settings import WorkerSettings
+from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.supervisor import Supervisor
 
 PROJECT = "default"
@@ -279,8 +280,10 @@ class Place:
 class Running:
     """A supervisor at work on one job, in a thread as Celery's pool would have it."""
 
-    def __init__(self, database: Database, settings: WorkerSettings) -> None:
-        self.supervisor = Supervisor(database, settings, worker="tester")
+    def __init__(
+        self, database: Database, settings: WorkerSettings, fork_server: ForkServer | None = None
+    ) -> None:
+        self.supervisor = Supervisor(database, settings, worker="tester", fork_server=fork_server)
         self._thread = threading.Thread(target=self.supervisor.run_next)
         self._thread.start()
 
@@ -308,7 +311,11 @@ class Running:
 
 def trainers_of(pid: int) -> list[int]:
     """The trainers that a process has."""
-    return [child for child in children_of(pid) if "workers.trainer" in _command(child)]
+    return [
+        child
+        for child in children_of(pid)
+        if "workers.trainer" in _command(child) and not is_fork_server(child)
+    ]
 
 
 def children_of(pid: int) -> list[int]:
@@ -320,9 +327,18 @@ def children_of(pid: int) -> list[int]:
     return children
 
 
+def is_fork_server(pid: int) -> bool:
+    """Return whether a process forks trainers, which share its command line but not its name."""
+    return "fork-server" in _command(pid) and _text(pid, "comm") != "trainer"
+
+
 def _command(pid: int) -> str:
+    return _text(pid, "cmdline")
+
+
+def _text(pid: int, name: str) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        return Path(f"/proc/{pid}/{name}").read_text().strip()
     except OSError:
         return ""
 

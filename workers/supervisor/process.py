@@ -5,15 +5,14 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from models_store.files.store_address import CREDENTIAL_PREFIXES, StoreAddress
 from models_store.jobs.retries import AttemptEnd, Ending
-from tables.sandbox.child_environment import child_environment
 from workers.protocol import MESSAGE, Message, Task
+from workers.supervisor.fork_server import ForkServer
+from workers.supervisor.spawning import ForkedTrainer, environment_of, spawn
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +32,23 @@ _VMSTAT = Path("/proc/vmstat")
 
 
 class TrainerProcess:
-    """Process of `workers.trainer`; spawned, not forked, so no lock of the parent can hang in it.
+    """Process of `workers.trainer`; never forked from this one, so none of its locks can hang in it.
 
     The task goes in on its standard input. Its messages come back on a pipe of their own, so
     that whatever it prints cannot be mistaken for one.
 
     Args:
         task: Task; its `parent_pid` must be this process.
+        fork_server: Server that forks it; None, or one that cannot: it is a process started afresh.
+
+    Raises:
+        OSError: The system has no room for another process.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, fork_server: ForkServer | None = None) -> None:
         self._pipe, write_end = os.pipe()
         try:
-            self._process = _spawn(
-                write_end, threads=task.threads, variables=_store_variables(task.store)
-            )
+            self._process = _start(task, write_end, fork_server)
         except OSError:
             os.close(self._pipe)
             raise
@@ -110,40 +111,12 @@ class TrainerProcess:
             log.warning("trainer %s ended before it read its task", self.pid)
 
 
-def _spawn(write_end: int, *, threads: int, variables: dict[str, str]) -> "subprocess.Popen[bytes]":
-    count = str(threads)
-    # The trainer inherits this thread's mask: SIGTERM waits until it has a handler.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            # -P: a file named like a module in the current folder must not shadow it.
-            [sys.executable, "-P", "-m", "workers.trainer", str(write_end)],
-            stdin=subprocess.PIPE,
-            pass_fds=(write_end,),
-            env=child_environment(
-                OMP_NUM_THREADS=count,
-                MKL_NUM_THREADS=count,
-                OPENBLAS_NUM_THREADS=count,
-                **variables,
-            ),
-            # Ctrl-C at a terminal is the worker's to handle.
-            start_new_session=True,
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _store_variables(store: StoreAddress) -> dict[str, str]:
-    """Return the credentials of a bucket; a trainer whose store is a folder has none.
-
-    The client makes a thread a processor, each with memory that counts in the trainer's limit.
-    """
-    if not store.is_remote:
-        return {}
-    found = {
-        name: value for name, value in os.environ.items() if name.startswith(CREDENTIAL_PREFIXES)
-    }
-    return {**found, "TOKIO_WORKER_THREADS": "2"}
+def _start(
+    task: Task, pipe: int, fork_server: ForkServer | None
+) -> "ForkedTrainer | subprocess.Popen[bytes]":
+    environment = environment_of(threads=task.threads, store=task.store)
+    forked = None if fork_server is None else fork_server.fork(pipe, environment)
+    return forked or spawn(str(pipe), stdin=subprocess.PIPE, passed=pipe, environment=environment)
 
 
 def _parse(line: bytes) -> Message | None:

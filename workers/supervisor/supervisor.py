@@ -21,6 +21,7 @@ from workers.settings import WorkerSettings
 from workers.supervisor.assignment import task_of
 from workers.supervisor.attempt import Attempt, Stores
 from workers.supervisor.fitness import Fitness
+from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.process import TrainerProcess
 from workers.supervisor.reports import AttemptReports
 
@@ -42,9 +43,10 @@ class Supervisor:
         tell: Called with each new reason for which the worker takes no jobs, None once it does, and
             with the memory of its trainers.
         metrics: Metrics that count attempts and checkpoints; None: they are not kept.
+        fork_server: Server that forks the trainers; None: each is a process started afresh.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the worker has all of it
         self,
         database: Database,
         settings: WorkerSettings,
@@ -53,6 +55,7 @@ class Supervisor:
         tested: bool = True,
         tell: Callable[[str | None, int | None], None] = lambda _reason, _memory: None,
         metrics: WorkerMetrics | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self._registry = Registry(database)
         self._stores = Stores(work=JobWork(database), blobs=open_blobs(settings.store_address))
@@ -63,8 +66,14 @@ class Supervisor:
         self._running: set[tuple[str, int]] = set()
         self._slots = Slots(devices_of(settings))
         self._accelerator = has_accelerator(settings)
+        self._fork_server = fork_server
         self._fitness = Fitness(
-            database, settings, stopping=self._stopping, tested=tested, tell=tell
+            database,
+            settings,
+            stopping=self._stopping,
+            tested=tested,
+            tell=tell,
+            fork_server=fork_server,
         )
 
     def stop(self) -> None:
@@ -187,7 +196,7 @@ class Supervisor:
                 "device": device,
                 "traceparent": traceparent.get(),
             }
-            trainer = TrainerProcess(task.model_copy(update=chosen))
+            trainer = TrainerProcess(task.model_copy(update=chosen), self._fork_server)
         except OSError as error:
             log.warning("no trainer can be started: %s", error)
             detail = f"no training process could be started ({error.strerror or error})"

@@ -5,15 +5,17 @@ cannot take more memory than it was given, and SIGTERM makes it write a checkpoi
 and end.
 """
 
+import atexit
 import errno
-import gc
 import logging
 import os
 import resource
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from models_store.errors import BlobError, StorageFullError, WrongStoreError
 from models_store.files.blobs import check_identity
@@ -36,6 +38,7 @@ from workers.protocol import (
     Unfit,
     VariationalTask,
 )
+from workers.trainer.preloading import load_libraries, serve
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +83,14 @@ class Interruption:
         self._arrived = True
 
 
-def main() -> int:
-    """Run the task; every expected outcome is a message and exit status 0."""
+def main(descriptor: int) -> int:
+    """Run the task; every expected outcome is a message and exit status 0.
+
+    Args:
+        descriptor: Write end of the pipe for messages.
+    """
     interrupted = Interruption()
-    channel = Channel(int(sys.argv[1]))
+    channel = Channel(descriptor)
     os.dup2(2, 1)
     task = TASK.validate_json(sys.stdin.buffer.read())
     die_with(task.parent_pid)
@@ -129,24 +136,15 @@ def _prepare(task: Task) -> None:
     Raises:
         UnfitError: This worker lacks some of it.
     """
-    # Late: the task is read and the parent is watched before a second goes into this import.
-    # Nothing of it is garbage, which to find out takes a fifth of that second.
-    gc.disable()
+    # Late: the task is read and the parent is watched before seconds go into these imports.
     try:
-        import torch  # noqa: PLC0415
-
-        from workers.trainer import (  # noqa: F401, PLC0415
-            bulk,
-            devices,
-            ensembles,
-            selftest,
-            training,
-            variational,
-        )
+        load_libraries()
     except (ImportError, OSError) as error:
         raise UnfitError("imports", f"A library cannot be loaded: {error}") from error
-    finally:
-        gc.enable()
+    import torch  # noqa: PLC0415
+
+    from workers.trainer import devices  # noqa: PLC0415
+
     devices.find_device(task.device)
     _check_store(task)
     if task.memory_bytes is not None:
@@ -245,5 +243,32 @@ def _out_of_memory(task: Task) -> str:
     return f"Training needs more than the {task.memory_bytes // 2**20} MiB a trainer may use."
 
 
+def run(arguments: list[str]) -> NoReturn:
+    """Run a trainer, or a server that forks some, and end without unloading the libraries.
+
+    Unloading them takes up to a second, most of it for copies of the pages of a fork.
+
+    Args:
+        arguments: Descriptor of the pipe for messages; or `fork-server`, the descriptor of its
+            socket and the level of its log.
+    """
+    match arguments:
+        case ["fork-server", descriptor, log_level]:
+            pipe = serve(int(descriptor), log_level)
+        case _:
+            pipe = int(arguments[0])
+    try:
+        status = main(pipe)
+    except Exception:  # noqa: BLE001 - as the interpreter does
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one
+        status = 1
+    # As the interpreter does before it unloads: threads are waited for, then what was registered.
+    threading._shutdown()  # type: ignore[attr-defined]  # not declared
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run(sys.argv[1:])
