@@ -64,9 +64,6 @@ class ForkServer:
         Args:
             pipe: Write end of the pipe for its messages.
             environment: Environment that it must have.
-
-        Raises:
-            OSError: The system has no room for another process.
         """
         with self._lock:
             if not self._look(0) or environment != self._environment:
@@ -132,11 +129,7 @@ class ForkServer:
             theirs.close()
 
     def _ask(self, stdin: int, pipe: int) -> int | None:
-        """Return the process id of a new trainer; None if the server cannot make one.
-
-        Raises:
-            OSError: The system has no room for another process.
-        """
+        """Return the process id of a new trainer; None if the server cannot make one."""
         channel = self._channel
         if channel is None:  # pragma: no cover - it was looked at
             return None
@@ -151,8 +144,9 @@ class ForkServer:
             self._replace("it does not answer")
             return None
         number = int(told)
-        if number < 0:
-            raise OSError(-number, os.strerror(-number))
+        if number < 0:  # a process of its own takes less memory to start
+            log.warning("a trainer could not be forked: %s", os.strerror(-number))
+            return None
         if not is_child(number):
             self._refuse("the kernel gives its trainers to another process")
             return None
