@@ -260,7 +260,7 @@ def run(arguments: list[str]) -> NoReturn:
     try:
         status = main(pipe)
     except Exception:  # noqa: BLE001 - as the interpreter does
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one
+        sys.excepthook(*sys.exc_info())
         status = 1
     # As the interpreter does before it unloads: threads are waited for, then what was registered.
     threading._shutdown()  # type: ignore[attr-defined]  # not declared

@@ -118,7 +118,8 @@ def _load_loops() -> None:
 def _has_touched_cuda() -> bool:
     import torch  # noqa: PLC0415
 
-    return torch.cuda.is_initialized() or bool(torch.cuda._is_in_bad_fork())
+    touched = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own
+    return bool(touched or torch.cuda._is_in_bad_fork())
 
 
 def _fork() -> bytes | None:
