@@ -36,6 +36,8 @@ class Faults:
             "FLUSHALL": (2, self._flush),
             "worker frozen past its lease": (2, self._freeze_worker),
             "trainer frozen": (1, self._freeze_trainer),
+            "kill -9 of a fork server": (2, self._kill_fork_server),
+            "fork server frozen": (1, self._freeze_fork_server),
             "Redis frozen": (1, self._freeze_redis),
             "SIGTERM to a worker": (2, self._deploy_worker),
             "SIGTERM to the API": (1, self._deploy_api),
@@ -73,10 +75,24 @@ class Faults:
             time.sleep(0.2)
 
     def _kill_trainer(self) -> bool:
-        return self._signal_trainer(signal.SIGKILL)
+        return self._kill_one(self._service.trainers)
 
     def _freeze_trainer(self) -> bool:
-        pids = self._service.trainers
+        return self._freeze_one(self._service.trainers)
+
+    def _kill_fork_server(self) -> bool:
+        return self._kill_one(self._service.fork_servers)
+
+    def _freeze_fork_server(self) -> bool:
+        return self._freeze_one(self._service.fork_servers)
+
+    def _kill_one(self, pids: list[int]) -> bool:
+        with suppress(ProcessLookupError, IndexError):
+            os.kill(self._random.choice(pids), signal.SIGKILL)
+            return True
+        return False
+
+    def _freeze_one(self, pids: list[int]) -> bool:
         if not pids:
             return False
         pid = self._random.choice(pids)
@@ -85,13 +101,6 @@ class Faults:
             time.sleep(self._random.uniform(0.5, 2))
             os.kill(pid, signal.SIGCONT)
         return True
-
-    def _signal_trainer(self, number: signal.Signals) -> bool:
-        pids = self._service.trainers
-        with suppress(ProcessLookupError, IndexError):
-            os.kill(self._random.choice(pids), number)
-            return True
-        return False
 
     def _kill_worker(self) -> bool:
         return self._to_worker(lambda worker: worker.kill())

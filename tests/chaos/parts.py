@@ -19,7 +19,7 @@ from tests.bucket_servers import S3Server
 from tests.chaos.caller import PART_ROWS
 from tests.chaos.network import Network
 from tests.servers import PostgresServer, tied
-from tests.workers.place import trainers_of
+from tests.workers.place import fork_servers_of, trainers_of
 
 LEASE_S = 3.0
 SLOTS = 4
@@ -175,6 +175,11 @@ class Service:
     def trainers(self) -> list[int]:
         """The process ids of the trainers."""
         return [pid for worker in self.workers for pid in trainers_of(worker.pid)]
+
+    @property
+    def fork_servers(self) -> list[int]:
+        """The process ids of what forks the trainers."""
+        return [pid for worker in self.workers for pid in fork_servers_of(worker.pid)]
 
     def wait_ready(self) -> None:
         """Wait until the API serves."""

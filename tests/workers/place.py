@@ -327,6 +327,11 @@ def children_of(pid: int) -> list[int]:
     return children
 
 
+def fork_servers_of(pid: int) -> list[int]:
+    """The processes of a process that fork its trainers."""
+    return [child for child in children_of(pid) if is_fork_server(child)]
+
+
 def is_fork_server(pid: int) -> bool:
     """Return whether a process forks trainers, which share its command line but not its name."""
     return "fork-server" in _command(pid) and _text(pid, "comm") != "trainer"
