@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
 _MESSAGE_BYTES = 4096
-# It forks in some hundredths of a second; leases last for two seconds at least.
-_FORK_S = 1.5
+# It forks in some hundredths of a second, on a busy machine in a second or two. Longer than this part
+# of a lease nobody waits for it, as the lease is not renewed meanwhile.
+_SHARE_OF_LEASE = 0.5
 # Until another one is tried after one that was of no use.
 _AGAIN_S = 60.0
 
@@ -135,7 +136,8 @@ class ForkServer:
             return None
         try:
             socket.send_fds(channel, [b"fork"], [stdin, 2, pipe])
-            answers = select.select([channel], [], [], _FORK_S)[0]
+            wait_s = self._settings.lease_s * _SHARE_OF_LEASE
+            answers = select.select([channel], [], [], wait_s)[0]
         except OSError:
             answers = []
         told = self._receive() if answers else b""

@@ -92,7 +92,10 @@ def main(descriptor: int) -> int:
     interrupted = Interruption()
     channel = Channel(descriptor)
     os.dup2(2, 1)
-    task = TASK.validate_json(sys.stdin.buffer.read())
+    text = sys.stdin.buffer.read()
+    if not text:  # the worker is gone, or has started another trainer in the place of this one
+        return 1
+    task = TASK.validate_json(text)
     die_with(task.parent_pid)
     configure_logging(task.log_level, "trainer")
     _yield_to_others(task.nice)
