@@ -20,6 +20,20 @@ from workers.settings import WorkerSettings
 _END_S = 10.0
 
 
+class NoForkServer:
+    """Stands where `ForkServer` stands: a simulated trainer is a thread, which nothing forks."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Start nothing."""
+
+    def is_loading(self, timeout_s: float) -> bool:
+        """Return False: there is nothing to wait for."""
+        return False
+
+    def close(self) -> None:
+        """End nothing."""
+
+
 class Api:
     """One API process: accepts, sends messages, sweeps."""
 
@@ -172,3 +186,4 @@ def patch_celery(patch: pytest.MonkeyPatch, kernel: Kernel, broker: Broker) -> N
     patch.setattr(workers.main, "WorkerBrokerClient", lambda _app: broker.as_client())
     patch.setattr(workers.main, "create_celery", lambda _settings: consumer())
     patch.setattr(workers.main, "signals", signals)
+    patch.setattr(workers.main, "ForkServer", NoForkServer)
