@@ -10,14 +10,17 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
-expect.set_options(timeout=60_000)  # a busy machine is no fault
+WAIT_MS = 120_000  # for whatever a page is waited for: a busy machine is no fault
+expect.set_options(timeout=WAIT_MS)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=WAIT_MS
+        )
         yield browser
         browser.close()
 
@@ -35,6 +38,7 @@ def watched_page(
         expected: Parts of complaints that belong to the test.
     """
     page = browser.new_page(base_url=url, viewport={"width": 1280, "height": height})
+    page.set_default_timeout(WAIT_MS)
     requested: list[str] = []
     complaints: list[str] = []
     page.on("request", lambda request: requested.append(request.url))

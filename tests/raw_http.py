@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-_WAIT_S = 60.0
+_WAIT_S = 120.0
 
 
 @dataclass(frozen=True)

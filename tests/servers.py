@@ -22,7 +22,7 @@ import psycopg
 import redis
 from psycopg import sql
 
-_START_S = 60.0
+_START_S = 180.0
 
 
 def tied(*command: str) -> list[str]:

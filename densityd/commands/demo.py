@@ -26,9 +26,11 @@ def demo(
     from densityd.client import Settings  # noqa: PLC0415 - it takes a third of a second
 
     with service(url) as client, tempfile.TemporaryDirectory() as folder:
-        address = Settings(url).address
+        settings = Settings(url)
+        address = settings.address
         file = Path(folder) / "penguins.csv"
-        file.write_bytes(httpx.get(f"{address}/{_TABLE}").raise_for_status().content)
+        table = httpx.get(f"{address}/{_TABLE}", timeout=settings.timeout_s)
+        file.write_bytes(table.raise_for_status().content)
         dataset = upload_table(client, file, {}, name="penguins")
         job = wait_for(client, client.jobs.train(model, dataset.id, missing="any").id)
         drawn = client.sample_table(model, 3, seed=7).to_pylist()

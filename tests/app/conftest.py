@@ -19,7 +19,6 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from densityd.service.ports import free_port
 from models_store.database.database import Database, migrate
 from models_store.files import model_check
 from models_store.files.blobs import STORE_ID
@@ -30,6 +29,7 @@ from tables.errors import TableError
 from tables.ingest import parse, retype
 from tables.sandbox import child, copy
 from tests.app.serving import registered
+from tests.ports import free_port
 from tests.servers import tied
 from tests.workers.crash_child import InlineTrainer
 
@@ -168,7 +168,7 @@ def guarded_server(
 @contextmanager
 def served(folder: Path, **variables: str) -> Iterator[str]:
     """The URL of a server process on the database in a folder, to which `people` is added."""
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     settings = ApiSettings(data_dir=folder)
     database = Database(settings.resolved_database_url)
     registered(database, LocalBlobs(settings.blob_root))
@@ -190,11 +190,11 @@ def served(folder: Path, **variables: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended early"
         with socket.socket() as probe:

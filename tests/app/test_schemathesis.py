@@ -74,7 +74,6 @@ for kind in (
 @pytest.mark.fault(189)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 @pytest.mark.parametrize("every", [_EVERY, pytest.param(1, marks=pytest.mark.long)])
-@pytest.mark.timeout(300)  # a process for each of many uploads
 def test_every_answer_is_a_documented_one(
     schema: BaseSchema,
     guarded_server: tuple[str, dict[str, str]],
@@ -117,7 +116,6 @@ def _machine(schema: BaseSchema, url: str, headers: dict[str, str]) -> type[APIS
 
 
 @pytest.mark.fault(189)
-@pytest.mark.timeout(300)
 def test_every_answer_in_a_sequence_of_requests_is_a_documented_one(
     schema: BaseSchema, guarded_server: tuple[str, dict[str, str]]
 ) -> None:

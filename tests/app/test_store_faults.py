@@ -140,7 +140,7 @@ def test_a_writer_behind_a_long_one_is_told_that_the_database_is_busy(impatient,
     assert impatient.get(f"/v1/datasets/{dataset}").status_code == 200
     # One that ends in time is waited for.
     threading.Timer(BUSY_TIMEOUT_S / 3, other.execute, ("ROLLBACK",)).start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while impatient.post("/v1/jobs/training", json=training).status_code != 202:
         assert time.monotonic() < deadline
     other.close()
@@ -178,11 +178,11 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
 
     started = [impatient.portal.start_task_soon(hold_on) for _ in range(uploads)]
     for _ in started:
-        assert waiting.acquire(timeout=30)
+        assert waiting.acquire(timeout=120)
     assert impatient.get("/v1/datasets").status_code == 200
     impatient.portal.call(leave.set)
     for task in started:
-        task.result(timeout=30)
+        task.result(timeout=120)
 
     with ExitStack() as held:
         for _ in range(DATABASE_CONNECTIONS):
@@ -217,16 +217,16 @@ def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
             # What is in memory is served for some minutes, once the database has been there.
             status, code = ("unavailable", 503) if outage == "at the start" else ("degraded", 200)
             while client.get("/readyz").json()["status"] != status:
-                assert time.monotonic() - began < 20
+                assert time.monotonic() - began < 60
                 time.sleep(0.05)
             assert client.get("/readyz").status_code == code
             server.start()
             began = time.monotonic()
             while client.get("/v1/datasets").status_code != 200:
-                assert time.monotonic() - began < 20
+                assert time.monotonic() - began < 60
                 time.sleep(0.05)
             while client.get("/readyz").json()["status"] == status:
-                assert time.monotonic() - began < 20
+                assert time.monotonic() - began < 60
                 time.sleep(0.05)
             server.stop()
     server.close()

@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 
 from densityd.service import private_redis
-from densityd.service.ports import free_port
 from models_store.database.database import migrate
 from models_store.files.object_blobs import ObjectBlobs
 from models_store.settings import StoreSettings
 from tests.bucket_servers import S3Server
 from tests.chaos.caller import PART_ROWS
 from tests.chaos.network import Network
+from tests.ports import free_port
 from tests.servers import PostgresServer, tied
 from tests.workers.place import fork_servers_of, trainers_of
 
@@ -114,7 +114,7 @@ class Service:
         if bucket is not None:
             bucket.wait_ready(ObjectBlobs(self.settings.store_address))
         migrate(self.settings.resolved_database_url)
-        self.port = free_port("127.0.0.1", 0)
+        self.port = free_port()
         self._direct_url = f"http://127.0.0.1:{self.port}"
         self.network = Network()
         self.url = f"http://127.0.0.1:{self.network.link('callers to API', self.port).port}"

@@ -22,12 +22,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from densityd.service.ports import free_port
 from models_store.database.database import Database, migrate
 from models_store.files.object_blobs import ObjectBlobs
 from models_store.keys import Keys, Scope
 from tests.app.serving import registered
 from tests.bucket_servers import S3Server
+from tests.ports import free_port
 from tests.proxies import HAPROXY, NGINX
 from tests.servers import Guarded, PostgresServer, RedisServer, tied
 
@@ -121,7 +121,7 @@ class Cluster:
             "DENSITYD_READY_LOOK_S": "1",
             "DENSITYD_LEASE_S": "5",
         }
-        self.ports = {name: free_port("127.0.0.1", 0) for name in "ab"}
+        self.ports = {name: free_port() for name in "ab"}
         self.apis = {name: self._start_api(name) for name in "ab"}
         self.workers = {name: self.start_worker(name) for name in "cd"}
         for name in "ab":
@@ -132,7 +132,7 @@ class Cluster:
 
     def _front(self, binary: str | None, text: str, *arguments: str) -> str:
         """Start a balancer; return its URL."""
-        port = free_port("127.0.0.1", 0)
+        port = free_port()
         config = self._folder / f"{port}.conf"
         user = "user root;" if os.geteuid() == 0 else ""
         config.write_text(text.format(port=port, folder=self._folder, user=user, **self.ports))

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from densityd.service.ports import free_port
 from models_store.database.database import migrate
 from models_store.database.revisions import _scripts, head_revision, oldest_code
+from tests.ports import free_port
 from tests.servers import tied
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -48,7 +48,7 @@ def test_the_oldest_code_that_fits_runs_on_the_newest_schema(tmp_path: Path) -> 
     data = tmp_path / "data"
     data.mkdir()
     migrate(f"sqlite:///{data / 'densityd.sqlite3'}")
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     environment = {
         **os.environ,
         "PYTHONPATH": str(code),

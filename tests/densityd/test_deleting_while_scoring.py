@@ -52,7 +52,7 @@ class Readers:
     def _read(self, number: int) -> None:
         refs = [f"{MODEL}:{version}" for version in range(1, _VERSIONS + 1)] + [MODEL]
         body = _npy(self._rows) if number % 2 else None
-        with httpx.Client(base_url=self._url, timeout=30) as client:
+        with httpx.Client(base_url=self._url, timeout=120) as client:
             turn = number
             while not self._stop.is_set():
                 path = f"/v1/models/{refs[turn % len(refs)]}/log_prob"
@@ -99,10 +99,10 @@ def test_versions_are_deleted_while_they_are_scored(service: Service) -> None:
             work.fail(held.id, held.attempt, code="oom", detail="no memory")
             for version in range(_VERSIONS, 0, -1):
                 for _ in range(_ANSWERS):
-                    assert readers.answered.acquire(timeout=60)
+                    assert readers.answered.acquire(timeout=120)
                 assert httpx.delete(f"{url}/{version}", timeout=60).status_code == 204
             for _ in range(_ANSWERS):
-                assert readers.answered.acquire(timeout=60)
+                assert readers.answered.acquire(timeout=120)
         finally:
             readers.close()
         assert readers.wrong == []

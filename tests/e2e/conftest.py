@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from densityd.service.ports import free_port
 from tests.e2e.test_up import Up
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    up = Up(tmp_path_factory.mktemp("up") / "data", free_port("127.0.0.1", 0))
+    up = Up(tmp_path_factory.mktemp("up") / "data", free_port())
     up.wait_ready()
     yield up
     up.end()

@@ -16,10 +16,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from densityd.client import Client, Settings
 from densityd.client.options import Resources
-from densityd.service.ports import free_port
 from tests.app.conftest import openapi_document
 from tests.browsers import chromium, needs_chromium, watched_page
 from tests.e2e.test_up import Up
+from tests.ports import free_port
 
 DOCUMENT = openapi_document()
 OPERATIONS: dict[str, dict[str, Any]] = {
@@ -28,7 +28,6 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     for method, operation in methods.items()
 }
 EXAMPLE_ID = re.compile(r"ds_[0-9a-f]{32}")
-WAIT_MS = 60_000
 AT_ONCE = 12  # operations on one page
 # What they change, others read: they come last, in this order.
 LAST = [
@@ -129,7 +128,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    up = Up(data, free_port("127.0.0.1", 0))
+    up = Up(data, free_port())
     try:
         up.wait_ready()
         yield Prepared(up.url, made.stdout.split()[-1], folder)
@@ -161,6 +160,7 @@ def fill(block: Locator, operation: dict[str, Any], prepared: Prepared) -> None:
         body.locator("input[type=file]").set_input_files(prepared.file)
         return
     text = body.locator("textarea").first
+    expect(text).not_to_have_value("")
     text.fill(EXAMPLE_ID.sub(prepared.dataset_id, text.input_value()))
 
 
@@ -189,7 +189,9 @@ def execute(page: Page, name: str, prepared: Prepared) -> None:
     if media_type.startswith("image/"):
         picture = live.locator("img")
         expect(picture).to_be_visible()
-        assert picture.evaluate("picture => picture.naturalWidth") > 100
+        assert (
+            picture.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") > 100
+        )
     elif "attachment" in response.headers.get("content-disposition", ""):
         expect(live.get_by_text("Download file")).to_have_attribute("href", re.compile("^blob:"))
     elif media_type == "application/json" and response.status != 204:  # which has no body
@@ -221,7 +223,6 @@ def test_every_operation_can_be_tried_out(browser: Browser, prepared: Prepared) 
     for start in range(0, len(ORDER), AT_ONCE):
         names = ORDER[start : start + AT_ONCE]
         with watched_page(browser, prepared.url) as page:
-            page.set_default_timeout(WAIT_MS)
             page.goto("/docs")
             authorize(page, prepared.key)
             for name in names:
@@ -232,7 +233,6 @@ def test_every_operation_can_be_tried_out(browser: Browser, prepared: Prepared) 
 def test_errors_are_folded_until_they_are_asked_for(browser: Browser, prepared: Prepared) -> None:
     errors = [status for status in OPERATIONS["list_models"]["responses"] if status >= "400"]
     with watched_page(browser, prepared.url) as page:
-        page.set_default_timeout(WAIT_MS)
         page.goto("/docs")
         block = page.locator("#operations-models-list_models")
         block.locator(".opblock-summary-control").click()

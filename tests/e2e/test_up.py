@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from densityd.cli import app
 from densityd.service.banner import curl_lines
-from densityd.service.ports import free_port
 from tests.collectors import Collector
+from tests.ports import free_port
 from tests.servers import tied
 
 CONSUMER = 5
-TIMEOUT_S = 150.0
+TIMEOUT_S = 300.0
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.timeout(600)
 
@@ -131,7 +131,7 @@ def command(data_dir: Path, port: int) -> list[str]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[], Up]]:
     started: list[Up] = []
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
 
     def begin() -> Up:
         started.append(Up(tmp_path / "data", port))
@@ -174,13 +174,13 @@ def test_the_printed_lines_work_and_a_second_start_is_refused(up: Up, tmp_path: 
     assert f"Open in the browser    {up.url}\n" in up.text()
     assert httpx.get(f"{up.url}/docs").status_code == 200
 
-    assert "already running" in refused(up.data_dir, free_port("127.0.0.1", 0))
+    assert "already running" in refused(up.data_dir, free_port())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in refused(tmp_path / "other", taken.getsockname()[1])
 
     asked = shell(f"{upload}\n{train}")
     job_id = re.findall(r"job_[0-9a-f]{32}", asked)[0]
-    wait_until(lambda: up.job(job_id)["state"] == "succeeded", 120)
+    wait_until(lambda: up.job(job_id)["state"] == "succeeded")
     assert "log_prob" in shell(score)
 
 
@@ -221,7 +221,8 @@ def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(
     job_id = first.submit_endless()
     wait_until(lambda: first.epoch(job_id) >= 2)
     processes = children_of(first.process.pid)
-    assert len(processes) == 4, [command_of(pid) for pid in processes]
+    for part in ("redis.sock", "-m app", "-m workers", "workers.trainer"):
+        assert first.children(part), [command_of(pid) for pid in processes]
 
     first.end()
     assert not [pid for pid in processes if is_alive(pid)]
@@ -259,7 +260,7 @@ def check_the_trace(collector: Collector) -> None:
 
 @pytest.mark.slow
 def test_fault_184_an_address_that_strangers_reach_is_refused_in_one_line(tmp_path: Path) -> None:
-    refusal = refused(tmp_path / "data", free_port("127.0.0.1", 0), host="0.0.0.0")  # noqa: S104 - it is refused
+    refusal = refused(tmp_path / "data", free_port(), host="0.0.0.0")  # noqa: S104 - it is refused
 
     assert "DENSITYD_ALLOW_ANONYMOUS" in refusal
 
@@ -282,7 +283,7 @@ def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(
     up.process.kill()
     up.process.wait()
 
-    wait_until(lambda: not [pid for pid in processes if is_alive(pid)], 10)
+    wait_until(lambda: not [pid for pid in processes if is_alive(pid)])
 
 
 @pytest.mark.slow

@@ -16,8 +16,6 @@ from tests.workers.crash_child import InlineTrainer
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
-pytestmark = pytest.mark.timeout(170)  # it starts a process of its own
-
 NPY = {"Content-Type": "application/x-npy"}
 
 

@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """These tests wait for time-outs, and the first one for the service to start."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(900))
             item.add_marker(pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"))
 
 
@@ -48,7 +48,7 @@ def _invariants(service: Service, idle: int, answer: bytes) -> Iterator[None]:
     yield
     assert_no_undocumented_status(service.url)
     assert service.log_prob("others") == answer
-    wait_for(lambda: not service.left(), within_s=30, what="an upload was left")
+    wait_for(lambda: not service.left(), within_s=120, what="an upload was left")
     assert_memory_returns(service.pid, idle)
     assert_jobs_end(service.database)
     assert_versions_are_whole(service.database, service.blobs)

@@ -16,11 +16,11 @@ import httpx2
 
 from app.settings import ApiSettings
 from densityd.service import private_redis
-from densityd.service.ports import free_port
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
 from tests.app.serving import registered
 from tests.faults.invariants import MIB, resident_bytes, wait_for
+from tests.ports import free_port
 from tests.servers import tied
 
 TIMEOUT_S = 2.0
@@ -43,7 +43,7 @@ LIMITS: dict[str, Any] = {
 }
 ROWS = json.dumps({"rows": [[171.5, 68.2, 33.0], [180.1, 80.9, 51.0]]}).encode()
 JSON = {"Content-Type": "application/json"}
-_START_S = 150.0
+_START_S = 300.0
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=60, verify=False)
+        return httpx2.Client(base_url=self.url, timeout=120, verify=False)
 
     def log_prob(self, model: str) -> bytes:
         """The answer for two rows, byte by byte."""
@@ -92,13 +92,13 @@ def running_service(folder: Path, template: Path) -> Iterator[Service]:
     blobs = LocalBlobs(settings.blob_root)
     registered(database, blobs, name="people")
     registered(database, blobs, name="others", seed=1)
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     with process(folder, "app", DENSITYD_PORT=str(port)) as started:
         service = Service(folder, port, started.pid, database, blobs)
         wait_for(lambda: answers(service.url, started), within_s=_START_S, what="no answer")
         yield service
         started.send_signal(signal.SIGTERM)
-        assert started.wait(60) == 0
+        assert started.wait(120) == 0
     database.dispose()
 
 
@@ -136,7 +136,7 @@ def process(folder: Path, module: str, **variables: str) -> "Iterator[subprocess
 def answers(url: str, started: "subprocess.Popen[bytes]") -> bool:
     assert started.poll() is None, "the process ended early"
     try:
-        return httpx2.get(f"{url}/readyz", timeout=10).status_code == 200
+        return httpx2.get(f"{url}/readyz", timeout=60).status_code == 200
     except httpx2.TransportError:
         return False
 

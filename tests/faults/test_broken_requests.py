@@ -76,7 +76,7 @@ def test_very_many_ranges_cost_nothing(service, count, statuses):
     answer = talk(service.port, [request])
     assert answer.status in statuses
     assert len(answer.body) < 1 << 20
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def dataset_ids(service: Service) -> list[str]:

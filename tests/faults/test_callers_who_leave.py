@@ -22,7 +22,7 @@ def test_callers_who_leave_in_the_middle_of_a_score_leave_nothing_behind(service
     for _ in range(20):
         with connect(service.port) as connection:
             connection.sendall(request + body[: int(len(body) * part)])
-    wait_for(lambda: in_flight(service) == 0, within_s=60, what="a request is still served")
+    wait_for(lambda: in_flight(service) == 0, within_s=120, what="a request is still served")
 
 
 def forged_cursors() -> list[str]:

@@ -50,7 +50,7 @@ from workers.supervisor.supervisor import Supervisor
 
 PROJECT = "default"
 _FILE = "densityd.sqlite3"
-TIMEOUT_S = 150.0
+TIMEOUT_S = 240.0
 
 LIMITS = TrainingLimits(
     max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40

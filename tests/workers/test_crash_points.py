@@ -58,7 +58,6 @@ def die(place: Place, point: str) -> None:
 
 
 @pytest.mark.fault(119, 122, 123, 124)
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "point",
     [

@@ -56,7 +56,6 @@ def test_fault_211_sigterm_to_a_trainer_that_starts_is_a_release(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.fault(210)
 def test_fault_210_attempts_that_end_within_the_first_epoch_get_further_each_time(
     place: Place, supervise: Supervise

@@ -11,9 +11,9 @@ import redis
 
 from app.server.broker_client import ApiBrokerClient
 from app.server.redis_client import redis_client
-from densityd.service.ports import free_port
 from densityd.service.private_redis import find_server, is_up
 from models_store.jobs.job_queue import QUEUE
+from tests.ports import free_port
 from tests.servers import Guarded
 from tests.workers.place import Place, wait_until
 from workers.heartbeat import heartbeat_of
@@ -21,7 +21,7 @@ from workers.heartbeat import heartbeat_of
 PASSWORD = "a b/c"  # noqa: S105 - of a server that ends with the test
 MASTER = "queue"
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 _SENTINEL = """
 port {port}
@@ -39,14 +39,14 @@ class Watched:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        first, second, self.port = (free_port("127.0.0.1", 0) for _ in range(3))
+        first, second, self.port = (free_port() for _ in range(3))
         self.primary = self._serve(first)
         self.replica = self._serve(second, "--replicaof", "127.0.0.1", str(first))
         config = folder / "sentinel.conf"
         names = {"folder": folder, "master": MASTER, "password": PASSWORD}
         config.write_text(_SENTINEL.format(port=self.port, primary=first, **names))
         self.sentinel = self._guard(find_server(), str(config), "--sentinel")
-        gone = free_port("127.0.0.1", 0)  # one of the Sentinels does not answer
+        gone = free_port()  # one of the Sentinels does not answer
         hosts = f"127.0.0.1:{gone},127.0.0.1:{self.port}"
         self.url = f"sentinel://:{quote(PASSWORD, safe='')}@{hosts}/0?master_name={MASTER}"
 
@@ -104,4 +104,4 @@ def test_messages_go_to_the_new_primary_once_the_old_one_is_dead(
     queue.close()
     client.close()
     worker.terminate()
-    assert worker.wait(15) == 0
+    assert worker.wait(120) == 0

@@ -59,7 +59,7 @@ class Sick:
 
     def end(self) -> None:
         self.supervisor.stop()
-        self.thread.join(60)
+        self.thread.join(120)
         assert not self.thread.is_alive()
 
 
@@ -217,7 +217,7 @@ def test_fault_212_a_worker_process_without_its_store_lives_and_tells_it_everywh
     assert place.job(job_id).attempt == 1
     assert worker.poll() is None
     worker.terminate()
-    assert worker.wait(30) == 0
+    assert worker.wait(120) == 0
     assert not list(elsewhere.iterdir())
 
 

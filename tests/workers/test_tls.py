@@ -13,9 +13,9 @@ import redis
 from kombu import pools
 
 from app.server.broker_client import ApiBrokerClient
-from densityd.service.ports import free_port
 from densityd.service.private_redis import find_server
 from models_store.settings import StoreSettings
+from tests.ports import free_port
 from tests.proxies import HAPROXY
 from tests.servers import Guarded
 from workers.celery_app import WorkerBrokerClient, create_celery
@@ -52,7 +52,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)  # noqa: S603 - of Debian
     pem = tmp_path / "both.pem"
     pem.write_text((tmp_path / "ca.pem").read_text() + (tmp_path / "key.pem").read_text())
-    port, plain = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
+    port, plain = free_port(), free_port()
     options = ["--port", str(plain), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", ""]
     server = Guarded(
         [find_server(), *options, "--requirepass", PASSWORD],

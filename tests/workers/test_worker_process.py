@@ -74,7 +74,7 @@ def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
     assert place.epochs(job_id) == list(range(1, EPOCHS + 1))
     assert place.job(job_id).attempt == 2
     second.terminate()
-    assert second.wait(10) == 0
+    assert second.wait(120) == 0
 
 
 @pytest.mark.usefixtures("place_redis")
@@ -96,7 +96,7 @@ def test_a_thousand_messages_about_a_running_job_start_nothing_and_sigterm_relea
     assert (job.state, job.attempt) == (JobState.RUNNING, 1)
 
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(10) == 0
+    assert worker.wait(120) == 0
     assert not is_alive(trainer)
     job = place.job(job_id)
     assert job.state is JobState.QUEUED, "the lease was not released"
@@ -106,7 +106,6 @@ def test_a_thousand_messages_about_a_running_job_start_nothing_and_sigterm_relea
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.fault(111)
 @pytest.mark.usefixtures("place_redis")
 def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
@@ -132,7 +131,6 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.fault(125)
 @pytest.mark.usefixtures("place_redis")
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT], ids=lambda it: it.name)
@@ -146,7 +144,7 @@ def test_other_signals_end_a_worker_as_sigterm_does(
 
     worker.send_signal(number)
 
-    assert worker.wait(50) == 0
+    assert worker.wait(120) == 0
     assert not is_alive(trainer)
     job = place.job(job_id)
     assert job.state is JobState.QUEUED, "the lease was not released"
@@ -154,7 +152,6 @@ def test_other_signals_end_a_worker_as_sigterm_does(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.fault(120)
 @pytest.mark.usefixtures("place_redis")
 def test_a_killed_workers_job_goes_on_within_ten_seconds_of_its_leases_end(
@@ -183,7 +180,6 @@ def test_a_killed_workers_job_goes_on_within_ten_seconds_of_its_leases_end(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.fault(107, 167)
 @pytest.mark.usefixtures("place_redis")
 @pytest.mark.parametrize("when", ["queued", "starting", "training", "checkpointing"])

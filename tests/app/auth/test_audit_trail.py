@@ -128,7 +128,7 @@ def test_a_disk_that_stands_still_delays_one_answer_and_no_second(
 
     def slow(handle: int) -> None:
         if threading.current_thread().name.startswith("audit"):
-            goes_on.wait(60)
+            goes_on.wait(120)
         fsync(handle)
 
     monkeypatch.setattr("app.auth.audit._PATIENCE_S", 0.3)

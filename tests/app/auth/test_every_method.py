@@ -249,7 +249,7 @@ def test_only_files_of_the_folder_are_served(door, path):
 @pytest.mark.parametrize("path", ["/v1/datasets", "/livez", "/nothing", "/static/nothing"])
 def test_no_answer_to_head_has_a_body_on_the_wire(guarded_server, path):
     host, _, port = guarded_server[0].removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as wire:
+    with socket.create_connection((host, int(port)), timeout=120) as wire:
         wire.sendall(f"HEAD {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: wire.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 ")

@@ -24,7 +24,7 @@ from tests.proxies import NGINX, Nginx, nginx_before
 
 pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]
 MIB = 1 << 20
 LARGE_FORMATS = [kind for kind in FORMATS if kind is not TableFormat.JSON]  # JSON has 4 MiB
@@ -158,7 +158,7 @@ def test_events_come_through_as_they_happen(url):
     dataset = httpx.post(f"{url}/v1/datasets", content=table, headers=headers).json()
     job = {"model_name": "later", "dataset_id": dataset["id"], "flow": {"family": "maf"}}
     job_url = f"{url}/v1/jobs/{httpx.post(f'{url}/v1/jobs/training', json=job).json()['id']}"
-    with httpx.stream("GET", f"{job_url}/events", timeout=30) as stream:
+    with httpx.stream("GET", f"{job_url}/events", timeout=120) as stream:
         assert stream.status_code == 200
         lines = stream.iter_lines()
         first = next(line for line in lines if line.startswith("data:"))

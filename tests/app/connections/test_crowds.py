@@ -22,10 +22,10 @@ from tests.app.serving import registered
 from tests.models_store.makers import LEASE_S, submitted
 
 OPEN_REQUESTS, STREAMS, CONNECTIONS = 4, 2, 24
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(900)
 ROW = b'{"rows": [[170.0, 70.0, 40.0]]}'
-WITHIN_S = 20.0
-ANSWER_S = 150.0  # of a first score, whose kernels may have to be compiled
+WITHIN_S = 120.0
+ANSWER_S = 300.0  # of a first score, whose kernels may have to be compiled
 IN_FLIGHT = "densityd_http_requests_in_flight "
 
 
@@ -65,7 +65,7 @@ class Crowd:
 
     def begin(self, token, *lines):
         """A connection whose request's body does not come."""
-        connection = socket.create_connection(self.address, timeout=30)
+        connection = socket.create_connection(self.address, timeout=120)
         always = ("Host: localhost", f"Authorization: Bearer {token}", "Content-Type: text/csv")
         head = ("POST /v1/datasets HTTP/1.1", *always, "Content-Length: 100000", *lines)
         connection.sendall("\r\n".join([*head, "", "a,b\n1,2\n" * (not lines)]).encode())
@@ -206,7 +206,7 @@ def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     with (
-        socket.create_connection(crowd.address, timeout=30) as answer,
+        socket.create_connection(crowd.address, timeout=120) as answer,
         crowd.begin(key.token) as upload,
     ):
         answer.sendall(head.encode() + body)
@@ -232,7 +232,7 @@ def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
 
 @pytest.mark.fault(204)
 def test_fault_204_idle_connections_make_room_for_new_ones(crowd):
-    idle = [socket.create_connection(crowd.address, timeout=30) for _ in range(CONNECTIONS + 4)]
+    idle = [socket.create_connection(crowd.address, timeout=120) for _ in range(CONNECTIONS + 4)]
     with closing(idle):
         assert crowd.ask("GET", "/livez").status_code == 200
         assert crowd.score(crowd.few).status_code == 200
@@ -295,7 +295,7 @@ def test_fault_218_uploads_are_parsed_in_turn_by_project(crowd):
     crowd.wait_for_open(OPEN_REQUESTS)
     upload("few", crowd.few, b"a,b\n1,2\n3,5\n4,9\n")
     for thread in uploads:
-        thread.join(60)
+        thread.join(120)
     assert done.index("few") <= 2
     assert sorted(done) == ["few", *["many"] * OPEN_REQUESTS]
 
@@ -305,7 +305,7 @@ def test_fault_232_pipelined_requests_are_served_in_turn_with_those_of_others(cr
     """Hundreds of requests at once on each connection, all of which are then reset."""
     token = crowd.many(rate=10_000).token
     head = f"HEAD /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
-    connections = [socket.create_connection(crowd.address, timeout=30) for _ in range(16)]
+    connections = [socket.create_connection(crowd.address, timeout=120) for _ in range(16)]
     for connection in connections:
         connection.sendall(head.encode() * 500)
     for _ in range(5):

@@ -35,7 +35,7 @@ def slug_of(body: bytes) -> str:
 def test_fault_084_slow_headers_are_given_up(server):
     status, body, seconds = talk(server, b"GET /livez HTTP/1.1\r\nHost: x\r\nA:")
     assert (status, slug_of(body)) == (408, "header-timeout")
-    assert seconds < 20
+    assert seconds < 60
 
 
 @pytest.mark.fault(84)
@@ -48,7 +48,7 @@ def test_fault_085_a_slow_body_is_given_up(server):
     request = b"POST /v1/datasets HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: 99\r\n\r\na,b"
     status, body, seconds = talk(server, request)
     assert (status, slug_of(body)) == (408, "body-timeout")
-    assert seconds < 20
+    assert seconds < 60
 
 
 @pytest.mark.fault(88)
@@ -109,7 +109,7 @@ def test_many_idle_connections_do_not_keep_others_out(server):
         for connection in idle:
             connection.close()
     assert status == 200
-    assert seconds < 20
+    assert seconds < 60
 
 
 def test_headers_in_single_bytes_are_the_same_headers(server):

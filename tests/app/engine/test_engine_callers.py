@@ -181,7 +181,7 @@ def test_fault_193_numbers_of_pictures_are_the_plain_ones(shared_client, model, 
     source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
 
     def numbers(kind: PlotKind) -> dict[str, np.ndarray]:
-        return dict(asyncio.run(asyncio.wait_for(source.numbers(kind, flow), 30)))
+        return dict(asyncio.run(asyncio.wait_for(source.numbers(kind, flow), 120)))
 
     shown = numbers(PlotKind.MARGINALS)
     data = rows[np.sort(np.random.default_rng(0).permutation(n)[:2000])]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from app.engine import loaded_models
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.metrics import ModelMetrics
 from flows import CompiledFlow
@@ -18,6 +19,7 @@ from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundErro
 from models_store.files.local_blobs import LocalBlobs
 from models_store.registry import Registry, Version
 from tests.app.serving import registered
+from tests.clocks import Clock
 from tests.models_store.makers import PROJECT
 
 ROW = np.array([[170.0, 70.0, 40.0]])
@@ -226,7 +228,11 @@ def test_fault_261_all_who_ask_at_once_share_one_look_but_not_its_error(database
     run(main())
 
 
-def test_a_reference_is_looked_up_again_after_a_second_or_when_told(cache, database, blobs):
+def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
+    cache, database, blobs, monkeypatch
+):
+    clock = Clock()
+    monkeypatch.setattr(loaded_models, "time", clock)
     registry = Registry(database)
     registered(database, blobs, name="m0")
 
@@ -235,7 +241,7 @@ def test_a_reference_is_looked_up_again_after_a_second_or_when_told(cache, datab
         assert (await models.resolve(PROJECT, "m0")).version == 1
         newer = registered(database, blobs, name="m0", seed=9)
         assert (await models.resolve(PROJECT, "m0")).version == 1
-        await asyncio.sleep(0.25)
+        clock.now += 0.25
         assert (await models.resolve(PROJECT, "m0")).version == newer.version
         registry.set_alias(PROJECT, "m0", "production", version=1)
         models.forget()

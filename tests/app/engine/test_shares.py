@@ -12,7 +12,7 @@ from app.engine.engine import Engine
 from app.engine.shares import FairOrder
 from app.fairness.turns import Threads, on_account_of
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 @dataclass(eq=False)

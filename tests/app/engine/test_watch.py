@@ -18,14 +18,14 @@ import pytest
 from app.engine.engine import Engine
 from app.engine.watch import EngineWatch
 from app.settings import ApiSettings
-from densityd.service.ports import free_port
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
 from tests.app.conftest import wait_for_port
 from tests.app.serving import registered
+from tests.ports import free_port
 from tests.servers import tied
 
-START_S = 100.0
+START_S = 300.0
 ROWS = {"rows": [[170.0, 70.0, 40.0]] * 300}  # more than are ever computed on the event loop
 # A fault in the middle of the API process: its engine breaks down, once, when a file is there.
 BROKEN = """
@@ -52,7 +52,7 @@ if sys.orig_argv[-2:] == ["-m", "app"]:
 """
 
 
-async def until(condition, *, within_s=10.0):
+async def until(condition, *, within_s=120.0):
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -63,13 +63,13 @@ async def until(condition, *, within_s=10.0):
 def test_fault_194_an_engine_that_stands_still_is_told_and_then_given_up():
     engine = Engine()
     engine.start()
-    watch = EngineWatch(engine, stall_s=0.3)
+    watch = EngineWatch(engine, stall_s=1)
     ended: list[str | None] = []
     release = [threading.Event(), threading.Event()]
 
     async def stand(until_set: threading.Event) -> None:
         def compute(_start: int, _stop: int) -> None:
-            until_set.wait(10)
+            until_set.wait(120)
 
         await engine.run(compute, rows=1)
 
@@ -89,7 +89,7 @@ def test_fault_194_an_engine_that_stands_still_is_told_and_then_given_up():
 
     asyncio.run(main())
     engine.stop()
-    assert "0.3 s" in str(ended)
+    assert "for 1 s" in str(ended)
 
 
 @pytest.mark.fault(194)
@@ -97,22 +97,23 @@ def test_fault_194_an_engine_that_has_ended_is_given_up_at_once():
     engine = Engine()  # its thread was not started
     watch = EngineWatch(engine, stall_s=60)
     ended: list[str | None] = []
-    asyncio.run(asyncio.wait_for(watch.run(end=lambda: ended.append(watch.fault)), 10))
+    asyncio.run(asyncio.wait_for(watch.run(end=lambda: ended.append(watch.fault)), 120))
     assert ended == ["The thread that computes has ended."]
 
 
 def test_work_that_goes_on_and_an_idle_engine_are_no_fault():
     engine = Engine()
     engine.start()
-    watch = EngineWatch(engine, stall_s=0.1)
+    watch = EngineWatch(engine, stall_s=10)
 
     async def main() -> None:
+        assert not any(watch._has_failed() for _ in range(100))
         watching = asyncio.create_task(watch.run(end=lambda: None))
-        await asyncio.sleep(0.3)
         for _ in range(3):
             await engine.run(lambda *_: time.sleep(0.002), rows=200)
             results = np.empty((1, 1))
             await engine.apply(lambda rows: (rows[:, 0],), np.ones((1, 1)), results, key=0)
+            assert not any(watch._has_failed() for _ in range(100))
         assert watch.fault is None
         assert not watching.done()
         watching.cancel()
@@ -158,7 +159,7 @@ def broken_api(folder: Path, *command: str, **variables: str) -> Iterator[Api]:
     database = Database(settings.resolved_database_url)
     registered(database, LocalBlobs(settings.blob_root))
     database.dispose()
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     code = folder / "code"
     code.mkdir()
     (code / "sitecustomize.py").write_text(BROKEN)
@@ -180,11 +181,11 @@ def broken_api(folder: Path, *command: str, **variables: str) -> Iterator[Api]:
         yield api
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(120)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.fault(194)
 @pytest.mark.parametrize(
     ("command", "variables", "told"),
@@ -216,12 +217,12 @@ def test_fault_194_a_process_whose_engine_stands_still_is_unready_and_then_ends(
         asked = threading.Thread(target=api.score)
         asked.start()
         deadline = time.monotonic() + START_S
-        while (ready := httpx.get(f"{api.url}/readyz", timeout=10)).status_code == 200:
+        while (ready := httpx.get(f"{api.url}/readyz", timeout=60)).status_code == 200:
             assert time.monotonic() < deadline, "the process is ready"
             time.sleep(0.05)
         assert ready.json()["checks"]["engine"]["ok"] is False
         assert ready.json()["checks"]["store"]["ok"] is True
-        assert api.process.wait(60) == 1
+        assert api.process.wait(120) == 1
         asked.join()
     log = (data_dir / "log").read_text()
     assert "Nothing was computed for 2 s." in log

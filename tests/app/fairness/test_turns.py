@@ -164,7 +164,7 @@ def test_a_project_that_floods_the_engine_leaves_room_in_its_queue(threads, rows
     go_on = threading.Event()
 
     def slow(values):
-        go_on.wait(30)
+        go_on.wait(120)
         return (values[:, 0],)
 
     async def ask(owner, key):
@@ -203,7 +203,7 @@ def test_who_waits_for_the_share_of_a_project_is_refused_in_time(threads):
     go_on = threading.Event()
 
     def slow(values):
-        go_on.wait(30)
+        go_on.wait(120)
         return (values[:, 0],)
 
     async def ask(key):
@@ -263,7 +263,7 @@ def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlit
     class Held(Keys):
         def bearer(self, wanted):
             if wanted != token:
-                go_on.wait(30)
+                go_on.wait(120)
             return super().bearer(wanted)
 
     async def main():

@@ -17,7 +17,7 @@ from app.scoring.samples import SampleRequest
 from models_store.requests.bulk import SamplingRequest
 from tests.app.http.test_packed_bodies import pulse
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 def most_at_once(threads: Threads, owners: list[str]) -> tuple[int, list[str]]:

@@ -209,7 +209,7 @@ def follow(jobs: Jobs, work: JobWork) -> Callable[..., Any]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that the event loop does."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():  # noqa: ASYNC110 - what happens tells nobody
             await asyncio.sleep(0.01)
 

@@ -24,7 +24,7 @@ def test_a_wait_ends_with_the_job(client):
     while not client.app.state.event_hub._topics:
         time.sleep(0.01)
     client.post(f"{url}/cancel")
-    thread.join(30)
+    thread.join(120)
     assert seen[0]["state"] == "cancelled"
     assert client.get(f"{url}?wait=60").json()["state"] == "cancelled"
     assert client.app.state.open_streams._open == {}

@@ -214,7 +214,7 @@ def test_an_onnx_export_of_a_density_of_several_passes_says_why_not(client):
 @pytest.mark.fault(304)
 def test_onnx_exports_delay_no_import_and_are_few_at_once(client, exported, monkeypatch):
     def write(_checkpoint, _version, target, **_):
-        release.wait(30)
+        release.wait(120)
         target.write_bytes(b"graph")
 
     release = threading.Event()

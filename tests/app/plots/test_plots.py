@@ -383,7 +383,7 @@ def test_fault_220_every_kind_is_drawn_or_refused_whatever_the_model_and_its_dat
     drawn = set()
     for kind in PlotKind:
         try:
-            numbers = dict(asyncio.run(asyncio.wait_for(source.numbers(kind, compiled), 30)))
+            numbers = dict(asyncio.run(asyncio.wait_for(source.numbers(kind, compiled), 120)))
         except Problem as problem:
             if problem.type is not PROBLEM_TYPES["plot-unavailable"]:
                 raise

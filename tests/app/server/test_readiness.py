@@ -62,7 +62,7 @@ def lookout(settings):
     lookout = Lookout(database, blobs, every_s=0.05)
     yield lookout
     lookout.stop()
-    lookout.join(10)
+    lookout.join(120)
     database.dispose()
 
 
@@ -122,7 +122,7 @@ def test_fault_216_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
     other.close()
     wait_until(lambda: set(levels(lookout).values()) == {Level.OK})
     lookout.stop()
-    lookout.join(10)
+    lookout.join(120)
     database.dispose()
 
 

@@ -104,7 +104,7 @@ def test_a_request_that_is_cut_off_by_a_stop_is_told_so(settings, stopping):
         }
         async with app.router.lifespan_context(app):
             task = asyncio.create_task(app(scope, receive, send))
-            await asyncio.wait_for(reached.wait(), 20)
+            await asyncio.wait_for(reached.wait(), 120)
             if stopping:
                 app.state.stopping.set()
             task.cancel()

@@ -1,7 +1,6 @@
 """Spans of requests, as a collector receives them."""
 
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -83,9 +82,8 @@ def test_a_collector_that_does_not_answer_keeps_no_process_from_ending(monkeypat
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")  # the exporter itself would wait
         TRACES.configure("api")
         with TRACES.span("a"):
             pass
-        began = time.monotonic()
         TRACES.close()
-        assert time.monotonic() - began < 5  # the exporter itself would wait for ten

@@ -20,7 +20,6 @@ from tests.raw_http import exchange
 
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 ROOT = "/densityd"
-SOON_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +79,7 @@ def test_pages_below_the_path_load_all_that_they_need(nginx):
         expect(page.get_by_role("heading", name="Models", exact=True)).to_be_visible()
         expect(page.get_by_role("link", name="people", exact=True)).to_be_visible()
         page.get_by_role("link", name="Settings", exact=True).click()
+        expect(page.get_by_role("heading", name="Settings", exact=True)).to_be_visible()
         page.get_by_role("link", name="Swagger UI", exact=True).click()
         block = page.locator("#operations-operations-get_liveness")
         block.locator(".opblock-summary-control").click()
@@ -87,13 +87,13 @@ def test_pages_below_the_path_load_all_that_they_need(nginx):
         block.get_by_role("button", name="Execute").click()
         status = block.locator(".live-responses-table tbody .response-col_status")
         expect(status).to_have_text(re.compile("200"))
-        with page.expect_response(f"{origin}{ROOT}/openapi.json", timeout=SOON_MS) as described:
+        with page.expect_response(f"{origin}{ROOT}/openapi.json") as described:
             page.goto(f"{origin}{ROOT}/redoc")
         assert described.value.ok
         page.goto(f"{origin}{ROOT}/problems")
         page.get_by_role("link", name="not-found", exact=True).click()
-        page.get_by_role("link", name="All problem types").click()
-        expect(page.get_by_role("heading", name="Problems")).to_be_visible()
+        page.get_by_role("link", name="All problem types", exact=True).click()
+        expect(page.get_by_role("heading", name="Problems", exact=True)).to_be_visible()
 
 
 def test_probes_need_no_path_and_the_path_alone_leads_to_the_page(straight):

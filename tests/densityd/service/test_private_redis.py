@@ -22,7 +22,7 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(  # noqa: S603 - our own command
         private_redis.build_command(folder / "redis" / "redis.sock"), stdout=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not private_redis.is_up(f"unix://{folder}/redis/redis.sock"):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -47,7 +47,7 @@ def test_what_it_held_survives_kill_9(tmp_path: Path, server: "subprocess.Popen[
     client = redis.Redis(unix_socket_path=str(tmp_path / "redis" / "redis.sock"))
     client.lpush("queue", "hint")
     client.execute_command("BGREWRITEAOF")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while client.info("persistence")["aof_pending_bio_fsync"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -142,7 +142,6 @@ for compiled in (False, True):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_compiled_step_gives_the_same_likelihoods():
     """In a process of its own: the compiler cannot read functions whose shapes are checked."""
     done = subprocess.run(  # noqa: S603  our own code

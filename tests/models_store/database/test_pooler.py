@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url, text
 
-from densityd.service.ports import free_port
 from models_store.database.database import Database, migrate
 from models_store.errors import DatabaseBusyError, DatabaseError
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.models_store.makers import LEASE_S, submitted
+from tests.ports import free_port
 from tests.servers import Guarded, PostgresServer
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
@@ -41,7 +41,7 @@ def pooled(
     postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> Iterator[Database]:
     """The database of `postgres_url`, with two connections to share."""
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
     config = postgres_server.folder / "pgbouncer.ini"
     config.write_text(_CONFIG.format(socket=postgres_server.folder, port=port))

@@ -106,7 +106,6 @@ QUIET = settings(
 
 @pytest.mark.long  # `test_estimates_do_not_refuse_what_fits` holds families to their estimates
 @pytest.mark.fault(197)
-@pytest.mark.timeout(300)
 @DRAWN
 @settings(QUIET, max_examples=12, derandomize=True)
 def test_fault_197_a_spec_takes_what_it_says_or_is_refused(measurer, spec, dim, context_dim, rows):

@@ -167,12 +167,14 @@ def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
     webhooks.test(PROJECT, webhook.id)
     for pause_s in PAUSES_S:
         [due] = deliveries.take(list, lease_s=60)
-        deliveries.end(due.id, due.attempt, Outcome(status=500, error="The receiver answered 500."))
-        [shown] = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
         with database.read() as session:
-            now = session.scalars(select(db_now())).one()
-        left = shown.due_at - now
-        assert timedelta(seconds=0.9 * pause_s - 2) < left < timedelta(seconds=1.2 * pause_s + 1)
+            before = session.scalars(select(db_now())).one()
+        deliveries.end(due.id, due.attempt, Outcome(status=500, error="The receiver answered 500."))
+        with database.read() as session:
+            after = session.scalars(select(db_now())).one()
+        [shown] = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
+        assert before + timedelta(seconds=0.9 * pause_s - 1) < shown.due_at
+        assert shown.due_at < after + timedelta(seconds=1.2 * pause_s + 1)
         assert (shown.attempts, shown.status, shown.ended_at) == (due.attempt, 500, None)
         make_due(database)
     webhooks.test(PROJECT, webhook.id)

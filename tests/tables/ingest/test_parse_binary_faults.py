@@ -299,7 +299,7 @@ def test_fault_042_too_many_row_groups_are_refused_in_bounded_time(refuse):
     data = parquet(pa.table({"a": np.arange(10_001.0)}), row_group_size=1)
     started = time.monotonic()
     assert refuse(data, PARQUET).slug == "limit-metadata"
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.fault(42)

@@ -24,7 +24,7 @@ Child = Callable[..., dict[str, object]]
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
     """Run a child that confines itself and then does what a test says."""
 
-    def run(body: str, *, timeout_s: float = 30.0) -> dict[str, object]:
+    def run(body: str, *, timeout_s: float = 120.0) -> dict[str, object]:
         (tmp_path / "errant.py").write_text(
             "from tables.sandbox.child import confine, read_task, write_outcome\n"
             "task = read_task()\n"
@@ -168,7 +168,7 @@ def test_a_child_dies_with_its_parent(tmp_path):
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

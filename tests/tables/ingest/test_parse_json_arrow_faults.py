@@ -344,7 +344,7 @@ def test_fault_035_a_bomb_is_refused_before_it_is_unpacked(refuse):
     assert len(bomb) < 100_000
     started = time.monotonic()
     assert refuse(bomb, ARROW).slug == "dataset-too-large"
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
 
 
 def test_a_batch_whose_length_lies_reads_nothing_beyond_its_buffers(refuse):

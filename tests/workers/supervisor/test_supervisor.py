@@ -272,7 +272,6 @@ def test_fault_150_training_goes_on_while_the_database_is_away(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(170)
 @pytest.mark.fault(150, 151)
 def test_faults_150_151_training_outlives_kill_9_of_postgresql(tmp_path: Path) -> None:
     server = PostgresServer()

@@ -15,7 +15,7 @@ from models_store.files.store_address import StoreAddress
 from workers.protocol import CheckpointRef, Message, Note, VariationalTask
 from workers.trainer.checkpoints import Checkpoints
 
-_WAIT_S = 30.0
+_WAIT_S = 120.0
 
 
 class SlowServer(LocalBlobs):

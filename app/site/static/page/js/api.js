@@ -31,7 +31,8 @@ export class Problem extends Error {
 /** Return the response of a request; throw a Problem if it is an error. */
 export async function request(path, { method = "GET", json, body, headers = {}, signal } = {}) {
   const sent = { ...headers };
-  if (apiKey.value) sent.Authorization = `Bearer ${apiKey.value}`;
+  const key = apiKey.value;
+  if (key) sent.Authorization = `Bearer ${key}`;
   if (json !== undefined) sent["Content-Type"] = "application/json";
   let response;
   try {
@@ -52,7 +53,7 @@ export async function request(path, { method = "GET", json, body, headers = {}, 
   }
   offline.value = false;
   if (response.ok) return response;
-  if (response.status === 401) keyNeeded.value = true;
+  if (response.status === 401 && key === apiKey.value) keyNeeded.value = true;
   throw new Problem(response.status, await problemOf(response));
 }
 

@@ -18,7 +18,7 @@ export function Home() {
     const [jobs, models] = await Promise.all([call("/v1/jobs?limit=5", { signal }), call("/v1/models?limit=6", { signal })]);
     return { jobs: jobs.items, models: models.items };
   }, []);
-  useEvery(3, true, loaded.again);
+  useEvery(3, !loaded.loading, loaded.again);
   return html`
     <h1>How likely is a row of your table?</h1>
     <p class="soft">Send a table and train a model on it. The model then gives the exact probability density of any row, says which value makes a row unlikely, and draws new rows.</p>

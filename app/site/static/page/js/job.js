@@ -81,7 +81,7 @@ export function Job({ id }) {
     return () => { stop.abort(); if (due) cancelAnimationFrame(due); };
   }, [id, round]);
   const parent = loaded.value?.role === "parent";
-  useEvery(2, parent && !ENDED.includes(loaded.value.state), loaded.again);
+  useEvery(2, !loaded.loading && parent && !ENDED.includes(loaded.value.state), loaded.again);
   const cancel = useAction(async () => { await call(`/v1/jobs/${id}/cancel`, { method: "POST" }); loaded.again(); });
   const resume = useAction(async () => { await call(`/v1/jobs/${id}/resume`, { method: "POST" }); loaded.again(); setRound(round + 1); });
   const remove = useAction(async () => { await call(`/v1/jobs/${id}`, { method: "DELETE" }); window.location.hash = "#/jobs"; });

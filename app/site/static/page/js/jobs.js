@@ -19,7 +19,7 @@ function reached(job) {
 export function Jobs() {
   const [state, setState] = useState("");
   const loaded = useList(`/v1/jobs${state && `?state=${state}`}`);
-  useEvery(3, (loaded.value?.items ?? []).some((job) => job.state === "running" || job.state === "queued"), loaded.again);
+  useEvery(3, !loaded.loading && (loaded.value?.items ?? []).some((job) => job.state === "running" || job.state === "queued"), loaded.again);
   return html`<div class="head"><h1>Jobs</h1><a class="button" href="#/jobs/variational">Fit a flow to a density</a></div>
     <p class="row"><label for="state">State</label>
       <select id="state" value=${state} onChange=${(event) => setState(event.target.value)}>${STATES.map((name) => html`<option key=${name} value=${name}>${name || "all"}</option>`)}</select></p>

@@ -82,9 +82,7 @@ function App() {
 function KeyForm() {
   const send = (event) => {
     event.preventDefault();
-    setKey(new FormData(event.target).get("key"));
-    window.dispatchEvent(new HashChangeEvent("hashchange"));
-    window.location.reload();
+    setKey(new FormData(event.target).get("key"));  // the view is shown again, and asks with it
   };
   return html`<form class="card" onSubmit=${send}>
     <h1>${apiKey.value ? "The key was refused" : "This service needs a key"}</h1>

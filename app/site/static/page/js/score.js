@@ -45,7 +45,10 @@ export function Score({ version, reference }) {
   const [progress, setProgress] = useState(0);
   const chooser = useRef(null);
   const explains = Boolean(version.held_out && version.types && version.family === "mixed");
-  useEffect(() => { example(version).then(setText, () => setText(`${version.columns.join(",")}\n`)); }, [reference]);
+  useEffect(() => {
+    const begin = (rows) => setText((typed) => typed || rows);
+    example(version).then(begin, () => begin(`${version.columns.join(",")}\n`));
+  }, [reference]);
   const run = useAction(async () => {
     const parsed = parseRows(text);
     if (parsed.rows.length > MOST) parsed.rows.length = MOST;

@@ -22,7 +22,7 @@ export function useLoaded(load, keys) {
 /** Load JSON from a path when it changes. */
 export const useJson = (path) => useLoaded((signal) => call(path, { signal }), [path]);
 
-/** Call `act` every `seconds` while `active` and the page is seen. */
+/** Call `act` every `seconds` while `active` and the page is seen; not while it loads, which `act` would begin anew. */
 export function useEvery(seconds, active, act) {
   const latest = useRef(act);
   latest.current = act;
