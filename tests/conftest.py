@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import httpx._config
 import httpx2._config
@@ -29,6 +30,7 @@ from tests.attempts import THOROUGH
 from tests.servers import PostgresServer, RedisServer
 
 _DATABASE = "densityd"
+_LOGGING_FLAGS = ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
 
 # Which tests one process runs, of several: those of a file, and of files that share a server, which
 # takes seconds to start. Groups begin in this order; files that are not named come after them.
@@ -143,14 +145,27 @@ def _umask() -> Iterator[None]:
     os.umask(before)
 
 
+def _is_logger(found: logging.Logger | logging.PlaceHolder) -> TypeGuard[logging.Logger]:
+    return isinstance(found, logging.Logger)
+
+
 @pytest.fixture(autouse=True)
 def _logging() -> Iterator[None]:
     """Give every test the logging of before: the entry of a process sets its level and handlers."""
     root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
+    handlers = list(root.handlers)
+    known = [root, *filter(_is_logger, root.manager.loggerDict.values())]
+    loggers = [(logger, logger.level, logger.propagate, logger.disabled) for logger in known]
+    flags = {name: getattr(logging, name) for name in _LOGGING_FLAGS}
     hooks = sys.excepthook, threading.excepthook
     yield
-    root.setLevel(level)
+    for logger, level, propagate, disabled in loggers:
+        if logger.level != level:  # which empties the caches of all loggers
+            logger.setLevel(level)
+        logger.propagate, logger.disabled = propagate, disabled
+    for name, value in flags.items():
+        setattr(logging, name, value)
+    logging.captureWarnings(capture=False)
     for handler in root.handlers[:]:
         if isinstance(handler, TurnHandler) and handler not in handlers:
             root.removeHandler(handler)

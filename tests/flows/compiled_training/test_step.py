@@ -269,7 +269,7 @@ def test_a_number_that_is_too_large_or_none_has_the_effect_that_it_has_in_autogr
 
 def test_what_has_no_compiled_loops_is_left_to_autograd_and_one_line_says_why(caplog):
     flow = build(MafSpec(layers=1, hidden=[4]), 2, seed=0)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="flows"):
         steps = choose_steps(flow, dataclasses.replace(OPTIONS, optimiser="sgd"), batch_size=30)
     assert isinstance(steps, AutogradSteps)
     assert [record.message for record in caplog.records] == [
@@ -283,7 +283,7 @@ def test_without_numba_autograd_trains(monkeypatch, caplog):
     step.load_kernels.cache_clear()
     try:
         flow = build(MafSpec(layers=1, hidden=[4]), 2, seed=0)
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.INFO, logger="flows"):
             assert isinstance(choose_steps(flow, OPTIONS, batch_size=30), AutogradSteps)
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     finally:
