@@ -85,7 +85,7 @@ class Place:
         self.settings = WorkerSettings(
             data_dir=folder,
             database_url=database_url,
-            lease_s=3,
+            lease_s=10,  # kept by a process that a busy machine lets wait
             checkpoint_interval_s=0,
             sweep_interval_s=0.2,
             trainer_nice=0,
