@@ -13,7 +13,7 @@ from typing import TypeGuard
 import httpx._config
 import httpx2._config
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped] # it ships no type information
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # nor this
 
@@ -80,8 +80,9 @@ gc.disable()
 
 # Before the options are read. No test asserts a time: a busy machine is no fault. The same values in
 # each run, so that none fails by chance; the thorough profile draws others each time.
-settings.register_profile(THOROUGH, deadline=None)
-settings.register_profile("repeatable", deadline=None, derandomize=True)
+_patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(THOROUGH, _patient)
+settings.register_profile("repeatable", _patient, derandomize=True)
 settings.load_profile("repeatable")
 
 # A caller that names no time-out of its own waits for five seconds otherwise, too short for a busy machine.

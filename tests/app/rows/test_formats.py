@@ -436,7 +436,7 @@ ATTEMPTS = settings(
     max_examples=attempts(40),
     deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 IN_PROCESS = [kind for kind in FORMATS if kind is not TableFormat.PARQUET]
 

@@ -140,7 +140,7 @@ def test_a_server_that_went_away_leaves_the_process_ready_for_a_while(settings, 
     blobs = LocalBlobs(settings.blob_root)
     blobs.ping()  # as every start does
     lookout = Lookout(database, blobs, every_s=0.05, stale_s=1.0)
-    lookout.start(wait_s=20)
+    lookout.start(wait_s=120)
     assert max(one.level for one in lookout.found().values()) is Level.OK
 
     def away(_self):

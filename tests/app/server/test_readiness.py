@@ -86,7 +86,7 @@ def test_fault_216_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
     def full(_folder):
         return SimpleNamespace(f_flag=0, f_bavail=0, f_files=0)
 
-    lookout.start(wait_s=10)
+    lookout.start(wait_s=120)
     assert set(levels(lookout).values()) == {Level.OK}
     with monkeypatch.context() as patch:
         patch.setattr(os, "statvfs", full)
@@ -97,7 +97,7 @@ def test_fault_216_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
 
 @pytest.mark.fault(216)
 def test_fault_216_a_database_whose_lock_others_hold_is_degraded(lookout, settings):
-    lookout.start(wait_s=10)
+    lookout.start(wait_s=120)
     other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     wait_until(lambda: levels(lookout)["database"] is Level.DEGRADED)
@@ -113,7 +113,7 @@ def test_fault_216_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
     blobs = LocalBlobs(settings.blob_root)
     blobs.ping()  # as every start does
     lookout = Lookout(database, blobs, every_s=0.05)
-    lookout.start(wait_s=10)
+    lookout.start(wait_s=120)
     other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     wait_until(lambda: set(levels(lookout).values()) == {Level.UNUSABLE})
@@ -134,7 +134,7 @@ def test_before_the_first_look_nothing_is_ready(settings):
 
 
 def test_looks_go_on_and_write_nothing_to_the_store(lookout, settings):
-    lookout.start(wait_s=10)
+    lookout.start(wait_s=120)
     staging = settings.blob_root / "staging"
     before = staging.stat().st_mtime_ns
     staging.rename(settings.blob_root / "elsewhere")

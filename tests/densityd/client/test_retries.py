@@ -149,7 +149,7 @@ def test_an_upload_that_never_left_is_tried_again() -> None:
         started[0].replies = [a_json(DATASET, 201)]
 
     threading.Timer(0.3, start).start()
-    retries = Retries(attempts=50, first_pause_s=0.1, longest_pause_s=0.1)
+    retries = Retries(attempts=1000, first_pause_s=0.1, longest_pause_s=0.1)
     with Client(Settings(f"http://127.0.0.1:{port}", retries=retries)) as client:
         assert client.datasets.upload(ROWS).id == "ds_1"
 

@@ -40,18 +40,18 @@ def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses
     tmp_path: Path,
 ) -> None:
     child = python(SLEEPS, tmp_path)
-    pauses = []
-    for _ in range(3):
+    for pause_s in (0.5, 1.0, 2.0):
         child.start()
         wait_for(lambda: child.running)
         child.send(signal.SIGKILL)
         wait_for(lambda: not child.running)
+        before = time.monotonic()
         how = child.check_end()
+        after = time.monotonic()
         assert how is not None
         assert "signal 9" in how
         assert child.restart_at is not None
-        pauses.append(child.restart_at - time.monotonic())
-    assert pauses == pytest.approx([0.5, 1.0, 2.0], abs=0.1)
+        assert before + pause_s <= child.restart_at <= after + pause_s
     assert child.failures == 3
     assert child.check_end() is None, "the same end was noticed twice"
 
@@ -140,9 +140,11 @@ def test_a_long_log_is_moved_aside_and_the_child_writes_on(
     child.start()
     try:
         wait_for(lambda: log.stat().st_size > 1000)
+        child.send(signal.SIGSTOP)
         child.trim_log()
         assert log.stat().st_size < 1000
         assert (tmp_path / "child.log.1").stat().st_size > 1000
+        child.send(signal.SIGCONT)
         wait_for(lambda: log.stat().st_size > 200)
         assert log.read_bytes().startswith(b"x")
     finally:

@@ -49,7 +49,7 @@ def pooled(
     process = Guarded([str(PGBOUNCER), config], end=signal.SIGINT, log=tmp_path / "log", uid=uid)
     name = make_url(postgres_url).database
     url = f"postgresql://postgres@127.0.0.1:{port}/{name}?pgbouncer=true"
-    database = Database(url, busy_timeout_s=2)
+    database = Database(url, busy_timeout_s=60)
     process.wait_until(database.ping, errors=DatabaseError)
     migrate(url)
     yield database
