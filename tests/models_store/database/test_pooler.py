@@ -49,7 +49,7 @@ def pooled(
     process = Guarded([str(PGBOUNCER), config], end=signal.SIGINT, log=tmp_path / "log", uid=uid)
     name = make_url(postgres_url).database
     url = f"postgresql://postgres@127.0.0.1:{port}/{name}?pgbouncer=true"
-    database = Database(url, busy_timeout_s=60)
+    database = Database(url, busy_timeout_s=5)
     process.wait_until(database.ping, errors=DatabaseError)
     migrate(url)
     yield database
@@ -75,8 +75,8 @@ def test_transactions_share_the_connections_of_a_pooler(pooled: Database) -> Non
 
 def test_limits_hold_in_each_transaction_and_in_no_other(pooled: Database) -> None:
     with pooled.write() as session:
-        assert session.scalar(text("SHOW lock_timeout")) == "2s"
-        assert session.scalar(text("SHOW statement_timeout")) == "12s"
+        assert session.scalar(text("SHOW lock_timeout")) == "5s"
+        assert session.scalar(text("SHOW statement_timeout")) == "30s"
         session.execute(text("LOCK TABLE job"))
         with pytest.raises(DatabaseBusyError), pooled.write() as other:
             other.execute(text("LOCK TABLE job"))
