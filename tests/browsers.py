@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
-WAIT_MS = 120_000  # for whatever a page is waited for: a busy machine is no fault
+WAIT_MS = 240_000  # for whatever a page is waited for: a busy machine is no fault
 expect.set_options(timeout=WAIT_MS)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from app.site.guide import GUIDE_FOLDER
 from tests.browsers import chromium, needs_chromium, watched_page
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.timeout(1800)]  # a busy machine is no fault
 
 
 @pytest.fixture(scope="module")
