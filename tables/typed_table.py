@@ -19,6 +19,9 @@ from tables.typed_rows import encode_columns
 _BATCH_BYTES = 16 << 20
 """Bytes of cells that are encoded at a time."""
 
+_DICTIONARY_BYTES = 1 << 20
+"""Bytes of a dictionary that is looked at as a whole with each piece of its rows."""
+
 Choose = Callable[[Sequence[str], bool], Sequence[int]]
 """Function from the names of a file's columns, and whether the file gives them, to the place of each
 wanted column."""
@@ -68,25 +71,27 @@ def open_typed(
             name = source.names[place]
             text = f"Column {name!r} cannot be read: {source.unread[place]}"
             raise TableError("dataset-dtype", text, column=name)
-    chunks = _encoded(source, columns, places)
+    chunks = _encoded(source, columns, places, max_bytes=options.max_bytes)
     return TypedTable(source.names, source.named, chunks, source.warnings)
 
 
 def _encoded(
-    source: CellSource, columns: Sequence[Column], places: Sequence[int]
+    source: CellSource, columns: Sequence[Column], places: Sequence[int], *, max_bytes: int
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the rows; where a column proves to hold more than numbers, read on with its texts."""
     text = _text_columns(source, columns, places)
-    done = 0
+    done = looked_at = 0
     while True:
         try:
             for cells, before in _after(source.read(text), done):
-                yield encode_columns(
-                    (_compact(cells.column(place)) for place in places),
-                    columns,
-                    rows=cells.num_rows,
-                    before=before,
-                )
+                wanted = [_compact(cells.column(place)) for place in places]
+                looked_at += sum(map(_dictionary_bytes, wanted))
+                if looked_at > max_bytes:
+                    raise TableError(
+                        "dataset-too-large",
+                        f"The texts of the rows have more than the {max_bytes} bytes that are allowed.",
+                    )
+                yield encode_columns(wanted, columns, rows=cells.num_rows, before=before)
                 done = before + cells.num_rows
         except NotNumbersError as error:
             text |= {error.column}
@@ -135,9 +140,14 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, step)
 
 
+def _dictionary_bytes(cells: pa.Array) -> int:
+    return int(cells.dictionary.nbytes) if pa.types.is_dictionary(cells.type) else 0
+
+
 def _compact(cells: pa.Array) -> pa.Array:
-    """Return dictionary cells without most of the entries that none of them has."""
-    if not pa.types.is_dictionary(cells.type) or len(cells.dictionary) <= len(cells):
+    """Return dictionary cells without the entries that none of them has, unless these are few."""
+    size = _dictionary_bytes(cells)
+    if size == 0 or (len(cells.dictionary) <= len(cells) and size <= _DICTIONARY_BYTES):
         return cells
     used = pc.unique(cells.indices).drop_null()
     return pa.DictionaryArray.from_arrays(

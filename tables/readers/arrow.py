@@ -5,7 +5,7 @@ the disk, what is compressed must announce how much it unpacks to, and is bounde
 Parquet and CSV share the handling of schemas and batches of real columns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,13 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.numerals import MAX_DECIMALS, round_to
-from tables.readers.arrow_messages import BatchHeader, Messages, decoding
+from tables.readers.arrow_messages import (
+    MAX_UNPACKED_BYTES,
+    BatchHeader,
+    DeltaCheck,
+    Messages,
+    decoding,
+)
 from tables.source import (
     NESTED,
     CellSource,
@@ -164,6 +170,7 @@ def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Itera
     step = rows_per_chunk(len(schema))
     row_bytes = 8 * len(schema)
     rows = remembered = 0
+    deltas, check = DeltaCheck(), _BatchCheck()
     with decoding():
         messages = Messages(path, dictionaries=True)
         messages.schema()
@@ -173,10 +180,12 @@ def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Itera
             if message.type == "record batch":
                 rows += header.rows
                 check_rows(rows, row_bytes=row_bytes, options=options)
+            else:
+                deltas.add(header)
             messages.forget()
         with messages.stream() as reader:
             for batch in reader:
-                batch.validate(full=True)  # otherwise its lengths may lie about its buffers
+                batch = check.checked(batch)  # noqa: PLW2901 - the same, with other dictionaries
                 for start in range(0, batch.num_rows, step):
                     yield plain_batch(batch.slice(start, step))
                     remembered += step * row_bytes
@@ -185,21 +194,96 @@ def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Itera
                         remembered = 0
 
 
-def unpacked_bytes(source: Path) -> int:
-    """Return the bytes that the largest compressed batch of a stream says it unpacks to; 0 without any.
+class _BatchCheck:
+    """Check of the batches of a stream, whose lengths may lie about their buffers.
+
+    A dictionary is looked at, and made plain, once, not with each of its batches. Columns whose values
+    are not read are not looked at.
+    """
+
+    def __init__(self) -> None:
+        self._dictionaries: dict[int, tuple[pa.Array, pa.Array]] = {}
+
+    def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch with plain dictionaries; refuse it if it is damaged, or its texts are too long."""
+        batch.validate()
+        columns = [
+            column.storage if isinstance(column, pa.ExtensionArray) else column
+            for column in batch.columns
+        ]
+        read = [place for place, cells in enumerate(columns) if _has_cells(cells.type)]
+        _check_views(columns[place] for place in read)
+        for place in read:
+            cells = columns[place]
+            if pa.types.is_dictionary(cells.type):
+                columns[place] = self._with_plain_dictionary(place, cells)
+            else:
+                cells.validate(full=True)
+        return pa.record_batch(columns, names=[str(place) for place in range(len(columns))])
+
+    def _with_plain_dictionary(self, place: int, cells: pa.Array) -> pa.Array:
+        values = cells.dictionary
+        known, plain = self._dictionaries.get(place, (None, None))
+        if known is None or _buffers(known) != _buffers(values):
+            _check_views([values])
+            values.validate(full=True)
+            plain = _plain(values)
+            self._dictionaries[place] = values, plain  # its buffers stay where they are
+        cells.indices.validate(full=True)
+        return pa.DictionaryArray.from_arrays(cells.indices, plain)
+
+
+def _buffers(cells: pa.Array) -> list[object]:
+    """Return where the values of cells lie."""
+    places = [b and (b.address, b.size) for b in cells.buffers()]
+    return [len(cells), cells.offset, *places]
+
+
+def _check_views(columns: Iterable[pa.Array]) -> None:
+    """Refuse texts of which many lie in the same few bytes: each is looked at, and copied."""
+    size = 0
+    for column in columns:
+        cells = column
+        while pa.types.is_dictionary(cells.type):
+            cells = cells.dictionary
+        if cells.type == pa.string_view():
+            cells.validate()
+            lengths = np.frombuffer(cells.buffers()[1], np.int32)[::4]
+            lengths = lengths[cells.offset : cells.offset + len(cells)]
+            present = cells.is_valid().to_numpy(zero_copy_only=False)
+            size += int(lengths[present].astype(np.int64).clip(0).sum())
+    if size > MAX_UNPACKED_BYTES:
+        raise TableError(
+            "dataset-too-large",
+            f"The texts of a record batch have more than {MAX_UNPACKED_BYTES} bytes. Write smaller"
+            " batches.",
+        )
+
+
+def is_packed(source: Path) -> bool:
+    """Return whether reading the cells of a stream may take more memory than its bytes.
 
     Raises:
         TableError: The stream is damaged.
     """
     check_content(source, TableFormat.ARROW)
-    most = 0
+    packed = False
     with decoding():
         messages = Messages(source, dictionaries=True)
-        messages.schema()
+        packed = any(map(_holds_views, messages.schema().types))
         for message in messages.batches():
-            most = max(most, BatchHeader(message).unpacked)
+            header = BatchHeader(message)
+            packed = packed or header.unpacked > 0 or header.is_delta
             messages.forget()  # the kernel maps more than is looked at
-    return most
+    return packed
+
+
+def _holds_views(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _holds_views(kind.storage_type)
+    return kind == pa.string_view() or (
+        pa.types.is_dictionary(kind) and _holds_views(kind.value_type)
+    )
 
 
 def check_stream(

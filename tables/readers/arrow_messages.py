@@ -16,9 +16,15 @@ MAX_SCHEMA_BYTES = 16 << 20
 MAX_UNPACKED_BYTES = 256 << 20
 """Most bytes that one compressed record batch may unpack to."""
 
+MAX_MESSAGES = 1_000_000
+"""Most record batches and dictionaries of a stream: each takes a moment, whatever it holds."""
+
+MAX_DELTA_BYTES = 2 << 30
+"""Most bytes that are copied to extend dictionaries, each time the whole of one."""
+
 _DAMAGED = "The Arrow stream is damaged or cut off"
 _HEADER_SLOT = 2  # of a message (format/Message.fbs)
-_DATA_SLOT = 1  # of a dictionary batch
+_ID_SLOT, _DATA_SLOT, _DELTA_SLOT = 0, 1, 2  # of a dictionary batch
 _LENGTH_SLOT, _BUFFERS_SLOT, _COMPRESSION_SLOT = 0, 2, 3  # of a record batch
 _BUFFER_BYTES = 16
 _NOT_PACKED = -1
@@ -62,12 +68,19 @@ class Messages:
 
     def batches(self) -> Iterator[pa.Message]:
         """Read the others."""
+        number = 0
         while True:
             position = self._file.tell()
             try:
                 message = self._reader.read_next_message()
             except StopIteration:
                 break
+            number += 1
+            if number > MAX_MESSAGES:
+                raise TableError(
+                    "limit-metadata",
+                    f"The stream has more than {MAX_MESSAGES} record batches. Write larger ones.",
+                )
             if message.type not in self._kinds:
                 raise damaged(f"it holds a message of an unexpected kind ({message.type})")
             yield message
@@ -88,15 +101,28 @@ class BatchHeader:
         if place is None:
             raise damaged("a record batch has no header")
         self._batch = place + self._int("I", place)
+        self.dictionary, self.is_delta = 0, False
         if message.type == "dictionary":
-            data = self._field(self._batch, _DATA_SLOT)
-            if data is None:
-                raise damaged("a dictionary has no values")
-            self._batch = data + self._int("I", data)
+            self._read_dictionary(self._batch)
         length = self._field(self._batch, _LENGTH_SLOT)
         self.rows = 0 if length is None else self._int("q", length)
         if self.rows < 0:
             raise damaged("a record batch has a negative number of rows")
+
+    def _read_dictionary(self, table: int) -> None:
+        number, data, delta = (
+            self._field(table, slot) for slot in (_ID_SLOT, _DATA_SLOT, _DELTA_SLOT)
+        )
+        if data is None:
+            raise damaged("a dictionary has no values")
+        self._batch = data + self._int("I", data)
+        self.dictionary = 0 if number is None else self._int("q", number)
+        self.is_delta = delta is not None and self._int("?", delta) != 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of its buffers, unpacked."""
+        return self.unpacked if self.compressed else len(self._body)
 
     @property
     def compressed(self) -> bool:
@@ -153,6 +179,25 @@ class BatchHeader:
     def _int(self, code: str, place: int) -> int:
         (number,) = struct.unpack_from(f"<{code}", self._bytes, place)
         return int(number)
+
+
+class DeltaCheck:
+    """Bound on the work of dictionaries that are extended again and again, each time as a whole."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        self._copied = 0
+
+    def add(self, header: BatchHeader) -> None:
+        """Count a dictionary, and refuse one that makes it too much."""
+        before = self._sizes.get(header.dictionary, 0) if header.is_delta else 0
+        self._sizes[header.dictionary] = before + header.size
+        self._copied += before
+        if self._copied > MAX_DELTA_BYTES:
+            raise TableError(
+                "dataset-too-large",
+                "The dictionaries of the stream are extended too often. Write each of them whole.",
+            )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Rows of a CSV file that have more or fewer values than the header."""
 
 from collections import deque
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -16,6 +17,7 @@ _SLACK = 10
 _SHORT_SHARE, _LONG_SHARE = 0.5, 0.05
 # Of rows that wait for the next whole one, beyond those shares.
 _MOST_WAITING = 10_000
+_MOST_SURPLUS = 16_384  # values of a row beyond its width, as of the widest sheet
 _SHORT = "fewer values than the header, and lack the last cells"
 _LONG = "more values than the header, and lose those past it"
 
@@ -66,6 +68,9 @@ class UnevenRows:
         """Keep a row for its place, and tell Arrow to continue; or to end, where the file is refused."""
         if self.error is not None:
             return "error"
+        if row.actual_columns > self._width + _MOST_SURPLUS:
+            self.error = UnevenError(row.number, row.actual_columns)
+            return "error"
         cells = (
             None
             if row.text is None
@@ -95,16 +100,20 @@ class UnevenRows:
         Raises:
             UnevenError: There are too many of them, or a value of one is no number.
         """
-        parts = []
-        while self._waiting and self._waiting[0][0] - self._next <= batch.num_rows:
-            number, cells = self._waiting.popleft()
-            before = number - self._next
-            parts += [batch.slice(0, before), self._row(number, cells, batch.schema)]
-            batch = batch.slice(before)
-            self._next = number + 1
-        self._next += batch.num_rows
+        rows: list[tuple[int, list[str]]] = []
+        start, room = self._next, batch.num_rows
+        while self._waiting and self._waiting[0][0] - start <= room + len(rows):
+            rows.append(self._waiting.popleft())
+        self._next += room + len(rows)
+        if rows:
+            uneven = np.zeros(room + len(rows), np.bool_)
+            uneven[[number - start for number, _ in rows]] = True
+            order = np.empty(len(uneven), np.int64)
+            order[~uneven] = np.arange(room)
+            order[uneven] = np.arange(room, len(uneven))
+            batch = pa.concat_batches([batch, self._mended(rows, batch.schema)]).take(order)
         self._check(self._next - 1, slack=_SLACK)
-        return pa.concat_batches([*parts, batch]) if parts else batch
+        return batch
 
     def rest(self, schema: pa.Schema) -> pa.RecordBatch:
         """Return the rows after the last batch.
@@ -131,16 +140,22 @@ class UnevenRows:
             "detail": f"{'; '.join(parts)}. A value with a separator in it must be quoted.",
         }
 
-    def _row(self, number: int, cells: list[str], schema: pa.Schema) -> pa.RecordBatch:
-        arrays = []
-        for place, (cell, field) in enumerate(zip(cells, schema, strict=True)):
+    def _mended(self, rows: list[tuple[int, list[str]]], schema: pa.Schema) -> pa.RecordBatch:
+        """Return uneven rows as a batch; all at once, for there may be as many as others."""
+        arrays: list[pa.Array] = []
+        wrong: list[tuple[int, int]] = []  # row among these, and column
+        for place, field in enumerate(schema):
+            cells = [row[place] for _, row in rows]
             if field.type == pa.string():
-                arrays.append(pa.array([cell], pa.string()))
+                arrays.append(pa.array(cells, pa.string()))
                 continue
-            value = parse_numbers(pa.array([cell.strip()], pa.string()))
-            if np.isnan(value[0]) and cell not in self._missing:
-                raise UnevenError(number, len(cells), place)
-            arrays.append(pa.array(value, pa.float64(), from_pandas=True))
+            values = parse_numbers(pa.array([cell.strip() for cell in cells], pa.string()))
+            unknown = (n for n in np.flatnonzero(np.isnan(values)) if cells[n] not in self._missing)
+            wrong += [(int(n), place) for n in islice(unknown, 1)]
+            arrays.append(pa.array(values, pa.float64(), from_pandas=True))
+        if wrong:
+            row, place = min(wrong)
+            raise UnevenError(rows[row][0], self._width, place)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _check(self, rows: int, *, slack: int) -> None:

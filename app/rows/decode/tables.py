@@ -14,7 +14,7 @@ from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
 from tables.formats import ParseOptions, TableFormat
 from tables.open import open_arrow_bytes, open_table
-from tables.readers.arrow import StreamCheck, check_stream, unpacked_bytes
+from tables.readers.arrow import StreamCheck, check_stream, is_packed
 from tables.sandbox.copy import open_table_isolated, open_typed_isolated
 from tables.source import Columns, TableSource
 from tables.typed_table import TypedTable, open_typed
@@ -118,7 +118,7 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
         choose=partial(_places_of, source),
     )
     if source.format is TableFormat.ARROW:
-        packed = await in_thread(unpacked_bytes, file) > 0
+        packed = await in_thread(is_packed, file)
     else:
         packed = source.format is TableFormat.PARQUET
     if not packed:

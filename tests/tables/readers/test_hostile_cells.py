@@ -1,0 +1,170 @@
+"""Small files of cells that would take much to read: what they take is counted before it is taken."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+from numpy.typing import NDArray
+
+import tables.readers.arrow_messages
+from tables.columns import Column
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableFormat
+from tables.readers.arrow import is_packed, open_arrow_cells
+from tables.readers.uneven import UnevenRows
+from tables.typed_table import open_typed
+
+COLUMNS = (
+    Column(name="a", missing=True),
+    Column(name="t", type="category", levels=("q", "z"), missing=True),
+)
+OPTIONS = ParseOptions()
+
+
+def stream(*batches: pa.RecordBatch, deltas: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)
+    with pa.ipc.new_stream(buffer, batches[0].schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return buffer.getvalue()
+
+
+def rows_of(texts: pa.Array) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(np.zeros(len(texts))), texts], names=["a", "t"])
+
+
+def same_bytes(rows: int, size: int) -> pa.Array:
+    """Texts of a size that all lie in the same bytes."""
+    views = np.zeros((rows, 4), np.int32)  # length, first four bytes, buffer, offset
+    views[:, 0] = size
+    views[:, 1] = int.from_bytes(b"xxxx", "little")
+    buffers = [None, pa.py_buffer(views.tobytes()), pa.py_buffer(b"x" * size)]
+    return pa.Array.from_buffers(pa.string_view(), rows, buffers)
+
+
+def of_indices(indices: list[int], values: pa.Array) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), values, safe=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rows"
+
+
+def read(
+    path: Path,
+    content: bytes,
+    options: ParseOptions = OPTIONS,
+    format: TableFormat = TableFormat.ARROW,  # noqa: A002 - the word for it
+) -> NDArray[np.float64]:
+    path.write_bytes(content)
+    table = open_typed(
+        path, format=format, options=options, columns=COLUMNS, choose=lambda *_: [0, 1]
+    )
+    return np.concatenate(list(table.chunks))
+
+
+def refused(path: Path, content: bytes, options: ParseOptions = OPTIONS) -> str:
+    with pytest.raises(TableError) as caught:
+        read(path, content, options)
+    return caught.value.slug
+
+
+@pytest.mark.fault(311)
+def test_texts_that_lie_in_the_same_bytes_are_counted_before_they_are_read(path: Path) -> None:
+    texts = same_bytes(300, 1 << 20)
+    assert refused(path, stream(rows_of(texts))) == "dataset-too-large"
+    assert is_packed(path)
+    assert refused(path, stream(rows_of(of_indices([0] * 3, texts)))) == "dataset-too-large"
+    assert is_packed(path)
+    few = pa.array(["q", None, "a text that lies elsewhere", "z"], pa.string_view())
+    assert read(path, stream(rows_of(few)))[[0, 3], 1].tolist() == [0, 1]
+
+
+@pytest.mark.fault(312)
+def test_a_dictionary_is_made_plain_once_for_all_batches(path: Path) -> None:
+    values = pa.array(["q", "z"], pa.large_string())
+    path.write_bytes(stream(*[rows_of(of_indices([1, 0], values))] * 3))
+    batches = list(open_arrow_cells(path, OPTIONS).read(frozenset()))
+    texts = [batch.column(1) for batch in batches]
+    assert [text.to_pylist() for text in texts] == [["z", "q"]] * 3
+    assert len({text.dictionary.buffers()[2].address for text in texts}) == 1
+
+
+@pytest.mark.fault(312)
+def test_another_dictionary_is_another(path: Path) -> None:
+    one, other = (pa.array(values) for values in (["q", "z"], ["z", "q"]))
+    batches = [rows_of(of_indices([0], values)) for values in (one, other, one)]
+    assert read(path, stream(*batches))[:, 1].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("index", [2, -1])
+def test_an_index_outside_of_its_dictionary_is_damage(path: Path, index: int) -> None:
+    batch = rows_of(of_indices([0, index], pa.array(["q", "z"])))
+    assert refused(path, stream(batch)) == "dataset-parse"
+
+
+@pytest.mark.fault(312)
+def test_long_texts_of_a_dictionary_count_with_each_piece_of_the_rows(path: Path) -> None:
+    values = pa.array(["x" * 2_000_000, "q"])
+    batch = rows_of(pa.DictionaryArray.from_arrays(pa.array(np.zeros(400_000, np.int8)), values))
+    content = stream(batch)
+    assert refused(path, content, ParseOptions(max_bytes=10_000_000)) == "dataset-too-large"
+    assert len(read(path, content)) == 400_000
+
+
+def growing(batches: int) -> Iterator[pa.RecordBatch]:
+    values: list[str] = []
+    for number in range(batches):
+        values.append(f"{number}")
+        yield rows_of(of_indices([number], pa.array(values)))
+
+
+@pytest.mark.fault(312)
+def test_dictionaries_that_are_extended_without_end_are_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = stream(*growing(30), deltas=True)
+    assert len(read(path, content)) == 30
+    assert is_packed(path)
+    monkeypatch.setattr(tables.readers.arrow_messages, "MAX_DELTA_BYTES", 1_000)
+    assert refused(path, content) == "dataset-too-large"
+    assert len(read(path, stream(*growing(30)))) == 30  # whole ones
+
+
+@pytest.mark.fault(312)
+def test_batches_without_end_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = stream(*[rows_of(pa.array([], pa.string()))] * 20)
+    path.write_bytes(content)
+    assert not is_packed(path)
+    monkeypatch.setattr(tables.readers.arrow_messages, "MAX_MESSAGES", 10)
+    assert refused(path, content) == "limit-metadata"
+
+
+@pytest.mark.fault(313)
+def test_as_many_uneven_rows_as_others_are_mended_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mended, calls = UnevenRows._mended, []
+
+    def counted(rows: UnevenRows, *given: object) -> pa.RecordBatch:
+        calls.append(1)
+        return mended(rows, *given)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(UnevenRows, "_mended", counted)
+    lines = [f"{n},q" if n % 3 else f"{n}" for n in range(20_000)]
+    rows = read(path, "\n".join(["a,t", *lines, ""]).encode(), format=TableFormat.CSV)
+    assert rows[:, 0].tolist() == list(range(20_000))
+    assert np.flatnonzero(np.isnan(rows[:, 1])).tolist() == list(range(0, 20_000, 3))
+    assert 0 < len(calls) < 10
+
+
+def test_a_row_of_millions_of_empty_values_is_not_taken_apart(path: Path) -> None:
+    table = "a,t\n" + "1,q\n" * 30 + "1,q" + "," * 20_000 + "\n"
+    with pytest.raises(TableError, match="Row 31 has 20002 value") as caught:
+        read(path, table.encode(), format=TableFormat.CSV)
+    assert caught.value.slug == "dataset-parse"
