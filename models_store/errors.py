@@ -1,6 +1,10 @@
 """Errors of rows and bytes; each carries data and the slug of its problem, and words its message."""
 
+import re
+
 from tables.slugs import Slug
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:@-]{1,140}")
 
 
 class StoreError(Exception):
@@ -27,7 +31,8 @@ class NotFoundError(StoreError):
         """
         self.kind = kind
         self.identity = identity
-        super().__init__(f"No such {kind}.")
+        named = f": {identity}" if _PLAIN.fullmatch(identity) else ""
+        super().__init__(f"No such {kind}{named}.")
 
 
 class ConflictError(StoreError):
@@ -126,7 +131,9 @@ class ResultDeletedError(StoreError):
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
-        super().__init__("The result was deleted. The same request makes it again.")
+        super().__init__(
+            f"The result of job {job_id} was deleted. The same request makes it again."
+        )
 
 
 class ResultNotReadyError(ConflictError):
@@ -137,7 +144,7 @@ class ResultNotReadyError(ConflictError):
     def __init__(self, job_id: str, *, state: str) -> None:
         self.job_id = job_id
         self.state = state
-        super().__init__(f"The job is {state}.")
+        super().__init__(f"Job {job_id} is {state} and has no result.")
 
 
 class PreconditionError(StoreError):

@@ -140,8 +140,9 @@ def _changed(
     condition: Callable[[_Record], bool],
 ) -> _Record:
     """Change a locked row if the condition holds for its record; return the new record."""
-    if not condition(record()):
-        raise PreconditionError("the resource is in another state")
+    present = record()
+    if not condition(present):
+        raise PreconditionError(f"The {type(present).__name__.lower()} is in another state")
     change.apply(row)
     session.flush()
     return record()

@@ -9,6 +9,7 @@ from app.fairness.fair_routes import FairRoute
 from app.http.json_body import json_body, json_request
 from app.jobs.examples import PREVIEW_EXAMPLES
 from app.problems.problem import Problem, problem_responses
+from app.problems.wording import told
 from flows import FitError, density_in_plane
 from models_store.requests.accept_variational import check_formula
 from models_store.requests.training import Strict
@@ -63,7 +64,7 @@ def preview_target(
     try:
         plane = density_in_plane(target, size=_SIZE)
     except FitError as error:
-        raise Problem("plot-unavailable", f"{str(error).capitalize()}.") from error
+        raise Problem("plot-unavailable", told(str(error))) from error
     return TargetPreview(
         window=Window(lower=list(plane.window.lower), upper=list(plane.window.upper)),
         log_density=[

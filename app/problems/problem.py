@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.problems.types import PROBLEM_TYPES, REFUSALS, ProblemType
-from app.problems.wording import alone, is_unknown, sentence, worded
+from app.problems.wording import alone, is_unknown, sentence, told, worded
 from app.root_path import rooted
 from models_store.errors import BlobError, RequestError, StoreError
 from tables.errors import TableError, TablesError
@@ -110,12 +110,12 @@ def problem_of(error: StoreError | TablesError) -> Problem:
     errors: tuple[FieldError, ...] = ()
     members: dict[str, Any] = {}
     if isinstance(error, RequestError):
-        errors = (FieldError(error.detail, pointer=error.pointer),)
+        errors = (FieldError(told(error.detail), pointer=error.pointer),)
         members = {} if error.position is None else {"position": error.position}
     if isinstance(error, TableError):
         members = {"column": error.column, "row": error.row}
         errors = tuple(FieldError(text, column=name) for name, text in error.errors)
-    detail = "" if isinstance(error, BlobError) else _cut(str(error), _MAX_TEXT)
+    detail = "" if isinstance(error, BlobError) else _cut(told(str(error)), _MAX_TEXT)
     return Problem(error.slug, detail, errors=errors, members=members)
 
 

@@ -128,7 +128,13 @@ def alone(text: str) -> str:
         text = f"There is no such {text.removeprefix('is no ')}"
     if text == _PLAIN["missing"]:
         text = "The field is missing"
-    return _ended(text[:1].upper() + text[1:])
+    return told(text)
+
+
+def told(text: str) -> str:
+    """Return the message of an error as a sentence; lines below the first are shown as they are."""
+    first, newline, shown = text.partition("\n")
+    return _ended(first[:1].upper() + first[1:]) + newline + shown
 
 
 def fields_at(schema: Mapping[str, Any], path: Sequence[int | str]) -> list[str]:

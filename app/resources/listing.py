@@ -64,12 +64,13 @@ class Paging:
     ) -> None:
         self._url = request.url
         self._response = response
-        self.limit = 1 if is_head(request) else limit
+        self._is_head = is_head(request)
+        self.limit = 1 if self._is_head else limit
         self.cursor = cursor
 
     def link(self, page: _Listed) -> _Listed:
-        """Name the next page in the header `Link`; return the page."""
-        if page.next_cursor is not None:
+        """Name the next page in the header `Link`, unless the page was cut for HEAD; return the page."""
+        if page.next_cursor is not None and not self._is_head:
             query = self._url.include_query_params(cursor=page.next_cursor).query
             self._response.headers["Link"] = f'<{rooted(self._url.path)}?{query}>; rel="next"'
         return page

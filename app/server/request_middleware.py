@@ -20,10 +20,7 @@ from app.metrics import Metrics
 from app.problems.problem import Problem, problem_of, problem_response
 from models_store.errors import StoreError
 from models_store.process.log_limits import LIMITED
-from models_store.process.logs import (
-    request_id as logged_request_id,
-    traceparent as logged_traceparent,
-)
+from models_store.process.logs import REQUEST_ID, TRACEPARENT
 from models_store.process.traces import TRACES
 from tables.errors import TablesError
 
@@ -65,13 +62,13 @@ class RequestMiddleware:
         request_id = _identify(scope)
         tracked = _TrackedResponse(send, request_id)
         began = time.perf_counter()
-        logged = logged_request_id.set(request_id)
+        logged = REQUEST_ID.set(request_id)
         self._metrics.in_flight.inc()
         state = scope["state"]
         with _span_of(scope) as span:
             if span is not None:
-                state["traceparent"] = logged_traceparent.get()  # jobs of the request hang on it
-            traced = logged_traceparent.set(state["traceparent"])
+                state["traceparent"] = TRACEPARENT.get()  # jobs of the request hang on it
+            traced = TRACEPARENT.set(state["traceparent"])
             try:
                 await self._serve(scope, receive, tracked)
             finally:
@@ -80,8 +77,8 @@ class RequestMiddleware:
                 self._record(scope, tracked, seconds=time.perf_counter() - began)
                 if span is not None:
                     _describe(span, scope, status=tracked.status)
-                logged_traceparent.reset(traced)
-                logged_request_id.reset(logged)
+                TRACEPARENT.reset(traced)
+                REQUEST_ID.reset(logged)
 
     async def _serve(self, scope: Scope, receive: Receive, tracked: "_TrackedResponse") -> None:
         response = await self._call(scope, receive, tracked)

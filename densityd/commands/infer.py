@@ -1,7 +1,7 @@
 """``densityd infer``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -17,6 +17,9 @@ from densityd.terminal.options import (
     build_request,
 )
 from densityd.terminal.waiting import follow
+
+if TYPE_CHECKING:
+    from densityd.client.targets import Target
 
 
 def infer(
@@ -81,8 +84,8 @@ def infer(
         }
         if regression is None:
             del targets["posterior"]
-        target = {name: value for name, value in targets.items() if value is not None}
-        job = client.jobs.variational(model, target, **request)
+        given = {name: value for name, value in targets.items() if value is not None}
+        job = client.jobs.variational(model, cast("Target", given), **request)
         follow(client, job, wait=wait, as_json=as_json)
 
 

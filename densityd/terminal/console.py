@@ -24,11 +24,15 @@ _UNAUTHORIZED = 401
 _OPTIONS = {
     "dataset_id": "--dataset",
     "model_name": "--model",
+    "context_columns": "--context-column",
+    "flow": "--flow",
     "flow.family": "--flow",
+    "ranges": "--range",
     "optimisation.max_seconds": "--max-seconds",
 }
 _FIELD = re.compile(
-    r"`(dataset_id|model_name|(?:flow|discrete|optimisation|preprocessing|split)\.[\w.]+)`"
+    r"`(dataset_id|model_name|context_columns|flow|ranges"
+    r"|(?:flow|discrete|optimisation|preprocessing|split)\.[\w.]+)`"
 )
 """Fields of a request for which commands have options; all others of its sections have `--set`."""
 

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 if TYPE_CHECKING:
     from densityd.client import NamedFilters
+    from densityd.client.targets import Range
 
 Url = Annotated[
     str | None,
@@ -117,7 +118,7 @@ def build_request(
     return request
 
 
-def parse_ranges(texts: Iterable[str]) -> dict[str, dict[str, object]]:
+def parse_ranges(texts: Iterable[str]) -> dict[str, "Range"]:
     """Return the ranges of a sweep that are given as FIELD=LOW:HIGH[:log] or FIELD=VALUES.
 
     Raises:
@@ -131,7 +132,7 @@ def parse_ranges(texts: Iterable[str]) -> dict[str, dict[str, object]]:
     return ranges
 
 
-def _parse_range(value: str) -> dict[str, object]:
+def _parse_range(value: str) -> "Range":
     listed = _parse(value)
     if isinstance(listed, list):
         return {"values": listed}
@@ -142,7 +143,7 @@ def _parse_range(value: str) -> dict[str, object]:
     found = {"low": _parse(low), "high": _parse(high), **({"scale": scale} if scale else {})}
     if not all(isinstance(found[name], int | float) for name in ("low", "high")):
         raise typer.BadParameter(f"{value}: write LOW:HIGH, LOW:HIGH:log, or a list of values.")
-    return found
+    return cast("Range", found)
 
 
 def parse_context(texts: Iterable[str]) -> dict[str, object] | None:

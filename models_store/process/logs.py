@@ -15,13 +15,13 @@ from typing import TextIO
 
 from models_store.process.log_limits import LIMITED, LineLimits
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The HTTP request that all this is about, in the API and in the worker of its job."""
 
-job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
+JOB_ID: ContextVar[str | None] = ContextVar("job_id", default=None)
 """The job that is being worked on."""
 
-traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """The W3C trace context of the present span, or of the caller's while no traces are made."""
 
 log = logging.getLogger(__name__)
@@ -44,15 +44,15 @@ def log_context(
     *, request_id: str | None = None, job_id: str | None = None, traceparent: str | None = None
 ) -> Iterator[None]:
     """Add ids to every line that is logged inside, in this thread or task."""
-    request_token = _request_id.set(request_id)
-    job_token = _job_id.set(job_id)
-    trace_token = _traceparent.set(traceparent)
+    request_token = REQUEST_ID.set(request_id)
+    job_token = JOB_ID.set(job_id)
+    trace_token = TRACEPARENT.set(traceparent)
     try:
         yield
     finally:
-        _traceparent.reset(trace_token)
-        _job_id.reset(job_token)
-        _request_id.reset(request_token)
+        TRACEPARENT.reset(trace_token)
+        JOB_ID.reset(job_token)
+        REQUEST_ID.reset(request_token)
 
 
 def configure_logging(level: str, process: str) -> None:
@@ -146,10 +146,10 @@ class JsonFormatter(logging.Formatter):
             "process": self._process,
             "logger": record.name,
             "message": record.getMessage(),
-            "request_id": _request_id.get(),
-            "job_id": _job_id.get(),
+            "request_id": REQUEST_ID.get(),
+            "job_id": JOB_ID.get(),
         }
-        if (place := _traceparent.get()) is not None:
+        if (place := TRACEPARENT.get()) is not None:
             _, fields["trace_id"], fields["span_id"], _ = place.split("-", 3)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
@@ -189,9 +189,3 @@ def _log_uncaught_in_thread(hook: threading.ExceptHookArgs) -> None:
     log.critical(
         "an error ended a thread", exc_info=(hook.exc_type, hook.exc_value, hook.exc_traceback)
     )
-
-
-# The public names, where a parameter has the same name.
-_request_id = request_id
-_job_id = job_id
-_traceparent = traceparent

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any, Literal
 
-from models_store.process.logs import traceparent as logged_traceparent
+from models_store.process.logs import TRACEPARENT
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +133,11 @@ class Traces:
         ) as span:
             carrier: dict[str, str] = {}
             TraceContextTextMapPropagator().inject(carrier)
-            token = logged_traceparent.set(carrier.get("traceparent", traceparent))
+            token = TRACEPARENT.set(carrier.get("traceparent", traceparent))
             try:
                 yield span
             finally:
-                logged_traceparent.reset(token)
+                TRACEPARENT.reset(token)
 
 
 def _wanted() -> bool:

@@ -116,7 +116,8 @@ def check_formula(target: DensityTarget) -> None:
     except FormulaError as error:
         raise RequestError(
             "formula",
-            f"at character {error.position}: {error.reason}\n{_excerpt(error, target.log_density)}",
+            f"the formula cannot be read at character {error.position}: {error.reason}\n"
+            f"{_excerpt(error, target.log_density)}",
             pointer="/target/log_density",
             position=error.position,
         ) from error

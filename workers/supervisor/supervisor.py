@@ -12,7 +12,7 @@ from models_store.files.stores import open_blobs
 from models_store.job_states import Job, JobRole
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
-from models_store.process.logs import log_context, traceparent
+from models_store.process.logs import TRACEPARENT, log_context
 from models_store.process.traces import TRACES
 from models_store.registry import Registry
 from workers.devices import Slots, devices_of, has_accelerator
@@ -194,7 +194,7 @@ class Supervisor:
             chosen = {
                 "store_id": self._fitness.store_id,
                 "device": device,
-                "traceparent": traceparent.get(),
+                "traceparent": TRACEPARENT.get(),
             }
             trainer = TrainerProcess(task.model_copy(update=chosen), self._fork_server)
         except OSError as error:

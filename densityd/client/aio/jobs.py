@@ -31,6 +31,7 @@ from densityd.client.options import (
     format_filters,
 )
 from densityd.client.records import Event, EventPage, Job, JobSummary, Page, TargetPreview
+from densityd.client.targets import FormulaTarget, PotentialTarget, Range, Target
 from densityd.client.waiting import RECONNECT_S, Watch
 from densityd.client.wire.events import EventDecoder
 
@@ -71,7 +72,7 @@ class AsyncJobs:
         self,
         model_name: str,
         dataset_id: str,
-        ranges: Mapping[str, Mapping[str, object]],
+        ranges: Mapping[str, Range],
         *,
         idempotency_key: str | None = None,
         **options: Unpack[SweepOptions],
@@ -92,7 +93,7 @@ class AsyncJobs:
     async def variational(
         self,
         model_name: str,
-        target: Mapping[str, object],
+        target: Target,
         *,
         idempotency_key: str | None = None,
         **options: Unpack[VariationalOptions],
@@ -278,11 +279,11 @@ class AsyncJobs:
         params: dict[str, str | int | None] = {"format": "json", "after": after}
         return await self._transport.send(Call("GET", path, EventPage.of, params=params))
 
-    async def preview_target(self, target: Mapping[str, object]) -> TargetPreview:
+    async def preview_target(self, target: PotentialTarget | FormulaTarget) -> TargetPreview:
         """Return the density of a target of two coordinates on a grid, without starting a job.
 
         Args:
-            target: Target as for `variational`, but no posterior.
+            target: Potential or formula, as for `variational`.
 
         Raises:
             ApiError: The target is no formula, or cannot be drawn in the plane.

@@ -90,7 +90,7 @@ def test_the_place_of_an_error_in_a_formula_is_told(client):
     [error] = problem["errors"]
     assert error["pointer"] == "/target/log_density"
     assert error["detail"] == (
-        "at character 15: unknown coordinate 'z3'; there are z1 to z2\n"
+        "The formula cannot be read at character 15: unknown coordinate 'z3'; there are z1 to z2.\n"
         "-0.5 * z1^2 - z3\n"
         "              ^"
     )

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
+from tests.app.conftest import CSV, TABLE
 
 GOLDEN = Path(__file__).parent / "messages.txt"
 DATASET = "ds_" + "0" * 32
@@ -96,6 +97,36 @@ def test_wrong_requests_are_told_in_one_voice(shared_client):
     assert told == GOLDEN.read_text("utf-8")
     assert "Input should" not in told
     assert "see `errors`; see" not in told
+
+
+def test_refusals_of_the_store_are_whole_sentences_that_name_their_object(client):
+    """What only a stored table can refuse is told as the rest."""
+    made = client.post("/v1/datasets", content=TABLE, headers=CSV).json()
+    path, tag = f"/v1/datasets/{made['id']}", {"If-Match": '"older"'}
+    body = {"model_name": "people", "dataset_id": made["id"]}
+    first = made["columns"][0]["name"]
+
+    def train(**change):
+        return client.post("/v1/jobs/training", json={**body, **change})
+
+    refusals = {
+        "A column is named twice.": train(columns=[first, first]),
+        f"Dataset {made['id']} lacks 1 of the columns; the first is entry 0 of `columns`.": train(
+            columns=["depth"], context_columns=[first]
+        ),
+        "The dataset is in another state; the request's condition does not hold.": client.patch(
+            path, json={"description": "people"}, headers=tag
+        ),
+        "No such model: nobody.": client.get("/v1/models/nobody"),
+        "The formula cannot be read at character": client.post(
+            "/v1/jobs/variational",
+            json={"model_name": "ring", "target": {"log_density": "-z1 +", "dim": 1}},
+        ),
+    }
+    for wanted, answer in refusals.items():
+        sentence = answer.json()["detail"].split("\n")[0]
+        assert sentence.startswith(wanted)
+        assert sentence.endswith(".")
 
 
 def main() -> None:

@@ -203,6 +203,6 @@ def test_head_of_a_listing_reads_one_item_at_most(client, registry, monkeypatch)
     read.clear()
     head = client.head("/v1/datasets?limit=200")
     assert (head.status_code, head.content, len(read)) == (200, b"", 1)
-    assert "content-length" not in head.headers
+    assert not {"content-length", "link"} & head.headers.keys()
     assert_refused(client.get("/v1/datasets?cursor=x"), 400, "cursor")
     assert client.head("/v1/datasets?cursor=x").status_code == 400

@@ -65,8 +65,9 @@ def test_what_cannot_be_is_one_line() -> None:
     assert wrong.stderr.startswith("densityd: a project matches")
     assert keys("create", "--scope", "root").exit_code == 2
     assert keys("create", "--expires-days", "0").exit_code == 2
-    unknown = keys("revoke", "key_" + "0" * 32)
-    assert (unknown.exit_code, unknown.stderr) == (1, "densityd: No such key.\n")
+    nobodys = "key_" + "0" * 32
+    unknown = keys("revoke", nobodys)
+    assert (unknown.exit_code, unknown.stderr) == (1, f"densityd: No such key: {nobodys}.\n")
 
 
 def test_the_client_and_the_commands_show_the_key_of_the_environment(

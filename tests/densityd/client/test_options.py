@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from densityd.client import options
+from densityd.client import options, targets
 from tests.app.conftest import openapi_document
 
 ROOT = Path(__file__).parents[3]
@@ -24,6 +24,12 @@ PAIRS = {
     "StepFactor": options.StepFactor,
     "EncoderSpec": options.EncoderOptions,
     "BatchNormSpec": options.BatchNormOptions,
+    "PotentialTarget": targets.PotentialTarget,
+    "DensityTarget": targets.FormulaTarget,
+    "Window": targets.Window,
+    "PosteriorTarget": targets.PosteriorTarget,
+    "Interval": targets.Interval,
+    "Choices": targets.Choices,
 }
 SNIPPET = """
 from densityd.client import Client
@@ -33,6 +39,10 @@ with Client() as client:
     client.jobs.train("walk", "ds_0", optimisation={"max_epoch": 3})
     client.jobs.train("walk", "ds_0", flow={"family": "mafs"})
     client.jobs.train("walk", "ds_0", preprocessing={"logit": {"margin": 0.1}})
+    client.jobs.variational("ring", {"potential": "U1"})
+    client.jobs.variational("ring", {"potentail": "U1"})
+    client.jobs.sweep("walk", "ds_0", {"flow.layers": {"low": 2, "high": 8, "scale": "log"}})
+    client.jobs.sweep("walk", "ds_0", {"flow.layers": {"low": 2, "hihg": 8}})
 """
 
 
@@ -44,6 +54,11 @@ def fields(name: str) -> set[str]:
 def test_typed_dictionaries_have_the_fields_of_requests(name: str) -> None:
     typed: Any = PAIRS[name]
     assert set(typed.__annotations__) == fields(name)
+
+
+def test_the_fields_of_a_posterior_are_those_of_both_regressions() -> None:
+    found = fields("LinearPosterior") | fields("LogisticPosterior")
+    assert set(targets.Posterior.__annotations__) == found
 
 
 def test_the_fields_of_flows_are_those_of_all_families() -> None:
@@ -71,5 +86,5 @@ def test_a_checker_finds_a_misspelt_option(tmp_path: Path) -> None:
         check=False,
     )
     found = [line for line in done.stdout.splitlines() if line.startswith("snippet.py")]
-    assert [line.split(":")[1] for line in found if "error" in line] == ["6", "7", "8"]
+    assert [line.split(":")[1] for line in found if "error" in line] == ["6", "7", "8", "10", "12"]
     assert "max_epoch" in found[0]

@@ -73,6 +73,9 @@ def test_a_refusal_speaks_of_the_options_of_the_command(table: Path) -> None:
     told = run("train", table, "--model", "Walk", status=1)
     assert "`--model`" in told.stderr
     assert "model_name" not in told.stderr
+    told = run("train", table, "--model", "walk", "--flow", "maff", status=1)
+    assert told.stderr.count("`--flow` must have a 'family' among") == 1
+    assert "`flow`" not in told.stderr
     told = run("train", "--dataset", "x", "--model", "walk", status=1)
     assert "dataset_id" not in told.stderr
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from models_store.process.logs import JsonFormatter, TurnHandler, job_id, log_context, request_id
+from models_store.process.logs import JOB_ID, REQUEST_ID, JsonFormatter, TurnHandler, log_context
 
 
 def line(message: str, *args: object, **extra: object) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def test_lines_carry_the_ids_of_their_context() -> None:
             assert "job_id" not in line("x")
         assert line("x")["job_id"] == "job-1"
     assert (inside["request_id"], inside["job_id"]) == ("req-1", "job-1")
-    assert (request_id.get(), job_id.get()) == (None, None)
+    assert (REQUEST_ID.get(), JOB_ID.get()) == (None, None)
     with log_context(traceparent=f"00-{'a' * 32}-{'b' * 16}-01"):
         traced = line("x")
     assert (traced["trace_id"], traced["span_id"]) == ("a" * 32, "b" * 16)

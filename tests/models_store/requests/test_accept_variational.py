@@ -129,7 +129,7 @@ def test_what_is_no_formula_is_refused_with_its_place(
     assert (error.slug, error.pointer) == ("formula", "/target/log_density")
     assert error.position == position
     first, line, caret = error.detail.split("\n")
-    assert first.startswith(f"at character {position}: ")
+    assert first.startswith(f"the formula cannot be read at character {position}: ")
     assert reason in first
     last_line = text.rsplit("\n", maxsplit=1)[-1]
     assert line == last_line

@@ -1,0 +1,63 @@
+"""Targets of variational jobs and ranges of sweeps as typed dictionaries."""
+
+from collections.abc import Sequence
+from typing import Literal, NotRequired, TypedDict
+
+
+class PotentialTarget(TypedDict):
+    """One of five densities of two coordinates."""
+
+    potential: Literal["U1", "U2", "U3", "U4", "U5"]
+
+
+class Window(TypedDict):
+    """The box in which the KL divergence is computed, an interval for each coordinate."""
+
+    lower: Sequence[float]
+    upper: Sequence[float]
+
+
+class FormulaTarget(TypedDict):
+    """A formula of `z1` to `zD`: a log density up to a constant, in nats."""
+
+    log_density: str
+    dim: int
+    window: NotRequired[Window | None]
+
+
+class Posterior(TypedDict):
+    """A Bayesian regression; `noise_scale` is of `linear`, `batch_rows` of `logistic`."""
+
+    kind: Literal["linear", "logistic"]
+    dataset_id: str
+    response: str
+    columns: NotRequired[Sequence[str] | None]
+    prior_scale: NotRequired[float]
+    noise_scale: NotRequired[float]
+    batch_rows: NotRequired[int | None]
+
+
+class PosteriorTarget(TypedDict):
+    """The posterior of a regression on a dataset."""
+
+    posterior: Posterior
+
+
+Target = PotentialTarget | FormulaTarget | PosteriorTarget
+
+
+class Interval(TypedDict):
+    """The numbers from `low` to `high`: whole numbers if both are."""
+
+    low: float
+    high: float
+    scale: NotRequired[Literal["linear", "log"]]
+
+
+class Choices(TypedDict):
+    """The values to choose from."""
+
+    values: Sequence[object]
+
+
+Range = Interval | Choices
