@@ -39,8 +39,8 @@ from app.resources.labels import LABEL_EXAMPLES
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from app.root_path import rooted
+from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content, upload_content
-from app.rows.negotiation import response_codec
 from app.rows.respond import ROWS_VARY
 from app.state import state_of
 from models_store.database.ids import new_id

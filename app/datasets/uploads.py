@@ -12,8 +12,7 @@ from app.http.multipart import FilePart, file_part
 from app.http.upload_room import Held, declared_bytes
 from app.problems.problem import Problem
 from app.rows.body import is_headerless, write_to_disk
-from app.rows.codecs import BY_MEDIA_TYPE
-from app.rows.negotiation import known_codec
+from app.rows.codecs import BY_MEDIA_TYPE, known_codec
 from tables.formats import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"

@@ -31,8 +31,8 @@ from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, PagingDep, SelectionDep
+from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
-from app.rows.negotiation import response_codec
 from app.rows.respond import ROWS_VARY
 from app.server.event_hub import EventFeed
 from app.state import state_of

@@ -16,9 +16,8 @@ from app.http.accept import listed
 from app.http.streaming import unless_disconnected
 from app.problems.problem import FieldError, Problem
 from app.rows.body_warnings import BodyWarning
-from app.rows.codecs import Codec
+from app.rows.codecs import Codec, response_codec
 from app.rows.model_types import ModelTypes, RowWarnings, types_of
-from app.rows.negotiation import response_codec
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats, RowsShape
 from app.state import AppState, state_of

@@ -14,9 +14,8 @@ from app.http.json_body import body_chunks, read_body
 from app.http.streaming import ahead
 from app.rows.body import RowsBody, in_thread_if_large
 from app.rows.body_warnings import body_warnings, warning_headers
-from app.rows.codecs import Codec
+from app.rows.codecs import Codec, request_codec
 from app.rows.model_types import RowWarnings
-from app.rows.negotiation import request_codec
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats, RowsShape
 from app.scoring.request import RowFunction, ScoreRequest

@@ -9,9 +9,13 @@ from torch import nn
 from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.compose import Inverted
 from flows.flow import Flow, complete_rows
+from flows.onnx.elementwise import ELEMENTWISE
 from flows.onnx.graph import Graph
-from flows.onnx.operators import translate
-from flows.onnx.recording import OnnxError, Recording, record
+from flows.onnx.indexing import INDEXING
+from flows.onnx.operands import Translation
+from flows.onnx.recording import OnnxError, Operation, Recording, record
+from flows.onnx.reductions import REDUCTIONS
+from flows.onnx.shapes import SHAPES
 
 OPSET = 18
 """Version of the operators, of ONNX 1.13."""
@@ -19,6 +23,7 @@ OPSET = 18
 # The version of the file format that belongs to it, which older runtimes read too.
 _IR_VERSION = 8
 _ROWS, _CONTEXT, _LOG_PROB = "rows", "context", "log_prob"
+_TRANSLATIONS: dict[str, Translation] = ELEMENTWISE | REDUCTIONS | SHAPES | INDEXING
 
 
 def onnx_model(flow: Flow, metadata: Mapping[str, str]) -> bytes:
@@ -41,7 +46,7 @@ def onnx_model(flow: Flow, metadata: Mapping[str, str]) -> bytes:
     for variable, name in zip(recording.inputs, names, strict=True):
         graph.bind(variable, name)
     for operation in recording.operations:
-        translate(graph, operation)
+        _translate(graph, operation)
     result = graph.name_of(recording.result)
     graph.nodes.append(helper.make_node("Identity", [result], [_LOG_PROB]))
     dims = {_ROWS: flow.dim, _CONTEXT: flow.context_dim}
@@ -79,3 +84,18 @@ def _record(flow: Flow) -> Recording:
 
 def _is_sequential(layer: nn.Module) -> bool:
     return isinstance(layer, Inverted) and isinstance(layer.layer, Autoregressive)
+
+
+def _translate(graph: Graph, operation: Operation) -> None:
+    """Add the nodes of an operation to a graph.
+
+    Raises:
+        OnnxError: The operation has no translation.
+    """
+    translation = _TRANSLATIONS.get(operation.name.split(".")[0])
+    if translation is None:
+        raise OnnxError(f"its operation {operation.name} has no form in ONNX")
+    made = translation(graph, operation)
+    names = [made] if isinstance(made, str) else made
+    for variable, name in zip(operation.outputs, names, strict=False):
+        graph.bind(variable, name)

@@ -3,7 +3,7 @@
 from app.http.accept import best_coding
 from app.http.content_codings import CODINGS
 from app.problems.problem import Problem
-from app.rows.negotiation import request_codec, response_codec
+from app.rows.codecs import request_codec, response_codec
 from models_store.errors import CursorError
 from models_store.listings.paging import decode_cursor, encode_cursor
 

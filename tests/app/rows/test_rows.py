@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from app.problems.problem import Problem
+from app.rows.codecs import request_codec, response_codec
 from app.rows.decode.json import decode_document, decode_json
 from app.rows.decode.npy import decode_npy
-from app.rows.negotiation import request_codec, response_codec
 from app.rows.response_table import Chunk, row_errors
 from app.rows.shape import Floats, RowsShape
 from models_store.files.local_blobs import LocalBlobs
