@@ -40,9 +40,9 @@ with Client() as client:
     client.jobs.train("walk", "ds_0", flow={"family": "mafs"})
     client.jobs.train("walk", "ds_0", preprocessing={"logit": {"margin": 0.1}})
     client.jobs.variational("ring", {"potential": "U1"})
-    client.jobs.variational("ring", {"potentail": "U1"})
+    client.jobs.variational("ring", {"potentials": "U1"})
     client.jobs.sweep("walk", "ds_0", {"flow.layers": {"low": 2, "high": 8, "scale": "log"}})
-    client.jobs.sweep("walk", "ds_0", {"flow.layers": {"low": 2, "hihg": 8}})
+    client.jobs.sweep("walk", "ds_0", {"flow.layers": {"low": 2, "highest": 8}})
 """
 
 
