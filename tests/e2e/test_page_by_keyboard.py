@@ -1,7 +1,7 @@
 """The web page without a mouse: each action by keys alone, and the focus stays near where it was."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from densityd.client import Client, Optimisation
 from tests.browsers import chromium, needs_chromium, tab_to, watched_page
-from tests.e2e.test_up import Up
+from tests.e2e.test_up import Up, wait_until
 
 SOON_MS = 120_000
 pytestmark = [needs_chromium, pytest.mark.timeout(600)]
@@ -99,6 +99,31 @@ def test_a_type_is_corrected_and_a_question_answered_by_keys(
 
 
 @pytest.mark.long
+def test_a_file_becomes_a_search_that_is_cancelled_by_keys(page: Page, table: Path) -> None:
+    page.goto("/#/datasets")
+    choose_file = page.get_by_role("button", name="Choose a file")
+    with page.expect_file_chooser() as chooser:
+        press(page, choose_file)
+    chooser.value.set_files(table)
+    expect(page.get_by_role("heading", name="typed", exact=True)).to_be_visible(timeout=SOON_MS)
+    press(page, page.get_by_role("link", name="Train a model"))
+    write(page, page.get_by_label("Name of the model"), "searched-by-keys")
+    press(page, page.get_by_text("More options"))
+    choose(page, page.get_by_label("Kind of flow"), "The best of many")
+    write(page, page.get_by_label("Most minutes of training"), "0.1")
+    press(page, page.get_by_role("button", name="Start training"))
+    expect(page.get_by_role("region", name="Trials").locator("tbody tr").first).to_be_visible(
+        timeout=SOON_MS
+    )
+    press(page, page.get_by_role("button", name="Cancel", exact=True))
+    expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=SOON_MS)
+    assert page.evaluate("document.activeElement !== document.body")
+    press(page, page.get_by_role("button", name="Delete", exact=True))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+
+
+@pytest.mark.long
 def test_an_alias_is_moved_and_moved_back_by_keys(page: Page, up: Up, model: str) -> None:
     page.goto(f"/#/models/{model}/2/versions")
     write(page, page.get_by_label("mean version"), "1")
@@ -173,3 +198,36 @@ def test_a_table_is_scored_into_a_file_by_keys(page: Page, model: str) -> None:
     with page.expect_download() as download:
         press(page, result)
     assert len(download.value.path().read_text().splitlines()) == 301
+
+
+@pytest.mark.long
+def test_a_formula_becomes_a_curve_that_is_zoomed_by_keys(page: Page) -> None:
+    page.goto("/#/jobs/variational")
+    write(page, page.get_by_label("Name of the model"), "bent-by-keys")
+    write(page, page.get_by_label("Log density"), "-z1^2 - (z2 - z1)^2")
+    write(page, page.get_by_label("Steps"), "60")
+    press(page, page.get_by_role("button", name="Start", exact=True))
+    expect(page.get_by_role("link", name="Look at the model")).to_be_visible(timeout=SOON_MS)
+    curve = page.get_by_role("img", name="Learning curve")
+    tab_to(page, curve)
+    whole = curve.screenshot()
+    page.keyboard.press("+")
+    wait_for_plot(curve, lambda seen: seen != whole)
+    page.keyboard.press("0")
+    wait_for_plot(curve, lambda seen: seen == whole)
+
+    press(page, page.get_by_role("link", name="Look at the model"))
+    plane = page.get_by_role("img", name=re.compile("z2 against z1"))
+    tab_to(page, plane)
+    shown = plane.screenshot()
+    for key in ("+", "ArrowLeft"):
+        page.keyboard.press(key)
+        wait_for_plot(plane, lambda seen: seen != shown)
+    page.keyboard.press("0")
+    wait_for_plot(plane, lambda seen: seen == shown)
+    press(page, page.get_by_role("button", name="Zoom in"))
+    wait_for_plot(plane, lambda seen: seen != shown)
+
+
+def wait_for_plot(plot: Locator, is_wanted: Callable[[bytes], bool]) -> None:
+    wait_until(lambda: is_wanted(plot.screenshot()))

@@ -135,7 +135,7 @@ function Progress({ job, latest }) {
     <dl class="figures">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     ${progress ? html`<progress value=${progress.fraction} max="1" aria-label="Finished part"></progress>
       <p class="hint">${percent(progress.fraction)} done${job.metrics?.stop_reason ? `; ended because of ${job.metrics.stop_reason.replaceAll("_", " ")}` : ""}</p>` : job.state === "running" ? html`<progress aria-label="Starting"></progress>
-      <p class="hint">Starts a process for this job, which reads the table.</p>` : null}
+      <p class="hint">A process for this job starts.</p>` : null}
   </section>`;
 }
 
