@@ -13,7 +13,9 @@ from tables.dates import format_dates, parse_dates
 from tables.errors import TableError
 from tables.numerals import (
     ABBREVIATED,
+    DEGREES,
     abbreviated_numbers,
+    degrees,
     parse_numbers,
     plain_marks,
     round_to,
@@ -283,6 +285,9 @@ def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
     text = plain_marks(text)
     if column.unit == ABBREVIATED:
         return abbreviated_numbers(text, decimal=column.decimal, thousands=column.thousands)
+    if column.unit == DEGREES:
+        angles = degrees(text)
+        return np.where(np.isnan(angles), parse_numbers(text), angles)
     if column.unit:
         unit = re.escape(column.unit)
         text = pc.replace_substring_regex(text, rf"^([+-]?) ?{unit} ?|( ?){unit}$", r"\1")

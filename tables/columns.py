@@ -47,6 +47,8 @@ class Column:
         decimal: Character before the decimals, in text.
         thousands: Character between groups of three digits, in text; none where it is empty.
         unit: Sign before or after each number, in text, such as of a currency; none where it is empty.
+        number_format: Format in which its numbers are written as text, such as `#,##0.00 kg;-#,##0.00 kg`;
+            empty for numbers as they are.
         datetime_format: Format of `datetime.strptime` in which dates are read and written; None for
             ISO 8601.
         date_only: True if all its values are dates without a time of day.
@@ -69,6 +71,7 @@ class Column:
     decimal: str = "."
     thousands: str = ""
     unit: str = ""
+    number_format: str = ""
     datetime_format: str | None = None
     date_only: bool = False
     step_s: int = 0

@@ -25,10 +25,19 @@ EITHER = "|"
 ISO_DURATION = "P"
 """Format of durations of ISO 8601, such as PT1H30M."""
 
+WORDED_DURATION = "h m s"
+"""Format of durations with words or letters for their units, such as 1h 20m."""
+
+_WORDED_DURATION = (
+    r"^(?i:(?:(?P<D>\d{1,6}) ?(?:d|days?),? ?)?(?:(?P<H>\d{1,6}) ?(?:h|hrs?|hours?|std\.?),? ?)?"
+    r"(?:(?P<M>\d{1,6}) ?(?:m|mins?\.?|minutes?),? ?)?"
+    r"(?:(?P<S>\d{1,6})(?:[.,](?P<f>\d{1,9}))? ?(?:s|secs?\.?|seconds?))?)$"
+)
 _ISO_DURATION = (
     r"^P(?:(?P<W>\d{1,6})W)?(?:(?P<D>\d{1,6})D)?(?:T(?:(?P<H>\d{1,6})H)?(?:(?P<M>\d{1,6})M)?"
     r"(?:(?P<S>\d{1,6})(?:[.,](?P<f>\d{1,9}))?S)?)?$"
 )
+_DURATION_PATTERNS = {ISO_DURATION: _ISO_DURATION, WORDED_DURATION: _WORDED_DURATION}
 _PARTS = {"W": 7 * DAY_S, "D": DAY_S, "H": 3600, "M": 60, "S": 1}
 _ISO = (
     r"^(?P<Y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)"
@@ -95,7 +104,8 @@ def check_format(format: str) -> None:  # noqa: A002 - the word for it
     """Refuse a format that is not understood, or does not give a date.
 
     Besides directives of `strptime` there are `%q`, the number of a quarter, `%E`, hours that have
-    elapsed, and `%D`, days that have; `P` is a duration of ISO 8601, and `|` stands between several formats of a column.
+    elapsed, and `%D`, days that have; `P` is a duration of ISO 8601, `h m s` one such as 1h 20m, and `|`
+    stands between several formats of a column.
 
     Raises:
         ValueError: The format is too long, has an unknown directive or one of them twice, or has
@@ -112,7 +122,9 @@ def has_date(format: str | None) -> bool:  # noqa: A002 - as above
 
 def is_duration(format: str | None) -> bool:  # noqa: A002 - as above
     """Return whether a format is one of durations, which may be longer than a day."""
-    return format is not None and (format == ISO_DURATION or "%E" in format or "%D" in format)
+    return format in _DURATION_PATTERNS or (
+        format is not None and ("%E" in format or "%D" in format)
+    )
 
 
 def has_time(format: str | None) -> bool:  # noqa: A002 - as above
@@ -138,8 +150,8 @@ def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64
         first, rest = format.split(EITHER, 1)
         seconds = parse_dates(text, first)
         return np.where(np.isnan(seconds), parse_dates(text, rest), seconds)
-    if format == ISO_DURATION:
-        return _parse_durations(text)
+    if format in _DURATION_PATTERNS:
+        return _parse_durations(text, format)
     parts = pc.extract_regex(text, _ISO if format is None else _pattern(format))
     if parts.null_count == len(parts):
         return np.full(len(parts), np.nan)
@@ -152,23 +164,28 @@ def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64
     return np.where(good, seconds, np.nan)
 
 
-def _parse_durations(text: pa.Array) -> NDArray[np.float64]:
-    parts = pc.extract_regex(text, _ISO_DURATION)
+def _parse_durations(text: pa.Array, format: str) -> NDArray[np.float64]:  # noqa: A002 - as above
+    parts = pc.extract_regex(text, _DURATION_PATTERNS[format])
     fields = _Fields(parts)
     seconds = _fraction(fields)
     for name, size in _PARTS.items():
         seconds = seconds + fields.number(name) * size
-    empty = pc.is_in(text, pa.array([ISO_DURATION, f"{ISO_DURATION}T"]))
+    empty = pc.is_in(text, pa.array(["", ISO_DURATION, f"{ISO_DURATION}T"]))
     known = pc.is_valid(parts).to_numpy(zero_copy_only=False)
     return np.where(known & ~empty.to_numpy(zero_copy_only=False), seconds, np.nan)
 
 
-def _format_durations(whole: NDArray[np.int64], ticks: pa.Array | None) -> pa.Array:
-    """Return durations of ISO 8601.
+def _format_durations(
+    whole: NDArray[np.int64],
+    ticks: pa.Array | None,
+    format: str,  # noqa: A002 - as above
+) -> pa.Array:
+    """Return durations of ISO 8601, or with small letters and blanks.
 
     Args:
         whole: Whole seconds.
         ticks: Decimals of the seconds as text; None if there are none.
+        format: Format of durations.
     """
     hours, minutes, seconds = whole // 3600, whole // 60 % 60, whole % 60
     nothing = pa.scalar("", pa.string())
@@ -183,7 +200,11 @@ def _format_durations(whole: NDArray[np.int64], ticks: pa.Array | None) -> pa.Ar
     ]
     shown = (seconds > 0) | (whole == 0) if ticks is None else np.ones(whole.size, np.bool_)
     parts.append(pc.if_else(pa.array(shown), pc.binary_join_element_wise(*digits, ""), nothing))
-    return pc.binary_join_element_wise(*parts, "")
+    joined = pc.binary_join_element_wise(*parts, "")
+    if format == ISO_DURATION:
+        return joined
+    apart = pc.replace_substring_regex(pc.utf8_slice_codeunits(joined, 2), r"([HM])(.)", r"\1 \2")
+    return pc.utf8_lower(apart)
 
 
 def format_dates(
@@ -214,8 +235,8 @@ def format_dates(
     whole = np.floor(values).astype(np.int64) + ticks // scale
     ticks = np.where(whole > _LAST_S, scale - 1, ticks % scale)
     clock = _Clock(np.minimum(whole, int(_LAST_S)), ticks, digits=len(str(scale)) - 1)
-    if wanted == ISO_DURATION:
-        joined = _format_durations(clock.whole, clock.part("%f") if clock.digits else None)
+    if wanted is not None and wanted in _DURATION_PATTERNS:
+        joined = _format_durations(clock.whole, clock.part("%f") if clock.digits else None, wanted)
         return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)
     chosen = wanted or (ISO_DATE if date_only else _iso_format(clock.digits))
     parts = [clock.part(token) for token in _tokens(chosen)]
@@ -297,8 +318,8 @@ def _compiled(format: str | None) -> re.Pattern[str]:  # noqa: A002 - as above
 
 @lru_cache(maxsize=512)
 def _pattern(format: str) -> str:  # noqa: A002 - as above
-    if format == ISO_DURATION:
-        return _ISO_DURATION
+    if format in _DURATION_PATTERNS:
+        return _DURATION_PATTERNS[format]
     tokens = _tokens(format)
     directives = [part[1] for part in tokens if part.startswith("%") and part != "%%"]
     unknown = [f"%{name}" for name in directives if name not in _DIRECTIVES]

@@ -1,11 +1,20 @@
-"""Numbers written as text: which texts are numbers, and which values they have."""
+"""Numbers written as text: which texts are numbers, which values they have, and how they are written.
+
+A format is like one of a spreadsheet, for numbers that are not negative and, behind a semicolon, for those
+that are: `#,##0.00 kg;-#,##0.00 kg`. Its marks are those of the file; `0.#` has as many decimals as a
+number needs.
+"""
 
 import re
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
+
+from tables.columns import Column
 
 MAX_DECIMALS = 15
 """The most decimals that a value is rounded to: float64 has no more."""
@@ -15,15 +24,28 @@ CURRENCIES = "$€£¥₹₽₩₺₪฿₫₴₦￥\\"
 
 CURRENCY_CODES = (
     *("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR", "CAD", "AUD", "SEK", "NOK", "DKK", "PLN"),
-    *("BRL", "MXN", "KRW", "Rs", "kr"),
+    *("BRL", "MXN", "KRW", "Rs.", "Rs", "Fr.", "kr.", "kr", "R$"),
 )
 """Other texts that stand before amounts of money, with or without a space."""
 
 ABBREVIATED = "K|M|B|T"
 """Unit of columns whose numbers may end with a sign for a power of a thousand, each with its own."""
 
-_MARK = b"decimal_mark"
+DEGREES = "° ' \""
+"""Unit of angles that are written in degrees, minutes and seconds, and may end with a letter: 46°48'12"N."""
+
+PLAIN_FORMATS = frozenset({"", "0;-0", "0.#;-0.#"})
+"""Formats of numbers that are written as they are."""
+
+_FORMAT = b"number_format"
+_DIGITS = re.compile(
+    r"(?:#(?P<mark>.)##(?P<pairs>(?P=mark)##)?)?0(?:(?P<point>[.,])(?P<places>0+|#))?"
+)
 _SPACES = "[\u00a0\u202f\u2009]"
+_DEGREES = (
+    r"^(?P<sign>[+-]?)(?P<before>[NSEWO]?) ?(?P<d>\d{1,3})° ?(?:(?P<m>\d{1,2}(?:\.\d+)?)['′’] ?"  # noqa: RUF001
+    r"(?:(?P<s>\d{1,2}(?:\.\d+)?)(?:[\"″”]|'') ?)?)?(?P<after>[NSEWO]?)$"
+)
 _PLAIN = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)$"
 
 
@@ -53,7 +75,8 @@ def parse_numbers(
 def plain_marks(text: pa.Array) -> pa.Array:
     """Return texts of numbers with the marks of ASCII: spaces, apostrophes and minus signs of print.
 
-    A number in parentheses, as accountants write it, or with a minus sign behind it, is negative.
+    A number in parentheses, as accountants write it, or with a minus sign behind it, is negative; a dash
+    in place of the decimals of an amount is left out.
     """
     if not pc.all(pc.string_is_ascii(text)).as_py():
         text = pc.replace_substring_regex(text, _SPACES, " ")
@@ -61,8 +84,12 @@ def plain_marks(text: pa.Array) -> pa.Array:
         text = pc.replace_substring(text, "’", "'")  # noqa: RUF001 - an apostrophe
     if pc.any(pc.ends_with(text, ")")).as_py():
         text = pc.replace_substring_regex(text, r"^\(([^()+-]+)\)$", r"-\1")
-    if pc.any(pc.ends_with(text, "-")).as_py():
-        text = pc.replace_substring_regex(text, r"^(\d[^+-]*)-$", r"-\1")
+    for sign in "-–—":  # noqa: RUF001 - dashes
+        if pc.any(pc.ends_with(text, sign)).as_py():
+            text = pc.replace_substring_regex(text, rf"(\d)[.,]-?{sign}$", r"\1")
+            text = pc.replace_substring_regex(text, rf"^(\d[^+-]*){sign}$", r"-\1")
+    if pc.any(pc.ends_with(text, "+")).as_py():  # of amounts: 4+ is four and more
+        text = pc.replace_substring_regex(text, r"^(\d[^+-]*[.,]\d\d)\+$", r"\1")
     return text
 
 
@@ -87,37 +114,32 @@ def abbreviated_numbers(
         decimal: Character before the decimals.
         thousands: Character between groups of three digits; none where it is empty.
     """
-    values = parse_numbers(
-        pc.replace_substring_regex(text, r"^(.*\d[.,]?) ?[KkMBT]$", r"\1"),
-        decimal=decimal,
-        thousands=thousands,
-    )
-    ends = pc.fill_null(pc.utf8_slice_codeunits(text, -1), "")
-    for power, signs in enumerate(("Kk", "M", "B", "T"), start=1):
-        found = pc.is_in(ends, pa.array(list(signs))).to_numpy(zero_copy_only=False)
-        values = np.where(found, values * 1000.0**power, values)
-    return values
+    # As exponents: 1.1 times a thousand is not 1100.
+    for power, signs in enumerate(("[Kk]", "M", "B", "T"), start=1):
+        text = pc.replace_substring_regex(text, rf"(\d[.,]?) ?{signs}$", rf"\1e{3 * power}")
+    return parse_numbers(text, decimal=decimal, thousands=thousands)
 
 
-def marked_field(name: str, kind: pa.DataType, decimal: str) -> pa.Field:
-    """Return a field that says which decimal mark the text of its numbers has.
+def degrees(text: pa.Array) -> NDArray[np.float64]:
+    """Return the value of each angle in degrees, with at most seven decimals, south and west of 0 negative.
 
     Args:
-        name: Name of the column.
-        kind: Type of its cells.
-        decimal: Character before the decimals.
+        text: Strings without white space around them.
     """
-    return pa.field(name, kind, metadata=None if decimal == "." else {_MARK: decimal})
-
-
-def with_marks(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch whose numbers with another decimal mark than a point are texts that have it."""
-    for place, field in enumerate(batch.schema):
-        mark = (field.metadata or {}).get(_MARK)
-        if mark is not None and pa.types.is_floating(field.type):
-            text = pc.replace_substring(batch.column(place).cast(pa.string()), ".", mark.decode())
-            batch = batch.set_column(place, field.name, text)
-    return batch
+    found = pc.extract_regex(text, _DEGREES)
+    parts = [
+        pc.cast(pc.if_else(pc.equal(part, ""), "0", part), pa.float64())
+        for part in (pc.struct_field(found, [name]) for name in ("d", "m", "s"))
+    ]
+    whole, minutes, seconds = (part.to_numpy(zero_copy_only=False) for part in parts)
+    values = np.where(
+        (minutes < 60) & (seconds < 60), whole + minutes / 60 + seconds / 3600, np.nan
+    )
+    sides = pc.binary_join_element_wise(
+        *(pc.struct_field(found, [name]) for name in ("sign", "before", "after")), ""
+    )
+    below = pc.fill_null(pc.match_substring_regex(sides, "[-SW]"), fill_value=False)
+    return round_to(np.where(below.to_numpy(zero_copy_only=False), -values, values), 7)
 
 
 def count_decimals(values: NDArray[np.float64]) -> int | None:
@@ -139,3 +161,104 @@ def round_to(values: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:
     # Beyond 2^53 steps every float64 has so many decimals already.
     kept = np.where(np.isfinite(rounded), rounded, values)
     return np.asarray(kept + 0.0, np.float64)
+
+
+class _Written(NamedTuple):
+    """Format of numbers of one sign."""
+
+    before: str
+    after: str
+    mark: str
+    pairs: bool
+    point: str
+    places: int | None
+
+    def text(self, number: float) -> str:
+        """Return a number without its sign."""
+        if self.places is None:
+            digits = (f"{number:,}" if self.mark else f"{number}").removesuffix(".0")
+        else:
+            digits = f"{number:,.{self.places}f}" if self.mark else f"{number:.{self.places}f}"
+        whole, _, decimals = digits.partition(".")
+        if self.mark:
+            whole = _in_pairs(whole) if self.pairs else whole
+            whole = whole.replace(",", self.mark)
+        return f"{self.before}{whole}{self.point if decimals else ''}{decimals}{self.after}"
+
+
+def fitting(form: str, decimals: int | None) -> str:
+    """Return a format if numbers of so many decimals can be written in it, else an empty one."""
+    sides = _sides(form)
+    if sides is None or (places := sides[0].places) is None:
+        return form
+    return form if decimals is not None and decimals <= places else ""
+
+
+def formatted_field(column: Column, kind: pa.DataType) -> pa.Field:
+    """Return the field of a column, which says how its numbers are written as text.
+
+    Args:
+        column: Type of the column.
+        kind: Type of its cells.
+    """
+    found = column.number_format or ("" if column.decimal == "." else "0,#;-0,#")
+    return pa.field(column.name, kind, metadata={_FORMAT: found} if found else None)
+
+
+def with_formats(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose numbers are texts where their fields say how they are written."""
+    for place, field in enumerate(batch.schema):
+        form = (field.metadata or {}).get(_FORMAT)
+        if form is not None and (
+            pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        ):
+            cells = format_numbers(batch.column(place), form.decode())
+            batch = batch.set_column(place, field.name, cells)
+    return batch
+
+
+def format_numbers(numbers: pa.Array, form: str) -> pa.Array:
+    """Return numbers as text, null where they are null or no finite ones; plain ones where the format is none."""
+    sides = _sides(form)
+    if sides is None:
+        return numbers.cast(pa.string())
+    above, below = sides
+    texts = [
+        None
+        if number is None or not np.isfinite(number)
+        else (below.text(-number) if number < 0 else above.text(number))
+        for number in numbers.to_pylist()
+    ]
+    return pa.array(texts, pa.string())
+
+
+@lru_cache(maxsize=512)
+def _sides(form: str) -> tuple[_Written, _Written] | None:
+    """Return the two halves of a format; None where it is none."""
+    found = [_written(half) for half in form.split(";")]
+    if len(found) != 2 or found[0] is None or found[1] is None:
+        return None
+    return found[0], found[1]
+
+
+def _written(half: str) -> _Written | None:
+    found = _DIGITS.search(half)
+    if found is None:
+        return None
+    places = found["places"] or ""
+    return _Written(
+        before=half[: found.start()],
+        after=half[found.end() :],
+        mark=found["mark"] or "",
+        pairs=found["pairs"] is not None,
+        point=found["point"] or ".",
+        places=None if places == "#" else len(places),
+    )
+
+
+def _in_pairs(whole: str) -> str:
+    """Return digits in groups of two but for the last three, as in India."""
+    digits = whole.replace(",", "")
+    head, last = digits[:-3], digits[-3:]
+    groups = [head[max(0, end - 2) : end] for end in range(len(head), 0, -2)]
+    return ",".join([*reversed(groups), last])

@@ -105,6 +105,7 @@ class CellSource:
             the first fault found.
         warnings: Warnings that are known when the file is opened.
         unread: Reasons for which columns, by position, cannot be modelled; their cells are null.
+        untyped: True of a text format, whose numbers may have zeros at the end.
     """
 
     names: list[str]
@@ -115,6 +116,7 @@ class CellSource:
     read: Callable[[frozenset[int]], Iterator["pa.RecordBatch"]]
     warnings: list[TableWarning]
     unread: Mapping[int, str] = field(default_factory=dict)
+    untyped: bool = False
 
 
 def rows_per_chunk(columns: int) -> int:

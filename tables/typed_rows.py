@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tables.cells import decode_cells, encode_cells, level_text
 from tables.columns import UNSEEN, Column
 from tables.errors import TableError
-from tables.numerals import marked_field
+from tables.numerals import PLAIN_FORMATS, formatted_field
 
 JsonCell = str | float | bool | None
 """Cell as JSON gives it."""
@@ -34,9 +34,7 @@ class TypedRows:
         self._ignored = [column.type == "ignored" for column in columns]
         self._columns = [column for column in columns if column.type != "ignored"]
         typed = [
-            marked_field(
-                c.name, _kept_type(c) if ignored else decode_cells(nothing, c).type, c.decimal
-            )
+            formatted_field(c, _kept_type(c) if ignored else decode_cells(nothing, c).type)
             for c, ignored in zip(columns, self._ignored, strict=True)
         ]
         self.schema = pa.schema([*typed, *(pa.field(name, pa.float64()) for name in numbers)])
@@ -57,6 +55,11 @@ class TypedRows:
         """True if all cells are numbers with decimals, and none is missing."""
         kinds = {field.type for field in self.schema}
         return kinds == {pa.float64()} and not any(column.missing for column in self._columns)
+
+    @property
+    def formats(self) -> bool:
+        """True if numbers are written in a format of their own where they are text."""
+        return any(column.number_format not in PLAIN_FORMATS for column in self._columns)
 
     def numbers(self, rows: _Numbers) -> _Numbers:
         """Return rows of shape (n, columns) for a format that holds numbers alone: no texts or dates."""

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tables.formats import MEDIA_TYPES, Output, TableFormat
-from tables.numerals import with_marks
+from tables.numerals import with_formats
 from tables.readers.npy import npy_header
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -177,8 +177,8 @@ class CsvTable(TableWriter):
         return self.cells(_batch(block, _schema(self.head)))
 
     def cells(self, batch: pa.RecordBatch) -> bytes:
-        """Encode a line a row of cells, numbers with the decimal mark that their column has in text."""
-        batch = with_marks(batch)
+        """Encode a line a row of cells, numbers as their columns write them."""
+        batch = with_formats(batch)
         try:
             return _csv_lines(batch, "none")
         except pa.ArrowInvalid:  # a text has a comma, a quote or a line end: then all are quoted

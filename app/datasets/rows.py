@@ -46,7 +46,8 @@ def respond_rows(
     listed = dataset.stored_columns if codec.format is TableFormat.NPY else dataset.columns
     names = [column["name"] for column in listed]
     columns = [Column.from_dict(column) for column in listed]
-    typed = None if _are_floats(columns) else TypedRows(columns)
+    written = codec.format is TableFormat.CSV and any(column.number_format for column in columns)
+    typed = None if _are_floats(columns) and not written else TypedRows(columns)
     layout = ResponseTable(
         columns=names,
         parts=[Part("rows", 0, len(names))],

@@ -38,7 +38,7 @@ from app.scoring.samples import Drawing
 from app.state import state_of
 from models_store.records import Version
 from models_store.requests.bulk import ContextRow
-from tables.numerals import with_marks
+from tables.numerals import with_formats
 
 _MAX_BODY_BYTES = 40 * 2**20
 _INLINE_BYTES = 32 * 1024
@@ -161,7 +161,7 @@ def _context(tensor: Tensor | None, version: Version, n: int) -> Floats | None:
 def _texts(batch: pa.RecordBatch) -> list[str]:
     """Return the cells of rows as the texts that a CSV file has; empty for a gap."""
     columns = [
-        pc.fill_null(pc.cast(column, pa.string()), "") for column in with_marks(batch).columns
+        pc.fill_null(pc.cast(column, pa.string()), "") for column in with_formats(batch).columns
     ]
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     return [text for row in rows for text in row]

@@ -38,6 +38,11 @@ class TypedColumn(BaseModel):
     unit: str = Field(
         default="", description="Sign before or after each number in text; empty: none."
     )
+    number_format: str = Field(
+        default="",
+        description="Format in which numbers are written as text, such as `#,##0.00 kg;-#,##0.00 kg`, the"
+        " second for negative ones; empty: as they are.",
+    )
     datetime_format: str | None = Field(
         default=None, description="Format of dates; null for ISO 8601, or no dates."
     )

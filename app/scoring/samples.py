@@ -15,7 +15,7 @@ from app.http.json_body import read_json
 from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
 from app.rows.context import context_cells, context_rows
-from app.rows.model_types import known_types_of
+from app.rows.model_types import ModelTypes, known_types_of
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.roundings import Roundings
@@ -24,6 +24,7 @@ from app.scoring.request import ScoreRequest
 from flows import fitting_rows
 from models_store.process.traces import TRACES
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
+from tables.formats import TableFormat
 
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
@@ -104,21 +105,23 @@ async def respond_samples(score: ScoreRequest) -> Response:
     first = await anext(chunks)
     headers = {**score.headers, "X-Seed": str(drawing.seed)}
     columns = score.version.columns
-    types = score.types if score.space == "data" else None
+    types = _types(score)
     typed = None if types is None else await in_thread(lambda: types.samples)
-    roundings = _roundings(score)
+    as_texts = typed is not None and typed.formats and score.codec.format is TableFormat.CSV
+    are_numbers = typed is None or (typed.are_floats and not as_texts)
+    roundings = _roundings(score) if types is None else None
     table = ResponseTable(
         columns=columns,
         parts=[Part("rows", 0, first.shape[1])],
         rows=drawing.n,
         dtype=first.dtype,
         members={"model": score.version.ref, "seed": drawing.seed, "columns": columns},
-        typed=None if typed is None or typed.are_floats else typed,
+        typed=None if are_numbers else typed,
         drops_zeros=roundings is not None and roundings.some_whole,
     )
 
     def chunk(rows: Floats) -> Chunk:
-        if typed is not None and typed.are_floats:
+        if typed is not None and are_numbers:
             return Chunk.of(typed.numbers(rows))
         if roundings is not None:
             rows = roundings.apply(rows)
@@ -135,6 +138,17 @@ async def respond_samples(score: ScoreRequest) -> Response:
                 yield chunk(rows)
 
     return respond_streamed(score.request, score.codec, table, all_chunks, headers=headers)
+
+
+def _types(score: ScoreRequest) -> ModelTypes | None:
+    """Return the types that samples are written in; plain numbers have some in text that shows zeros at the end."""
+    if score.space != "data":
+        return None
+    known = known_types_of(score.version)
+    is_text = score.codec.format is TableFormat.CSV
+    if known is not None and is_text and any(column.number_format for column in known.columns):
+        return known
+    return score.types
 
 
 def _roundings(score: ScoreRequest) -> Roundings | None:

@@ -134,6 +134,7 @@ class ColumnFields(TypedDict, total=False):
     decimal: str
     thousands: str
     unit: str
+    number_format: str
     datetime_format: str | None
     date_only: bool
     step_s: int
@@ -153,6 +154,7 @@ class MixedColumnFields(TypedDict, total=False):
     low: float | None
     high: float | None
     step: float
+    noise: float
 
 
 class FlowFields(TypedDict, total=False):

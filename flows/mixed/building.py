@@ -77,6 +77,7 @@ def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
     sample = sample_rows(rows).double().cpu()
     _fit(encoding, sample[:, : flow.dim], seed)
     encoding.set_roundings(sample[:, : flow.dim])
+    encoding.set_denoise(sample[:, : flow.dim])
     if isinstance(flow.transform, MixedDensity) and flow.transform.made is not None:
         levels = encoding.inverse(sample[:, : flow.dim])[0][:, : len(encoding.layout.variables)]
         flow.transform.made.set_frequencies(levels)

@@ -34,6 +34,8 @@ class MixedColumn:
         high: Bound above all values; None if there is none.
         step: Distance between neighbouring values on a grid, the width of the noise in training; 0
             without a grid.
+        noise: Width of the noise in training where it is wider than the step: it bounds the density at
+            a value that many rows share. Samples come without it.
     """
 
     levels: int = 0
@@ -44,6 +46,7 @@ class MixedColumn:
     low: float | None = None
     high: float | None = None
     step: float = 0.0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if type(self.levels) is not int or not 0 <= self.levels <= MAX_LEVELS:
@@ -52,9 +55,10 @@ class MixedColumn:
             raise ValueError("missing must be true or false")
         if self.transform not in get_args(TransformName):
             raise ValueError(f"transform must be one of {', '.join(get_args(TransformName))}")
-        numbers = [*self.values, *self.spikes, self.step, self.low or 0, self.high or 0]
+        bounds = [self.low or 0, self.high or 0]
+        numbers = [*self.values, *self.spikes, *bounds, self.step, self.noise]
         if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-            raise ValueError("values, spikes, bounds and step must be finite numbers")
+            raise ValueError("values, spikes, bounds, step and noise must be finite numbers")
         for name, listed in (("values", self.values), ("spikes", self.spikes)):
             if len(set(listed)) < len(listed):
                 raise ValueError(f"{name} must differ")
@@ -63,10 +67,12 @@ class MixedColumn:
         self._check_continuous()
 
     def _check_continuous(self) -> None:
-        if self.levels and (self.spikes or self.step or self.transform != "none"):
-            raise ValueError("a column of levels has neither spikes nor transform nor step")
-        if self.step < 0:
-            raise ValueError("step must be at least 0")
+        if self.levels and (self.spikes or self.step or self.noise or self.transform != "none"):
+            raise ValueError(
+                "a column of levels has neither spikes nor transform nor step nor noise"
+            )
+        if min(self.step, self.noise) < 0:
+            raise ValueError("step and noise must be at least 0")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError("low must be below high")
         if self.transform in ("logit", "circular") and (self.low is None or self.high is None):

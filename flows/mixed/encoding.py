@@ -13,7 +13,7 @@ from flows.mixed.levels import Levels
 from flows.mixed.map_fitting import fit_column
 from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
-from flows.preprocess import Preprocessing
+from flows.preprocess import Denoise, Preprocessing
 
 # Largest value; a cell that is larger, or infinite, is a gap where the column has such.
 LARGEST = 1e37
@@ -43,6 +43,7 @@ class TableEncoding(Preprocessing):
     spikes: Tensor
     fill: Tensor
     grid: Tensor
+    noise: Tensor
     ends: Tensor
     numbers: Tensor
     tails: Tensor
@@ -77,6 +78,10 @@ class TableEncoding(Preprocessing):
         self.register_buffer("gapped", torch.tensor(gapped, dtype=torch.bool), persistent=False)
         self.levels = Levels([columns[number] for number in self._levels], hides=layout.hides)
         self._keep("grid", [column.step for column in chosen])
+        self._keep("noise", [max(column.step, column.noise) for column in chosen])
+        self._noisy = [p for p, column in enumerate(chosen) if column.noise > column.step]
+        if self._noisy:
+            self.denoise = Denoise(len(self._noisy))
         limits = [[-math.inf if c.low is None else c.low for c in chosen]]
         limits.append([math.inf if c.high is None else c.high for c in chosen])
         self._keep("ends", limits)
@@ -109,6 +114,19 @@ class TableEncoding(Preprocessing):
         for place in range(len(self.layout.continuous)):
             self.roundings[place] = measure_roundings(values[seen[:, place], place])
 
+    def set_denoise(self, rows: Batch) -> None:
+        """Set the maps that take wide noise off samples, from training rows."""
+        if self.denoise is None:
+            return
+        values = rows[:, self.layout.continuous]
+        seen = self.states(values) == 0
+        for row, place in enumerate(self._noisy):
+            known = values[seen[:, place], place][:, None]
+            if len(known) > 1:
+                found = Denoise.fit(known, self.noise[place : place + 1], [0])
+                self.denoise.plain[row], self.denoise.noisy[row] = found.plain[0], found.noisy[0]
+            self.denoise.places[row] = place
+
     @property
     def maps(self) -> FittedMaps:
         """Maps of the continuous columns."""
@@ -120,7 +138,7 @@ class TableEncoding(Preprocessing):
     @property
     def spreads(self) -> bool:
         """True if `spread` changes anything."""
-        return bool((self.grid > 0).any())
+        return bool((self.noise > 0).any())
 
     def inverse(self, x: Batch) -> tuple[Tensor, PerRow]:
         """Map data to the model's space, with the log-determinant."""
@@ -179,13 +197,13 @@ class TableEncoding(Preprocessing):
         return x, total
 
     def spread(self, x: Batch, *, generator: torch.Generator) -> Batch:
-        """Return rows with uniform noise on the continuous values of a grid."""
+        """Return rows with uniform noise on the continuous values of a grid, or that many rows share."""
         if not self.spreads:
             return x
         x = x.double()
         noise = torch.rand(len(x), len(self.grid), generator=generator, dtype=torch.float64) - 0.5
         values = x[:, self.layout.continuous]
-        noisy = values + noise.to(x.device) * self.grid
+        noisy = values + noise.to(x.device) * self.noise
         x = x.clone()
         x[:, self.layout.continuous] = torch.where(self.states(values) == 0, noisy, values)
         return x
@@ -227,19 +245,20 @@ class TableEncoding(Preprocessing):
         return rows
 
     def to_grid(self, x: Batch) -> Batch:
-        """Return rows whose continuous values are rounded like those of training rows.
+        """Return rows whose continuous values are without noise, and rounded like those of training rows.
 
         They are on the grids of their columns and within the bounds.
         """
         if not self.layout.continuous:
             return x
         values = x[:, self.layout.continuous].double()
+        plain = values if self.denoise is None else self.denoise.clean(values)
         step = torch.where(self.grid > 0, self.grid, 1.0)
-        number, per_unit = torch.round(values / step), torch.round(1 / step)
+        number, per_unit = torch.round(plain / step), torch.round(1 / step)
         # A hundredth is no binary number: a quotient of whole ones is as near as there is.
         divides = (per_unit * step - 1).abs() < 1e-9
         snapped = torch.where(divides, number / per_unit.clamp(min=1), number * step)
-        snapped = torch.where(self.grid > 0, snapped, values)
+        snapped = torch.where(self.grid > 0, snapped, plain)
         snapped = round_like(snapped, self.roundings, self.spikes)
         snapped = self.maps.wrap(snapped).clamp(self.ends[0], self.ends[1])
         x = x.clone()

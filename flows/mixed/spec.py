@@ -17,6 +17,7 @@ from flows.mixed.columns import Layout, MixedColumn
 from flows.mixed.density import MAX_ONE_HOT, MixedDensity
 from flows.mixed.maps import KNOTS
 from flows.mixed.roundings import DECADES, STEPS
+from flows.preprocess import DENOISE_KNOTS
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,9 @@ def encoding_cost(layout: Layout) -> Cost:
     spikes = max((len(column.spikes) for column in layout.columns), default=0)
     listed = 4 * sum(len(column.values) for column in layout.columns)
     fitted = spikes + 3 * KNOTS + 12 + DECADES * STEPS
-    numbers = INDEX_BYTES * (len(layout.columns) * 8 + listed + count * fitted)
+    noisy = sum(column.noise > column.step for column in layout.columns)
+    listed += noisy * (2 * DENOISE_KNOTS + 1)
+    numbers = INDEX_BYTES * (len(layout.columns) * 8 + listed + count * (fitted + 1))
     row = INDEX_BYTES * (24 * len(layout.columns) + 40 * count)
     return Cost(
         buffers=numbers,

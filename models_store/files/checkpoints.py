@@ -218,8 +218,8 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
         seed=0,
     )
     flow.load_state_dict(tensors)
-    if denoise is not None:
-        denoise.check(dim)
+    if flow.preprocessing.denoise is not None:
+        flow.preprocessing.denoise.check(dim)
     return flow.eval()
 
 

@@ -246,7 +246,7 @@ def check_bounds(
     """
     for column in columns:
         found = statistics[column.name]
-        least, most = found.get("min"), found.get("max")
+        least, most = _continuous_ends(column, found)
         if column.is_discrete or least is None or most is None or column.transform == "circular":
             continue
         low = 0.0 if column.low is None and column.transform == "log" else column.low
@@ -257,6 +257,22 @@ def check_bounds(
                 " of its transform exclude",
                 pointer=pointer,
             )
+
+
+def _continuous_ends(
+    column: Column, statistics: Mapping[str, Any]
+) -> tuple[float | None, float | None]:
+    """Return the smallest and the largest value that is no spike, or a quantile where that is unknown."""
+    shares = sorted((statistics.get("quantiles") or {}).values())
+    known = [value for value in shares if value not in column.spikes]
+    ends = statistics.get("min"), statistics.get("max")
+    if not known:
+        return ends
+    least, most = (
+        known[place] if end in column.spikes else end
+        for end, place in zip(ends, (0, -1), strict=True)
+    )
+    return least, most
 
 
 def is_mixed(columns: Sequence[Column]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows import MixedSpec
+from flows import MixedColumn, MixedSpec
 from models_store.requests.mixed import has_giants, is_numeric
 from models_store.requests.training import AcceptedTable, AcceptedTraining, ColumnOptions
 from tables.columns import Column, TransformName
@@ -24,6 +24,12 @@ from tables.ingest.numbers import (
     lower_bound,
     quantiles,
 )
+
+NOISE_SHARE = 0.05
+"""Share of the rows that one value of a table of numbers has, from which on it gets wide noise."""
+
+NOISE_WIDTH = 0.5
+"""Width of this noise, in standard deviations of the column."""
 
 Rows = NDArray[np.floating[Any]]
 Values = NDArray[np.float64]
@@ -48,12 +54,31 @@ def choose_training(accepted: AcceptedTraining, rows: Rows) -> AcceptedTraining:
         replace(column, spikes=list(c.spikes), transform=c.transform, low=c.low, high=c.high)
         for column, c in zip(accepted.flow.columns, types, strict=False)
     ]
+    if accepted.chosen_from != "dataset" and is_numeric(types):
+        noisy = zip(columns, rows.astype(np.float64).T, strict=False)
+        columns = [replace(column, noise=_noise(column, values)) for column, values in noisy]
     return accepted.model_copy(
         update={
             "types": [column.to_dict() for column in types],
             "flow": replace(accepted.flow, columns=columns),
         }
     )
+
+
+def _noise(column: MixedColumn, values: Values) -> float:
+    """Return the width of the noise on a column of a table of numbers; 0 where its step is enough.
+
+    A value that many rows share would have a density without bound, and outweigh all other columns in
+    the ranks of rows. As a spike its rank would depend on the unit of the column. So it gets the noise
+    that it has in a table of numbers alone.
+    """
+    if column.levels or column.transform != "none":
+        return 0.0
+    known = values[np.isfinite(values) & ~np.isin(values, column.spikes)]
+    if not known.size:
+        return 0.0
+    share, std = np.unique(known, return_counts=True)[1].max() / known.size, float(known.std())
+    return NOISE_WIDTH * std if share >= NOISE_SHARE and share * std > column.step else 0.0
 
 
 def choose_types(accepted: AcceptedTable, rows: Rows) -> list[Column]:

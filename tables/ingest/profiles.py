@@ -3,27 +3,37 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from tables.cells import FALSE_TEXTS, TRUE_TEXTS, as_text, missing_cells, timestamps
+from tables.cells import (
+    FALSE_TEXTS,
+    TRUE_TEXTS,
+    as_text,
+    missing_cells,
+    numbers_of,
+    timestamps,
+)
 from tables.columns import COMPACT_DATE, Column, ColumnType, Level
 from tables.dates import (
     COMPACT,
     DAY_S,
     EITHER,
     ISO_DATE,
+    WORDED_DURATION,
     has_date,
     has_time,
     is_duration,
 )
 from tables.formats import ParseOptions, TableWarning
+from tables.ingest.number_formats import number_format
 from tables.ingest.readings import Reading, reading_values, readings, swapped, units_of
 from tables.ingest.warnings import warning
-from tables.numerals import ABBREVIATED
+from tables.numerals import ABBREVIATED, DEGREES
 
 MAX_COUNTED = 10_000
 """The most distinct texts of a column that are counted."""
@@ -39,6 +49,7 @@ _FEW_CELLS = 10
 _SHOWN = 24
 _MAX_NAMED = 3
 _UNITS_LOOKED_AT = 200
+_FORMATS_LOOKED_AT = 1000
 _CODE = re.compile(r"[+-]?0\d")
 _DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
@@ -431,6 +442,10 @@ def _read(profile: TextProfile, reading: Reading) -> Column:
     form = column.datetime_format
     date_only = column.type == "datetime" and form is not None and not has_time(form)
     words = tuple(reading.words) if reading.knows_words else ()
+    some = dict(islice(profile.counts.items(), _FORMATS_LOOKED_AT))
+    written = ""
+    if column.type == "number":
+        written = number_format(some, column, numbers_of(pa.array(list(some)), column))
     return Column(
         name=column.name,
         type=column.type,
@@ -439,6 +454,7 @@ def _read(profile: TextProfile, reading: Reading) -> Column:
         decimal=column.decimal,
         thousands=column.thousands,
         unit=column.unit,
+        number_format=written,
         datetime_format=form,
         date_only=date_only,
     )
@@ -485,6 +501,8 @@ def _about_conversion(column: Column) -> list[TableWarning]:
     form = column.datetime_format
     if column.unit == ABBREVIATED:
         detail = "Its cells are read as numbers: 1.2K is 1200. Samples are such numbers, too."
+    elif column.unit == DEGREES:
+        detail = "Its angles are read as degrees with decimals. Samples are such numbers, too."
     elif form is None:
         return []
     elif EITHER in form:
@@ -494,7 +512,8 @@ def _about_conversion(column: Column) -> list[TableWarning]:
             " samples come in the first."
         )
     elif is_duration(form):
-        detail = "Its cells are durations, and are modelled as seconds."
+        written = " Samples are written as 1h 20m." if form == WORDED_DURATION else ""
+        detail = f"Its cells are durations, and are modelled as seconds.{written}"
     elif "%q" in form or "%V" in form:
         what = "quarters" if "%q" in form else "weeks"
         detail = f"Its cells are {what}, and are modelled as dates, the first day of each."
@@ -511,6 +530,8 @@ def _marks(column: Column) -> str:
         parts.append(f"thousands separated by {column.thousands!r}")
     if column.unit == ABBREVIATED:
         parts.append("K, M, B and T for powers of a thousand")
+    elif column.unit == DEGREES:
+        parts.append("degrees, minutes and seconds")
     elif column.unit:
         parts.append(f"the unit {column.unit}")
     return f" with {' and '.join(parts)}" if parts else ""

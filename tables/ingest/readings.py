@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 
 from tables.cells import numbers_of
 from tables.columns import COMPACT_DATE, Column
-from tables.dates import EITHER, ISO_DATE, ISO_DURATION, look_like_dates, parse_dates
+from tables.dates import (
+    EITHER,
+    ISO_DATE,
+    ISO_DURATION,
+    WORDED_DURATION,
+    has_date,
+    is_duration,
+    look_like_dates,
+    parse_dates,
+)
 from tables.formats import ParseOptions
-from tables.numerals import ABBREVIATED, CURRENCIES, CURRENCY_CODES
+from tables.numerals import ABBREVIATED, CURRENCIES, CURRENCY_CODES, DEGREES
 
 UNREADABLE = 0.05
 """The largest share of the cells of a column of numbers or dates that may be anything else."""
@@ -22,6 +31,7 @@ UNREADABLE = 0.05
 MAX_WORDS = 5
 """The most distinct texts that a larger share of such a column may consist of."""
 
+_EARLIEST_S, _LATEST_S = -14_831_769_600.0, 7_258_118_400.0  # of the years 1500 to 2200
 _KEPT_WORDS = 64  # which mean a missing cell in rows that are scored, too
 _WORD_SHARE = 0.5
 _FEW_CELLS = 10
@@ -31,18 +41,24 @@ _SAMPLE = 64
 _FIRST = 8
 _MAX_UNITS = 4
 _SEPARATORS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " "), (".", " "))
-_CODES = "|".join(CURRENCY_CODES)
+_CODES = "|".join(map(re.escape, CURRENCY_CODES))
 _SIGNS = re.escape(CURRENCIES)
+_WORD = r"(?:°|[^\W\d_])[^\d\s.,;:()+-]{0,9}"
+_MORE = rf"(?:[. ]{_WORD})?(?:[23²³]|\.)?"  # square metres, sq.ft., points of a hundred
+_OF = r"/ ?(?:5|20|50|10{1,3})"
 _UNITS = re.compile(
-    rf"^\(?[+-]? ?([{_SIGNS}]|{_CODES}|[A-Z]{{3}}(?= \d))"
-    rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°]|(?:°|[^\W\d_])[^\d\s.,;:()+-]{{0,9}})$"
+    rf"^\(?[+-]? ?([{_SIGNS}]|{_CODES}|[A-Z]{{1,2}}\$|[A-Z]{{3}}(?= \d))"
+    rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°]|{_WORD}{_MORE}|{_OF})$"
 )
 _MAY_BE_NUMBER = re.compile(r"\(?[+\-\u2212]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
 _MAY_BE_DATE = re.compile(r"\d\d|^P[T\d]")
 # Digits in one run, with marks between them that numbers may have.
 _ONE_NUMBER = re.compile(
-    r"[^\d]{0,40}\d[\d.,'\u2019\s]*(e[+-]?\d+)?[^\d]{0,40}|[^\d]{0,9}inf[a-z]*", re.IGNORECASE
+    rf"[^\d]{{0,40}}\d[\d.,'\u2019\s]*(e[+-]?\d+)?(?:[^\d]{{0,40}}|[^\d]{{1,20}}[23]|{_OF})"
+    r"|[^\d]{0,9}inf[a-z]*",
+    re.IGNORECASE,
 )
+_ANGLE = re.compile(r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032]")
 _PLACEHOLDER = re.compile(
     r"[\W_]*|n\.? ?[adv]\.?|nil|none|unknown|unk|missing|not (available|known|recorded)|\(null\)"
     r"|#(div/0|value|ref|num|name)[!?]",
@@ -70,6 +86,7 @@ _PERIODS = (
     *("%G-W%V", "%GW%V", "%G W%V", "W%V %G", "W%V-%G", "W%V/%G"),
 )
 _DURATIONS = (
+    WORDED_DURATION,
     "%E:%M:%S",
     "%E:%M:%S.%f",
     "%D days %H:%M:%S",
@@ -80,6 +97,8 @@ _MONTHS = (*("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b 
 _TIMES = (
     *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"),
     *(", %H:%M", ", %H:%M:%S", ", %I:%M %p", ", %I:%M:%S %p", " %I:%M:%S %p GMT%z"),
+    *(" %H時%M分", " %H時%M分%S秒", " %H时%M分", " %H时%M分%S秒", " %H点%M分", " %H시 %M분"),
+    *(" %Hh%M", " %H.%M Uhr", " %H:%M Uhr"),
 )
 _ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
 
@@ -180,7 +199,17 @@ def readings(base: Column, options: ParseOptions, values: pa.Array) -> Iterator[
         found = reading_values(sample, column)
         bad = np.isnan(found).mean()
         if bad <= max(UNREADABLE * 4, (MAX_WORDS + 0.5) / len(sample)) and bad < 1:
+            if options.datetime_format is None and _is_far(found, column):
+                continue  # account 4000-10 is no month
             yield Reading(column, first=found if len(sample) == len(values) else None)
+
+
+def _is_far(found: NDArray[np.float64], column: Column) -> bool:
+    """Return whether most dates are of centuries that few tables know."""
+    form = column.datetime_format
+    if column.type != "datetime" or is_duration(form) or not has_date(form):
+        return False
+    return not _EARLIEST_S <= float(np.nanmedian(found)) <= _LATEST_S
 
 
 def reading_values(text: pa.Array, column: Column) -> NDArray[np.float64]:
@@ -219,6 +248,8 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
     texts = sample.to_pylist()
     if not any(_MAY_BE_NUMBER.match(text) or _UNITS.search(text) for text in texts):
         return  # of most columns of text, at little cost
+    if any(map(_ANGLE.match, texts)):
+        yield replace(base, unit=DEGREES)
     if not any(_ONE_NUMBER.fullmatch(text) for text in texts):
         return  # of most columns of dates
     units = ["", *units_of(texts[:_FIRST])[:_MAX_UNITS]]
@@ -275,5 +306,7 @@ def _either(sample: pa.Array, formats: Sequence[str | None]) -> str | None:
 
 @cache
 def _marks(form: str | None) -> frozenset[str]:
-    """Return the characters between the directives of a format."""
+    """Return the characters that all dates in a format have between its directives."""
+    if form == WORDED_DURATION:
+        return frozenset()
     return frozenset(re.sub(r"%.", "", "--" if form is None else form).replace(EITHER, ""))

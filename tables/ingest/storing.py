@@ -16,6 +16,7 @@ from tables.errors import TableError
 from tables.formats import ColumnSummary, ParseOptions, TableWarning
 from tables.ingest.decisions import decide_types, refuse_faults, wanted_types
 from tables.ingest.kept_cells import cells_writer, taken_cells
+from tables.ingest.number_formats import plain_formats
 from tables.ingest.numbers import (
     Numbers,
     Sample,
@@ -27,7 +28,7 @@ from tables.ingest.profiles import Decision, ignored_warning
 from tables.ingest.screen import RowScreen
 from tables.ingest.statistics import RunningStatistics
 from tables.ingest.warnings import COUNTED_ROWS, Warnings, limit_warnings, warning
-from tables.numerals import MAX_DECIMALS, round_to
+from tables.numerals import MAX_DECIMALS, fitting, round_to
 from tables.readers.arrow import columns_of
 from tables.readers.npy import RowWriter
 from tables.source import CellSource, Columns, NotNumbersError
@@ -151,6 +152,7 @@ class _Store:
         self.distinct: list[int | None] = []
         self.text_bytes = 0
         self.warnings: list[TableWarning] = []
+        self.formats = plain_formats(table, [at for at in self.kept if at not in decisions])
         self.dtype: Literal["float32", "float64"] = "float64"
         if {table.dtypes[at] for at in self.kept} <= _SHORT_FLOATS:
             self.dtype = "float32"
@@ -363,6 +365,8 @@ class _Store:
             gone = Column(name=column.name, type="ignored", missing=column.missing, decimals=whole)
             return gone, ignored
         typed, reason = number_column(column, self._numbers(place, known))
+        form = self.formats.get(at, typed.number_format)
+        typed = replace(typed, number_format=fitting(form, typed.decimals))
         if at in self.wanted:
             return replace(typed, type=self.wanted[at]), "The caller says so."
         return typed, reason if decision is None or typed.is_discrete else decision.reason

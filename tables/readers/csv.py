@@ -83,6 +83,7 @@ def open_csv_cells(path: Path, options: ParseOptions) -> CellSource:
         text=found,
         read=rows.cells,
         warnings=warnings,
+        untyped=True,
     )
 
 

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flows import Denoise
+from models_store.requests.training_rows import NOISE_SHARE, NOISE_WIDTH
 
 SAMPLE_ROWS = 1_000_000
 """The most rows that are looked at, evenly spread over all."""
 
 _ROWS_PER_DISTINCT_VALUE = 10
-_SPIKE = 0.05
-_SPIKE_WIDTH = 0.5
 _SAME = 1e-6  # gaps below this share of the largest value are rounding
 _ON_GRID = 0.02  # of a step, beside what rounding of the values explains
 
@@ -57,7 +56,7 @@ class Noise:
         if spiky:
             yield (
                 "One value holds a large share of the rows, so noise of"
-                f" {_SPIKE_WIDTH:g} standard deviations bounds the density; samples come without"
+                f" {NOISE_WIDTH:g} standard deviations bounds the density; samples come without"
                 f" it: {_listed(spiky)}."
             )
 
@@ -93,9 +92,9 @@ def _column(column: NDArray[np.float64]) -> tuple[float, float, float]:
         step = float(gaps.min()) if _on_grid(values, float(gaps.min())) else 0.0
         width = step or float(np.median(gaps))
     std = float(column.std())
-    if share < _SPIKE or share * std <= width:
+    if share < NOISE_SHARE or share * std <= width:
         return step, width, 0.0
-    return step, max(width, _SPIKE_WIDTH * std), share
+    return step, max(width, NOISE_WIDTH * std), share
 
 
 def _merged(values: NDArray[np.float64]) -> NDArray[np.float64]:

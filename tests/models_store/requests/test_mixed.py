@@ -220,3 +220,17 @@ def test_one_giant_value_does_not_set_the_scale_of_a_table_of_numbers() -> None:
     flow = accepted(replace(given, columns=described)).flow
     assert isinstance(flow, MixedSpec)
     assert [column.transform for column in flow.columns] == ["asinh", "none"]
+
+
+@pytest.mark.parametrize(
+    "values", [{"min": -9.0}, {"min": -9.0, "quantiles": {"0": -9.0, "0.5": 3.0}}]
+)
+def test_a_sentinel_beyond_the_bound_is_a_spike(values: dict[str, Any]) -> None:
+    given = table(replace(PRICE, spikes=(-9.0,)), CUT)
+    given.columns[0].update(values)
+    if "quantiles" not in values:
+        assert refused(given).slug == "preprocessing-unsuitable"  # nothing tells what else is there
+        return
+    assert accepted(given).column_types[0].low == 0.0
+    given.columns[0].update(quantiles={"0": -9.0, "0.05": -2.0, "0.5": 3.0})
+    assert refused(given).slug == "preprocessing-unsuitable"

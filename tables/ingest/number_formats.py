@@ -1,0 +1,112 @@
+"""Formats of numbers in a file: decimals that are always there, thousands apart, a unit, their sign."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tables.cells import MISSING_SPELLINGS
+from tables.columns import Column
+from tables.numerals import ABBREVIATED, DEGREES, PLAIN_FORMATS
+from tables.source import CellSource
+
+_SPACES = " \u00a0\u202f\u2009"
+_MARKS = {" ": f"[{_SPACES}]", "'": "['\u2019]"}
+_MOST_AROUND = 24
+_ROWS_LOOKED_AT = 1000
+# Zeros before digits, no digit before the decimal mark, or an exponent.
+_PADDED = re.compile(r"(?i)\D* 0\d|[+-]?[.,] |.*\de[+-]?\d")
+
+
+class _Spellings:
+    """Texts around and between the digits of the numbers of a column."""
+
+    def __init__(self, column: Column) -> None:
+        mark = _MARKS.get(column.thousands, re.escape(column.thousands))
+        groups = rf"(?:{mark}\d{{2,3}})*" if mark else ""
+        self._point = column.decimal
+        decimals = rf"(?:{re.escape(self._point)}\d+)?"
+        self._pattern = re.compile(rf"(\D*?)(\d+{groups}{decimals})(\D.*)?", re.DOTALL)
+        self._around = {False: Counter[tuple[str, str]](), True: Counter[tuple[str, str]]()}
+        self._marks = Counter[str]()
+        self._places = set[int]()
+        self._pairs = False
+
+    def add(self, text: str, count: int, *, is_negative: bool) -> bool:
+        """Add a text, and return whether its number is one that a format can write."""
+        found = self._pattern.fullmatch(text)
+        if found is None or _PADDED.match(f"{found[1]} {found[2]}{found[3] or ''}"):
+            return False
+        self._around[is_negative][found[1], found[3] or ""] += count
+        whole, _, decimals = found[2].partition(self._point)
+        self._places.add(len(decimals))
+        self._marks.update(character for character in whole if not character.isdigit())
+        self._pairs |= re.search(r"\d\D\d\d\D", whole) is not None
+        return True
+
+    def format(self) -> str:
+        """Return the most frequent format; empty where no number is positive, or it could not be read."""
+        if not self._around[False]:
+            return ""
+        before, after = self._around[False].most_common(1)[0][0]
+        below = ("-" + before.removeprefix("+"), after)
+        if self._around[True]:
+            below = self._around[True].most_common(1)[0][0]
+        around = (before, after, *below)
+        if max(map(len, around)) > _MOST_AROUND or re.search("[#;]", "".join(around)):
+            return ""
+        digits = self._digits()
+        return f"{before}{digits}{after};{below[0]}{digits}{below[1]}"
+
+    def _digits(self) -> str:
+        digits = "0"
+        if self._marks:
+            mark = self._marks.most_common(1)[0][0]
+            digits = f"#{mark}##{mark}##0" if self._pairs else f"#{mark}##0"
+        if self._places == {0}:
+            return digits
+        return f"{digits}{self._point}{'0' * max(self._places) if len(self._places) == 1 else '#'}"
+
+
+def number_format(texts: Mapping[str, int], column: Column, values: NDArray[np.float64]) -> str:
+    """Return the format of numbers, empty where they are written as they are, or in no one format.
+
+    Args:
+        texts: Some distinct cells, with their numbers.
+        column: Column that they are read as.
+        values: Their values, not-a-number where they have none.
+    """
+    if column.unit in (ABBREVIATED, DEGREES):
+        return ""
+    spellings = _Spellings(column)
+    pairs = zip(texts.items(), values.tolist(), strict=True)
+    known = [(*pair, value < 0) for pair, value in pairs if not np.isnan(value)]
+    if not all(spellings.add(text, count, is_negative=below) for text, count, below in known):
+        return ""
+    found = spellings.format()
+    return "" if found in PLAIN_FORMATS else found
+
+
+def plain_format(texts: Iterable[str | None]) -> str:
+    """Return the format of plain numbers that all have the same decimals, some of them zeros at the end."""
+    known = [text for text in texts if text is not None and text.strip() not in MISSING_SPELLINGS]
+    found = [re.fullmatch(r"-?(?:0|[1-9]\d*)\.(\d+)", text.strip()) for text in known]
+    places = {len(match[1]) if match else 0 for match in found}
+    if len(places) != 1 or 0 in places or not any(text.strip().endswith("0") for text in known):
+        return ""
+    digits = "0." + "0" * places.pop()
+    return f"{digits};-{digits}"
+
+
+def plain_formats(table: CellSource, places: Collection[int]) -> dict[int, str]:
+    """Return the formats of columns of plain numbers, by position, from the first rows of a file of text."""
+    if not (table.untyped and places):
+        return {}
+    first = next(iter(table.read(frozenset(range(len(table.names))))), None)
+    if first is None:
+        return {}
+    some = first.slice(0, _ROWS_LOOKED_AT)
+    found = {at: plain_format(some.column(at).to_pylist()) for at in places}
+    return {at: form for at, form in found.items() if form}
