@@ -150,7 +150,9 @@ def test_sigterm_to_a_forked_trainer_makes_it_write_a_checkpoint(
 
 
 @pytest.mark.fault(309)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.long)]
+)
 def test_a_fork_server_that_fails_harms_no_job_and_is_replaced(
     place: Place,
     fork_server: ForkServer,
@@ -186,6 +188,7 @@ def test_sigterm_which_a_service_manager_sends_to_all_does_not_end_the_server(
     assert fork_server.pid == server
 
 
+@pytest.mark.long
 def test_a_server_for_other_trainers_is_not_asked(
     place: Place, fork_server: ForkServer, notes: Path
 ) -> None:
@@ -211,7 +214,10 @@ if "fork-server" in sys.orig_argv:
 @pytest.mark.fault(309)
 @pytest.mark.parametrize(
     ("fault", "why"),
-    [(_THREAD, "have started threads"), ("import sys; sys.modules['torch'] = None", "torch")],
+    [
+        pytest.param(_THREAD, "have started threads", marks=pytest.mark.long),
+        ("import sys; sys.modules['torch'] = None", "torch"),
+    ],
 )
 def test_libraries_that_cannot_be_loaded_ahead_are_loaded_by_each_trainer(
     place: Place,
