@@ -306,7 +306,7 @@ def test_a_cancelled_job_says_why_there_is_no_file(client):
     assert slug(client.delete(f"/v1/jobs/{job_id}/result")) == "result-not-ready"
     response = client.get(f"/v1/jobs/{job_id}/result")
     assert (response.status_code, slug(response)) == (409, "result-not-ready")
-    assert response.json()["detail"] == "The job is cancelled."
+    assert response.json()["detail"] == f"Job {job_id} is cancelled and has no result."
 
 
 @pytest.mark.parametrize("setting_values", [{"bulk_part_rows": 150}])
