@@ -3,6 +3,8 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ve
 import { call, first, Problem } from "./api.js";
 import { number, plural } from "./format.js";
 
+const RETRY_MS = 3000; // while the service cannot be reached
+
 /** Load something when `keys` change; return {value, problem, loading, again}. */
 export function useLoaded(load, keys) {
   const [state, setState] = useState({ loading: true });
@@ -16,7 +18,13 @@ export function useLoaded(load, keys) {
     );
     return () => stop.abort();
   }, [...keys, round]);
-  return { ...state, again: () => setRound((before) => before + 1) };
+  const again = () => setRound((before) => before + 1);
+  useEffect(() => {
+    if (state.problem?.status !== 0) return undefined;
+    const timer = setTimeout(again, RETRY_MS);
+    return () => clearTimeout(timer);
+  }, [state.problem]);
+  return { ...state, again };
 }
 
 /** Load JSON from a path when it changes. */
@@ -46,7 +54,7 @@ export function ProblemNote({ problem, again }) {
   const known = problem instanceof Problem;
   return html`<div class="note bad" role="alert">
     <strong>${known ? problem.title : "Something in the page failed"}</strong>
-    ${problem.message !== problem.title && html`<p>${problem.message}</p>`}
+    ${problem.message !== problem.title && html`<p>${withCode(problem.message)}</p>`}
     ${known && problem.errors.length > 0 && html`<ul>
       ${problem.errors.slice(0, 20).map((error) => html`<li>${[error.pointer ?? error.parameter ?? error.column, error.detail].filter(Boolean).join(": ")}</li>`)}
     </ul>`}
@@ -189,9 +197,12 @@ export function DataTable({ caption, columns, rows, first }) {
     <${More} of=${more} total=${rows.length} what="rows" />`;
 }
 
+/** Return a text with what is between grave accents as code. */
+const withCode = (text) => text.split("`").map((part, at) => (at % 2 ? html`<code>${part}</code>` : part));
+
 /** What a training says of its model to people. */
 export const InWords = ({ of }) => of?.length > 0 && html`<div class="note"><strong>In words</strong>
-  <ul>${of.map((text) => html`<li key=${text}>${text.split("`").map((part, at) => (at % 2 ? html`<code>${part}</code>` : part))}</li>`)}</ul></div>`;
+  <ul>${of.map((text) => html`<li key=${text}>${withCode(text)}</li>`)}</ul></div>`;
 
 export const Crumbs = ({ path }) => html`<nav class="crumbs" aria-label="Breadcrumb">
   ${path.map(([name, href], at) => html`${at > 0 && " / "}<a key=${at} href=${href}>${name}</a>`)}
