@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,13 @@ class InlineTrainer:
 
     at_end = False
 
-    def __init__(self, task: Task, told: Callable[[Message], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        _fork_server: object = None,
+        *,
+        told: Callable[[Message], None] = lambda _: None,
+    ) -> None:
         self._task = task
         self._told = told
         self._messages: queue.Queue[Message | None] = queue.Queue()
@@ -184,7 +191,7 @@ def main() -> None:
         if point.stopping and ended == _STOP_AFTER:
             supervisor.stop()
 
-    vars(workers.supervisor.supervisor)["TrainerProcess"] = lambda task: InlineTrainer(task, told)
+    vars(workers.supervisor.supervisor)["TrainerProcess"] = partial(InlineTrainer, told=told)
     point.arm()
     supervisor.run_next()
 
