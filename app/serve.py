@@ -20,9 +20,11 @@ from app.connections.groups import ConnectionGroups
 from app.connections.protocol import READS, READS_EACH, BoundedProtocol
 from app.fairness.pace import Pace
 from app.main import create_app
+from app.server.connection_shares import ConnectionShares
 from app.server.garbage import GarbageCollection, freeze_heap
 from app.server.limits import connections_that_fit, return_memory_early
-from app.server.processes import Processes, inherit_sockets
+from app.server.processes import Processes, inherit_sockets, inherited_shares
+from app.server.shared_listener import SharedListener
 from app.server.startup import Shutdown, check_stores
 from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
@@ -71,7 +73,7 @@ def main() -> None:
     freeze_heap()
     shutdown = Shutdown()
     app = create_app(settings, shutdown=shutdown, after_load=FirstLoad(), compile_first=True)
-    server = Server(app, settings, shutdown)
+    server = Server(app, settings, shutdown, inherited_shares())
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
@@ -180,9 +182,16 @@ class Server(uvicorn.Server):
     Streams end as soon as it stops to listen.
     """
 
-    def __init__(self, app: FastAPI, settings: ApiSettings, shutdown: Shutdown) -> None:
-        """Prepare the server; nothing is opened yet."""
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: ApiSettings,
+        shutdown: Shutdown,
+        shares: ConnectionShares | None,
+    ) -> None:
+        """Prepare the server, one of several if there are `shares`; nothing is opened yet."""
         self._shutdown = shutdown
+        self._shares = shares
         self._drain_delay_s = settings.drain_delay_s
         self._listen_until = math.inf
 
@@ -215,22 +224,41 @@ class Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, and listen through several handles of each socket.
+        """Start the application, and listen."""
+        if sockets is None or self._shares is None:
+            await super().startup(sockets)
+            await self._listen_more()
+        else:
+            await super().startup([])
+            self._listen_beside_others(sockets, self._shares)
+        collection = GarbageCollection(self._protocol_class.open_connections)
+        self._collecting = asyncio.create_task(collection.run())
+
+    async def _listen_more(self) -> None:
+        """Listen through further handles of each socket.
 
         The event loop accepts one connection a turn from each handle; with one, a connection behind
         thousands in the backlog would wait for thousands of turns.
         """
-        await super().startup(sockets)
         loop = asyncio.get_running_loop()
-        collection = GarbageCollection(self._protocol_class.open_connections)
-        self._collecting = loop.create_task(collection.run())
         for sock in [sock for server in self.servers for sock in server.sockets]:
             for _ in range(_HANDLES - 1):
                 handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
                 further = await loop.create_server(self._protocol, sock=handle, backlog=_BACKLOG)
                 self.servers.append(further)
 
-    def _protocol(self) -> asyncio.Protocol:
+    def _listen_beside_others(self, sockets: list[socket.socket], shares: ConnectionShares) -> None:
+        """Listen on sockets of several processes; the event loop itself accepts all that wait."""
+        for sock in sockets:
+            listener = SharedListener(
+                sock,
+                self._protocol,
+                shares=shares,
+                open_connections=self._protocol_class.open_connections,
+            )
+            self.servers.append(listener)  # type: ignore[arg-type]  # of which it is closed alone
+
+    def _protocol(self) -> BoundedProtocol:
         return self._protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )

@@ -1,6 +1,7 @@
 """Open connections by their callers: when the process is full, the caller with most makes room."""
 
 import heapq
+from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
 from itertools import islice
 from typing import Protocol
@@ -45,10 +46,14 @@ class ConnectionGroups:
 
     Args:
         most: Largest number of connections.
+
+    Attributes:
+        on_removed: Function to call after a connection was removed.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.on_removed: Callable[[], None] = _nothing
         self._groups: dict[str, dict[Connection, None]] = {}  # oldest first
         self._group_of: dict[Connection, str] = {}
 
@@ -56,9 +61,13 @@ class ConnectionGroups:
         """Return the number of open connections."""
         return len(self._group_of)
 
+    def __contains__(self, connection: Connection) -> bool:
+        """Return whether a connection is open."""
+        return connection in self._group_of
+
     def put(self, connection: Connection, group: str) -> None:
         """Put a connection into a group, as the one that was used last."""
-        self.remove(connection)
+        self._take_out(connection)
         self._group_of[connection] = group
         self._groups.setdefault(group, {})[connection] = None
 
@@ -69,12 +78,9 @@ class ConnectionGroups:
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection, if it is known."""
-        group = self._group_of.pop(connection, None)
-        if group is not None:
-            members = self._groups[group]
-            del members[connection]
-            if not members:
-                del self._groups[group]
+        if connection in self._group_of:
+            self._take_out(connection)
+            self.on_removed()
 
     def make_room(self) -> bool:
         """Close one expendable connection; return False if none was found."""
@@ -87,8 +93,20 @@ class ConnectionGroups:
                 self.touch(connection)  # it is busy, and need not be looked at again soon
         return False
 
+    def _take_out(self, connection: Connection) -> None:
+        group = self._group_of.pop(connection, None)
+        if group is not None:
+            members = self._groups[group]
+            del members[connection]
+            if not members:
+                del self._groups[group]
+
     def _size_of(self, group: str) -> int:
         return len(self._groups[group])
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def group_of_address(client: tuple[str, int] | None) -> str:

@@ -15,6 +15,7 @@ from types import FrameType
 from prometheus_client.multiprocess import mark_process_dead
 
 from app.http.upload_room import UploadCounts
+from app.server.connection_shares import ConnectionShares
 from app.settings import ApiSettings
 from tables.sandbox.parent_death import die_with
 
@@ -22,7 +23,7 @@ LISTENER = "DENSITYD_LISTENER"
 _PARENT = "DENSITYD_LISTENER_PARENT"
 _NUMBER = "DENSITYD_LISTENER_NUMBER"
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
-_UPLOADS = "uploads"  # a file in the folder of the metrics
+_UPLOADS, _CONNECTIONS = "uploads", "connections"  # files in the folder of the metrics
 _BACKLOG = 2048
 _LEAST_LIFE_S = 5.0
 _POLL_S = 0.1
@@ -48,7 +49,9 @@ class Processes:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         folder = tempfile.mkdtemp(prefix="densityd-metrics-")
-        UploadCounts.create(Path(folder, _UPLOADS), processes=self._settings.api_processes)
+        processes = self._settings.api_processes
+        UploadCounts.create(Path(folder, _UPLOADS), processes=processes)
+        ConnectionShares.create(Path(folder, _CONNECTIONS), processes=processes)
         try:
             # Closed at its end: callers are then refused once the last child listens no more.
             with open_listener(self._settings) as sock:
@@ -112,6 +115,14 @@ def inherited_counts(processes: int) -> UploadCounts | None:
         return None
     file = Path(os.environ[_METRICS_DIR], _UPLOADS)
     return UploadCounts(file, processes=processes, index=int(number))
+
+
+def inherited_shares() -> ConnectionShares | None:
+    """Return the connections of all processes; None if there is no parent of several."""
+    number = os.environ.get(_NUMBER)
+    if number is None:
+        return None
+    return ConnectionShares(Path(os.environ[_METRICS_DIR], _CONNECTIONS), index=int(number))
 
 
 def _spawn(sock: socket.socket, folder: str, number: int) -> "subprocess.Popen[bytes]":

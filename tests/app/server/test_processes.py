@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from tests.app.conftest import wait_for_port
 from tests.ports import free_port
 from tests.servers import tied
 
+START_S = 300  # on a busy machine
+
 
 @pytest.fixture
 def served(data_dir):
@@ -24,6 +27,7 @@ def served(data_dir):
         "DENSITYD_DATA_DIR": str(data_dir),
         "DENSITYD_PORT": str(port),
         "DENSITYD_API_PROCESSES": "2",
+        "DENSITYD_HEADER_TIMEOUT_S": "600",  # connections that say nothing stay
     }
     with subprocess.Popen(  # noqa: S603  our own module
         tied(sys.executable, "-P", "-m", "app"), env=environment, stderr=subprocess.DEVNULL
@@ -37,6 +41,77 @@ def children(parent: subprocess.Popen[bytes]) -> list[int]:
     """The processes that serve."""
     text = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text(encoding="ascii")
     return [int(pid) for pid in text.split()]
+
+
+class Opened:
+    """Connections that were opened at once and say nothing, and who has them."""
+
+    def __init__(self, port: int, number: int) -> None:
+        self._port = port
+        self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(number)]
+
+    def held_by(self, pid: int) -> int:
+        """How many of them, and of others that are open, a process has."""
+        address = f"0100007F:{self._port:04X}"
+        lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
+        columns = [line.split() for line in lines]
+        accepted = {f"socket:[{row[9]}]" for row in columns if row[1] == address and row[3] == "01"}
+        found = 0
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                found += str(file.readlink()) in accepted
+            except FileNotFoundError:
+                continue  # closed meanwhile
+        return found
+
+    def wait_for(self, number: int, *pids: int) -> list[int]:
+        """Wait until processes have so many in all; return how many each has."""
+        deadline = time.monotonic() + 100
+        while sum(held := [self.held_by(pid) for pid in pids]) != number:
+            assert time.monotonic() < deadline, held
+            time.sleep(0.01)
+        return held
+
+    def close(self, *pids: int) -> None:
+        """Close them, and wait until the processes have noticed."""
+        for sock in self._sockets:
+            sock.close()
+        self.wait_for(0, *pids)
+
+
+def both_serving(port: int, parent: subprocess.Popen[bytes]) -> list[int]:
+    """The two processes, once both accept connections."""
+    deadline = time.monotonic() + START_S
+    assert httpx.get(f"http://127.0.0.1:{port}/livez", timeout=START_S).status_code == 200
+    while True:
+        assert time.monotonic() < deadline
+        pids = children(parent)
+        if len(pids) == 2:
+            opened = Opened(port, 4)
+            held = opened.wait_for(4, *pids)
+            opened.close(*pids)
+            if all(held):
+                return pids
+
+
+@pytest.mark.timeout(2 * START_S)
+def test_connections_opened_at_once_are_shared_evenly(served):
+    port, parent = served
+    pids = both_serving(port, parent)
+    for number in (8, 16, 40):
+        opened = Opened(port, number)
+        assert min(opened.wait_for(number, *pids)) >= 0.4 * number
+        opened.close(*pids)
+    # Nobody replaces the one that is killed: what it leaves, and its count, stay for the other.
+    kept = Opened(port, 20)
+    kept.wait_for(20, *pids)
+    os.kill(parent.pid, signal.SIGSTOP)
+    os.kill(pids[0], signal.SIGKILL)
+    more = Opened(port, 40)
+    try:
+        more.wait_for(40 + kept.held_by(pids[1]), pids[1])
+    finally:
+        os.kill(parent.pid, signal.SIGCONT)
 
 
 def test_one_that_is_killed_is_replaced_and_all_end_with_a_signal(served):
