@@ -104,12 +104,12 @@ def test_connections_opened_at_once_are_shared_evenly(served):
         opened.close(*pids)
     # Nobody replaces the one that is killed: what it leaves, and its count, stay for the other.
     kept = Opened(port, 20)
-    kept.wait_for(20, *pids)
+    _, left = kept.wait_for(20, *pids)
     os.kill(parent.pid, signal.SIGSTOP)
     os.kill(pids[0], signal.SIGKILL)
     more = Opened(port, 40)
     try:
-        more.wait_for(40 + kept.held_by(pids[1]), pids[1])
+        more.wait_for(40 + left, pids[1])
     finally:
         os.kill(parent.pid, signal.SIGCONT)
 
