@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import socket
+from contextlib import ExitStack
 
 import pytest
 import uvicorn
@@ -38,6 +39,12 @@ class Process:
             open_connections=self.open,
         )
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -53,9 +60,18 @@ def sock(request):
         yield sock
 
 
-def connected(sock, number):
-    """Connections that were opened at once."""
-    return [socket.create_connection(sock.getsockname()[:2]) for _ in range(number)]
+@pytest.fixture
+def connect(sock):
+    """Open connections at once; all are closed in the end."""
+    with ExitStack() as opened:
+
+        def connect(number):
+            new = [socket.create_connection(sock.getsockname()[:2]) for _ in range(number)]
+            for one in new:
+                opened.callback(one.close)
+            return new
+
+        yield connect
 
 
 async def until(condition):
@@ -64,71 +80,62 @@ async def until(condition):
 
 
 @pytest.mark.parametrize("number", [8, 16, 40, 400])
-def test_connections_opened_at_once_are_shared_evenly(sock, file, number):
+def test_connections_opened_at_once_are_shared_evenly(sock, file, connect, number):
     async def main():
-        processes = [Process(sock, file, index) for index in range(2)]
-        for _ in range(2):
-            clients = connected(sock, number)
-            await until(lambda: sum(len(process.open) for process in processes) == number)
-            assert min(len(process.open) for process in processes) >= 0.4 * number
-            for client in clients:
-                client.close()
-            await until(lambda: not any(len(process.open) for process in processes))
-        for process in processes:
-            process.listener.close()
+        with Process(sock, file, 0) as first, Process(sock, file, 1) as second:
+            for _ in range(2):
+                clients = connect(number)
+                await until(lambda: len(first.open) + len(second.open) == number)
+                assert min(len(first.open), len(second.open)) >= 0.4 * number
+                for client in clients:
+                    client.close()
+                await until(lambda: len(first.open) + len(second.open) == 0)
 
     uvloop.run(main())
 
 
-def test_the_share_of_one_that_died_or_hangs_is_taken_by_the_other(sock, file):
+def test_the_share_of_one_that_died_or_hangs_is_taken_by_the_other(sock, file, connect):
     async def main():
-        process = Process(sock, file, 0)
-        ConnectionShares(file, index=1).tell(2)  # its last word
-        clients = connected(sock, 40)
-        await until(lambda: len(process.open) == 40)
-        process.listener.close()
-        for client in clients:
-            client.close()
+        with Process(sock, file, 0) as process:
+            ConnectionShares(file, index=1).tell(2)  # its last word
+            connect(40)
+            await until(lambda: len(process.open) == 40)
 
     uvloop.run(main())
 
 
-def test_one_that_closes_leaves_what_comes_to_the_other(sock, file):
+def test_one_that_closes_leaves_what_comes_to_the_other(sock, file, connect):
     async def main():
-        staying, leaving = [Process(sock, file, index) for index in range(2)]
-        clients = connected(sock, 8)
-        await until(lambda: len(staying.open) + len(leaving.open) == 8)
-        leaving.listener.close()
-        kept = len(leaving.open)
-        clients += connected(sock, 40)
-        await until(lambda: len(staying.open) + kept == 48)
-        staying.listener.close()
-        for client in clients:
-            client.close()
-        await until(lambda: len(staying.open) + len(leaving.open) == 0)
+        with Process(sock, file, 0) as staying:
+            with Process(sock, file, 1) as leaving:
+                connect(8)
+                await until(lambda: len(staying.open) + len(leaving.open) == 8)
+            kept = len(leaving.open)
+            connect(40)
+            await until(lambda: len(staying.open) + kept == 48)
 
     uvloop.run(main())
 
 
-def test_without_a_free_descriptor_connections_wait_and_others_are_not_waited_for(sock, file):
+def test_without_a_free_descriptor_connections_wait_and_others_are_not_waited_for(
+    sock, file, connect
+):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def main():
-        process = Process(sock, file, 0)
-        other = ConnectionShares(file, index=1)
-        other.tell(1_000)
-        assert other.room() == 0
-        clients = connected(sock, 1)
-        free = os.dup(0)  # the lowest one
-        os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
-        try:
-            await until(lambda: other.room() > 0)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        await until(lambda: len(process.open) == 1)
-        assert other.room() == 0
-        process.listener.close()
-        clients[0].close()
+        with Process(sock, file, 0) as process:
+            other = ConnectionShares(file, index=1)
+            other.tell(1_000)
+            assert other.room() == 0
+            connect(1)
+            free = os.dup(0)  # the lowest one
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+            try:
+                await until(lambda: other.room() > 0)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            await until(lambda: len(process.open) == 1)
+            assert other.room() == 0
 
     uvloop.run(main())
