@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import socket
+import warnings
 from contextlib import ExitStack
 
 import pytest
@@ -74,6 +75,13 @@ def connect(sock):
         yield connect
 
 
+def run(main):
+    """Run a test; what it leaves open is no error, with which the loop would never close."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        uvloop.run(main())
+
+
 async def until(condition):
     while not condition():  # noqa: ASYNC110 - there is nothing that tells
         await asyncio.sleep(0.001)
@@ -91,7 +99,7 @@ def test_connections_opened_at_once_are_shared_evenly(sock, file, connect, numbe
                     client.close()
                 await until(lambda: len(first.open) + len(second.open) == 0)
 
-    uvloop.run(main())
+    run(main)
 
 
 def test_the_share_of_one_that_died_or_hangs_is_taken_by_the_other(sock, file, connect):
@@ -101,7 +109,7 @@ def test_the_share_of_one_that_died_or_hangs_is_taken_by_the_other(sock, file, c
             connect(40)
             await until(lambda: len(process.open) == 40)
 
-    uvloop.run(main())
+    run(main)
 
 
 def test_one_that_closes_leaves_what_comes_to_the_other(sock, file, connect):
@@ -114,7 +122,7 @@ def test_one_that_closes_leaves_what_comes_to_the_other(sock, file, connect):
             connect(40)
             await until(lambda: len(staying.open) + kept == 48)
 
-    uvloop.run(main())
+    run(main)
 
 
 def test_without_a_free_descriptor_connections_wait_and_others_are_not_waited_for(
@@ -138,4 +146,4 @@ def test_without_a_free_descriptor_connections_wait_and_others_are_not_waited_fo
             await until(lambda: len(process.open) == 1)
             assert other.room() == 0
 
-    uvloop.run(main())
+    run(main)
