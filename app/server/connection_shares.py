@@ -67,8 +67,8 @@ def room_beside(others: Sequence[int], mine: int) -> int:
     The process with the fewest may always take one, so that never all wait for each other.
 
     Args:
-        others: Open connections of each other process that takes some.
-        mine: Those of this process.
+        others: Numbers of open connections of the other processes that take some.
+        mine: Number of open connections of this process.
     """
     if not others:
         return sys.maxsize
