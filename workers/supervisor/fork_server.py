@@ -84,6 +84,7 @@ class ForkServer:
         with self._lock:
             self._start_at = float("inf")
             self._end()
+            _adopt_orphans(adopt=False)
 
     def _look(self, timeout_s: float) -> bool:
         """Return whether the server can be asked; start one where there is none."""
@@ -107,7 +108,7 @@ class ForkServer:
         return False
 
     def _start(self) -> None:
-        if not _adopt_orphans():
+        if not _adopt_orphans(adopt=True):
             self._refuse("this system has no subreapers")
             return
         settings = self._settings
@@ -184,8 +185,8 @@ class ForkServer:
             self._process = None
 
 
-def _adopt_orphans() -> bool:
-    """Make this process the parent of descendants whose own has ended; return whether it is."""
+def _adopt_orphans(*, adopt: bool) -> bool:
+    """Make this process the parent of descendants whose own has ended, or no more; return whether it could."""
     if sys.platform != "linux":
         return False
-    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0) == 0)

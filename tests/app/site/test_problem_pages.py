@@ -133,7 +133,7 @@ def failing_client(settings: ApiSettings) -> Iterator[TestClient]:
 
     @app.get("/missing")
     def missing() -> None:
-        raise NotFoundError("dataset", "ds_secret")
+        raise NotFoundError("dataset", "ds_missing")
 
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
@@ -151,7 +151,7 @@ def test_fault_183_an_unexpected_error_tells_nothing_but_its_id(failing_client, 
 def test_a_missing_thing_is_not_found(failing_client):
     response = failing_client.get("/missing")
     assert response.status_code == 404
-    assert "ds_secret" not in response.text
+    assert response.json()["detail"] == "No such dataset: ds_missing."
 
 
 def test_every_problem_type_has_a_page(shared_client):

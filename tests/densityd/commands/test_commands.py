@@ -258,7 +258,7 @@ def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str)
 
     assert told.stdout == ""
     assert "\ndensityd: " in told.stderr
-    assert "`flow`: layers must be a whole number of at least 1" in told.stderr
+    assert "`--flow`: layers must be a whole number of at least 1" in told.stderr
     assert f"(status 422): {url}/problems/validation\n" in told.stderr
     assert "log has this request under" in told.stderr
 

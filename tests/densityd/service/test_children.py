@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from densityd.service.children import Child, end_all
+from tests.workers.place import is_alive
 
 TIMEOUT_S = 120.0
 
@@ -107,7 +108,7 @@ time.sleep(100)
     parent.kill()
     parent.wait()
 
-    wait_for(lambda: not Path(f"/proc/{child_pid}").exists())
+    wait_for(lambda: not is_alive(child_pid))
 
 
 @pytest.mark.parametrize(

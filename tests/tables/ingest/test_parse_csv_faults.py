@@ -362,7 +362,8 @@ def test_fault_289_a_file_of_uneven_rows_is_refused_by_the_first_of_them(refuse,
 
 
 @pytest.mark.fault(290)
-def test_fault_290_a_last_line_of_blanks_is_looked_at_once(accept):
-    blanks = b" " * 500_000
-    summary = accept(b'"a" b"\n1 2\n3 4\n2 7\n5 1' + blanks + b"\n", delimiter=" ")
-    assert summary.rows == 4
+def test_fault_290_a_last_line_of_blanks_is_looked_at_once(accept, refuse):
+    rows = b'"a" b"\n1 2\n3 4\n2 7\n5 1'
+    assert accept(rows + b" " * 16_000 + b"\n", delimiter=" ").rows == 4
+    error = refuse(rows + b" " * 500_000 + b"\n", delimiter=" ")
+    assert (error.slug, error.row) == ("dataset-parse", 4)

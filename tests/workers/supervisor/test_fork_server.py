@@ -178,6 +178,7 @@ def test_a_fork_server_that_fails_harms_no_job_and_is_replaced(
 def test_sigterm_which_a_service_manager_sends_to_all_does_not_end_the_server(
     place: Place, fork_server: ForkServer
 ) -> None:
+    wait_until(lambda: not fork_server.is_loading(1))
     server = fork_server.pid
     assert server is not None
     os.kill(server, signal.SIGTERM)
