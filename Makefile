@@ -64,7 +64,7 @@ long: install $(VENV)/generator ## Run the long form of some tests
 
 cluster: install ## Run what needs servers or tools of a cluster
 	$(BIN)/pip install --quiet --group deploy
-	$(PYTEST) --numprocesses=2 -m cluster
+	$(PYTEST) --numprocesses=2 -m "cluster and not slow"
 
 # CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
