@@ -13,7 +13,7 @@ _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-leng
 
 
 class Wrong(StrEnum):
-    """What becomes of a request.
+    """Way in which a request goes wrong.
 
     Attributes:
         REFUSED: an error of the server, and no effect.

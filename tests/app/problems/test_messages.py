@@ -100,7 +100,7 @@ def test_wrong_requests_are_told_in_one_voice(shared_client):
 
 
 def test_refusals_of_the_store_are_whole_sentences_that_name_their_object(client):
-    """What only a stored table can refuse is told as the rest."""
+    """Compare the texts of refusals that only a stored table can cause."""
     made = client.post("/v1/datasets", content=TABLE, headers=CSV).json()
     path, tag = f"/v1/datasets/{made['id']}", {"If-Match": '"older"'}
     body = {"model_name": "people", "dataset_id": made["id"]}

@@ -51,7 +51,7 @@ class Opened:
         self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(number)]
 
     def held_by(self, pid: int) -> int:
-        """How many of them, and of others that are open, a process has."""
+        """Count the connections of a process: of these, and of others that are open."""
         address = f"0100007F:{self._port:04X}"
         lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
         columns = [line.split() for line in lines]

@@ -18,7 +18,7 @@ from app.server.shared_listener import SharedListener
 
 
 class Process:
-    """What a process has: its listener, its connections and its row."""
+    """Side of a process: its listener, its connections and its row."""
 
     def __init__(self, sock, file, index):
         config = uvicorn.Config(
