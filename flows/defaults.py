@@ -1,6 +1,6 @@
 """Default flows and options of training: what suits a table of numbers, a search or a target.
 
-`docs/flows.md` has what was tried.
+`docs/defaults.md` has the measurements behind them.
 """
 
 from collections.abc import Iterator
@@ -36,10 +36,10 @@ def default_flow(rows: int, columns: int) -> FamilySpec:
 
     One column gets a mixture of Gaussians, whose parameters a network gives where there is context.
     Up to `MOST_SPLINES` columns get splines, more columns a MAF: the parameters of splines take
-    memory by column. From five columns on, where there are rows enough to learn from, the splines
-    follow affine layers: some columns of wide tables nearly follow from others. The MAF has tanh units and no batch norm: real tables have far outliers, on
-    which ReLU conditioners extrapolate exponentially and the statistics of a batch differ from those
-    of all rows.
+    memory by column. From five columns on, if there are enough rows to learn from, the splines follow
+    affine layers: some columns of wide tables nearly follow from others. The MAF has tanh units and
+    no batch norm: real tables have far outliers, on which ReLU conditioners extrapolate exponentially
+    and the statistics of a batch differ from those of all rows.
 
     Args:
         rows: Number of training rows.
@@ -100,8 +100,9 @@ def default_for_target(dim: int, *, is_gaussian: bool) -> FamilySpec:
 def default_epochs(flow: FlowSpec, dim: int, *, rows: int, steps: int) -> int:
     """Return 40 epochs, more where they have few steps, fewer where they have many; at least 20.
 
-    Tables that are large enough not to be learnt by heart get 160 of MAFs and MADEs, whose steps are
-    fast, 140 of splines after affine layers, and 80 of other splines. A mixture of Gaussians converges long before its number of iterations.
+    Tables that are large enough not to be overfitted get 160 for MAFs and MADEs, whose steps are fast,
+    140 for splines after affine layers, and 80 for other splines. A mixture of Gaussians converges
+    long before its number of iterations.
 
     Args:
         flow: Flow to train.

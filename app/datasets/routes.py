@@ -125,7 +125,14 @@ DatasetPath = Annotated[
 ]
 
 
-class Slice(BaseModel):
+class ColumnSlice(BaseModel):
+    """Range of columns of a dataset."""
+
+    offset: int = Field(default=0, ge=0, le=2**53, description="Index of the first column, from 0.")
+    limit: int = Field(default=100, ge=1, le=2**53, description="Largest number of columns.")
+
+
+class RowSlice(BaseModel):
     """Range of rows of a dataset."""
 
     offset: int = Field(default=0, ge=0, le=2**53, description="Index of the first row, from 0.")
@@ -333,7 +340,7 @@ def list_columns(
     project: ProjectDep,
     registry: RegistryDep,
     blobs: BlobsDep,
-    wanted: Annotated[Slice, Query()],
+    wanted: Annotated[ColumnSlice, Query()],
 ) -> Response:
     """Return a page of columns with their types and statistics, for tables with many columns."""
     columns = registry.dataset(project, dataset_id).columns
@@ -365,7 +372,7 @@ def get_dataset_rows(
     project: ProjectDep,
     registry: RegistryDep,
     blobs: BlobsDep,
-    wanted: Annotated[Slice, Query()],
+    wanted: Annotated[RowSlice, Query()],
 ) -> Response:
     """Return rows of a dataset as its file has them, in any format; many rows are streamed.
 

@@ -59,8 +59,8 @@ ExtraQuery = Annotated[
     Extra | None,
     Query(
         description="Treatment of named columns that the model does not have: `ignore` leaves them out,"
-        " `error` refuses the rows. The default is `ignore` for models whose columns have types, and"
-        " `error` for others."
+        " `error` refuses the rows. The default is `error` for models of plain numbers whose dataset"
+        " has no other columns, and `ignore` for all others."
     ),
 ]
 PartsQuery = Annotated[
