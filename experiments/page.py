@@ -17,37 +17,38 @@ PAGE = ROOT / "docs" / "experiments.md"
 
 _HEAD = """# The published experiments
 
-Our numbers on this page are read from `experiments/results` by `python -m experiments.page`.
-`densityd reproduce --list` names the experiments; `densityd reproduce NAME --data FOLDER` runs one, through the
-training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. A stopped run
-resumes where it was. `densityd reproduce NAME --request` prints the body of a job of the service that trains the same.
-Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is better. Where the times say
-mixed, `--mixed-precision` allowed the matrix products of training steps to be rounded to bfloat16, which processors
-without AMX do not do; validation and test are never rounded. In grids of samples, NaN is red. Rows
-that say *not run* are complete recipes that have not been run yet. Recipes whose data were not available are tested on
-small files of the same format.
+`python -m experiments.page` writes this page from the files in `experiments/results`. `densityd reproduce --list` lists the
+experiments. `densityd reproduce NAME --data FOLDER` runs one with the training code that jobs use; the names
+`haf-comparison` and `anomaly` run all studies of that kind. A run that was stopped resumes where it was. `densityd
+reproduce NAME --request` prints the body of a job that trains the same.
+
+Log-likelihoods are means over the test rows in nats, with two standard errors; higher is better. *Mixed* beside a time
+means that `--mixed-precision` was on: on processors with AMX it rounds the factors of matrix products of training steps to
+bfloat16, on others it changes nothing; validation and test are never rounded. In grids of samples, NaN is red. *Not run*
+marks complete recipes without a result. Recipes whose data were not available are tested on small files of the same
+format.
 
 """
 
 _DATA = """## The files
 
-`--data FOLDER` holds the files under these names. Nothing is unpickled: for gas and miniboone use the text files of
-the UCI repository. Hepmass, power, gas and miniboone are prepared as Papamakarios et al. 2017 did; a folder may instead hold
+`--data FOLDER` names a folder with these files. No pickle is read: for gas and miniboone use the text files of the UCI
+repository. Hepmass, power, gas and miniboone are prepared as by Papamakarios et al. 2017; the folder may instead have a file
 `NAME.npz` with the prepared arrays `train`, `validation` and `test`.
 
 | data | file | preparation |
 | --- | --- | --- |
 | binarised MNIST | `binarized_mnist.npz`: `train`, `valid`, `test`, bits packed by `numpy.packbits(axis=1)` | - |
 | dna, mushrooms | `NAME.npz`: `train`, `valid`, `test` of 0 and 1 | - |
-| mnist | `mnist.npz`: `x_train`, `x_test` of uint8 pixels | the last 10,000 training pictures validate; noise, logit |
+| mnist | `mnist.npz`: `x_train`, `x_test` of uint8 pixels | the last 10,000 training images are the validation rows; noise, logit |
 | bsds300 | `bsds300_patches_uint8.npz`: `train`, `val`, `test` of 64 uint8 pixels | noise, minus the patch's mean, without the last pixel |
 | hepmass | `1000_train.csv`, `1000_test.csv` | class 1 only; features whose smallest value is in more than 5 rows dropped; standardised |
 | power | `household_power_consumption.txt` | incomplete rows, date, reactive power and intensity dropped; minute of the day; noise; random order; standardised |
 | gas | `ethylene_CO.txt` | a random quarter of the rows; time and concentrations dropped, and sensors that correlate by more than 0.98 with a later one; standardised |
-| miniboone | `MiniBooNE_PID.txt`, or its cleaned rows as `miniboone.npy` | signal only; empty events and features as of hepmass dropped; standardised |
-| thyroid, mammography, pendigits, shuttle | `anomaly_NAME.npz`: `X`, and `y`, 1 for an anomaly | as each study says |
-| California housing | `cal_housing.npy`, price last | as the study says |
-| moons, picture | made | - |
+| miniboone | `MiniBooNE_PID.txt`, or its cleaned rows as `miniboone.npy` | signal only; empty events and features dropped as in hepmass; standardised |
+| thyroid, mammography, pendigits, shuttle | `anomaly_NAME.npz`: `X`, and `y`, 1 for an anomaly | described with each study |
+| California housing | `cal_housing.npy`, price last | described with the study |
+| moons, picture | none: generated | - |
 
 """
 
@@ -78,10 +79,10 @@ def page() -> str:
         + "| --- | --- | --- | --- | --- | --- |\n"
         + "".join(density)
         + _trained_alike()
-        + "\n## Variational inference\n\nThe KL divergence is that of the flow to the potential, by quadrature on the"
-        " potential's window: [-4, 4]^2, of U5 [-6, 6]^2. The effective sample size is a share of the samples. The"
-        " last rise of the ELBO, which is the last fall of the KL, is the difference of the means of the last two tenths"
-        " of the iterations.\n\n"
+        + "\n## Variational inference\n\nThe KL divergence is that from the flow to the potential, by quadrature on the"
+        " potential's window: [-4, 4]^2, for U5 [-6, 6]^2. The effective sample size is a fraction of the number of"
+        " samples. The last rise of the ELBO, by which the KL fell, is the difference between the means of the last two"
+        " tenths of the iterations.\n\n"
         + "| experiment | description | KL, nats | last rise of the ELBO | effective samples | Pareto k | iterations, time |\n"
         + "| --- | --- | --- | --- | --- | --- | --- |\n"
         + "".join(variational)
@@ -124,10 +125,10 @@ def _trained_alike() -> str:
         f"`{name}` has {value:.1f} ± {error:.1f}" for name, value, error in found
     )
     return (
-        "\n`mnist-haf-550` is to be compared with `mnist-maf-as-published`, which was trained alike: `mnist-maf` has an"
-        " improved recipe, which HAF had not. Without the least likely thousandth of the test rows, which dominate both"
-        f" means, {numbers}: {told} beyond their errors. The recipes named `bounded` train MAF and HAF alike with"
-        " the improved one.\n"
+        "\nCompare `mnist-haf-550` with `mnist-maf-as-published`, which was trained in the same way; `mnist-maf` has an"
+        " improved recipe. The least likely thousandth of the test rows dominates both means. Without it,"
+        f" {numbers}: {told} beyond their errors. The `bounded` recipes train MAF and HAF with the improved recipe."
+        "\n"
     )
 
 

@@ -16,25 +16,26 @@ Runs = Callable[[str], list[Run]]  # of a study, by its name
 
 _JUDGED = "test_but_least_likely_log_likelihood"
 _OTHERS = {"maf": "MAF", "realnvp": "Real NVP"}
-_COMPARISON = f"""Five layers each, every network with one hidden layer of tanh units (the translations of Real NVP: ReLU), batch norm,
-and widths that bring the active parameters (those that no mask keeps at 0) of HAF and Real NVP nearest to those of
-the MAF with {comparison.MAF_WIDTH} units. All are trained alike: {comparison.STEPS:,} steps of Adam with a rate that falls from {comparison.OPTIONS.learning_rate:g} to 0, weight
-decay {comparison.OPTIONS.weight_decay:g}, batches of {comparison.OPTIONS.batch_size}, robustly as jobs are by default; the best epoch on the validation rows is
-tested. A seed draws the split (80, 10 and 10 %; of BSDS300 the published parts, the first 50,000, 10,000 and 50,000
-patches), the weights and the order; values that repeat get noise as wide as their step. Test log-likelihoods in nats per
-row, of rows standardised by the training rows (except BSDS300): mean over the seeds ± their
-standard deviation. Single rows can dominate a mean, so the first table and the verdict leave out the least likely
-thousandth of the test rows of each; the second counts every row. The verdict takes the differences seed by seed: HAF is
-ahead or behind if their 95 % interval (Student's t) leaves out 0.
+_COMPARISON = f"""All flows have five layers and batch norm, and every network has one hidden layer of tanh units (the translations of
+Real NVP: ReLU). The MAF has {comparison.MAF_WIDTH} units; HAF and Real NVP have the width that brings their active parameters (those that
+no mask keeps at 0) nearest to those of the MAF. All are trained in the same way: {comparison.STEPS:,} steps of Adam with a learning rate
+that falls from {comparison.OPTIONS.learning_rate:g} to 0, weight decay {comparison.OPTIONS.weight_decay:g}, batches of {comparison.OPTIONS.batch_size}, with the robust options of jobs. The epoch with the
+best validation likelihood is tested. A seed draws the split (80, 10 and 10 %; for BSDS300 the published parts, with their first
+50,000, 10,000 and 50,000 patches), the weights and the order. Repeated values get noise as wide as their step.
+
+The tables have test log-likelihoods in nats per row, of rows standardised by the training rows (except BSDS300): the mean over
+the seeds ± their standard deviation. Single rows can dominate a mean, so the first table and the verdict leave out the least
+likely thousandth of the test rows; the second table includes all rows. The verdict compares seed by seed: HAF is ahead or behind if
+the 95 % interval of the differences (Student's t) does not include 0.
 
 """
-_ANOMALY = """Each set gives half of its normal rows to train on; the other half and all anomalies are ranked. The first half is that in
-the order of the file, as for the published figures; a random half is drawn by the seed. Flows rank by
--log_prob. `defaults` is a job whose request names only its dataset, the other flows are jobs that name their
-family; all other fields, early stopping included, have their defaults. The isolation forest has scikit-learn's defaults,
-the neighbours' score is the distance to the fifth nearest training row, the mixture of Gaussians has full covariances
-and 1 to 10 components, chosen by the BIC. Values are percent: the mean over the seeds ± their standard
-deviation; a number in brackets is the number of seeds if it is not three.
+_ANOMALY = """Half of the normal rows of each set are training rows; the other half and all anomalies are ranked. The first half is
+the first in the order of the file, as in the published figures; the seed draws a random half. Flows rank rows by -log_prob.
+`defaults` is a job whose request names only its dataset; the other flows are jobs that name only their family. The results are
+from when the default flow was a MAF; [how the defaults were chosen](defaults.md) has results of the present one.
+The isolation forest has the defaults of scikit-learn. `neighbours` ranks by the distance to the fifth nearest training row.
+`mixture` is a mixture of 1 to 10 Gaussians with full covariances, chosen by the BIC. Values are in percent: the mean over three seeds
+± their standard deviation; a number in brackets is the number of seeds if it is not three.
 
 """
 
