@@ -2,11 +2,13 @@
 
 All run on one machine and one data directory. API processes take turns under the load of this
 process, each alone while the other is stopped; rows are sent as npy, which costs the sender little.
-On a machine that others use the ratio of the rates says what two processes get of it. The processor
-times of a row, of the API and of the sender, say what a quiet machine of two cores gives at the most.
+On a machine that others use the ratio of the rates says what two processes get of it. Two controls say
+how much there is to get: two processes that score in their own memory and share nothing, which take
+turns with those measured, and the processor times of a row, of the API and of the sender.
 """
 
 import functools
+import multiprocessing
 import os
 import platform
 import signal
@@ -16,10 +18,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import httpx
 import numpy as np
+import torch
 import uvloop
 
 from bench.load import loads, post
@@ -27,10 +32,12 @@ from bench.scoring import DIM, NPY, npy_bytes, register_model
 from bench.servers import Server
 from bench.service import DENSITYD, Service, running_service
 from densityd.service.ports import free_port
+from flows import build, compile_flow, spec_from_dict
 
 _FLOW: dict[str, Any] = {"family": "maf", "layers": 5, "hidden": [64, 64]}
 _ROWS, _CONNECTIONS = 10_000, 8
-_JOBS = 12
+_JOBS = 24  # the last ends alone: with few, two workers would seem slower than they are
+_CONTROL_S = 3.0
 _JOB = {"target": {"potential": "U1"}, "optimisation": {"iterations": 300}}
 _READY_S = 300
 
@@ -61,6 +68,7 @@ def _rows_per_second(service: Service, *, rounds: int) -> str:
     rates: dict[int, list[float]] = {1: [], 2: []}
     cpu_us: dict[int, list[float]] = {1: [], 2: []}
     sender_us: dict[int, list[float]] = {1: [], 2: []}
+    control: dict[int, list[float]] = {1: [], 2: []}
     with _api(service, processes=1) as one, _api(service, processes=2) as two:
         servers = {1: one, 2: two}
         for _ in range(3 * rounds):
@@ -70,6 +78,8 @@ def _rows_per_second(service: Service, *, rounds: int) -> str:
                 rates[count].append(rate)
                 cpu_us[count].append(cpu_s * 1e6)
                 sender_us[count].append(sender_s * 1e6)
+            with one.asleep(), two.asleep():
+                _compute_alone(control)
     middle = _middle(rates)
     lines = [
         "| API processes | rows/s | ratio | processor time of a row, µs | of its sender, µs |",
@@ -83,6 +93,7 @@ def _rows_per_second(service: Service, *, rounds: int) -> str:
     ]
     most = 2 * own[1] / (own[2] + sender[2])
     lines += ["", f"By these times two quiet cores, which serve the sender too, give {most:.2f}."]
+    lines += [_told(control)]
     return "\n".join(lines)
 
 
@@ -119,17 +130,57 @@ def _first_scores(service: Service, *, rounds: int) -> str:
 
 def _jobs_per_minute(service: Service, *, rounds: int) -> str:
     rates: dict[int, list[float]] = {1: [], 2: []}
+    control: dict[int, list[float]] = {1: [], 2: []}
     _run_jobs(service, 1)  # the first job waits for what others find in the cache
     for _ in range(rounds):
         rates[1].append(_run_jobs(service, _JOBS))
         with _second_worker(service):
             rates[2].append(_run_jobs(service, _JOBS))
+        _compute_alone(control)
     middle = _middle(rates)
     lines = ["| workers | jobs/min | ratio |", "| --- | --- | --- |"]
     lines += [
         f"| {count} | {middle[count]:.1f} | {middle[count] / middle[1]:.2f} |" for count in (1, 2)
     ]
+    lines += ["", _told(control)]
     return "\n".join(lines)
+
+
+def _compute_alone(rates: dict[int, list[float]]) -> None:
+    """Add the rows per second of one and of two processes that share nothing but the machine."""
+    context = multiprocessing.get_context("spawn")
+    for count in (1, 2):
+        ready, results = context.Barrier(count), context.SimpleQueue()
+        processes = [
+            context.Process(target=_score_alone, args=(ready, results)) for _ in range(count)
+        ]
+        for process in processes:
+            process.start()
+        rates[count].append(sum(results.get() for _ in processes))
+        for process in processes:
+            process.join()
+
+
+def _score_alone(ready: Barrier, results: "SimpleQueue[float]") -> None:
+    """Put the rows per second that this process scores in its own memory."""
+    torch.set_num_threads(1)
+    compiled = compile_flow(build(spec_from_dict(_FLOW), DIM, seed=0).eval())
+    rows = np.random.default_rng(0).normal(size=(_ROWS, DIM)).astype(np.float32)
+    compiled.log_prob(rows)
+    ready.wait()
+    began, turns = time.perf_counter(), 0
+    while time.perf_counter() - began < _CONTROL_S:
+        compiled.log_prob(rows)
+        turns += 1
+    results.put(turns * _ROWS / (time.perf_counter() - began))
+
+
+def _told(control: dict[int, list[float]]) -> str:
+    ratios = sorted(two / one for one, two in zip(control[1], control[2], strict=True))
+    return (
+        "Two processes that score alone, in the same run, give"
+        f" {statistics.median(ratios):.2f} times one ({ratios[0]:.2f} to {ratios[-1]:.2f})."
+    )
 
 
 def _run_jobs(service: Service, count: int) -> float:
