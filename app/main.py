@@ -22,7 +22,7 @@ from app.auth.middleware import AccessMiddleware, Policy
 from app.auth.open_requests import OpenBound
 from app.auth.rates import Rates
 from app.auth.tallies import Tallies
-from app.datasets import routes as datasets
+from app.datasets import routes as datasets, upload_routes as uploads
 from app.datasets.uploads import MULTIPART_OVERHEAD_BYTES
 from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
@@ -37,7 +37,12 @@ from app.http.head import HeadMiddleware
 from app.http.unknown_parameters import known_parameters
 from app.http.upload_room import UploadRoom
 from app.inference import routes as inference
-from app.jobs import routes as jobs, starts as job_starts, target_preview
+from app.jobs import (
+    result_routes as job_results,
+    routes as jobs,
+    starts as job_starts,
+    target_preview,
+)
 from app.metrics import Metrics
 from app.models import checkpoints, plot_routes as plots, routes as models
 from app.plots.plots import Plots
@@ -185,10 +190,12 @@ def _routes() -> list[BaseRoute]:
     """Return the routes of all applications of this process, whose parameters are worked out once."""
     router = APIRouter()
     for module in (
+        uploads,
         datasets,
         job_starts,
         target_preview,
         jobs,
+        job_results,
         models,
         checkpoints,
         plots,

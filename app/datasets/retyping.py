@@ -4,16 +4,22 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from fastapi import Request
 from pydantic import Field
 
+from app.auth.callers import caller_of
+from app.datasets.options import UploadOptions
+from app.datasets.uploads import deleted
 from app.resources.labels import LabelsRequest
-from models_store.errors import DatabaseUnavailableError
+from app.state import state_of
+from models_store.errors import BlobMissingError, ConflictError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs, cells_key, next_table_key
 from models_store.records import NewDataset
 from models_store.registry import Dataset, Registry
 from tables.columns import ColumnType
 from tables.formats import ParseOptions, TableSummary
-from tables.ingest.retype import StoredFiles
+from tables.ingest.parse import cells_path
+from tables.ingest.retype import StoredFiles, retype_table_isolated
 
 
 class DatasetChange(LabelsRequest):
@@ -44,7 +50,45 @@ class RetypedTable:
     types: dict[str, ColumnType]
 
 
-def stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:
+async def retype_dataset(request: Request, old: Dataset, types: dict[str, ColumnType]) -> None:
+    """Give columns of a dataset other types.
+
+    Args:
+        request: Request of the caller.
+        old: Dataset as it is now.
+        types: New types of columns by name.
+    """
+    state = state_of(request)
+    settings, blobs = state.settings, state.blobs
+    with (
+        state.open_uploads.hold(caller_of(request)),
+        blobs.staged(".npy") as table,
+        deleted(cells_path(table)) as cells,
+    ):
+
+        def store() -> Dataset:
+            try:
+                summary = retype_table_isolated(
+                    _stored_files(old, blobs),
+                    table,
+                    types=types,
+                    options=_kept_options(old, UploadOptions().parsing(settings)),
+                    memory_bytes=settings.parse_memory_bytes,
+                    timeout_s=settings.parse_timeout_s,
+                )
+            except BlobMissingError:
+                if state.registry.dataset(old.project, old.id).key != old.key:
+                    raise ConflictError(f"Dataset {old.id} was changed meanwhile.") from None
+                raise
+            kept = cells if summary.cells else None
+            retyped = RetypedTable(old, table, kept, summary, types)
+            most = settings.max_project_bytes
+            return replace_table(retyped, blobs, state.registry, max_bytes=most)
+
+        await state.parsers.run(old.project, store)
+
+
+def _stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:
     """Return the files of a dataset for reading, after a check of their hashes.
 
     Raises:
@@ -59,7 +103,7 @@ def stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:
     )
 
 
-def kept_options(dataset: Dataset, limits: ParseOptions) -> ParseOptions:
+def _kept_options(dataset: Dataset, limits: ParseOptions) -> ParseOptions:
     """Return the options that the file of a dataset was read with, as far as they are still of use."""
     return replace(limits, **(dataset.options or {}))
 

@@ -1,27 +1,21 @@
-"""Datasets: upload, list, inspect, read back, delete."""
+"""Datasets: list, inspect, read back, change, delete."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path as PathField, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.auth.callers import caller_of
-from app.datasets.options import UploadOptions
-from app.datasets.registration import UploadedTable, register_table
-from app.datasets.retyping import (
-    DatasetChange,
-    RetypedTable,
-    kept_options,
-    replace_table,
-    stored_files,
-)
+from app.datasets.retyping import DatasetChange, retype_dataset
 from app.datasets.rows import respond_rows
-from app.datasets.uploads import MULTIPART_MEDIA_TYPE, receive_upload
-from app.datasets.views import ColumnPage, DatasetPage, DatasetView, RowsView
-from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep
+from app.datasets.views import (
+    EXAMPLE_COLUMNS,
+    EXAMPLE_ROWS,
+    ColumnPage,
+    DatasetPage,
+    DatasetView,
+    RowsView,
+)
+from app.dependencies import BlobsDep, ProjectDep, RegistryDep
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.accept import listed
@@ -38,87 +32,21 @@ from app.resources.etags import (
 from app.resources.labels import LABEL_EXAMPLES
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
-from app.root_path import rooted
 from app.rows.codecs import response_codec
-from app.rows.docs import rows_response_content, upload_content
+from app.rows.docs import rows_response_content
 from app.rows.respond import ROWS_VARY
 from app.state import state_of
-from models_store.database.ids import new_id
-from models_store.errors import BlobMissingError, ConflictError
-from models_store.job_states import Idempotency
 from models_store.labels import any_state
 from models_store.records import Dataset
-from models_store.registry import Registry
 from models_store.requests.training import DatasetId
-from tables.columns import ColumnType
-from tables.formats import TableFormat, TableSummary
-from tables.ingest.parse import cells_path, parse_table_isolated
-from tables.ingest.retype import retype_table_isolated
-from tables.slugs import Slug
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
 
-_COLUMNS = ["height", "weight"]
-_EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
-_ROWS_EXAMPLE = {"columns": _COLUMNS, "rows": _EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
+_ROWS_EXAMPLE = {"columns": EXAMPLE_COLUMNS, "rows": EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
 _CHANGE_EXAMPLES = {
     "category": {"summary": "A column of codes", "value": {"types": {"height": "category"}}},
     **LABEL_EXAMPLES,
 }
-_DATASET_PROBLEMS: tuple[Slug, ...] = (
-    "limit-headers",
-    "dataset-empty",
-    "dataset-too-small",
-    "dataset-too-large",
-    "dataset-parse",
-    "dataset-encoding",
-    "dataset-dtype",
-    "dataset-shape",
-    "dataset-truncated",
-    "dataset-pickle-forbidden",
-    "dataset-nonfinite",
-    "dataset-range",
-    "dataset-constant-column",
-    "dataset-duplicate-columns",
-    "column-name",
-    "unknown-column",
-    "limit-rows",
-    "limit-columns",
-    "limit-metadata",
-    "multipart",
-    "unknown-parameter",
-    "quota-storage",
-    "storage-full",
-    "storage-unavailable",
-    "idempotency-key-reused",
-)
-_UPLOAD_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "Table as the raw body, or as the last part, `file`, of a multipart form whose"
-        " other parts are options of the query.",
-        "content": {
-            **upload_content(_COLUMNS, _EXAMPLE_ROWS),
-            MULTIPART_MEDIA_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    # Parts that stand before the file may be options, too: generated forms order
-                    # them as they like, so that those have the query alone.
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "File of the table, whose format its Content-Type or the suffix of"
-                            " its name tells.",
-                        }
-                    },
-                }
-            },
-        },
-    }
-}
-
 DatasetPath = Annotated[
     DatasetId,
     PathField(description="Id of the dataset.", examples=["ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]),
@@ -144,127 +72,6 @@ class RowSlice(BaseModel):
         description="Step between rows: 10 takes each tenth row. Above 1, cells of columns that are"
         " not modelled are null.",
     )
-
-
-class Sender:
-    """Project that uploads a table, and the idempotency key of the upload."""
-
-    def __init__(self, project: ProjectDep, idempotency_key: IdempotencyKey = None) -> None:
-        self.project = project
-        self.idempotency_key = idempotency_key
-
-    def room(self, registry: Registry, max_bytes: int) -> int:
-        """Return the bytes that the project may store beyond those that it has.
-
-        Raises:
-            LimitError: There is no room at all.
-        """
-        return registry.room(
-            self.project, max_bytes=max_bytes, idempotency_key=self.idempotency_key
-        )
-
-    def idempotency(
-        self, options: UploadOptions, kind: TableFormat, summary: TableSummary
-    ) -> Idempotency | None:
-        """Return the key and a fingerprint, equal for equal bytes that are read with equal options."""
-        if self.idempotency_key is None:
-            return None
-        request = ("dataset", kind, options.model_dump_json(), summary.source_sha256)
-        return Idempotency.of(self.idempotency_key, *request)
-
-
-@router.post(
-    "",
-    operation_id="create_dataset",
-    summary="Upload a table",
-    status_code=201,
-    response_model=DatasetView,
-    responses={
-        201: {
-            "description": "Registered dataset.",
-            "headers": {
-                "Location": {"description": "URL of the dataset.", "schema": {"type": "string"}},
-                "Idempotent-Replayed": REPLAYED,
-            },
-        },
-        **problem_responses(*_DATASET_PROBLEMS),
-    },
-    openapi_extra=_UPLOAD_BODY,
-)
-async def create_dataset(
-    request: Request,
-    options: Annotated[UploadOptions, Query()],
-    sender: Annotated[Sender, Depends()],
-    blobs: BlobsDep,
-    registry: RegistryDep,
-) -> Response:
-    """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
-
-    The file is streamed to disk and parsed in bounded memory. It is registered completely or not
-    at all. Each column gets a type, which its values suggest or the caller states: numbers, whole
-    numbers, truth values, categories, dates, or none, of columns that are kept but not modelled.
-    """
-    state = state_of(request)
-    settings = state.settings
-    most = settings.max_project_bytes
-    dataset_id = new_id("ds")
-    with (
-        state.open_uploads.hold(caller_of(request)),
-        state.upload_room.held(sender.project) as held,
-        blobs.staged(".upload") as source,
-        blobs.staged(".npy") as table,
-        _deleted(cells_path(table)) as cells,
-    ):
-        held.room = await in_thread(sender.room, registry, most)
-        upload = await receive_upload(
-            request, source, max_bytes=settings.max_upload_bytes, held=held
-        )
-        if upload.fields:
-            options = options.with_fields(upload.fields)
-        if upload.headerless:
-            options = options.model_copy(update={"header": False})
-
-        def store() -> Response:
-            summary = parse_table_isolated(
-                source,
-                table,
-                format=upload.format,
-                options=options.parsing(settings),
-                memory_bytes=settings.parse_memory_bytes,
-                timeout_s=settings.parse_timeout_s,
-            )
-            uploaded = UploadedTable(
-                id=dataset_id,
-                project=sender.project,
-                name=options.name or upload.file_name,
-                format=upload.format,
-                file=table,
-                cells=cells if summary.cells else None,
-                options=options.kept(),
-                summary=summary,
-                idempotency=sender.idempotency(options, upload.format, summary),
-                max_project_bytes=most,
-                description=options.description,
-                tags=options.labels(),
-            )
-            dataset = register_table(uploaded, blobs, registry)
-            headers = {"Location": rooted(f"/v1/datasets/{dataset.id}")}
-            if dataset.id != dataset_id:
-                headers["Idempotent-Replayed"] = "true"
-            view = DatasetView.whole(dataset)
-            return respond_large(view, blobs, status_code=201, headers=headers)
-
-        # The file is here: a caller who sends slowly holds no parser.
-        return await state.parsers.run(sender.project, store)
-
-
-@contextmanager
-def _deleted(file: Path) -> Iterator[Path]:
-    """Delete a staged file in the end, if it is still there."""
-    try:
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
 
 
 @router.get(
@@ -360,7 +167,7 @@ def list_columns(
         200: {
             "description": "Rows in the format that `Accept` asks for.",
             "content": rows_response_content(
-                RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=_COLUMNS
+                RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=EXAMPLE_COLUMNS
             ),
         },
         **problem_responses("not-found", "not-acceptable", "artifact-missing", "artifact-corrupt"),
@@ -435,7 +242,7 @@ async def update_dataset(
         return old
 
     if change.types is not None:
-        await _retyped(request, await in_thread(unchanged), change.types)
+        await retype_dataset(request, await in_thread(unchanged), change.types)
     condition = holds if change.types is None else any_state
 
     def label() -> Response:
@@ -443,38 +250,6 @@ async def update_dataset(
         return respond_large(DatasetView.whole(dataset), blobs, NO_CONDITIONS)
 
     return await in_thread(label)
-
-
-async def _retyped(request: Request, old: Dataset, types: dict[str, ColumnType]) -> None:
-    """Give columns of a dataset other types."""
-    state = state_of(request)
-    settings, blobs = state.settings, state.blobs
-    with (
-        state.open_uploads.hold(caller_of(request)),
-        blobs.staged(".npy") as table,
-        _deleted(cells_path(table)) as cells,
-    ):
-
-        def store() -> Dataset:
-            try:
-                summary = retype_table_isolated(
-                    stored_files(old, blobs),
-                    table,
-                    types=types,
-                    options=kept_options(old, UploadOptions().parsing(settings)),
-                    memory_bytes=settings.parse_memory_bytes,
-                    timeout_s=settings.parse_timeout_s,
-                )
-            except BlobMissingError:
-                if state.registry.dataset(old.project, old.id).key != old.key:
-                    raise ConflictError(f"Dataset {old.id} was changed meanwhile.") from None
-                raise
-            kept = cells if summary.cells else None
-            retyped = RetypedTable(old, table, kept, summary, types)
-            most = settings.max_project_bytes
-            return replace_table(retyped, blobs, state.registry, max_bytes=most)
-
-        await state.parsers.run(old.project, store)
 
 
 @router.delete(

@@ -1,6 +1,7 @@
 """Uploaded files on their way from the socket to the disk, never whole in memory."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +21,15 @@ MULTIPART_OVERHEAD_BYTES = 64 * 1024
 """Bytes that a form may have besides its file."""
 _MAX_NAME = 128
 _FORMAT_NAMES = ", ".join(BY_MEDIA_TYPE)
+
+
+@contextmanager
+def deleted(file: Path) -> Iterator[Path]:
+    """Delete a staged file in the end, if it is still there."""
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
-"""Response models of datasets and health checks."""
+"""Response models of datasets."""
 
 from datetime import datetime
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -12,6 +11,8 @@ from models_store.listings.paging import Page
 from models_store.registry import Dataset, DatasetSummary
 from tables.columns import ColumnType, TransformName
 
+EXAMPLE_COLUMNS = ["height", "weight"]
+EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
 _SUMMARY_EXAMPLE: JsonDict = {
     "id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
     "name": "shuttle",
@@ -185,28 +186,3 @@ class RowsView(BaseModel):
     )
     offset: int = Field(description="Index of the first row, from 0.")
     total: int = Field(description="Number of rows of the dataset.")
-
-
-class Liveness(BaseModel):
-    """Liveness of the process."""
-
-    status: Literal["ok"] = Field(default="ok", description="The process answers.")
-
-
-class Check(BaseModel):
-    """State of a dependency of the service."""
-
-    ok: bool = Field(description="True if the dependency can be used.")
-    detail: str = Field(description="State in words.")
-
-
-class Readiness(BaseModel):
-    """Readiness of the service; when `degraded` it serves, but a dependency is missing.
-
-    A process that is `draining` serves, and is about to stop.
-    """
-
-    status: Literal["ok", "degraded", "draining", "unavailable"] = Field(
-        description="State of the service."
-    )
-    checks: dict[str, Check] = Field(description="States of the dependencies by their names.")

@@ -4,8 +4,8 @@ import asyncio
 from typing import Literal
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
 
-from app.datasets.views import Check, Liveness, Readiness
 from app.dependencies import StateDep
 from app.metrics import METRICS_MEDIA_TYPE
 from app.server.readiness import Finding, Level
@@ -18,6 +18,31 @@ _STATUSES: dict[Level, Literal["ok", "degraded", "unavailable"]] = {
     Level.DEGRADED: "degraded",
     Level.UNUSABLE: "unavailable",
 }
+
+
+class Liveness(BaseModel):
+    """Liveness of the process."""
+
+    status: Literal["ok"] = Field(default="ok", description="The process answers.")
+
+
+class Check(BaseModel):
+    """State of a dependency of the service."""
+
+    ok: bool = Field(description="True if the dependency can be used.")
+    detail: str = Field(description="State in words.")
+
+
+class Readiness(BaseModel):
+    """Readiness of the service; when `degraded` it serves, but a dependency is missing.
+
+    A process that is `draining` serves, and is about to stop.
+    """
+
+    status: Literal["ok", "degraded", "draining", "unavailable"] = Field(
+        description="State of the service."
+    )
+    checks: dict[str, Check] = Field(description="States of the dependencies by their names.")
 
 
 @router.get(

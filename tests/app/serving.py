@@ -50,10 +50,12 @@ def registered(
     epochs: int = 0,
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, trained, stored, finished."""
-    submitted(Jobs(database), project=project, model_name=name)
+    # Before jobs that other tests of the database left waiting.
+    made = submitted(Jobs(database), project=project, model_name=name, priority=100)
     work = JobWork(database)
     job = work.claim("tester", lease_s=LEASE_S)
     assert job is not None
+    assert job.id == made.id
     for epoch in range(1, epochs + 1):
         told = {"epoch": epoch, "train_log_likelihood": -1 / epoch}
         if epoch % 2:

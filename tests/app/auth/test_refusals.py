@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from app.auth.open_requests import OpenBound
 from app.auth.rates import Refusals
-from app.datasets.routes import Sender
+from app.datasets.upload_routes import Sender
 from app.problems import problem
 from app.problems.problem import Problem
 from app.server.event_hub import EventFeed

@@ -1,0 +1,193 @@
+"""Upload of a table, which becomes a dataset."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.auth.callers import caller_of
+from app.datasets.options import UploadOptions
+from app.datasets.registration import UploadedTable, register_table
+from app.datasets.uploads import MULTIPART_MEDIA_TYPE, deleted, receive_upload
+from app.datasets.views import EXAMPLE_COLUMNS, EXAMPLE_ROWS, DatasetView
+from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep
+from app.fairness.fair_routes import FairRoute
+from app.fairness.turns import in_thread
+from app.problems.problem import problem_responses
+from app.resources.large_responses import respond_large
+from app.root_path import rooted
+from app.rows.docs import upload_content
+from app.state import state_of
+from models_store.database.ids import new_id
+from models_store.job_states import Idempotency
+from models_store.registry import Registry
+from tables.formats import TableFormat, TableSummary
+from tables.ingest.parse import cells_path, parse_table_isolated
+from tables.slugs import Slug
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
+
+_DATASET_PROBLEMS: tuple[Slug, ...] = (
+    "limit-headers",
+    "dataset-empty",
+    "dataset-too-small",
+    "dataset-too-large",
+    "dataset-parse",
+    "dataset-encoding",
+    "dataset-dtype",
+    "dataset-shape",
+    "dataset-truncated",
+    "dataset-pickle-forbidden",
+    "dataset-nonfinite",
+    "dataset-range",
+    "dataset-constant-column",
+    "dataset-duplicate-columns",
+    "column-name",
+    "unknown-column",
+    "limit-rows",
+    "limit-columns",
+    "limit-metadata",
+    "multipart",
+    "unknown-parameter",
+    "quota-storage",
+    "storage-full",
+    "storage-unavailable",
+    "idempotency-key-reused",
+)
+_UPLOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "Table as the raw body, or as the last part, `file`, of a multipart form whose"
+        " other parts are options of the query.",
+        "content": {
+            **upload_content(EXAMPLE_COLUMNS, EXAMPLE_ROWS),
+            MULTIPART_MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    # Parts that stand before the file may be options, too: generated forms order
+                    # them as they like, so that those have the query alone.
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "File of the table, whose format its Content-Type or the suffix of"
+                            " its name tells.",
+                        }
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+class Sender:
+    """Project that uploads a table, and the idempotency key of the upload."""
+
+    def __init__(self, project: ProjectDep, idempotency_key: IdempotencyKey = None) -> None:
+        self.project = project
+        self.idempotency_key = idempotency_key
+
+    def room(self, registry: Registry, max_bytes: int) -> int:
+        """Return the bytes that the project may store beyond those that it has.
+
+        Raises:
+            LimitError: There is no room at all.
+        """
+        return registry.room(
+            self.project, max_bytes=max_bytes, idempotency_key=self.idempotency_key
+        )
+
+    def idempotency(
+        self, options: UploadOptions, kind: TableFormat, summary: TableSummary
+    ) -> Idempotency | None:
+        """Return the key and a fingerprint, equal for equal bytes that are read with equal options."""
+        if self.idempotency_key is None:
+            return None
+        request = ("dataset", kind, options.model_dump_json(), summary.source_sha256)
+        return Idempotency.of(self.idempotency_key, *request)
+
+
+@router.post(
+    "",
+    operation_id="create_dataset",
+    summary="Upload a table",
+    status_code=201,
+    response_model=DatasetView,
+    responses={
+        201: {
+            "description": "Registered dataset.",
+            "headers": {
+                "Location": {"description": "URL of the dataset.", "schema": {"type": "string"}},
+                "Idempotent-Replayed": REPLAYED,
+            },
+        },
+        **problem_responses(*_DATASET_PROBLEMS),
+    },
+    openapi_extra=_UPLOAD_BODY,
+)
+async def create_dataset(
+    request: Request,
+    options: Annotated[UploadOptions, Query()],
+    sender: Annotated[Sender, Depends()],
+    blobs: BlobsDep,
+    registry: RegistryDep,
+) -> Response:
+    """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
+
+    The file is streamed to disk and parsed in bounded memory. It is registered completely or not
+    at all. Each column gets a type, which its values suggest or the caller states: numbers, whole
+    numbers, truth values, categories, dates, or none, of columns that are kept but not modelled.
+    """
+    state = state_of(request)
+    settings = state.settings
+    most = settings.max_project_bytes
+    dataset_id = new_id("ds")
+    with (
+        state.open_uploads.hold(caller_of(request)),
+        state.upload_room.held(sender.project) as held,
+        blobs.staged(".upload") as source,
+        blobs.staged(".npy") as table,
+        deleted(cells_path(table)) as cells,
+    ):
+        held.room = await in_thread(sender.room, registry, most)
+        upload = await receive_upload(
+            request, source, max_bytes=settings.max_upload_bytes, held=held
+        )
+        if upload.fields:
+            options = options.with_fields(upload.fields)
+        if upload.headerless:
+            options = options.model_copy(update={"header": False})
+
+        def store() -> Response:
+            summary = parse_table_isolated(
+                source,
+                table,
+                format=upload.format,
+                options=options.parsing(settings),
+                memory_bytes=settings.parse_memory_bytes,
+                timeout_s=settings.parse_timeout_s,
+            )
+            uploaded = UploadedTable(
+                id=dataset_id,
+                project=sender.project,
+                name=options.name or upload.file_name,
+                format=upload.format,
+                file=table,
+                cells=cells if summary.cells else None,
+                options=options.kept(),
+                summary=summary,
+                idempotency=sender.idempotency(options, upload.format, summary),
+                max_project_bytes=most,
+                description=options.description,
+                tags=options.labels(),
+            )
+            dataset = register_table(uploaded, blobs, registry)
+            headers = {"Location": rooted(f"/v1/datasets/{dataset.id}")}
+            if dataset.id != dataset_id:
+                headers["Idempotent-Replayed"] = "true"
+            view = DatasetView.whole(dataset)
+            return respond_large(view, blobs, status_code=201, headers=headers)
+
+        # The file is here: a caller who sends slowly holds no parser.
+        return await state.parsers.run(sender.project, store)

@@ -1,0 +1,126 @@
+"""Results of scoring and sampling jobs: download and delete."""
+
+from fastapi import APIRouter, Request, Response, status
+
+from app.dependencies import BlobsDep, JobsDep, ProjectDep, SettingsDep
+from app.fairness.fair_routes import FairRoute
+from app.http.accept import listed
+from app.http.downloads import result_download
+from app.http.head import end_head
+from app.jobs.results import respond_result_rows
+from app.jobs.routes import JobId
+from app.problems.problem import Problem, problem_responses
+from app.rows.codecs import response_codec
+from app.rows.docs import rows_response_content
+from app.rows.respond import ROWS_VARY
+from models_store.jobs.jobs import JobSummary, result_of
+from tables.writers import OUTPUT_MEDIA_TYPES
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_FILES = dict.fromkeys(OUTPUT_MEDIA_TYPES.values(), _FILE)
+_RESULT_SCHEMA = {
+    "type": "object",
+    "required": ["columns", "rows"],
+    "properties": {
+        "columns": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Names of the columns of the result.",
+        },
+        "rows": {
+            "type": "array",
+            "items": {
+                "type": "array",
+                "items": {"type": ["number", "string", "boolean", "null"]},
+            },
+            "description": "Rows of the result; null is a number that is not finite, or a missing cell.",
+        },
+    },
+}
+_RESULT_COLUMNS = ["log_prob"]
+_RESULT_EXAMPLE = {"columns": _RESULT_COLUMNS, "rows": [[-18.2], [-16.9]]}
+
+
+@router.get(
+    "/{job_id}/result",
+    operation_id="download_result",
+    summary="Download a result",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Result file, or its rows in the format that `Accept` prefers.",
+            "content": rows_response_content(
+                _RESULT_SCHEMA, example=_RESULT_EXAMPLE, columns=_RESULT_COLUMNS
+            ),
+        },
+        206: {"description": "Bytes of the file that `Range` asks for.", "content": _FILES},
+        307: {
+            "description": "Redirect to a signed URL of the file, which expires.",
+            "headers": {
+                "Location": {
+                    "description": "Signed URL in object storage.",
+                    "schema": {"type": "string", "format": "uri"},
+                }
+            },
+        },
+        **problem_responses(
+            "not-found",
+            "not-acceptable",
+            "job-without-result",
+            "result-not-ready",
+            "result-deleted",
+            "bad-request",
+            "range",
+            "artifact-missing",
+            "artifact-corrupt",
+        ),
+    },
+)
+def download_result(
+    request: Request,
+    job_id: JobId,
+    jobs: JobsDep,
+    blobs: BlobsDep,
+    settings: SettingsDep,
+    project: ProjectDep,
+) -> Response:
+    """Return the file of a scoring or sampling job, or a range of it; its ETag is its SHA-256.
+
+    If the service is configured to, it responds with 307 and a signed URL of the file in object
+    storage, which accepts the same `Range`; follow it without the API key.
+
+    If `Accept` prefers another format of rows, the response has all rows in that format.
+    """
+    job = jobs.summary(project, job_id)
+    _check_kind(job)
+    result = result_of(job)
+    usual = result["media_type"]
+    codec = response_codec(listed(request.headers, "accept"), default=usual)
+    if codec.media_type == usual:
+        link_s = settings.result_link_s
+        return result_download(request, result, blobs, name=job.id, link_s=link_s)
+    end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
+    return respond_result_rows(request, result, blobs, codec=codec, name=job.id)
+
+
+@router.delete(
+    "/{job_id}/result",
+    operation_id="delete_result",
+    summary="Delete a result",
+    response_description="The result is deleted.",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(
+        "not-found", "job-without-result", "result-not-ready", "result-deleted"
+    ),
+)
+def delete_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> None:
+    """Delete the result file of a job but not the job. Downloads in progress continue."""
+    _check_kind(jobs.summary(project, job_id))
+    blobs.delete(jobs.delete_result(project, job_id)["key"])
+
+
+def _check_kind(job: JobSummary) -> None:
+    if job.kind.makes_version:
+        raise Problem("job-without-result")
