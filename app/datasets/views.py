@@ -5,11 +5,11 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from app.resources.columns import TypedColumn
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from models_store.listings.paging import Page
 from models_store.registry import Dataset, DatasetSummary
-from tables.columns import ColumnType, TransformName
 
 EXAMPLE_COLUMNS = ["height", "weight"]
 EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
@@ -30,16 +30,24 @@ _DATASET_EXAMPLE: JsonDict = {
         {
             "name": "x1",
             "type": "integer",
-            "reason": "The values are whole numbers.",
-            "dtype": "float64",
             "levels": [],
             "other": False,
             "missing": False,
             "spikes": [],
             "decimals": 0,
+            "na_values": [],
+            "decimal": ".",
+            "thousands": "",
+            "unit": "",
+            "number_format": "",
+            "datetime_format": None,
+            "date_only": False,
+            "step_s": 0,
             "transform": "none",
             "low": None,
             "high": None,
+            "reason": "The values are whole numbers.",
+            "dtype": "float64",
             "mean": 48.2,
             "std": 12.2,
             "min": 27.0,
@@ -57,53 +65,25 @@ _DATASET_EXAMPLE: JsonDict = {
 }
 
 
-class ColumnView(BaseModel):
-    """Column of a dataset: its type, the reason for it, and statistics of its cells."""
+class ColumnView(TypedColumn):
+    """Column of a dataset: its type as a version has it, the reason for it, and statistics of its cells."""
 
-    name: str = Field(description="Name of the column.")
-    type: ColumnType = Field(default="number", description="Type of the values.")
     reason: str | None = Field(default=None, description="Reason of the type in a sentence.")
     dtype: str = Field(description="Data type of the uploaded values.")
-    levels: list[str | bool | float] = Field(
-        default=[],
-        description="Values of a column that has few: numbers, and false and true in their order, texts"
-        " the most frequent first. Empty for a continuous scale.",
-    )
-    other: bool = Field(
-        default=False, description="True if rare texts are one more level after these, `*other*`."
-    )
-    missing: bool = Field(default=False, description="True if cells are missing.")
-    missing_count: int = Field(default=0, description="Number of missing cells.")
-    level_counts: list[int] = Field(
-        default=[], description="Number of cells of each level, `*other*` included."
-    )
-    spikes: list[float] = Field(
-        default=[],
-        description="Single values that hold a large share of an otherwise continuous column.",
-    )
-    spike_counts: list[int] = Field(
-        default=[],
-        description="Number of cells of each spike; of large tables, an estimate by a sample.",
-    )
-    decimals: int | None = Field(
-        default=None,
-        description="Largest number of decimals of a value; null if it is unknown, or not a decimal"
-        " number.",
-    )
-    datetime_format: str | None = Field(
-        default=None, description="Format of dates; null for ISO 8601, or no dates."
-    )
-    transform: TransformName = Field(
-        default="none", description="Scale on which a training models the column by default."
-    )
-    low: float | None = Field(default=None, description="Lower bound of the values.")
-    high: float | None = Field(default=None, description="Upper bound of the values.")
     mean: float | None = Field(description="Mean of the values; null if they are no numbers.")
     std: float | None = Field(description="Standard deviation of the population.")
     min: float | None = Field(description="Smallest value.")
     max: float | None = Field(description="Largest value.")
     distinct: int | None = Field(
         description="Number of distinct values; null if there are more than 1000."
+    )
+    missing_count: int = Field(default=0, description="Number of missing cells.")
+    level_counts: list[int] = Field(
+        default=[], description="Number of cells of each level, `*other*` included."
+    )
+    spike_counts: list[int] = Field(
+        default=[],
+        description="Number of cells of each spike; of large tables, an estimate by a sample.",
     )
     quantiles: dict[str, float] = Field(
         default={},

@@ -1,4 +1,4 @@
-"""Types of columns, as versions and accepted requests have them."""
+"""Types of columns, as datasets, versions and accepted requests have them."""
 
 from pydantic import BaseModel, Field
 
@@ -9,7 +9,7 @@ class TypedColumn(BaseModel):
     """Type of a column, its levels, and the format of its cells."""
 
     name: str = Field(description="Name of the column.")
-    type: ColumnType = Field(description="Type of the values.")
+    type: ColumnType = Field(default="number", description="Type of the values.")
     levels: list[str | bool | float] = Field(
         default=[],
         description="Values of a column that has few: numbers, and false and true in their order, texts"

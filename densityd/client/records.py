@@ -58,6 +58,22 @@ class Column(Record):
 
     name: str
     type: str = "number"
+    levels: list[str | bool | float] = []
+    other: bool = False
+    missing: bool = False
+    spikes: list[float] = []
+    decimals: int | None = None
+    na_values: list[str] = []
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+    number_format: str = ""
+    datetime_format: str | None = None
+    date_only: bool = False
+    step_s: int = 0
+    transform: str = "none"
+    low: float | None = None
+    high: float | None = None
     reason: str | None = None
     dtype: str | None = None
     mean: float | None = None
@@ -65,18 +81,9 @@ class Column(Record):
     min: float | None = None
     max: float | None = None
     distinct: int | None = None
-    levels: list[str | bool | float] = []
-    other: bool = False
-    missing: bool = False
     missing_count: int = 0
     level_counts: list[int] = []
-    spikes: list[float] = []
     spike_counts: list[int] = []
-    decimals: int | None = None
-    datetime_format: str | None = None
-    transform: str = "none"
-    low: float | None = None
-    high: float | None = None
     quantiles: dict[str, float] = {}
 
 

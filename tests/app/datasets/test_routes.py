@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
+from tables.columns import Column
 from tests.app.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
 
 NPY = {"Content-Type": "application/x-npy"}
@@ -401,6 +402,19 @@ class TestTypes:
         assert {warning["code"] for warning in dataset["warnings"]} == {
             *("ignored", "few_rows", "renamed")
         }
+
+    def test_columns_say_how_their_cells_are_written(self, client):
+        table = "price;seen\n" + "".join(
+            f"{1234 + i}.50 kg;2024-01-02 0{i % 9}:30\n" for i in range(40)
+        )
+        created = upload(client, table.replace(".", ",")).json()
+        price, seen = client.get(f"/v1/datasets/{created['id']}").json()["columns"]
+        assert (price["decimal"], price["unit"], price["number_format"]) == (
+            *(",", "kg", "0,00 kg;-0,00 kg"),
+        )
+        assert (price["thousands"], price["na_values"]) == ("", [])
+        assert (seen["date_only"], seen["step_s"]) == (False, 1800)
+        assert all({*Column.__dataclass_fields__} <= column.keys() for column in (price, seen))
 
     def test_rows_come_back_as_the_file_has_them(self, client):
         location = upload(client, MIXED).headers["location"] + "/rows"
