@@ -1,14 +1,16 @@
 """Dates and times written as text, to seconds since 1970 in UTC and back."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
+
+from tables.calendar_names import ENGLISH, NAMES, month_numbers
+from tables.date_parts import DateParts, ShapedParts, TextParts
 
 ISO_DATE = "%Y-%m-%d"
 """Format of dates without a time of day."""
@@ -63,41 +65,21 @@ _DIRECTIVES = {
     "q": r"(?P<q>[1-4])",
     "G": r"(?P<G>\d{4})",
     "V": r"(?P<V>\d\d)",
+    "u": r"(?P<u>[1-7])",
     "E": r"(?P<E>\d{1,6})",
     "D": r"(?P<D>\d{1,6})",
     "%": "%",
 }
 # Days from the start of a period to its middle: a sample is of the period whose start is nearest.
-_HALVES = {"d": 0, "V": 3, "q": 45, "m": 15, "b": 15, "B": 15}
-_MONTHS = (
-    *("january", "february", "march", "april", "may", "june", "july"),
-    *("august", "september", "october", "november", "december"),
-)
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_HALVES = {"d": 0, "u": 0, "V": 3, "q": 45, "m": 15, "b": 15, "B": 15}
+_LANGUAGE = re.compile(rf"^({'|'.join(NAMES)}):(?=.*%)", re.DOTALL)
 _FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0  # of the years 1 to 9999
+_PADDED = "dmHI"
+_ALWAYS_PADDED = {f"-{name}" for name in _DIRECTIVES if name not in _PADDED}
+_ORDINAL = "(?:st|nd|rd|th|er|º)?"
 _THURSDAY = 3  # the first of January 1970
 _MAX_FORMAT = 64
-_DIGITS = {"Y": 4, "G": 4, "q": 1, "E": 1, "D": 1}
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """Parts of dates, as integers; zero where the format lacks a part."""
-
-    text: pa.StructArray
-
-    def text_of(self, name: str) -> pa.Array | None:
-        """Return a part as text, empty where a date lacks it; None where the format lacks it."""
-        index = self.text.type.get_field_index(name)
-        return None if index < 0 else pc.struct_field(self.text, [index])
-
-    def number(self, name: str, default: int = 0) -> NDArray[np.int64]:
-        """Return a part as numbers."""
-        text = self.text_of(name)
-        if text is None:
-            return np.full(len(self.text), default)
-        digits = pc.if_else(pc.equal(text, ""), str(default), text)
-        return _numbers(digits)
+_DIGITS = {"Y": 4, "G": 4, "q": 1, "u": 1, "E": 1, "D": 1}
 
 
 def check_format(format: str) -> None:  # noqa: A002 - the word for it
@@ -105,19 +87,60 @@ def check_format(format: str) -> None:  # noqa: A002 - the word for it
 
     Besides directives of `strptime` there are `%q`, the number of a quarter, `%E`, hours that have
     elapsed, and `%D`, days that have; `P` is a duration of ISO 8601, `h m s` one such as 1h 20m, and `|`
-    stands between several formats of a column.
+    stands between several formats of a column. A language before a format, as in `fr:%d %B %Y`, is that
+    of its months and days.
 
     Raises:
         ValueError: The format is too long, has an unknown directive or one of them twice, or has
             neither year and month, quarter or week, nor a time alone.
     """
     for one in format.split(EITHER):
-        _pattern(one)
+        _pattern(language_of(one)[1] or "")
+
+
+def spelled_like(texts: pa.Array, format: str) -> str:  # noqa: A002 - as above
+    """Return a format with the spelling that most texts have: long or short names, zeros in front.
+
+    Args:
+        texts: Dates in the format.
+        format: Format of dates.
+    """
+    if EITHER in format or format in _DURATION_PATTERNS:
+        return format
+    seconds = parse_dates(texts, format)
+    plain = pc.replace_substring_regex(texts, rf"(\d){_ORDINAL}([ ,]|$)", r"\1\2")
+    months = [format.replace("%B", "%b"), format.replace("%b", "%B")]
+    days = [[form.replace("%A", "%a"), form.replace("%a", "%A")] for form in months]
+    named = [format, *(form for forms in days for form in forms)]
+    short = [re.sub(rf"%([{_PADDED}])(?!%)", r"%-\1", form) for form in named]
+    return max(
+        dict.fromkeys([*named, *short]),
+        key=lambda form: pc.sum(pc.equal(format_dates(seconds, form), plain)).as_py() or 0,
+    )
+
+
+def language_of(format: str | None) -> tuple[str, str | None]:  # noqa: A002 - as above
+    """Return the language of a format, and the format without it."""
+    named = None if format is None else _LANGUAGE.match(format)
+    if format is None or named is None:
+        return ENGLISH, format
+    return named[1], format[named.end() :]
+
+
+def languages_of(texts: Iterable[str], format: str) -> list[str]:  # noqa: A002 - as above
+    """Return the languages that know the most months of texts in a format, but English."""
+    matches = [match for text in texts if (match := _compiled(format).match(text))]
+    words = {(match["b"] if "%b" in format else match["B"]).lower() for match in matches}
+    known = {name: sum(word in month_numbers(name) for word in words) for name in NAMES}
+    most = max(known.values())
+    if known[ENGLISH] == most:
+        return []
+    return [name for name, count in known.items() if count == most]
 
 
 def has_date(format: str | None) -> bool:  # noqa: A002 - as above
     """Return whether a format has a date; one of a time of day alone stands for 1970-01-01."""
-    return format is None or any(f"%{name}" in format for name in "YymdbBqGV")
+    return format is None or any(f"%{name}" in format.replace("%-", "%") for name in "YymdbBqGV")
 
 
 def is_duration(format: str | None) -> bool:  # noqa: A002 - as above
@@ -129,12 +152,13 @@ def is_duration(format: str | None) -> bool:  # noqa: A002 - as above
 
 def has_time(format: str | None) -> bool:  # noqa: A002 - as above
     """Return whether a format has a time of day."""
-    return format is None or is_duration(format) or "%H" in format or "%I" in format
+    plain = "%H" if format is None else format.replace("%-", "%")
+    return is_duration(format) or "%H" in plain or "%I" in plain
 
 
 def look_like_dates(texts: Iterable[str], format: str | None = None) -> bool:  # noqa: A002 - as above
     """Return whether some of the texts have the form of dates in a format, though none may be one."""
-    pattern = _compiled(format)
+    pattern = _compiled(language_of(format)[1])
     return any(pattern.match(text) for text in texts)
 
 
@@ -152,22 +176,30 @@ def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64
         return np.where(np.isnan(seconds), parse_dates(text, rest), seconds)
     if format in _DURATION_PATTERNS:
         return _parse_durations(text, format)
-    parts = pc.extract_regex(text, _ISO if format is None else _pattern(format))
+    language, bare = language_of(format)
+    shaped = ShapedParts.of(text, _compiled(bare))
+    if shaped is not None:
+        return _seconds(shaped, language)
+    parts = pc.extract_regex(text, _ISO if bare is None else _pattern(bare))
     if parts.null_count == len(parts):
         return np.full(len(parts), np.nan)
-    fields = _Fields(parts)
-    days, valid = _days(fields)
-    time_s, valid_time = _time_of_day(fields)
-    zone_s, valid_zone = _zone(fields)
-    seconds = days * DAY_S + time_s + _fraction(fields) - zone_s
-    good = valid & valid_time & valid_zone & pc.is_valid(parts).to_numpy(zero_copy_only=False)
-    return np.where(good, seconds, np.nan)
+    is_date = pc.is_valid(parts).to_numpy(zero_copy_only=False)
+    return np.where(is_date, _seconds(TextParts(parts), language), np.nan)
+
+
+def _seconds(parts: DateParts, language: str) -> NDArray[np.float64]:
+    """Return the seconds since 1970 of dates, not-a-number where there is none such."""
+    days, valid = _days(parts, language)
+    time_s, valid_time = _time_of_day(parts)
+    zone_s, valid_zone = parts.zone()
+    seconds = days * DAY_S + time_s + parts.fraction() - zone_s
+    return np.where(valid & valid_time & valid_zone, seconds, np.nan)
 
 
 def _parse_durations(text: pa.Array, format: str) -> NDArray[np.float64]:  # noqa: A002 - as above
     parts = pc.extract_regex(text, _DURATION_PATTERNS[format])
-    fields = _Fields(parts)
-    seconds = _fraction(fields)
+    fields = TextParts(parts)
+    seconds = fields.fraction()
     for name, size in _PARTS.items():
         seconds = seconds + fields.number(name) * size
     empty = pc.is_in(text, pa.array(["", ISO_DURATION, f"{ISO_DURATION}T"]))
@@ -234,7 +266,10 @@ def format_dates(
     ticks = np.rint((values - np.floor(values)) * scale).astype(np.int64)
     whole = np.floor(values).astype(np.int64) + ticks // scale
     ticks = np.where(whole > _LAST_S, scale - 1, ticks % scale)
-    clock = _Clock(np.minimum(whole, int(_LAST_S)), ticks, digits=len(str(scale)) - 1)
+    language, wanted = language_of(wanted)
+    clock = _Clock(
+        np.minimum(whole, int(_LAST_S)), ticks, digits=len(str(scale)) - 1, language=language
+    )
     if wanted is not None and wanted in _DURATION_PATTERNS:
         joined = _format_durations(clock.whole, clock.part("%f") if clock.digits else None, wanted)
         return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)
@@ -246,15 +281,19 @@ def format_dates(
 
 def _half(format: str | None) -> int:  # noqa: A002 - as above
     """Return the days from the start of the shortest period that a format names to its middle."""
-    found = [days for name, days in _HALVES.items() if format is None or f"%{name}" in format]
+    plain = None if format is None else format.replace("%-", "%")
+    found = [days for name, days in _HALVES.items() if plain is None or f"%{name}" in plain]
     return found[0] if found else 0
 
 
 class _Clock:
     """Parts of dates as text."""
 
-    def __init__(self, whole: NDArray[np.int64], ticks: NDArray[np.int64], *, digits: int) -> None:
+    def __init__(
+        self, whole: NDArray[np.int64], ticks: NDArray[np.int64], *, digits: int, language: str
+    ) -> None:
         self.digits = digits
+        self._names = NAMES[language]
         self.whole = whole
         self._ticks = ticks
         self._time = whole % DAY_S
@@ -268,20 +307,23 @@ class _Clock:
     def part(self, token: str) -> pa.Array:
         """Return the text of a directive, or of the characters between two."""
         hour = self._time // 3600
-        match token[1:] if token.startswith("%") else "":
-            case ("b" | "B") as directive:
-                names = [name.title() for name in _MONTHS]
-                return _named(self._month - 1, names, short=directive == "b")
-            case ("a" | "A") as directive:
-                return _named(self._weekday, _DAYS, short=directive == "a")
+        match token[1:].removeprefix("-") if token.startswith("%") else "":
+            case ("b" | "B") as name:
+                names = self._names.months if name == "B" else self._names.short_months
+                return _named(self._month - 1, names)
+            case ("a" | "A") as name:
+                return _named(
+                    self._weekday, [day if name == "A" else day[:3] for day in self._names.days]
+                )
             case "p":
-                return _named(hour // 12, ("AM", "PM"), short=False)
+                return _named(hour // 12, ("AM", "PM"))
             case "f":
                 return _padded(self._ticks, max(1, self.digits))
             case (
-                "Y" | "y" | "m" | "d" | "H" | "I" | "M" | "S" | "q" | "G" | "V" | "E" | "D"
+                "Y" | "y" | "m" | "d" | "H" | "I" | "M" | "S" | "q" | "G" | "V" | "u" | "E" | "D"
             ) as name:
-                return _padded(self._number(name, hour), _DIGITS.get(name, 2))
+                width = 1 if token[1] == "-" else _DIGITS.get(name, 2)
+                return _padded(self._number(name, hour), width)
             case _:
                 pass
         fixed = {"%%": "%", "%z": "+0000"}.get(token, token)
@@ -295,6 +337,7 @@ class _Clock:
             "q": (self._month + 2) // 3,
             "G": year,
             "V": (thursday - _first_monday(year)) // 7 + 1,
+            "u": self._weekday + 1,
             "E": self.whole // 3600,
             "D": days,
             "Y": self._year,
@@ -321,8 +364,12 @@ def _pattern(format: str) -> str:  # noqa: A002 - as above
     if format in _DURATION_PATTERNS:
         return _DURATION_PATTERNS[format]
     tokens = _tokens(format)
-    directives = [part[1] for part in tokens if part.startswith("%") and part != "%%"]
-    unknown = [f"%{name}" for name in directives if name not in _DIRECTIVES]
+    directives = [part[-1] for part in tokens if part.startswith("%") and part != "%%"]
+    unknown = [
+        part
+        for part in tokens
+        if part.startswith("%") and (part[-1] not in _DIRECTIVES or part[1:] in _ALWAYS_PADDED)
+    ]
     if unknown or len(format) > _MAX_FORMAT or format.endswith("%") != format.endswith("%%"):
         raise ValueError(f"the format of dates has no directives {', '.join(unknown) or '%'}")
     if len(set(directives)) < len(directives):
@@ -332,19 +379,27 @@ def _pattern(format: str) -> str:  # noqa: A002 - as above
     if not dated and (has_date(format) or not has_time(format)):
         raise ValueError("the format of dates must have one year and one month, or a time alone")
     around = zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False)
-    return "^" + "".join(_token_pattern(*three) for three in around) + "$"
+    named = bool({"b", "B"} & set(directives))
+    return "^" + "".join(_token_pattern(*three, named=named) for three in around) + "$"
 
 
 def _tokens(format: str) -> list[str]:  # noqa: A002 - as above
     """Return the directives of a format and the texts between them."""
-    return re.findall(r"%.|[^%]+|%$", format, re.DOTALL)
+    return re.findall(r"%-?.|[^%]+|%$", format, re.DOTALL)
 
 
-def _token_pattern(before: str, token: str, after: str) -> str:
-    """Return the pattern of a directive or of a text, in between its neighbours."""
+def _token_pattern(before: str, token: str, after: str, *, named: bool) -> str:
+    """Return the pattern of a directive or of a text, in between its neighbours.
+
+    Args:
+        before: Token before it.
+        token: Directive or text.
+        after: Token after it.
+        named: True if the format has the name of a month, beside which days may be ordinal numbers.
+    """
     if not token.startswith("%"):
         return re.escape(token)
-    pattern = _DIRECTIVES[token[1]]
+    pattern = _DIRECTIVES[token[-1]] + (_ORDINAL if token[-1] == "d" and named else "")
     # Digits without a separator have a fixed width.
     is_beside_digits = before.startswith("%") or after.startswith("%")
     return pattern.replace(r"\d{1,2}", r"\d\d") if is_beside_digits else pattern
@@ -354,15 +409,15 @@ def _iso_format(digits: int) -> str:
     return "%Y-%m-%dT%H:%M:%S" + (".%f" if digits else "") + "Z"
 
 
-def _days(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _days(parts: DateParts, language: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the days since 1970, and which dates exist."""
-    if fields.text_of("V") is not None:
-        return _weeks(fields)
-    if fields.text_of("Y") is None and fields.text_of("y") is None:
-        return np.zeros(len(fields.text), np.int64), np.ones(len(fields.text), np.bool_)
-    year, month, day = fields.number("Y"), _month(fields), fields.number("d", 1)
-    if (short := fields.text_of("y")) is not None:
-        two = _numbers(short)
+    if parts.has("V"):
+        return _weeks(parts)
+    if not (parts.has("Y") or parts.has("y")):
+        return np.zeros(len(parts), np.int64), np.ones(len(parts), np.bool_)
+    year, month, day = parts.number("Y"), _month(parts, language), parts.number("d", 1)
+    if parts.has("y"):
+        two = parts.number("y")
         year = np.where(two < 69, 2000, 1900) + two  # as `strptime` does
     months = (year - 1970) * 12 + np.clip(month, 1, 12) - 1
     first = months.astype("M8[M]").astype("M8[D]").astype(np.int64)
@@ -371,12 +426,12 @@ def _days(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     return first + day - 1, valid
 
 
-def _weeks(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the Mondays of weeks of ISO 8601, and which weeks exist."""
-    year, week = fields.number("G"), fields.number("V")
+def _weeks(parts: DateParts) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the days of weeks of ISO 8601, Mondays if none is named, and which weeks exist."""
+    year, week, day = parts.number("G"), parts.number("V"), parts.number("u", 1)
     first = _first_monday(year)
     valid = (year >= 1) & (week >= 1) & (first + 7 * (week - 1) < _first_monday(year + 1))
-    return first + 7 * (week - 1), valid
+    return first + 7 * (week - 1) + day - 1, valid
 
 
 def _first_monday(year: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -385,67 +440,36 @@ def _first_monday(year: NDArray[np.int64]) -> NDArray[np.int64]:
     return fourth - (fourth + _THURSDAY) % 7
 
 
-def _month(fields: _Fields) -> NDArray[np.int64]:
-    if fields.text_of("q") is not None:
-        return 3 * fields.number("q") - 2
+def _month(parts: DateParts, language: str) -> NDArray[np.int64]:
+    if parts.has("q"):
+        return 3 * parts.number("q") - 2
     for name in ("b", "B"):
-        if (text := fields.text_of(name)) is None:
-            continue
-        lower = pc.utf8_lower(text)
-        known = pa.array([*_MONTHS, *(month[:3] for month in _MONTHS), "sept"])
-        place = pc.fill_null(pc.index_in(lower, value_set=known), -1).to_numpy(zero_copy_only=False)
-        month = np.where(place == 24, 8, place % 12) + 1
-        return np.where(place < 0, 0, month).astype(np.int64)
-    return fields.number("m", 1)
+        if parts.has(name):
+            known = month_numbers(language)
+            place = pc.index_in(parts.words(name), value_set=pa.array(known.keys()))
+            months = np.append(np.array(list(known.values()), np.int64) + 1, 0)
+            places = pc.fill_null(place, len(known)).to_numpy(zero_copy_only=False)
+            return np.asarray(months[places], np.int64)
+    return parts.number("m", 1)
 
 
-def _time_of_day(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    hour, minute, second = fields.number("H"), fields.number("M"), fields.number("S")
+def _time_of_day(parts: DateParts) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    hour, minute, second = parts.number("H"), parts.number("M"), parts.number("S")
     valid = (hour < 24) & (minute < 60) & (second < 60)
-    if fields.text_of("I") is not None:
-        twelve = fields.number("I")
+    if parts.has("I"):
+        twelve = parts.number("I")
         valid &= (twelve >= 1) & (twelve <= 12)
         hour = twelve % 12
-    if (half := fields.text_of("p")) is not None:
-        after = pc.fill_null(pc.equal(pc.utf8_lower(half), "p"), fill_value=False)
+    if parts.has("p"):
+        after = pc.fill_null(pc.equal(parts.words("p"), "p"), fill_value=False)
         hour = hour + 12 * after.to_numpy(zero_copy_only=False).astype(np.int64)
-    elapsed = fields.number("E") * 3600 + fields.number("D") * DAY_S
+    elapsed = parts.number("E") * 3600 + parts.number("D") * DAY_S
     return elapsed + hour * 3600 + minute * 60 + second, valid
-
-
-def _fraction(fields: _Fields) -> NDArray[np.float64]:
-    text = fields.text_of("f")
-    if text is None:
-        return np.zeros(len(fields.text))
-    return _numbers(pc.utf8_rpad(text, 9, "0")) / 1e9
-
-
-def _zone(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the seconds by which local time is before UTC's, and which zones can be."""
-    text = fields.text_of("z")
-    if text is None:
-        return np.zeros(len(fields.text), np.int64), np.ones(len(fields.text), np.bool_)
-    digits = pc.replace_substring_regex(text, "[^0-9]", "")
-    digits = pc.replace_substring_regex(digits, r"^(\d)$", r"0\1")
-    four = _numbers(pc.utf8_rpad(digits, 4, "0"))
-    hours, minutes = four // 100, four % 100
-    west = pc.fill_null(pc.starts_with(text, "-"), fill_value=False).to_numpy(zero_copy_only=False)
-    return np.where(west, -1, 1) * (hours * 3600 + minutes * 60), (hours < 24) & (minutes < 60)
-
-
-def _numbers(digits: pa.Array) -> NDArray[np.int64]:
-    """Return digits as numbers, zero where they are null."""
-    numbers: NDArray[np.int64] = pc.cast(pc.fill_null(digits, "0"), pa.int64()).to_numpy(
-        zero_copy_only=False
-    )
-    return numbers
 
 
 def _padded(numbers: NDArray[np.int64], width: int) -> pa.Array:
     return pc.utf8_lpad(pc.cast(pa.array(numbers), pa.string()), width, "0")
 
 
-def _named(
-    places: NDArray[np.int64], names: tuple[str, ...] | list[str], *, short: bool
-) -> pa.Array:
-    return pa.array([name[:3] if short else name for name in names]).take(pa.array(places))
+def _named(places: NDArray[np.int64], names: Sequence[str]) -> pa.Array:
+    return pa.array(names).take(pa.array(places))

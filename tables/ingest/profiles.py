@@ -28,6 +28,7 @@ from tables.dates import (
     has_date,
     has_time,
     is_duration,
+    spelled_like,
 )
 from tables.formats import ParseOptions, TableWarning
 from tables.ingest.number_formats import number_format
@@ -336,10 +337,11 @@ def _compact_date(profile: TextProfile) -> Decision | None:
 
 
 def _dated(profile: TextProfile, reading: Reading) -> Decision:
-    form = reading.column.datetime_format
+    column = _read(profile, reading)
+    form = column.datetime_format
     what = "durations" if is_duration(form) else "dates" if has_date(form) else "times of day"
     return Decision(
-        column=_read(profile, reading),
+        column=column,
         reason=f"The cells are {what} in the format {form or 'ISO 8601'}.",
         warnings=[
             *([_unreadable(profile, reading, what)] if reading.bad else []),
@@ -446,6 +448,8 @@ def _read(profile: TextProfile, reading: Reading) -> Column:
     written = ""
     if column.type == "number":
         written = number_format(some, column, numbers_of(pa.array(list(some)), column))
+    elif form is not None and profile.options.datetime_format is None:
+        form = spelled_like(pa.array(list(some)), form)
     return Column(
         name=column.name,
         type=column.type,
@@ -514,7 +518,7 @@ def _about_conversion(column: Column) -> list[TableWarning]:
     elif is_duration(form):
         written = " Samples are written as 1h 20m." if form == WORDED_DURATION else ""
         detail = f"Its cells are durations, and are modelled as seconds.{written}"
-    elif "%q" in form or "%V" in form:
+    elif "%q" in form or ("%V" in form and "%u" not in form):
         what = "quarters" if "%q" in form else "weeks"
         detail = f"Its cells are {what}, and are modelled as dates, the first day of each."
     else:

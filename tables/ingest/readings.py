@@ -1,7 +1,7 @@
 """Ways to read the cells of a column of text: as numbers with their marks, or as dates in a format."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -19,6 +19,8 @@ from tables.dates import (
     WORDED_DURATION,
     has_date,
     is_duration,
+    language_of,
+    languages_of,
     look_like_dates,
     parse_dates,
 )
@@ -67,7 +69,9 @@ _PLACEHOLDER = re.compile(
 _DATES = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
     *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
-    *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y"),
+    *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y", "%d. %B %Y", "%d. %b %Y"),
+    *("%d de %B de %Y", "%A, %B %d, %Y", "%A %d %B %Y", "%A, %d. %B %Y", "%A, %d %B %Y"),
+    *("%A, %d de %B de %Y", "%a, %d %b %Y"),
     *("%Y年%m月%d日", "%Y년 %m월 %d일", "%Y년%m월%d일"),
 )
 _PERIODS = (
@@ -84,6 +88,7 @@ _PERIODS = (
         "%qQ %Y",
     ),
     *("%G-W%V", "%GW%V", "%G W%V", "W%V %G", "W%V-%G", "W%V/%G"),
+    *("%G-W%V-%u", "%GW%V%u"),
 )
 _DURATIONS = (
     WORDED_DURATION,
@@ -99,6 +104,10 @@ _TIMES = (
     *(", %H:%M", ", %H:%M:%S", ", %I:%M %p", ", %I:%M:%S %p", " %I:%M:%S %p GMT%z"),
     *(" %H時%M分", " %H時%M分%S秒", " %H时%M分", " %H时%M分%S秒", " %H点%M分", " %H시 %M분"),
     *(" %Hh%M", " %H.%M Uhr", " %H:%M Uhr"),
+)
+_LOGGED = (  # as of web servers, of C, and of mail
+    *("[%d/%b/%Y:%H:%M:%S %z]", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
+    *("%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT"),
 )
 _ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
 
@@ -195,8 +204,8 @@ class Reading:
 def readings(base: Column, options: ParseOptions, values: pa.Array) -> Iterator[Reading]:
     """Yield the ways to read cells that fit the first texts of a column."""
     sample = values[:_SAMPLE]
-    for column in (*_number_columns(base, options, sample), *_date_columns(base, options, sample)):
-        found = reading_values(sample, column)
+    numbers = ((c, numbers_of(sample, c)) for c in _number_columns(base, options, sample))
+    for column, found in (*numbers, *_date_columns(base, options, sample)):
         bad = np.isnan(found).mean()
         if bad <= max(UNREADABLE * 4, (MAX_WORDS + 0.5) / len(sample)) and bad < 1:
             if options.datetime_format is None and _is_far(found, column):
@@ -237,6 +246,7 @@ def date_formats() -> Iterator[str | None]:
             yield date + time
     yield from _MONTHS
     yield from _PERIODS
+    yield from _LOGGED
     yield from (ISO_DATE + time for time in _ISO_TIMES)
     yield from (time.strip() for time in _TIMES if time.startswith(" "))
     yield from (*_DURATIONS, ISO_DURATION)
@@ -270,28 +280,47 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
             )
 
 
-def _date_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
+def _date_columns(
+    base: Column, options: ParseOptions, sample: pa.Array
+) -> Iterator[tuple[Column, NDArray[np.float64]]]:
     texts = sample.to_pylist()
     if not any(map(_MAY_BE_DATE.search, texts)):
         return  # of most columns of text, at little cost
-    formats = date_formats() if options.datetime_format is None else [options.datetime_format]
-    first = [frozenset(text) for text in texts[:_FIRST]]
-    # The marks of a format are told faster than its digits.
+    stated = options.datetime_format
     found = [
-        form
-        for form in formats
-        if any(_marks(form) <= text for text in first) and look_like_dates(texts, form)
+        named
+        for form in (_likely_formats(texts) if stated is None else [stated])
+        if look_like_dates(texts, form)
+        for named in _in_languages(texts, form)
     ]
-    either = _either(sample, found)
-    for form in (*found, *([] if either is None else [either])):
-        yield Column(
-            name=base.name, type="datetime", na_values=base.na_values, datetime_format=form
+    values = {form: parse_dates(sample, form) for form in found}
+    either = _either(values)
+    if either is not None:
+        values[either] = parse_dates(sample, either)
+    for form, seconds in values.items():
+        yield (
+            Column(name=base.name, type="datetime", na_values=base.na_values, datetime_format=form),
+            seconds,
         )
 
 
-def _either(sample: pa.Array, formats: Sequence[str | None]) -> str | None:
+def _likely_formats(texts: Sequence[str]) -> list[str | None]:
+    """Return the formats whose marks one of the first texts has: these are told faster than digits."""
+    first = [frozenset(text) for text in texts[:_FIRST]]
+    likely = {marks for marks in _marked_formats() if any(marks <= text for text in first)}
+    return [form for form, marks in _formats().items() if marks in likely]
+
+
+def _in_languages(texts: Sequence[str], form: str | None) -> list[str | None]:
+    """Return a format in the languages that the names of its months may be of."""
+    if form is None or not ("%b" in form or "%B" in form) or language_of(form)[1] != form:
+        return [form]
+    return [f"{language}:{form}" for language in languages_of(texts, form)] or [form]
+
+
+def _either(values: Mapping[str | None, NDArray[np.float64]]) -> str | None:
     """Return two formats that together fit all of some texts, where none alone does."""
-    fits = {form: ~np.isnan(parse_dates(sample, form)) for form in formats if form is not None}
+    fits = {form: ~np.isnan(found) for form, found in values.items() if form is not None}
     best = max(fits, key=lambda form: fits[form].sum(), default=None)
     if best is None or fits[best].all() or any(fit.all() for fit in fits.values()):
         return None
@@ -305,6 +334,16 @@ def _either(sample: pa.Array, formats: Sequence[str | None]) -> str | None:
 
 
 @cache
+def _formats() -> dict[str | None, frozenset[str]]:
+    """Return the formats that are tried, with the marks of each."""
+    return {form: _marks(form) for form in date_formats()}
+
+
+@cache
+def _marked_formats() -> frozenset[frozenset[str]]:
+    return frozenset(_formats().values())
+
+
 def _marks(form: str | None) -> frozenset[str]:
     """Return the characters that all dates in a format have between its directives."""
     if form == WORDED_DURATION:

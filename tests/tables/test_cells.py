@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 
 from tables.cells import decode_cells, encode_cells, recode, try_encode
 from tables.columns import OTHER, UNSEEN, Column
+from tables.dates import parse_dates
 from tables.errors import TableError
 
 NUMBER = Column(name="a")
@@ -236,6 +237,27 @@ def test_dates_come_back_in_every_format(cells: list[datetime | None], form: str
     whole = [cell and cell.replace(microsecond=0).timestamp() for cell in cells]
     assert [None if math.isnan(number) else number for number in numbers] == whole
     assert decode_cells(numbers, column).to_pylist() == texts
+
+
+@given(
+    st.lists(st.datetimes(), min_size=1),
+    st.sampled_from([None, "%Y-%m-%d", "%d.%m.%y %H:%M", "%Y%m%d", "%H:%M:%S.%f", "%G-W%V"]),
+    st.data(),
+)
+def test_dates_of_one_shape_are_read_as_others_are(
+    cells: list[datetime], form: str | None, data: st.DataObject
+) -> None:
+    texts = [
+        cell.replace(year=2000 + cell.year % 60).strftime(form or "%Y-%m-%dT%H:%M:%S.%fZ")
+        for cell in cells
+    ]
+    place = data.draw(st.integers(0, len(texts) - 1))
+    digit = data.draw(st.integers(0, len(texts[place]) - 1))
+    texts[place] = (
+        texts[place][:digit] + data.draw(st.sampled_from("09-x")) + texts[place][digit + 1 :]
+    )
+    shaped, others = parse_dates(pa.array(texts), form), parse_dates(pa.array([*texts, "?"]), form)
+    assert np.array_equal(shaped, others[:-1], equal_nan=True)
 
 
 @given(st.lists(st.integers(-(10**12), 10**12), min_size=1), st.integers(0, 6))

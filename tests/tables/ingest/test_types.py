@@ -12,6 +12,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from tables.calendar_names import NAMES
 from tables.cells import decode_cells, encode_cells
 from tables.columns import Column
 from tables.errors import TableError
@@ -487,14 +488,34 @@ def test_dates_in_two_formats_are_each_read_in_the_one_that_fits(other: str, for
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        ("{m}/{d}/2023, {h}:05 PM", "%m/%d/%Y, %I:%M %p"),
-        ("Jan {d}, 2023, {h}:05:00 AM", "%b %d, %Y, %I:%M:%S %p"),
+        ("{m}/{d}/2023, {h}:05 PM", "%-m/%-d/%Y, %-I:%M %p"),
+        ("Jan {d}, 2023, {h}:05:00 AM", "%b %-d, %Y, %-I:%M:%S %p"),
         ("2023년 {m:02d}월 {d:02d}일", "%Y년 %m월 %d일"),
+        ("{d}º de marzo de 2023", "es:%-d de %B de %Y"),
+        ("1er juillet 20{d:02}", "fr:%-d %B %Y"),
+        ("March {d}th, 2023", "%B %-d, %Y"),
+        ("[{d:02}/Mar/2023:{h:02}:05:00 +0000]", "[%d/%b/%Y:%H:%M:%S %z]"),
+        ("Fri Mar {d:02} {h:02}:05:00 2023", "%a %b %d %H:%M:%S %Y"),
+        ("2023-W{d:02}-3", "%G-W%V-%u"),
     ],
 )
 def test_dates_that_programs_of_other_countries_write_are_dates(form: str, expected: str) -> None:
     cells = [form.format(m=1 + i % 12, d=1 + i % 28, h=1 + i % 12) for i in range(90)]
     assert column_of(cells).column.datetime_format == expected
+
+
+@pytest.mark.parametrize("language", NAMES)
+def test_dates_with_months_of_any_language_come_back_as_they_are(language: str) -> None:
+    names = NAMES[language]
+    for months, form in ((names.months, "{}. {} 2{:03}"), (names.short_months, "{:02}-{}-{}")):
+        cells = [form.format(1 + i % 28, months[i % 12], 10 + i % 80) for i in range(90)]
+        found = column_of(cells).column
+        assert found.type == "datetime"
+        numbers = encode_cells(pa.array(cells), found)
+        assert decode_cells(numbers, found).to_pylist() == cells
+        assert [int(m) for m in numbers.astype("M8[s]").astype("M8[M]").astype(int) % 12] == [
+            i % 12 for i in range(90)
+        ]
 
 
 def test_a_yen_of_shift_jis_is_a_currency() -> None:
