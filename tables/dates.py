@@ -76,7 +76,7 @@ _LANGUAGE = re.compile(rf"^({'|'.join(NAMES)}):(?=.*%)", re.DOTALL)
 _FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0  # of the years 1 to 9999
 _PADDED = "dmHI"
 _ALWAYS_PADDED = {f"-{name}" for name in _DIRECTIVES if name not in _PADDED}
-_ORDINAL = "(?:st|nd|rd|th|er|º)?"
+_ORDINAL = "(?:[snrt][tdh]|er|º)?"  # as in 1st, 3rd, 1er
 _THURSDAY = 3  # the first of January 1970
 _MAX_FORMAT = 64
 _DIGITS = {"Y": 4, "G": 4, "q": 1, "u": 1, "E": 1, "D": 1}
