@@ -9,8 +9,8 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from tables.calendar_names import ENGLISH, NAMES, month_numbers
-from tables.date_parts import DateParts, ShapedParts, TextParts
+from tables.calendar.names import ENGLISH, NAMES, month_numbers
+from tables.calendar.parts import DateParts, ShapedParts, TextParts
 
 ISO_DATE = "%Y-%m-%d"
 """Format of dates without a time of day."""

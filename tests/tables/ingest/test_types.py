@@ -12,7 +12,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tables.calendar_names import NAMES
+from tables.calendar.names import NAMES
 from tables.cells import decode_cells, encode_cells
 from tables.columns import Column
 from tables.errors import TableError

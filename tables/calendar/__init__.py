@@ -1,0 +1,1 @@
+"""Parts of dates in text, and the names of months and days."""
