@@ -78,6 +78,7 @@ def test_fault_146_a_garbage_database_is_named(monkeypatch, data_dir):
         main()
 
 
+@pytest.mark.long
 def test_an_open_event_stream_does_not_hold_the_stop(data_dir):
     port = free_port()
     environment = {

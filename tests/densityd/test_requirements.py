@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 _PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -38,6 +39,7 @@ _MODULES = [
 ]
 
 
+@pytest.mark.long
 def test_the_declared_requirements_are_all_that_the_service_imports():
     project = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]
     declared = _closure(project["dependencies"]) | {_normal(project["name"])}

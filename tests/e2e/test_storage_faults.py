@@ -189,13 +189,14 @@ def test_a_store_that_became_read_only_still_serves_what_it_holds(
     place.wait_for_readiness(200, store=True)
 
 
+@pytest.mark.long
 @pytest.mark.fault(134)
 @pytest.mark.parametrize(
     "names",
     # A worker and the API take seconds to import what they need.
     [
         ("up", "migrate"),
-        pytest.param(("worker",), marks=pytest.mark.long),
+        ("worker",),
         pytest.param(("api",), marks=pytest.mark.slow),
     ],
     ids=" ".join,

@@ -187,7 +187,7 @@ def main() -> None:
     )
 
     def told(message: Message) -> None:
-        ended = message.metrics["epoch"] if isinstance(message, EpochDone) else 0
+        ended = message.metrics.get("epoch") if isinstance(message, EpochDone) else None
         if point.stopping and ended == _STOP_AFTER:
             supervisor.stop()
 

@@ -108,6 +108,7 @@ def test_faults_212_213_a_sick_worker_takes_no_job_and_says_why(
     assert not list(elsewhere.iterdir()), "it wrote into a folder that is not the store"
 
 
+@pytest.mark.long
 @pytest.mark.fault(212)
 def test_fault_212_a_worker_whose_store_comes_back_takes_jobs_again(
     place: Place, get_sick: Callable[..., Sick]

@@ -77,6 +77,7 @@ def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
     assert second.wait(120) == 0
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("place_redis")
 @pytest.mark.fault(110, 124, 164, 165)
 def test_a_thousand_messages_about_a_running_job_start_nothing_and_sigterm_releases_it_in_ten_seconds(

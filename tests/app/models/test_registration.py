@@ -360,6 +360,7 @@ async def _used(models: LoadedModels, version: Version) -> None:
         raise AssertionError("it was loaded")
 
 
+@pytest.mark.long
 @pytest.mark.fault(198)
 def test_fault_198_imports_are_checked_one_at_a_time_in_children_with_a_limit(
     shared_client, exported, monkeypatch

@@ -69,14 +69,9 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def fork_server(notes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+def fork_server(notes: Path, fork_server: ForkServer) -> ForkServer:
     assert notes.is_dir()  # its trainers leave notes there
-    place = Place(tmp_path_factory.mktemp("first"))
-    server = ForkServer(place.settings)
-    wait_until(lambda: not server.is_loading(0.2))
-    yield server
-    server.close()
-    place.database.dispose()
+    return fork_server
 
 
 def run(place: Place, server: ForkServer | None, **changes: Any) -> None:
@@ -149,10 +144,9 @@ def test_sigterm_to_a_forked_trainer_makes_it_write_a_checkpoint(
     assert job.checkpoints
 
 
+@pytest.mark.long
 @pytest.mark.fault(309)
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_fork_server_that_fails_harms_no_job_and_is_replaced(
     place: Place,
     fork_server: ForkServer,
@@ -212,11 +206,12 @@ if "fork-server" in sys.orig_argv:
 """
 
 
+@pytest.mark.long
 @pytest.mark.fault(309)
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        pytest.param(_THREAD, "have started threads", marks=pytest.mark.long),
+        (_THREAD, "have started threads"),
         ("import sys; sys.modules['torch'] = None", "torch"),
     ],
 )
