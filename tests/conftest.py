@@ -72,8 +72,13 @@ _ORDER = (
     "models_store/",
     "simulation/",
 )
-# Where tests share nothing, each goes to the next process that is free; they come last.
-_SINGLE = ("flows/", "simulation/test_simulation.py")
+# Where tests share nothing, or take longer than a server of their own to start, each goes to the next
+# process that is free.
+_SINGLE = (
+    "flows/",
+    "simulation/test_simulation.py",
+    "app/test_schemathesis.py::test_every_answer_is_a_documented_one[1-",
+)
 
 # What is imported and collected stays for the whole run: to look through a million such objects again
 # and again takes a third of the time of the collection.
@@ -98,11 +103,13 @@ def _place_of(nodeid: str) -> str:
 
 def _group_of(nodeid: str) -> str:
     """Return the name of what one process runs without a break."""
+    if nodeid.removeprefix("tests/").startswith(_SINGLE):
+        return nodeid
     place = _place_of(nodeid)
     for group, places in _GROUPS.items():
         if place.startswith(places):
             return group
-    return nodeid if place.startswith(_SINGLE) else place
+    return place
 
 
 def _turn_of(item: pytest.Item) -> tuple[int, int]:
