@@ -38,6 +38,7 @@ _GROUPS = {
     "the whole service": (
         "e2e/test_up.py",
         "e2e/test_web_page.py",
+        "e2e/test_page_views.py",
         "e2e/test_page_by_keyboard.py",
         "e2e/test_guide.py",
         "e2e/test_tables.py",

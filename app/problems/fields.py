@@ -1,16 +1,32 @@
 """Names and fields of a request, fit to be shown in a problem."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from app.problems.problem import FieldError
 
 MAX_ERRORS = 20
 _MAX_NAME = 128
+_NAMED = 5
 
 
 def shown_names(names: Iterable[str]) -> list[str]:
     """Return the first few of a caller's names, fit to be shown."""
     return [shown(name) for name, _ in zip(names, range(MAX_ERRORS), strict=False)]
+
+
+def named(kinds: Mapping[str, Sequence[str]]) -> str:
+    """Return the first names of each kind in words: "Missing: a, b. Unknown: c.".
+
+    Args:
+        kinds: Names that a caller sent or that a model has, by a word for what they have in common;
+            a kind without names is left out.
+    """
+    return " ".join(
+        f"{kind}: {', '.join(map(shown, names[:_NAMED]))}"
+        f"{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''}."
+        for kind, names in kinds.items()
+        if names
+    )
 
 
 def shown(name: str | int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.problems.fields import MAX_ERRORS, shown_names
+from app.problems.fields import MAX_ERRORS, named, shown_names
 from app.problems.problem import Problem
 from app.rows.model_types import ModelTypes
 from tables.columns import Column
@@ -81,7 +81,8 @@ class RowsShape:
         if width != self.width:
             raise Problem(
                 "dimension-mismatch",
-                f"The rows have {width} values; the model has {self.width} columns.",
+                f"The rows have {width} value{'s' * (width != 1)}; the model has {self.width} column"
+                f"{'s' * (self.width != 1)}.",
                 members={"expected": self.width, "got": width},
             )
 
@@ -100,14 +101,15 @@ class RowsShape:
             counts = Counter(names)
             twice = [n for n in counts if counts[n] > 1 and (n in known or not self.ignores_extra)]
         if missing or twice or (unknown and not self.ignores_extra):
-            found = f"There are {len(missing)} columns of the model missing, {len(unknown)} unknown"
+            others = [name for name in places if name in unknown]
+            found = named({"Missing": missing, "Unknown": others, "Given twice": twice})
             remedy = "" if missing or twice else LEAVE_OUT
             raise Problem(
                 "columns-mismatch",
-                f"{found}, and {len(twice)} given twice.{remedy}",
+                f"The columns are not those of the model. {found}{remedy}",
                 members={
                     "missing": missing[:MAX_ERRORS],
-                    "unknown": shown_names(name for name in names if name in unknown),
+                    "unknown": shown_names(others),
                     "twice": shown_names(twice),
                 },
             )

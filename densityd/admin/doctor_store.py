@@ -76,7 +76,7 @@ def examine_workers(database: Database) -> Finding:
     out = [f"{worker.name}: {worker.unfit}" for worker in alive if worker.unfit is not None]
     if out:
         return Finding("workers", "problem", f"{len(out)} of {len(alive)} take no jobs:", out)
-    return Finding("workers", "ok" if alive else "note", f"{len(alive)} workers take jobs.")
+    return Finding("workers", "ok" if alive else "note", f"Workers that take jobs: {len(alive)}.")
 
 
 def examine_staging(blobs: Blobs, *, grace_s: float) -> Finding:

@@ -283,7 +283,8 @@ def _wanted_reading(
     best = readings[0]
     if best.bad:
         rows = ", ".join(str(row) for row, _ in best.examples)
-        return _fault(profile, wanted, f"{best.bad} cells are no {what}, the first in row {rows}.")
+        bad = "One cell is" if best.bad == 1 else f"{best.bad} cells are"
+        return _fault(profile, wanted, f"{bad} no {what}, the first in row {rows}.")
     return Decision(column=_read(profile, best), reason="The caller says so.")
 
 

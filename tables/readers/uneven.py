@@ -129,6 +129,8 @@ class UnevenRows:
         """Return the warning about the rows that were mended, if there are any."""
         parts = [
             f"{self._counts[is_long]} rows have {what}, the first in row {row}"
+            if self._counts[is_long] > 1
+            else f"Row {row} has {what}"
             for is_long, (row, _) in sorted(self._first.items())
             for what in (_LONG if is_long else _SHORT,)
         ]
@@ -137,7 +139,7 @@ class UnevenRows:
         return {
             "code": "uneven",
             "column": None,
-            "detail": f"{'; '.join(parts)}. A value with a separator in it must be quoted.",
+            "detail": f"{'. '.join(parts)}. A value with a separator in it must be quoted.",
         }
 
     def _mended(self, rows: list[tuple[int, list[str]]], schema: pa.Schema) -> pa.RecordBatch:

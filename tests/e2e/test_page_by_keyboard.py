@@ -1,32 +1,20 @@
 """The web page without a mouse: each action by keys alone, and the focus stays near where it was."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from densityd.client import Client, Optimisation
-from tests.browsers import chromium, needs_chromium, tab_to, watched_page
+from tests.browsers import needs_chromium, tab_to
 from tests.e2e.test_up import Up, wait_until
 
 SOON_MS = 120_000
 pytestmark = [needs_chromium, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, up: Up) -> Iterator[Page]:
-    with watched_page(browser, up.url) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +106,9 @@ def test_a_file_becomes_a_search_that_is_cancelled_by_keys(page: Page, table: Pa
     press(page, page.get_by_role("button", name="Cancel", exact=True))
     expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=SOON_MS)
     assert page.evaluate("document.activeElement !== document.body")
+    press(page, page.get_by_role("button", name="Resume", exact=True))
+    press(page, page.get_by_role("button", name="Cancel", exact=True))
+    expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=SOON_MS)
     press(page, page.get_by_role("button", name="Delete", exact=True))
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()

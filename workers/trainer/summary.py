@@ -61,7 +61,7 @@ def summarise(
     if gains is not None:
         found["gain_over_gaussian"] = finite(gains.gaussian)
         found["gain_over_mixture"] = None if gains.mixture is None else finite(gains.mixture)
-        texts += _told_gains(found["gain_over_gaussian"], found["gain_over_mixture"])
+        texts += told_gains(found["gain_over_gaussian"], found["gain_over_mixture"])
     compiled = compile_flow(flow, device=flow.device)
     distances = column_distances(compiled, other.cpu().numpy().astype(np.float64), seed=seed)
     worst = dict(list(distances.items())[:_COLUMNS])
@@ -77,27 +77,36 @@ def is_rising(metrics: Mapping[str, Any]) -> bool:
     return ended in ("max_epochs", "max_seconds") and metrics["best_epoch"] > 0.9 * last
 
 
-def _told_gains(gaussian: float | None, mixture: float | None) -> Sequence[str]:
+def told_gains(gaussian: float | None, mixture: float | None) -> Sequence[str]:
+    """Return what people are told of a model beside simple ones, a sentence or none.
+
+    Args:
+        gaussian: Gain over one Gaussian in nats per held-out row; None if there is none.
+        mixture: Gain over a mixture of Gaussians, likewise.
+    """
     if gaussian is None:
         return []
     told = f"On held-out rows the model is {_nats(gaussian)} one Gaussian"
     if mixture is None:
         return [f"{told}."]
     told += f" and {_nats(mixture)} a mixture of Gaussians."
-    if mixture < 0:
+    if mixture <= -0.005:
         told += " Train longer, or take the mixture: `flow.family` gaussian_mixture."
     return [told]
 
 
 def _nats(gain: float) -> str:
-    return f"{abs(gain):.2f} nats per row {'better' if gain >= 0 else 'worse'} than"
+    size = f"{abs(gain):.2f}"
+    if float(size) == 0:
+        return "as good as"
+    return f"{size} nats per row {'better' if gain >= 0 else 'worse'} than"
 
 
 def _told_rise(request: AcceptedTraining, metrics: Mapping[str, Any]) -> str:
     ended = metrics["stop_reason"]
     limit = getattr(request.optimisation, ended)
     return (
-        f"The validation likelihood still rose when training ended, after {metrics['epoch']} epochs:"
+        f"The validation likelihood still rose when training ended, after epoch {metrics['epoch']}:"
         f" a higher `optimisation.{ended}` than {limit:g} gives a better model."
     )
 

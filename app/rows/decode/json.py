@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.http.json_body import parse_json
-from app.problems.fields import MAX_ERRORS, field_error, shown_names
+from app.problems.fields import MAX_ERRORS, field_error, named, shown_names
 from app.problems.problem import Problem
 from app.rows.body import RowsBody, in_thread_if_large
 from app.rows.decode.numbers import gathered, joined
@@ -159,8 +159,8 @@ def _check_keys(rows: list[Any], shape: RowsShape, *, size: int) -> None:
 def _mismatch(row: int, missing: list[str], unknown: list[str]) -> Problem:
     return Problem(
         "columns-mismatch",
-        f"Row {row} lacks {len(missing)} columns of the model, has {len(unknown)} others."
-        f"{'' if missing else LEAVE_OUT}",
+        f"The columns of row {row} are not those of the model."
+        f" {named({'Missing': missing, 'Unknown': unknown})}{'' if missing else LEAVE_OUT}",
         members={
             "row": row,
             "missing": missing[:MAX_ERRORS],

@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from app.problems.fields import named
 from app.problems.problem import Problem
 from app.rows.codecs import request_codec, response_codec
 from app.rows.decode.json import decode_document, decode_json
@@ -156,6 +157,7 @@ def test_missing_and_unknown_columns_are_named():
     problem = refusal({"rows": [{"a": 1, "b": 2, "c": 3}, {"a": 1, "z": 2}]})
     assert problem.type.slug == "columns-mismatch"
     assert problem.members == {"row": 1, "missing": ["b", "c"], "unknown": ["z"]}
+    assert problem.detail.endswith("not those of the model. Missing: b, c. Unknown: z.")
     problem = refusal({"rows": [{"a": 1, "b": 2}, {"a": 1}]})
     assert problem.members == {"row": 0, "missing": ["c"], "unknown": []}
 
@@ -218,6 +220,13 @@ def test_names_that_are_not_the_models_are_refused(columns, slug):
 def test_columns_that_are_named_twice_are_told():
     problem = refusal({"rows": [[1, 2, 3, 3, 3]], "columns": ["a", "b", "c", "c", "c"]})
     assert problem.members == {"missing": [], "unknown": [], "twice": ["c"]}
+    assert problem.detail == "The columns are not those of the model. Given twice: c."
+
+
+def test_of_many_missing_columns_the_first_are_named():
+    assert (
+        named({"Missing": list("abcdefg"), "Unknown": []}) == "Missing: a, b, c, d, e and 2 more."
+    )
 
 
 def test_names_beside_rows_that_are_objects_are_refused():

@@ -8,7 +8,7 @@ import torch
 
 from flows import FitOptions, GaussianSpec, MafSpec, build, compile_flow, ensemble_of, fit
 from flows.training.comparison import column_distances, gains_of
-from workers.trainer.summary import is_rising
+from workers.trainer.summary import is_rising, told_gains
 
 
 def bananas(rows: int, *, seed: int) -> torch.Tensor:
@@ -80,3 +80,14 @@ def test_the_columns_that_fit_badly_are_named_and_no_others():
 def test_a_training_that_a_limit_ended_at_its_best_epoch_still_rose(best, reason, rises):
     metrics = {"epoch": 40, "best_epoch": best, "stop_reason": reason}
     assert is_rising(metrics) == rises
+
+
+@pytest.mark.parametrize(
+    ("gaussian", "mixture", "told"),
+    [
+        (0.5, None, "0.50 nats per row better than one Gaussian."),
+        (-0.001, 0.002, "as good as one Gaussian and as good as a mixture of Gaussians."),
+    ],
+)
+def test_a_gain_of_nothing_is_told_as_none(gaussian, mixture, told):
+    assert told_gains(gaussian, mixture) == [f"On held-out rows the model is {told}"]

@@ -1,6 +1,6 @@
 // Plots: curves by uPlot; histograms, bars and quantiles as SVG.
 import { html, uPlot, useLayoutEffect, useMemo, useRef } from "../vendor/vendor.js";
-import { percent } from "./format.js";
+import { number, percent, plural } from "./format.js";
 import { finite, limits, quantile, scaleOf } from "./scales.js";
 import { moved, ZOOM_KEYS, ZoomButtons, zoomByKeys, zoomed } from "./zoom.js";
 
@@ -28,7 +28,7 @@ export function Curve({ label, x, xLabel, yLabel, series, summary }) {
   const latest = useRef(data);
   latest.current = data;
   useLayoutEffect(() => {
-    const axis = (text) => ({ label: text, stroke: colour("--soft"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } });
+    const axis = (text) => ({ label: text, stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } });
     const make = () => {
       plot.current?.destroy();
       plot.current = new uPlot(
@@ -39,7 +39,7 @@ export function Curve({ label, x, xLabel, yLabel, series, summary }) {
           axes: [{ ...axis(xLabel), incrs: WHOLE_STEPS }, axis(yLabel)],
           cursor: { drag: { x: true, y: false } },
           series: [
-            { label: xLabel },
+            { label: xLabel, value: (_, value) => number(value) },
             ...series.map((one) => ({
               label: one.label,
               stroke: colour(one.stroke),
@@ -49,7 +49,7 @@ export function Curve({ label, x, xLabel, yLabel, series, summary }) {
               value: (_, value) => (value === null ? "–" : value.toFixed(3)),
             })),
           ],
-          hooks: { setScale: [(made, key) => { if (key === "x") shown.current = partOf(made.scales.x, latest.current[0]); }] },
+          hooks: { drawClear: [(made) => thin(made, series)], setScale: [(made, key) => { if (key === "x") shown.current = partOf(made.scales.x, latest.current[0]); }] },
         },
         latest.current,
         box.current,
@@ -82,6 +82,16 @@ export function Curve({ label, x, xLabel, yLabel, series, summary }) {
     <${ZoomButtons} zoom=${zoom} showAll=${showAll} />
     <figcaption class="hidden-text">${summary}</figcaption>
   </figure>`;
+}
+
+/**
+ * Draw lines of many points a pixel wide and without dashes: a wide one takes its browser fifteen times as long, more
+ * than a frame, and shows no more.
+ */
+function thin(plot, series) {
+  const [start, end] = plot.series[0].idxs;
+  const isDense = end - start > plot.over.clientWidth / 2;
+  series.forEach(({ width = 2, dash }, at) => Object.assign(plot.series[at + 1], isDense ? { width: 1, dash: undefined } : { width, dash }));
 }
 
 /** Return the limits of a scale; null if it shows all. */
@@ -153,7 +163,7 @@ export function Levels({ name, levels }) {
         </g>`;
       })}
     </svg>
-    ${levels.length > most && html`<p class="hint">and ${levels.length - most} more values</p>`}`;
+    ${levels.length > most && html`<p class="hint">and ${plural(levels.length - most, "more value")}</p>`}`;
 }
 
 /** Quantiles of samples against those of data: on the diagonal where the model fits. */

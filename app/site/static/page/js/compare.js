@@ -1,6 +1,6 @@
 // Versions of a model side by side: what differs, and which is best.
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/vendor.js";
-import { all, call } from "./api.js";
+import { all, call, each } from "./api.js";
 import { number } from "./format.js";
 import { Crumbs, Loaded, More, Parts, ProblemNote, useLoaded, useMore } from "./widgets.js";
 
@@ -55,7 +55,7 @@ export function Compare({ name, versions: wanted }) {
   }, [name]);
   // The list has metrics; the options of each version follow.
   const whole = useLoaded(
-    async (signal) => listed.value && Promise.all(listed.value.slice(0, more.shown).map(async ({ version }) => factsOf(await call(`/v1/models/${name}/versions/${version}`, { signal })))),
+    async (signal) => listed.value && each(listed.value.slice(0, more.shown), async ({ version }) => factsOf(await call(`/v1/models/${name}/versions/${version}`, { signal }))),
     [listed.value, more.shown],
   );
   const versions = useMemo(() => whole.value ?? listed.value?.slice(0, more.shown).map(factsOf) ?? [], [whole.value, listed.value, more.shown]);

@@ -25,7 +25,7 @@ export function Dataset({ id }) {
     await call(`/v1/datasets/${id}`, { method: "PATCH", json: { types: { [name]: type } } });
     loaded.again();
   });
-  return html`<${Crumbs} path=${[["Data", "#/datasets"]]} /><${Loaded} of=${loaded}>${({ dataset, cells, numbers }) => html`
+  return html`<${Crumbs} path=${[["Data", "#/datasets"]]} /><${Loaded} of=${loaded} title="Data set">${({ dataset, cells, numbers }) => html`
     <div class="head"><div><h1>${dataset.name ?? dataset.id}</h1>
         <p class="soft">${plural(dataset.rows, "row")}, ${plural(dataset.column_count, "column")}, ${bytes(dataset.bytes)}, sent ${ago(dataset.created_at)}</p></div>
       <p class="row"><a class="button first" href=${`#/datasets/${id}/train`}>Train a model</a>

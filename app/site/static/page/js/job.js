@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
 import { call, follow, request } from "./api.js";
 import { Curve } from "./charts.js";
-import { ago, nats, number, percent, seconds } from "./format.js";
+import { ago, nats, number, percent, plural, seconds } from "./format.js";
 import { Labels } from "./labels.js";
 import { save } from "./rows.js";
 import { Confirm, Crumbs, Elsewhere, InWords, Loaded, origin, ProblemNote, State, useAction, useEvery, useJson } from "./widgets.js";
@@ -86,7 +86,7 @@ export function Job({ id }) {
   const resume = useAction(async () => { await call(`/v1/jobs/${id}/resume`, { method: "POST" }); loaded.again(); setRound(round + 1); });
   const remove = useAction(async () => { await call(`/v1/jobs/${id}`, { method: "DELETE" }); window.location.hash = "#/jobs"; });
   return html`<${Crumbs} path=${[["Jobs", "#/jobs"]]} /><${ProblemNote} problem=${problem} />
-    <${Loaded} of=${loaded}>${(job) => {
+    <${Loaded} of=${loaded} title="Job">${(job) => {
       const latest = history.current.latest ?? job.metrics ?? {};
       const curve = curveOf(history.current, job.kind);
       const running = job.state === "running";
@@ -110,19 +110,19 @@ export function Job({ id }) {
         <${Labels} path=${`/v1/jobs/${id}`} of=${job} again=${loaded.again} />
         <${Messages} told=${history.current.told} />
         <section class="card"><details><summary>Every option of this job</summary>
-          <pre tabindex="0" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
+          <pre tabindex="0" role="region" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
         <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/${id}\ncurl -sN ${origin}/v1/jobs/${id}/events`} python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    for event in client.jobs.events("${id}"):\n        print(event)`} shell=${`densityd jobs show ${id}\ndensityd jobs events ${id}`} />`;
     }}<//>`;
 }
 
 const summary = (latest) =>
-  latest.epoch ? `After ${latest.epoch} epochs the validation log likelihood is ${nats(decidingOf(latest))} nats; the best epoch is ${latest.best_epoch}.` : "";
+  latest.epoch ? `After ${plural(latest.epoch, "epoch")} the validation log likelihood is ${nats(decidingOf(latest))} nats; the best epoch is ${latest.best_epoch}.` : "";
 
 function Progress({ job, latest }) {
   const progress = job.state === "succeeded" ? { ...job.progress, fraction: 1 } : job.progress;
   const facts = [
     ["Epoch", latest.epoch && `${number(latest.epoch)}`],
-    ["Best epoch", latest.best_epoch],
+    ["Best epoch", latest.best_epoch && number(latest.best_epoch)],
     ["Best validation", latest.epoch && nats(latest.best_robust_validation_log_likelihood ?? latest.best_validation_log_likelihood)],
     ["Latest", job.state === "running" && latest.epoch && nats(decidingOf(latest))],
     ["Test", job.metrics?.test_log_likelihood !== undefined && `${nats(job.metrics.test_log_likelihood)} ± ${nats(job.metrics.test_standard_error)}`],

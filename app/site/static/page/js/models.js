@@ -42,7 +42,7 @@ export function Model({ name, version, tab }) {
     const [model, found] = await Promise.all([call(`/v1/models/${name}`, { signal }), versionOf(version)]);
     return { model, found };
   }, [name, version]);
-  return html`<${Crumbs} path=${[["Models", "#/models"]]} /><${Loaded} of=${loaded}>${({ model, found }) => {
+  return html`<${Crumbs} path=${[["Models", "#/models"]]} /><${Loaded} of=${loaded} title=${name}>${({ model, found }) => {
     const ref = `${name}:${found.version}`;
     const reached = found.metrics?.best_robust_validation_log_likelihood ?? found.metrics?.validation_log_likelihood;
     return html`<div class="head"><div><h1>${name} <span class="soft">version ${found.version}</span></h1>
@@ -84,7 +84,7 @@ function Facts({ found }) {
       <dl class="facts">${Object.entries(metrics ?? {}).filter(([, value]) => typeof value !== "object").map(([name, value]) => html`<dt key=${name}>${name.replaceAll("_", " ")}</dt>
       <dd>${typeof value === "number" ? number(value) : String(value)}</dd>`)}</dl></section>
     <section class="card"><details><summary>The whole specification</summary>
-      <pre tabindex="0" aria-label="Specification">${JSON.stringify({ flow: found.flow, preprocessing: found.preprocessing, types: found.types }, null, 2)}</pre></details></section>
+      <pre tabindex="0" role="region" aria-label="Specification">${JSON.stringify({ flow: found.flow, preprocessing: found.preprocessing, types: found.types }, null, 2)}</pre></details></section>
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${found.name}/versions/${found.version}`} shell=${`densityd models show ${found.name}:${found.version}`} />`;
 }
 
@@ -162,5 +162,5 @@ function History({ model, round }) {
       <thead><tr><th scope="col">Alias</th><th scope="col">Version</th><th scope="col">Because</th><th scope="col">When</th></tr></thead>
       <tbody>${items.map((change, at) => html`<tr key=${at}><td>${change.alias}</td><td>${change.version ?? "deleted"}</td>
         <td>${change.reason ?? ""}</td><td>${new Date(change.created_at).toLocaleString()}</td></tr>`)}</tbody></table></div>
-    ${!isWhole && html`<p class="hint">The newest ${items.length} changes; <code>densityd models history ${model.name}</code> lists all.</p>`}</details>`}<//>`;
+    ${!isWhole && html`<p class="hint">The newest ${plural(items.length, "change")}; <code>densityd models history ${model.name}</code> lists all.</p>`}</details>`}<//>`;
 }

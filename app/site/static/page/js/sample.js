@@ -40,7 +40,7 @@ export function Sample({ version, reference }) {
       <button type="button" disabled=${download.busy} onClick=${download.run}>Download as CSV</button>
       <span class="soft">seed ${drawn.json.seed}</span></p><${ProblemNote} problem=${download.problem} />
         <p class="hidden-text" role="status">${plural(drawn.table.rows.length, "row")} drawn</p>
-        <${DataTable} caption=${`${drawn.table.rows.length} rows that the model drew`} columns=${drawn.table.columns} rows=${drawn.table.rows.map((row) => row.map(cell))} first=${50} /></section>
+        <${DataTable} caption=${`${plural(drawn.table.rows.length, "row")} that the model drew`} columns=${drawn.table.columns} rows=${drawn.table.rows.map((row) => row.map(cell))} first=${50} /></section>
       <div class="grid"><${Parts} of=${columns.slice(0, more.shown)} size=${4}>${(column) => html`<section class="card" key=${column.name}>
         <h2 class="small">${column.name}</h2><div class="plot"><${Drawn} column=${column} numbers=${drawn.numbers} /></div></section>`}<//></div>
           <${More} of=${more} total=${columns.length} what="columns" />`}

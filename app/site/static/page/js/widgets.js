@@ -41,11 +41,12 @@ export function useEvery(seconds, active, act) {
   }, [seconds, active]);
 }
 
-/** Show what was loaded, or that it loads, or why it cannot be. */
-export function Loaded({ of, children }) {
+/** Show what was loaded, or that it loads, or why it cannot be; `title` is the heading of a view until then. */
+export function Loaded({ of, title, children }) {
   if (of.value !== undefined) return html`${of.problem && html`<${ProblemNote} problem=${of.problem} again=${of.again} />`}${children(of.value)}`;
-  if (of.problem) return html`<${ProblemNote} problem=${of.problem} again=${of.again} />`;
-  return html`<p class="loading pulse" role="status">Loading…</p>`;
+  const heading = title && html`<h1>${title}</h1>`;
+  if (of.problem) return html`${heading}<${ProblemNote} problem=${of.problem} again=${of.again} />`;
+  return html`${heading}<p class="loading pulse" role="status">Loading…</p>`;
 }
 
 /** Show an error with its fields and what one can do. */
@@ -134,7 +135,7 @@ function Snippet({ name, text }) {
   };
   return html`<p class="label">${name}</p>
     <div class="snippet">
-      <pre tabindex="0" aria-label=${name}>${text}</pre>
+      <pre tabindex="0" role="region" aria-label=${name}>${text}</pre>
       <button type="button" onClick=${copy} aria-label=${`Copy ${name}`}>${copied ? "Copied" : "Copy"}</button>
     </div>`;
 }
@@ -182,7 +183,7 @@ export function useList(path) {
 }
 
 /** Return how many things a list has, as far as it is loaded. */
-export const counted = ({ items, total }, noun) => (total === null ? `the first ${number(items.length)} ${noun}s` : plural(total, noun));
+export const counted = ({ items, total }, noun) => (total === null ? `the first ${plural(items.length, noun)}` : plural(total, noun));
 
 /** A table of rows; long ones show a part and a button for more. */
 export function DataTable({ caption, columns, rows, first }) {

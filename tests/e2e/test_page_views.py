@@ -1,0 +1,123 @@
+"""The views of the web page in Chromium: plots, wide tables, versions side by side, what axe finds."""
+
+import re
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped] # it ships no type information
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browsers import needs_chromium, watched_page
+from tests.e2e.test_up import Up
+
+SOON_MS = 240_000  # of jobs, on a machine that may be busy
+pytestmark = [needs_chromium, pytest.mark.timeout(1800)]  # a busy machine is no fault
+
+
+def test_a_curve_of_many_points_is_drawn_by_thin_lines(page: Page) -> None:
+    page.goto("/#/settings")
+    expect(page.get_by_role("heading", name="Settings", exact=True)).to_be_visible()
+    few, many = page.evaluate(
+        """async () => {
+            const { html, render } = await import("/static/page/vendor/vendor.js");
+            const { Curve } = await import("/static/page/js/charts.js");
+            const main = document.querySelector("main");
+            const stroke = CanvasRenderingContext2D.prototype.stroke;
+            const styles = new Set();
+            CanvasRenderingContext2D.prototype.stroke = function (path) {
+                if (path) styles.add(`${this.lineWidth} ${this.getLineDash()}`);
+                return stroke.apply(this, path ? [path] : []);
+            };
+            const drawn = async (count) => {
+                const place = main.appendChild(document.createElement("div"));
+                const x = Array.from({ length: count }, (_, at) => at + 1);
+                const series = [{ label: "one", values: x, stroke: "--model", width: 2.5, dash: [5, 4] }];
+                render(html`<${Curve} label="Curve" x=${x} xLabel="x" yLabel="y" series=${series} summary="" />`, place);
+                await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+                const found = [...styles];
+                render(null, place);
+                styles.clear();
+                return found;
+            };
+            const found = [await drawn(50), await drawn(10000)];
+            CanvasRenderingContext2D.prototype.stroke = stroke;
+            return found;
+        }"""
+    )
+    assert "2.5 5,4" in few
+    assert many == ["1 "]
+
+
+def test_a_table_of_fifty_columns_fits_a_phone(browser: Browser, up: Up, tmp_path: Path) -> None:
+    file = tmp_path / "wide.csv"
+    table = np.random.default_rng(0).normal(size=(200, 50))
+    table[:, 0] = np.exp(3 * table[:, 0])
+    names = ",".join(f"a_rather_long_name_of_column_{index}" for index in range(50))
+    np.savetxt(file, table, delimiter=",", header=names, comments="")
+    with watched_page(browser, up.url) as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.goto("/")
+        page.locator("input[type=file]").set_input_files(file)
+        histograms = page.get_by_role("img", name=re.compile("Histogram"))
+        expect(histograms).to_have_count(50)
+        texts = histograms.first.locator("text").all_text_contents()  # powers of ten
+        assert {"0.001", "0.1", "10"} <= set(texts), texts
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None:
+    page.goto(f"/#/models/{model}/compare")
+    table = page.get_by_role("region", name="Versions side by side", exact=True)
+    expect(page.get_by_text("Loading the options")).to_be_hidden()
+    expect(table).to_contain_text("flow.missing")
+    expect(table).not_to_contain_text("flow.hidden")
+    page.get_by_label("Show also what is equal", exact=True).check()
+    expect(table).to_contain_text("flow.hidden")
+    page.goto(f"/#/models/{model}/2/versions")
+    page.get_by_label("Compare version 1", exact=True).check()
+    page.get_by_label("Compare version 2", exact=True).check()
+    page.get_by_role("link", name="Compare 2", exact=True).click()
+    expect(table.get_by_role("columnheader")).to_have_count(3)
+
+
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.long)])
+def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str, theme: str) -> None:
+    dataset = httpx.get(f"{up.url}/v1/datasets").json()["items"][0]["id"]
+    job = httpx.get(f"{up.url}/v1/jobs").json()["items"][0]["id"]
+    models = [f"models/{model}/1{tab}" for tab in ("", "/score", "/sample", "/facts", "/versions")]
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
+    findings = ""
+    for view in (
+        *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
+        *(
+            f"jobs/{job}",
+            "jobs/variational",
+            "models",
+            *models,
+            f"models/{model}/compare",
+            "settings",
+        ),
+    ):
+        page.goto("about:blank")  # so that no other view is there any more
+        page.goto(f"/#/{view}")
+        expect(page.locator("main h1")).to_be_visible()
+        expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
+        page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+        found = Axe().run(page)
+        if found.violations_count:
+            findings += f"{view}: {found.generate_report()}"
+    assert findings == ""
+
+
+def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
+    page.goto("/#/settings")
+    links = page.locator("main a")
+    expect(links).to_have_count(6)
+    for link in [one.get_attribute("href") or "" for one in links.all()]:
+        # The guide is not part of a checkout: `make docs` builds it.
+        assert httpx.get(urljoin(f"{up.url}/", link)).status_code in (
+            {200, 404} if "guide" in link else {200}
+        )
