@@ -38,7 +38,7 @@ function KeyList() {
   const rotate = useAction(async (id) => { setMade(await call(`/v1/keys/${id}/rotate`, { method: "POST", json: {} })); loaded.again(); });
   const revoke = useAction(async (id) => { await call(`/v1/keys/${id}`, { method: "DELETE" }); loaded.again(); });
   return html`${made && html`<div class="note" role="status"><strong>The new key, which is shown this once</strong>
-    <pre tabindex="0" role="region" aria-label="New key">${made.token}</pre></div>`}
+    <pre tabindex="0" role="group" aria-label="New key">${made.token}</pre></div>`}
     <form class="row" onSubmit=${(event) => { event.preventDefault(); create.run(); }}>
       <label for="label">For</label><input id="label" placeholder="nightly scores" maxlength="100" value=${values.label} onInput=${change("label")} />
       <label for="scope">it may</label>

@@ -84,7 +84,7 @@ function Facts({ found }) {
       <dl class="facts">${Object.entries(metrics ?? {}).filter(([, value]) => typeof value !== "object").map(([name, value]) => html`<dt key=${name}>${name.replaceAll("_", " ")}</dt>
       <dd>${typeof value === "number" ? number(value) : String(value)}</dd>`)}</dl></section>
     <section class="card"><details><summary>The whole specification</summary>
-      <pre tabindex="0" role="region" aria-label="Specification">${JSON.stringify({ flow: found.flow, preprocessing: found.preprocessing, types: found.types }, null, 2)}</pre></details></section>
+      <pre tabindex="0" role="group" aria-label="Specification">${JSON.stringify({ flow: found.flow, preprocessing: found.preprocessing, types: found.types }, null, 2)}</pre></details></section>
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${found.name}/versions/${found.version}`} shell=${`densityd models show ${found.name}:${found.version}`} />`;
 }
 

@@ -135,7 +135,7 @@ function Snippet({ name, text }) {
   };
   return html`<p class="label">${name}</p>
     <div class="snippet">
-      <pre tabindex="0" role="region" aria-label=${name}>${text}</pre>
+      <pre tabindex="0" role="group" aria-label=${name}>${text}</pre>
       <button type="button" onClick=${copy} aria-label=${`Copy ${name}`}>${copied ? "Copied" : "Copy"}</button>
     </div>`;
 }
