@@ -101,8 +101,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Parse nothing more; what waits for the connection is told when it is the caller's turn."""
+        """Parse nothing more; what waits for the connection is told when it is the caller's turn.
+
+        What is about to be sent is dropped from now on: the transport raises.
+        """
         self._ended = True
+        served = self._served  # uvicorn tells the newest request alone
+        if served is not None and not served.response_complete:
+            served.disconnected = self._cut_off = True
         self.open_connections.remove(self)
         self.pace.begin(self._caller, partial(self._leave, exc))
 
@@ -114,10 +120,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lingering.discard(self)
         if self._body_timer is not None:
             self._body_timer.cancel()
-        if self._served is not None and not self._served.response_complete:
-            self._served.disconnected = True  # uvicorn tells the newest request alone
+        if self._served is not None:
             self._served.message_event.set()
-            self._cut_off = True
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self._forget()

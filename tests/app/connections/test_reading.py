@@ -4,9 +4,11 @@ import asyncio
 import gc
 from collections import Counter
 
+import pytest
 import uvicorn
+import uvloop
 
-from app.connections.groups import ConnectionGroups
+from app.connections.groups import CONNECTION, ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.connections.unread import LingeringTransport
 from app.fairness.pace import Pace
@@ -145,3 +147,40 @@ def test_a_closed_connection_leaves_no_cycles():
         return left
 
     assert asyncio.run(main()) == []
+
+
+@pytest.mark.fault(315)
+def test_fault_315_what_is_sent_to_a_caller_who_left_is_dropped_before_that_is_its_turn():
+    """The transport of uvloop raises once it is closed, which would be an error with a traceback."""
+    ends: list[object] = []
+
+    async def main():
+        came, left = asyncio.Event(), asyncio.Event()
+        connections = []
+
+        async def slow(scope, receive, send):
+            connections.append(scope["state"][CONNECTION])
+            came.set()
+            await left.wait()
+            try:
+                await answer(scope, receive, send)
+            except RuntimeError as error:
+                ends.append(error)
+            ends.append(scope["state"][CONNECTION].lost)
+
+        server, port = await serving(slow, Pace(each=2, most=2))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        await came.wait()
+        protocol = connections[0]
+        type(protocol).pace = Pace(each=0, most=0)  # its turn does not come
+        writer.close()
+        while len(protocol.open_connections):  # noqa: ASYNC110 - there is nothing that tells
+            await asyncio.sleep(0.001)
+        left.set()
+        while not ends:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+        server.close()
+
+    uvloop.run(main())
+    assert ends == [True]
