@@ -244,7 +244,8 @@ class _Rows:
             return self._not_a_number(error.place, error.row)
         return TableError(
             "dataset-parse",
-            f"Row {error.row} has {error.cells} value(s) instead of {len(self.names)}."
+            f"Row {error.row} has {error.cells} value{'s' * (error.cells != 1)}"
+            f" instead of {len(self.names)}."
             f"{self._delimiter_advice()}",
             row=error.row,
         )

@@ -194,7 +194,7 @@ class JsonRows:
             if type(row) is not list:
                 raise _misshapen(index, "is not a list of numbers")
             if len(row) != width:
-                raise _misshapen(index, f"has {len(row)} value(s) instead of {width}")
+                raise _misshapen(index, f"has {_values(len(row))} instead of {width}")
         return rows
 
     def _ordered(self, rows: list[Any], keys: Sequence[str]) -> list[Any]:
@@ -247,6 +247,10 @@ def _as_text(value: str | float | bool | None) -> str | None:  # noqa: FBT001 - 
     if value is None or isinstance(value, str):
         return value
     return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _values(count: int) -> str:
+    return "1 value" if count == 1 else f"{count} values"
 
 
 def _misshapen(row: int, reason: str) -> TableError:

@@ -55,7 +55,7 @@ export const LINEAR = { to: same, ticks: (low, high, count) => ticks(low, high, 
 const DATES = { to: same, ticks: timeTicks };
 
 const POWERS = Array.from({ length: 25 }, (_, at) => 10 ** (at - 12));
-const TICKS = [...POWERS.map((power) => -power).reverse(), 0, ...POWERS];
+const TICKS = [0, ...POWERS.map((power) => -power).reverse(), ...POWERS]; // the first has its name before others
 
 function curved(to, from) {
   const named = (values) => values.map((value) => [to(value), value && Math.abs(value) < 1e-3 ? value.toExponential(0) : number(value)]);
@@ -64,7 +64,7 @@ function curved(to, from) {
     ticks: (low, high, count) => {
       const found = [];
       for (const [place, name] of named(TICKS)) {
-        const isApart = !found.length || place - found.at(-1)[0] > (high - low) / (count + 2);
+        const isApart = found.every(([other]) => Math.abs(place - other) > (high - low) / (count + 2));
         if (place >= low && place <= high && isApart) found.push([place, name]);
       }
       return found.length > 1 ? found : named(ticks(from(low), from(high), count));
