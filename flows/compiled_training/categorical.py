@@ -5,7 +5,7 @@ from typing import no_type_check
 import numpy as np
 from numba import float32, int64
 
-from flows.compiled.loops.functions import jit, log
+from flows.compiled.loops.functions import exp, jit, log
 from flows.compiled.loops.micro_kernels import stay_apart
 from flows.compiled_training.fields import (
     CATEGORICAL,
@@ -23,10 +23,34 @@ from flows.compiled_training.fields import (
     VARIABLES,
 )
 from flows.compiled_training.panels import place_of
-from flows.compiled_training.products import pull_network, run_matrix, softmax
+from flows.compiled_training.products import pull_network, run_matrix
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
+
+
+@jit()
+@no_type_check
+def _softmax(values, at, step, levels, most, total):
+    """Replace logits by their softmax."""
+    stay_apart()
+    for j in range(len(most)):
+        most[j] = values[at + j]
+        total[j] = 0
+    for k in range(1, levels):
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            most[j] = logits[j] if logits[j] > most[j] else most[j]
+    for k in range(levels):
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            logits[j] = exp(logits[j] - most[j])
+        for j in range(len(most)):
+            total[j] += logits[j]
+    for k in range(levels):
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            logits[j] = logits[j] / total[j]
 
 
 @jit()
@@ -55,7 +79,7 @@ def run_categorical(layer, matrices, index, arrays, panels, rows, context, numbe
                 if d == UNSEEN:
                     lost = -log_unseen
                 loss[panel * ROWS + j] += lost
-            softmax(values, at, ROWS, size, float32(0), lines[0], lines[1])
+            _softmax(values, at, ROWS, size, lines[0], lines[1])
             for j in range(min(ROWS, rows - panel * ROWS)):
                 d = int64(values[level + j])
                 if 0 <= d < size:

@@ -344,30 +344,6 @@ def _sum_rows(place, units, target, grads, panels, gradient):
 
 @jit()
 @no_type_check
-def softmax(values, at, step, bins, floor, most, total):
-    """Replace logits by the sizes of bins: their softmax, and a floor."""
-    stay_apart()
-    for j in range(len(most)):
-        most[j] = values[at + j]
-        total[j] = 0
-    for k in range(1, bins):
-        logits = values[at + k * step : at + k * step + len(most)]
-        for j in range(len(most)):
-            most[j] = logits[j] if logits[j] > most[j] else most[j]
-    for k in range(bins):
-        logits = values[at + k * step : at + k * step + len(most)]
-        for j in range(len(most)):
-            logits[j] = exp(logits[j] - most[j])
-        for j in range(len(most)):
-            total[j] += logits[j]
-    for k in range(bins):
-        logits = values[at + k * step : at + k * step + len(most)]
-        for j in range(len(most)):
-            logits[j] = logits[j] / total[j] + floor
-
-
-@jit()
-@no_type_check
 def pull_network(layer, matrices, index, work, panels, context, wide):
     """Compute the gradients of a network's parameters, and add those of its inputs."""
     stay_apart()

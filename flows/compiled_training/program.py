@@ -1,4 +1,4 @@
-"""Programs of `flows.compiled_training.kernels`: integers that say what to compute where."""
+"""Programs of `flows.compiled_training.kernels`, integers that say what to compute where, and their networks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from flows.bijections.autoregressive.layers import Autoregressive
+from flows.bijections.autoregressive.masked import MaskedLinear
 from flows.bijections.batch_norm import BatchNorm
 
 Integers = npt.NDArray[np.int64]
@@ -101,3 +104,86 @@ class Program:
             self.segments.pop()
         if length:
             self.segments.append(Segment(start, length))
+
+
+class Dense(NamedTuple):
+    """Affine map of a network.
+
+    Attributes:
+        weight: Weights, a line for each unit; None if the map has biases alone.
+        biases: Biases, one after the other.
+        reach: Number of inputs that each unit sees.
+        groups: Number of groups of units with the same masks.
+    """
+
+    weight: Tensor | None
+    biases: Sequence[Tensor]
+    reach: Integers
+    groups: int = 1
+
+
+class Source(NamedTuple):
+    """Features that a network reads.
+
+    Attributes:
+        place: Their block, its width, the first one and the step to the next.
+        grad: Block of their gradients.
+        features: Number of features that it reads.
+    """
+
+    place: list[int]
+    grad: int
+    features: int
+
+
+class Network(NamedTuple):
+    """Network that conditions a layer.
+
+    Attributes:
+        maps: Affine maps.
+        activation: Activation between them.
+        context: Weights of the context in the first map; None if there are none, or if they are the
+            last columns of its weights.
+        given: First value of the context that these are for.
+    """
+
+    maps: list[Dense]
+    activation: str
+    context: Tensor | None = None
+    given: int = 0
+
+
+def masked_network(part: Autoregressive) -> Network:
+    """Return the network of an autoregressive layer.
+
+    Raises:
+        UnsupportedError: It has no compiled loops.
+    """
+    conditioner = part.conditioner
+    if conditioner.separate or conditioner.direct or conditioner.residual:
+        raise UnsupportedError("separate networks, direct connections or residual blocks")
+    layers = [layer for layer in part.layers if isinstance(layer, MaskedLinear)]
+    maps = [Dense(layer.weight, [layer.bias], reach_of(layer.mask)) for layer in layers]
+    maps[-1] = maps[-1]._replace(groups=part.transformer.outputs)
+    return Network(maps, conditioner.activation, part.context_weight)
+
+
+def reach_of(mask: Tensor) -> Integers:
+    """Return the number of inputs that each unit sees.
+
+    Raises:
+        UnsupportedError: They are not the first ones.
+    """
+    reach = mask.sum(dim=1).long()
+    expected = torch.arange(mask.shape[1]) < reach[:, None]
+    if not torch.equal(mask > 0, expected):
+        raise UnsupportedError("masks that are not triangular")
+    numbers: Integers = reach.numpy()
+    return numbers
+
+
+def first_units(reach: Integers, inputs: int, groups: int) -> Integers:
+    """Return the first unit of a group that sees each input."""
+    seen = reach.reshape(groups, -1).max(axis=0, initial=0)[None] > np.arange(inputs)[:, None]
+    first: Integers = np.where(seen.any(axis=1), seen.argmax(axis=1), seen.shape[1])
+    return first

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +18,17 @@ from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.bijections.linear import network_parameters
 from flows.bijections.network_layers import ADDITIVE, MapSpec, affine_map
 from flows.bijections.tails import Tails
-from flows.compiled_training.program import Integers, Program, UnsupportedError
+from flows.compiled_training.program import (
+    Dense,
+    Integers,
+    Network,
+    Program,
+    Source,
+    UnsupportedError,
+    first_units,
+    masked_network,
+    reach_of,
+)
 from flows.mixed.categorical import CategoricalMade
 from flows.mixed.density import MixedDensity
 
@@ -32,53 +41,6 @@ MAPS = (
 )
 _LAYER_FIELDS = 22
 TAILS = MapSpec("tails", 2)
-
-
-class Dense(NamedTuple):
-    """Affine map of a network.
-
-    Attributes:
-        weight: Weights, a line for each unit; None if the map has biases alone.
-        biases: Biases, one after the other.
-        reach: Number of inputs that each unit sees.
-        groups: Number of groups of units with the same masks.
-    """
-
-    weight: Tensor | None
-    biases: Sequence[Tensor]
-    reach: Integers
-    groups: int = 1
-
-
-class Source(NamedTuple):
-    """Features that a network reads.
-
-    Attributes:
-        place: Their block, its width, the first one and the step to the next.
-        grad: Block of their gradients.
-        features: Number of features that it reads.
-    """
-
-    place: list[int]
-    grad: int
-    features: int
-
-
-class Network(NamedTuple):
-    """Network that conditions a layer.
-
-    Attributes:
-        maps: Affine maps.
-        activation: Activation between them.
-        context: Weights of the context in the first map; None if there are none, or if they are the
-            last columns of its weights.
-        given: First value of the context that these are for.
-    """
-
-    maps: list[Dense]
-    activation: str
-    context: Tensor | None = None
-    given: int = 0
 
 
 def compile_program(transform: Bijection, parameters: Sequence[Tensor]) -> Program:
@@ -224,7 +186,7 @@ class _Writer:
         """Add the probabilities of the variables."""
         program = self._program
         layers = [layer for layer in made.layers if isinstance(layer, MaskedLinear)]
-        maps = [Dense(layer.weight, [layer.bias], _reach(layer.mask)) for layer in layers]
+        maps = [Dense(layer.weight, [layer.bias], reach_of(layer.mask)) for layer in layers]
         network = Network(maps, made.activation, made.context_weight, made.slots)
         outs = len(maps[-1].reach)
         out, grad_out = program.take(outs), 2 * self._dim
@@ -244,7 +206,7 @@ class _Writer:
         self._first.append(line + [0] * (_LAYER_FIELDS - len(line)))
 
     def _autoregressive(self, part: Autoregressive, features: range) -> None:
-        network = _masked_network(part)
+        network = masked_network(part)
         self._conditioned(features, features, [network], part.transformer.map_spec())
 
     def _inverted(self, part: Inverted) -> None:
@@ -258,7 +220,7 @@ class _Writer:
         if not isinstance(layer, Autoregressive) or spec is None:
             raise UnsupportedError("another inverted layer")
         forward = replace(spec, kind=f"{spec.kind}-forward")
-        network, features = _masked_network(layer), range(self._dim)
+        network, features = masked_network(layer), range(self._dim)
         line = self._line(SEQUENTIAL)
         source = Source([line[2], self._dim, 0, 1], line[7], self._dim)
         self._maps(line, features, [network], forward, source)
@@ -391,7 +353,7 @@ class _Writer:
             grad_up = 2 * dim if is_last else grad_free
             grad_free += 0 if is_last else units
             kind = -1 if is_last else ACTIVATIONS.index(network.activation)
-            seen = program.number(reach), program.number(_first(reach, inputs, dense.groups))
+            seen = program.number(reach), program.number(first_units(reach, inputs, dense.groups))
             line_of_weights = 0 if dense.weight is None else dense.weight.shape[1]
             own = [units, inputs, weight, line_of_weights, biases[0]]
             program.matrices.append(
@@ -400,39 +362,3 @@ class _Writer:
             program.widest = max(program.widest, inputs, program.context_dim)
             below, grad_below = [*up, 1], grad_up
         program.grad_units = max(program.grad_units, grad_free)
-
-
-def _masked_network(part: Autoregressive) -> Network:
-    """Return the network of an autoregressive layer.
-
-    Raises:
-        UnsupportedError: It has no compiled loops.
-    """
-    conditioner = part.conditioner
-    if conditioner.separate or conditioner.direct or conditioner.residual:
-        raise UnsupportedError("separate networks, direct connections or residual blocks")
-    layers = [layer for layer in part.layers if isinstance(layer, MaskedLinear)]
-    maps = [Dense(layer.weight, [layer.bias], _reach(layer.mask)) for layer in layers]
-    maps[-1] = maps[-1]._replace(groups=part.transformer.outputs)
-    return Network(maps, conditioner.activation, part.context_weight)
-
-
-def _reach(mask: Tensor) -> Integers:
-    """Return the number of inputs that each unit sees.
-
-    Raises:
-        UnsupportedError: They are not the first ones.
-    """
-    reach = mask.sum(dim=1).long()
-    expected = torch.arange(mask.shape[1]) < reach[:, None]
-    if not torch.equal(mask > 0, expected):
-        raise UnsupportedError("masks that are not triangular")
-    numbers: Integers = reach.numpy()
-    return numbers
-
-
-def _first(reach: Integers, inputs: int, groups: int) -> Integers:
-    """Return the first unit of a group that sees each input."""
-    seen = reach.reshape(groups, -1).max(axis=0, initial=0)[None] > np.arange(inputs)[:, None]
-    first: Integers = np.where(seen.any(axis=1), seen.argmax(axis=1), seen.shape[1])
-    return first

@@ -15,11 +15,12 @@ from numba.extending import intrinsic
 
 from flows.compiled.loops import loop_cache
 from flows.compiled.loops.features import Feature
-from flows.compiled.loops.gaussians import share_below
 from flows.compiled.loops.micro_kernels import ARGUMENTS, LANES
 from flows.compiled.loops.mixture_maps import (
     bernoulli_density,
     bernoulli_draw,
+    level_density,
+    level_draw,
     mixture_density,
     mixture_forward,
     mixture_inverse,
@@ -274,54 +275,11 @@ def _with_tails(f: Feature, mapped: Vector, log_slope: Vector) -> tuple[Vector, 
     return mapped.where(bends, f.x), log_slope.where(bends, 0.0)
 
 
-def _level_density(f: Feature) -> tuple[Vector, Vector]:
-    """Return the index of a level, and its log probability; for indices that are none see `pack`."""
-    levels, seen, unseen = f.count(0), f.number(1), f.number(2)
-    [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
-
-    def add(k: Any, total: Vector, chosen: Vector, is_level: Vector) -> list[Vector]:
-        logit = f.parameter(k)
-        here = f.x.equals(f.of_integer(k))
-        return [
-            total + exp(logit - most),
-            logit.where(here, chosen),
-            f.x.of(1.0).where(here, is_level),
-        ]
-
-    total, chosen, is_level = f.fold(levels, [0.0, 0.0, 0.0], add)
-    score = (chosen - most - log(total)).where(is_level > 0.0, 0.0)
-    score = score + seen.where(f.x >= 0.0, 0.0)
-    score = unseen.where(f.x.equals(-1.0), score)
-    return f.x, score.where(f.x.equals(f.x), f.x)
-
-
-def _level_draw(f: Feature) -> tuple[Vector, Vector]:
-    """Return the level whose share of the distribution function the noise falls into."""
-    levels = f.count(0)
-    [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
-
-    def raise_to(k: Any, total: Vector) -> list[Vector]:
-        value = exp(f.parameter(k) - most)
-        f.set_parameter(k, value)
-        return [total + value]
-
-    [total] = f.fold(levels, [0.0], raise_to)
-    wanted = share_below(f.x) * total
-    last = f.e.b.sub(levels, f.e.number(1))
-
-    def count(k: Any, reached: Vector, level: Vector) -> list[Vector]:
-        end = reached + f.parameter(k)
-        return [end, level + f.x.of(1.0).where(end <= wanted, 0.0)]
-
-    _, level = f.fold(last, [0.0, 0.0], count)
-    return level, f.x.of(0.0)
-
-
 _run_affine = _map_of(_affine_inverse, _affine_forward)
 _run_additive = _map_of(_additive_inverse, _additive_forward)
 _run_bounded_affine = _map_of(_bounded_affine_inverse, _bounded_affine_forward)
 _run_spline = _map_of(_spline_inverse, _spline_forward)
-_run_levels = _map_of(_level_density, _level_draw)
+_run_levels = _map_of(level_density, level_draw)
 _run_mixture = _map_of(mixture_inverse, mixture_forward, mixture_density)
 _run_bernoulli = _map_of(bernoulli_density, bernoulli_draw, bernoulli_density)
 _run_sigmoids = _map_of(sigmoids_inverse, sigmoids_forward)

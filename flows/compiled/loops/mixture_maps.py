@@ -1,4 +1,4 @@
-"""Maps of mixtures of Gaussians and of Bernoulli variables, as `flows.bijections.transformers` has them.
+"""Maps of mixtures of Gaussians, of Bernoulli variables and of levels, as `flows.bijections.transformers` has them.
 
 The parameters of a mixture are logits, means and log scales of its components; its numbers are how
 many these are, and the reciprocal of the bound of the log scales, 0 for none.
@@ -149,3 +149,46 @@ def bernoulli_draw(f: Feature) -> tuple[Vector, Vector]:
     """Return 1 where the share below the noise is less than the probability of 1, else 0."""
     probability = exp(-softplus(-f.parameter(0)))
     return f.x.of(1.0).where(share_below(f.x) < probability, 0.0), f.x.of(0.0)
+
+
+def level_density(f: Feature) -> tuple[Vector, Vector]:
+    """Return the index of a level, and its log probability; for indices that are none see `pack`."""
+    levels, seen, unseen = f.count(0), f.number(1), f.number(2)
+    [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
+
+    def add(k: object, total: Vector, chosen: Vector, is_level: Vector) -> list[Vector]:
+        logit = f.parameter(k)
+        here = f.x.equals(f.of_integer(k))
+        return [
+            total + exp(logit - most),
+            logit.where(here, chosen),
+            f.x.of(1.0).where(here, is_level),
+        ]
+
+    total, chosen, is_level = f.fold(levels, [0.0, 0.0, 0.0], add)
+    score = (chosen - most - log(total)).where(is_level > 0.0, 0.0)
+    score = score + seen.where(f.x >= 0.0, 0.0)
+    score = unseen.where(f.x.equals(-1.0), score)
+    return f.x, score.where(f.x.equals(f.x), f.x)
+
+
+def level_draw(f: Feature) -> tuple[Vector, Vector]:
+    """Return the level whose share of the distribution function the noise falls into."""
+    levels = f.count(0)
+    [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
+
+    def raise_to(k: object, total: Vector) -> list[Vector]:
+        value = exp(f.parameter(k) - most)
+        f.set_parameter(k, value)
+        return [total + value]
+
+    [total] = f.fold(levels, [0.0], raise_to)
+    wanted = share_below(f.x) * total
+    last = f.e.b.sub(levels, f.e.number(1))
+
+    def count(k: object, reached: Vector, level: Vector) -> list[Vector]:
+        end = reached + f.parameter(k)
+        return [end, level + f.x.of(1.0).where(end <= wanted, 0.0)]
+
+    _, level = f.fold(last, [0.0, 0.0], count)
+    return level, f.x.of(0.0)
