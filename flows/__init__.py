@@ -15,6 +15,7 @@ from flows.catalogue import (
 from flows.compiled.compiled_flow import CompiledFlow
 from flows.compiled.density_parts import density_parts
 from flows.compiled.ensemble import compile_flow
+from flows.compiled.evidence import row_evidence
 from flows.conditionals import conditional_log_probs
 from flows.cost import Cost, Way, fitting_rows
 from flows.ensemble import EnsembleSpec, ensemble_of
@@ -37,6 +38,7 @@ from flows.families.real_nvp import NiceSpec, RealNvpSpec
 from flows.families.spec import EncoderSpec
 from flows.families.sylvester import SylvesterSpec
 from flows.flow import Flow, Space
+from flows.latent import Decoder, LatentSpec
 from flows.mixed.building import fit_encoding
 from flows.mixed.columns import MixedColumn
 from flows.mixed.defaults import default_continuous, default_hidden
@@ -51,6 +53,7 @@ from flows.training.state import EpochReport, FitInterrupted, FitState
 from flows.variational.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
 from flows.variational.elbo import VariationalReport, fit_variational
 from flows.variational.formula import FormulaError, FormulaTarget
+from flows.variational.latent import LatentTarget
 from flows.variational.plane import Plane, density_in_plane
 from flows.variational.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
 from flows.variational.targets import POTENTIALS, ConditionalTarget, Potential, Target, Window
@@ -62,6 +65,7 @@ __all__ = [
     "CompiledFlow",
     "ConditionalTarget",
     "Cost",
+    "Decoder",
     "Denoise",
     "Diagnostics",
     "DivergedError",
@@ -84,6 +88,8 @@ __all__ = [
     "GaussianSpec",
     "HafSpec",
     "IafSpec",
+    "LatentSpec",
+    "LatentTarget",
     "LinearRegression",
     "LogisticRegression",
     "MadeSpec",
@@ -132,6 +138,7 @@ __all__ = [
     "quadrature_kl",
     "quantiles_of",
     "rank_among",
+    "row_evidence",
     "spec_from_dict",
     "spec_to_dict",
 ]

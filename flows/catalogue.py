@@ -22,6 +22,7 @@ from flows.families.radial import RadialSpec
 from flows.families.spec import EncoderSpec, Spec
 from flows.families.sylvester import SylvesterSpec
 from flows.flow import Context, Flow
+from flows.latent import Decoder, LatentSpec
 from flows.mixed.building import MixedContext
 from flows.mixed.columns import MixedColumn
 from flows.mixed.encoding import TableEncoding
@@ -40,9 +41,11 @@ from flows.training.state import Json
 FAMILIES: dict[str, type[FamilySpec]] = {spec.family: spec for spec in get_args(FamilySpec)}
 """Families of continuous rows, which `MixedSpec` combines with categories and missing cells."""
 
-FlowSpec = FamilySpec | MixedSpec | EnsembleSpec
+FlowSpec = FamilySpec | MixedSpec | EnsembleSpec | LatentSpec
 
 Moments = tuple[Tensor, Tensor]
+
+_SEED_OF_DECODERS = 0x5DEC
 
 
 def spec_to_dict(spec: FlowSpec) -> dict[str, Json]:
@@ -61,6 +64,8 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
         return _mixed_from_dict(fields)
     if family == "ensemble":
         return _ensemble_from_dict(fields)
+    if family == "latent":
+        return _latent_from_dict(fields)
     if not isinstance(family, str) or family not in FAMILIES:
         raise SpecError("family-unknown", f"family must be one of {', '.join(FAMILIES)}")
     values = dict(fields)
@@ -100,9 +105,21 @@ def _ensemble_from_dict(fields: Mapping[str, object]) -> EnsembleSpec:
         raise SpecError("spec-invalid", str(error)) from error
 
 
+def _latent_from_dict(fields: Mapping[str, object]) -> LatentSpec:
+    values = dict(fields)
+    try:
+        if isinstance(given := values.get("flow"), dict):
+            if given.get("family") not in FAMILIES:
+                raise SpecError("spec-invalid", "flow must be one of a single family")
+            values["flow"] = spec_from_dict(given)
+        return LatentSpec(**values)  # type: ignore[arg-type]  # checked by the class
+    except (TypeError, ValueError) as error:
+        raise SpecError("spec-invalid", str(error)) from error
+
+
 def _member_from_dict(fields: Mapping[str, object]) -> FlowSpec:
-    if fields.get("family") == "ensemble":
-        raise SpecError("spec-invalid", "a member of an ensemble is no ensemble")
+    if (family := fields.get("family")) in ("ensemble", "latent"):
+        raise SpecError("spec-invalid", f"no member of an ensemble is of family {family}")
     return spec_from_dict(fields)
 
 
@@ -115,7 +132,7 @@ def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
     spec.check_dim(dim)
     if spec.encoder is not None and context_dim == 0:
         raise SpecError("encoder-without-context", "an encoder needs a context that it encodes")
-    if isinstance(spec, MixedSpec | EnsembleSpec):
+    if isinstance(spec, MixedSpec | EnsembleSpec | LatentSpec):
         spec.check_context(context_dim)
 
 
@@ -153,6 +170,8 @@ def flow_cost(spec: FlowSpec, dim: int, context_dim: int = 0) -> Cost:
         dim: Number of features.
         context_dim: Number of columns that the density is conditioned on.
     """
+    if isinstance(spec, LatentSpec):
+        return flow_cost(spec.flow, dim, context_dim) + spec.decoder_cost(dim, context_dim)
     described: Spec = spec
     outer, given = preprocessing_cost(dim, context_dim), context_dim
     mixed = spec.mixed if isinstance(spec, EnsembleSpec) else spec
@@ -187,6 +206,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     Args:
         spec: Specification of the flow. One of family `mixed` describes its preprocessing itself,
             which `flows.mixed.building.fit_encoding` fits to rows: the arguments for it are left out.
+            One of family `latent` takes the context and its moments alone.
         dim: Number of features.
         standardise: Mean and standard deviation of each feature, after the other preprocessing;
             None leaves that layer out.
@@ -204,6 +224,9 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     """
     if isinstance(spec, MixedSpec):
         return _build_mixed(spec, dim, context_dim=context_dim, seed=seed)
+    if isinstance(spec, LatentSpec):
+        moments = standardise_context
+        return _build_latent(spec, dim, moments, context_dim=context_dim, seed=seed)
     if isinstance(spec, EnsembleSpec):
         members = [
             build(
@@ -264,6 +287,18 @@ def _build_mixed(spec: MixedSpec, dim: int, *, context_dim: int, seed: int) -> F
     row_bytes = flow_cost(spec, dim, context_dim).row_bytes
     encoding = TableEncoding(spec.layout(dim))
     return Flow(transform, encoding, context=context, row_bytes=row_bytes)
+
+
+def _build_latent(
+    spec: LatentSpec, dim: int, moments: Moments | None, *, context_dim: int, seed: int
+) -> Flow:
+    check_dim(spec, dim, context_dim)
+    flow = build(spec.flow, dim, context_dim=context_dim, standardise_context=moments, seed=seed)
+    # A generator of its own: the flow alone has the same weights.
+    generator = torch.Generator().manual_seed(seed ^ _SEED_OF_DECODERS)
+    flow.decoder = Decoder(spec, dim, context_dim, generator)
+    flow.row_bytes = flow_cost(spec, dim, context_dim).row_bytes
+    return flow
 
 
 class Encoder(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, Bijection, PerRow
 from flows.errors import FlowError
+from flows.latent import Decoder
 from flows.preprocess import Preprocessing, Standardise
 
 Space = Literal["data", "model"]
@@ -34,6 +35,8 @@ class Flow(nn.Module):
         context_dim: Number of columns that the density is conditioned on; 0 if there are none.
         model_columns: Number of columns of a preprocessed row with its context.
         row_bytes: Peak memory per row of a pass without gradients, in bytes; 0 if unknown.
+        decoder: Generative model of the context given the rows, which are its latent variables; None
+            if there is none.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Flow(nn.Module):
         preprocessing: Preprocessing | None = None,
         *,
         context: "Context | None" = None,
+        decoder: Decoder | None = None,
         row_bytes: int = 0,
     ) -> None:
         super().__init__()
@@ -52,6 +56,7 @@ class Flow(nn.Module):
         self.context = context
         self.context_dim = 0 if context is None else context.dim
         self.model_columns = self.model_dim + (0 if context is None else context.model_dim)
+        self.decoder = decoder
         self.row_bytes = row_bytes
 
     @property

@@ -43,6 +43,7 @@ Slug = Literal[
     "dimension-unsupported",
     "duplicate-column",
     "encoder-without-context",
+    "evidence-unavailable",
     "explanation-unavailable",
     "flow-unsuitable",
     "forbidden",

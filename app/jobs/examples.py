@@ -118,6 +118,35 @@ VARIATIONAL_EXAMPLES: Examples = {
             },
         },
     },
+    "latent": {
+        "summary": "Latent variables of each row of 0 and 1, with a decoder that is learnt",
+        "value": {
+            "model_name": "digits",
+            "target": {
+                "latent": {
+                    "dataset_id": _DATASET_ID,
+                    "likelihood": "bernoulli",
+                    "dim": 8,
+                    "hidden": [200],
+                }
+            },
+        },
+    },
+    "known": {
+        "summary": "Coefficients of each row, by a known linear model with Gaussian noise",
+        "value": {
+            "model_name": "sensors",
+            "target": {
+                "latent": {
+                    "dataset_id": _DATASET_ID,
+                    "columns": ["x1", "x2"],
+                    "likelihood": "gaussian",
+                    "loadings": [[1.0], [0.5]],
+                    "noise_scale": 0.1,
+                }
+            },
+        },
+    },
     "linear": {
         "summary": "Posterior of a Bayesian linear regression on some columns",
         "value": {

@@ -183,7 +183,16 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
     summary="Fit a flow to a target density",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=json_request(VariationalRequest, examples=VARIATIONAL_EXAMPLES),
-    responses=start_responses(*FIT_REFUSALS, "formula", "flow-unsuitable", "response-not-binary"),
+    responses=start_responses(
+        *FIT_REFUSALS,
+        "formula",
+        "flow-unsuitable",
+        "response-not-binary",
+        "dataset-constant-column",
+        "dimension-mismatch",
+        "split-too-small",
+        "preprocessing-unsuitable",
+    ),
 )
 def start_variational(
     body: Annotated[VariationalRequest, Depends(json_body(VariationalRequest))],
@@ -196,6 +205,10 @@ def start_variational(
     density, or the posterior of a Bayesian regression on a dataset. Only `model_name` and `target`
     are required. The model is scored and sampled like any other; its metrics hold the evidence and
     the quality of the approximation.
+
+    With `target.latent` inference is amortised: each row of a dataset has latent variables of its own,
+    and the model is their posterior given any row, its context. `POST /v1/models/{ref}/evidence` gives
+    the evidence of rows under the generative model.
     """
     dataset_id = dataset_of(body.target)
 

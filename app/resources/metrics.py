@@ -155,14 +155,23 @@ class VariationalMetrics(BaseModel):
         default=None, description="Number of iterations in all, once the job has succeeded."
     )
     samples: int | None = Field(
-        default=None, description="Number of samples that the approximation was assessed with."
+        default=None,
+        description="Number of samples that the approximation was assessed with; of latent variables, of"
+        " each judged row.",
+    )
+    judged_rows: int | None = Field(
+        default=None,
+        description="Number of rows, held out if there are any, that `elbo`, `log_evidence` and"
+        " `exact_log_evidence` of a model with latent variables are the means of, once the job has"
+        " succeeded.",
     )
     non_finite: int | None = Field(
         default=None, description="Number of those samples whose log density is not finite."
     )
     log_evidence: float | None = Field(
         default=None,
-        description="Estimate of the log normaliser of the target by importance weights, in nats.",
+        description="Estimate of the log normaliser of the target by importance weights, in nats; of"
+        " latent variables the mean importance-weighted bound of the judged rows.",
     )
     log_evidence_standard_error: float | None = Field(
         default=None, description="Standard error of `log_evidence` in nats."
@@ -191,7 +200,9 @@ class VariationalMetrics(BaseModel):
         default=None, description="Log of the target's integral over `kl_window`, in nats."
     )
     exact_log_evidence: float | None = Field(
-        default=None, description="Exact log evidence of a linear regression, in nats."
+        default=None,
+        description="Exact log evidence of a linear regression, or of the judged rows of a linear"
+        " decoder with Gaussian noise, in nats.",
     )
 
 

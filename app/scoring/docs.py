@@ -249,6 +249,33 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
     }
 
 
+def evidence_responses() -> dict[int | str, dict[str, Any]]:
+    """Return the `responses=` of `evidence`."""
+    properties = {
+        "seed": {"type": "integer", "description": "Seed of the samples."},
+        "elbo": {**_VALUES, "description": "Evidence lower bound of each row in nats."},
+        "log_evidence": {
+            **_VALUES,
+            "description": "Importance-weighted bound of the log evidence of each row in nats.",
+        },
+        "row_errors": _ROW_ERRORS,
+    }
+    example = {
+        "model": "digits:1",
+        "seed": 0,
+        "elbo": [-92.1, -88.4],
+        "log_evidence": [-90.3, -87.0],
+        "row_errors": [],
+    }
+    response = _response(
+        properties,
+        example,
+        columns=["elbo", "log_evidence"],
+        description="Columns `elbo` and `log_evidence`; in npy a 2-D float64 array.",
+    )
+    return {200: response, **problem_responses(*_ROW_FAILURES, "evidence-unavailable")}
+
+
 def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of `inverse` and `forward`.
 

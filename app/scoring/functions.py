@@ -10,7 +10,7 @@ from app.problems.problem import Problem
 from app.rows.response_table import Part
 from app.rows.shape import Floats
 from app.scoring.request import Compute, RowFunction, Space
-from flows import CompiledFlow, density_parts, rank_among
+from flows import CompiledFlow, density_parts, rank_among, row_evidence
 from tables.writers import unused_name
 
 Doubles = NDArray[np.float64]
@@ -26,6 +26,12 @@ Explained = Literal["exact", "learnt", "unavailable"]
 
 _MAX_PASSES, _MAX_PASS_BYTES = 1024, 2**30
 """Most passes of an explanation, and most bytes of weights that they read: seconds of the engine."""
+
+_MAX_EVIDENCE_BYTES = 2**32
+"""Most bytes of weights times samples of the evidence of a row: a fraction of a second of the engine."""
+
+EVIDENCE = ["elbo", "log_evidence"]
+"""Names of the evidence of a row."""
 
 NO_NOISE = "This model gives densities and samples; there is no map between data and noise."
 
@@ -95,6 +101,42 @@ def transformed(name: str, compute: Compute, columns: Sequence[str]) -> RowFunct
     """
     parts = [Part("rows", 0, len(columns)), Part("log_det", len(columns), None)]
     return RowFunction(name, compute, [*columns, unused_name("log_det", columns)], parts)
+
+
+def evidence_of(samples: int, seed: int) -> RowFunction:
+    """Return the function that computes the evidence of rows under a model with latent variables.
+
+    Args:
+        samples: Number of samples of the posterior of each row.
+        seed: Seed of the samples.
+    """
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        return row_evidence(flow, rows, samples=samples, seed=seed)
+
+    parts = [Part(name, place, None) for place, name in enumerate(EVIDENCE)]
+    name = f"evidence_{samples}_{seed}"
+    return RowFunction(name, compute, EVIDENCE, parts, scores=samples, members={"seed": seed})
+
+
+def check_evidence(flow: CompiledFlow, samples: int) -> None:
+    """Refuse the evidence of rows where a model has none, or takes too long for a request.
+
+    Args:
+        flow: Compiled flow.
+        samples: Number of samples of the posterior of each row.
+
+    Raises:
+        Problem: `evidence-unavailable`.
+    """
+    if flow.decoder is None:
+        raise Problem("evidence-unavailable")
+    if samples * flow.size_bytes > _MAX_EVIDENCE_BYTES:
+        raise Problem(
+            "evidence-unavailable",
+            f"The evidence of a row would take {samples:,} passes over a large model, which would keep"
+            " others waiting; lower `samples`.",
+        )
 
 
 def score_explained(

@@ -37,11 +37,28 @@ _CHOICES: dict[str, dict[str, str | bool]] = {
 }
 
 
+_NUMBERS: dict[str, tuple[int, int]] = {"samples": (1, 1000), "seed": (0, 2**63 - 1)}
+
+
 def _parameters(request: Request) -> dict[str, Any]:
     """Return the parameters of a query, whose names are those of the route."""
     given: dict[str, Any] = {}
     errors = []
     for name, text in request.query_params.items():
+        if name in _NUMBERS:
+            least, most = _NUMBERS[name]
+            # Neither a sign, nor digits of other scripts, nor more of them than a number has.
+            if (
+                text.isascii()
+                and text.isdecimal()
+                and len(text) <= 20
+                and least <= int(text) <= most
+            ):
+                given[name] = int(text)
+            else:
+                words = f"It must be a whole number from {least} to {most}."
+                errors.append(FieldError(words, parameter=name))
+            continue
         choices = _CHOICES[name]
         if text in choices:
             given[name] = choices[text]

@@ -75,6 +75,7 @@ class ScoreRequest:
             limit.
         extra: Wish to ignore or to refuse columns that the model does not have; None: as the model is.
         types: Types of the columns of the rows; None: they are plain numbers.
+        given: True for rows of the context alone.
     """
 
     request: Request
@@ -84,6 +85,7 @@ class ScoreRequest:
     max_wait_s: float | None = None
     extra: Extra | None = None
     types: ModelTypes | None = None
+    given: bool = False
 
     @classmethod
     async def of(
@@ -94,6 +96,7 @@ class ScoreRequest:
         *,
         extra: Extra | None = None,
         noise: bool = False,
+        given: bool = False,
     ) -> "ScoreRequest":
         """Read the headers and find the model.
 
@@ -103,6 +106,7 @@ class ScoreRequest:
             space: Space of the rows.
             extra: Wish to ignore or to refuse columns that the model does not have.
             noise: True for rows of noise, which are plain numbers whatever the columns hold.
+            given: True for rows of the context alone, which are plain numbers, too.
 
         Raises:
             Problem: `not-acceptable`, a time-out that is no number of seconds, or a space that the
@@ -116,7 +120,8 @@ class ScoreRequest:
             _check_space(types)
         if noise:
             types, extra = None, "error"
-        return cls(request, version, space, codec, _max_wait_s(request), extra, types)
+        types = None if given else types
+        return cls(request, version, space, codec, _max_wait_s(request), extra, types, given)
 
     @property
     def state(self) -> AppState:
@@ -131,7 +136,9 @@ class ScoreRequest:
     @property
     def shape(self) -> RowsShape:
         """Shape that the rows of the body must have."""
-        columns = [*self.version.columns, *self.version.context_columns]
+        columns = [*self.version.context_columns]
+        if not self.given:
+            columns = [*self.version.columns, *columns]
         partial = self.types is not None or self.state.models.leaves_out(self.version)
         extra = self.extra or ("ignore" if partial else "error")
         return RowsShape(

@@ -17,6 +17,7 @@ from app.scoring.docs import (
     EXAMPLE_NOISE,
     EXAMPLE_ROWS,
     TIMEOUT_PARAMETER,
+    evidence_responses,
     log_prob_responses,
     rows_body,
     sample_responses,
@@ -25,6 +26,8 @@ from app.scoring.docs import (
 )
 from app.scoring.functions import (
     NO_NOISE,
+    check_evidence,
+    evidence_of,
     explained_kinds,
     log_prob_alone,
     log_prob_parts,
@@ -77,6 +80,22 @@ ExplainQuery = Annotated[
         description="True to add `explanation`: for each column the log density of its value given the"
         " other values of the row, where the model knows it. `explained` says which are `exact`, which"
         " `learnt`, by training with `missing` as `any`, and which `unavailable`."
+    ),
+]
+SamplesQuery = Annotated[
+    int,
+    Query(
+        ge=1,
+        le=1000,
+        description="Number of samples of the posterior of each row: more make the bound tighter.",
+    ),
+]
+SeedQuery = Annotated[
+    int,
+    Query(
+        ge=0,
+        le=2**63 - 1,
+        description="Seed of the samples; the same seed gives the same numbers.",
     ),
 ]
 _SAMPLE_EXAMPLES = {
@@ -152,6 +171,34 @@ async def score(
 async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
     """Draw rows from the model. The same seed gives the same rows from the same version."""
     return await respond_samples(await ScoreRequest.of(request, ref, space))
+
+
+@router.post(
+    "/{ref}/evidence",
+    operation_id="evidence",
+    summary="Compute the evidence of rows under a model with latent variables",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_ROWS),
+    responses=evidence_responses(),
+)
+async def evidence(
+    request: Request,
+    ref: Ref,
+    extra: ExtraQuery = None,
+    samples: SamplesQuery = 100,
+    seed: SeedQuery = 0,
+) -> Response:
+    """Return two lower bounds of the log evidence log p(x) of each row, in nats.
+
+    The rows have the model's `context_columns`, the data that its latent variables explain. `elbo` is
+    the mean of log p(x, z) - log q(z | x) over samples z of the posterior, and `log_evidence` the log of
+    the mean of p(x, z) / q(z | x), which is at least as tight. All rows share the noise of the seed, so
+    that the numbers of a row do not depend on the rows beside it.
+    """
+    score = await ScoreRequest.of(request, ref, "data", extra=extra, given=True)
+    async with score.flow() as flow:
+        check_evidence(flow, samples)
+    return await respond(score, evidence_of(samples, seed))
 
 
 @router.post(

@@ -69,7 +69,15 @@ from densityd.client.records import (
     Webhook,
 )
 from densityd.client.retrying import Retries
-from densityd.client.scores import Context, Drawing, Explained, Parts, Scores, Transformed
+from densityd.client.scores import (
+    Context,
+    Drawing,
+    Evidence,
+    Explained,
+    Parts,
+    Scores,
+    Transformed,
+)
 from densityd.client.settings import Settings
 from densityd.client.sync.client import Client
 from densityd.client.waiting import JobFailedError, WaitTimeoutError
@@ -93,6 +101,7 @@ __all__ = [
     "Drawing",
     "Event",
     "EventPage",
+    "Evidence",
     "Explained",
     "Extra",
     "FieldProblem",

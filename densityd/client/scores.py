@@ -31,7 +31,7 @@ from densityd.client.wire.npy import Floats, check_rows, encode_array, read_arra
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
-Operation = Literal["log_prob", "score", "inverse", "forward"]
+Operation = Literal["log_prob", "score", "evidence", "inverse", "forward"]
 Context = ArrayLike | Mapping[str, object] | Sequence[Mapping[str, object]] | None
 """Context of a conditional model: one row for all samples or one for each."""
 
@@ -65,6 +65,18 @@ class Parts(NamedTuple):
     log_prob: Floats
     discrete: Floats
     continuous: Floats
+
+
+class Evidence(NamedTuple):
+    """Lower bounds of the log evidence of rows under a model with latent variables, in nats.
+
+    Attributes:
+        elbo: Evidence lower bound of each row.
+        log_evidence: Importance-weighted bound of each row, which is at least as tight.
+    """
+
+    elbo: Floats
+    log_evidence: Floats
 
 
 class Explained(NamedTuple):
@@ -166,6 +178,14 @@ def build_explain_query(ref: str, *, extra: Extra | None = None) -> RowQuery[Exp
     """Return a request for scores and the contribution of each column."""
     params = {**_build_params("score", "data", extra), "explain": "true"}
     return RowQuery(ref, "score", params, JSON, _read_explained)
+
+
+def build_evidence_query(
+    ref: str, *, samples: int, seed: int, extra: Extra | None = None
+) -> RowQuery[Floats]:
+    """Return a request for the evidence of rows."""
+    params: dict[str, str | int | None] = {"samples": samples, "seed": seed, "extra": extra}
+    return RowQuery(ref, "evidence", params, NPY, read_array)
 
 
 def build_calls(
@@ -277,6 +297,11 @@ def split_transformed(values: Floats) -> Transformed:
 def split_scores(values: Floats) -> Scores:
     """Split an array of log densities and quantiles."""
     return Scores(values[:, 0], values[:, 1])
+
+
+def split_evidence(values: Floats) -> Evidence:
+    """Split an array of two bounds a row."""
+    return Evidence(values[:, 0], values[:, 1])
 
 
 def split_parts(values: Floats) -> Parts:

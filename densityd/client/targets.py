@@ -43,7 +43,32 @@ class PosteriorTarget(TypedDict):
     posterior: Posterior
 
 
-Target = PotentialTarget | FormulaTarget | PosteriorTarget
+class LatentModel(TypedDict):
+    """A generative model of rows with latent variables.
+
+    Its decoder is learnt, with `dim` latent variables and `hidden` layers, or linear and known, with
+    `loadings`, `offset` and `noise_scale`.
+    """
+
+    dataset_id: str
+    likelihood: Literal["bernoulli", "gaussian"]
+    columns: NotRequired[Sequence[str] | None]
+    dim: NotRequired[int | None]
+    hidden: NotRequired[Sequence[int] | None]
+    activation: NotRequired[str]
+    loadings: NotRequired[Sequence[Sequence[float]] | None]
+    offset: NotRequired[Sequence[float] | None]
+    noise_scale: NotRequired[float | None]
+    held_out: NotRequired[float]
+
+
+class LatentTarget(TypedDict):
+    """The latent variables of each row of a dataset, given the row."""
+
+    latent: LatentModel
+
+
+Target = PotentialTarget | FormulaTarget | PosteriorTarget | LatentTarget
 
 
 class Interval(TypedDict):

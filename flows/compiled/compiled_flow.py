@@ -15,6 +15,7 @@ from flows.compiled.packing import PackedFlow, Scores, pack
 from flows.cost import fitting_rows
 from flows.errors import FlowError
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
+from flows.latent import Decoder
 from flows.mixed.density import MixedStep
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.explain import (
@@ -45,6 +46,7 @@ class CompiledFlow:
             in the rows that are scored.
         has_noise: True if rows can be mapped to noise, that is, if `inverse` is available.
         has_parts: True if densities have a discrete and a continuous part (`log_prob_parts`).
+        decoder: Generative model of the context given the rows, in float64; None if there is none.
         size_bytes: Memory of its weights, in bytes.
         row_bytes: Peak memory per row of a score or a sample, in bytes; 0 if unknown.
     """
@@ -54,6 +56,7 @@ class CompiledFlow:
     context_dim: int
     has_noise: bool
     has_parts: bool
+    decoder: Decoder | None
     size_bytes: int
     row_bytes: int
 
@@ -69,6 +72,7 @@ class CompiledFlow:
             nothing = Pending.nothing(flow.model_dim, dtype=torch.float32, device=device)
             steps, pending = exact.transform.fold(nothing)
             steps += pending.steps()
+        self.decoder = exact.decoder
         self._space = ModelSpace(exact, device)
         self.has_parts = isinstance(steps[0], MixedStep) if steps else False
         self._packed: PackedFlow | None = None
@@ -89,6 +93,8 @@ class CompiledFlow:
         self.size_bytes = self._steps.size_bytes
         if self._packed is not None:
             self.size_bytes += self._packed.size_bytes
+        if self.decoder is not None:
+            self.size_bytes += sum(one.nbytes for one in self.decoder.parameters())
 
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
         """Return the log density of each row, in nats.

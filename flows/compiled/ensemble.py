@@ -47,6 +47,7 @@ class CompiledEnsemble(CompiledFlow):
         self._weights = ensemble.weights.detach().cpu().double()
         self.dim, self.model_dim = first.dim, first.model_dim
         self.context_dim, self.has_noise, self.has_parts = first.context_dim, False, first.has_parts
+        self.decoder = None
         self.row_bytes = flow.row_bytes
         self.size_bytes = sum(member.size_bytes for member in self._members)
         self._space = first._space

@@ -47,7 +47,8 @@ class VariationalReport:
         elbo_standard_error: Standard error of that mean.
         skipped: Number of samples left out because their log density or its gradient was not
             finite. The ELBO is then that of q restricted to the rest, which is still a bound.
-        best_iteration: Iteration of the report with the best ELBO so far.
+        best_iteration: Iteration of the report with the best ELBO so far; with contexts, which differ
+            from report to report, of the last one that is not worse by two standard errors.
         best_elbo: Best ELBO so far.
         samples_per_second: Training speed of these iterations.
         seconds: Time since the training began, earlier runs of a resumed one included.
@@ -158,6 +159,11 @@ class _Progress:
         """ELBO of q restricted to the samples that are not left out, always a bound."""
         return self.mean + math.log(self.count / (self.count + self.skipped))
 
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean."""
+        return math.sqrt(self.squares / max(self.count - 1, 1) / self.count)
+
     def add(self, values: Tensor, *, skipped: int) -> None:
         """Add the samples of one iteration (the parallel algorithm of Chan et al. 1979)."""
         self.skipped += skipped
@@ -188,9 +194,13 @@ class _Trainer:
             raise FitError("the flow must map noise to rows")
         self._flow = flow
         self._target = target
+        weights = () if flow.decoder is None else flow.decoder.parameters()
+        self._learns = any(one.requires_grad for one in weights)  # the target, too, by its ELBO
         self._options = options
         self._optimiser = GradientDescent(
-            flow.parameters(), options.optimiser, learning_rate=options.learning_rate
+            [one for one in flow.parameters() if one.requires_grad],
+            options.optimiser,
+            learning_rate=options.learning_rate,
         )
         self._progress = _Progress()
         self._best: dict[str, Tensor] = {}
@@ -245,14 +255,18 @@ class _Trainer:
         z, log_det = self._flow.forward(u, context)
         value, slope = self._target_at(z, context, generator)
         log_q = standard_normal(u) - log_det.detach()
-        gain = value - log_q.double()
+        gain = value.detach() - log_q.double()
         usable = (gain.abs() < LARGEST) & slope.isfinite().all(dim=1)
         kept = int(usable.sum())
         progress.add(gain[usable], skipped=len(u) - kept)
         weight = self._options.target_weight_at(iteration) / max(kept, 1)
         grad_z = -weight * slope.masked_fill(~usable[:, None], 0)
         grad_log_det = -usable.to(log_det.dtype) / max(kept, 1)
-        if 2 * kept >= len(u) and self._step((z, log_det), (grad_z, grad_log_det)):
+        # Of a scalar: to check given gradients PyTorch imports SymPy, over half a second of each job.
+        loss = (z * grad_z).sum() + (log_det * grad_log_det).sum()
+        if self._learns:
+            loss = loss - weight * torch.where(usable, value, 0.0).sum()
+        if 2 * kept >= len(u) and self._step(loss):
             progress.failures = 0
             progress.steps += 1
             return
@@ -269,7 +283,7 @@ class _Trainer:
     def _target_at(
         self, z: Tensor, context: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return the target's log density in float64, and its gradient in z, row by row.
+        """Return the target's log density in float64, with its graph, and its gradient in z.
 
         The flow's weights get their gradients from these rows, so that a non-finite one can be
         left out, where a common graph would spread it to all weights.
@@ -282,16 +296,13 @@ class _Trainer:
             value = self._target.log_density(rows, context)
         slope = torch.zeros_like(rows)
         if value.requires_grad:
-            (slope,) = torch.autograd.grad(value.sum(), rows)
-        return value.detach().to(z.device, torch.float64), slope.to(z.dtype)
+            (slope,) = torch.autograd.grad(value.sum(), rows, retain_graph=self._learns)
+        return value.to(z.device, torch.float64), slope.to(z.dtype)
 
-    def _step(self, outputs: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor]) -> bool:
+    def _step(self, loss: Tensor) -> bool:
         """Take one optimiser step, if the gradient is finite; return True if it was taken."""
         self._optimiser.zero_grad()
-        # Of a scalar: to check given gradients PyTorch imports SymPy, over half a second of each job.
-        (z, log_det), (grad_z, grad_log_det) = outputs, grads
-        total = (z * grad_z).sum() + (log_det * grad_log_det).sum()
-        total.backward()  # type: ignore[no-untyped-call]  # torch's own
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         limit = self._options.max_gradient_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self._flow.parameters(), limit)
         if not bool(norm.isfinite()):
@@ -307,20 +318,22 @@ class _Trainer:
             raise ElboDivergedError(progress.iteration)
         progress.window = 0
         progress.stale += 1
-        annealed = progress.iteration <= self._options.annealing
-        if progress.best_iteration == 0 or annealed or progress.elbo > progress.best:
-            progress.best_iteration, progress.best = progress.iteration, progress.elbo
-            progress.stale = 0
+        first = progress.best_iteration == 0 or progress.iteration <= self._options.annealing
+        # Means over other contexts differ by more than the steps between them improve.
+        slack = 2 * progress.standard_error if self._flow.context_dim else 0.0
+        if first or progress.elbo > progress.best - slack:
+            progress.best_iteration = progress.iteration
             self._best = copies(self._flow.state_dict())
+        if first or progress.elbo > progress.best:
+            progress.best, progress.stale = progress.elbo, 0
         progress.seconds = time.monotonic() - self._started
 
     def _report(self, state: Callable[[], FitState]) -> VariationalReport:
         progress = self._progress
-        variance = progress.squares / max(progress.count - 1, 1)
         return VariationalReport(
             iteration=progress.iteration,
             elbo=progress.elbo,
-            elbo_standard_error=math.sqrt(variance / progress.count),
+            elbo_standard_error=progress.standard_error,
             skipped=progress.skipped,
             best_iteration=progress.best_iteration,
             best_elbo=progress.best,

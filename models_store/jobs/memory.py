@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from flows import flow_cost, spec_from_dict
-from models_store.jobs.reservations import dimensions_of
+from models_store.jobs.reservations import context_of, dimensions_of
 from models_store.plans.search import trial_training
 from models_store.records import Dataset, Version
 from models_store.requests.accept_training import (
@@ -57,7 +57,8 @@ def search_memory(accepted: AcceptedSearch, datasets: Sequence[Dataset]) -> int:
 def variational_memory(accepted: AcceptedVariational, dataset: Dataset | None) -> int:
     """Return the least memory of a trainer that fits a flow to a target, in bytes."""
     (dim, _), batch = dimensions_of(accepted.target), accepted.optimisation.batch_size
-    own = training_bytes(flow_cost(accepted.flow, dim, 0), batch_size=batch, sampling=True)
+    cost = flow_cost(accepted.flow, dim, context_of(accepted.target))
+    own = training_bytes(cost, batch_size=batch, sampling=True)
     own += batch * bytes_per_sample(accepted.target, dim)
     return _PROCESS_BYTES + own + target_bytes(accepted.target, dim, dataset, samples=batch)
 

@@ -16,6 +16,7 @@ from models_store.requests.training import AcceptedTraining
 from models_store.requests.variational import (
     AcceptedVariational,
     DensityTarget,
+    LatentTarget,
     PosteriorTarget,
     PotentialTarget,
     Target,
@@ -68,7 +69,8 @@ def variational_reservation(accepted: AcceptedVariational) -> int:
     choices = accepted.optimisation
     reports = ceil(choices.iterations / choices.report_every)
     dim, names = dimensions_of(accepted.target)
-    return _files(accepted.flow, dim, 0) + _text(names) + reports * _REPORT_BYTES
+    files = _files(accepted.flow, dim, context_of(accepted.target))
+    return files + _text(names) + reports * _REPORT_BYTES
 
 
 def scoring_reservation(accepted: AcceptedScoring, dataset: Dataset) -> int:
@@ -132,3 +134,10 @@ def dimensions_of(target: Target) -> tuple[int, Sequence[str]]:
         case PosteriorTarget(posterior=posterior):
             columns = posterior.columns or []
             return 1 + len(columns), columns
+        case LatentTarget(latent=latent):
+            return latent.latents, latent.columns or []
+
+
+def context_of(target: Target) -> int:
+    """Return the number of columns that the density of a target is conditioned on."""
+    return len(target.latent.columns or []) if isinstance(target, LatentTarget) else 0

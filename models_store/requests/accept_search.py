@@ -10,6 +10,7 @@ from flows import (
     Cost,
     EnsembleSpec,
     FlowSpec,
+    LatentSpec,
     MixedSpec,
 )
 from flows.defaults import candidate_flows
@@ -173,6 +174,8 @@ def _loaded(cost: Cost) -> int:
 
 
 def _whole(default: FlowSpec, flow: FlowSpec) -> FlowSpec:
-    if not isinstance(default, MixedSpec) or isinstance(flow, MixedSpec | EnsembleSpec):
+    if not isinstance(default, MixedSpec) or isinstance(
+        flow, MixedSpec | EnsembleSpec | LatentSpec
+    ):
         return flow
     return replace(default, flow=flow)

@@ -8,15 +8,19 @@ import secrets
 from math import ceil
 
 from flows import (
+    EncoderSpec,
     FlowSpec,
     FormulaError,
     FormulaTarget,
     GaussianSpec,
+    IafSpec,
+    LatentSpec,
     SpecError,
     VariationalOptions,
     for_targets,
 )
 from flows.defaults import default_for_target
+from flows.variational.latent import latent_names
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.accept_training import (
@@ -31,6 +35,8 @@ from models_store.requests.preprocessing import is_binary
 from models_store.requests.variational import (
     AcceptedVariational,
     DensityTarget,
+    LatentModel,
+    LatentTarget,
     LinearPosterior,
     LogisticPosterior,
     PosteriorTarget,
@@ -41,7 +47,8 @@ from models_store.requests.variational import (
 )
 
 INTERCEPT = "intercept"
-_POSTERIOR = "/target/posterior"
+_POSTERIOR, _LATENT = "/target/posterior", "/target/latent"
+_JUDGED_ROWS = 10  # fewest rows to fit to, and to judge by if any are held out
 _EXCERPT = 40  # characters of a formula on each side of an error
 _STEPS_OF_FORMULA = 2_000
 _BYTES_PER_STEP = 16  # a float64 value and its gradient
@@ -67,8 +74,13 @@ def accept_variational(
         _for_targets(request.flow)
         if request.flow is not None
         else default_for_target(dim, is_gaussian=_is_gaussian(target))
+        if not isinstance(target, LatentTarget)
+        else _default_for_latents(target.latent)
     )
-    described = Described(flow, dim)
+    context_dim = 0
+    if isinstance(target, LatentTarget):
+        flow, context_dim = _with_decoder(flow, target.latent), len(target.latent.columns or [])
+    described = Described(flow, dim, context_dim)
     check_flow(described, limits=limits)
     optimisation = _optimisation(request.optimisation, flow, target)
     check_memory(
@@ -86,7 +98,13 @@ def accept_variational(
 
 def dataset_of(target: Target) -> str | None:
     """Return the id of the dataset that a target reads, if it reads one."""
-    return target.posterior.dataset_id if isinstance(target, PosteriorTarget) else None
+    match target:
+        case PosteriorTarget(posterior=posterior):
+            return posterior.dataset_id
+        case LatentTarget(latent=latent):
+            return latent.dataset_id
+        case _:
+            return None
 
 
 def _target(target: Target, dataset: Dataset | None) -> tuple[Target, int]:
@@ -103,6 +121,11 @@ def _target(target: Target, dataset: Dataset | None) -> tuple[Target, int]:
             columns = _regressors(posterior, dataset)
             chosen = posterior.model_copy(update={"columns": columns})
             return PosteriorTarget(posterior=chosen), 1 + len(columns)
+        case LatentTarget(latent=latent):
+            if dataset is None:
+                raise ValueError("latent variables need a dataset that they explain")
+            observed = latent.model_copy(update={"columns": _observed(latent, dataset)})
+            return LatentTarget(latent=observed), latent.latents
 
 
 def check_formula(target: DensityTarget) -> None:
@@ -156,6 +179,65 @@ def _regressors(posterior: LinearPosterior | LogisticPosterior, dataset: Dataset
     return columns
 
 
+def _observed(latent: LatentModel, dataset: Dataset) -> list[str]:
+    """Return the columns that latent variables explain, which have values of their distribution.
+
+    Raises:
+        RequestError: A column is missing or does not fit, or there are too few rows.
+    """
+    pointer = f"{_LATENT}/columns"
+    names = [one["name"] for one in dataset.stored_columns]
+    columns = check_columns(
+        names if latent.columns is None else latent.columns, dataset, pointer=pointer
+    )
+    types = {column.name: column for column in dataset.column_types}
+    check_values([types[name] for name in columns], pointer=pointer)
+    own = set(latent_names(latent.latents))
+    known = {column["name"]: column for column in dataset.stored_columns}
+    for index, name in enumerate(columns):
+        place = f"column {index + 1} of the {len(columns)} that are observed"
+        if name in own:
+            text = f"{place} has the name of a latent variable, z1 to z{latent.latents}"
+            raise RequestError("columns-overlap", text, pointer=pointer)
+        if latent.likelihood == "bernoulli" and not is_binary(known[name]):
+            text = f"{place} is not 0 or 1 in every row, as a bernoulli likelihood needs"
+            raise RequestError("response-not-binary", text, pointer=pointer)
+        if latent.likelihood == "gaussian" and not (known[name].get("std") or 0) > 0:
+            text = f"{place} is constant: no latent variable explains it; leave it out"
+            raise RequestError("dataset-constant-column", text, pointer=pointer)
+    if latent.loadings is not None and len(latent.loadings) != len(columns):
+        text = f"loadings have {len(latent.loadings)} columns; {len(columns)} are observed"
+        raise RequestError("dimension-mismatch", text, pointer=f"{_LATENT}/loadings")
+    judged = int(dataset.rows * latent.held_out)
+    if dataset.rows - judged < _JUDGED_ROWS or (latent.held_out > 0 and judged < _JUDGED_ROWS):
+        text = f"there would be {dataset.rows - judged} rows to fit to and {judged} held out; each"
+        text += f" part needs {_JUDGED_ROWS}"
+        raise RequestError("split-too-small", text, pointer=f"{_LATENT}/held_out")
+    return columns
+
+
+def _default_for_latents(latent: LatentModel) -> FlowSpec:
+    """Return the default flow of a posterior given a row: the exact family, or an encoder and an IAF."""
+    if latent.likelihood == "gaussian" and latent.hidden is None:
+        return GaussianSpec()
+    width = max(64, min(512, 2 * len(latent.columns or [])))
+    encoder = EncoderSpec(hidden=[width], features=max(16, min(64, 4 * latent.latents)))
+    hidden = [max(64, 2 * latent.latents)]
+    return IafSpec(layers=4, hidden=hidden, batch_norm=None, encoder=encoder)
+
+
+def _with_decoder(flow: FlowSpec, latent: LatentModel) -> FlowSpec:
+    try:
+        return LatentSpec(
+            flow=flow,  # type: ignore[arg-type]  # of a single family, as it was requested
+            likelihood=latent.likelihood,
+            hidden=latent.hidden or [],
+            activation=latent.activation,
+        )
+    except ValueError as error:
+        raise RequestError("flow-unsuitable", str(error), pointer="/flow") from error
+
+
 def _check_binary(response: str, dataset: Dataset) -> None:
     [column] = [column for column in dataset.stored_columns if column["name"] == response]
     if not is_binary(column):
@@ -173,6 +255,11 @@ def _for_targets(flow: FlowSpec) -> FlowSpec:
         raise spec_refusal(error, pointer="/flow") from error
 
 
+def _is_conjugate(flow: FlowSpec) -> bool:
+    """Return True for Gaussian posteriors of a linear decoder."""
+    return isinstance(flow, LatentSpec) and isinstance(flow.flow, GaussianSpec) and not flow.hidden
+
+
 def _is_gaussian(target: Target) -> bool:
     return isinstance(target, PosteriorTarget) and isinstance(target.posterior, LinearPosterior)
 
@@ -180,11 +267,12 @@ def _is_gaussian(target: Target) -> bool:
 def _optimisation(
     request: VariationalOptimisationRequest, flow: FlowSpec, target: Target
 ) -> VariationalOptions:
-    simple = isinstance(flow, GaussianSpec)
+    simple = isinstance(flow, GaussianSpec) or _is_conjugate(flow)
     iterations = request.iterations or (2_000 if simple else 5_000)
     annealing = request.annealing
     if annealing is None:  # a posterior starts where its mass is
-        annealing = 0 if isinstance(target, PosteriorTarget) else iterations // 5
+        starts_near = isinstance(target, PosteriorTarget | LatentTarget)
+        annealing = 0 if starts_near else iterations // 5
     return VariationalOptions(
         optimiser=request.optimiser,
         learning_rate=request.learning_rate or (3e-2 if simple else 1e-3),
@@ -214,6 +302,8 @@ def target_bytes(target: Target, dim: int, dataset: Dataset | None, *, samples: 
     """Return the bytes of the rows of a posterior, and of the products with them."""
     if dataset is None:
         return 0
+    if isinstance(target, LatentTarget):
+        return _BYTES_PER_ROW_VALUE * dataset.rows * (1 + len(target.latent.columns or []))
     rows = _BYTES_PER_ROW_VALUE * dataset.rows * (dim + 1)
     drawn = getattr(getattr(target, "posterior", None), "batch_rows", None) or 0
     products = 4 * 8 * max(2**22, samples)  # a chunk of rows and samples, in float64

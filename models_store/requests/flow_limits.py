@@ -9,6 +9,7 @@ from flows import (
     EncoderSpec,
     EnsembleSpec,
     FlowSpec,
+    LatentSpec,
     MixedSpec,
     SpecError,
     check_dim,
@@ -24,7 +25,7 @@ _MOST_OPERATIONS = 2**19
 _MIB = 2**20
 # Fields whose halves take as much, up to this factor, are alike.
 _ALIKE = 1.1
-_DISCRETE = "discrete.hidden"
+_DISCRETE, _DECODER = "discrete.hidden", "decoder.hidden"
 
 Measure = Callable[[Cost], int]
 
@@ -83,6 +84,9 @@ class Described:
         if field == _DISCRETE:
             remedy = "lower `discrete.hidden`, or take fewer columns and levels"
             where = "" if self.pointer is None else "/discrete/hidden"
+        if field == _DECODER:
+            remedy = "lower `hidden` of the target"
+            where = "" if self.pointer is None else "/target/latent/hidden"
         return RequestError(slug, f"{text}; {remedy}", pointer=where)
 
     def _heaviest(self, measure: Measure) -> str | None:
@@ -188,6 +192,13 @@ def _halved(flow: FlowSpec) -> Iterator[tuple[str, int, FlowSpec]]:
         weights = [1 / len(kept)] * len(kept)
         yield "members", len(flow.members), EnsembleSpec(members=kept, weights=weights)
         return
+    if isinstance(flow, LatentSpec):
+        for field, size, smaller in _halved_fields(flow.flow):
+            yield field, size, dataclasses.replace(flow, flow=smaller)  # type: ignore[arg-type]  # of the same family
+        if flow.hidden:
+            halved = dataclasses.replace(flow, hidden=_half_of(flow.hidden))
+            yield _DECODER, max(flow.hidden), halved
+        return
     yield from _halved_fields(flow)
 
 
@@ -219,7 +230,7 @@ def _halved_mixed(flow: MixedSpec) -> Iterator[tuple[str, int, FlowSpec]]:
     yield _DISCRETE, max(flow.hidden), smaller
     if flow.flow is not None:
         for field, size, inner in _halved(flow.flow):
-            if not isinstance(inner, MixedSpec | EnsembleSpec):
+            if not isinstance(inner, MixedSpec | EnsembleSpec | LatentSpec):
                 yield field, size, dataclasses.replace(flow, flow=inner)
 
 

@@ -1,7 +1,7 @@
 """Request for a variational job, as a caller writes it and as it is accepted."""
 
 from contextlib import suppress
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     ConfigDict,
@@ -21,13 +21,17 @@ from flows import (
     VariationalOptions,
     Window as QuadratureWindow,
 )
+from flows.bijections.gradients import ActivationName
+from flows.latent import Likelihood
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
 from models_store.requests.training import (
     DatasetId,
     Epochs,
     Flow,
+    Fraction,
     GradientNorm,
+    Hidden,
     LearningRate,
     Name,
     RequestedFlow,
@@ -37,6 +41,7 @@ from models_store.requests.training import (
 )
 
 MAX_FORMULA_LENGTH, MAX_FORMULA_DIM, MAX_WINDOW_DIM = 10_000, 100, 2
+MAX_LATENTS = 100
 
 Coordinate = Annotated[float, Field(ge=-1e12, le=1e12)]
 Corner = Annotated[list[Coordinate], Field(min_length=1, max_length=MAX_WINDOW_DIM, fail_fast=True)]
@@ -129,8 +134,101 @@ class PosteriorTarget(Strict):
     )
 
 
+class LatentModel(Strict):
+    """Generative model of the rows of a dataset, each with latent variables of its own.
+
+    z has a standard Gaussian prior, and each column its own distribution given z. The decoder that
+    gives it is learnt (`dim`, `hidden`), or a known linear one (`loadings`): then each row is a
+    Bayesian linear or logistic regression with the coefficients z and the design `loadings`.
+    """
+
+    dataset_id: DatasetId = Field(description="Dataset of the rows that are observed.")
+    columns: Columns | None = Field(
+        default=None, description="Columns that are observed; null for all."
+    )
+    likelihood: Likelihood = Field(
+        description="Distribution of a column given z: `gaussian`, or `bernoulli` of columns of 0 and 1."
+    )
+    dim: Annotated[int, Field(ge=1, le=MAX_LATENTS)] | None = Field(
+        default=None, description="Number of latent variables of a decoder that is learnt."
+    )
+    hidden: Hidden | None = Field(
+        default=None,
+        description="Units of each hidden layer of the decoder; null for a linear one.",
+    )
+    activation: ActivationName = Field(
+        default="tanh", description="Activation between the decoder's layers."
+    )
+    loadings: (
+        Annotated[
+            list[
+                Annotated[
+                    list[Coordinate], Field(min_length=1, max_length=MAX_LATENTS, fail_fast=True)
+                ]
+            ],
+            Field(min_length=1, max_length=10_000, fail_fast=True),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Known linear decoder: for each column the weights of the latent variables.",
+    )
+    offset: (
+        Annotated[list[Coordinate], Field(min_length=1, max_length=10_000, fail_fast=True)] | None
+    ) = Field(
+        default=None,
+        description="Value of each column of a known decoder at z = 0, or its log-odds; null for 0.",
+    )
+    noise_scale: Scale | None = Field(
+        default=None,
+        description="Standard deviation of the Gaussian noise of a known decoder. That of a learnt one is"
+        " learnt, one for each column.",
+    )
+    held_out: Fraction = Field(
+        default=0.1,
+        description="Fraction of the rows that the fit does not see, by which the model is judged; 0"
+        " judges it by the rows that it was fitted to.",
+    )
+
+    @model_validator(mode="after")
+    def _one_decoder(self) -> Self:
+        if (self.dim is None) == (self.loadings is None):
+            raise ValueError("a decoder is learnt, with dim, or known, with loadings")
+        if self.loadings is None:
+            if self.offset is not None or self.noise_scale is not None:
+                raise ValueError("offset and noise_scale are of a decoder with loadings")
+            return self
+        if self.hidden is not None:
+            raise ValueError("a decoder with loadings has no hidden layers")
+        if (self.noise_scale is None) == (self.likelihood == "gaussian"):
+            raise ValueError("a known gaussian decoder, and no other, has a noise_scale")
+        if len({len(row) for row in self.loadings}) > 1:
+            raise ValueError("loadings must have as many weights for each column")
+        if self.offset is not None and len(self.offset) != len(self.loadings):
+            raise ValueError("offset must have a value for each column of loadings")
+        return self
+
+    @property
+    def latents(self) -> int:
+        """Number of latent variables."""
+        return self.dim or len((self.loadings or [[]])[0])
+
+
+class LatentTarget(Strict):
+    """Latent variables of each row of a dataset, given the row: amortised inference."""
+
+    latent: LatentModel = Field(
+        description="Generative model; the flow approximates the posterior of z given any row."
+    )
+
+
 # Tags are no field's name, so that they never look like a part of a JSON pointer.
-_TAGS = {"potential": "a potential", "log_density": "a formula", "posterior": "a regression"}
+_TAGS = {
+    "potential": "a potential",
+    "log_density": "a formula",
+    "posterior": "a regression",
+    "latent": "a model with latent variables",
+}
 
 
 def _tag_of(target: object) -> str | None:
@@ -142,11 +240,12 @@ def _tag_of(target: object) -> str | None:
 Target = Annotated[
     Annotated[PotentialTarget, Tag("a potential")]
     | Annotated[DensityTarget, Tag("a formula")]
-    | Annotated[PosteriorTarget, Tag("a regression")],
+    | Annotated[PosteriorTarget, Tag("a regression")]
+    | Annotated[LatentTarget, Tag("a model with latent variables")],
     Discriminator(
         _tag_of,
         custom_error_type="target",
-        custom_error_message="a target has exactly one of potential, log_density and posterior",
+        custom_error_message="a target has exactly one of potential, log_density, posterior and latent",
     ),
 ]
 
@@ -161,7 +260,7 @@ def closed_form(target: object) -> TargetDensity | None:
         target: Target as it is requested, or its JSON object, which may come from anywhere.
 
     Returns:
-        The density; None for a posterior, which is that of a dataset, and for what is no target.
+        The density; None for one that depends on a dataset, and for what is no target.
     """
     with suppress(ValidationError, FlowError):
         known = _TARGETS.validate_python(target)
@@ -193,7 +292,8 @@ class VariationalOptimisationRequest(Strict):
         description="Largest norm of a gradient, to which longer ones are scaled; `none` for no limit.",
     )
     batch_size: SampleSize | None = Field(
-        default=None, description="Number of samples of the flow in each iteration."
+        default=None,
+        description="Number of samples of the flow in each iteration; of latent variables, also of rows.",
     )
     iterations: Iterations | None = Field(
         default=None, description="Number of iterations; null for a number that suits the target."
@@ -226,7 +326,7 @@ class VariationalRequest(Placed):
 
     model_name: Name = Field(description="Name of the model that gets a new version.")
     target: Target = Field(
-        description="Target that the flow is fitted to, of exactly one of the three kinds."
+        description="Target that the flow is fitted to, of exactly one of the four kinds."
     )
     flow: RequestedFlow = Field(
         default=None, description="Spec of the flow; null for a spec that suits the target."

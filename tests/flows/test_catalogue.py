@@ -13,6 +13,7 @@ from flows import (
     BatchNormSpec,
     EnsembleSpec,
     FlowSpec,
+    LatentSpec,
     MadeSpec,
     MafSpec,
     MixedSpec,
@@ -31,17 +32,17 @@ DOCS = Path(__file__).parents[2] / "docs" / "flows.md"
 
 
 def test_every_family_has_its_own_name():
-    assert {*FAMILIES.values(), EnsembleSpec, MixedSpec} == set(get_args(FlowSpec))
+    assert {*FAMILIES.values(), EnsembleSpec, LatentSpec, MixedSpec} == set(get_args(FlowSpec))
     for family, spec in FAMILIES.items():
         assert spec().family == family
 
 
 def test_every_described_family_is_in_the_catalogue():
     described = {cls for cls in Spec.__subclasses__() if cls.__module__.startswith("flows.")}
-    assert described == {*FAMILIES.values(), EnsembleSpec, MixedSpec}
+    assert described == {*FAMILIES.values(), EnsembleSpec, LatentSpec, MixedSpec}
     folder = Path(flows.__file__).parent
     sources = sum(path.read_text().count("(Spec):\n") for path in folder.rglob("*.py"))
-    assert sources == len(FAMILIES) + 2
+    assert sources == len(FAMILIES) + 3
 
 
 def test_every_family_has_a_conformance_case():

@@ -9,7 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows import EnsembleSpec, Flow, FlowSpec, MixedSpec, ensemble_of, spec_from_dict
+from flows import (
+    EnsembleSpec,
+    Flow,
+    FlowSpec,
+    LatentSpec,
+    MixedSpec,
+    ensemble_of,
+    spec_from_dict,
+)
 from flows.ensemble import mix
 from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
@@ -186,7 +194,7 @@ def _mixture(
     specs = [spec_from_dict(member.flow) for member in members]
     if len(flows) == 1:
         return flows[0], specs[0]
-    parts = [spec for spec in specs if not isinstance(spec, EnsembleSpec)]
+    parts = [spec for spec in specs if not isinstance(spec, EnsembleSpec | LatentSpec)]
     spec = EnsembleSpec(members=parts, weights=weights)
     return ensemble_of(flows, weights).eval(), spec
 

@@ -4,11 +4,14 @@ As with training, it writes durable files and nothing else, and what comes out d
 how often it was killed and started again.
 """
 
+import copy
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,20 +21,25 @@ from flows import (
     FitInterrupted,
     FitState,
     Flow,
+    LatentTarget,
     LinearRegression,
     LogisticRegression,
     Target,
     VariationalReport,
     build,
+    compile_flow,
     diagnose,
     fit_variational,
     quadrature_kl,
+    row_evidence,
 )
 from models_store.files.blobs import Blobs
 from models_store.files.stores import open_blobs
 from models_store.requests.training import Preprocessing
 from models_store.requests.variational import (
     AcceptedVariational,
+    LatentModel,
+    LatentTarget as RequestedLatents,
     LinearPosterior,
     PosteriorTarget,
     closed_form,
@@ -46,6 +54,8 @@ from workers.trainer.progress import IterationProgress
 _TICK_S = 0.5
 _SAMPLES = 10_000
 _LEAST_SAMPLES = 1_000
+# Rows that a model with latent variables is judged by, and samples of the posterior of each.
+_JUDGED_ROWS, _SAMPLES_A_ROW = 500, 100
 # Products of samples, rows and coefficients that judging a logistic regression may take.
 _WORK = 10**10
 _DIVERGED = (
@@ -77,10 +87,8 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     request = AcceptedVariational.model_validate(task.request)
     device = find_device(task.device)
     blobs = open_blobs(task.store)
-    target = _target(task, request, blobs, device)
-    start = _starting_point(target)
-    seed = request.optimisation.seed
-    flow = build(request.flow, target.dim, standardise=start, seed=seed).to(device)
+    problem = _problem(task, request, blobs, device)
+    flow, target, seed = problem.flow, problem.target, request.optimisation.seed
     run = _Run(task, request, blobs=blobs, send=send)
     try:
         metrics = run.fit(flow, target, interrupted=interrupted)
@@ -90,17 +98,119 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    metrics |= {"iterations": metrics["iteration"]} | _judgement(flow, target, seed=seed)
+    metrics |= {"iterations": metrics["iteration"]} | problem.judged(seed)
     result = Result(
         flow=flow,
         spec=request.flow,
         columns=list(target.names),
-        preprocessing=Preprocessing(standardise=start is not None, dequantise=None),
+        context_columns=problem.context_columns,
+        preprocessing=Preprocessing(standardise=problem.starts_elsewhere, dequantise=None),
         seed=seed,
         metrics=metrics,
         target=request.target.model_dump(mode="json"),
     )
     send(store(result, task, blobs))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Flow to fit, and the target that it is fitted to.
+
+    Attributes:
+        flow: Untrained flow.
+        target: Target.
+        starts_elsewhere: True if the flow starts at another place than a standard Gaussian.
+        context_columns: Columns that the flow is conditioned on.
+        judged_by: Rows that a model with latent variables is judged by.
+    """
+
+    flow: Flow
+    target: Target | LatentTarget
+    starts_elsewhere: bool = False
+    context_columns: list[str] = field(default_factory=list)
+    judged_by: Tensor | None = None
+
+    def judged(self, seed: int) -> dict[str, Any]:
+        """Return metrics of the fitted flow."""
+        if isinstance(self.target, LatentTarget):
+            assert self.judged_by is not None  # noqa: S101  as `_latents` made it
+            return _judged_by_rows(self.flow, self.judged_by, seed=seed)
+        return _judgement(self.flow, self.target, seed=seed)
+
+
+def _problem(
+    task: VariationalTask, request: AcceptedVariational, blobs: Blobs, device: torch.device
+) -> _Problem:
+    if isinstance(request.target, RequestedLatents):
+        return _latents(task, request, request.target.latent, blobs, device)
+    target = _target(task, request, blobs, device)
+    start = _starting_point(target)
+    flow = build(request.flow, target.dim, standardise=start, seed=request.optimisation.seed)
+    return _Problem(flow.to(device), target, starts_elsewhere=start is not None)
+
+
+def _latents(
+    task: VariationalTask,
+    request: AcceptedVariational,
+    latent: LatentModel,
+    blobs: Blobs,
+    device: torch.device,
+) -> _Problem:
+    """Return the flow and decoder of latent variables, and the joint density of the rows."""
+    if task.dataset is None or latent.columns is None:
+        raise ValueError("accepted latent variables have a dataset, and columns by name")
+    table, seed = load_columns(blobs, task.dataset, latent.columns), request.optimisation.seed
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(table)))
+    held_out = int(len(table) * latent.held_out)
+    rows, others = table[order[held_out:]], table[order[:held_out]]
+    mean, std = rows.double().mean(dim=0), rows.double().std(dim=0)
+    std = torch.where(std > 0, std, 1.0)  # a column may be constant in these rows
+    if not bool((mean.isfinite() & std.isfinite()).all()):
+        raise TrainingError("data_range", "The values of a column are too large.")
+    flow = build(
+        request.flow,
+        latent.latents,
+        context_dim=len(latent.columns),
+        standardise_context=(mean, std),
+        seed=seed,
+    )
+    assert flow.decoder is not None  # noqa: S101  as the accepted flow has one
+    if latent.loadings is None:
+        flow.decoder.standardise(mean, std)
+    else:
+        offset = latent.offset or [0.0] * len(latent.columns)
+        flow.decoder.fix(torch.tensor(latent.loadings), torch.tensor(offset), latent.noise_scale)
+    judged_by = (others if held_out else rows)[:_JUDGED_ROWS]
+    flow = flow.to(device)
+    return _Problem(
+        flow,
+        LatentTarget(flow, rows.to(device)),
+        context_columns=latent.columns,
+        judged_by=judged_by,
+    )
+
+
+def _judged_by_rows(flow: Flow, rows: Tensor, *, seed: int) -> dict[str, Any]:
+    """Return the mean ELBO and evidence of rows that were not fitted to, if any are held out."""
+    cpu = copy.deepcopy(flow).cpu()
+    elbo, evidence = row_evidence(
+        compile_flow(cpu), rows.numpy(), samples=_SAMPLES_A_ROW, seed=seed
+    )
+    if not (np.isfinite(elbo).all() and np.isfinite(evidence).all()):
+        raise TrainingError("diverged", _NOWHERE)
+    error = math.sqrt(len(rows))
+    found = {
+        "judged_rows": len(rows),
+        "samples": _SAMPLES_A_ROW,
+        "elbo": float(elbo.mean()),
+        "elbo_standard_error": float(elbo.std()) / error,
+        "log_evidence": float(evidence.mean()),
+        "log_evidence_standard_error": float(evidence.std()) / error,
+    }
+    if cpu.decoder is not None and cpu.decoder.is_exact:
+        with torch.no_grad():
+            found["exact_log_evidence"] = float(cpu.decoder.posterior(rows)[2].mean())
+    return found
 
 
 class _Run:
@@ -117,7 +227,9 @@ class _Run:
         self._position: dict[str, Any] = {}
         self._began_at = self._ticked_at = time.monotonic()
 
-    def fit(self, flow: Flow, target: Target, *, interrupted: Callable[[], bool]) -> dict[str, Any]:
+    def fit(
+        self, flow: Flow, target: Target | LatentTarget, *, interrupted: Callable[[], bool]
+    ) -> dict[str, Any]:
         """Fit `flow` in place, from the newest whole checkpoint; return the last metrics."""
         state = self._checkpoints.newest()
         self._began_at = time.monotonic()

@@ -20,18 +20,21 @@ from densityd.client.records import Me, ServiceVersion, Usage
 from densityd.client.scores import (
     Context,
     Drawing,
+    Evidence,
     Explained,
     Operation,
     Parts,
     Scores,
     Transformed,
     build_calls,
+    build_evidence_query,
     build_explain_query,
     build_file_call,
     build_parts_query,
     build_query,
     build_table_query,
     join_explained,
+    split_evidence,
     split_parts,
     split_scores,
     split_transformed,
@@ -181,6 +184,33 @@ class AsyncClient:
         """
         calls = build_calls(build_explain_query(ref, extra=extra), rows)
         return join_explained([chunk async for chunk in self._send_all(calls)])
+
+    async def evidence(
+        self,
+        ref: str,
+        rows: Rows,
+        *,
+        samples: int = 100,
+        seed: int = 0,
+        extra: Extra | None = None,
+    ) -> Evidence:
+        """Return two lower bounds of the log evidence of each row under a model with latent variables.
+
+        Args:
+            ref: Reference of the model.
+            rows: Rows of the data that the latent variables explain, the model's context columns;
+                given as for `log_prob`.
+            samples: Number of samples of the posterior of each row.
+            seed: Seed of the samples.
+            extra: Refuse rows with columns that the model does not have, or ignore the columns.
+
+        Raises:
+            ApiError: The model has no latent variables (`evidence-unavailable`), or the service
+                refuses the request.
+        """
+        query = build_evidence_query(ref, samples=samples, seed=seed, extra=extra)
+        calls = build_calls(query, rows)
+        return split_evidence(np.concatenate([chunk async for chunk in self._send_all(calls)]))
 
     async def inverse(self, ref: str, rows: Rows, *, space: Space = "data") -> Transformed:
         """Return the noise that each row of data comes from; rows are as for `log_prob`."""

@@ -47,6 +47,16 @@ def test_each_column_of_a_row_is_explained(scripted: ScriptedServer) -> None:
     assert np.array_equal(found.columns["amount"], [-2.0, np.nan], equal_nan=True)
 
 
+def test_the_evidence_of_rows_is_two_bounds(scripted: ScriptedServer) -> None:
+    scripted.replies = [Reply(body=npy([[-3.0, -2.5], [-1.0, -0.5]]))]
+    with Client(scripted.url) as client:
+        found = client.evidence("m", [[1.0, 0.0], [0.0, 0.0]], samples=7, seed=3)
+
+    assert scripted.asked[0].line == "POST /v1/models/m/evidence?samples=7&seed=3"
+    assert found.elbo.tolist() == [-3.0, -1.0]
+    assert found.log_evidence.tolist() == [-2.5, -0.5]
+
+
 @pytest.mark.parametrize("explanation", [None, [1], {"a": 1}, [{"shop": "x"}]], ids=str)
 def test_a_response_without_an_explanation_is_told(
     scripted: ScriptedServer, explanation: object

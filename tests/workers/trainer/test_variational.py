@@ -256,3 +256,28 @@ def test_a_limit_of_time_counts_all_attempts() -> None:
 
     assert at["fraction"] == pytest.approx(35 / 40)
     assert at["eta_seconds"] == pytest.approx(5.0)
+
+
+LATENT = {"likelihood": "bernoulli", "dim": 2, "hidden": [8]}
+
+
+def test_latent_variables_resume_to_the_same_model(place: Place) -> None:
+    table = (np.random.default_rng(0).random((200, 3)) < [0.8, 0.5, 0.1]).astype(np.float32)
+    dataset = place.add_table(table)
+    target = {"latent": {"dataset_id": dataset.id} | LATENT}
+    undisturbed = result(run(task_of(place, target, dataset=dataset)))
+    assert undisturbed.version["columns"] == ["z1", "z2"]
+    assert undisturbed.version["context_columns"] == ["x1", "x2", "x3"]
+    assert undisturbed.metrics["judged_rows"] == 20
+    assert undisturbed.metrics["elbo"] <= undisturbed.metrics["log_evidence"]
+
+    calls = iter(range(10**6))
+    messages = run(
+        task_of(place, target, dataset=dataset, attempt=2), interrupted=lambda: next(calls) >= 30
+    )
+    [stopped] = [message for message in messages if isinstance(message, Interrupted)]
+    assert stopped.checkpoint is not None
+    rest = task_of(place, target, dataset=dataset, attempt=3, checkpoints=[stopped.checkpoint])
+    resumed = result(run(rest))
+    assert resumed.version["checkpoint_sha256"] == undisturbed.version["checkpoint_sha256"]
+    assert resumed.metrics["log_evidence"] == undisturbed.metrics["log_evidence"]
