@@ -46,7 +46,7 @@ def row_evidence(
                 part = slice(start, min(start + step, samples))
                 given = np.broadcast_to(row, (part.stop - start, len(row)))
                 z, log_det = flow.forward(np.hstack([u.numpy()[part], given]))
-                joint = flow.decoder.log_joint(torch.from_numpy(z), torch.from_numpy(row[None]))
+                joint = flow.decoder.log_joint(torch.from_numpy(z), torch.tensor(row[None]))
                 log_weights[part] = joint.numpy() - log_base[part] + log_det
             elbo[number] = log_weights.mean()
             largest = log_weights.max()
