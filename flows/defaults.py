@@ -101,7 +101,7 @@ def default_epochs(flow: FlowSpec, dim: int, *, rows: int, steps: int) -> int:
     """Return 40 epochs, more where they have few steps, fewer where they have many; at least 20.
 
     Tables that are large enough not to be overfitted get 160 for MAFs and MADEs, whose steps are fast,
-    140 for splines after affine layers, and 80 for other splines. A mixture of Gaussians converges
+    140 for splines after affine layers (also beside spikes), and 80 for other splines. A mixture of Gaussians converges
     long before its number of iterations.
 
     Args:
@@ -114,10 +114,14 @@ def default_epochs(flow: FlowSpec, dim: int, *, rows: int, steps: int) -> int:
         return _ITERATIONS
     fewest = max(_FEWEST_STEPS, min(20 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
     epochs = 40
+    spiked = isinstance(flow, MixedSpec) and any(column.spikes for column in flow.columns)
+    inner = flow.flow if isinstance(flow, MixedSpec) and spiked else flow
     if rows >= SMALL_TABLE and isinstance(flow, MadeSpec | MafSpec):
         epochs = 160
+    elif rows >= SMALL_TABLE and isinstance(inner, NsfSpec) and inner.affine_layers:
+        epochs = 140
     elif rows >= SMALL_TABLE and isinstance(flow, NsfSpec):
-        epochs = 140 if flow.affine_layers else 80
+        epochs = 80
     wanted = min(max(epochs * steps, fewest), _MOST_STEPS)
     return max(20, ceil(wanted / steps))
 

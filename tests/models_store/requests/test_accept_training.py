@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows import GaussianSpec, MadeSpec, MafSpec, NsfSpec, RealNvpSpec, StepSchedule
+from flows import (
+    GaussianSpec,
+    MadeSpec,
+    MafSpec,
+    MixedColumn,
+    MixedSpec,
+    NsfSpec,
+    RealNvpSpec,
+    StepSchedule,
+)
+from flows.defaults import default_epochs
 from models_store.database.ids import new_id
 from models_store.errors import RequestError
 from models_store.registry import Dataset
@@ -98,6 +108,14 @@ def test_flow_and_epochs_follow_the_size_of_the_table(
     factor = 0.32 if affine else 0.16
     assert accepted.optimisation.learning_rate == pytest.approx(factor / width)
     assert accepted.optimisation.max_epochs == epochs
+
+
+def test_numbers_beside_spikes_train_as_long_as_numbers_alone() -> None:
+    flow = NsfSpec(layers=2, hidden=[64, 64], affine_layers=3)
+    mixed = MixedSpec(columns=[MixedColumn(spikes=[-999.0])] * 5, flow=flow)
+    assert default_epochs(mixed, 5, rows=12_000, steps=48) == 140
+    other = MixedSpec(columns=mixed.columns, flow=NsfSpec(layers=3, hidden=[64, 64]))
+    assert default_epochs(other, 5, rows=12_000, steps=48) == 40
 
 
 def test_an_accepted_request_survives_the_job_row() -> None:
