@@ -53,10 +53,16 @@ from flows.training.state import EpochReport, FitInterrupted, FitState
 from flows.variational.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
 from flows.variational.elbo import VariationalReport, fit_variational
 from flows.variational.formula import FormulaError, FormulaTarget
-from flows.variational.latent import LatentTarget
 from flows.variational.plane import Plane, density_in_plane
 from flows.variational.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
-from flows.variational.targets import POTENTIALS, ConditionalTarget, Potential, Target, Window
+from flows.variational.targets import (
+    POTENTIALS,
+    ConditionalTarget,
+    LatentTarget,
+    Potential,
+    Target,
+    Window,
+)
 
 __all__ = [
     "FAMILIES",

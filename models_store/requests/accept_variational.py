@@ -20,7 +20,7 @@ from flows import (
     for_targets,
 )
 from flows.defaults import default_for_target
-from flows.variational.latent import latent_names
+from flows.variational.targets import latent_names
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.accept_training import (

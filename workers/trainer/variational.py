@@ -117,8 +117,8 @@ class _Problem:
     """Flow to fit, and the target that it is fitted to.
 
     Attributes:
-        flow: Untrained flow.
-        target: Target.
+        flow: Flow that is not trained yet.
+        target: Density that the flow is to approximate.
         starts_elsewhere: True if the flow starts at another place than a standard Gaussian.
         context_columns: Columns that the flow is conditioned on.
         judged_by: Rows that a model with latent variables is judged by.
