@@ -4,11 +4,12 @@ Every instant that is compared or stored comes from the database, so that the cl
 processes around it need not agree.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BindParameter, DateTime, Dialect, Float, String, literal
+from sqlalchemy import BindParameter, DateTime, Dialect, Float, String, literal, select
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -63,3 +64,21 @@ def _postgresql(element: db_now, compiler: SQLCompiler, **kwargs: Any) -> str:  
 def _sqlite(element: db_now, compiler: SQLCompiler, **kwargs: Any) -> str:  # noqa: ANN401 (SQLAlchemy's signature)
     offset = compiler.process(element.clauses, **kwargs)
     return f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', {offset} || ' seconds')"
+
+
+_NOW = select(db_now())
+
+
+def moment(session: Session, *, later_s: float = 0.0) -> datetime:
+    """Return the database's time at the first call in a transaction, shifted by some seconds.
+
+    A row that gets it, and not `db_now()`, need not be read again.
+
+    Args:
+        session: Transaction, which has its locks already.
+        later_s: Seconds to add.
+    """
+    now: datetime | None = session.info.get(_NOW)
+    if now is None:
+        now = session.info[_NOW] = session.connection().scalars(_NOW).one()
+    return now + timedelta(seconds=later_s)

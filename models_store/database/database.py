@@ -16,7 +16,7 @@ from models_store.database.announcements import announce_ends, note_ends
 from models_store.database.ballast import Ballast
 from models_store.database.clock import db_now
 from models_store.database.driver_errors import may_rerun, translated
-from models_store.database.engines import parse_url, service_engine, sqlite_file
+from models_store.database.engines import parse_url, service_engine, sqlite_file, writer_of
 from models_store.database.filesystems import network_filesystem
 from models_store.database.revisions import (
     check_fits,
@@ -100,7 +100,7 @@ class Database:
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
         else:
-            self._write = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+            self._write = writer_of(self._engine)
 
     @property
     def is_server(self) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection, QueuePool
 
 Use = Literal["service", "migration"]
 
@@ -147,7 +147,7 @@ def _sqlite_engine(
             f"file:{quote(str(file))}?mode={mode}",
             uri=True,
             timeout=busy_timeout_s,
-            # The module begins no transactions of its own: see _begin.
+            # The module begins no transactions of its own: see `beginning`.
             isolation_level=None,
             check_same_thread=False,
         )
@@ -171,14 +171,30 @@ def _sqlite_engine(
         json_serializer=_to_json,
     )
     event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", _begin)
+    return beginning(engine, "BEGIN")
+
+
+def writer_of(engine: Engine) -> Engine:
+    """Return an engine on the same connections of SQLite, whose transactions may write.
+
+    They take the write lock first: one that grew out of a read could only fail.
+    """
+    writer = create_engine(engine.url, pool=engine.pool, json_serializer=_to_json)
+    return beginning(writer, "BEGIN IMMEDIATE")
+
+
+def beginning(engine: Engine, statement: str) -> Engine:
+    """Have an engine of SQLite begin each transaction with a statement.
+
+    Not by an event: an engine that has any takes the slow way through every statement.
+    """
+
+    def begin(connection: PoolProxiedConnection) -> None:
+        driver: sqlite3.Connection = connection.driver_connection  # type: ignore[assignment]  # that of SQLite
+        driver.execute(statement)
+
+    engine.dialect.do_begin = begin  # type: ignore[method-assign]  # the module begins none itself
     return engine
-
-
-def _begin(connection: Connection) -> None:
-    # A writer takes the write lock first: one that grew out of a read could only fail.
-    options = connection.get_execution_options()
-    connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN"))
 
 
 def _to_json(value: object) -> str:

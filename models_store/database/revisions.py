@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
 from models_store.database.driver_errors import translated
-from models_store.database.engines import migration_engine, parse_url, sqlite_file
+from models_store.database.engines import migration_engine, parse_url, sqlite_file, writer_of
 from models_store.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
@@ -115,7 +115,7 @@ def migrate(url: str, *, to: str | None = None) -> None:
             else:
                 with (
                     _only_process(file),
-                    engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin() as connection,
+                    writer_of(engine).begin() as connection,
                 ):
                     _change(connection, to)
                     _check_foreign_keys(connection)

@@ -29,11 +29,12 @@ EVENT_BYTES = 256
 ROW_BYTES = 1024
 """Bytes of any row: identities, hashes, times and indexes, an idempotency record."""
 
-_STORED = select(UsageRow.bytes).where(UsageRow.project == bindparam("project"))
+_COUNTED = select(UsageRow.bytes).where(UsageRow.project == bindparam("project"))
 # Deliveries are few, and deleted many at once: they are added up when that is asked.
 _TO_DELIVER = select(func.sum(WebhookDeliveryRow.bytes)).where(
     WebhookDeliveryRow.project == bindparam("project")
 )
+_STORED = select(_COUNTED.scalar_subquery(), _TO_DELIVER.scalar_subquery())
 _Charged = DatasetRow | JobRow | ModelVersionRow
 
 
@@ -54,7 +55,9 @@ def charge(session: Session, _context: UOWTransaction, _instances: object) -> No
                 row.charged_bytes = now
                 more[row.project] = more.get(row.project, 0) + change
     for project, change in sorted(more.items()):
-        session.execute(_counting(dialect_of(session)), {"project": project, "change": change})
+        session.connection().execute(
+            _counting(dialect_of(session)), {"project": project, "change": change}
+        )
 
 
 @cache
@@ -69,8 +72,9 @@ def _counting(dialect: str) -> Insert:
 
 def stored_bytes(session: Session, project: str) -> int:
     """Return what a project stores and has reserved, with what it has to deliver."""
-    sums = (session.scalar(query, {"project": project}) for query in (_STORED, _TO_DELIVER))
-    return sum(found or 0 for found in sums)
+    session.flush()
+    found = session.connection().execute(_STORED, {"project": project}).one()
+    return sum(part or 0 for part in found)
 
 
 def check_storage(session: Session, project: str, max_bytes: int, *, more: int = 0) -> None:

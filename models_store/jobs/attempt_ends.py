@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Session
 
-from models_store.database.clock import db_now
+from models_store.database.clock import moment
 from models_store.database.schema import JobRow
 from models_store.job_states import EventKind, JobState
 from models_store.jobs.live_workers import in_service
@@ -43,7 +43,7 @@ def _count(session: Session, row: JobRow, failed: AttemptEnd) -> None:
     _tell(session, row, failed.detail, outlook=f"It is tried again {when}.")
     move(session, row, JobState.QUEUED)
     if pause_s:
-        row.not_before = db_now(pause_s)
+        row.not_before = moment(session, later_s=pause_s)
         row.failed_on = failure["worker"] if working - {failure["worker"]} else None
 
 

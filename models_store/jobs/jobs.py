@@ -434,14 +434,15 @@ class Jobs:
     def claimable(self, session: Session, limit: int) -> JobIds:
         """Return ids of jobs that a worker could take up now, in that order: parents come first."""
         found: JobIds = []
+        connection = session.connection()  # which needs a third of a session's time
         for query in _claimable():
-            found += session.scalars(query, {"most": limit - len(found)})
+            found += connection.scalars(query, {"most": limit - len(found)})
         return found
 
     @writing
     def mark_dispatched(self, session: Session, job_ids: JobIds) -> None:
         """Record that messages for these jobs are in the queue."""
-        session.execute(_DISPATCHED, {"job_ids": job_ids})
+        session.connection().execute(_DISPATCHED, {"job_ids": job_ids})
 
 
 @cache

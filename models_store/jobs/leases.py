@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Float, Select, Text, bindparam, select, updat
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from models_store.database.clock import db_now
+from models_store.database.clock import db_now, moment
 from models_store.database.database import Database, reading, writing
 from models_store.database.schema import JobRow
 from models_store.database.usage import check_storage
@@ -93,7 +93,7 @@ class JobWork:
                 if row.state != JobState.QUEUED or row.not_before is not None:
                     continue
             row.worker = storable(worker)
-            row.lease_expires_at = db_now(lease_s)
+            row.lease_expires_at = moment(session, later_s=lease_s)
             move(session, row, JobState.RUNNING)
             session.flush()
             if not _has_room(session, row, max_project_bytes):
@@ -118,7 +118,7 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
         """
         values = {"job_id": job_id, "of_attempt": attempt, "lease_s": lease_s, "reached": progress}
-        cancel_requested: bool | None = session.scalar(
+        cancel_requested: bool | None = session.connection().scalar(
             _renewal(progress=progress is not None), values
         )
         if cancel_requested is None:
@@ -339,16 +339,21 @@ def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
 
 
 def _next(
-    session: Session, queries: Sequence[Select[JobRow]], values: dict[str, Any]
+    session: Session, queries: Sequence[Select[int]], values: dict[str, Any]
 ) -> JobRow | None:
-    found = (session.scalar(query, values) for query in queries)
-    return next((row for row in found if row is not None), None)
+    session.flush()
+    connection = session.connection()
+    for query in queries:
+        position = connection.scalar(query, values)
+        if position is not None:
+            return session.get_one(JobRow, position, populate_existing=True)
+    return None
 
 
 @cache
-def _waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[JobRow], ...]:  # noqa: FBT001 - properties of the worker
+def _waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[int], ...]:  # noqa: FBT001 - properties of the worker
     """Return the queries of a worker's next job, one after the other."""
-    jobs = select(JobRow).limit(1).with_for_update(of=JobRow, skip_locked=True)
+    jobs = select(JobRow.position).limit(1).with_for_update(of=JobRow, skip_locked=True)
     if accelerator is not None:
         jobs = jobs.where(suited(accelerator=accelerator))
     if bounded:

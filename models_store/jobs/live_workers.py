@@ -68,14 +68,15 @@ class Workers:
             accelerator: True if it has an accelerator.
             memory_bytes: Memory of each of its trainers; None: not known.
         """
-        session.execute(_FORGET)
+        connection = session.connection()
+        connection.execute(_FORGET)
         values = {
             "name": name,
             "unfit": unfit,
             "accelerator": accelerator,
             "memory_bytes": memory_bytes,
         }
-        session.execute(_beat(dialect_of(session)), values)
+        connection.execute(_beat(dialect_of(session)), values)
 
     @writing
     def remove(self, session: Session, name: str) -> None:

@@ -14,12 +14,13 @@ from sqlalchemy import (
     exists,
     false,
     func,
+    insert,
     or_,
     select,
 )
 from sqlalchemy.orm import Session, defer
 
-from models_store.database.clock import db_now
+from models_store.database.clock import db_now, moment
 from models_store.database.ids import is_id
 from models_store.database.schema import (
     JobDatasetRow,
@@ -68,7 +69,7 @@ SUMMARY = tuple(
 
 
 # Statements are built once: that takes longer than to run them.
-_NOW = select(db_now())
+_EVENT = insert(JobEventRow.__table__)
 _DATASETS = select(JobDatasetRow.dataset_id).where(JobDatasetRow.job_id == bindparam("job_id"))
 
 
@@ -203,7 +204,7 @@ def take_turn(session: Session, project: str) -> None:
 
     No lock is waited for while this one is held, so that claims cannot block each other.
     """
-    session.execute(_turn(dialect_of(session)), {"project": project})
+    session.connection().execute(_turn(dialect_of(session)), {"project": project})
 
 
 @cache
@@ -270,10 +271,10 @@ def move(session: Session, row: JobRow, to: JobState) -> None:
     row.not_before = row.failed_on = None
     if to is JobState.RUNNING:
         row.attempt += 1
-        row.claimed_at = db_now()
+        row.claimed_at = moment(session)
         row.dispatched = True
         if row.started_at is None:
-            row.started_at = db_now()
+            row.started_at = moment(session)
     else:
         row.run_seconds += _ran_for_s(session, row)
         row.worker = None
@@ -282,7 +283,7 @@ def move(session: Session, row: JobRow, to: JobState) -> None:
         row.dispatched = False
     append(session, row, EventKind.STATE, {"state": to.value, "attempt": row.attempt})
     if to in FINAL_STATES:
-        row.finished_at = db_now()
+        row.finished_at = moment(session)
         append(session, row, EventKind.END, {"state": to.value})
 
 
@@ -290,8 +291,7 @@ def _ran_for_s(session: Session, row: JobRow) -> float:
     """Return the seconds of the present attempt; a silent worker counts until its lease's end."""
     if row.claimed_at is None or row.lease_expires_at is None:
         return 0.0
-    now = session.scalars(_NOW).one()
-    return max(0.0, (min(now, row.lease_expires_at) - row.claimed_at).total_seconds())
+    return max(0.0, (min(moment(session), row.lease_expires_at) - row.claimed_at).total_seconds())
 
 
 def fail(session: Session, row: JobRow, *, code: str, detail: str | None) -> None:
@@ -302,12 +302,17 @@ def fail(session: Session, row: JobRow, *, code: str, detail: str | None) -> Non
 
 
 def append(session: Session, row: JobRow, event: EventKind, data: JsonObject) -> None:
-    """Append an event to a locked job; the row counts, so that numbers have no gaps."""
+    """Append an event to a job that is locked or was added; its row counts, so that there are no gaps."""
     row.last_event += 1
     row.metadata_bytes += EVENT_BYTES + json_bytes(data)
-    session.add(
-        JobEventRow(job_id=row.id, seq=row.last_event, project=row.project, event=event, data=data)
-    )
+    values = {
+        "job_id": row.id,
+        "seq": row.last_event,
+        "project": row.project,
+        "event": event.value,
+        "data": data,
+    }
+    session.connection().execute(_EVENT, values)
 
 
 def datasets_of(session: Session, job_id: str) -> list[str]:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import StaticPool, create_engine, event
+from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, migrate
-from models_store.database.engines import _begin, _to_json
+from models_store.database.engines import _to_json, beginning, writer_of
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tests.simulation.kernel import Kernel
 from tests.simulation.modules import database_time
@@ -41,12 +41,15 @@ class SharedDatabase:
         self.rows.execute("PRAGMA foreign_keys=ON")
         # The one place where the database's clock is replaced: `models_store.database.clock` asks this.
         self.rows.create_function(
-            "strftime", 3, lambda *given: database_time(self._kernel, given[2])
+            "strftime",
+            3,
+            lambda *given: database_time(self._kernel, given[2]),
+            deterministic=True,  # within a statement, as that of SQLite
         )
-        self.engine = create_engine(
+        engine = create_engine(
             "sqlite://", creator=lambda: self.rows, poolclass=StaticPool, json_serializer=_to_json
         )
-        event.listen(self.engine, "begin", _begin)
+        self.reader, self.writer = beginning(engine, "BEGIN"), writer_of(engine)
 
     def reset(self, kernel: Kernel) -> None:
         """Forget what happened, and follow another clock."""
@@ -55,7 +58,7 @@ class SharedDatabase:
 
     def close(self) -> None:
         """Give the memory back."""
-        self.engine.dispose()
+        self.reader.dispose()
         self.rows.close()
         self._template.close()
 
@@ -86,9 +89,8 @@ class SimulatedDatabase(Database):
     def __init__(self, shared: SharedDatabase, world: Transactions) -> None:
         # As with a server, which may be away; nothing here is a file.
         self._file = None
-        self._engine = shared.engine
-        self._read = shared.engine
-        self._write = shared.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        self._engine = self._read = shared.reader
+        self._write = shared.writer
         self._world = world
         self._call = ""
 
