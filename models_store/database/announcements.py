@@ -6,7 +6,7 @@ the job, some worker finds the row and sends it.
 
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
 
 from models_store.database.ids import new_id
@@ -18,6 +18,9 @@ MAX_WAITING = 1000
 """Deliveries of a webhook that may wait; further ones are not made."""
 
 _ENDED = "ended jobs"
+_ENABLED = select(WebhookRow.id, WebhookRow.events).where(
+    WebhookRow.project == bindparam("project"), WebhookRow.disabled_at.is_(None)
+)
 
 
 def note_ends(session: Session, _context: UOWTransaction) -> None:
@@ -83,10 +86,8 @@ def job_data(row: JobRow) -> dict[str, Any]:
 
 def _listening(session: Session, project: str, state: str) -> list[str]:
     """Return the ids of the webhooks that want to know, and that are not behind by too much."""
-    query = select(WebhookRow.id, WebhookRow.events).where(
-        WebhookRow.project == project, WebhookRow.disabled_at.is_(None)
-    )
-    wanting = [found.id for found in session.execute(query) if f"job.{state}" in found.events]
+    known = session.connection().execute(_ENABLED, {"project": project})
+    wanting = [found.id for found in known if f"job.{state}" in found.events]
     if not wanting:
         return []
     waiting = waiting_deliveries(session, wanting)

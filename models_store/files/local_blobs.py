@@ -139,9 +139,10 @@ class LocalBlobs:
             BlobCorruptError: its bytes are not those that were stored.
             BlobDiskError: it cannot be read.
         """
-        if self.digest(key) != sha256:
+        path = self.path(key)
+        if _digest(path, key) != sha256:
             raise BlobCorruptError(key)
-        return self.path(key)
+        return path
 
     def size(self, key: str) -> int:
         """Return the number of bytes of a key, as `Blobs.size` says."""
@@ -150,8 +151,7 @@ class LocalBlobs:
 
     def digest(self, key: str) -> str:
         """Return the hash of a file's bytes, as `Blobs.digest` says."""
-        with _gone_is_missing(key), self.path(key).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _digest(self.path(key), key)
 
     def stream(self, key: str, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of a file, as `Blobs.stream` says."""
@@ -288,6 +288,11 @@ class LocalBlobs:
         if KEY.fullmatch(key) is None:
             raise ValueError("this is no key of the blob store")
         return self.root / key
+
+
+def _digest(path: Path, key: str) -> str:
+    with _gone_is_missing(key), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -45,6 +45,12 @@ _CHECKPOINTS_KEPT = 2
 _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
 _UNITS = ("epoch", "iteration", "part")
 _JOB = JobRow.__table__.c
+# Statements are built once: that takes longer than to run them.
+_CHECKPOINTS = select(_JOB.checkpoints).where(
+    _JOB.id == bindparam("job_id"),
+    _JOB.attempt == bindparam("of_attempt"),
+    _JOB.state.in_(RESUMABLE_STATES),
+)
 
 
 class JobWork:
@@ -277,10 +283,8 @@ class JobWork:
         Returns:
             None: the job is in another state, or another attempt took it.
         """
-        query = select(JobRow.checkpoints).where(
-            JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state.in_(RESUMABLE_STATES)
-        )
-        named = session.scalar(query)
+        values = {"job_id": job_id, "of_attempt": attempt}
+        named = session.connection().scalar(_CHECKPOINTS, values)
         return None if named is None else [Checkpoint(**at) for at in named]  # type: ignore[typeddict-item]  # written as a Checkpoint
 
     @writing

@@ -48,6 +48,7 @@ class Workers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._forgot = False
 
     @writing
     def beat(
@@ -69,7 +70,8 @@ class Workers:
             memory_bytes: Memory of each of its trainers; None: not known.
         """
         connection = session.connection()
-        connection.execute(_FORGET)
+        if not self._forgot:  # once a process is often enough
+            connection.execute(_FORGET)
         values = {
             "name": name,
             "unfit": unfit,
@@ -77,6 +79,7 @@ class Workers:
             "memory_bytes": memory_bytes,
         }
         connection.execute(_beat(dialect_of(session)), values)
+        self._forgot = True
 
     @writing
     def remove(self, session: Session, name: str) -> None:

@@ -151,7 +151,8 @@ def _held() -> Select[JobRow]:
         JobRow.attempt == bindparam("attempt"),
         JobRow.state == JobState.RUNNING,
     )
-    return query.with_for_update()
+    # No write needs the request, which may have megabytes.
+    return query.options(defer(JobRow.request)).with_for_update()
 
 
 def expired_leases(query: Select[*Ts]) -> Select[*Ts]:

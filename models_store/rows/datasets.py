@@ -51,18 +51,22 @@ def _found(lock: bool, summary: bool) -> Select[DatasetRow]:  # noqa: FBT001 - a
     return query.with_for_update() if lock else query
 
 
+# Statements are built once: that takes longer than to run them.
+_PINNED = (
+    select(DatasetRow.id)
+    .where(DatasetRow.id == bindparam("dataset_id"), DatasetRow.project == bindparam("project"))
+    .with_for_update(read=True, key_share=True)
+)
+
+
 def pin_dataset(session: Session, project: str, dataset_id: str) -> None:
     """Keep a dataset from being deleted until this transaction, which adds a user, has ended.
 
     Raises:
         NotFoundError: the project has no such dataset.
     """
-    query = (
-        select(DatasetRow.id)
-        .where(DatasetRow.id == dataset_id, DatasetRow.project == project)
-        .with_for_update(read=True, key_share=True)
-    )
-    if not is_id(dataset_id, "ds") or session.scalar(query) is None:
+    values = {"dataset_id": dataset_id, "project": project}
+    if not is_id(dataset_id, "ds") or session.connection().scalar(_PINNED, values) is None:
         raise NotFoundError("dataset", dataset_id)
 
 

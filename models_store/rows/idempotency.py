@@ -1,6 +1,6 @@
 """Idempotency records: which job, dataset or version a caller's key stands for."""
 
-from sqlalchemy import Select, delete, select, tuple_
+from sqlalchemy import Select, bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
@@ -10,6 +10,20 @@ from models_store.job_states import Idempotency
 
 RETENTION_S = 24 * 3600
 _PURGE = 100
+# Statements are built once: that takes longer than to run them.
+_RECORD = select(IdempotencyRow).where(
+    IdempotencyRow.project == bindparam("project"), IdempotencyRow.key == bindparam("key")
+)
+_KEY = (IdempotencyRow.project, IdempotencyRow.key)
+_PURGED = delete(IdempotencyRow.__table__).where(
+    tuple_(*_KEY).in_(
+        select(*_KEY)
+        .where(IdempotencyRow.expires_at <= db_now())
+        .limit(_PURGE)
+        .with_for_update(skip_locked=True)
+    )
+)
+_VALID = _RECORD.where(IdempotencyRow.expires_at > db_now())
 
 
 def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_id: str) -> str:
@@ -38,7 +52,8 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_i
     )
     if taken is not None:
         return new_id
-    return _resource_of(session.scalars(_records(project, idempotency)).one(), idempotency)
+    first = session.scalars(_RECORD, {"project": project, "key": idempotency.key}).one()
+    return _resource_of(first, idempotency)
 
 
 def known_resource(session: Session, project: str, idempotency: Idempotency) -> str | None:
@@ -47,8 +62,7 @@ def known_resource(session: Session, project: str, idempotency: Idempotency) -> 
     Raises:
         IdempotencyReusedError: The key stands for another request.
     """
-    valid = _records(project, idempotency).where(IdempotencyRow.expires_at > db_now())
-    first = session.scalar(valid)
+    first = session.scalar(_VALID, {"project": project, "key": idempotency.key})
     return None if first is None else _resource_of(first, idempotency)
 
 
@@ -77,12 +91,6 @@ def forget_resources(session: Session, project: str, ids: list[str] | Select[str
     )
 
 
-def _records(project: str, idempotency: Idempotency) -> Select[IdempotencyRow]:
-    return select(IdempotencyRow).where(
-        IdempotencyRow.project == project, IdempotencyRow.key == idempotency.key
-    )
-
-
 def _resource_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
     if first.fingerprint != idempotency.fingerprint:
         raise IdempotencyReusedError(idempotency.key)
@@ -91,14 +99,4 @@ def _resource_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
 
 def _purge(session: Session) -> None:
     """Drop some expired records, past those that another transaction is dropping."""
-    key = (IdempotencyRow.project, IdempotencyRow.key)
-    expired = (
-        select(*key)
-        .where(IdempotencyRow.expires_at <= db_now())
-        .limit(_PURGE)
-        .with_for_update(skip_locked=True)
-    )
-    session.execute(
-        delete(IdempotencyRow).where(tuple_(*key).in_(expired)),
-        execution_options={"synchronize_session": False},
-    )
+    session.connection().execute(_PURGED)

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database, writing
+from models_store.database.database import Database, reading, writing
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
 from models_store.jobs.rows import storable
 
@@ -23,6 +23,7 @@ _KEEP = 200
 _MAX_ERROR = 300
 # Statements are built once: that takes longer than to run them.
 _IS_DUE = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= db_now())
+_SOME = select(WebhookDeliveryRow.position).where(*_IS_DUE).limit(1)
 _OLDEST = (
     select(
         func.min(WebhookDeliveryRow.position),
@@ -95,21 +96,30 @@ class Deliveries:
         self._database = database
         self._pauses_s = pauses_s
 
-    @writing
     def take(
+        self, choose: Callable[[Sequence[Waiting]], Sequence[Waiting]], *, lease_s: float
+    ) -> list[DueDelivery]:
+        """Take deliveries that are due.
+
+        Args:
+            choose: Function that chooses among the oldest of each webhook.
+            lease_s: Seconds after which another attempt is due, if nobody calls `end`.
+        """
+        # Mostly there are none: a look takes no lock, of which SQLite has one for all that write.
+        return self._take(choose, lease_s=lease_s) if self._is_due() else []
+
+    @reading
+    def _is_due(self, session: Session) -> bool:
+        return session.connection().scalar(_SOME) is not None
+
+    @writing
+    def _take(
         self,
         session: Session,
         choose: Callable[[Sequence[Waiting]], Sequence[Waiting]],
         *,
         lease_s: float,
     ) -> list[DueDelivery]:
-        """Take deliveries that are due.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            choose: Function that chooses among the oldest of each webhook.
-            lease_s: Seconds after which another attempt is due, if nobody calls `end`.
-        """
         waiting = [Waiting(*found) for found in session.execute(_OLDEST)]
         positions = [one.position for one in choose(waiting)] if waiting else []
         if not positions:

@@ -129,6 +129,7 @@ class Monitor:
         self, rows: sqlite3.Connection, blobs: LocalBlobs, *, sick: frozenset[str]
     ) -> None:
         self._rows = rows
+        self._written = -1
         self._blobs = blobs
         self._before: dict[str, tuple[Any, ...]] = {}
         self._holders: dict[str, str] = {}
@@ -146,6 +147,10 @@ class Monitor:
         Raises:
             BrokenPromiseError: it broke a promise.
         """
+        written = self._rows.total_changes
+        if written == self._written:
+            return []
+        self._written = written
         found = {values[0]: values for values in self._all(_JOBS)}
         _demand(found.keys() >= self._before.keys(), "a job vanished")
         changed = {

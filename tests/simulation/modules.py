@@ -10,7 +10,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -181,17 +181,30 @@ def substituted(kernel: Kernel) -> Iterator[pytest.MonkeyPatch]:
             ),
         ),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, module in list(sys.modules.items()):
-            if name.startswith(_OURS):
-                for attribute, (real, stand_in) in stand_ins.items():
-                    if vars(module).get(attribute) is real:
-                        patch.setattr(module, attribute, stand_in)
-        yield patch
+    places = _places(stand_ins)
+    for members, attribute in places:
+        members[attribute] = stand_ins[attribute][1]
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            yield patch
+    finally:
+        for members, attribute in places:
+            members[attribute] = stand_ins[attribute][0]
+
+
+def _places(stand_ins: Mapping[str, tuple[ModuleType, object]]) -> list[tuple[dict[str, Any], str]]:
+    """Find what modules of the product have imported by these names."""
+    return [
+        (vars(module), attribute)
+        for name, module in list(sys.modules.items())
+        if name.startswith(_OURS)
+        for attribute, (real, _) in stand_ins.items()
+        if vars(module).get(attribute) is real
+    ]
 
 
 def database_time(kernel: Kernel, offset: str) -> str:
     """The database's clock as `models_store.database.clock` spells it for SQLite, shifted as it asks."""
     shift = float(offset.removesuffix(" seconds"))
     moment = _EPOCH + timedelta(seconds=kernel.now + kernel.database_offset_s + shift)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return f"{moment.isoformat(timespec='milliseconds')[:-6]}Z"

@@ -34,6 +34,19 @@ class NoForkServer:
         """End nothing."""
 
 
+class NoSender:
+    """Stands where `Sender` stands: no project has a webhook."""
+
+    def __init__(self, _deliveries: object, *, private: bool) -> None:
+        """Start nothing."""
+
+    def start(self) -> None:
+        """Send nothing."""
+
+    def stop(self) -> None:
+        """End nothing."""
+
+
 class Api:
     """One API process: accepts, sends messages, sweeps."""
 
@@ -187,3 +200,4 @@ def patch_celery(patch: pytest.MonkeyPatch, kernel: Kernel, broker: Broker) -> N
     patch.setattr(workers.main, "create_celery", lambda _settings: consumer())
     patch.setattr(workers.main, "signals", signals)
     patch.setattr(workers.main, "ForkServer", NoForkServer)
+    patch.setattr(workers.main, "Sender", NoSender)

@@ -114,6 +114,7 @@ class Attempt:
         self._started = False
         self._kills_before = out_of_memory_kills()
         self._failed: AttemptEnd | None = None
+        self._succeeded = False
 
     def follow(self) -> AttemptEnd | None:
         """Run until the trainer is gone and the database knows the outcome.
@@ -309,6 +310,8 @@ class Attempt:
 
     def _tidy(self) -> None:
         """Remove files of a failed or cancelled job that it cannot be resumed from."""
+        if self._succeeded:
+            return
         job_id, attempt = self._job.id, self._job.attempt
         try:
             kept = self._stores.work.kept_checkpoints(job_id, attempt)
@@ -319,7 +322,8 @@ class Attempt:
             delete_leftovers(self._stores.blobs, job_id, attempt=attempt, kept=kept)
 
     def _delete_all_but(self, kept: str) -> None:
-        """Remove files that the job needs no more: checkpoints, parts, results of lost attempts."""
+        """Remove files that a job needs no more that has succeeded: checkpoints, parts, results of lost attempts."""
+        self._succeeded = True
         self._delete(f"jobs/{self._job.id}")
         for key in keys_of(self._stores.blobs, kept.rpartition("/")[0]):
             if key != kept:
