@@ -40,9 +40,8 @@ class Heartbeat:
             unfit: Reason for which the worker takes no jobs; None if it takes them.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             lines = [str(os.getpid()), *([] if unfit is None else [unfit])]
-            self._path.write_text("\n".join(lines), encoding="utf-8")
+            self._write("\n".join(lines))
         except OSError as error:
             if self._writable:
                 log.warning("no heartbeat can be written: %s", error)
@@ -69,6 +68,13 @@ class Heartbeat:
     def remove(self) -> None:
         """Remove the heartbeat of a worker that ends."""
         self._path.unlink(missing_ok=True)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._path.write_text(text, encoding="utf-8")
+        except FileNotFoundError:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(text, encoding="utf-8")
 
     def _lines(self) -> list[str]:
         return self._path.read_text(encoding="utf-8").splitlines()

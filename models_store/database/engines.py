@@ -189,8 +189,8 @@ def beginning(engine: Engine, statement: str) -> Engine:
     Not by an event: an engine that has any takes the slow way through every statement.
     """
 
-    def begin(connection: PoolProxiedConnection) -> None:
-        driver: sqlite3.Connection = connection.driver_connection  # type: ignore[assignment]  # that of SQLite
+    def begin(dbapi_connection: PoolProxiedConnection) -> None:
+        driver: sqlite3.Connection = dbapi_connection.driver_connection  # type: ignore[assignment]  # that of SQLite
         driver.execute(statement)
 
     engine.dialect.do_begin = begin  # type: ignore[method-assign]  # the module begins none itself

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from functools import cache
 
-from sqlalchemy import Integer, Select, bindparam, select, update
+from sqlalchemy import (
+    CompoundSelect,
+    Integer,
+    bindparam,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
@@ -433,11 +441,8 @@ class Jobs:
     @reading
     def claimable(self, session: Session, limit: int) -> JobIds:
         """Return ids of jobs that a worker could take up now, in that order: parents come first."""
-        found: JobIds = []
-        connection = session.connection()  # which needs a third of a session's time
-        for query in _claimable():
-            found += connection.scalars(query, {"most": limit - len(found)})
-        return found
+        found = session.connection().execute(_claimable(), {"most": limit}).all()
+        return [row.id for row in sorted(found, key=lambda row: row.rank)][:limit]
 
     @writing
     def mark_dispatched(self, session: Session, job_ids: JobIds) -> None:
@@ -446,9 +451,16 @@ class Jobs:
 
 
 @cache
-def _claimable() -> tuple[Select[str], ...]:
+def _claimable() -> CompoundSelect[int, str]:
     jobs = select(JobRow.id).limit(bindparam("most", type_=Integer))
-    return due_parents(jobs), expired_leases(jobs), queue(jobs)
+    parts = due_parents(jobs), expired_leases(jobs), queue(jobs)
+    named = [part.subquery() for part in parts]
+    return union_all(
+        *(
+            select(literal_column(str(rank), Integer).label("rank"), part.c.id)
+            for rank, part in enumerate(named)
+        )
+    )
 
 
 def result_of(job: JobSummary) -> JobResult:

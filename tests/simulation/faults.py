@@ -66,7 +66,8 @@ class Faults:
     @property
     def busy(self) -> bool:
         """Whether something still is to happen, or to be started again."""
-        return any(not task.done for task in self._process.tasks)
+        self._process.tasks = [task for task in self._process.tasks if not task.done]
+        return bool(self._process.tasks)
 
     def begin(self) -> None:
         """Let time bring them."""

@@ -134,6 +134,7 @@ class Monitor:
         self._before: dict[str, tuple[Any, ...]] = {}
         self._holders: dict[str, str] = {}
         self.jobs: dict[str, Row] = {}
+        self.unfinished: list[Row] = []
         self._sick = sick
         self._taken: Counter[str] = Counter()
         # The last time at which an attempt at each job failed.
@@ -159,6 +160,7 @@ class Monitor:
             if self._before.get(job_id) != values
         }
         before, self.jobs, self._before = self.jobs, self.jobs | changed, found
+        self.unfinished = [row for row in self.jobs.values() if row.state not in FINAL_STATES]
         for job_id, row in changed.items():
             self._check(row, before.get(job_id), call=call, process=process, now=now)
         if changed:

@@ -92,12 +92,15 @@ class Kernel:
     def wait(self, timeout_s: float | None) -> bool:
         """Rest until somebody calls `wake`; False when the time was up first."""
         task = self._task()
-        self.check_alive()
+        process = task.process
+        if not process.alive:
+            raise Killed
         task.woken = False
         if timeout_s is not None:
             self._push(self.now + timeout_s, task)
         self._hub.switch()
-        self.check_alive()
+        if not process.alive:
+            raise Killed
         return task.woken
 
     def here(self) -> Wait:

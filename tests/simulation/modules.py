@@ -10,9 +10,10 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,13 @@ from tests.simulation.kernel import Kernel, Queue, Task, Wait
 
 _OURS = ("models_store.", "workers.")
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_REPLACED = {
+    "time": time,
+    "random": random,
+    "secrets": secrets,
+    "queue": queue,
+    "threading": threading,
+}
 
 
 class Time:
@@ -150,55 +158,47 @@ def _module(name: str, **members: object) -> ModuleType:
 def substituted(kernel: Kernel) -> Iterator[pytest.MonkeyPatch]:
     """Put the stand-ins in, and take them out again with whatever else was patched."""
     chance = random.Random(kernel.random.random())
-    stand_ins: dict[str, tuple[ModuleType, object]] = {
-        "time": (time, Time(kernel)),
-        "random": (random, chance),
-        "secrets": (
-            secrets,
-            _module(
-                "secrets",
-                token_bytes=chance.randbytes,
-                token_hex=lambda n: chance.randbytes(n).hex(),
-                randbelow=chance.randrange,
-            ),
+    stand_ins: dict[str, object] = {
+        "time": Time(kernel),
+        "random": chance,
+        "secrets": _module(
+            "secrets",
+            token_bytes=chance.randbytes,
+            token_hex=lambda n: chance.randbytes(n).hex(),
+            randbelow=chance.randrange,
         ),
-        "queue": (
-            queue,
-            _module(
-                "queue",
-                Queue=lambda _size=0: Queue(kernel, queue.Empty),
-                Empty=queue.Empty,
-                Full=queue.Full,
-            ),
+        "queue": _module(
+            "queue",
+            Queue=lambda _size=0: Queue(kernel, queue.Empty),
+            Empty=queue.Empty,
+            Full=queue.Full,
         ),
-        "threading": (
-            threading,
-            _module(
-                "threading",
-                Event=lambda: Event(kernel),
-                Lock=lambda: Lock(kernel),
-                Thread=lambda **given: Thread(kernel, **given),
-            ),
+        "threading": _module(
+            "threading",
+            Event=lambda: Event(kernel),
+            Lock=lambda: Lock(kernel),
+            Thread=lambda **given: Thread(kernel, **given),
         ),
     }
-    places = _places(stand_ins)
+    places = _places(len(sys.modules))
     for members, attribute in places:
-        members[attribute] = stand_ins[attribute][1]
+        members[attribute] = stand_ins[attribute]
     try:
         with pytest.MonkeyPatch.context() as patch:
             yield patch
     finally:
         for members, attribute in places:
-            members[attribute] = stand_ins[attribute][0]
+            members[attribute] = _REPLACED[attribute]
 
 
-def _places(stand_ins: Mapping[str, tuple[ModuleType, object]]) -> list[tuple[dict[str, Any], str]]:
-    """Find what modules of the product have imported by these names."""
+@cache
+def _places(_modules: int) -> list[tuple[dict[str, Any], str]]:
+    """Find what the modules of the product have imported; again once there are more of them."""
     return [
         (vars(module), attribute)
         for name, module in list(sys.modules.items())
         if name.startswith(_OURS)
-        for attribute, (real, _) in stand_ins.items()
+        for attribute, real in _REPLACED.items()
         if vars(module).get(attribute) is real
     ]
 

@@ -357,7 +357,7 @@ MUTATIONS = (
     Mutation(
         "a parent whose step is due is found without a message",
         (
-            Change(models_store.jobs.jobs, "_claimable", "return due_parents(jobs), ", "return "),
+            Change(models_store.jobs.jobs, "_claimable", "due_parents(jobs), ", ""),
             _WATCHED_SHORTLY,
         ),
         "not over",

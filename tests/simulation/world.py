@@ -12,14 +12,13 @@ from typing import Any, NoReturn
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError
 from models_store.files.store_identity import adopt
-from models_store.job_states import FINAL_STATES
 from models_store.registry import Registry
 from tests.simulation.broker import Broker
 from tests.simulation.callers import Asked, Caller
 from tests.simulation.computing import Computing
 from tests.simulation.database import SharedDatabase, SimulatedDatabase, Transactions
 from tests.simulation.faults import Faults
-from tests.simulation.invariants import BrokenPromiseError, Monitor, Row
+from tests.simulation.invariants import BrokenPromiseError, Monitor
 from tests.simulation.kernel import Kernel, Killed, Process
 from tests.simulation.modules import database_time, substituted
 from tests.simulation.plan import SPAWN, Effect, JobPlan, Plan, Sickness, WorkerPlan
@@ -172,8 +171,9 @@ class World(Transactions, TrainerPlans):
     def _check(self, *, ended: bool) -> None:
         self._raise_failures()
         if not ended:
-            unfinished = [f"{row}" for row in self._monitor.jobs.values() if not _final(row)]
-            raise BrokenPromiseError(f"not over after {LIMIT_S:g} s | " + " | ".join(unfinished))
+            raise BrokenPromiseError(
+                " | ".join([f"not over after {LIMIT_S:g} s", *map(str, self._monitor.unfinished)])
+            )
         self._monitor.check_end([caller.asked for caller in self._callers])
 
     def _finish(self) -> None:
@@ -187,9 +187,9 @@ class World(Transactions, TrainerPlans):
     def _ended(self) -> bool:
         self._raise_failures()
         return (
-            not self._faults.busy
+            not self._monitor.unfinished
+            and not self._faults.busy
             and not any(caller.busy for caller in self._callers)
-            and all(map(_final, self._monitor.jobs.values()))
         )
 
     def _raise_failures(self) -> None:
@@ -296,10 +296,6 @@ class World(Transactions, TrainerPlans):
             self.kernel.failures.append(BrokenPromiseError(f"{record.name}: {error!r}"))
 
 
-def _final(row: Row) -> bool:
-    return row.state in FINAL_STATES
-
-
 @contextmanager
 def _listening(log: Callable[[logging.LogRecord], None]) -> Iterator[None]:
     """Have the product's logs in the trace, and nowhere else."""
@@ -309,12 +305,14 @@ def _listening(log: Callable[[logging.LogRecord], None]) -> Iterator[None]:
     before = [(logger, logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        if logger.level != logging.INFO:  # each change makes all loggers forget what they know
+            logger.setLevel(logging.INFO)
         logger.propagate = False
     try:
         yield
     finally:
         for logger, level, propagate in before:
             logger.removeHandler(handler)
-            logger.setLevel(level)
+            if logger.level != level:
+                logger.setLevel(level)
             logger.propagate = propagate
