@@ -12,8 +12,8 @@ from tests.simulation.plan import Plan, draw
 from tests.simulation.schedules import run_seed, shrunk
 from tests.simulation.world import Grounds
 
-_BATCH = 25
-_BATCHES = 8
+_BATCH = 40
+_BATCHES = 10
 _SHORT = 1
 
 
