@@ -1,12 +1,10 @@
 import copy
-import json
 import math
 import time
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load, save
 
 from flows import (
     BatchNormSpec,
@@ -15,7 +13,6 @@ from flows import (
     FitError,
     FitInterrupted,
     FitOptions,
-    FitState,
     Flow,
     FlowError,
     FlowSpec,
@@ -30,6 +27,7 @@ from flows.bijections.batch_norm import set_dataset_statistics
 from flows.training import fit as fitting
 from flows.training.steps import CompiledSteps
 from tests.flows.cases import example_rows
+from tests.flows.states import assert_same, through_bytes
 
 ROWS = example_rows(240, 4).float()
 TRAIN, VALIDATION = ROWS[:200], ROWS[200:]
@@ -47,18 +45,6 @@ def train(flow: Flow, options: FitOptions = OPTIONS, **rest: Any) -> list[EpochR
 
 def with_options(**fields: Any) -> FitOptions:
     return FitOptions(**{**vars(OPTIONS), **fields})
-
-
-def through_bytes(state: FitState) -> FitState:
-    """What a checkpoint does with a state."""
-    meta = json.loads(json.dumps(state.meta, allow_nan=False))
-    return FitState(load(save(state.tensors)), meta)
-
-
-def assert_same(flow: Flow, other: Flow) -> None:
-    weights, others = flow.state_dict(), other.state_dict()
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 def numbers(report: EpochReport) -> tuple[object, ...]:

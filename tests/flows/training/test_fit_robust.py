@@ -1,12 +1,10 @@
 """Training on rows that are not as the textbooks have them, and what happens when it diverges."""
 
-import json
 import math
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from flows import (
@@ -14,7 +12,6 @@ from flows import (
     EpochReport,
     FitInterrupted,
     FitOptions,
-    FitState,
     Flow,
     MadeSpec,
     MafSpec,
@@ -24,6 +21,7 @@ from flows import (
 )
 from flows.training.steps import CompiledSteps
 from tests.flows.cases import example_rows
+from tests.flows.states import assert_same, through_bytes
 
 ROWS = example_rows(240, 3).float()
 TRAIN, VALIDATION = ROWS[:200], ROWS[200:]
@@ -46,17 +44,6 @@ def train(flow: Flow, options: FitOptions = ROBUST, **rest: Any) -> list[EpochRe
     rows = rest.pop("rows", TRAIN)
     validation = rest.pop("validation", VALIDATION)
     return list(fit(flow, rows, validation, options=options, **rest))
-
-
-def through_bytes(state: FitState) -> FitState:
-    meta = json.loads(json.dumps(state.meta, allow_nan=False))
-    return FitState(load(save(state.tensors)), meta)
-
-
-def assert_same(flow: Flow, other: Flow) -> None:
-    weights, others = flow.state_dict(), other.state_dict()
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 def numbers(report: EpochReport) -> tuple[object, ...]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from flows import MappedTable, NsfSpec, build, fit
 from flows.bijections.batch_norm import BatchNorm
 from flows.training import rows as fit_rows
-from tests.flows.training.test_fit import TRAIN, VALIDATION, assert_same, new_flow, with_options
+from tests.flows.states import assert_same
+from tests.flows.training.test_fit import TRAIN, VALIDATION, new_flow, with_options
 
 
 def mapped(rows: Tensor, folder: Path) -> MappedTable:

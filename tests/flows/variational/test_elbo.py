@@ -1,18 +1,15 @@
-import json
 import math
 import time
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from flows import (
     ElboDivergedError,
     FitError,
     FitInterrupted,
-    FitState,
     Flow,
     FlowError,
     FlowSpec,
@@ -32,6 +29,7 @@ from flows import (
     quadrature_kl,
 )
 from tests.flows.cases import CASES
+from tests.flows.states import assert_same, through_bytes
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(80, 2, generator=GENERATOR, dtype=torch.float64)
@@ -52,18 +50,6 @@ def with_options(**fields: Any) -> VariationalOptions:
 
 def train(flow: Flow, target: Target, **fields: Any) -> list[VariationalReport]:
     return list(fit_variational(flow, target, options=with_options(**fields)))
-
-
-def through_bytes(state: FitState) -> FitState:
-    """What a checkpoint does with a state."""
-    meta = json.loads(json.dumps(state.meta, allow_nan=False))
-    return FitState(load(save(state.tensors)), meta)
-
-
-def assert_same(flow: Flow, other: Flow) -> None:
-    weights, others = flow.state_dict(), other.state_dict()
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 def numbers(report: VariationalReport) -> tuple[object, ...]:

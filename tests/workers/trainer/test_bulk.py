@@ -20,7 +20,7 @@ from models_store.records import Dataset
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tests.app.serving import SPEC, a_flow
 from tests.workers.place import Place
-from tests.workers.trainer.test_training import ref
+from tests.workers.trainer.tasks import ref
 from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,

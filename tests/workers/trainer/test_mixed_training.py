@@ -12,7 +12,7 @@ from flows import compile_flow
 from models_store.files.checkpoints import load_model
 from tables.columns import Column
 from tests.workers.place import Place
-from tests.workers.trainer.test_training import ref, result, run, task_of
+from tests.workers.trainer.tasks import ref, result, run, task_of
 from workers.errors import TrainingError
 from workers.protocol import Interrupted
 

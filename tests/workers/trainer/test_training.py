@@ -11,28 +11,21 @@ import torch
 
 from flows import compile_flow
 from models_store.files.checkpoints import load_model
-from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
-from models_store.requests.accept_training import accept_training
-from models_store.requests.training import AcceptedSplit, TrainingRequest
-from tests.workers.place import FLOW, LIMITS, Place
+from models_store.requests.training import AcceptedSplit
+from tests.workers.place import Place
+from tests.workers.trainer.tasks import EPOCHS, epochs, ref, result, run, split_of, task_of
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     CheckpointRef,
-    DatasetRef,
-    EpochDone,
     Interrupted,
     Message,
     Note,
     Tick,
-    Trained,
-    TrainingTask,
 )
-from workers.trainer.data import SplitRows, moments, split_rows
+from workers.trainer.data import split_rows
 from workers.trainer.devices import find_device
-from workers.trainer.training import train
 
-EPOCHS = 4
 BATCHES = 10  # of an epoch
 
 
@@ -41,56 +34,6 @@ def _same_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-def ref(dataset: Dataset) -> DatasetRef:
-    types = [column.to_dict() for column in dataset.column_types]
-    return DatasetRef(id=dataset.id, key=dataset.key, sha256=dataset.sha256, types=types)
-
-
-def task_of(place: Place, dataset: Dataset, **changes: Any) -> TrainingTask:
-    fields: dict[str, Any] = {
-        "model_name": "m",
-        "dataset_id": dataset.id,
-        "flow": FLOW,
-        "optimisation": {"seed": 1, "max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 50},
-    } | changes.pop("request", {})
-    accepted = accept_training(TrainingRequest.model_validate(fields), dataset, limits=LIMITS)
-    return TrainingTask(
-        job_id="job_" + "1" * 32,
-        attempt=1,
-        request_id=None,
-        parent_pid=1,
-        log_level="INFO",
-        store=StoreAddress(url=str(place.blobs.root)),
-        request=accepted.model_dump(mode="json"),
-        dataset=ref(dataset),
-        validation_dataset=None,
-        test_dataset=None,
-        checkpoints=[],
-        device="cpu",
-        threads=1,
-        nice=0,
-        memory_bytes=None,
-        checkpoint_interval_s=0.0,
-        long_epoch_s=30,
-    ).model_copy(update=changes)
-
-
-def run(task: TrainingTask, interrupted: Callable[[], bool] = lambda: False) -> list[Message]:
-    messages: list[Message] = []
-    train(task, messages.append, interrupted=interrupted)
-    return messages
-
-
-def result(messages: list[Message]) -> Trained:
-    last = messages[-1]
-    assert isinstance(last, Trained), last
-    return last
-
-
-def epochs(messages: list[Message]) -> list[EpochDone]:
-    return [message for message in messages if isinstance(message, EpochDone)]
 
 
 @dataclass(frozen=True)
@@ -333,66 +276,6 @@ def test_the_columns_are_modelled_in_the_order_that_was_asked_for(place: Place) 
     assert version["columns"] == ["x3", "x1"]
 
 
-def split_of(**changes: Any) -> AcceptedSplit:
-    fields: dict[str, Any] = {
-        "train": 0.8,
-        "validation": 0.1,
-        "test": 0.1,
-        "shuffle": True,
-        "seed": 0,
-        "validation_dataset_id": None,
-        "test_dataset_id": None,
-    }
-    return AcceptedSplit(**fields | changes)
-
-
-@pytest.mark.parametrize("rows", [12, 100, 101, 109, 1234])
-def test_a_split_uses_every_row_once_and_depends_on_the_seed_alone(rows: int) -> None:
-    parts = split_rows(rows, split_of())
-
-    assert sorted(np.concatenate(parts).tolist()) == list(range(rows))
-    again = split_rows(rows, split_of())
-    assert all((one == two).all() for one, two in zip(parts, again, strict=True))
-    other = split_rows(rows, split_of(seed=1))
-    assert (parts[0] != other[0]).any()
-
-
-def test_a_split_in_file_order_trains_on_the_beginning() -> None:
-    train_rows, validation, test = split_rows(100, split_of(shuffle=False))
-
-    assert train_rows.tolist() == list(range(80))
-    assert validation.tolist() == list(range(80, 90))
-    assert test.tolist() == list(range(90, 100))
-
-
-def test_fractions_that_leave_rows_out_leave_them_out() -> None:
-    parts = split_rows(100, split_of(train=0.5, validation=0.2, test=0.0))
-
-    assert [len(part) for part in parts] == [50, 20, 0]
-
-
-def test_moments_keep_their_digits_far_from_zero() -> None:
-    rows = torch.tensor([[1e9 + 1.0], [1e9 + 3.0]], dtype=torch.float64)
-
-    mean, std = moments(rows, ["t"])
-
-    assert mean.item() == 1e9 + 2.0
-    assert std.item() == 1.0
-
-
-@pytest.mark.parametrize(
-    ("values", "code"), [([3.0, 3.0], "constant_column"), ([1e308, -1e308], "data_range")]
-)
-def test_faults_017_019_a_column_without_a_usable_deviation_is_refused(
-    values: list[float], code: str
-) -> None:
-    rows = torch.tensor([[value] for value in values], dtype=torch.float64)
-
-    with pytest.raises(TrainingError, match="'t'") as failure:
-        moments(rows, ["t"])
-    assert failure.value.code == code
-
-
 def test_progress_is_told_between_epochs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.trainer.training._TICK_S", 0.0)
 
@@ -538,17 +421,6 @@ def test_a_table_larger_than_memory_is_trained_on_from_its_file(place: Place) ->
         assert mapped.metrics[f"{part}_rows"] == whole.metrics[f"{part}_rows"]
     reached = mapped.metrics["test_log_likelihood"]
     assert reached == pytest.approx(whole.metrics["test_log_likelihood"], abs=0.3)
-
-
-def test_tables_that_leave_a_device_no_room_stay_beside_it() -> None:
-    large, small = torch.zeros(1000, 4), torch.zeros(10, 4)
-    parts = SplitRows(train=large, validation=small, test=None, sample=np.zeros((1, 4)))
-    room = 4 * 12 * 4 * 1000  # four times the bytes of the rows in training
-    for memory_bytes, device in ((room, "meta"), (room - 4, "cpu"), (None, "meta")):
-        placed = parts.to(torch.device("meta"), memory_bytes=memory_bytes)
-        assert isinstance(placed.train, torch.Tensor)
-        assert isinstance(placed.validation, torch.Tensor)
-        assert (placed.train.device.type, placed.validation.device.type) == (device, "meta")
 
 
 def test_a_gpu_worker_maps_a_table_that_is_larger_than_its_machine(place: Place) -> None:

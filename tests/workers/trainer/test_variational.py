@@ -10,12 +10,11 @@ import torch
 
 from flows import LinearRegression, VariationalOptions
 from models_store.files.checkpoints import load_model
-from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.variational import VariationalRequest
 from tests.workers.place import FLOW, LIMITS, Place
-from tests.workers.trainer.test_training import epochs, ref, result
+from tests.workers.trainer.tasks import attempt_fields, epochs, ref, result
 from workers.errors import TrainingError
 from workers.protocol import Interrupted, Message, Tick, VariationalTask
 from workers.trainer.progress import IterationProgress
@@ -48,21 +47,9 @@ def task_of(
     request = VariationalRequest.model_validate(fields)
     accepted = accept_variational(request, dataset, limits=LIMITS)
     return VariationalTask(
-        job_id="job_" + "1" * 32,
-        attempt=1,
-        request_id=None,
-        parent_pid=1,
-        log_level="INFO",
-        store=StoreAddress(url=str(place.blobs.root)),
+        **attempt_fields(place),
         request=accepted.model_dump(mode="json"),
         dataset=None if dataset is None else ref(dataset),
-        checkpoints=[],
-        device="cpu",
-        threads=1,
-        nice=0,
-        memory_bytes=None,
-        checkpoint_interval_s=0.0,
-        long_epoch_s=30,
     ).model_copy(update=changes)
 
 
