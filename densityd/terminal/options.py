@@ -39,7 +39,7 @@ Family = Annotated[
     typer.Option(
         "--flow",
         metavar="FAMILY",
-        help="Family of the flow, such as maf or nsf; `auto` tries several.",
+        help="Family of the flow, such as maf or nsf; of `train` also `auto`, which tries several.",
     ),
 ]
 Fields = Annotated[
@@ -78,7 +78,7 @@ Extra = Annotated[
     Literal["error", "ignore"] | None,
     typer.Option(
         help="Refuse rows with columns that the model does not have, or ignore the columns.",
-        show_default="ignore if the model has types",
+        show_default="error if the table of the model had no other columns",
     ),
 ]
 _SECTIONS = ("flow", "discrete", "optimisation", "preprocessing", "split")
