@@ -89,6 +89,7 @@ class Metrics(TypedDict, total=False):
     best_elbo: float
     samples_per_second: float
     samples: int
+    judged_rows: int
     log_evidence: float
     log_evidence_standard_error: float
     effective_sample_size: float
@@ -177,6 +178,7 @@ class FlowFields(TypedDict, total=False):
     flow: FlowOptions | None
     hidden: list[int]
     layers: int
+    likelihood: str
     linear: bool
     log_scale_bound: float | None
     mask_weights: bool
@@ -206,13 +208,14 @@ class PreprocessingFields(TypedDict, total=False):
 
 
 class TargetFields(TypedDict, total=False):
-    """The target of variational inference: a potential, a formula or a regression."""
+    """The target of variational inference: a potential, formula, regression or latent variables."""
 
     potential: str
     log_density: str
     dim: int
     window: KlWindow | None
     posterior: Mapping[str, Any]
+    latent: Mapping[str, Any]
 
 
 class AcceptedSplit(TypedDict, total=False):

@@ -81,7 +81,10 @@ def test_a_progress_has_the_fields_of_every_kind():
         (members.MixedColumnFields, fields("MixedColumn")),
         (members.FlowFields, fields(*families())),
         (members.PreprocessingFields, fields("Preprocessing")),
-        (members.TargetFields, fields("PotentialTarget", "DensityTarget", "PosteriorTarget")),
+        (
+            members.TargetFields,
+            fields("PotentialTarget", "DensityTarget", "PosteriorTarget", "LatentTarget"),
+        ),
         (members.AcceptedSplit, fields("AcceptedSplitView")),
         (
             members.AcceptedOptimisation,
