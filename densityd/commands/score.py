@@ -7,7 +7,13 @@ import typer
 
 from densityd.terminal.console import service
 from densityd.terminal.options import Extra, ModelRef, Output, Url
-from densityd.terminal.results import STANDARD_OUTPUT, download_result, find_job_format, open_output
+from densityd.terminal.results import (
+    STANDARD_OUTPUT,
+    download_result,
+    find_job_format,
+    input_file,
+    open_output,
+)
 
 if TYPE_CHECKING:
     from densityd.client import FileOptions, ScoringOptions
@@ -17,7 +23,11 @@ def score(
     model: ModelRef,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", dir_okay=False, exists=True, help="Rows to score."),
+        typer.Argument(
+            metavar="FILE",
+            dir_okay=False,
+            help="Rows to score; `-` is CSV on standard input.",
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -55,14 +65,15 @@ def score(
 ) -> None:
     """Print the log density of each row of a file or a dataset, in nats.
 
-    Columns that have names are matched by name; missing and unknown ones are named. Files of any size are streamed. A dataset is
-    scored with a job, with quantiles if the model has them, and the result is downloaded; Ctrl-C
-    ends the wait, not the job.
+    Columns that have names are matched by name; missing and unknown ones are named. Files of any
+    size are streamed. A dataset is scored with a job, with quantiles if the model has them, and the
+    result is downloaded; Ctrl-C ends the wait, not the job.
 
     Examples: densityd score shuttle rows.csv; densityd score shuttle:2 rows.npy -o scores.parquet;
     densityd score shuttle rows.csv --quantiles;
     densityd score claims today.csv --explain -o alerts.csv;
     densityd score claims today.csv --parts --extra error;
+    zcat today.csv.gz | densityd score claims -;
     densityd score shuttle --dataset ds_0f3c... -o scores.parquet
     """
     if (file is None) == (dataset is None):
@@ -85,4 +96,5 @@ def score(
         if extra is not None:
             options["extra"] = extra
         write = client.score_file if quantiles or explain else client.log_prob_file
-        write(model, file, target, **options)
+        with input_file(file) as path:
+            write(model, path, target, **options)

@@ -286,6 +286,9 @@ def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(
     run("score", "people:1", table, "-o", tmp_path / "scores.parquet")
     assert np.allclose(pq.read_table(tmp_path / "scores.parquet")["log_prob"], expected)
 
+    piped = CliRunner().invoke(app, ["score", "people", "-"], input=table.read_bytes())
+    assert (piped.exit_code, piped.stdout_bytes) == (0, printed)
+
     assert "must end in one of" in run("score", "people", table, "-o", "x.txt", status=2).stderr
     missing = run("score", "people", table, "-o", tmp_path / "no" / "x.csv", status=1).stderr
     assert missing == f"densityd: {tmp_path / 'no' / 'x.csv'}: No such file or directory\n"
