@@ -17,6 +17,8 @@ from flows.table import Table
 
 # Most training rows and cells that the maps of the columns are fitted to.
 MOST_ROWS, MOST_CELLS = 200_000, 2**23
+# Most columns whose maps are smoothed: it takes tenths of a second for each.
+MOST_SMOOTHED = 256
 
 
 class MixedContext(ContextTable):
@@ -97,4 +99,6 @@ def sample_rows(rows: Table) -> Tensor:
 def _fit(encoding: TableEncoding, rows: Tensor, seed: int) -> None:
     columns = [encoding.layout.columns[number] for number in encoding.layout.continuous]
     values = observed_values(encoding, rows, seed=seed)
-    encoding.set_fits([fit_column(v, c) for v, c in zip(values, columns, strict=True)])
+    smooth = len(columns) <= MOST_SMOOTHED
+    fits = [fit_column(v, c, smooth=smooth) for v, c in zip(values, columns, strict=True)]
+    encoding.set_fits(fits)

@@ -16,6 +16,10 @@ TAIL_SHARE, TAIL_ROWS = 2e-3, 8
 LEAST_GAP = 1e-3
 # Largest exponent of a tail, in which a standard deviation of the scores multiplies the distance.
 MIN_TAIL, MAX_TAIL = 0.3, 3.0
+# Widths of kernels that quantiles of so many values are smoothed by, in scores: times the fifth root of
+# their number, in the denominator. More values have little to gain.
+WIDTHS = (0.0, 0.25, 0.7)
+MIN_SMOOTHED, MAX_SMOOTHED = 50, 5_000
 # Distance of the scores over which the slope of a tail is measured.
 END_SCORES = 0.5
 # Largest distance of a bound from the outermost knot, in deviations: a map without that bound serves a
@@ -31,12 +35,13 @@ MARGIN = 1e-3
 Values = Float[Tensor, " rows"]
 
 
-def fit_column(values: Values, column: MixedColumn) -> ColumnFit:
+def fit_column(values: Values, column: MixedColumn, *, smooth: bool = True) -> ColumnFit:
     """Return the map of a column.
 
     Args:
         values: Continuous values of training rows, with the noise of their step; there may be none.
         column: Column that they belong to.
+        smooth: True to smooth the quantiles of few values, which takes several fits.
     """
     values = values[torch.isfinite(values)].double().sort().values
     if len(values) == 0:
@@ -48,8 +53,56 @@ def fit_column(values: Values, column: MixedColumn) -> ColumnFit:
     values = values[(values > low) & (values < high)]
     if len(values) == 0:
         values = torch.tensor([_inside(low, high)], dtype=torch.float64)
+    ends = (low, high)
+    chosen = smooth and column.transform == "quantiles"
+    width = _width(values, column, ends) if chosen else 0.0
+    return _fitted(values, column, ends, width=width)
+
+
+def _width(values: Values, column: MixedColumn, ends: tuple[float, float]) -> float:
+    """Return the width of the kernel that smooths the quantiles of few values best.
+
+    Each width is judged by the likelihood of one half of the values under the map of the other, and the
+    reverse. Smooth quantiles lose less to chance; values in clusters want them as they are.
+    """
+    count = len(values)
+    if not MIN_SMOOTHED <= count <= MAX_SMOOTHED:
+        return 0.0
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    halves = [values[part.sort().values] for part in order.tensor_split(2)]
+    widths: list[float] = [width * count**-0.2 for width in WIDTHS]
+    likelihoods = [
+        sum(
+            _likelihood(_fitted(one, column, ends, width=width), column, other)
+            for one, other in (halves, halves[::-1])
+        )
+        for width in widths
+    ]
+    return widths[likelihoods.index(max(likelihoods))]
+
+
+def _likelihood(fit: ColumnFit, column: MixedColumn, values: Values) -> float:
+    """Return the mean log-likelihood of values whose scores are Gaussian."""
+    scores, log_slopes = FittedMaps.of([fit], [column]).inverse(values[:, None])
+    found = float((log_slopes - 0.5 * scores.square()).mean())
+    return found if math.isfinite(found) else -math.inf
+
+
+def _fitted(
+    values: Values, column: MixedColumn, ends: tuple[float, float], *, width: float
+) -> ColumnFit:
+    """Return the map of a column.
+
+    Args:
+        values: Ascending values between the ends.
+        column: Column that they belong to.
+        ends: Bounds of the map.
+        width: Width of the kernel that smooths the quantiles, in scores; 0 for none.
+    """
+    low, high = ends
+    spread = _spread(values)
     centre = float(_quantile(values, 0.5))
-    knots, scores, slopes = _quantile_knots(values, spread)
+    knots, scores, slopes = _quantile_knots(values, spread, width)
     knots, scores, slopes = _within(knots, scores, slopes, low, high)
     if column.transform == "quantiles":
         low = low if float((knots[0] - low) * slopes[0]) < FAR else -math.inf
@@ -128,13 +181,38 @@ def _robust_moments(scores: Values) -> tuple[float, float]:
     return mean, std if std > 1e-9 * max(1.0, abs(mean)) else 1.0
 
 
-def _quantile_knots(ordered: Values, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+def _smoothed(ordered: Values, scores: Tensor, width: float) -> Tensor:
+    """Return quantiles at scores, by lines through the values near them against their own scores.
+
+    The values of a Gaussian lie on one line, so that smoothing has no bias there.
+
+    Args:
+        ordered: Ascending values.
+        scores: Scores of the quantiles.
+        width: Standard deviation of the weights, in scores.
+    """
+    shares = (torch.arange(len(ordered), dtype=torch.float64) + 0.5) / len(ordered)
+    distance = torch.special.ndtri(shares)[None] - scores[:, None]
+    weights = torch.exp(-0.5 * (distance / width).square())
+    total, first, second = ((weights * distance**power).sum(dim=1) for power in range(3))
+    mean, product = ((weights * distance**power) @ ordered for power in range(2))
+    spread = total * second - first.square()
+    plain = _quantile(ordered, torch.special.ndtr(scores))
+    lines = (second * mean - first * product) / spread
+    found = torch.where(spread > LEAST_SPREAD * total.square(), lines, plain)
+    return found.clamp(ordered[0], ordered[-1]).cummax(0).values
+
+
+def _quantile_knots(ordered: Values, spread: float, width: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return knots at quantiles whose scores are those of a standard Gaussian, with their slopes."""
     tail = min(0.1, max(TAIL_SHARE, TAIL_ROWS / len(ordered)))
     edge = float(torch.special.ndtri(torch.tensor(1 - tail, dtype=torch.float64)))
     # Evenly spread over the scores: more in the tails than evenly spread shares.
     scores = torch.linspace(-edge, edge, KNOTS, dtype=torch.float64)
-    knots = _quantile(ordered, torch.special.ndtr(scores))
+    if width:
+        knots = _smoothed(ordered, scores, width)
+    else:
+        knots = _quantile(ordered, torch.special.ndtr(scores))
     # Far values have digits of their own size.
     size = LEAST_SPREAD * float(knots.abs().max())
     knots, scores = _apart(knots, scores, gap=max(LEAST_GAP * spread, size))

@@ -134,3 +134,20 @@ def test_few_rounded_values_are_not_sampled_far_beyond_the_data(step, seed):
     width = float(values.max() - values.min())
     assert values.min() - 0.5 * width < ends[0, 0] < values.min()
     assert values.max() - 20 < ends[1, 0] < values.max() + 0.5 * width
+
+
+@pytest.mark.parametrize("shape", ["normal", "log-normal", "clusters"])
+def test_smoothed_quantiles_fit_values_that_they_have_not_seen(shape: str) -> None:
+    gains = []
+    for seed in range(4):
+        normal = torch.randn(2_200, generator=torch.Generator().manual_seed(seed)).double()
+        clusters = normal + 12 * (torch.arange(2_200) % 2)
+        rows = {"normal": normal, "log-normal": normal.exp(), "clusters": clusters}[shape]
+        column = MixedColumn(transform="quantiles")
+        likelihoods = []
+        for smooth in (False, True):
+            fit = fit_column(rows[:200], column, smooth=smooth)
+            scores, log_slopes = FittedMaps.of([fit], [column]).inverse(rows[200:, None])
+            likelihoods.append(float((log_slopes - 0.5 * scores.square()).mean()))
+        gains.append(likelihoods[1] - likelihoods[0])
+    assert sum(gains) / 4 > (0.0 if shape == "clusters" else 0.05)
