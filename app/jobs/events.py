@@ -115,6 +115,7 @@ class EventStream(Response):
             feed.more = True
             await asyncio.sleep(_AGAIN_S)
             return False
+        topic.pass_over(feed.after)
         if events:
             await send_piece(send, b"".join(map(encode_event, events)))
         return ended

@@ -186,6 +186,12 @@ class Topic:
         self.final = False
         self.woken: set[asyncio.Event] = set()
 
+    def pass_over(self, last: int) -> None:
+        """Leave out the events up to one that a stream has read by itself, many at a time."""
+        if last > self.last:
+            self.news, self.last = [], last
+            self.wake()  # those who lack some of them read for themselves, too
+
     def wake(self) -> None:
         """Wake all streams of the job."""
         for woken in self.woken:

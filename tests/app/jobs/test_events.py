@@ -319,6 +319,25 @@ def test_a_stream_that_cannot_keep_up_reads_what_it_missed(jobs, work):
     assert [data["epoch"] for _, kind, data in found if kind == "epoch"] == [1, 2, 3, 4]
 
 
+def test_the_hub_does_not_read_again_what_a_stream_read_page_by_page(jobs, work, monkeypatch):
+    """It would send nothing new until it had come as far, half a second a page."""
+    monkeypatch.setattr(event_hub, "PAGE", 10)
+    job = run(jobs, work, epochs=30)
+
+    async def main() -> None:
+        caller, hub = Caller(), EventHub(jobs)  # which does not look
+        feed = EventFeed(jobs, PROJECT, job.id, after=0)
+        stream = EventStream(await feed.read(), feed, hub=hub, streams=OpenBound("streams", 1))
+        scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+        following = asyncio.create_task(stream(scope, caller.receive, caller.send))  # type: ignore[arg-type]
+        await until(lambda: b'"epoch":30' in caller.body)
+        assert hub._topics[job.id].last == parse(caller.body.decode())[-1][0]
+        caller.left.set()
+        await following
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("reason", ["stop", "leave"])
 def test_a_stream_ends_when_the_server_stops_or_the_caller_leaves(follow, reason):
     async def main() -> None:
