@@ -61,7 +61,7 @@ def exact() -> Flow:
     known_weights = {
         "transform.shift": means[0],
         "transform.log_scale": root.diagonal().log(),
-        "transform.lower": (root / root.diagonal())[1, :1],
+        "transform.lower": (root / root.diagonal()[:, None])[1, :1],
         "transform.context_weight": torch.cat([gain, torch.zeros(2, 3)]),
     }
     flow.load_state_dict(flow.state_dict() | known_weights)
