@@ -46,7 +46,9 @@ class WarmUp:
     def add_kernels(self) -> None:
         """Have the kernels compiled as well: before `run`."""
         self._kernels = True
-        self.waits_for = "The kernels are being compiled."
+        self.waits_for = (
+            "The kernels are being compiled, once on this machine, which takes a minute or two."
+        )
 
     async def run(self) -> None:
         """Do all of it; a model that cannot be loaded is logged and left out."""

@@ -1,11 +1,13 @@
 """The port and the URL of the API."""
 
 import http.client
+import json
 import socket
 
 from densityd.errors import StartError
 
 _TIMEOUT_S = 2.0
+_SILENT = "It does not respond yet."
 
 
 def free_port(host: str, port: int) -> int:
@@ -35,13 +37,17 @@ def build_url(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def is_ready(url: str) -> bool:
-    """Return True if the API reports that it is ready."""
+def why_unready(url: str) -> str | None:
+    """Return why the API is not ready, in sentences; None if it is."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
+        answer = connection.getresponse()
+        if answer.status == http.client.OK:
+            return None
+        checks = json.load(answer)["checks"].values()
+        return " ".join(check["detail"] for check in checks if not check["ok"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return _SILENT
     finally:
         connection.close()

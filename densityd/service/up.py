@@ -12,7 +12,7 @@ from densityd.service import private_redis
 from densityd.service.banner import format_banner
 from densityd.service.children import Child, end_all
 from densityd.service.data_dir import check_socket_path, lock_data_dir
-from densityd.service.ports import build_url, free_port, is_ready
+from densityd.service.ports import build_url, free_port, why_unready
 from densityd.service.signals import Signals
 from models_store.database.database import migrate
 from models_store.errors import BlobError, StorageFullError, StoreError
@@ -20,7 +20,8 @@ from models_store.files.private_files import close_to_others, create_private_fil
 from models_store.files.stores import open_blobs
 
 _REDIS_START_S = 20.0
-_API_START_S = 180.0  # without a cache the kernels are compiled first
+_API_START_S = 900.0  # without a cache the kernels are compiled first: minutes on a busy machine
+_PATIENCE_S = 10.0
 _LOOK_S = 5.0
 _START_FAILURES = 3
 # Together under ten seconds, with the time to notice the ends.
@@ -84,16 +85,24 @@ class Service:
         broker = self._settings.resolved_broker_url
         if self._redis is not None:
             self._redis.start()
-            self._wait("Redis", lambda: private_redis.is_up(broker), _REDIS_START_S, signals)
+            self._wait(
+                "Redis",
+                lambda: None if private_redis.is_up(broker) else "It does not respond yet.",
+                _REDIS_START_S,
+                signals,
+            )
         _prepare_stores(self._settings)
         self._api.start()
         self._worker.start()
         url = build_url(self._settings.host, self._settings.port)
-        self._wait("the API", lambda: is_ready(url), _API_START_S, signals)
+        self._wait("the API", lambda: why_unready(url), _API_START_S, signals)
 
-    def _wait(self, name: str, ready: Callable[[], bool], limit_s: float, signals: Signals) -> None:
-        deadline = time.monotonic() + limit_s
-        while not ready():
+    def _wait(
+        self, name: str, why_unready: Callable[[], str | None], limit_s: float, signals: Signals
+    ) -> None:
+        began = time.monotonic()
+        told = None
+        while (reason := why_unready()) is not None:
             if signals.asked_to_end:
                 raise InterruptedStartError
             self._check_children(say=_say_nothing)
@@ -101,14 +110,16 @@ class Service:
                 # Redis may need a second try without an old log; no other failure passes by itself.
                 if child.failures >= (_START_FAILURES if child is self._redis else 1):
                     raise StartError(f"{child.name} does not start: {child.read_last_message()}")
-            if time.monotonic() > deadline:
+            waited_s = time.monotonic() - began
+            if waited_s > limit_s:
+                logs = self._settings.data_dir / "logs"
                 raise StartError(
-                    f"{name} did not come up within {limit_s:g} s; {self._name_logs()}."
+                    f"{name} did not come up within {limit_s:g} s: {reason} See the logs in {logs}."
                 )
+            if waited_s > _PATIENCE_S and reason != told:
+                told = reason
+                self._say(f"Waiting for {name}. {reason}")
             signals.wait(0.1)
-
-    def _name_logs(self) -> str:
-        return f"see the logs in {self._settings.data_dir / 'logs'}"
 
     def _check_children(self, *, say: Callable[[str], None]) -> None:
         for child in self._children:

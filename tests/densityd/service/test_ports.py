@@ -1,3 +1,4 @@
+import json
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -5,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from densityd.errors import StartError
-from densityd.service.ports import build_url, free_port, is_ready
+from densityd.service.ports import build_url, free_port, why_unready
 
 
 def test_a_free_port_is_found_and_stays_free() -> None:
@@ -43,17 +44,31 @@ def test_the_url_is_one_that_a_browser_on_this_machine_opens(host: str, url: str
 
 class _Ready(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/readyz" else 404)
+        checks: list[dict[str, object]] = json.loads(self.server.checks)  # type: ignore[attr-defined]
+        self.send_response(200 if self.path == "/readyz" and not checks else 503)
         self.end_headers()
+        self.wfile.write(json.dumps({"checks": dict(enumerate(checks))}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def test_ready_is_what_the_api_says() -> None:
+def _told(checks: str) -> tuple[str | None, str]:
     with HTTPServer(("127.0.0.1", 0), _Ready) as server:
+        server.checks = checks  # type: ignore[attr-defined]
+        url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        assert is_ready(f"http://127.0.0.1:{server.server_port}")
+        told = why_unready(url)
         thread.join()
-    assert not is_ready(f"http://127.0.0.1:{server.server_port}")
+    return told, url
+
+
+def test_why_the_api_is_not_ready_is_what_it_says() -> None:
+    told, url = _told("[]")
+    assert told is None
+    assert why_unready(url) == "It does not respond yet."
+    told, _ = _told('[{"ok": true, "detail": null}, {"ok": false, "detail": "Kernels compile."}]')
+    assert told == "Kernels compile."
+    told, _ = _told("[1]")
+    assert told == "It does not respond yet."
