@@ -15,7 +15,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from densityd.client import Client, Settings
-from densityd.client.options import Resources
+from densityd.client.options import Resources, VariationalOptimisation
+from densityd.client.targets import LatentTarget
 from tests.app.conftest import openapi_document
 from tests.browsers import chromium, needs_chromium, watched_page
 from tests.e2e.test_up import Up
@@ -78,6 +79,17 @@ class Prepared:
             client.models.export("shuttle", 1, self.file)
             client.models.upload("spare", self.file)
             client.models.upload("spare", self.file)
+            # The rows of its readings are those of the examples.
+            latent: LatentTarget = {
+                "latent": {
+                    "dataset_id": self.dataset_id,
+                    "likelihood": "gaussian",
+                    "loadings": [[0.5]] * 9,
+                    "noise_scale": 1.0,
+                }
+            }
+            few: VariationalOptimisation = {"iterations": 5}
+            client.jobs.wait(client.jobs.variational("sources", latent, optimisation=few).id)
             scored = client.jobs.wait(client.jobs.score("shuttle:1", self.dataset_id).id)
             # Jobs that no worker of this machine takes leave the processor to the page.
             absent: Resources = {"accelerator": "required"}
@@ -103,6 +115,7 @@ class Prepared:
         self._own: dict[str, dict[str, str]] = {
             "update_dataset": {"dataset_id": described},
             "delete_dataset": {"dataset_id": spare},
+            "evidence": {"ref": "sources"},
             "resume_job": {"job_id": halted.id},
             "cancel_job": {"job_id": waiting.id},
             "import_version": {"name": "spare"},

@@ -102,8 +102,8 @@ class Jobs:
 
         Args:
             model_name: Name of the model that gets a new version.
-            target: `{"potential": "U1"}`, `{"log_density": "...", "dim": 2}` or
-                `{"posterior": {...}}`.
+            target: `{"potential": "U1"}`, `{"log_density": "...", "dim": 2}`,
+                `{"posterior": {...}}` or `{"latent": {...}}`.
             idempotency_key: Key as for `train`, which has the errors too.
             **options: Options of the fit.
         """
