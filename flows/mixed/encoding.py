@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +12,7 @@ from flows.bijections.base import Batch, PerRow
 from flows.mixed.columns import HIDDEN, Layout, MixedColumn, TransformName
 from flows.mixed.levels import Levels
 from flows.mixed.map_fitting import fit_column
-from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps
+from flows.mixed.maps import ENDLESS, KNOTS, ColumnFit, FittedMaps
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
 from flows.preprocess import Denoise, Preprocessing
 
@@ -24,6 +25,7 @@ HIDING_SHARE = 0.5
 # Most cells that are encoded at a time: the maps of one take some dozens of numbers.
 PIECE_CELLS = 2**17
 
+_CURVES = ("tails", "knots", "scores", "slopes", "reach")
 _NUMBERS = ("low", "high", "centre", "scale", "mean", "std")
 
 
@@ -50,6 +52,7 @@ class TableEncoding(Preprocessing):
     knots: Tensor
     scores: Tensor
     slopes: Tensor
+    reach: Tensor
     roundings: Tensor
 
     def __init__(self, layout: Layout) -> None:
@@ -87,9 +90,8 @@ class TableEncoding(Preprocessing):
         self._keep("ends", limits)
         count = len(chosen)
         self.register_buffer("numbers", torch.zeros(len(_NUMBERS), count, dtype=torch.float64))
-        for name, width in (("tails", 2), ("knots", KNOTS), ("scores", KNOTS), ("slopes", KNOTS)):
-            empty = torch.zeros(count, width, dtype=torch.float64)
-            self.register_buffer(f"{name}", empty)
+        for name, width in zip(_CURVES, (2, KNOTS, KNOTS, KNOTS, 2), strict=True):
+            self.register_buffer(name, torch.zeros(count, width, dtype=torch.float64))
         shares = torch.zeros(count, DECADES, STEPS, dtype=torch.float64)
         self.register_buffer("roundings", shares)
         self.set_fits([_untrained(c.transform, c.low, c.high, c.step) for c in chosen])
@@ -104,7 +106,7 @@ class TableEncoding(Preprocessing):
             return
         maps = FittedMaps.of(fits, [self.layout.columns[i] for i in self.layout.continuous])
         self.numbers.copy_(torch.stack(maps[1:7]))
-        for name in ("tails", "knots", "scores", "slopes"):
+        for name in _CURVES:
             getattr(self, name).copy_(getattr(maps, name))
 
     def set_roundings(self, rows: Batch) -> None:
@@ -132,8 +134,16 @@ class TableEncoding(Preprocessing):
         """Maps of the continuous columns."""
         kinds = [self.layout.columns[number].transform for number in self.layout.continuous]
         low, high, centre, scale, mean, std = self.numbers.double().unbind(0)
-        curves = [t.double() for t in (self.tails, self.knots, self.scores, self.slopes)]
+        curves = [getattr(self, name).double() for name in _CURVES]
         return FittedMaps(kinds, low, high, centre, scale, mean, std, *curves)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *further: object
+    ) -> None:
+        """Load the buffers; a model from before maps had a reach has none."""
+        endless = torch.tensor([-ENDLESS, ENDLESS], dtype=torch.float64)
+        state_dict.setdefault(f"{prefix}reach", endless.repeat(len(self.reach), 1))
+        super()._load_from_state_dict(state_dict, prefix, *further)
 
     @property
     def spreads(self) -> bool:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.mixed.columns import MixedColumn
-from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps
+from flows.mixed.maps import ENDLESS, KNOTS, ColumnFit, FittedMaps
 
 # Share of the values beyond the outermost knots, and the least number of them.
 TAIL_SHARE, TAIL_ROWS = 2e-3, 8
@@ -29,10 +29,15 @@ FAR = 4.0
 ARC_SHARE = 0.01
 # Least spread, as a share of the largest value: below, numbers have too few digits for a map.
 LEAST_SPREAD, LEAST_DIGIT = 1e-9, 1e-15
+# Distance in standardised scores from the outermost values to the reach of a map, and what is added to
+# it, divided by the root of the number of values.
+REACH, REACH_OF_FEW = 0.25, 2.0
 # Distance of a bound from the values at it, as a share of their spread, where they have no step.
 MARGIN = 1e-3
 
 Values = Float[Tensor, " rows"]
+
+_NO_REACH = torch.tensor([-ENDLESS, ENDLESS], dtype=torch.float64)
 
 
 def fit_column(values: Values, column: MixedColumn, *, smooth: bool = True) -> ColumnFit:
@@ -108,11 +113,27 @@ def _fitted(
         low = low if float((knots[0] - low) * slopes[0]) < FAR else -math.inf
         high = high if float((high - knots[-1]) * slopes[-1]) < FAR else math.inf
     tails = _tails(values, knots, scores, slopes)
-    plain = ColumnFit(low, high, centre, spread, 0.0, 1.0, tails, knots, scores, slopes)
+    curves = (tails, knots, scores, slopes)
+    plain = ColumnFit(low, high, centre, spread, 0.0, 1.0, *curves, _NO_REACH)
     maps = FittedMaps.of([plain], [column])
     found = maps.inverse(values[:, None])[0][:, 0]
     mean, std = _robust_moments(found)
-    return plain._replace(mean=mean, std=std)
+    reach = _reach((found - mean) / std, column)
+    return plain._replace(mean=mean, std=std, reach=reach)
+
+
+def _reach(scores: Values, column: MixedColumn) -> Tensor:
+    """Return the standardised scores beyond which data grow slowly.
+
+    Data of a log scale grow like an exponential of the scores. A flow is vague beyond its training
+    values, so that it would else draw some many times larger where those end at a lower score than
+    Gaussian ones do.
+    """
+    grows = {"log": (False, True), "asinh": (True, True)}.get(column.transform, (False, False))
+    margin = REACH + REACH_OF_FEW / math.sqrt(len(scores))
+    outermost = torch.stack([scores.min() - margin, scores.max() + margin])
+    ends_early = outermost.abs() < _score_beyond(0.5 / len(scores))
+    return torch.where(torch.tensor(grows) & ends_early, outermost, _NO_REACH)
 
 
 def _circle(values: Values, low: float, high: float) -> ColumnFit:
@@ -127,7 +148,8 @@ def _circle(values: Values, low: float, high: float) -> ColumnFit:
     cut = low + float(torch.remainder(places[widest] + arcs[widest] / 2, width))
     knots = torch.linspace(low, high, KNOTS, dtype=torch.float64)
     flat = torch.full((2,), MIN_TAIL, dtype=torch.float64)
-    return ColumnFit(low, high, cut, width, 0.0, 1.0, flat, knots, knots - low, knots * 0 + 1)
+    line = (knots, knots - low, knots * 0 + 1)
+    return ColumnFit(low, high, cut, width, 0.0, 1.0, flat, *line, _NO_REACH)
 
 
 def _inside(low: float, high: float) -> float:

@@ -18,6 +18,10 @@ from flows.mixed.columns import MixedColumn, TransformName
 
 # Number of knots of the map of quantiles.
 KNOTS = 48
+# Curvature of the scores beyond their reach: data grow with the root of the distance there.
+CURVATURE = 4.0
+# Reach of scores that are stretched nowhere.
+ENDLESS = 1e300
 
 
 class ColumnFit(NamedTuple):
@@ -34,6 +38,8 @@ class ColumnFit(NamedTuple):
         knots: Values of the knots.
         scores: Scores of the knots.
         slopes: Slopes at the knots.
+        reach: Standardised scores beyond which data grow slowly; `ENDLESS` on sides
+            where they do nowhere.
     """
 
     low: float
@@ -46,6 +52,7 @@ class ColumnFit(NamedTuple):
     knots: Float[Tensor, " knots"]
     scores: Float[Tensor, " knots"]
     slopes: Float[Tensor, " knots"]
+    reach: Float[Tensor, "2"]
 
 
 class FittedMaps(NamedTuple):
@@ -62,6 +69,7 @@ class FittedMaps(NamedTuple):
     knots: Tensor
     scores: Tensor
     slopes: Tensor
+    reach: Tensor
 
     @classmethod
     def of(cls, fits: list[ColumnFit], columns: list[MixedColumn]) -> "FittedMaps":
@@ -83,18 +91,32 @@ class FittedMaps(NamedTuple):
             inside = inside | (circles & x.isfinite())
         y = torch.where(inside | x.isnan(), y, 0.0)
         log_slope = torch.where(inside, log_slope, -torch.inf)
-        return (y - self.mean) / self.std, log_slope - self.std.log()
+        y, log_bend = self._stretched((y - self.mean) / self.std)
+        return y, log_slope - self.std.log() + log_bend
 
     def forward(
         self, y: Float[Tensor, "rows columns"]
     ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]:
         """Map standardised scores to data, with the log derivative."""
+        y, log_bend = self._shrunk(y)
         scores = y * self.std + self.mean
         x, log_slope = torch.empty_like(y), torch.empty_like(y)
         for kind, chosen in self._by_kind():
             found = _FORWARDS[kind](self.select(chosen), scores[:, chosen])
             x[:, chosen], log_slope[:, chosen] = found
-        return x, self.std.log() - log_slope
+        return x, self.std.log() - log_slope - log_bend
+
+    def _stretched(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores that grow with the square of the distance beyond their reach."""
+        over = (y - y.clamp(self.reach[:, 0], self.reach[:, 1])).nan_to_num(0.0)
+        return y + CURVATURE * over * over.abs(), torch.log1p(2 * CURVATURE * over.abs())
+
+    def _shrunk(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores whose stretched ones are given, and the log slope of the stretching."""
+        inside = y.clamp(self.reach[:, 0], self.reach[:, 1])
+        far = y - inside
+        over = 2 * far / (1 + (1 + 4 * CURVATURE * far.abs()).sqrt())
+        return inside + over, torch.log1p(2 * CURVATURE * over.abs())
 
     def wrap(self, x: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
         """Return values of circular columns within their first turn, and others as they are."""

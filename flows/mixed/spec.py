@@ -174,7 +174,7 @@ def encoding_cost(layout: Layout) -> Cost:
     count = len(layout.continuous)
     spikes = max((len(column.spikes) for column in layout.columns), default=0)
     listed = 4 * sum(len(column.values) for column in layout.columns)
-    fitted = spikes + 3 * KNOTS + 12 + DECADES * STEPS
+    fitted = spikes + 3 * KNOTS + 14 + DECADES * STEPS
     noisy = sum(column.noise > column.step for column in layout.columns)
     listed += noisy * (2 * DENOISE_KNOTS + 1)
     numbers = INDEX_BYTES * (len(layout.columns) * 8 + listed + count * (fitted + 1))

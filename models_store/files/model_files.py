@@ -203,9 +203,9 @@ def _check_weights(flow: Flow, tensors: dict[str, Tensor]) -> None:
     bounded = {
         f"{name}.numbers" for name, part in flow.named_modules() if isinstance(part, TableEncoding)
     }
-    for name, own in flow.state_dict().items():
-        given = tensors[name]
-        if given.dtype != own.dtype:
+    own = flow.state_dict()
+    for name, given in tensors.items():
+        if given.dtype != own[name].dtype:
             raise ModelFileError("The weights are not of the type of the flow's.")
         if not torch.isfinite(_without_free_bounds(given) if name in bounded else given).all():
             raise ModelFileError("A weight is not finite.")

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from flows.mixed.columns import MixedColumn
 from flows.mixed.map_fitting import fit_column
-from flows.mixed.maps import FittedMaps
+from flows.mixed.maps import ENDLESS, FittedMaps
 
 KINDS = [
     MixedColumn(transform="none"),
@@ -151,3 +151,26 @@ def test_smoothed_quantiles_fit_values_that_they_have_not_seen(shape: str) -> No
             likelihoods.append(float((log_slopes - 0.5 * scores.square()).mean()))
         gains.append(likelihoods[1] - likelihoods[0])
     assert sum(gains) / 4 > (0.0 if shape == "clusters" else 0.05)
+
+
+def test_a_log_scale_whose_values_end_early_is_not_sampled_far_beyond_them() -> None:
+    values = (torch.linspace(1, 2, 4_000, dtype=torch.float64) * math.log(10)).exp()
+    maps = maps_of(values, MixedColumn(transform="log", low=0.0))
+    scores = torch.tensor([[2.5], [5.0], [8.0]], dtype=torch.float64)
+    x, log_det = maps.forward(scores)
+    assert float(x[1]) < 2.5 * 100
+    back, log_slope = maps.inverse(x)
+    assert torch.allclose(back, scores)
+    assert torch.allclose(log_slope, -log_det)
+    step = 1e-6 * x
+    rise = maps.inverse(x + step)[0] - maps.inverse(x - step)[0]
+    assert torch.allclose((rise / (2 * step)).log(), log_slope, atol=1e-6)
+
+
+def test_values_that_are_log_normal_or_heavier_are_not_limited() -> None:
+    shares = (torch.arange(4_000, dtype=torch.float64) + 0.5) / 4_000
+    for values in (torch.special.ndtri(shares).exp(), (1 - shares) ** -0.7):
+        maps = maps_of(values, MixedColumn(transform="log", low=0.0))
+        scores = torch.tensor([[5.0]], dtype=torch.float64)
+        plain = maps._replace(reach=maps.reach * 0 + torch.tensor([-ENDLESS, ENDLESS]))
+        assert torch.allclose(maps.forward(scores)[0], plain.forward(scores)[0])
