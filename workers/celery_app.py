@@ -6,7 +6,7 @@ late, stores results, or restores lost messages: the sweep sends another message
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -106,7 +106,7 @@ def create_celery(settings: StoreSettings) -> Celery:
 
 
 class WorkerBrokerClient:
-    """A client with a connection for each call, for the sweep of a worker.
+    """A client for the sweep of a worker, which keeps its connection while that is of use.
 
     Args:
         app: Application of the worker.
@@ -116,10 +116,11 @@ class WorkerBrokerClient:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._connection: Connection | None = None
 
     def send(self, job_ids: Sequence[str], headers: Mapping[str, str]) -> None:
         """Send a message for each job, with these headers."""
-        with self._connect() as connection, self._app.amqp.Producer(connection) as producer:
+        with self._connected() as connection, self._app.amqp.Producer(connection) as producer:
             for job_id in job_ids:
                 self._app.send_task(
                     TASK_NAME, (job_id,), headers={**headers}, producer=producer, retry=False
@@ -127,14 +128,24 @@ class WorkerBrokerClient:
 
     def count_queued(self) -> int:
         """Return the number of messages in the queue."""
-        with self._connect() as connection:
+        with self._connected() as connection:
             return int(connection.default_channel.client.llen(QUEUE))
 
     def close(self) -> None:
-        """Do nothing: no connection is kept."""
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()  # type: ignore[no-untyped-call]  # kombu is partly typed
 
     @contextmanager
-    def _connect(self) -> Iterator[Any]:
-        with self._app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0)
-            yield connection
+    def _connected(self) -> Iterator[Any]:
+        """Give the connection; one that failed is replaced the next time."""
+        try:
+            if self._connection is None:
+                self._connection = self._app.connection_for_write()
+                self._connection.ensure_connection(max_retries=1, interval_start=0)
+            yield self._connection
+        except Exception:
+            with suppress(*self.errors):
+                self.close()
+            raise

@@ -4,7 +4,7 @@ The row of a delivery is the truth, as that of a job is: whatever becomes of the
 the job, some worker finds the row and sends it.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
@@ -23,13 +23,33 @@ _ENABLED = select(WebhookRow.id, WebhookRow.events).where(
 )
 
 
+class EndedJob(Protocol):
+    """Columns of a job that a delivery tells of."""
+
+    id: str
+    project: str
+    kind: str
+    state: str
+    attempt: int
+    model_name: str
+    model_version: int | None
+    error_code: str | None
+    error_detail: str | None
+    tags: dict[str, str]
+
+
 def note_ends(session: Session, _context: UOWTransaction) -> None:
     """Note the jobs that a flush ends: after each flush."""
     for row in session.dirty:
         if isinstance(row, JobRow) and row.state in FINAL_STATES and row.role != JobRole.CHILD:
             unloaded = PassiveFlag.PASSIVE_NO_INITIALIZE
             if attributes.get_history(row, "state", unloaded).has_changes():
-                session.info.setdefault(_ENDED, []).append(row)
+                note_end(session, row)
+
+
+def note_end(session: Session, row: EndedJob | JobRow) -> None:
+    """Note a job that a transaction ends."""
+    session.info.setdefault(_ENDED, []).append(row)
 
 
 def announce_ends(session: Session) -> None:
@@ -69,7 +89,7 @@ def waiting_deliveries(session: Session, webhook_ids: list[str]) -> dict[str, in
     return {webhook_id: count for webhook_id, count in session.execute(counts)}  # noqa: C416 - rows are no pairs to a type checker
 
 
-def job_data(row: JobRow) -> dict[str, Any]:
+def job_data(row: EndedJob | JobRow) -> dict[str, Any]:
     """Return what a delivery tells of a job."""
     error = None if row.error_code is None else {"code": row.error_code, "detail": row.error_detail}
     return {

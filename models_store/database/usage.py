@@ -1,12 +1,14 @@
 """Bytes that a project stores, counted as its rows change, and how many it may store.
 
 Every row of a dataset, a job or a version holds what it is charged with; the project's `UsageRow`
-holds the sum. One function, called before every flush, keeps both right: nothing else adds to them.
+holds the sum. `charge`, called before every flush, keeps both right, and `held_jobs` does for what workers write:
+nothing else adds to them.
 Deliveries of webhooks come on top.
 """
 
 import json
 from functools import cache
+from typing import Protocol
 
 from sqlalchemy import Insert, bindparam, func, select
 from sqlalchemy.orm import Session, UOWTransaction
@@ -14,6 +16,7 @@ from sqlalchemy.orm import Session, UOWTransaction
 from models_store.database.schema import (
     DatasetRow,
     JobRow,
+    JsonObject,
     ModelVersionRow,
     UsageRow,
     WebhookDeliveryRow,
@@ -55,9 +58,20 @@ def charge(session: Session, _context: UOWTransaction, _instances: object) -> No
                 row.charged_bytes = now
                 more[row.project] = more.get(row.project, 0) + change
     for project, change in sorted(more.items()):
-        session.connection().execute(
-            _counting(dialect_of(session)), {"project": project, "change": change}
-        )
+        count(session, project, change)
+
+
+def count(session: Session, project: str, change: int) -> None:
+    """Add what the rows of a project are charged with from now on, or take it away.
+
+    Args:
+        session: Transaction that changes the rows.
+        project: Project that owns them.
+        change: Bytes more, negative for fewer.
+    """
+    session.connection().execute(
+        _counting(dialect_of(session)), {"project": project, "change": change}
+    )
 
 
 @cache
@@ -124,10 +138,25 @@ def _charge(row: _Charged) -> int:
             )
             return ROW_BYTES + row.checkpoint_bytes + sum(map(json_bytes, described))
         case JobRow():
-            return _charge_of_job(row)
+            return charge_of_job(row)
 
 
-def _charge_of_job(row: JobRow) -> int:
+class ChargedJob(Protocol):
+    """Columns of a job that decide what it is charged with."""
+
+    kind: str
+    state: str
+    covered: bool
+    metadata_bytes: int
+    checkpoint_bytes: int
+    reserved_bytes: int
+    checkpoints: list[JsonObject]
+    result: JsonObject | None
+    product: JsonObject | None
+
+
+def charge_of_job(row: ChargedJob | JobRow) -> int:
+    """Return the bytes that a job is charged with; set those of its checkpoints."""
     row.checkpoint_bytes = _checkpoint_bytes(row)
     if row.covered:
         return 0
@@ -138,7 +167,7 @@ def _charge_of_job(row: JobRow) -> int:
     return stored if row.state in FINAL_STATES else max(stored, row.reserved_bytes or 0)
 
 
-def _checkpoint_bytes(row: JobRow) -> int:
+def _checkpoint_bytes(row: ChargedJob | JobRow) -> int:
     """Return the bytes of a job's checkpoints; one byte for each from before they were kept."""
     sizes = [int(checkpoint.get("bytes", 1)) for checkpoint in row.checkpoints or ()]
     # Of bulk work, the newest list names the parts of the older ones, too.

@@ -1,16 +1,102 @@
-"""Ends of attempts without a result, inside a transaction: back to the queue, or the job's end."""
+"""Ends of attempts inside a transaction: with a result, back to the queue, or as a failure of the job."""
 
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import moment
 from models_store.database.schema import JobRow
-from models_store.job_states import EventKind, JobState
+from models_store.errors import FencedError
+from models_store.job_states import EventKind, JobResult, JobState
+from models_store.jobs.held_jobs import HeldJob, held
 from models_store.jobs.live_workers import in_service
 from models_store.jobs.retries import AttemptEnd, Failure, account_of, verdict, wait_s
 from models_store.jobs.rows import append, fail, move, storable
+from models_store.records import NewVersion, Version
+from models_store.rows.versions import add_version, version_of_job
 
 
-def end_attempt(session: Session, row: JobRow, failed: AttemptEnd | None) -> None:
+def finish(
+    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], new: NewVersion
+) -> Version | None:
+    """Succeed with a version, or be cancelled where that was asked for before.
+
+    Returns:
+        The version, the same one when this is repeated; None if the job is cancelled.
+
+    Raises:
+        FencedError: The job is not this attempt's any more.
+    """
+    try:
+        with held(session, job_id, attempt) as row:
+            if row.cancel_requested:
+                move(session, row, JobState.CANCELLED)
+                return None
+            new = replace(new, description=row.description, tags=row.tags)
+            version = add_version(
+                session, new, project=row.project, name=row.model_name, job_id=job_id
+            )
+            row.model_version = version.version
+            row.metrics = metrics
+            row.checkpoints = []
+            move(session, row, JobState.SUCCEEDED)
+            return version
+    except FencedError:
+        registered = version_of_job(session, job_id, attempt=attempt)
+        if registered is None:
+            raise
+        return registered
+
+
+def finish_bulk(
+    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], result: JobResult
+) -> bool:
+    """Succeed with a file, or be cancelled, as `finish`; return whether it succeeded."""
+    try:
+        with held(session, job_id, attempt) as row:
+            if row.cancel_requested:
+                move(session, row, JobState.CANCELLED)
+                return False
+            row.result = dict(result)
+            row.metrics = metrics
+            if row.progress is not None:  # the last report is of a moment before the end
+                row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
+            row.checkpoints = []
+            move(session, row, JobState.SUCCEEDED)
+            return True
+    except FencedError:
+        done = session.scalar(
+            select(JobRow.result).where(JobRow.id == job_id, JobRow.attempt == attempt)
+        )
+        if done != dict(result):
+            raise
+        return True
+
+
+def finish_child(
+    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], product: dict[str, Any]
+) -> bool:
+    """Succeed with what the parent uses, or be cancelled, as `finish`; return whether it succeeded."""
+    try:
+        with held(session, job_id, attempt) as row:
+            if row.cancel_requested:
+                move(session, row, JobState.CANCELLED)
+                return False
+            row.product = product
+            row.metrics = metrics
+            row.checkpoints = []
+            move(session, row, JobState.SUCCEEDED)
+            return True
+    except FencedError:
+        state = select(JobRow.state).where(JobRow.id == job_id, JobRow.attempt == attempt)
+        if session.scalar(state) != JobState.SUCCEEDED:
+            raise
+        return True
+
+
+def end_attempt(session: Session, row: JobRow | HeldJob, failed: AttemptEnd | None) -> None:
     """Queue, fail or cancel a locked, running job whose attempt has ended, and record the reason.
 
     Args:
@@ -27,7 +113,7 @@ def end_attempt(session: Session, row: JobRow, failed: AttemptEnd | None) -> Non
         _count(session, row, failed)
 
 
-def _count(session: Session, row: JobRow, failed: AttemptEnd) -> None:
+def _count(session: Session, row: JobRow | HeldJob, failed: AttemptEnd) -> None:
     failure = _failure(row, failed)
     failures = [*(Failure(**one) for one in row.failures), failure]  # type: ignore[typeddict-item]  # written as one
     # A new list: a change inside the old one would not be stored.
@@ -47,13 +133,13 @@ def _count(session: Session, row: JobRow, failed: AttemptEnd) -> None:
         row.failed_on = failure["worker"] if working - {failure["worker"]} else None
 
 
-def _failure(row: JobRow, failed: AttemptEnd) -> Failure:
+def _failure(row: JobRow | HeldJob, failed: AttemptEnd) -> Failure:
     return Failure(
         attempt=row.attempt, worker=row.worker or "", ending=failed.ending.value, code=failed.code
     )
 
 
-def _tell(session: Session, row: JobRow, detail: str, *, outlook: str) -> None:
+def _tell(session: Session, row: JobRow | HeldJob, detail: str, *, outlook: str) -> None:
     fraction = None if row.progress is None else row.progress.get("fraction")
     text = account_of(row.attempt, row.worker, detail, fraction=fraction, outlook=outlook)
     append(session, row, EventKind.MESSAGE, {"text": storable(text)})

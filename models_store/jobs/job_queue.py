@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -139,7 +139,13 @@ class JobQueue:
                 next_sweep = time.monotonic() + self._sweep_interval_s * random.uniform(1, 2)  # noqa: S311
                 continue
             if message is not None:
-                self._deliver(message)
+                self._deliver([message, *self._waiting()])
+
+    def _waiting(self) -> Iterator[_Message]:
+        """Take what waits behind a message; what they cost together, they share."""
+        with suppress(queue.Empty):
+            while (message := self._messages.get_nowait()) is not None:
+                yield message
 
     def _attempt(self, action: Callable[..., None], *args: object) -> bool:
         """Call broker and database; return False if that failed, for a sweep to repeat."""
@@ -162,14 +168,18 @@ class JobQueue:
         self._broker_up = True
         return True
 
-    def _deliver(self, message: _Message) -> None:
+    def _deliver(self, messages: Sequence[_Message]) -> None:
+        delivered = [message.job_id for message in messages if self._send(message)]
+        if delivered and self._attempt(self._jobs.mark_dispatched, delivered):
+            self._announced |= {*delivered}
+
+    def _send(self, message: _Message) -> bool:
         # While the broker is down only the sweep calls it, so that new jobs do not queue up here.
         sent = self._broker_up and self._attempt(
             self._client.send, [message.job_id], message.headers
         )
         message.sent.set_result(sent)
-        if sent and self._attempt(self._jobs.mark_dispatched, [message.job_id]):
-            self._announced |= {message.job_id}
+        return sent
 
     def _sweep(self) -> None:
         """Send as many messages as jobs wait without one in the queue."""

@@ -1,7 +1,6 @@
 """Jobs as workers see them: claim one, keep it, record what happens, end it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,7 +21,8 @@ from models_store.job_states import (
     JobResult,
     JobState,
 )
-from models_store.jobs.attempt_ends import end_attempt
+from models_store.jobs.attempt_ends import end_attempt, finish, finish_bulk, finish_child
+from models_store.jobs.held_jobs import HeldJob, held, taken
 from models_store.jobs.parents import take_steps
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.jobs.rows import (
@@ -30,7 +30,6 @@ from models_store.jobs.rows import (
     expired_leases,
     fail,
     fits,
-    held,
     move,
     queue,
     storable,
@@ -39,7 +38,6 @@ from models_store.jobs.rows import (
     to_job,
 )
 from models_store.records import NewVersion, Version
-from models_store.rows.versions import add_version, version_of_job
 
 _CHECKPOINTS_KEPT = 2
 _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
@@ -92,20 +90,20 @@ class JobWork:
         take_steps(session)
         values = {"worker": storable(worker), "memory_bytes": memory_bytes}
         queries = _waiting(accelerator, memory_bytes is not None)
-        while (row := _next(session, queries, values)) is not None:
-            if row.state == JobState.RUNNING:
-                end_attempt(session, row, _SILENT)
-                # At once, unless it waits for a while or has ended.
-                if row.state != JobState.QUEUED or row.not_before is not None:
-                    continue
-            row.worker = storable(worker)
-            row.lease_expires_at = moment(session, later_s=lease_s)
-            move(session, row, JobState.RUNNING)
-            session.flush()
+        while (position := _next(session, queries, values)) is not None:
+            with taken(session, position) as row:
+                if row.state == JobState.RUNNING:
+                    end_attempt(session, row, _SILENT)
+                    # At once, unless it waits for a while or has ended.
+                    if row.state != JobState.QUEUED or row.not_before is not None:
+                        continue
+                row.worker = storable(worker)
+                row.lease_expires_at = moment(session, later_s=lease_s)
+                move(session, row, JobState.RUNNING)
             if not _has_room(session, row, max_project_bytes):
                 continue
             take_turn(session, row.project)
-            return to_job(row)
+            return to_job(row.whole())
         return None
 
     @writing
@@ -166,18 +164,17 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        row = held(session, job_id, attempt)
-        row.lease_expires_at = db_now(lease_s)
-        if progress:
-            row.progress = progress
-        for told in filter(None, (*earlier, metrics)):
-            row.metrics = told
-            number = int(next((told[unit] for unit in _UNITS if unit in told), 0))
-            # An epoch that a resumed attempt merely repeats is no news.
-            if number > row.last_epoch:
-                row.last_epoch = number
-                append(session, row, EventKind.EPOCH, told)
-        return [] if checkpoint is None else _name_checkpoint(row, checkpoint)
+        with held(session, job_id, attempt, lease_s=lease_s) as row:
+            if progress:
+                row.progress = progress
+            for told in filter(None, (*earlier, metrics)):
+                row.metrics = told
+                number = int(next((told[unit] for unit in _UNITS if unit in told), 0))
+                # An epoch that a resumed attempt merely repeats is no news.
+                if number > row.last_epoch:
+                    row.last_epoch = number
+                    append(session, row, EventKind.EPOCH, told)
+            return [] if checkpoint is None else _name_checkpoint(row, checkpoint)
 
     @writing
     def add_message(self, session: Session, job_id: str, attempt: int, text: str) -> None:
@@ -186,8 +183,8 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        row = held(session, job_id, attempt)
-        append(session, row, EventKind.MESSAGE, {"text": storable(text)})
+        with held(session, job_id, attempt) as row:
+            append(session, row, EventKind.MESSAGE, {"text": storable(text)})
 
     def finish(
         self, job_id: str, attempt: int, *, metrics: dict[str, Any], version: NewVersion
@@ -201,7 +198,7 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        registered = self._database.transact(_finish, job_id, attempt, metrics, version)
+        registered = self._database.transact(finish, job_id, attempt, metrics, version)
         if registered is None:
             raise CancelledInsteadError(job_id, attempt=attempt)
         return registered
@@ -217,7 +214,7 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        if not self._database.transact(_finish_bulk, job_id, attempt, metrics, result):
+        if not self._database.transact(finish_bulk, job_id, attempt, metrics, result):
             raise CancelledInsteadError(job_id, attempt=attempt)
 
     def finish_child(
@@ -237,7 +234,7 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        if not self._database.transact(_finish_child, job_id, attempt, metrics, product):
+        if not self._database.transact(finish_child, job_id, attempt, metrics, product):
             raise CancelledInsteadError(job_id, attempt=attempt)
 
     @writing
@@ -256,14 +253,14 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        row = held(session, job_id, attempt)
-        if not row.cancel_requested:
-            fail(session, row, code=code, detail=detail)
-            return
-        # The caller was told first that it is cancelled.
-        if detail is not None:
-            append(session, row, EventKind.MESSAGE, {"text": storable(detail)})
-        move(session, row, JobState.CANCELLED)
+        with held(session, job_id, attempt) as row:
+            if not row.cancel_requested:
+                fail(session, row, code=code, detail=detail)
+                return
+            # The caller was told first that it is cancelled.
+            if detail is not None:
+                append(session, row, EventKind.MESSAGE, {"text": storable(detail)})
+            move(session, row, JobState.CANCELLED)
 
     @writing
     def cancelled(self, session: Session, job_id: str, attempt: int) -> None:
@@ -272,7 +269,8 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        move(session, held(session, job_id, attempt), JobState.CANCELLED)
+        with held(session, job_id, attempt) as row:
+            move(session, row, JobState.CANCELLED)
 
     @reading
     def kept_checkpoints(
@@ -307,9 +305,9 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        row = held(session, job_id, attempt)
-        end_attempt(session, row, failed)
-        return JobState(row.state)
+        with held(session, job_id, attempt) as row:
+            end_attempt(session, row, failed)
+            return JobState(row.state)
 
 
 @cache
@@ -327,7 +325,7 @@ def _renewal(*, progress: bool) -> ReturningUpdate[bool]:
     return renewal.values(progress=bindparam("reached")) if progress else renewal
 
 
-def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
+def _has_room(session: Session, row: HeldJob, max_bytes: int | None) -> bool:
     """Return whether a job's project stores no more than it may; if not, the job fails.
 
     Each job is counted from its submission, so this is about a quota that was lowered since.
@@ -337,21 +335,17 @@ def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
     try:
         check_storage(session, row.project, max_bytes)
     except LimitError as error:
-        fail(session, row, code="quota_storage", detail=error.detail)
+        with taken(session, row.position) as now:
+            fail(session, now, code="quota_storage", detail=error.detail)
         return False
     return True
 
 
-def _next(
-    session: Session, queries: Sequence[Select[int]], values: dict[str, Any]
-) -> JobRow | None:
-    session.flush()
+def _next(session: Session, queries: Sequence[Select[int]], values: dict[str, Any]) -> int | None:
+    """Return the position of the next job, which is locked now."""
     connection = session.connection()
-    for query in queries:
-        position = connection.scalar(query, values)
-        if position is not None:
-            return session.get_one(JobRow, position, populate_existing=True)
-    return None
+    found = (connection.scalar(query, values) for query in queries)
+    return next((position for position in found if position is not None), None)
 
 
 @cache
@@ -365,7 +359,7 @@ def _waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[int], ...]
     return expired_leases(jobs), queue(jobs, worker=bindparam("worker", type_=Text))
 
 
-def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
+def _name_checkpoint(row: HeldJob, checkpoint: Checkpoint) -> list[str]:
     # Progress is what a next attempt need not do again.
     step = checkpoint.get("step", 0)
     if step > row.last_step:
@@ -375,72 +369,3 @@ def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
     named = [dict(checkpoint), *others]
     row.checkpoints = named[:_CHECKPOINTS_KEPT]
     return [old["key"] for old in named[_CHECKPOINTS_KEPT:]]
-
-
-def _finish(
-    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], new: NewVersion
-) -> Version | None:
-    """Return the version, or None when the job was to be cancelled and now is."""
-    try:
-        row = held(session, job_id, attempt)
-    except FencedError:
-        registered = version_of_job(session, job_id, attempt=attempt)
-        if registered is None:
-            raise
-        return registered
-    if row.cancel_requested:
-        move(session, row, JobState.CANCELLED)
-        return None
-    new = replace(new, description=row.description, tags=row.tags)
-    version = add_version(session, new, project=row.project, name=row.model_name, job_id=job_id)
-    row.model_version = version.version
-    row.metrics = metrics
-    row.checkpoints = []
-    move(session, row, JobState.SUCCEEDED)
-    return version
-
-
-def _finish_bulk(
-    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], result: JobResult
-) -> bool:
-    """Return whether it succeeded; False when it was to be cancelled and now is."""
-    try:
-        row = held(session, job_id, attempt)
-    except FencedError:
-        done = session.scalar(
-            select(JobRow.result).where(JobRow.id == job_id, JobRow.attempt == attempt)
-        )
-        if done != dict(result):
-            raise
-        return True
-    if row.cancel_requested:
-        move(session, row, JobState.CANCELLED)
-        return False
-    row.result = dict(result)
-    row.metrics = metrics
-    if row.progress is not None:  # the last report is of a moment before the end
-        row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
-    row.checkpoints = []
-    move(session, row, JobState.SUCCEEDED)
-    return True
-
-
-def _finish_child(
-    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], product: dict[str, Any]
-) -> bool:
-    """Return whether it succeeded; False when it was to be cancelled and now is."""
-    try:
-        row = held(session, job_id, attempt)
-    except FencedError:
-        state = select(JobRow.state).where(JobRow.id == job_id, JobRow.attempt == attempt)
-        if session.scalar(state) != JobState.SUCCEEDED:
-            raise
-        return True
-    if row.cancel_requested:
-        move(session, row, JobState.CANCELLED)
-        return False
-    row.product = product
-    row.metrics = metrics
-    row.checkpoints = []
-    move(session, row, JobState.SUCCEEDED)
-    return True

@@ -77,6 +77,7 @@ def take_steps(session: Session) -> None:
     for position in session.connection().scalars(_due()).all():
         row = session.get_one(JobRow, position, populate_existing=True)
         children += _take_step(session, row)
+        session.flush()
         if children >= _MOST_CHILDREN:
             return
 
@@ -114,7 +115,6 @@ def _take_step(session: Session, row: JobRow) -> int:
         case GiveUp(code=code, detail=detail):
             _uncover(children)
             fail(session, row, code=code, detail=detail)
-    session.flush()
     return len(children) + started
 
 

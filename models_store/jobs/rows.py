@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, TypeVarTuple
 
 from sqlalchemy import (
@@ -33,7 +34,7 @@ from models_store.database.schema import (
     insert_into,
 )
 from models_store.database.usage import EVENT_BYTES, json_bytes
-from models_store.errors import FencedError, NotFoundError
+from models_store.errors import NotFoundError
 from models_store.job_states import (
     FINAL_STATES,
     TRANSITIONS,
@@ -46,6 +47,7 @@ from models_store.job_states import (
     JobState,
     JobSummary,
 )
+from models_store.jobs.held_jobs import HeldJob
 from models_store.jobs.live_workers import LIVE_S
 from models_store.jobs.retries import PREFERENCE_S
 
@@ -73,7 +75,7 @@ _EVENT = insert(JobEventRow.__table__)
 _DATASETS = select(JobDatasetRow.dataset_id).where(JobDatasetRow.job_id == bindparam("job_id"))
 
 
-def to_job(row: JobRow) -> Job:
+def to_job(row: JobRow | SimpleNamespace) -> Job:
     """Return a row as a plain value."""
     return Job.of_row(row, **_told(row))
 
@@ -83,7 +85,7 @@ def to_summary(row: JobRow) -> JobSummary:
     return JobSummary.of_row(row, **_told(row))
 
 
-def _told(row: JobRow) -> dict[str, Any]:
+def _told(row: JobRow | SimpleNamespace) -> dict[str, Any]:
     """Return the fields of a job that its row has in another form."""
     error = None
     if row.error_code is not None:
@@ -130,29 +132,6 @@ def _found(lock: bool, summary: bool) -> Select[JobRow]:  # noqa: FBT001 - as of
     if summary:
         query = query.options(*SUMMARY)
     return query.with_for_update() if lock else query
-
-
-def held(session: Session, job_id: str, attempt: int) -> JobRow:
-    """Lock the job of a worker's attempt: the fence before each of its writes.
-
-    Raises:
-        FencedError: the attempt no longer holds the job.
-    """
-    row = session.scalar(_held(), {"job_id": job_id, "attempt": attempt})
-    if row is None:
-        raise FencedError(job_id, attempt=attempt)
-    return row
-
-
-@cache
-def _held() -> Select[JobRow]:
-    query = select(JobRow).where(
-        JobRow.id == bindparam("job_id"),
-        JobRow.attempt == bindparam("attempt"),
-        JobRow.state == JobState.RUNNING,
-    )
-    # No write needs the request, which may have megabytes.
-    return query.options(defer(JobRow.request)).with_for_update()
 
 
 def expired_leases(query: Select[*Ts]) -> Select[*Ts]:
@@ -264,7 +243,7 @@ def _is_claimed() -> ColumnElement[bool]:
     return JobRow.role.is_distinct_from(JobRole.PARENT)
 
 
-def move(session: Session, row: JobRow, to: JobState) -> None:
+def move(session: Session, row: JobRow | HeldJob, to: JobState) -> None:
     """Change the state of a locked job and append the events; no other function sets a state."""
     if to not in TRANSITIONS[JobState(row.state)]:
         raise RuntimeError(f"a job cannot go from {row.state} to {to}")
@@ -288,21 +267,21 @@ def move(session: Session, row: JobRow, to: JobState) -> None:
         append(session, row, EventKind.END, {"state": to.value})
 
 
-def _ran_for_s(session: Session, row: JobRow) -> float:
+def _ran_for_s(session: Session, row: JobRow | HeldJob) -> float:
     """Return the seconds of the present attempt; a silent worker counts until its lease's end."""
     if row.claimed_at is None or row.lease_expires_at is None:
         return 0.0
     return max(0.0, (min(moment(session), row.lease_expires_at) - row.claimed_at).total_seconds())
 
 
-def fail(session: Session, row: JobRow, *, code: str, detail: str | None) -> None:
+def fail(session: Session, row: JobRow | HeldJob, *, code: str, detail: str | None) -> None:
     """Make a locked job fail."""
     row.error_code = code
     row.error_detail = storable(detail or _OWN_FAULT)
     move(session, row, JobState.FAILED)
 
 
-def append(session: Session, row: JobRow, event: EventKind, data: JsonObject) -> None:
+def append(session: Session, row: JobRow | HeldJob, event: EventKind, data: JsonObject) -> None:
     """Append an event to a job that is locked or was added; its row counts, so that there are no gaps."""
     row.last_event += 1
     row.metadata_bytes += EVENT_BYTES + json_bytes(data)

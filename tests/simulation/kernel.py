@@ -240,11 +240,15 @@ class Queue:
             self._kernel.wake(wait)
         self._waiting.clear()
 
+    def get_nowait(self) -> Any:
+        """Take the first item, if there is one."""
+        if not self._items:
+            raise self._empty
+        return self._items.pop(0)
+
     def get(self, timeout: float) -> Any:
         """Take the first item, within a time."""
         if not self._items:
             self._waiting.append(self._kernel.here())
             self._kernel.wait(timeout)
-        if not self._items:
-            raise self._empty
-        return self._items.pop(0)
+        return self.get_nowait()

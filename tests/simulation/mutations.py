@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 
 import models_store.database.usage
+import models_store.jobs.attempt_ends
+import models_store.jobs.held_jobs
 import models_store.jobs.job_queue
 import models_store.jobs.jobs
 import models_store.jobs.leases
@@ -236,7 +238,9 @@ MUTATIONS = (
     Mutation(
         "writes are fenced by the attempt",
         (
-            Change(models_store.jobs.rows, "_held", 'JobRow.attempt == bindparam("attempt"),', ""),
+            Change(
+                models_store.jobs.held_jobs, "_held", '_JOB.attempt == bindparam("of_attempt"),', ""
+            ),
             Change(
                 models_store.jobs.leases, "_renewal", '_JOB.attempt == bindparam("of_attempt"),', ""
             ),
@@ -273,7 +277,11 @@ MUTATIONS = (
     ),
     Mutation(
         "no success after a cancel",
-        (Change(models_store.jobs.leases, "_finish", "if row.cancel_requested:", "if False:"),),
+        (
+            Change(
+                models_store.jobs.attempt_ends, "finish", "if row.cancel_requested:", "if False:"
+            ),
+        ),
         "succeeds after a cancel",
         where=_one_is_cancelled_near_its_end,
     ),
@@ -334,7 +342,7 @@ MUTATIONS = (
         (
             Change(
                 models_store.database.usage,
-                "_charge_of_job",
+                "charge_of_job",
                 "return stored if row.state in FINAL_STATES else max",
                 "return max",
             ),
@@ -371,7 +379,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what children store counts once",
-        (Change(models_store.database.usage, "_charge_of_job", "if row.covered:", "if False:"),),
+        (Change(models_store.database.usage, "charge_of_job", "if row.covered:", "if False:"),),
         "a child is charged twice or never",
         where=_jobs_search,
     ),

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,33 @@ def test_the_client_sends_messages_that_a_worker_takes(redis_url: str) -> None:
     assert client.count_queued() == 2
     [message, _] = map(json.loads, redis.Redis.from_url(redis_url).lrange(QUEUE, 0, -1))
     assert (message["headers"]["task"], message["headers"]["request_id"]) == (TASK_NAME, "r1")
+
+
+def test_the_client_keeps_its_connection_and_replaces_one_that_is_gone(redis_url: str) -> None:
+    server = redis.Redis.from_url(redis_url)
+    client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))
+    client.send(["job_1"], {})
+    client.count_queued()
+    known = clients(server)
+    assert known
+    for _ in range(3):
+        client.send(["job_1"], {})
+        client.count_queued()
+    assert clients(server) == known
+
+    server.client_kill_filter(_type="normal", skipme=True)
+    for _ in range(2):  # the first call may meet the connection that was cut
+        with suppress(*client.errors):
+            client.send(["job_2"], {})
+    assert client.count_queued() >= 4
+    client.close()
+    assert not clients(server) & known
+
+
+def clients(server: "redis.Redis") -> set[str]:
+    """Return the ids of the connections to a server, but this one."""
+    own = str(server.client_id())
+    return {one["id"] for one in server.client_list(_type="normal")} - {own}
 
 
 @pytest.mark.fault(156)
