@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.connections.early_answers import early_answer
 from app.connections.groups import BODY_CAME, CONNECTION, ConnectionGroups, group_of_address
-from app.connections.request_heads import HeadError, checked_target
+from app.connections.request_heads import HeadError, checked_target, likely_caller
 from app.connections.unread import MIN_BYTES_PER_S, LingeringTransport, Unread
 from app.fairness.pace import Pace
 
@@ -25,7 +25,7 @@ beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
 _ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
-READS_EACH = 4
+READS_EACH = 2
 """Reads and ends of the connections of one caller in an iteration of the event loop."""
 READS = 64
 """The same of all callers."""
@@ -137,7 +137,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse the data when it is the caller's turn, unless the connection is being closed.
 
         Nothing more is read until then. What comes first on a connection does not wait for what
-        others at the address, who have shown no key, send slowly.
+        others at the address, who have shown no key, send slowly; and callers at one address, as
+        behind a proxy, take turns by the key that they seem to have.
         """
         self._received_bytes += len(data)
         if self._unread.active:
@@ -146,9 +147,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._more_came = True
             return
         self._unset_keepalive_if_required()
-        group = self._caller if self._heard else f"new {self._caller}"
-        self._heard = True
-        if not self.pace.begin(group, partial(self._take, data)):
+        if self._heard:
+            now = self.pace.begin(self._caller, partial(self._take, data))
+        else:
+            self._heard = True
+            group = f"new {self._caller}"
+            now = self.pace.begin(group, partial(self._take, data), part=likely_caller(data))
+        if not now:
             self._transport.hold_reading()
 
     def _take(self, data: bytes) -> None:

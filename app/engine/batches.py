@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ QUICK_ROWS = 1024
 """Most rows of a batch on the event loop."""
 # How much larger a batch may be than one that was quick.
 _QUICK_GROWTH = 4
-_MAX_KEYS = 10_000
+MAX_KEYS = 10_000
+"""Most functions whose speed is known; that of the least recently used one is forgotten."""
 
 Array = NDArray[Any]
 # From rows to the columns of their results: one array of as many entries or rows each.
@@ -98,7 +100,12 @@ class Small(Work):
     rows: Array
     results: Array
     key: Hashable
+    variant: Hashable = None
     row_bytes: int = 0
+
+    def goes_with(self, other: "Small") -> bool:
+        """Return whether the two may be computed as one batch."""
+        return self.key == other.key and self.variant == other.variant
 
 
 @dataclass(eq=False)
@@ -202,6 +209,13 @@ def side_by_side(columns: tuple[Array, ...], *, rows: int, width: int) -> Array:
     return joined
 
 
+@dataclass(slots=True)
+class _Limit:
+    """Number of rows of a function that are computed quickly; 0: not known."""
+
+    rows: int = 0
+
+
 class QuickBatches:
     """Queue of small requests for functions that are known to be quick.
 
@@ -217,7 +231,7 @@ class QuickBatches:
 
     def __init__(self, metrics: EngineMetrics) -> None:
         self._metrics = metrics
-        self._limits: dict[Hashable, int] = {}
+        self._limit_of = lru_cache(MAX_KEYS)(lambda _key: _Limit())
         self._waiting: list[Small] = []
 
     def __len__(self) -> int:
@@ -226,7 +240,7 @@ class QuickBatches:
 
     def takes(self, work: Small) -> bool:
         """Return whether to compute a request on the event loop."""
-        return len(work.rows) <= self._limits.get(work.key, 0)
+        return len(work.rows) <= self._limit_of(work.key).rows
 
     def add(self, work: Small) -> None:
         """Compute a request in the next iteration of the event loop."""
@@ -238,27 +252,23 @@ class QuickBatches:
         """Record the time of a batch in seconds; safe in any thread."""
         if rows == 0:
             return
-        limit = self._limits.get(key, 0)
+        limit = self._limit_of(key)
         if seconds <= _QUICK_S:
             in_time = int(rows * _QUICK_S / max(seconds, 1e-6))
-            limit = max(limit, min(_QUICK_GROWTH * rows, in_time, QUICK_ROWS))
+            limit.rows = max(limit.rows, min(_QUICK_GROWTH * rows, in_time, QUICK_ROWS))
         else:
-            limit //= (
-                2  # not 0 at once: a machine that does other work stretches a batch now and then
-            )
-        if len(self._limits) >= _MAX_KEYS:
-            self._limits.clear()
-        self._limits[key] = limit
+            # Not 0 at once: a machine that does other work stretches a batch now and then.
+            limit.rows //= 2
 
     def _compute(self) -> None:
         """Compute one batch; the event loop serves others before the next one."""
-        key = self._waiting[0].key
-        limit = self._limits.get(key, 1)
+        first = self._waiting[0]
+        limit = max(1, self._limit_of(first.key).rows)
         batch: list[Small] = []
         rest: list[Small] = []
         rows = 0
         for work in self._waiting:
-            if work.key == key and (not batch or rows + len(work.rows) <= limit):
+            if work.goes_with(first) and (not batch or rows + len(work.rows) <= limit):
                 batch.append(work)
                 rows += len(work.rows)
             else:
@@ -269,7 +279,7 @@ class QuickBatches:
         began = time.thread_time()
         try:
             rows = compute_together(batch, _settle)
-            self.learn(key, rows, time.thread_time() - began)
+            self.learn(first.key, rows, time.thread_time() - began)
             self._metrics.batch_rows.observe(rows)
         except BaseException:
             for work in batch:

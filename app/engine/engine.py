@@ -9,13 +9,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from prometheus_client import CollectorRegistry
 
 from app.engine.batches import (
+    MAX_KEYS,
     QUICK_ROWS,
     Array,
     EngineError,
@@ -46,7 +47,6 @@ _MAX_ROWS = 8192
 # bounds how long others wait for the first turn of a large flow.
 _TURN_BYTES = 16 * 2**20
 _TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much as all of it
-_MAX_KEYS = 10_000
 # A turn of a large request, while small ones come and where none do.
 _SHORT_TURN_S = 0.002
 _LONG_TURN_S = 0.008
@@ -97,7 +97,7 @@ class Engine:
         self._small: deque[Small] = deque()
         self._turns: deque[Large] = deque()
         self._waiting_bytes = 0
-        self._paces: dict[Hashable, Pace] = {}
+        self._pace_of = lru_cache(MAX_KEYS)(lambda _key: Pace())
         self._small_at = -math.inf
         self._changed = threading.Condition()
         self._stopping = False
@@ -151,6 +151,7 @@ class Engine:
         results: Array,
         *,
         key: Hashable,
+        variant: Hashable = None,
         terms: Terms = _DEFAULT_TERMS,
     ) -> None:
         """Fill `results` with the columns that `function` makes of `rows`, row by row.
@@ -159,7 +160,9 @@ class Engine:
             function: Function of rows; the result of a row must not depend on the rows beside it.
             rows: Array of shape (n, columns).
             results: Array of shape (n, width) for the function's columns side by side.
-            key: Key of the function; requests with equal keys may be computed as one batch.
+            key: Key of the function; those with equal keys have the same speed.
+            variant: Further input that the results depend on; requests with equal keys and variants may be
+                computed as one batch.
             terms: Conditions of the request.
 
         Raises:
@@ -173,7 +176,7 @@ class Engine:
         try:
             whole_key = key, rows.dtype, rows.shape[1]
             size_bytes = rows.nbytes + results.nbytes
-            small = Small(size_bytes, function, rows, results, whole_key, terms.row_bytes)
+            small = Small(size_bytes, function, rows, results, whole_key, variant, terms.row_bytes)
             if len(rows) <= most and not self._stopping and self._quick.takes(small):
                 self._small_at = time.monotonic()
                 self._quick.add(small)
@@ -309,10 +312,10 @@ class Engine:
                 return []
             batch: list[Small] = []
             first = self._order.first(self._small)
-            key, rows = first.key, 0
+            rows = 0
             most = min(_BATCH_ROWS, _rows_in_memory(first.row_bytes))
             for work in self._small:
-                if work.key != key:
+                if not work.goes_with(first):
                     continue
                 if batch and rows + len(work.rows) > most:
                     break
@@ -373,11 +376,7 @@ class Engine:
         return max(1, rows)
 
     def _pace(self, key: Hashable) -> Pace:
-        if key is None:
-            return Pace()
-        if len(self._paces) >= _MAX_KEYS:
-            self._paces.clear()
-        return self._paces.setdefault(key, Pace())
+        return Pace() if key is None else self._pace_of(key)
 
     def _end(self, work: Small | Large, error: Exception | None) -> None:
         """Take a request off its queue, if it is still there, and wake its caller."""

@@ -2,9 +2,32 @@
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 _ALONE_AFTER_S = 1.0
+
+
+class _Queue:
+    """Pieces of work of one group that wait; its parts take turns, each in order of arrival."""
+
+    def __init__(self) -> None:
+        self._parts: OrderedDict[Hashable, deque[Callable[[], None]]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        """Return whether there is any work."""
+        return bool(self._parts)
+
+    def put(self, part: Hashable, work: Callable[[], None]) -> None:
+        """Put a piece of work behind those of its part."""
+        self._parts.setdefault(part, deque()).append(work)
+
+    def take(self) -> Callable[[], None]:
+        """Take the next piece of work out."""
+        part, works = self._parts.popitem(last=False)
+        work = works.popleft()
+        if works:
+            self._parts[part] = works  # behind all others
+        return work
 
 
 class Pace:
@@ -12,8 +35,8 @@ class Pace:
 
     An iteration lasts as long as everything that is ready in it, and a request takes several
     iterations. Without a bound, a thousand connections that are ready at once would make one that
-    lasts a second, for all. Work of one group begins in order of arrival. Belongs to one event
-    loop.
+    lasts a second, for all. Work of one group begins in order of arrival, and where it has parts,
+    these take turns. Belongs to one event loop.
 
     Args:
         each: Most pieces of one group in an iteration, as long as there are several groups.
@@ -25,12 +48,17 @@ class Pace:
         self._most = most
         self._last = ""  # group
         self._shared_until = 0.0
-        self._queues: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
+        self._queues: OrderedDict[str, _Queue] = OrderedDict()
         self._begun: Counter[str] = Counter()  # in this iteration
         self._scheduled = False
 
-    def begin(self, group: str, work: Callable[[], None]) -> bool:
+    def begin(self, group: str, work: Callable[[], None], *, part: Hashable = None) -> bool:
         """Call a function now, or in a later iteration, when it is the group's turn.
+
+        Args:
+            group: Group that the work belongs to.
+            work: Function to call.
+            part: Part of the group, which has its turn among the group's work that waits.
 
         Returns:
             True if it was called now.
@@ -39,15 +67,18 @@ class Pace:
         if now:
             work()
         else:
-            self._queues.setdefault(group, deque()).append(work)
+            self._wait(group, part, work)
         return now
 
     async def turn(self, group: str) -> None:
         """Wait until it is the group's turn."""
         if not self._take(group):
             place = asyncio.get_running_loop().create_future()
-            self._queues.setdefault(group, deque()).append(lambda: _wake(place))
+            self._wait(group, None, lambda: _wake(place))
             await place
+
+    def _wait(self, group: str, part: Hashable, work: Callable[[], None]) -> None:
+        self._queues.setdefault(group, _Queue()).put(part, work)
 
     def _take(self, group: str) -> bool:
         """Count a piece of work that begins now; return False if it must wait."""
@@ -81,7 +112,7 @@ class Pace:
                 return
             self._begun[group] += 1
             queue = self._queues.pop(group)
-            work = queue.popleft()
+            work = queue.take()
             if queue:
                 self._queues[group] = queue  # behind all others
             work()

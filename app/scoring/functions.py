@@ -25,10 +25,7 @@ Explained = Literal["exact", "learnt", "unavailable"]
 """Kind of the explanation of a column."""
 
 _MAX_PASSES, _MAX_PASS_BYTES = 1024, 2**30
-"""Most passes of an explanation, and most bytes of weights that they read: seconds of the engine."""
-
-_MAX_EVIDENCE_BYTES = 2**32
-"""Most bytes of weights times samples of the evidence of a row: a fraction of a second of the engine."""
+"""Most passes over a model for one row, and most bytes of weights that they read: what others wait for."""
 
 EVIDENCE = ["elbo", "log_evidence"]
 """Names of the evidence of a row."""
@@ -115,8 +112,15 @@ def evidence_of(samples: int, seed: int) -> RowFunction:
         return row_evidence(flow, rows, samples=samples, seed=seed)
 
     parts = [Part(name, place, None) for place, name in enumerate(EVIDENCE)]
-    name = f"evidence_{samples}_{seed}"
-    return RowFunction(name, compute, EVIDENCE, parts, scores=samples, members={"seed": seed})
+    return RowFunction(
+        f"evidence_{samples}",
+        compute,
+        EVIDENCE,
+        parts,
+        variant=seed,
+        scores=samples,
+        members={"seed": seed},
+    )
 
 
 def check_evidence(flow: CompiledFlow, samples: int) -> None:
@@ -131,7 +135,7 @@ def check_evidence(flow: CompiledFlow, samples: int) -> None:
     """
     if flow.decoder is None:
         raise Problem("evidence-unavailable")
-    if samples * flow.size_bytes > _MAX_EVIDENCE_BYTES:
+    if samples * flow.size_bytes > _MAX_PASS_BYTES:
         raise Problem(
             "evidence-unavailable",
             f"The evidence of a row would take {samples:,} passes over a large model, which would keep"

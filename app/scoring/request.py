@@ -1,7 +1,7 @@
 """A request for numbers of rows: its model, the shape of its rows, and what to compute of them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,10 +39,12 @@ class RowFunction:
     """Function of rows that a route computes, and the names of its results.
 
     Args:
-        name: Name of the function; requests with equal names may be computed as one batch.
+        name: Name of the function; those with equal names have the same speed.
         compute: Callable from a flow and rows of shape (n, columns) to arrays of n entries or rows.
         columns: Names of the numbers that a row becomes.
         parts: Members of the JSON response that hold them.
+        variant: Further input that the results depend on; requests with equal names and variants may be computed
+            as one batch.
         checked: Number of them that must be finite, the first ones; None: all.
         scores: Number of scores that it computes of a row, by which it costs more than one.
         members: Further members of the JSON response.
@@ -52,6 +54,7 @@ class RowFunction:
     compute: Compute
     columns: Sequence[str]
     parts: Sequence[Part]
+    variant: Hashable = None
     checked: int | None = None
     scores: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
@@ -187,6 +190,7 @@ class ScoreRequest:
             rows,
             values,
             key=(id(flow), function.name, self.space),
+            variant=function.variant,
             terms=Terms(
                 self.max_wait_s, admitted=admitted, row_bytes=flow.row_bytes * function.scores
             ),

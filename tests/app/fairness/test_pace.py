@@ -1,6 +1,7 @@
 """Work begins in the turn of its group, a few pieces in an iteration of the event loop."""
 
 import asyncio
+from functools import partial
 
 from app.fairness.pace import Pace
 
@@ -87,3 +88,15 @@ def test_work_that_fails_keeps_nobody_waiting():
         return begun
 
     assert asyncio.run(main()) == ["a0", "a1"]
+
+
+def test_parts_of_a_group_take_turns():
+    async def main():
+        pace, begun = Pace(each=1, most=2), list[str]()
+        for part, number in [("x", 0), ("x", 1), ("x", 2), ("y", 0)]:
+            pace.begin("a", partial(begun.append, f"{part}{number}"), part=part)
+        numbered(pace, begun, "b", 0)
+        await iterations(6)
+        return begun
+
+    assert asyncio.run(main()) == ["x0", "b0", "x1", "y0", "x2"]
