@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from tables.slugs import Slug
 
+COUNTING = " Rows are counted from 1, without the header and blank lines."
+"""Sentence behind a text that names a row, for a caller."""
+
 
 class TablesError(Exception):
     """Base of every error of this package.
@@ -42,6 +45,12 @@ class TableError(TablesError):
         self.column = column
         self.row = row
         self.errors = [(name, text) for name, text in errors]
+
+    @property
+    def told(self) -> str:
+        """Detail for a caller, which says how it counts the row that it names."""
+        names_row = self.row is not None and "row" in self.detail.lower()
+        return self.detail + COUNTING if names_row else self.detail
 
 
 class SandboxLimitError(TableError):

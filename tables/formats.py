@@ -55,6 +55,7 @@ WarningCode = Literal[
     "precision",
     "renamed",
     "row_number",
+    "sentinel",
     "skipped",
     "uneven",
     "unreadable",

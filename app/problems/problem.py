@@ -115,7 +115,8 @@ def problem_of(error: StoreError | TablesError) -> Problem:
     if isinstance(error, TableError):
         members = {"column": error.column, "row": error.row}
         errors = tuple(FieldError(text, column=name) for name, text in error.errors)
-    detail = "" if isinstance(error, BlobError) else _cut(told(str(error)), _MAX_TEXT)
+    text = error.told if isinstance(error, TableError) else str(error)
+    detail = "" if isinstance(error, BlobError) else _cut(told(text), _MAX_TEXT)
     return Problem(error.slug, detail, errors=errors, members=members)
 
 

@@ -75,17 +75,19 @@ def context_cells(
     rows = [wanted] if isinstance(wanted, dict) else wanted
     if len(rows) not in (1, n):
         raise _mismatch(f"`context` has {len(rows)} rows; it must have 1, or {n} as the samples.")
-    return [_ordered(row, index, columns) for index, row in enumerate(rows)]
+    return [_ordered(row, number, columns) for number, row in enumerate(rows, 1)]
 
 
-def _ordered(row: ContextRow, index: int, columns: Sequence[str]) -> list[ContextCell]:
+def _ordered(row: ContextRow, number: int, columns: Sequence[str]) -> list[ContextCell]:
     if isinstance(row, dict):
         if row.keys() != set(columns):
-            raise _mismatch(f"Row {index} of `context` must have the columns {_named(columns)}.")
+            raise _mismatch(
+                f"Row {number} of `context`, counted from 1, must have the columns {_named(columns)}."
+            )
         return [row[name] for name in columns]
     if len(row) != len(columns):
         raise _mismatch(
-            f"Row {index} of `context` has {len(row)} values; the model has {len(columns)}"
+            f"Row {number} of `context`, counted from 1, has {len(row)} values; the model has {len(columns)}"
             " context columns."
         )
     return row

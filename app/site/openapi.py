@@ -107,8 +107,8 @@ _PROBLEM_SCHEMA = {
         "expected": {"type": "integer", "description": "Number of columns of the model."},
         "row": {
             "type": ["integer", "null"],
-            "description": "Row that is wrong: counted from 1 in an uploaded table, from 0 in a body of"
-            " objects; null if it is no single one.",
+            "description": "Row that is wrong, counted from 1 without the header and blank lines; null"
+            " if it is no single one.",
         },
         "column": {
             "type": ["string", "null"],

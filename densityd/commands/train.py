@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from densityd.terminal.console import kept_if_accepted, service, upload_once
+from densityd.terminal.console import kept_if_accepted, service, tell, upload_once
 from densityd.terminal.options import (
     AsJson,
     Family,
@@ -211,10 +211,11 @@ def _start(
     if (table.file is None) == (table.dataset is None):
         raise typer.BadParameter("give either FILE or --dataset ID.")
     with service(url) as client:
-        uploaded, dataset_id = None, table.dataset
+        uploaded = None
         if table.file is not None:
-            uploaded = upload_once(client, table.file, table.options)
-            dataset_id = uploaded.id
+            known = uploaded = upload_once(client, table.file, table.options)
+        else:
+            known = tell(client.datasets.get(str(table.dataset)))
         with kept_if_accepted(client, uploaded):
-            job = start(client, str(dataset_id))
-        follow(client, job, wait=outcome.wait, as_json=outcome.as_json, dataset=uploaded)
+            job = start(client, known.id)
+        follow(client, job, wait=outcome.wait, as_json=outcome.as_json, dataset=known)

@@ -166,19 +166,24 @@ def upload_table(
     key: str | None = None,
 ) -> "Dataset":
     """Upload a file, and print its size, the types of its columns, and warnings."""
-    dataset = client.datasets.upload(file, name=name, idempotency_key=key, **options)
-    _tell(dataset)
-    return dataset
+    return tell(client.datasets.upload(file, name=name, idempotency_key=key, **options), "uploaded")
 
 
-def _tell(dataset: "Dataset") -> None:
-    what = "uploaded before:" if dataset.replayed else "uploaded"
+def tell(dataset: "Dataset", what: str = "dataset of") -> "Dataset":
+    """Print the size of a dataset, the types of its columns, and warnings, and return it.
+
+    Args:
+        dataset: Dataset of the service.
+        what: First words of the line with its size.
+    """
+    what = "uploaded before:" if dataset.replayed else what
     note(f"{what} {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")
     for line in describe_types(dataset):
         note(f"  {line}")
     for warning in dataset.warnings:
         column = "" if warning.column is None else f" ({warning.column})"
         note(f"  warning {warning.code}{column}: {warning.detail}")
+    return dataset
 
 
 def upload_once(client: "Client", file: Path, options: "UploadOptions") -> "Dataset":
@@ -195,8 +200,7 @@ def upload_once(client: "Client", file: Path, options: "UploadOptions") -> "Data
     mark = hashlib.sha256(request.encode()).hexdigest()
     for found in client.datasets.list(tags={_UPLOAD_TAG: mark}):
         dataset = client.datasets.get(found.id).model_copy(update={"replayed": True})
-        _tell(dataset)
-        return dataset
+        return tell(dataset)
     marked: UploadOptions = {**options, "tags": {**options.get("tags", {}), _UPLOAD_TAG: mark}}
     try:
         # Two commands at once give one dataset.

@@ -46,7 +46,7 @@ def follow(
         job: Accepted job.
         wait: Wait until the job has ended.
         as_json: Print the job as JSON.
-        dataset: Table uploaded for it; JSON has it as a member, with its types and warnings.
+        dataset: Dataset that it uses; JSON has it as a member, with its types and warnings.
     """
     note(f"accepted {job.id}")
     if wait:

@@ -26,6 +26,7 @@ from tables.ingest.numbers import (
 )
 from tables.ingest.profiles import Decision, ignored_warning
 from tables.ingest.screen import RowScreen
+from tables.ingest.sentinels import about_sentinels
 from tables.ingest.statistics import RunningStatistics
 from tables.ingest.warnings import COUNTED_ROWS, Warnings, limit_warnings, warning
 from tables.numerals import MAX_DECIMALS, fitting, round_to
@@ -314,7 +315,9 @@ class _Store:
             if constant[place] and self.options.constant == "drop":
                 continue
             known = sample[place]
-            column, reason = self._typed(place, known[~np.isnan(known)], alone=left < 2)
+            known = known[~np.isnan(known)]
+            column, reason = self._typed(place, known, alone=left < 2)
+            self.warnings.extend(about_sentinels(known, column))
             summaries[at] = self._summary(place, column, reason, known)
         return summaries
 

@@ -13,6 +13,7 @@ from app.rows.body import RowsBody, in_thread_if_large
 from app.rows.decode.numbers import gathered, joined
 from app.rows.decode.problems import as_problem
 from app.rows.shape import LEAVE_OUT, Floats, RowsShape
+from tables.errors import COUNTING
 from tables.readers.json import COLUMNS, ROWS, split_document
 from tables.readers.json_rows import JsonRows
 from tables.readers.plain_numbers import number_rows
@@ -159,10 +160,10 @@ def _check_keys(rows: list[Any], shape: RowsShape, *, size: int) -> None:
 def _mismatch(row: int, missing: list[str], unknown: list[str]) -> Problem:
     return Problem(
         "columns-mismatch",
-        f"The columns of row {row} are not those of the model."
-        f" {named({'Missing': missing, 'Unknown': unknown})}{'' if missing else LEAVE_OUT}",
+        f"The columns of row {row + 1} are not those of the model."
+        f" {named({'Missing': missing, 'Unknown': unknown})}{'' if missing else LEAVE_OUT}{COUNTING}",
         members={
-            "row": row,
+            "row": row + 1,
             "missing": missing[:MAX_ERRORS],
             "unknown": shown_names(unknown),
         },

@@ -45,4 +45,4 @@ def as_problem(
             errors = [field_error(error.detail, *root, error.row - 1, *column)]
         members = {"column": error.column, "row": error.row}
         slug = slugs.get(error.slug, error.slug)
-        raise Problem(slug, error.detail, errors=errors, members=members) from error
+        raise Problem(slug, error.told, errors=errors, members=members) from error

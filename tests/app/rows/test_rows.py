@@ -156,10 +156,13 @@ def test_fault_067_a_body_without_rows_is_refused(document):
 def test_missing_and_unknown_columns_are_named():
     problem = refusal({"rows": [{"a": 1, "b": 2, "c": 3}, {"a": 1, "z": 2}]})
     assert problem.type.slug == "columns-mismatch"
-    assert problem.members == {"row": 1, "missing": ["b", "c"], "unknown": ["z"]}
-    assert problem.detail.endswith("not those of the model. Missing: b, c. Unknown: z.")
+    assert problem.members == {"row": 2, "missing": ["b", "c"], "unknown": ["z"]}
+    assert (
+        "columns of row 2 are not those of the model. Missing: b, c. Unknown: z." in problem.detail
+    )
+    assert problem.detail.endswith("Rows are counted from 1, without the header and blank lines.")
     problem = refusal({"rows": [{"a": 1, "b": 2}, {"a": 1}]})
-    assert problem.members == {"row": 0, "missing": ["c"], "unknown": []}
+    assert problem.members == {"row": 1, "missing": ["c"], "unknown": []}
 
 
 def test_a_member_that_some_rows_lack_is_a_gap_of_those():

@@ -83,7 +83,7 @@ def test_samples_take_one_context_for_all_or_one_for_each(client, context):
     ("ref", "context", "said"),
     [
         ("given", None, "`context` must have its 2 columns, 'day', 'hour'"),
-        ("given", [[1.0]], "Row 0 of `context` has 1 values"),
+        ("given", [[1.0]], "Row 1 of `context`, counted from 1, has 1 values"),
         ("given", [[1.0, 2.0]] * 2, "it must have 1, or 3"),
         ("given", [], "it must have 1, or 3"),
         ("given", {"day": 1.0}, "must have the columns"),

@@ -95,7 +95,10 @@ def test_a_training_is_accepted_and_its_id_printed(table: Path, url: str) -> Non
     dataset = job.request["dataset_id"]
     columns = ["--column", "age", "--column", "height"]
     again = run("train", "--dataset", dataset, "--model", "walk", *columns, "--no-wait", "--json")
-    assert json.loads(again.stdout)["request"]["columns"] == ["age", "height"]
+    printed_job = json.loads(again.stdout)
+    assert printed_job["request"]["columns"] == ["age", "height"]
+    assert "warnings" in printed_job["dataset"]
+    assert f"columns: {dataset}\n" in again.stderr
 
 
 def test_a_sweep_reads_its_ranges(table: Path, url: str) -> None:
