@@ -3,14 +3,16 @@
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from app.settings import ApiSettings
 from densityd.admin import audit, backup, keys, migrate, prune_files
@@ -36,17 +38,17 @@ from workers.settings import WorkerSettings
 _START_FAILED = 1
 _WRONG_SETTINGS = 2
 
-# What uses a running service through the client.
+# What uses a running service through the client, in the order of the help, as are all lists here.
 _OF_A_SERVICE: list[Callable[..., None]] = [
+    demo.demo,
     train.train,
     train.sweep,
     infer.infer,
     score.score,
     sample.sample,
-    prune.prune,
-    label.label,
     top.top,
-    demo.demo,
+    label.label,
+    prune.prune,
     account.whoami,
     account.usage,
 ]
@@ -66,25 +68,49 @@ _BESIDE_A_SERVICE: list[Callable[..., None]] = [
 _GROUPS_BESIDE_A_SERVICE = {"keys": keys.app, "audit": audit.app}
 
 
-def _names(commands: Sequence[Callable[..., None]], groups: Iterable[str]) -> str:
-    """Return the names of commands and groups as a list in a sentence."""
-    names = [*(command.__name__.replace("_", "-") for command in commands), *groups]
+def _names(commands: Iterable[Callable[..., None]], groups: Iterable[str] = ()) -> list[str]:
+    return [*(command.__name__.replace("_", "-") for command in commands), *groups]
+
+
+def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+_USING = _names(_OF_A_SERVICE, _GROUPS_OF_A_SERVICE)
+_RUNNING = [
+    "up",
+    "doctor",
+    *_names(_BESIDE_A_SERVICE, _GROUPS_BESIDE_A_SERVICE),
+    "api",
+    "worker",
+]
+
+
+class _NewcomersFirst(TyperGroup):
+    """Commands in the order in which one needs them: start a service, use it, maintain it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  typer's context is private
+        order = ["up", *_USING, *_RUNNING]
+        known = {name: place for place, name in reversed(list(enumerate(order)))}
+        return sorted(super().list_commands(ctx), key=lambda name: known.get(name, len(order)))
 
 
 app = typer.Typer(
     name="densityd",
+    cls=_NewcomersFirst,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Density estimation with normalising flows, as a REST service.\n\n"
-    f"up, api, worker, doctor, {_names(_BESIDE_A_SERVICE, _GROUPS_BESIDE_A_SERVICE)} run and maintain"
+    "`densityd up` starts the service on this machine and prints the address of its page;"
+    " `densityd demo`, in another terminal, trains an example and prints what to do with it.\n\n"
+    f"{_listed(_USING)} use a running service. They exit with 0 on"
+    " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
+    f"{_listed(_RUNNING)} run and maintain"
     " a service on this machine. Settings are environment variables that begin with DENSITYD_;"
     " `densityd doctor` prints them all.\n\n"
-    f"{_names(_OF_A_SERVICE, _GROUPS_OF_A_SERVICE)} use a running service. They exit with 0 on"
-    " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
     "reproduce trains the published experiments, without a service.",
 )
 for command in _OF_A_SERVICE + _BESIDE_A_SERVICE:
@@ -332,9 +358,10 @@ def _fail(text: str, status: int) -> NoReturn:
 
 
 def _separate_examples(group: typer.Typer) -> None:
-    """Put each example in the help of the commands on a line of its own that is not wrapped."""
+    """Put each example in the help on a line that is not wrapped, and list commands by a clause."""
     for command in group.registered_commands:
         text, _, examples = (inspect.getdoc(command.callback) or "").partition("Example")
+        command.short_help = re.split(r"[;.]\s", text, maxsplit=1)[0].replace("\n", " ").rstrip(".")
         lines = " ".join(examples.partition(":")[2].split()).split("; ")
         command.help = "\n  ".join([f"{text}\b\nExamples:", *lines])
     for subgroup in group.registered_groups:

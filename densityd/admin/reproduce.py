@@ -27,13 +27,17 @@ from experiments.data.sources import DataMissingError
 from experiments.recipes.catalogue import RECIPES
 from experiments.recipes.recipe import DensityRecipe, Recipe
 from experiments.run import Place, run
-from experiments.studies import anomaly, comparison
+from experiments.studies import amortised, anomaly, comparison
 from experiments.studies.study import Study, run_study
 from flows import FlowError
 from models_store.errors import StoreError
 
-STUDIES: dict[str, Study] = comparison.STUDIES | anomaly.STUDIES
-GROUPS = {"haf-comparison": comparison.STUDIES, "anomaly": anomaly.STUDIES}
+STUDIES: dict[str, Study] = comparison.STUDIES | anomaly.STUDIES | amortised.STUDIES
+GROUPS = {
+    "haf-comparison": comparison.STUDIES,
+    "anomaly": anomaly.STUDIES,
+    "amortised": amortised.STUDIES,
+}
 _WIDE = 250
 _PLACEHOLDER = "DATASET_ID"
 _LINE_PAUSE_S = 30.0  # between lines of progress where there is no terminal for a bar

@@ -239,12 +239,30 @@ def build_file_call(
     for name in ("parts", "explain"):
         if options.get(name):
             params[name] = "true"
+    return _file_call(operation, ref, path, target, params, options.get("media_type"))
+
+
+def build_evidence_file_call(
+    query: RowQuery[Floats], path: Path, target: Path | BinaryIO
+) -> Call[None]:
+    """Return the call for the evidence of the rows of a file; see `build_file_call`."""
+    return _file_call("evidence", query.ref, path, target, query.params, None)
+
+
+def _file_call(
+    operation: Operation,
+    ref: str,
+    path: Path,
+    target: Path | BinaryIO,
+    params: Mapping[str, str | int | None],
+    media_type: str | None,
+) -> Call[None]:
     return Call(
         "POST",
         f"{_path(ref)}/{operation}",
         ignore,
         params=params,
-        headers={"Accept": choose_media_type(target, options.get("media_type"))},
+        headers={"Accept": choose_media_type(target, media_type)},
         body=read_file(path),
         read_timeout_s=LONG_S,
     )

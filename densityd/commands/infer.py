@@ -1,11 +1,12 @@
 """``densityd infer``."""
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from densityd.terminal.console import service, upload_table
+from densityd.terminal.console import kept_if_accepted, service, upload_once
 from densityd.terminal.options import (
     AsJson,
     Family,
@@ -26,7 +27,10 @@ def infer(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FILE", dir_okay=False, exists=True, help="Table of the regression, to upload."
+            metavar="FILE",
+            dir_okay=False,
+            exists=True,
+            help="Table of a regression or of latent variables, to upload.",
         ),
     ] = None,
     *,
@@ -38,7 +42,10 @@ def infer(
         str | None,
         typer.Option(metavar="FORMULA", help="Log density as a formula of z1 to zD; with --dim."),
     ] = None,
-    dim: Annotated[int | None, typer.Option(min=1, help="Dimensions D of the formula.")] = None,
+    dim: Annotated[
+        int | None,
+        typer.Option(min=1, help="Coordinates D of the formula, or number of latent variables."),
+    ] = None,
     regression: Annotated[
         Literal["linear", "logistic"] | None,
         typer.Option(help="Posterior of a Bayesian regression; with --response and a table."),
@@ -46,8 +53,59 @@ def infer(
     response: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Response column of the regression.")
     ] = None,
+    latent: Annotated[
+        Literal["gaussian", "bernoulli"] | None,
+        typer.Option(
+            help="Posterior of the latent variables of each row, whose columns have this"
+            " distribution given them; with a table, and --dim or --loadings."
+        ),
+    ] = None,
+    hidden: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Units of a hidden layer of the decoder of latent variables. Repeatable.",
+            show_default="a linear decoder",
+        ),
+    ] = None,
+    loadings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            exists=True,
+            help="CSV file of a known linear decoder, without a header: for each column a line with"
+            " the weights of the latent variables.",
+        ),
+    ] = None,
+    noise_scale: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Standard deviation of the noise, of --loadings or of a linear regression.",
+            show_default="1 for a regression",
+        ),
+    ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Fraction of the rows by which a model with latent variables is judged, and to"
+            " which it is not fitted; 0 for none.",
+            show_default="0.1",
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column of the table to regress on or to explain. Repeatable.",
+            show_default="all",
+        ),
+    ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="ID", help="Dataset of the regression, instead of a file.")
+        str | None, typer.Option(metavar="ID", help="Dataset of the table, instead of a file.")
     ] = None,
     flow: Family = None,
     settings: Fields = None,
@@ -58,37 +116,74 @@ def infer(
 ) -> None:
     """Fit a flow to a density that is known up to a constant, by variational inference.
 
-    The density is one of --potential, --log-density and --regression. Prints the model's reference
-    and its ELBO. Ctrl-C ends the wait, not the job.
+    The density is one of --potential, --log-density, --regression and --latent. Prints the model's
+    reference and its ELBO. The same file is uploaded once, as long as the dataset exists. Ctrl-C
+    ends the wait, not the job.
 
     Examples: densityd infer --model ring --potential U1;
     densityd infer --model banana --log-density '-z1^2 / 8 - 2 * (z2 - z1^2 / 4)^2' --dim 2;
     densityd infer patients.csv --model risk --regression logistic --response ill;
+    densityd infer answers.csv --model groups --latent bernoulli --dim 2 --hidden 64;
+    densityd infer readings.csv --model sources --latent gaussian --loadings weights.csv
+    --noise-scale 0.4;
     densityd infer --model ring --potential U1 --flow planar --set layers=32
     --set optimisation.iterations=10000
     """
-    if [potential, log_density, regression].count(None) != 2:
-        raise typer.BadParameter("give one of --potential, --log-density and --regression.")
-    _check_together("--log-density", log_density, "--dim", dim)
+    if [potential, log_density, regression, latent].count(None) != 3:
+        raise typer.BadParameter(
+            "give one of --potential, --log-density, --regression and --latent."
+        )
+    _check_together("--log-density or --latent", log_density or latent, "--dim", dim or loadings)
     _check_together("--regression", regression, "--response", response)
-    _check_together("--regression", regression, "FILE or --dataset", file or dataset)
+    tables = regression or latent
+    _check_together("--regression or --latent", tables, "FILE or --dataset", file or dataset)
+    _check_decoder(latent, dim, loadings, hidden)
     request = build_request(settings or (), family=flow, max_seconds=max_seconds)
+    weights = None if loadings is None else _read_loadings(loadings)
     with service(url) as client:
-        if file is not None:
-            dataset = upload_table(client, file, {}).id
-        targets = {
-            "potential": potential,
-            "log_density": log_density,
-            "dim": dim,
-            "posterior": {"kind": regression, "dataset_id": dataset, "response": response},
-        }
-        if regression is None:
-            del targets["posterior"]
-        given = {name: value for name, value in targets.items() if value is not None}
-        job = client.jobs.variational(model, cast("Target", given), **request)
+        uploaded = None if file is None else upload_once(client, file, {})
+        dataset = dataset if uploaded is None else uploaded.id
+        table = _given(dataset_id=dataset, columns=column, noise_scale=noise_scale)
+        target = _given(potential=potential, log_density=log_density, dim=dim)
+        if latent is not None:
+            decoder = _given(dim=dim, hidden=hidden, loadings=weights, held_out=held_out)
+            target = {"latent": table | decoder | {"likelihood": latent}}
+        elif regression is not None:
+            target = {"posterior": table | _given(kind=regression, response=response)}
+        with kept_if_accepted(client, uploaded):
+            job = client.jobs.variational(model, cast("Target", target), **request)
         follow(client, job, wait=wait, as_json=as_json)
+
+
+def _given(**values: object) -> dict[str, object]:
+    """Return the values that are given."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _check_together(name: str, value: object, other: str, other_value: object) -> None:
     if (value is None) != (other_value is None):
         raise typer.BadParameter(f"{name} and {other} belong together.")
+
+
+def _check_decoder(
+    latent: str | None, dim: int | None, loadings: Path | None, hidden: list[int] | None
+) -> None:
+    """Refuse options of a decoder without one, and a decoder that is both learnt and known."""
+    if latent is None and (loadings is not None or hidden):
+        raise typer.BadParameter("--loadings and --hidden are of --latent.")
+    if loadings is not None and (dim is not None or hidden):
+        raise typer.BadParameter("--loadings is a decoder that is known: no --dim, no --hidden.")
+
+
+def _read_loadings(path: Path) -> list[list[float]]:
+    """Return the numbers of a CSV file, line by line.
+
+    Raises:
+        typer.BadParameter: A cell is no number.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.reader(file) if line]
+    try:
+        return [[float(cell) for cell in line] for line in lines]
+    except ValueError as error:
+        raise typer.BadParameter(f"{path}: {error}; the file has numbers alone.") from error

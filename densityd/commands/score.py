@@ -56,6 +56,18 @@ def score(
             " row: the lowest is what makes the row unlikely.",
         ),
     ] = False,
+    evidence: Annotated[
+        bool,
+        typer.Option(
+            "--evidence",
+            help="Of a model with latent variables: print two lower bounds of each row's log"
+            " evidence, `elbo` and `log_evidence`, instead.",
+        ),
+    ] = False,
+    samples: Annotated[
+        int,
+        typer.Option(min=1, help="Samples of each row's latent variables; with --evidence."),
+    ] = 100,
     extra: Extra = None,
     include_rows: Annotated[
         bool,
@@ -73,6 +85,7 @@ def score(
     densityd score shuttle rows.csv --quantiles;
     densityd score claims today.csv --explain -o alerts.csv;
     densityd score claims today.csv --parts --extra error;
+    densityd score sources readings.csv --evidence --samples 1000;
     zcat today.csv.gz | densityd score claims -;
     densityd score shuttle --dataset ds_0f3c... -o scores.parquet
     """
@@ -80,8 +93,9 @@ def score(
         raise typer.BadParameter("give either FILE or --dataset ID.")
     if include_rows and dataset is None:
         raise typer.BadParameter("--include-rows needs --dataset.")
-    if parts and (quantiles or explain or dataset is not None):
-        raise typer.BadParameter("--parts goes with FILE, without --quantiles and --explain.")
+    ranked = quantiles or explain
+    _check_alone("--parts", parts, others=ranked or dataset is not None)
+    _check_alone("--evidence", evidence, others=ranked or parts or dataset is not None)
     with service(url) as client:
         target = open_output(output)
         if file is None:
@@ -92,9 +106,19 @@ def score(
             job = client.jobs.score(model, str(dataset), **wanted)
             download_result(client, job, target)
             return
+        if evidence:
+            with input_file(file) as path:
+                client.evidence_file(model, path, target, samples=samples, extra=extra)
+            return
         options: FileOptions = {"parts": parts, "explain": explain}
         if extra is not None:
             options["extra"] = extra
-        write = client.score_file if quantiles or explain else client.log_prob_file
+        write = client.score_file if ranked else client.log_prob_file
         with input_file(file) as path:
             write(model, path, target, **options)
+
+
+def _check_alone(name: str, value: bool, *, others: bool) -> None:  # noqa: FBT001 - of an option
+    """Refuse an option beside others that give other columns."""
+    if value and others:
+        raise typer.BadParameter(f"{name} goes with FILE, without other columns.")

@@ -29,9 +29,28 @@ _OPTIONS = {
     "flow.family": "--flow",
     "ranges": "--range",
     "optimisation.max_seconds": "--max-seconds",
+    "target.potential": "--potential",
+    "target.log_density": "--log-density",
+    "target.dim": "--dim",
+    "target.posterior.kind": "--regression",
+    "target.posterior.response": "--response",
+    "target.latent.likelihood": "--latent",
+    "target.latent.dim": "--dim",
+    "target.latent.hidden": "--hidden",
+    "target.latent.loadings": "--loadings",
+    "target.latent.held_out": "--held-out",
+    **{
+        f"target.{kind}.{field}": option
+        for kind in ("posterior", "latent")
+        for field, option in (
+            ("dataset_id", "--dataset"),
+            ("columns", "--column"),
+            ("noise_scale", "--noise-scale"),
+        )
+    },
 }
 _FIELD = re.compile(
-    r"`(dataset_id|model_name|context_columns|flow|ranges"
+    rf"`({'|'.join(map(re.escape, _OPTIONS))}"
     r"|(?:flow|discrete|optimisation|preprocessing|split)\.[\w.]+)`"
 )
 """Fields of a request for which commands have options; all others of its sections have `--set`."""

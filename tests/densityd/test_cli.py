@@ -38,6 +38,17 @@ def test_help_names_every_command() -> None:
     assert all(f"  {command} " in output for command in COMMANDS)
 
 
+def test_help_begins_with_what_a_newcomer_needs_and_cuts_no_sentence_off() -> None:
+    listed = CliRunner().invoke(app, ["--help"]).output.partition("Commands:\n")[2]
+
+    names = [
+        line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "
+    ]
+    assert names[:3] == ["up", "demo", "train"]
+    assert names[-1] == "reproduce"
+    assert "..." not in listed
+
+
 def test_migrating_twice_is_safe_and_names_the_revision(data_dir: Path) -> None:
     for _ in range(2):
         result = CliRunner().invoke(app, ["migrate"])

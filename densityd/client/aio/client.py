@@ -27,6 +27,7 @@ from densityd.client.scores import (
     Scores,
     Transformed,
     build_calls,
+    build_evidence_file_call,
     build_evidence_query,
     build_explain_query,
     build_file_call,
@@ -319,6 +320,34 @@ class AsyncClient:
     ) -> None:
         """Write the log density and the calibrated rank of each row, as `log_prob_file` does."""
         await self._transport.save(build_file_call("score", ref, path, target, options), target)
+
+    async def evidence_file(
+        self,
+        ref: str,
+        path: Path,
+        target: Path | BinaryIO,
+        *,
+        samples: int = 100,
+        seed: int = 0,
+        extra: Extra | None = None,
+    ) -> None:
+        """Write both bounds of the log evidence of each row, as `log_prob_file` does.
+
+        Args:
+            ref: Reference of a model with latent variables.
+            path: File of the rows; the suffix of its name is its format.
+            target: File of the bounds; the suffix of its name is its format, and an open file
+                gets CSV.
+            samples: Number of samples of the posterior of each row.
+            seed: Seed of the samples.
+            extra: Refuse rows with columns that the model does not have, or ignore the columns.
+
+        Raises:
+            FileFormatError: The suffix is of no known format.
+            OSError: A file cannot be read or written.
+        """
+        query = build_evidence_query(ref, samples=samples, seed=seed, extra=extra)
+        await self._transport.save(build_evidence_file_call(query, path, target), target)
 
     async def sample_file(
         self,

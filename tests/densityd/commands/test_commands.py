@@ -170,6 +170,32 @@ def test_an_inference_of_a_regression_uploads_its_table(table: Path) -> None:
     assert request["optimisation"]["max_seconds"] == 5
 
 
+def test_an_inference_of_latent_variables_uploads_its_table(table: Path, tmp_path: Path) -> None:
+    learnt = ["--latent", "gaussian", "--dim", 2, "--hidden", 8, "--hidden", 4, "--column", "age"]
+    learnt += ["--column", "height", "--max-seconds", 5, "--no-wait", "--json"]
+    refused = run("infer", table, "--model", "factors", *learnt, status=1).stderr
+    assert "The option is --held-out." in refused
+
+    told = run("infer", table, "--model", "factors", *learnt, "--held-out", 0.2).stdout
+
+    latent = json.loads(told)["request"]["target"]["latent"]
+    assert latent["columns"] == ["age", "height"]
+    assert (latent["dim"], latent["hidden"]) == (2, [8, 4])
+
+    weights = tmp_path / "weights.csv"
+    weights.write_text("1,0\n0.5,0.5\n0,1\n")
+    known = ["--latent", "gaussian", "--loadings", weights, "--noise-scale", 2]
+    dataset = latent["dataset_id"]
+    more = ["--held-out", 0, "--no-wait", "--json"]
+    told = run("infer", "--dataset", dataset, "--model", "known", *known, *more).stdout
+    latent = json.loads(told)["request"]["target"]["latent"]
+    assert latent["loadings"] == [[1, 0], [0.5, 0.5], [0, 1]]
+    assert latent["noise_scale"] == 2
+    weights.write_text("z1,z2\n1,0\n")
+    wrong = run("infer", "--dataset", dataset, "--model", "known", *known, status=2)
+    assert "numbers alone" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
@@ -179,6 +205,9 @@ def test_an_inference_of_a_regression_uploads_its_table(table: Path) -> None:
         (["--regression", "linear", "--dataset", "ds_1"], "--response belong together"),
         (["--regression", "linear", "--response", "y"], "FILE or --dataset belong together"),
         (["--potential", "U1", "--dataset", "ds_1"], "FILE or --dataset belong together"),
+        (["--latent", "gaussian", "--dim", 1], "FILE or --dataset belong together"),
+        (["--latent", "gaussian", "--dataset", "ds_1"], "--dim belong together"),
+        (["--potential", "U1", "--hidden", 8], "are of --latent"),
     ],
     ids=str,
 )
@@ -546,10 +575,11 @@ def test_types_are_corrected_and_shown(
         (["--parts"], "log_prob?space=data&parts=true"),
         (["--explain", "--extra", "ignore"], "score?extra=ignore&explain=true"),
         (["--quantiles"], "score"),
+        (["--evidence", "--samples", "7"], "evidence?samples=7&seed=0"),
     ],
     ids=str,
 )
-def test_parts_and_explanations_are_asked_for(
+def test_other_columns_than_the_density_are_asked_for(
     scripted: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
     table: Path,
@@ -562,6 +592,13 @@ def test_parts_and_explanations_are_asked_for(
     assert run("score", "m", table, *options).stdout == "bytes"
 
     assert scripted.asked[0].line == f"POST /v1/models/m/{line}"
+
+
+def test_the_evidence_of_rows_stands_alone(table: Path) -> None:
+    assert (
+        "--evidence goes with FILE"
+        in run("score", "m", table, "--evidence", "--quantiles", status=2).stderr
+    )
 
 
 def test_missing_and_unknown_columns_are_named(tmp_path: Path) -> None:
