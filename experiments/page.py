@@ -9,7 +9,7 @@ from typing import Any
 from experiments.data import tabular
 from experiments.recipes.catalogue import RECIPES
 from experiments.recipes.recipe import DensityRecipe, Published, Recipe
-from experiments.studies.tables import anomaly_section, comparison_section
+from experiments.studies.tables import amortised_section, anomaly_section, comparison_section
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -19,7 +19,7 @@ _HEAD = """# The published experiments
 
 `python -m experiments.page` writes this page from the files in `experiments/results`. `densityd reproduce --list` lists the
 experiments. `densityd reproduce NAME --data FOLDER` runs one with the training code that jobs use; the names
-`haf-comparison` and `anomaly` run all studies of that kind. A run that was stopped resumes where it was. `densityd
+`haf-comparison`, `anomaly` and `amortised` run all studies of that kind. A run that was stopped resumes where it was. `densityd
 reproduce NAME --request` prints the body of a job that trains the same.
 
 Log-likelihoods are means over the test rows in nats, with two standard errors; higher is better. *Mixed* beside a time
@@ -86,6 +86,8 @@ def page() -> str:
         + "| experiment | description | KL, nats | last rise of the ELBO | effective samples | Pareto k | iterations, time |\n"
         + "| --- | --- | --- | --- | --- | --- | --- |\n"
         + "".join(variational)
+        + "\n## Amortised inference\n\n"
+        + amortised_section(_runs)
         + "\n## HAF beside MAF and Real NVP\n\n"
         + comparison_section(_runs)
         + "\n## Detection of anomalies\n\n"

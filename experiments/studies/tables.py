@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from experiments.studies import anomaly, comparison
+from experiments.figures.posteriors import TITLES
+from experiments.studies import amortised, anomaly, comparison
 from experiments.studies.detectors import DETECTORS
 
 # Quantile of Student's t for a 95 % interval, by the number of differences.
@@ -38,6 +39,57 @@ The isolation forest has the defaults of scikit-learn. `neighbours` ranks by the
 ± their standard deviation; a number in brackets is the number of seeds if it is not three.
 
 """
+
+_AMORTISED = f"""A variational autoencoder of binarised MNIST: {amortised.LATENTS} latent variables with a standard Gaussian prior, and a decoder with one
+hidden layer of {amortised.UNITS} tanh units. One network, again with {amortised.UNITS} units, encodes a picture into {amortised.FEATURES} features; the posterior q(z given x)
+is a Gaussian with a diagonal covariance (Kingma and Welling 2014), or an inverse autoregressive flow whose layers have {amortised.IAF_UNITS} units
+(Kingma et al. 2016). Everything else is the same: {amortised.OPTIONS.iterations:,} iterations of Adam with batches of {amortised.OPTIONS.batch_size} pictures and a learning rate that
+falls from {amortised.OPTIONS.learning_rate:g}, by the code of a job with the target `latent`. That is {amortised.OPTIONS.iterations * amortised.OPTIONS.batch_size // 50_000} passes over the 50,000 training pictures, so that the models are small
+and not trained to the end: compare the rows of the table with each other.
+
+Values are nats of a test picture: the mean over {amortised.TEST_ROWS:,} of them, spread over the test set, with {amortised.SAMPLES} samples each, and over {amortised.SEEDS} seeds ±
+their standard deviation. The importance-weighted bound is nearer to log p(x); its distance from the ELBO is about what the
+posterior loses.
+
+"""
+
+
+def amortised_section(runs_of: Runs) -> str:
+    """Return the section on posteriors of a variational autoencoder."""
+    name = amortised.AmortisedStudy.name
+    runs = runs_of(name)
+    text = (
+        _AMORTISED
+        + "| posterior | layers of flow | parameters | ELBO | importance-weighted bound | ELBO above the diagonal Gaussian's | processor seconds |\n"
+    )
+    text += "| --- | --- | --- | --- | --- | --- | --- |\n"
+    plain = _values(runs, "test_elbo", posterior="diagonal")
+    for posterior, layers in amortised.POSTERIORS.items():
+        of_name = [run for run in runs if run["posterior"] == posterior]
+        elbo, bound, seconds = (
+            _values(of_name, measure)
+            for measure in ("test_elbo", "test_bound", "training_processor_seconds")
+        )
+        gain = f"{statistics.mean(elbo) - statistics.mean(plain):+.2f}" if elbo and plain else "-"
+        text += f"| {TITLES[posterior]} | {layers} | "
+        text += f"{of_name[0]['parameters']:,} | " if of_name else "- | "
+        text += f"{_over_seeds(elbo)} | {_over_seeds(bound)} | {gain} | "
+        text += f"{statistics.mean(seconds):.0f} |\n" if seconds else "- |\n"
+    text += (
+        f"\nIn Kingma et al. 2016 (table 1: residual convolutional networks, pictures binarised anew in each epoch) two layers"
+        f" of flow raise the bound by {amortised.PUBLISHED_GAIN} nats over the diagonal Gaussian.\n"
+    )
+    if runs:
+        error = max(run["test_elbo_standard_error"] for run in runs)
+        text += f"\nThe standard error of a mean is {error:.2f} nats, but all posteriors are judged by the same pictures.\n"
+        text += f"\n![ELBO while training, and both bounds of test pictures](../experiments/results/{name}.png)\n"
+    return text
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.2f} (1)" if values else "not run"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 def comparison_section(runs_of: Runs) -> str:

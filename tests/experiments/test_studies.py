@@ -9,10 +9,10 @@ import typer
 
 from densityd.admin.reproduce import GROUPS, STUDIES, list_recipes, print_request, reproduce
 from experiments.recipes.catalogue import RECIPES
-from experiments.studies import anomaly, comparison
+from experiments.studies import amortised, anomaly, comparison
 from experiments.studies.detectors import DETECTORS, FLOWS
 from experiments.studies.study import Study, run_study
-from experiments.studies.tables import anomaly_section, comparison_section
+from experiments.studies.tables import amortised_section, anomaly_section, comparison_section
 from flows import FAMILIES
 
 
@@ -211,3 +211,39 @@ def test_the_detectors_table_holds_means_and_what_was_not_run():
     text = anomaly_section(lambda name: runs if name == "anomaly-thyroid" else [])
     assert "| `defaults` | 91.00 ± 1.00 | not run | not run | not run |" in text
     assert "above the isolation forest's on thyroid, and not on none." in text
+
+
+@pytest.mark.parametrize("posterior", amortised.POSTERIORS)
+def test_a_posterior_is_judged_by_bounds_of_test_rows(tmp_path, posterior):
+    generator = np.random.default_rng(0)
+    parts = {"train": 100, "valid": 10, "test": 40}
+    rows = {name: generator.random((count, 24)) < 0.3 for name, count in parts.items()}
+    train, valid, test = (np.packbits(bits, axis=1) for bits in rows.values())
+    np.savez(tmp_path / "binarized_mnist.npz", train=train, valid=valid, test=test)
+    study = amortised.STUDIES["amortised-mnist"]
+    found = study.measure({"posterior": posterior, "seed": 0}, tmp_path, quick=True)
+    assert -60 < found["test_elbo"] <= found["test_bound"] < 0
+    assert found["test_rows"] == 20
+    assert found["curve"][-1][0] == found["iterations"]
+
+
+def amortised_runs(**elbos):
+    return [
+        {"posterior": name.replace("_", "-"), "seed": seed, "parameters": 1000}
+        | {"test_elbo": value, "test_bound": value + 2, "training_processor_seconds": 60}
+        | {"test_elbo_standard_error": 0.5}
+        | {"curve": [[200 * at, -100 + at] for at in range(1, 31)]}
+        for name, values in elbos.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_the_posteriors_are_compared_with_the_diagonal_one(tmp_path):
+    runs = amortised_runs(diagonal=[-100.0, -101.0], iaf_2=[-99.0, -99.5])
+    text = amortised_section(lambda _: runs)
+    assert "| -100.50 ± 0.71 | -98.50 ± 0.71 | +0.00 | 60 |" in text
+    assert "| -99.25 ± 0.35 | -97.25 ± 0.35 | +1.25 | 60 |" in text
+    assert "| flow, 4 layers | 4 | - | not run | not run | - | - |" in text
+    pytest.importorskip("matplotlib")
+    [path] = amortised.STUDIES["amortised-mnist"].draw({"runs": runs}, tmp_path)
+    assert path.stat().st_size > 1000

@@ -98,10 +98,14 @@ function thin(plot, series) {
 const partOf = ({ min, max }, x) => (min <= x[0] && max >= x.at(-1) ? null : { min, max });
 
 function Axis({ low, high, at, scale, count }) {
+  let end = 0; // of the name before
   return html`<line class="axis" x1=${LEFT} x2=${WIDTH - LEFT} y1=${HEIGHT - BOTTOM} y2=${HEIGHT - BOTTOM} />
     ${scale.ticks(low, high, count).map(([value, name]) => {
       const half = name.length * HALF_LETTER; // so that names at the ends are whole
-      return html`<text key=${value} x=${Math.min(Math.max(at(value), half), WIDTH - half)} y=${HEIGHT - 5} text-anchor="middle">${name}</text>`;
+      const x = Math.min(Math.max(at(value), half), WIDTH - half);
+      if (x - half < end) return null;
+      end = x + half + HALF_LETTER;
+      return html`<text key=${value} x=${x} y=${HEIGHT - 5} text-anchor="middle">${name}</text>`;
     })}`;
 }
 

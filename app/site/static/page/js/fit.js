@@ -23,7 +23,7 @@ async function fitOf(version, signal) {
   const dataset = await datasetOf(version, signal);
   if (!dataset) return { data: null, drawn: null };
   const [data, drawn] = await Promise.all([numbersOf(dataset, COUNT, signal), sampledLikeData(version, dataset, given, signal)]);
-  return { data, drawn };
+  return { data: version.family === "latent" ? null : data, drawn }; // latent variables are no columns of the data
 }
 
 /** Draw a row for the given values of each row of the data. */
@@ -64,6 +64,10 @@ export function Fit({ version }) {
 /** What the colours are; a word for what is missing, if there ever was any. */
 function Legend({ version, data, drawn }) {
   const deleted = !data && version.lineage.dataset_id;
+  if (version.family === "latent") {
+    return html`<p class="legend"><span class="key of-model">${number(drawn?.rows ?? 0)} rows of the data, a sample of each row's latent variables</span>
+      <span>All together they are a standard Gaussian where the model fits.</span></p>`;
+  }
   return html`<p class="legend">
     ${data && html`<span class="key of-data">data</span>`}
     ${drawn && html`<span class="key of-model">${number(drawn.rows)} samples of the model</span>`}

@@ -127,6 +127,9 @@ function Progress({ job, latest }) {
     ["Latest", job.state === "running" && latest.epoch && nats(decidingOf(latest))],
     ["Test", job.metrics?.test_log_likelihood !== undefined && `${nats(job.metrics.test_log_likelihood)} ± ${nats(job.metrics.test_standard_error)}`],
     ["ELBO", latest.elbo !== undefined && nats(latest.elbo)],
+    ["Log evidence", job.metrics?.log_evidence !== undefined && `${nats(job.metrics.log_evidence)} ± ${nats(job.metrics.log_evidence_standard_error)}`],
+    ["Exact log evidence", job.metrics?.exact_log_evidence !== undefined && nats(job.metrics.exact_log_evidence)],
+    ["Judged by", job.metrics?.judged_rows && `${number(job.metrics.judged_rows)} held-out rows`],
     ["Rows per second", latest.rows_per_second && number(Math.round(latest.rows_per_second))],
     ["Time left", job.state === "running" && progress && seconds(progress.eta_seconds)],
   ].filter(([, value]) => value);

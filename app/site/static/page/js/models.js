@@ -1,6 +1,7 @@
 // The registry: models, their versions and aliases; one version in tabs.
 import { html, useState } from "../vendor/vendor.js";
 import { all, call, first, request } from "./api.js";
+import { Evidence } from "./evidence.js";
 import { Fit } from "./fit.js";
 import { ago, bytes, nats, number, percent, plural } from "./format.js";
 import { Labels, SEARCH_HINT, searchOf, Tags } from "./labels.js";
@@ -31,6 +32,8 @@ export function Models() {
 }
 
 const TABS = [["fit", "Fit"], ["score", "Score rows"], ["sample", "Sample"], ["facts", "Facts"], ["versions", "Versions and aliases"]];
+const LATENT = "latent"; // family of a posterior of latent variables beside the model of the rows that they explain
+const TABS_OF_LATENT = [["fit", "Latent variables"], ["evidence", "Evidence of rows"], ["sample", "Posterior of a row"], ...TABS.slice(3)];
 
 export function Model({ name, version, tab }) {
   const loaded = useLoaded(async (signal) => {
@@ -46,19 +49,24 @@ export function Model({ name, version, tab }) {
     const ref = `${name}:${found.version}`;
     const reached = found.metrics?.best_robust_validation_log_likelihood ?? found.metrics?.validation_log_likelihood;
     return html`<div class="head"><div><h1>${name} <span class="soft">version ${found.version}</span></h1>
-        <p class="soft">${familyOf(found)}, ${plural(found.columns.length, "column")}, trained ${ago(found.created_at)}${reached !== undefined ? `; log likelihood of a validation row ${nats(reached)} nats` : ""}
+        <p class="soft">${familyOf(found)}, ${found.family === LATENT ? `${found.columns.length} for ${plural(found.context_columns.length, "column")}` : plural(found.columns.length, "column")}, trained ${ago(found.created_at)}${reached !== undefined ? `; log likelihood of a validation row ${nats(reached)} nats` : ""}
           ${found.aliases.map((alias) => html` <span key=${alias} class="state good">${alias}</span>`)}</p></div></div>
       <${Labels} what="version" path=${`/v1/models/${name}/versions/${found.version}`} of=${found} again=${loaded.again} />
-      <nav class="tabs" aria-label="Of this model">${TABS.map(([id, title]) => html`<a key=${id} href=${`#/models/${name}/${found.version}/${id}`} aria-current=${id === tab ? "page" : undefined}>${title}</a>`)}</nav>
+      <nav class="tabs" aria-label="Of this model">${(found.family === LATENT ? TABS_OF_LATENT : TABS).map(([id, title]) => html`<a key=${id} href=${`#/models/${name}/${found.version}/${id}`} aria-current=${id === tab ? "page" : undefined}>${title}</a>`)}</nav>
       ${tab === "fit" && html`<${Fit} version=${found} />`}
       ${tab === "score" && html`<${Score} version=${found} reference=${ref} />`}
+      ${tab === "evidence" && html`<${Evidence} version=${found} reference=${ref} />`}
       ${tab === "sample" && html`<${Sample} version=${found} reference=${ref} />`}
       ${tab === "facts" && html`<${Facts} found=${found} />`}
       ${tab === "versions" && html`<${Versions} model=${model} again=${loaded.again} />`}`;
   }}<//>`;
 }
 
-const familyOf = (found) => (found.family === "mixed" ? `mixed table with ${found.flow.flow ? found.flow.flow.family.toUpperCase() : "categories alone"}` : found.family.toUpperCase());
+function familyOf({ family, flow }) {
+  if (family === "mixed") return `mixed table with ${flow.flow ? flow.flow.family.toUpperCase() : "categories alone"}`;
+  if (family === LATENT) return `latent variables, posterior by ${flow.flow.family.toUpperCase()}`;
+  return family.toUpperCase();
+}
 
 function Facts({ found }) {
   const get = useAction(async () => {

@@ -1,4 +1,5 @@
-// Rows of tables: reading pasted text, writing CSV, saving files.
+// Rows of tables: reading pasted text, writing CSV, saving files, some rows to begin with.
+import { request } from "./api.js";
 
 /** Parse CSV or tab-separated text with a header into {columns, rows} of texts. */
 export function parseRows(text) {
@@ -50,3 +51,15 @@ export function save(name, blob) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
+
+/** Return the text of some rows of a version's data set, to begin with; the names alone if it has none. */
+export async function exampleRows(version, columns) {
+  if (!version.lineage.dataset_id) return `${columns.join(",")}\n`;
+  const rows = await request(`/v1/datasets/${version.lineage.dataset_id}/rows?limit=5`, { headers: { Accept: "text/csv" } });
+  const found = parseRows(await rows.text());
+  const order = columns.map((name) => found.columns.indexOf(name));
+  return csv(columns, found.rows.map((row) => order.map((at) => row[at])));
+}
+
+/** Return a text as one word of a command line. */
+export const quoted = (text) => (/^[\w.=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);

@@ -4,7 +4,7 @@ import { request as send } from "./api.js";
 import { SampleTable } from "./bulk.js";
 import { Histogram, Levels } from "./charts.js";
 import { cell, plural } from "./format.js";
-import { save } from "./rows.js";
+import { quoted, save } from "./rows.js";
 import { columnsOf, isScale, levelsOf, sampledCells, sampledNumbers } from "./table.js";
 import { DataTable, Elsewhere, Field, More, origin, Parts, ProblemNote, useAction, useMore } from "./widgets.js";
 
@@ -26,6 +26,7 @@ export function Sample({ version, reference }) {
     const response = await send(`/v1/models/${reference}/sample`, { method: "POST", json: drawn.json, headers: { Accept: "text/csv" } });
     save(`${version.name}-samples.csv`, await response.blob());
   });
+  const context = Object.fromEntries(given.map((name) => [name, valueOf(values[name])]));
   const columns = columnsOf(version);
   const more = useMore(24);
   return html`<form class="card" onSubmit=${(event) => { event.preventDefault(); draw.run(); }}>
@@ -46,8 +47,8 @@ export function Sample({ version, reference }) {
           <${More} of=${more} total=${columns.length} what="columns" />`}
     ${given.length === 0 && html`<${SampleTable} reference=${reference} />`}
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/sample -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request)}'`}
-      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    rows = client.sample_table("${reference}", ${request.n}${values.seed !== "" ? `, seed=${request.seed}` : ""}).to_pandas()`}
-      shell=${`densityd sample ${reference} -n ${request.n}${values.seed !== "" ? ` --seed ${request.seed}` : ""}`} />`;
+      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    rows = client.sample_table("${reference}", ${request.n}${values.seed !== "" ? `, seed=${request.seed}` : ""}${given.length ? `, context=${JSON.stringify(context).replaceAll(":null", ":None")}` : ""}).to_pandas()`}
+      shell=${[`densityd sample ${reference} -n ${request.n}`, ...(values.seed !== "" ? [`--seed ${request.seed}`] : []), ...given.map((name) => `--context ${quoted(`${name}=${values[name]}`)}`)].join(" ")} />`;
 }
 
 /** How the drawn values of a column are distributed. */

@@ -13,15 +13,26 @@ function ticks(low, high, count) {
 }
 
 const DAY = 86400;
-const TIMES = [1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 91 * DAY, 182 * DAY, 365 * DAY];
+const TIMES = [1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY, 2 * DAY, 7 * DAY, 14 * DAY];
+const MONTH = 30.5 * DAY;
+const MONTHS = [1, 3, 6, 12, 24, 60, 120, 240, 600, 1200, 2400, 6000, 12000];
 
 /** Return about `count` round times between two, in seconds since 1970, each with its name. */
 function timeTicks(low, high, count) {
   const rough = (high - low) / (count + 1);
-  const step = TIMES.find((size) => size >= rough) ?? Math.ceil(rough / (365 * DAY)) * 365 * DAY;
+  const step = TIMES.find((size) => size >= rough);
   const found = [];
-  for (let at = Math.ceil(low / step) * step; at <= high; at += step) found.push([at, step < DAY ? day(at).slice(5) : day(at).slice(0, 10)]);
-  return found;
+  if (step !== undefined) {
+    for (let at = Math.ceil(low / step) * step; at <= high; at += step) found.push([at, step < DAY ? day(at).slice(5) : day(at).slice(0, 10)]);
+    return found;
+  }
+  const months = MONTHS.find((size) => size * MONTH >= rough) ?? MONTHS.at(-1);
+  const first = new Date(1000 * low);
+  for (let month = Math.floor((12 * first.getUTCFullYear() + first.getUTCMonth()) / months) * months; ; month += months) {
+    const at = new Date(0).setUTCFullYear(Math.floor(month / 12), month % 12, 1) / 1000;
+    if (!(at <= high)) return found;
+    if (at >= low) found.push([at, day(at).slice(0, months < 12 ? 7 : 4)]);
+  }
 }
 
 /** Return the sorted finite numbers of a list. */

@@ -1,25 +1,15 @@
 // Rows in, densities out: pasted, typed or from a file; which values make a row unlikely.
 import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
-import { call, request } from "./api.js";
+import { call } from "./api.js";
 import { ScoreTable } from "./bulk.js";
 import { Contributions } from "./charts.js";
 import { cell, nats, number, percent, plural } from "./format.js";
-import { csv, parseRows, save } from "./rows.js";
+import { csv, exampleRows, parseRows, save } from "./rows.js";
 import { Elsewhere, origin, Parts, ProblemNote, useAction } from "./widgets.js";
 
 const MOST = 10000;
 const PIECE = 2000;
 const EXPLAINED = 200; // rows up to which all are explained at once; others when they are asked for
-
-/** Return the text of some rows of a version's data set, to begin with. */
-async function example(version) {
-  if (!version.lineage.dataset_id) return `${version.columns.join(",")}\n`;
-  const rows = await request(`/v1/datasets/${version.lineage.dataset_id}/rows?limit=5`, { headers: { Accept: "text/csv" } });
-  const found = parseRows(await rows.text());
-  const all = [...version.columns, ...(version.context_columns ?? [])];
-  const order = all.map((name) => found.columns.indexOf(name));
-  return csv(all, found.rows.map((row) => order.map((at) => row[at])));
-}
 
 /** Score rows in pieces; returns lists over all rows. */
 async function scored(version, reference, { columns, rows }, explain, onProgress) {
@@ -47,7 +37,7 @@ export function Score({ version, reference }) {
   const explains = Boolean(version.held_out && version.types && version.family === "mixed");
   useEffect(() => {
     const begin = (rows) => setText((typed) => typed || rows);
-    example(version).then(begin, () => begin(`${version.columns.join(",")}\n`));
+    exampleRows(version, [...version.columns, ...(version.context_columns ?? [])]).then(begin, () => begin(`${version.columns.join(",")}\n`));
   }, [reference]);
   const run = useAction(async () => {
     const parsed = parseRows(text);

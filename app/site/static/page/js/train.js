@@ -1,6 +1,7 @@
 // The start of a training: a name is enough; each other option says what it does.
 import { html, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
+import { quoted } from "./rows.js";
 import { Crumbs, Elsewhere, Field, Loaded, More, origin, ProblemNote, useAction, useJson, useMore } from "./widgets.js";
 
 const FAMILIES = [
@@ -54,7 +55,6 @@ function pythonOf({ model_name: name, dataset_id: dataset, ...options }) {
 /** Return the command that sends a request. */
 function commandOf({ model_name: name, dataset_id: dataset, columns = [], context_columns: given = [], quality, flow, missing, optimisation = {} }) {
   const { max_seconds: most, ...fields } = optimisation;
-  const quoted = (text) => (/^[\w.-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   return [
     `densityd train --dataset ${dataset} --model ${name}`,
     ...(quality ? [`--quality ${quality}`] : []),
