@@ -118,12 +118,13 @@ class S3Server:
 class AzureServer:
     """Azurite, the emulator of Azure's blob storage."""
 
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="azure-")))
+    folder: Path = field(init=False)
 
     def __post_init__(self) -> None:
         azurite = shutil.which("azurite-blob")
         if azurite is None:
             pytest.skip("no Azurite (npm install --global azurite) here")
+        self.folder = Path(tempfile.mkdtemp(prefix="azure-"))
         port = free_port()
         self.endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
         command = [azurite, "--blobPort", str(port), "--location", str(self.folder), "--silent"]

