@@ -94,14 +94,18 @@ class Work:
 
 @dataclass(eq=False)
 class Small(Work):
-    """Few rows, which may be computed in one batch with those of others."""
+    """Few rows, which may be computed in one batch with those of others.
+
+    Attributes:
+        most_rows: Number of rows of such a batch.
+    """
 
     function: Function
     rows: Array
     results: Array
     key: Hashable
     variant: Hashable = None
-    row_bytes: int = 0
+    most_rows: int = 1
 
     def goes_with(self, other: "Small") -> bool:
         """Return whether the two may be computed as one batch."""
@@ -141,13 +145,16 @@ class Large(Work):
     """Many rows, which are computed some at a time.
 
     Attributes:
+        first_rows: Number of rows of its first turn, if its speed is not known.
+        most_rows: Number of rows of a turn.
         quick_key: Key of `QuickBatches` for what may be quick enough for them; None for others.
     """
 
     compute: Callable[[int, int], None]
     rows: int
     pace: Pace
-    row_bytes: int = 0
+    first_rows: int
+    most_rows: int
     quick_key: Hashable = None
     position: int = field(default=0, init=False)
 

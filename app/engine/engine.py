@@ -39,13 +39,6 @@ log = logging.getLogger(__name__)
 
 # A request of more rows is large, unless it is quick: it is computed alone, some rows at a time.
 _SMALL_ROWS = 64
-# Rows of small requests that are computed together.
-_BATCH_ROWS = 256
-_FIRST_ROWS = 256  # of a function whose speed is not known
-_MAX_ROWS = 8192
-# Rows computed at a time may take so much memory while they are: it takes some 20 ms to fill, which
-# bounds how long others wait for the first turn of a large flow.
-_TURN_BYTES = 16 * 2**20
 _TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much as all of it
 # A turn of a large request, while small ones come and where none do.
 _SHORT_TURN_S = 0.002
@@ -170,27 +163,27 @@ class Engine:
             ResultShapeError: The function's columns do not have shape (n,) or (n, any), or their
                 number is not that of `results`.
         """
-        most = _rows_in_memory(terms.row_bytes)
         owner = owner_here()
         left = await self._shares.take(owner, terms)
         try:
             whole_key = key, rows.dtype, rows.shape[1]
             size_bytes = rows.nbytes + results.nbytes
-            small = Small(size_bytes, function, rows, results, whole_key, variant, terms.row_bytes)
-            if len(rows) <= most and not self._stopping and self._quick.takes(small):
+            first_rows = terms.first_rows
+            small = Small(size_bytes, function, rows, results, whole_key, variant, first_rows)
+            if len(rows) <= terms.most_rows and not self._stopping and self._quick.takes(small):
                 self._small_at = time.monotonic()
                 self._quick.add(small)
                 await small.done
-            elif len(rows) <= min(_SMALL_ROWS, most):
+            elif len(rows) <= min(_SMALL_ROWS, first_rows):
                 self._small_at = time.monotonic()
                 await self._finished(small, left)
             else:
-                await self._finished(self._in_turns(small), left)
+                await self._finished(self._in_turns(small, terms.most_rows), left)
         finally:
             self._shares.give_back(owner)
         self.count(len(rows))
 
-    def _in_turns(self, work: Small) -> Large:
+    def _in_turns(self, work: Small, most_rows: int) -> Large:
         """Return the same work, to be computed some rows at a time."""
         width = work.results.shape[1]
 
@@ -200,7 +193,13 @@ class Engine:
 
         pace = self._pace(work.key)
         return Large(
-            work.size_bytes, compute, len(work.rows), pace, work.row_bytes, quick_key=work.key
+            work.size_bytes,
+            compute,
+            len(work.rows),
+            pace,
+            work.most_rows,
+            most_rows,
+            quick_key=work.key,
         )
 
     async def run(
@@ -229,7 +228,8 @@ class Engine:
         owner = owner_here()
         left = await self._shares.take(owner, terms)
         try:
-            work = Large(size_bytes, compute, rows, self._pace(key), terms.row_bytes)
+            pace = self._pace(key)
+            work = Large(size_bytes, compute, rows, pace, terms.first_rows, terms.most_rows)
             await self._finished(work, left)
         finally:
             self._shares.give_back(owner)
@@ -313,11 +313,10 @@ class Engine:
             batch: list[Small] = []
             first = self._order.first(self._small)
             rows = 0
-            most = min(_BATCH_ROWS, _rows_in_memory(first.row_bytes))
             for work in self._small:
                 if not work.goes_with(first):
                     continue
-                if batch and rows + len(work.rows) > most:
+                if batch and rows + len(work.rows) > first.most_rows:
                     break
                 work.begun = True
                 batch.append(work)
@@ -362,15 +361,14 @@ class Engine:
         return stop == work.rows
 
     def _turn_rows(self, work: Large) -> int:
-        most = min(_MAX_ROWS, _rows_in_memory(work.row_bytes))
         pace = work.pace
         if pace.rows_per_s == 0:
-            return min(_FIRST_ROWS, most)
+            return work.first_rows
         are_small_around = time.monotonic() - self._small_at < _SMALL_AROUND_S
         rows = int(pace.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
         if work.position > 0:  # a first turn tries anew whether fewer are worth it
             rows = max(rows, pace.least_rows)
-        rows = min(rows, most)
+        rows = min(rows, work.most_rows)
         if rows > _TILE_ROWS:
             rows -= rows % _TILE_ROWS
         return max(1, rows)
@@ -392,8 +390,3 @@ class Engine:
 
     def _count_waiting(self) -> None:
         self._metrics.waiting.set(len(self._small) + len(self._turns))
-
-
-def _rows_in_memory(row_bytes: int) -> int:
-    """Return the number of rows that may be computed at a time."""
-    return max(1, _TURN_BYTES // max(1, row_bytes))

@@ -12,6 +12,12 @@ from app.fairness.turns import QueueFullError, Turns
 from app.metrics import EngineMetrics
 
 _SHARE = 32  # enough to fill batches
+# Rows computed at a time may take so much memory while they are: it takes some 20 ms to fill, which
+# bounds how long others wait for the first turn of a large flow.
+_TURN_BYTES = 16 * 2**20
+_MOST_ROWS = 8192
+# Rows that a flow computes at a time while its speed is not known, or for small requests together.
+_FIRST_ROWS = 256
 
 
 class Owned(Protocol):
@@ -31,11 +37,23 @@ class Terms:
         max_wait_s: Seconds after which it is refused if it has not begun; None: the engine's limit.
         admitted: True for a request that continues, which is never refused.
         row_bytes: Memory in bytes for each row that is computed at a time.
+        passes: Rows that the flow computes for each row.
     """
 
     max_wait_s: float | None = None
     admitted: bool = False
     row_bytes: int = 0
+    passes: int = 1
+
+    @property
+    def most_rows(self) -> int:
+        """Number of rows that may be computed at a time."""
+        return max(1, min(_MOST_ROWS, _TURN_BYTES // max(1, self.row_bytes)))
+
+    @property
+    def first_rows(self) -> int:
+        """Number of rows that may be computed at a time while nobody knows how long that takes."""
+        return max(1, min(self.most_rows, _FIRST_ROWS // self.passes))
 
     def wait_s(self, most: float) -> float:
         """Return the seconds that the request may wait, at most `most`."""

@@ -118,7 +118,7 @@ def evidence_of(samples: int, seed: int) -> RowFunction:
         EVIDENCE,
         parts,
         variant=seed,
-        scores=samples,
+        passes=samples,
         members={"seed": seed},
     )
 
@@ -144,7 +144,7 @@ def check_evidence(flow: CompiledFlow, samples: int) -> None:
 
 
 def score_explained(
-    quantiles: Doubles, columns: Sequence[str], kinds: Sequence[Explained]
+    quantiles: Doubles, columns: Sequence[str], kinds: Sequence[Explained], *, passes: int
 ) -> RowFunction:
     """Return the function that computes calibrated scores and explains them.
 
@@ -152,6 +152,7 @@ def score_explained(
         quantiles: Log densities of held-out rows at evenly spaced ranks.
         columns: Names of the columns that the model describes.
         kinds: Kind of the explanation of each column.
+        passes: Rows that the flow computes to explain one.
     """
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats, Floats]:
@@ -166,7 +167,7 @@ def score_explained(
         [*SCORES, *(f"{EXPLANATION}.{name}" for name in columns)],
         [*parts, Part(EXPLANATION, start, start + len(columns), keys=columns)],
         checked=start,
-        scores=2 + len(columns),
+        passes=1 + passes,
         members={"explained": dict(zip(columns, kinds, strict=True))},
     )
 

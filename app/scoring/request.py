@@ -46,7 +46,7 @@ class RowFunction:
         variant: Further input that the results depend on; requests with equal names and variants may be computed
             as one batch.
         checked: Number of them that must be finite, the first ones; None: all.
-        scores: Number of scores that it computes of a row, by which it costs more than one.
+        passes: Rows that the flow computes for each row.
         members: Further members of the JSON response.
     """
 
@@ -56,7 +56,7 @@ class RowFunction:
     parts: Sequence[Part]
     variant: Hashable = None
     checked: int | None = None
-    scores: int = 1
+    passes: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -192,7 +192,10 @@ class ScoreRequest:
             key=(id(flow), function.name, self.space),
             variant=function.variant,
             terms=Terms(
-                self.max_wait_s, admitted=admitted, row_bytes=flow.row_bytes * function.scores
+                self.max_wait_s,
+                admitted=admitted,
+                row_bytes=flow.row_bytes * function.passes,
+                passes=function.passes,
             ),
         )
         with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):

@@ -156,8 +156,10 @@ async def score(
     if not explain:
         return await respond(wanted, score_alone(quantiles))
     async with wanted.flow() as flow:
-        kinds = explained_kinds(flow)
-    return await respond(wanted, score_explained(quantiles, version.columns, kinds))
+        explained = score_explained(
+            quantiles, version.columns, explained_kinds(flow), passes=flow.explaining_passes
+        )
+    return await respond(wanted, explained)
 
 
 @router.post(

@@ -495,6 +495,32 @@ def test_fault_197_the_rows_of_a_turn_are_bounded_by_memory(n):
     assert max(turns) <= 8
 
 
+@pytest.mark.fault(318)
+@pytest.mark.parametrize("n", [1, 16, 70])
+def test_fault_318_functions_of_many_passes_begin_with_few_rows(n):
+    """Where each row stands for a hundred of the flow, nobody waits for a batch of them."""
+    engine = Engine()
+    engine.start()
+    turns: list[int] = []
+
+    def explained(rows: np.ndarray) -> tuple[np.ndarray]:
+        turns.append(len(rows))
+        compute_for(0.01 * len(rows))
+        return (rows[:, 0],)
+
+    async def main() -> None:
+        terms = Terms(passes=100)
+        requests = [(np.full((n, 1), float(k)), np.empty((n, 1))) for k in range(3)]
+        await asyncio.gather(
+            *(engine.apply(explained, *request, key=0, terms=terms) for request in requests)
+        )
+        assert all((rows == results).all() for rows, results in requests)
+
+    asyncio.run(main())
+    engine.stop()
+    assert max(turns) <= 3
+
+
 @pytest.mark.parametrize(
     ("fixed_s", "row_s", "most_s"), [(0.02, 0.00001, 0.7), (0.0, 0.0001, 0.2), (0.004, 0.0001, 0.4)]
 )
