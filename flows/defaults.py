@@ -39,7 +39,7 @@ def default_flow(rows: int, columns: int) -> FamilySpec:
     memory by column. From five columns on, if there are enough rows to learn from, the splines follow
     affine layers: some columns of wide tables nearly follow from others. The MAF has tanh units and
     no batch norm: real tables have far outliers, on which ReLU conditioners extrapolate exponentially
-    and the statistics of a batch differ from those of all rows.
+    and the statistics of a batch differ from those of all rows. It has no more units than there are rows.
 
     Args:
         rows: Number of training rows.
@@ -54,7 +54,8 @@ def default_flow(rows: int, columns: int) -> FamilySpec:
             return NsfSpec(layers=2, hidden=hidden, activation="relu", affine_layers=3)
         return NsfSpec(layers=5, hidden=hidden, activation="relu")
     layers = 5 if rows >= SMALL_TABLE else 3
-    width = max(width, min(1024, 2 * columns))
+    # Units beyond the number of rows cost time and learn nothing.
+    width = max(width, min(1024, 2 * columns, rows))
     return MafSpec(layers=layers, hidden=[width, width], activation="tanh", batch_norm=None)
 
 

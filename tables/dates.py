@@ -113,10 +113,14 @@ def spelled_like(texts: pa.Array, format: str) -> str:  # noqa: A002 - as above
     days = [[form.replace("%A", "%a"), form.replace("%a", "%A")] for form in months]
     named = [format, *(form for forms in days for form in forms)]
     short = [re.sub(rf"%([{_PADDED}])(?!%)", r"%-\1", form) for form in named]
-    return max(
-        dict.fromkeys([*named, *short]),
-        key=lambda form: pc.sum(pc.equal(format_dates(seconds, form), plain)).as_py() or 0,
-    )
+    best, most = format, -1
+    for form in dict.fromkeys([*named, *short]):
+        same = pc.sum(pc.equal(format_dates(seconds, form), plain)).as_py() or 0
+        if same > most:
+            best, most = form, same
+        if most == len(texts):
+            break
+    return best
 
 
 def language_of(format: str | None) -> tuple[str, str | None]:  # noqa: A002 - as above

@@ -25,7 +25,7 @@ def default_continuous(columns: int, rows: int) -> FamilySpec:
     width = 32 if rows < SMALL_TABLE else 64 if rows < LARGE_TABLE else 128
     if columns <= MOST_SPLINES:
         return NsfSpec(layers=3, hidden=[width, width], activation="relu")
-    width = max(width, min(1024, 2 * columns))
+    width = max(width, min(1024, 2 * columns, rows))
     return MafSpec(layers=3, hidden=[width, width], activation="tanh", batch_norm=None)
 
 

@@ -11,6 +11,7 @@ from flows import (
     default_hidden,
     flow_cost,
 )
+from flows.defaults import default_flow
 
 KINDS = [
     MixedColumn(levels=3, missing=True),
@@ -60,3 +61,13 @@ def test_a_single_variable_has_one_bias_a_level():
     flow = build(spec, 1, seed=0)
     assert sum(parameter.numel() for parameter in flow.parameters()) == 1_024
     assert flow_cost(spec, 1).parameters == 1_024
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "units"),
+    [(4_096, 180, 180), (784, 50_000, 1_024), (200, 50_000, 400), (4_096, 3, 32)],
+)
+def test_wide_flows_have_no_more_units_than_there_are_rows(columns, rows, units):
+    for flow in (default_continuous(columns, rows), default_flow(rows, columns)):
+        assert isinstance(flow, MafSpec)
+        assert flow.hidden == [units, units]
