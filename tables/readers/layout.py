@@ -42,6 +42,7 @@ _FIELDS_LINE = re.compile(rb"#[ ]*Fields:[ ]*", re.IGNORECASE)
 _SURELY_EVEN = 0.99  # share of rows with as many values as the first
 _MOST_ABOVE, _FEWEST_BELOW = 20, 4
 _MOST_FOOTERS = 20
+_NEAR_END = 100  # lines
 _EMPTY_ROWS = 3  # at the end: fewer are rows without values
 _TOTAL = re.compile(
     r"(grand |sub)?totals?|sum|summe|gesamt(summe)?|total g[eé]n[eé]ral|totaux|totale|suma|итого"
@@ -250,13 +251,24 @@ def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _
     end = text.end(_SNIFFED_BYTES)
     short = any(len(record) == 1 for record in start.records[1:-_MOST_FOOTERS])
     position, named, empty = text.size, 0, 0
-    for line in reversed(_LINES.findall(end)[1:]):
+    lines = _LINES.findall(end)[1:][::-1]
+    blank = [not line.strip() for line in lines]
+    apart = sum(blank[1:_NEAR_END]) == 1  # a single blank line parts the rows from what is below
+    for number, line in enumerate(lines):
         row = line
         if marks.blanks is not None:
             row = joined_blanks(line, marks.blanks, marks.delimiter)
         shown = row.decode(errors="replace").rstrip("\r\n")
         cells = split_line(shown, marks.delimiter, marks.quote)
         kind = None if cells is None else _footer(cells, width=width, short=short)
+        if (
+            kind is None
+            and cells
+            and not cells[0].strip()
+            and apart
+            and blank[number + 1 :][:1] == [True]
+        ):
+            kind = "named"  # totals without a word
         named += kind == "named"
         empty += kind == "empty" and bool(cells)
         if named > _MOST_FOOTERS:
@@ -274,7 +286,8 @@ def _footer(cells: list[str], *, width: int, short: bool) -> str | None:
     known = [cell.strip() for cell in cells if cell.strip()]
     if not known:
         return "empty"
-    if _TOTAL.fullmatch(known[0].rstrip(": ")) and len(known) > 1:
+    marked = [cell for cell in known if cell.strip("*")]  # totals of SAP have stars in front
+    if marked and _TOTAL.fullmatch(marked[0].rstrip(": ")) and len(known) > 1:
         return "named"
     remark = len(cells) == 1 and width > 2 and not short and not BEGINS_WITH_DIGIT.match(known[0])
     return "named" if remark and len(known[0].split()) > 1 else None

@@ -138,13 +138,35 @@ def _without_mark(start: bytes) -> str | None:
 
 
 def _guessed(path: Path) -> TextFile:
-    """Return a file that is not UTF-8 as such, in the encoding that is most likely."""
-    with path.open("rb") as file:
-        found = find_encoding(iter(lambda: file.read(_BLOCK_BYTES), b""))
+    """Return a file that is not UTF-8 as such, in the encoding that is most likely.
+
+    Programs that append to a file in another encoding leave lines of both: those in UTF-8 stay so beside
+    cp1252, of which hardly a line is UTF-8 by chance.
+    """
+    found = find_encoding(line for line in _lines(path) if not _is_utf8(line))
     for encoding, language in (*([found] if found else []), ("cp1252", "")):
+        mixed = encoding == "cp1252" and any(
+            not line.isascii() and _is_utf8(line) for line in _lines(path)
+        )
         with suppress(TableError):
-            return _transcoded(path, encoding, warnings=[_guess_warning(encoding, language)])
+            warning = _guess_warning(encoding, language, mixed=mixed)
+            return _transcoded(path, encoding, warnings=[warning], mixed=mixed)
     return _transcoded(path, "latin-1", warnings=[_guess_warning("latin-1")])
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file with their ends, long ones in pieces."""
+    with path.open("rb") as file:
+        while line := file.readline(_BLOCK_BYTES):
+            yield line
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _checked(path: Path) -> Iterator[bytes]:
@@ -160,11 +182,13 @@ def _checked(path: Path) -> Iterator[bytes]:
     decoder.decode(b"", final=True)
 
 
-def _transcoded(path: Path, encoding: str, *, warnings: list[TableWarning]) -> TextFile:
-    """Return a copy in UTF-8."""
+def _transcoded(
+    path: Path, encoding: str, *, warnings: list[TableWarning], mixed: bool = False
+) -> TextFile:
+    """Return a copy in UTF-8; of a mixed file lines in UTF-8 stay as they are."""
     with tempfile.TemporaryFile(dir=path.parent) as copy, suppress(UnicodeError):
         quotes = nuls = 0
-        for text in _decoded(path, encoding):
+        for text in _decoded_lines(path, encoding) if mixed else _decoded(path, encoding):
             quotes += text.count(_QUOTE)
             nuls += text.count(b"\x00")
             copy.write(text)
@@ -182,15 +206,26 @@ def _decoded(path: Path, encoding: str) -> Iterator[bytes]:
     yield decoder.decode(b"", final=True).encode()
 
 
+def _decoded_lines(path: Path, encoding: str) -> Iterator[bytes]:
+    """Yield the lines of a file as UTF-8, those that are none decoded."""
+    for line in _lines(path):
+        yield line if _is_utf8(line) else line.decode(encoding).encode()
+
+
 def _not_in(encoding: str) -> TableError:
     return TableError("dataset-encoding", f"The file is not text in {encoding}.")
 
 
-def _guess_warning(encoding: str, language: str = "") -> TableWarning:
+def _guess_warning(encoding: str, language: str = "", *, mixed: bool = False) -> TableWarning:
     like = f" ({language} by its letters)" if language else ""
+    what = (
+        "Some lines of the file are UTF-8, the others were"
+        if mixed
+        else "The file is not UTF-8 and was"
+    )
     return {
         "code": "encoding",
         "column": None,
-        "detail": f"The file is not UTF-8 and was read as {encoding}{like}. If names or values look"
+        "detail": f"{what} read as {encoding}{like}. If names or values look"
         " wrong, upload it again with the encoding named by encoding=, or as UTF-8.",
     }

@@ -27,6 +27,8 @@ LAYOUTS = {
     "units": f"day,kind,v\nd,-,m/s\n{body()}",
     "totals": f"day,kind,v\n{body()}\nTotal,,465.0\nSource: the register",
     "balance": f"day,kind,v\n{body()}\n\n,Closing balance,465.0",
+    "totals-without-a-word": f"day,kind,v\n{body()}\n\n,,465.0",
+    "stars": f"day,kind,v\n{body()}\n**,Grand total,465.0",
     "comments": "# logger 3\nday,kind,v\n" + body().replace("\n", "\n# restart\n") + "\n#end",
     "empty": f"day,kind,v\n{body()}\n,,\n,,\n,,\n",
     "repeated": f"day,kind,v\n{body()}\nday,kind,v\n{body()[:-1]}6",
@@ -43,6 +45,13 @@ def test_lines_that_are_no_rows_are_left_out_and_named(accept, text):
     assert [c.column.type for c in summary.columns] == ["datetime", "category", "number"]
     assert not any(column.missing_count for column in summary.columns)
     assert set(codes(summary)) == {"skipped"}
+
+
+@pytest.mark.parametrize("gap", ["\n", "\n\n"])
+def test_a_last_row_without_its_first_cell_is_a_row(accept, gap):
+    """It is one where no blank line parts it from the others, or blank lines part all."""
+    text = gap.join(",".join(row) for row in ROWS)
+    assert accept(f"day,kind,v{gap}{text}{gap},dry,3.5".encode()).rows == 31
 
 
 def test_names_in_two_lines_are_joined(accept):
