@@ -77,6 +77,8 @@ FILES = ("jobs", "models", "results")
 FILE_EFFECTS = (Effect.FAILS, Effect.DIES_BEFORE, Effect.DIES_AFTER)
 SPAWN = "spawn"
 _MOST_STILL = 2
+_CROWDED = 0.05
+"""Share of the plans in which a worker is busy for long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +214,8 @@ def draw(seed: int) -> Plan:
     place find more than one of each (Groce et al., "Swarm Testing", 2012).
     """
     chance = random.Random(seed)
+    if chance.random() < _CROWDED:
+        return _one_is_busy(seed, chance)
     kinds = chance.sample(list(Kind), chance.randint(0, 3))
     calls = chance.sample([*TRANSACTIONS, *FILES, SPAWN], chance.randint(0, 2))
     horizon_s = chance.choice((3.0, 8.0, 15.0))
@@ -226,6 +230,26 @@ def draw(seed: int) -> Plan:
         message_loss=chance.choice((0.0, 0.0, 0.3, 0.8)),
         boot_s=chance.choice((0.1, 0.5, 2.0)),
         apis=chance.choice((1, 1, 2)),
+    )
+
+
+def _one_is_busy(seed: int, chance: random.Random) -> Plan:
+    """Two workers, of which one has a long job while those beside it are done on the other alone.
+
+    What counts who has failed where is only seen there: left to chance, two workers seldom keep to
+    their jobs for as long as three failures and the waits between them take.
+    """
+    long = JobPlan(at=0.0, epochs=chance.randint(3, 6), batches=4, epoch_s=12.0)
+    others = [replace(_job(chance, 8.0), at=chance.uniform(1, 3)) for _ in range(2)]
+    poison = chance.choice((Poison.AT_THE_START, Poison.AT_THE_START, Poison.IN_THE_MIDDLE, None))
+    kills = (Kind.KILL_TRAINER, Kind.TERMINATE_TRAINER, Kind.KILL_WORKER)
+    kinds = [chance.choice(kills)]
+    return Plan(
+        seed=seed,
+        jobs=(long, replace(others[0], searches=False, cancel_at=None, poison=poison), *others[1:]),
+        workers=(WorkerPlan(), WorkerPlan()),
+        faults=tuple(_faults(chance, kinds, 8.0)) if poison is None else (),
+        boot_s=chance.choice((0.1, 0.5)),
     )
 
 
