@@ -100,6 +100,8 @@ class ObjectBlobs:
 
         with disk_errors(key):
             found = self._cache.fetch(sha256, download)
+            if found is None:  # what was changed on its way comes right the second time
+                found = self._cache.fetch(sha256, download)
         if found is None:
             raise BlobCorruptError(key)
         return found
