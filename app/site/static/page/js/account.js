@@ -25,6 +25,11 @@ export function Keys() {
     ${key === null ? html`<p>This service has no keys: everybody who reaches it may do everything. Its administrator makes the first one on its machine, with <code>densityd keys create</code>.</p>` : html`<${KeyList} />`}</section>`}<//>`;
 }
 
+const GRACE_S = 86400; // in which a key that was replaced still works
+
+/** Return the day of an end, with the time of one within a day or two. */
+const ends = (time) => (new Date(time) - Date.now() < 2 * 86400e3 ? new Date(time).toLocaleString() : new Date(time).toLocaleDateString());
+
 function KeyList() {
   const loaded = useJson("/v1/keys");
   const [made, setMade] = useState(null);
@@ -35,10 +40,11 @@ function KeyList() {
     setMade(await call("/v1/keys", { method: "POST", json }));
     loaded.again();
   });
-  const rotate = useAction(async (id) => { setMade(await call(`/v1/keys/${id}/rotate`, { method: "POST", json: {} })); loaded.again(); });
+  const rotate = useAction(async (id) => { setMade({ ...(await call(`/v1/keys/${id}/rotate`, { method: "POST", json: { grace_s: GRACE_S } })), replaces: true }); loaded.again(); });
   const revoke = useAction(async (id) => { await call(`/v1/keys/${id}`, { method: "DELETE" }); loaded.again(); });
   return html`${made && html`<div class="note" role="status"><strong>The new key, which is shown this once</strong>
-    <pre tabindex="0" role="group" aria-label="New key">${made.token}</pre></div>`}
+    <pre tabindex="0" role="group" aria-label="New key">${made.token}</pre>
+      ${made.replaces && html`<p>The key that it replaces still works for a day; revoke it to end it now.</p>`}</div>`}
     <form class="row" onSubmit=${(event) => { event.preventDefault(); create.run(); }}>
       <label for="label">For</label><input id="label" placeholder="nightly scores" maxlength="100" value=${values.label} onInput=${change("label")} />
       <label for="scope">it may</label>
@@ -50,7 +56,7 @@ function KeyList() {
       <thead><tr><th scope="col">For</th><th scope="col">May</th><th scope="col">Made</th><th scope="col">Ends</th><th scope="col">Last used</th>
         <th scope="col"><span class="hidden-text">Actions</span></th></tr></thead>
       <tbody>${items.map((key) => html`<tr key=${key.id}><td>${key.label || key.id}</td><td>${key.scope}</td><td>${ago(key.created_at)}</td>
-        <td>${key.state !== "usable" ? key.state : key.expires_at ? new Date(key.expires_at).toLocaleDateString() : "never"}</td>
+        <td>${key.state !== "usable" ? key.state : key.expires_at ? ends(key.expires_at) : "never"}</td>
           <td>${key.last_used_at ? ago(key.last_used_at) : "never"}</td>
         <td>${key.state === "usable" && html`<span class="row">
           <button type="button" disabled=${rotate.busy} onClick=${() => rotate.run(key.id)}>Replace</button>

@@ -119,7 +119,7 @@ const KINDS = [["images", "Samples as images"], ["learning-curve", "Learning cur
 const isSquare = ({ dim }) => dim >= 16 && Number.isInteger(Math.sqrt(dim));
 
 function Pictures({ version }) {
-  const possible = KINDS.filter(([kind]) => (kind !== "density" || (version.dim === 2 && version.family !== "mixed")) && (kind !== "noise" || (version.lineage.dataset_id && version.family !== "mixed")) && (kind !== "images" || isSquare(version)));
+  const possible = KINDS.filter(([kind]) => (version.family !== "latent" || kind === "learning-curve") && (kind !== "density" || (version.dim === 2 && version.family !== "mixed")) && (kind !== "noise" || (version.lineage.dataset_id && version.family !== "mixed")) && (kind !== "images" || isSquare(version)));
   return html`<section class="card">
     <h2>More plots</h2>${possible.map(([kind, title]) => html`<${Picture} key=${kind} version=${version} kind=${kind} title=${title} />`)}</section>`;
 }
