@@ -15,13 +15,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
-from models_store.database.ids import new_id
 from models_store.database.schema import (
-    JobDatasetRow,
     JobRow,
     ModelVersionRow,
 )
-from models_store.database.usage import check_storage, json_bytes
+from models_store.database.usage import check_storage
 from models_store.errors import (
     JobFinalError,
     JobInUseError,
@@ -67,15 +65,14 @@ from models_store.jobs.rows import (
     find,
     move,
     queue,
-    tell_if_unsuited,
     to_job,
     to_summary,
 )
-from models_store.jobs.submissions import check_queue, replayed
+from models_store.jobs.submissions import add_job, replayed
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.datasets import pin_dataset
-from models_store.rows.idempotency import claim_key, known_resource
+from models_store.rows.idempotency import known_resource
 from models_store.rows.versions import pin_version
 
 __all__ = [
@@ -144,53 +141,9 @@ class Jobs:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
-        job_id = new_id("job")
-        if idempotency is not None:
-            first_id = claim_key(session, new.project, idempotency, new_id=job_id)
-            if first_id != job_id:
-                return replayed(session, new.project, first_id)
-        dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
-        for dataset_id in sorted(dataset_ids):
-            pin_dataset(session, new.project, dataset_id)
-        if new.model_version is not None:
-            pin_version(session, new.project, new.model_name, new.model_version)
-        request_bytes = json_bytes(new.request)
-        row = JobRow(
-            id=job_id,
-            project=new.project,
-            kind=new.kind,
-            state=JobState.QUEUED,
-            model_name=new.model_name,
-            model_version=new.model_version,
-            dataset_id=new.dataset_id,
-            request=new.request,
-            role=new.role,
-            priority=new.priority,
-            accelerator=None if new.accelerator is Accelerator.NONE else new.accelerator,
-            memory_bytes=new.memory_bytes,
-            request_id=new.request_id,
-            traceparent=new.traceparent,
-            description=new.description,
-            tags=new.tags,
-            metadata_bytes=request_bytes,
-            # A version that it makes repeats much of the request.
-            reserved_bytes=new.reserved_bytes + 2 * request_bytes,
+        return add_job(
+            session, new, idempotency=idempotency, max_queued=max_queued, max_bytes=max_bytes
         )
-        session.add(row)
-        session.flush()
-        # From here on the project's other submissions wait, so that no two count the same jobs.
-        if max_queued is not None:
-            check_queue(session, new.project, max_queued)
-        if max_bytes is not None:
-            check_storage(session, new.project, max_bytes)
-        session.add_all(
-            JobDatasetRow(job_id=job_id, dataset_id=dataset_id, project=new.project)
-            for dataset_id in dataset_ids
-        )
-        append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
-        tell_if_unsuited(session, row)
-        session.flush()
-        return Submitted(job=to_job(row), replayed=False)
 
     @reading
     def submitted(

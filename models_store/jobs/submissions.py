@@ -1,14 +1,86 @@
-"""Submissions of jobs inside a transaction: repeated ones, and the number that may wait."""
+"""Submissions of jobs inside a transaction: new and repeated ones, and the number that may wait."""
 
 from dataclasses import replace
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from models_store.database.schema import JobRow
+from models_store.database.ids import new_id
+from models_store.database.schema import JobDatasetRow, JobRow
+from models_store.database.usage import check_storage, json_bytes
 from models_store.errors import LimitError
-from models_store.job_states import Job, JobRole, JobState, Submitted
-from models_store.jobs.rows import find, to_job
+from models_store.job_states import (
+    Accelerator,
+    EventKind,
+    Idempotency,
+    Job,
+    JobRole,
+    JobState,
+    NewJob,
+    Submitted,
+)
+from models_store.jobs.rows import append, find, tell_if_unsuited, to_job
+from models_store.rows.datasets import pin_dataset
+from models_store.rows.idempotency import claim_key
+from models_store.rows.versions import pin_version
+
+
+def add_job(
+    session: Session,
+    new: NewJob,
+    *,
+    idempotency: Idempotency | None,
+    max_queued: int | None,
+    max_bytes: int | None,
+) -> Submitted:
+    """Add a job and its idempotency record, as `Jobs.submit` says."""
+    job_id = new_id("job")
+    if idempotency is not None:
+        first_id = claim_key(session, new.project, idempotency, new_id=job_id)
+        if first_id != job_id:
+            return replayed(session, new.project, first_id)
+    dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
+    for dataset_id in sorted(dataset_ids):
+        pin_dataset(session, new.project, dataset_id)
+    if new.model_version is not None:
+        pin_version(session, new.project, new.model_name, new.model_version)
+    request_bytes = json_bytes(new.request)
+    row = JobRow(
+        id=job_id,
+        project=new.project,
+        kind=new.kind,
+        state=JobState.QUEUED,
+        model_name=new.model_name,
+        model_version=new.model_version,
+        dataset_id=new.dataset_id,
+        request=new.request,
+        role=new.role,
+        priority=new.priority,
+        accelerator=None if new.accelerator is Accelerator.NONE else new.accelerator,
+        memory_bytes=new.memory_bytes,
+        request_id=new.request_id,
+        traceparent=new.traceparent,
+        description=new.description,
+        tags=new.tags,
+        metadata_bytes=request_bytes,
+        # A version that it makes repeats much of the request.
+        reserved_bytes=new.reserved_bytes + 2 * request_bytes,
+    )
+    session.add(row)
+    session.flush()
+    # From here on the project's other submissions wait, so that no two count the same jobs.
+    if max_queued is not None:
+        check_queue(session, new.project, max_queued)
+    if max_bytes is not None:
+        check_storage(session, new.project, max_bytes)
+    session.add_all(
+        JobDatasetRow(job_id=job_id, dataset_id=dataset_id, project=new.project)
+        for dataset_id in dataset_ids
+    )
+    append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
+    tell_if_unsuited(session, row)
+    session.flush()
+    return Submitted(job=to_job(row), replayed=False)
 
 
 def replayed(session: Session, project: str, job_id: str) -> Submitted:
