@@ -8,8 +8,9 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
+from tables.calendar.writing import format_dates
 from tables.columns import OTHER, UNSEEN, Column, Level
-from tables.dates import format_dates, parse_dates
+from tables.dates import parse_dates
 from tables.errors import TableError
 from tables.numerals import (
     ABBREVIATED,

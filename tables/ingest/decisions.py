@@ -5,7 +5,8 @@ from dataclasses import replace
 from tables.columns import Column, ColumnType
 from tables.errors import TableError
 from tables.formats import ParseOptions
-from tables.ingest.profiles import Decision, TextProfile, decide, ignored_warning
+from tables.ingest.column_types import Decision, decide, ignored_warning
+from tables.ingest.profiles import TextProfile
 from tables.source import CellSource
 
 _REMEDY = "Name texts that mean a missing value by na_values=, or choose another type."

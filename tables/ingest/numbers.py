@@ -6,8 +6,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from tables.calendar.formats import DAY_S, has_date, is_duration
 from tables.columns import Column, ColumnType, TransformName
-from tables.dates import DAY_S, has_date, is_duration
 from tables.source import Columns
 
 MAX_SAMPLE_BYTES = 8 << 20

@@ -10,9 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from tables.cells import numbers_of
-from tables.columns import COMPACT_DATE, Column
-from tables.dates import (
+from tables.calendar.formats import (
     EITHER,
     ISO_DATE,
     ISO_DURATION,
@@ -22,8 +20,10 @@ from tables.dates import (
     language_of,
     languages_of,
     look_like_dates,
-    parse_dates,
 )
+from tables.cells import numbers_of
+from tables.columns import COMPACT_DATE, Column
+from tables.dates import parse_dates
 from tables.formats import ParseOptions
 from tables.numerals import ABBREVIATED, CURRENCIES, CURRENCY_CODES, DEGREES
 

@@ -14,6 +14,7 @@ from tables.cells import try_encode
 from tables.columns import MAX_LIST_BYTES, Column, ColumnType, list_bytes
 from tables.errors import TableError
 from tables.formats import ColumnSummary, ParseOptions, TableWarning
+from tables.ingest.column_types import Decision, ignored_warning
 from tables.ingest.decisions import decide_types, refuse_faults, wanted_types
 from tables.ingest.kept_cells import cells_writer, taken_cells
 from tables.ingest.number_formats import plain_formats
@@ -24,7 +25,6 @@ from tables.ingest.numbers import (
     number_column,
     quantiles,
 )
-from tables.ingest.profiles import Decision, ignored_warning
 from tables.ingest.screen import RowScreen
 from tables.ingest.sentinels import about_sentinels
 from tables.ingest.statistics import RunningStatistics

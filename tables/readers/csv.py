@@ -10,8 +10,8 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
+from tables.calendar.formats import COMPACT
 from tables.cells import MISSING_SPELLINGS
-from tables.dates import COMPACT
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableWarning
 from tables.numerals import parse_numbers

@@ -1,0 +1,386 @@
+"""Types of columns that hold more than numbers, from a look at all of their cells."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+
+from tables.calendar.formats import (
+    COMPACT,
+    EITHER,
+    WORDED_DURATION,
+    has_date,
+    has_time,
+    is_duration,
+)
+from tables.cells import FALSE_TEXTS, TRUE_TEXTS, numbers_of
+from tables.columns import COMPACT_DATE, Column, ColumnType, Level
+from tables.dates import spelled_like
+from tables.formats import ParseOptions, TableWarning
+from tables.ingest.number_formats import number_format
+from tables.ingest.profiles import TextProfile
+from tables.ingest.readings import Reading, reading_values, units_of
+from tables.ingest.warnings import warning
+from tables.numerals import ABBREVIATED, DEGREES
+
+FEW_LEVELS = 20
+"""The most levels of a column that may be a category although most of its cells are numbers."""
+
+_ROWS_PER_LEVEL = 20
+_FEW_CELLS = 10
+_SHOWN = 24
+_MAX_NAMED = 3
+_UNITS_LOOKED_AT = 200
+_FORMATS_LOOKED_AT = 1000
+_DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
+_TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Type of a column.
+
+    Attributes:
+        column: Type of the column.
+        reason: Reason of the type.
+        warnings: Warnings about the column.
+        fault: Reason for which the column cannot have the type that the caller wants.
+        missing_count: Number of missing cells.
+    """
+
+    column: Column
+    reason: str
+    warnings: Sequence[TableWarning] = ()
+    fault: str | None = None
+    missing_count: int = 0
+
+
+def decide(
+    profile: TextProfile,
+    wanted: ColumnType | None,
+    options: ParseOptions,
+    *,
+    comma: bool = False,
+) -> Decision:
+    """Return the type of a column.
+
+    Args:
+        profile: Counts of its cells.
+        wanted: Type that the caller wants, if any.
+        options: Options of reading.
+        comma: True if a comma that may be one of thousands is before decimals.
+    """
+    if wanted is not None:
+        return _wanted(profile, wanted, options, comma=comma)
+    if not profile.known:
+        return _ignored(profile, "Every cell is missing.")
+    if profile.native in {"datetime", "number"}:
+        return Decision(column=profile.temporal(), reason="The file says so.")
+    truths = _truths(profile)
+    if truths is not None:
+        return truths
+    return (
+        _compact_date(profile)
+        or _number(profile, comma=comma)
+        or _date(profile)
+        or _category(profile, options)
+    )
+
+
+def _wanted(
+    profile: TextProfile, wanted: ColumnType, options: ParseOptions, *, comma: bool
+) -> Decision:
+    reason = "The caller says so."
+    match wanted:
+        case "ignored":
+            return Decision(column=_column(profile, "ignored"), reason=reason)
+        case "category":
+            return Decision(column=_levels(profile, options), reason=reason)
+        case "boolean":
+            found = _truths(profile, pairs=False)
+            if found is not None:
+                return Decision(column=found.column, reason=reason)
+            return _fault(
+                profile, wanted, "It holds other values than true and false, yes and no, 0 and 1."
+            )
+        case "datetime":
+            return _wanted_reading(profile, wanted, "dates", profile.date_readings())
+        case "number" | "integer":
+            return _wanted_reading(profile, wanted, "numbers", profile.number_readings(comma=comma))
+
+
+def _wanted_reading(
+    profile: TextProfile, wanted: ColumnType, what: str, readings: list[Reading]
+) -> Decision:
+    if profile.native in {"datetime", "number"}:
+        column = profile.temporal()
+        if column.type == wanted or (column.type, wanted) == ("number", "integer"):
+            return Decision(column=column, reason="The caller says so.")
+        return _fault(profile, wanted, f"The file holds {column.type} values.")
+    if not readings:
+        return _fault(profile, wanted, f"Few or none of its cells are {what}.")
+    if what == "dates" and profile.ambiguous:
+        return _fault(profile, wanted, "Its dates may begin with the day or with the month.")
+    best = readings[0]
+    if best.bad:
+        rows = ", ".join(str(row) for row, _ in best.examples)
+        bad = "One cell is" if best.bad == 1 else f"{best.bad} cells are"
+        return _fault(profile, wanted, f"{bad} no {what}, the first in row {rows}.")
+    return Decision(column=_read(profile, best), reason="The caller says so.")
+
+
+def _fault(profile: TextProfile, wanted: ColumnType, fault: str) -> Decision:
+    return Decision(column=_column(profile, wanted), reason="", fault=fault)
+
+
+def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
+    readings = profile.number_readings(comma=comma)
+    if not readings or profile.codes:
+        return None
+    best = readings[0]
+    column = _read(profile, best)
+    if not best.bad:
+        marks = _marks(column)
+        reason = f"All cells are numbers{marks}."
+        return Decision(column=column, reason=reason, warnings=_about_conversion(column))
+    few = len(profile.counts) <= FEW_LEVELS and not (profile.overflow or profile.long)
+    enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
+    if few and enough and not best.only_placeholders:
+        return None
+    if not best.tolerates(profile.known, len(profile.counts)):
+        return None
+    return Decision(
+        column=column,
+        reason=f"All cells but {best.bad} are numbers{_marks(column)}.",
+        warnings=[_unreadable(profile, best, "numbers")],
+    )
+
+
+def _date(profile: TextProfile) -> Decision | None:
+    readings = profile.date_readings()
+    if not readings:
+        return None
+    best = readings[0]
+    if best.bad and not best.tolerates(profile.known, len(profile.counts)):
+        return None
+    if profile.ambiguous and not best.bad:
+        return None
+    return _dated(profile, best)
+
+
+def _compact_date(profile: TextProfile) -> Decision | None:
+    """Return the type of a column of dates that are eight digits, which are numbers, too."""
+    for reading in profile.date_readings():
+        if reading.column.datetime_format != COMPACT_DATE or reading.bad:
+            continue
+        if len(profile.counts) > 1 and all(map(COMPACT.fullmatch, profile.counts)):
+            return _dated(profile, reading)
+    return None
+
+
+def _dated(profile: TextProfile, reading: Reading) -> Decision:
+    column = _read(profile, reading)
+    form = column.datetime_format
+    what = "durations" if is_duration(form) else "dates" if has_date(form) else "times of day"
+    return Decision(
+        column=column,
+        reason=f"The cells are {what} in the format {form or 'ISO 8601'}.",
+        warnings=[
+            *([_unreadable(profile, reading, what)] if reading.bad else []),
+            *_about_conversion(reading.column),
+        ],
+    )
+
+
+def _category(profile: TextProfile, options: ParseOptions) -> Decision:
+    warnings: list[TableWarning] = []
+    if profile.ambiguous:
+        detail = (
+            "Its dates may begin with the day or with the month, and are taken as text. State the"
+            " format by datetime_format=."
+        )
+        warnings.append(warning("ambiguous_dates", profile.name, detail))
+    distinct = len(profile.counts)
+    reason = None
+    if profile.overflow or (profile.long and not distinct):
+        reason = "It is free text: its cells are long, or too many of them are distinct."
+    elif profile.known > _FEW_CELLS and distinct == profile.known:
+        reason = "All its cells are distinct, as ids are."
+    elif profile.known > _FEW_CELLS and distinct > profile.known / 2:
+        reason = "Most of its cells are distinct, as in free text."
+    if reason is not None:
+        ignored = _ignored(profile, _units_reason(profile) or reason)
+        return replace(ignored, warnings=[*ignored.warnings, *warnings])
+    column = _levels(profile, options)
+    rare = f", and {distinct - len(column.levels)} rare ones as *other*" if column.other else ""
+    plural = "value" if len(column.levels) == 1 else "values"
+    return Decision(
+        column=column,
+        reason=f"The cells are text of {len(column.levels)} {plural}{rare}.",
+        warnings=warnings,
+    )
+
+
+def _units_reason(profile: TextProfile) -> str | None:
+    """Return the reason not to model a column of numbers whose units differ, if it is one."""
+    texts = list(profile.counts)[:_UNITS_LOOKED_AT]
+    units = units_of(texts)
+    column = replace(_column(profile, "number"), thousands=",")
+    bare = pa.array([_without(units, text) for text in texts], pa.string())
+    if len(units) < 2 or np.isnan(reading_values(bare, column)).any():
+        return None
+    named = ", ".join(units[:_MAX_NAMED])
+    return f"Its cells are numbers in different units ({named}), which cannot be compared."
+
+
+def _without(units: Sequence[str], text: str) -> str:
+    for unit in units:
+        text = text.removeprefix(unit).removesuffix(unit).strip()
+    return text
+
+
+def _levels(profile: TextProfile, options: ParseOptions) -> Column:
+    """Return a category of the most frequent texts; whole numbers are levels that are numbers."""
+    ordered = sorted(profile.counts, key=lambda text: (-profile.counts[text], text))
+    kept = ordered[: options.max_levels]
+    other = len(kept) < len(ordered) or profile.overflow or profile.long
+    levels: tuple[Level, ...] = tuple(kept)
+    if not other and kept and all(_DIGITS.fullmatch(text) for text in kept):
+        levels = tuple(sorted(int(text) for text in kept))
+    if not levels:
+        return _column(profile, "ignored")
+    return _column(profile, "category", levels=levels, other=other)
+
+
+def _truths(profile: TextProfile, *, pairs: bool = True) -> Decision | None:
+    """Return the type of a column of truth values, with the spellings that are most frequent."""
+    if profile.native == "boolean" and set(profile.counts) <= {"true", "false"}:
+        bools = tuple(
+            value for value, text in ((False, "false"), (True, "true")) if text in profile.counts
+        )
+        return Decision(
+            column=_column(profile, "boolean", levels=bools),
+            reason="The cells are true or false.",
+        )
+    lower = {text.lower() for text in profile.counts}
+    if profile.overflow or profile.long or not lower:
+        return None
+    known = lower <= {*FALSE_TEXTS, *TRUE_TEXTS}
+    paired = any(lower == set(pair) for pair in _TRUTH_PAIRS)
+    if not known or (pairs and not paired):
+        return None
+    spellings: dict[bool, str] = {}
+    for text in sorted(profile.counts, key=lambda text: (-profile.counts[text], text)):
+        spellings.setdefault(text.lower() in TRUE_TEXTS, text)
+    levels: tuple[Level, ...] = tuple(spellings.values())
+    if all(text in {"0", "1"} for text in spellings.values()):
+        levels = tuple(sorted(int(text) for text in spellings.values()))
+    return Decision(
+        column=_column(profile, "boolean", levels=levels),
+        reason=f"The cells are {' or '.join(spellings.values())}.",
+    )
+
+
+def _read(profile: TextProfile, reading: Reading) -> Column:
+    column = reading.column
+    form = column.datetime_format
+    date_only = column.type == "datetime" and form is not None and not has_time(form)
+    words = tuple(reading.words) if reading.knows_words else ()
+    some = dict(islice(profile.counts.items(), _FORMATS_LOOKED_AT))
+    written = ""
+    if column.type == "number":
+        written = number_format(some, column, numbers_of(pa.array(list(some)), column))
+    elif form is not None and profile.options.datetime_format is None:
+        form = spelled_like(pa.array(list(some)), form)
+    return Column(
+        name=column.name,
+        type=column.type,
+        missing=profile.missing + reading.bad > 0,
+        na_values=(*column.na_values, *words),
+        decimal=column.decimal,
+        thousands=column.thousands,
+        unit=column.unit,
+        number_format=written,
+        datetime_format=form,
+        date_only=date_only,
+    )
+
+
+def _column(
+    profile: TextProfile, kind: ColumnType, *, levels: tuple[Level, ...] = (), other: bool = False
+) -> Column:
+    return Column(
+        name=profile.name,
+        type=kind,
+        levels=levels,
+        other=other,
+        missing=profile.missing > 0,
+        na_values=tuple(profile.options.na_values),
+    )
+
+
+def _ignored(profile: TextProfile, reason: str) -> Decision:
+    return Decision(
+        column=_column(profile, "ignored"),
+        reason=reason,
+        warnings=[ignored_warning(profile.name, reason)],
+    )
+
+
+def ignored_warning(name: str, reason: str) -> TableWarning:
+    """Return the warning about a column that is not modelled."""
+    return warning("ignored", name, f"The column is not modelled: {reason[0].lower()}{reason[1:]}")
+
+
+def _unreadable(profile: TextProfile, reading: Reading, what: str) -> TableWarning:
+    cells = ", ".join(f"{text[:_SHOWN]!r} in row {row}" for row, text in reading.examples)
+    more = " and others" if reading.bad > len(reading.examples) else ""
+    detail = (
+        f"{reading.bad} of {profile.known} cells are not {what}, and are taken as missing: {cells}{more}."
+        " If these texts mean more than a gap, state another type by types=."
+    )
+    return warning("unreadable", profile.name, detail)
+
+
+def _about_conversion(column: Column) -> list[TableWarning]:
+    """Return the warning about cells that stand for values which they do not show."""
+    form = column.datetime_format
+    if column.unit == ABBREVIATED:
+        detail = "Its cells are read as numbers: 1.2K is 1200. Samples are such numbers, too."
+    elif column.unit == DEGREES:
+        detail = "Its angles are read as degrees with decimals. Samples are such numbers, too."
+    elif form is None:
+        return []
+    elif EITHER in form:
+        named = " and ".join(form.split(EITHER))
+        detail = (
+            f"Its dates are in two formats, {named}; each cell is read in the one that fits, and"
+            " samples come in the first."
+        )
+    elif is_duration(form):
+        written = " Samples are written as 1h 20m." if form == WORDED_DURATION else ""
+        detail = f"Its cells are durations, and are modelled as seconds.{written}"
+    elif "%q" in form or ("%V" in form and "%u" not in form):
+        what = "quarters" if "%q" in form else "weeks"
+        detail = f"Its cells are {what}, and are modelled as dates, the first day of each."
+    else:
+        return []
+    return [warning("converted", column.name, detail)]
+
+
+def _marks(column: Column) -> str:
+    parts = []
+    if column.decimal != ".":
+        parts.append("decimal commas")
+    if column.thousands:
+        parts.append(f"thousands separated by {column.thousands!r}")
+    if column.unit == ABBREVIATED:
+        parts.append("K, M, B and T for powers of a thousand")
+    elif column.unit == DEGREES:
+        parts.append("degrees, minutes and seconds")
+    elif column.unit:
+        parts.append(f"the unit {column.unit}")
+    return f" with {' and '.join(parts)}" if parts else ""
