@@ -1,18 +1,10 @@
 """Callers who send large bodies get the refusal of their key or of their rate, not a broken pipe."""
 
-import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
-
-from app.settings import ApiSettings
-from models_store.database.database import Database
-from models_store.keys import Keys, Scope
-from tests.app.conftest import served
 
 LARGE = b" " * 24_000_000  # more than any buffer of a socket, and than the limit of JSON
 JSON = {"Content-Type": "application/json"}
@@ -21,20 +13,19 @@ SCORE, JOB = "/v1/models/people/log_prob", "/v1/jobs/training"
 
 @pytest.fixture(scope="module")
 def limited(
-    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
-) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
+    guarded_server: tuple[str, dict[str, str]],
+) -> tuple[str, dict[str, str], dict[str, str]]:
     """The URL of a server, the headers of a reader, and those of a key that has used up its rate."""
-    folder = tmp_path_factory.mktemp("limited")
-    shutil.copy(migrated_database, folder)
-    database = Database(ApiSettings(data_dir=folder).resolved_database_url)
-    keys = Keys(database)
-    reader = keys.create("default", Scope.READ).token
-    slow = keys.create("default", Scope.READ, rate=0.001).token
-    database.dispose()
-    with served(folder, DENSITYD_RATE_BURST_S="1000") as url:
-        bearers = [{"Authorization": f"Bearer {token}", **JSON} for token in (reader, slow)]
-        requests.get(f"{url}/v1/me", headers=bearers[1], timeout=60)
-        yield url, bearers[0], bearers[1]
+    url, admin = guarded_server
+
+    def key(rate: float | None) -> dict[str, str]:
+        wanted = {"scope": "read", "rate": rate}
+        made = requests.post(f"{url}/v1/keys", json=wanted, headers=admin, timeout=60)
+        return {"Authorization": f"Bearer {made.json()['token']}", **JSON}
+
+    reader, slow = key(None), key(0.001)
+    requests.get(f"{url}/v1/me", headers=slow, timeout=60)
+    return url, reader, slow
 
 
 @pytest.mark.parametrize("closes", [True, False])

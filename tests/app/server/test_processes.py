@@ -95,6 +95,7 @@ def both_serving(port: int, parent: subprocess.Popen[bytes]) -> list[int]:
                 return pids
 
 
+@pytest.mark.long  # four processes, each of which imports the service
 @pytest.mark.timeout(2 * START_S)
 def test_they_share_connections_evenly_are_replaced_and_all_end_with_a_signal(served):
     port, parent = served
