@@ -96,7 +96,7 @@ def pairs(numbers: Arrays) -> Figure:
     chosen = list(itertools.combinations(range(len(names)), 2))
     placed = {name: _places(rows, scales) for name, rows in sources.items()}
     bins = [
-        _pair_bins(np.concatenate([rows[:, index] for rows in placed.values()]), scale)
+        _pair_bins({name: rows[:, index] for name, rows in placed.items()}, scale)
         for index, scale in enumerate(scales[: len(names)])
     ]
     figure, drawn = panels(len(chosen) * len(sources))
@@ -172,7 +172,7 @@ def _histograms(axes: Axes, cells: Arrays, scale: Scale) -> None:
         label: values[~np.isnan(values) & ~np.isin(values, scale.spikes)] / days
         for label, values in cells.items()
     }
-    bins = _bins(np.concatenate(list(inner.values())), _BINS)
+    bins = _bins(np.concatenate(list(inner.values())), _BINS, inner.get("data"))
     for label, values in inner.items():
         counts, _ = np.histogram(values, bins.edges)
         share = counts / max(1, len(cells[label]))
@@ -220,12 +220,16 @@ def _places(rows: NDArray[np.float64], scales: list[Scale]) -> NDArray[np.float6
     return placed
 
 
-def _pair_bins(places: NDArray[np.float64], scale: Scale) -> Bins:
+def _pair_bins(sources: Arrays, scale: Scale) -> Bins:
     """Return the bins of a column in pairs: one for each level, or those of its values."""
     if scale.labels:
         return Bins(np.arange(len(scale.labels) + 1) - 0.5)
     spikes = np.array(scale.spikes) / (_DAY if scale.is_date else 1)
-    return _bins(places[~np.isnan(places) & ~np.isin(places, spikes)], _PAIR_BINS)
+    inner = {
+        name: places[~np.isnan(places) & ~np.isin(places, spikes)]
+        for name, places in sources.items()
+    }
+    return _bins(np.concatenate(list(inner.values())), _PAIR_BINS, inner.get("data"))
 
 
 def _shares(rows: NDArray[np.float64], x: Bins, y: Bins) -> NDArray[np.float64]:
@@ -249,18 +253,29 @@ def _label_axis(axis: Axis, scale: Scale) -> None:
         axis.set_ticks(places, texts, fontsize="small", rotation=90 if crowded else 0)
 
 
-def _bins(values: NDArray[np.float64], count: int) -> Bins:
-    """Return bins of values; the farthest are left out, or all others had one bin."""
+def _bins(values: NDArray[np.float64], count: int, data: NDArray[np.float64] | None = None) -> Bins:
+    """Return bins of values; the farthest are left out, or all others had one bin.
+
+    Args:
+        values: Values of the data and of samples.
+        count: Number of bins.
+        data: Values of the data, by which the kind of axis is chosen: a few samples below 0 leave
+            a positive column on its logarithmic axis. None for all values.
+    """
     if len(values) == 0:
         return Bins(np.linspace(0, 1, count + 1))
-    low, lower, median, upper, high = np.quantile(values, (0.001, 0.25, 0.5, 0.75, 0.999))
+    chosen_by = values if data is None or len(data) == 0 else data
+    low, lower, median, upper, high = np.quantile(chosen_by, (0.001, 0.25, 0.5, 0.75, 0.999))
+    is_log = low > 0 and high / median > _LOG_REACH
+    middle = upper - lower
+    is_wide = middle > 0 and high - low > _WIDE_REACH * middle and abs(median) < middle
+    low, high = np.quantile(values[values > 0] if is_log else values, (0.001, 0.999))
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # bins must differ, also of one number
         margin = 1e-3 * max(abs(low), abs(high)) or 0.5
         return Bins(np.linspace(low - margin, high + margin, count + 1))
-    if low > 0 and high / median > _LOG_REACH:
+    if is_log:
         return Bins(np.exp(np.linspace(np.log(low), np.log(high), count + 1)), "log")
-    middle = upper - lower
-    if middle > 0 and high - low > _WIDE_REACH * middle and abs(median) < middle:
+    if is_wide:
         ends = np.arcsinh(low / middle), np.arcsinh(high / middle)
         edges = middle * np.sinh(np.linspace(*ends, count + 1))
         return Bins(edges, "asinh", middle)

@@ -34,7 +34,7 @@ def learning_curve(numbers: Arrays) -> Figure:
     axes.set_ylim(_curve_limits(list(curves.values())))
     axes.set_xlabel("iteration" if "elbo" in curves else "epoch")
     axes.set_ylabel("nats" if "elbo" in curves else "mean log-likelihood of a row in nats")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)  # where it hides no curve
     axes.grid(alpha=0.25)
     return figure
 

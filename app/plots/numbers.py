@@ -67,7 +67,9 @@ class Source:
         if kind is PlotKind.NOISE and (data is None or not flow.has_noise):
             raise _unavailable("It takes the dataset, and a flow that maps data to noise.")
         if flow.context_dim and data is None:
-            raise _unavailable("The model is conditional, and its dataset is gone.")
+            raise _unavailable(
+                "The model is conditional, and no dataset has values of all its columns."
+            )
         return data
 
     async def numbers(self, kind: PlotKind, flow: CompiledFlow) -> Numbers:

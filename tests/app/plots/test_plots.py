@@ -179,8 +179,7 @@ def test_a_learning_curve_marks_the_epoch_that_was_kept():
     figure = draw(PlotKind.LEARNING_CURVE, numbers_of(PlotKind.LEARNING_CURVE))
     (axes,) = figure.axes
     assert axes.get_xlabel() == "epoch"
-    legend = axes.get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert "validation rows, far ones bounded (chooses the epoch)" in labels
     assert "kept: epoch 2, 3.000 nats" in labels
@@ -198,6 +197,14 @@ def test_tails_get_an_axis_that_shows_them():
         figure = draw(kind, {"names": np.array(list(columns)), "samples": rows})
         for axes in figure.axes:
             assert axes.get_xlabel() in (axes.get_xscale(), "")
+
+
+def test_the_data_choose_the_axis_and_not_a_few_samples():
+    rows = np.random.default_rng(0).lognormal(0, 2, (2000, 2))
+    samples = np.where(np.arange(2000)[:, None] % 100 == 0, -0.5, rows)
+    for kind in (PlotKind.MARGINALS, PlotKind.PAIRS):
+        numbers = {"names": np.array(["a", "b"]), "data": rows, "samples": samples}
+        assert {axes.get_xscale() for axes in draw(kind, numbers).axes} == {"log"}
 
 
 @pytest.mark.usefixtures("people")
