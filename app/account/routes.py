@@ -152,7 +152,7 @@ def rotate_key(
     project: ProjectDep,
     response: Response,
 ) -> NewKeyView:
-    """Replace a key by a new one with the same properties; the old key expires after a grace period.
+    """Replace a key by a new one with the same properties; the old one works for `grace_s` more seconds.
 
     A caller whose key has a rate limit cannot replace a key that has a higher limit or none.
     """

@@ -37,7 +37,7 @@ function Bounds({ table, found: { elbo, log_evidence: evidence, row_errors: erro
   const order = table.rows.map((_, at) => at).sort((one, other) => (evidence[one] ?? -Infinity) - (evidence[other] ?? -Infinity));
   const shown = (value) => (value === null ? "none" : nats(value));
   const download = () => save("evidence.csv", new Blob([csv([...table.columns, "elbo", "log_evidence"], table.rows.map((row, at) => [...row, elbo[at], evidence[at]]))], { type: "text/csv" }));
-  return html`<section class="card" aria-label="Evidence"><h2 role="status">Evidence of ${plural(table.rows.length, "row")}</h2>
+  return html`<section class="card" aria-label="Evidence"><div role="status"><h2>Evidence of ${plural(table.rows.length, "row")}</h2></div>
     <p class="hint">Lower bounds of log p(row) in nats, the least likely row first: low where no latent variables explain the row. The bound is never below the ELBO; a wide gap says that the posterior is approximated badly there, or that more samples would help.</p>
     <p class="row"><button type="button" onClick=${download}>Download as CSV</button></p>
     <${DataTable} caption="Rows and their bounds" columns=${["row", "ELBO", "importance-weighted bound", ...table.columns]} rows=${order.map((at) => [at + 1, shown(elbo[at]), shown(evidence[at]), ...table.rows[at]])} first=${100} />
