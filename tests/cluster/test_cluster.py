@@ -49,6 +49,7 @@ defaults
     timeout connect 5s
     timeout client 30s
     timeout server 30s
+    timeout check 5s  # a check that a busy machine delays is no sign of a server that is down
 frontend callers
     bind 127.0.0.1:{port}
     default_backend apis
