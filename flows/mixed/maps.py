@@ -108,8 +108,11 @@ class FittedMaps(NamedTuple):
 
     def _stretched(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores that grow with the square of the distance beyond their reach."""
-        over = (y - y.clamp(self.reach[:, 0], self.reach[:, 1])).nan_to_num(0.0)
-        return y + CURVATURE * over * over.abs(), torch.log1p(2 * CURVATURE * over.abs())
+        above = torch.where(y > self.reach[:, 1], y - self.reach[:, 1], 0.0)
+        below = torch.where(y < self.reach[:, 0], self.reach[:, 0] - y, 0.0)
+        over = above + below
+        bend = CURVATURE * (above.square() - below.square())
+        return y + bend, torch.log1p(2 * CURVATURE * over)
 
     def _shrunk(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores whose stretched ones are given, and the log slope of the stretching."""
