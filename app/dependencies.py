@@ -1,7 +1,9 @@
 """Dependencies of routes: objects of the application's state, and the caller's project."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from functools import cache
+from inspect import signature
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
 
@@ -18,6 +20,8 @@ from models_store.labels import Labels
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
 
+_Object = TypeVar("_Object")
+
 
 def _from_state(get: Callable[[AppState], object]) -> Any:  # noqa: ANN401  as `Depends` itself
     # Async although it never waits: FastAPI sends plain functions to a thread each.
@@ -25,6 +29,20 @@ def _from_state(get: Callable[[AppState], object]) -> Any:  # noqa: ANN401  as `
         return get(state_of(request))
 
     return Depends(dependency)
+
+
+@cache
+def built(kind: Callable[..., _Object]) -> Callable[..., Awaitable[_Object]]:
+    """Return the function that builds an object of a class from a request, to depend on.
+
+    It is async although it never waits: FastAPI calls classes themselves in a thread each.
+    """
+
+    async def build(**values: object) -> _Object:
+        return kind(**values)
+
+    build.__signature__ = signature(kind)  # type: ignore[attr-defined]  # by which it gets its values
+    return build
 
 
 async def _project(request: Request) -> str:

@@ -9,7 +9,7 @@ from app.datasets.options import UploadOptions
 from app.datasets.registration import UploadedTable, register_table
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, deleted, receive_upload
 from app.datasets.views import EXAMPLE_COLUMNS, EXAMPLE_ROWS, DatasetView
-from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep
+from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep, built
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.problems.problem import problem_responses
@@ -129,7 +129,7 @@ class Sender:
 async def create_dataset(
     request: Request,
     options: Annotated[UploadOptions, Query()],
-    sender: Annotated[Sender, Depends()],
+    sender: Annotated[Sender, Depends(built(Sender))],
     blobs: BlobsDep,
     registry: RegistryDep,
 ) -> Response:

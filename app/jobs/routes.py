@@ -14,6 +14,7 @@ from app.dependencies import (
     ProjectDep,
     QueueDep,
     SettingsDep,
+    built,
 )
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
@@ -114,7 +115,7 @@ class WatchedJob:
 def list_jobs(
     jobs: JobsDep,
     project: ProjectDep,
-    filters: Annotated[JobFilters, Depends()],
+    filters: Annotated[JobFilters, Depends(built(JobFilters))],
     paging: PagingDep,
     selection: SelectionDep,
 ) -> JobPage:
@@ -145,7 +146,7 @@ def list_jobs(
 )
 async def get_job(
     request: Request,
-    watched: Annotated[WatchedJob, Depends()],
+    watched: Annotated[WatchedJob, Depends(built(WatchedJob))],
     blobs: BlobsDep,
     conditions: PreconditionsDep,
     wait: Annotated[
@@ -263,7 +264,7 @@ def resume_job(
 )
 async def follow_job(
     request: Request,
-    job: Annotated[WatchedJob, Depends()],
+    job: Annotated[WatchedJob, Depends(built(WatchedJob))],
     *,
     after: After = 0,
     last_event_id: LastEventId = None,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, status
 
+from app.dependencies import built
 from app.fairness.fair_routes import FairRoute
 from app.http.json_body import MAX_CONTEXT_VALUES, json_body, json_request
 from app.jobs.examples import (
@@ -71,8 +72,8 @@ _TRAINING_RESPONSES = start_responses(
 )
 def start_training(
     body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))],
-    submission: Annotated[JobSubmission, Depends()],
-    inputs: Annotated[JobInputs, Depends()],
+    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
+    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> JobView:
     """Start a training job.
 
@@ -111,8 +112,8 @@ def start_training(
 )
 def start_sweep(
     body: Annotated[SweepRequest, Depends(json_body(SweepRequest))],
-    submission: Annotated[JobSubmission, Depends()],
-    inputs: Annotated[JobInputs, Depends()],
+    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
+    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> JobView:
     """Start a sweep: train models at points of some ranges; the best becomes the new version.
 
@@ -196,8 +197,8 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
 )
 def start_variational(
     body: Annotated[VariationalRequest, Depends(json_body(VariationalRequest))],
-    submission: Annotated[JobSubmission, Depends()],
-    inputs: Annotated[JobInputs, Depends()],
+    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
+    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> JobView:
     """Start a job of variational inference, which fits a flow to a density without samples of it.
 
@@ -242,8 +243,8 @@ def start_variational(
 )
 def start_scoring(
     body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest))],
-    submission: Annotated[JobSubmission, Depends()],
-    inputs: Annotated[JobInputs, Depends()],
+    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
+    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> JobView:
     """Start a job that scores a whole dataset and writes a file.
 
@@ -283,8 +284,8 @@ def start_sampling(
     body: Annotated[
         SamplingRequest, Depends(json_body(SamplingRequest, max_values=MAX_CONTEXT_VALUES))
     ],
-    submission: Annotated[JobSubmission, Depends()],
-    inputs: Annotated[JobInputs, Depends()],
+    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
+    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> JobView:
     """Start a job that draws any number of samples and writes a file.
 

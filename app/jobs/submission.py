@@ -20,6 +20,7 @@ from app.dependencies import (
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
 from app.root_path import rooted
+from app.settings import ApiSettings
 from app.state import state_of
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
@@ -29,7 +30,7 @@ from models_store.requests.placement import Placed
 from tables.slugs import Slug
 
 
-def _limits(settings: SettingsDep) -> TrainingLimits:
+def _limits(settings: ApiSettings) -> TrainingLimits:
     return TrainingLimits(
         max_parameters=settings.max_parameters,
         max_layers=settings.max_layers,
@@ -38,7 +39,11 @@ def _limits(settings: SettingsDep) -> TrainingLimits:
     )
 
 
-LimitsDep = Annotated[TrainingLimits, Depends(_limits)]
+async def _limits_of(settings: SettingsDep) -> TrainingLimits:
+    return _limits(settings)
+
+
+LimitsDep = Annotated[TrainingLimits, Depends(_limits_of)]
 
 
 class JobInputs:

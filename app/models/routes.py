@@ -11,6 +11,7 @@ from app.dependencies import (
     ModelsDep,
     ProjectDep,
     RegistryDep,
+    built,
 )
 from app.fairness.fair_routes import FairRoute
 from app.http.head import end_head, is_head
@@ -188,7 +189,7 @@ def list_versions(
 )
 def get_version(
     request: Request,
-    target: Annotated[VersionTarget, Depends()],
+    target: Annotated[VersionTarget, Depends(built(VersionTarget))],
     registry: RegistryDep,
     blobs: BlobsDep,
     conditions: PreconditionsDep,
@@ -209,7 +210,9 @@ def get_version(
     **LABEL_ROUTE,
 )
 def update_version(
-    target: Annotated[VersionTarget, Depends()], labels: LabelsDep, update: LabelUpdateDep
+    target: Annotated[VersionTarget, Depends(built(VersionTarget))],
+    labels: LabelsDep,
+    update: LabelUpdateDep,
 ) -> Response:
     """Change the description and tags of a version; fields that the body leaves out stay unchanged."""
     change = partial(labels.version, target.project, target.model, target.number)
@@ -322,7 +325,7 @@ def list_alias_changes(
     },
 )
 def get_alias(
-    target: Annotated[AliasTarget, Depends()], response: Response
+    target: Annotated[AliasTarget, Depends(built(AliasTarget))], response: Response
 ) -> AliasView | Response:
     """Return the version that an alias points at; its ETag makes a later change conditional."""
     alias = target.get()
@@ -346,7 +349,7 @@ def get_alias(
 )
 def set_alias(
     body: Annotated[AliasRequest, Depends(json_body(AliasRequest))],
-    target: Annotated[AliasTarget, Depends()],
+    target: Annotated[AliasTarget, Depends(built(AliasTarget))],
     models: ModelsDep,
     response: Response,
 ) -> AliasView:
@@ -364,7 +367,9 @@ def set_alias(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses("not-found", "precondition"),
 )
-def delete_alias(target: Annotated[AliasTarget, Depends()], models: ModelsDep) -> None:
+def delete_alias(
+    target: Annotated[AliasTarget, Depends(built(AliasTarget))], models: ModelsDep
+) -> None:
     """Delete an alias; the version stays."""
     target.delete()
     models.forget()

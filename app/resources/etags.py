@@ -85,7 +85,9 @@ class Preconditions:
         return self.matched(present) and self.new(present)
 
 
-def _preconditions(if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> Preconditions:
+async def _preconditions(
+    if_match: IfMatch = None, if_none_match: IfNoneMatch = None
+) -> Preconditions:
     return Preconditions.of(if_match, if_none_match)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.dependencies import BlobsDep
+from app.dependencies import BlobsDep, built
 from app.http.json_body import json_body, json_request
 from app.problems.problem import problem_responses
 from app.resources.etags import ETAG, NO_CONDITIONS, PreconditionsDep, etag_of_view
@@ -87,7 +87,7 @@ class LabelUpdate:
         return respond_large(shown, self._blobs, NO_CONDITIONS)
 
 
-LabelUpdateDep = Annotated[LabelUpdate, Depends()]
+LabelUpdateDep = Annotated[LabelUpdate, Depends(built(LabelUpdate))]
 LABEL_ROUTE: dict[str, Any] = {
     "openapi_extra": json_request(LabelsRequest, examples=LABEL_EXAMPLES),
     "responses": {

@@ -15,6 +15,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from app.dependencies import built
 from app.http.head import is_head
 from app.root_path import rooted
 from models_store.listings.filters import Comparison, Filters
@@ -76,7 +77,7 @@ class Paging:
         return page
 
 
-PagingDep = Annotated[Paging, Depends()]
+PagingDep = Annotated[Paging, Depends(built(Paging))]
 
 
 def _utc(moment: datetime) -> datetime:
@@ -129,7 +130,7 @@ class Selection:
 
     def __init__(
         self,
-        created_at: Annotated[CreatedAt, Depends()],
+        created_at: Annotated[CreatedAt, Depends(built(CreatedAt))],
         tag: Annotated[
             list[TagFilter] | None,
             Query(
@@ -160,7 +161,7 @@ class Selection:
         )
 
 
-SelectionDep = Annotated[Selection, Depends()]
+SelectionDep = Annotated[Selection, Depends(built(Selection))]
 NamePrefix = Annotated[
     str | None, Query(min_length=1, max_length=128, description="Prefix of the names.")
 ]
