@@ -498,7 +498,7 @@ def test_fault_197_the_rows_of_a_turn_are_bounded_by_memory(n):
 @pytest.mark.fault(318)
 @pytest.mark.parametrize("n", [1, 16, 70])
 def test_fault_318_functions_of_many_passes_begin_with_few_rows(n):
-    """Where each row stands for a hundred of the flow, nobody waits for a batch of them."""
+    """Bound first turns and batches where each row stands for a hundred of the flow."""
     engine = Engine()
     engine.start()
     turns: list[int] = []

@@ -49,7 +49,7 @@ def test_lines_that_are_no_rows_are_left_out_and_named(accept, text):
 
 @pytest.mark.parametrize("gap", ["\n", "\n\n"])
 def test_a_last_row_without_its_first_cell_is_a_row(accept, gap):
-    """It is one where no blank line parts it from the others, or blank lines part all."""
+    """Read it as a row where no blank line parts it from the others, or blank lines part all."""
     text = gap.join(",".join(row) for row in ROWS)
     assert accept(f"day,kind,v{gap}{text}{gap},dry,3.5".encode()).rows == 31
 
