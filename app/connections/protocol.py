@@ -10,9 +10,16 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.connections.early_answers import early_answer
+from app.connections.fast_bodies import FastBodies
 from app.connections.groups import BODY_CAME, CONNECTION, ConnectionGroups, group_of_address
-from app.connections.request_heads import HeadError, checked_target, likely_caller
-from app.connections.unread import MIN_BYTES_PER_S, LingeringTransport, Unread
+from app.connections.request_heads import (
+    HeadError,
+    checked_target,
+    grammar_error,
+    likely_caller,
+    without_upgrade,
+)
+from app.connections.unread import LingeringTransport, Unread, Unsent
 from app.fairness.pace import Pace
 
 log = logging.getLogger(__name__)
@@ -31,12 +38,6 @@ READS = 64
 """The same of all callers."""
 RESERVED = 16
 """Connections beyond the limit that are accepted for health checks."""
-# Chunks of bodies that come fast are passed on together: each time costs as much as copying half a
-# megabyte.
-_FAST_BYTES = 32 * 1024
-_TOGETHER_BYTES = 256 * 1024
-_TOGETHER_S = 0.001
-_VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
 
 _LOOKS = frozenset({b"/livez", b"/readyz"})
 
@@ -62,10 +63,6 @@ class BoundedProtocol(HttpToolsProtocol):
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
-    _write_timer: asyncio.TimerHandle | None = None
-    _body_timer: asyncio.TimerHandle | None = None
-    _unsent_bytes = 0
-    _received_bytes = 0
     _header_bytes = 0
     _fields = 0
     _framing_bytes = 0
@@ -79,16 +76,19 @@ class BoundedProtocol(HttpToolsProtocol):
     _refusal = b""  # waits for the answers before it
     _served: RequestResponseCycle | None = None  # the newest request that has begun
     _cut_off = False  # the connection was lost before its response was complete
-    _gone = False
     _heard = False  # something was received
     _caller = ""  # group of the caller who shares the event loop's time with others
     _transport: LingeringTransport
     _unread: Unread
+    _unsent: Unsent
+    _bodies: FastBodies
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Make room for the connection or refuse it, and wait for its first request."""
         self._transport = LingeringTransport(transport, self._close)
         self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
+        self._unsent = Unsent(self.loop, self._transport, self.write_timeout_s)
+        self._bodies = FastBodies(self.loop)
         super().connection_made(self._transport)
         known = self.open_connections
         is_full = len(known) >= known.most and not known.make_room()
@@ -115,11 +115,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _leave(self, exc: Exception | None) -> None:
         """Stop the timers, and tell the request that is being served."""
         self._stop_timer()
-        self._stop_watching()
+        self._unsent.end()
         self._unread.stop()
         self._lingering.discard(self)
-        if self._body_timer is not None:
-            self._body_timer.cancel()
+        self._bodies.stop()
         if self._served is not None:
             self._served.message_event.set()
         self._unset_keepalive_if_required()
@@ -128,7 +127,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _forget(self) -> None:
         """Refer to nothing that refers to this connection: only a full collection would free it."""
-        self._gone = True
         self._transport.forget()
         self.cycle = self._served = self.scope = None  # type: ignore[assignment]  # as uvicorn's parser
         self.pipeline.clear()
@@ -140,7 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         others at the address, who have shown no key, send slowly; and callers at one address, as
         behind a proxy, take turns by the key that they seem to have.
         """
-        self._received_bytes += len(data)
+        self._unsent.add_received(len(data))
         if self._unread.active:
             self._unread.add(len(data))
         if self._ended:
@@ -242,15 +240,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Pass a part of the body on; more at a time of a fast one."""
         self._framing_bytes -= 2 * len(body)
-        cycle = self.cycle
         if self.expect_100_continue:
             self._expect_nothing()
-        if len(body) < _FAST_BYTES or len(cycle.body) + len(body) >= _TOGETHER_BYTES:
+        if not self._bodies.gather(self.cycle, body):
             super().on_body(body)
-        elif not cycle.response_complete:
-            cycle.body += body
-            if self._body_timer is None:
-                self._body_timer = self.loop.call_later(_TOGETHER_S, self._pass_on, cycle)
 
     def on_message_complete(self) -> None:
         """End the body of a request."""
@@ -267,11 +260,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Wait for a caller who reads more slowly than is sent, but not for ever."""
         super().pause_writing()
-        self._watch_writing()
+        self._unsent.watch()
 
     def resume_writing(self) -> None:
         """Go on once the caller has read the buffered bytes."""
-        self._stop_watching()
+        self._unsent.stop()
         super().resume_writing()
 
     def on_response_complete(self) -> None:
@@ -280,7 +273,7 @@ class BoundedProtocol(HttpToolsProtocol):
         was_last = not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing():
-            self._watch_writing()
+            self._unsent.watch()
         elif was_last and self._refusal:
             self._send_refusal()
         elif was_last and self._in_body:
@@ -319,7 +312,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection: no further request came."""
         super().timeout_keep_alive_handler()
-        self._watch_writing()
+        self._unsent.watch()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._served = cycle
@@ -341,12 +334,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _parse_without_upgrade(self) -> None:
         """Parse the head once more: the parser then knows that a body follows it."""
         self._upgrade_ignored = False
-        version = self.parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
-        lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        head = without_upgrade(method, version, self.url, self.headers)
         self.parser = httptools.HttpRequestParser(self)
         try:
-            self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+            self.parser.feed_data(head)
         except httptools.HttpParserError as error:
             self._on_parser_error(error)
 
@@ -357,22 +349,14 @@ class BoundedProtocol(HttpToolsProtocol):
             error.__context__, httptools.HttpParserInvalidURLError
         ):
             log.error("a request broke the protocol's own code", exc_info=error)
-        reason = str(error)
-        if reason in _VERSION_ERRORS:
-            self._refuse("http-version", "The version of HTTP must be 1.1 or 1.0.")
-        else:
-            self._refuse("bad-request", "The request breaks the grammar of HTTP.")
+        refusal = grammar_error(str(error))
+        self._refuse(refusal.slug, refusal.detail)
 
     def _expect_nothing(self) -> None:
         """Note that the body comes, asked for or not."""
         self.expect_100_continue = False
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._persistent
-
-    def _pass_on(self, cycle: RequestResponseCycle) -> None:
-        self._body_timer = None
-        if cycle.body:
-            cycle.message_event.set()
 
     def _refuse_headers(self) -> NoReturn:
         self._refuse("limit-headers")
@@ -424,7 +408,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(self._refusal)
             self._refusal = b""
         self.transport.close()
-        self._watch_writing()
+        self._unsent.watch()
 
     def _close(self) -> None:
         """Close the connection; where the caller may still be sending, let the response arrive first."""
@@ -440,23 +424,3 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self._transport.release_reading()
         self._unread.begin()
-
-    def _watch_writing(self) -> None:
-        if self._write_timer is None and not self._gone:
-            self._unsent_bytes = self.transport.get_write_buffer_size()
-            self._received_bytes = 0
-            self._write_timer = self.loop.call_later(self.write_timeout_s, self._on_slow_reader)
-
-    def _stop_watching(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
-
-    def _on_slow_reader(self) -> None:
-        self._write_timer = None
-        taken = self._unsent_bytes - self.transport.get_write_buffer_size()
-        # An answer may begin before its body has come: the caller is then busy with sending.
-        if taken + self._received_bytes < MIN_BYTES_PER_S * self.write_timeout_s:
-            self.transport.abort()
-        else:
-            self._watch_writing()

@@ -16,6 +16,8 @@ _HOST = re.compile(
 )
 _AUTHORIZATION = re.compile(rb"\r\nauthorization:([^\r\n]*)", re.IGNORECASE)
 _LIKELY_BYTES = 4096  # that are searched for a key
+_VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
+_VERSION_RULE = "The version of HTTP must be 1.1 or 1.0."
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
@@ -56,7 +58,7 @@ def checked_target(method: bytes, version: str, target: bytes, headers: Headers)
         HeadError: The head breaks a rule, or asks for something that is not implemented.
     """
     if version not in ("1.1", "1.0"):
-        raise HeadError("http-version", "The version of HTTP must be 1.1 or 1.0.")
+        raise HeadError("http-version", _VERSION_RULE)
     if method not in METHODS:
         raise HeadError("not-implemented", "The method is none that this server knows.")
     hosts, codings = _hosts_and_codings(headers)
@@ -68,6 +70,20 @@ def checked_target(method: bytes, version: str, target: bytes, headers: Headers)
     if target == b"*" and method == b"OPTIONS":
         return target
     return _origin_form(target, host)
+
+
+def without_upgrade(method: bytes, version: str, target: bytes, headers: Headers) -> bytes:
+    """Write a head without its `Upgrade`; the arguments are those of `checked_target`."""
+    lines = [b"%b %b HTTP/%b" % (method, target, version.encode())]
+    lines += [b"%b: %b" % field for field in headers if field[0] != b"upgrade"]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def grammar_error(reason: str) -> HeadError:
+    """Return the error for what the parser does not read, by the reason that it gives."""
+    if reason in _VERSION_ERRORS:
+        return HeadError("http-version", _VERSION_RULE)
+    return HeadError("bad-request", "The request breaks the grammar of HTTP.")
 
 
 def _hosts_and_codings(headers: Headers) -> tuple[list[bytes], list[bytes]]:

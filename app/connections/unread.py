@@ -1,8 +1,4 @@
-"""Rest of a request that was answered before its end: read, dropped and bounded.
-
-A socket that is closed while bytes wait in it resets the connection, and the reset destroys the
-response on its way (RFC 9112, 9.6). So the response is sent, and the rest is read for a while.
-"""
+"""Bytes that one side sends and the other one does not read: bounded in both directions."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +10,10 @@ MIN_BYTES_PER_S = 1024
 
 
 class Unread:
-    """Rest of one request.
+    """Rest of a request that was answered before its end: read, dropped and bounded.
+
+    A socket that is closed while bytes wait in it resets the connection, and the reset destroys the
+    response on its way (RFC 9112, 9.6). So the response is sent, and the rest is read for a while.
 
     Args:
         loop: Event loop of the timer.
@@ -65,6 +64,58 @@ class Unread:
             self._give_up()
         else:
             self._timer = self._loop.call_at(until, self._look)
+
+
+class Unsent:
+    """Bytes of responses that wait for a caller to read them, who may be slow, but not without end.
+
+    Args:
+        loop: Event loop of the timer.
+        transport: Transport to abort when the caller reads too slowly.
+        period_s: Time in which the caller must read at the least rate, in seconds.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, period_s: float
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._period_s = period_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._bytes = 0
+        self._received_bytes = 0
+        self._ended = False
+
+    def watch(self) -> None:
+        """Watch that the caller reads, from now on."""
+        if self._timer is None and not self._ended:
+            self._bytes = self._transport.get_write_buffer_size()
+            self._received_bytes = 0
+            self._timer = self._loop.call_later(self._period_s, self._look)
+
+    def add_received(self, size: int) -> None:
+        """Count bytes that arrived: an answer may begin before its body has come."""
+        self._received_bytes += size
+
+    def stop(self) -> None:
+        """Watch no longer: the caller has read what was buffered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def end(self) -> None:
+        """Watch never again: the connection is lost."""
+        self._ended = True
+        self.stop()
+
+    def _look(self) -> None:
+        self._timer = None
+        taken = self._bytes - self._transport.get_write_buffer_size()
+        # Whoever is busy with sending the body of the request need not read.
+        if taken + self._received_bytes < MIN_BYTES_PER_S * self._period_s:
+            self._transport.abort()
+        else:
+            self.watch()
 
 
 class LingeringTransport(asyncio.Transport):
