@@ -8,14 +8,14 @@ from alembic import context
 from sqlalchemy import Connection
 
 from models_store.database.engines import migration_engine, parse_url
-from models_store.database.schema import Base
+from models_store.database.schema import METADATA
 from models_store.settings import StoreSettings
 
 
 def _run(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=METADATA,
         # SQLite changes a table by making a new one.
         render_as_batch=connection.dialect.name == "sqlite",
         compare_server_default=True,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models_store.database.base import JsonObject
 from models_store.database.clock import db_now
 from models_store.database.database import Database
-from models_store.database.schema import DatasetRow, JobRow, JsonObject, ModelRow, ModelVersionRow
+from models_store.database.schema import DatasetRow, JobRow, ModelRow, ModelVersionRow
 from models_store.errors import BlobCorruptError, BlobError
 from models_store.files.blobs import Blobs, FoundFile
 from models_store.files.job_files import LIST_SUFFIX, load_list

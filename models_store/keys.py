@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
+from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_id, is_name, new_id
-from models_store.database.schema import ApiKeyRow, dialect_of, insert_into
+from models_store.database.schema import ApiKeyRow
 from models_store.errors import ConflictError, NotFoundError
 from models_store.records import Record
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
+from models_store.database.base import Described
 from models_store.database.database import Database, writing
-from models_store.database.schema import Described
 from models_store.errors import LimitError, PreconditionError
 from models_store.jobs.jobs import Job
 from models_store.jobs.rows import find, to_job

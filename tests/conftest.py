@@ -19,7 +19,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] 
 
 import tests.shape_checks  # noqa: F401  adds checks to flows, which nothing may import before
 from models_store.database.database import Database, migrate
-from models_store.database.schema import Base
+from models_store.database.schema import METADATA
 from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -215,7 +215,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 def postgres_url(postgres_server: PostgresServer) -> str:
     """The URL of a migrated PostgreSQL database without rows."""
     # Making a database takes most of a second; emptying one takes none.
-    tables = reversed(Base.metadata.sorted_tables)
+    tables = reversed(METADATA.sorted_tables)
     postgres_server.empty(_DATABASE, [table.name for table in tables])
     return postgres_server.url(_DATABASE)
 

@@ -13,8 +13,9 @@ from models_store.consistency import (
 from models_store.copies.errors import CopyError, TargetNotEmptyError
 from models_store.copies.files import FileCopier, Tell
 from models_store.copies.rows import check_empty, copy_rows
+from models_store.database.base import JsonObject
 from models_store.database.database import Database
-from models_store.database.schema import JobRow, JsonObject
+from models_store.database.schema import JobRow
 from models_store.errors import BlobCorruptError, BlobMissingError, CheckpointMismatchError
 from models_store.files.blobs import Blobs
 from models_store.files.store_identity import adopt

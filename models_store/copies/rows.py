@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from models_store.copies.errors import CopyError, TargetNotEmptyError
 from models_store.database.database import Database
 from models_store.database.revisions import current_revision, head_revision
-from models_store.database.schema import Base, StoreRow, WorkerRow
+from models_store.database.schema import METADATA, StoreRow, WorkerRow
 from models_store.errors import SchemaMismatchError
 
 _PAGE = 100
@@ -24,7 +24,7 @@ _LEFT_OUT = frozenset({StoreRow.__tablename__, WorkerRow.__tablename__})
 
 def copied_tables() -> list[Table]:
     """Return the tables that are copied, each after those that it refers to."""
-    return [table for table in Base.metadata.sorted_tables if table.name not in _LEFT_OUT]
+    return [table for table in METADATA.sorted_tables if table.name not in _LEFT_OUT]
 
 
 def check_empty(session: Session) -> None:

@@ -8,15 +8,8 @@ from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
-from models_store.database.schema import (
-    ComputedRow,
-    DatasetRow,
-    JobRow,
-    ModelRow,
-    ModelVersionRow,
-    dialect_of,
-    insert_into,
-)
+from models_store.database.dialects import dialect_of, insert_into
+from models_store.database.schema import ComputedRow, DatasetRow, JobRow, ModelRow, ModelVersionRow
 from models_store.database.usage import stored_bytes
 
 _DAYS = 30

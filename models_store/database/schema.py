@@ -1,87 +1,22 @@
 """Tables of the database. Times come from the database's clock; every row belongs to a project."""
 
 from datetime import datetime
-from typing import Any, ClassVar
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
-    Dialect,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    TypeDecorator,
     UniqueConstraint,
-    text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-from models_store.database.clock import Instant, db_now
+from models_store.database.base import Base, Counter, Described, JsonObject, where
+from models_store.database.clock import db_now
 
-JsonObject = dict[str, Any]
-
-# SQLite counts rows only in a column declared exactly INTEGER PRIMARY KEY.
-_Counter = BigInteger().with_variant(Integer, "sqlite")
-
-
-def _where(condition: str) -> dict[str, Any]:
-    """Make an index of those rows alone, on both databases."""
-    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
-
-
-class Base(DeclarativeBase):
-    """Names constraints by convention, so that migrations can speak of them on both databases."""
-
-    __table__: ClassVar[Table]
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
-        str: Text,
-        datetime: Instant,
-        JsonObject: JSON(none_as_null=True),
-        list[JsonObject]: JSON(none_as_null=True),
-        list[str]: JSON(none_as_null=True),
-    }
-
-
-class _Tags(TypeDecorator[dict[str, str]]):
-    """Tags as a JSON object; null where there are none, as in rows from before there were tags."""
-
-    impl = JSON(none_as_null=True)
-    cache_ok = True
-
-    def process_bind_param(
-        self, value: dict[str, str] | None, _dialect: Dialect
-    ) -> dict[str, str] | None:
-        """Return what the column holds."""
-        return value or None
-
-    def process_result_value(
-        self, value: dict[str, str] | None, _dialect: Dialect
-    ) -> dict[str, str]:
-        """Return the tags."""
-        return value or {}
-
-
-class Described:
-    """Columns of what callers describe. `TagRow` has the tags once more, to find rows by them."""
-
-    description: Mapped[str | None]
-    tags: Mapped[dict[str, str]] = mapped_column(_Tags, nullable=True, default=dict)
+METADATA = Base.metadata
+"""All tables."""
 
 
 class DatasetRow(Described, Base):
@@ -95,7 +30,7 @@ class DatasetRow(Described, Base):
     )
 
     # Listings go by position: it has no ties, which a clock has.
-    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    position: Mapped[int] = mapped_column(Counter, primary_key=True)
     id: Mapped[str] = mapped_column(unique=True)
     project: Mapped[str]
     name: Mapped[str | None]
@@ -127,17 +62,17 @@ class JobRow(Described, Base):
         Index(None, "state", "queued_at", "position"),
         Index(None, "project", "position"),
         Index(None, "project", "state", "position"),
-        Index(None, "finished_at", **_where("checkpoint_bytes > 0")),
-        Index("ix_job_ended", "finished_at", **_where("finished_at IS NOT NULL")),
-        Index("ix_job_parent", "state", **_where("role = 'parent'")),
-        Index("ix_job_child", "parent_id", **_where("role = 'child'")),
+        Index(None, "finished_at", **where("checkpoint_bytes > 0")),
+        Index("ix_job_ended", "finished_at", **where("finished_at IS NOT NULL")),
+        Index("ix_job_parent", "state", **where("role = 'parent'")),
+        Index("ix_job_child", "parent_id", **where("role = 'child'")),
         CheckConstraint(
             "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
         ),
         CheckConstraint("role IN ('parent', 'child')", name="role"),
     )
 
-    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    position: Mapped[int] = mapped_column(Counter, primary_key=True)
     id: Mapped[str] = mapped_column(unique=True)
     project: Mapped[str]
     kind: Mapped[str]
@@ -280,7 +215,7 @@ class ModelRow(Described, Base):
     __tablename__ = "model"
     __table_args__ = (UniqueConstraint("project", "name"), Index(None, "project", "id"))
 
-    id: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[int] = mapped_column(Counter, primary_key=True)
     project: Mapped[str]
     name: Mapped[str]
     # Counted here, under this row's lock; never goes back, so that no number comes twice.
@@ -298,9 +233,9 @@ class ModelVersionRow(Described, Base):
     __tablename__ = "model_version"
     __table_args__ = (UniqueConstraint("model_id", "version"),)
 
-    id: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[int] = mapped_column(Counter, primary_key=True)
     project: Mapped[str]
-    model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"))
+    model_id: Mapped[int] = mapped_column(Counter, ForeignKey("model.id"))
     version: Mapped[int]
     # Null in versions that were imported, as is the seed.
     job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"), unique=True)
@@ -341,7 +276,7 @@ class ModelAliasRow(Base):
         ),
     )
 
-    model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"), primary_key=True)
+    model_id: Mapped[int] = mapped_column(Counter, ForeignKey("model.id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     project: Mapped[str]
     version: Mapped[int]
@@ -355,9 +290,9 @@ class AliasChangeRow(Base):
     __tablename__ = "alias_change"
     __table_args__ = (Index(None, "model_id", "position"),)
 
-    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    position: Mapped[int] = mapped_column(Counter, primary_key=True)
     project: Mapped[str]
-    model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"))
+    model_id: Mapped[int] = mapped_column(Counter, ForeignKey("model.id"))
     alias: Mapped[str]
     # Null where the alias was deleted. The version may have been deleted since.
     version: Mapped[int | None]
@@ -379,7 +314,7 @@ class TagRow(Base):
     kind: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Counter, primary_key=True, autoincrement=False)
 
 
 class WebhookRow(Base):
@@ -388,7 +323,7 @@ class WebhookRow(Base):
     __tablename__ = "webhook"
     __table_args__ = (Index(None, "project", "position"),)
 
-    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    position: Mapped[int] = mapped_column(Counter, primary_key=True)
     id: Mapped[str] = mapped_column(unique=True)
     project: Mapped[str]
     url: Mapped[str]
@@ -407,11 +342,11 @@ class WebhookDeliveryRow(Base):
     __table_args__ = (
         Index(None, "webhook_id", "position"),
         Index(None, "project", "bytes"),
-        Index("ix_webhook_delivery_due", "due_at", **_where("ended_at IS NULL")),
-        Index("ix_webhook_delivery_ended", "ended_at", **_where("ended_at IS NOT NULL")),
+        Index("ix_webhook_delivery_due", "due_at", **where("ended_at IS NULL")),
+        Index("ix_webhook_delivery_ended", "ended_at", **where("ended_at IS NOT NULL")),
     )
 
-    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    position: Mapped[int] = mapped_column(Counter, primary_key=True)
     id: Mapped[str] = mapped_column(unique=True)
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhook.id"))
     project: Mapped[str]
@@ -435,7 +370,7 @@ class ApiKeyRow(Base):
     __tablename__ = "api_key"
     __table_args__ = (CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),)
 
-    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    position: Mapped[int] = mapped_column(Counter, primary_key=True)
     id: Mapped[str] = mapped_column(unique=True)
     project: Mapped[str]
     scope: Mapped[str]
@@ -486,16 +421,3 @@ class ComputedRow(Base):
     # As of `date.toordinal`, in UTC.
     day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     rows: Mapped[int] = mapped_column(BigInteger)
-
-
-def dialect_of(session: Session) -> str:
-    """Return the name of the dialect of a session's database."""
-    return session.get_bind().dialect.name
-
-
-def insert_into(dialect: str, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
-    """Return INSERT as a dialect spells it, for ON CONFLICT, which both databases have."""
-    # Of the table, not of the class: the ORM's way of inserting takes several times as long.
-    if dialect == "postgresql":
-        return postgresql.insert(table.__table__)
-    return sqlite.insert(table.__table__)

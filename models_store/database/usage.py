@@ -13,15 +13,14 @@ from typing import Protocol
 from sqlalchemy import Insert, bindparam, func, select
 from sqlalchemy.orm import Session, UOWTransaction
 
+from models_store.database.base import JsonObject
+from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import (
     DatasetRow,
     JobRow,
-    JsonObject,
     ModelVersionRow,
     UsageRow,
     WebhookDeliveryRow,
-    dialect_of,
-    insert_into,
 )
 from models_store.errors import LimitError
 from models_store.job_states import FINAL_STATES, JobKind

@@ -11,13 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database
-from models_store.database.schema import (
-    DatasetRow,
-    ModelVersionRow,
-    StoreRow,
-    dialect_of,
-    insert_into,
-)
+from models_store.database.dialects import dialect_of, insert_into
+from models_store.database.schema import DatasetRow, ModelVersionRow, StoreRow
 from models_store.errors import BlobError, WrongStoreError
 from models_store.files.blobs import Blobs, check_identity
 

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
 from models_store.database.announcements import note_end
+from models_store.database.base import JsonObject
 from models_store.database.clock import db_now
-from models_store.database.schema import JobRow, JsonObject
+from models_store.database.schema import JobRow
 from models_store.database.usage import charge_of_job, count
 from models_store.errors import FencedError
 from models_store.job_states import FINAL_STATES, JobRole, JobState

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
-from models_store.database.schema import WorkerRow, dialect_of, insert_into
+from models_store.database.dialects import dialect_of, insert_into
+from models_store.database.schema import WorkerRow
 from models_store.records import Record
 
 LIVE_S = 60.0

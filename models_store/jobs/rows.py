@@ -21,18 +21,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, defer
 
+from models_store.database.base import JsonObject
 from models_store.database.clock import db_now, moment
+from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_id
-from models_store.database.schema import (
-    JobDatasetRow,
-    JobEventRow,
-    JobRow,
-    JsonObject,
-    TurnRow,
-    WorkerRow,
-    dialect_of,
-    insert_into,
-)
+from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, TurnRow, WorkerRow
 from models_store.database.usage import EVENT_BYTES, json_bytes
 from models_store.errors import NotFoundError
 from models_store.job_states import (

@@ -4,7 +4,8 @@ from sqlalchemy import Select, bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.schema import IdempotencyRow, dialect_of, insert_into
+from models_store.database.dialects import dialect_of, insert_into
+from models_store.database.schema import IdempotencyRow
 from models_store.errors import IdempotencyReusedError
 from models_store.job_states import Idempotency
 

@@ -6,15 +6,9 @@ from dataclasses import asdict, fields
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, load_only
 
+from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
-from models_store.database.schema import (
-    JobRow,
-    ModelAliasRow,
-    ModelRow,
-    ModelVersionRow,
-    dialect_of,
-    insert_into,
-)
+from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
 from models_store.errors import (
     LimitError,
     NotFoundError,

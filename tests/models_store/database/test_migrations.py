@@ -20,7 +20,7 @@ from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
 from models_store.database.engines import migration_engine, parse_url
 from models_store.database.revisions import _scripts, head_revision, known_revisions, oldest_code
-from models_store.database.schema import Base
+from models_store.database.schema import METADATA
 from models_store.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
@@ -74,7 +74,7 @@ def test_tables_and_migrations_agree(database_url: str) -> None:
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, METADATA) == []
     engine.dispose()
 
 
@@ -261,7 +261,7 @@ def test_a_missing_server_is_told_without_the_password(tmp_path: Path) -> None:
 def test_times_default_to_the_databases_clock() -> None:
     defaults = {
         f"{table.name}.{column.name}": column.default
-        for table in Base.metadata.tables.values()
+        for table in METADATA.tables.values()
         for column in table.columns
         if column.name in ("created_at", "queued_at", "updated_at")
     }

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import (
-    Base,
+    METADATA,
     DatasetRow,
     JobEventRow,
     JobRow,
@@ -142,7 +142,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.deleted: set[tuple[str, int]] = set()
         self.expiries = 0
         with database.write() as session:
-            for table in reversed(Base.metadata.sorted_tables):
+            for table in reversed(METADATA.sorted_tables):
                 session.execute(table.delete())
 
     @rule()
