@@ -11,6 +11,7 @@ from app.auth.callers import project_of
 from app.engine.loaded_models import LoadedModels
 from app.settings import ApiSettings
 from app.state import AppState, state_of
+from models_store.aliases import Aliases
 from models_store.database.computed import Usage
 from models_store.files.blobs import Blobs
 from models_store.jobs.job_queue import JobQueue
@@ -52,6 +53,7 @@ async def _project(request: Request) -> str:
 StateDep = Annotated[AppState, _from_state(lambda state: state)]
 SettingsDep = Annotated[ApiSettings, _from_state(lambda state: state.settings)]
 BlobsDep = Annotated[Blobs, _from_state(lambda state: state.blobs)]
+AliasesDep = Annotated[Aliases, _from_state(lambda state: state.aliases)]
 RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]
 LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]

@@ -64,6 +64,7 @@ from app.site.guide import GUIDE_FOLDER, guide_routes
 from app.site.openapi import DESCRIPTION, TAGS, install_openapi
 from app.state import AppState
 from app.webhooks import routes as webhooks
+from models_store.aliases import Aliases
 from models_store.audit.trail import AuditTrail
 from models_store.database.computed import Usage
 from models_store.database.database import Database
@@ -304,6 +305,7 @@ def _state(
         database=database,
         blobs=blobs,
         registry=registry,
+        aliases=Aliases(database),
         jobs=jobs,
         labels=Labels(database),
         webhooks=Webhooks(database),

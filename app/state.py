@@ -25,6 +25,7 @@ from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
 from app.server.startup import Shutdown
 from app.settings import ApiSettings
+from models_store.aliases import Aliases
 from models_store.database.computed import Usage
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
@@ -50,7 +51,8 @@ class AppState:
         shutdown: End of the process.
         database: Engine and sessions of the database.
         blobs: Store of files.
-        registry: Rows of datasets and models.
+        registry: Rows of datasets, models and versions.
+        aliases: Aliases of models.
         jobs: Rows of jobs.
         labels: Descriptions and tags.
         webhooks: Webhooks, which are notified of events.
@@ -90,6 +92,7 @@ class AppState:
     database: Database
     blobs: Blobs
     registry: Registry
+    aliases: Aliases
     jobs: Jobs
     labels: Labels
     webhooks: Webhooks

@@ -24,7 +24,8 @@ from flows.defaults import SMALL_TABLE, default_flow
 from models_store.database.database import Database
 from models_store.files.checkpoints import load_model
 from models_store.files.local_blobs import LocalBlobs
-from models_store.registry import Registry, Version
+from models_store.records import Version
+from models_store.registry import Registry
 
 DIM = 21
 FLOW: dict[str, Any] = {"family": "maf", "layers": 5, "hidden": [512], "activation": "relu"}

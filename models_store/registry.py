@@ -1,4 +1,4 @@
-"""Registry of datasets, models, versions and aliases."""
+"""Registry of datasets, models and versions."""
 
 import re
 from dataclasses import asdict
@@ -7,16 +7,13 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
-from models_store.database.ids import is_name
-from models_store.database.schema import AliasChangeRow, DatasetRow, ModelRow, ModelVersionRow
+from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.database.usage import check_storage, stored_bytes
 from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
 from models_store.job_states import Idempotency
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.records import (
-    Alias,
-    AliasChange,
     Dataset,
     DatasetSummary,
     Model,
@@ -25,7 +22,6 @@ from models_store.records import (
     Version,
     VersionSummary,
 )
-from models_store.rows.alias_changes import record_change
 from models_store.rows.datasets import (
     DATASET_SUMMARY,
     find_dataset,
@@ -36,33 +32,16 @@ from models_store.rows.datasets import (
 from models_store.rows.idempotency import claim_key, forget_resource, is_known
 from models_store.rows.versions import (
     VERSION_SUMMARY,
-    RevisionCondition,
     add_version,
-    any_revision,
-    check_revision,
     delete_versions,
     find_alias,
     find_model,
     find_version,
-    point,
-    to_alias,
     to_models,
     to_version_summaries,
     to_versions,
     version_of_weights,
 )
-
-__all__ = [
-    "Alias",
-    "Dataset",
-    "DatasetSummary",
-    "Model",
-    "NewDataset",
-    "NewVersion",
-    "Registry",
-    "Version",
-    "VersionSummary",
-]
 
 DEFAULT_ALIAS = "production"
 """The alias that a model's name alone stands for, if it is set."""
@@ -70,12 +49,11 @@ DEFAULT_ALIAS = "production"
 _DATASETS = Listing(name="datasets", key=DatasetRow.position)
 _MODELS = Listing(name="models", key=ModelRow.id)
 _VERSIONS = Listing(name="versions", key=ModelVersionRow.version)
-_ALIAS_CHANGES = Listing(name="history", key=AliasChangeRow.position)
 _REF = re.compile(r"(?P<name>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<version>[1-9][0-9]{0,8}))?")
 
 
 class Registry:
-    """Datasets, models, versions and aliases of all projects."""
+    """Datasets, models and versions of all projects; `models_store.aliases` has the aliases."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -384,100 +362,6 @@ class Registry:
             VersionInUseError: it has an alias, or a job that has not ended uses a version.
         """
         return delete_versions(session, find_model(session, project, name, lock=True))
-
-    @reading
-    def alias(self, session: Session, project: str, name: str, alias: str) -> Alias:
-        """Return an alias with the version that it points at.
-
-        Raises:
-            NotFoundError: The project has no such model, or the model no such alias.
-        """
-        row = find_alias(session, find_model(session, project, name), alias)
-        if row is None:
-            raise NotFoundError("alias", alias)
-        return to_alias(row)
-
-    @writing
-    def set_alias(  # noqa: PLR0913 - a move has a version, a reason and a condition
-        self,
-        session: Session,
-        project: str,
-        name: str,
-        alias: str,
-        *,
-        version: int,
-        reason: str | None = None,
-        condition: RevisionCondition = any_revision,
-    ) -> Alias:
-        """Point an alias at a version, atomically.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            project: Project that owns the model.
-            name: Name of the model.
-            alias: Name of the alias, which is created if it does not exist.
-            version: Number of an existing version of the model.
-            reason: Reason that stays in the history of the aliases.
-            condition: Test of the alias's present revision, None for an alias that does not
-                exist; the alias moves only if it returns true.
-
-        Raises:
-            ValueError: the alias is no valid name.
-            NotFoundError: The project has no such model, or the model no such version.
-            PreconditionError: the condition does not hold.
-        """
-        if not is_name(alias):
-            raise ValueError("an alias matches ^[a-z0-9][a-z0-9._-]{0,63}$")
-        model = find_model(session, project, name, lock=True)
-        check_revision(alias, find_alias(session, model, alias), condition)
-        number = find_version(session, model, version).version
-        record_change(session, model, alias, version=number, reason=reason)
-        return point(session, model, alias, version=number)
-
-    @freeing
-    def delete_alias(
-        self,
-        session: Session,
-        project: str,
-        name: str,
-        alias: str,
-        *,
-        condition: RevisionCondition = any_revision,
-    ) -> None:
-        """Remove an alias, under a condition as in `set_alias`.
-
-        Raises:
-            NotFoundError: The project has no such model, or the model no such alias.
-            PreconditionError: the condition does not hold.
-        """
-        model = find_model(session, project, name, lock=True)
-        row = find_alias(session, model, alias)
-        check_revision(alias, row, condition)
-        if row is None:
-            raise NotFoundError("alias", alias)
-        record_change(session, model, alias, version=None, reason=None)
-        session.delete(row)
-
-    @reading
-    def alias_changes(
-        self,
-        session: Session,
-        project: str,
-        name: str,
-        *,
-        limit: int,
-        cursor: str | None = None,
-    ) -> Page[AliasChange]:
-        """List the changes of the aliases of a model, newest first.
-
-        Raises:
-            NotFoundError: the project has no such model.
-            CursorError: the cursor is not one of this listing.
-        """
-        model = find_model(session, project, name)
-        query = select(AliasChangeRow).where(AliasChangeRow.model_id == model.id)
-        page = page_of(session, query, _ALIAS_CHANGES, cursor=cursor, limit=limit)
-        return page.map(AliasChange.of_row)
 
 
 def _number(session: Session, model: ModelRow, *, alias: str | None, version: str | None) -> int:

@@ -18,6 +18,7 @@ from xdist.remote import Producer  # type: ignore[import-untyped] # it ships no 
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # nor this
 
 import tests.shape_checks  # noqa: F401  adds checks to flows, which nothing may import before
+from models_store.aliases import Aliases
 from models_store.database.database import Database, migrate
 from models_store.database.schema import METADATA
 from models_store.files.local_blobs import LocalBlobs
@@ -269,6 +270,11 @@ def work(database: Database) -> JobWork:
 @pytest.fixture
 def registry(database: Database) -> Registry:
     return Registry(database)
+
+
+@pytest.fixture
+def aliases(database: Database) -> Aliases:
+    return Aliases(database)
 
 
 @pytest.fixture

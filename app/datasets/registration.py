@@ -7,7 +7,8 @@ from typing import Any
 from models_store.errors import DatabaseUnavailableError
 from models_store.files.blobs import Blobs, cells_key, table_key
 from models_store.job_states import Idempotency
-from models_store.registry import Dataset, NewDataset, Registry
+from models_store.records import Dataset, NewDataset
+from models_store.registry import Registry
 from tables.formats import TableFormat, TableSummary
 
 

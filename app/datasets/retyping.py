@@ -14,8 +14,8 @@ from app.resources.labels import LabelsRequest
 from app.state import state_of
 from models_store.errors import BlobMissingError, ConflictError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs, cells_key, next_table_key
-from models_store.records import NewDataset
-from models_store.registry import Dataset, Registry
+from models_store.records import Dataset, NewDataset
+from models_store.registry import Registry
 from tables.columns import ColumnType
 from tables.formats import ParseOptions, TableSummary
 from tables.ingest.parse import cells_path

@@ -9,7 +9,7 @@ from app.resources.columns import TypedColumn
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from models_store.listings.paging import Page
-from models_store.registry import Dataset, DatasetSummary
+from models_store.records import Dataset, DatasetSummary
 
 EXAMPLE_COLUMNS = ["height", "weight"]
 EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]

@@ -17,7 +17,8 @@ from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
 from models_store.errors import BlobMissingError, DatabaseError, NotFoundError
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
-from models_store.registry import Registry, Version
+from models_store.records import Version
+from models_store.registry import Registry
 from models_store.requests.flow_limits import Described, check_model
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from app.settings import ApiSettings
 from app.state import state_of
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
-from models_store.registry import Dataset, Version
+from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.placement import Placed
 from tables.slugs import Slug

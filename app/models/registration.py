@@ -13,7 +13,8 @@ from models_store.files.blobs import Blobs, StoredBlob, imported_key
 from models_store.files.model_check import check_model_file
 from models_store.files.model_files import ModelFile
 from models_store.job_states import Idempotency
-from models_store.registry import NewVersion, Registry, Version
+from models_store.records import NewVersion, Version
+from models_store.registry import Registry
 from models_store.requests.flow_limits import TrainingLimits
 
 

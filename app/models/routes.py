@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from app.dependencies import (
+    AliasesDep,
     BlobsDep,
     LabelsDep,
     ModelsDep,
@@ -38,7 +39,7 @@ from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from models_store.files.job_files import delete_unneeded
-from models_store.registry import Alias
+from models_store.records import Alias
 from models_store.requests.training import Name
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -252,7 +253,7 @@ class AliasTarget:
         self,
         name: ModelName,
         alias: AliasName,
-        registry: RegistryDep,
+        aliases: AliasesDep,
         project: ProjectDep,
         *,
         if_match: IfMatch = None,
@@ -261,16 +262,16 @@ class AliasTarget:
         self.model = name
         self.preconditions = Preconditions.of(if_match, if_none_match)
         self._alias = alias
-        self._registry = registry
+        self._aliases = aliases
         self._project = project
 
     def get(self) -> Alias:
         """Return where it points."""
-        return self._registry.alias(self._project, self.model, self._alias)
+        return self._aliases.get(self._project, self.model, self._alias)
 
     def set(self, body: AliasRequest) -> Alias:
         """Point it at a version."""
-        return self._registry.set_alias(
+        return self._aliases.set(
             self._project,
             self.model,
             self._alias,
@@ -281,7 +282,7 @@ class AliasTarget:
 
     def delete(self) -> None:
         """Remove it."""
-        self._registry.delete_alias(self._project, self.model, self._alias, condition=self._holds)
+        self._aliases.delete(self._project, self.model, self._alias, condition=self._holds)
 
     def _holds(self, revision: int | None) -> bool:
         return self.preconditions.hold(None if revision is None else _tag(revision))
@@ -303,13 +304,13 @@ def _view(target: AliasTarget, alias: Alias, response: Response) -> AliasView:
     responses={**LINKED, **problem_responses("not-found", "cursor")},
 )
 def list_alias_changes(
-    name: ModelName, registry: RegistryDep, project: ProjectDep, paging: PagingDep
+    name: ModelName, aliases: AliasesDep, project: ProjectDep, paging: PagingDep
 ) -> AliasChangePage:
     """List the changes of a model's aliases with their times and reasons, newest first.
 
     The 10,000 newest changes are kept.
     """
-    page = registry.alias_changes(project, name, limit=paging.limit, cursor=paging.cursor)
+    page = aliases.changes(project, name, limit=paging.limit, cursor=paging.cursor)
     return paging.link(AliasChangePage.of(page))
 
 

@@ -12,8 +12,7 @@ from app.resources.listing import NEXT_CURSOR, bounded
 from app.resources.metrics import VersionMetrics
 from models_store.label_types import Reason
 from models_store.listings.paging import Page
-from models_store.records import AliasChange
-from models_store.registry import Alias, Model, Version, VersionSummary
+from models_store.records import Alias, AliasChange, Model, Version, VersionSummary
 from models_store.requests.training import Flow, Preprocessing
 from models_store.requests.variational import Target
 from models_store.schema_of import SchemaOf

@@ -18,7 +18,8 @@ from flows import CompiledFlow, fitting_rows
 from models_store.errors import BlobMissingError, NotFoundError
 from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import Jobs
-from models_store.registry import Registry, Version
+from models_store.records import Version
+from models_store.registry import Registry
 from models_store.requests.variational import closed_form
 from tables.cells import recode
 

@@ -23,7 +23,7 @@ from app.rows.shape import Floats, RowsShape
 from app.state import AppState, state_of
 from flows import CompiledFlow
 from models_store.process.traces import TRACES
-from models_store.registry import Version
+from models_store.records import Version
 
 Space = Literal["data", "model"]
 Extra = Literal["ignore", "error"]

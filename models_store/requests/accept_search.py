@@ -16,7 +16,7 @@ from flows import (
 from flows.defaults import candidate_flows
 from flows.families.family import FamilySpec
 from models_store.errors import RequestError
-from models_store.registry import Dataset
+from models_store.records import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.search import AcceptedSearch, Stage

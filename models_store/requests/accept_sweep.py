@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from models_store.errors import RequestError
-from models_store.registry import Dataset
+from models_store.records import Dataset
 from models_store.requests.accept_search import fitting_members, trial_of, whole_rows
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import TrainingLimits

@@ -22,7 +22,7 @@ from flows import (
 from flows.defaults import default_for_target
 from flows.variational.targets import latent_names
 from models_store.errors import RequestError
-from models_store.registry import Dataset
+from models_store.records import Dataset
 from models_store.requests.accept_training import (
     FLOAT_BYTES,
     check_columns,

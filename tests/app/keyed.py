@@ -10,7 +10,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.keys import Keys, NewKey, Scope
-from models_store.registry import Version
+from models_store.records import Version
 from tests.app.serving import registered
 
 

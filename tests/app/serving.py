@@ -11,7 +11,7 @@ from models_store.files.blobs import Blobs, model_key
 from models_store.files.checkpoints import save_model
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.registry import Version
+from models_store.records import Version
 from tests.models_store.makers import LEASE_S, PROJECT, a_version, submitted
 
 SPEC = MafSpec(layers=2, hidden=[16])

@@ -58,8 +58,10 @@ def test_fault_238_a_deleted_version_is_not_found_from_the_next_request_on(clien
 
 
 @pytest.mark.fault(238)
-def test_fault_238_a_version_that_another_process_deleted_is_not_found(client, blobs, registry):
-    registry.set_alias("default", "people", "production", version=1)
+def test_fault_238_a_version_that_another_process_deleted_is_not_found(
+    client, blobs, registry, aliases
+):
+    aliases.set("default", "people", "production", version=1)
     assert client.get("/v1/models/people/versions/2/checkpoint").status_code == 200
     # What a process knows for a second: it has looked, and has not loaded.
     models = client.app.state.models

@@ -12,7 +12,8 @@ from models_store.files.blobs import model_key, table_key
 from models_store.job_states import Checkpoint, Job, JobKind, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.retries import AttemptEnd, Ending
-from models_store.registry import Dataset, NewDataset, NewVersion, Registry
+from models_store.records import Dataset, NewDataset, NewVersion
+from models_store.registry import Registry
 
 PROJECT = "default"
 LEASE_S = 30.0

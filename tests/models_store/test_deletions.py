@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from models_store.aliases import Aliases
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import (
@@ -25,7 +26,8 @@ from models_store.job_states import Idempotency, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
-from models_store.registry import Registry, Version
+from models_store.records import Version
+from models_store.registry import Registry
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -129,21 +131,21 @@ def test_fault_234_a_number_is_never_used_twice(
 
 @pytest.mark.fault(235)
 def test_fault_235_a_version_stays_while_an_alias_points_at_it(
-    jobs: Jobs, work: JobWork, registry: Registry
+    jobs: Jobs, work: JobWork, registry: Registry, aliases: Aliases
 ) -> None:
     for _ in range(2):
         trained(jobs, work)
-    tag = registry.set_alias(PROJECT, NAME, "production", version=1).revision
+    tag = aliases.set(PROJECT, NAME, "production", version=1).revision
     with pytest.raises(VersionInUseError, match="Alias production points at version shuttle:1"):
         registry.delete_version(PROJECT, NAME, 1)
     with pytest.raises(VersionInUseError, match="shuttle:1"):
         registry.delete_model(PROJECT, NAME)
     registry.delete_version(PROJECT, NAME, 2)
-    registry.delete_alias(PROJECT, NAME, "production")
+    aliases.delete(PROJECT, NAME, "production")
     registry.delete_model(PROJECT, NAME)
     # Not even an ETag of an alias comes twice.
     trained(jobs, work)
-    assert registry.set_alias(PROJECT, NAME, "production", version=3).revision > tag
+    assert aliases.set(PROJECT, NAME, "production", version=3).revision > tag
 
 
 @pytest.mark.fault(235)

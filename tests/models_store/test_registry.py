@@ -4,11 +4,13 @@ from dataclasses import asdict
 
 import pytest
 
+from models_store.aliases import Aliases
 from models_store.database.ids import is_id, is_name, new_id
 from models_store.errors import CursorError, NotFoundError, PreconditionError
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.registry import Dataset, DatasetSummary, Registry, Version
+from models_store.records import Dataset, DatasetSummary, Version
+from models_store.registry import Registry
 from models_store.rows.versions import RevisionCondition
 from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
 
@@ -87,11 +89,11 @@ def test_datasets_are_paged_newest_first(registry: Registry) -> None:
 
 
 def test_another_projects_things_are_not_found(
-    registry: Registry, jobs: Jobs, work: JobWork
+    registry: Registry, aliases: Aliases, jobs: Jobs, work: JobWork
 ) -> None:
     dataset = added(registry, project="theirs")
     trained(jobs, work, project="theirs")
-    registry.set_alias("theirs", "shuttle", "production", version=1)
+    aliases.set("theirs", "shuttle", "production", version=1)
     for look in (
         lambda: registry.dataset(PROJECT, dataset.id),
         lambda: registry.delete_dataset(PROJECT, dataset.id),
@@ -99,9 +101,9 @@ def test_another_projects_things_are_not_found(
         lambda: registry.versions(PROJECT, "shuttle", limit=1),
         lambda: registry.version(PROJECT, "shuttle", 1),
         lambda: registry.resolve(PROJECT, "shuttle"),
-        lambda: registry.alias(PROJECT, "shuttle", "production"),
-        lambda: registry.set_alias(PROJECT, "shuttle", "production", version=1),
-        lambda: registry.delete_alias(PROJECT, "shuttle", "production"),
+        lambda: aliases.get(PROJECT, "shuttle", "production"),
+        lambda: aliases.set(PROJECT, "shuttle", "production", version=1),
+        lambda: aliases.delete(PROJECT, "shuttle", "production"),
     ):
         with pytest.raises(NotFoundError):
             look()
@@ -112,11 +114,11 @@ def test_another_projects_things_are_not_found(
 
 @pytest.mark.usefixtures("model")
 def test_a_model_shows_its_newest_version_and_its_aliases(
-    registry: Registry, jobs: Jobs, work: JobWork
+    registry: Registry, aliases: Aliases, jobs: Jobs, work: JobWork
 ) -> None:
-    registry.set_alias(PROJECT, "shuttle", "production", version=1)
-    registry.set_alias(PROJECT, "shuttle", "best", version=1)
-    registry.set_alias(PROJECT, "shuttle", "newest", version=2)
+    aliases.set(PROJECT, "shuttle", "production", version=1)
+    aliases.set(PROJECT, "shuttle", "best", version=1)
+    aliases.set(PROJECT, "shuttle", "newest", version=2)
     trained(jobs, work, name="other")
     shuttle = registry.model(PROJECT, "shuttle")
     assert (shuttle.latest_version, shuttle.aliases) == (
@@ -149,16 +151,18 @@ def test_an_unknown_version_is_not_found(registry: Registry) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_a_reference_names_an_alias_a_version_or_the_default(registry: Registry) -> None:
+def test_a_reference_names_an_alias_a_version_or_the_default(
+    registry: Registry, aliases: Aliases
+) -> None:
     def resolve(ref: str) -> int:
         return registry.resolve(PROJECT, ref).version
 
     assert resolve("shuttle") == 2
-    registry.set_alias(PROJECT, "shuttle", "production", version=1)
+    aliases.set(PROJECT, "shuttle", "production", version=1)
     assert resolve("shuttle") == 1
     assert resolve("shuttle@production") == 1
     assert resolve("shuttle:2") == 2
-    registry.delete_alias(PROJECT, "shuttle", "production")
+    aliases.delete(PROJECT, "shuttle", "production")
     assert resolve("shuttle") == 2
 
 
@@ -174,34 +178,32 @@ def at(revision: int | None) -> RevisionCondition:
 
 
 @pytest.mark.usefixtures("model")
-def test_fault_113_an_alias_moves_only_from_the_revision_that_was_seen(registry: Registry) -> None:
-    first = registry.set_alias(PROJECT, "shuttle", "production", version=1, condition=at(None))
-    second = registry.set_alias(
-        PROJECT, "shuttle", "production", version=2, condition=at(first.revision)
-    )
+def test_fault_113_an_alias_moves_only_from_the_revision_that_was_seen(aliases: Aliases) -> None:
+    first = aliases.set(PROJECT, "shuttle", "production", version=1, condition=at(None))
+    second = aliases.set(PROJECT, "shuttle", "production", version=2, condition=at(first.revision))
     assert second.revision != first.revision
     for stale in (None, 0, first.revision, 10**30):
         with pytest.raises(PreconditionError) as caught:
-            registry.set_alias(PROJECT, "shuttle", "production", version=1, condition=at(stale))
+            aliases.set(PROJECT, "shuttle", "production", version=1, condition=at(stale))
         assert f"revision {second.revision}" in str(caught.value)
         with pytest.raises(PreconditionError):
-            registry.delete_alias(PROJECT, "shuttle", "production", condition=at(stale))
-    assert registry.alias(PROJECT, "shuttle", "production") == second
-    registry.delete_alias(PROJECT, "shuttle", "production", condition=at(second.revision))
+            aliases.delete(PROJECT, "shuttle", "production", condition=at(stale))
+    assert aliases.get(PROJECT, "shuttle", "production") == second
+    aliases.delete(PROJECT, "shuttle", "production", condition=at(second.revision))
 
 
 @pytest.mark.usefixtures("model")
 def test_the_history_of_aliases_has_each_change_once_with_its_reason(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, aliases: Aliases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def history() -> list[tuple[str, int | None, str | None]]:
-        page = registry.alias_changes(PROJECT, "shuttle", limit=10)
+        page = aliases.changes(PROJECT, "shuttle", limit=10)
         return [(one.alias, one.version, one.reason) for one in page.items]
 
     for version, reason in ((1, None), (1, None), (2, "fewer alarms")):
-        registry.set_alias(PROJECT, "shuttle", "production", version=version, reason=reason)
-    registry.set_alias(PROJECT, "shuttle", "best", version=2)
-    registry.delete_alias(PROJECT, "shuttle", "production")
+        aliases.set(PROJECT, "shuttle", "production", version=version, reason=reason)
+    aliases.set(PROJECT, "shuttle", "best", version=2)
+    aliases.delete(PROJECT, "shuttle", "production")
     changes = [
         ("production", None, None),
         ("best", 2, None),
@@ -210,46 +212,48 @@ def test_the_history_of_aliases_has_each_change_once_with_its_reason(
     ]
     assert history() == changes
     monkeypatch.setattr("models_store.rows.alias_changes.MAX_CHANGES", 2)
-    registry.set_alias(PROJECT, "shuttle", "best", version=1)
+    aliases.set(PROJECT, "shuttle", "best", version=1)
     assert history() == [("best", 1, None), changes[0]]
-    registry.delete_alias(PROJECT, "shuttle", "best")
+    aliases.delete(PROJECT, "shuttle", "best")
     registry.delete_model(PROJECT, "shuttle")
     with pytest.raises(NotFoundError):
         history()
 
 
 @pytest.mark.usefixtures("model")
-def test_an_alias_made_anew_repeats_no_revision(registry: Registry) -> None:
+def test_an_alias_made_anew_repeats_no_revision(aliases: Aliases) -> None:
     seen = set()
     for _ in range(3):
-        seen.add(registry.set_alias(PROJECT, "shuttle", "production", version=1).revision)
-        registry.delete_alias(PROJECT, "shuttle", "production")
+        seen.add(aliases.set(PROJECT, "shuttle", "production", version=1).revision)
+        aliases.delete(PROJECT, "shuttle", "production")
     assert len(seen) == 3
     with pytest.raises(PreconditionError) as caught:
-        registry.set_alias(PROJECT, "shuttle", "production", version=1, condition=at(min(seen)))
+        aliases.set(PROJECT, "shuttle", "production", version=1, condition=at(min(seen)))
     assert "does not exist" in str(caught.value)
 
 
 @pytest.mark.usefixtures("model")
-def test_an_alias_needs_a_model_and_a_version(registry: Registry) -> None:
+def test_an_alias_needs_a_model_and_a_version(aliases: Aliases) -> None:
     with pytest.raises(NotFoundError, match="version"):
-        registry.set_alias(PROJECT, "shuttle", "production", version=3)
+        aliases.set(PROJECT, "shuttle", "production", version=3)
     with pytest.raises(NotFoundError, match="model"):
-        registry.set_alias(PROJECT, "other", "production", version=1)
-    for look in (registry.alias, registry.delete_alias):
+        aliases.set(PROJECT, "other", "production", version=1)
+    for look in (aliases.get, aliases.delete):
         with pytest.raises(NotFoundError, match="alias"):
             look(PROJECT, "shuttle", "production")
 
 
 @pytest.mark.usefixtures("model")
-def test_fault_177_a_bad_name_finds_nothing_and_makes_nothing(registry: Registry) -> None:
+def test_fault_177_a_bad_name_finds_nothing_and_makes_nothing(
+    registry: Registry, aliases: Aliases
+) -> None:
     for bad in BAD_NAMES:
         with pytest.raises(NotFoundError):
             registry.model(PROJECT, bad)
         with pytest.raises(NotFoundError):
-            registry.alias(PROJECT, "shuttle", bad)
+            aliases.get(PROJECT, "shuttle", bad)
         with pytest.raises(ValueError, match="alias"):
-            registry.set_alias(PROJECT, "shuttle", bad, version=1)
+            aliases.set(PROJECT, "shuttle", bad, version=1)
 
 
 def test_names_and_ids_are_told_from_other_text() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from models_store.job_states import Job, JobKind
-from models_store.registry import Dataset, Registry
+from models_store.records import Dataset
+from models_store.registry import Registry
 from tables.columns import Column
 from workers.devices import devices_of
 from workers.protocol import (

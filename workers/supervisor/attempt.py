@@ -19,7 +19,7 @@ from models_store.files.job_files import delete_leftovers, keys_of
 from models_store.job_states import Checkpoint, Job, JobResult, JobRole
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
-from models_store.registry import NewVersion
+from models_store.records import NewVersion
 from workers.protocol import (
     CheckpointRef,
     EpochDone,

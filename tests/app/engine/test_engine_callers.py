@@ -31,7 +31,7 @@ from flows import (
     compile_flow,
     rank_among,
 )
-from models_store.registry import Version
+from models_store.records import Version
 from tests.app.conftest import CSV
 from tests.app.serving import a_flow, registered
 

@@ -14,10 +14,12 @@ from app.engine import loaded_models
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.metrics import ModelMetrics
 from flows import CompiledFlow
+from models_store.aliases import Aliases
 from models_store.database.database import Database
 from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundError
 from models_store.files.local_blobs import LocalBlobs
-from models_store.registry import Registry, Version
+from models_store.records import Version
+from models_store.registry import Registry
 from tests.app.serving import registered
 from tests.clocks import Clock
 from tests.models_store.makers import PROJECT
@@ -233,7 +235,7 @@ def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
 ):
     clock = Clock()
     monkeypatch.setattr(loaded_models, "time", clock)
-    registry = Registry(database)
+    aliases = Aliases(database)
     registered(database, blobs, name="m0")
 
     async def main() -> None:
@@ -243,7 +245,7 @@ def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
         assert (await models.resolve(PROJECT, "m0")).version == 1
         clock.now += 0.25
         assert (await models.resolve(PROJECT, "m0")).version == newer.version
-        registry.set_alias(PROJECT, "m0", "production", version=1)
+        aliases.set(PROJECT, "m0", "production", version=1)
         models.forget()
         assert (await models.resolve(PROJECT, "m0")).version == 1
 

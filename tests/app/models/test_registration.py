@@ -25,7 +25,7 @@ from flows import MafSpec
 from models_store.errors import ModelFileError, RequestError
 from models_store.files import model_check
 from models_store.files.model_files import describe, read_model_file
-from models_store.registry import Version
+from models_store.records import Version
 from models_store.requests.flow_limits import TrainingLimits
 from tables.columns import Column
 from tables.sandbox import child as table_process

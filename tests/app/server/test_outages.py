@@ -25,7 +25,8 @@ from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError
 from models_store.files.local_blobs import LocalBlobs
 from models_store.keys import Keys, Scope
-from models_store.registry import Registry, Version
+from models_store.records import Version
+from models_store.registry import Registry
 from tests.app.conftest import wait_for_port
 from tests.app.serving import registered
 from tests.app.site.test_health import wait_until

@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 from densityd.cli import app
 from densityd.client import ApiError, Client
 from densityd.commands.prune import parse_age
+from models_store.aliases import Aliases
 from models_store.database.clock import db_now
 from models_store.database.schema import IdempotencyRow, JobRow, ModelVersionRow
-from models_store.registry import Registry
 from tests.app.serving import registered
 from tests.densityd.conftest import Service
 
@@ -68,7 +68,7 @@ def test_prune_deletes_old_versions_and_jobs_that_nothing_needs(
     service: Service, client: Client
 ) -> None:
     made = [registered(service.database, service.blobs, name="pruned") for _ in range(4)]
-    Registry(service.database).set_alias("default", "pruned", "staging", version=2)
+    Aliases(service.database).set("default", "pruned", "staging", version=2)
     waiting = client.jobs.sample("pruned:1", 5)
     with service.database.write() as session:
         session.execute(update(ModelVersionRow).values(created_at=db_now(-86_400)))

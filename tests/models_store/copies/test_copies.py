@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from models_store.aliases import Aliases
 from models_store.consistency import compare
 from models_store.copies.backup import MANIFEST, back_up, open_copy, read_manifest, restore
 from models_store.copies.errors import CopyError, TargetNotEmptyError
@@ -107,7 +108,7 @@ def test_a_back_up_of_all_kinds_of_rows_is_restored_into_an_empty_installation(
     adopt(database, blobs)
     dataset_id = a_table(database, blobs)
     registered(database, blobs)
-    Registry(database).set_alias(PROJECT, "people", "live", version=1)
+    Aliases(database).set(PROJECT, "people", "live", version=1)
     token = Keys(database).create(PROJECT, Scope.WRITE).token
     job_id = checkpointed(database, blobs)
 

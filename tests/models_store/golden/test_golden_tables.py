@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import migrate
-from models_store.registry import NewDataset
+from models_store.records import NewDataset
 from tests.models_store.makers import PROJECT
 
 FOLDERS = sorted(Path(__file__).parent.glob("tables_*"))

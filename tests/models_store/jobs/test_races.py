@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 
+from models_store.aliases import Aliases
 from models_store.database.database import Database
 from models_store.errors import (
     CancelledInsteadError,
@@ -26,7 +27,8 @@ from models_store.errors import (
 from models_store.job_states import Idempotency, Job, JobKind, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.registry import Registry, Version
+from models_store.records import Version
+from models_store.registry import Registry
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -223,7 +225,7 @@ def test_fault_105_deleting_a_dataset_against_a_submission_lets_one_win(
 
 
 def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(
-    jobs: Jobs, work: JobWork, registry: Registry
+    jobs: Jobs, work: JobWork, aliases: Aliases
 ) -> None:
     for _ in range(2):
         submitted(jobs)
@@ -234,7 +236,7 @@ def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(
     for _ in range(6):
 
         def move(version: int, seen: int | None = seen) -> object:
-            return registry.set_alias(
+            return aliases.set(
                 PROJECT,
                 "shuttle",
                 "production",
@@ -245,7 +247,7 @@ def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(
         results = race(lambda: move(1), lambda: move(2))
         losers = [result for result in results if isinstance(result, StoreError)]
         assert [type(loser) for loser in losers] == [PreconditionError]
-        seen = registry.alias(PROJECT, "shuttle", "production").revision
+        seen = aliases.get(PROJECT, "shuttle", "production").revision
 
 
 def _trained(jobs: Jobs, work: JobWork) -> Version:
@@ -289,13 +291,13 @@ def test_fault_236_deleting_a_version_against_a_submission_lets_one_win(
 
 @pytest.mark.fault(236)
 def test_fault_236_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
-    jobs: Jobs, work: JobWork, registry: Registry
+    jobs: Jobs, work: JobWork, registry: Registry, aliases: Aliases
 ) -> None:
     for _ in range(12):
         number = _trained(jobs, work).version
 
         def point(number: int = number) -> object:
-            return registry.set_alias(PROJECT, "shuttle", "production", version=number)
+            return aliases.set(PROJECT, "shuttle", "production", version=number)
 
         def delete(number: int = number) -> object:
             return registry.delete_version(PROJECT, "shuttle", number)
@@ -306,7 +308,7 @@ def test_fault_236_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
         else:
             assert isinstance(deleted, VersionInUseError)
             assert registry.resolve(PROJECT, "shuttle").version == number
-            registry.delete_alias(PROJECT, "shuttle", "production")
+            aliases.delete(PROJECT, "shuttle", "production")
 
 
 @pytest.mark.fault(234)

@@ -18,7 +18,7 @@ from flows import (
 from flows.defaults import default_epochs
 from models_store.database.ids import new_id
 from models_store.errors import RequestError
-from models_store.registry import Dataset
+from models_store.records import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import AcceptedTraining, TrainingRequest

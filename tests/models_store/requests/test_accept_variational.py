@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from flows import POTENTIALS, GaussianSpec, PlanarSpec, RealNvpSpec
 from models_store.database.ids import new_id
 from models_store.errors import RequestError
-from models_store.registry import Dataset
+from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.variational import (
     AcceptedVariational,

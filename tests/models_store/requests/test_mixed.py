@@ -7,7 +7,7 @@ import pytest
 
 from flows import MafSpec, MixedSpec, NsfSpec
 from models_store.errors import RequestError
-from models_store.registry import Dataset
+from models_store.records import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.training import AcceptedTraining
 from tables.columns import Column
