@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import READS, READS_EACH, BoundedProtocol
@@ -201,6 +202,11 @@ class Server(uvicorn.Server):
             path_prefix = settings.root_path or ""
             open_connections = ConnectionGroups(connections_that_fit(settings.max_connections))
             pace = Pace(each=READS_EACH, most=READS)
+
+            @staticmethod
+            def known_key(authorization: bytes) -> str | None:
+                callers: Callers = app.state.callers
+                return callers.known_key(authorization)
 
         self._protocol_class = Protocol
         super().__init__(

@@ -88,7 +88,7 @@ class Callers:
         """Return the caller who sent these `Authorization` headers.
 
         Raises:
-            Problem: `unauthorized`, or `overloaded` when too many unknown keys were sent.
+            Problem: `unauthorized`, or `rate-limited` when too many unknown keys were sent.
             DatabaseError: The keys cannot be read.
         """
         if self._anonymous and await self._no_keys():
@@ -101,6 +101,11 @@ class Callers:
         if caller.key_id is not None:
             self._used.add(caller.key_id)
         return caller
+
+    def known_key(self, authorization: bytes) -> str | None:
+        """Return the id of the key in an `Authorization` header if it was valid when it was last read."""
+        known = self._known.get(hashlib.sha256(authorization).digest())
+        return None if known is None or known.caller is None else known.caller.key_id
 
     def take_used(self) -> set[str]:
         """Return the ids of the keys that were used since the last call."""
@@ -160,11 +165,11 @@ class Callers:
         """Begin to read a key.
 
         Raises:
-            Problem: `overloaded`.
+            Problem: `rate-limited`.
         """
         is_new = known.caller is None
         if is_new and self._new >= _MAX_NEW:
-            raise Problem("overloaded", "Too many unknown API keys were sent. Try again.")
+            raise Problem("rate-limited", "Too many unknown API keys were sent. Try again.")
         self._new += is_new
         loop = asyncio.get_running_loop()
 

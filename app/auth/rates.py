@@ -7,6 +7,7 @@ from time import monotonic
 from starlette.types import Scope
 
 from app.auth.callers import Caller
+from app.connections.groups import group_of_address
 from app.problems.problem import Problem
 from app.problems.types import REFUSALS
 
@@ -99,5 +100,4 @@ class Refusals:
 def _owner(scope: Scope) -> str:
     """Return the id of a request's key, or the address of a caller without one."""
     key_id: str | None = scope["state"].get(KEY_ID)
-    client = scope.get("client")
-    return key_id or ("" if client is None else str(client[0]))
+    return key_id or group_of_address(scope.get("client"))

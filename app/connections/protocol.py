@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, NoReturn
 
@@ -60,6 +61,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """True if connections close with their responses, since the server is about to stop."""
     open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
     pace: ClassVar[Pace] = Pace(each=READS_EACH, most=READS)
+    known_key: ClassVar[Callable[[bytes], str | None]] = staticmethod(lambda _: None)
+    """Function that returns the id of the key in an `Authorization` header, if it was valid lately."""
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
@@ -149,8 +152,8 @@ class BoundedProtocol(HttpToolsProtocol):
             now = self.pace.begin(self._caller, partial(self._take, data))
         else:
             self._heard = True
-            group = f"new {self._caller}"
-            now = self.pace.begin(group, partial(self._take, data), part=likely_caller(data))
+            group, part = f"new {self._caller}", likely_caller(data, self.known_key)
+            now = self.pace.begin(group, partial(self._take, data), part=part)
         if not now:
             self._transport.hold_reading()
 

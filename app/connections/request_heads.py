@@ -1,7 +1,7 @@
 """Rules of HTTP/1.1 for the head of a request that the parser does not check."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 METHODS = frozenset(
     {b"GET", b"HEAD", b"QUERY", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"}
@@ -15,9 +15,11 @@ _HOST = re.compile(
     rb"|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
 )
 _AUTHORIZATION = re.compile(rb"\r\nauthorization:([^\r\n]*)", re.IGNORECASE)
+_LOOK = re.compile(rb"[A-Z]+ [^ ?]*/(livez|readyz) ")
 _LIKELY_BYTES = 4096  # that are searched for a key
 _VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
 _VERSION_RULE = "The version of HTTP must be 1.1 or 1.0."
+_STRANGERS = 8  # parts of all who show neither a known key nor the line of a health check
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
@@ -35,14 +37,24 @@ class HeadError(Exception):
         super().__init__(f"{slug}: {detail}")
 
 
-def likely_caller(data: bytes) -> int:
-    """Return a number that the first bytes of connections of one caller are likely to share.
+def likely_caller(data: bytes, known_key: Callable[[bytes], str | None]) -> Hashable:
+    """Return what the first bytes of connections of one caller are likely to share.
 
-    Nothing but an order may rest on it: nothing is checked. It comes of the key, or else of the
-    first line, by which health checks differ from all else that needs no key.
+    Nothing but an order may rest on it. A key that was valid lately and each health check have a
+    value of their own. All others, of which anybody can make as many as he likes, share a few.
+
+    Args:
+        data: First bytes of a connection.
+        known_key: Function that returns the id of the key in an `Authorization` header, if it was
+            valid lately.
     """
     key = _AUTHORIZATION.search(data, 0, _LIKELY_BYTES)
-    return hash(data[:_LIKELY_BYTES].partition(b"\r\n")[0] if key is None else key[1].strip())
+    if key is not None:
+        text = key[1].strip()
+        return known_key(text) or hash(text) % _STRANGERS
+    look = _LOOK.match(data)
+    line = data[:_LIKELY_BYTES].partition(b"\r\n")[0]
+    return hash(line) % _STRANGERS if look is None else look[1]
 
 
 def checked_target(method: bytes, version: str, target: bytes, headers: Headers) -> bytes:

@@ -14,6 +14,7 @@ from app.connections.request_heads import likely_caller
 from app.fairness.pace import Pace
 
 CROWD = 100
+KNOWN = {b"Bearer few": "key_few", b"Bearer many": "key_many"}
 
 
 def request(path, *lines):
@@ -38,6 +39,7 @@ async def order_of(requests):
     class Protocol(BoundedProtocol):
         open_connections = ConnectionGroups(1_000)
         pace = Pace(each=READS_EACH, most=READS)
+        known_key = KNOWN.get
 
     config = uvicorn.Config(app, log_config=None)
     config.load()
@@ -68,17 +70,43 @@ def test_fault_317_who_comes_last_does_not_wait_for_a_crowd_with_one_key(path, l
     assert begun.index(path) < CROWD // 4
 
 
+@pytest.mark.fault(319)
+@pytest.mark.parametrize(
+    ("path", "lines"), [("/livez", []), ("/x/readyz", []), ("/v1/models", [key("few")])]
+)
+@pytest.mark.parametrize("with_keys", [True, False])
+def test_fault_319_who_comes_last_does_not_wait_for_a_crowd_that_never_looks_the_same(
+    with_keys, path, lines
+):
+    crowd = [
+        request(f"/v1/jobs/{n}", *[key(f"forged-{n}")] if with_keys else []) for n in range(CROWD)
+    ]
+    begun = asyncio.run(order_of([*crowd, request(path, *lines)]))
+    assert len(begun) == CROWD + 1
+    assert begun.index(path) < CROWD // 4
+
+
 def test_one_caller_is_served_in_the_order_of_arrival():
     paths = [f"/{number}" for number in range(CROWD)]
     begun = asyncio.run(order_of([request(path, key("many")) for path in paths]))
     assert begun == paths
 
 
-def test_the_likely_caller_is_told_by_the_key_or_else_by_the_first_line():
-    assert likely_caller(request("/a", key("x"))) == likely_caller(request("/b", "A: b", key("x")))
-    assert likely_caller(request("/a", key("x"))) != likely_caller(request("/a", key("y")))
-    assert likely_caller(b"GET / HTTP/1.1\r\nAUTHORIZATION:  Bearer x\r\n\r\n") == likely_caller(
-        request("/", key("x"))
-    )
-    assert likely_caller(request("/livez")) != likely_caller(request("/readyz"))
-    assert likely_caller(b"GET /livez HTTP/1.1") == likely_caller(request("/livez", "A: b"))
+def test_the_likely_caller_is_told_by_a_known_key_or_a_health_check():
+    def likely(data):
+        return likely_caller(data, KNOWN.get)
+
+    assert likely(request("/a", key("few"))) == likely(request("/b", "A: b", key("few")))
+    assert likely(request("/a", key("few"))) != likely(request("/a", key("many")))
+    lower = b"GET / HTTP/1.1\r\nauthorization:  Bearer few\r\n\r\n"
+    assert likely(lower) == likely(request("/", key("few")))
+    assert likely(request("/livez")) != likely(request("/readyz"))
+    assert likely(b"GET /livez HTTP/1.1") == likely(request("/livez", "A: b"))
+
+
+@pytest.mark.fault(319)
+def test_strangers_are_a_few_likely_callers_however_many_they_are():
+    lines = ["/v1/jobs?{}", "/livez?{}", "/{}livez"]
+    seen = {likely_caller(request(line.format(n)), KNOWN.get) for line in lines for n in range(999)}
+    seen |= {likely_caller(request("/", key(f"forged-{n}")), KNOWN.get) for n in range(999)}
+    assert len(seen) <= 8

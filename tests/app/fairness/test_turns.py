@@ -279,7 +279,7 @@ def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlit
         go_on.set()
         ends = await asyncio.gather(*flood, return_exceptions=True)
         slugs = {end.type.slug for end in ends if isinstance(end, Problem)}
-        assert slugs == {"unauthorized", "overloaded"}
+        assert slugs == {"unauthorized", "rate-limited"}
         callers.close()
 
     asyncio.run(main())
