@@ -87,3 +87,15 @@ def test_fault_260_a_refusal_that_is_passed_on_is_not_kept_by_its_own_frames():
         asyncio.run(problem._on_problem(Request({"type": "http"}), refusal))
     kept = [frame.frame.f_locals.get("error") for frame in raised.traceback[1:]]
     assert refusal not in kept
+
+
+@pytest.mark.fault(319)
+def test_fault_319_all_addresses_of_an_ipv6_network_wait_together():
+    async def waits(addresses):
+        refusals = Refusals()
+        for address in addresses:
+            await refusals.pause({"client": (address, 1), "state": {}}, 401)
+        return len(refusals._next)
+
+    assert asyncio.run(waits(f"2001:db8::{n:x}" for n in range(20))) == 1
+    assert asyncio.run(waits(f"192.0.2.{n}" for n in range(20))) == 20
