@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, NoReturn
 
@@ -61,8 +60,6 @@ class BoundedProtocol(HttpToolsProtocol):
     """True if connections close with their responses, since the server is about to stop."""
     open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
     pace: ClassVar[Pace] = Pace(each=READS_EACH, most=READS)
-    known_key: ClassVar[Callable[[bytes], str | None]] = staticmethod(lambda _: None)
-    """Function that returns the id of the key in an `Authorization` header, if it was valid lately."""
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
@@ -133,6 +130,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._transport.forget()
         self.cycle = self._served = self.scope = None  # type: ignore[assignment]  # as uvicorn's parser
         self.pipeline.clear()
+
+    @staticmethod
+    def known_key(authorization: bytes) -> str | None:  # noqa: ARG004 - of the server that knows keys
+        """Return the id of the key in an `Authorization` header, if it was valid lately."""
+        return None
 
     def data_received(self, data: bytes) -> None:
         """Parse the data when it is the caller's turn, unless the connection is being closed.
