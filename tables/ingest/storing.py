@@ -19,17 +19,13 @@ from tables.ingest.decisions import decide_types, refuse_faults, wanted_types
 from tables.ingest.kept_cells import cells_writer, taken_cells
 from tables.ingest.number_formats import plain_formats
 from tables.ingest.numbers import (
-    Numbers,
-    Sample,
-    common_step,
     number_column,
-    quantiles,
 )
+from tables.ingest.observed import MIN_SPREAD, SHORT_FLOATS, ObservedColumns
 from tables.ingest.screen import RowScreen
 from tables.ingest.sentinels import about_sentinels
-from tables.ingest.statistics import RunningStatistics
 from tables.ingest.warnings import COUNTED_ROWS, Warnings, limit_warnings, warning
-from tables.numerals import MAX_DECIMALS, fitting, round_to
+from tables.numerals import fitting
 from tables.readers.arrow import columns_of
 from tables.readers.npy import RowWriter
 from tables.source import CellSource, Columns, NotNumbersError
@@ -37,15 +33,11 @@ from tables.source import CellSource, Columns, NotNumbersError
 MIN_ROWS = 2
 """The fewest rows of a table: one row has no spread."""
 
-MIN_SPREAD = 1e-37
-"""A column whose standard deviation is not above this is constant: float32 cannot scale it."""
-
 _MAX_RESTARTS = 4
 _MAX_NAMED = 3
 _ID_NAME = re.compile(
     r"(?i)(.*[ _.-])?(id|uuid|guid|index|idx|row(_?(id|num|number|names?))?|unnamed: 0)|.*[a-z]I[dD]"
 )
-_SHORT_FLOATS = {"float16", "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,26 +128,15 @@ class _Store:
         _refuse_long_lists(self.columns.values())
         self.kept = [at for at, column in self.columns.items() if column.type != "ignored"]
         names = [table.names[at] for at in self.kept]
-        self.statistics = RunningStatistics(len(self.kept))
+        self.observed = ObservedColumns(
+            [self.columns[at] for at in self.kept], [table.dtypes[at] for at in self.kept]
+        )
         self.screen = RowScreen(names, missing=options.missing)
-        self.sample = Sample(len(self.kept))
-        self.decimals: list[int | None] = [0] * len(self.kept)
-        self.steps_s = {
-            place: 0 for place, at in enumerate(self.kept) if self.columns[at].type == "datetime"
-        }
-        self.level_counts = {
-            place: np.zeros(self.columns[at].level_count, np.int64)
-            for place, at in enumerate(self.kept)
-            if not self.columns[at].holds_values
-        }
-        self.mean = self.std = np.empty(0)
-        self.missing = np.empty(0, np.int64)
-        self.distinct: list[int | None] = []
         self.text_bytes = 0
         self.warnings: list[TableWarning] = []
         self.formats = plain_formats(table, [at for at in self.kept if at not in decisions])
         self.dtype: Literal["float32", "float64"] = "float64"
-        if {table.dtypes[at] for at in self.kept} <= _SHORT_FLOATS:
+        if {table.dtypes[at] for at in self.kept} <= SHORT_FLOATS:
             self.dtype = "float32"
 
     def run(self, destination: Path, beside: Path) -> StoredTable:
@@ -201,7 +182,7 @@ class _Store:
                 values, numbers = self.screen.apply(matrix)
                 if not numbers.size:
                     continue
-                self._update(values, numbers)
+                self.observed.update(values, numbers)
                 writer.write(values)
                 if aside:
                     first = self.screen.rows_read - batch.num_rows + 1
@@ -219,31 +200,6 @@ class _Store:
         for place, at in enumerate(self.kept):
             values[place] = try_encode(batch.column(at), self.columns[at])[0]
         return values
-
-    def _update(self, values: Columns, numbers: NDArray[np.int64]) -> None:
-        self.statistics.update(values, row_numbers=numbers)
-        self.sample.update(values)
-        for place, known in enumerate(self.decimals):
-            if known is not None and place not in self.level_counts:
-                self.decimals[place] = self._count_decimals(values[place], place, known)
-        for place, step_s in self.steps_s.items():
-            self.steps_s[place] = common_step(values[place], step_s)
-        for place in self.level_counts:
-            indices = values[place][values[place] >= 0].astype(np.int64)
-            counts = np.bincount(indices, minlength=self.level_counts[place].size)
-            self.level_counts[place] += counts
-
-    def _count_decimals(self, values: NDArray[np.float64], place: int, known: int) -> int | None:
-        """Return the decimals of the values, if more than are known."""
-        short = self.table.dtypes[self.kept[place]] in _SHORT_FLOATS
-        finite = values[np.isfinite(values)]
-        for decimals in range(known, MAX_DECIMALS + 1):
-            rounded = round_to(finite, decimals)
-            same = np.float32(rounded) == np.float32(finite) if short else rounded == finite
-            finite = finite[~same]
-            if not finite.size:
-                return decimals
-        return None
 
     def _row_numbers(self, values: Columns) -> frozenset[int]:
         """Return the columns that may prove to be row numbers, from the first rows."""
@@ -292,14 +248,10 @@ class _Store:
 
     def _summaries(self) -> dict[int, ColumnSummary]:
         """Return the columns that are kept or ignored, by position, and note what is left out."""
-        statistics = self.statistics
-        # Once for all columns: each is computed anew.
-        self.mean, self.std = statistics.mean, statistics.std
-        self.missing, self.distinct = statistics.missing, statistics.distinct
-        constant = self._constant()
+        self.observed.finish()
+        constant = self.observed.constant
         self._refuse_constants(constant)
         self._refuse_fractions()
-        sample = self.sample.rows()
         summaries = {
             at: ColumnSummary(
                 column=decision.column,
@@ -310,23 +262,14 @@ class _Store:
             for at, decision in self.decisions.items()
             if decision.column.type == "ignored"
         }
-        left = int((statistics.counts > 0).sum())
+        left = int((self.observed.statistics.counts > 0).sum())
         for place, at in enumerate(self.kept):
             if constant[place] and self.options.constant == "drop":
                 continue
-            known = sample[place]
-            known = known[~np.isnan(known)]
-            column, reason = self._typed(place, known, alone=left < 2)
-            self.warnings.extend(about_sentinels(known, column))
-            summaries[at] = self._summary(place, column, reason, known)
+            column, reason = self._typed(place, alone=left < 2)
+            self.warnings.extend(about_sentinels(self.observed.sample[place], column))
+            summaries[at] = self.observed.summary(place, column, reason)
         return summaries
-
-    def _constant(self) -> NDArray[np.bool_]:
-        statistics = self.statistics
-        same = statistics.low.value == statistics.high.value
-        tiny = ~(statistics.std > MIN_SPREAD) & (statistics.counts > 0)
-        constant: NDArray[np.bool_] = (same | tiny) & (statistics.missing == 0)
-        return constant
 
     def _refuse_constants(self, constant: NDArray[np.bool_]) -> None:
         """Refuse or warn of constant columns, as the caller wants it."""
@@ -347,102 +290,60 @@ class _Store:
         bad = [
             self.columns[at]
             for place, at in enumerate(self.kept)
-            if self.wanted.get(at) == "integer" and not self.statistics.whole[place]
+            if self.wanted.get(at) == "integer" and not self.observed.statistics.whole[place]
         ]
         fault = "It holds numbers that are not whole."
         refuse_faults(
             [Decision(column=replace(c, type="integer"), reason="", fault=fault) for c in bad]
         )
 
-    def _typed(self, place: int, known: NDArray[np.float64], *, alone: bool) -> tuple[Column, str]:
+    def _typed(self, place: int, *, alone: bool) -> tuple[Column, str]:
         """Return the type of a column that is kept, and the reason."""
-        at = self.kept[place]
+        at, observed = self.kept[place], self.observed
+        empty = not observed.sample[place].size
         decision = self.decisions.get(at)
-        column = replace(self.columns[at], missing=bool(self.missing[place]))
-        if decision is not None and (column.is_discrete or not known.size):
+        column = replace(self.columns[at], missing=bool(observed.missing[place]))
+        if decision is not None and (column.is_discrete or empty):
             return column, decision.reason
-        ignored = self._reason_to_ignore(place, known, alone=alone)
+        ignored = self._reason_to_ignore(place, alone=alone)
         if ignored is not None:
             self.warnings.append(ignored_warning(column.name, ignored))
-            whole = 0 if known.size and self.statistics.whole[place] else None
+            whole = None if empty or not observed.statistics.whole[place] else 0
             gone = Column(name=column.name, type="ignored", missing=column.missing, decimals=whole)
             return gone, ignored
-        typed, reason = number_column(column, self._numbers(place, known))
+        typed, reason = number_column(
+            column, observed.numbers(place, continuous=self.wanted.get(at) == "number")
+        )
         form = self.formats.get(at, typed.number_format)
         typed = replace(typed, number_format=fitting(form, typed.decimals))
         if at in self.wanted:
             return replace(typed, type=self.wanted[at]), "The caller says so."
         return typed, reason if decision is None or typed.is_discrete else decision.reason
 
-    def _numbers(self, place: int, known: NDArray[np.float64]) -> Numbers:
-        """Return what the values of a column are known to be."""
-        values = self.statistics.values(place)
-        continuous = self.wanted.get(self.kept[place]) == "number"
-        return Numbers(
-            rows=int(self.statistics.counts[place]),
-            values=None if values is None or (continuous and values[0].size > 1) else values[0],
-            whole=bool(self.statistics.whole[place]),
-            decimals=self.decimals[place],
-            step_s=self.steps_s.get(place, 0),
-            lowest=float(self.statistics.low.value[place]),
-            sample=known,
-        )
-
-    def _reason_to_ignore(
-        self, place: int, known: NDArray[np.float64], *, alone: bool
-    ) -> str | None:
+    def _reason_to_ignore(self, place: int, *, alone: bool) -> str | None:
         """Return why a column of numbers is not modelled, if it is not."""
-        at, statistics = self.kept[place], self.statistics
-        if not known.size:
+        at, statistics = self.kept[place], self.observed.statistics
+        if not self.observed.sample[place].size:
             return "Every cell is missing."
-        if self.distinct[place] != 1 and not self.std[place] > MIN_SPREAD:
+        if self.observed.distinct[place] != 1 and not self.observed.std[place] > MIN_SPREAD:
             return f"It varies by less than {MIN_SPREAD:g}."
         if alone or at in self.wanted or at in self.decisions or not self.table.named:
             return None
         if not statistics.whole[place] or statistics.rows < COUNTED_ROWS:
             return None
-        return self._row_number_reason(place, known)
+        return self._row_number_reason(place)
 
-    def _row_number_reason(self, place: int, known: NDArray[np.float64]) -> str | None:
+    def _row_number_reason(self, place: int) -> str | None:
         """Return why a column of numbers only numbers the rows, if it does."""
-        at, statistics = self.kept[place], self.statistics
+        at, statistics = self.kept[place], self.observed.statistics
         if statistics.consecutive[place] and statistics.low.value[place] in {0.0, 1.0}:
             return "It counts the rows."
         if at in self.table.nameless and statistics.increasing[place]:
             return "It has no name and goes up with each row, as row numbers do."
+        known = self.observed.sample[place]
         if self._has_id_name(at) and np.unique(known).size == known.size == statistics.rows:
             return "Its name is that of an id, and all its cells are distinct."
         return None
-
-    def _summary(
-        self, place: int, column: Column, reason: str, sample: NDArray[np.float64]
-    ) -> ColumnSummary:
-        statistics = self.statistics
-        values = statistics.values(place)
-        beside = ColumnSummary(
-            column=column,
-            reason=reason,
-            dtype=self.table.dtypes[self.kept[place]],
-            missing_count=int(self.missing[place]),
-        )
-        if not column.holds_values:
-            counts = self.level_counts[place]
-            seen = int((counts > 0).sum())
-            return replace(beside, level_counts=tuple(counts.tolist()), distinct=seen)
-        if column.type == "ignored" or not statistics.counts[place]:
-            return beside
-        known = sample[~np.isnan(sample)]
-        return replace(
-            beside,
-            mean=float(self.mean[place]),
-            std=float(self.std[place]),
-            min=float(statistics.low.value[place]),
-            max=float(statistics.high.value[place]),
-            distinct=self.distinct[place],
-            level_counts=tuple(values[1].tolist()) if column.levels and values is not None else (),
-            spike_counts=_spike_counts(column, values, known, rows=int(statistics.counts[place])),
-            quantiles={} if column.levels else quantiles(known),
-        )
 
     def _about_columns(self, summaries: dict[int, ColumnSummary]) -> Iterator[TableWarning]:
         """Yield the warnings about columns that are modelled, and about rows that were dropped."""
@@ -457,7 +358,7 @@ class _Store:
             if c is not None and c.type in {"number", "integer"} and not c.levels
         ]
         about = Warnings(
-            self.statistics,
+            self.observed.statistics,
             names=self.screen.names,
             dtypes=[self.table.dtypes[at] for at in self.kept],
         )
@@ -465,19 +366,6 @@ class _Store:
         yield from about.about(
             np.array(modelled, np.intp), scaled=np.array(scaled, np.intp), plain=set(plain)
         )
-
-
-def _spike_counts(
-    column: Column,
-    values: tuple[NDArray[np.float64], NDArray[np.int64]] | None,
-    sample: NDArray[np.float64],
-    *,
-    rows: int,
-) -> tuple[int, ...]:
-    """Return the number of cells of each spike, estimated by a sample where the values are too many."""
-    if values is not None:
-        return tuple(int(values[1][np.searchsorted(values[0], spike)]) for spike in column.spikes)
-    return tuple(round(float(np.mean(sample == spike)) * rows) for spike in column.spikes)
 
 
 def _constant_error(found: list[str], *, every: bool) -> TableError:

@@ -34,6 +34,7 @@ _TAIL = re.compile(rb"\][ \t\r\n]*(\}[ \t\r\n]*)?")
 def load_loops() -> ModuleType | None:
     """Return the compiled loops, or None, after a log message, if numba cannot provide them."""
     try:
+        # One file, long as it is: numba's cache notices changes of the file of a loop alone.
         from tables.readers import number_loops  # noqa: PLC0415  importing it compiles
     except Exception as error:  # noqa: BLE001  numba raises many kinds; orjson does the same work
         log.warning("orjson reads numbers in the place of numba's loops: %r", error)
