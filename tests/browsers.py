@@ -52,7 +52,8 @@ def watched_page(
     yield page
     page.close()
     assert [found for found in requested if not found.startswith((url, "data:", "blob:"))] == []
-    assert [text for text in complaints if not any(part in text for part in expected)] == []
+    unexpected = [text for text in complaints if not any(part in text for part in expected)]
+    assert unexpected == [], unexpected
 
 
 def tab_to(page: Page, target: Locator) -> None:

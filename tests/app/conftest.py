@@ -152,7 +152,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
     """The URL of a real server process with short time-outs and the model `people`."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated_database, folder)
-    with served(folder) as url:
+    limits = {"DENSITYD_HEADER_TIMEOUT_S": "3", "DENSITYD_BODY_TIMEOUT_S": "3"}
+    with served(folder, **limits) as url:
         yield url
 
 
@@ -160,7 +161,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
 def guarded_server(
     tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The same of one that asks for a key, and the headers with a key to everything."""
+    """A server that asks for a key, with the time-outs of the product, and the headers of an admin."""
     folder = tmp_path_factory.mktemp("guarded")
     shutil.copy(migrated_database, folder)
     database = Database(ApiSettings(data_dir=folder).resolved_database_url)
@@ -182,8 +183,6 @@ def served(folder: Path, **variables: str) -> Iterator[str]:
         **os.environ,
         "DENSITYD_DATA_DIR": str(folder),
         "DENSITYD_PORT": str(port),
-        "DENSITYD_HEADER_TIMEOUT_S": "1",
-        "DENSITYD_BODY_TIMEOUT_S": "1",
         **variables,
     }
     with (folder / "log").open("wb") as log:

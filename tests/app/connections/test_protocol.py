@@ -8,7 +8,7 @@ from app.connections.protocol import MAX_HEADERS
 
 
 def talk(
-    server: str, *pieces: bytes, wait_s: float = 5.0, pause_s: float = 0.0
+    server: str, *pieces: bytes, wait_s: float = 120.0, pause_s: float = 0.0
 ) -> tuple[int, bytes, float]:
     """Status, body, and seconds until the server closed the connection."""
     host, port = server.removeprefix("http://").split(":")

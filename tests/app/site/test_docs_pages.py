@@ -21,14 +21,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, server: str) -> Iterator[Page]:
-    with watched_page(browser, server) as page:
+def page(browser: Browser, guarded_server: tuple[str, dict[str, str]]) -> Iterator[Page]:
+    url, headers = guarded_server
+    with watched_page(browser, url) as page:
+        page.set_extra_http_headers(headers)
         yield page
 
 
 @pytest.fixture(scope="module")
-def operations(server: str) -> list[dict[str, Any]]:
-    document = httpx.get(f"{server}/openapi.json").json()
+def operations(guarded_server: tuple[str, dict[str, str]]) -> list[dict[str, Any]]:
+    url, _ = guarded_server
+    document = httpx.get(f"{url}/openapi.json").json()
     return [operation for methods in document["paths"].values() for operation in methods.values()]
 
 
