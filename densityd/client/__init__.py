@@ -44,30 +44,26 @@ from densityd.client.options import (
     VariationalOptimisation,
     VariationalOptions,
 )
-from densityd.client.records import (
-    Alias,
-    AliasChange,
-    ColumnPage,
-    Dataset,
-    DatasetSummary,
-    Delivery,
+from densityd.client.records.account import Key, Me, ServiceVersion, Usage
+from densityd.client.records.datasets import ColumnPage, Dataset, DatasetSummary
+from densityd.client.records.jobs import (
     Event,
     EventPage,
     Job,
     JobResult,
     JobSummary,
-    Key,
-    Latest,
-    Me,
-    Model,
     PlaneWindow,
-    ServiceVersion,
     TargetPreview,
-    Usage,
+)
+from densityd.client.records.models import (
+    Alias,
+    AliasChange,
+    Latest,
+    Model,
     Version,
     VersionSummary,
-    Webhook,
 )
+from densityd.client.records.webhooks import Delivery, Webhook
 from densityd.client.retrying import Retries
 from densityd.client.scores import (
     Context,

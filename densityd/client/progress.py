@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from densityd.client.members import TrialRow
-from densityd.client.records import Job
+from densityd.client.records.jobs import Job
 
 _UNFINISHED = ("queued", "running")
 

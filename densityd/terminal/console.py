@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from densityd.client import ApiError, Client, Dataset, UploadOptions
-    from densityd.client.records import Record
+    from densityd.client.records.record import Record
 
 FAILED = 1
 WRONG_USAGE = 2

@@ -16,7 +16,7 @@ from densityd.client.aio.transport import AsyncTransport
 from densityd.client.aio.webhooks import AsyncWebhooks
 from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
-from densityd.client.records import Me, ServiceVersion, Usage
+from densityd.client.records.account import Me, ServiceVersion, Usage
 from densityd.client.scores import (
     Context,
     Drawing,

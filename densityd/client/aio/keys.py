@@ -2,7 +2,7 @@
 
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import Call, Retry, build_path, encode_json
-from densityd.client.records import Key, KeyList
+from densityd.client.records.account import Key, KeyList
 
 _PATH = "/v1/keys"
 Found = list[Key]  # inside the class, `list` is its method

@@ -11,7 +11,7 @@ import numpy as np
 
 from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
-from densityd.client.records import Me, ServiceVersion, Usage
+from densityd.client.records.account import Me, ServiceVersion, Usage
 from densityd.client.scores import (
     Context,
     Drawing,

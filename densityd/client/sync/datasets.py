@@ -29,7 +29,8 @@ from densityd.client.options import (
     UploadOptions,
     format_filters,
 )
-from densityd.client.records import ColumnPage, Dataset, DatasetSummary, Page
+from densityd.client.records.datasets import ColumnPage, Dataset, DatasetSummary
+from densityd.client.records.record import Page
 from densityd.client.sync.transport import Transport
 from densityd.client.wire.arrow import encode_table, read_table
 from densityd.client.wire.files import read_file

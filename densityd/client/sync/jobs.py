@@ -29,7 +29,8 @@ from densityd.client.options import (
     VariationalOptions,
     format_filters,
 )
-from densityd.client.records import Event, EventPage, Job, JobSummary, Page, TargetPreview
+from densityd.client.records.jobs import Event, EventPage, Job, JobSummary, TargetPreview
+from densityd.client.records.record import Page
 from densityd.client.sync.transport import Transport
 from densityd.client.targets import FormulaTarget, PotentialTarget, Range, Target
 from densityd.client.waiting import RECONNECT_S, Watch

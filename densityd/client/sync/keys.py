@@ -2,7 +2,7 @@
 """API keys of the project, for callers with the scope `admin`."""
 
 from densityd.client.call import Call, Retry, build_path, encode_json
-from densityd.client.records import Key, KeyList
+from densityd.client.records.account import Key, KeyList
 from densityd.client.sync.transport import Transport
 
 _PATH = "/v1/keys"

@@ -27,7 +27,8 @@ from densityd.client.options import (
     PlotKind,
     format_filters,
 )
-from densityd.client.records import Alias, AliasChange, Model, Page, Version, VersionSummary
+from densityd.client.records.models import Alias, AliasChange, Model, Version, VersionSummary
+from densityd.client.records.record import Page
 from densityd.client.sync.transport import Transport
 from densityd.client.wire.files import read_file
 

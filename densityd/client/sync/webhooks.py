@@ -4,7 +4,8 @@
 from collections.abc import Iterator, Sequence
 
 from densityd.client.call import Call, Retry, build_path, encode_json, ignore
-from densityd.client.records import Delivery, Page, Webhook, WebhookList
+from densityd.client.records.record import Page
+from densityd.client.records.webhooks import Delivery, Webhook, WebhookList
 from densityd.client.sync.transport import Transport
 
 _PATH = "/v1/webhooks"

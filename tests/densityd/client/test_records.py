@@ -5,39 +5,41 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from densityd.client import members, records
+from densityd.client import members
+from densityd.client.records import account, datasets, jobs, models, webhooks
+from densityd.client.records.record import Record
 from tests.app.conftest import openapi_document
 
 SCHEMAS: dict[str, dict[str, Any]] = openapi_document()["components"]["schemas"]
-RECORDS: dict[type[records.Record], str] = {
-    records.Column: "ColumnView",
-    records.TableWarning: "WarningView",
-    records.DatasetSummary: "DatasetSummaryView",
-    records.Dataset: "DatasetView",
-    records.JobModel: "JobModelView",
-    records.JobResult: "JobResultView",
-    records.JobError: "JobErrorView",
-    records.JobSummary: "JobSummaryView",
-    records.Job: "JobView",
-    records.ColumnPage: "ColumnPage",
-    records.EventPage: "EventPage",
-    records.Latest: "LatestView",
-    records.Model: "ModelView",
-    records.Lineage: "LineageView",
-    records.HeldOut: "HeldOutView",
-    records.Checkpoint: "CheckpointView",
-    records.VersionSummary: "VersionSummaryView",
-    records.Version: "VersionView",
-    records.Alias: "AliasView",
-    records.Webhook: "SecretWebhookView",
-    records.Delivery: "DeliveryView",
-    records.Key: "NewKeyView",
-    records.Limits: "LimitsView",
-    records.Me: "MeView",
-    records.ComputedRows: "ComputedRowsView",
-    records.Quota: "QuotaView",
-    records.Usage: "UsageView",
-    records.ServiceVersion: "VersionInfo",
+RECORDS: dict[type[Record], str] = {
+    datasets.Column: "ColumnView",
+    datasets.TableWarning: "WarningView",
+    datasets.DatasetSummary: "DatasetSummaryView",
+    datasets.Dataset: "DatasetView",
+    jobs.JobModel: "JobModelView",
+    jobs.JobResult: "JobResultView",
+    jobs.JobError: "JobErrorView",
+    jobs.JobSummary: "JobSummaryView",
+    jobs.Job: "JobView",
+    datasets.ColumnPage: "ColumnPage",
+    jobs.EventPage: "EventPage",
+    models.Latest: "LatestView",
+    models.Model: "ModelView",
+    models.Lineage: "LineageView",
+    models.HeldOut: "HeldOutView",
+    models.Checkpoint: "CheckpointView",
+    models.VersionSummary: "VersionSummaryView",
+    models.Version: "VersionView",
+    models.Alias: "AliasView",
+    webhooks.Webhook: "SecretWebhookView",
+    webhooks.Delivery: "DeliveryView",
+    account.Key: "NewKeyView",
+    account.Limits: "LimitsView",
+    account.Me: "MeView",
+    account.ComputedRows: "ComputedRowsView",
+    account.Quota: "QuotaView",
+    account.Usage: "UsageView",
+    account.ServiceVersion: "VersionInfo",
 }
 PROGRESS = ("ProgressView", "IterationProgressView", "RowProgressView", "ParentProgressView")
 METRICS = (
@@ -69,7 +71,7 @@ def test_a_record_has_the_fields_of_its_schema(record):
 
 
 def test_a_progress_has_the_fields_of_every_kind():
-    assert fields(*PROGRESS) == set(records.Progress.model_fields)
+    assert fields(*PROGRESS) == set(jobs.Progress.model_fields)
 
 
 @pytest.mark.parametrize(

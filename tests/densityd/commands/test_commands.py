@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from densityd.cli import app
 from densityd.client import Client, ColumnType, PlotKind
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
-from densityd.client.records import Job
+from densityd.client.records.jobs import Job
 from densityd.commands import models
 from densityd.terminal import options as choices, upload_options
 from tests.densityd.client.test_retries import JOB
