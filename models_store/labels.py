@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from models_store.database.base import Described
 from models_store.database.database import Database, writing
 from models_store.errors import LimitError, PreconditionError
-from models_store.jobs.jobs import Job
+from models_store.job_states import Job
 from models_store.jobs.rows import find, to_job
 from models_store.label_types import MAX_TAGS
 from models_store.records import Dataset, Model, Version

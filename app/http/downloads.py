@@ -17,7 +17,7 @@ from app.http.streaming import StreamedResponse, ahead, disconnected
 from app.problems.problem import Problem
 from models_store.errors import BlobCorruptError
 from models_store.files.blobs import Blobs
-from models_store.jobs.jobs import JobResult
+from models_store.job_states import JobResult
 from tables.slugs import Slug
 
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,19})-([0-9]{0,19})\s*")

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, TypeAdapter
 
 from app.resources.metrics import RowMetrics, TrainingMetrics, VariationalMetrics
-from models_store.job_states import JobState
-from models_store.jobs.jobs import JobEvent
+from models_store.job_states import JobEvent, JobState
 from models_store.schema_of import SchemaOf
 
 

@@ -14,7 +14,7 @@ from app.problems.problem import Problem
 from app.root_path import rooted
 from app.server.event_hub import EventFeed, EventHub, Topic, encode_event
 from models_store.errors import NotFoundError, StoreError
-from models_store.jobs.jobs import JobEvent
+from models_store.job_states import JobEvent
 
 log = logging.getLogger(__name__)
 

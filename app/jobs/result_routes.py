@@ -13,7 +13,8 @@ from app.problems.problem import Problem, problem_responses
 from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
 from app.rows.respond import ROWS_VARY
-from models_store.jobs.jobs import JobSummary, result_of
+from models_store.job_states import JobSummary
+from models_store.jobs.jobs import result_of
 from tables.writers import OUTPUT_MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)

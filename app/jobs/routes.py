@@ -32,7 +32,7 @@ from app.resources.listing import LINKED, PagingDep, SelectionDep
 from app.server.event_hub import EventFeed
 from app.state import state_of
 from models_store.files.job_files import delete_job_files
-from models_store.jobs.jobs import Job, JobKind, JobState, JobSummary
+from models_store.job_states import Job, JobKind, JobState, JobSummary
 from models_store.requests.training import Name
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)

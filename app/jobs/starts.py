@@ -25,7 +25,7 @@ from app.jobs.submission import (
 )
 from app.jobs.views import JobView
 from app.rows.context import context_cells, context_rows
-from models_store.jobs.jobs import JobKind, JobRole
+from models_store.job_states import JobKind, JobRole
 from models_store.jobs.memory import (
     bulk_memory,
     search_memory,

@@ -22,8 +22,8 @@ from app.problems.problem import problem_responses, request_id_of
 from app.root_path import rooted
 from app.settings import ApiSettings
 from app.state import state_of
+from models_store.job_states import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
 from models_store.jobs.job_queue import JobQueue
-from models_store.jobs.jobs import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
 from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.placement import Placed

@@ -10,7 +10,7 @@ from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from app.resources.metrics import JobMetrics
 from app.root_path import rooted
-from models_store.jobs.jobs import Job, JobKind, JobRole, JobState, JobSummary
+from models_store.job_states import Job, JobKind, JobRole, JobState, JobSummary
 from models_store.listings.paging import Page
 from models_store.requests.placement import Resources
 

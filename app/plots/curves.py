@@ -7,7 +7,8 @@ import numpy as np
 from app.engine.batches import Array
 from models_store.exports.exported_files import MAX_CURVE, CurveName, LearningCurve, read_record
 from models_store.files.blobs import Blobs, job_of
-from models_store.jobs.jobs import EventKind, Jobs
+from models_store.job_states import EventKind
+from models_store.jobs.jobs import Jobs
 from models_store.records import Version
 
 CURVES: tuple[CurveName, ...] = get_args(CurveName)

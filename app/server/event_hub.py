@@ -10,7 +10,8 @@ import orjson
 
 from app.fairness.turns import in_thread
 from models_store.errors import StoreError
-from models_store.jobs.jobs import EventKind, EventPlace, EventSlice, JobEvent, Jobs
+from models_store.job_states import EventKind, EventPlace, EventSlice, JobEvent
+from models_store.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
 

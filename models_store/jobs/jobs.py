@@ -15,10 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
-from models_store.database.schema import (
-    JobRow,
-    ModelVersionRow,
-)
+from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.database.usage import check_storage
 from models_store.errors import (
     JobFinalError,
@@ -31,15 +28,10 @@ from models_store.errors import (
 from models_store.job_states import (
     FINAL_STATES,
     RESUMABLE_STATES,
-    TRANSITIONS,
-    Accelerator,
-    Checkpoint,
     EventKind,
-    EventPlace,
     EventSlice,
     Idempotency,
     Job,
-    JobError,
     JobEvent,
     JobKind,
     JobResult,
@@ -74,30 +66,6 @@ from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.datasets import pin_dataset
 from models_store.rows.idempotency import known_resource
 from models_store.rows.versions import pin_version
-
-__all__ = [
-    "FINAL_STATES",
-    "TRANSITIONS",
-    "Accelerator",
-    "Checkpoint",
-    "EventKind",
-    "EventPlace",
-    "EventSlice",
-    "Idempotency",
-    "Job",
-    "JobError",
-    "JobEvent",
-    "JobKind",
-    "JobResult",
-    "JobRole",
-    "JobState",
-    "JobSummary",
-    "Jobs",
-    "NewJob",
-    "Submitted",
-    "result_of",
-]
-
 
 _DISPATCHED = (
     update(JobRow.__table__)
@@ -330,7 +298,6 @@ class Jobs:
         *,
         after: int = 0,
         limit: int = 1000,
-        max_bytes: int | None = None,
     ) -> Events:
         """Return events with a number above ``after``, oldest first.
 
@@ -339,13 +306,11 @@ class Jobs:
             job_id: Id of the job.
             after: Number of an event.
             limit: Most events.
-            max_bytes: Bytes of their data, which the last one may pass.
 
         Raises:
             NotFoundError: the project has no such job.
         """
-        page = self.event_page(project, job_id, after=after, limit=limit, max_bytes=max_bytes)
-        return page.events
+        return self.event_page(project, job_id, after=after, limit=limit).events
 
     @reading
     def event_page(
@@ -359,6 +324,14 @@ class Jobs:
         max_bytes: int | None = None,
     ) -> EventSlice:
         """Return events as `events` does, and whether there are more, as of one moment.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            project: Project that owns the job.
+            job_id: Id of the job.
+            after: Number of an event.
+            limit: Most events.
+            max_bytes: Bytes of their data, which the last one may pass.
 
         Raises:
             NotFoundError: the project has no such job.

@@ -8,7 +8,8 @@ from app.settings import ApiSettings
 from models_store.errors import BlobMissingError, NotFoundError
 from models_store.files.blobs import table_key
 from models_store.files.local_blobs import LocalBlobs
-from models_store.jobs.jobs import JobKind, JobResult, Jobs
+from models_store.job_states import JobKind, JobResult
+from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
 from models_store.registry import Registry

@@ -17,7 +17,8 @@ from app.jobs.events import EventStream
 from app.server import event_hub
 from app.server.event_hub import EventFeed, EventHub
 from models_store.database.database import Database
-from models_store.jobs.jobs import Job, Jobs
+from models_store.job_states import Job
+from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.models_store.makers import LEASE_S, PROJECT, submitted
 

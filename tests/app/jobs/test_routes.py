@@ -8,7 +8,8 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from models_store.database.database import Database
-from models_store.jobs.jobs import Job, Jobs
+from models_store.job_states import Job
+from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
 from tests.app.serving import registered

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from models_store.database.schema import TagRow
-from models_store.jobs.jobs import JobState
+from models_store.job_states import JobState
 from models_store.jobs.leases import JobWork
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.serving import registered

@@ -3,7 +3,7 @@
 import pytest
 
 from models_store import registry as registry_module
-from models_store.jobs.jobs import JobKind
+from models_store.job_states import JobKind
 from models_store.jobs.leases import JobWork
 from models_store.rows.datasets import to_dataset_summary
 from models_store.rows.versions import MAX_ALIASES

@@ -8,8 +8,7 @@ from sqlalchemy import func, select
 from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow
 from models_store.database.usage import stored_bytes
 from models_store.errors import IdempotencyReusedError, LimitError, NotFoundError
-from models_store.job_states import Checkpoint, Idempotency, JobResult
-from models_store.jobs.jobs import JobKind, JobState
+from models_store.job_states import Checkpoint, Idempotency, JobKind, JobResult, JobState
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,

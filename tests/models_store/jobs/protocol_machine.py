@@ -35,8 +35,8 @@ from models_store.errors import (
     NotFoundError,
     StoreError,
 )
-from models_store.job_states import FINAL_STATES, TRANSITIONS, Job, JobState
-from models_store.jobs.jobs import Idempotency, Jobs
+from models_store.job_states import FINAL_STATES, TRANSITIONS, Idempotency, Job, JobState
+from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import OUTSIDE_LIMIT, OWN_LIMIT, Ending
 from models_store.registry import Registry

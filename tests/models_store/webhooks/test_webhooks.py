@@ -13,7 +13,8 @@ from models_store.database.database import Database
 from models_store.database.schema import WebhookDeliveryRow
 from models_store.database.usage import stored_bytes
 from models_store.errors import ConflictError, LimitError, NotFoundError, RequestError
-from models_store.jobs.jobs import Jobs, JobState
+from models_store.job_states import JobState
+from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.rows import find, move
 from models_store.webhooks.addresses import check_url, is_public
