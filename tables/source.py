@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,7 @@ class CellSource:
         warnings: Warnings that are known when the file is opened.
         unread: Reasons for which columns, by position, cannot be modelled; their cells are null.
         untyped: True of a text format, whose numbers may have zeros at the end.
+        lists: Function that yields the rows of a JSON format as they are, some lists of cells at a time.
     """
 
     names: list[str]
@@ -117,6 +118,7 @@ class CellSource:
     warnings: list[TableWarning]
     unread: Mapping[int, str] = field(default_factory=dict)
     untyped: bool = False
+    lists: Callable[[], Iterator[list[list[Any]]]] | None = None
 
 
 def rows_per_chunk(columns: int) -> int:

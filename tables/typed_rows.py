@@ -17,6 +17,7 @@ JsonCell = str | float | bool | None
 
 _Numbers = NDArray[np.floating[Any]]
 _CELL_TYPES: frozenset[type] = frozenset({bool, int, float, str})
+_REAL: frozenset[type] = frozenset({int, float})
 _DATE_EXAMPLES = {True: "2024-02-29", False: "2024-02-29T12:00:00Z"}
 
 
@@ -114,18 +115,14 @@ def encode_columns(
 def _encode_json(values: Sequence[JsonCell], column: Column) -> NDArray[np.float64]:
     """Return the numbers of the cells of one column, as JSON gives them."""
     kinds = set(map(type, values))
-    if (
-        column.type != "datetime"
-        or column.writes_digits
-        or not (kinds & {int, float} and str in kinds)
-    ):
+    if not column.holds_values or column.writes_digits or not (kinds & _REAL and str in kinds):
         return encode_cells(json_cells(values), column)
-    # Of dates, some may be seconds and others texts.
-    are_numbers = [type(value) in (int, float) for value in values]
+    # A number of JSON is one whatever the marks of texts: 1.512 is no 1512 where points part thousands.
+    are_numbers = [type(value) in _REAL for value in values]
     texts = [None if is_number else v for v, is_number in zip(values, are_numbers, strict=True)]
-    numbers = encode_cells(json_cells(texts), column)
-    seconds = [v if is_number else None for v, is_number in zip(values, are_numbers, strict=True)]
-    return np.where(are_numbers, encode_cells(json_cells(seconds), column), numbers)
+    parsed = encode_cells(json_cells(texts), column)
+    plain = [v if is_number else None for v, is_number in zip(values, are_numbers, strict=True)]
+    return np.where(are_numbers, encode_cells(json_cells(plain), column), parsed)
 
 
 def _gathered(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat, TableWarning
 from tables.open import open_cells
 from tables.source import CellSource, NotNumbersError
-from tables.typed_rows import encode_columns
+from tables.typed_rows import encode_columns, encode_rows
 
 _BATCH_BYTES = 16 << 20
 """Bytes of cells that are encoded at a time."""
@@ -71,7 +72,10 @@ def open_typed(
             name = source.names[place]
             text = f"Column {name!r} cannot be read: {source.unread[place]}"
             raise TableError("dataset-dtype", text, column=name)
-    chunks = _encoded(source, columns, places, max_bytes=options.max_bytes)
+    if source.lists is not None:
+        chunks = _encoded_lists(source.lists(), columns, places)
+    else:
+        chunks = _encoded(source, columns, places, max_bytes=options.max_bytes)
     return TypedTable(source.names, source.named, chunks, source.warnings)
 
 
@@ -97,6 +101,16 @@ def _encoded(
             text |= {error.column}
         else:
             return
+
+
+def _encoded_lists(
+    parts: Iterator[list[list[Any]]], columns: Sequence[Column], places: Sequence[int]
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the rows of JSON, whose numbers and texts are told from each other cell by cell."""
+    before = 0
+    for rows in parts:
+        yield encode_rows([[row[at] for at in places] for row in rows], columns, before=before)
+        before += len(rows)
 
 
 def _text_columns(

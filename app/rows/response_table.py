@@ -156,7 +156,8 @@ def _naming_gaps(codes: Codes, inputs: Floats, types: ModelTypes) -> Codes:
     rows = np.flatnonzero(codes)
     gaps = np.isnan(inputs[np.ix_(rows, places)])
     some = gaps.any(axis=1)
-    named[rows[some]] = MISSING + places[gaps[some].argmax(axis=1)]
+    if some.any():
+        named[rows[some]] = MISSING + places[gaps[some].argmax(axis=1)]
     # What the model knows gaps of is not to blame: the result is too far from its data.
     explained = ~some & ~np.isinf(inputs[rows]).any(axis=1)
     named[rows[explained]] = NON_FINITE

@@ -11,6 +11,7 @@ from app.problems.fields import MAX_ERRORS, named, shown_names
 from app.problems.problem import Problem
 from app.rows.model_types import ModelTypes
 from tables.columns import Column
+from tables.source import default_names
 
 LEAVE_OUT = " Leave the unknown ones out, or, of rows of data, add `?extra=ignore`."
 """Remedy for rows that have more columns than the model."""
@@ -85,6 +86,19 @@ class RowsShape:
                 f"{'s' * (self.width != 1)}.",
                 members={"expected": self.width, "got": width},
             )
+
+    def names_of(self, width: int) -> list[str] | None:
+        """Return the names of rows that have none and more values than the model; None if they cannot be its.
+
+        A table without names has columns x1 to xD. A model that lacks some of them, which were ignored,
+        takes the others by their numbers.
+
+        Args:
+            width: Number of values of a row.
+        """
+        names = default_names(width)
+        lacks_some = list(self.columns) != names[: self.width] and set(self.columns) <= set(names)
+        return names if self.ignores_extra and lacks_some else None
 
     def order_of(self, names: Sequence[str]) -> list[int]:
         """Return the position of each column of the model among named ones.

@@ -22,6 +22,7 @@ from tables.readers.layout import (
     comments_warning,
     find_layout,
     repeated_warning,
+    rules_warning,
 )
 from tables.readers.section import LONGEST_LINE_BYTES, Section
 from tables.readers.text import TextFile, open_text
@@ -200,6 +201,7 @@ class _Rows:
             uneven.warning(),
             repeated_warning(section.repeated) if section.repeated else None,
             comments_warning(section.comments) if section.comments else None,
+            rules_warning(section.rules) if section.rules else None,
         ]
         self.warnings += [w for w in found if w is not None and w not in self.warnings]
 

@@ -9,8 +9,27 @@ from tables.source import look_numeric
 EVEN = 0.5
 """Share of rows with as many values as the first, from which on a separator is one."""
 
+RULE = re.compile(rb"(?m)(?:^|(?<=\r))([-=+|: ]++)(?:\r\n|\r|\n|\Z)")
+"""Line that may be a rule between the rows of a printed table."""
+
+_FRAME = re.compile(rb"[ \t]*\|[ \t]*")  # of a table whose lines begin and end with a bar
 _BLANKS = (re.compile(rb"[ \t]+"), re.compile(rb"[ \t]*(?:  |\t)[ \t]*"))
 _FEWEST_ROWS = 4
+
+
+def without_rules(lines: bytes) -> tuple[bytes, int]:
+    """Return lines without those that are rules, such as `|---|---|`, and the number of these."""
+    if not (b"---" in lines or b"===" in lines):
+        return lines, 0
+    found = 0
+
+    def kept(line: re.Match[bytes]) -> bytes:
+        nonlocal found
+        if is_rule := b"---" in line[1] or b"===" in line[1]:
+            found += 1
+        return b"" if is_rule else line[0]
+
+    return RULE.sub(kept, lines), found
 
 
 def joined_blanks(lines: bytes, separator: re.Pattern[bytes], delimiter: Delimiter) -> bytes:
@@ -38,6 +57,10 @@ def split_line(line: str, delimiter: Delimiter, quote: str = '"') -> list[str] |
 
 def delimiter_of(lines: list[str]) -> tuple[Delimiter, re.Pattern[bytes] | None]:
     """Return the separator that splits the first rows evenly; a run of blanks if no other does."""
+    known = [line.strip() for line in lines if line.strip()]
+    framed = [len(line) > 1 and line.startswith("|") and line.endswith("|") for line in known]
+    if sum(framed) > max(_FEWEST_ROWS, len(known) - _FEWEST_ROWS) and all(framed[:_FEWEST_ROWS]):
+        return "|", _FRAME
     delimiter, (share, _) = best_delimiter(lines)
     if share >= EVEN:
         return delimiter, None

@@ -191,6 +191,12 @@ def _cell_source(
         reader = fresh()
         return (reader.cells(rows, text) for rows in parsed(reader))
 
+    def lists() -> Iterator[list[list[Any]]]:
+        reader = fresh()
+        for rows in parsed(reader):
+            yield reader.lists(rows)
+            reader.rows += len(rows)
+
     text = fresh().text_columns(sample)
     return CellSource(
         names=template.names,
@@ -201,6 +207,7 @@ def _cell_source(
         read=read,
         warnings=warnings,
         unread=dict.fromkeys(sorted(nested), NESTED),
+        lists=lists,
     )
 
 

@@ -21,6 +21,7 @@ from tables.readers.delimiters import (
     lacks_a_name,
     split_line,
     split_rows,
+    without_rules,
 )
 from tables.readers.header import (
     BEGINS_WITH_DIGIT,
@@ -49,6 +50,10 @@ _TOTAL = re.compile(
     r"|(opening|closing|ending) balance|(anfangs|end|schluss)?saldo( final| finale)?|solde( final)?",
     re.IGNORECASE,
 )
+_COUNT = re.compile(  # as a database writes it below a result
+    r"\(?\d[\d,.]* (rows?|records?|zeilen?|datensätze|lignes?|enregistrements?|filas?|righe)\b.*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +65,13 @@ class Layout:
         header: True if the file has a header.
         delimiter: Separator of the values.
         quote: Character around values.
-        blanks: Separator in the file where it is a run of blanks: any, or two or more; it is made one.
+        blanks: Separator in the file where it is a run of blanks (any, or two or more), or a bar of a table
+            in a frame; it is made one character.
         start: Position of the first row, in bytes.
         stop: Position after the last row; None for the end of the file.
         repeated: Line that is left out wherever it comes again; none where it is empty.
         comments: True if lines that begin with `#` are left out.
+        rules: True if lines of dashes are left out.
         warnings: Warnings about what was found.
     """
 
@@ -77,7 +84,13 @@ class Layout:
     stop: int | None = None
     repeated: bytes = b""
     comments: bool = False
+    rules: bool = False
     warnings: list[TableWarning] = field(default_factory=list)
+
+    @property
+    def is_aligned(self) -> bool:
+        """True if a run of blanks separates the values, so that a missing one cannot be told."""
+        return self.blanks is not None and self.delimiter != "|"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +101,7 @@ class _Marks:
     quote: str
     blanks: re.Pattern[bytes] | None
     offset: int
+    rules: bool
 
 
 @dataclass(frozen=True)
@@ -111,13 +125,15 @@ def find_layout(text: TextFile, options: ParseOptions) -> Layout:
         delimiter = DELIMITERS[[mark.encode() for mark in DELIMITERS].index(said[1])]
         offset += said.end()
         start = start[said.end() :]
-    content = start.lstrip(b"\r\n")
+    # In quotes a line of dashes may be part of a cell.
+    rules = delimiter is None and options.header and not text.quotes
+    content = _from_a_row(start, rules=rules)
     offset += len(start) - len(content)
     if not content.strip():
         raise TableError("dataset-empty", "The file is empty.")
     above = 0
     if delimiter is None and options.header:
-        skipped, above = _above(content)
+        skipped, above = _above(content, rules=rules)
         offset += skipped
         content = content[skipped:]
     lines = _first_lines(content, whole=whole)
@@ -125,9 +141,9 @@ def find_layout(text: TextFile, options: ParseOptions) -> Layout:
         return _one_line(content, delimiter or ",", options)
     blanks = None
     if delimiter is None:
-        delimiter, blanks = delimiter_of(_decoded(lines))
+        delimiter, blanks = delimiter_of(_decoded(lines, rules=rules))
     quote = _quote_of(lines[0], delimiter)
-    marks = _Marks(delimiter=delimiter, quote=quote, blanks=blanks, offset=offset)
+    marks = _Marks(delimiter=delimiter, quote=quote, blanks=blanks, offset=offset, rules=rules)
     return _found(text, options, lines, marks, above)
 
 
@@ -176,6 +192,7 @@ def _found(
         stop=end.stop,
         repeated=repeated,
         comments=above > 0 and not text.quotes and _holds_comments(text, begin),
+        rules=marks.rules and len(head.fields) > 1 and any(without_rules(line)[1] for line in lines),
         warnings=[*head.warnings, *_about_footers(end.footers)],
     )
 
@@ -193,7 +210,7 @@ def _records(lines: list[bytes], marks: _Marks) -> FirstRecords:
     if marks.blanks is not None:
         shown = [joined_blanks(line, marks.blanks, marks.delimiter) for line in lines]
     reader = csv.reader(
-        _decoded(shown),
+        _decoded(shown, rules=marks.rules),
         delimiter=marks.delimiter,
         quotechar=marks.quote,
         skipinitialspace=marks.delimiter != " ",
@@ -211,13 +228,20 @@ def _records(lines: list[bytes], marks: _Marks) -> FirstRecords:
     return FirstRecords(records, positions)
 
 
-def _above(content: bytes) -> tuple[int, int]:
+def _from_a_row(content: bytes, *, rules: bool) -> bytes:
+    """Return content from its first line that is not blank, nor a rule where these are no rows."""
+    content = content.lstrip(b"\r\n")
+    while rules and (line := _LINES.match(content)) and without_rules(line[0])[1]:
+        content = content[line.end() :].lstrip(b"\r\n")
+    return content
+
+
+def _above(content: bytes, *, rules: bool) -> tuple[int, int]:
     """Return the bytes and the lines above a header: comments, or a title and the like."""
     lines = _first_lines(content, whole=True)
-    above = _lines_above(_decoded(lines))
+    above = _lines_above(_decoded(lines, rules=rules))
     position = sum(map(len, lines[:above]))
-    blank = len(content[position:]) - len(content[position:].lstrip(b"\r\n"))
-    position += blank
+    position = len(content) - len(_from_a_row(content[position:], rules=rules))
     if mark := _FIELDS_LINE.match(content[position:]):
         position += mark.end()
     return position, above
@@ -261,7 +285,9 @@ def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _
         shown = row.decode(errors="replace").rstrip("\r\n")
         cells = split_line(shown, marks.delimiter, marks.quote)
         kind = None if cells is None else _footer(cells, width=width, short=short)
-        if (
+        if marks.rules and without_rules(line)[1]:
+            kind = "rule"
+        elif (
             kind is None
             and cells
             and not cells[0].strip()
@@ -289,6 +315,8 @@ def _footer(cells: list[str], *, width: int, short: bool) -> str | None:
     marked = [cell for cell in known if cell.strip("*")]  # totals of SAP have stars in front
     if marked and _TOTAL.fullmatch(marked[0].rstrip(": ")) and len(known) > 1:
         return "named"
+    if len(known) == 1 and _COUNT.fullmatch(known[0]):
+        return "named"
     remark = len(cells) == 1 and width > 2 and not short and not BEGINS_WITH_DIGIT.match(known[0])
     return "named" if remark and len(known[0].split()) > 1 else None
 
@@ -314,7 +342,10 @@ def _first_lines(content: bytes, *, whole: bool) -> list[bytes]:
     return lines
 
 
-def _decoded(lines: Sequence[bytes]) -> list[str]:
+def _decoded(lines: Sequence[bytes], *, rules: bool) -> list[str]:
+    """Return lines as text, with a blank one for each rule that is no row."""
+    if rules:
+        lines = [b"\n" if without_rules(line)[1] else line for line in lines]
     return [re.sub("[\r\n]+$", "\n", line.decode(errors="replace")) for line in lines]
 
 
@@ -331,6 +362,12 @@ def comments_warning(lines: int) -> TableWarning:
     """Return the warning about comments between the rows."""
     text = "One line" if lines == 1 else f"{lines} lines"
     return skipped_warning(f"{text} between the rows are comments, and no rows. If they are rows")
+
+
+def rules_warning(lines: int) -> TableWarning:
+    """Return the warning about lines of dashes between the rows."""
+    text = "One line is a rule" if lines == 1 else f"{lines} lines are rules"
+    return skipped_warning(f"{text} of dashes, and no {'row' if lines == 1 else 'rows'}. If it is data")
 
 
 def repeated_warning(lines: int) -> TableWarning:

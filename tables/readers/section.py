@@ -2,7 +2,7 @@
 
 import re
 
-from tables.readers.delimiters import joined_blanks
+from tables.readers.delimiters import joined_blanks, without_rules
 from tables.readers.layout import Layout
 from tables.readers.text import TextFile
 
@@ -23,16 +23,18 @@ class Section:
     Attributes:
         repeated: Number of lines left out so far that were the header again.
         comments: Number of lines left out so far that were comments.
+        rules: Number of lines left out so far that were rules.
     """
 
     def __init__(self, text: TextFile, layout: Layout) -> None:
         self._file = text.open()
         self._layout = layout
-        self._is_plain = not (text.nuls or layout.repeated or layout.comments or layout.blanks)
+        mended = layout.repeated or layout.comments or layout.rules or layout.blanks
+        self._is_plain = not (text.nuls or mended)
         self._left = -1 if layout.stop is None else layout.stop - layout.start
         self._waiting = bytearray()
         self._rest = b""
-        self.repeated = self.comments = 0
+        self.repeated = self.comments = self.rules = 0
         self._file.seek(layout.start)
 
     @property
@@ -90,6 +92,9 @@ class Section:
         if layout.comments:
             lines, found = _COMMENT.subn(b"", lines)
             self.comments += found
+        if layout.rules:
+            lines, found = without_rules(lines)
+            self.rules += found
         if layout.blanks is not None:
             lines = joined_blanks(lines, layout.blanks, layout.delimiter)
         return lines

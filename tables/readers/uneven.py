@@ -76,7 +76,7 @@ class UnevenRows:
             if row.text is None
             else split_line(row.text, self._layout.delimiter, self._layout.quote)
         )
-        if cells is None or self._layout.blanks is not None:
+        if cells is None or self._layout.is_aligned:
             size = None if cells is None else row.actual_columns
             self.error = UnevenError(row.number, size)
             return "error"

@@ -79,6 +79,8 @@ def decode_document(body: bytes, shape: RowsShape) -> Floats:
         with as_problem(root=root):
             reader = JsonRows(shape.columns, keys=shape.columns, nested=frozenset())
             return _values(reader, rows, shape)
+    if names is None and isinstance(rows[0], list):
+        names = shape.names_of(len(rows[0]))
     order = None if names is None else shape.order_of(names)
     if isinstance(rows[0], list) and not (names and shape.ignores_extra):
         shape.check_width(len(rows[0]))

@@ -141,8 +141,11 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
 def _places_of(source: RowsBody, names: Sequence[str], named: bool) -> list[int]:  # noqa: FBT001  as `Choose`
     """Return the places of the model's columns among those of a file."""
     if not named:
-        source.shape.check_width(len(names))
-        return list(range(len(names)))
+        assumed = source.shape.names_of(len(names))
+        if assumed is None:
+            source.shape.check_width(len(names))
+            return list(range(len(names)))
+        return source.shape.order_of(assumed)
     if source.format is TableFormat.CSV:
         names = [_as_it_was(name, source.shape) for name in names]
     return source.shape.order_of(names)
@@ -173,11 +176,14 @@ def _taken(chunks: Iterator[Columns]) -> Columns | None:
 
 
 def _order_of(table: TableSource, source: RowsBody) -> list[int] | None:
-    if not table.named:
-        source.shape.check_width(len(table.names))
-        return None
     names = table.names
-    if source.format is TableFormat.CSV:
+    if not table.named:
+        assumed = source.shape.names_of(len(names))
+        if assumed is None:
+            source.shape.check_width(len(names))
+            return None
+        names = assumed
+    elif source.format is TableFormat.CSV:
         names = [_as_it_was(name, source.shape) for name in names]
     order = source.shape.order_of(names)
     return None if order == list(range(len(order))) else order

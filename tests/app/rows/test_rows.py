@@ -16,9 +16,11 @@ from app.problems.problem import Problem
 from app.rows.codecs import request_codec, response_codec
 from app.rows.decode.json import decode_document, decode_json
 from app.rows.decode.npy import decode_npy
+from app.rows.model_types import ModelTypes
 from app.rows.response_table import Chunk, row_errors
 from app.rows.shape import Floats, RowsShape
 from models_store.files.local_blobs import LocalBlobs
+from tables.columns import Column
 from tables.formats import MEDIA_TYPES, TableFormat
 from tables.readers import plain_numbers
 from tests.app.decoding import decode, decode_pieces
@@ -526,3 +528,12 @@ def test_rows_of_numbers_do_not_touch_the_disk(tmp_path, monkeypatch):
     for kind, body in bodies.items():
         rows = asyncio.run(decode_pieces([body], kind, SHAPE, tmp_path, size=len(body)))
         assert rows.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_no_column_is_named_where_training_had_gaps_in_all():
+    """Explanations of some columns are not available, and so not finite."""
+    types = ModelTypes((Column(name="a", missing=True), Column(name="b", missing=True)), dim=2)
+    values, inputs = np.array([[-1.0, np.nan], [np.nan, np.nan]]), np.array([[0.0, 1], [np.nan, 1]])
+    chunk = Chunk.of(values, inputs, types=types, checked=1)
+    assert chunk.codes is not None
+    assert [one["row"] for one in row_errors(chunk.codes, start=0, inputs=["a", "b"])] == [1]

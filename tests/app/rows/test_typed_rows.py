@@ -275,6 +275,39 @@ def test_headerless_csv_is_in_the_order_of_the_model():
         decode(b"1,2\n", TableFormat.CSV, SHAPE, header="absent")
 
 
+GERMAN = Column(name="a", decimal=",", thousands=".", missing=True, na_values=("n.n.",))
+NUMBER_CELLS = [[1.512], [2], ["n.n."], ["1.512,5"], [None]]
+
+
+@pytest.mark.parametrize("cells", [NUMBER_CELLS, NUMBER_CELLS[:2]], ids=["texts", "numbers"])
+@pytest.mark.parametrize("kind", [JSON, TableFormat.NDJSON])
+def test_a_number_of_json_is_one_whatever_the_marks_of_the_file(kind, cells):
+    shape = RowsShape(["a"], 50, types=ModelTypes((GERMAN,), dim=1))
+    lines = "".join(f"{json.dumps(row)}\n" for row in cells)
+    body = json.dumps(cells) if kind is JSON else lines
+    values = decode(body.encode(), kind, shape)
+    np.testing.assert_array_equal(values[:, 0], [1.512, 2, np.nan, 1512.5, np.nan][: len(cells)])
+
+
+@pytest.mark.parametrize("kind", [TableFormat.CSV, TableFormat.NDJSON, JSON])
+def test_rows_without_names_may_have_the_columns_that_were_ignored(kind):
+    names = ["x2", "x4"]
+    types = ModelTypes(tuple(Column(name=name, missing=True) for name in names), dim=2)
+    shape = RowsShape(names, 50, types=types, ignores_extra=True)
+    rows = [["r1", 0.5, "-", 7, None], ["r2", 1.5, "-", 8, None]]
+    match kind:
+        case TableFormat.CSV:
+            body = "r1,0.5,-,7,\nr2,1.5,-,8,\n"
+        case TableFormat.NDJSON:
+            body = "\n".join(map(json.dumps, rows))
+        case _:
+            body = json.dumps(rows)
+    values = decode(body.encode(), kind, shape, header="absent")
+    np.testing.assert_array_equal(values, [[0.5, 7], [1.5, 8]])
+    whole = RowsShape(["x1", "x2"], 50, types=types, ignores_extra=True)
+    assert refusal(body.encode(), kind, whole, header="absent").type.slug == "dimension-mismatch"
+
+
 @pytest.mark.parametrize("kind", [TableFormat.ARROW, TableFormat.PARQUET])
 def test_arrow_types_are_read_for_what_they_are(kind):
     days = ["2024-02-29", "1969-12-31", "2024-02-29", "2024-03-01"]

@@ -22,6 +22,11 @@ def codes(summary):
     return [w["code"] for w in summary.warnings if w["code"] in {"skipped", "uneven", "unreadable"}]
 
 
+def framed(rows, rule="+---+---+---+"):
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+
+
 LAYOUTS = {
     "title": f"Report for May,,\nof the north,,\n,,\nday,kind,v\n{body()}",
     "units": f"day,kind,v\nd,-,m/s\n{body()}",
@@ -33,6 +38,10 @@ LAYOUTS = {
     "empty": f"day,kind,v\n{body()}\n,,\n,,\n,,\n",
     "repeated": f"day,kind,v\n{body()}\nday,kind,v\n{body()[:-1]}6",
     "carriage-returns": f"day,kind,v\r\n{body()}".replace("\n", "\r") + "\rday,kind,v",
+    "framed": framed([("day", "kind", "v"), *ROWS]) + "\n30 rows in set (0.00 sec)",
+    "printed": "Report\n\n" + framed([("day", "kind", "v"), *ROWS], rule="-" * 30),
+    "markdown": framed([("day", "kind", "v"), *ROWS], rule="|:--|---|--:|"),
+    "ruled": f" day | kind | v\n-----+------+---\n{body(' | ')}\n(30 rows)",
     "fields": "#Version: 1.0\n#Fields: day kind v\n" + body(" "),
 }
 
@@ -52,6 +61,13 @@ def test_a_last_row_without_its_first_cell_is_a_row(accept, gap):
     """Read it as a row where no blank line parts it from the others, or blank lines part all."""
     text = gap.join(",".join(row) for row in ROWS)
     assert accept(f"day,kind,v{gap}{text}{gap},dry,3.5".encode()).rows == 31
+
+
+def test_a_line_of_dashes_in_quotes_is_part_of_its_cell(accept):
+    text = "\n".join(f'{row[0]},"up\n----\ndown {row[1]}",{row[2]}' for row in ROWS)
+    summary = accept(f"day,text,v\n{text}".encode())
+    assert (summary.rows, codes(summary)) == (30, [])
+    assert summary.columns[1].column.levels[0].startswith("up\n----\n")
 
 
 def test_names_in_two_lines_are_joined(accept):
