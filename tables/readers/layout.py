@@ -192,7 +192,9 @@ def _found(
         stop=end.stop,
         repeated=repeated,
         comments=above > 0 and not text.quotes and _holds_comments(text, begin),
-        rules=marks.rules and len(head.fields) > 1 and any(without_rules(line)[1] for line in lines),
+        rules=marks.rules
+        and len(head.fields) > 1
+        and any(without_rules(line)[1] for line in lines),
         warnings=[*head.warnings, *_about_footers(end.footers)],
     )
 
@@ -367,7 +369,9 @@ def comments_warning(lines: int) -> TableWarning:
 def rules_warning(lines: int) -> TableWarning:
     """Return the warning about lines of dashes between the rows."""
     text = "One line is a rule" if lines == 1 else f"{lines} lines are rules"
-    return skipped_warning(f"{text} of dashes, and no {'row' if lines == 1 else 'rows'}. If it is data")
+    return skipped_warning(
+        f"{text} of dashes, and no {'row' if lines == 1 else 'rows'}. If it is data"
+    )
 
 
 def repeated_warning(lines: int) -> TableWarning:
