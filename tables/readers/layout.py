@@ -287,9 +287,7 @@ def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _
         shown = row.decode(errors="replace").rstrip("\r\n")
         cells = split_line(shown, marks.delimiter, marks.quote)
         kind = None if cells is None else _footer(cells, width=width, short=short)
-        if marks.rules and without_rules(line)[1]:
-            kind = "rule"
-        elif (
+        if (
             kind is None
             and cells
             and not cells[0].strip()
@@ -310,10 +308,12 @@ def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _
 
 
 def _footer(cells: list[str], *, width: int, short: bool) -> str | None:
-    """Return the kind of a line at the end that is no row: one without values, or a total or remark."""
+    """Return the kind of a line at the end that is no row: without values, or a rule, total or remark."""
     known = [cell.strip() for cell in cells if cell.strip()]
     if not known:
         return "empty"
+    if not any(cell.strip("-=+|: ") for cell in known):
+        return "rule"  # no row by itself, but there may be totals above it
     marked = [cell for cell in known if cell.strip("*")]  # totals of SAP have stars in front
     if marked and _TOTAL.fullmatch(marked[0].rstrip(": ")) and len(known) > 1:
         return "named"
