@@ -1,5 +1,6 @@
 """Ends of attempts inside a transaction: with a result, back to the queue, or as a failure of the job."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,62 +30,66 @@ def finish(
     Raises:
         FencedError: The job is not this attempt's any more.
     """
-    try:
-        with held(session, job_id, attempt) as row:
-            if row.cancel_requested:
-                move(session, row, JobState.CANCELLED)
-                return None
-            new = replace(new, description=row.description, tags=row.tags)
-            version = add_version(
-                session, new, project=row.project, name=row.model_name, job_id=job_id
-            )
-            row.model_version = version.version
-            row.metrics = metrics
-            row.checkpoints = []
-            move(session, row, JobState.SUCCEEDED)
-            return version
-    except FencedError:
-        registered = version_of_job(session, job_id, attempt=attempt)
-        if registered is None:
-            raise
-        return registered
+    made: list[Version] = []
+
+    def register(row: HeldJob) -> None:
+        named = replace(new, description=row.description, tags=row.tags)
+        version = add_version(
+            session, named, project=row.project, name=row.model_name, job_id=job_id
+        )
+        row.model_version = version.version
+        made.append(version)
+
+    if not _succeed(session, job_id, attempt, metrics, register):
+        return None
+    version = made[0] if made else version_of_job(session, job_id, attempt=attempt)
+    if version is None:  # deleted since
+        raise FencedError(job_id, attempt=attempt)
+    return version
 
 
 def finish_bulk(
     session: Session, job_id: str, attempt: int, metrics: dict[str, Any], result: JobResult
 ) -> bool:
     """Succeed with a file, or be cancelled, as `finish`; return whether it succeeded."""
-    try:
-        with held(session, job_id, attempt) as row:
-            if row.cancel_requested:
-                move(session, row, JobState.CANCELLED)
-                return False
-            row.result = dict(result)
-            row.metrics = metrics
-            if row.progress is not None:  # the last report is of a moment before the end
-                row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
-            row.checkpoints = []
-            move(session, row, JobState.SUCCEEDED)
-            return True
-    except FencedError:
-        done = session.scalar(
-            select(JobRow.result).where(JobRow.id == job_id, JobRow.attempt == attempt)
-        )
-        if done != dict(result):
-            raise
-        return True
+
+    def record(row: HeldJob) -> None:
+        row.result = dict(result)
+        if row.progress is not None:  # the last report is of a moment before the end
+            row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
+
+    return _succeed(session, job_id, attempt, metrics, record)
 
 
 def finish_child(
     session: Session, job_id: str, attempt: int, metrics: dict[str, Any], product: dict[str, Any]
 ) -> bool:
     """Succeed with what the parent uses, or be cancelled, as `finish`; return whether it succeeded."""
+
+    def record(row: HeldJob) -> None:
+        row.product = product
+
+    return _succeed(session, job_id, attempt, metrics, record)
+
+
+def _succeed(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    metrics: dict[str, Any],
+    record: Callable[[HeldJob], None],
+) -> bool:
+    """Record what an attempt has made and end its job; return False if it is cancelled instead.
+
+    Repeated by the attempt that did so, this changes nothing: what was made may have been deleted
+    since, or be the parent's by now.
+    """
     try:
         with held(session, job_id, attempt) as row:
             if row.cancel_requested:
                 move(session, row, JobState.CANCELLED)
                 return False
-            row.product = product
+            record(row)
             row.metrics = metrics
             row.checkpoints = []
             move(session, row, JobState.SUCCEEDED)

@@ -202,18 +202,15 @@ class Jobs:
         """
         row = find(session, project, job_id, lock=True)
         match JobState(row.state):
-            case JobState.QUEUED | JobState.RUNNING if row.role == JobRole.PARENT:
-                if not row.cancel_requested:
-                    row.cancel_requested = True
-                    append(session, row, EventKind.MESSAGE, {"text": "Cancellation was requested."})
-                cancel_children(session, row)
-            case JobState.QUEUED:
+            case JobState.QUEUED if row.role != JobRole.PARENT:
                 row.cancel_requested = True
                 move(session, row, JobState.CANCELLED)
-            case JobState.RUNNING:
+            case JobState.QUEUED | JobState.RUNNING:
                 if not row.cancel_requested:
                     row.cancel_requested = True
                     append(session, row, EventKind.MESSAGE, {"text": "Cancellation was requested."})
+                if row.role == JobRole.PARENT:
+                    cancel_children(session, row)
             case JobState.CANCELLED:
                 pass
             case JobState.SUCCEEDED | JobState.FAILED:

@@ -279,7 +279,7 @@ MUTATIONS = (
         "no success after a cancel",
         (
             Change(
-                models_store.jobs.attempt_ends, "finish", "if row.cancel_requested:", "if False:"
+                models_store.jobs.attempt_ends, "_succeed", "if row.cancel_requested:", "if False:"
             ),
         ),
         "succeeds after a cancel",

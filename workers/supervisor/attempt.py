@@ -8,6 +8,8 @@ next attempt continues from there.
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -272,41 +274,38 @@ class Attempt:
             self._finish_child(trained.metrics, trained.version)
             return
         version = NewVersion(**trained.version)
-        try:
+        with self._leaving(version.checkpoint_key):
             registered = self._stores.work.finish(
                 self._job.id, self._job.attempt, metrics=trained.metrics, version=version
             )
-        except CancelledInsteadError:
-            self._delete(version.checkpoint_key)
-            raise
-        log.info("registered version %s of model %s", registered.version, registered.name)
-        self._delete_all_but(version.checkpoint_key)
+            log.info("registered version %s of model %s", registered.version, registered.name)
 
     def _finish_child(self, metrics: dict[str, Any], product: dict[str, Any]) -> None:
-        key = product["checkpoint_key"]
-        try:
+        with self._leaving(product["checkpoint_key"]):
             self._stores.work.finish_child(
                 self._job.id, self._job.attempt, metrics=metrics, product=product
             )
-        except CancelledInsteadError:
-            self._delete(key)
-            raise
-        self._delete_all_but(key)
 
     def _finish_bulk(self, produced: Produced) -> None:
         result = JobResult(**produced.result)  # type: ignore[typeddict-item]  # sent as one
         if self._job.role is JobRole.CHILD:
             self._finish_child(produced.metrics, _as_product(result))
             return
-        try:
+        with self._leaving(result["key"]):
             self._stores.work.finish_bulk(
                 self._job.id, self._job.attempt, metrics=produced.metrics, result=result
             )
+            log.info("the result has %s bytes", result["bytes"])
+
+    @contextmanager
+    def _leaving(self, key: str) -> Iterator[None]:
+        """Delete all files of the job but one once it has succeeded; that one if it is cancelled."""
+        try:
+            yield
         except CancelledInsteadError:
-            self._delete(result["key"])
+            self._delete(key)
             raise
-        log.info("the result has %s bytes", result["bytes"])
-        self._delete_all_but(result["key"])
+        self._delete_all_but(key)
 
     def _tidy(self) -> None:
         """Remove files of a failed or cancelled job that it cannot be resumed from."""

@@ -120,10 +120,17 @@ def test_an_attempt_that_lost_the_job_cannot_end_it(jobs: Jobs, work: JobWork) -
     work.finish_bulk(owner.id, owner.attempt, metrics=METRICS, result=a_result(owner))
     with pytest.raises(FencedError):
         work.finish_bulk(lost.id, lost.attempt, metrics=METRICS, result=a_result(lost))
-    other = a_result(owner, sha256="f" * 64)
-    with pytest.raises(FencedError):
-        work.finish_bulk(owner.id, owner.attempt, metrics=METRICS, result=other)
     assert jobs.get(PROJECT, owner.id).result == a_result(owner)
+
+
+def test_an_attempt_whose_answer_was_lost_has_ended_it_whatever_became_of_the_result(
+    jobs: Jobs, work: JobWork
+) -> None:
+    job = a_bulk_job(jobs, work)
+    work.finish_bulk(job.id, job.attempt, metrics=METRICS, result=a_result(job))
+    jobs.delete_result(PROJECT, job.id)
+    work.finish_bulk(job.id, job.attempt, metrics=METRICS, result=a_result(job))
+    assert jobs.get(PROJECT, job.id).result is None
 
 
 def test_a_cancel_request_comes_before_a_result(jobs: Jobs, work: JobWork) -> None:
