@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _MAX_REFS = 10_000
 _CONCURRENT_LOADS = 2
 _PATIENCE_S = 1.0
+_AHEAD = 0.5  # part of a reference's time after which it is looked up again, beside its requests
 
 
 @dataclass(eq=False)
@@ -51,7 +52,8 @@ class CacheLimits:
         max_bytes: Memory in bytes of all loaded models together.
         max_model_bytes: Estimated memory in bytes of one of them while it computes.
         resolved_for_s: Seconds for which a resolved reference is kept; after at most that long an
-            alias that another process has moved takes effect.
+            alias that another process has moved takes effect. One in use is looked up again before,
+            so that its requests do not wait for the database.
         stale_s: Seconds for which it is used when the database cannot be reached.
     """
 
@@ -114,6 +116,8 @@ class LoadedModels:
         known = self._resolved.get((project, ref))
         now = time.monotonic()
         if known is not None and now < known.until:
+            if now >= known.until - _AHEAD * self._limits.resolved_for_s:
+                self._look_ahead(project, ref)
             return known.version
         look = self._looks.get((project, ref))
         if look is None:
@@ -127,6 +131,12 @@ class LoadedModels:
         if look.cancelled() or look.exception() is not None:
             return await self._look_up(project, ref)  # an error is nobody else's
         return look.result()
+
+    def _look_ahead(self, project: str, ref: str) -> None:
+        """Begin a query for those who come later, unless there is one."""
+        if (project, ref) not in self._looks:
+            # Where it fails, whoever waits asks again.
+            self._begin_look(project, ref).add_done_callback(_retrieve)
 
     def _begin_look(self, project: str, ref: str) -> "asyncio.Task[Version]":
         """Begin a query that all who ask meanwhile wait for."""
@@ -263,6 +273,11 @@ class LoadedModels:
 def _patience_s(known: _Resolved) -> float:
     """Return the seconds to wait for a database before a reference is used as it was."""
     return 0.0 if known.failing else _PATIENCE_S
+
+
+def _retrieve(look: "asyncio.Task[Version]") -> None:
+    if not look.cancelled():
+        look.exception()
 
 
 def _warm_up(flow: CompiledFlow) -> None:

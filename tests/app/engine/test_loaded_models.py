@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
@@ -248,6 +249,68 @@ def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
         aliases.set(PROJECT, "m0", "production", version=1)
         models.forget()
         assert (await models.resolve(PROJECT, "m0")).version == 1
+
+    run(main())
+
+
+@pytest.mark.fault(320)
+def test_fault_320_no_request_waits_while_a_reference_in_use_is_looked_up_again(
+    database, blobs, monkeypatch
+):
+    clock = Clock()
+    monkeypatch.setattr(loaded_models, "time", clock)
+    registered(database, blobs, name="m0")
+    go_on, at_it = threading.Event(), threading.Event()
+
+    class Held(Registry):
+        def resolve(self, project: str, ref: str) -> Version:
+            found = super().resolve(project, ref)
+            if at_it.is_set():
+                go_on.wait(120)
+            return found
+
+    async def main() -> None:
+        limits = CacheLimits(10**9, 2**30, resolved_for_s=1.0)
+        models = LoadedModels(Held(database), blobs, limits=limits)
+        assert (await models.resolve(PROJECT, "m0")).version == 1
+        at_it.set()
+        clock.now += 0.75
+        asked = asyncio.create_task(models.resolve(PROJECT, "m0"))
+        done, _ = await asyncio.wait({asked}, timeout=60)
+        held = [*models._looks.values()]
+        go_on.set()
+        assert done == {asked}, "it waits for the query"
+        assert asked.result().version == 1
+        newer = registered(database, blobs, name="m0", seed=9)
+        await asyncio.wait(held)
+        clock.now += 0.75
+        assert (await models.resolve(PROJECT, "m0")).version == 1  # as of the query beside it
+        await asyncio.wait([*models._looks.values()])
+        assert (await models.resolve(PROJECT, "m0")).version == newer.version
+
+    run(main())
+
+
+def test_a_reference_that_is_gone_is_known_until_its_time_is_over(database, blobs, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loaded_models, "time", clock)
+    registered(database, blobs, name="m0")
+    registry = Registry(database)
+
+    def resolve(_project: str, ref: str) -> Version:
+        raise NotFoundError("model", ref)
+
+    async def main() -> None:
+        models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
+        await models.resolve(PROJECT, "m0")
+        monkeypatch.setattr(registry, "resolve", resolve)
+        clock.now += 0.75
+        await models.resolve(PROJECT, "m0")
+        await asyncio.wait([*models._looks.values()])
+        await models.resolve(PROJECT, "m0")
+        clock.now += 0.5
+        with pytest.raises(NotFoundError):
+            await models.resolve(PROJECT, "m0")
 
     run(main())
 
