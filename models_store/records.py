@@ -1,5 +1,6 @@
 """Records of the registry as plain values: datasets, models, versions and aliases."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
@@ -180,7 +181,11 @@ class Version(NewVersion):
 
 @dataclass(frozen=True, kw_only=True)
 class VersionSummary(Record):
-    """Registered version without its columns, spec, target and quantiles."""
+    """Registered version without its columns, spec, target and quantiles.
+
+    Attributes:
+        included: Those of its large fields that were asked for, by their names.
+    """
 
     project: str
     name: str
@@ -201,6 +206,7 @@ class VersionSummary(Record):
     tags: dict[str, str]
     aliases: list[str]
     created_at: datetime
+    included: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Registry of datasets, models and versions."""
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict
 
 from sqlalchemy import or_, select
@@ -32,6 +33,7 @@ from models_store.rows.datasets import (
 from models_store.rows.idempotency import claim_key, forget_resource, is_known
 from models_store.rows.versions import (
     VERSION_SUMMARY,
+    LargeField,
     add_version,
     delete_versions,
     find_alias,
@@ -243,7 +245,7 @@ class Registry:
         return to_models(session, [find_model(session, project, name)])[0]
 
     @reading
-    def versions(
+    def versions(  # noqa: PLR0913  which versions, which page of them, and with which fields
         self,
         session: Session,
         project: str,
@@ -252,8 +254,11 @@ class Registry:
         limit: int,
         cursor: str | None = None,
         filters: Filters = ALL,
+        include: Collection[LargeField] = (),
     ) -> Page[VersionSummary]:
-        """List the versions of a model, newest first, without their large fields.
+        """List the versions of a model, newest first; arguments as for `datasets`.
+
+        `include` names large fields of versions to read too; the page then ends after 256 KiB of them.
 
         Raises:
             NotFoundError: the project has no such model.
@@ -264,7 +269,8 @@ class Registry:
         query = select(ModelVersionRow).options(VERSION_SUMMARY).where(mine)
         query, listing = filters.apply(query, _VERSIONS, project=project)
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
-        return page.of(to_version_summaries(session, model, page.items))
+        items = to_version_summaries(session, model, page.items, include=include)
+        return page.first(len(items)).of(items)
 
     @reading
     def version(self, session: Session, project: str, name: str, number: int) -> Version:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from app.engine.loaded_models import LoadedModels
 from flows import MafSpec, build, compile_flow
@@ -54,6 +55,7 @@ class WarmUp:
         """Do all of it; a model that cannot be loaded is logged and left out."""
         began = time.monotonic()
         if self._kernels:
+            await asyncio.to_thread(pa.array, [True])  # imports pandas, where it is installed
             try:
                 await asyncio.to_thread(compile_kernels)
             except Exception:

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response, status
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
 from app.dependencies import (
     AliasesDep,
@@ -41,6 +41,7 @@ from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from models_store.files.job_files import delete_unneeded
 from models_store.records import Alias
 from models_store.requests.training import Name
+from models_store.rows.versions import LargeField
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
@@ -48,6 +49,17 @@ ModelName = Annotated[Name, Path(description="Name of the model.", examples=["sh
 AliasName = Annotated[Name, Path(description="Name of the alias.", examples=["production"])]
 VersionNumber = Annotated[
     int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[1])
+]
+
+
+Include = Annotated[
+    list[LargeField] | None,
+    Query(
+        max_length=4,
+        description="Field that the items have in addition, as in the version itself; the parameter may be"
+        " repeated.",
+        examples=[["flow", "preprocessing"]],
+    ),
 ]
 
 
@@ -161,6 +173,7 @@ def delete_model(
     "/{name}/versions",
     operation_id="list_versions",
     summary="List the versions of a model",
+    response_model_exclude_unset=True,
     responses={**LINKED, **problem_responses("not-found", "cursor")},
 )
 def list_versions(
@@ -169,10 +182,20 @@ def list_versions(
     project: ProjectDep,
     paging: PagingDep,
     selection: SelectionDep,
+    include: Include = None,
 ) -> VersionPage:
-    """List the versions of a model, newest first, without columns, specs and targets."""
+    """List the versions of a model, newest first.
+
+    Columns, specs, targets and quantiles are left out, but for the fields that `include` names: to
+    compare versions, list them with `include=columns&include=flow&include=preprocessing`.
+    """
     page = registry.versions(
-        project, name, limit=paging.limit, cursor=paging.cursor, filters=selection.filters()
+        project,
+        name,
+        limit=paging.limit,
+        cursor=paging.cursor,
+        filters=selection.filters(),
+        include=include or (),
     )
     return paging.link(VersionPage.of(page))
 

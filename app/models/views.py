@@ -95,6 +95,13 @@ _ALIASES: Any = Field(description="Aliases that point at the version.")
 _CREATED_AT: Any = Field(description="Time of the registration.")
 
 
+_COLUMNS = "Columns that the version models, in order."
+_CONTEXT_COLUMNS = "Columns that the density is conditioned on; in a row they follow the others."
+_FLOW = "Spec of the flow."
+_PREPROCESSING = "Preprocessing layers between the data and the flow."
+_IF_INCLUDED = " Only if `include` names it."
+
+
 class LatestView(BaseModel):
     """Newest version of a model, in short."""
 
@@ -202,7 +209,7 @@ class LineageSummaryView(BaseModel):
 
 
 class VersionSummaryView(BaseModel):
-    """Version in a list, without its columns, spec, target and quantiles."""
+    """Version in a list, without its target and quantiles; columns and spec only if they are asked for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
@@ -210,6 +217,16 @@ class VersionSummaryView(BaseModel):
     version: int = _VERSION
     family: str = _FAMILY
     dim: int = _DIM
+    columns: list[str] = Field(default_factory=list, description=_COLUMNS + _IF_INCLUDED)
+    context_columns: list[str] = Field(
+        default_factory=list, description=_CONTEXT_COLUMNS + _IF_INCLUDED
+    )
+    flow: Annotated[dict[str, Any], SchemaOf(Flow)] = Field(
+        default_factory=dict, description=_FLOW + _IF_INCLUDED
+    )
+    preprocessing: Annotated[dict[str, Any], SchemaOf(Preprocessing)] = Field(
+        default_factory=dict, description=_PREPROCESSING + _IF_INCLUDED
+    )
     parameters: int = _PARAMETERS
     metrics: VersionMetrics = _METRICS
     lineage: LineageSummaryView = _LINEAGE
@@ -221,8 +238,8 @@ class VersionSummaryView(BaseModel):
 
     @classmethod
     def of(cls, version: VersionSummary) -> "VersionSummaryView":
-        """Return the view of a version in a list."""
-        return cls.model_validate(_members(version), from_attributes=True)
+        """Return the view of a version in a list; fields that were not asked for are unset."""
+        return cls.model_validate({**_members(version), **version.included}, from_attributes=True)
 
 
 class VersionView(BaseModel):
@@ -234,18 +251,16 @@ class VersionView(BaseModel):
     version: int = _VERSION
     family: str = _FAMILY
     dim: int = _DIM
-    columns: list[str] = Field(description="Columns that the version models, in order.")
-    context_columns: list[str] = Field(
-        description="Columns that the density is conditioned on; in a row they follow the others."
-    )
+    columns: list[str] = Field(description=_COLUMNS)
+    context_columns: list[str] = Field(description=_CONTEXT_COLUMNS)
     types: Annotated[list[dict[str, Any]], SchemaOf(list[TypedColumn])] | None = Field(
         description="Type, levels and states of each column, then of each context column; null if"
         " all are"
         " plain numbers."
     )
-    flow: Annotated[dict[str, Any], SchemaOf(Flow)] = Field(description="Spec of the flow.")
+    flow: Annotated[dict[str, Any], SchemaOf(Flow)] = Field(description=_FLOW)
     preprocessing: Annotated[dict[str, Any], SchemaOf(Preprocessing)] = Field(
-        description="Preprocessing layers between the data and the flow."
+        description=_PREPROCESSING
     )
     parameters: int = _PARAMETERS
     metrics: VersionMetrics = Field(
@@ -273,7 +288,7 @@ class VersionView(BaseModel):
 class VersionPage(BaseModel):
     """Page of versions, newest first."""
 
-    items: list[VersionSummaryView] = Field(description="Versions, without their specs.")
+    items: list[VersionSummaryView] = Field(description="Versions, in short.")
     next_cursor: str | None = NEXT_CURSOR
 
     @classmethod

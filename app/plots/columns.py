@@ -113,7 +113,7 @@ def pairs(numbers: Arrays) -> Figure:
             bins[y].show(axes, "y")
             _label_axis(axes.xaxis, scales[x])
             _label_axis(axes.yaxis, scales[y])
-            axes.set_title(title)
+            axes.set_title(title, y=1.0)  # a place of its own choice takes a sixth of the time
             axes.set_xlabel(text(names[x]))
             axes.set_ylabel(text(names[y]))
     return figure

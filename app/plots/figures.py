@@ -101,7 +101,7 @@ def noise(numbers: Arrays) -> Figure:
         axes.axline((0, 0), slope=1, color="gray", linewidth=1.0)
         axes.plot(normal, np.sort(found[:, index]), ".", color=DATA, markersize=3)
         outside = int((np.abs(found[:, index]) > reach).sum())
-        axes.set_title(text(name) + (f" ({outside} outside)" if outside else ""))
+        axes.set_title(text(name) + (f" ({outside} outside)" if outside else ""), y=1.0)
         axes.set_aspect("equal")
     drawn[0].set_xlim(-reach, reach)
     drawn[0].set_ylim(-reach, reach)

@@ -24,6 +24,7 @@ from densityd.client.options import (
     FileOptions,
     Filters,
     FlowOptions,
+    IncludedField,
     JobFilters,
     Labels,
     NamedFilters,
@@ -43,6 +44,7 @@ from densityd.client.options import (
     UploadOptions,
     VariationalOptimisation,
     VariationalOptions,
+    VersionFilters,
 )
 from densityd.client.records.account import Key, Me, ServiceVersion, Usage
 from densityd.client.records.datasets import ColumnPage, Dataset, DatasetSummary
@@ -105,6 +107,7 @@ __all__ = [
     "FileOptions",
     "Filters",
     "FlowOptions",
+    "IncludedField",
     "Job",
     "JobFailedError",
     "JobFilters",
@@ -149,6 +152,7 @@ __all__ = [
     "VariationalOptimisation",
     "VariationalOptions",
     "Version",
+    "VersionFilters",
     "VersionSummary",
     "WaitTimeoutError",
     "Webhook",

@@ -363,6 +363,16 @@ class JobFilters(Filters, total=False):
     parent_id: str
 
 
+IncludedField = Literal["columns", "context_columns", "flow", "preprocessing"]
+"""A field of a version that lists have only if it is asked for."""
+
+
+class VersionFilters(Filters, total=False):
+    """The filters of a list of versions; `include` names fields that each is to have in addition."""
+
+    include: Sequence[IncludedField]
+
+
 class Labels(TypedDict, total=False):
     """Changes of a description and of tags.
 

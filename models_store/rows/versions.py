@@ -1,9 +1,11 @@
 """Models, versions and aliases inside a transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, fields
+from itertools import accumulate
+from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, cast, func, literal, select
 from sqlalchemy.orm import Session, load_only
 
 from models_store.database.dialects import dialect_of, insert_into
@@ -27,11 +29,16 @@ VERSION_SUMMARY = load_only(
     *(
         getattr(ModelVersionRow, field.name)
         for field in fields(VersionSummary)
-        if field.name not in ("name", "aliases")  # not of this row
+        if field.name not in ("name", "aliases", "included")  # not of this row
     ),
     raiseload=True,
 )
 """Columns that a query of summaries reads: names of columns, a spec and a target may take megabytes."""
+
+LargeField = Literal["columns", "context_columns", "flow", "preprocessing"]
+"""Field of a version that its summary lacks unless it is asked for."""
+
+_PAGE_BYTES = 256 * 1024  # of large fields that a page of summaries reads
 
 _LATEST = load_only(
     ModelVersionRow.model_id,
@@ -299,14 +306,47 @@ def to_versions(session: Session, model: ModelRow, rows: list[ModelVersionRow]) 
 
 
 def to_version_summaries(
-    session: Session, model: ModelRow, rows: list[ModelVersionRow]
+    session: Session,
+    model: ModelRow,
+    rows: list[ModelVersionRow],
+    *,
+    include: Collection[LargeField] = (),
 ) -> list[VersionSummary]:
-    """Return rows of one model that were read with `VERSION_SUMMARY` as plain values."""
+    """Return rows of one model that were read with `VERSION_SUMMARY` as plain values.
+
+    Args:
+        session: Transaction to read in.
+        model: Model that has the versions.
+        rows: Rows of the versions.
+        include: Large fields to read too: of the first row, and of those after it while all are at
+            most 256 KiB of JSON. The rows after these are left out.
+    """
     aliases = _aliases_by_version(session, model)
+    large = _large_fields(session, rows, include) if include else [{} for _ in rows]
     return [
-        VersionSummary.of_row(row, name=model.name, aliases=aliases.get(row.version, []))
-        for row in rows
+        VersionSummary.of_row(
+            row, name=model.name, aliases=aliases.get(row.version, []), included=included
+        )
+        for row, included in zip(rows, large, strict=False)
     ]
+
+
+def _large_fields(
+    session: Session, rows: list[ModelVersionRow], names: Collection[LargeField]
+) -> list[dict[str, Any]]:
+    key = ModelVersionRow.id
+    columns = [getattr(ModelVersionRow, name) for name in names]
+    lengths = (func.coalesce(func.length(cast(column, Text)), 0) for column in columns)
+    mine = key.in_([row.id for row in rows])
+    found = session.execute(select(key, sum(lengths, literal(0))).where(mine))
+    sizes: dict[int, int] = {row_id: size for row_id, size in found}  # noqa: C416  of rows
+    ends = accumulate(sizes[row.id] for row in rows)
+    read = [row.id for row, end in zip(rows, ends, strict=True) if end <= _PAGE_BYTES]
+    read = read or [row.id for row in rows[:1]]
+    rest = session.execute(select(key, *columns).where(key.in_(read)))
+    # Only the context of an old version is null.
+    values = {row_id: [[] if value is None else value for value in row] for row_id, *row in rest}
+    return [dict(zip(names, values[row_id], strict=True)) for row_id in read]
 
 
 def _aliases_by_version(session: Session, model: ModelRow) -> dict[int, list[str]]:

@@ -1,6 +1,7 @@
 """Datasets, models, versions and aliases, on both databases."""
 
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, DatasetSummary, Version
 from models_store.registry import Registry
-from models_store.rows.versions import RevisionCondition
+from models_store.rows.versions import LargeField, RevisionCondition
 from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
 
 BAD_NAMES = ["", "A", "a b", "../a", "a/b", "a\0b", ".a", "-a", "a" * 65, "\u00e9", "a\n"]
@@ -30,11 +31,13 @@ def model(jobs: Jobs, work: JobWork) -> list[Version]:
     return [trained(jobs, work), trained(jobs, work)]
 
 
-def trained(jobs: Jobs, work: JobWork, *, name: str = "shuttle", project: str = PROJECT) -> Version:
+def trained(
+    jobs: Jobs, work: JobWork, *, name: str = "shuttle", project: str = PROJECT, **changes: Any
+) -> Version:
     submitted(jobs, model_name=name, project=project)
     job = work.claim("w", lease_s=LEASE_S)
     assert job is not None
-    return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    return work.finish(job.id, job.attempt, metrics={}, version=a_version(job, **changes))
 
 
 def summary_of(dataset: Dataset) -> DatasetSummary:
@@ -138,9 +141,40 @@ def test_versions_are_paged_newest_first(registry: Registry) -> None:
     assert [one.version for one in (*first.items, *second.items)] == [2, 1]
     for listed in (*first.items, *second.items):
         whole = asdict(registry.version(PROJECT, "shuttle", listed.version))
-        assert asdict(listed).items() <= whole.items()
+        assert (asdict(listed) | {"included": None}).items() <= (whole | {"included": None}).items()
         assert registry.version_summary(PROJECT, "shuttle", listed.version) == listed
     assert second.next_cursor is None
+
+
+@pytest.mark.usefixtures("model")
+def test_listed_versions_include_the_large_fields_that_are_asked_for(
+    registry: Registry, jobs: Jobs, work: JobWork
+) -> None:
+    trained(jobs, work, context_columns=None)
+    assert all(one.included == {} for one in registry.versions(PROJECT, "shuttle", limit=9).items)
+    wanted: list[LargeField] = ["flow", "columns", "context_columns", "preprocessing"]
+    page = registry.versions(PROJECT, "shuttle", limit=9, include=wanted)
+    assert [one.version for one in page.items] == [3, 2, 1]
+    for listed in page.items:
+        whole = vars(registry.version(PROJECT, "shuttle", listed.version))
+        assert listed.included == {name: whole[name] for name in wanted}
+
+
+def test_a_page_ends_with_its_bytes_of_large_fields(
+    registry: Registry, jobs: Jobs, work: JobWork
+) -> None:
+    for length in (130_000, 130_000, 130_000, 300_000):
+        trained(jobs, work, columns=["a" * length])
+    found, cursor = [], None
+    for _ in range(3):
+        page = registry.versions(
+            PROJECT, "shuttle", limit=9, cursor=cursor, include=["columns", "flow"]
+        )
+        found.append([one.version for one in page.items])
+        cursor = page.next_cursor
+    assert found == [[4], [3, 2], [1]]
+    assert cursor is None
+    assert len(registry.versions(PROJECT, "shuttle", limit=9, include=["flow"]).items) == 4
 
 
 @pytest.mark.usefixtures("model")

@@ -62,12 +62,16 @@ class Checkpoint(Record):
 
 
 class VersionSummary(Record):
-    """A version of a model, without its columns and its spec."""
+    """A version of a model in a list; None stands for fields that the list does not include."""
 
     name: str
     version: int
     family: str
     dim: int
+    columns: list[str] | None = None
+    context_columns: list[str] | None = None
+    flow: Annotated[FlowFields, AS_CAME] | None = None
+    preprocessing: Annotated[PreprocessingFields, AS_CAME] | None = None
     parameters: int
     metrics: Annotated[Metrics, AS_CAME]
     lineage: Lineage

@@ -19,12 +19,12 @@ from densityd.client.call import (
     read_content,
 )
 from densityd.client.options import (
-    Filters,
     Labels,
     NamedFilters,
     PictureFormat,
     PictureTheme,
     PlotKind,
+    VersionFilters,
     format_filters,
 )
 from densityd.client.records.models import Alias, AliasChange, Model, Version, VersionSummary
@@ -61,8 +61,11 @@ class Models:
         path = build_path(_PATH, name)
         return self._transport.send(build_change(path, Model.of, labels, etag))
 
-    def versions(self, name: str, **filters: Unpack[Filters]) -> Iterator[VersionSummary]:
-        """Return an iterator over versions of a model, newest first."""
+    def versions(self, name: str, **filters: Unpack[VersionFilters]) -> Iterator[VersionSummary]:
+        """Return an iterator over versions of a model, newest first.
+
+        `include=["flow"]` adds their specs, so that versions are compared without a request for each.
+        """
         path = build_path(_PATH, name, "versions")
         return self._transport.iter_items(path, Page[VersionSummary].of, format_filters(filters))
 

@@ -96,6 +96,21 @@ def test_versions_are_listed_newest_first(client):
     assert [version["version"] for version in rest["items"]] == [1]
 
 
+def test_listed_versions_include_fields_of_the_whole_version(client):
+    url = "/v1/models/people/versions"
+    names = ["columns", "context_columns", "flow", "preprocessing"]
+    plain = client.get(url).json()["items"]
+    assert not any(names & one.keys() for one in plain)
+    asked = client.get(url, params={"include": names}).json()["items"]
+    for short, listed in zip(plain, asked, strict=True):
+        whole = client.get(f"{url}/{listed['version']}").json()
+        assert listed == {**short, **{name: whole[name] for name in names}}
+    some = client.get(url, params={"include": "flow", "limit": 1})
+    assert (some.json()["items"][0].keys() & names) == {"flow"}
+    assert "include=flow" in some.headers["link"]
+    assert_refused(client.get(url, params={"include": "held_out"}), 422, "validation")
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -230,6 +230,9 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
     assert listed.metrics == version.metrics
     assert listed.checkpoint == version.checkpoint
     assert version.context_columns == ["age"]
+    assert (listed.flow, listed.columns) == (None, None)
+    [asked] = client.models.versions("heights", include=["flow", "columns"])
+    assert (asked.flow, asked.columns) == (version.flow, version.columns)
 
     first = client.models.set_alias("people", "staging", 1)
     assert client.models.alias("people", "staging") == first

@@ -71,13 +71,13 @@ export async function call(path, options) {
   return response.status === 204 ? null : response.json();
 }
 
-/** Return the first items of a list, at most about `most`, and whether they are all: {items, isWhole}. */
+/** Return the first items of a list, at most `most`, and whether they are all: {items, isWhole}. */
 export async function first(path, most, options = {}) {
   const items = [];
   let cursor = null;
   do {
     const page = await call(
-      `${path}${path.includes("?") ? "&" : "?"}limit=200${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`,
+      `${path}${path.includes("?") ? "&" : "?"}limit=${Math.min(200, most - items.length)}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`,
       options,
     );
     items.push(...page.items);
@@ -88,21 +88,6 @@ export async function first(path, most, options = {}) {
 
 /** Return all items of a list, page by page. */
 export const all = async (path, options) => (await first(path, Infinity, options)).items;
-
-/** Return the results of a call for each item, some calls at a time: a browser takes long to send hundreds at once. */
-export async function each(items, act, atOnce = 6) {
-  const results = [];
-  let next = 0;
-  const work = async () => {
-    while (next < items.length) {
-      const at = next;
-      next += 1;
-      results[at] = await act(items[at]);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(atOnce, items.length) }, work));
-  return results;
-}
 
 /** Upload a file with progress: `onProgress` gets the sent share, from 0 to 1. */
 export function upload(path, file, type, onProgress) {

@@ -1,14 +1,16 @@
 // Versions of a model side by side: what differs, and which is best.
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/vendor.js";
-import { all, call, each } from "./api.js";
+import { all, call } from "./api.js";
 import { number } from "./format.js";
-import { Crumbs, Loaded, More, Parts, ProblemNote, useLoaded, useMore } from "./widgets.js";
+import { Crumbs, Loaded, More, Parts, useList, useLoaded } from "./widgets.js";
 
 const HIDDEN = new Set(["seconds", "rows_per_second", "summary"]);
 const WIDTH = 150; // of a version, in pixels
 const NAME_WIDTH = 220;
 const NARROW_NAME_WIDTH = 130;
 const AHEAD = 2; // columns that are drawn beside those that are seen
+const FEW = 5; // versions that are asked for one by one; more come with pages of the list
+const WHOLE = "?include=columns&include=context_columns&include=flow&include=preprocessing";
 
 /** Return {path: value} of nested options and metrics. */
 function flat(value, path = "", into = {}) {
@@ -23,10 +25,11 @@ const factsOf = (one) => ({
   facts: {
     family: one.family,
     parameters: one.parameters,
-    columns: one.columns?.join(", "),
+    columns: one.columns.join(", "),
+    "given columns": one.context_columns.join(", ") || "none",
     ...flat(one.metrics ?? {}),
-    ...flat(one.flow ?? {}, "flow"),
-    ...flat(one.preprocessing ?? {}, "preprocessing"),
+    ...flat(one.flow, "flow"),
+    ...flat(one.preprocessing, "preprocessing"),
     dataset: one.lineage.dataset_id,
   },
 });
@@ -45,28 +48,34 @@ function comparison(versions) {
   });
 }
 
-/** versions: their numbers; none: all. */
-export function Compare({ name, versions: wanted }) {
-  const [same, setSame] = useState(false);
-  const more = useMore(200);
-  const listed = useLoaded(async (signal) => {
-    const versions = await all(`/v1/models/${name}/versions`, { signal });
-    return wanted.length ? versions.filter(({ version }) => wanted.includes(version)) : versions;
-  }, [name]);
-  // The list has metrics; the options of each version follow.
-  const whole = useLoaded(
-    async (signal) => listed.value && each(listed.value.slice(0, more.shown), async ({ version }) => factsOf(await call(`/v1/models/${name}/versions/${version}`, { signal }))),
-    [listed.value, more.shown],
-  );
-  const versions = useMemo(() => whole.value ?? listed.value?.slice(0, more.shown).map(factsOf) ?? [], [whole.value, listed.value, more.shown]);
-  const rows = useMemo(() => comparison(versions), [versions]);
-  const shown = same ? rows : rows.filter(({ differs }) => differs);
+/** Versions of a model side by side; `chosen` has the numbers of some, none: all. */
+export function Compare({ name, chosen }) {
   return html`<${Crumbs} path=${[["Models", "#/models"], [name, `#/models/${name}`]]} /><h1>Versions of ${name}</h1>
-    <${Loaded} of=${listed}>${(all) => html`<p class="row"><label><input type="checkbox" checked=${same} onChange=${() => setSame(!same)} /> Show also what is equal</label>
-        ${whole.loading && html`<span class="soft pulse" role="status">Loading the options…</span>`}</p>
-      <${ProblemNote} problem=${whole.problem} again=${whole.again} />
-      <section class="card"><${SideBySide} name=${name} versions=${versions} rows=${shown} />
-        ${!shown.length && html`<p class="empty">These versions do not differ.</p>`}<${More} of=${more} total=${all.length} what="versions" /></section>`}<//>`;
+    ${chosen.length ? html`<${Chosen} name=${name} chosen=${chosen} />` : html`<${All} name=${name} />`}`;
+}
+
+function Chosen({ name, chosen }) {
+  const path = `/v1/models/${name}/versions`;
+  const loaded = useLoaded(async (signal) => {
+    if (chosen.length <= FEW) return Promise.all(chosen.map((number) => call(`${path}/${number}`, { signal })));
+    return (await all(path + WHOLE, { signal })).filter(({ version }) => chosen.includes(version));
+  }, []);
+  return html`<${Loaded} of=${loaded}>${(versions) => html`<${Differences} name=${name} versions=${versions} />`}<//>`;
+}
+
+function All({ name }) {
+  const loaded = useList(`/v1/models/${name}/versions${WHOLE}`);
+  return html`<${Loaded} of=${loaded}>${({ items, total }) => html`<${Differences} name=${name} versions=${items} /><${More} of=${loaded.more} total=${total} what="versions" />`}<//>`;
+}
+
+function Differences({ name, versions }) {
+  const [same, setSame] = useState(false);
+  const described = useMemo(() => versions.map(factsOf), [versions]);
+  const rows = useMemo(() => comparison(described), [described]);
+  const shown = same ? rows : rows.filter(({ differs }) => differs);
+  return html`<p class="row"><label><input type="checkbox" checked=${same} onChange=${() => setSame(!same)} /> Show also what is equal</label></p>
+    <section class="card"><${SideBySide} name=${name} versions=${described} rows=${shown} />
+      ${!shown.length && html`<p class="empty">${versions.length > 1 ? "These versions do not differ." : "There is one version only; a second one to compare it with comes from another training under the same name."}</p>`}</section>`;
 }
 
 /** A table with a column for each version, of which those are drawn that are seen. */

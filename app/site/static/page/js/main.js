@@ -45,7 +45,7 @@ const VIEWS = [
   [/^jobs\/variational$/, () => ["Fit a flow to a density", html`<${Variational} />`]],
   [/^jobs\/([^/]+)$/, (id) => ["Job", html`<${Job} key=${id} id=${id} />`]],
   [/^models$/, () => ["Models", html`<${Models} />`]],
-  [/^models\/([^/]+)\/compare(?:\/([\d,]+))?$/, (name, chosen) => ["Compare versions", html`<${Compare} key=${`${name} ${chosen}`} name=${name} versions=${chosen ? chosen.split(",").map(Number) : []} />`]],
+  [/^models\/([^/]+)\/compare(?:\/([\d,]+))?$/, (name, chosen) => ["Compare versions", html`<${Compare} key=${`${name} ${chosen}`} name=${name} chosen=${chosen ? chosen.split(",").map(Number) : []} />`]],
   [/^models\/([^/]+)\/(\d+)(?:\/(\w+))?$/, (name, version, tab) => [`Model ${name}`, html`<${Model} key=${`${name}:${version}`} name=${name} version=${Number(version)} tab=${tab ?? "fit"} />`]],
   [/^models\/([^/]+)$/, (name) => [`Model ${name}`, html`<${Model} key=${name} name=${name} tab="fit" />`]],
   [/^settings$/, () => ["Settings", html`<${Settings} theme=${theme} setTheme=${setTheme} />`]],
