@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]  # it ships no type information
 
 from app.engine.loaded_models import LoadedModels
 from flows import MafSpec, build, compile_flow

@@ -10,8 +10,11 @@ from pathlib import Path
 import fastapi_offline
 from starlette.responses import HTMLResponse
 
+from app.site.static_files import StaticFolder
+
 STATIC_FOLDER = Path(__file__).parent / "static"
 DOCS_FOLDER = Path(fastapi_offline.__file__).parent / "static"
+STATIC, DOCS = StaticFolder(STATIC_FOLDER), StaticFolder(DOCS_FOLDER)
 
 _PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
 _WEB_POLICY = (
@@ -40,11 +43,7 @@ def page(title: str, body: str, *, root: str) -> HTMLResponse:
 
 def web_page(title: str) -> HTMLResponse:
     """Return the web page, whose modules draw all that one sees."""
-    head = (
-        '<link rel="stylesheet" href="static/page/vendor/uplot.css">'
-        '<link rel="stylesheet" href="static/page/app.css">'
-        '<script type="module" src="static/page/js/main.js"></script>' + _module_preloads()
-    )
+    head = _page_files(f"static/{STATIC.version}/")
     body = (
         '<div id="app"><noscript><main><h1>densityd</h1><p>This page needs JavaScript. Without it,'
         ' <a href="docs">Swagger UI</a> needs it too; the API answers curl.</p></main></noscript></div>'
@@ -53,12 +52,16 @@ def web_page(title: str) -> HTMLResponse:
 
 
 @cache
-def _module_preloads() -> str:
-    """Return links to all modules of the page, so that none waits for the one that imports it."""
+def _page_files(root: str) -> str:
+    """Return the styles and the scripts of the page: all modules, so that none waits for another."""
     folder = STATIC_FOLDER / "page"
     modules = [*sorted((folder / "vendor").glob("*.js")), *sorted((folder / "js").glob("*.js"))]
     paths = [path.relative_to(STATIC_FOLDER).as_posix() for path in modules]
-    return "".join(f'<link rel="modulepreload" href="static/{path}">' for path in paths)
+    return (
+        f'<link rel="stylesheet" href="{root}page/vendor/uplot.css">'
+        f'<link rel="stylesheet" href="{root}page/app.css">'
+        f'<script type="module" src="{root}page/js/main.js"></script>'
+    ) + "".join(f'<link rel="modulepreload" href="{root}{path}">' for path in paths)
 
 
 def swagger_ui(title: str) -> HTMLResponse:

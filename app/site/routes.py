@@ -3,9 +3,8 @@
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
 
-from app.site.html import DOCS_FOLDER, STATIC_FOLDER, redoc, redoc_bundle, swagger_ui, web_page
+from app.site.html import DOCS, STATIC, redoc, redoc_bundle, swagger_ui, web_page
 
 router = APIRouter(include_in_schema=False)
 
@@ -18,26 +17,16 @@ def redoc_script() -> Response:
 
 
 # Routes, no mounts: the router answers wrong methods for them as for all else.
-_FILES = {
-    "/static/docs": StaticFiles(directory=DOCS_FOLDER),
-    "/static": StaticFiles(directory=STATIC_FOLDER),
-}
-
-
 @router.get("/static/docs/{path:path}")
 async def docs_file(request: Request, path: str) -> Response:
     """Serve a file of Swagger UI or ReDoc."""
-    return await _file("/static/docs", path, request)
+    return await DOCS.respond(path, request)
 
 
 @router.get("/static/{path:path}")
 async def static_file(request: Request, path: str) -> Response:
     """Serve a file of our own pages."""
-    return await _file("/static", path, request)
-
-
-async def _file(folder: str, path: str, request: Request) -> Response:
-    return await _FILES[folder].get_response(path, request.scope)
+    return await STATIC.respond(path, request)
 
 
 @router.get("/")
