@@ -25,7 +25,7 @@ class _Content(NamedTuple):
     """A file as it is sent.
 
     Attributes:
-        bytes: Content.
+        bytes: Bytes of the file, compressed or not.
         etag: Its entity tag.
     """
 
