@@ -2,12 +2,10 @@
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import FrameType
@@ -16,6 +14,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from app.http.upload_room import UploadCounts
 from app.server.connection_shares import ConnectionShares
+from app.server.shared_folder import SharedFolder, shared_folder
 from app.settings import ApiSettings
 from tables.sandbox.parent_death import die_with
 
@@ -23,7 +22,7 @@ LISTENER = "DENSITYD_LISTENER"
 _PARENT = "DENSITYD_LISTENER_PARENT"
 _NUMBER = "DENSITYD_LISTENER_NUMBER"
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
-_UPLOADS, _CONNECTIONS = "uploads", "connections"  # files in the folder of the metrics
+_UPLOADS, _CONNECTIONS = "uploads", "connections"  # files beside those of the metrics
 _BACKLOG = 2048
 _LEAST_LIFE_S = 5.0
 _POLL_S = 0.1
@@ -48,11 +47,10 @@ class Processes:
         """Serve until SIGTERM or SIGINT, and return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        folder = tempfile.mkdtemp(prefix="densityd-metrics-")
         processes = self._settings.api_processes
-        UploadCounts.create(Path(folder, _UPLOADS), processes=processes)
-        ConnectionShares.create(Path(folder, _CONNECTIONS), processes=processes)
-        try:
+        with shared_folder() as folder:
+            UploadCounts.create(folder.path / _UPLOADS, processes=processes)
+            ConnectionShares.create(folder.path / _CONNECTIONS, processes=processes)
             # Closed at its end: callers are then refused once the last child listens no more.
             with open_listener(self._settings) as sock:
                 while not self._stopping:
@@ -62,14 +60,12 @@ class Processes:
                 child.terminate()
             for child, _ in self._children.values():
                 child.wait()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         return 0
 
-    def _replace_dead(self, sock: socket.socket, folder: str) -> None:
+    def _replace_dead(self, sock: socket.socket, folder: SharedFolder) -> None:
         for number, (child, born) in list(self._children.items()):
             if child.poll() is not None and time.monotonic() - born > _LEAST_LIFE_S:
-                mark_process_dead(child.pid, folder)  # type: ignore[no-untyped-call]  # its gauges
+                mark_process_dead(child.pid, str(folder.path))  # type: ignore[no-untyped-call]  # its gauges
                 log.error("an API process ended with status %s; starting another", child.returncode)
                 del self._children[number]
         try:
@@ -125,14 +121,14 @@ def inherited_shares() -> ConnectionShares | None:
     return ConnectionShares(Path(os.environ[_METRICS_DIR], _CONNECTIONS), index=int(number))
 
 
-def _spawn(sock: socket.socket, folder: str, number: int) -> "subprocess.Popen[bytes]":
+def _spawn(sock: socket.socket, folder: SharedFolder, number: int) -> "subprocess.Popen[bytes]":
     environment = {
         **os.environ,
         LISTENER: str(sock.fileno()),
         _PARENT: str(os.getpid()),
         _NUMBER: str(number),
-        _METRICS_DIR: folder,
+        _METRICS_DIR: str(folder.path),
     }
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "app"], env=environment, pass_fds=[sock.fileno()]
+        [sys.executable, "-P", "-m", "app"], env=environment, pass_fds=[sock.fileno(), folder.lock]
     )

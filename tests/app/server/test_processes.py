@@ -28,7 +28,7 @@ def served(data_dir):
         "DENSITYD_PORT": str(port),
         "DENSITYD_API_PROCESSES": "2",
         "DENSITYD_HEADER_TIMEOUT_S": "600",  # connections that say nothing stay
-        "TMPDIR": str(data_dir),  # a parent that is killed leaves its folder of counts
+        "TMPDIR": str(data_dir),  # a parent that is killed leaves its folder until the next start
     }
     with subprocess.Popen(  # noqa: S603  our own module
         tied(sys.executable, "-P", "-m", "app"), env=environment, stderr=subprocess.DEVNULL
