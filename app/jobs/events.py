@@ -12,9 +12,8 @@ from app.auth.open_requests import OpenBound
 from app.http.streaming import disconnected, send_piece
 from app.problems.problem import Problem
 from app.root_path import rooted
-from app.server.event_hub import EventFeed, EventHub, Topic, encode_event
+from app.server.event_hub import EventFeed, EventHub, Topic
 from models_store.errors import NotFoundError, StoreError
-from models_store.job_states import JobEvent
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +32,13 @@ class EventStream(Response):
     """Stream of a job's events until it has ended or is deleted, or caller or server leave.
 
     Args:
-        first: Result of the feed's first `read`.
-        feed: Feed of the events after those.
+        feed: Feed of the events.
         hub: Hub that wakes the stream when there are more events.
         streams: Bound on the number of open streams.
     """
 
     def __init__(
         self,
-        first: tuple[list[JobEvent], bool],
         feed: EventFeed,
         *,
         hub: EventHub,
@@ -49,28 +46,39 @@ class EventStream(Response):
     ) -> None:
         super().__init__(media_type=MEDIA_TYPE, headers=_HEADERS)
         del self.headers["content-length"]
-        self._first = first
         self._feed = feed
         self._hub = hub
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream.
+        """Send the stream, or 204 if the job has ended and the caller has all its events.
 
         Raises:
-            Problem: `limit-open-requests`, before anything is sent.
+            Problem: `limit-open-requests`, before anything is read or sent.
+            StoreError: The job does not exist, or its events cannot be read; nothing is sent.
         """
-        state = scope["state"]
-        lease: Lease = state["lease"]
+        with self._streams.hold(scope["state"]["caller"]):
+            text, ended = await self._feed.read_text()
+            if ended and not text:
+                await Response(status_code=204)(scope, receive, send)
+            else:
+                await self._stream(scope, receive, send, first=(text, ended))
+
+    async def _stream(
+        self, scope: Scope, receive: Receive, send: Send, *, first: tuple[bytes, bool]
+    ) -> None:
+        lease: Lease = scope["state"]["lease"]
         woken = asyncio.Event()
         lease.on_end(woken.set)
-        with self._streams.hold(state["caller"]), self._hub.follow(self._feed, woken) as topic:
+        with self._hub.follow(self._feed, woken) as topic:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
             gone = asyncio.create_task(disconnected(receive))
             gone.add_done_callback(lambda _: woken.set())
             try:
-                await self._follow(send, topic, woken, ends=(gone, lease))
+                await send_piece(send, _RETRY + first[0])
+                if not first[1]:
+                    await self._follow(send, topic, woken, ends=(gone, lease))
             finally:
                 gone.cancel()
             await send_piece(send, b"", more=False)
@@ -83,9 +91,8 @@ class EventStream(Response):
         *,
         ends: "tuple[asyncio.Task[None], Lease]",
     ) -> None:
-        events, ended = self._first
-        await send_piece(send, _RETRY + b"".join(map(encode_event, events)))
         gone, lease = ends
+        ended = False
         while not ended:
             if not self._feed.more and not await _woken(woken):
                 await send_piece(send, _KEEP_ALIVE)
@@ -107,7 +114,7 @@ class EventStream(Response):
                 await send_piece(send, b"".join(text for _, text in news))
             return topic.final and feed.after >= topic.last
         try:
-            events, ended = await feed.read()
+            text, ended = await feed.read_text()
         except NotFoundError:
             return True  # the job was deleted
         except StoreError as error:
@@ -116,8 +123,8 @@ class EventStream(Response):
             await asyncio.sleep(_AGAIN_S)
             return False
         topic.pass_over(feed.after)
-        if events:
-            await send_piece(send, b"".join(map(encode_event, events)))
+        if text:
+            await send_piece(send, text)
         return ended
 
 

@@ -290,14 +290,15 @@ async def follow_job(
         if await feed.check() and format != "json":
             return Response(status_code=status.HTTP_204_NO_CONTENT)
         end_head(request, media_type="application/json" if format == "json" else EVENT_STREAM)
+    if format == "sse":
+        return EventStream(feed, hub=state.event_hub, streams=state.open_streams)
     events, ended = await feed.read()
-    if format == "json":
-        page = EventPage(
+
+    def page() -> str:
+        return EventPage(
             items=[view_event(event) for event in events],
             next_after=events[-1].seq if events else since,
             ended=ended,
-        )
-        return Response(page.model_dump_json(), media_type="application/json")
-    if ended and not events:
-        return Response(status_code=status.HTTP_204_NO_CONTENT)
-    return EventStream((events, ended), feed, hub=state.event_hub, streams=state.open_streams)
+        ).model_dump_json()
+
+    return Response(await in_thread(page), media_type="application/json")

@@ -19,7 +19,10 @@ News = dict[str, list[tuple[int, bytes]]]
 """Numbers and texts of the new events of jobs."""
 
 PAGE = 500
+STREAMED = 100
+"""Most events that a stream reads at a time: one who does not read them has them in memory."""
 _PAGE_BYTES = 256 * 1024  # of their data; a message may have some kilobytes
+_STREAMED_BYTES = 64 * 1024
 _NEWS_BYTES = 64 * 1024  # of the data of a job's events in a poll
 _POLL_S = 0.5
 _READS_A_POLL = 32
@@ -51,11 +54,24 @@ class EventFeed:
         Raises:
             StoreError: The events cannot be read; another try continues from the same event.
         """
-        page = await in_thread(self._page)
-        self.more = page.more
-        if page.events:
-            self.after = page.events[-1].seq
+        page = await in_thread(self._page, PAGE, _PAGE_BYTES)
+        self._pass(page)
         return page.events, page.ended
+
+    async def read_text(self) -> tuple[bytes, bool]:
+        """Return the next events, at most `STREAMED`, as Server-Sent Events, and whether none will follow.
+
+        Raises:
+            StoreError: The events cannot be read; another try continues from the same event.
+        """
+
+        def read() -> tuple[EventSlice, bytes]:
+            page = self._page(STREAMED, _STREAMED_BYTES)
+            return page, b"".join(map(encode_event, page.events))
+
+        page, text = await in_thread(read)
+        self._pass(page)
+        return text, page.ended
 
     async def check(self) -> bool:
         """Return True if the caller has all events of the job, and there will be no more.
@@ -72,10 +88,15 @@ class EventFeed:
         self.after = 0 if place is None else place.last
         return place is None or place.final
 
-    def _page(self) -> EventSlice:
+    def _page(self, limit: int, max_bytes: int) -> EventSlice:
         return self._jobs.event_page(
-            self._project, self.job_id, after=self.after, limit=PAGE, max_bytes=_PAGE_BYTES
+            self._project, self.job_id, after=self.after, limit=limit, max_bytes=max_bytes
         )
+
+    def _pass(self, page: EventSlice) -> None:
+        self.more = page.more
+        if page.events:
+            self.after = page.events[-1].seq
 
     async def _place(self) -> EventPlace | None:
         await in_thread(self._jobs.summary, self._project, self.job_id)

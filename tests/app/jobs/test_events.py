@@ -9,18 +9,22 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.auth.callers import ANYBODY
+from app.auth.callers import ANYBODY, Caller as KeyHolder
 from app.auth.key_checks import Lease
 from app.auth.open_requests import OpenBound
 from app.jobs import events
 from app.jobs.events import EventStream
+from app.problems.problem import Problem
 from app.server import event_hub
 from app.server.event_hub import EventFeed, EventHub
 from models_store.database.database import Database
 from models_store.job_states import Job
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.keys import Scope
 from tests.models_store.makers import LEASE_S, PROJECT, submitted
+
+STRANGER = KeyHolder(PROJECT, Scope.READ, key_id="key_1")
 
 
 @pytest.fixture
@@ -200,7 +204,7 @@ def follow(jobs: Jobs, work: JobWork) -> Callable[..., Any]:
         hub, lease = EventHub(jobs), Lease()
         looks = asyncio.create_task(hub.run(stopping))
         feed = EventFeed(jobs, PROJECT, job.id, after=0)
-        stream = EventStream(await feed.read(), feed, hub=hub, streams=OpenBound("streams", 1))
+        stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
         scope = {"type": "http", "state": {"lease": lease, "caller": ANYBODY}}
         await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
         looks.cancel()
@@ -257,7 +261,7 @@ def test_streams_cost_one_transaction_a_look_however_many_and_of_however_many_jo
         async def follow(number: int) -> None:
             job = running[number % count]
             feed = EventFeed(counted, PROJECT, job.id, after=number // count % 3)
-            stream = EventStream(await feed.read(), feed, hub=hub, streams=bound)
+            stream = EventStream(feed, hub=hub, streams=bound)
             scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
             caller = callers[number]
             await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
@@ -300,7 +304,7 @@ def test_a_stream_that_cannot_keep_up_reads_what_it_missed(jobs, work):
         hub = EventHub(jobs)
         looking = asyncio.create_task(hub.run(stopping))
         feed = EventFeed(jobs, PROJECT, job.id, after=0)
-        stream = EventStream(await feed.read(), feed, hub=hub, streams=OpenBound("streams", 1))
+        stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
         scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
         following = asyncio.create_task(stream(scope, caller.receive, caller.send))
         await until(lambda: bool(hub._topics))
@@ -322,13 +326,13 @@ def test_a_stream_that_cannot_keep_up_reads_what_it_missed(jobs, work):
 
 def test_the_hub_does_not_read_again_what_a_stream_read_page_by_page(jobs, work, monkeypatch):
     """It would send nothing new until it had come as far, half a second a page."""
-    monkeypatch.setattr(event_hub, "PAGE", 10)
+    monkeypatch.setattr(event_hub, "STREAMED", 10)
     job = run(jobs, work, epochs=30)
 
     async def main() -> None:
         caller, hub = Caller(), EventHub(jobs)  # which does not look
         feed = EventFeed(jobs, PROJECT, job.id, after=0)
-        stream = EventStream(await feed.read(), feed, hub=hub, streams=OpenBound("streams", 1))
+        stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
         scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
         following = asyncio.create_task(stream(scope, caller.receive, caller.send))  # type: ignore[arg-type]
         await until(lambda: b'"epoch":30' in caller.body)
@@ -337,6 +341,63 @@ def test_the_hub_does_not_read_again_what_a_stream_read_page_by_page(jobs, work,
         await following
 
     asyncio.run(main())
+
+
+@pytest.mark.fault(321)
+def test_fault_321_a_stream_too_many_reads_nothing_while_another_one_reads(jobs, work):
+    job = run(jobs, work, epochs=1)
+    go_on = threading.Event()
+
+    class Held(CountedJobs):
+        def event_page(self, *args, **kwargs):
+            page = super().event_page(*args, **kwargs)
+            go_on.wait(120)
+            return page
+
+    held = Held(jobs._database)
+
+    async def main() -> None:
+        hub, bound = EventHub(held), OpenBound("streams", 1)
+
+        def stream(caller: Caller) -> Any:
+            feed = EventFeed(held, PROJECT, job.id, after=0)
+            scope = {"type": "http", "state": {"lease": Lease(), "caller": STRANGER}}
+            return EventStream(feed, hub=hub, streams=bound)(scope, caller.receive, caller.send)  # type: ignore[arg-type]
+
+        caller = Caller()
+        first = asyncio.create_task(stream(caller))
+        await until(lambda: held.pages == 1)
+        second = asyncio.create_task(stream(Caller()))
+        try:
+            done, _ = await asyncio.wait({second}, timeout=10)
+        finally:
+            go_on.set()
+        assert done == {second}
+        with pytest.raises(Problem, match="limit-open-requests"):
+            second.result()
+        caller.left.set()
+        await first
+
+    asyncio.run(main())
+    assert held.pages == 1
+
+
+@pytest.mark.fault(321)
+def test_fault_321_a_stream_holds_few_events_of_a_caller_who_does_not_read(jobs, work, monkeypatch):
+    monkeypatch.setattr(event_hub, "STREAMED", 3)
+    job = run(jobs, work, epochs=9)
+
+    async def main() -> list[str]:
+        feed, texts = EventFeed(jobs, PROJECT, job.id, after=0), list[str]()
+        while not texts or feed.more:
+            text, ended = await feed.read_text()
+            texts.append(text.decode())
+            assert not ended
+        return texts
+
+    texts = asyncio.run(main())
+    assert [len(parse(text)) for text in texts[:-1]] == [3] * (len(texts) - 1)
+    assert "".join(texts).count("event: epoch") == 9
 
 
 @pytest.mark.parametrize("reason", ["stop", "leave"])
