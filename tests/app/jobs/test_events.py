@@ -343,8 +343,8 @@ def test_the_hub_does_not_read_again_what_a_stream_read_page_by_page(jobs, work,
     asyncio.run(main())
 
 
-@pytest.mark.fault(321)
-def test_fault_321_a_stream_too_many_reads_nothing_while_another_one_reads(jobs, work):
+@pytest.mark.fault(322)
+def test_fault_322_a_stream_too_many_reads_nothing_while_another_one_reads(jobs, work):
     job = run(jobs, work, epochs=1)
     go_on = threading.Event()
 
@@ -382,8 +382,8 @@ def test_fault_321_a_stream_too_many_reads_nothing_while_another_one_reads(jobs,
     assert held.pages == 1
 
 
-@pytest.mark.fault(321)
-def test_fault_321_a_stream_holds_few_events_of_a_caller_who_does_not_read(jobs, work, monkeypatch):
+@pytest.mark.fault(322)
+def test_fault_322_a_stream_holds_few_events_of_a_caller_who_does_not_read(jobs, work, monkeypatch):
     monkeypatch.setattr(event_hub, "STREAMED", 3)
     job = run(jobs, work, epochs=9)
 
