@@ -1,5 +1,6 @@
 """The views of the web page in Chromium: plots, wide tables, versions side by side, what axe finds."""
 
+import itertools
 import re
 from pathlib import Path
 from urllib.parse import urljoin
@@ -69,10 +70,13 @@ def test_a_table_of_fifty_columns_fits_a_phone(browser: Browser, up: Up, tmp_pat
 
 
 def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(f"/#/models/{model}/compare")
+    expect(page.get_by_role("heading", name=f"Versions of {model}", exact=True)).to_be_visible()
     table = page.get_by_role("region", name="Versions side by side", exact=True)
-    expect(page.get_by_text("Loading the options")).to_be_hidden()
     expect(table).to_contain_text("flow.missing")
+    assert len([url for url in asked if "/v1/" in url]) == 1  # however many versions a page has
     expect(table).not_to_contain_text("flow.hidden")
     page.get_by_label("Show also what is equal", exact=True).check()
     expect(table).to_contain_text("flow.hidden")
@@ -81,6 +85,30 @@ def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None
     page.get_by_label("Compare version 2", exact=True).check()
     page.get_by_role("link", name="Compare 2", exact=True).click()
     expect(table.get_by_role("columnheader")).to_have_count(3)
+
+
+def test_values_are_explained_beside_what_is_usual_for_their_columns(
+    page: Page, model: str
+) -> None:
+    """The density of a mass in grams is low whatever the mass: it is not the reason for that."""
+    page.goto(f"/#/models/{model}/1/score")
+    rows = page.get_by_label("Rows, with a line of names", exact=True)
+    expect(rows).to_have_value(re.compile("Adelie"))
+    page.get_by_role("button", name="Score these rows", exact=True).click()
+    page.get_by_role("button", name="Explain row 1", exact=True).click()
+    chart = page.get_by_role("img", name="How well each value fits the others", exact=True)
+    expect(chart).to_be_visible()
+    texts = chart.locator("text").all_text_contents()
+    [mass] = [
+        float(value) for name, value in itertools.pairwise(texts) if name.startswith("body_mass_g:")
+    ]
+    parts = httpx.post(
+        urljoin(page.url, f"/v1/models/{model}:1/score?explain=true"),
+        content=rows.input_value(),
+        headers={"Content-Type": "text/csv"},
+    ).json()["explanation"]
+    assert parts[0]["body_mass_g"] < -6
+    assert abs(mass) < 3
 
 
 @pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.long)])

@@ -25,8 +25,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def served(folder: Path) -> TestClient:
-    app, files = FastAPI(), StaticFolder(folder)
+def served(files: StaticFolder) -> TestClient:
+    app = FastAPI()
     install_problem_handlers(app)
 
     @app.get("/static/{path:path}")
@@ -37,7 +37,7 @@ def served(folder: Path) -> TestClient:
 
 
 def test_a_file_is_sent_compressed_or_not(folder):
-    client = served(folder)
+    client = served(StaticFolder(folder))
     plain = client.get("/static/js/one.js", headers={"Accept-Encoding": "identity"})
     assert plain.text == TEXT
     assert "content-encoding" not in plain.headers
@@ -50,7 +50,8 @@ def test_a_file_is_sent_compressed_or_not(folder):
 
 
 def test_browsers_keep_a_version_for_good_and_ask_again_for_all_else(folder):
-    client, version = served(folder), StaticFolder(folder).version
+    files = StaticFolder(folder)
+    client, version = served(files), files.version
     kept = client.get(f"/static/{version}/js/one.js")
     assert kept.headers["cache-control"] == "max-age=31536000, immutable"
     for path in ("js/one.js", "v-0123456789abcdef/js/one.js"):
@@ -58,15 +59,18 @@ def test_browsers_keep_a_version_for_good_and_ask_again_for_all_else(folder):
         assert (asked.text, asked.headers["cache-control"]) == (TEXT, "no-cache")
         again = client.get(f"/static/{path}", headers={"If-None-Match": asked.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
-    (folder / "js" / "one.js").write_text(TEXT.upper())
-    assert StaticFolder(folder).version != version
+    (folder / "js" / "one.js").write_text(TEXT.upper() + "one more\n")
+    assert files.version != version
+    changed = client.get(f"/static/{version}/js/one.js")
+    assert changed.text.startswith(TEXT.upper())
+    assert changed.headers["cache-control"] == "no-cache"
 
 
 @pytest.mark.parametrize(
     "path", ["nowhere", "js", "%2e%2e/secret.txt", "..%2fsecret.txt", "/etc/passwd", "v-1/", "v-1"]
 )
 def test_nothing_else_is_served(folder, path):
-    assert served(folder).get(f"/static/{path}").status_code == 404
+    assert served(StaticFolder(folder)).get(f"/static/{path}").status_code == 404
 
 
 def test_the_page_names_current_files_that_browsers_keep(shared_client):

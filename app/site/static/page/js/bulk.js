@@ -23,7 +23,7 @@ export function ScoreTable({ reference, dataset }) {
   const [include, setInclude] = useState(true);
   const request = { model: reference ?? chosen, dataset_id: dataset ?? chosen, output, include_rows: include };
   const scoring = useAction(() => start("scoring", request));
-  return html`<${Loaded} of=${loaded}>${({ items, isWhole }) => html`<form class="card" onSubmit=${(event) => { event.preventDefault(); scoring.run(); }}>
+  return html`<${Loaded} of=${loaded}>${({ items, isWhole }) => items.length > 0 && html`<form class="card" onSubmit=${(event) => { event.preventDefault(); scoring.run(); }}>
       <h2>${reference ? "Score a whole data set" : "Score all rows with a model"}</h2>
         <p class="hint">A job writes a file with the log density and the rank of each row; any number of rows.</p>
       <div class="fields"><${Field} id="chosen" label=${reference ? "Data set" : "Model"} hint=${isWhole ? "" : "The newest 1,000."}>

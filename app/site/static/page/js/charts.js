@@ -185,14 +185,14 @@ export function Quantiles({ name, data, model, dates }) {
   </svg>`;
 }
 
-/** Log densities of a row's values given the others: the lowest make the row unlikely. */
+/** Log densities of a row's values given the others, beside the usual ones: the lowest make the row unlikely. */
 export function Contributions({ parts }) {
   const sorted = Object.entries(parts).filter(([, value]) => value !== null).sort(([, one], [, other]) => one - other);
   const size = Math.max(...sorted.map(([, value]) => Math.abs(value)), 1e-9);
   const height = sorted.length * 22 + 4;
   const zero = 6 * Math.min(32, Math.max(...sorted.map(([name]) => name.length))) + 190; // after names and numbers
   const width = zero + (sorted.some(([, value]) => value > 0) ? 190 : 6);
-  return html`<svg class="contributions" viewBox=${`0 0 ${width} ${height}`} role="img" aria-label="Log density of each value given the others">
+  return html`<svg class="contributions" viewBox=${`0 0 ${width} ${height}`} role="img" aria-label="How well each value fits the others">
     ${sorted.map(([name, value], at) => {
       const long = (Math.abs(value) / size) * 150;
       const y = at * 22 + 2;

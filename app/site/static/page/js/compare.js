@@ -1,7 +1,7 @@
 // Versions of a model side by side: what differs, and which is best.
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/vendor.js";
 import { all, call } from "./api.js";
-import { number } from "./format.js";
+import { number, plural } from "./format.js";
 import { Crumbs, Loaded, More, Parts, useList, useLoaded } from "./widgets.js";
 
 const HIDDEN = new Set(["seconds", "rows_per_second", "summary"]);
@@ -73,7 +73,8 @@ function Differences({ name, versions }) {
   const described = useMemo(() => versions.map(factsOf), [versions]);
   const rows = useMemo(() => comparison(described), [described]);
   const shown = same ? rows : rows.filter(({ differs }) => differs);
-  return html`<p class="row"><label><input type="checkbox" checked=${same} onChange=${() => setSame(!same)} /> Show also what is equal</label></p>
+  return html`<p class="row"><label><input type="checkbox" checked=${same} onChange=${() => setSame(!same)} /> Show also what is equal</label>
+      <span class="soft" role="status">${plural(shown.length, "fact")}</span></p>
     <section class="card"><${SideBySide} name=${name} versions=${described} rows=${shown} />
       ${!shown.length && html`<p class="empty">${versions.length > 1 ? "These versions do not differ." : "There is one version only; a second one to compare it with comes from another training under the same name."}</p>`}</section>`;
 }

@@ -2,10 +2,10 @@
 import { html, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
 import { Histogram, Levels } from "./charts.js";
-import { ago, bytes, cell, day, number, percent, plural } from "./format.js";
+import { ago, bytes, cell, days, number, percent, plural } from "./format.js";
 import { ScoreTable } from "./bulk.js";
 import { Labels } from "./labels.js";
-import { cellsOf, isScale, levelsOf, numbersOf } from "./table.js";
+import { isScale, levelsOf, numbersOf } from "./table.js";
 import { Confirm, Crumbs, DataTable, Elsewhere, Loaded, More, origin, Parts, ProblemNote, useAction, useFocusOn, useLoaded, useMore } from "./widgets.js";
 
 const CHOICES = ["number", "integer", "boolean", "category", "datetime", "ignored"];
@@ -13,7 +13,7 @@ const CHOICES = ["number", "integer", "boolean", "category", "datetime", "ignore
 export function Dataset({ id }) {
   const loaded = useLoaded(async (signal) => {
     const dataset = await call(`/v1/datasets/${id}`, { signal });
-    const [cells, numbers] = await Promise.all([cellsOf(dataset, 200, signal), numbersOf(dataset, 2000, signal)]);
+    const [cells, numbers] = await Promise.all([call(`/v1/datasets/${id}/rows?limit=200`, { signal }), numbersOf(dataset, 2000, signal)]);
     return { dataset, cells, numbers };
   }, [id]);
   const more = useMore(60);
@@ -36,7 +36,7 @@ export function Dataset({ id }) {
     <h2>Columns</h2>
     <div class="grid"><${Parts} of=${dataset.columns.slice(0, more.shown)} size=${4}>${(column) => html`<${Column} key=${column.name} column=${column} rows=${dataset.rows} numbers=${numbers} retype=${retype} />`}<//></div>
     <${More} of=${more} total=${dataset.columns.length} what="columns" />
-    <section class="card"><${DataTable} caption="Some of its rows" columns=${cells.columns} rows=${cells.rows.map((row) => row.map(cell))} first=${20} /></section>
+    <section class="card"><${DataTable} caption="Its first rows" columns=${cells.columns} rows=${cells.rows.map((row) => row.map(cell))} first=${20} /></section>
     <${ScoreTable} dataset=${id} />
     <${Elsewhere} curl=${`curl -s ${origin}/v1/datasets/${id}\ncurl -s "${origin}/v1/datasets/${id}/rows?limit=5"`}
       python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    print(client.datasets.get("${id}"))`}
@@ -68,7 +68,7 @@ function Column({ column, rows, numbers, retype }) {
     <div class="plot">${column.levels.length
       ? html`<${Levels} name=${column.name} levels=${levelsOf(column).map((name, index) => ({ name, data: (column.level_counts[index] ?? 0) / rows }))} />`
       : isScale(column) && html`<${Histogram} name=${column.name} dates=${column.type === "datetime"} data=${numbers.of(column.name)} />`}</div>
-    ${isScale(column) && column.min !== null && html`<p class="hint">${column.type === "datetime" ? `${day(column.min)} to ${day(column.max)}` : `${number(column.min)} to ${number(column.max)}, mean ${number(column.mean)}`}</p>`}
+    ${isScale(column) && column.min !== null && html`<p class="hint">${column.type === "datetime" ? `${days(column.min, column.max)}` : `${number(column.min)} to ${number(column.max)}, mean ${number(column.mean)}`}</p>`}
     ${column.spikes.length > 0 && html`<p class="hint">Often exactly ${column.spikes.slice(0, 3).map(number).join(", ")}.</p>`}
     ${changing
       ? html`<form class="row" onSubmit=${send}><label for=${name} class="hidden-text">Type of ${column.name}</label>

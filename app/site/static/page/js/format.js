@@ -1,7 +1,7 @@
 // Numbers, times and words as a person reads them.
 
-const DIGITS = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
-const WHOLE = new Intl.NumberFormat("en");
+const DIGITS = new Intl.NumberFormat("en", { maximumSignificantDigits: 4, useGrouping: "min2" }); // 1950 is often a year
+const WHOLE = new Intl.NumberFormat("en", { useGrouping: "min2" });
 
 export function number(value) {
   if (value === null || value === undefined) return "–";
@@ -44,7 +44,16 @@ export function ago(time) {
 
 export const day = (epoch) => new Date(epoch * 1000).toISOString().slice(0, 16).replace("T", " ");
 
+/** Return two times as a range; days alone where both are midnights. */
+export function days(low, high) {
+  const length = low % 86400 || high % 86400 ? 16 : 10;
+  return `${day(low).slice(0, length)} to ${day(high).slice(0, length)}`;
+}
+
 export const plural = (count, noun, nouns = `${noun}s`) => `${number(count)} ${count === 1 ? noun : nouns}`;
+
+/** Return the name of a family of flows. */
+export const familyName = (family) => family.toUpperCase().replaceAll("_", " ");
 
 /** Return a cell of a table as text. */
 export const cell = (value) => (value === null || value === undefined ? "" : typeof value === "number" ? String(value) : `${value}`);

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
 import { call, follow, request } from "./api.js";
 import { Curve } from "./charts.js";
-import { ago, nats, number, percent, plural, seconds } from "./format.js";
+import { ago, familyName, nats, number, percent, plural, seconds } from "./format.js";
 import { Labels } from "./labels.js";
 import { save } from "./rows.js";
 import { Confirm, Crumbs, Elsewhere, InWords, Loaded, origin, ProblemNote, State, useAction, useEvery, useJson } from "./widgets.js";
@@ -115,6 +115,8 @@ export function Job({ id }) {
     }}<//>`;
 }
 
+const STOPPED = { patience: "nothing improved any more, and the best epoch was kept", max_epochs: "all epochs were done", max_iterations: "all steps were done", max_seconds: "its time was up", converged: "nothing was left to improve" };
+
 const summary = (latest) =>
   latest.epoch ? `After ${plural(latest.epoch, "epoch")} the validation log likelihood is ${nats(decidingOf(latest))} nats; the best epoch is ${latest.best_epoch}.` : "";
 
@@ -137,7 +139,7 @@ function Progress({ job, latest }) {
   return html`<section class="card" aria-label="Progress">
     <dl class="figures">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     ${progress ? html`<progress value=${progress.fraction} max="1" aria-label="Finished part"></progress>
-      <p class="hint">${percent(progress.fraction)} done${job.metrics?.stop_reason ? `; ended because of ${job.metrics.stop_reason.replaceAll("_", " ")}` : ""}</p>` : job.state === "running" ? html`<progress aria-label="Starting"></progress>
+      <p class="hint">${percent(progress.fraction)} done${job.metrics?.stop_reason ? `; ${STOPPED[job.metrics.stop_reason] ?? job.metrics.stop_reason}` : ""}</p>` : job.state === "running" ? html`<progress aria-label="Starting"></progress>
       <p class="hint">A process for this job starts.</p>` : null}
   </section>`;
 }
@@ -155,7 +157,7 @@ function Race({ trials }) {
         <th scope="col" class="number">Held-out log likelihood</th><th scope="col" class="number">Epochs</th>
         <th scope="col" class="number">Time</th></tr></thead>
       <tbody>${sorted.map((trial) => html`<tr key=${trial.job_id}><td class="number">${trial.stage}</td><td>
-        <a href=${`#/jobs/${trial.job_id}`}>${trial.family.toUpperCase()}, trial ${trial.trial + 1}</a></td><td><${State} of=${trial.state} /></td>
+        <a href=${`#/jobs/${trial.job_id}`}>${familyName(trial.family)}, trial ${trial.trial + 1}</a></td><td><${State} of=${trial.state} /></td>
         <td class=${`number ${score(trial) !== null && score(trial) === best ? "better" : ""}`}>${nats(score(trial))}</td>
           <td class="number">${number(trial.epochs)}</td><td class="number">${seconds(trial.seconds)}</td></tr>`)}</tbody></table></div></section>`;
 }

@@ -3,7 +3,7 @@ import { html, useState } from "../vendor/vendor.js";
 import { all, call, first, request } from "./api.js";
 import { Evidence } from "./evidence.js";
 import { Fit } from "./fit.js";
-import { ago, bytes, nats, number, percent, plural } from "./format.js";
+import { ago, bytes, familyName, nats, number, percent, plural } from "./format.js";
 import { Labels, SEARCH_HINT, searchOf, Tags } from "./labels.js";
 import { save } from "./rows.js";
 import { Sample } from "./sample.js";
@@ -63,9 +63,9 @@ export function Model({ name, version, tab }) {
 }
 
 function familyOf({ family, flow }) {
-  if (family === "mixed") return `mixed table with ${flow.flow ? flow.flow.family.toUpperCase() : "categories alone"}`;
-  if (family === LATENT) return `latent variables, posterior by ${flow.flow.family.toUpperCase()}`;
-  return family.toUpperCase();
+  if (family === "mixed") return `mixed table with ${flow.flow ? familyName(flow.flow.family) : "categories alone"}`;
+  if (family === LATENT) return `latent variables, posterior by ${familyName(flow.flow.family)}`;
+  return familyName(family);
 }
 
 function Facts({ found }) {
@@ -107,7 +107,7 @@ function Calibration({ of: { rows, quantiles, standard_errors: errors } }) {
 }
 
 function Versions({ model, again }) {
-  const loaded = useLoaded((signal) => all(`/v1/models/${model.name}/versions`, { signal }), [model.name]);
+  const loaded = useLoaded((signal) => all(`/v1/models/${model.name}/versions?include=flow`, { signal }), [model.name]);
   const [undo, setUndo] = useState(null);
   const [chosen, setChosen] = useState([]);
   const move = useAction(async (alias, version, reason) => {
@@ -139,7 +139,7 @@ function Versions({ model, again }) {
           <th scope="col">Trained</th><th scope="col"><span class="hidden-text">Actions</span></th></tr></thead>
         <tbody><${Parts} of=${versions.slice(0, more.shown)}>${(one) => html`<tr key=${one.version}><td>
           <input type="checkbox" aria-label=${`Compare version ${one.version}`} checked=${chosen.includes(one.version)} onChange=${() => toggle(one.version)} /></td>
-          <td><a href=${`#/models/${model.name}/${one.version}`}>${one.version}</a></td><td>${one.family}</td>
+          <td><a href=${`#/models/${model.name}/${one.version}`}>${one.version}</a></td><td>${familyOf(one)}</td>
           <td class=${`number ${one.metrics?.best_robust_validation_log_likelihood === best ? "better" : ""}`}>${nats(one.metrics?.best_robust_validation_log_likelihood)}</td>
             <td class="number">${number(one.parameters)}</td><td>${one.aliases.join(", ")}</td><td>${ago(one.created_at)}</td>
           <td>

@@ -1,5 +1,5 @@
 // Rows of tables: reading pasted text, writing CSV, saving files, some rows to begin with.
-import { request } from "./api.js";
+import { call, request } from "./api.js";
 
 /** Parse CSV or tab-separated text with a header into {columns, rows} of texts. */
 export function parseRows(text) {
@@ -52,13 +52,19 @@ export function save(name, blob) {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
+/** Return some rows from all parts of a version's data set as {columns, rows} of texts. */
+export async function someRows(version, columns, count) {
+  const path = `/v1/datasets/${version.lineage.dataset_id}`;
+  const { rows: all } = await call(path);
+  const found = parseRows(await (await request(`${path}/rows?limit=${count}&step=${Math.max(1, Math.floor(all / count))}`, { headers: { Accept: "text/csv" } })).text());
+  const order = columns.map((name) => found.columns.indexOf(name));
+  return { columns, rows: found.rows.map((row) => order.map((at) => row[at])) };
+}
+
 /** Return the text of some rows of a version's data set, to begin with; the names alone if it has none. */
 export async function exampleRows(version, columns) {
-  if (!version.lineage.dataset_id) return `${columns.join(",")}\n`;
-  const rows = await request(`/v1/datasets/${version.lineage.dataset_id}/rows?limit=5`, { headers: { Accept: "text/csv" } });
-  const found = parseRows(await rows.text());
-  const order = columns.map((name) => found.columns.indexOf(name));
-  return csv(columns, found.rows.map((row) => order.map((at) => row[at])));
+  if (!version.lineage.dataset_id) return csv(columns, []);
+  return csv(columns, (await someRows(version, columns, 5)).rows);
 }
 
 /** Return a text as one word of a command line. */

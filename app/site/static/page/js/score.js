@@ -4,12 +4,15 @@ import { call } from "./api.js";
 import { ScoreTable } from "./bulk.js";
 import { Contributions } from "./charts.js";
 import { cell, nats, number, percent, plural } from "./format.js";
-import { csv, exampleRows, parseRows, save } from "./rows.js";
+import { csv, exampleRows, parseRows, save, someRows } from "./rows.js";
+import { finite, quantile } from "./scales.js";
+import { sampledCells } from "./table.js";
 import { Elsewhere, origin, Parts, ProblemNote, useAction } from "./widgets.js";
 
 const MOST = 10000;
 const PIECE = 2000;
 const EXPLAINED = 200; // rows up to which all are explained at once; others when they are asked for
+const USUAL = 200; // rows that say what is usual
 
 /** Score rows in pieces; returns lists over all rows. */
 async function scored(version, reference, { columns, rows }, explain, onProgress) {
@@ -28,17 +31,40 @@ async function scored(version, reference, { columns, rows }, explain, onProgress
   return result;
 }
 
+/**
+ * Return the usual term of each column in explanations: its median over rows of the data, or over samples where
+ * there are none. A term is a density in the units of its column; only its distance from the usual one can be
+ * compared with those of other columns.
+ */
+async function usualTerms(version, reference) {
+  const columns = namesOf(version);
+  const drawn = () => sampledCells(version, { n: USUAL, seed: 1 }).catch(() => ({ columns, rows: [] })); // given values are needed
+  const table = await (version.lineage.dataset_id ? someRows(version, columns, USUAL).catch(drawn) : drawn());
+  const { explanation } = await scored(version, reference, table, true, () => {});
+  const terms = (name) => finite(explanation.map((parts) => parts?.[name] ?? NaN));
+  return Object.fromEntries(columns.map((name) => [name, quantile(terms(name), 0.5)]));
+}
+
+const namesOf = (version) => [...version.columns, ...(version.context_columns ?? [])];
+
 export function Score({ version, reference }) {
   const [text, setText] = useState("");
   const [table, setTable] = useState(null);
   const [result, setResult] = useState(null);
   const [progress, setProgress] = useState(0);
   const chooser = useRef(null);
+  const usual = useRef(null);
   const explains = Boolean(version.held_out && version.types && version.family === "mixed");
   useEffect(() => {
     const begin = (rows) => setText((typed) => typed || rows);
-    exampleRows(version, [...version.columns, ...(version.context_columns ?? [])]).then(begin, () => begin(`${version.columns.join(",")}\n`));
+    exampleRows(version, namesOf(version)).then(begin, () => begin(`${version.columns.join(",")}\n`));
   }, [reference]);
+  const explain = async (table, onProgress) => {
+    usual.current ??= await usualTerms(version, reference);
+    const found = await scored(version, reference, table, true, onProgress);
+    const beside = (parts) => parts && Object.fromEntries(Object.entries(parts).map(([name, value]) => [name, value === null ? null : value - (usual.current[name] || 0)]));
+    return { ...found, explanation: found.explanation.map(beside) };
+  };
   const run = useAction(async () => {
     const parsed = parseRows(text);
     if (parsed.rows.length > MOST) parsed.rows.length = MOST;
@@ -46,7 +72,7 @@ export function Score({ version, reference }) {
     setProgress(0);
     let found;
     try {
-      found = await scored(version, reference, parsed, explains && parsed.rows.length <= EXPLAINED, setProgress);
+      found = await (explains && parsed.rows.length <= EXPLAINED ? explain(parsed, setProgress) : scored(version, reference, parsed, false, setProgress));
     } catch (problem) {
       if (!explains || problem.status !== 422 || !problem.type?.includes("explanation")) throw problem;
       found = await scored(version, reference, parsed, false, setProgress);
@@ -70,22 +96,21 @@ export function Score({ version, reference }) {
         <button type="button" onClick=${() => chooser.current.click()}>Open a file</button></p>
       ${run.busy && html`<progress value=${progress} max="1" aria-label="Scored"></progress>`}
     </form><${ProblemNote} problem=${run.problem} /></section>
-    ${result && html`<${Results} key=${result} version=${version} reference=${reference} table=${table} result=${result} explains=${explains} />`}
+    ${result && html`<${Results} key=${result} table=${table} result=${result} explain=${explains && explain} />`}
     <${ScoreTable} reference=${reference} />
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/${version.held_out ? "score" : "log_prob"} -H 'Content-Type: text/csv' --data-binary @rows.csv`}
       python=${`import pandas as pd\nfrom densityd.client import Client\n\nrows = pd.read_csv("rows.csv")\nwith Client("${origin}") as client:\n    rows["log_prob"] = client.log_prob("${reference}", rows)`} shell=${`densityd score ${reference} rows.csv`} />`;
 }
 
-function Results({ version, reference, table, result, explains }) {
+/** explain: explains the rows of a table; none: the model explains nothing. */
+function Results({ table, result, explain }) {
   const [sorted, setSorted] = useState(false);
   const [open, setOpen] = useState(null);
-  const explain = useAction(async (at) => {
-    if (!result.explanation[at]) {
-      const one = await scored(version, reference, { columns: table.columns, rows: [table.rows[at]] }, true, () => {});
-      result.explanation[at] = one.explanation[0];
-    }
+  const look = useAction(async (at) => {
+    result.explanation[at] ??= (await explain({ columns: table.columns, rows: [table.rows[at]] }, () => {})).explanation[0];
     setOpen(at);
   });
+  const valueOf = (name) => cell(table.rows[open][table.columns.indexOf(name)]) || "(gap)";
   const [shown, setShown] = useState(100);
   const order = table.rows.map((_, at) => at);
   if (sorted) order.sort((one, other) => (result.log_prob[one] ?? -Infinity) - (result.log_prob[other] ?? -Infinity));
@@ -101,22 +126,22 @@ function Results({ version, reference, table, result, explains }) {
       <button type="button" onClick=${download}>Download as CSV</button></p>
     <div class="scroll" tabindex="0" role="region" aria-label="Scored rows"><table>
       <thead>
-        <tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explains && html`<th scope="col">why</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
+        <tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explain && html`<th scope="col">least usual</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
       <tbody><${Parts} of=${order.slice(0, shown)}>${(at) => html`<tr key=${at} class=${calibrated && result.quantile[at] !== null && result.quantile[at] < 0.01 ? "marked" : ""}>
         <td class="number">${at + 1}</td>
           <td class="number" title=${result.errors.get(at)}>${result.log_prob[at] === null ? html`<span title=${result.errors.get(at)}>none</span>` : nats(result.log_prob[at])}</td>
         ${calibrated && html`<td class="number">${result.quantile[at] === null ? "–" : percent(result.quantile[at])}</td>`}
-        ${explains && html`<td>
-          <button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} disabled=${explain.busy} onClick=${() => (open === at ? setOpen(null) : explain.run(at))}>${worst(result.explanation[at])}</button></td>`}
+        ${explain && html`<td>
+          <button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} disabled=${look.busy} onClick=${() => (open === at ? setOpen(null) : look.run(at))}>${worst(result.explanation[at])}</button></td>`}
         ${table.columns.map((name, column) => html`<td key=${name}>${cell(table.rows[at][column])}</td>`)}</tr>`}<//></tbody></table></div>
     ${order.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button>
       <span class="soft">${number(shown)} of ${number(order.length)} rows are shown</span></p>`}
     ${result.errors.size > 0 && html`<p class="hint">${plural(result.errors.size, "row has", "rows have")} no finite density: ${[...result.errors.values()][0]}</p>`}
-    <${ProblemNote} problem=${explain.problem} />
+    <${ProblemNote} problem=${look.problem} />
     ${open !== null && result.explanation[open] && html`<section class="card" aria-label="Explanation">
-      <h3>Row ${open + 1}: how likely each value is, given the others</h3>
-      <p class="hint">Log density in nats; the lowest values make the row unlikely.</p><div class="plot">
-        <${Contributions} parts=${result.explanation[open]} /></div></section>`}
+      <h3>Row ${open + 1}: how well each value fits the others</h3>
+      <p class="hint">Log density of the value given the others, beside what is usual for its column, in nats: at -2.3 it is a tenth of the usual, at -6.9 a thousandth. The lowest values make the row unlikely.</p><div class="plot scroll" tabindex="0" role="region" aria-label="Values and how well they fit">
+        <${Contributions} parts=${Object.fromEntries(Object.entries(result.explanation[open]).map(([name, value]) => [`${name}: ${valueOf(name)}`, value]))} /></div></section>`}
   </section>`;
 }
 
