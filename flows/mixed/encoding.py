@@ -22,6 +22,9 @@ LARGEST = 1e37
 # Share of the training rows of which cells are hidden.
 HIDING_SHARE = 0.5
 
+# Share of these rows of which exactly one cell is hidden, as explanations ask for.
+ONE_CELL_SHARE = 0.5
+
 # Most cells that are encoded at a time: the maps of one take some dozens of numbers.
 PIECE_CELLS = 2**17
 
@@ -221,8 +224,8 @@ class TableEncoding(Preprocessing):
     def hide(self, rows: Batch, *, generator: torch.Generator) -> Batch:
         """Return rows of the model of which some cells are hidden, if cells can be.
 
-        Half of the rows stay whole; of the others a share of the cells is hidden that is drawn for
-        each row, small ones more often.
+        Half of the rows stay whole. Of half of the others one cell is hidden, of the rest a share of the
+        cells that is drawn for each row.
 
         Args:
             rows: Rows of the model.
@@ -232,8 +235,12 @@ class TableEncoding(Preprocessing):
             return rows
         variables = self.layout.variables
         draws = torch.rand(len(rows), len(variables) + 2, generator=generator).to(rows.device)
-        share = draws[:, 0].square() * (draws[:, 1] < HIDING_SHARE)
+        share = draws[:, 0] * (draws[:, 1] < HIDING_SHARE)
         hidden = draws[:, 2:] < share[:, None]
+        of_one = draws[:, 1] < HIDING_SHARE * ONE_CELL_SHARE
+        chosen = (draws[:, 0] * len(variables)).long().clamp(max=len(variables) - 1)
+        places = torch.arange(len(variables), device=rows.device)
+        hidden = torch.where(of_one[:, None], chosen[:, None] == places, hidden)
         rows = rows.clone()
         rows[:, : len(variables)].masked_fill_(hidden, HIDDEN)
         rows[:, len(variables) :].masked_fill_(hidden[:, self._state_places], 0.0)
