@@ -15,11 +15,13 @@ from tables.errors import TableError
 from tables.numerals import (
     ABBREVIATED,
     DEGREES,
+    MARKED,
     abbreviated_numbers,
     degrees,
     parse_numbers,
     plain_marks,
     round_to,
+    without_marks,
 )
 
 # fmt: off
@@ -289,7 +291,9 @@ def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
     if column.unit == DEGREES:
         angles = degrees(text)
         return np.where(np.isnan(angles), parse_numbers(text), angles)
-    if column.unit:
+    if column.unit == MARKED:
+        text = without_marks(text)
+    elif column.unit:
         unit = re.escape(column.unit)
         text = pc.replace_substring_regex(text, rf"^([+-]?) ?{unit} ?|( ?){unit}$", r"\1")
     return parse_numbers(text, decimal=column.decimal, thousands=column.thousands)

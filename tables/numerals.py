@@ -34,6 +34,12 @@ ABBREVIATED = "K|M|B|T"
 DEGREES = "° ' \""
 """Unit of angles that are written in degrees, minutes and seconds, and may end with a letter: 46°48'12"N."""
 
+MARKED = "*"
+"""Unit of columns some of whose numbers have a mark behind them that is no part of their value: 12.3 p, 0.5**."""
+
+FOOTNOTE = re.compile(r"(\d)(?: ?\*{1,4}| ?[†‡§¹²³⁴⁵]| [a-z]{1,2}| ?\[\d{1,3}\]| ?\([a-z]\))$")
+"""Digit with such a mark behind it."""
+
 PLAIN_FORMATS = frozenset({"", "0;-0", "0.#;-0.#"})
 """Formats of numbers that are written as they are."""
 
@@ -76,16 +82,17 @@ def plain_marks(text: pa.Array) -> pa.Array:
     """Return texts of numbers with the marks of ASCII: spaces, apostrophes and minus signs of print.
 
     A number in parentheses, as accountants write it, or with a minus sign behind it, is negative; a dash
-    in place of the decimals of an amount is left out.
+    in place of the decimals of an amount is left out, and one in place of an amount is zero.
     """
     if not pc.all(pc.string_is_ascii(text)).as_py():
         text = pc.replace_substring_regex(text, _SPACES, " ")
         text = pc.replace_substring_regex(text, "^−", "-")  # noqa: RUF001 - a minus sign
         text = pc.replace_substring(text, "’", "'")  # noqa: RUF001 - an apostrophe
     if pc.any(pc.ends_with(text, ")")).as_py():
-        text = pc.replace_substring_regex(text, r"^\(([^()+-]+)\)$", r"-\1")
+        text = pc.replace_substring_regex(text, r"^([^\d\s()+-]{1,3} ?)?\(([^()+-]+)\)$", r"-\1\2")
     for sign in "-–—":  # noqa: RUF001 - dashes
         if pc.any(pc.ends_with(text, sign)).as_py():
+            text = pc.replace_substring_regex(text, rf"^[{re.escape(CURRENCIES)}] *{sign}$", "0")
             text = pc.replace_substring_regex(text, rf"(\d)[.,]-?{sign}$", r"\1")
             text = pc.replace_substring_regex(text, rf"^(\d[^+-]*){sign}$", r"-\1")
     if pc.any(pc.ends_with(text, "+")).as_py():  # of amounts: 4+ is four and more
@@ -118,6 +125,11 @@ def abbreviated_numbers(
     for power, signs in enumerate(("[Kk]", "M", "B", "T"), start=1):
         text = pc.replace_substring_regex(text, rf"(\d[.,]?) ?{signs}$", rf"\1e{3 * power}")
     return parse_numbers(text, decimal=decimal, thousands=thousands)
+
+
+def without_marks(text: pa.Array) -> pa.Array:
+    """Return texts of numbers without the mark of a footnote or a flag behind them."""
+    return pc.replace_substring_regex(text, FOOTNOTE.pattern, r"\1")
 
 
 def degrees(text: pa.Array) -> NDArray[np.float64]:

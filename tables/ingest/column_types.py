@@ -10,8 +10,6 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 
 from tables.calendar.formats import (
     COMPACT,
-    EITHER,
-    WORDED_DURATION,
     has_date,
     has_time,
     is_duration,
@@ -20,11 +18,10 @@ from tables.cells import FALSE_TEXTS, TRUE_TEXTS, numbers_of
 from tables.columns import COMPACT_DATE, Column, ColumnType, Level
 from tables.dates import spelled_like
 from tables.formats import ParseOptions, TableWarning
-from tables.ingest.number_formats import number_format
+from tables.ingest.number_formats import marks_of, number_format
 from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import Reading, reading_values, units_of
-from tables.ingest.warnings import warning
-from tables.numerals import ABBREVIATED, DEGREES
+from tables.ingest.warnings import about_conversion, warning
 
 FEW_LEVELS = 20
 """The most levels of a column that may be a category although most of its cells are numbers."""
@@ -36,6 +33,7 @@ _MAX_NAMED = 3
 _UNITS_LOOKED_AT = 200
 _FORMATS_LOOKED_AT = 1000
 _DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
+_PAIR = re.compile(r"[(\[]?[+-]?\d+(\.\d+)?\s*[,;/x\u00d7|]\s*[+-]?\d+(\.\d+)?[)\]]?")
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
 
 
@@ -143,9 +141,9 @@ def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
     best = readings[0]
     column = _read(profile, best)
     if not best.bad:
-        marks = _marks(column)
+        marks = marks_of(column)
         reason = f"All cells are numbers{marks}."
-        return Decision(column=column, reason=reason, warnings=_about_conversion(column))
+        return Decision(column=column, reason=reason, warnings=about_conversion(column))
     few = len(profile.counts) <= FEW_LEVELS and not (profile.overflow or profile.long)
     enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
     if few and enough and not best.only_placeholders:
@@ -154,8 +152,8 @@ def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
         return None
     return Decision(
         column=column,
-        reason=f"All cells but {best.bad} are numbers{_marks(column)}.",
-        warnings=[_unreadable(profile, best, "numbers")],
+        reason=f"All cells but {best.bad} are numbers{marks_of(column)}.",
+        warnings=[_unreadable(profile, best, "numbers"), *about_conversion(column)],
     )
 
 
@@ -190,7 +188,7 @@ def _dated(profile: TextProfile, reading: Reading) -> Decision:
         reason=f"The cells are {what} in the format {form or 'ISO 8601'}.",
         warnings=[
             *([_unreadable(profile, reading, what)] if reading.bad else []),
-            *_about_conversion(reading.column),
+            *about_conversion(reading.column),
         ],
     )
 
@@ -212,7 +210,7 @@ def _category(profile: TextProfile, options: ParseOptions) -> Decision:
     elif profile.known > _FEW_CELLS and distinct > profile.known / 2:
         reason = "Most of its cells are distinct, as in free text."
     if reason is not None:
-        ignored = _ignored(profile, _units_reason(profile) or reason)
+        ignored = _ignored(profile, _units_reason(profile) or _pairs_reason(profile) or reason)
         return replace(ignored, warnings=[*ignored.warnings, *warnings])
     column = _levels(profile, options)
     rare = f", and {distinct - len(column.levels)} rare ones as *other*" if column.other else ""
@@ -234,6 +232,16 @@ def _units_reason(profile: TextProfile) -> str | None:
         return None
     named = ", ".join(units[:_MAX_NAMED])
     return f"Its cells are numbers in different units ({named}), which cannot be compared."
+
+
+def _pairs_reason(profile: TextProfile) -> str | None:
+    """Return the reason not to model a column of two numbers in each cell, if it is one."""
+    texts = list(profile.counts)[:_UNITS_LOOKED_AT]
+    if not texts or not all(map(_PAIR.fullmatch, texts)):
+        return None
+    return (
+        "Its cells hold two numbers each, such as coordinates; put each into a column of its own."
+    )
 
 
 def _without(units: Sequence[str], text: str) -> str:
@@ -343,44 +351,3 @@ def _unreadable(profile: TextProfile, reading: Reading, what: str) -> TableWarni
         " If these texts mean more than a gap, state another type by types=."
     )
     return warning("unreadable", profile.name, detail)
-
-
-def _about_conversion(column: Column) -> list[TableWarning]:
-    """Return the warning about cells that stand for values which they do not show."""
-    form = column.datetime_format
-    if column.unit == ABBREVIATED:
-        detail = "Its cells are read as numbers: 1.2K is 1200. Samples are such numbers, too."
-    elif column.unit == DEGREES:
-        detail = "Its angles are read as degrees with decimals. Samples are such numbers, too."
-    elif form is None:
-        return []
-    elif EITHER in form:
-        named = " and ".join(form.split(EITHER))
-        detail = (
-            f"Its dates are in two formats, {named}; each cell is read in the one that fits, and"
-            " samples come in the first."
-        )
-    elif is_duration(form):
-        written = " Samples are written as 1h 20m." if form == WORDED_DURATION else ""
-        detail = f"Its cells are durations, and are modelled as seconds.{written}"
-    elif "%q" in form or ("%V" in form and "%u" not in form):
-        what = "quarters" if "%q" in form else "weeks"
-        detail = f"Its cells are {what}, and are modelled as dates, the first day of each."
-    else:
-        return []
-    return [warning("converted", column.name, detail)]
-
-
-def _marks(column: Column) -> str:
-    parts = []
-    if column.decimal != ".":
-        parts.append("decimal commas")
-    if column.thousands:
-        parts.append(f"thousands separated by {column.thousands!r}")
-    if column.unit == ABBREVIATED:
-        parts.append("K, M, B and T for powers of a thousand")
-    elif column.unit == DEGREES:
-        parts.append("degrees, minutes and seconds")
-    elif column.unit:
-        parts.append(f"the unit {column.unit}")
-    return f" with {' and '.join(parts)}" if parts else ""

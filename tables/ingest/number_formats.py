@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tables.cells import MISSING_SPELLINGS
 from tables.columns import Column
-from tables.numerals import ABBREVIATED, DEGREES, PLAIN_FORMATS
+from tables.numerals import ABBREVIATED, DEGREES, MARKED, PLAIN_FORMATS
 from tables.source import CellSource
 
 _SPACES = " \u00a0\u202f\u2009"
@@ -110,3 +110,21 @@ def plain_formats(table: CellSource, places: Collection[int]) -> dict[int, str]:
     some = first.slice(0, _ROWS_LOOKED_AT)
     found = {at: plain_format(some.column(at).to_pylist()) for at in places}
     return {at: form for at, form in found.items() if form}
+
+
+def marks_of(column: Column) -> str:
+    """Return the marks of the numbers of a column, as the end of a sentence; empty where they have none."""
+    parts = []
+    if column.decimal != ".":
+        parts.append("decimal commas")
+    if column.thousands:
+        parts.append(f"thousands separated by {column.thousands!r}")
+    if column.unit == ABBREVIATED:
+        parts.append("K, M, B and T for powers of a thousand")
+    elif column.unit == DEGREES:
+        parts.append("degrees, minutes and seconds")
+    elif column.unit == MARKED:
+        parts.append("marks behind some of them")
+    elif column.unit:
+        parts.append(f"the unit {column.unit}")
+    return f" with {' and '.join(parts)}" if parts else ""

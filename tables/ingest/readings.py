@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from string import digits
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -25,7 +26,14 @@ from tables.cells import numbers_of
 from tables.columns import COMPACT_DATE, Column
 from tables.dates import parse_dates
 from tables.formats import ParseOptions
-from tables.numerals import ABBREVIATED, CURRENCIES, CURRENCY_CODES, DEGREES
+from tables.numerals import (
+    ABBREVIATED,
+    CURRENCIES,
+    CURRENCY_CODES,
+    DEGREES,
+    FOOTNOTE,
+    MARKED,
+)
 
 UNREADABLE = 0.05
 """The largest share of the cells of a column of numbers or dates that may be anything else."""
@@ -42,11 +50,12 @@ _MAX_WORD_LENGTH = 128
 _SAMPLE = 64
 _FIRST = 8
 _MAX_UNITS = 4
+_MOST_FORMATS = 4
 _SEPARATORS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " "), (".", " "))
 _CODES = "|".join(map(re.escape, CURRENCY_CODES))
 _SIGNS = re.escape(CURRENCIES)
 _WORD = r"(?:°|[^\W\d_])[^\d\s.,;:()+-]{0,9}"
-_MORE = rf"(?:[. ]{_WORD})?(?:[23²³]|\.)?"  # square metres, sq.ft., points of a hundred
+_MORE = rf"(?:(?:\. ?| ){_WORD}){{0,2}}(?:[23²³]|\.)?"  # square metres, sq.ft., m a. s. l.
 _OF = r"/ ?(?:5|20|50|10{1,3})"
 _UNITS = re.compile(
     rf"^\(?[+-]? ?([{_SIGNS}]|{_CODES}|[A-Z]{{1,2}}\$|[A-Z]{{3}}(?= \d))"
@@ -60,6 +69,7 @@ _ONE_NUMBER = re.compile(
     r"|[^\d]{0,9}inf[a-z]*",
     re.IGNORECASE,
 )
+_BARE = re.compile(r"[+-]?[\d.,'\s]+")
 _ANGLE = re.compile(r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032]")
 _PLACEHOLDER = re.compile(
     r"[\W_]*|n\.? ?[adv]\.?|nil|none|unknown|unk|missing|not (available|known|recorded)|\(null\)"
@@ -269,7 +279,9 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
     pairs: Sequence[tuple[str, str]] = _SEPARATORS
     if options.decimal is not None or options.thousands is not None:
         pairs = [(options.decimal or ".", options.thousands or "")]
-    for unit in sorted(units):
+    bare = sum(_BARE.fullmatch(text) is not None for text in texts)
+    are_marked = 2 * bare >= len(texts) and any(map(FOOTNOTE.search, texts))
+    for unit in (*sorted(units), *[MARKED] * are_marked):
         for decimal, thousands in pairs:
             yield Column(
                 name=base.name,
@@ -305,9 +317,9 @@ def _date_columns(
 
 
 def _likely_formats(texts: Sequence[str]) -> list[str | None]:
-    """Return the formats whose marks one of the first texts has: these are told faster than digits."""
-    first = [frozenset(text) for text in texts[:_FIRST]]
-    likely = {marks for marks in _marked_formats() if any(marks <= text for text in first)}
+    """Return the formats whose marks one of the texts has: these are told faster than digits."""
+    found = {frozenset(text).difference(digits) for text in texts}
+    likely = {marks for marks in _marked_formats() if any(marks <= text for text in found)}
     return [form for form, marks in _formats().items() if marks in likely]
 
 
@@ -319,18 +331,32 @@ def _in_languages(texts: Sequence[str], form: str | None) -> list[str | None]:
 
 
 def _either(values: Mapping[str | None, NDArray[np.float64]]) -> str | None:
-    """Return two formats that together fit all of some texts, where none alone does."""
+    """Return some formats that together fit all of some texts, each text one, where none alone does."""
     fits = {form: ~np.isnan(found) for form, found in values.items() if form is not None}
-    best = max(fits, key=lambda form: fits[form].sum(), default=None)
-    if best is None or fits[best].all() or any(fit.all() for fit in fits.values()):
+    chosen: list[str] = []
+    left = np.ones(len(next(iter(fits.values()), ())), np.bool_)
+    while left.any() and len(chosen) < _MOST_FORMATS:
+        # A text that two of them fit may be either.
+        apart = [form for form in fits if not (fits[form] & ~left).any()]
+        best = max(apart, key=lambda form: fits[form].sum(), default=None)
+        if best is None or not fits[best].any():
+            return None
+        chosen.append(best)
+        left &= ~fits[best]
+    if left.any() or len(chosen) < 2 or _may_be_swapped(chosen, fits):
         return None
-    for other, fit in fits.items():
-        if (fits[best] | fit).all() and not (fits[best] & fit).any():
-            pairs = [(best, fits.get(swapped(other))), (other, fits.get(swapped(best)))]
-            same = [turned is not None and (fits[one] | turned).all() for one, turned in pairs]
-            if not any(one and swapped(f) != f for one, f in zip(same, (other, best), strict=True)):
-                return f"{best}{EITHER}{other}"
-    return None
+    return EITHER.join(chosen)
+
+
+def _may_be_swapped(chosen: Sequence[str], fits: Mapping[str, NDArray[np.bool_]]) -> bool:
+    """Return whether days and months of one of some formats could be each other."""
+    for form in chosen:
+        turned = fits.get(swapped(form))
+        if turned is None or swapped(form) == form:
+            continue
+        if all(turned[fits[form]]):
+            return True
+    return False
 
 
 @cache

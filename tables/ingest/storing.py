@@ -37,6 +37,7 @@ _MAX_RESTARTS = 4
 _MAX_NAMED = 3
 _ID_NAME = re.compile(
     r"(?i)(.*[ _.-])?(id|uuid|guid|index|idx|row(_?(id|num|number|names?))?|unnamed: 0)|.*[a-z]I[dD]"
+    r"|.+#|.+[ _.-](no|nr|num)\.?|.*[a-z](nr\.?|nummer|number|numéro|número)|.+(№|番号|号)"
 )
 
 
@@ -357,6 +358,11 @@ class _Store:
             for p, c in enumerate(typed)
             if c is not None and c.type in {"number", "integer"} and not c.levels
         ]
+        rounded = [
+            p
+            for p, c in enumerate(typed)
+            if c is not None and c.levels and c.holds_values and c.type != "datetime"
+        ]
         about = Warnings(
             self.observed.statistics,
             names=self.screen.names,
@@ -366,6 +372,7 @@ class _Store:
         yield from about.about(
             np.array(modelled, np.intp), scaled=np.array(scaled, np.intp), plain=set(plain)
         )
+        yield from about.about_rounding(rounded)
 
 
 def _constant_error(found: list[str], *, every: bool) -> TableError:

@@ -1,13 +1,16 @@
 """Warnings about a table that was accepted."""
 
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tables.calendar.formats import EITHER, WORDED_DURATION, is_duration
+from tables.columns import Column
 from tables.formats import TableWarning, WarningCode
 from tables.ingest.statistics import RunningStatistics
+from tables.numerals import ABBREVIATED, DEGREES, MARKED
 
 MAX_WARNINGS = 50
 """The most warnings of one code; one more says how many columns were left out."""
@@ -57,6 +60,16 @@ class Warnings:
         for column in scaled.tolist():
             found.extend(self._about_column(column, plain=column in plain))
         return found
+
+    def about_rounding(self, columns: Iterable[int]) -> Iterator[TableWarning]:
+        """Yield the warnings about columns whose few values may be many that float64 rounds.
+
+        Args:
+            columns: Columns of numbers that have levels.
+        """
+        for column in columns:
+            if self._size(column) >= EXACT_INTEGERS and (found := self._precision(column)):
+                yield warning("precision", self.names[column], found)
 
     def _few_rows(self, columns: NDArray[np.intp]) -> Iterator[TableWarning]:
         wanted = max(_FEW_ROWS, _FEW_ROWS_PER_COLUMN * columns.size)
@@ -110,7 +123,10 @@ class Warnings:
             and size >= EXACT_INTEGERS
             and (from_text or "int" in dtype)
         ):
-            return "It holds whole numbers beyond 2^53, which float64 rounds."
+            return (
+                "It holds whole numbers beyond 2^53, which float64 rounds. If they are ids or codes,"
+                " state the type ignored or category by types=."
+            )
         if dtype not in {"float16", "float32"} and self.std[column] < _FLOAT32_STEPS * size:
             return (
                 "Its spread is so small beside its size that 32-bit arithmetic sees less than 256"
@@ -175,3 +191,34 @@ def limit_warnings(warnings: list[TableWarning]) -> list[TableWarning]:
 def warning(code: WarningCode, column: str | None, detail: str) -> TableWarning:
     """Return a warning."""
     return {"code": code, "column": column, "detail": detail}
+
+
+def about_conversion(column: Column) -> list[TableWarning]:
+    """Return the warning about cells that stand for values which they do not show."""
+    form = column.datetime_format
+    if column.unit == ABBREVIATED:
+        detail = "Its cells are read as numbers: 1.2K is 1200. Samples are such numbers, too."
+    elif column.unit == DEGREES:
+        detail = "Its angles are read as degrees with decimals. Samples are such numbers, too."
+    elif column.unit == MARKED:
+        detail = (
+            "Some of its numbers have a mark behind them, such as * or a letter, which is left out."
+            " Samples have none."
+        )
+    elif form is None:
+        return []
+    elif EITHER in form:
+        *others, last = form.split(EITHER)
+        detail = (
+            f"Its dates are in {len(others) + 1} formats, {', '.join(others)} and {last}; each cell is"
+            " read in the one that fits, and samples come in the first."
+        )
+    elif is_duration(form):
+        written = " Samples are written as 1h 20m." if form == WORDED_DURATION else ""
+        detail = f"Its cells are durations, and are modelled as seconds.{written}"
+    elif "%q" in form or ("%V" in form and "%u" not in form):
+        what = "quarters" if "%q" in form else "weeks"
+        detail = f"Its cells are {what}, and are modelled as dates, the first day of each."
+    else:
+        return []
+    return [warning("converted", column.name, detail)]

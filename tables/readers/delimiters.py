@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Sequence
 
 from tables.formats import DELIMITERS, Delimiter
 from tables.source import look_numeric
@@ -12,6 +13,8 @@ EVEN = 0.5
 RULE = re.compile(rb"(?m)(?:^|(?<=\r))([-=+|: ]++)(?:\r\n|\r|\n|\Z)")
 """Line that may be a rule between the rows of a printed table."""
 
+# The first value of a line in square brackets, before any in quotes.
+_BRACKETS = re.compile(rb'(?m)((?:^|(?<=\r))(?:[^"\[\r\n]* )?)(\[[^\[\]"\r\n]*+\])(?=[ \r\n]|\Z)')
 _FRAME = re.compile(rb"[ \t]*\|[ \t]*")  # of a table whose lines begin and end with a bar
 _BLANKS = (re.compile(rb"[ \t]+"), re.compile(rb"[ \t]*(?:  |\t)[ \t]*"))
 _FEWEST_ROWS = 4
@@ -30,6 +33,18 @@ def without_rules(lines: bytes) -> tuple[bytes, int]:
         return b"" if is_rule else line[0]
 
     return RULE.sub(kept, lines), found
+
+
+def has_brackets(lines: Sequence[str]) -> bool:
+    """Return whether all lines have a value in square brackets with a space in it, as times in logs are."""
+    known = [line for line in lines if line.strip()]
+    found = [_BRACKETS.match(line.encode()) for line in known]
+    return bool(known) and all(match is not None and b" " in match[2] for match in found)
+
+
+def quoted_brackets(lines: bytes) -> bytes:
+    """Return lines with quotes around the first value in square brackets of each."""
+    return _BRACKETS.sub(rb'\1"\2"', lines)
 
 
 def joined_blanks(lines: bytes, separator: re.Pattern[bytes], delimiter: Delimiter) -> bytes:

@@ -39,6 +39,7 @@ ROWS, COLUMNS = "rows", "columns"
 
 _SPACE = b" \t\r\n"
 _NAMES = "`columns` must be a list of names."
+_SHOWN = 64
 _FORM = 'The document must be {"rows": [...], "columns": [...]} or a list of rows.'
 
 
@@ -128,7 +129,7 @@ def split_document(document: object) -> tuple[list[Any], list[str] | None]:
     rows, names = document, None
     if isinstance(document, dict):
         if not document.keys() <= {ROWS, COLUMNS}:
-            raise TableError("dataset-shape", _FORM)
+            raise TableError("dataset-shape", f"{_FORM}{_about_members(document)}")
         rows, names = document.get(ROWS), document.get(COLUMNS)
         if names is not None and not _are_names(names):
             raise TableError("dataset-shape", _NAMES)
@@ -137,6 +138,17 @@ def split_document(document: object) -> tuple[list[Any], list[str] | None]:
     if not rows:
         raise TableError("dataset-empty", "The document has no rows.")
     return rows, names
+
+
+def _about_members(document: dict[str, Any]) -> str:
+    """Return the sentence that says where the rows of a document of another form seem to be."""
+    lists = [name for name, value in document.items() if isinstance(value, list) and value]
+    for name in lists:
+        if name != COLUMNS and isinstance(document[name][0], dict | list):
+            return f" Its rows seem to be in {name[:_SHOWN]!r}: send that list alone."
+    if len(lists) == len(document) and document:
+        return " Its members seem to be columns: send a list of rows, or Arrow or Parquet."
+    return ""
 
 
 def _read_document(path: Path) -> tuple[list[Any], list[str] | None]:

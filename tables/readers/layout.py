@@ -17,8 +17,10 @@ from tables.readers.delimiters import (
     EVEN,
     best_delimiter,
     delimiter_of,
+    has_brackets,
     joined_blanks,
     lacks_a_name,
+    quoted_brackets,
     split_line,
     split_rows,
     without_rules,
@@ -72,6 +74,7 @@ class Layout:
         repeated: Line that is left out wherever it comes again; none where it is empty.
         comments: True if lines that begin with `#` are left out.
         rules: True if lines of dashes are left out.
+        brackets: True if square brackets quote values.
         warnings: Warnings about what was found.
     """
 
@@ -85,6 +88,7 @@ class Layout:
     repeated: bytes = b""
     comments: bool = False
     rules: bool = False
+    brackets: bool = False
     warnings: list[TableWarning] = field(default_factory=list)
 
     @property
@@ -102,6 +106,7 @@ class _Marks:
     blanks: re.Pattern[bytes] | None
     offset: int
     rules: bool
+    brackets: bool
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,14 @@ def find_layout(text: TextFile, options: ParseOptions) -> Layout:
     if delimiter is None:
         delimiter, blanks = delimiter_of(_decoded(lines, rules=rules))
     quote = _quote_of(lines[0], delimiter)
-    marks = _Marks(delimiter=delimiter, quote=quote, blanks=blanks, offset=offset, rules=rules)
+    marks = _Marks(
+        delimiter=delimiter,
+        quote=quote,
+        blanks=blanks,
+        offset=offset,
+        rules=rules,
+        brackets=delimiter == " " and has_brackets(_decoded(lines, rules=rules)),
+    )
     return _found(text, options, lines, marks, above)
 
 
@@ -192,6 +204,7 @@ def _found(
         stop=end.stop,
         repeated=repeated,
         comments=above > 0 and not text.quotes and _holds_comments(text, begin),
+        brackets=marks.brackets,
         rules=marks.rules
         and len(head.fields) > 1
         and any(without_rules(line)[1] for line in lines),
@@ -211,6 +224,8 @@ def _records(lines: list[bytes], marks: _Marks) -> FirstRecords:
     shown = lines
     if marks.blanks is not None:
         shown = [joined_blanks(line, marks.blanks, marks.delimiter) for line in lines]
+    elif marks.brackets:
+        shown = list(map(quoted_brackets, lines))
     reader = csv.reader(
         _decoded(shown, rules=marks.rules),
         delimiter=marks.delimiter,

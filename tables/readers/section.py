@@ -2,7 +2,7 @@
 
 import re
 
-from tables.readers.delimiters import joined_blanks, without_rules
+from tables.readers.delimiters import joined_blanks, quoted_brackets, without_rules
 from tables.readers.layout import Layout
 from tables.readers.text import TextFile
 
@@ -29,8 +29,9 @@ class Section:
     def __init__(self, text: TextFile, layout: Layout) -> None:
         self._file = text.open()
         self._layout = layout
-        mended = layout.repeated or layout.comments or layout.rules or layout.blanks
-        self._is_plain = not (text.nuls or mended)
+        removed = bool(layout.repeated) or layout.comments or layout.rules
+        respelled = layout.brackets or layout.blanks is not None
+        self._is_plain = not (text.nuls or removed or respelled)
         self._left = -1 if layout.stop is None else layout.stop - layout.start
         self._waiting = bytearray()
         self._rest = b""
@@ -95,6 +96,8 @@ class Section:
         if layout.rules:
             lines, found = without_rules(lines)
             self.rules += found
+        if layout.brackets:
+            lines = quoted_brackets(lines)
         if layout.blanks is not None:
             lines = joined_blanks(lines, layout.blanks, layout.delimiter)
         return lines

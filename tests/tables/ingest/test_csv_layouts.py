@@ -70,6 +70,19 @@ def test_a_line_of_dashes_in_quotes_is_part_of_its_cell(accept):
     assert summary.columns[1].column.levels[0].startswith("up\n----\n")
 
 
+def test_a_time_in_brackets_is_one_value_of_a_log(accept):
+    lines = [
+        f"10.0.{n % 9}.{n} - {'-' if n % 3 else 'anna'} [01/Feb/2024:10:{n:02}:00 +0100]"
+        f' "GET /{n % 2} [a b] HTTP/1.1" 200 {n * 37}'
+        for n in range(50)
+    ]
+    summary = accept("\n".join(lines).encode())
+    columns = [column.column for column in summary.columns]
+    assert [c.type for c in columns[3:5]] == ["datetime", "category"]
+    assert columns[4].levels[0].endswith("[a b] HTTP/1.1")
+    assert len(columns) == 7
+
+
 def test_names_in_two_lines_are_joined(accept):
     summary = accept(f",price,price\nday,kind,euros\n{body()}".encode())
     assert names(summary) == ["day", "price kind", "price euros"]

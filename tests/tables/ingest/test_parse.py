@@ -199,9 +199,10 @@ def test_a_point_mass_at_an_extreme_is_a_spike(accept):
     assert summary.warnings == []
 
 
-@pytest.mark.parametrize("first", [2**53, 2**62])
-def test_whole_numbers_beyond_float64_are_a_warning(accept, first):
-    table = columns_parquet(a=first + np.arange(200) ** 2, b=np.arange(200.0) ** 1.5)
+@pytest.mark.parametrize(("first", "power"), [(2**53, 2), (2**62, 2), (2**60, 1)])
+def test_whole_numbers_beyond_float64_are_a_warning(accept, first, power):
+    """Also where rounding leaves so few values that they seem to be levels."""
+    table = columns_parquet(a=first + np.arange(200) ** power, b=np.arange(200.0) ** 1.5)
     summary = accept(table)
     assert warned(summary, "precision") == ["a"]
     assert "2^53" in next(w["detail"] for w in summary.warnings if w["code"] == "precision")

@@ -181,6 +181,12 @@ def test_a_bad_json_document_is_refused(refuse, data, slug):
 
 
 @pytest.mark.fault(56)
+def test_a_document_of_another_form_says_where_its_rows_seem_to_be(refuse):
+    rows = [{"a": n, "b": n * n} for n in range(5)]
+    assert "in 'data': send" in refuse({"meta": {"n": 5}, "data": rows}).detail
+    assert "seem to be columns" in refuse({"a": [1, 2], "b": [3, 4]}).detail
+
+
 @pytest.mark.parametrize(
     ("rows", "kind", "numbers"),
     [

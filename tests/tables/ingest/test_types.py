@@ -76,6 +76,17 @@ MESSY: dict[str, tuple[Any, str, float]] = {
     "apostrophes": (lambda i: f"CHF {i}\u2019000.50", "number", 1000.5),
     "accountants": (lambda i: f"({i}.50)" if i % 2 else f"{i}.50", "number", -1.5),
     "currency in parentheses": (lambda i: f"(${i}.50)", "number", -1.5),
+    "accountants of a spreadsheet": (
+        lambda i: f"$ ({i}.50)" if i % 2 else f"$ {i}.50" if i else "$ -",
+        "number",
+        -1.5,
+    ),
+    "flags and footnotes": (
+        lambda i: f"{i}.5{('', '', ' p', '', '**', '', ' [1]')[i % 7]}",
+        "number",
+        1.5,
+    ),
+    "heights": (lambda i: f"{i}.5 m ü. M.", "number", 1.5),
     "lakhs and crores": (lambda i: f"\u20b9 {i},00,{i:02},500", "integer", 10_001_500.0),
     "stamps of forms": (
         lambda i: f"2024/03/01 1:{i:02}:00 PM GMT+1" if i else "2024/03/01 1:00:00 PM GMT-0230",
@@ -194,7 +205,7 @@ def test_a_few_texts_among_numbers_are_gaps_with_a_warning_that_names_them():
 
 
 def test_cells_that_are_gaps_at_the_upload_are_gaps_in_rows_that_are_scored():
-    cells = [f"{i}.5{'*' * (i % 30 == 0)}" for i in range(900)]
+    cells = [f"{i}.5{'~' * (i % 30 == 0)}" for i in range(900)]
     found = column_of(cells)
     assert (found.column.type, found.missing_count) == ("number", 30)
     assert np.isnan(encode_cells(pa.array(cells), found.column)).sum() == 30
@@ -483,6 +494,38 @@ def test_dates_in_two_formats_are_each_read_in_the_one_that_fits(other: str, for
     assert set(str(found.column.datetime_format).split("|")) == {"%Y-%m-%d", form}
     numbers = encode_cells(pa.array(cells), found.column)
     assert numbers.tolist() == [(day - date(1970, 1, 1)).days * 86_400 for day in days]
+
+
+def test_dates_in_three_formats_are_each_read_in_the_one_that_fits() -> None:
+    days = [date(2015, 1, 1) + timedelta(days=37 * i % 2800) for i in range(150)]
+    forms = ["%m/%d/%Y", "%b %d, %Y", "%Y-%m-%d"]
+    cells = [day.strftime(forms[i * i % 3 + (i > 20 and i % 7 == 0)]) for i, day in enumerate(days)]
+    found = column_of(cells)
+    assert set(str(found.column.datetime_format).split("|")) == set(forms)
+    numbers = encode_cells(pa.array(cells), found.column)
+    assert numbers.tolist() == [(day - date(1970, 1, 1)).days * 86_400 for day in days]
+
+
+def test_dates_in_formats_that_could_be_each_other_are_no_dates() -> None:
+    forms = ["{m:02}/{d:02}/2023", "2023-{m:02}-{d:02}", "Mar {d}, 2023"]
+    cells = [forms[i % 3].format(m=i % 11 + 1, d=i % 12 + 1) for i in range(90)]
+    assert column_of(cells).column.type != "datetime"
+
+
+def test_a_column_of_pairs_says_what_would_make_it_numbers() -> None:
+    cells = [f"{47 + i / 100}, {8 + i / 50}" for i in range(60)]
+    found = column_of(cells)
+    assert (found.column.type, "two numbers" in found.reason) == ("ignored", True)
+
+
+@pytest.mark.parametrize(
+    "name", ["Acct #", "Invoice No.", "order_nr", "Kundennummer", "CustomerNumber", "caseid"]
+)
+def test_a_column_of_distinct_numbers_with_the_name_of_an_id_is_one(name: str) -> None:
+    cells = [str(1000 + i * 7919 % 5000) for i in range(50)]
+    text = "\n".join(f"{cell},{i * i}.25" for i, cell in enumerate(cells))
+    assert read(f"{name},beside\n{text}".encode())[0].columns[0].column.type == "ignored"
+    assert read(f"Number,beside\n{text}".encode())[0].columns[0].column.type == "integer"
 
 
 @pytest.mark.parametrize(
