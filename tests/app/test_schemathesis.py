@@ -73,7 +73,7 @@ for kind in (
 
 @pytest.mark.fault(189)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-@pytest.mark.parametrize("every", [_EVERY, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [_EVERY, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_answer_is_a_documented_one(
     schema: BaseSchema,
     guarded_server: tuple[str, dict[str, str]],

@@ -75,6 +75,7 @@ def works(url: str, key: str) -> bool:
     return httpx.get(f"{url}/v1/me", headers={"Authorization": f"Bearer {key}"}).is_success
 
 
+@pytest.mark.long
 def test_a_key_is_made_replaced_and_revoked_by_keys(
     browser: Browser, service: tuple[str, str]
 ) -> None:

@@ -20,6 +20,7 @@ def check(page: Page) -> None:
     assert found.violations_count == 0, found.generate_report()
 
 
+@pytest.mark.long
 def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> None:
     sources = np.random.default_rng(0).normal(size=(200, 1))
     rows = sources @ [[1.0, 0.5, 2.0]] + np.random.default_rng(1).normal(size=(200, 3))

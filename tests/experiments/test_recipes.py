@@ -96,6 +96,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(place, monkeypatch):
     assert [path for path in place.state.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_while_it_saved_goes_on(place, monkeypatch):
     monkeypatch.setattr("experiments.run._SAVE_EVERY_S", 0)
     monkeypatch.setattr("experiments.run._QUICK_ITERATIONS", 300)

@@ -69,6 +69,7 @@ def assert_whole(place: Place, job_id: str, wanted: dict[str, Any]) -> None:
     assert job.model_version == 1
 
 
+@pytest.mark.long
 def test_a_killed_scoring_goes_on_from_its_last_part(
     place: Place, supervise: Supervise, version: Version, dataset: Dataset
 ) -> None:

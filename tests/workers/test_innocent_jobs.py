@@ -82,6 +82,7 @@ def test_fault_210_attempts_that_end_within_the_first_epoch_get_further_each_tim
     assert "Progress so far: 0." in place.messages(job_id)[-1]
 
 
+@pytest.mark.long
 @pytest.mark.fault(226)
 def test_fault_226_a_job_that_runs_for_too_long_fails_and_goes_on_when_resumed(
     place: Place, supervise: Supervise

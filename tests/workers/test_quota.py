@@ -125,6 +125,7 @@ def test_what_an_ended_job_has_no_use_for_goes_at_once(place: Place, supervise: 
     assert place.blobs.keys("models") == []
 
 
+@pytest.mark.long
 @pytest.mark.fault(205)
 def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(
     place: Place, supervise: Supervise

@@ -127,6 +127,7 @@ def test_fault_212_a_worker_whose_store_comes_back_takes_jobs_again(
     assert worker.told[-1] is None
 
 
+@pytest.mark.long
 @pytest.mark.fault(212)
 def test_fault_212_a_store_that_goes_away_under_a_job_costs_it_nothing(
     place: Place, supervise: Supervise
@@ -157,6 +158,7 @@ def test_fault_212_a_store_that_goes_away_under_a_job_costs_it_nothing(
     running.end()
 
 
+@pytest.mark.long
 @pytest.mark.fault(212)
 def test_a_dataset_that_is_missing_from_the_right_store_fails_its_job(place: Place) -> None:
     dataset = place.add_dataset()
@@ -168,6 +170,7 @@ def test_a_dataset_that_is_missing_from_the_right_store_fails_its_job(place: Pla
     assert error["code"] == "dataset_corrupt"
 
 
+@pytest.mark.long
 @pytest.mark.fault(213)
 def test_fault_213_a_worker_is_tested_again_after_its_environment_failed_a_job(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

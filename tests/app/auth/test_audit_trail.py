@@ -185,6 +185,7 @@ def test_records_that_come_together_share_an_fsync(tmp_path, monkeypatch):
     assert check_trail(tmp_path).lines == 50
 
 
+@pytest.mark.long
 @pytest.mark.fault(208)
 def test_callers_without_a_key_push_nothing_out_of_log_and_trail(settings):
     flood, written = 600, io.StringIO()

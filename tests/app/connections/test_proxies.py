@@ -128,6 +128,7 @@ def attack_all(front: str, seeds: range) -> list[str]:
         return [wrong for wrong in threads.map(lambda seed: check(front, seed), seeds) if wrong]
 
 
+@pytest.mark.long
 @pytest.mark.fault(195, 196)
 def test_fault_195_every_answer_belongs_to_its_request(front):
     assert attack_all(front, range(120)) == []

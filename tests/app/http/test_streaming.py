@@ -217,6 +217,7 @@ def body_of(kind: TableFormat, rows: int) -> bytes:
     return write(kind, COLUMNS, values)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
 def test_a_body_larger_than_the_memory_it_may_take_is_scored(server, kind):
     rows = 1_000_000
@@ -348,6 +349,7 @@ def test_an_arrow_body_that_is_cut_off_is_refused(server):
     server.wait_until_idle()
 
 
+@pytest.mark.long
 @pytest.mark.fault(214)
 @pytest.mark.parametrize("by", ["caller", pytest.param("service", marks=pytest.mark.long)])
 def test_fault_214_an_answer_that_broke_is_counted_as_broken(server, by):

@@ -162,6 +162,7 @@ def test_progress_counts_iterations_and_reports_are_events(client, database):
     assert told == [{"iteration": 40, "elbo": -1.5}, {"iteration": 60, "elbo": -1.5}]
 
 
+@pytest.mark.long
 def test_a_regression_from_upload_to_samples_agrees_with_its_closed_form(client, supervisor):
     random = np.random.default_rng(3)
     x = random.normal(size=(200, 2))

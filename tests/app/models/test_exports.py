@@ -109,6 +109,7 @@ def test_a_record_that_is_none_is_refused(client, exported):
         assert_refused(refused, 422, "checkpoint-invalid")
 
 
+@pytest.mark.long
 def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
     monkeypatch.setattr("app.plots.curves.MAX_CURVE", 10)
     state = client.app.state
@@ -230,6 +231,7 @@ def test_onnx_exports_delay_no_import_and_are_few_at_once(client, exported, monk
         assert [one.result().status_code for one in asked].count(200) == most
 
 
+@pytest.mark.long
 def test_an_onnx_export_has_a_limit_of_memory(settings):
     small = settings.model_copy(update={"import_memory_bytes": 256 << 20})
     app = create_app(small)

@@ -445,6 +445,7 @@ def test_fault_198_imports_are_checked_in_turn_by_project(settings, monkeypatch)
     assert order.index(b"b") < 3  # the last of the other three came before
 
 
+@pytest.mark.long
 @pytest.mark.fault(198)
 def test_fault_198_a_check_that_swells_ends_its_child_alone(exported, tmp_path):
     file = tmp_path / "model.safetensors"

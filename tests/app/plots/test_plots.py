@@ -129,6 +129,7 @@ MIXED = MixedSpec(
 )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("people")
 def test_levels_spikes_and_gaps_stand_beside_those_of_the_data(shared_client):
     random, state = np.random.default_rng(0), shared_client.app.state

@@ -42,6 +42,7 @@ def pages(client, path):
         cursor = answer.json()["next_cursor"]
 
 
+@pytest.mark.long
 @pytest.mark.fault(200)
 def test_wide_datasets_are_listed_without_their_columns(client, registry):
     made = [added(registry, columns=WIDE).id for _ in range(5)]

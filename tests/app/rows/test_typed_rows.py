@@ -372,6 +372,7 @@ JSON_CELLS = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @given(rows=st.lists(st.tuples(*[JSON_CELLS] * len(COLUMNS)), min_size=1, max_size=4))
 def test_remembered_cells_are_those_that_were_never_seen(rows):

@@ -200,6 +200,7 @@ def draining(data_dir):
         process.kill()
 
 
+@pytest.mark.long
 def test_a_process_that_is_told_to_stop_serves_until_others_know(draining):
     port, process = draining
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

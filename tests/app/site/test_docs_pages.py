@@ -141,6 +141,7 @@ def test_an_admin_makes_and_revokes_a_key_on_the_web_page(browser, guarded_serve
             page.wait_for_timeout(200)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not GUIDE_FOLDER.exists(), reason="needs the guide that `make docs` builds")
 def test_the_guide_searches_and_leads_to_its_pages(page):
     page.goto("/guide")

@@ -69,6 +69,7 @@ def test_the_client_takes_a_url_with_a_path(origin):
             client.models.get("no_such")
 
 
+@pytest.mark.long
 @needs_nginx
 @needs_chromium
 def test_pages_below_the_path_load_all_that_they_need(nginx):

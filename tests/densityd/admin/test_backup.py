@@ -47,6 +47,7 @@ def check_whole(url: str, folder: Path) -> None:
     database.dispose()
 
 
+@pytest.mark.long
 def test_a_laptop_moves_to_postgresql_in_one_command(
     laptop: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

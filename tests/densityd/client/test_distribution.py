@@ -9,6 +9,7 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 from tests.densityd.conftest import Service
@@ -62,6 +63,7 @@ def link_installed(names: set[str], target: Path) -> None:
                 (target / top).symlink_to(packages / top)
 
 
+@pytest.mark.long
 def test_the_client_installed_alone_scores(service: Service, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))

@@ -166,6 +166,7 @@ def test_a_mixture_that_is_not_next_to_the_noise_is_a_map(monkeypatch):
     np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), atol=1e-4)
 
 
+@pytest.mark.long
 def test_roots_far_from_the_data_are_found(monkeypatch):
     specs = [NafSpec(layers=1, hidden=[9], transformer=t, units=4) for t in ("dsf", "ddsf")]
     for spec in (*specs, OTHER_SPECS[-4][0]):

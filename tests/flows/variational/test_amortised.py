@@ -89,6 +89,7 @@ def test_a_gaussian_learns_the_posterior_of_every_context():
         assert found.elbo == pytest.approx(evidence(context), abs=0.02)
 
 
+@pytest.mark.long
 def test_an_encoder_and_a_coupling_flow_learn_it_too():
     spec = RealNvpSpec(
         layers=2, hidden=[16], batch_norm=None, encoder=EncoderSpec(hidden=[16], features=4)

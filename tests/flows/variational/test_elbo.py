@@ -120,6 +120,7 @@ def test_a_flow_started_at_the_posterior_stays_there_whatever_its_place_and_scal
     assert -0.01 < gap < 0.05
 
 
+@pytest.mark.long
 def test_minibatches_lead_to_the_same_posterior():
     y = (X[:, 0] + 0.5 * NOISE > 0).double()
     whole = LogisticRegression(X, y, prior_scale=2.0)
@@ -135,6 +136,7 @@ def test_minibatches_lead_to_the_same_posterior():
     assert elbos[1] == pytest.approx(elbos[0], abs=0.1)
 
 
+@pytest.mark.long
 def test_a_flow_comes_closer_to_the_ring_than_a_gaussian():
     divergences = []
     for spec in (GaussianSpec(), RealNvpSpec(layers=4, hidden=[8])):

@@ -1,11 +1,14 @@
 import doctest
 from pathlib import Path
 
+import pytest
+
 from flows.variational.formula import CONSTANTS, FUNCTIONS, MAX_DEPTH, MAX_LENGTH, MAX_NODES
 
 DOCS = Path(__file__).parents[3] / "docs" / "variational.md"
 
 
+@pytest.mark.long
 def test_the_examples_print_what_the_docs_say():
     found = doctest.testfile(str(DOCS), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert found.attempted > 10

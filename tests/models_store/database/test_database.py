@@ -263,6 +263,7 @@ for _ in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.long
 @pytest.mark.fault(147)
 @pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str, kills: int) -> None:

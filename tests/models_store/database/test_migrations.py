@@ -109,6 +109,7 @@ def test_the_first_migration_goes_down_again(empty_url: str) -> None:
     migrate(empty_url)
 
 
+@pytest.mark.long
 @pytest.mark.fault(115)
 def test_fault_115_processes_that_migrate_at_once_make_one_schema(
     empty_url: str, tmp_path: Path

@@ -364,6 +364,7 @@ while (job := work.claim("process", lease_s=60)) is not None:
 """
 
 
+@pytest.mark.long
 @pytest.mark.fault(109)
 def test_processes_share_the_queue_each_job_once(
     jobs: Jobs, database: Database, database_url: str

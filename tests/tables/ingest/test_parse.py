@@ -78,6 +78,7 @@ def test_a_blank_line_in_a_file_of_one_column_is_a_missing_value(accept):
     assert accept(data, missing="drop").rows_dropped == 1
 
 
+@pytest.mark.long
 def test_a_wide_csv_is_the_same_table(accept, tmp_path):
     table = normal(700, 600).round(3)
     data = io.BytesIO()

@@ -162,6 +162,7 @@ def test_fault_035_a_bomb_is_refused_from_its_footer(refuse):
     assert refuse(bomb, PARQUET, max_bytes=20_000_000).slug == "dataset-too-large"
 
 
+@pytest.mark.long
 @pytest.mark.fault(35)
 def test_fault_035_a_page_too_large_for_the_memory_is_refused(tmp_path):
     table = pa.table({"a": np.zeros(16_000_000)})

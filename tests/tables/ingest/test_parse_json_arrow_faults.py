@@ -253,6 +253,7 @@ def test_objects_may_lack_members_and_hold_others(accept, stored, kind):
     np.testing.assert_array_equal(stored(), expected)
 
 
+@pytest.mark.long
 @pytest.mark.fault(310)
 def test_fault_310_lines_of_next_to_nothing_are_read_in_pieces(tmp_path):
     names = [f"x{i}" for i in range(1000)]
@@ -394,6 +395,7 @@ def test_a_document_beyond_its_limit_is_refused_with_the_format_for_such_tables(
     assert "NDJSON" in error.detail
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [NDJSON, ARROW])
 def test_a_table_larger_than_the_memory_is_parsed_in_pieces(tmp_path, kind):
     rows, columns = 250_000, 15

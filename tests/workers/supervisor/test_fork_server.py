@@ -90,6 +90,7 @@ def at_work(place: Place, fork_server: ForkServer) -> Iterator[tuple[str, Runnin
     running.end()
 
 
+@pytest.mark.long
 def test_a_forked_trainer_is_as_one_that_was_started_afresh(
     place: Place, fork_server: ForkServer, notes: Path
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_fork_server_that_fails_harms_no_job_and_is_replaced(
     assert not is_alive(failed)
 
 
+@pytest.mark.long
 def test_sigterm_which_a_service_manager_sends_to_all_does_not_end_the_server(
     place: Place, fork_server: ForkServer
 ) -> None:

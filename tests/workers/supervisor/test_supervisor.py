@@ -158,6 +158,7 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     assert place.version(job_id).checkpoint_sha256 == undisturbed
 
 
+@pytest.mark.long
 @pytest.mark.fault(126)
 def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
     place: Place, supervise: Supervise
@@ -246,6 +247,7 @@ def test_a_trainer_that_stands_still_is_killed_and_the_job_given_back(
     assert "no progress" in place.messages(job_id)[0]
 
 
+@pytest.mark.long
 @pytest.mark.fault(150)
 def test_fault_150_training_goes_on_while_the_database_is_away(
     place: Place, supervise: Supervise

@@ -130,6 +130,7 @@ def test_a_budget_is_shared_by_the_children(place: Place) -> None:
     assert job.metrics["trials"][-1]["epochs"] < 100_000
 
 
+@pytest.mark.long
 def test_a_mixed_table_is_searched_by_the_flows_of_its_numbers(place: Place) -> None:
     draw = np.random.default_rng(0)
     table = draw.normal(size=(200, 3)).astype(np.float32)

@@ -97,6 +97,7 @@ def test_a_fit_tells_each_report_and_ends_with_a_judged_model(place: Place) -> N
     assert flow.sample(5, generator=torch.Generator()).shape == (5, 2)
 
 
+@pytest.mark.long
 def test_a_formula_is_approximated_and_its_evidence_found(place: Place) -> None:
     request = {
         "flow": {"family": "realnvp", "layers": 4, "hidden": [16], "batch_norm": None},
@@ -115,6 +116,7 @@ def test_a_formula_without_a_window_has_no_divergence(place: Place) -> None:
     assert "kl" not in result(run(task_of(place, target))).metrics
 
 
+@pytest.mark.long
 def test_the_model_of_a_linear_regression_is_its_posterior(place: Place) -> None:
     dataset = place.add_dataset(rows=300)
     target = regression(dataset, prior_scale=2.0, noise_scale=0.5)
@@ -175,6 +177,7 @@ def test_fault_119_interrupted_at_any_iteration_it_makes_the_same_model(
     assert sorted(set(told)) == [20, 40, 60]
 
 
+@pytest.mark.long
 @pytest.mark.fault(210)
 def test_fault_210_checkpoints_between_reports_make_the_same_model(
     place: Place, undisturbed: str
@@ -248,6 +251,7 @@ def test_a_limit_of_time_counts_all_attempts() -> None:
 LATENT = {"likelihood": "bernoulli", "dim": 2, "hidden": [8]}
 
 
+@pytest.mark.long
 def test_latent_variables_resume_to_the_same_model(place: Place) -> None:
     table = (np.random.default_rng(0).random((200, 3)) < [0.8, 0.5, 0.1]).astype(np.float32)
     dataset = place.add_table(table)
