@@ -27,10 +27,14 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.lock
 	touch $@
 
-# Compiled once here, not by the first process that computes.
+# Compiled once here, not by the first process that computes; what serves and what trains share nothing.
 LOOPS := $(wildcard flows/compiled/*.py flows/compiled/loops/*.py flows/compiled_training/*.py flows/compiled_training/maps/*.py) tables/readers/number_loops.py
+COMPILED := $(VENV)/.training-loops-stamp $(VENV)/.loops-stamp
 $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	$(BIN)/python -c 'import flows.compiled.kernels, flows.compiled_training.kernels, tables.readers.number_loops'
+	$(BIN)/python -c 'import flows.compiled.kernels, tables.readers.number_loops'
+	touch $@
+$(VENV)/.training-loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
+	$(BIN)/python -c 'import flows.compiled_training.kernels'
 	touch $@
 
 # The generator is no part of what runs the service; a guide that is there serves.
@@ -42,10 +46,11 @@ endef
 $(GUIDE): | $(VENV)/.run-stamp
 	$(BUILD_GUIDE)
 
-install: $(VENV)/.dev-stamp $(VENV)/.loops-stamp ## Make the environment, development tools included
+install: $(VENV)/.dev-stamp ## Make the environment, development tools included
+	@$(MAKE) --no-print-directory --jobs=2 $(COMPILED)
 
 up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
-	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.loops-stamp $(GUIDE)
+	@$(MAKE) --no-print-directory --jobs=2 $(COMPILED) $(GUIDE)
 	@exec $(BIN)/densityd up
 
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
