@@ -33,7 +33,8 @@ _MAX_NAMED = 3
 _UNITS_LOOKED_AT = 200
 _FORMATS_LOOKED_AT = 1000
 _DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
-_PAIR = re.compile(r"[(\[]?[+-]?\d+(\.\d+)?\s*[,;/x\u00d7|]\s*[+-]?\d+(\.\d+)?[)\]]?")
+_OF_PAIR = r"[+-]?(?:0|[1-9]\d*)(?:\.\d+)?"  # 001/23 is a code
+_PAIR = re.compile(rf"[(\[]?{_OF_PAIR}\s*[,;/x\u00d7|]\s*{_OF_PAIR}[)\]]?")
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
 
 

@@ -328,7 +328,10 @@ class _Store:
             return "Every cell is missing."
         if self.observed.distinct[place] != 1 and not self.observed.std[place] > MIN_SPREAD:
             return f"It varies by less than {MIN_SPREAD:g}."
-        if alone or at in self.wanted or at in self.decisions or not self.table.named:
+        if alone or at in self.wanted or not self.table.named:
+            return None
+        column = self.columns[at]
+        if column.type == "datetime" or column.unit or column.thousands:
             return None
         if not statistics.whole[place] or statistics.rows < COUNTED_ROWS:
             return None

@@ -117,7 +117,7 @@ class Warnings:
 
     def _precision(self, column: int) -> str | None:
         dtype, size = self.dtypes[column], self._size(column)
-        from_text = dtype == "float64" and size < _LONGEST_INTEGER
+        from_text = dtype in {"float64", "string"} and size < _LONGEST_INTEGER
         if (
             self.statistics.whole[column]
             and size >= EXACT_INTEGERS

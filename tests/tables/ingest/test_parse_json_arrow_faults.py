@@ -181,6 +181,12 @@ def test_a_bad_json_document_is_refused(refuse, data, slug):
 
 
 @pytest.mark.fault(56)
+def test_ids_that_json_has_as_texts_are_ids(accept):
+    rows = [{"user_id": f"{n * 7919 % 997}", "x": f"{n * n}", "y": n * 0.5} for n in range(50)]
+    columns = accept(json.dumps(rows).encode(), JSON).columns
+    assert [column.column.type for column in columns] == ["ignored", "integer", "number"]
+
+
 def test_a_document_of_another_form_says_where_its_rows_seem_to_be(refuse):
     rows = [{"a": n, "b": n * n} for n in range(5)]
     assert "in 'data': send" in refuse({"meta": {"n": 5}, "data": rows}).detail
