@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from densityd.client import Client
+from tables.source import mend_names
 from tests.browsers import needs_chromium, watched_page
 from tests.e2e.test_up import EXAMPLES, Up
 
@@ -167,6 +168,21 @@ def test_errors_say_what_is_wrong_and_what_to_do(browser: Browser, up: Up, tmp_p
         expect(page.get_by_role("heading", name="nobody", exact=True)).to_be_visible()
         page.goto("/#/nowhere")
         expect(page.get_by_role("heading", name="Nothing is here", exact=True)).to_be_visible()
+
+
+def test_rows_to_score_are_read_from_files_as_programs_write_them(browser: Browser, up: Up) -> None:
+    """In their encoding, below a title, with the separator, and with the names that an upload gives."""
+    names = ["Fläche", "Preis", "Preis", "", "x4", "in\nEuro"]
+    header = ";".join(f'"{name}"' for name in names)
+    text = f'"Bericht";"2024"\r\n\r\n{header}\r\n' + "1,5;2,5;3;;b;c\r\n" * 3
+    module = "await import(new URL('static/page/js/rows.js', location.origin))"
+    reads = f"async (bytes) => {{ const rows = {module}; return rows.parseRows(await rows.textOf(new Blob([new Uint8Array(bytes)]))); }}"
+    with watched_page(browser, up.url) as page:
+        page.goto("/#/")
+        for encoding in ("utf-8", "utf-8-sig", "cp1252", "utf-16"):
+            found = page.evaluate(reads, list(text.encode(encoding)))
+            assert found["columns"] == mend_names(names)[0], encoding
+            assert found["rows"] == [["1,5", "2,5", "3", "", "b", "c"]] * 3
 
 
 def test_an_unreachable_service_is_said_and_left_behind(browser: Browser, up: Up) -> None:

@@ -4,7 +4,7 @@ import { call } from "./api.js";
 import { ScoreTable } from "./bulk.js";
 import { Contributions } from "./charts.js";
 import { cell, nats, number, percent, plural } from "./format.js";
-import { csv, exampleRows, parseRows, save, someRows } from "./rows.js";
+import { csv, exampleRows, parseRows, save, someRows, textOf } from "./rows.js";
 import { finite, quantile } from "./scales.js";
 import { sampledCells } from "./table.js";
 import { Elsewhere, origin, Parts, ProblemNote, useAction } from "./widgets.js";
@@ -86,7 +86,7 @@ export function Score({ version, reference }) {
     const { selectionStart, selectionEnd } = event.target;
     setText(text.slice(0, selectionStart) + event.clipboardData.getData("text/plain") + text.slice(selectionEnd));
   };
-  const open = async (file) => file && setText(await file.slice(0, 20e6).text());
+  const open = async (file) => file && setText(await textOf(file));
   return html`<section class="card"><form onSubmit=${(event) => { event.preventDefault(); run.run(); }}>
       <label for="rows">Rows, with a line of names</label>
       <p class="hint" id="rows-hint">Paste from a spreadsheet or a CSV file, in any order of columns; an empty cell is a gap. ${number(MOST)} rows at most; a job scores larger tables, see below.</p>
