@@ -18,7 +18,6 @@ from models_store.rows.versions import (
     find_model,
     find_version,
     point,
-    to_alias,
 )
 
 _CHANGES = Listing(name="history", key=AliasChangeRow.position)
@@ -40,7 +39,7 @@ class Aliases:
         row = find_alias(session, find_model(session, project, name), alias)
         if row is None:
             raise NotFoundError("alias", alias)
-        return to_alias(row)
+        return Alias.of_row(row)
 
     @writing
     def set(  # noqa: PLR0913 - a move has a version, a reason and a condition

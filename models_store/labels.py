@@ -14,7 +14,7 @@ from models_store.job_states import Job
 from models_store.jobs.rows import find, to_job
 from models_store.label_types import MAX_TAGS
 from models_store.records import Dataset, Model, Version
-from models_store.rows.datasets import find_dataset, to_dataset
+from models_store.rows.datasets import find_dataset
 from models_store.rows.versions import find_model, find_version, to_models, to_versions
 
 _Record = TypeVar("_Record")
@@ -86,7 +86,7 @@ class Labels:
             LimitError: It would have too many tags.
         """
         row = find_dataset(session, project, dataset_id, lock=True)
-        return _changed(session, row, partial(to_dataset, row), change, condition)
+        return _changed(session, row, partial(Dataset.of_row, row), change, condition)
 
     @writing
     def job(

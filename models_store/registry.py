@@ -26,8 +26,6 @@ from models_store.records import (
 from models_store.rows.datasets import (
     DATASET_SUMMARY,
     find_dataset,
-    to_dataset,
-    to_dataset_summary,
     user_of,
 )
 from models_store.rows.idempotency import claim_key, forget_resource, is_known
@@ -85,13 +83,13 @@ class Registry:
         if idempotency is not None:
             first_id = claim_key(session, new.project, idempotency, new_id=new.id)
             if first_id != new.id:
-                return to_dataset(find_dataset(session, new.project, first_id))
+                return Dataset.of_row(find_dataset(session, new.project, first_id))
         row = DatasetRow(**asdict(new), width=len(new.columns))
         session.add(row)
         session.flush()
         if max_bytes is not None:
             check_storage(session, new.project, max_bytes)
-        return to_dataset(row)
+        return Dataset.of_row(row)
 
     @reading
     def room(
@@ -121,7 +119,7 @@ class Registry:
         Raises:
             NotFoundError: the project has no such dataset.
         """
-        return to_dataset(find_dataset(session, project, dataset_id))
+        return Dataset.of_row(find_dataset(session, project, dataset_id))
 
     @reading
     def dataset_summary(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
@@ -130,7 +128,7 @@ class Registry:
         Raises:
             NotFoundError: the project has no such dataset.
         """
-        return to_dataset_summary(find_dataset(session, project, dataset_id, summary=True))
+        return DatasetSummary.of_row(find_dataset(session, project, dataset_id, summary=True))
 
     @reading
     def datasets(
@@ -163,7 +161,7 @@ class Registry:
             )
         query, listing = filters.apply(query, _DATASETS, project=project)
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
-        return page.map(to_dataset_summary)
+        return page.map(DatasetSummary.of_row)
 
     @writing
     def retype_dataset(
@@ -194,7 +192,7 @@ class Registry:
         session.flush()
         if max_bytes is not None:
             check_storage(session, old.project, max_bytes)
-        return to_dataset(row)
+        return Dataset.of_row(row)
 
     @freeing
     def delete_dataset(self, session: Session, project: str, dataset_id: str) -> Dataset:
@@ -213,7 +211,7 @@ class Registry:
             raise DatasetInUseError(dataset_id, job_id=job_id)
         forget_resource(session, project, dataset_id)
         session.delete(row)
-        return to_dataset(row)
+        return Dataset.of_row(row)
 
     @reading
     def models(

@@ -154,18 +154,6 @@ def degrees(text: pa.Array) -> NDArray[np.float64]:
     return round_to(np.where(below.to_numpy(zero_copy_only=False), -values, values), 7)
 
 
-def count_decimals(values: NDArray[np.float64]) -> int | None:
-    """Return the decimals that all values have at most; None beyond `MAX_DECIMALS`, or without values."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return None
-    for decimals in range(MAX_DECIMALS + 1):
-        finite = finite[round_to(finite, decimals) != finite]
-        if not finite.size:
-            return decimals
-    return None
-
-
 def round_to(values: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:
     """Return values with so many decimals, never a negative zero."""
     with np.errstate(over="ignore", invalid="ignore"):

@@ -161,11 +161,9 @@ def build_query(
     return RowQuery(ref, operation, _build_params(operation, space, extra), NPY, read_array)
 
 
-def build_table_query(
-    operation: Operation, ref: str, *, space: Space = "data", extra: Extra | None = None
-) -> "RowQuery[pa.Table]":
+def build_table_query(operation: Operation, ref: str, *, space: Space) -> "RowQuery[pa.Table]":
     """Return a request whose responses are Arrow tables."""
-    return RowQuery(ref, operation, _build_params(operation, space, extra), ARROW, read_table)
+    return RowQuery(ref, operation, _build_params(operation, space, None), ARROW, read_table)
 
 
 def build_parts_query(ref: str, *, extra: Extra | None = None) -> RowQuery[Floats]:

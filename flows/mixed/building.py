@@ -60,7 +60,7 @@ class MixedContext(ContextTable):
         return torch.cat([inputs, values, angles.cos()], dim=1)
 
 
-def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
+def fit_encoding(flow: Flow, rows: Table) -> None:
     """Fit the maps of all continuous columns of a mixed flow to training rows, in place.
 
     The probabilities of its levels begin at their frequencies.
@@ -68,7 +68,6 @@ def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
     Args:
         flow: Untrained flow of family `mixed`.
         rows: Training rows in the data's units, features first, then the columns of a context.
-        seed: Seed of the noise on values of a grid.
 
     Raises:
         TypeError: The flow is of another family.
@@ -77,7 +76,7 @@ def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
     if not isinstance(encoding, TableEncoding):
         raise TypeError("only a flow of family mixed has such an encoding")
     sample = sample_rows(rows).double().cpu()
-    _fit(encoding, sample[:, : flow.dim], seed)
+    _fit(encoding, sample[:, : flow.dim])
     encoding.set_roundings(sample[:, : flow.dim])
     encoding.set_denoise(sample[:, : flow.dim])
     if isinstance(flow.transform, MixedDensity) and flow.transform.made is not None:
@@ -85,7 +84,7 @@ def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
         flow.transform.made.set_frequencies(levels)
     table = None if flow.context is None else flow.context.table
     if isinstance(table, MixedContext):
-        _fit(table.encoding, sample[:, flow.dim :], seed)
+        _fit(table.encoding, sample[:, flow.dim :])
 
 
 def sample_rows(rows: Table) -> Tensor:
@@ -96,9 +95,9 @@ def sample_rows(rows: Table) -> Tensor:
     return rows.sample(most)
 
 
-def _fit(encoding: TableEncoding, rows: Tensor, seed: int) -> None:
+def _fit(encoding: TableEncoding, rows: Tensor) -> None:
     columns = [encoding.layout.columns[number] for number in encoding.layout.continuous]
-    values = observed_values(encoding, rows, seed=seed)
+    values = observed_values(encoding, rows, seed=0)
     smooth = len(columns) <= MOST_SMOOTHED
     fits = [fit_column(v, c, smooth=smooth) for v, c in zip(values, columns, strict=True)]
     encoding.set_fits(fits)

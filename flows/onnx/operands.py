@@ -22,10 +22,10 @@ def rank_of(operand: Operand) -> int:
     return len(operand.shape) if isinstance(operand, Variable | Repeated | Tensor) else 0
 
 
-def axis_of(operation: Operation, name: str = "dim", operand: str = "self") -> int:
+def axis_of(operation: Operation, name: str = "dim") -> int:
     """Return an axis counted from the first."""
     axis: int = operation.args[name]
-    return axis % max(rank_of(operation.args[operand]), 1)
+    return axis % max(rank_of(operation.args["self"]), 1)
 
 
 def common_dtype(one: Operand, other: Operand) -> torch.dtype:

@@ -10,7 +10,7 @@ from models_store.database.ids import is_id
 from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
 from models_store.errors import NotFoundError
 from models_store.job_states import FINAL_STATES
-from models_store.records import Dataset, DatasetSummary
+from models_store.records import DatasetSummary
 
 DATASET_SUMMARY = load_only(
     *(getattr(DatasetRow, field.name) for field in fields(DatasetSummary)), raiseload=True
@@ -28,7 +28,7 @@ def find_dataset(
         project: Project that owns the dataset.
         dataset_id: Id of the dataset.
         lock: Keep others from changing it until the transaction ends.
-        summary: Leave out what only `to_dataset` needs.
+        summary: Leave out what `DATASET_SUMMARY` does.
 
     Raises:
         NotFoundError: the project has no such dataset.
@@ -78,13 +78,3 @@ def user_of(session: Session, dataset_id: str) -> str | None:
         .where(JobDatasetRow.dataset_id == dataset_id, JobRow.state.not_in(FINAL_STATES))
         .limit(1)
     )
-
-
-def to_dataset_summary(row: DatasetRow) -> DatasetSummary:
-    """Return a row that was read with `DATASET_SUMMARY` as a plain value."""
-    return DatasetSummary.of_row(row)
-
-
-def to_dataset(row: DatasetRow) -> Dataset:
-    """Return a row as a plain value."""
-    return Dataset.of_row(row)

@@ -242,7 +242,7 @@ def point(session: Session, model: ModelRow, alias: str, *, version: int) -> Ali
     row.version = version
     row.revision = model.alias_revision
     session.flush()
-    return to_alias(row)
+    return Alias.of_row(row)
 
 
 def _check_aliases(session: Session, model: ModelRow) -> None:
@@ -272,11 +272,6 @@ def check_revision(alias: str, row: ModelAliasRow | None, condition: RevisionCon
     if not condition(found):
         at = "does not exist" if found is None else f"is at revision {found}"
         raise PreconditionError(f"Alias {alias} {at}")
-
-
-def to_alias(row: ModelAliasRow) -> Alias:
-    """Return a row as a plain value."""
-    return Alias.of_row(row)
 
 
 def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:

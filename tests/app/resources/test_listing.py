@@ -2,10 +2,9 @@
 
 import pytest
 
-from models_store import registry as registry_module
 from models_store.job_states import JobKind
 from models_store.jobs.leases import JobWork
-from models_store.rows.datasets import to_dataset_summary
+from models_store.records import DatasetSummary
 from models_store.rows.versions import MAX_ALIASES
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.serving import registered
@@ -159,7 +158,7 @@ def working(*_args, **_kwargs):
 @pytest.mark.parametrize(
     ("path", "worker"),
     [
-        ("/v1/datasets/{dataset}", "models_store.registry.to_dataset"),
+        ("/v1/datasets/{dataset}", "models_store.registry.Dataset.of_row"),
         ("/v1/datasets/{dataset}/rows", "app.datasets.rows.np.load"),
         ("/v1/datasets/{dataset}/rows?limit=4", "app.datasets.rows.np.load"),
         ("/v1/jobs/{job}", "models_store.jobs.jobs.to_job"),
@@ -193,13 +192,13 @@ def test_head_does_not_do_the_work_of_get(client, jobs, monkeypatch, path, worke
 def test_head_of_a_listing_reads_one_item_at_most(client, registry, monkeypatch):
     for _ in range(5):
         added(registry)
-    read = []
+    read, of_row = [], DatasetSummary.of_row
 
     def counted(row):
         read.append(row)
-        return to_dataset_summary(row)
+        return of_row(row)
 
-    monkeypatch.setattr(registry_module, "to_dataset_summary", counted)
+    monkeypatch.setattr(DatasetSummary, "of_row", counted)
     assert len(client.get("/v1/datasets?limit=200").json()["items"]) == len(read) == 5
     read.clear()
     head = client.head("/v1/datasets?limit=200")
