@@ -187,10 +187,13 @@ def check_columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list
     known: dict[str, dict[str, Any]] = {one["name"]: one for one in dataset.stored_columns}
     missing = [name for name in columns if name not in known]
     if missing:
+        every = {one["name"] for one in dataset.columns}
+        ignored = next((name for name in missing if name in every), None)
+        remedy = "" if ignored is None else f"; {ignored!r} is ignored there: change its type first"
         raise RequestError(
             "unknown-column",
             f"dataset {dataset.id} lacks {len(missing)} of the columns;"
-            f" the first is entry {columns.index(missing[0])} of `{pointer[1:]}`",
+            f" the first is entry {columns.index(missing[0])} of `{pointer[1:]}`{remedy}",
             pointer=pointer,
         )
     if len(set(columns)) < len(columns):

@@ -55,7 +55,9 @@ def test_the_accepted_request_shows_the_mixed_density() -> None:
 def test_ignored_columns_are_not_modelled() -> None:
     given = table(PRICE, Column(name="id", type="ignored"), CUT)
     assert accepted(given).columns == ["price", "cut"]
-    assert refused(given, columns=["id"]).slug == "unknown-column"
+    error = refused(given, columns=["id"])
+    assert error.slug == "unknown-column"
+    assert "'id' is ignored there" in str(error)
 
 
 def test_plain_numbers_keep_their_decimals_and_have_any_flow() -> None:
