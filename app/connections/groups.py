@@ -33,6 +33,9 @@ class Connection(Protocol):
     def assign(self, caller: str) -> None:
         """Note the caller, by key or project, who sends requests on it."""
 
+    def ignore_body(self) -> None:
+        """Keep nothing of the body of the request being served."""
+
     def drop(self) -> None:
         """Close it now."""
 

@@ -75,6 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _more_came = False  # after the last request
     _refusal = b""  # waits for the answers before it
     _served: RequestResponseCycle | None = None  # the newest request that has begun
+    _ignored: RequestResponseCycle | None = None  # a request of whose body nothing is kept
     _cut_off = False  # the connection was lost before its response was complete
     _heard = False  # something was received
     _caller = ""  # group of the caller who shares the event loop's time with others
@@ -128,7 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _forget(self) -> None:
         """Refer to nothing that refers to this connection: only a full collection would free it."""
         self._transport.forget()
-        self.cycle = self._served = self.scope = None  # type: ignore[assignment]  # as uvicorn's parser
+        self.cycle = self._served = self._ignored = self.scope = None  # type: ignore[assignment]  # as uvicorn's parser
         self.pipeline.clear()
 
     @staticmethod
@@ -247,7 +248,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing_bytes -= 2 * len(body)
         if self.expect_100_continue:
             self._expect_nothing()
-        if not self._bodies.gather(self.cycle, body):
+        if self.cycle is not self._ignored and not self._bodies.gather(self.cycle, body):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -299,6 +300,16 @@ class BoundedProtocol(HttpToolsProtocol):
         """Move the connection to the group of a caller."""
         self._caller = caller
         self.open_connections.put(self, caller)
+
+    def ignore_body(self) -> None:
+        """Keep nothing of the body of the request being served, and read no more before its response."""
+        served = self._served
+        if served is None or served.response_complete:
+            return
+        self._ignored = served
+        served.body = bytearray()
+        if self.cycle is served and self._in_body:
+            self.flow.pause_reading()
 
     def drop(self) -> None:
         """Close it now, since others need the room."""
