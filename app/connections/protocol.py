@@ -151,6 +151,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._more_came = True
             return
         self._unset_keepalive_if_required()
+        if self._in_body and self._unread.active:
+            self._drop_data(data)
+            return
         if self._heard:
             now = self.pace.begin(self._caller, partial(self._take, data))
         else:
@@ -159,6 +162,16 @@ class BoundedProtocol(HttpToolsProtocol):
             now = self.pace.begin(group, partial(self._take, data), part=part)
         if not now:
             self._transport.hold_reading()
+
+    def _drop_data(self, data: bytes) -> None:
+        """Take what nobody reads at once, and read on when it is the caller's turn.
+
+        A thousand connections whose data waited for it would keep a quarter of a megabyte each.
+        """
+        self._take(data)
+        if not self.transport.is_closing():
+            self._transport.hold_reading()
+            self.pace.begin(self._caller, self._transport.release_reading)
 
     def _take(self, data: bytes) -> None:
         """Parse data.
