@@ -129,8 +129,9 @@ class Warnings:
             )
         if dtype not in {"float16", "float32"} and self.std[column] < _FLOAT32_STEPS * size:
             return (
-                "Its spread is so small beside its size that 32-bit arithmetic sees less than 256"
-                " steps a standard deviation. Subtract its mean before the upload."
+                "Its spread is so small beside its size that 32-bit numbers have less than 256 steps"
+                " a standard deviation. Send its rows as text, JSON or 64-bit numbers. For an ONNX"
+                " model, or one that does not standardise, subtract its mean before the upload."
             )
         return None
 
