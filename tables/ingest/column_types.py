@@ -232,7 +232,7 @@ def _units_reason(profile: TextProfile) -> str | None:
     if len(units) < 2 or np.isnan(reading_values(bare, column)).any():
         return None
     named = ", ".join(units[:_MAX_NAMED])
-    return f"Its cells are numbers in different units ({named}), which cannot be compared."
+    return f"Its cells are numbers in different units ({named}); write all in one."
 
 
 def _pairs_reason(profile: TextProfile) -> str | None:
