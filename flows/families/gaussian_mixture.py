@@ -37,17 +37,13 @@ class GaussianMixtureSpec(Spec):
     family: Literal["gaussian_mixture"] = "gaussian_mixture"
     components: int | None = None
     regularisation: float = 1e-4
+    masks_columns = True
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("gaussian_mixture",))
         if self.components is not None:
             check_positive("components", self.components)
         check_bound("regularisation", self.regularisation)
-
-    @property
-    def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
-        return True
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the one layer takes, with a covariance for a mask of the features."""

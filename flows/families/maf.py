@@ -59,6 +59,7 @@ class MafSpec(Spec):
     activation: ActivationName = "tanh"
     log_scale_bound: float | None = None
     tails: bool = False
+    masks_columns = True
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("maf",))
@@ -70,11 +71,6 @@ class MafSpec(Spec):
         check_choice("activation", self.activation, get_args(ActivationName))
         check_bound("log_scale_bound", self.log_scale_bound)
         check_choice("tails", self.tails, (False, True))
-
-    @property
-    def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
-        return True
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the MADEs, the batch norms and what stands between them take."""
@@ -131,6 +127,7 @@ class IafSpec(Spec):
     order: Literal["reverse", "random"] = "reverse"
     activation: ActivationName = "tanh"
     log_scale_bound: float | None = None
+    masks_columns = True
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("iaf",))
@@ -139,11 +136,6 @@ class IafSpec(Spec):
         check_choice("order", self.order, ("reverse", "random"))
         check_choice("activation", self.activation, get_args(ActivationName))
         check_bound("log_scale_bound", self.log_scale_bound)
-
-    @property
-    def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
-        return True
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the MADEs, the batch norms and what stands between them take."""
@@ -202,6 +194,7 @@ class HafSpec(Spec):
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
     activation: ActivationName = "tanh"
     log_scale_bound: float | None = None
+    masks_columns = True
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("haf",))
@@ -209,11 +202,6 @@ class HafSpec(Spec):
         check_hidden(self.hidden)
         check_choice("activation", self.activation, get_args(ActivationName))
         check_bound("log_scale_bound", self.log_scale_bound)
-
-    @property
-    def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
-        return True
 
     def check_dim(self, dim: int) -> None:
         """Check that there are two features: one half conditions the other."""

@@ -53,6 +53,7 @@ class NafSpec(Spec):
     units: int = 16
     closed: Literal["density", "sampling"] = "density"
     activation: ActivationName = "tanh"
+    masks_columns = True
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("naf",))
@@ -62,11 +63,6 @@ class NafSpec(Spec):
         check_positive("units", self.units)
         check_choice("closed", self.closed, ("density", "sampling"))
         check_choice("activation", self.activation, get_args(ActivationName))
-
-    @property
-    def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
-        return True
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the masked networks and their maps take."""

@@ -36,17 +36,13 @@ class RealNvpSpec(Spec):
     hidden: list[int] = field(default_factory=lambda: [128])
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
     log_scale_bound: float | None = None
+    masks_columns = True
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("realnvp",))
         check_positive("layers", self.layers)
         check_hidden(self.hidden)
         check_bound("log_scale_bound", self.log_scale_bound)
-
-    @property
-    def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
-        return True
 
     def check_dim(self, dim: int) -> None:
         """Check that there are two features: one half conditions the other."""
@@ -89,16 +85,12 @@ class NiceSpec(Spec):
     layers: int = 8
     hidden: list[int] = field(default_factory=lambda: [128])
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
+    masks_columns = True
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("nice",))
         check_positive("layers", self.layers)
         check_hidden(self.hidden)
-
-    @property
-    def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
-        return True
 
     def check_dim(self, dim: int) -> None:
         """Check that there are two features: one half conditions the other."""
