@@ -56,6 +56,7 @@ global
 defaults
     mode http
     timeout connect 10s
+    timeout queue 120s
     timeout client 30s
     timeout server 30s
     timeout http-keep-alive 30s
