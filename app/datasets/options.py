@@ -17,6 +17,7 @@ from pydantic import (
 from app.problems.fields import shown
 from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, worded
+from app.resources.examples import EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.settings import ApiSettings
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from tables.calendar.formats import check_format
@@ -70,16 +71,16 @@ class UploadOptions(BaseModel):
         max_length=128,
         pattern=r"^[^\x00-\x1f\x7f]+$",
         description="Label of the dataset. Default: the name of the uploaded file, if it has one.",
-        examples=["people"],
+        examples=[MODEL],
     )
     description: Description | None = Field(
-        default=None, description="Description of the dataset.", examples=["Sensors of the shuttle"]
+        default=None, description="Description of the dataset.", examples=[EXAMPLE_DESCRIPTION]
     )
     tags: str | None = Field(
         default=None,
         max_length=64 << 10,
         description="Tags of the dataset as a JSON object: name to value.",
-        examples=['{"team": "space"}'],
+        examples=[json.dumps(EXAMPLE_TAGS)],
     )
     header: bool = Field(
         default=True,

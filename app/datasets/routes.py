@@ -8,8 +8,6 @@ from pydantic import BaseModel, Field
 from app.datasets.retyping import DatasetChange, retype_dataset
 from app.datasets.rows import respond_rows
 from app.datasets.views import (
-    EXAMPLE_COLUMNS,
-    EXAMPLE_ROWS,
     ColumnPage,
     DatasetPage,
     DatasetView,
@@ -29,6 +27,7 @@ from app.resources.etags import (
     PreconditionsDep,
     etag_of_view,
 )
+from app.resources.examples import COLUMNS, DATASET_ID, TABLE
 from app.resources.labels import LABEL_EXAMPLES
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
@@ -42,14 +41,14 @@ from models_store.requests.training import DatasetId
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
 
-_ROWS_EXAMPLE = {"columns": EXAMPLE_COLUMNS, "rows": EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
+_ROWS_EXAMPLE = {"columns": COLUMNS, "rows": TABLE[:2], "offset": 0, "total": len(TABLE)}
 _CHANGE_EXAMPLES = {
     "category": {"summary": "A column of codes", "value": {"types": {"height": "category"}}},
     **LABEL_EXAMPLES,
 }
 DatasetPath = Annotated[
     DatasetId,
-    PathField(description="Id of the dataset.", examples=["ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]),
+    PathField(description="Id of the dataset.", examples=[DATASET_ID]),
 ]
 
 
@@ -167,7 +166,7 @@ def list_columns(
         200: {
             "description": "Rows in the format that `Accept` asks for.",
             "content": rows_response_content(
-                RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=EXAMPLE_COLUMNS
+                RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=COLUMNS
             ),
         },
         **problem_responses("not-found", "not-acceptable", "artifact-missing", "artifact-corrupt"),

@@ -8,11 +8,12 @@ from app.auth.callers import caller_of
 from app.datasets.options import UploadOptions
 from app.datasets.registration import UploadedTable, register_table
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, deleted, receive_upload
-from app.datasets.views import EXAMPLE_COLUMNS, EXAMPLE_ROWS, DatasetView
+from app.datasets.views import DatasetView
 from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep, built
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.problems.problem import problem_responses
+from app.resources.examples import COLUMNS, TABLE
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.rows.docs import upload_content
@@ -59,7 +60,7 @@ _UPLOAD_BODY: dict[str, Any] = {
         "description": "Table as the raw body, or as the last part, `file`, of a multipart form whose"
         " other parts are options of the query.",
         "content": {
-            **upload_content(EXAMPLE_COLUMNS, EXAMPLE_ROWS),
+            **upload_content(COLUMNS, TABLE),
             MULTIPART_MEDIA_TYPE: {
                 "schema": {
                     "type": "object",

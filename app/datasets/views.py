@@ -6,35 +6,34 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.resources.columns import TypedColumn
+from app.resources.examples import DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from models_store.listings.paging import Page
 from models_store.records import Dataset, DatasetSummary
 
-EXAMPLE_COLUMNS = ["height", "weight"]
-EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
 _SUMMARY_EXAMPLE: JsonDict = {
-    "id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
-    "name": "shuttle",
-    "rows": 49097,
+    "id": DATASET_ID,
+    "name": MODEL,
+    "rows": 30,
     "column_count": 1,
-    "bytes": 3535112,
+    "bytes": 608,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "description": "Sensors of the shuttle",
-    "tags": {"team": "space"},
+    "description": EXAMPLE_DESCRIPTION,
+    "tags": dict(EXAMPLE_TAGS),
     "created_at": "2026-11-24T15:27:00Z",
 }
 _DATASET_EXAMPLE: JsonDict = {
     **_SUMMARY_EXAMPLE,
     "columns": [
         {
-            "name": "x1",
-            "type": "integer",
+            "name": "height",
+            "type": "number",
             "levels": [],
             "other": False,
             "missing": False,
             "spikes": [],
-            "decimals": 0,
+            "decimals": 1,
             "na_values": [],
             "decimal": ".",
             "thousands": "",
@@ -46,21 +45,21 @@ _DATASET_EXAMPLE: JsonDict = {
             "transform": "none",
             "low": None,
             "high": None,
-            "reason": "The values are whole numbers.",
+            "reason": "The values are numbers.",
             "dtype": "float64",
-            "mean": 48.2,
-            "std": 12.2,
-            "min": 27.0,
-            "max": 126.0,
-            "distinct": 77,
+            "mean": 172.1,
+            "std": 8.7,
+            "min": 155.3,
+            "max": 189.2,
+            "distinct": 30,
             "missing_count": 0,
             "level_counts": [],
             "spike_counts": [],
-            "quantiles": {"0": 27.0, "0.5": 45.0, "1": 126.0},
+            "quantiles": {"0": 155.3, "0.5": 171.8, "1": 189.2},
         }
     ],
     "warnings": [
-        {"code": "outlier", "column": "x1", "detail": "Row 12 lies 21 standard deviations ..."}
+        {"code": "outlier", "column": "height", "detail": "Row 12 lies 21 standard deviations ..."}
     ],
 }
 

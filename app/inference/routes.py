@@ -21,7 +21,7 @@ from app.inference.views import (
     ServerMetadata,
 )
 from app.problems.problem import problem_responses
-from app.scoring.docs import EXAMPLE_COLUMNS, EXAMPLE_ROWS
+from app.resources.examples import COLUMNS, MODEL, ROWS
 from app.site.health import get_readiness
 from models_store.files.blobs import Blobs
 from models_store.registry import Registry
@@ -35,11 +35,11 @@ Model = Annotated[
         description="Reference to a model: `name` for its alias `production` or else its newest version,"
         " or `name@alias`. `:log_prob` (the default), `:score`, `:inverse` or `:sample` behind it names"
         " the function.",
-        examples=["shuttle", "shuttle:sample"],
+        examples=[MODEL, f"{MODEL}:sample"],
     ),
 ]
 VersionPart = Annotated[
-    int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[2])
+    int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[1])
 ]
 _MAX_VERSIONS = 1000
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -50,9 +50,9 @@ _EXAMPLES = {
             "inputs": [
                 {
                     "name": "rows",
-                    "shape": [2, len(EXAMPLE_COLUMNS)],
+                    "shape": [2, len(COLUMNS)],
                     "datatype": "FP64",
-                    "data": [value for row in EXAMPLE_ROWS for value in row],
+                    "data": [value for row in ROWS for value in row],
                 }
             ]
         },

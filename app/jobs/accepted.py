@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from app.resources.columns import TypedColumn
+from app.resources.examples import COLUMNS, DATASET_ID, MODEL
 from flows import MixedSpec, VariationalOptions
 from flows.training.options import Optimiser
 from models_store.requests.bulk import ContextCell
@@ -239,9 +240,9 @@ AcceptedRequest = Annotated[
 ]
 
 REQUEST_EXAMPLE: dict[str, Any] = {
-    "model_name": "shuttle",
-    "dataset_id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
-    "columns": ["x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9"],
+    "model_name": MODEL,
+    "dataset_id": DATASET_ID,
+    "columns": COLUMNS,
     "context_columns": [],
     "types": None,
     "split": {

@@ -3,20 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.resources.examples import COLUMNS, DATASET_ID, MODEL
+
 Examples = Mapping[str, Mapping[str, Any]]
 
-_DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
 TRAINING_EXAMPLES: Examples = {
     "simplest": {
         "summary": "Required fields only",
-        "value": {"model_name": "shuttle", "dataset_id": _DATASET_ID},
+        "value": {"model_name": MODEL, "dataset_id": DATASET_ID},
     },
     "chosen": {
         "summary": "Options chosen by the caller",
         "value": {
-            "model_name": "shuttle",
-            "dataset_id": _DATASET_ID,
-            "columns": ["x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9"],
+            "model_name": MODEL,
+            "dataset_id": DATASET_ID,
+            "columns": COLUMNS,
             "split": {"train": 0.8, "validation": 0.1, "test": 0.1, "shuffle": True, "seed": 0},
             "preprocessing": {"standardise": True},
             "flow": {
@@ -45,8 +46,8 @@ SWEEP_EXAMPLES: Examples = {
     "sizes": {
         "summary": "Layers, widths and learning rates of a MAF",
         "value": {
-            "model_name": "shuttle",
-            "dataset_id": _DATASET_ID,
+            "model_name": MODEL,
+            "dataset_id": DATASET_ID,
             "flow": {"family": "maf", "activation": "tanh", "batch_norm": None},
             "ranges": {
                 "flow.layers": {"low": 2, "high": 8},
@@ -59,8 +60,8 @@ SWEEP_EXAMPLES: Examples = {
     "families": {
         "summary": "Whole specs, an ensemble of the best three, within an hour",
         "value": {
-            "model_name": "shuttle",
-            "dataset_id": _DATASET_ID,
+            "model_name": MODEL,
+            "dataset_id": DATASET_ID,
             "ranges": {
                 "flow": {"values": [{"family": "maf"}, {"family": "nsf"}, {"family": "realnvp"}]},
                 "optimisation.weight_decay": {"values": [0.0, 1e-5, 1e-3]},
@@ -111,8 +112,8 @@ VARIATIONAL_EXAMPLES: Examples = {
             "target": {
                 "posterior": {
                     "kind": "logistic",
-                    "dataset_id": _DATASET_ID,
-                    "response": "y",
+                    "dataset_id": DATASET_ID,
+                    "response": "ill",
                     "prior_scale": 1.0,
                 }
             },
@@ -124,7 +125,7 @@ VARIATIONAL_EXAMPLES: Examples = {
             "model_name": "digits",
             "target": {
                 "latent": {
-                    "dataset_id": _DATASET_ID,
+                    "dataset_id": DATASET_ID,
                     "likelihood": "bernoulli",
                     "dim": 8,
                     "hidden": [200],
@@ -138,8 +139,8 @@ VARIATIONAL_EXAMPLES: Examples = {
             "model_name": "sensors",
             "target": {
                 "latent": {
-                    "dataset_id": _DATASET_ID,
-                    "columns": ["x1", "x2"],
+                    "dataset_id": DATASET_ID,
+                    "columns": COLUMNS,
                     "likelihood": "gaussian",
                     "loadings": [[1.0], [0.5]],
                     "noise_scale": 0.1,
@@ -148,17 +149,17 @@ VARIATIONAL_EXAMPLES: Examples = {
         },
     },
     "linear": {
-        "summary": "Posterior of a Bayesian linear regression on some columns",
+        "summary": "Posterior of a Bayesian linear regression of one column on another",
         "value": {
-            "model_name": "price",
+            "model_name": "weight",
             "target": {
                 "posterior": {
                     "kind": "linear",
-                    "dataset_id": _DATASET_ID,
-                    "response": "price",
-                    "columns": ["area", "rooms"],
+                    "dataset_id": DATASET_ID,
+                    "response": "weight",
+                    "columns": ["height"],
                     "prior_scale": 10.0,
-                    "noise_scale": 0.5,
+                    "noise_scale": 5.0,
                 }
             },
         },
@@ -167,13 +168,13 @@ VARIATIONAL_EXAMPLES: Examples = {
 SCORING_EXAMPLES: Examples = {
     "simplest": {
         "summary": "Scores as a Parquet file",
-        "value": {"model": "shuttle@production", "dataset_id": _DATASET_ID},
+        "value": {"model": MODEL, "dataset_id": DATASET_ID},
     },
     "with rows": {
         "summary": "Scores beside the dataset's columns, as CSV",
         "value": {
-            "model": "shuttle:1",
-            "dataset_id": _DATASET_ID,
+            "model": f"{MODEL}:1",
+            "dataset_id": DATASET_ID,
             "output": "csv",
             "include_rows": True,
         },
@@ -182,11 +183,11 @@ SCORING_EXAMPLES: Examples = {
 SAMPLING_EXAMPLES: Examples = {
     "simplest": {
         "summary": "A million samples as a Parquet file",
-        "value": {"model": "shuttle", "n": 1_000_000},
+        "value": {"model": MODEL, "n": 1_000_000},
     },
     "reproducible": {
         "summary": "Samples with a fixed seed as an npy file",
-        "value": {"model": "shuttle:1", "n": 1_000_000, "seed": 7, "output": "npy"},
+        "value": {"model": f"{MODEL}:1", "n": 1_000_000, "seed": 7, "output": "npy"},
     },
 }
 PREVIEW_EXAMPLES: Examples = {

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.jobs.accepted import REQUEST_EXAMPLE, AcceptedRequest
+from app.resources.examples import EXAMPLE_TAGS, MODEL
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from app.resources.metrics import JobMetrics
@@ -33,7 +34,7 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
         "best_epoch": 11,
         "rows_per_second": 51000.0,
     },
-    "model": {"name": "shuttle", "version": None},
+    "model": {"name": MODEL, "version": None},
     "dataset_id": _DATASET_ID,
     "role": None,
     "parent_id": None,
@@ -44,7 +45,7 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
     "cancel_requested": False,
     "error": None,
     "description": None,
-    "tags": {"team": "space"},
+    "tags": EXAMPLE_TAGS,
 }
 _JOB_EXAMPLE: dict[str, Any] = {
     **_SUMMARY_EXAMPLE,

@@ -43,7 +43,7 @@ from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetens
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
 _FILE = {"schema": {"type": "string", "format": "binary"}}
-_EXAMPLE = {"example": "the bytes of shuttle-2.safetensors"}
+_EXAMPLE = {"example": "the bytes of people-2.safetensors"}
 _MEDIA_TYPE = "application/octet-stream"
 _MEDIA_TYPES = (_MEDIA_TYPE, "application/vnd.safetensors")
 _PIECE_BYTES = 1 << 20

@@ -35,6 +35,7 @@ from app.resources.etags import (
     Preconditions,
     PreconditionsDep,
 )
+from app.resources.examples import MODEL
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
@@ -45,7 +46,7 @@ from models_store.rows.versions import LargeField
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
-ModelName = Annotated[Name, Path(description="Name of the model.", examples=["shuttle"])]
+ModelName = Annotated[Name, Path(description="Name of the model.", examples=[MODEL])]
 AliasName = Annotated[Name, Path(description="Name of the alias.", examples=["production"])]
 VersionNumber = Annotated[
     int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[1])

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.resources.columns import TypedColumn
+from app.resources.examples import COLUMNS, DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from app.resources.metrics import VersionMetrics
@@ -18,26 +19,26 @@ from models_store.requests.variational import Target
 from models_store.schema_of import SchemaOf
 
 _MODEL_EXAMPLE: dict[str, Any] = {
-    "name": "shuttle",
+    "name": MODEL,
     "latest_version": 3,
     "latest": {
         "version": 3,
         "family": "maf",
-        "dim": 9,
+        "dim": 2,
         "metrics": {"test_log_likelihood": 3.0, "test_standard_error": 0.01},
         "created_at": "2026-11-24T15:27:00Z",
     },
     "aliases": {"production": 2},
-    "description": "Sensors of the shuttle",
-    "tags": {"team": "space"},
+    "description": EXAMPLE_DESCRIPTION,
+    "tags": EXAMPLE_TAGS,
     "created_at": "2026-11-24T15:27:00Z",
 }
 _VERSION_EXAMPLE: dict[str, Any] = {
-    "name": "shuttle",
+    "name": MODEL,
     "version": 2,
     "family": "maf",
-    "dim": 9,
-    "columns": ["x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9"],
+    "dim": 2,
+    "columns": COLUMNS,
     "context_columns": [],
     "types": None,
     "flow": {"family": "maf", "layers": 5, "hidden": [128]},
@@ -51,13 +52,13 @@ _VERSION_EXAMPLE: dict[str, Any] = {
         "epoch": 88,
     },
     "held_out": {
-        "rows": 4910,
+        "rows": 3,
         "quantiles": {"0.01": -31.8, "0.05": -24.9, "0.5": -17.3},
         "standard_errors": {"0.01": 0.0014, "0.05": 0.0031, "0.5": 0.0071},
     },
     "lineage": {
         "job_id": "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
-        "dataset_id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
+        "dataset_id": DATASET_ID,
         "dataset_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "target": None,
         "code_version": "0.1.0",
@@ -69,7 +70,7 @@ _VERSION_EXAMPLE: dict[str, Any] = {
     },
     "aliases": ["production"],
     "description": None,
-    "tags": {"team": "space"},
+    "tags": EXAMPLE_TAGS,
     "created_at": "2026-11-24T15:27:00Z",
 }
 
@@ -316,7 +317,7 @@ class AliasView(BaseModel):
     """Alias and the version that it points at."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "shuttle", "alias": "production", "version": 2}]}
+        json_schema_extra={"examples": [{"name": MODEL, "alias": "production", "version": 2}]}
     )
 
     name: str = Field(description="Name of the model.")

@@ -10,6 +10,7 @@ from app.dependencies import BlobsDep, built
 from app.http.json_body import json_body, json_request
 from app.problems.problem import problem_responses
 from app.resources.etags import ETAG, NO_CONDITIONS, PreconditionsDep, etag_of_view
+from app.resources.examples import EXAMPLE_DESCRIPTION, EXAMPLE_TAGS
 from app.resources.large_responses import respond_large
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.labels import LabelChange
@@ -19,7 +20,7 @@ _Resource = TypeVar("_Resource")
 LABEL_EXAMPLES: dict[str, Any] = {
     "tag": {
         "summary": "Describe and tag",
-        "value": {"description": "Sensors of the shuttle", "tags": {"team": "space"}},
+        "value": {"description": EXAMPLE_DESCRIPTION, "tags": EXAMPLE_TAGS},
     },
     "remove": {"summary": "Remove a tag", "value": {"tags": {"team": None}}},
 }

@@ -136,7 +136,7 @@ class Selection:
             Query(
                 max_length=8,
                 description="Tag that the items must have, `name` or `name:value`; several tags must all match.",
-                examples=[["team:space"]],
+                examples=[["team:health"]],
             ),
         ] = None,
         order: Annotated[

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.problems.problem import problem_responses
+from app.resources.examples import COLUMNS, MODEL, NOISE, ROWS
 from app.rows.docs import rows_content, rows_response_content
 from tables.slugs import Slug
 
@@ -11,17 +12,6 @@ _NUMBER_OR_NULL = {"type": ["number", "null"]}
 _CELL = {"type": ["number", "string", "boolean", "null"]}
 _VALUES = {"type": "array", "items": _NUMBER_OR_NULL}
 _MODEL = {"type": "string", "description": "Version that computed the response, as `name:version`."}
-
-EXAMPLE_COLUMNS = [f"x{number}" for number in range(1, 10)]
-# Two rows of the table that the quickstart's model `shuttle` is trained on.
-EXAMPLE_ROWS = [
-    [50.0, 21.0, 77.0, 0.0, 28.0, 0.0, 27.0, 48.0, 22.0],
-    [55.0, 0.0, 92.0, 0.0, 0.0, 26.0, 36.0, 92.0, 56.0],
-]
-EXAMPLE_NOISE = [
-    [0.1, -0.4, 0.7, 0.0, 1.2, -0.9, 0.3, 0.5, -1.1],
-    [1.5, 0.2, -0.3, 0.8, 0.0, 0.6, -0.7, 0.4, 0.1],
-]
 
 _ROW = {"type": "integer", "minimum": 0, "description": "Index of the row, from 0."}
 _DETAIL = {"type": "string", "description": "Explanation of this occurrence."}
@@ -160,7 +150,7 @@ def rows_body(example: list[list[float]]) -> dict[str, Any]:
     Args:
         example: Rows that Swagger UI sends.
     """
-    content = rows_content(EXAMPLE_COLUMNS, example)
+    content = rows_content(COLUMNS, example)
     parameters = [*TIMEOUT_PARAMETER["parameters"], _EARLY_PARAMETER]
     return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
 
@@ -185,7 +175,7 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
         },
         **_ROW_WARNINGS,
     }
-    example = {"model": "shuttle:1", "log_prob": [-18.2, -21.7], "row_errors": []}
+    example = {"model": f"{MODEL}:1", "log_prob": [-6.4, -19.3], "row_errors": []}
     return {
         200: _scores(
             optional,
@@ -214,8 +204,8 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
         "row_errors": _ROW_ERRORS,
     }
     example = {
-        "model": "shuttle:1",
-        "log_prob": [-18.2, -41.7],
+        "model": f"{MODEL}:1",
+        "log_prob": [-6.4, -19.3],
         "quantile": [0.37, 0.0012],
         "row_errors": [],
     }
@@ -288,15 +278,15 @@ def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
         "row_errors": _ROW_ERRORS,
     }
     example = {
-        "model": "shuttle:1",
-        "rows": EXAMPLE_NOISE,
+        "model": f"{MODEL}:1",
+        "rows": NOISE,
         "log_det": [-3.1, -2.8],
         "row_errors": [],
     }
     response = _response(
         properties,
         example,
-        columns=[*EXAMPLE_COLUMNS, "log_det"],
+        columns=[*COLUMNS, "log_det"],
         description=f"{side} Formats other than JSON have `log_det` as a column after those of the"
         " model; npy is a 2-D float64 array.",
     )
@@ -321,16 +311,16 @@ def sample_responses() -> dict[int | str, dict[str, Any]]:
         "row_errors": _ROW_ERRORS,
     }
     example = {
-        "model": "shuttle:1",
+        "model": f"{MODEL}:1",
         "seed": 7,
-        "columns": EXAMPLE_COLUMNS,
-        "rows": EXAMPLE_ROWS,
+        "columns": COLUMNS,
+        "rows": ROWS,
         "row_errors": [],
     }
     response = _response(
         properties,
         example,
-        columns=EXAMPLE_COLUMNS,
+        columns=COLUMNS,
         description="Samples, streamed when there are many; in npy a 2-D float64 array.",
     )
     response["headers"] |= _X_SEED

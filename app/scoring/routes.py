@@ -12,10 +12,9 @@ from starlette.responses import Response
 
 from app.http.json_body import json_request
 from app.problems.problem import Problem
+from app.resources.examples import MODEL, NOISE, ROWS
 from app.rows.shape import Floats
 from app.scoring.docs import (
-    EXAMPLE_NOISE,
-    EXAMPLE_ROWS,
     TIMEOUT_PARAMETER,
     evidence_responses,
     log_prob_responses,
@@ -48,7 +47,7 @@ Ref = Annotated[
         max_length=140,
         description="Reference to a version: `name` for its alias `production` or else its newest"
         " version, `name@alias` or `name:version`.",
-        examples=["shuttle"],
+        examples=[MODEL],
     ),
 ]
 SpaceQuery = Annotated[
@@ -111,7 +110,7 @@ router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
     operation_id="log_prob",
     summary="Compute log densities",
     response_class=Response,
-    openapi_extra=rows_body(EXAMPLE_ROWS),
+    openapi_extra=rows_body(ROWS),
     responses=log_prob_responses(),
 )
 async def log_prob(
@@ -136,7 +135,7 @@ async def log_prob(
     operation_id="score",
     summary="Compute calibrated scores",
     response_class=Response,
-    openapi_extra=rows_body(EXAMPLE_ROWS),
+    openapi_extra=rows_body(ROWS),
     responses=score_responses(),
 )
 async def score(
@@ -180,7 +179,7 @@ async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Resp
     operation_id="evidence",
     summary="Compute the evidence of rows under a model with latent variables",
     response_class=Response,
-    openapi_extra=rows_body(EXAMPLE_ROWS),
+    openapi_extra=rows_body(ROWS),
     responses=evidence_responses(),
 )
 async def evidence(
@@ -208,7 +207,7 @@ async def evidence(
     operation_id="inverse",
     summary="Map data to noise",
     response_class=Response,
-    openapi_extra=rows_body(EXAMPLE_ROWS),
+    openapi_extra=rows_body(ROWS),
     responses=transform_responses("Noise that the flow maps to the rows."),
 )
 async def inverse(
@@ -227,7 +226,7 @@ async def inverse(
     operation_id="forward",
     summary="Map noise to data",
     response_class=Response,
-    openapi_extra=rows_body(EXAMPLE_NOISE),
+    openapi_extra=rows_body(NOISE),
     responses=transform_responses("Data that the flow maps the noise to."),
 )
 async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:

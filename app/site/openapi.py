@@ -242,6 +242,8 @@ def _complete(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
         _document_problems(path, operation)
         for parameter in operation.get("parameters", ()):
             parameter["schema"].pop("title", None)
+            if parameter["in"] == "path":  # Swagger UI fills in an example, not those of a schema
+                parameter.setdefault("example", parameter["schema"].get("examples", [None])[0])
     components["securitySchemes"] = {_KEY: _KEY_SCHEME}
     for name in _FASTAPI_ERRORS:
         schemas.pop(name, None)

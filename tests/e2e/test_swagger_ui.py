@@ -57,27 +57,26 @@ class Prepared:
 
     def __init__(self, url: str, key: str, folder: Path) -> None:
         self.url, self.key = url, key
-        self.file = folder / "shuttle.safetensors"
-        table = np.random.default_rng(0).normal(size=(400, 9))
-        columns = [f"x{number}" for number in range(1, 10)]
-        path = folder / "shuttle.csv"
-        np.savetxt(path, table, delimiter=",", header=",".join(columns), comments="")
+        self.file = folder / "people.safetensors"
+        table = np.random.default_rng(0).normal([172, 70], [9, 8], size=(400, 2))
+        path = folder / "people.csv"
+        np.savetxt(path, table, delimiter=",", header="height,weight", comments="")
         with Client(Settings(url, api_key=key)) as client:
-            self.dataset_id = client.datasets.upload(path, name="shuttle").id
-            people = folder / "people.csv"
-            people.write_text("height,weight\n171.5,68.2\n180.1,80.9\n165,55.3\n177.7,71\n")
-            described = client.datasets.upload(people).id
-            spare = client.datasets.upload(path, name="spare", exclude=["x9"]).id
+            self.dataset_id = client.datasets.upload(path, name="people").id
+            few = folder / "few.csv"
+            few.write_text("height,weight\n171.5,68.2\n180.1,80.9\n165,55.3\n177.7,71\n")
+            described = client.datasets.upload(few).id
+            spare = client.datasets.upload(path, name="spare", exclude=["weight"]).id
             trained = client.jobs.train(
-                "shuttle",
+                "people",
                 self.dataset_id,
                 flow={"family": "maf", "layers": 2, "hidden": [8]},
                 optimisation={"max_epochs": 3, "seed": 0},
             )
             client.jobs.wait(trained.id)
-            client.models.set_alias("shuttle", "production", 1)
-            client.models.set_alias("shuttle", "old", 1)
-            client.models.export("shuttle", 1, self.file)
+            client.models.set_alias("people", "production", 1)
+            client.models.set_alias("people", "old", 1)
+            client.models.export("people", 1, self.file)
             client.models.upload("spare", self.file)
             client.models.upload("spare", self.file)
             # The rows of its readings are those of the examples.
@@ -85,13 +84,13 @@ class Prepared:
                 "latent": {
                     "dataset_id": self.dataset_id,
                     "likelihood": "gaussian",
-                    "loadings": [[0.5]] * 9,
+                    "loadings": [[0.5]] * 2,
                     "noise_scale": 1.0,
                 }
             }
-            few: VariationalOptimisation = {"iterations": 5}
-            client.jobs.wait(client.jobs.variational("sources", latent, optimisation=few).id)
-            scored = client.jobs.wait(client.jobs.score("shuttle:1", self.dataset_id).id)
+            short: VariationalOptimisation = {"iterations": 5}
+            client.jobs.wait(client.jobs.variational("sources", latent, optimisation=short).id)
+            scored = client.jobs.wait(client.jobs.score("people:1", self.dataset_id).id)
             # Jobs that no worker of this machine takes leave the processor to the page.
             absent: Resources = {"accelerator": "required"}
             waiting = client.jobs.train("waiting", self.dataset_id, resources=absent)
@@ -103,9 +102,9 @@ class Prepared:
         self._common = {
             "dataset_id": self.dataset_id,
             "job_id": scored.id,
-            "name": "shuttle",
-            "model": "shuttle",
-            "ref": "shuttle",
+            "name": "people",
+            "model": "people",
+            "ref": "people",
             "version": "1",
             "alias": "production",
             "kind": "marginals",
@@ -257,6 +256,28 @@ def test_every_operation_can_be_tried_out(browser: Browser, prepared: Prepared) 
             authorize(page, prepared.key)
             for name in names:
                 execute(page, name, prepared)
+
+
+@pytest.mark.long
+def test_what_is_uploaded_is_trained_on_and_scored_as_the_examples_stand(
+    browser: Browser, prepared: Prepared
+) -> None:
+    names = ["create_dataset", "start_training", "get_job", "score"]
+    with watched_page(browser, prepared.url) as page:
+        page.route("**/openapi.json", partial(describe_alone, names))
+        page.goto("/docs")
+        authorize(page, prepared.key)
+        for name in names:
+            tag = OPERATIONS[name]["tags"][0]
+            block = page.locator(f"#operations-{tag}-{name}")
+            block.locator(".opblock-summary-control").click()
+            block.get_by_role("button", name="Try it out").click()
+            if name == "get_job":
+                block.locator("tr[data-param-name='wait'] input").fill("20")
+            block.get_by_role("button", name="Execute").click()
+            status = block.locator(".live-responses-table tbody .response-col_status").first
+            expect(status).to_have_text(re.compile("^20[012]"))
+            block.locator(".opblock-summary-control").click()
 
 
 @pytest.mark.long

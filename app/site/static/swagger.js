@@ -54,6 +54,25 @@ function resolved(part, document, within) {
   return Object.fromEntries(Object.entries(part).map(([key, value]) => [key, resolved(value, document, within)]));
 }
 
+// Ids in the examples stand for the newest thing of their kind that a response has shown on this page,
+// so that what is uploaded can be trained on without copying its id.
+const EXAMPLE_IDS = /\b(ds|job|key|wh)_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f\b/g;
+const seen = {};
+
+function fillIn(request) {
+  const fill = (text) => text.replace(EXAMPLE_IDS, (id, kind) => seen[kind] ?? id);
+  if (typeof request.url === "string") request.url = fill(request.url);
+  if (typeof request.body === "string") request.body = fill(request.body);
+  return request;
+}
+
+function remember(response) {
+  const shown = response.ok && (response.body?.id ?? response.body?.items?.[0]?.id);
+  const kind = typeof shown === "string" && shown.match(/^(ds|job|key|wh)_/);
+  if (kind) seen[kind[1]] = shown;
+  return response;
+}
+
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
@@ -62,6 +81,8 @@ SwaggerUIBundle({
   displayRequestDuration: true,
   filter: true,
   plugins: [foldErrors, resolveQuickly],
+  requestInterceptor: fillIn,
+  responseInterceptor: remember,
   showExtensions: false,
   tryItOutEnabled: false,
   validatorUrl: null, // the badge would ask a server elsewhere
