@@ -59,7 +59,7 @@ function resolved(part, document, within) {
 const EXAMPLE_IDS = /\b(ds|job|key|wh)_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f\b/g;
 const seen = {};
 
-function fillIn(request) {
+function withSeenIds(request) {
   const fill = (text) => text.replace(EXAMPLE_IDS, (id, kind) => seen[kind] ?? id);
   if (typeof request.url === "string") request.url = fill(request.url);
   if (typeof request.body === "string") request.body = fill(request.body);
@@ -81,7 +81,7 @@ SwaggerUIBundle({
   displayRequestDuration: true,
   filter: true,
   plugins: [foldErrors, resolveQuickly],
-  requestInterceptor: fillIn,
+  requestInterceptor: withSeenIds,
   responseInterceptor: remember,
   showExtensions: false,
   tryItOutEnabled: false,
