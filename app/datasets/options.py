@@ -14,10 +14,10 @@ from pydantic import (
     field_validator,
 )
 
+from app.http.examples import EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.problems.fields import shown
 from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, worded
-from app.resources.examples import EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.settings import ApiSettings
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from tables.calendar.formats import check_format

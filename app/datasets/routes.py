@@ -17,6 +17,7 @@ from app.dependencies import BlobsDep, ProjectDep, RegistryDep
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.accept import listed
+from app.http.examples import COLUMNS, DATASET_ID, TABLE
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
 from app.problems.problem import Problem, problem_responses
@@ -27,7 +28,6 @@ from app.resources.etags import (
     PreconditionsDep,
     etag_of_view,
 )
-from app.resources.examples import COLUMNS, DATASET_ID, TABLE
 from app.resources.labels import LABEL_EXAMPLES
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep

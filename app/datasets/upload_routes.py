@@ -12,8 +12,8 @@ from app.datasets.views import DatasetView
 from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep, built
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
+from app.http.examples import COLUMNS, TABLE
 from app.problems.problem import problem_responses
-from app.resources.examples import COLUMNS, TABLE
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.rows.docs import upload_content

@@ -5,8 +5,8 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from app.http.examples import DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.resources.columns import TypedColumn
-from app.resources.examples import DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from models_store.listings.paging import Page

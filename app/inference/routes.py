@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, StateDep
 from app.fairness.turns import in_thread
+from app.http.examples import COLUMNS, MODEL, ROWS
 from app.http.json_body import JSON_MEDIA_TYPE, json_request
 from app.inference.functions import Served, input_tensors, named_function, output_tensors
 from app.inference.infer import infer
@@ -21,7 +22,6 @@ from app.inference.views import (
     ServerMetadata,
 )
 from app.problems.problem import problem_responses
-from app.resources.examples import COLUMNS, MODEL, ROWS
 from app.site.health import get_readiness
 from models_store.files.blobs import Blobs
 from models_store.registry import Registry

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from app.http.examples import COLUMNS, DATASET_ID, MODEL
 from app.resources.columns import TypedColumn
-from app.resources.examples import COLUMNS, DATASET_ID, MODEL
 from flows import MixedSpec, VariationalOptions
 from flows.training.options import Optimiser
 from models_store.requests.bulk import ContextCell

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.resources.examples import COLUMNS, DATASET_ID, MODEL
+from app.http.examples import COLUMNS, DATASET_ID, MODEL
 
 Examples = Mapping[str, Mapping[str, Any]]
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.http.examples import EXAMPLE_TAGS, MODEL
 from app.jobs.accepted import REQUEST_EXAMPLE, AcceptedRequest
-from app.resources.examples import EXAMPLE_TAGS, MODEL
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from app.resources.metrics import JobMetrics

@@ -15,6 +15,7 @@ from app.dependencies import (
     built,
 )
 from app.fairness.fair_routes import FairRoute
+from app.http.examples import MODEL
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
 from app.models.views import (
@@ -35,7 +36,6 @@ from app.resources.etags import (
     Preconditions,
     PreconditionsDep,
 )
-from app.resources.examples import MODEL
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.http.examples import COLUMNS, DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.resources.columns import TypedColumn
-from app.resources.examples import COLUMNS, DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR, bounded
 from app.resources.metrics import VersionMetrics

@@ -7,10 +7,10 @@ from fastapi import Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.dependencies import BlobsDep, built
+from app.http.examples import EXAMPLE_DESCRIPTION, EXAMPLE_TAGS
 from app.http.json_body import json_body, json_request
 from app.problems.problem import problem_responses
 from app.resources.etags import ETAG, NO_CONDITIONS, PreconditionsDep, etag_of_view
-from app.resources.examples import EXAMPLE_DESCRIPTION, EXAMPLE_TAGS
 from app.resources.large_responses import respond_large
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.labels import LabelChange

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.http.examples import COLUMNS, MODEL, NOISE, ROWS
 from app.problems.problem import problem_responses
-from app.resources.examples import COLUMNS, MODEL, NOISE, ROWS
 from app.rows.docs import rows_content, rows_response_content
 from tables.slugs import Slug
 

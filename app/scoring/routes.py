@@ -10,9 +10,9 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.http.examples import MODEL, NOISE, ROWS
 from app.http.json_body import json_request
 from app.problems.problem import Problem
-from app.resources.examples import MODEL, NOISE, ROWS
 from app.rows.shape import Floats
 from app.scoring.docs import (
     TIMEOUT_PARAMETER,
