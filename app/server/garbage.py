@@ -13,6 +13,7 @@ _YOUNG = 700, 3  # the second generation is a few milliseconds, not ten
 _FEW = 64  # connections
 _QUIET_S = 11.0  # longer than a refusal waits
 _PAUSE_S = 10.0
+_PAUSES = 1_000  # as long as the last full collection took
 _LONGEST_S = 600.0
 _GROWN_BYTES = 16 * 1024 * 1024  # less is not worth the locks of the heaps
 _MANY = 10  # collections of the second generation: each tells of some 2,800 more objects
@@ -33,7 +34,8 @@ class GarbageCollection:
     A full one looks at every object that is not excluded: with two thousand connections and their
     requests, or before the first model was loaded, that takes more than a tenth of a second. Requests
     leave no cycles, so that there is little to collect. It waits until many objects were made that are
-    still there and there have been few connections for a while, or for ten minutes.
+    still there and there have been few connections for a while, or for ten minutes. The longer one
+    takes, the longer the next one waits: few connections may keep many threads busy.
 
     Memory that requests have left in pieces is given back to the system once the process has grown and
     there have been few connections for a while, whether garbage was collected or not.
@@ -44,6 +46,7 @@ class GarbageCollection:
 
     def __init__(self, connections: Sized) -> None:
         self._connections = connections
+        self._pause_s = _PAUSE_S
         self._last = self._busy = self._returned = time.monotonic()
         self._least_bytes = resident_bytes()
 
@@ -66,10 +69,13 @@ class GarbageCollection:
         """
         if len(self._connections) > _FEW:
             self._busy = now
-        pause_s = _PAUSE_S if self._is_quiet(now) and gc.get_count()[2] >= _MANY else _LONGEST_S
-        if now < self._last + pause_s:
+        is_time = self._is_quiet(now) and gc.get_count()[2] >= _MANY
+        if now < self._last + (self._pause_s if is_time else _LONGEST_S):
             return False
+        began = time.thread_time()
         gc.collect()
+        took_s = time.thread_time() - began
+        self._pause_s = min(max(_PAUSE_S, _PAUSES * took_s), _LONGEST_S)
         self._last = now
         return True
 

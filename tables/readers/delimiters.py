@@ -136,6 +136,8 @@ def _evenness(lines: list[str], delimiter: Delimiter) -> tuple[float, int]:
     share = sum(len(row) == width for row in rows) / len(rows)
     if delimiter == " " and not (share == 1.0 and _some_numeric(rows[1:])):
         return (0.0, 0)  # words have spaces, too
+    if delimiter == " " and len(rows) > _FEWEST_ROWS and not all(map(any, zip(*rows, strict=True))):
+        return (0.0, 0)  # equally long runs of blanks
     return (share, width)
 
 

@@ -124,6 +124,19 @@ def test_garbage_is_collected_once_it_has_been_quiet_for_a_while(collections):
     assert len(collections) == 4
 
 
+def test_after_a_long_collection_the_next_one_waits_longer(monkeypatch):
+    def collect():
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            pass
+
+    monkeypatch.setattr(gc, "collect", collect)
+    monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 10))
+    began = time.monotonic()
+    collection = GarbageCollection([])
+    assert sum(collection.look(began + second) for second in range(100)) in {2, 3}
+
+
 @pytest.mark.fault(301)
 def test_a_quiet_service_is_not_stopped_where_few_objects_were_made(collections, monkeypatch):
     monkeypatch.setattr(gc, "get_count", lambda: (700, 3, 9))

@@ -95,6 +95,12 @@ def test_aligned_columns_are_told_by_runs_of_blanks(accept, gap):
     assert (names(summary), summary.rows) == (["day", "kind", "v"], 30)
 
 
+def test_numbers_between_equally_many_blanks_have_no_empty_columns_between_them(accept):
+    rows = "\n".join(f"{n % 9}   {n * 7 % 9}" for n in range(30))
+    summary = accept(f"a   b\n{rows}\n".encode())
+    assert (names(summary), summary.rows) == (["a", "b"], 30)
+
+
 def test_a_first_line_like_the_others_is_a_row(accept):
     summary = accept(body().encode())
     assert (names(summary), summary.rows) == (["x1", "x2", "x3"], 30)
