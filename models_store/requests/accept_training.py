@@ -94,8 +94,9 @@ def accept_training(
     flow = _accepted_flow(request, dataset, types, train_rows=train_rows)
     described = Described(flow, len(columns), len(context))
     check_flow(described, limits=limits)
+    modelled = set(columns)
     preprocessing = accept_preprocessing(
-        request.preprocessing, flow, [c for c in dataset.columns if c["name"] in set(columns)]
+        request.preprocessing, flow, [c for c in dataset.columns if c["name"] in modelled]
     )
     optimisation = _optimisation(request, flow, train_rows, len(columns))
     check_memory(
@@ -169,7 +170,8 @@ def _modelled(request: TrainingRequest, dataset: Dataset) -> list[str]:
 
 
 def _refuse_overlap(columns: Sequence[str], context: Sequence[str]) -> None:
-    both = [index for index, name in enumerate(context) if name in set(columns)]
+    modelled = set(columns)
+    both = [index for index, name in enumerate(context) if name in modelled]
     if both:
         raise RequestError(
             "columns-overlap",

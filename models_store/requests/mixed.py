@@ -121,18 +121,20 @@ def _as_number(column: Column, statistics: Mapping[str, Any]) -> Column:
     request asks for a transform, or a few giant values would leave all others without a spread.
     """
     shares = statistics.get("quantiles") or {}
+    spikes = _far_spikes(column.spikes, shares)
     if has_giants(statistics.get("std"), shares):
-        column = replace(
-            column, transform="asinh" if column.transform == "none" else column.transform
-        )
-    else:
-        column = replace(column, transform="none", low=None, high=None)
-    if not column.spikes or not {"0.25", "0.5", "0.75"} <= shares.keys():
-        return replace(column, spikes=())
+        transform = "asinh" if column.transform == "none" else column.transform
+        return replace(column, transform=transform, spikes=spikes)
+    return replace(column, transform="none", low=None, high=None, spikes=spikes)
+
+
+def _far_spikes(spikes: Sequence[float], shares: Mapping[str, float]) -> tuple[float, ...]:
+    """Return those spikes that are far from all other values."""
+    if not {"0.25", "0.5", "0.75"} <= shares.keys():
+        return ()
     middle = shares["0.5"]
     scale = max(middle - shares["0.25"], shares["0.75"] - middle)
-    far = tuple(spike for spike in column.spikes if abs(spike - middle) > _FAR * scale > 0)
-    return replace(column, spikes=far)
+    return tuple(spike for spike in spikes if abs(spike - middle) > _FAR * scale > 0)
 
 
 def has_giants(std: float | None, shares: Mapping[str, float]) -> bool:
