@@ -146,7 +146,7 @@ def test_a_change_that_ends_in_a_fault_is_recorded(client, settings, monkeypatch
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("models_store.registry.Registry.set_alias", fail)
+    monkeypatch.setattr("models_store.aliases.Aliases.set", fail)
     assert move(client).status_code == 500
     assert [(line["audit"], line["status"]) for line in trail_of(settings)] == [("set_alias", 500)]
 
