@@ -93,10 +93,24 @@ def _name_rows(records: list[list[str]]) -> int:
     """Return the number of rows that name the columns: the header, and below it more names or units."""
     found = 1
     while found < min(_MOST_NAME_ROWS, len(records) - _FEWEST_BELOW):
-        if not _names_columns(records[found], records[found + 1 :], surely=found == 1):
+        below = records[found + 1 :]
+        fills = found == 1 and _fills_gaps(records[0], records[1], below)
+        if not (fills or _names_columns(records[found], below, surely=found == 1)):
             break
         found += 1
     return found
+
+
+def _fills_gaps(header: list[str], row: list[str], below: list[list[str]]) -> bool:
+    """Return whether a row has words where the header lacks names, and no number where all rows have one."""
+    gaps = [at for at, name in enumerate(header) if at and not name.strip()]
+    named = [at < len(row) and any(map(str.isalpha, row[at])) for at in gaps]
+    numeric = [at for at in _numeric_columns(below) if at < len(row)]
+    return (
+        bool(named and numeric)
+        and all(named)
+        and not any(BEGINS_WITH_DIGIT.match(row[at]) for at in {*gaps, *numeric})
+    )
 
 
 def _names_columns(row: list[str], below: list[list[str]], *, surely: bool) -> bool:

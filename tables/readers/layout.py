@@ -49,9 +49,11 @@ _NEAR_END = 100  # lines
 _EMPTY_ROWS = 3  # at the end: fewer are rows without values
 _TOTAL = re.compile(
     r"(grand |sub)?totals?|sum|summe|gesamt(summe)?|total g[eé]n[eé]ral|totaux|totale|suma|итого"
-    r"|(opening|closing|ending) balance|(anfangs|end|schluss)?saldo( final| finale)?|solde( final)?",
+    r"|((opening|closing|ending) balance|(anfangs|end|schluss)?saldo( final| finale)?|solde( final)?"
+    r"|kontostand)( ([ap][mu]|[ad]?al|vom|per|as (of|at)|on|em) \d[\d./-]+)?",
     re.IGNORECASE,
 )
+_NOTE = re.compile(r"[(\[]?\d{1,2}[)\]] \D")
 _COUNT = re.compile(  # as a database writes it below a result
     r"\(?\d[\d,.]* (rows?|records?|zeilen?|datensätze|lignes?|enregistrements?|filas?|righe)\b.*",
     re.IGNORECASE,
@@ -191,7 +193,8 @@ def _found(
         repeated = header if text.holds(header, after=begin) else b""
     end = _End(stop=None, footers=0)
     if options.header and options.delimiter is None:
-        end = _end(text, start, width=len(head.fields), marks=marks)
+        below = start.records[rows:-_MOST_FOOTERS]
+        end = _end(text, below, width=len(head.fields), marks=marks)
     if end.stop is not None and end.stop <= begin:
         end = _End(stop=None, footers=0)
     return Layout(
@@ -284,13 +287,13 @@ def _lines_above(lines: list[str]) -> int:
     return found
 
 
-def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _End:
-    """Return where the rows end: before totals and remarks."""
+def _end(text: TextFile, rows: list[list[str]], *, width: int, marks: _Marks) -> _End:
+    """Return where the rows end, of which some are given: before totals and remarks."""
     found = _End(stop=None, footers=0)
     if width < 2:
         return found
     end = text.end(_SNIFFED_BYTES)
-    short = any(len(record) == 1 for record in start.records[1:-_MOST_FOOTERS])
+    short = any(row and not any(map(str.strip, row[1:])) for row in rows)
     position, named, empty = text.size, 0, 0
     lines = _LINES.findall(end)[1:][::-1]
     blank = [not line.strip() for line in lines]
@@ -317,7 +320,7 @@ def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _
         if kind is None:
             break
         position -= len(line)
-        if kind == "named" or empty >= _EMPTY_ROWS:
+        if named or empty >= _EMPTY_ROWS:  # what is empty above totals parts them from the rows
             found = _End(position, named + empty)
     return found
 
@@ -334,8 +337,9 @@ def _footer(cells: list[str], *, width: int, short: bool) -> str | None:
         return "named"
     if len(known) == 1 and _COUNT.fullmatch(known[0]):
         return "named"
-    remark = len(cells) == 1 and width > 2 and not short and not BEGINS_WITH_DIGIT.match(known[0])
-    return "named" if remark and len(known[0].split()) > 1 else None
+    remark = known == [cells[0].strip()] and width > 2 and not short
+    begins = BEGINS_WITH_DIGIT.match(known[0]) and not _NOTE.match(known[0])
+    return "named" if remark and not begins and len(known[0].split()) > 1 else None
 
 
 def _quote_of(line: bytes, delimiter: Delimiter) -> str:

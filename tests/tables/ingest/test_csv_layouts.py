@@ -33,6 +33,8 @@ LAYOUTS = {
     "totals": f"day,kind,v\n{body()}\nTotal,,465.0\nSource: the register",
     "balance": f"day,kind,v\n{body()}\n\n,Closing balance,465.0",
     "totals-without-a-word": f"day,kind,v\n{body()}\n\n,,465.0",
+    "balance-of-a-day": f"day,kind,v\n{body()}\n,Solde au 31/01/2024,465.0",
+    "padded": f"day,kind,v\n{body()}\n,,\nTotal,,465.0\n(1) as measured,,\n.. = not known,,",
     "stars": f"day,kind,v\n{body()}\n**,Grand total,465.0",
     "comments": "# logger 3\nday,kind,v\n" + body().replace("\n", "\n# restart\n") + "\n#end",
     "empty": f"day,kind,v\n{body()}\n,,\n,,\n,,\n",
@@ -86,6 +88,18 @@ def test_a_time_in_brackets_is_one_value_of_a_log(accept):
 def test_names_in_two_lines_are_joined(accept):
     summary = accept(f",price,price\nday,kind,euros\n{body()}".encode())
     assert names(summary) == ["day", "price kind", "price euros"]
+
+
+def test_a_second_line_that_fills_the_gaps_of_the_header_names_columns(accept):
+    rows = "\n".join(f"{n * n},{n % 5},{(n + 1) % 5},{n}.5,note" for n in range(30))
+    head = "answer,How good is,,when,\n,the price,the service,,Comments"
+    summary = accept(f"{head}\n{rows}".encode())
+    good = ["How good is the price", "How good is the service"]
+    assert names(summary) == ["answer", *good, "when", "when Comments"]
+    assert (summary.rows, codes(summary)) == (30, ["skipped"])
+    # A row of data without some values is none of names.
+    gaps = f"a,b,,when,\n4,,,1.5,note\n{rows}"
+    assert accept(gaps.encode()).rows == 31
 
 
 @pytest.mark.parametrize("gap", ["  ", "\t ", "    "])
