@@ -40,6 +40,9 @@ MARKED = "*"
 FOOTNOTE = re.compile(r"(\d)(?: ?\*{1,4}| ?[†‡§¹²³⁴⁵]| [a-z]{1,2}| ?\[\d{1,3}\]| ?\([a-z]\))$")
 """Digit with such a mark behind it."""
 
+OTHER_DIGITS = "[\uff10-\uff19\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\u0e50-\u0e59]"
+"""Digits of full width, Arabic, Persian, Devanagari, Bengali and Thai ones, as a pattern."""
+
 PLAIN_FORMATS = frozenset({"", "0;-0", "0.#;-0.#"})
 """Formats of numbers that are written as they are."""
 
@@ -47,6 +50,15 @@ _FORMAT = b"number_format"
 _DIGITS = re.compile(
     r"(?:#(?P<mark>.)##(?P<pairs>(?P=mark)##)?)?0(?:(?P<point>[.,])(?P<places>0+|#))?"
 )
+_ZEROS = (0xFF10, 0x660, 0x6F0, 0x966, 0x9E6, 0xE50)
+_ASCII_DIGITS = {zero + digit: str(digit) for zero in _ZEROS for digit in range(10)} | {
+    0x66B: ".",
+    0x66C: ",",
+    0xFF0E: ".",
+    0xFF0C: ",",
+    0xFF0D: "-",
+}
+_AMOUNT = r"(?:[^\d\s()+-]{1,3} ?)?\d[\d.,' ]*?"
 _SPACES = "[\u00a0\u202f\u2009]"
 _DEGREES = (
     r"^(?P<sign>[+-]?)(?P<before>[NSEWO]?) ?(?P<d>\d{1,3})° ?(?:(?P<m>\d{1,2}(?:\.\d+)?)['′’] ?"  # noqa: RUF001
@@ -78,16 +90,31 @@ def parse_numbers(
     return values
 
 
-def plain_marks(text: pa.Array) -> pa.Array:
-    """Return texts of numbers with the marks of ASCII: spaces, apostrophes and minus signs of print.
+def plain_digits(text: pa.Array) -> pa.Array:
+    """Return texts with the digits of ASCII, and the separators that go with them, for those of other scripts."""
+    if not pc.any(pc.match_substring_regex(text, OTHER_DIGITS)).as_py():
+        return text
+    cells = [cell and cell.translate(_ASCII_DIGITS) for cell in text.to_pylist()]
+    return pa.array(cells, pa.string())
 
-    A number in parentheses, as accountants write it, or with a minus sign behind it, is negative; a dash
-    in place of the decimals of an amount is left out, and one in place of an amount is zero.
+
+def plain_marks(text: pa.Array) -> pa.Array:
+    """Return texts of numbers with the marks of ASCII: digits, spaces, apostrophes and minus signs of print.
+
+    A number in parentheses, as accountants write it, or with a minus sign or Dr behind it, is negative; a
+    dash in place of the decimals of an amount is left out, and one in place of an amount is zero. An
+    apostrophe in front, by which a spreadsheet keeps a number as text, is left out.
     """
     if not pc.all(pc.string_is_ascii(text)).as_py():
+        text = plain_digits(text)
         text = pc.replace_substring_regex(text, _SPACES, " ")
         text = pc.replace_substring_regex(text, "^−", "-")  # noqa: RUF001 - a minus sign
         text = pc.replace_substring(text, "’", "'")  # noqa: RUF001 - an apostrophe
+    if pc.any(pc.starts_with(text, "'")).as_py():
+        text = pc.replace_substring_regex(text, r"^'([+-]?[.,]?\d)", r"\1")
+    if pc.any(pc.match_substring_regex(text, r"(?i)\d ?[CD]R\.?$")).as_py():
+        text = pc.replace_substring_regex(text, rf"(?i)^({_AMOUNT}) ?DR\.?$", r"-\1")
+        text = pc.replace_substring_regex(text, rf"(?i)^([+-]?{_AMOUNT}) ?CR\.?$", r"\1")
     if pc.any(pc.ends_with(text, ")")).as_py():
         text = pc.replace_substring_regex(text, r"^([^\d\s()+-]{1,3} ?)?\(([^()+-]+)\)$", r"-\1\2")
     for sign in "-–—":  # noqa: RUF001 - dashes

@@ -1,7 +1,7 @@
 """Types of columns that hold more than numbers, from a look at all of their cells."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -22,6 +22,7 @@ from tables.ingest.number_formats import marks_of, number_format
 from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import Reading, reading_values, units_of
 from tables.ingest.warnings import about_conversion, warning
+from tables.numerals import ABBREVIATED, DEGREES, MARKED, OTHER_DIGITS
 
 FEW_LEVELS = 20
 """The most levels of a column that may be a category although most of its cells are numbers."""
@@ -34,7 +35,7 @@ _UNITS_LOOKED_AT = 200
 _FORMATS_LOOKED_AT = 1000
 _DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
 _OF_PAIR = r"[+-]?(?:0|[1-9]\d*)(?:\.\d+)?"  # 001/23 is a code
-_PAIR = re.compile(rf"[(\[]?{_OF_PAIR}\s*[,;/x\u00d7|]\s*{_OF_PAIR}[)\]]?")
+_PAIR = re.compile(rf"[(\[]?{_OF_PAIR}\s*(?:[,;/x\u00d7|±]|\+/-)\s*{_OF_PAIR}[)\]]?")
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
 
 
@@ -144,7 +145,8 @@ def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
     if not best.bad:
         marks = marks_of(column)
         reason = f"All cells are numbers{marks}."
-        return Decision(column=column, reason=reason, warnings=about_conversion(column))
+        warnings = [*about_conversion(column), *_about_digits(profile, column)]
+        return Decision(column=column, reason=reason, warnings=warnings)
     few = len(profile.counts) <= FEW_LEVELS and not (profile.overflow or profile.long)
     enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
     if few and enough and not best.only_placeholders:
@@ -154,8 +156,32 @@ def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
     return Decision(
         column=column,
         reason=f"All cells but {best.bad} are numbers{marks_of(column)}.",
-        warnings=[_unreadable(profile, best, "numbers"), *about_conversion(column)],
+        warnings=[
+            _unreadable(profile, best, "numbers"),
+            *about_conversion(column),
+            *_about_digits(profile, column),
+        ],
     )
+
+
+def _about_digits(profile: TextProfile, column: Column) -> Iterator[TableWarning]:
+    """Yield the warnings about numbers in other digits, and about those without the unit of the others."""
+    if any(map(re.compile(OTHER_DIGITS).search, profile.counts)):
+        detail = "Its numbers are in digits of another script. Samples are in 0 to 9."
+        yield warning("converted", profile.name, detail)
+    if column.unit in ("", ABBREVIATED, DEGREES, MARKED):
+        return
+    bare = [
+        text
+        for text in profile.counts
+        if column.unit not in text and re.search("[1-9]", text) and text not in column.na_values
+    ]
+    if bare:
+        detail = (
+            f"{sum(profile.counts[text] for text in bare)} of {profile.known} cells lack the unit"
+            f" {column.unit} of the others, such as {bare[0][:_SHOWN]!r}, and are read as if they had it."
+        )
+        yield warning("converted", profile.name, detail)
 
 
 def _date(profile: TextProfile) -> Decision | None:
@@ -246,7 +272,7 @@ def _pairs_reason(profile: TextProfile) -> str | None:
 
 
 def _without(units: Sequence[str], text: str) -> str:
-    for unit in units:
+    for unit in sorted(units, key=len, reverse=True):
         text = text.removeprefix(unit).removesuffix(unit).strip()
     return text
 
@@ -278,18 +304,21 @@ def _truths(profile: TextProfile, *, pairs: bool = True) -> Decision | None:
     if profile.overflow or profile.long or not lower:
         return None
     known = lower <= {*FALSE_TEXTS, *TRUE_TEXTS}
-    paired = any(lower == set(pair) for pair in _TRUTH_PAIRS)
-    if not known or (pairs and not paired):
+    whole = [pair for pair in _TRUTH_PAIRS if lower.issuperset(pair)]
+    if not known or (pairs and lower != {text for pair in whole for text in pair}):
         return None
+    ordered = sorted(profile.counts, key=lambda text: (-profile.counts[text], text))
+    # Of several pairs of words, those of the most frequent word.
+    chosen = next((pair for pair in whole if ordered[0].lower() in pair), ())
     spellings: dict[bool, str] = {}
-    for text in sorted(profile.counts, key=lambda text: (-profile.counts[text], text)):
+    for text in sorted(ordered, key=lambda text: text.lower() not in chosen):
         spellings.setdefault(text.lower() in TRUE_TEXTS, text)
     levels: tuple[Level, ...] = tuple(spellings.values())
-    if all(text in {"0", "1"} for text in spellings.values()):
+    if lower <= {"0", "1"}:
         levels = tuple(sorted(int(text) for text in spellings.values()))
     return Decision(
         column=_column(profile, "boolean", levels=levels),
-        reason=f"The cells are {' or '.join(spellings.values())}.",
+        reason=f"The cells are {' or '.join(spellings.values())}{', in several words' * (len(whole) > 1)}.",
     )
 
 

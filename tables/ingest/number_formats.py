@@ -47,13 +47,17 @@ class _Spellings:
         return True
 
     def format(self) -> str:
-        """Return the most frequent format; empty where no number is positive, or it could not be read."""
-        if not self._around[False]:
+        """Return the most frequent format; empty where there is none, or it could not be read."""
+        below = next(iter(self._around[True].most_common(1)), (("", ""), 0))[0]
+        if self._around[False]:
+            before, after = self._around[False].most_common(1)[0][0]
+        elif below[0].startswith(("-", "\u2212")):
+            before, after = below[0][1:], below[1]
+        else:
             return ""
-        before, after = self._around[False].most_common(1)[0][0]
-        below = ("-" + before.removeprefix("+"), after)
-        if self._around[True]:
-            below = self._around[True].most_common(1)[0][0]
+        if not self._around[True]:
+            sign = before.removeprefix("+")
+            below = (f"{sign}-" if sign == "'" else f"-{sign}", after)
         around = (before, after, *below)
         if max(map(len, around)) > _MOST_AROUND or re.search("[#;]", "".join(around)):
             return ""
@@ -90,8 +94,10 @@ def number_format(texts: Mapping[str, int], column: Column, values: NDArray[np.f
 
 
 def plain_format(texts: Iterable[str | None]) -> str:
-    """Return the format of plain numbers that all have the same decimals, some of them zeros at the end."""
+    """Return the format of plain numbers that all have a sign, or the same decimals, some of them zeros at the end."""
     known = [text for text in texts if text is not None and text.strip() not in MISSING_SPELLINGS]
+    if known and all(re.fullmatch(r"[+-](?:0|[1-9]\d*)", text.strip()) for text in known):
+        return "+0;-0"
     found = [re.fullmatch(r"-?(?:0|[1-9]\d*)\.(\d+)", text.strip()) for text in known]
     places = {len(match[1]) if match else 0 for match in found}
     if len(places) != 1 or 0 in places or not any(text.strip().endswith("0") for text in known):

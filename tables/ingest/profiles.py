@@ -19,7 +19,7 @@ MAX_COUNTED = 10_000
 MAX_LEVEL_LENGTH = 128
 """The most characters of a level; a longer text is free text."""
 
-_CODE = re.compile(r"[+-]?0\d")
+_CODE = re.compile(r"'?[+-]?0\d")
 
 
 class TextProfile:
@@ -143,7 +143,7 @@ class TextProfile:
                 self.counts[value] += int(count)
             elif len(self.counts) < MAX_COUNTED:
                 self.counts[value] = int(count)
-                self.codes |= _CODE.match(value) is not None and value.lstrip("+-").isdigit()
+                self.codes |= _CODE.match(value) is not None and value.lstrip("'+-").isdigit()
             else:
                 self.overflow = True
 

@@ -33,6 +33,7 @@ from tables.numerals import (
     DEGREES,
     FOOTNOTE,
     MARKED,
+    plain_digits,
 )
 
 UNREADABLE = 0.05
@@ -59,9 +60,9 @@ _MORE = rf"(?:(?:\. ?| ){_WORD}){{0,2}}(?:[23²³]|\.)?"  # square metres, sq.ft
 _OF = r"/ ?(?:5|20|50|10{1,3})"
 _UNITS = re.compile(
     rf"^\(?[+-]? ?([{_SIGNS}]|{_CODES}|[A-Z]{{1,2}}\$|[A-Z]{{3}}(?= \d))"
-    rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°]|{_WORD}{_MORE}|{_OF})$"
+    rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°\"″]|{_WORD}{_MORE}|{_OF})$"
 )
-_MAY_BE_NUMBER = re.compile(r"\(?[+\-\u2212]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
+_MAY_BE_NUMBER = re.compile(r"[(']?[+\-\u2212]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
 _MAY_BE_DATE = re.compile(r"\d\d|^P[T\d]")
 # Digits in one run, with marks between them that numbers may have.
 _ONE_NUMBER = re.compile(
@@ -265,7 +266,7 @@ def date_formats() -> Iterator[str | None]:
 
 
 def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
-    texts = sample.to_pylist()
+    texts = plain_digits(sample).to_pylist()
     if not any(_MAY_BE_NUMBER.match(text) or _UNITS.search(text) for text in texts):
         return  # of most columns of text, at little cost
     if any(map(_ANGLE.match, texts)):

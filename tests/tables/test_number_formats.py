@@ -49,6 +49,10 @@ SPELLINGS = {
     ],
     "₹#,##,##0;-₹#,##,##0": [f"₹{i + 10},{i % 9}0,{i % 9}00" for i in range(ROWS)],
     "+0.0%;-0.0%": [f"{(i * 7 % 50 - 25) / 2 + 0.1:+.1f}%" for i in range(ROWS)],
+    "0,00;-0,00": [f"-{i},50" for i in range(ROWS)],
+    "+0;-0": [f"{(i - 9) * i * i:+d}" for i in range(ROWS)],
+    "#,##0.00 Cr;#,##0.00 Dr": [f"{abs(v):,.2f} {'DC'[v >= 0]}r" for v in AMOUNTS],
+    "'0;'-0": [f"'{i * 9 - 5}" for i in range(ROWS)],
     "0/100;-0/100": [f"{i}/100" for i in range(ROWS)],
     "0,# m2;-0,# m2": [f"{i},{i % 4 + 1}{'5' * (i % 2)} m2" for i in range(ROWS)],
 }

@@ -91,14 +91,14 @@ def test_names_in_two_lines_are_joined(accept):
 
 
 def test_a_second_line_that_fills_the_gaps_of_the_header_names_columns(accept):
-    rows = "\n".join(f"{n * n},{n % 5},{(n + 1) % 5},{n}.5,note" for n in range(30))
-    head = "answer,How good is,,when,\n,the price,the service,,Comments"
+    rows = "\n".join(f"{n * n},{n},{n % 5},{(n + 1) % 5},{n}.5,note" for n in range(30))
+    head = "answer,at,How good is,,when,\n,,the price,the service,,Comments"
     summary = accept(f"{head}\n{rows}".encode())
     good = ["How good is the price", "How good is the service"]
-    assert names(summary) == ["answer", *good, "when", "when Comments"]
+    assert names(summary) == ["answer", "at", *good, "when", "when Comments"]
     assert (summary.rows, codes(summary)) == (30, ["skipped"])
     # A row of data without some values is none of names.
-    gaps = f"a,b,,when,\n4,,,1.5,note\n{rows}"
+    gaps = f"a,at,b,,when,\n4,,,,1.5,note\n{rows}"
     assert accept(gaps.encode()).rows == 31
 
 

@@ -66,6 +66,9 @@ KINDS: dict[str, tuple[Any, str]] = {
     "ids": (lambda i: f"u{i}-{i * 7}", "ignored"),
     "row numbers": (lambda i: str(i + 1), "ignored"),
     "nothing": (lambda _: "", "ignored"),
+    "debits and credits": (lambda i: f"{i}.50 {'CD'[i % 2]}r", "number"),
+    "signed": (lambda i: f"{(i - 9) * i * i:+d}", "integer"),
+    "kept as text": (lambda i: f"'{i * i - 50}", "integer"),
 }
 
 
@@ -86,6 +89,15 @@ MESSY: dict[str, tuple[Any, str, float]] = {
         "number",
         1.5,
     ),
+    "debits and credits": (lambda i: f"₹ 1,000.50 {'CD'[i % 2]}r", "number", -1000.5),
+    "digits of full width": (
+        lambda i: str(i * 11).translate({48 + n: 0xFF10 + n for n in range(10)}),
+        "integer",
+        11.0,
+    ),
+    "Arabic digits": (lambda i: f"\u0661\u066b{chr(0x660 + i % 9)}", "number", 1.1),
+    "kept as text": (lambda i: f"'{i}.5", "number", 1.5),
+    "inches": (lambda i: f'{i}.5"', "number", 1.5),
     "heights": (lambda i: f"{i}.5 m ü. M.", "number", 1.5),
     "lakhs and crores": (lambda i: f"\u20b9 {i},00,{i:02},500", "integer", 10_001_500.0),
     "stamps of forms": (
@@ -125,6 +137,28 @@ def test_numbers_of_different_units_are_not_compared():
     found = column_of([f"{'$€£'[i % 3]}{i * 7.5:.2f}" for i in range(ROWS)])
     assert found.column.type == "ignored"
     assert "different units ($, €, £)" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["{}.5%", "0.{}"], "lack the unit %"),
+        (["\uff11{}", "\uff12{}"], "digits of another script"),
+    ],
+)
+def test_numbers_that_are_not_what_they_show_are_told(cells, words):
+    text = "".join(f"{cells[i % 2].format(i)},{i}\n" for i in range(11, 60))
+    told = [w["detail"] for w in read(f"a,b\n{text}".encode())[0].warnings]
+    assert [words in detail for detail in told].count(True) == 1
+
+
+def test_several_words_for_true_and_false_are_truth_values():
+    found = column_of([("Yes", "no", "Y", "N", "1", "0", "Yes")[i % 7] for i in range(70)])
+    assert (found.column.type, found.column.levels) == ("boolean", ("Yes", "no"))
+    cells = pa.array(["y", "N", "1", "yes", "0"])
+    assert encode_cells(cells, found.column).tolist() == [0, 1, 0, 0, 1]
+    for other in (["yes", "no", "n"], ["t", "f", "n"], ["0", "1", "yes"]):
+        assert column_of([other[i % 3] for i in range(70)]).column.type == "category"
 
 
 @pytest.mark.parametrize("texts", [["P{}", "Q{}"], ["Car {}"], ["{}+"], ["A{}B"], ["{}-{}"]])
