@@ -1,5 +1,6 @@
 """Density estimation with normalising flows, in pure PyTorch."""
 
+from flows.bijections.base import Conditionals
 from flows.bijections.batch_norm import BatchNormSpec
 from flows.catalogue import (
     FAMILIES,
@@ -16,7 +17,7 @@ from flows.compiled.compiled_flow import CompiledFlow
 from flows.compiled.density_parts import density_parts
 from flows.compiled.ensemble import compile_flow
 from flows.compiled.evidence import row_evidence
-from flows.conditionals import conditional_log_probs
+from flows.conditionals import conditional_densities, conditional_order
 from flows.cost import Cost, Way, fitting_rows
 from flows.ensemble import EnsembleSpec, ensemble_of
 from flows.errors import (
@@ -70,6 +71,7 @@ __all__ = [
     "BatchNormSpec",
     "CompiledFlow",
     "ConditionalTarget",
+    "Conditionals",
     "Cost",
     "Decoder",
     "Denoise",
@@ -126,7 +128,8 @@ __all__ = [
     "build",
     "check_dim",
     "compile_flow",
-    "conditional_log_probs",
+    "conditional_densities",
+    "conditional_order",
     "count_parameters",
     "default_continuous",
     "default_hidden",

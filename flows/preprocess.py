@@ -117,6 +117,18 @@ class Preprocessing(nn.Module):
             total = total + log_det
         return x, total
 
+    def encode(self, x: Batch) -> tuple[Batch, Batch]:
+        """Map data to the model's space, with the term of the log-determinant of each column."""
+        total = torch.zeros_like(x, dtype=torch.float64)
+        for layer in self.layers():
+            x, log_slopes = layer.inverse_terms(x.double())
+            total = total + log_slopes
+        return x, total
+
+    def affine_columns(self) -> Bool[Tensor, " #dim"]:
+        """Return True for each column that is an affine function of its value in the model's space."""
+        return torch.tensor([all(layer.is_affine for layer in self.layers())])
+
     def is_complete(self, x: Batch) -> Bool[Tensor, " batch"]:
         """Return True for each row that lacks no value: all are finite."""
         return x.isfinite().all(dim=1)
@@ -236,6 +248,7 @@ def _knots(ordered: Float[Tensor, " rows"]) -> Tensor:
 class Standardise(Bijection):
     """Standardisation u = (x - mean) / std, in float64."""
 
+    is_affine = True
     mean: Tensor
     std: Tensor
 
@@ -261,9 +274,17 @@ class Standardise(Bijection):
         refuse_mask(observed)
         return (x - self.mean) / self.std, -self.std.log().sum().expand(len(x))
 
+    def inverse_terms(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Batch]:
+        """Return the noise, and log du_i/dx_i of each feature."""
+        return self.inverse(x)[0], -self.std.log().expand_as(x)
+
 
 class Rescale(Bijection):
     """Rescaling u = (x + 1/2) / levels of integers 0 to levels - 1, with their noise, to (0, 1)."""
+
+    is_affine = True
 
     def __init__(self, dim: int, levels: int) -> None:
         super().__init__()
@@ -284,6 +305,12 @@ class Rescale(Bijection):
         refuse_mask(observed)
         log_det = x.new_full((len(x),), -self.dim * math.log(self.levels))
         return (x + 0.5) / self.levels, log_det
+
+    def inverse_terms(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Batch]:
+        """Return the noise, and log du_i/dx_i of each feature."""
+        return self.inverse(x)[0], torch.full_like(x, -math.log(self.levels))
 
 
 class Logit(Bijection):
@@ -311,8 +338,15 @@ class Logit(Bijection):
     ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         refuse_mask(observed)
+        u, log_slopes = self.inverse_terms(x)
+        return u, log_slopes.sum(dim=1)
+
+    def inverse_terms(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Batch]:
+        """Return the noise, and log du_i/dx_i of each feature."""
         u = torch.logit(self.margin + (1 - 2 * self.margin) * x)
-        return u, self._log_slope(u).sum(dim=1)
+        return u, self._log_slope(u)
 
     def _log_slope(self, u: Tensor) -> Tensor:
         """Return log du/dx, where 1 / du/dx = sigmoid(u) sigmoid(-u) / (1 - 2 lambda)."""

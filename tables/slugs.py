@@ -21,6 +21,7 @@ Slug = Literal[
     "conflict",
     "content-decoding",
     "content-encoding",
+    "conditionals-unavailable",
     "context-mismatch",
     "cursor",
     "dataset-constant-column",

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -92,7 +93,7 @@ class LoadedModels:
         self._resolved: dict[tuple[str, str], _Resolved] = {}
         self._leaves_out: dict[str, bool] = {}
         self._looks: dict[tuple[str, str], asyncio.Task[Version]] = {}  # queries under way
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, bool], _Entry] = OrderedDict()
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
         self._after_load = after_load
         self._loads = Threads("loads", _CONCURRENT_LOADS, each=1)
@@ -188,8 +189,14 @@ class LoadedModels:
         self._looks = {}
 
     @asynccontextmanager
-    async def use(self, version: Version) -> AsyncIterator[CompiledFlow]:
+    async def use(
+        self, version: Version, *, conditionals: bool = False
+    ) -> AsyncIterator[CompiledFlow]:
         """Yield the compiled flow of a version, which stays in memory until the context ends.
+
+        Args:
+            version: Version of a model.
+            conditionals: True for a flow that keeps what densities of single columns need.
 
         Raises:
             NotFoundError: The version was deleted since its reference was resolved.
@@ -197,10 +204,11 @@ class LoadedModels:
             BlobCorruptError: The file does not match its hash.
             CheckpointMismatchError: The file is that of another model.
         """
-        key = version.checkpoint_key
+        key = version.checkpoint_key, conditionals
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = _Entry(asyncio.create_task(self._load(version)))
+            load = asyncio.create_task(self._load(version, conditionals=conditionals))
+            entry = self._entries[key] = _Entry(load)
             # Whoever asked may have left by then, and nobody else may come to make room.
             entry.load.add_done_callback(lambda _: self._evict())
         else:
@@ -216,11 +224,12 @@ class LoadedModels:
             if entry.users == 0:
                 self._evict()
 
-    async def _load(self, version: Version) -> CompiledFlow:
-        key = version.checkpoint_key
+    async def _load(self, version: Version, *, conditionals: bool) -> CompiledFlow:
+        key = version.checkpoint_key, conditionals
         began = time.monotonic()
+        compile_version = partial(self._compile, conditionals=conditionals)
         try:
-            compiled = await self._loads.run(version.project, self._compile, version)
+            compiled = await self._loads.run(version.project, compile_version, version)
         except BaseException:
             del self._entries[key]  # whoever comes next tries again
             self._metrics.load_failures.inc()
@@ -234,11 +243,11 @@ class LoadedModels:
         log.info("loaded %s:%d in %.2f s", version.name, version.version, seconds)
         return compiled
 
-    def _compile(self, version: Version) -> CompiledFlow:
+    def _compile(self, version: Version, *, conditionals: bool) -> CompiledFlow:
         dim, context_dim = len(version.columns), len(version.context_columns)
         described = Described(spec_from_dict(version.flow), dim, context_dim, pointer=None)
         check_model(described, max_bytes=self._limits.max_model_bytes)
-        compiled = compile_flow(self._read(version))
+        compiled = compile_flow(self._read(version), conditionals=conditionals)
         _warm_up(compiled)
         self._after_load()
         return compiled

@@ -10,6 +10,10 @@ from tables.slugs import Slug
 
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
 _CELL = {"type": ["number", "string", "boolean", "null"]}
+_BY_COLUMN = {
+    "type": "array",
+    "items": {"type": "object", "additionalProperties": _NUMBER_OR_NULL},
+}
 _VALUES = {"type": "array", "items": _NUMBER_OR_NULL}
 _MODEL = {"type": "string", "description": "Version that computed the response, as `name:version`."}
 
@@ -173,6 +177,21 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
             **_VALUES,
             "description": "Part of the other values, given the discrete ones.",
         },
+        "order": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Columns in the order in which each is given those before it.",
+        },
+        "conditional": {
+            **_BY_COLUMN,
+            "description": "Log density of the value of each column given those before it in `order`."
+            " Those of a row sum to its log density.",
+        },
+        "mean": {
+            **_BY_COLUMN,
+            "description": "Mean of each column given those before it; null where the model has no"
+            " closed form of it, and for levels.",
+        },
         **_ROW_WARNINGS,
     }
     example = {"model": f"{MODEL}:1", "log_prob": [-6.4, -19.3], "row_errors": []}
@@ -183,9 +202,10 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
             example,
             columns=["log_prob"],
             description="Log densities, as a column `log_prob`; in npy a 1-D float64 array. With"
-            " `parts`, their parts as columns `discrete` and `continuous`.",
+            " `parts`, their parts as columns `discrete` and `continuous`; with `conditionals`,"
+            " columns `conditional.NAME`, then `mean.NAME`, for each column of the model.",
         ),
-        **problem_responses(*_ROW_FAILURES),
+        **problem_responses(*_ROW_FAILURES, "conditionals-unavailable"),
     }
 
 
@@ -219,8 +239,7 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
             "description": "Kind of the explanation of each column.",
         },
         "explanation": {
-            "type": "array",
-            "items": {"type": "object", "additionalProperties": _NUMBER_OR_NULL},
+            **_BY_COLUMN,
             "description": "Log density of the value of each column given the others of its row; null where"
             " the model does not know it.",
         },

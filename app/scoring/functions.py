@@ -35,6 +35,9 @@ NO_NOISE = "This model gives densities and samples; there is no map between data
 PARTS = ["discrete", "continuous"]
 """Names of the parts of a log density."""
 
+CONDITIONALS = ["conditional", "mean"]
+"""Names of the JSON members of densities of single columns and of their means, and of their columns."""
+
 
 def log_prob_alone(space: Space) -> RowFunction:
     """Return the function that computes log densities."""
@@ -55,6 +58,51 @@ def log_prob_parts(space: Space) -> RowFunction:
     names = ["log_prob", *PARTS]
     members = [Part(name, place, None) for place, name in enumerate(names)]
     return RowFunction("log_prob_parts", compute, names, members, checked=1)
+
+
+def log_prob_conditionals(
+    space: Space, columns: Sequence[str], order: Sequence[int]
+) -> RowFunction:
+    """Return the function that computes log densities, and those of single columns given others.
+
+    Args:
+        space: Space of the rows.
+        columns: Names of the columns that the model describes.
+        order: Numbers of the columns, in the order in which each is given those before it.
+    """
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats, Floats]:
+        assert flow.conditionals is not None  # noqa: S101  the function asks for such a flow
+        return flow.log_prob(rows, space=space), *flow.conditionals.compute(rows, space=space)
+
+    names, parts = ["log_prob"], [Part("log_prob", 0, None)]
+    for member in CONDITIONALS:
+        parts.append(Part(member, len(names), len(names) + len(columns), keys=columns))
+        names += [f"{member}.{name}" for name in columns]
+    return RowFunction(
+        "log_prob_conditionals",
+        compute,
+        names,
+        parts,
+        checked=1,
+        passes=2,
+        members={"order": [columns[number] for number in order]},
+        conditionals=True,
+    )
+
+
+def conditional_order_of(flow: CompiledFlow) -> list[int]:
+    """Return the order of the columns of a flow that has densities of single ones.
+
+    Args:
+        flow: Compiled flow.
+
+    Raises:
+        Problem: `conditionals-unavailable`.
+    """
+    if flow.conditional_order is None:
+        raise Problem("conditionals-unavailable")
+    return flow.conditional_order
 
 
 def score_alone(quantiles: Doubles) -> RowFunction:

@@ -33,6 +33,7 @@ _CHOICES: dict[str, dict[str, str | bool]] = {
     "space": {"data": "data", "model": "model"},
     "extra": {"ignore": "ignore", "error": "error"},
     "parts": {"true": True, "false": False},
+    "conditionals": {"true": True, "false": False},
     "explain": {"true": True, "false": False},
 }
 

@@ -48,6 +48,7 @@ class RowFunction:
         checked: Number of them that must be finite, the first ones; None: all.
         passes: Rows that the flow computes for each row.
         members: Further members of the JSON response.
+        conditionals: True for one that needs the densities of single columns.
     """
 
     name: str
@@ -58,6 +59,7 @@ class RowFunction:
     checked: int | None = None
     passes: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
+    conditionals: bool = False
 
     @property
     def width(self) -> int:
@@ -155,9 +157,12 @@ class ScoreRequest:
         """Return the values of some rows, with the reasons of those that have none."""
         return Chunk.of(values, rows, types=self.types, checked=function.checked)
 
-    def flow(self) -> AbstractAsyncContextManager[CompiledFlow]:
-        """Hold the model in memory as long as the context lasts."""
-        return self.state.models.use(self.version)
+    def flow(
+        self, function: RowFunction | None = None
+    ) -> AbstractAsyncContextManager[CompiledFlow]:
+        """Hold the model in memory as long as the context lasts, with what a function needs of it."""
+        needs = function is not None and function.conditionals
+        return self.state.models.use(self.version, conditionals=needs)
 
     async def compute(
         self,

@@ -64,7 +64,7 @@ async def _respond_whole(
     else:
         rows = decode(body, score.shape)
     check_size(len(rows), function.width, max_bytes=score.state.settings.max_table_bytes)
-    async with score.flow() as flow:
+    async with score.flow(function) as flow:
         values = await score.compute(function, flow, rows)
     warnings = await _warnings(score, rows)
     table = score.table(function, len(rows), warnings)
@@ -186,7 +186,7 @@ class _Stream:
         score, results = self._score, self._results
         read = self._codec.read(self._source)
         chunks = read if self._is_small else ahead(read)
-        async with aclosing(self._body), aclosing(chunks), score.flow() as flow:
+        async with aclosing(self._body), aclosing(chunks), score.flow(self._function) as flow:
             async for rows in chunks:
                 values = await score.compute(
                     self._function,

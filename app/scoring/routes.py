@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.http.examples import MODEL, NOISE, ROWS
 from app.http.json_body import json_request
-from app.problems.problem import Problem
+from app.problems.problem import FieldError, Problem
 from app.rows.shape import Floats
 from app.scoring.docs import (
     TIMEOUT_PARAMETER,
@@ -26,9 +26,11 @@ from app.scoring.docs import (
 from app.scoring.functions import (
     NO_NOISE,
     check_evidence,
+    conditional_order_of,
     evidence_of,
     explained_kinds,
     log_prob_alone,
+    log_prob_conditionals,
     log_prob_parts,
     noise_of,
     score_alone,
@@ -71,6 +73,14 @@ PartsQuery = Annotated[
         description="True to add the two parts of each log density: `discrete` of the categories, gaps and"
         " spikes of the row, `continuous` of its other values given those. The density of a model of plain"
         " numbers is continuous."
+    ),
+]
+ConditionalsQuery = Annotated[
+    bool,
+    Query(
+        description="True to add, for each column, `conditional`, the log density of its value given the"
+        " columns before it in `order`, and `mean`, the value to expect there. They are those of"
+        " models of one autoregressive layer. Without `parts`."
     ),
 ]
 ExplainQuery = Annotated[
@@ -120,6 +130,7 @@ async def log_prob(
     extra: ExtraQuery = None,
     *,
     parts: PartsQuery = False,
+    conditionals: ConditionalsQuery = False,
 ) -> Response:
     """Return the log density of each row, in nats.
 
@@ -127,7 +138,14 @@ async def log_prob(
     the other rows are not affected.
     """
     score = await ScoreRequest.of(request, ref, space, extra=extra)
-    return await respond(score, log_prob_parts(space) if parts else log_prob_alone(space))
+    if not conditionals:
+        return await respond(score, log_prob_parts(space) if parts else log_prob_alone(space))
+    if parts:
+        error = FieldError("Leave out `parts` or `conditionals`.", parameter="conditionals")
+        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
+    async with score.flow() as flow:
+        order = conditional_order_of(flow)
+    return await respond(score, log_prob_conditionals(space, score.version.columns, order))
 
 
 @router.post(

@@ -67,15 +67,15 @@ from densityd.client.records.models import (
 )
 from densityd.client.records.webhooks import Delivery, Webhook
 from densityd.client.retrying import Retries
-from densityd.client.scores import (
-    Context,
-    Drawing,
+from densityd.client.row_results import (
+    Conditionals,
     Evidence,
     Explained,
     Parts,
     Scores,
     Transformed,
 )
+from densityd.client.scores import Context, Drawing
 from densityd.client.settings import Settings
 from densityd.client.sync.client import Client
 from densityd.client.waiting import JobFailedError, WaitTimeoutError
@@ -91,6 +91,7 @@ __all__ = [
     "ClientError",
     "ColumnPage",
     "ColumnType",
+    "Conditionals",
     "Context",
     "Dataset",
     "DatasetFilters",

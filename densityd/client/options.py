@@ -318,11 +318,13 @@ class FileOptions(RowOptions, total=False):
     Attributes:
         media_type: Format of the result; left out, that of the suffix of the target.
         parts: Add the log probability of the discrete cells and the log density of the others.
+        conditionals: Add the log density of each column given those before it, and its mean.
         explain: Add the contribution of each column.
     """
 
     media_type: str
     parts: bool
+    conditionals: bool
     explain: bool
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -19,10 +19,14 @@ from densityd.client.call import (
     Response,
     encode_json,
     ignore,
-    parse_json,
 )
-from densityd.client.errors import UnexpectedAnswerError
 from densityd.client.options import Extra, FileOptions, Space
+from densityd.client.row_results import (
+    Conditionals,
+    Explained,
+    read_conditionals,
+    read_explained,
+)
 from densityd.client.wire.arrow import encode_table, read_table
 from densityd.client.wire.files import choose_media_type, read_file
 from densityd.client.wire.frames import Rows, to_table
@@ -37,63 +41,6 @@ Context = ArrayLike | Mapping[str, object] | Sequence[Mapping[str, object]] | No
 
 _REQUEST_BYTES = 2 << 20  # few enough for a slow flow to respond before the timeout
 _Chunk = TypeVar("_Chunk")
-
-
-class Transformed(NamedTuple):
-    """Transformed rows, and the log determinant of the transform at each."""
-
-    rows: Floats
-    log_det: Floats
-
-
-class Scores(NamedTuple):
-    """Log densities, and the rank of each among rows that the model was not trained on."""
-
-    log_prob: Floats
-    quantile: Floats
-
-
-class Parts(NamedTuple):
-    """Log densities as the sum of two parts.
-
-    Attributes:
-        log_prob: Log density of each row.
-        discrete: Log probability of its discrete cells: levels, gaps, and values that hold a share.
-        continuous: Log density of its other cells given the discrete ones.
-    """
-
-    log_prob: Floats
-    discrete: Floats
-    continuous: Floats
-
-
-class Evidence(NamedTuple):
-    """Lower bounds of the log evidence of rows under a model with latent variables, in nats.
-
-    Attributes:
-        elbo: Evidence lower bound of each row.
-        log_evidence: Importance-weighted bound of each row, which is at least as tight.
-    """
-
-    elbo: Floats
-    log_evidence: Floats
-
-
-class Explained(NamedTuple):
-    """Scores of rows, and the contribution of each column to them.
-
-    Attributes:
-        log_prob: Log density of each row.
-        quantile: Rank of each row among rows that the model was not trained on.
-        columns: By column, the log density of its cell given the others of the row; NaN where the
-            model cannot tell.
-        kinds: By column, `exact`, `learnt` (a model trained with `missing="any"`) or `unavailable`.
-    """
-
-    log_prob: Floats
-    quantile: Floats
-    columns: dict[str, Floats]
-    kinds: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -172,10 +119,18 @@ def build_parts_query(ref: str, *, extra: Extra | None = None) -> RowQuery[Float
     return RowQuery(ref, "log_prob", params, NPY, read_array)
 
 
+def build_conditionals_query(
+    ref: str, *, space: Space = "data", extra: Extra | None = None
+) -> RowQuery[Conditionals]:
+    """Return a request for log densities and those of single columns."""
+    params = {**_build_params("log_prob", space, extra), "conditionals": "true"}
+    return RowQuery(ref, "log_prob", params, JSON, read_conditionals)
+
+
 def build_explain_query(ref: str, *, extra: Extra | None = None) -> RowQuery[Explained]:
     """Return a request for scores and the contribution of each column."""
     params = {**_build_params("score", "data", extra), "explain": "true"}
-    return RowQuery(ref, "score", params, JSON, _read_explained)
+    return RowQuery(ref, "score", params, JSON, read_explained)
 
 
 def build_evidence_query(
@@ -234,7 +189,7 @@ def build_file_call(
         OSError: There is no such file.
     """
     params = _build_params(operation, options.get("space", "data"), options.get("extra"))
-    for name in ("parts", "explain"):
+    for name in ("parts", "conditionals", "explain"):
         if options.get(name):
             params[name] = "true"
     return _file_call(operation, ref, path, target, params, options.get("media_type"))
@@ -305,39 +260,6 @@ class Drawing:
         return self.call(ref, ARROW, lambda response: read_table(response.content))
 
 
-def split_transformed(values: Floats) -> Transformed:
-    """Split an array of rows with their log determinants in the last column."""
-    return Transformed(values[:, :-1], values[:, -1])
-
-
-def split_scores(values: Floats) -> Scores:
-    """Split an array of log densities and quantiles."""
-    return Scores(values[:, 0], values[:, 1])
-
-
-def split_evidence(values: Floats) -> Evidence:
-    """Split an array of two bounds a row."""
-    return Evidence(values[:, 0], values[:, 1])
-
-
-def split_parts(values: Floats) -> Parts:
-    """Split an array of log densities and their two parts."""
-    return Parts(values[:, 0], values[:, 1], values[:, 2])
-
-
-def join_explained(chunks: Sequence[Explained]) -> Explained:
-    """Join the results of several calls."""
-    return Explained(
-        np.concatenate([chunk.log_prob for chunk in chunks]),
-        np.concatenate([chunk.quantile for chunk in chunks]),
-        {
-            name: np.concatenate([chunk.columns[name] for chunk in chunks])
-            for name in chunks[0].columns
-        },
-        chunks[0].kinds,
-    )
-
-
 def encode_context(context: Context) -> object:
     """Return a context as JSON: an object, or a list of rows.
 
@@ -352,26 +274,6 @@ def encode_context(context: Context) -> object:
     if array.ndim > 2:
         raise ValueError(f"a context must be a 2-D array; this one is {array.ndim}-D")
     return np.atleast_2d(array).tolist()
-
-
-def _read_explained(content: bytes) -> Explained:
-    found = parse_json(content)
-    try:
-        rows: list[dict[str, float | None]] = found["explanation"]  # type: ignore[assignment] # as checked
-        kinds: dict[str, str] = found.get("explained", {})  # type: ignore[assignment] # as checked
-        names = dict.fromkeys(name for row in rows for name in row)
-        return Explained(
-            _to_floats(found["log_prob"]),
-            _to_floats(found["quantile"]),
-            {name: _to_floats([row.get(name) for row in rows]) for name in names},
-            kinds,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnexpectedAnswerError("the response has no explanation") from error
-
-
-def _to_floats(values: object) -> Floats:
-    return np.array(values, dtype=np.float64)
 
 
 def _count_rows(size: int, rows: int) -> int:

@@ -48,6 +48,14 @@ def score(
             help="Add the log probability of the discrete cells and the log density of the others.",
         ),
     ] = False,
+    conditionals: Annotated[
+        bool,
+        typer.Option(
+            "--conditionals",
+            help="Add, for each column, its log density given those before it and the value to"
+            " expect there; of models of one autoregressive layer.",
+        ),
+    ] = False,
     explain: Annotated[
         bool,
         typer.Option(
@@ -85,6 +93,7 @@ def score(
     densityd score shuttle rows.csv --quantiles;
     densityd score claims today.csv --explain -o alerts.csv;
     densityd score claims today.csv --parts --extra error;
+    densityd score digits rows.csv --conditionals -o reconstructed.parquet;
     densityd score sources readings.csv --evidence --samples 1000;
     zcat today.csv.gz | densityd score claims -;
     densityd score shuttle --dataset ds_0f3c... -o scores.parquet
@@ -95,7 +104,9 @@ def score(
         raise typer.BadParameter("--include-rows needs --dataset.")
     ranked = quantiles or explain
     _check_alone("--parts", parts, others=ranked or dataset is not None)
-    _check_alone("--evidence", evidence, others=ranked or parts or dataset is not None)
+    _check_alone("--conditionals", conditionals, others=ranked or parts or dataset is not None)
+    others = ranked or parts or conditionals or dataset is not None
+    _check_alone("--evidence", evidence, others=others)
     with service(url) as client:
         target = open_output(output)
         if file is None:
@@ -110,7 +121,7 @@ def score(
             with input_file(file) as path:
                 client.evidence_file(model, path, target, samples=samples, extra=extra)
             return
-        options: FileOptions = {"parts": parts, "explain": explain}
+        options: FileOptions = {"parts": parts, "conditionals": conditionals, "explain": explain}
         if extra is not None:
             options["extra"] = extra
         write = client.score_file if ranked else client.log_prob_file

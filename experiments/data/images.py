@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.canvas import heading, save
 from experiments.recipes.recipe import DensityRecipe
-from flows import Flow, compile_flow, conditional_log_probs
+from flows import Flow, compile_flow, conditional_densities
 
 _SIDE = 28
 _SAMPLES = 8  # pictures per side of the grid
@@ -49,8 +49,7 @@ def draw_reconstructions(recipe: DensityRecipe, flow: Flow, test: Tensor, path: 
 @torch.no_grad()
 def reconstruct(flow: Flow, rows: Tensor) -> Tensor:
     """Return p(x_i = 1 | x_<i) of binary rows, what a MADE gives back as an autoencoder."""
-    terms = conditional_log_probs(flow, rows)
-    return torch.where(rows > 0.5, terms.exp(), -torch.expm1(terms))
+    return conditional_densities(flow, rows).means
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ directions: the density of x given it. A mask names the observed features of x, 
 import copy
 import math
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,16 +19,32 @@ from torch import Tensor, nn
 from flows.bijections.folding import Pending, Step
 from flows.bijections.gradients import Gradients, Pullback, Wanted
 from flows.bijections.network_layers import NetworkLayer
-from flows.bijections.observed import Observed
+from flows.bijections.observed import Observed, masked, only_observed
 from flows.bijections.steps import LayerStep
 from flows.errors import FlowError
 
 LOG_TWO_PI = math.log(2 * math.pi)
+NO_CONDITIONALS = (
+    "only one autoregressive layer, or several in the same order, give each feature a density given"
+    " those before it"
+)
 
 # A batch of rows, the values that condition it, and a number for each of its rows.
 Batch = Float[Tensor, "batch dim"]
 BatchContext = Float[Tensor, "batch context_dim"] | None
 PerRow = Float[Tensor, " batch"]
+
+
+class Conditionals(NamedTuple):
+    """Densities of single features given those before them.
+
+    Attributes:
+        log_probs: Log density of each feature given those before it, in nats.
+        means: Mean of each feature given those before it; NaN where it is not known in closed form.
+    """
+
+    log_probs: Batch
+    means: Batch
 
 
 class Bijection(nn.Module, ABC):
@@ -39,12 +56,16 @@ class Bijection(nn.Module, ABC):
         has_noise: True if data can be mapped to noise. A layer without noise is the last one of a
             flow and has only `log_density` and the forward direction.
         own_density: True if `log_density` is not just the inverse and the Gaussian density.
+        triangular: True if the noise of a feature depends on it and on those before it alone.
+        is_affine: True if a feature is an affine function of its noise, given those before it.
     """
 
     dim: int
     context_dim: int = 0
     has_noise: bool = True
     own_density: bool = False
+    triangular: bool = False
+    is_affine: bool = False
 
     @abstractmethod
     def forward(
@@ -80,6 +101,36 @@ class Bijection(nn.Module, ABC):
             FlowError: The density has no such parts.
         """
         raise FlowError("a density of this family has no discrete and continuous parts")
+
+    def inverse_terms(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Batch]:
+        """Return the noise, and log du_i/dx_i of each feature.
+
+        Raises:
+            FlowError: The layer is not triangular, or has no noise.
+        """
+        if self.dim > 1:
+            raise FlowError(NO_CONDITIONALS)
+        u, log_det = self.inverse(x, context, observed)
+        return u, log_det[:, None]
+
+    def conditionals(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> Conditionals:
+        """Return the density of each feature given those before it, where noise is Gaussian.
+
+        Raises:
+            FlowError: The layer is not triangular.
+        """
+        if self.own_density and self.dim == 1:
+            score = self.log_density(x, context, observed)[:, None]
+            return Conditionals(score, torch.full_like(score, torch.nan))
+        x = only_observed(x, observed)
+        u, slopes = self.inverse_terms(x, context, observed)
+        scores = masked(slopes - 0.5 * u.square() - 0.5 * LOG_TWO_PI, observed)
+        means = x - u * torch.exp(-slopes) if self.is_affine else torch.full_like(x, torch.nan)
+        return Conditionals(scores, known_means(means, observed))
 
     def continuous(self) -> "Bijection | None":
         """Return the bijection of the continuous values of a row; None if it has none."""
@@ -158,6 +209,11 @@ class Bijection(nn.Module, ABC):
     def network_layers(self) -> list[NetworkLayer] | None:
         """Return the layer as weights, for engines other than PyTorch; None if they do not know it."""
         return None
+
+
+def known_means(means: Batch, observed: Observed) -> Batch:
+    """Return the means of what is observed, and NaN for all others."""
+    return means if observed is None else torch.where(observed > 0, means, torch.nan)
 
 
 def standard_normal(u: Batch, observed: Observed = None) -> PerRow:

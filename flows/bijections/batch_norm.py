@@ -72,6 +72,8 @@ class BatchNorm(Bijection):
     all of them, takes the stored ones in training too.
     """
 
+    triangular = True
+    is_affine = True
     mean: Tensor
     var: Tensor
 
@@ -96,12 +98,24 @@ class BatchNorm(Bijection):
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
+        u, log_scale = self._normalised(x, observed)
+        return u, _row_sums(log_scale, x, observed)
+
+    def inverse_terms(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Batch]:
+        """Return the noise, and log du_i/dx_i of each feature."""
+        u, log_scale = self._normalised(x, observed)
+        return u, masked(log_scale.expand_as(x), observed)
+
+    def _normalised(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the noise, and the log scale of each feature."""
         mean, var = self.mean, self.var
         if self.training:
             mean, var = self._batch_statistics(x, observed)
         log_scale = self.log_gain - 0.5 * torch.log(var + EPS)
         u = (x - mean) * torch.exp(log_scale) + self.offset
-        return masked(u, observed), _row_sums(log_scale, x, observed)
+        return masked(u, observed), log_scale
 
     def parameter_list(self) -> list[Tensor]:
         """Return the parameters in the order of the gradients of `inverse_vjp`."""

@@ -28,6 +28,8 @@ class Tails(Bijection):
     nor scale, which the layers behind have.
     """
 
+    triangular = True
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
@@ -48,11 +50,18 @@ class Tails(Bijection):
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
+        u, log_slopes = self.inverse_terms(x, context, observed)
+        return u, log_slopes.contiguous().sum(dim=1)
+
+    def inverse_terms(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Batch]:
+        """Return the noise, and log du_i/dx_i of each feature."""
         x = only_observed(x, observed)
         weight = self._weights(x)
         far = torch.log1p(weight * x.abs()) / weight
         u = -x.sign() * normal_quantile(-far - math.log(2))
-        return u, -masked(self._log_slope(weight, far, u), observed).contiguous().sum(dim=1)
+        return u, -masked(self._log_slope(weight, far, u), observed)
 
     def network_layers(self) -> list[NetworkLayer]:
         """Return the layer as weights."""

@@ -92,6 +92,10 @@ class Transformer(ABC):
         u, log_det = self.inverse(x, parameters)
         return log_det - 0.5 * u.square() - 0.5 * LOG_TWO_PI
 
+    def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor | None:
+        """Return the mean of each value whose noise is standard Gaussian; None if it has no closed form."""
+        return None
+
     def forward_into(
         self,
         u: Float[Tensor, "*shape"],
@@ -176,6 +180,10 @@ class Affine(Transformer):
         torch.addcmul(shift, u, log_scale.exp(), out=x)
         log_det.copy_(log_scale)
 
+    def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
+        """Return the shift."""
+        return parameters[0]
+
     def map_spec(self) -> MapSpec:
         """Return the map as compiled loops know it."""
         return affine_map(self.log_scale_bound)
@@ -243,6 +251,11 @@ class GaussianMixture(Transformer):
         """Map noise to data."""
         return invert(self.inverse, u, parameters)
 
+    def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
+        """Return the mean of each mixture."""
+        log_weight, mean, _ = self._split(parameters)
+        return (log_weight.exp() * mean).sum(dim=0)
+
     def map_spec(self) -> MapSpec:
         """Return the map as compiled loops know it."""
         bound = self.log_scale_bound
@@ -287,6 +300,10 @@ class Bernoulli(Transformer):
         """Map noise to 0 and 1; the log-determinant is 0."""
         x = (torch.special.ndtr(u) < torch.sigmoid(parameters[0])).to(u.dtype)
         return x, torch.zeros_like(x)
+
+    def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
+        """Return the probability of a 1."""
+        return torch.sigmoid(parameters[0])
 
     def map_spec(self) -> MapSpec:
         """Return the map as compiled loops know it."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flows.bijections.folding import Pending
+from flows.compiled.conditionals import CompiledConditionals
 from flows.compiled.folded_steps import FoldedSteps
 from flows.compiled.model_space import Doubles, ModelSpace, Rows
 from flows.compiled.packing import PackedFlow, Scores, pack
@@ -25,11 +26,9 @@ from flows.mixed.explain import (
     explaining_passes,
 )
 
-# Number of rows computed at a time: on a processor the hidden units of a chunk should stay in its
-# cache. Multiples of the rows in a block of noise, so that a sample takes whole blocks.
+# Rows computed at a time: hidden units stay in a processor's cache. Multiples of a block of noise.
 CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 16_384
-# The kernels cut chunks into tiles of their own.
-PACKED_CHUNK_ROWS = 512
+PACKED_CHUNK_ROWS = 512  # the kernels cut chunks into tiles of their own
 
 
 class CompiledFlow:
@@ -49,6 +48,8 @@ class CompiledFlow:
         decoder: Generative model of the context given the rows, in float64; None if there is none.
         size_bytes: Memory of its weights, in bytes.
         row_bytes: Peak memory per row of a score or a sample, in bytes; 0 if unknown.
+        conditional_order: Order of `flows.conditional_order`; None without one.
+        conditionals: Densities of columns in this order, of a flow that was compiled with them.
     """
 
     dim: int
@@ -59,6 +60,8 @@ class CompiledFlow:
     decoder: Decoder | None
     size_bytes: int
     row_bytes: int
+    conditional_order: list[int] | None = None
+    conditionals: CompiledConditionals | None = None
 
     def __init__(self, flow: Flow, *, device: torch.device) -> None:
         """Compile a flow, as `flows.compiled.ensemble.compile_flow` describes."""

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from flows.compiled.compiled_flow import CompiledFlow
+from flows.compiled.conditionals import CompiledConditionals
 from flows.compiled.model_space import Doubles, Rows
+from flows.conditionals import conditional_order
 from flows.cost import fitting_rows
 from flows.ensemble import Ensemble, choose_member, mix, mix_parts, own
 from flows.errors import FlowError
@@ -14,7 +16,9 @@ from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 _NO_NOISE = "an ensemble has no noise that its rows could be mapped to"
 
 
-def compile_flow(flow: Flow, *, device: str | torch.device = "cpu") -> CompiledFlow:
+def compile_flow(
+    flow: Flow, *, device: str | torch.device = "cpu", conditionals: bool = False
+) -> CompiledFlow:
     """Compile a flow for inference; the flow itself stays as it is.
 
     Masks are multiplied into the weights, batch norms are merged into the layers beside them, and
@@ -23,10 +27,19 @@ def compile_flow(flow: Flow, *, device: str | torch.device = "cpu") -> CompiledF
     Args:
         flow: Trained flow, with the batch-norm statistics to be served.
         device: Device that computes.
+        conditionals: True to keep what the densities of single columns need, where the flow has such.
     """
-    if isinstance(flow.transform, Ensemble):
-        return CompiledEnsemble(flow, flow.transform, device=torch.device(device))
-    return CompiledFlow(flow, device=torch.device(device))
+    chosen = torch.device(device)
+    compiled = (
+        CompiledEnsemble(flow, flow.transform, device=chosen)
+        if isinstance(flow.transform, Ensemble)
+        else CompiledFlow(flow, device=chosen)
+    )
+    compiled.conditional_order = conditional_order(flow)
+    if conditionals and compiled.conditional_order is not None:
+        compiled.conditionals = CompiledConditionals(flow)
+        compiled.size_bytes += compiled.conditionals.size_bytes
+    return compiled
 
 
 class CompiledEnsemble(CompiledFlow):

@@ -83,6 +83,8 @@ class Gaussian(Bijection):
     Both directions cost dim^2 a row, or dim if the covariance is diagonal.
     """
 
+    triangular = True
+    is_affine = True
     rows: Tensor
     columns: Tensor
 
@@ -116,12 +118,19 @@ class Gaussian(Bijection):
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise, by substitution."""
+        u, log_slopes = self.inverse_terms(x, context, observed)
+        return u, log_slopes.sum(dim=1)
+
+    def inverse_terms(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Batch]:
+        """Return the noise, and log du_i/dx_i of each feature."""
         shift, log_scale = self._condition(context, observed, len(x))
         u = (only_observed(x, observed) - shift) * torch.exp(-log_scale)
         if self.lower is not None:
             triangle = self._triangle(self.lower)
             u = torch.linalg.solve_triangular(triangle, u.t(), upper=False, unitriangular=True).t()
-        return u, -log_scale.sum(dim=1)
+        return u, -log_scale
 
     def network_layers(self) -> list[NetworkLayer]:
         """Return an elementwise map, and after it T^-1 v = v - (I - T^-1) v."""

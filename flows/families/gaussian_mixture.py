@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import LOG_TWO_PI, Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import (
+    LOG_TWO_PI,
+    Batch,
+    BatchContext,
+    Bijection,
+    Conditionals,
+    PerRow,
+    known_means,
+)
 from flows.bijections.observed import Observed, only_observed
 from flows.bijections.transformers import GaussianMixture
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -86,6 +94,7 @@ class MixtureOfGaussians(Bijection):
     """
 
     own_density = True
+    triangular = True
     rows: Tensor
     columns: Tensor
 
@@ -144,6 +153,14 @@ class MixtureOfGaussians(Bijection):
         """Return the log density of rows: the marginal one of what is observed."""
         return self._by_mask(self._density, x, context, observed)[:, 0]
 
+    def conditionals(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> Conditionals:
+        """Return the density of each feature given those before it: quotients of marginals."""
+        found = self._by_mask(self._given_earlier, x, context, observed, exact=True)
+        log_probs, means = found.chunk(2, dim=1)
+        return Conditionals(log_probs, known_means(means, observed))
+
     def _by_mask(
         self,
         compute: Callable[[Tensor, "_Components"], Tensor],
@@ -183,6 +200,17 @@ class MixtureOfGaussians(Bijection):
             given = components.log_weights + terms[:, :, : self.context_dim].sum(dim=2)
             score = score - torch.logsumexp(given, dim=1)
         return score[:, None]
+
+    def _given_earlier(self, joint: Tensor, components: "_Components") -> Tensor:
+        """Return log densities of the features given those before them, then their means."""
+        z, terms = components.terms(joint)
+        diagonal = components.factors.diagonal(dim1=1, dim2=2)
+        shares = torch.log_softmax(
+            components.log_weights[:, None] + terms.cumsum(dim=2) - terms, dim=1
+        )
+        log_probs = torch.logsumexp(shares + terms, dim=1)
+        means = (shares.exp() * (joint[:, None] - z / diagonal)).sum(dim=1)
+        return torch.cat([part[:, self.context_dim :] for part in (log_probs, means)], dim=1)
 
     def _noise(self, joint: Tensor, components: "_Components") -> Tensor:
         z, terms = components.terms(joint)

@@ -181,6 +181,12 @@ class TableEncoding(Preprocessing):
             terms[:, self.layout.continuous] = torch.where(observed, log_slope, 0.0)
         return result, terms
 
+    def affine_columns(self) -> Bool[Tensor, " columns"]:
+        """Return True for each column of numbers that is only standardised, however far the value."""
+        kinds = torch.tensor([c.levels == 0 and c.transform == "none" for c in self.layout.columns])
+        kinds[self.layout.continuous] &= (self.reach.abs() >= ENDLESS).all(dim=1).cpu()
+        return kinds
+
     def is_complete(self, x: Batch) -> Bool[Tensor, " batch"]:
         """Return True for each row whose cells all have a state: a level, a value or a known gap."""
         x = x.double()

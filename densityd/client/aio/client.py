@@ -17,16 +17,27 @@ from densityd.client.aio.webhooks import AsyncWebhooks
 from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
 from densityd.client.records.account import Me, ServiceVersion, Usage
-from densityd.client.scores import (
-    Context,
-    Drawing,
+from densityd.client.row_results import (
+    Conditionals,
     Evidence,
     Explained,
-    Operation,
     Parts,
     Scores,
     Transformed,
+    join_conditionals,
+    join_explained,
+    split_evidence,
+    split_parts,
+    split_scores,
+    split_transformed,
+)
+from densityd.client.scores import (
+    Context,
+    Drawing,
+    Operation,
+    RowQuery,
     build_calls,
+    build_conditionals_query,
     build_evidence_file_call,
     build_evidence_query,
     build_explain_query,
@@ -34,11 +45,6 @@ from densityd.client.scores import (
     build_parts_query,
     build_query,
     build_table_query,
-    join_explained,
-    split_evidence,
-    split_parts,
-    split_scores,
-    split_transformed,
 )
 from densityd.client.settings import Settings
 from densityd.client.wire.arrow import ArrowDecoder
@@ -162,8 +168,22 @@ class AsyncClient:
 
     async def log_prob_parts(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Parts:
         """Return the log density of each row and its two parts; rows as for `log_prob`."""
-        calls = build_calls(build_parts_query(ref, extra=extra), rows)
-        return split_parts(np.concatenate([chunk async for chunk in self._send_all(calls)]))
+        return split_parts(await self._collect(build_parts_query(ref, extra=extra), rows))
+
+    async def conditionals(
+        self, ref: str, rows: Rows, *, space: Space = "data", extra: Extra | None = None
+    ) -> Conditionals:
+        """Return log p(x_i | x_<i) of each column of each row, and its mean given those before it.
+
+        The rows are as for `log_prob`. The means are the reconstruction of an autoencoder: of columns of
+        0 and 1 under a Bernoulli MADE, probabilities of a 1.
+
+        Raises:
+            ApiError: The model is not one autoregressive layer (`conditionals-unavailable`), or the
+                service refuses the request.
+        """
+        query = build_conditionals_query(ref, space=space, extra=extra)
+        return join_conditionals(await self._chunks(query, rows))
 
     async def score(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Scores:
         """Return the log density and the calibrated rank of each row; rows as for `log_prob`.
@@ -172,8 +192,7 @@ class AsyncClient:
             ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses
                 the request.
         """
-        calls = build_calls(build_query("score", ref, extra=extra), rows)
-        return split_scores(np.concatenate([chunk async for chunk in self._send_all(calls)]))
+        return split_scores(await self._collect(build_query("score", ref, extra=extra), rows))
 
     async def explain(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Explained:
         """Return the scores of each row and the contribution of each of its columns.
@@ -183,8 +202,8 @@ class AsyncClient:
         Raises:
             ApiError: As for `score`.
         """
-        calls = build_calls(build_explain_query(ref, extra=extra), rows)
-        return join_explained([chunk async for chunk in self._send_all(calls)])
+        query = build_explain_query(ref, extra=extra)
+        return join_explained(await self._chunks(query, rows))
 
     async def evidence(
         self,
@@ -210,8 +229,7 @@ class AsyncClient:
                 refuses the request.
         """
         query = build_evidence_query(ref, samples=samples, seed=seed, extra=extra)
-        calls = build_calls(query, rows)
-        return split_evidence(np.concatenate([chunk async for chunk in self._send_all(calls)]))
+        return split_evidence(await self._collect(query, rows))
 
     async def inverse(self, ref: str, rows: Rows, *, space: Space = "data") -> Transformed:
         """Return the noise that each row of data comes from; rows are as for `log_prob`."""
@@ -375,16 +393,23 @@ class AsyncClient:
     async def _transform(
         self, operation: Operation, ref: str, rows: Rows, space: Space
     ) -> Transformed:
-        calls = build_calls(build_query(operation, ref, space=space), rows)
-        return split_transformed(np.concatenate([chunk async for chunk in self._send_all(calls)]))
+        return split_transformed(
+            await self._collect(build_query(operation, ref, space=space), rows)
+        )
+
+    async def _collect(self, query: RowQuery[Floats], rows: Rows) -> Floats:
+        return np.concatenate(await self._chunks(query, rows))
+
+    async def _chunks(self, query: RowQuery[_Chunk], rows: Rows) -> list[_Chunk]:
+        return [chunk async for chunk in self._send_all(build_calls(query, rows))]
 
     async def _send_table(
         self, operation: Operation, ref: str, rows: Rows, space: Space
     ) -> "pa.Table":
         import pyarrow as pa  # noqa: PLC0415 - only those who have tables need it
 
-        calls = build_calls(build_table_query(operation, ref, space=space), rows)
-        return pa.concat_tables([chunk async for chunk in self._send_all(calls)])
+        query = build_table_query(operation, ref, space=space)
+        return pa.concat_tables(await self._chunks(query, rows))
 
     async def _send_all(self, calls: Iterable[Call[_Chunk]]) -> AsyncIterator[_Chunk]:
         for call in calls:

@@ -12,16 +12,27 @@ import numpy as np
 from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
 from densityd.client.records.account import Me, ServiceVersion, Usage
-from densityd.client.scores import (
-    Context,
-    Drawing,
+from densityd.client.row_results import (
+    Conditionals,
     Evidence,
     Explained,
-    Operation,
     Parts,
     Scores,
     Transformed,
+    join_conditionals,
+    join_explained,
+    split_evidence,
+    split_parts,
+    split_scores,
+    split_transformed,
+)
+from densityd.client.scores import (
+    Context,
+    Drawing,
+    Operation,
+    RowQuery,
     build_calls,
+    build_conditionals_query,
     build_evidence_file_call,
     build_evidence_query,
     build_explain_query,
@@ -29,11 +40,6 @@ from densityd.client.scores import (
     build_parts_query,
     build_query,
     build_table_query,
-    join_explained,
-    split_evidence,
-    split_parts,
-    split_scores,
-    split_transformed,
 )
 from densityd.client.settings import Settings
 from densityd.client.sync.datasets import Datasets
@@ -163,8 +169,22 @@ class Client:
 
     def log_prob_parts(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Parts:
         """Return the log density of each row and its two parts; rows as for `log_prob`."""
-        calls = build_calls(build_parts_query(ref, extra=extra), rows)
-        return split_parts(np.concatenate(list(self._send_all(calls))))
+        return split_parts(self._collect(build_parts_query(ref, extra=extra), rows))
+
+    def conditionals(
+        self, ref: str, rows: Rows, *, space: Space = "data", extra: Extra | None = None
+    ) -> Conditionals:
+        """Return log p(x_i | x_<i) of each column of each row, and its mean given those before it.
+
+        The rows are as for `log_prob`. The means are the reconstruction of an autoencoder: of columns of
+        0 and 1 under a Bernoulli MADE, probabilities of a 1.
+
+        Raises:
+            ApiError: The model is not one autoregressive layer (`conditionals-unavailable`), or the
+                service refuses the request.
+        """
+        query = build_conditionals_query(ref, space=space, extra=extra)
+        return join_conditionals(self._chunks(query, rows))
 
     def score(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Scores:
         """Return the log density and the calibrated rank of each row; rows as for `log_prob`.
@@ -173,8 +193,7 @@ class Client:
             ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses
                 the request.
         """
-        calls = build_calls(build_query("score", ref, extra=extra), rows)
-        return split_scores(np.concatenate(list(self._send_all(calls))))
+        return split_scores(self._collect(build_query("score", ref, extra=extra), rows))
 
     def explain(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Explained:
         """Return the scores of each row and the contribution of each of its columns.
@@ -184,8 +203,8 @@ class Client:
         Raises:
             ApiError: As for `score`.
         """
-        calls = build_calls(build_explain_query(ref, extra=extra), rows)
-        return join_explained(list(self._send_all(calls)))
+        query = build_explain_query(ref, extra=extra)
+        return join_explained(self._chunks(query, rows))
 
     def evidence(
         self,
@@ -211,8 +230,7 @@ class Client:
                 refuses the request.
         """
         query = build_evidence_query(ref, samples=samples, seed=seed, extra=extra)
-        calls = build_calls(query, rows)
-        return split_evidence(np.concatenate(list(self._send_all(calls))))
+        return split_evidence(self._collect(query, rows))
 
     def inverse(self, ref: str, rows: Rows, *, space: Space = "data") -> Transformed:
         """Return the noise that each row of data comes from; rows are as for `log_prob`."""
@@ -374,14 +392,19 @@ class Client:
         self._transport.save(call, target)
 
     def _transform(self, operation: Operation, ref: str, rows: Rows, space: Space) -> Transformed:
-        calls = build_calls(build_query(operation, ref, space=space), rows)
-        return split_transformed(np.concatenate(list(self._send_all(calls))))
+        return split_transformed(self._collect(build_query(operation, ref, space=space), rows))
+
+    def _collect(self, query: RowQuery[Floats], rows: Rows) -> Floats:
+        return np.concatenate(self._chunks(query, rows))
+
+    def _chunks(self, query: RowQuery[_Chunk], rows: Rows) -> list[_Chunk]:
+        return list(self._send_all(build_calls(query, rows)))
 
     def _send_table(self, operation: Operation, ref: str, rows: Rows, space: Space) -> "pa.Table":
         import pyarrow as pa  # noqa: PLC0415 - only those who have tables need it
 
-        calls = build_calls(build_table_query(operation, ref, space=space), rows)
-        return pa.concat_tables(list(self._send_all(calls)))
+        query = build_table_query(operation, ref, space=space)
+        return pa.concat_tables(self._chunks(query, rows))
 
     def _send_all(self, calls: Iterable[Call[_Chunk]]) -> Iterator[_Chunk]:
         for call in calls:

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from flows.bijections.autoregressive.masked import Conditioner, MaskedLinear, run_masked
 from flows.bijections.autoregressive.sequential import SequentialSampler, split_direct
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import (
+    Batch,
+    BatchContext,
+    Bijection,
+    Conditionals,
+    PerRow,
+    known_means,
+)
 from flows.bijections.folding import (
     Columns,
     ContextColumns,
@@ -20,7 +27,7 @@ from flows.bijections.folding import (
 from flows.bijections.gradients import ACTIVATIONS, WeightedContext
 from flows.bijections.network_layers import LayerNetwork, NetworkLayer, Reordering
 from flows.bijections.observed import Observed, ObservedColumns, masked
-from flows.bijections.transformers import Transformer
+from flows.bijections.transformers import Affine, Transformer
 from flows.errors import FlowError
 
 # Number of rows that the sampler takes at a time: their hidden units stay in the processor's cache.
@@ -38,6 +45,8 @@ class Autoregressive(Bijection):
     with gradients, and through residual networks, it takes `dim` passes. With one feature and no context the network is a bias.
     """
 
+    triangular = True
+
     def __init__(
         self,
         dim: int,
@@ -51,6 +60,7 @@ class Autoregressive(Bijection):
         self.has_noise = transformer.has_noise
         self.own_density = transformer.own_density
         self.conditioner = conditioner
+        self.is_affine = isinstance(transformer, Affine)
         self.transformer = transformer
         self.layers = conditioner.layers(dim, transformer.outputs, generator)
         self.context_weight = conditioner.context_weight(transformer.outputs, generator)
@@ -82,22 +92,35 @@ class Autoregressive(Bijection):
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise, in 1 pass."""
+        u, log_det = self.inverse_terms(x, context, observed)
+        return u, log_det.sum(dim=1)
+
+    def inverse_terms(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Batch]:
+        """Return the noise, and log du_i/dx_i of each feature."""
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
         u, log_det = self.transformer.inverse(x, self._condition(x, context, observed))
         shown = self.transformer.masked_results
-        return shown(u, observed), shown(log_det, observed).sum(dim=1)
+        return shown(u, observed), shown(log_det, observed)
 
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
         """Return the log density of rows whose noise is standard Gaussian, in 1 pass."""
-        return self.log_terms(x, context, observed).sum(dim=1)
-
-    def log_terms(self, x: Batch, context: BatchContext = None, observed: Observed = None) -> Batch:
-        """Return the log density of each feature given those before it, where noise is Gaussian."""
         terms = self.transformer.log_density(x, self._condition(x, context, observed))
-        return masked(terms, observed)
+        return masked(terms, observed).sum(dim=1)
+
+    def conditionals(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> Conditionals:
+        """Return the density of each feature given those before it, in 1 pass."""
+        parameters = self._condition(x, context, observed)
+        terms = masked(self.transformer.log_density(x, parameters), observed)
+        means = self.transformer.mean(parameters)
+        found = torch.full_like(x, torch.nan) if means is None else means
+        return Conditionals(terms, known_means(found, observed))
 
     def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Return weights, biases and masks, layer by layer, without the context's weights."""

@@ -47,6 +47,27 @@ def test_each_column_of_a_row_is_explained(scripted: ScriptedServer) -> None:
     assert np.array_equal(found.columns["amount"], [-2.0, np.nan], equal_nan=True)
 
 
+def test_each_column_is_given_those_before_it(scripted: ScriptedServer) -> None:
+    answer = {
+        "log_prob": [-3.0, None],
+        "order": ["amount", "shop"],
+        "conditional": [{"shop": -1.0, "amount": -2.0}, {"shop": None, "amount": None}],
+        "mean": [{"shop": None, "amount": 1.25}, {"shop": None, "amount": None}],
+    }
+    scripted.replies = [a_json(answer), a_json({**answer, "mean": [1]})]
+    with Client(scripted.url) as client:
+        found = client.conditionals("m", FRAME, extra="ignore")
+        with pytest.raises(UnexpectedAnswerError, match="conditional"):
+            client.conditionals("m", FRAME)
+
+    line = "POST /v1/models/m/log_prob?space=data&extra=ignore&conditionals=true"
+    assert scripted.asked[0].line == line
+    assert found.order == ["amount", "shop"]
+    assert np.array_equal(found.columns["shop"], [-1.0, np.nan], equal_nan=True)
+    assert np.array_equal(found.means["amount"], [1.25, np.nan], equal_nan=True)
+    assert np.array_equal(found.log_prob, [-3.0, np.nan], equal_nan=True)
+
+
 def test_the_evidence_of_rows_is_two_bounds(scripted: ScriptedServer) -> None:
     scripted.replies = [Reply(body=npy([[-3.0, -2.5], [-1.0, -0.5]]))]
     with Client(scripted.url) as client:

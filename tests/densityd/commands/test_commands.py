@@ -573,6 +573,7 @@ def test_types_are_corrected_and_shown(
     ("options", "line"),
     [
         (["--parts"], "log_prob?space=data&parts=true"),
+        (["--conditionals"], "log_prob?space=data&conditionals=true"),
         (["--explain", "--extra", "ignore"], "score?extra=ignore&explain=true"),
         (["--quantiles"], "score"),
         (["--evidence", "--samples", "7"], "evidence?samples=7&seed=0"),

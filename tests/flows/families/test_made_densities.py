@@ -11,10 +11,8 @@ from flows import (
     FitOptions,
     FlowError,
     MadeSpec,
-    MafSpec,
     build,
     compile_flow,
-    conditional_log_probs,
     count_parameters,
     fit,
 )
@@ -205,34 +203,6 @@ def test_bernoulli_made_learns_a_dependence():
     options = FitOptions(learning_rate=0.05, max_epochs=30)
     *_, last = fit(flow, rows[:800], rows[800:], options=options)
     assert last.best_validation_log_likelihood == pytest.approx(-np.log(2), abs=0.02)
-
-
-@pytest.mark.parametrize("name", ["bernoulli-random", "bernoulli-direct"])
-def test_each_feature_has_a_probability_given_those_before_it_alone(name):
-    flow = flow_of(name, 5)
-    rows = torch.tensor(list(itertools.product([0.0, 1.0], repeat=5)), dtype=torch.float64)
-    with torch.no_grad():
-        terms = conditional_log_probs(flow, rows)
-        torch.testing.assert_close(terms.sum(dim=1), flow.log_prob(rows))
-    reconstructed = torch.where(rows > 0.5, terms.exp(), -torch.expm1(terms))  # p(x_i = 1 | x_<i)
-    order = flow.transform.parts()[0].order.tolist()
-    for place, feature in enumerate(order):
-        before = rows[:, order[:place]] @ 2.0 ** torch.arange(place).double()
-        for values in before.unique():
-            alike = reconstructed[before == values, feature]
-            torch.testing.assert_close(alike, alike[:1].expand(len(alike)))
-        assert place == 0 or float(reconstructed[:, feature].std()) > 1e-4
-
-
-def test_conditionals_are_those_of_one_masked_network_of_any_kind():
-    rows = example_rows(20, 3).double()
-    for spec in (MadeSpec(hidden=[8]), MadeSpec(conditional="mixture", components=2, hidden=[8])):
-        flow = build(spec, 3, seed=0).double()
-        terms = conditional_log_probs(flow, rows)
-        torch.testing.assert_close(terms.sum(dim=1), flow.log_prob(rows, space="model"))
-    for other in (MafSpec(layers=2, hidden=[8]), MadeSpec(hidden=[8], masks=2)):
-        with pytest.raises(FlowError, match="one masked network"):
-            conditional_log_probs(build(other, 3, seed=0).double(), rows)
 
 
 def test_what_is_left_of_the_noise_is_gaussian_and_independent_of_the_mask():

@@ -1,0 +1,178 @@
+"""Results of calls of a model: densities and transforms of rows, whole and in parts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from densityd.client.call import parse_json
+from densityd.client.errors import UnexpectedAnswerError
+from densityd.client.wire.npy import Floats
+
+
+class Transformed(NamedTuple):
+    """Transformed rows, and the log determinant of the transform at each."""
+
+    rows: Floats
+    log_det: Floats
+
+
+class Scores(NamedTuple):
+    """Log densities, and the rank of each among rows that the model was not trained on."""
+
+    log_prob: Floats
+    quantile: Floats
+
+
+class Parts(NamedTuple):
+    """Log densities as the sum of two parts.
+
+    Attributes:
+        log_prob: Log density of each row.
+        discrete: Log probability of its discrete cells: levels, gaps, and values that hold a share.
+        continuous: Log density of its other cells given the discrete ones.
+    """
+
+    log_prob: Floats
+    discrete: Floats
+    continuous: Floats
+
+
+class Conditionals(NamedTuple):
+    """Log densities of rows, and those of single columns given the columns before them.
+
+    Attributes:
+        log_prob: Log density of each row.
+        columns: By column, the log density of its cell given those of the columns before it in
+            `order`; those of a row sum to its log density.
+        means: By column, its mean given the cells of the columns before it; NaN where there is no
+            closed form of it, and for levels.
+        order: Columns in the order in which each is given those before it.
+    """
+
+    log_prob: Floats
+    columns: dict[str, Floats]
+    means: dict[str, Floats]
+    order: list[str]
+
+
+class Evidence(NamedTuple):
+    """Lower bounds of the log evidence of rows under a model with latent variables, in nats.
+
+    Attributes:
+        elbo: Evidence lower bound of each row.
+        log_evidence: Importance-weighted bound of each row, which is at least as tight.
+    """
+
+    elbo: Floats
+    log_evidence: Floats
+
+
+class Explained(NamedTuple):
+    """Scores of rows, and the contribution of each column to them.
+
+    Attributes:
+        log_prob: Log density of each row.
+        quantile: Rank of each row among rows that the model was not trained on.
+        columns: By column, the log density of its cell given the others of the row; NaN where the
+            model cannot tell.
+        kinds: By column, `exact`, `learnt` (a model trained with `missing="any"`) or `unavailable`.
+    """
+
+    log_prob: Floats
+    quantile: Floats
+    columns: dict[str, Floats]
+    kinds: dict[str, str]
+
+
+def split_transformed(values: Floats) -> Transformed:
+    """Split an array of rows with their log determinants in the last column."""
+    return Transformed(values[:, :-1], values[:, -1])
+
+
+def split_scores(values: Floats) -> Scores:
+    """Split an array of log densities and quantiles."""
+    return Scores(values[:, 0], values[:, 1])
+
+
+def split_evidence(values: Floats) -> Evidence:
+    """Split an array of two bounds a row."""
+    return Evidence(values[:, 0], values[:, 1])
+
+
+def split_parts(values: Floats) -> Parts:
+    """Split an array of log densities and their two parts."""
+    return Parts(values[:, 0], values[:, 1], values[:, 2])
+
+
+def join_conditionals(chunks: Sequence[Conditionals]) -> Conditionals:
+    """Join the results of several calls."""
+    return Conditionals(
+        np.concatenate([chunk.log_prob for chunk in chunks]),
+        _join([chunk.columns for chunk in chunks]),
+        _join([chunk.means for chunk in chunks]),
+        chunks[0].order,
+    )
+
+
+def join_explained(chunks: Sequence[Explained]) -> Explained:
+    """Join the results of several calls."""
+    return Explained(
+        np.concatenate([chunk.log_prob for chunk in chunks]),
+        np.concatenate([chunk.quantile for chunk in chunks]),
+        _join([chunk.columns for chunk in chunks]),
+        chunks[0].kinds,
+    )
+
+
+def read_conditionals(content: bytes) -> Conditionals:
+    """Return the densities of columns of a JSON response.
+
+    Raises:
+        UnexpectedAnswerError: It has none.
+    """
+    found = parse_json(content)
+    try:
+        order: list[str] = found["order"]  # type: ignore[assignment] # as checked
+        return Conditionals(
+            _to_floats(found["log_prob"]),
+            _by_column(found["conditional"]),
+            _by_column(found["mean"]),
+            order,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnexpectedAnswerError("the response has no conditional densities") from error
+
+
+def read_explained(content: bytes) -> Explained:
+    """Return the explanations of a JSON response.
+
+    Raises:
+        UnexpectedAnswerError: It has none.
+    """
+    found = parse_json(content)
+    try:
+        kinds: dict[str, str] = found.get("explained", {})  # type: ignore[assignment] # as checked
+        return Explained(
+            _to_floats(found["log_prob"]),
+            _to_floats(found["quantile"]),
+            _by_column(found["explanation"]),
+            kinds,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnexpectedAnswerError("the response has no explanation") from error
+
+
+def _join(chunks: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    """Join the numbers of each column."""
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _by_column(rows: Any) -> dict[str, Floats]:  # noqa: ANN401  of JSON
+    """Return the numbers of each column, from an object for each row."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _to_floats([row.get(name) for row in rows]) for name in names}
+
+
+def _to_floats(values: object) -> Floats:
+    return np.array(values, dtype=np.float64)
