@@ -1,6 +1,7 @@
 """Dates and times written as text, to seconds since 1970 in UTC and back."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -11,11 +12,13 @@ from tables.calendar.formats import (
     DAY_S,
     DURATION_PATTERNS,
     EITHER,
+    ELAPSED,
     ISO_DURATION,
     ISO_PATTERN,
     ORDINAL,
     PADDED,
     compiled,
+    is_duration,
     language_of,
     pattern_of,
 )
@@ -37,14 +40,33 @@ def spelled_like(texts: pa.Array, format: str) -> str:  # noqa: A002 - as above
     if EITHER in format or format in DURATION_PATTERNS:
         return format
     seconds = parse_dates(texts, format)
+    if is_duration(format):
+        padded = [format, re.sub(rf"%([{ELAPSED}])", r"%0\1", format)]
+        signed = [f"+{form}" for form in padded if "%D" not in form]
+        return _most_like(texts, seconds, [*padded, *signed])
     plain = pc.replace_substring_regex(texts, rf"(\d){ORDINAL}([ ,]|$)", r"\1\2")
     months = [format.replace("%B", "%b"), format.replace("%b", "%B")]
     days = [[form.replace("%A", "%a"), form.replace("%a", "%A")] for form in months]
     named = [format, *(form for forms in days for form in forms)]
-    short = [re.sub(rf"%([{PADDED}])(?!%)", r"%-\1", form) for form in named]
-    best, most = format, -1
-    for form in dict.fromkeys([*named, *short]):
-        same = pc.sum(pc.equal(format_dates(seconds, form), plain)).as_py() or 0
+    for letter in "AP" if "%p" in format else "":
+        plain = pc.replace_substring_regex(
+            plain, f"(?i)\\b{letter}(\\. ?|\u00a0)m\\.?", f"{letter}M"
+        )
+    named += [form.replace("%p", "%P") for form in named if "%p" in form]
+    # Days and months, or hours, or both may lack the zero in front.
+    short = [
+        re.sub(rf"%([{some}])(?!%)", r"%-\1", form)
+        for some in (PADDED, "dm", "HI")
+        for form in named
+    ]
+    return _most_like(plain, seconds, [*named, *short])
+
+
+def _most_like(texts: pa.Array, seconds: NDArray[np.float64], formats: Iterable[str]) -> str:
+    """Return the format in which most dates are written as texts are."""
+    best, most = "", -1
+    for form in dict.fromkeys(formats):
+        same = pc.sum(pc.equal(format_dates(seconds, form), texts)).as_py() or 0
         if same > most:
             best, most = form, same
         if most == len(texts):
@@ -83,7 +105,7 @@ def _seconds(parts: DateParts, language: str) -> NDArray[np.float64]:
     time_s, valid_time = _time_of_day(parts)
     zone_s, valid_zone = parts.zone()
     seconds = days * DAY_S + time_s + parts.fraction() - zone_s
-    return np.where(valid & valid_time & valid_zone, seconds, np.nan)
+    return np.where(valid & valid_time & valid_zone, seconds * _sign(parts), np.nan)
 
 
 def _parse_durations(text: pa.Array, format: str) -> NDArray[np.float64]:  # noqa: A002 - as above
@@ -92,9 +114,19 @@ def _parse_durations(text: pa.Array, format: str) -> NDArray[np.float64]:  # noq
     seconds = fields.fraction()
     for name, size in _PARTS.items():
         seconds = seconds + fields.number(name) * size
-    empty = pc.is_in(text, pa.array(["", ISO_DURATION, f"{ISO_DURATION}T"]))
+    bare = pc.replace_substring_regex(text, "^[+-]", "")
+    empty = pc.is_in(bare, pa.array(["", ISO_DURATION, f"{ISO_DURATION}T"]))
     known = pc.is_valid(parts).to_numpy(zero_copy_only=False)
-    return np.where(known & ~empty.to_numpy(zero_copy_only=False), seconds, np.nan)
+    signed = seconds * _sign(fields)
+    return np.where(known & ~empty.to_numpy(zero_copy_only=False), signed, np.nan)
+
+
+def _sign(parts: DateParts) -> NDArray[np.float64]:
+    """Return the sign of durations; 1 where there is none."""
+    if not parts.has("g"):
+        return np.ones(len(parts))
+    below = pc.fill_null(pc.equal(parts.words("g"), "-"), fill_value=False)
+    return np.where(below.to_numpy(zero_copy_only=False), -1.0, 1.0)
 
 
 def _days(parts: DateParts, language: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -145,5 +177,5 @@ def _time_of_day(parts: DateParts) -> tuple[NDArray[np.int64], NDArray[np.bool_]
     if parts.has("p"):
         after = pc.fill_null(pc.equal(parts.words("p"), "p"), fill_value=False)
         hour = hour + 12 * after.to_numpy(zero_copy_only=False).astype(np.int64)
-    elapsed = parts.number("E") * 3600 + parts.number("D") * DAY_S
+    elapsed = parts.number("E") * 3600 + parts.number("N") * 60 + parts.number("D") * DAY_S
     return elapsed + hour * 3600 + minute * 60 + second, valid

@@ -134,8 +134,8 @@ class UploadOptions(BaseModel):
         default=None,
         max_length=64,
         description="Format of dates in the directives of `strptime`, such as `%d/%m/%Y`, and `%q` of"
-        " quarters, `%E` of hours and `%D` of days that elapsed; `|` between several. Default: found for"
-        " each column.",
+        " quarters, `%D`, `%E` and `%N` of days, hours and minutes that elapsed; `|` between several."
+        " Default: found for each column.",
         examples=["%d/%m/%Y"],
     )
     max_levels: int = Field(

@@ -25,12 +25,12 @@ WORDED_DURATION = "h m s"
 """Format of durations with words or letters for their units, such as 1h 20m."""
 
 _WORDED_DURATION = (
-    r"^(?i:(?:(?P<D>\d{1,6}) ?(?:d|days?),? ?)?(?:(?P<H>\d{1,6}) ?(?:h|hrs?|hours?|std\.?),? ?)?"
+    r"^(?P<g>[+-])?(?i:(?:(?P<D>\d{1,6}) ?(?:d|days?),? ?)?(?:(?P<H>\d{1,6}) ?(?:h|hrs?|hours?|std\.?),? ?)?"
     r"(?:(?P<M>\d{1,6}) ?(?:m|mins?\.?|minutes?),? ?)?"
     r"(?:(?P<S>\d{1,6})(?:[.,](?P<f>\d{1,9}))? ?(?:s|secs?\.?|seconds?))?)$"
 )
 _ISO_DURATION = (
-    r"^P(?:(?P<W>\d{1,6})W)?(?:(?P<D>\d{1,6})D)?(?:T(?:(?P<H>\d{1,6})H)?(?:(?P<M>\d{1,6})M)?"
+    r"^(?P<g>[+-])?P(?:(?P<W>\d{1,6})W)?(?:(?P<D>\d{1,6})D)?(?:T(?:(?P<H>\d{1,6})H)?(?:(?P<M>\d{1,6})M)?"
     r"(?:(?P<S>\d{1,6})(?:[.,](?P<f>\d{1,9}))?S)?)?$"
 )
 DURATION_PATTERNS = {ISO_DURATION: _ISO_DURATION, WORDED_DURATION: _WORDED_DURATION}
@@ -53,7 +53,8 @@ _DIRECTIVES = {
     "M": r"(?P<M>\d{1,2})",
     "S": r"(?P<S>\d{1,2})",
     "f": r"(?P<f>\d{1,9})",
-    "p": r"(?P<p>[AaPp])\.?[Mm]\.?",
+    "p": "(?P<p>[AaPp])\\.?[ \u00a0]?[Mm]\\.?",
+    "P": "(?P<p>[AaPp])\\.?[ \u00a0]?[Mm]\\.?",
     "b": r"(?P<b>\pL+)\.?",
     "B": r"(?P<B>\pL+)",
     "a": r"\pL+\.?",
@@ -64,7 +65,8 @@ _DIRECTIVES = {
     "V": r"(?P<V>\d\d)",
     "u": r"(?P<u>[1-7])",
     "E": r"(?P<E>\d{1,6})",
-    "D": r"(?P<D>\d{1,6})",
+    "N": r"(?P<N>\d{1,6})",
+    "D": r"(?P<D>-?\d{1,6})",
     "%": "%",
 }
 _LANGUAGE = re.compile(rf"^({'|'.join(NAMES)}):(?=.*%)", re.DOTALL)
@@ -74,16 +76,22 @@ PADDED = "dmHI"
 ORDINAL = "(?:[snrt][tdh]|er|º)?"
 """Pattern of what follows a number, as in 1st, 3rd, 1er."""
 
-_ALWAYS_PADDED = {f"-{name}" for name in _DIRECTIVES if name not in PADDED}
+ELAPSED = "EN"
+"""Directives of hours and minutes that have elapsed, which are written in one digit, or as `%0E` in two."""
+
+_ALWAYS_PADDED = {f"-{name}" for name in _DIRECTIVES if name not in PADDED} | {
+    f"0{name}" for name in _DIRECTIVES if name not in ELAPSED
+}
 _MAX_FORMAT = 64
 
 
 def check_format(format: str) -> None:  # noqa: A002 - the word for it
     """Refuse a format that is not understood, or does not give a date.
 
-    Besides directives of `strptime` there are `%q`, the number of a quarter, `%E`, hours that have
-    elapsed, and `%D`, days that have; `P` is a duration of ISO 8601, `h m s` one such as 1h 20m, and `|`
-    stands between several formats of a column. A language before a format, as in `fr:%d %B %Y`, is that
+    Besides directives of `strptime` there are `%P`, am and pm in small letters, `%q`, the number of a quarter, `%E` and `%N`, hours and
+    minutes that have elapsed, and `%D`, days that have; a `+` before them is the sign of a duration. `P` is
+    a duration of ISO 8601, `h m s` one such as 1h 20m, and `|` stands between several formats of a column. A
+    language before a format, as in `fr:%d %B %Y`, is that
     of its months and days.
 
     Raises:
@@ -121,7 +129,7 @@ def has_date(format: str | None) -> bool:  # noqa: A002 - as above
 def is_duration(format: str | None) -> bool:  # noqa: A002 - as above
     """Return whether a format is one of durations, which may be longer than a day."""
     return format in DURATION_PATTERNS or (
-        format is not None and ("%E" in format or "%D" in format)
+        format is not None and re.search("%0?[END]", format) is not None
     )
 
 
@@ -153,7 +161,8 @@ def pattern_of(format: str) -> str:  # noqa: A002 - as above
     """
     if format in DURATION_PATTERNS:
         return DURATION_PATTERNS[format]
-    tokens = tokens_of(format)
+    has_sign = is_duration(format) and "%D" not in format
+    tokens = tokens_of(format.removeprefix("+") if has_sign else format)
     directives = [part[-1] for part in tokens if part.startswith("%") and part != "%%"]
     unknown = [
         part
@@ -170,12 +179,15 @@ def pattern_of(format: str) -> str:  # noqa: A002 - as above
         raise ValueError("the format of dates must have one year and one month, or a time alone")
     around = zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False)
     named = bool({"b", "B"} & set(directives))
-    return "^" + "".join(_token_pattern(*three, named=named) for three in around) + "$"
+    body = "".join(_token_pattern(*three, named=named) for three in around)
+    if not has_date(format):
+        body = body.replace(r"(?P<M>\d{1,2})", r"(?P<M>\d\d)")  # 16:9 is no time
+    return f"^{'(?P<g>[+-])?' if has_sign else ''}{body}$"
 
 
 def tokens_of(format: str) -> list[str]:  # noqa: A002 - as above
     """Return the directives of a format and the texts between them."""
-    return re.findall(r"%-?.|[^%]+|%$", format, re.DOTALL)
+    return re.findall(r"%[-0]?.|[^%]+|%$", format, re.DOTALL)
 
 
 def _token_pattern(before: str, token: str, after: str, *, named: bool) -> str:
@@ -188,7 +200,9 @@ def _token_pattern(before: str, token: str, after: str, *, named: bool) -> str:
         named: True if the format has the name of a month, beside which days may be ordinal numbers.
     """
     if not token.startswith("%"):
-        return re.escape(token)
+        # As Python and pandas write a day, and what is less than none.
+        days = before == "%D" and after.startswith("%H")
+        return re.escape(token).replace("days", "days?") + r"\+?" if days else re.escape(token)
     pattern = _DIRECTIVES[token[-1]] + (ORDINAL if token[-1] == "d" and named else "")
     # Digits without a separator have a fixed width.
     is_beside_digits = before.startswith("%") or after.startswith("%")

@@ -23,7 +23,7 @@ from tables.calendar.weeks import THURSDAY, first_monday
 # Days from the start of a period to its middle: a sample is of the period whose start is nearest.
 _HALVES = {"d": 0, "u": 0, "V": 3, "q": 45, "m": 15, "b": 15, "B": 15}
 _FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0  # of the years 1 to 9999
-_DIGITS = {"Y": 4, "G": 4, "q": 1, "u": 1, "E": 1, "D": 1}
+_DIGITS = {"Y": 4, "G": 4, "q": 1, "u": 1, "E": 1, "N": 1, "D": 1}
 
 
 def _format_durations(
@@ -79,22 +79,30 @@ def format_dates(
     values = np.clip(np.where(missing, 0.0, values), _FIRST_S, _LAST_S)
     if date_only:
         values = np.minimum((np.rint(values / DAY_S) + _half(wanted)) * DAY_S, _LAST_S)
-    if is_duration(wanted):
-        values = np.maximum(values, 0.0)
+    has_sign = wanted is not None and is_duration(wanted) and "%D" not in wanted
+    below = has_sign & (values < 0)
+    values = np.abs(values) if has_sign else values
     scale = 10 ** min(max(decimals, 0), 6)
     ticks = np.rint((values - np.floor(values)) * scale).astype(np.int64)
     whole = np.floor(values).astype(np.int64) + ticks // scale
     ticks = np.where(whole > _LAST_S, scale - 1, ticks % scale)
+    below &= (whole > 0) | (ticks > 0)
+    above = ""
+    if has_sign and wanted is not None and wanted.startswith("+"):
+        above, wanted = "+", wanted[1:]
     language, wanted = language_of(wanted)
     clock = _Clock(
         np.minimum(whole, int(_LAST_S)), ticks, digits=len(str(scale)) - 1, language=language
     )
     if wanted is not None and wanted in DURATION_PATTERNS:
         joined = _format_durations(clock.whole, clock.part("%f") if clock.digits else None, wanted)
-        return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)
-    chosen = wanted or (ISO_DATE if date_only else _iso_format(clock.digits))
-    parts = [clock.part(token) for token in tokens_of(chosen)]
-    joined = pc.binary_join_element_wise(*parts, "") if len(parts) > 1 else parts[0]
+    else:
+        chosen = wanted or (ISO_DATE if date_only else _iso_format(clock.digits))
+        parts = [clock.part(token) for token in tokens_of(chosen)]
+        joined = pc.binary_join_element_wise(*parts, "") if len(parts) > 1 else parts[0]
+    if above or below.any():
+        sign = pc.if_else(pa.array(below), "-", above)
+        joined = pc.binary_join_element_wise(sign, joined, "")
     return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)
 
 
@@ -126,7 +134,7 @@ class _Clock:
     def part(self, token: str) -> pa.Array:
         """Return the text of a directive, or of the characters between two."""
         hour = self._time // 3600
-        match token[1:].removeprefix("-") if token.startswith("%") else "":
+        match token[1:].lstrip("-0") if token.startswith("%") else "":
             case ("b" | "B") as name:
                 names = self._names.months if name == "B" else self._names.short_months
                 return _named(self._month - 1, names)
@@ -134,14 +142,28 @@ class _Clock:
                 return _named(
                     self._weekday, [day if name == "A" else day[:3] for day in self._names.days]
                 )
-            case "p":
-                return _named(hour // 12, ("AM", "PM"))
+            case ("p" | "P") as name:
+                return _named(hour // 12, ("AM", "PM") if name == "p" else ("am", "pm"))
             case "f":
                 return _padded(self._ticks, max(1, self.digits))
             case (
-                "Y" | "y" | "m" | "d" | "H" | "I" | "M" | "S" | "q" | "G" | "V" | "u" | "E" | "D"
+                "Y"
+                | "y"
+                | "m"
+                | "d"
+                | "H"
+                | "I"
+                | "M"
+                | "S"
+                | "q"
+                | "G"
+                | "V"
+                | "u"
+                | "E"
+                | "N"
+                | "D"
             ) as name:
-                width = 1 if token[1] == "-" else _DIGITS.get(name, 2)
+                width = {"-": 1, "0": 2}.get(token[1]) or _DIGITS.get(name, 2)
                 return _padded(self._number(name, hour), width)
             case _:
                 pass
@@ -158,6 +180,7 @@ class _Clock:
             "V": (thursday - first_monday(year)) // 7 + 1,
             "u": self._weekday + 1,
             "E": self.whole // 3600,
+            "N": self.whole // 60,
             "D": days,
             "Y": self._year,
             "y": self._year % 100,

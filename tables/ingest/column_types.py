@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 from tables.calendar.formats import (
@@ -18,9 +17,9 @@ from tables.cells import FALSE_TEXTS, TRUE_TEXTS, numbers_of
 from tables.columns import COMPACT_DATE, Column, ColumnType, Level
 from tables.dates import spelled_like
 from tables.formats import ParseOptions, TableWarning
-from tables.ingest.number_formats import marks_of, number_format
+from tables.ingest.number_formats import marks_of, number_format, reason_of_numbers
 from tables.ingest.profiles import TextProfile
-from tables.ingest.readings import Reading, reading_values, units_of
+from tables.ingest.readings import Reading
 from tables.ingest.warnings import about_conversion, warning
 from tables.numerals import ABBREVIATED, DEGREES, MARKED, OTHER_DIGITS
 
@@ -30,12 +29,8 @@ FEW_LEVELS = 20
 _ROWS_PER_LEVEL = 20
 _FEW_CELLS = 10
 _SHOWN = 24
-_MAX_NAMED = 3
-_UNITS_LOOKED_AT = 200
 _FORMATS_LOOKED_AT = 1000
 _DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
-_OF_PAIR = r"[+-]?(?:0|[1-9]\d*)(?:\.\d+)?"  # 001/23 is a code
-_PAIR = re.compile(rf"[(\[]?{_OF_PAIR}\s*(?:[,;/x\u00d7|±]|\+/-)\s*{_OF_PAIR}[)\]]?")
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
 
 
@@ -58,12 +53,21 @@ class Decision:
     missing_count: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableContext:
+    """Findings in the other columns of a table that tell how one is read.
+
+    Attributes:
+        comma: True if a comma that may be one of thousands is before decimals.
+        day_first: True if dates begin with the day, False if with the month; None if it is not known.
+    """
+
+    comma: bool = False
+    day_first: bool | None = None
+
+
 def decide(
-    profile: TextProfile,
-    wanted: ColumnType | None,
-    options: ParseOptions,
-    *,
-    comma: bool = False,
+    profile: TextProfile, wanted: ColumnType | None, options: ParseOptions, context: TableContext
 ) -> Decision:
     """Return the type of a column.
 
@@ -71,8 +75,10 @@ def decide(
         profile: Counts of its cells.
         wanted: Type that the caller wants, if any.
         options: Options of reading.
-        comma: True if a comma that may be one of thousands is before decimals.
+        context: Findings in the other columns of the table.
     """
+    settled = profile.settle(day_first=context.day_first)
+    comma = context.comma
     if wanted is not None:
         return _wanted(profile, wanted, options, comma=comma)
     if not profile.known:
@@ -85,7 +91,7 @@ def decide(
     return (
         _compact_date(profile)
         or _number(profile, comma=comma)
-        or _date(profile)
+        or _date(profile, settled)
         or _category(profile, options)
     )
 
@@ -184,7 +190,7 @@ def _about_digits(profile: TextProfile, column: Column) -> Iterator[TableWarning
         yield warning("converted", profile.name, detail)
 
 
-def _date(profile: TextProfile) -> Decision | None:
+def _date(profile: TextProfile, settled: str | None) -> Decision | None:
     readings = profile.date_readings()
     if not readings:
         return None
@@ -193,7 +199,16 @@ def _date(profile: TextProfile) -> Decision | None:
         return None
     if profile.ambiguous and not best.bad:
         return None
-    return _dated(profile, best)
+    found = _dated(profile, best)
+    if settled is None:
+        return found
+    detail = (
+        "Its dates may begin with the day or with the month, and are read in the format"
+        f" {found.column.datetime_format}, {settled}. State another by datetime_format=."
+    )
+    return replace(
+        found, warnings=[*found.warnings, warning("ambiguous_dates", profile.name, detail)]
+    )
 
 
 def _compact_date(profile: TextProfile) -> Decision | None:
@@ -237,7 +252,7 @@ def _category(profile: TextProfile, options: ParseOptions) -> Decision:
     elif profile.known > _FEW_CELLS and distinct > profile.known / 2:
         reason = "Most of its cells are distinct, as in free text."
     if reason is not None:
-        ignored = _ignored(profile, _units_reason(profile) or _pairs_reason(profile) or reason)
+        ignored = _ignored(profile, reason_of_numbers(profile) or reason)
         return replace(ignored, warnings=[*ignored.warnings, *warnings])
     column = _levels(profile, options)
     rare = f", and {distinct - len(column.levels)} rare ones as *other*" if column.other else ""
@@ -247,34 +262,6 @@ def _category(profile: TextProfile, options: ParseOptions) -> Decision:
         reason=f"The cells are text of {len(column.levels)} {plural}{rare}.",
         warnings=warnings,
     )
-
-
-def _units_reason(profile: TextProfile) -> str | None:
-    """Return the reason not to model a column of numbers whose units differ, if it is one."""
-    texts = list(profile.counts)[:_UNITS_LOOKED_AT]
-    units = units_of(texts)
-    column = replace(_column(profile, "number"), thousands=",")
-    bare = pa.array([_without(units, text) for text in texts], pa.string())
-    if len(units) < 2 or np.isnan(reading_values(bare, column)).any():
-        return None
-    named = ", ".join(units[:_MAX_NAMED])
-    return f"Its cells are numbers in different units ({named}); write all in one."
-
-
-def _pairs_reason(profile: TextProfile) -> str | None:
-    """Return the reason not to model a column of two numbers in each cell, if it is one."""
-    texts = list(profile.counts)[:_UNITS_LOOKED_AT]
-    if not texts or not all(map(_PAIR.fullmatch, texts)):
-        return None
-    return (
-        "Its cells hold two numbers each, such as coordinates; put each into a column of its own."
-    )
-
-
-def _without(units: Sequence[str], text: str) -> str:
-    for unit in sorted(units, key=len, reverse=True):
-        text = text.removeprefix(unit).removesuffix(unit).strip()
-    return text
 
 
 def _levels(profile: TextProfile, options: ParseOptions) -> Column:

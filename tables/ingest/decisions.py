@@ -5,7 +5,7 @@ from dataclasses import replace
 from tables.columns import Column, ColumnType
 from tables.errors import TableError
 from tables.formats import ParseOptions
-from tables.ingest.column_types import Decision, decide, ignored_warning
+from tables.ingest.column_types import Decision, TableContext, decide, ignored_warning
 from tables.ingest.profiles import TextProfile
 from tables.source import CellSource
 
@@ -54,9 +54,13 @@ def decide_types(
             for at, profile in profiles.items():
                 profile.update(batch.column(at))
     comma = any(profile.has_decimal_commas for profile in profiles.values())
+    day_first = {profile.begins_with_day for profile in profiles.values()} - {None}
+    context = TableContext(
+        comma=comma, day_first=next(iter(day_first)) if len(day_first) == 1 else None
+    )
     decisions = {
         at: replace(
-            decide(profile, wanted.get(at), options, comma=comma), missing_count=profile.missing
+            decide(profile, wanted.get(at), options, context), missing_count=profile.missing
         )
         for at, profile in profiles.items()
     }

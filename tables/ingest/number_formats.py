@@ -1,14 +1,17 @@
-"""Formats of numbers in a file: decimals that are always there, thousands apart, a unit, their sign."""
+"""Formats of numbers in a file: decimals that are always there, thousands apart, a unit or several, their sign."""
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
 from tables.cells import MISSING_SPELLINGS
 from tables.columns import Column
+from tables.ingest.profiles import TextProfile
+from tables.ingest.readings import reading_values, units_of
 from tables.numerals import ABBREVIATED, DEGREES, MARKED, PLAIN_FORMATS
 from tables.source import CellSource
 
@@ -18,6 +21,11 @@ _MOST_AROUND = 24
 _ROWS_LOOKED_AT = 1000
 # Zeros before digits, no digit before the decimal mark, or an exponent.
 _PADDED = re.compile(r"(?i)\D* 0\d|[+-]?[.,] |.*\de[+-]?\d")
+
+_UNITS_LOOKED_AT = 200
+_MAX_NAMED = 3
+_OF_PAIR = r"[+-]?(?:0|[1-9]\d*)(?:\.\d+)?"  # 001/23 is a code
+_PAIR = re.compile(rf"[(\[]?{_OF_PAIR}\s*(?:[,;/x\u00d7|±]|\+/-)\s*{_OF_PAIR}[)\]]?")
 
 
 class _Spellings:
@@ -134,3 +142,36 @@ def marks_of(column: Column) -> str:
     elif column.unit:
         parts.append(f"the unit {column.unit}")
     return f" with {' and '.join(parts)}" if parts else ""
+
+
+def reason_of_numbers(profile: TextProfile) -> str | None:
+    """Return the reason not to model a column of numbers in different units, or of pairs; None if it is neither."""
+    return _units_reason(profile) or _pairs_reason(profile)
+
+
+def _units_reason(profile: TextProfile) -> str | None:
+    """Return the reason not to model a column of numbers whose units differ, if it is one."""
+    texts = list(profile.counts)[:_UNITS_LOOKED_AT]
+    units = units_of(texts)
+    column = Column(name=profile.name, thousands=",")
+    bare = pa.array([_without(units, text) for text in texts], pa.string())
+    if len(units) < 2 or np.isnan(reading_values(bare, column)).any():
+        return None
+    named = ", ".join(units[:_MAX_NAMED])
+    return f"Its cells are numbers in different units ({named}); write all in one."
+
+
+def _pairs_reason(profile: TextProfile) -> str | None:
+    """Return the reason not to model a column of two numbers in each cell, if it is one."""
+    texts = list(profile.counts)[:_UNITS_LOOKED_AT]
+    if not texts or not all(map(_PAIR.fullmatch, texts)):
+        return None
+    return (
+        "Its cells hold two numbers each, such as coordinates; put each into a column of its own."
+    )
+
+
+def _without(units: Sequence[str], text: str) -> str:
+    for unit in sorted(units, key=len, reverse=True):
+        text = text.removeprefix(unit).removesuffix(unit).strip()
+    return text

@@ -134,7 +134,7 @@ def _with_clock(column: Column, numbers: Numbers) -> Column:
     if not column.date_only:
         column = replace(column, step_s=_clock_step(numbers.step_s))
     if is_duration(column.datetime_format):
-        return replace(column, low=0.0)
+        return replace(column, low=0.0) if numbers.lowest >= 0 else column
     if not has_date(column.datetime_format):
         return replace(column, low=0.0, high=DAY_S - 1.0)
     return column

@@ -1,6 +1,7 @@
 """Counts of the texts of a column, and of those that are numbers, dates and truth values."""
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -18,6 +19,8 @@ MAX_COUNTED = 10_000
 
 MAX_LEVEL_LENGTH = 128
 """The most characters of a level; a longer text is free text."""
+
+_ORDERED_DATES = 10
 
 _CODE = re.compile(r"'?[+-]?0\d")
 
@@ -38,6 +41,8 @@ class TextProfile:
         self._base = Column(name=name, na_values=tuple(options.na_values))
         self._readings: list[Reading] | None = None
         self._differing: set[str] = set()
+        self._orders: dict[str, DateOrder] = {}
+        self._settled: str | None = None
         self._midnight = True
         self._fraction = False
         self._zone = False
@@ -81,14 +86,58 @@ class TextProfile:
     def date_readings(self) -> list[Reading]:
         """Return the ways to read its cells as dates, the best first."""
         found = [r for r in self._readings or () if r.column.type == "datetime"]
-        return sorted(found, key=lambda reading: reading.bad)
+        chosen = self._settled
+        return sorted(found, key=lambda r: (r.bad, chosen not in (None, r.column.datetime_format)))
 
     @property
     def ambiguous(self) -> bool:
         """True if its dates may begin with the day or with the month."""
+        return self._settled is None and bool(self._either_first())
+
+    @property
+    def begins_with_day(self) -> bool | None:
+        """True if its dates begin with the day, False if with the month; None if it is not known."""
+        found = self.date_readings()
+        form = found[0].column.datetime_format if found else None
+        if form is None or swapped(form) == form or self.ambiguous:
+            return None
+        return {"%d": True, "%m": False}.get(form[:2])
+
+    def settle(self, *, day_first: bool | None) -> str | None:
+        """Choose one of two formats of dates that may begin with the day or with the month.
+
+        Args:
+            day_first: True if all other dates of the table begin with the day, False if with the month;
+                None if it is not known.
+
+        Returns:
+            The reason of the choice; None where there is none to make, or nothing that tells.
+        """
+        for form in self._either_first():
+            month_first = swapped(form)
+            ordered = [self._orders[one].is_certain for one in (form, month_first)]
+            if ordered[0] != ordered[1]:
+                self._settled, why = (
+                    form if ordered[0] else month_first,
+                    "in which they are in order",
+                )
+            elif day_first is not None:
+                self._settled, why = (
+                    form if day_first else month_first,
+                    "as other dates of the table",
+                )
+            elif "%p" in form:
+                self._settled, why = month_first, "as is usual beside AM and PM"
+            else:
+                continue
+            return why
+        return None
+
+    def _either_first(self) -> list[str]:
+        """Return the formats that begin with the day and fit as well as with the month in front."""
         found = self.date_readings()
         forms = {r.column.datetime_format for r in found if r.bad == found[0].bad}
-        return any(form in forms and swapped(form) in forms for form in self._differing)
+        return [form for form in self._differing if form in forms and swapped(form) in forms]
 
     def temporal(self) -> Column:
         """Return the type of a column of dates or times, as its file has them."""
@@ -129,7 +178,7 @@ class TextProfile:
             if reading.fits(self.rows + len(text)):
                 kept.append(reading)
         self._readings = kept
-        self._compare_dates(values)
+        self._compare_dates(known, values)
 
     def _count(self, values: pa.Array, counts: NDArray[np.int64]) -> None:
         short = pc.less_equal(pc.utf8_length(values), MAX_LEVEL_LENGTH)
@@ -147,15 +196,47 @@ class TextProfile:
             else:
                 self.overflow = True
 
-    def _compare_dates(self, values: pa.Array) -> None:
-        """Find whether days and months could be each other."""
+    def _compare_dates(self, text: pa.Array, values: pa.Array) -> None:
+        """Find whether days and months could be each other, and whether either way is in order.
+
+        Args:
+            text: Texts of some rows.
+            values: Distinct ones of these.
+        """
         dates = [r.column for r in self._readings or () if r.column.type == "datetime"]
         forms = {column.datetime_format: column for column in dates}
         for form, column in forms.items():
-            if form is None or not form.startswith("%d") or form in self._differing:
+            if form is None or not form.startswith("%d"):
                 continue
             if (other := forms.get(swapped(form))) is not None:
                 one, two = reading_values(values, column), reading_values(values, other)
                 both = ~(np.isnan(one) | np.isnan(two))
                 if (one[both] != two[both]).any():
                     self._differing.add(form)
+                rows = pc.index_in(text, value_set=values).to_numpy(zero_copy_only=False)
+                rows = rows[both[rows]]
+                for name, found in ((form, one), (swapped(form), two)):
+                    self._orders.setdefault(name, DateOrder()).update(found[rows])
+
+
+@dataclass
+class DateOrder:
+    """Order of the dates of a column, as far as they have come: whether they only go up, or only down."""
+
+    steps: int = 0
+    last: float = np.nan
+    up: bool = True
+    down: bool = True
+
+    def update(self, seconds: NDArray[np.float64]) -> None:
+        """Add the dates of some rows."""
+        steps = np.diff(seconds, prepend=self.last)
+        self.up &= not (steps < 0).any()
+        self.down &= not (steps > 0).any()
+        self.steps += int((steps != 0).sum())
+        self.last = seconds[-1] if seconds.size else self.last
+
+    @property
+    def is_certain(self) -> bool:
+        """True if they are in an order that is hardly one by chance."""
+        return (self.up or self.down) and self.steps >= _ORDERED_DATES

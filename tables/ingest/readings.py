@@ -63,7 +63,7 @@ _UNITS = re.compile(
     rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°\"″]|{_WORD}{_MORE}|{_OF})$"
 )
 _MAY_BE_NUMBER = re.compile(r"[(']?[+\-\u2212]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
-_MAY_BE_DATE = re.compile(r"\d\d|^P[T\d]")
+_MAY_BE_DATE = re.compile(r"\d\d|^[+-]?P[T\d]")
 # Digits in one run, with marks between them that numbers may have.
 _ONE_NUMBER = re.compile(
     rf"[^\d]{{0,40}}\d[\d.,'\u2019\s]*(e[+-]?\d+)?(?:[^\d]{{0,40}}|[^\d]{{1,20}}[23]|{_OF})"
@@ -105,9 +105,12 @@ _DURATIONS = (
     WORDED_DURATION,
     "%E:%M:%S",
     "%E:%M:%S.%f",
+    "%E:%M",
+    "%N:%S.%f",
     "%D days %H:%M:%S",
     "%D days %H:%M:%S.%f",
     "%D days, %H:%M:%S",
+    "%D days, %H:%M:%S.%f",
 )
 _MONTHS = (*("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b %y", "%b-%y"),)
 _TIMES = (
@@ -116,7 +119,8 @@ _TIMES = (
     *(" %H時%M分", " %H時%M分%S秒", " %H时%M分", " %H时%M分%S秒", " %H点%M分", " %H시 %M분"),
     *(" %Hh%M", " %H.%M Uhr", " %H:%M Uhr"),
 )
-_LOGGED = (  # as of web servers, of C, and of mail
+_LOGGED = (  # as of version control, backups, web servers, C, and mail
+    *("%Y-%m-%d %H:%M:%S %z", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z"),
     *("[%d/%b/%Y:%H:%M:%S %z]", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
     *("%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT"),
 )

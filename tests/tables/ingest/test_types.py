@@ -281,6 +281,38 @@ def test_ambiguous_dates_are_text_until_their_format_is_known():
     assert column_of(cells).column.datetime_format == "%m/%d/%Y"
 
 
+def ambiguous(i: int) -> str:
+    """Return a date in no order whose day may be its month."""
+    return f"{i % 12 + 1:02}/{i * 5 % 12 + 1:02}/2020"
+
+
+SETTLED = {
+    "order": ("", lambda i: f"{i % 3 + 1:02}/{i // 3 + 1:02}/2020", "%d/%m/%Y", "in order"),
+    "order down": ("", lambda i: f"{9 - i // 4:02}/{9 - i % 4:02}/2020", "%m/%d/%Y", "in order"),
+    "another column": ("31/12/2020", ambiguous, "%d/%m/%Y", "other dates"),
+    "AM and PM": ("", lambda i: f"{ambiguous(i)} 1:{i:02} PM", "%m/%d/%Y %-I:%M %p", "AM and PM"),
+}
+
+
+@pytest.mark.parametrize("kind", SETTLED)
+def test_days_and_months_are_told_apart_with_a_warning(kind: str) -> None:
+    beside, make, form, why = SETTLED[kind]
+    rows = "".join(f"{make(i)},{beside}\n" for i in range(36))
+    summary = read(f"a,b\n{rows}".encode())[0]
+    assert (summary.columns[0].column.type, summary.columns[0].column.datetime_format) == (
+        "datetime",
+        form,
+    )
+    told = [w["detail"] for w in summary.warnings if w["code"] == "ambiguous_dates"]
+    assert [why in detail and form in detail for detail in told] == [True]
+
+
+def test_dates_of_a_table_that_begin_with_either_tell_nothing_about_others() -> None:
+    rows = "".join(f"{ambiguous(i)},31/12/2020,12/31/2020\n" for i in range(36))
+    summary = read(f"a,b,c\n{rows}".encode())[0]
+    assert [c.column.type for c in summary.columns] == ["category", "datetime", "datetime"]
+
+
 def test_commas_are_of_thousands_unless_another_column_has_decimal_commas():
     header = b"a;b\n"
     rows = b"".join(b"%d,%03d;%d,5\n" % (i % 9 + 1, i, i) for i in range(30))
@@ -476,6 +508,11 @@ PERIODS = {
     "elapsed hours": ("{h}:{m:02d}:{s:02d}", "%E:%M:%S"),
     "days and times": ("{d} days {q:02d}:{m:02d}:{s:02d}", "%D days %H:%M:%S"),
     "durations of ISO 8601": ("PT{h}H{m}M{s}S", "P"),
+    "signed": ("{sign}{h:02d}:{m:02d}:{s:02d}", "%0E:%M:%S"),
+    "signed, both signs": ("{both}{h}:{m:02d}", "+%E:%M"),
+    "signed, of ISO 8601": ("{sign}PT{h}H{m}M{s}S", "P"),
+    "signed, with letters": ("{sign}{h}h {m}m {s}s", "h m s"),
+    "laps": ("{q}:{s:02d}.{h:02d}1", "%N:%S.%f"),
 }
 
 
@@ -491,6 +528,8 @@ def test_periods_and_durations_are_values_that_come_back_as_texts(kind: str) -> 
             m=1 + i % 59,
             s=1 + i * 7 % 59,
             d=i % 8,
+            sign="-" * (i % 3 == 0),
+            both="+-"[i % 3 == 0],
         )
         for i in range(200)
     ]
@@ -501,6 +540,25 @@ def test_periods_and_durations_are_values_that_come_back_as_texts(kind: str) -> 
     # A sample beside the start of a period is of that period, not of the one before.
     if "Y" in expected or "G" in expected:
         assert decode_cells(numbers - 80_000, found.column).to_pylist() == cells
+
+
+def test_durations_below_nothing_are_read_with_their_sign() -> None:
+    # The last as pandas and Python write it: a day less, and a time more.
+    for cells, found in (
+        (["-00:12:30", "01:00:00", "30:00:00"], [-750, 3600, 108_000]),
+        (["-1:05", "+0:10", "25:00"], [-3900, 600, 90_000]),
+        (["-1 days +23:59:50", "0 days 00:10:00", "2 days 00:00:01"], [-10, 600, 172_801]),
+        (["-1 day, 23:59:50", "1 day, 0:10:00", "2 days, 0:00:01"], [-10, 87_000, 172_801]),
+    ):
+        column = column_of(cells * 20).column
+        assert (column.type, column.low) == ("datetime", None)
+        assert encode_cells(pa.array(cells), column).tolist() == found
+        again = decode_cells(np.array(found, np.float64), column)
+        assert encode_cells(again, column).tolist() == found
+
+
+def test_ratios_are_no_times() -> None:
+    assert column_of([("16:9", "4:3", "21:9")[i % 3] for i in range(90)]).column.type == "category"
 
 
 def test_weeks_that_a_year_lacks_are_none() -> None:
@@ -574,6 +632,10 @@ def test_a_column_of_distinct_numbers_with_the_name_of_an_id_is_one(name: str) -
         ("[{d:02}/Mar/2023:{h:02}:05:00 +0000]", "[%d/%b/%Y:%H:%M:%S %z]"),
         ("Fri Mar {d:02} {h:02}:05:00 2023", "%a %b %d %H:%M:%S %Y"),
         ("2023-W{d:02}-3", "%G-W%V-%u"),
+        ("202303{d:02}T{h:02}0500Z", "%Y%m%dT%H%M%SZ"),
+        ("2023-03-{d:02} {h:02}:05:00 +0000", "%Y-%m-%d %H:%M:%S %z"),
+        ("3/{d}/2023 {h:02}:05 am", "%-m/%-d/%Y %I:%M %P"),
+        ("{d:02}/03/2023 {h}:05:00 p. m.", "%d/%m/%Y %-I:%M:%S %p"),
     ],
 )
 def test_dates_that_programs_of_other_countries_write_are_dates(form: str, expected: str) -> None:
