@@ -16,9 +16,9 @@ from flows.catalogue import (
 from flows.compiled.compiled_flow import CompiledFlow
 from flows.compiled.density_parts import density_parts
 from flows.compiled.ensemble import compile_flow
-from flows.compiled.evidence import row_evidence
+from flows.compiled.evidence import evidence_parts, row_evidence
 from flows.conditionals import conditional_densities, conditional_order
-from flows.cost import Cost, Way, fitting_rows
+from flows.cost import Cost, Way, fitting_rows, turn_rows
 from flows.ensemble import EnsembleSpec, ensemble_of
 from flows.errors import (
     DivergedError,
@@ -138,6 +138,7 @@ __all__ = [
     "diagnose",
     "ensemble_of",
     "evaluate",
+    "evidence_parts",
     "fit",
     "fit_encoding",
     "fit_variational",
@@ -150,4 +151,5 @@ __all__ = [
     "row_evidence",
     "spec_from_dict",
     "spec_to_dict",
+    "turn_rows",
 ]

@@ -268,8 +268,10 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
             None if moments is None else Standardise(*moments),
             None if encoder is None else Encoder(context_dim, encoder, generator),
         )
-    row_bytes = flow_cost(spec, dim, context_dim).row_bytes
-    return Flow(transform, outer, context=context, row_bytes=row_bytes)
+    cost = flow_cost(spec, dim, context_dim)
+    return Flow(
+        transform, outer, context=context, row_bytes=cost.row_bytes, operations=cost.operations
+    )
 
 
 def _build_mixed(spec: MixedSpec, dim: int, *, context_dim: int, seed: int) -> Flow:
@@ -284,9 +286,11 @@ def _build_mixed(spec: MixedSpec, dim: int, *, context_dim: int, seed: int) -> F
     if context_dim:
         table = MixedContext(spec.context_layout(context_dim))
         context = Context(context_dim, None, encoder, table=table)
-    row_bytes = flow_cost(spec, dim, context_dim).row_bytes
+    cost = flow_cost(spec, dim, context_dim)
     encoding = TableEncoding(spec.layout(dim))
-    return Flow(transform, encoding, context=context, row_bytes=row_bytes)
+    return Flow(
+        transform, encoding, context=context, row_bytes=cost.row_bytes, operations=cost.operations
+    )
 
 
 def _build_latent(
@@ -297,7 +301,8 @@ def _build_latent(
     # A generator of its own: the flow alone has the same weights.
     generator = torch.Generator().manual_seed(seed ^ _SEED_OF_DECODERS)
     flow.decoder = Decoder(spec, dim, context_dim, generator)
-    flow.row_bytes = flow_cost(spec, dim, context_dim).row_bytes
+    cost = flow_cost(spec, dim, context_dim)
+    flow.row_bytes, flow.operations = cost.row_bytes, cost.operations
     return flow
 
 

@@ -2,14 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 FLOAT_BYTES, INDEX_BYTES = 4, 8
 
 # A small tensor, its view or a record of one, as objects of Python and of PyTorch.
 OBJECT_BYTES = 1024
 
+# A flow of more operations is slow: so few of its rows are computed at a time, for the sake of others.
+_SLOW_OPERATIONS, _SLOW_ROWS = 2**16, 64
+
 # Memory of one chunk of rows: small enough for a server, and most flows take less.
 CHUNK_BYTES = 128 * 2**20
+
+
+class Operations(NamedTuple):
+    """Time of a few rows in each direction, in sequential small operations of about a microsecond."""
+
+    density: int
+    sampling: int
+
+
+NO_OPERATIONS = Operations(0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +149,11 @@ class Cost:
         """Most bytes a row of a score or a sample."""
         return max(self.density.used_row, self.sampling.used_row)
 
+    @property
+    def operations(self) -> Operations:
+        """Time of a few rows of a score and of a sample."""
+        return Operations(self.density.operations, self.sampling.operations)
+
     def score_bytes(self, rows: int) -> int:
         """Return most bytes of a score or a sample of `rows` rows, computed at once."""
         return max(self.density.apply(rows), self.sampling.apply(rows))
@@ -143,6 +162,16 @@ class Cost:
 def total_cost(costs: Sequence[Cost]) -> Cost:
     """Return the cost of layers one after another."""
     return sum(costs, start=Cost())
+
+
+def turn_rows(most: int, operations: int) -> int:
+    """Return the number of rows that are computed without keeping others waiting: `most`, or fewer.
+
+    Args:
+        most: Number of rows of a flow of few operations.
+        operations: Time of a few rows, in sequential small operations.
+    """
+    return most if operations <= _SLOW_OPERATIONS else min(most, _SLOW_ROWS)
 
 
 def fitting_rows(most: int, row_bytes: int, *, multiple: int = 1) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.observed import Observed
-from flows.cost import FLOAT_BYTES, Cost, Way, total_cost
+from flows.cost import FLOAT_BYTES, Cost, Operations, Way, total_cost
 from flows.errors import FlowError
 from flows.families.family import FamilySpec
 from flows.families.spec import Spec, check_choice
@@ -166,8 +166,16 @@ def ensemble_of(flows: Sequence[Flow], weights: Sequence[float]) -> Flow:
             if not _same(getattr(first, name), getattr(other, name)):
                 raise FlowError(f"the members of an ensemble need the same {name}")
     ensemble = Ensemble([flow.transform for flow in flows], weights)
-    row_bytes = max(flow.row_bytes for flow in flows)
-    return Flow(ensemble, first.preprocessing, context=first.context, row_bytes=row_bytes)
+    return Flow(
+        ensemble,
+        first.preprocessing,
+        context=first.context,
+        row_bytes=max(flow.row_bytes for flow in flows),
+        operations=Operations(
+            sum(flow.operations.density for flow in flows),
+            sum(flow.operations.sampling for flow in flows),
+        ),
+    )
 
 
 def mix(scores: Float[Tensor, "members batch"], weights: Tensor) -> PerRow:

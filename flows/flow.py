@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, Bijection, PerRow
+from flows.cost import NO_OPERATIONS, Operations
 from flows.errors import FlowError
 from flows.latent import Decoder
 from flows.preprocess import Preprocessing, Standardise
@@ -35,6 +36,7 @@ class Flow(nn.Module):
         context_dim: Number of columns that the density is conditioned on; 0 if there are none.
         model_columns: Number of columns of a preprocessed row with its context.
         row_bytes: Peak memory per row of a pass without gradients, in bytes; 0 if unknown.
+        operations: Time of a few rows, zeros if unknown.
         decoder: Generative model of the context given the rows, which are its latent variables; None
             if there is none.
     """
@@ -47,6 +49,7 @@ class Flow(nn.Module):
         context: "Context | None" = None,
         decoder: Decoder | None = None,
         row_bytes: int = 0,
+        operations: Operations = NO_OPERATIONS,
     ) -> None:
         super().__init__()
         self.transform = transform
@@ -57,7 +60,7 @@ class Flow(nn.Module):
         self.context_dim = 0 if context is None else context.dim
         self.model_columns = self.model_dim + (0 if context is None else context.model_dim)
         self.decoder = decoder
-        self.row_bytes = row_bytes
+        self.row_bytes, self.operations = row_bytes, operations
 
     @property
     def dtype(self) -> torch.dtype:

@@ -104,12 +104,11 @@ class Small(Work):
     rows: Array
     results: Array
     key: Hashable
-    variant: Hashable = None
     most_rows: int = 1
 
     def goes_with(self, other: "Small") -> bool:
         """Return whether the two may be computed as one batch."""
-        return self.key == other.key and self.variant == other.variant
+        return self.key == other.key
 
 
 @dataclass(eq=False)

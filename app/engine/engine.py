@@ -144,7 +144,6 @@ class Engine:
         results: Array,
         *,
         key: Hashable,
-        variant: Hashable = None,
         terms: Terms = _DEFAULT_TERMS,
     ) -> None:
         """Fill `results` with the columns that `function` makes of `rows`, row by row.
@@ -154,8 +153,6 @@ class Engine:
             rows: Array of shape (n, columns).
             results: Array of shape (n, width) for the function's columns side by side.
             key: Key of the function; those with equal keys have the same speed.
-            variant: Further input that the results depend on; requests with equal keys and variants may be
-                computed as one batch.
             terms: Conditions of the request.
 
         Raises:
@@ -169,7 +166,7 @@ class Engine:
             whole_key = key, rows.dtype, rows.shape[1]
             size_bytes = rows.nbytes + results.nbytes
             first_rows = terms.first_rows
-            small = Small(size_bytes, function, rows, results, whole_key, variant, first_rows)
+            small = Small(size_bytes, function, rows, results, whole_key, first_rows)
             if len(rows) <= terms.most_rows and not self._stopping and self._quick.takes(small):
                 self._small_at = time.monotonic()
                 self._quick.add(small)

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from app.engine.batches import OverloadedError
 from app.fairness.turns import QueueFullError, Turns
 from app.metrics import EngineMetrics
+from flows import turn_rows
 
 _SHARE = 32  # enough to fill batches
 # Rows computed at a time may take so much memory while they are: it takes some 20 ms to fill, which
@@ -38,12 +39,14 @@ class Terms:
         admitted: True for a request that continues, which is never refused.
         row_bytes: Memory in bytes for each row that is computed at a time.
         passes: Rows that the flow computes for each row.
+        operations: Time of a few rows of the flow, in small operations of about a microsecond.
     """
 
     max_wait_s: float | None = None
     admitted: bool = False
     row_bytes: int = 0
     passes: int = 1
+    operations: int = 0
 
     @property
     def most_rows(self) -> int:
@@ -53,7 +56,8 @@ class Terms:
     @property
     def first_rows(self) -> int:
         """Number of rows that may be computed at a time while nobody knows how long that takes."""
-        return max(1, min(self.most_rows, _FIRST_ROWS // self.passes))
+        first = turn_rows(_FIRST_ROWS, self.operations)
+        return max(1, min(self.most_rows, first // self.passes))
 
     def wait_s(self, most: float) -> float:
         """Return the seconds that the request may wait, at most `most`."""

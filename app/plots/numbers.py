@@ -217,7 +217,7 @@ class Source:
         rows: Array,
         results: Array,
     ) -> None:
-        terms = Terms(row_bytes=flow.row_bytes)
+        terms = Terms(row_bytes=flow.row_bytes, operations=max(flow.operations))
         await self.engine.apply(function, rows, results, key=object(), terms=terms)
 
     def _data(self) -> Array | None:

@@ -1,6 +1,6 @@
 """Functions of rows that the routes compute."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from app.problems.problem import Problem
 from app.rows.response_table import Part
 from app.rows.shape import Floats
 from app.scoring.request import Compute, RowFunction, Space
-from flows import CompiledFlow, density_parts, rank_among, row_evidence
+from flows import CompiledFlow, density_parts, evidence_parts, rank_among, row_evidence
 from tables.writers import unused_name
 
 Doubles = NDArray[np.float64]
@@ -24,8 +24,9 @@ SCORES = ["log_prob", "quantile"]
 Explained = Literal["exact", "learnt", "unavailable"]
 """Kind of the explanation of a column."""
 
-_MAX_PASSES, _MAX_PASS_BYTES = 1024, 2**30
-"""Most passes over a model for one row, and most bytes of weights that they read: what others wait for."""
+_MAX_PASSES, _MAX_PASS_BYTES, _MAX_OPERATIONS = 1024, 2**30, 2**20
+"""Most passes over a model for one row, most bytes of weights that they read, and most operations of about a
+microsecond one after another: what others wait for."""
 
 EVIDENCE = ["elbo", "log_evidence"]
 """Names of the evidence of a row."""
@@ -159,15 +160,17 @@ def evidence_of(samples: int, seed: int) -> RowFunction:
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         return row_evidence(flow, rows, samples=samples, seed=seed)
 
+    def steps(flow: CompiledFlow, rows: Floats, results: Floats) -> Iterator[None]:
+        return evidence_parts(flow, rows, results, samples=samples, seed=seed)
+
     parts = [Part(name, place, None) for place, name in enumerate(EVIDENCE)]
     return RowFunction(
         f"evidence_{samples}",
         compute,
         EVIDENCE,
         parts,
-        variant=seed,
-        passes=samples,
         members={"seed": seed},
+        steps=steps,
     )
 
 
@@ -233,7 +236,11 @@ def explained_kinds(flow: CompiledFlow) -> list[Explained]:
     if not any(explains):
         raise Problem("explanation-unavailable")
     passes = flow.explaining_passes
-    if passes > _MAX_PASSES or passes * flow.size_bytes > _MAX_PASS_BYTES:
+    if (
+        passes > _MAX_PASSES
+        or passes * flow.size_bytes > _MAX_PASS_BYTES
+        or passes * flow.operations.density > _MAX_OPERATIONS
+    ):
         raise Problem(
             "explanation-unavailable",
             f"An explanation would take {passes:,} passes over the model for each row, which would keep"

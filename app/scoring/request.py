@@ -1,7 +1,7 @@
 """A request for numbers of rows: its model, the shape of its rows, and what to compute of them."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from app.rows.codecs import Codec, response_codec
 from app.rows.model_types import ModelTypes, RowWarnings, types_of
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats, RowsShape
+from app.scoring.steps import take_steps
 from app.state import AppState, state_of
 from flows import CompiledFlow
 from models_store.process.traces import TRACES
@@ -28,6 +29,7 @@ from models_store.records import Version
 Space = Literal["data", "model"]
 Extra = Literal["ignore", "error"]
 Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
+Steps = Callable[[CompiledFlow, Floats, Floats], Iterator[None]]
 
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -43,23 +45,23 @@ class RowFunction:
         compute: Callable from a flow and rows of shape (n, columns) to arrays of n entries or rows.
         columns: Names of the numbers that a row becomes.
         parts: Members of the JSON response that hold them.
-        variant: Further input that the results depend on; requests with equal names and variants may be computed
-            as one batch.
         checked: Number of them that must be finite, the first ones; None: all.
         passes: Rows that the flow computes for each row.
         members: Further members of the JSON response.
         conditionals: True for one that needs the densities of single columns.
+        steps: Callable that fills results, an array of shape (n, width), in short steps, where a row may take
+            long; None for others. `compute` does all of them.
     """
 
     name: str
     compute: Compute
     columns: Sequence[str]
     parts: Sequence[Part]
-    variant: Hashable = None
     checked: int | None = None
     passes: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
     conditionals: bool = False
+    steps: Steps | None = None
 
     @property
     def width(self) -> int:
@@ -190,19 +192,21 @@ class ScoreRequest:
             ClientDisconnect: The caller has left.
         """
         values = np.empty((len(rows), function.width))
-        work = self.state.engine.apply(
-            partial(function.compute, flow),
-            rows,
-            values,
-            key=(id(flow), function.name, self.space),
-            variant=function.variant,
-            terms=Terms(
-                self.max_wait_s,
-                admitted=admitted,
-                row_bytes=flow.row_bytes * function.passes,
-                passes=function.passes,
-            ),
+        terms = Terms(
+            self.max_wait_s,
+            admitted=admitted,
+            row_bytes=flow.row_bytes * function.passes,
+            passes=function.passes,
+            operations=max(flow.operations),
         )
+        engine = self.state.engine
+        if function.steps is None:
+            key = id(flow), function.name, self.space
+            work = engine.apply(partial(function.compute, flow), rows, values, key=key, terms=terms)
+        else:
+            steps = function.steps(flow, rows, values)
+            size_bytes = rows.nbytes + values.nbytes
+            work = take_steps(engine, steps, rows=len(rows), size_bytes=size_bytes, terms=terms)
         with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):
             if watched and len(rows) > _UNWATCHED_ROWS:
                 await unless_disconnected(self.request, work)

@@ -21,7 +21,7 @@ from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.roundings import Roundings
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
-from flows import fitting_rows
+from flows import fitting_rows, turn_rows
 from models_store.process.traces import TRACES
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
 from tables.formats import TableFormat
@@ -71,7 +71,7 @@ class Drawing:
         chunk_rows = _CHUNK_VALUES // score.version.dim
         async with score.flow() as flow:
             step = max(_MIN_CHUNK_ROWS, min(_MAX_CHUNK_ROWS, chunk_rows))
-            step = fitting_rows(step, flow.row_bytes)
+            step = fitting_rows(turn_rows(step, flow.operations.sampling), flow.row_bytes)
             drawing = flow.iter_sample(
                 self.n, seed=self.seed, chunk_rows=step, context=self.context, space=score.space
             )

@@ -13,7 +13,7 @@ from flows.compiled.conditionals import CompiledConditionals
 from flows.compiled.folded_steps import FoldedSteps
 from flows.compiled.model_space import Doubles, ModelSpace, Rows
 from flows.compiled.packing import PackedFlow, Scores, pack
-from flows.cost import fitting_rows
+from flows.cost import Operations, fitting_rows, turn_rows
 from flows.errors import FlowError
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 from flows.latent import Decoder
@@ -50,6 +50,7 @@ class CompiledFlow:
         row_bytes: Peak memory per row of a score or a sample, in bytes; 0 if unknown.
         conditional_order: Order of `flows.conditional_order`; None without one.
         conditionals: Densities of columns in this order, of a flow that was compiled with them.
+        operations: Time of a few rows, zeros if unknown.
     """
 
     dim: int
@@ -60,6 +61,7 @@ class CompiledFlow:
     decoder: Decoder | None
     size_bytes: int
     row_bytes: int
+    operations: Operations
     conditional_order: list[int] | None = None
     conditionals: CompiledConditionals | None = None
 
@@ -67,7 +69,7 @@ class CompiledFlow:
         """Compile a flow, as `flows.compiled.ensemble.compile_flow` describes."""
         self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
         self.model_dim = flow.model_dim
-        self.row_bytes = flow.row_bytes
+        self.row_bytes, self.operations = flow.row_bytes, flow.operations
         most = CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
         self._chunk_rows = fitting_rows(most, flow.row_bytes)
         with torch.no_grad():
@@ -91,7 +93,7 @@ class CompiledFlow:
             most = self._chunk_rows = fitting_rows(PACKED_CHUNK_ROWS, flow.row_bytes)
             self._moments = _moments(self._packed, self._space)
         self._steps = FoldedSteps(steps, self.model_dim)
-        most = max(most, self._chunk_rows, self._steps.sample_rows, 1)
+        most = turn_rows(max(most, self._steps.sample_rows), flow.operations.sampling)
         self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
         self.size_bytes = self._steps.size_bytes
         if self._packed is not None:
@@ -346,8 +348,7 @@ class CompiledFlow:
         found = Scores(*(np.empty(len(x)) for _ in range(3)))
         width = self._space.width(space)
         for start, chunk in self._chunks(x):
-            part = slice(start, start + len(chunk))
-            rows, outer = chunk[:, :width], np.zeros(1)
+            part, rows, outer = slice(start, start + len(chunk)), chunk[:, :width], np.zeros(1)
             if space == "data":
                 rows, outer = self._space.preprocess(rows)
             rows = np.hstack([rows, self._space.exact_context(chunk[:, width:])], dtype=np.float64)

@@ -50,7 +50,11 @@ class CompiledEnsemble(CompiledFlow):
         self._members = [
             CompiledFlow(
                 Flow(
-                    own(member), flow.preprocessing, context=flow.context, row_bytes=flow.row_bytes
+                    own(member),
+                    flow.preprocessing,
+                    context=flow.context,
+                    row_bytes=flow.row_bytes,
+                    operations=flow.operations,
                 ),
                 device=device,
             )
@@ -61,7 +65,7 @@ class CompiledEnsemble(CompiledFlow):
         self.dim, self.model_dim = first.dim, first.model_dim
         self.context_dim, self.has_noise, self.has_parts = first.context_dim, False, first.has_parts
         self.decoder = None
-        self.row_bytes = flow.row_bytes
+        self.row_bytes, self.operations = flow.row_bytes, flow.operations
         self.size_bytes = sum(member.size_bytes for member in self._members)
         self._space = first._space
         self._chunk_rows = min(member._chunk_rows for member in self._members)

@@ -1,6 +1,7 @@
 """Evidence of rows under a generative model with latent variables, by samples of its posterior."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from flows.compiled.model_space import Doubles, Rows
 from flows.cost import fitting_rows
 from flows.errors import FlowError
 from flows.flow import base_noise
+from flows.latent import Decoder
+
+_PART_ROWS = 64  # samples computed at a time: a tile of the compiled loops
 
 
 def row_evidence(
@@ -32,25 +36,53 @@ def row_evidence(
     Raises:
         FlowError: The flow has no decoder.
     """
+    results = np.empty((len(x), 2))
+    for _ in evidence_parts(flow, x, results, samples=samples, seed=seed):
+        pass
+    return results[:, 0], results[:, 1]
+
+
+def evidence_parts(
+    flow: CompiledFlow, x: Rows, results: Rows, *, samples: int, seed: int
+) -> Iterator[None]:
+    """Fill an array of shape (rows, 2) with what `row_evidence` returns; yield after some samples each.
+
+    Args:
+        flow: Compiled flow with a decoder.
+        x: Rows of data, the context of the flow.
+        results: Array for the ELBO and the bound of each row.
+        samples: Number of samples of each row.
+        seed: Seed of the noise, from 0 to 2^63 - 1.
+
+    Raises:
+        FlowError: The flow has no decoder.
+    """
     if flow.decoder is None:
         raise FlowError("this model has no generative model of the rows")
     generator = torch.Generator().manual_seed(seed)
     u = base_noise(samples, flow.model_dim, generator=generator).double()
     log_base = standard_normal(u).numpy()
-    step = fitting_rows(samples, flow.row_bytes)
-    elbo, bound = np.empty(len(x)), np.empty(len(x))
+    step = fitting_rows(_PART_ROWS, flow.row_bytes)
     log_weights = np.empty(samples)
-    with torch.inference_mode():
-        for number, row in enumerate(np.asarray(x, np.float64)):
-            for start in range(0, samples, step):
-                part = slice(start, min(start + step, samples))
-                given = np.broadcast_to(row, (part.stop - start, len(row)))
-                z, log_det = flow.forward(np.hstack([u.numpy()[part], given]))
-                joint = flow.decoder.log_joint(torch.from_numpy(z), torch.tensor(row[None]))
-                log_weights[part] = joint.numpy() - log_base[part] + log_det
-            elbo[number] = log_weights.mean()
-            largest = log_weights.max()
-            bound[number] = largest
-            if math.isfinite(largest):
-                bound[number] += math.log(np.exp(log_weights - largest).mean())
-    return elbo, bound
+    for number, row in enumerate(np.asarray(x, np.float64)):
+        for start in range(0, samples, step):
+            part = slice(start, min(start + step, samples))
+            given = np.broadcast_to(row, (part.stop - start, len(row)))
+            z, log_det = flow.forward(np.hstack([u.numpy()[part], given]))
+            log_weights[part] = _log_joint(flow.decoder, z, row) - log_base[part] + log_det
+            if part.stop == samples:
+                results[number] = log_weights.mean(), _log_mean(log_weights)
+            yield
+
+
+@torch.inference_mode()
+def _log_joint(decoder: Decoder, z: Doubles, row: Doubles) -> Doubles:
+    return decoder.log_joint(torch.from_numpy(z), torch.tensor(row[None])).numpy()
+
+
+def _log_mean(log_weights: Doubles) -> float:
+    """Return the logarithm of the mean of weights."""
+    largest = float(log_weights.max())
+    if not math.isfinite(largest):
+        return largest
+    return largest + math.log(np.exp(log_weights - largest).mean())

@@ -162,8 +162,9 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     def size(units: int) -> MapSize:
         """Return the numbers of a map, and of the matrices that all share."""
         outputs, own = _DENSE_OUTPUTS * units, 2 * units**2
+        operations = 2000 if units <= _MOST_COMPILED_UNITS else 2000 + units**2 // 5
         return MapSize(
-            outputs, kept=28 * units + 16, used=28 * units + 40, own=own, operations=2000
+            outputs, kept=28 * units + 16, used=28 * units + 40, own=own, operations=operations
         )
 
     def inverse(

@@ -179,7 +179,7 @@ def _loaded(cost: Cost) -> int:
 
 
 def _operations(cost: Cost) -> int:
-    return max(cost.density.operations, cost.sampling.operations)
+    return max(cost.operations)
 
 
 def _halved(flow: FlowSpec) -> Iterator[tuple[str, int, FlowSpec]]:

@@ -17,6 +17,8 @@ from flows.bijections.linear import initial_linear, uniform
 from flows.bijections.transformers import MapSize
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
+# Of weights that a pass over few rows reads.
+_BYTES_A_MICROSECOND = 8192
 # Of the weights of the second layer of a residual block, when it begins.
 _BLOCK_SCALE = 0.01
 
@@ -212,15 +214,15 @@ class Conditioner:
     def _sampling(self, dim: int, size: MapSize) -> Way:
         """Return the memory of sampling feature by feature; with gradients each is a pass."""
         density, widths = self._density(dim, size), self.widths(dim, size.outputs)
+        once = FLOAT_BYTES * self._all_weights(dim, size)
         if self.residual:  # a pass for each feature
             return Way(
                 kept=dim * density.kept,
                 kept_row=dim * density.kept_row,
                 used=density.used,
                 used_row=density.used_row + 2 * FLOAT_BYTES * dim,
-                operations=dim * density.operations,
+                operations=dim * (density.operations + once // _BYTES_A_MICROSECOND),
             )
-        once = FLOAT_BYTES * self._all_weights(dim, size)
         one = size.outputs + size.used
         return Way(
             kept=dim * density.kept,

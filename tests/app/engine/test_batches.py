@@ -1,7 +1,6 @@
 import asyncio
 import threading
 import time
-from functools import partial
 
 import numpy as np
 import pytest
@@ -78,26 +77,6 @@ def test_what_comes_in_one_turn_is_computed_together(engine):
 
     asyncio.run(main())
     assert max(function.rows) == 16
-
-
-def test_variants_of_a_function_are_computed_apart(engine):
-    function, shifts = Doubling(), range(4)
-
-    def shifted(rows, shift):
-        return (function(rows)[0] + shift,)
-
-    async def result(shift):
-        results = np.empty((1, 1))
-        compute = partial(shifted, shift=shift)
-        await engine.apply(compute, np.ones((1, 1)), results, key="double", variant=shift)
-        return float(results[0, 0])
-
-    async def main():
-        first = await asyncio.gather(*map(result, shifts))  # on the thread
-        await make_known(engine, function)
-        return first, await asyncio.gather(*map(result, shifts))
-
-    assert asyncio.run(main()) == ([2.0, 3.0, 4.0, 5.0],) * 2
 
 
 def test_a_function_in_use_stays_known_beside_ever_new_ones(engine):

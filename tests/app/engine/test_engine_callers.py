@@ -58,7 +58,12 @@ FAMILIES: dict[str, FlowSpec] = {
 }
 QUANTILES = np.linspace(-40, 0, 1001)
 DIM = 2
-CALLERS = {"app/plots/numbers.py", "app/scoring/samples.py", "app/scoring/request.py"}
+CALLERS = {
+    "app/plots/numbers.py",
+    "app/scoring/samples.py",
+    "app/scoring/request.py",
+    "app/scoring/steps.py",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -237,7 +237,8 @@ def test_a_model_that_explains_nothing_says_so(client):
 
 
 @pytest.mark.fault(248)
-@pytest.mark.parametrize("limit", ["_MAX_PASSES", "_MAX_PASS_BYTES"])
+@pytest.mark.fault(325)
+@pytest.mark.parametrize("limit", ["_MAX_PASSES", "_MAX_PASS_BYTES", "_MAX_OPERATIONS"])
 def test_an_explanation_that_would_hold_the_engine_is_refused(client, monkeypatch, limit):
     body = json.dumps({"rows": cells()[:1]}).encode()
     assert ask(client, "score?explain=true", body, model="hiding").status_code == 200

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from flows import Flow, MafSpec, RealNvpSpec, build, compile_flow
+from flows import (
+    CompiledFlow,
+    Flow,
+    MafSpec,
+    NafSpec,
+    RealNvpSpec,
+    build,
+    compile_flow,
+    turn_rows,
+)
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm, BatchNormSpec
 from flows.bijections.compose import Chain
@@ -192,3 +201,19 @@ def test_a_gpu_gives_the_numbers_of_the_processor(name):
     np.testing.assert_allclose(device.log_prob(x), host.log_prob(x), atol=1e-3)
     expected = host.sample(300, seed=1)
     np.testing.assert_allclose(device.sample(300, seed=1), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.fault(324)
+def test_fault_324_few_rows_of_a_slow_flow_are_drawn_at_a_time(monkeypatch):
+    flow = compile_flow(build(NafSpec(layers=1, hidden=[4], units=2), 70, seed=0))
+    drawn: list[int] = []
+    draw = CompiledFlow._draw
+
+    def spied(self, n, *given):
+        drawn.append(n)
+        return draw(self, n, *given)
+
+    monkeypatch.setattr(CompiledFlow, "_draw", spied)
+    rows = turn_rows(2048, flow.operations.sampling)
+    assert len(next(flow.iter_sample(500, seed=1, chunk_rows=rows))) == 64
+    assert drawn == [64]

@@ -185,6 +185,19 @@ def test_fault_230_a_flow_of_which_a_row_keeps_others_waiting_is_refused(spec, d
     assert caught.value.pointer == ("/flow" if field is None else f"/flow/{field}")
 
 
+@pytest.mark.fault(324)
+@pytest.mark.parametrize(
+    ("spec", "dim"),
+    [
+        (NsfSpec(layers=1, hidden=[1000, 1000, 1000], residual=True), 300),
+        (NafSpec(layers=1, hidden=[8], units=200, transformer="ddsf"), 100),
+    ],
+)
+def test_fault_324_passes_that_read_many_weights_count_as_what_they_take(spec, dim):
+    with pytest.raises(RequestError, match="one after another"):
+        check_flow(Described(spec, dim), limits=SERVED)
+
+
 def test_the_flow_of_the_widest_table_is_not_refused():
     for rows in (1_000, 50_000, 1_000_000):
         check_model(Described(default_flow(rows, 4_096), 4_096), max_bytes=2**40)
@@ -195,6 +208,7 @@ def test_flows_of_the_papers_are_not_refused():
         (MadeSpec(conditional="bernoulli", hidden=[500], masks=32), 784),
         (NafSpec(layers=5, hidden=[1024], units=16), 63),
         (NsfSpec(layers=10, hidden=[256, 256], bins=8, linear=True), 63),
+        (NsfSpec(layers=10, hidden=[256] * 5, residual=True), 63),
     ):
         check_flow(Described(spec, dim), limits=SERVED)
 
