@@ -56,8 +56,10 @@ up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stop
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
 # two processors busy: many tests wait for processes. `tests/conftest.py` has the groups and their order.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --no-loadscope-reorder
+# Some cases of each parametrised test; `make long` runs the others.
+CASES := --cases=4
 test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
-	$(PYTEST) --numprocesses=3
+	$(PYTEST) --numprocesses=3 $(CASES)
 
 # A generator of clients has an environment of its own: its typer is older than that of the service.
 $(VENV)/generator: | $(VENV)/.dev-stamp
@@ -65,7 +67,7 @@ $(VENV)/generator: | $(VENV)/.dev-stamp
 	$@/bin/pip install --quiet openapi-python-client==0.29.1
 
 long: install $(VENV)/generator ## Run the long form of some tests
-	$(PYTEST) --numprocesses=3 -m "long and not slow"
+	$(PYTEST) --numprocesses=3 $(CASES) -m "long and not slow"
 
 cluster: install ## Run what needs servers or tools of a cluster
 	$(BIN)/pip install --quiet --group deploy

@@ -6,7 +6,9 @@ import os
 import shutil
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import TypeGuard
 
@@ -83,6 +85,9 @@ _SINGLE = (
     "app/test_schemathesis.py::test_every_answer_is_a_documented_one[1-",
 )
 
+# Marks of tests that the default run leaves out.
+_OTHER_RUNS = ("long", "slow", "gpu", "cluster")
+
 # What is imported and collected stays for the whole run: to look through a million such objects again
 # and again takes a third of the time of the collection.
 gc.disable()
@@ -123,9 +128,33 @@ def _turn_of(item: pytest.Item) -> tuple[int, int]:
     return (*groups, True).index(True), (*folders, True).index(True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that take longest."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases",
+        type=int,
+        help="of each parametrised test leave so many cases as they are, and mark the others `long`",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks choose
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest; leave some cases of each to another run."""
+    most: int | None = config.getoption("cases")
+    for name, cases in groupby(items, lambda item: item.nodeid.partition("[")[0]):
+        for item in _further_cases(name, list(cases), most) if most else ():
+            item.add_marker("long")
     items.sort(key=_turn_of)
+
+
+def _further_cases(name: str, cases: list[pytest.Item], most: int) -> list[pytest.Item]:
+    """Return the cases of a test but some, spread evenly; which ones differs from test to test."""
+    usual = [case for case in cases if not any(map(case.get_closest_marker, _OTHER_RUNS))]
+    if len(usual) <= most:
+        return []
+    step = len(usual) / most
+    first = zlib.crc32(name.encode()) % 1000 / 1000
+    kept = {int((first + number) * step) for number in range(most)}
+    return [case for number, case in enumerate(usual) if number not in kept]
 
 
 class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # of no known type

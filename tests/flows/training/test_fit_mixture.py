@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from flows import (
@@ -49,6 +48,8 @@ def fitted(
 def test_it_reaches_the_likelihood_of_scikit_learn_and_finds_the_number_of_clusters():
     train, held_out = clusters(3000), clusters(2000, seed=1)
     flow, reports = fitted(GaussianMixtureSpec(), train, held_out)
+    from sklearn.mixture import GaussianMixture  # noqa: PLC0415  seconds to import
+
     peer = GaussianMixture(3, random_state=0).fit(train.numpy())
     found = compile_flow(flow).log_prob(held_out.numpy()).mean()
     assert found == pytest.approx(peer.score(held_out.numpy()), abs=0.01)

@@ -1,6 +1,7 @@
 """The work of bulk jobs as plain calls, on real files."""
 
 import csv
+import functools
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type 
 import pytest
 import torch
 
-from flows import compile_flow, quantiles_of, rank_among
+from flows import CompiledFlow, compile_flow, quantiles_of, rank_among
 from models_store.files.blobs import model_key
 from models_store.files.checkpoints import save_model
 from models_store.files.store_address import StoreAddress
@@ -38,8 +39,16 @@ from workers.trainer.data import MappedRows
 
 ROWS = 1_000
 NAMES = ["x3", "x1", "x2"]
-FLOW = compile_flow(a_flow())
-HELD_OUT = quantiles_of(FLOW.log_prob(FLOW.sample(500, seed=9)))
+
+
+@functools.cache
+def compiled() -> CompiledFlow:
+    return compile_flow(a_flow())
+
+
+@functools.cache
+def held_out() -> Any:
+    return quantiles_of(compiled().log_prob(compiled().sample(500, seed=9)))
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +72,8 @@ def dataset(place: Place) -> Dataset:
     return place.add_table(table.astype(np.float32))
 
 
-def common(place: Place, quantiles: Any = HELD_OUT, **changes: Any) -> dict[str, Any]:
+def common(place: Place, quantiles: Any = (), **changes: Any) -> dict[str, Any]:
+    quantiles = held_out() if isinstance(quantiles, tuple) else quantiles
     flow = a_flow()
     key = model_key("job_" + "2" * 32, 1)
     stored = save_model(
@@ -137,8 +147,8 @@ def file_of(place: Place, messages: list[Message]) -> Path:
 
 def exact(place: Place, dataset: Dataset) -> np.ndarray:
     table = np.load(place.blobs.path(dataset.key))
-    log_prob = FLOW.log_prob(table[:, [2, 0, 1]])
-    return np.column_stack([log_prob, rank_among(log_prob, HELD_OUT)])
+    log_prob = compiled().log_prob(table[:, [2, 0, 1]])
+    return np.column_stack([log_prob, rank_among(log_prob, held_out())])
 
 
 def test_a_dataset_is_scored_by_the_names_of_its_columns(place: Place, dataset: Dataset) -> None:
@@ -202,7 +212,7 @@ def test_rows_without_a_density_are_written_as_they_are(place: Place) -> None:
 def test_samples_are_those_of_the_seed(place: Place) -> None:
     messages = run(sampling(place, output="npy"))
     values = np.load(file_of(place, messages), allow_pickle=False)
-    assert np.array_equal(values, FLOW.sample(ROWS, seed=7))
+    assert np.array_equal(values, compiled().sample(ROWS, seed=7))
     assert produced(messages).metrics == {"rows": ROWS, "non_finite": 0}
 
 

@@ -1,6 +1,7 @@
 """Bulk jobs of typed columns as plain calls, on real files."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
-from flows import compile_flow, rank_among, spec_to_dict
+from flows import CompiledFlow, compile_flow, rank_among, spec_to_dict
 from models_store.files.blobs import model_key, table_key
 from models_store.files.checkpoints import save_model
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
@@ -17,7 +18,7 @@ from tables.columns import UNSEEN, Column
 from tables.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.workers.place import Place
-from tests.workers.trainer.test_bulk import HELD_OUT, common, file_of, parts, produced, run
+from tests.workers.trainer.test_bulk import common, file_of, held_out, parts, produced, run
 from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
@@ -30,7 +31,6 @@ from workers.protocol import (
 )
 
 ROWS = mixed_rows(600, seed=5)
-FLOW = compile_flow(mixed_flow())
 # The table that is scored has the levels of `cut` in another order, one more of them, and text of
 # numbers where the model has numbers; one column is not the model's.
 CUT = Column(
@@ -43,6 +43,11 @@ OWN = [
     CUT,
     *(COLUMNS[place] for place in (5, 1, 2, 3)),
 ]
+
+
+@functools.cache
+def compiled() -> CompiledFlow:
+    return compile_flow(mixed_flow())
 
 
 def stored() -> Any:
@@ -76,7 +81,7 @@ def typed(place: Place, spec: Any = SPEC, **changes: Any) -> dict[str, Any]:
         flow=spec_to_dict(spec),
         columns=NAMES,
         types=TYPES,
-        quantiles=HELD_OUT.tolist(),
+        quantiles=held_out().tolist(),
     )
     return common(place, **changes) | {"model": model}
 
@@ -106,8 +111,8 @@ def table_of(place: Place, task: BulkTask) -> Any:
 
 def test_levels_with_other_indices_are_scored_by_their_texts(place: Place) -> None:
     table = table_of(place, scoring(place))
-    np.testing.assert_allclose(table["log_prob"], FLOW.log_prob(ROWS), rtol=1e-5)
-    ranks = rank_among(FLOW.log_prob(ROWS), HELD_OUT)
+    np.testing.assert_allclose(table["log_prob"], compiled().log_prob(ROWS), rtol=1e-5)
+    ranks = rank_among(compiled().log_prob(ROWS), held_out())
     np.testing.assert_allclose(table["quantile"], ranks, atol=1e-5)
 
 
@@ -115,7 +120,7 @@ def test_a_level_that_the_model_lacks_is_unseen(place: Place) -> None:
     rows, expected = stored(), ROWS.copy()
     rows[:, 2], expected[:, 0] = 1.0, UNSEEN
     table = table_of(place, scoring(place, rows))
-    np.testing.assert_allclose(table["log_prob"], FLOW.log_prob(expected), rtol=1e-5)
+    np.testing.assert_allclose(table["log_prob"], compiled().log_prob(expected), rtol=1e-5)
 
 
 def test_parts_and_explanations_are_columns(place: Place) -> None:
@@ -124,8 +129,8 @@ def test_parts_and_explanations_are_columns(place: Place) -> None:
     explained = [f"explanation.{name}" for name in NAMES]
     assert table.column_names == ["log_prob", "quantile", "discrete", "continuous", *explained]
     numbers = np.column_stack([column.to_numpy() for column in table.columns])
-    np.testing.assert_allclose(numbers[:, 2:4], FLOW.log_prob_parts(ROWS), rtol=1e-5)
-    np.testing.assert_allclose(numbers[:, 4:], FLOW.explain(ROWS), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(numbers[:, 2:4], compiled().log_prob_parts(ROWS), rtol=1e-5)
+    np.testing.assert_allclose(numbers[:, 4:], compiled().explain(ROWS), rtol=1e-3, atol=1e-4)
     assert produced(messages).metrics["non_finite"] == 0, "columns without explanation are not bad"
 
 
@@ -153,7 +158,7 @@ def test_rows_beside_scores_have_the_cells_of_the_table(place: Place, output: st
 def test_samples_are_cells(place: Place, output: str) -> None:
     path = file_of(place, run(sampling(place, output)))
     table = pq.read_table(path) if output == "parquet" else pa_csv.read_csv(path)
-    expected = TypedRows(COLUMNS).batch(FLOW.sample(700, seed=7))
+    expected = TypedRows(COLUMNS).batch(compiled().sample(700, seed=7))
     for name in ("cut", "sold", "price", "doors", "weight"):
         found = [None if cell == "" else cell for cell in table[name].to_pylist()]
         assert found == expected.column(name).to_pylist()
@@ -161,7 +166,9 @@ def test_samples_are_cells(place: Place, output: str) -> None:
 
 def test_samples_of_npy_are_numbers(place: Place) -> None:
     values = np.load(file_of(place, run(sampling(place, "npy"))), allow_pickle=False)
-    np.testing.assert_array_equal(values, TypedRows(COLUMNS).numbers(FLOW.sample(700, seed=7)))
+    np.testing.assert_array_equal(
+        values, TypedRows(COLUMNS).numbers(compiled().sample(700, seed=7))
+    )
 
 
 @pytest.mark.parametrize("kind", ["scoring", "sampling"])
