@@ -115,6 +115,7 @@ def _machine(schema: BaseSchema, url: str, headers: dict[str, str]) -> type[APIS
     return Sequences
 
 
+@pytest.mark.long
 @pytest.mark.fault(189)
 def test_every_answer_in_a_sequence_of_requests_is_a_documented_one(
     schema: BaseSchema, guarded_server: tuple[str, dict[str, str]]

@@ -198,6 +198,7 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
 NEWER = "UPDATE alembic_version SET version_num = 'from_the_future', compatible_with = 'from_the_future'"
 
 
+@pytest.mark.long
 @pytest.mark.fault(149)
 def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
     monkeypatch.setattr("app.server.startup._RETRY_S", 0.1)

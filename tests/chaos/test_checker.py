@@ -295,6 +295,7 @@ def test_a_queue_that_is_too_long_is_found():
     assert violations([resumed, listed], max_queued=6, returning=2) == []
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**9), lost=st.sampled_from([0, 0.1, 0.4]))
 def test_nothing_is_found_where_every_promise_was_kept(seed, lost):

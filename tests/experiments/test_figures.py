@@ -34,6 +34,7 @@ def test_a_potential_has_its_density_and_what_each_layer_does(tmp_path):
     assert names == ["-curve", "", "-layers"]
 
 
+@pytest.mark.long
 def test_binary_pictures_have_samples_completions_and_reconstructions(tmp_path):
     test = (torch.rand(20, 784, generator=torch.Generator().manual_seed(0)) > 0.8).float()
     flow = MadeSpec(conditional="bernoulli", hidden=[8], order="random")
@@ -41,6 +42,7 @@ def test_binary_pictures_have_samples_completions_and_reconstructions(tmp_path):
     assert names == ["-curve", "-samples", "-completions", "-reconstructions"]
 
 
+@pytest.mark.long
 def test_grey_pictures_have_samples_and_their_noise(tmp_path):
     test = torch.randint(0, 256, (20, 784), generator=torch.Generator().manual_seed(0)).float()
     flow = MadeSpec(hidden=[8])

@@ -1,12 +1,14 @@
 """Jobs in one process: those whose children are carried out here."""
 
 import numpy as np
+import pytest
 import torch
 
 from experiments.local_job import run_job
 from experiments.studies.detectors import log_prob
 
 
+@pytest.mark.long
 def test_a_search_is_carried_out() -> None:
     threads = torch.get_num_threads()
     rows = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)

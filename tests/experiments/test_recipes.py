@@ -61,6 +61,7 @@ def test_a_recipe_on_bits_runs(place, name):
     assert not place.results.exists()
 
 
+@pytest.mark.long
 def test_a_variational_recipe_runs(place):
     result = quick("planar-u5-k2", place)
     assert result["kl"] > 0

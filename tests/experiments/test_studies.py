@@ -135,6 +135,7 @@ def test_mixed_precision_is_refused_where_it_means_nothing(name, tmp_path, capsy
     assert "only for densities of data" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_progress_is_told_in_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("densityd.admin.reproduce._LINE_PAUSE_S", 0)
     threads = torch.get_num_threads()
@@ -166,6 +167,7 @@ def test_every_name_is_listed_whole(capsys):
     assert set(RECIPES) | set(STUDIES) | set(GROUPS) <= set(names)
 
 
+@pytest.mark.long
 def test_a_study_is_reproduced_by_name_and_by_group(table, capsys):
     pytest.importorskip("sklearn")
     threads = torch.get_num_threads()

@@ -75,6 +75,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.fault(5, 7, 16, 26, 27, 34, 35, 42, 43, 178, 179)
 @pytest.mark.parametrize(("body", "media_type", "slug"), FILES.values(), ids=list(FILES))
 def test_a_bad_file_is_refused_and_leaves_nothing(

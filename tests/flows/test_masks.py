@@ -101,6 +101,7 @@ def test_log_det_is_that_of_the_jacobian_of_the_observed_features(case, context_
         torch.testing.assert_close(inner.slogdet().logabsdet, found, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.long
 @every_case
 @with_context
 def test_the_density_of_every_one_and_two_features_integrates_to_1(case, context_dim):
@@ -169,6 +170,7 @@ def test_values_under_the_mask_change_nothing(case, context_dim, value):
         assert parameter.grad is None or bool(parameter.grad.isfinite().all())
 
 
+@pytest.mark.long
 @every_case
 @with_context
 def test_derivatives_equal_finite_differences(case, context_dim):
@@ -186,6 +188,7 @@ def test_derivatives_equal_finite_differences(case, context_dim):
 NORMALISED = [case for case in MASKING if getattr(case.spec, "batch_norm", None) is not None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", NORMALISED, ids=lambda case: case.name)
 @with_context
 def test_derivatives_pass_the_statistics_of_a_batch(case, context_dim, monkeypatch):

@@ -191,6 +191,7 @@ def test_rows_take_the_levels_of_another_table() -> None:
 LEVEL_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1)
 
 
+@pytest.mark.long
 @given(st.lists(LEVEL_TEXT, min_size=1, max_size=20, unique=True), st.data())
 def test_levels_come_back(levels: list[str], data: st.DataObject) -> None:
     column = Column(name="a", type="category", levels=tuple(levels))
@@ -208,6 +209,7 @@ def test_numbers_come_back_from_text_and_arrow(cells: list[float | None]) -> Non
         assert decode_cells(encode_cells(array, NUMBER), NUMBER).to_pylist() == cells
 
 
+@pytest.mark.long
 @given(
     st.lists(
         st.one_of(
@@ -239,6 +241,7 @@ def test_dates_come_back_in_every_format(cells: list[datetime | None], form: str
     assert decode_cells(numbers, column).to_pylist() == texts
 
 
+@pytest.mark.long
 @given(
     st.lists(st.datetimes(), min_size=1),
     st.sampled_from([None, "%Y-%m-%d", "%d.%m.%y %H:%M", "%Y%m%d", "%H:%M:%S.%f", "%G-W%V"]),

@@ -68,6 +68,7 @@ def life(
     return place, disk, job_id
 
 
+@pytest.mark.long
 @pytest.mark.fault(228)
 @pytest.mark.parametrize("submit", [training, sampling])
 def test_a_power_cut_at_any_call_takes_nothing_that_a_row_names(
@@ -92,6 +93,7 @@ def test_a_power_cut_at_any_call_takes_nothing_that_a_row_names(
     place.database.dispose()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [EVERY, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("code", [errno.EIO, pytest.param(errno.ENOSPC, marks=pytest.mark.long)])
 @pytest.mark.parametrize("submit", [training, sampling])
@@ -122,6 +124,7 @@ def test_a_job_outlives_any_call_that_fails(
         place.database.dispose()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [EVERY, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_loses_half_of_what_it_synced_never_gives_a_wrong_model(
     tmp_path: Path, every: int

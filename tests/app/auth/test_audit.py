@@ -76,6 +76,7 @@ def test_changes_by_nobody_are_recorded_as_such(client, lines):
     assert line["resource"] == made.headers["location"]
 
 
+@pytest.mark.long
 @pytest.mark.fault(182, 183)
 def test_secrets_are_in_no_log_no_answer_and_no_metric(door, lines):
     client, keys = door

@@ -227,6 +227,7 @@ def test_where_there_is_nothing_every_method_is_not_found(door, path):
         assert answer.status == 404, method
 
 
+@pytest.mark.long
 @pytest.mark.fault(207)
 def test_without_a_key_nothing_is_told_about_methods_and_paths(door):
     policy = Policy(scores.router)

@@ -100,6 +100,7 @@ def posterior(dataset):
     return {"posterior": {"kind": "linear", "dataset_id": dataset, "response": "height"}}
 
 
+@pytest.mark.long
 @pytest.mark.fault(168, 169, 170, 171, 190)
 def test_what_is_anothers_answers_as_what_does_not_exist(place):
     client, ours, theirs, ids = place
@@ -121,6 +122,7 @@ def test_what_is_anothers_answers_as_what_does_not_exist(place):
     assert snapshot(client, ours) == before
 
 
+@pytest.mark.long
 @pytest.mark.fault(168)
 def test_the_owner_sees_all_of_it(place):
     client, ours, _, ids = place

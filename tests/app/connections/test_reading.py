@@ -118,6 +118,7 @@ def test_what_many_send_at_once_is_read_some_in_each_iteration():
     assert max(iterations.begun.values()) <= 2
 
 
+@pytest.mark.long
 def test_a_closed_connection_leaves_no_cycles():
     async def main():
         server, port = await serving(answer, Pace(each=1, most=1))

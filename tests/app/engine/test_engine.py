@@ -42,6 +42,7 @@ def test_every_row_is_computed_once_and_off_the_event_loop(engine):
     assert threads == {"engine"}
 
 
+@pytest.mark.long
 def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one(engine):
     done: list[str] = []
 
@@ -495,6 +496,7 @@ def test_fault_197_the_rows_of_a_turn_are_bounded_by_memory(n):
     assert max(turns) <= 8
 
 
+@pytest.mark.long
 @pytest.mark.fault(318)
 @pytest.mark.parametrize("n", [1, 16, 70])
 def test_fault_318_functions_of_many_passes_begin_with_few_rows(n):

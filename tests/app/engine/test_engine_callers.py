@@ -148,6 +148,7 @@ PLAIN: dict[str, Callable[[CompiledFlow, np.ndarray], np.ndarray]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.fault(193)
 @pytest.mark.parametrize("verb", PLAIN)
 def test_fault_193_scores_of_any_number_of_rows_are_the_plain_ones(shared_client, model, verb):

@@ -170,6 +170,7 @@ def test_corrupt_and_cut_zstandard_is_refused(packed):
     assert slug_of([packed], content_encoding="zstd") == "content-decoding"
 
 
+@pytest.mark.long
 @pytest.mark.fault(64)
 def test_fault_064_a_zstandard_bomb_is_stopped_early_by_its_size_and_its_ratio():
     bomb = zstd.compress(bytes(1 << 30))

@@ -120,6 +120,7 @@ def filled(frame: bytes, unit: bytes, *, size: int = 4 * MIB) -> bytes:
     return frame % b",".join([unit] * count)
 
 
+@pytest.mark.long
 @pytest.mark.fault(231)
 @pytest.mark.parametrize("unit", LISTS.values(), ids=list(LISTS))
 def test_more_lists_than_a_table_of_that_size_can_have_are_refused_before_they_are_made(unit):
@@ -182,6 +183,7 @@ def test_a_request_without_a_context_has_fewer_values(server, path, frame):
     assert "at most 100000 are allowed" in answer.json()["detail"]
 
 
+@pytest.mark.long
 @pytest.mark.fault(231)
 @pytest.mark.parametrize("what", ["log_prob", "sample"])
 def test_large_documents_of_small_values_hold_nobody_up(server, what):

@@ -168,6 +168,7 @@ def test_fault_262_few_bytes_that_become_many_are_unpacked_off_the_event_loop(co
     assert unpacked[threading.get_ident()] <= 16 * 1024
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
 def test_blocks_as_bgzip_makes_them_are_read(server, coding):
     """Many members are welcome as long as each brings something."""

@@ -252,6 +252,7 @@ def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind
     server.wait_until_idle()
 
 
+@pytest.mark.long
 def test_the_answer_begins_while_the_body_comes_if_that_is_asked_for(server):
     body = body_of(TableFormat.NPY, 250_000)
     connection = server.connect()
@@ -387,6 +388,7 @@ def whole_answer(server: Server, body: bytes) -> NDArray[np.float64]:
     return answer
 
 
+@pytest.mark.long
 def test_a_caller_who_leaves_in_the_middle_of_body_and_answer_leaves_nothing(server):
     body = body_of(TableFormat.NPY, 250_000)
     connection = server.connect()
@@ -399,6 +401,7 @@ def test_a_caller_who_leaves_in_the_middle_of_body_and_answer_leaves_nothing(ser
     server.wait_until_idle()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first_bytes", [1_000, 100_000], ids=["little", "much"])
 def test_a_length_that_the_header_contradicts_is_refused_before_the_body_has_come(
     server, first_bytes
@@ -474,6 +477,7 @@ def large_body(file: Path, kind: TableFormat, megabytes: int) -> int:
     return times * len(some)
 
 
+@pytest.mark.long
 def test_what_is_wrong_at_the_end_of_a_large_body_is_still_said(server):
     body = body_of(TableFormat.NPY, 200_000)
     connection = server.connect()

@@ -228,6 +228,7 @@ def forget_columns(session: Session) -> None:
     session.execute(text("UPDATE job SET result = json_remove(result, '$.columns')"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("output", ["parquet", "csv", "npy"])
 def test_the_rows_of_a_file_come_in_the_format_that_the_caller_likes(client, supervisor, output):
     table = np.column_stack([TABLE, RANDOM.normal(size=400)])
@@ -314,6 +315,7 @@ def test_a_cancelled_job_says_why_there_is_no_file(client):
     assert response.json()["detail"] == f"Job {job_id} is cancelled and has no result."
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting_values", [{"bulk_part_rows": 150}])
 def test_a_job_of_many_rows_is_done_in_parts(client, supervisor):
     dataset_id = uploaded(client)

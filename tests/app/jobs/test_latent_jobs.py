@@ -52,6 +52,7 @@ def ask(client: Any, ref: str, what: str, body: Any) -> Any:
     return client.post(f"/v1/models/{ref}/{what}", content=json.dumps(body), headers=JSON)
 
 
+@pytest.mark.long
 def test_posteriors_and_evidence_of_rows_are_those_of_the_known_model(client, supervisor):
     x = observed()
     model = {

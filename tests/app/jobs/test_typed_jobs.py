@@ -97,6 +97,7 @@ def scores(client: TestClient, body: bytes, kind: TableFormat, query: str = "") 
     return response.json()
 
 
+@pytest.mark.long
 def test_the_upload_sent_back_scores_as_its_stored_rows(client, dataset):
     """In every format that gives its rows, ids and comments included."""
     url = f"/v1/datasets/{dataset['id']}/rows?limit=400"
@@ -116,6 +117,7 @@ def test_the_upload_sent_back_scores_as_its_stored_rows(client, dataset):
     np.testing.assert_allclose(answer["log_prob"], expected, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("output", ["csv", "parquet"])
 def test_a_job_scores_them_alike_and_its_file_comes_in_any_format(
     client, supervisor, dataset, output

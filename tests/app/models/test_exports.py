@@ -72,6 +72,7 @@ def edited(body, change):
     return len(content).to_bytes(8, "little") + content + body[8 + length :]
 
 
+@pytest.mark.long
 def test_an_import_restores_what_was_exported(client, exported):
     made = imported(client, exported)
     assert made.status_code == 201, made.text
@@ -132,6 +133,7 @@ def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
         assert np.array_equal(values, curve[name][places], equal_nan=True), name
 
 
+@pytest.mark.long
 def test_signatures_are_made_and_checked_with_the_key_of_the_service(settings):
     key = {"export_key": SecretStr("k" * 32)}
     app = create_app(settings.model_copy(update={**key, "signed_imports": True}))
@@ -178,6 +180,7 @@ NUMBERS = [
 ]
 
 
+@pytest.mark.long
 def test_an_onnx_export_gives_the_log_densities_of_the_service(client):
     state = client.app.state
     registered(state.database, state.blobs)
@@ -212,6 +215,7 @@ def test_an_onnx_export_of_a_density_of_several_passes_says_why_not(client):
     assert list(state.blobs.staging.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.fault(304)
 def test_onnx_exports_delay_no_import_and_are_few_at_once(client, exported, monkeypatch):
     def write(_checkpoint, _version, target, **_):

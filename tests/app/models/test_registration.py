@@ -77,6 +77,7 @@ def description(body: bytes) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_an_exported_model_comes_back_bit_for_bit(shared_client, exported):
     answer = imported(shared_client, exported, name="back")
     assert answer.status_code == 201

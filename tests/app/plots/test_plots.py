@@ -370,6 +370,7 @@ def uploaded(client: TestClient, rows: int, columns: int) -> str:
     return str(answer.json()["id"])
 
 
+@pytest.mark.long
 @pytest.mark.fault(220)
 @pytest.mark.parametrize(("name", "rows"), [*CASES, ("gaussian", 2)])
 @pytest.mark.usefixtures("people")
@@ -409,6 +410,7 @@ def test_fault_220_every_kind_is_drawn_or_refused_whatever_the_model_and_its_dat
         assert PlotKind.NOISE in drawn
 
 
+@pytest.mark.long
 @pytest.mark.fault(220)
 def test_fault_220_the_picture_says_what_is_left_out(shared_client):
     state = shared_client.app.state
@@ -470,6 +472,7 @@ EXTREMES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.fault(220)
 @pytest.mark.parametrize(("scale", "spread", "rows"), EXTREMES)
 def test_fault_220_numbers_of_any_size_are_drawn(scale, spread, rows):

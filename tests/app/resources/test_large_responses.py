@@ -28,6 +28,7 @@ def no_room(**_):
     raise OSError(errno.ENOSPC, "full")
 
 
+@pytest.mark.long
 @pytest.mark.fault(200)
 @pytest.mark.parametrize("full", [False, True], ids=["", "on a full disk"])
 def test_what_is_large_is_whole_and_leaves_no_file(client, registry, blobs, monkeypatch, full):

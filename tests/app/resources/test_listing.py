@@ -54,6 +54,7 @@ def test_wide_datasets_are_listed_without_their_columns(client, registry):
         assert set(whole) - set(one) == {"columns", "warnings"}
 
 
+@pytest.mark.long
 @pytest.mark.fault(200)
 def test_jobs_are_listed_without_their_requests(client, jobs):
     context = [[0.25] * 4] * 10_000
@@ -85,6 +86,7 @@ def test_versions_are_listed_without_what_may_be_large(client):
     }
 
 
+@pytest.mark.long
 @pytest.mark.fault(200)
 def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, jobs):
     made = [submitted(jobs).id for _ in range(40)]
@@ -96,6 +98,7 @@ def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, j
     assert [one["id"] for page in seen for one in page] == made[::-1]
 
 
+@pytest.mark.long
 @pytest.mark.fault(200)
 def test_pages_of_events_are_bounded_in_bytes(client, jobs):
     work = JobWork(client.app.state.database)
@@ -133,6 +136,7 @@ def test_a_filter_looks_at_so_many_jobs_a_page(client, jobs, monkeypatch):
     assert sum(map(len, pages(client, "/v1/jobs?limit=3"))) == 37
 
 
+@pytest.mark.long
 @pytest.mark.fault(202)
 def test_a_model_has_so_many_aliases(client):
     state = client.app.state

@@ -75,6 +75,7 @@ def test_there_is_one_codec_for_each_format():
 # The matrix
 
 
+@pytest.mark.long
 def test_lines_of_a_header_are_one_list(client, large):
     lines = [("Accept", "text/html"), ("Accept", "application/x-ndjson")]
     coded = [("Accept-Encoding", "br"), ("Accept-Encoding", "x-gzip;q=0.5")]
@@ -405,6 +406,7 @@ def test_bodies_may_be_compressed(client, kind, coding):
     assert packed.content == ask(client, "log_prob", plain, kind).content
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [500, 12_000])
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
 @pytest.mark.parametrize("answer", FORMATS)
@@ -507,6 +509,7 @@ def arrow_of_large_batches(batches: int, rows: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.long
 @pytest.mark.fault(199)
 @pytest.mark.parametrize("padding", [0, 200_000], ids=["whole", "as it comes"])
 def test_fault_199_what_batches_unpack_to_takes_no_memory_of_the_server(

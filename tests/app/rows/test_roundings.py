@@ -69,6 +69,7 @@ def test_columns_without_decimals_are_not_rounded():
     assert Roundings.of([Column(name="a"), Column(name="b")]) is None
 
 
+@pytest.mark.long
 def test_samples_of_a_model_of_plain_numbers_look_like_the_data(client):
     state = client.app.state
     types = [

@@ -173,6 +173,7 @@ def test_a_member_that_some_rows_lack_is_a_gap_of_those():
     np.testing.assert_array_equal(rows, [[1, nan, nan], [1, 2, 3], [nan, nan, nan]])
 
 
+@pytest.mark.long
 @pytest.mark.fault(310)
 def test_fault_310_objects_of_next_to_nothing_are_bounded():
     names = [f"x{i}" for i in range(2000)]
@@ -239,6 +240,7 @@ def test_names_beside_rows_that_are_objects_are_refused():
     assert refusal(document).type.slug == "batch-shape"
 
 
+@pytest.mark.long
 @pytest.mark.fault(30, 31)
 @given(
     hnp.arrays(
@@ -342,6 +344,7 @@ def test_fault_028_a_header_that_is_not_what_it_should_be_is_refused(header):
         assert refusal(body, NPY).type.slug == "array-parse"
 
 
+@pytest.mark.long
 @pytest.mark.fault(33)
 def test_fault_033_an_array_cut_anywhere_is_refused():
     body = npy(np.ones((2, 3)))
@@ -444,6 +447,7 @@ PIECES = b"""[1,2,3]  [ 1.5 , -2e3 , 0 ]  [1,2]  [[1],2,3]  []  1  -  [  ]  ,  [
 [1,2,null]  ["a",2,3]  }  {  "rows":""".replace(b"\n", b"  ").split(b"  ")
 
 
+@pytest.mark.long
 @given(
     st.lists(st.sampled_from(PIECES), max_size=8),
     st.sampled_from([b",", b"", b" ,\n"]),
@@ -496,6 +500,7 @@ LINES = st.lists(VALUES, min_size=2, max_size=4)
 ORDERS = st.sampled_from(["abc", "bca", "ab", "abca", "abz"])
 
 
+@pytest.mark.long
 @given(
     ORDERS,
     st.lists(LINES, max_size=4),
@@ -513,6 +518,7 @@ def test_objects_of_numbers_are_read_as_parsers_do(names, rows, between, ends):
     assert outcome(lambda: from_json(body)) == outcome(lambda: decode_document(body, SHAPE))
 
 
+@pytest.mark.long
 @given(ORDERS, st.lists(LINES, max_size=4), st.sampled_from(["\n", "\r\n", "\n\n"]), st.booleans())
 def test_lines_of_numbers_are_read_as_tables_are(names, rows, between, ends):
     text = between.join([",".join(names), *(",".join(row) for row in rows)]) + between * ends

@@ -104,6 +104,7 @@ def test_the_version_names_the_columns_of_its_context(client):
     assert client.get("/v1/models/plain/versions/1").json()["context_columns"] == []
 
 
+@pytest.mark.long
 def test_a_density_of_0_and_1_scores_and_samples_but_has_no_noise(client):
     rows = [[0.0, 1.0, 1.0], [0.0, 0.5, 1.0]]
     scores = ask(client, "binary", "log_prob", {"rows": rows}).json()

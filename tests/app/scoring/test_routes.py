@@ -149,6 +149,7 @@ def test_a_row_scores_the_same_alone_and_among_many(client):
         assert one[0] == pytest.approx(many[index], abs=1e-4)
 
 
+@pytest.mark.long
 def test_a_large_answer_in_json_is_whole(client):
     rows = np.random.default_rng(0).normal(size=(50_000, 3)) * STD.numpy() + MEAN.numpy()
     rows[[3, 49_999]] = np.nan

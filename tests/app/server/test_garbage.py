@@ -74,6 +74,7 @@ async def ask(app, method, path, body, media_type, coding, leaves):
     return statuses[0] if statuses else None
 
 
+@pytest.mark.long
 def test_no_request_leaves_cycles_that_only_a_full_collection_frees(settings):
     async def main():
         app = create_app(settings)

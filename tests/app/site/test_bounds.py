@@ -90,6 +90,7 @@ def unbounded(document: dict[str, Any]) -> set[str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.fault(197)
 def test_fault_197_every_number_and_list_has_a_bound_or_counts(document):
     found = unbounded(document)

@@ -154,6 +154,7 @@ def test_a_missing_thing_is_not_found(failing_client):
     assert response.json()["detail"] == "No such dataset: ds_missing."
 
 
+@pytest.mark.long
 def test_every_problem_type_has_a_page(shared_client):
     for slug, kind in PROBLEM_TYPES.items():
         response = shared_client.get(kind.uri)

@@ -1,10 +1,13 @@
 """Routes of webhooks."""
 
+import pytest
+
 from tests.app.conftest import assert_refused
 
 BODY = {"url": "https://example.org/hook"}
 
 
+@pytest.mark.long
 def test_a_webhook_is_made_shown_changed_and_deleted(client):
     made = client.post("/v1/webhooks", json=BODY)
     assert made.status_code == 201

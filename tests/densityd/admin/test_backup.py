@@ -96,6 +96,7 @@ def test_what_cannot_be_is_one_line(
     assert words in line
 
 
+@pytest.mark.long
 def test_a_damaged_file_gives_status_1_and_a_back_up_of_the_rest(
     laptop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def flip_last_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.long
 def test_an_installation_in_order_is_told_so(database: Database, blobs: LocalBlobs) -> None:
     registered(database, blobs)
 
@@ -81,6 +82,7 @@ def test_an_installation_in_order_is_told_so(database: Database, blobs: LocalBlo
     assert "ok       jobs" in result.output
 
 
+@pytest.mark.long
 @pytest.mark.fault(144)
 def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
     database: Database, blobs: LocalBlobs
@@ -114,6 +116,7 @@ def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
     assert prune("--grace-h", "0").output == ""
 
 
+@pytest.mark.long
 @pytest.mark.fault(140, 144)
 def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: LocalBlobs) -> None:
     registered(database, blobs, name="kept")
@@ -128,6 +131,7 @@ def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: L
         assert "is missing" in result.output
 
 
+@pytest.mark.long
 @pytest.mark.fault(137, 144)
 def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: LocalBlobs) -> None:
     flip_last_bit(blobs.path(registered(database, blobs).checkpoint_key))
@@ -144,6 +148,7 @@ def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: LocalBl
     assert "does not match its hash" in files["items"][0]
 
 
+@pytest.mark.long
 @pytest.mark.fault(144)
 def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
     database: Database,  # noqa: ARG001 - it must be there, empty
@@ -158,6 +163,7 @@ def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
     assert orphan.exists()
 
 
+@pytest.mark.long
 @pytest.mark.fault(141, 142)
 def test_what_is_not_of_the_service_is_told_and_left_alone(
     database: Database, blobs: LocalBlobs, tmp_path: Path
@@ -175,6 +181,7 @@ def test_what_is_not_of_the_service_is_told_and_left_alone(
     assert (blobs.root / "models" / "link").is_symlink()
 
 
+@pytest.mark.long
 def test_of_a_long_list_people_see_the_first_and_programs_all(
     database: Database, blobs: LocalBlobs
 ) -> None:
@@ -187,6 +194,7 @@ def test_of_a_long_list_people_see_the_first_and_programs_all(
     assert [len(found["items"]) for found in findings if found["check"] == "orphans"] == [25]
 
 
+@pytest.mark.long
 def test_a_job_that_no_worker_takes_over_is_a_note(database: Database, blobs: LocalBlobs) -> None:
     registered(database, blobs)
     job = submitted(Jobs(database))

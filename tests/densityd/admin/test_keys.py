@@ -33,6 +33,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     assert f"densityd keys {command}" in output
 
 
+@pytest.mark.long
 @pytest.mark.fault(182)
 def test_a_key_is_shown_once_then_listed_without_its_secret_then_revoked(data_dir: Path) -> None:
     made = keys("create", "--project", "fraud", "--scope", "write", "--rate", "5")
@@ -57,6 +58,7 @@ def test_a_key_is_shown_once_then_listed_without_its_secret_then_revoked(data_di
     database.dispose()
 
 
+@pytest.mark.long
 def test_what_cannot_be_is_one_line() -> None:
     missing = keys("list")
     assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
@@ -70,6 +72,7 @@ def test_what_cannot_be_is_one_line() -> None:
     assert (unknown.exit_code, unknown.stderr) == (1, f"densityd: No such key: {nobodys}.\n")
 
 
+@pytest.mark.long
 def test_the_client_and_the_commands_show_the_key_of_the_environment(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

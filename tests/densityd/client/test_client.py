@@ -135,6 +135,7 @@ def test_noise_and_data_lead_to_each_other(client: Client) -> None:
     assert client.forward_table("people", table.drop_columns("log_det")).num_rows == 300
 
 
+@pytest.mark.long
 def test_samples_are_the_same_whole_and_as_they_are_drawn(client: Client, tmp_path: Path) -> None:
     whole = client.sample("people", LONG, seed=7)
 
@@ -274,6 +275,7 @@ def test_a_version_can_be_seen(service: Service) -> None:
     assert asyncio.run(same()) == png
 
 
+@pytest.mark.long
 def test_the_asynchronous_client_gives_the_same(service: Service, tmp_path: Path) -> None:
     async def walk() -> None:
         async with AsyncClient(service.url) as client:

@@ -16,6 +16,7 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
+@pytest.mark.long
 def test_who_what_and_which(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSITYD_URL", service.url)
     assert "default" in run("whoami")

@@ -305,6 +305,7 @@ def test_a_service_that_is_not_there_has_a_status_of_its_own() -> None:
     assert "not a URL" in run("jobs", "list", "--url", "nonsense", status=2).stderr
 
 
+@pytest.mark.long
 def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(
     table: Path, tmp_path: Path, url: str
 ) -> None:
@@ -343,6 +344,7 @@ def test_samples_are_printed_or_written(tmp_path: Path) -> None:
     assert "context-mismatch" in told
 
 
+@pytest.mark.long
 def test_datasets_from_upload_to_deletion(table: Path) -> None:
     dataset_id = run("datasets", "upload", table, "--name", "mine").stdout.strip()
 
@@ -369,6 +371,7 @@ def test_datasets_from_upload_to_deletion(table: Path) -> None:
     assert json.loads(run("datasets", "upload", table, *told).stdout)["rows"] == 2
 
 
+@pytest.mark.long
 def test_jobs_from_list_to_events(table: Path) -> None:
     job_id = run("train", table, "--model", "listed", "--no-wait").stdout.strip()
 
@@ -393,6 +396,7 @@ def test_jobs_from_list_to_events(table: Path) -> None:
     assert job_id in [job["id"] for job in json.loads(run("jobs", "list", "--json").stdout)]
 
 
+@pytest.mark.long
 def test_a_picture_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_args(models.Kind) == get_args(PlotKind)
     monkeypatch.chdir(tmp_path)
@@ -429,6 +433,7 @@ def test_a_job_is_shown_with_the_time_left_and_then_with_its_file(
     assert "20 rows, 99 bytes: densityd jobs download job_1" in shown
 
 
+@pytest.mark.long
 def test_models_from_list_to_export_and_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def versions(client: Client, name: str) -> list[int]:
     return [version.version for version in client.models.versions(name)]
 
 
+@pytest.mark.long
 def test_a_deletion_is_asked_about_and_a_no_keeps_everything(
     service: Service, client: Client
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_deletion_is_asked_about_and_a_no_keeps_everything(
     run("models", "delete", "people@production", "--yes", status=2)
 
 
+@pytest.mark.long
 def test_prune_deletes_old_versions_and_jobs_that_nothing_needs(
     service: Service, client: Client
 ) -> None:
@@ -113,6 +115,7 @@ def test_what_is_no_age_is_wrong_usage(text: str) -> None:
     run("prune", f"--older-than={text}", status=2)
 
 
+@pytest.mark.long
 @pytest.mark.fault(241)
 def test_fault_241_the_same_file_is_one_dataset_and_a_refused_training_leaves_none(
     service: Service, client: Client, tmp_path: Path

@@ -18,6 +18,7 @@ def run(*arguments: str, status: int = 0) -> str:
     return result.stdout
 
 
+@pytest.mark.long
 def test_things_are_described_tagged_and_found_again(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_kernels_give_the_numbers_of_pytorch(spec, dim, monkeypatch):
         np.testing.assert_allclose(fast.sample(rows, seed=rows), x, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("spec", "context_dim", "close"), OTHER_SPECS, ids=repr)
 @pytest.mark.parametrize("dim", [pytest.param(2, marks=pytest.mark.long), 7])
 def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, dim, monkeypatch):
@@ -191,6 +192,7 @@ def test_so_do_one_feature_and_more_features_than_units(dim, monkeypatch):
         np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "spec",
     [

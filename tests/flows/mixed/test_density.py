@@ -73,6 +73,7 @@ def all_levels() -> Tensor:
     return torch.tensor(list(itertools.product(*choices)), dtype=torch.float64)
 
 
+@pytest.mark.long
 def test_the_density_sums_and_integrates_to_1():
     flow = trained()
     grid = torch.linspace(-60, 80, 20_001, dtype=torch.float64)

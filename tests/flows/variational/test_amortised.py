@@ -78,6 +78,7 @@ def moments(flow: Flow, context: Tensor) -> tuple[Tensor, Tensor]:
 CONTEXTS = [torch.tensor(values).double() for values in ([0.0, 0.0, 0.0], [2.0, -1.0, 0.5])]
 
 
+@pytest.mark.long
 def test_a_gaussian_learns_the_posterior_of_every_context():
     flow = trained(GaussianSpec(), iterations=250, learning_rate=0.05)
     for context in CONTEXTS:

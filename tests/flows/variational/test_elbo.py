@@ -83,6 +83,7 @@ CONVERGE: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_full_gaussian_reaches_the_exact_posterior_and_its_evidence():
     flow, exact = build(GaussianSpec(), 3, seed=0), LINEAR.posterior()
     reports = train(flow, LINEAR, **CONVERGE)
@@ -97,6 +98,7 @@ def test_a_full_gaussian_reaches_the_exact_posterior_and_its_evidence():
     assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.005)
 
 
+@pytest.mark.long
 def test_a_diagonal_gaussian_reaches_the_mean_field_optimum():
     flow, exact = build(GaussianSpec(covariance="diagonal"), 3, seed=0), LINEAR.posterior()
     train(flow, LINEAR, **CONVERGE)
@@ -112,6 +114,7 @@ def test_a_diagonal_gaussian_reaches_the_mean_field_optimum():
     assert float(((mean - exact.mean) / exact.covariance.diagonal().sqrt()).abs().max()) < 0.1
 
 
+@pytest.mark.long
 def test_a_flow_started_at_the_posterior_stays_there_whatever_its_place_and_scale():
     target = LinearRegression(X, 1e4 + X[:, 0] + 1e-3 * NOISE, noise_scale=1e-3, prior_scale=1e5)
     flow = build(GaussianSpec(), 3, standardise=target.starting_point(), seed=0)
@@ -194,6 +197,7 @@ def test_the_standard_error_is_that_of_the_samples_mean():
     assert report.elbo == pytest.approx(found.elbo, abs=4 * report.elbo_standard_error)
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_flow_and_leaves_the_global_generator_alone():
     before = torch.random.get_rng_state()
     flows, reports = [], []
@@ -208,6 +212,7 @@ def test_the_same_seed_gives_the_same_flow_and_leaves_the_global_generator_alone
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spec", "optimiser"),
     [(GaussianSpec(), "adam"), *((SMALL, name) for name in ("adam", "adamw", "adagrad", "sgd"))],
@@ -266,6 +271,7 @@ def test_a_snapshot_of_the_past_is_refused():
         first.snapshot()
 
 
+@pytest.mark.long
 def test_the_flow_ends_with_the_best_weights_in_evaluation_mode():
     flow = build(SMALL, 2, seed=0)
     kept: dict[int, dict[str, Tensor]] = {}
@@ -289,6 +295,7 @@ def test_training_ends_within_a_report_when_its_time_is_up():
     assert reports[0].best_iteration == reports[0].iteration
 
 
+@pytest.mark.long
 def test_annealing_weighs_the_target_less_at_first():
     options = with_options(annealing=100)
     weights = [options.target_weight_at(i) for i in (1, 51, 100, 101, 1000)]

@@ -150,6 +150,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return (folder / FIRST).read_bytes().splitlines(keepends=True)
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_change_anywhere_before_the_last_line_is_found(

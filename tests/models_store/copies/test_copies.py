@@ -102,6 +102,7 @@ def check_whole(database: Database, blobs: Blobs) -> None:
     assert (found.unusable, found.orphans, found.foreign) == ([], [], [])
 
 
+@pytest.mark.long
 def test_a_back_up_of_all_kinds_of_rows_is_restored_into_an_empty_installation(
     database: Database, blobs: Blobs, target: Database, store: LocalBlobs, tmp_path: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_what_a_deletion_left_in_a_store_is_found_and_deleted(
     assert blobs.size(table_key(kept)) > 0
 
 
+@pytest.mark.long
 def test_a_move_that_was_broken_off_goes_on_and_a_store_with_other_files_is_refused(
     target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -217,6 +219,7 @@ def test_a_damaged_file_is_told_and_the_rest_is_copied(
     assert [file.key for file in kept.files()] == [table_key(good)]
 
 
+@pytest.mark.long
 def test_a_second_back_up_takes_the_place_of_the_first(
     target: Database, store: LocalBlobs, tmp_path: Path
 ) -> None:
@@ -274,6 +277,7 @@ def test_a_folder_of_something_else_is_left_alone(
     check_whole(target, live)
 
 
+@pytest.mark.long
 def test_a_list_of_parts_of_which_one_is_gone_is_no_checkpoint(
     target: Database, store: LocalBlobs, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def test_migrating_makes_the_schema_and_doing_it_again_nothing(empty_url: str) -
     database.dispose()
 
 
+@pytest.mark.long
 def test_the_first_migration_goes_down_again(empty_url: str) -> None:
     migrate(empty_url)
     engine = migration_engine(parse_url(empty_url))

@@ -57,6 +57,7 @@ def pooled(
     process.stop()
 
 
+@pytest.mark.long
 def test_transactions_share_the_connections_of_a_pooler(pooled: Database) -> None:
     jobs, work = Jobs(pooled), JobWork(pooled)
 

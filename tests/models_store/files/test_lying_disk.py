@@ -103,6 +103,7 @@ def test_a_store_that_syncs_less_is_found_out(
         test_a_power_cut_at_any_call_takes_nothing_that_was_stored(root, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.fault(227)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 def test_a_call_that_fails_is_told_and_the_next_try_is_whole(tmp_path: Path, code: int) -> None:

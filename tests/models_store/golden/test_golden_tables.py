@@ -50,6 +50,7 @@ FIELDS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 @pytest.mark.parametrize("name", UPLOADS)
 def test_a_table_of_a_released_format_is_read_and_retyped(

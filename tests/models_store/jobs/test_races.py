@@ -311,6 +311,7 @@ def test_fault_236_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
             aliases.delete(PROJECT, "shuttle", "production")
 
 
+@pytest.mark.long
 @pytest.mark.fault(234)
 def test_fault_234_deleting_a_model_against_a_new_version_repeats_no_number(
     jobs: Jobs, work: JobWork, registry: Registry

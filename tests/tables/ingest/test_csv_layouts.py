@@ -139,6 +139,7 @@ def test_apostrophes_quote_where_all_names_are_in_them(accept):
     assert summary.columns[2].column.type == "number"
 
 
+@pytest.mark.long
 def test_a_cell_of_megabytes_is_read(accept):
     rows = body().split("\n")
     rows[20] = f"2024-01-21,{'x' * 5_000_000},1.5"

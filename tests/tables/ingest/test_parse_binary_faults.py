@@ -303,6 +303,7 @@ def test_fault_042_too_many_row_groups_are_refused_in_bounded_time(refuse):
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.long
 @pytest.mark.fault(42)
 def test_fault_042_too_much_metadata_is_refused_unread(refuse):
     table = pa.table({"a": [1.0, 2.0]}).replace_schema_metadata({"k": "v" * 13_000_000})

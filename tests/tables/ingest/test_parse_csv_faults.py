@@ -339,6 +339,7 @@ def test_fault_025_a_name_like_sql_is_a_name(accept):
     assert accept(data).columns[0].name == 'x"; DROP TABLE job;--'
 
 
+@pytest.mark.long
 @pytest.mark.fault(288)
 @pytest.mark.parametrize("cell", [b"q", b"q\0", b'"\0"'])
 def test_fault_288_a_line_without_an_end_is_refused_after_some_mebibytes(refuse, tmp_path, cell):

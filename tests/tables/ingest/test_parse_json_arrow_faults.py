@@ -269,6 +269,7 @@ def test_fault_310_lines_of_next_to_nothing_are_read_in_pieces(tmp_path):
     assert (sum(pieces), max(pieces)) == (5001, rows_per_chunk(1000))
 
 
+@pytest.mark.long
 def test_a_fault_in_a_long_table_is_told_by_line_row_and_column(refuse):
     good = [{"a": i, "b": i * i} for i in range(50_000)]
     error = refuse(lines(*good, {"a": 1, "b": [2]}), NDJSON)

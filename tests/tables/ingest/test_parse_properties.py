@@ -44,6 +44,7 @@ def test_a_file_with_bytes_changed_is_refused_or_its_summary_is_true(kind, data)
     parse(bytes(damaged), kind)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_with_any_one_bit_flipped_is_refused_or_its_summary_is_true(kind, step):
@@ -91,6 +92,7 @@ tables = hnp.arrays(
 )
 
 
+@pytest.mark.long
 @ATTEMPTS
 @given(table=tables)
 def test_a_random_table_is_the_same_in_every_format(table):

@@ -178,6 +178,7 @@ def test_a_column_of_each_kind_has_its_type_and_a_reason(kind):
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "cp1252"]
 
 
+@pytest.mark.long
 @settings(max_examples=attempts(60), deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_table_keeps_its_types_and_cells_with_any_gaps_in_any_encoding(data):

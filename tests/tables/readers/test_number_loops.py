@@ -41,6 +41,7 @@ def bits(number: float) -> bytes:
     return struct.pack("d", number)
 
 
+@pytest.mark.long
 @settings(max_examples=500)
 @given(NUMBERS)
 @example("9007199254740993")
@@ -85,6 +86,7 @@ PARTS = st.sampled_from(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=500)
 @given(st.lists(PARTS, max_size=12).map("".join))
 @example("[1,2],")

@@ -320,6 +320,7 @@ def test_a_model_that_was_changed_is_not_used(place: Place, dataset: Dataset) ->
     assert error.value.code == "model_unusable"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")
 def test_a_table_is_read_in_bounded_memory(tmp_path: Path) -> None:
     def mapped_bytes() -> int:

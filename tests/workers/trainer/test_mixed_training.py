@@ -43,6 +43,7 @@ def trained(place: Place, **fields: Any) -> Any:
     return result(run(task_of(place, place.add_table(cells(), TYPES), request=REQUEST | fields)))
 
 
+@pytest.mark.long
 def test_the_model_scores_rows_with_gaps_and_samples_valid_cells(place: Place) -> None:
     version = trained(place, optimisation=LONGER).version
 
@@ -67,6 +68,7 @@ def test_its_metrics_are_those_of_the_held_out_rows(place: Place) -> None:
         assert np.isfinite(metrics[f"{part}_log_likelihood"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("missing", ["observed", "any"])
 def test_interrupted_at_any_batch_it_makes_the_same_model(place: Place, missing: str) -> None:
     whole = trained(place, missing=missing)
@@ -82,6 +84,7 @@ def test_interrupted_at_any_batch_it_makes_the_same_model(place: Place, missing:
     assert resumed.version["checkpoint_sha256"] == whole.version["checkpoint_sha256"]
 
 
+@pytest.mark.long
 def test_text_of_a_held_out_table_is_numbered_as_in_the_training_table(place: Place) -> None:
     table, held_out = cells(), cells(200, seed=5)
     other = [*TYPES[:1], Column(name="x2", type="category", levels=("blue", "red", "green"))]
@@ -106,6 +109,7 @@ def test_text_of_a_held_out_table_is_numbered_as_in_the_training_table(place: Pl
     assert found[0] == found[1]
 
 
+@pytest.mark.long
 def test_a_typed_context_conditions_the_density(place: Place) -> None:
     fields = {"columns": ["x1", "x3"], "context_columns": ["x2", "x4"], "optimisation": LONGER}
     version = trained(place, **fields).version
@@ -117,6 +121,7 @@ def test_a_typed_context_conditions_the_density(place: Place) -> None:
     assert np.nanmean(high[:, 0]) > np.nanmean(low[:, 0]) + 5
 
 
+@pytest.mark.long
 @pytest.mark.fault(245)
 def test_a_table_whose_types_were_corrected_trains_as_it_was_accepted(place: Place) -> None:
     task = task_of(place, place.add_table(cells(), TYPES), request=REQUEST)

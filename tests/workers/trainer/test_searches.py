@@ -90,6 +90,7 @@ OPTIONS = {"seed": 1, "max_epochs": 4, "batch_size": 100}
 FEW: dict[str, Any] = {"quality": "fast", "flow": {"family": "auto", "ensemble": 2}}
 
 
+@pytest.mark.long
 def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> None:
     dataset = place.add_dataset(200)
     everything = accepted(dataset)
@@ -117,6 +118,7 @@ def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> 
     assert place.stored_bytes() < search_reservation(search)
 
 
+@pytest.mark.long
 def test_a_budget_is_shared_by_the_children(place: Place) -> None:
     dataset = place.add_dataset(200)
     fields = OPTIONS | {"max_epochs": 100_000, "max_seconds": 1.0}
@@ -167,6 +169,7 @@ def test_flows_that_pass_a_limit_are_left_out(place: Place) -> None:
     assert few.ensemble <= len(few.trials)
 
 
+@pytest.mark.long
 def test_the_best_point_of_a_sweep_becomes_the_version(place: Place) -> None:
     dataset = place.add_dataset(200)
     body = {

@@ -131,6 +131,7 @@ def test_fault_119_interrupted_at_any_batch_it_makes_the_same_model(
     assert told == list(range(1, EPOCHS + 1))
 
 
+@pytest.mark.long
 @pytest.mark.fault(210)
 def test_fault_210_checkpoints_within_an_epoch_make_the_same_model(
     place: Place, undisturbed: Undisturbed
@@ -318,6 +319,7 @@ def test_pixels_are_dequantised_and_go_through_the_logit(place: Place) -> None:
     assert trained.metrics["test_log_likelihood"] > -2 * np.log(4)
 
 
+@pytest.mark.long
 def test_a_bernoulli_made_is_trained_on_columns_of_0_and_1(place: Place) -> None:
     bits = np.random.default_rng(0).integers(0, 2, size=(400, 2)).astype(np.float32)
     bits[:, 1] = 1 - bits[:, 0]

@@ -71,6 +71,7 @@ def regression(dataset: Dataset, kind: str = "linear", **fields: Any) -> dict[st
     return {"posterior": posterior}
 
 
+@pytest.mark.long
 def test_a_fit_tells_each_report_and_ends_with_a_judged_model(place: Place) -> None:
     messages = run(task_of(place, {"potential": "U1"}))
 
@@ -159,6 +160,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(result(messages).version["checkpoint_sha256"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("iteration", [1, 20, 33])
 def test_fault_119_interrupted_at_any_iteration_it_makes_the_same_model(
     place: Place, iteration: int, undisturbed: str
@@ -215,6 +217,7 @@ def test_a_posterior_that_cannot_be_computed_is_told(place: Place) -> None:
     assert failure.value.code == "ill_conditioned"
 
 
+@pytest.mark.long
 def test_progress_is_told_between_reports(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.trainer.variational._TICK_S", 0.0)
 
