@@ -25,6 +25,7 @@ _NAMED_ROW_LIST = {
     "items": {"type": "object", "additionalProperties": _CELL},
 }
 _NAMES = {"type": "array", "items": {"type": "string"}}
+_LEFT_OUT = "Left out: a response of `sample` can be sent as it is."
 ROWS_SCHEMA = {
     "title": "RowsBody",
     "description": "Rows, and the names of their columns if they are not in the order of the model's.",
@@ -36,6 +37,9 @@ ROWS_SCHEMA = {
             "description": "Rows: lists of values in the order of the columns, or objects by column.",
         },
         "columns": {**_NAMES, "description": "Names of the columns, for rows that are lists."},
+        "model": {**_TEXT, "description": _LEFT_OUT},
+        "seed": {"type": "integer", "description": _LEFT_OUT},
+        "row_errors": {**_NAMED_ROW_LIST, "minItems": 0, "description": _LEFT_OUT},
     },
     "additionalProperties": False,
 }

@@ -18,6 +18,9 @@ from tables.readers.json import COLUMNS, ROWS, split_document
 from tables.readers.json_rows import JsonRows
 from tables.readers.plain_numbers import number_rows
 
+SAMPLE_MEMBERS = ("model", "seed", "row_errors")
+"""Members of a response of samples beside its rows, which are left out, so that it can be scored as it is."""
+
 _SPARSE_VALUES = 2**20
 """Values of the rows of a document, of more than this only one for each byte."""
 
@@ -65,7 +68,9 @@ def decode_document(body: bytes, shape: RowsShape) -> Floats:
     # A row of n values takes 2n + 1 bytes or more, so that no table of this size has more lists.
     most = max(_FEW_LISTS, len(body) // (2 * shape.width + 1))
     document = parse_json(body, max_lists=most)
-    _check_members(document)
+    if isinstance(document, dict):
+        document = {name: value for name, value in document.items() if name not in SAMPLE_MEMBERS}
+        _check_members(document)
     root = (ROWS,) if isinstance(document, dict) else ()
     with as_problem():
         rows, names = split_document(document)
@@ -113,9 +118,7 @@ def _known_members(rows: list[Any], shape: RowsShape) -> list[Any]:
     ]
 
 
-def _check_members(document: object) -> None:
-    if not isinstance(document, dict):
-        return  # a list of rows, or what `split_document` refuses
+def _check_members(document: dict[str, Any]) -> None:
     unknown = [name for name in document if name not in (ROWS, COLUMNS)]
     if unknown:
         errors = [field_error("There is no such field.", name) for name in unknown[:MAX_ERRORS]]

@@ -314,6 +314,14 @@ def test_samples_are_the_same_cells_in_every_format(client):
     assert [[_number(cell) for cell in row] for row in text[1:]] == written
 
 
+def test_samples_as_json_can_be_scored_as_they_are(client):
+    body = sampled(client, TableFormat.JSON)
+    rows = {name: json.loads(body)[name] for name in ("columns", "rows")}
+    answer = ask(client, "log_prob", body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == ask(client, "log_prob", json.dumps(rows).encode()).json()
+
+
 def test_samples_of_npy_are_values_and_indices_that_can_be_scored(client):
     body = sampled(client, TableFormat.NPY)
     values = np.load(io.BytesIO(body), allow_pickle=False)
