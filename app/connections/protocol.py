@@ -402,7 +402,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _on_timeout(self) -> None:
         self._header_timer = None
         if not self.transport.is_closing():
-            self._refuse("header-timeout")
+            # What is held has come, and waits for its turn behind the work of others.
+            self._refuse("overloaded" if self._transport.held else "header-timeout")
 
     def _refuse(self, slug: str, detail: str = "", *, is_head: bool = False) -> None:
         """Parse nothing more, and answer the newest request with a problem in its turn."""

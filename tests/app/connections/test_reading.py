@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from collections import Counter
 
 import pytest
@@ -62,7 +63,7 @@ async def answer(_scope, _receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-async def serving(application, pace):
+async def serving(application, pace, *, header_timeout_s=10.0):
     """A server on a free port, and the port."""
     config = uvicorn.Config(
         application, interface="asgi3", lifespan="off", ws="none", log_config=None
@@ -73,7 +74,7 @@ async def serving(application, pace):
     class Protocol(BoundedProtocol):
         open_connections = ConnectionGroups(100)
 
-    Protocol.pace = pace
+    Protocol.pace, Protocol.header_timeout_s = pace, header_timeout_s
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
     return server, server.sockets[0].getsockname()[1]
@@ -185,3 +186,23 @@ def test_fault_315_what_is_sent_to_a_caller_who_left_is_dropped_before_that_is_i
 
     uvloop.run(main())
     assert ends == [True]
+
+
+@pytest.mark.fault(326)
+@pytest.mark.parametrize("sent", [GET, GET[:-2]])
+def test_fault_326_a_head_that_came_in_time_and_waited_for_its_turn_is_not_called_late(sent):
+    async def main():
+        server, port = await serving(answer, Pace(each=0, most=0), header_timeout_s=0.1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        body = await reader.readexactly(length)
+        writer.close()
+        server.close()
+        return head, json.loads(body)["type"]
+
+    head, kind = asyncio.run(main())
+    assert head.startswith(b"HTTP/1.1 503")
+    assert b"\r\nretry-after: 1\r\n" in head
+    assert kind == "/problems/overloaded"
