@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped] # it ships no type information
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -54,6 +55,18 @@ def watched_page(
     assert [found for found in requested if not found.startswith((url, "data:", "blob:"))] == []
     unexpected = [text for text in complaints if not any(part in text for part in expected)]
     assert unexpected == [], unexpected
+
+
+def findings_of_axe(page: Page) -> str:
+    """Return what axe finds in a view in the light and the dark theme, with all details unfolded."""
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    reports = []
+    for theme in ("light", "dark"):
+        # What pulses has another colour at each moment.
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        found = Axe().run(page)
+        reports += [f"{theme}: {found.generate_report()}"] if found.violations_count else []
+    return "\n".join(reports)
 
 
 def tab_to(page: Page, target: Locator) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browsers import needs_chromium, tab_to, watched_page
+from tests.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
 from tests.e2e.test_up import wait_until
 from tests.ports import free_port
 from tests.servers import tied
@@ -93,6 +93,7 @@ def test_a_key_is_made_replaced_and_revoked_by_keys(
         row = page.get_by_role("row").filter(has_text="nightly scores")
         expect(row).to_have_count(1)
         assert works(url, first)
+        assert findings_of_axe(page) == ""
 
         replace = row.get_by_role("button", name="Replace", exact=True)
         tab_to(page, replace)

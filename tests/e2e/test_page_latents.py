@@ -3,21 +3,13 @@
 import httpx
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped] # it ships no type information
 from playwright.sync_api import Page, expect
 
 from densityd.client import Client
-from tests.browsers import needs_chromium
+from tests.browsers import findings_of_axe, needs_chromium
 from tests.e2e.test_up import Up
 
 pytestmark = [needs_chromium, pytest.mark.timeout(1800)]  # a busy machine is no fault
-
-
-def check(page: Page) -> None:
-    """Assert that axe finds nothing in what is shown."""
-    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.long
@@ -27,7 +19,6 @@ def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> Non
     with Client(up.url) as client:
         table = [dict(zip("abc", map(float, row), strict=True)) for row in rows]
         dataset = client.datasets.upload(table, name="table of the sources")
-    page.emulate_media(reduced_motion="reduce")  # what pulses has another colour at each moment
     page.goto("/#/jobs/variational")
     page.get_by_label("Density", exact=True).first.select_option("linear")
     page.get_by_label("Data set", exact=True).select_option(dataset.id)
@@ -37,7 +28,7 @@ def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> Non
     page.get_by_label("Weights", exact=True).fill("1\n0.5\n2")
     page.get_by_label("Name of the model", exact=True).fill("page-sources")
     page.get_by_label("Steps", exact=True).fill("50")
-    check(page)
+    assert findings_of_axe(page) == ""
     shown = page.get_by_role("group", name="Command line", exact=True)
     expect(shown).to_have_text(
         f"densityd infer --model page-sources --dataset {dataset.id} --latent gaussian"
@@ -47,7 +38,7 @@ def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> Non
     expect(page.get_by_text("Exact log evidence", exact=True)).to_be_visible()
     page.get_by_role("link", name="Look at the model", exact=True).click()
     expect(page.get_by_role("img", name="Histogram of z1", exact=True)).to_be_visible()
-    check(page)
+    assert findings_of_axe(page) == ""
 
     page.get_by_role("link", name="Evidence of rows", exact=True).click()
     text = page.get_by_label("Rows, with a line of names", exact=True)
@@ -57,7 +48,7 @@ def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> Non
     bounds = page.get_by_role("region", name="Rows and their bounds", exact=True)
     expect(bounds.get_by_role("row")).to_have_count(3)
     expect(bounds.get_by_role("row").nth(1).get_by_role("cell").first).to_have_text("2")
-    check(page)
+    assert findings_of_axe(page) == ""
     asked = {"rows": [[0.5, 0.2, 1.0]]}
     known = httpx.post(f"{up.url}/v1/models/page-sources/evidence", json=asked, timeout=240).json()
     expected = f"{known['log_evidence'][0]:.2f}"

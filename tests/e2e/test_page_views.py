@@ -8,10 +8,9 @@ from urllib.parse import urljoin
 import httpx
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped] # it ships no type information
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browsers import needs_chromium, watched_page
+from tests.browsers import findings_of_axe, needs_chromium, watched_page
 from tests.e2e.test_up import Up
 
 SOON_MS = 240_000  # of jobs, on a machine that may be busy
@@ -111,12 +110,10 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
     assert abs(mass) < 3
 
 
-@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.long)])
-def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str, theme: str) -> None:
+def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
     dataset = httpx.get(f"{up.url}/v1/datasets").json()["items"][0]["id"]
     job = httpx.get(f"{up.url}/v1/jobs").json()["items"][0]["id"]
     models = [f"models/{model}/1{tab}" for tab in ("", "/score", "/sample", "/facts", "/versions")]
-    page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
     findings = ""
     for view in (
         *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
@@ -133,10 +130,8 @@ def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str, theme: str
         page.goto(f"/#/{view}")
         expect(page.locator("main h1")).to_be_visible()
         expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
-        page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
-        found = Axe().run(page)
-        if found.violations_count:
-            findings += f"{view}: {found.generate_report()}"
+        found = findings_of_axe(page)
+        findings += f"{view}: {found}" if found else ""
     assert findings == ""
 
 
