@@ -47,6 +47,7 @@ from app.metrics import Metrics
 from app.models import checkpoints, plot_routes as plots, routes as models
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
+from app.reference_rows.usual_terms import UsualTerms
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
 from app.scoring.raw_route import HotRoutes
@@ -319,6 +320,7 @@ def _state(
             None if folder is None else AuditTrail(folder), failures=metrics.audit_failures
         ),
         models=models,
+        usual_terms=UsualTerms(registry, blobs, models=models, engine=engine),
         warm_up=WarmUp(models, preloaded(settings.preload)),
         engine=engine,
         engine_watch=EngineWatch(engine, stall_s=settings.engine_stall_s),

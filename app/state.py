@@ -20,6 +20,7 @@ from app.http.body_memory import BodyMemory
 from app.http.upload_room import UploadRoom
 from app.metrics import Metrics
 from app.plots.plots import Plots
+from app.reference_rows.usual_terms import UsualTerms
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
@@ -64,6 +65,7 @@ class AppState:
         leases: Keys of the requests under way.
         audit: Trail of changes.
         models: Models in memory.
+        usual_terms: Usual terms of explanations.
         warm_up: Work that is done before the process is ready.
         engine: Thread that computes.
         engine_watch: Watch over that thread.
@@ -104,6 +106,7 @@ class AppState:
     leases: Leases
     audit: AuditLog
     models: LoadedModels
+    usual_terms: UsualTerms
     warm_up: WarmUp
     engine: Engine
     engine_watch: EngineWatch

@@ -14,14 +14,13 @@ from app.fairness.turns import in_thread
 from app.plots.curves import CURVES, LARGEST, read_curve
 from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem
-from flows import CompiledFlow, fitting_rows
-from models_store.errors import BlobMissingError, NotFoundError
+from app.reference_rows.version_rows import data_rows, sampled_rows
+from flows import CompiledFlow
 from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import Jobs
 from models_store.records import Version
 from models_store.registry import Registry
 from models_store.requests.variational import closed_form
-from tables.cells import recode
 
 _ROWS = 2000
 _IMAGES = 64
@@ -29,7 +28,6 @@ _MIN_IMAGE = 16
 _GRID = 120
 _MOST_PANELS = 16
 _MOST_PAIRS = 5
-_CHUNK_ROWS = 64
 _TARGET_ROW_BYTES = 8192  # of a formula of the most terms
 _LEAST = 1e-100  # smaller numbers are drawn as 0
 _DECIDES = ("robust_validation_log_likelihood", "validation_log_likelihood")
@@ -201,14 +199,7 @@ class Source:
         if flow.context_dim and data is not None:
             context = data[:rows, flow.dim :]
             rows = len(context)
-        step = fitting_rows(_CHUNK_ROWS, flow.row_bytes)
-        drawing = flow.iter_sample(rows, seed=0, chunk_rows=step, context=context)
-        drawn: list[Array] = []
-        # Each chunk is a turn of the engine, so that scores need not wait for the picture.
-        for _ in range(-(-rows // step)):
-            terms = Terms(admitted=bool(drawn))
-            await self.engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
-        return np.concatenate(drawn)
+        return await sampled_rows(flow, self.engine, rows, context=context)
 
     async def _apply(
         self,
@@ -222,17 +213,7 @@ class Source:
 
     def _data(self) -> Array | None:
         """Return some rows of the dataset with the model's columns; None if it was deleted."""
-        version = self.version
-        if version.dataset_id is None or version.target is not None:
-            return None
-        try:
-            dataset = self.registry.dataset(version.project, version.dataset_id)
-            file = self.blobs.open(dataset.key, dataset.sha256)
-        except (NotFoundError, BlobMissingError):
-            return None
-        table = np.load(file, mmap_mode="r", allow_pickle=False)
-        chosen = np.random.default_rng(0).permutation(len(table))[:_ROWS]
-        return recode(table[np.sort(chosen)], dataset.column_types, version.column_types)
+        return data_rows(self.version, self.registry, self.blobs, _ROWS)
 
 
 def _label(level: object) -> str:

@@ -243,6 +243,17 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
             "description": "Log density of the value of each column given the others of its row; null where"
             " the model does not know it.",
         },
+        "usual": {
+            "type": "object",
+            "additionalProperties": _NUMBER_OR_NULL,
+            "description": "Usual explanation of each column: the median over rows of the dataset, or over"
+            " samples where there is none; null if neither is known.",
+        },
+        "difference": {
+            **_BY_COLUMN,
+            "description": "Distance of each explanation from the usual one of its column, in nats. Those"
+            " furthest below 0 are of the values that make the row unlikely.",
+        },
         **_ROW_WARNINGS,
     }
     return {
@@ -252,7 +263,7 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
             example,
             columns=["log_prob", "quantile"],
             description="Columns `log_prob` and `quantile`; in npy a 2-D float64 array. With `explain`,"
-            " a column `explanation.NAME` for each column of the model.",
+            " columns `explanation.NAME`, then `difference.NAME`, for each column of the model.",
         ),
         **problem_responses(*_ROW_FAILURES, "score-unavailable", "explanation-unavailable"),
     }

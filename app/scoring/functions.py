@@ -1,6 +1,8 @@
 """Functions of rows that the routes compute."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,8 +17,8 @@ from tables.writers import unused_name
 
 Doubles = NDArray[np.float64]
 
-EXPLANATION = "explanation"
-"""Name of the JSON member of explanations, and start of the names of their columns elsewhere."""
+EXPLANATION, DIFFERENCE = "explanation", "difference"
+"""Names of the JSON members of explanations, and starts of the names of their columns elsewhere."""
 
 SCORES = ["log_prob", "quantile"]
 """Names of a calibrated score."""
@@ -194,32 +196,53 @@ def check_evidence(flow: CompiledFlow, samples: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Explaining:
+    """Explanations that a flow has.
+
+    Attributes:
+        kinds: Kind of the explanation of each column.
+        usual: Usual term of each column; NaN where none is known.
+        passes: Rows that the flow computes to explain one.
+    """
+
+    kinds: Sequence[Explained]
+    usual: Floats
+    passes: int
+
+
 def score_explained(
-    quantiles: Doubles, columns: Sequence[str], kinds: Sequence[Explained], *, passes: int
+    quantiles: Doubles, columns: Sequence[str], explaining: Explaining
 ) -> RowFunction:
     """Return the function that computes calibrated scores and explains them.
 
     Args:
         quantiles: Log densities of held-out rows at evenly spaced ranks.
         columns: Names of the columns that the model describes.
-        kinds: Kind of the explanation of each column.
-        passes: Rows that the flow computes to explain one.
+        explaining: Explanations of the flow.
     """
+    usual = explaining.usual
 
-    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats, Floats]:
-        log_prob = flow.log_prob(rows)
-        return log_prob, rank_among(log_prob, quantiles), flow.explain(rows)
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, ...]:
+        log_prob, terms = flow.log_prob(rows), flow.explain(rows)
+        return log_prob, rank_among(log_prob, quantiles), terms, terms - usual
 
-    start = len(SCORES)
-    parts = [Part(name, place, None) for place, name in enumerate(SCORES)]
+    names, parts = [*SCORES], [Part(name, place, None) for place, name in enumerate(SCORES)]
+    for member in (EXPLANATION, DIFFERENCE):
+        parts.append(Part(member, len(names), len(names) + len(columns), keys=columns))
+        names += [f"{member}.{name}" for name in columns]
+    known = [None if math.isnan(term) else term for term in usual.tolist()]
     return RowFunction(
         "score_explained",
         compute,
-        [*SCORES, *(f"{EXPLANATION}.{name}" for name in columns)],
-        [*parts, Part(EXPLANATION, start, start + len(columns), keys=columns)],
-        checked=start,
-        passes=1 + passes,
-        members={"explained": dict(zip(columns, kinds, strict=True))},
+        names,
+        parts,
+        checked=len(SCORES),
+        passes=1 + explaining.passes,
+        members={
+            "explained": dict(zip(columns, explaining.kinds, strict=True)),
+            "usual": dict(zip(columns, known, strict=True)),
+        },
     )
 
 

@@ -25,6 +25,7 @@ from app.scoring.docs import (
 )
 from app.scoring.functions import (
     NO_NOISE,
+    Explaining,
     check_evidence,
     conditional_order_of,
     evidence_of,
@@ -87,8 +88,10 @@ ExplainQuery = Annotated[
     bool,
     Query(
         description="True to add `explanation`: for each column the log density of its value given the"
-        " other values of the row, where the model knows it. `explained` says which are `exact`, which"
-        " `learnt`, by training with `missing` as `any`, and which `unavailable`."
+        " other values of the row, where the model knows it, and `difference`, its distance from the"
+        " `usual` one of the column. The columns that differ most below 0 make the row unlikely."
+        " `explained` says which are `exact`, which `learnt`, by training with `missing` as `any`, and"
+        " which `unavailable`."
     ),
 ]
 SamplesQuery = Annotated[
@@ -173,10 +176,10 @@ async def score(
     if not explain:
         return await respond(wanted, score_alone(quantiles))
     async with wanted.flow() as flow:
-        explained = score_explained(
-            quantiles, version.columns, explained_kinds(flow), passes=flow.explaining_passes
-        )
-    return await respond(wanted, explained)
+        kinds, passes = explained_kinds(flow), flow.explaining_passes
+    usual = await wanted.state.usual_terms.of(version)
+    explaining = Explaining(kinds, usual, passes)
+    return await respond(wanted, score_explained(quantiles, version.columns, explaining))
 
 
 @router.post(

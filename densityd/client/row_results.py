@@ -77,12 +77,27 @@ class Explained(NamedTuple):
         columns: By column, the log density of its cell given the others of the row; NaN where the
             model cannot tell.
         kinds: By column, `exact`, `learnt` (a model trained with `missing="any"`) or `unavailable`.
+        usual: By column, the usual one of these log densities; not-a-number where it is not known.
+        differences: By column, the distance from the usual one. What is furthest below 0 makes a row
+            unlikely.
     """
 
     log_prob: Floats
     quantile: Floats
     columns: dict[str, Floats]
     kinds: dict[str, str]
+    usual: dict[str, float]
+    differences: dict[str, Floats]
+
+    def reasons(self, row: int) -> dict[str, float]:
+        """Return the differences of a row by column, the one that makes it most unlikely first.
+
+        Args:
+            row: Number of the row, from 0.
+        """
+        found = {name: float(values[row]) for name, values in self.differences.items()}
+        known = {name: value for name, value in found.items() if not np.isnan(value)}
+        return dict(sorted(known.items(), key=lambda item: item[1]))
 
 
 def split_transformed(values: Floats) -> Transformed:
@@ -122,6 +137,8 @@ def join_explained(chunks: Sequence[Explained]) -> Explained:
         np.concatenate([chunk.quantile for chunk in chunks]),
         _join([chunk.columns for chunk in chunks]),
         chunks[0].kinds,
+        chunks[0].usual,
+        _join([chunk.differences for chunk in chunks]),
     )
 
 
@@ -153,11 +170,14 @@ def read_explained(content: bytes) -> Explained:
     found = parse_json(content)
     try:
         kinds: dict[str, str] = found.get("explained", {})  # type: ignore[assignment] # as checked
+        usual: dict[str, float | None] = found["usual"]  # type: ignore[assignment] # as checked
         return Explained(
             _to_floats(found["log_prob"]),
             _to_floats(found["quantile"]),
             _by_column(found["explanation"]),
             kinds,
+            {name: float("nan") if term is None else term for name, term in usual.items()},
+            _by_column(found["difference"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedAnswerError("the response has no explanation") from error

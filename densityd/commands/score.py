@@ -61,7 +61,8 @@ def score(
         typer.Option(
             "--explain",
             help="Add, with the quantiles, the log density of each cell given the others of its"
-            " row: the lowest is what makes the row unlikely.",
+            " row and, of a file, its difference from what is usual for its column: the lowest is"
+            " what makes the row unlikely.",
         ),
     ] = False,
     evidence: Annotated[

@@ -98,16 +98,15 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
     chart = page.get_by_role("img", name="How well each value fits the others", exact=True)
     expect(chart).to_be_visible()
     texts = chart.locator("text").all_text_contents()
-    [mass] = [
-        float(value) for name, value in itertools.pairwise(texts) if name.startswith("body_mass_g:")
-    ]
-    parts = httpx.post(
+    [mass] = [value for name, value in itertools.pairwise(texts) if name.startswith("body_mass_g:")]
+    told = httpx.post(
         urljoin(page.url, f"/v1/models/{model}:1/score?explain=true"),
         content=rows.input_value(),
         headers={"Content-Type": "text/csv"},
-    ).json()["explanation"]
-    assert parts[0]["body_mass_g"] < -6
-    assert abs(mass) < 3
+    ).json()
+    assert told["explanation"][0]["body_mass_g"] < -6
+    assert abs(told["difference"][0]["body_mass_g"]) < 3
+    assert mass == f"{told['difference'][0]['body_mass_g']:.2f}"
 
 
 def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:

@@ -208,25 +208,32 @@ def test_explanations_are_in_every_format(client, answer, model, spec):
     response = ask(client, "score?explain=true", body, answer=answer, model=model)
     assert response.status_code == 200, response.text
     expected = compile_flow(mixed_flow(spec)).explain(ROWS)
+    members = [f"{part}.{name}" for part in ("explanation", "difference") for name in NAMES]
     if answer is TableFormat.JSON:
         document = response.json()
-        rows = [list(row.values()) for row in document["explanation"]]
+        both = zip(document["explanation"], document["difference"], strict=True)
+        rows = [[*one.values(), *other.values()] for one, other in both]
         values = np.array(rows, dtype=np.float64)
         assert [list(row) for row in document["explanation"]] == [NAMES] * len(ROWS)
+        usual = [document["usual"][name] for name in NAMES]
+        distances = values[:, : len(NAMES)] - np.array(usual, np.float64)
+        np.testing.assert_allclose(values[:, len(NAMES) :], distances)
         other = "learnt" if model == "hiding" else "unavailable"
         kinds = ["exact" if column.levels else other for column in COLUMNS]
         assert document["explained"] == dict(zip(NAMES, kinds, strict=True))
         assert document["row_errors"] == []
     elif answer is TableFormat.NDJSON:
         lines = [json.loads(line) for line in response.content.splitlines()]
-        rows = [[line[f"explanation.{name}"] for name in NAMES] for line in lines]
+        rows = [[line[name] for name in members] for line in lines]
         values = np.array(rows, dtype=np.float64)
         assert not any("row_error" in line for line in lines)
     else:
         names, numbers = read(answer, response.content)
-        assert names[2:] in ([], [f"explanation.{name}" for name in NAMES])
+        assert names[2:] in ([], members)
         values = numbers[:, 2:]
-    np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(values[:, : len(NAMES)], expected, rtol=1e-3, atol=1e-4)
+    distances = values[:, len(NAMES) :]
+    assert np.array_equal(np.isnan(distances), np.isnan(expected))
 
 
 def test_a_model_that_explains_nothing_says_so(client):

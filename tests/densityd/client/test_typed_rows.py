@@ -17,6 +17,8 @@ ANSWER = {
     "quantile": [0.5, None],
     "explained": {"shop": "exact", "amount": "learnt"},
     "explanation": [{"shop": -0.5, "amount": -2.0}, {"shop": None, "amount": None}],
+    "usual": {"shop": -0.25, "amount": None},
+    "difference": [{"shop": -0.25, "amount": None}, {"shop": None, "amount": None}],
 }
 
 
@@ -45,6 +47,20 @@ def test_each_column_of_a_row_is_explained(scripted: ScriptedServer) -> None:
     assert list(found.columns) == ["shop", "amount"]
     assert found.kinds == {"shop": "exact", "amount": "learnt"}
     assert np.array_equal(found.columns["amount"], [-2.0, np.nan], equal_nan=True)
+    assert found.usual["shop"] == -0.25
+    assert np.isnan(found.usual["amount"])
+    assert np.array_equal(found.differences["shop"], [-0.25, np.nan], equal_nan=True)
+    assert found.reasons(0) == {"shop": -0.25}
+
+
+def test_the_reasons_of_a_row_begin_with_the_least_usual(scripted: ScriptedServer) -> None:
+    differences = [{"shop": -1.0, "amount": -9.0}, {"shop": -3.0, "amount": 0.5}]
+    scripted.replies = [a_json({**ANSWER, "difference": differences})]
+    with Client(scripted.url) as client:
+        found = client.explain("m", FRAME)
+
+    assert list(found.reasons(0)) == ["amount", "shop"]
+    assert list(found.reasons(1)) == ["shop", "amount"]
 
 
 def test_each_column_is_given_those_before_it(scripted: ScriptedServer) -> None:

@@ -100,7 +100,7 @@ export function save(name, blob) {
 }
 
 /** Return some rows from all parts of a version's data set as {columns, rows} of texts. */
-export async function someRows(version, columns, count) {
+async function someRows(version, columns, count) {
   const path = `/v1/datasets/${version.lineage.dataset_id}`;
   const { rows: all } = await call(path);
   const found = parseRows(await (await request(`${path}/rows?limit=${count}&step=${Math.max(1, Math.floor(all / count))}`, { headers: { Accept: "text/csv" } })).text());

@@ -4,15 +4,12 @@ import { call } from "./api.js";
 import { ScoreTable } from "./bulk.js";
 import { Contributions } from "./charts.js";
 import { cell, nats, number, percent, plural } from "./format.js";
-import { csv, exampleRows, parseRows, save, someRows, textOf } from "./rows.js";
-import { finite, quantile } from "./scales.js";
-import { sampledCells } from "./table.js";
+import { csv, exampleRows, parseRows, save, textOf } from "./rows.js";
 import { Elsewhere, origin, Parts, ProblemNote, useAction } from "./widgets.js";
 
 const MOST = 10000;
 const PIECE = 2000;
 const EXPLAINED = 200; // rows up to which all are explained at once; others when they are asked for
-const USUAL = 200; // rows that say what is usual
 
 /** Score rows in pieces; returns lists over all rows. */
 async function scored(version, reference, { columns, rows }, explain, onProgress) {
@@ -23,7 +20,7 @@ async function scored(version, reference, { columns, rows }, explain, onProgress
     const answer = await call(`/v1/models/${reference}/${path}`, { method: "POST", body: csv(columns, rows.slice(at, at + PIECE)), headers: { "Content-Type": "text/csv", Accept: "application/json" } });
     result.log_prob.push(...answer.log_prob);
     result.quantile.push(...(answer.quantile ?? []));
-    result.explanation.push(...(answer.explanation ?? []));
+    result.explanation.push(...(answer.difference ?? []).map((beside, row) => besideUsual(beside, answer.explanation[row])));
     for (const error of answer.row_errors) result.errors.set(at + error.row, error.detail);
     for (const warning of answer.row_warnings ?? []) result.warnings.push({ ...warning, row: at + warning.row });
     onProgress(Math.min(1, (at + PIECE) / rows.length));
@@ -31,19 +28,8 @@ async function scored(version, reference, { columns, rows }, explain, onProgress
   return result;
 }
 
-/**
- * Return the usual term of each column in explanations: its median over rows of the data, or over samples where
- * there are none. A term is a density in the units of its column; only its distance from the usual one can be
- * compared with those of other columns.
- */
-async function usualTerms(version, reference) {
-  const columns = namesOf(version);
-  const drawn = () => sampledCells(version, { n: USUAL, seed: 1 }).catch(() => ({ columns, rows: [] })); // given values are needed
-  const table = await (version.lineage.dataset_id ? someRows(version, columns, USUAL).catch(drawn) : drawn());
-  const { explanation } = await scored(version, reference, table, true, () => {});
-  const terms = (name) => finite(explanation.map((parts) => parts?.[name] ?? NaN));
-  return Object.fromEntries(columns.map((name) => [name, quantile(terms(name), 0.5)]));
-}
+/** Return how far each value's fit is from the usual one of its column; the fit itself where none is known. */
+const besideUsual = (difference, explanation) => Object.fromEntries(Object.entries(difference).map(([name, value]) => [name, value ?? explanation[name]]));
 
 const namesOf = (version) => [...version.columns, ...(version.context_columns ?? [])];
 
@@ -53,18 +39,12 @@ export function Score({ version, reference }) {
   const [result, setResult] = useState(null);
   const [progress, setProgress] = useState(0);
   const chooser = useRef(null);
-  const usual = useRef(null);
   const explains = Boolean(version.held_out && version.types && version.family === "mixed");
   useEffect(() => {
     const begin = (rows) => setText((typed) => typed || rows);
     exampleRows(version, namesOf(version)).then(begin, () => begin(`${version.columns.join(",")}\n`));
   }, [reference]);
-  const explain = async (table, onProgress) => {
-    usual.current ??= await usualTerms(version, reference);
-    const found = await scored(version, reference, table, true, onProgress);
-    const beside = (parts) => parts && Object.fromEntries(Object.entries(parts).map(([name, value]) => [name, value === null ? null : value - (usual.current[name] || 0)]));
-    return { ...found, explanation: found.explanation.map(beside) };
-  };
+  const explain = (table, onProgress) => scored(version, reference, table, true, onProgress);
   const run = useAction(async () => {
     const parsed = parseRows(text);
     if (parsed.rows.length > MOST) parsed.rows.length = MOST;

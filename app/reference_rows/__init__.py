@@ -1,0 +1,1 @@
+"""Rows that stand for a version, and what is usual among them."""

@@ -1,0 +1,62 @@
+"""Some rows that stand for a version: of its dataset, or drawn from it."""
+
+import numpy as np
+
+from app.engine.batches import Array
+from app.engine.engine import Engine, Terms
+from flows import CompiledFlow, fitting_rows
+from models_store.errors import BlobMissingError, NotFoundError
+from models_store.files.blobs import Blobs
+from models_store.records import Version
+from models_store.registry import Registry
+from tables.cells import recode
+
+_CHUNK_ROWS = 64
+
+
+def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) -> Array | None:
+    """Return some rows of a version's dataset, the same ones at each call.
+
+    Args:
+        version: Version of a model.
+        registry: Registry of datasets.
+        blobs: Store of their tables.
+        count: Most rows.
+
+    Returns:
+        Rows of the model's columns, then its context; None if there is no dataset any more.
+
+    Raises:
+        StoreError: The dataset cannot be read.
+    """
+    if version.dataset_id is None or version.target is not None:
+        return None
+    try:
+        dataset = registry.dataset(version.project, version.dataset_id)
+        file = blobs.open(dataset.key, dataset.sha256)
+    except (NotFoundError, BlobMissingError):
+        return None
+    table = np.load(file, mmap_mode="r", allow_pickle=False)
+    generator, count = np.random.default_rng(0), min(count, len(table))
+    chosen = generator.choice(len(table), count, replace=False, shuffle=False)
+    return recode(table[np.sort(chosen)], dataset.column_types, version.column_types)
+
+
+async def sampled_rows(
+    flow: CompiledFlow, engine: Engine, count: int, *, context: Array | None = None
+) -> Array:
+    """Draw rows of a flow, each chunk a turn of the engine, so that scores need not wait for them.
+
+    Args:
+        flow: Compiled flow.
+        engine: Engine that computes.
+        count: Number of rows.
+        context: Context of each row, of a conditional flow.
+    """
+    step = fitting_rows(_CHUNK_ROWS, flow.row_bytes)
+    drawing = flow.iter_sample(count, seed=0, chunk_rows=step, context=context)
+    drawn: list[Array] = []
+    for _ in range(-(-count // step)):
+        terms = Terms(admitted=bool(drawn))
+        await engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
+    return np.concatenate(drawn)
