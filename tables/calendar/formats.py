@@ -139,6 +139,11 @@ def has_time(format: str | None) -> bool:  # noqa: A002 - as above
     return is_duration(format) or "%H" in plain or "%I" in plain
 
 
+def has_some_digits(format: str | None) -> bool:  # noqa: A002 - as above
+    """Return whether a format has a part that not any digit can be in: a quarter, or a day of a week."""
+    return format is not None and ("%q" in format or "%u" in format)
+
+
 def look_like_dates(texts: Iterable[str], format: str | None = None) -> bool:  # noqa: A002 - as above
     """Return whether some of the texts have the form of dates in a format, though none may be one."""
     pattern = compiled(language_of(format)[1])

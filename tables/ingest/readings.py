@@ -17,6 +17,7 @@ from tables.calendar.formats import (
     ISO_DURATION,
     WORDED_DURATION,
     has_date,
+    has_some_digits,
     is_duration,
     language_of,
     languages_of,
@@ -304,10 +305,12 @@ def _date_columns(
     if not any(map(_MAY_BE_DATE.search, texts)):
         return  # of most columns of text, at little cost
     stated = options.datetime_format
+    # A format fits all texts of a shape, or none, but for the few whose digits are not any.
+    shapes = list({re.sub(r"\d", "0", text): text for text in texts}.values())
     found = [
         named
         for form in (_likely_formats(texts) if stated is None else [stated])
-        if look_like_dates(texts, form)
+        if look_like_dates(texts if has_some_digits(form) else shapes, form)
         for named in _in_languages(texts, form)
     ]
     values = {form: parse_dates(sample, form) for form in found}
