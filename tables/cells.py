@@ -15,9 +15,11 @@ from tables.errors import TableError
 from tables.numerals import (
     ABBREVIATED,
     DEGREES,
+    FRACTIONS,
     MARKED,
     abbreviated_numbers,
     degrees,
+    fractions,
     parse_numbers,
     plain_marks,
     round_to,
@@ -291,6 +293,9 @@ def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
     if column.unit == DEGREES:
         angles = degrees(text)
         return np.where(np.isnan(angles), parse_numbers(text), angles)
+    if column.unit == FRACTIONS:
+        parts = fractions(text)
+        return np.where(np.isnan(parts), parse_numbers(text), parts)
     if column.unit == MARKED:
         text = without_marks(text)
     elif column.unit:

@@ -6,6 +6,7 @@ number needs.
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -33,6 +34,9 @@ ABBREVIATED = "K|M|B|T"
 
 DEGREES = "° ' \""
 """Unit of angles that are written in degrees, minutes and seconds, and may end with a letter: 46°48'12"N."""
+
+FRACTIONS = "1/2"
+"""Unit of columns whose numbers may have a fraction behind them: 3 1/2, 3½."""
 
 MARKED = "*"
 """Unit of columns some of whose numbers have a mark behind them that is no part of their value: 12.3 p, 0.5**."""
@@ -64,6 +68,12 @@ _DEGREES = (
     r"^(?P<sign>[+-]?)(?P<before>[NSEWO]?) ?(?P<d>\d{1,3})° ?(?:(?P<m>\d{1,2}(?:\.\d+)?)['′’] ?"  # noqa: RUF001
     r"(?:(?P<s>\d{1,2}(?:\.\d+)?)(?:[\"″”]|'') ?)?)?(?P<after>[NSEWO]?)$"
 )
+_FRACTION = (
+    r"^(?P<sign>[+-]?)(?:(?P<whole>\d{1,9})[ -])?(?P<over>\d{1,3})[/\x{2044}](?P<under>\d{1,4})$"
+)
+_VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"} | {
+    sign: f"{over}/8" for sign, over in zip("⅛⅜⅝⅞", (1, 3, 5, 7), strict=True)
+}
 _PLAIN = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)$"
 
 
@@ -179,6 +189,36 @@ def degrees(text: pa.Array) -> NDArray[np.float64]:
     )
     below = pc.fill_null(pc.match_substring_regex(sides, "[-SW]"), fill_value=False)
     return round_to(np.where(below.to_numpy(zero_copy_only=False), -values, values), 7)
+
+
+def fractions(text: pa.Array) -> NDArray[np.float64]:
+    """Return the value of each text that is a fraction, or a whole number with one behind it.
+
+    Args:
+        text: Strings without white space around them.
+    """
+    for sign, fraction in _VULGAR.items():
+        if pc.any(pc.match_substring(text, sign)).as_py():
+            text = pc.replace_substring_regex(text, f" ?{sign}", f" {fraction}")
+    found = pc.extract_regex(pc.utf8_trim_whitespace(text), _FRACTION)
+    sign, *parts = (pc.struct_field(found, [name]) for name in ("sign", "whole", "over", "under"))
+    whole, over, under = (
+        pc.cast(pc.if_else(pc.equal(part, ""), "0", part), pa.float64()).to_numpy(
+            zero_copy_only=False
+        )
+        for part in parts
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = whole + np.where(under > 0, over / under, np.nan)
+    below = pc.fill_null(pc.equal(sign, "-"), fill_value=False).to_numpy(zero_copy_only=False)
+    return np.where(below, -values, values)
+
+
+def are_versions(texts: Iterable[str]) -> bool:
+    """Return whether some numbers end with a zero that others lack, as versions do: 1.9 and 1.10."""
+    places = {text: len(text.partition(".")[2]) for text in texts}
+    zeros = [count for text, count in places.items() if count > 1 and text.endswith("0")]
+    return bool(zeros) and any(0 < count < max(zeros) for count in places.values())
 
 
 def round_to(values: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from tables.ingest.number_formats import marks_of, number_format, reason_of_numb
 from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import Reading
 from tables.ingest.warnings import about_conversion, warning
-from tables.numerals import ABBREVIATED, DEGREES, MARKED, OTHER_DIGITS
+from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, OTHER_DIGITS, are_versions
 
 FEW_LEVELS = 20
 """The most levels of a column that may be a category although most of its cells are numbers."""
@@ -148,13 +148,15 @@ def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
         return None
     best = readings[0]
     column = _read(profile, best)
+    few = len(profile.counts) <= FEW_LEVELS and not (profile.overflow or profile.long)
+    enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
+    if few and enough and are_versions(profile.counts):
+        return None
     if not best.bad:
         marks = marks_of(column)
         reason = f"All cells are numbers{marks}."
         warnings = [*about_conversion(column), *_about_digits(profile, column)]
         return Decision(column=column, reason=reason, warnings=warnings)
-    few = len(profile.counts) <= FEW_LEVELS and not (profile.overflow or profile.long)
-    enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
     if few and enough and not best.only_placeholders:
         return None
     if not best.tolerates(profile.known, len(profile.counts)):
@@ -175,7 +177,7 @@ def _about_digits(profile: TextProfile, column: Column) -> Iterator[TableWarning
     if any(map(re.compile(OTHER_DIGITS).search, profile.counts)):
         detail = "Its numbers are in digits of another script. Samples are in 0 to 9."
         yield warning("converted", profile.name, detail)
-    if column.unit in ("", ABBREVIATED, DEGREES, MARKED):
+    if column.unit in ("", ABBREVIATED, DEGREES, FRACTIONS, MARKED):
         return
     bare = [
         text

@@ -12,7 +12,7 @@ from tables.cells import MISSING_SPELLINGS
 from tables.columns import Column
 from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import reading_values, units_of
-from tables.numerals import ABBREVIATED, DEGREES, MARKED, PLAIN_FORMATS
+from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, PLAIN_FORMATS
 from tables.source import CellSource
 
 _SPACES = " \u00a0\u202f\u2009"
@@ -90,7 +90,7 @@ def number_format(texts: Mapping[str, int], column: Column, values: NDArray[np.f
         column: Column that they are read as.
         values: Their values, not-a-number where they have none.
     """
-    if column.unit in (ABBREVIATED, DEGREES):
+    if column.unit in (ABBREVIATED, DEGREES, FRACTIONS):
         return ""
     spellings = _Spellings(column)
     pairs = zip(texts.items(), values.tolist(), strict=True)
@@ -137,6 +137,8 @@ def marks_of(column: Column) -> str:
         parts.append("K, M, B and T for powers of a thousand")
     elif column.unit == DEGREES:
         parts.append("degrees, minutes and seconds")
+    elif column.unit == FRACTIONS:
+        parts.append("fractions behind some of them")
     elif column.unit == MARKED:
         parts.append("marks behind some of them")
     elif column.unit:

@@ -33,6 +33,7 @@ from tables.numerals import (
     CURRENCY_CODES,
     DEGREES,
     FOOTNOTE,
+    FRACTIONS,
     MARKED,
     plain_digits,
 )
@@ -72,7 +73,10 @@ _ONE_NUMBER = re.compile(
     re.IGNORECASE,
 )
 _BARE = re.compile(r"[+-]?[\d.,'\s]+")
-_ANGLE = re.compile(r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032]")
+_FORMS = {  # of numbers in several parts
+    DEGREES: re.compile(r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032].*"),
+    FRACTIONS: re.compile("[+-]?\\d+([ -]\\d+/\\d+| ?[\u00bc-\u00be\u2153\u2154\u215b-\u215e])"),
+}
 _PLACEHOLDER = re.compile(
     r"[\W_]*|n\.? ?[adv]\.?|nil|none|unknown|unk|missing|not (available|known|recorded)|\(null\)"
     r"|#(div/0|value|ref|num|name)[!?]",
@@ -274,8 +278,7 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
     texts = plain_digits(sample).to_pylist()
     if not any(_MAY_BE_NUMBER.match(text) or _UNITS.search(text) for text in texts):
         return  # of most columns of text, at little cost
-    if any(map(_ANGLE.match, texts)):
-        yield replace(base, unit=DEGREES)
+    yield from (replace(base, unit=unit) for unit in _FORMS if _are_some(_FORMS[unit], texts))
     if not any(_ONE_NUMBER.fullmatch(text) for text in texts):
         return  # of most columns of dates
     units = ["", *units_of(texts[:_FIRST])[:_MAX_UNITS]]
@@ -296,6 +299,10 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
                 thousands=thousands,
                 unit=unit,
             )
+
+
+def _are_some(pattern: re.Pattern[str], texts: Sequence[str]) -> bool:
+    return any(map(pattern.fullmatch, texts))
 
 
 def _date_columns(

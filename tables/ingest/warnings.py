@@ -10,7 +10,7 @@ from tables.calendar.formats import EITHER, WORDED_DURATION, is_duration
 from tables.columns import Column
 from tables.formats import TableWarning, WarningCode
 from tables.ingest.statistics import RunningStatistics
-from tables.numerals import ABBREVIATED, DEGREES, MARKED
+from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED
 
 MAX_WARNINGS = 50
 """The most warnings of one code; one more says how many columns were left out."""
@@ -30,6 +30,13 @@ _FLOAT32_STEPS = 2.0**-16  # below this ratio of spread to size, fewer than 256 
 _DEPENDENT = 1e-8  # of a column's variance is left when others explain it
 _MAIN_PART = 1e-3  # of a deviation: a coefficient that is worth a name
 _MAX_NAMED = 5
+_READ_AS = {
+    ABBREVIATED: "Its cells are read as numbers: 1.2K is 1200. Samples are such numbers, too.",
+    DEGREES: "Its angles are read as degrees with decimals. Samples are such numbers, too.",
+    FRACTIONS: "Its fractions are read as decimals: 3 1/2 is 3.5. Samples are such numbers, too.",
+    MARKED: "Some of its numbers have a mark behind them, such as * or a letter, which is left out."
+    " Samples have none.",
+}
 
 
 class Warnings:
@@ -197,15 +204,8 @@ def warning(code: WarningCode, column: str | None, detail: str) -> TableWarning:
 def about_conversion(column: Column) -> list[TableWarning]:
     """Return the warning about cells that stand for values which they do not show."""
     form = column.datetime_format
-    if column.unit == ABBREVIATED:
-        detail = "Its cells are read as numbers: 1.2K is 1200. Samples are such numbers, too."
-    elif column.unit == DEGREES:
-        detail = "Its angles are read as degrees with decimals. Samples are such numbers, too."
-    elif column.unit == MARKED:
-        detail = (
-            "Some of its numbers have a mark behind them, such as * or a letter, which is left out."
-            " Samples have none."
-        )
+    if column.unit in _READ_AS:
+        detail = _READ_AS[column.unit]
     elif form is None:
         return []
     elif EITHER in form:

@@ -14,7 +14,7 @@ from tables.calendar.formats import COMPACT
 from tables.cells import MISSING_SPELLINGS
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableWarning
-from tables.numerals import parse_numbers
+from tables.numerals import are_versions, parse_numbers
 from tables.readers.arrow import columns_of
 from tables.readers.layout import (
     BLOCK_BYTES,
@@ -43,6 +43,7 @@ LARGEST_BLOCK_BYTES = LONGEST_LINE_BYTES
 """Unit of reading of a file with a line longer than a block, and so the longest line that is accepted."""
 
 _CODE = r"^[+-]?0\d"
+_MOST_VERSIONS = 20
 _OTHER_DELIMITERS = ";\t|,"
 _CONVERSION = re.compile(
     r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error[^']*'(.*)'", re.DOTALL
@@ -320,6 +321,10 @@ def _are_numbers(cells: pa.Array, missing: pa.Array) -> bool:
         return False
     if pc.any(pc.match_substring_regex(known, _CODE)).as_py():
         return False
+    if pc.any(pc.match_substring_regex(known, r"\.\d+0$")).as_py():
+        texts = known.unique()
+        if len(texts) <= _MOST_VERSIONS and are_versions(texts.to_pylist()):
+            return False
     return not pc.all(pc.match_substring_regex(known, f"^{COMPACT.pattern}$")).as_py()
 
 

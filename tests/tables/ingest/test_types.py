@@ -66,6 +66,8 @@ KINDS: dict[str, tuple[Any, str]] = {
     "ids": (lambda i: f"u{i}-{i * 7}", "ignored"),
     "row numbers": (lambda i: str(i + 1), "ignored"),
     "nothing": (lambda _: "", "ignored"),
+    "laps": (lambda i: f"{i % 5}:{i % 60:02}.{i * 7 % 100:02}", "datetime"),
+    "fractions": (lambda i: f"{i} {i % 2 + 1}/4", "number"),
     "debits and credits": (lambda i: f"{i}.50 {'CD'[i % 2]}r", "number"),
     "signed": (lambda i: f"{(i - 9) * i * i:+d}", "integer"),
     "kept as text": (lambda i: f"'{i * i - 50}", "integer"),
@@ -97,6 +99,8 @@ MESSY: dict[str, tuple[Any, str, float]] = {
     ),
     "Arabic digits": (lambda i: f"\u0661\u066b{chr(0x660 + i % 9)}", "number", 1.1),
     "kept as text": (lambda i: f"'{i}.5", "number", 1.5),
+    "fractions": (lambda i: f"{i % 9} 1/2" if i % 3 else "3/4", "number", 1.5),
+    "signs of fractions": (lambda i: f"{i % 9}½" if i % 3 else "2", "number", 1.5),
     "inches": (lambda i: f'{i}.5"', "number", 1.5),
     "heights": (lambda i: f"{i}.5 m ü. M.", "number", 1.5),
     "lakhs and crores": (lambda i: f"\u20b9 {i},00,{i:02},500", "integer", 10_001_500.0),
@@ -159,6 +163,16 @@ def test_several_words_for_true_and_false_are_truth_values():
     assert encode_cells(cells, found.column).tolist() == [0, 1, 0, 0, 1]
     for other in (["yes", "no", "n"], ["t", "f", "n"], ["0", "1", "yes"]):
         assert column_of([other[i % 3] for i in range(70)]).column.type == "category"
+
+
+def test_versions_are_a_category_with_all_their_texts():
+    found = column_of([f"1.{8 + i % 5}" for i in range(120)])
+    assert found.column.type == "category"
+    assert set(found.column.levels) == {"1.8", "1.9", "1.10", "1.11", "1.12"}
+    assert column_of([f"{i % 5}.50" for i in range(120)]).column.type == "number"
+    assert (
+        column_of([f"{i % 50}.{i % 7}0"[: 3 + i % 2] for i in range(120)]).column.type == "number"
+    )
 
 
 @pytest.mark.parametrize("texts", [["P{}", "Q{}"], ["Car {}"], ["{}+"], ["A{}B"], ["{}-{}"]])
