@@ -26,6 +26,7 @@ from tables.calendar.names import month_numbers
 from tables.calendar.parts import DateParts, ShapedParts, TextParts
 from tables.calendar.weeks import first_monday
 from tables.calendar.writing import format_dates
+from tables.numerals import plain_digits
 
 _PARTS = {"W": 7 * DAY_S, "D": DAY_S, "H": 3600, "M": 60, "S": 1}
 
@@ -82,6 +83,7 @@ def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64
         format: Format of `datetime.strptime`, or several; None for ISO 8601. A date without a zone is
             in UTC. Durations are their seconds.
     """
+    text = plain_digits(text)
     if format is not None and EITHER in format:
         first, rest = format.split(EITHER, 1)
         seconds = parse_dates(text, first)

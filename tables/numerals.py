@@ -102,6 +102,8 @@ def parse_numbers(
 
 def plain_digits(text: pa.Array) -> pa.Array:
     """Return texts with the digits of ASCII, and the separators that go with them, for those of other scripts."""
+    if pc.all(pc.string_is_ascii(text)).as_py():
+        return text
     if not pc.any(pc.match_substring_regex(text, OTHER_DIGITS)).as_py():
         return text
     cells = [cell and cell.translate(_ASCII_DIGITS) for cell in text.to_pylist()]
@@ -153,11 +155,14 @@ def abbreviated_numbers(
 ) -> NDArray[np.float64]:
     """Return the value of each text, which may end with K, M, B or T, for powers of a thousand.
 
+    A sign of a currency in front is left out.
+
     Args:
         text: Strings without white space around them.
         decimal: Character before the decimals.
         thousands: Character between groups of three digits; none where it is empty.
     """
+    text = pc.replace_substring_regex(text, rf"^([+-]?)[{re.escape(CURRENCIES)}] ?", r"\1")
     # As exponents: 1.1 times a thousand is not 1100.
     for power, signs in enumerate(("[Kk]", "M", "B", "T"), start=1):
         text = pc.replace_substring_regex(text, rf"(\d[.,]?) ?{signs}$", rf"\1e{3 * power}")
@@ -211,7 +216,7 @@ def fractions(text: pa.Array) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         values = whole + np.where(under > 0, over / under, np.nan)
     below = pc.fill_null(pc.equal(sign, "-"), fill_value=False).to_numpy(zero_copy_only=False)
-    return np.where(below, -values, values)
+    return np.asarray(np.where(below, -values, values), np.float64)
 
 
 def are_versions(texts: Iterable[str]) -> bool:

@@ -72,6 +72,7 @@ _ONE_NUMBER = re.compile(
     r"|[^\d]{0,9}inf[a-z]*",
     re.IGNORECASE,
 )
+_ABBREVIATION = re.compile(r"\d[.,]?\)?\s?[KMBT]$")
 _BARE = re.compile(r"[+-]?[\d.,'\s]+")
 _FORMS = {  # of numbers in several parts
     DEGREES: re.compile(r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032].*"),
@@ -282,9 +283,7 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
     if not any(_ONE_NUMBER.fullmatch(text) for text in texts):
         return  # of most columns of dates
     units = ["", *units_of(texts[:_FIRST])[:_MAX_UNITS]]
-    signs = set(units_of(texts)) & set(ABBREVIATED)
-    if len(signs) > 1 or (signs and any(text[-1:].isdigit() for text in texts)):
-        units.append(ABBREVIATED)
+    units += [ABBREVIATED] * _are_abbreviated(texts)
     pairs: Sequence[tuple[str, str]] = _SEPARATORS
     if options.decimal is not None or options.thousands is not None:
         pairs = [(options.decimal or ".", options.thousands or "")]
@@ -301,6 +300,14 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
             )
 
 
+def _are_abbreviated(texts: Sequence[str]) -> bool:
+    """Return whether numbers end with several signs for powers of a thousand, or only some of them with one."""
+    signs = {text[-1:] for text in texts if _ABBREVIATION.search(text)}
+    currencies = {text.lstrip("+-")[:1] for text in texts} & set(CURRENCIES)
+    some = len(signs) > 1 or (bool(signs) and any(text[-1:].isdigit() for text in texts))
+    return some and len(currencies) < 2
+
+
 def _are_some(pattern: re.Pattern[str], texts: Sequence[str]) -> bool:
     return any(map(pattern.fullmatch, texts))
 
@@ -308,7 +315,7 @@ def _are_some(pattern: re.Pattern[str], texts: Sequence[str]) -> bool:
 def _date_columns(
     base: Column, options: ParseOptions, sample: pa.Array
 ) -> Iterator[tuple[Column, NDArray[np.float64]]]:
-    texts = sample.to_pylist()
+    texts = plain_digits(sample).to_pylist()
     if not any(map(_MAY_BE_DATE.search, texts)):
         return  # of most columns of text, at little cost
     stated = options.datetime_format

@@ -101,6 +101,12 @@ MESSY: dict[str, tuple[Any, str, float]] = {
     "kept as text": (lambda i: f"'{i}.5", "number", 1.5),
     "fractions": (lambda i: f"{i % 9} 1/2" if i % 3 else "3/4", "number", 1.5),
     "signs of fractions": (lambda i: f"{i % 9}½" if i % 3 else "2", "number", 1.5),
+    "amounts in millions": (lambda i: f"${i}.50{'BM'[i % 2]}", "integer", 1_500_000.0),
+    "dates in Persian digits": (
+        lambda i: f"2021/01/{i % 28 + 1:02}".translate({48 + n: 0x6F0 + n for n in range(10)}),
+        "datetime",
+        1609545600.0,
+    ),
     "inches": (lambda i: f'{i}.5"', "number", 1.5),
     "heights": (lambda i: f"{i}.5 m ü. M.", "number", 1.5),
     "lakhs and crores": (lambda i: f"\u20b9 {i},00,{i:02},500", "integer", 10_001_500.0),
@@ -163,6 +169,11 @@ def test_several_words_for_true_and_false_are_truth_values():
     assert encode_cells(cells, found.column).tolist() == [0, 1, 0, 0, 1]
     for other in (["yes", "no", "n"], ["t", "f", "n"], ["0", "1", "yes"]):
         assert column_of([other[i % 3] for i in range(70)]).column.type == "category"
+
+
+def test_amounts_of_several_currencies_in_millions_are_not_compared():
+    cells = [f"{'$€'[i % 2]}{i}.50{'BM'[i % 3 == 0]}" for i in range(ROWS)]
+    assert column_of(cells).column.type == "ignored"
 
 
 def test_versions_are_a_category_with_all_their_texts():
