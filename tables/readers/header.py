@@ -60,6 +60,8 @@ def find_header(start: FirstRecords, options: ParseOptions, *, above: int) -> He
     first = _titles(start)
     if first == 0 and above == 0 and _is_data(start.records):
         return Header(names=0, fields=fields, warnings=[_headerless()])
+    if _are_groups(start, first - 1):
+        first -= 1
     names = _name_rows(start.records[first:])
     fields = _names(start.records[first : first + names])
     return Header(
@@ -87,6 +89,14 @@ def _titles(start: FirstRecords) -> int:
     cells = start.records[number]
     is_data = any(BEGINS_WITH_DIGIT.match(cells[at]) for at in numeric if at < len(cells))
     return 0 if is_data else number
+
+
+def _are_groups(start: FirstRecords, number: int) -> bool:
+    """Return whether a row names groups of columns, whose names come again in the row below it."""
+    if number < 0 or start.filled(number) < 2:
+        return False
+    names = [cell.strip() for cell in start.records[number + 1] if cell.strip()]
+    return len(set(names)) < len(names) and _name_rows(start.records[number:]) > 1
 
 
 def _name_rows(records: list[list[str]]) -> int:

@@ -90,6 +90,15 @@ def test_names_in_two_lines_are_joined(accept):
     assert names(summary) == ["day", "price kind", "price euros"]
 
 
+def test_names_that_come_again_are_joined_with_those_of_their_groups(accept):
+    rows = "\n".join(f"a{n % 3},{n},{n * 7 % 11},{n * 5 % 13},{n % 9},{n}.5" for n in range(30))
+    head = "Trial,,,,,\n,before,,after,,\nwho,low,high,low,high,rate\n"
+    summary = accept(f"{head}{rows}".encode())
+    after = ["after low", "after high", "after rate"]
+    assert names(summary) == ["who", "before low", "before high", *after]
+    assert (summary.rows, summary.columns[2].column.type) == (30, "integer")
+
+
 def test_a_second_line_that_fills_the_gaps_of_the_header_names_columns(accept):
     rows = "\n".join(f"{n * n},{n},{n % 5},{(n + 1) % 5},{n}.5,note" for n in range(30))
     head = "answer,at,How good is,,when,\n,,the price,the service,,Comments"
