@@ -12,6 +12,9 @@ from tables.source import look_numeric
 BEGINS_WITH_DIGIT = re.compile(r"[^\w]*\d")
 """Texts of numbers, amounts, dates and the like."""
 
+READ_ALL = "upload the file again with its separator in delimiter=: every line is then read."
+"""Remedy for lines that were taken for something else, as the end of a sentence."""
+
 _MOST_ABOVE, _FEWEST_BELOW = 20, 4
 _MOST_NAME_ROWS = 3
 _NUMERIC_SHARE = 0.95
@@ -210,9 +213,8 @@ def _about_above(lines: int) -> Iterator[TableWarning]:
     """Yield the warning about lines above the header."""
     if lines:
         text = "The first line is" if lines == 1 else f"The first {lines} lines are"
-        yield skipped_warning(
-            f"{text} above the header, and not in the table. If the table begins there"
-        )
+        text = f"{text} above the header, and not in the table."
+        yield skipped_warning(text, unless="the table begins there")
 
 
 def _about_below(lines: int) -> Iterator[TableWarning]:
@@ -223,16 +225,19 @@ def _about_below(lines: int) -> Iterator[TableWarning]:
             if lines == 1
             else f"{lines} lines below the header name"
         )
-        yield skipped_warning(f"{text} columns or units, and is no row. If the rows begin there")
+        text = f"{text} columns or units, and is no row."
+        yield skipped_warning(text, unless="the rows begin there")
 
 
-def skipped_warning(text: str) -> TableWarning:
+def skipped_warning(text: str, *, unless: str = "") -> TableWarning:
     """Return the warning about lines that are no rows.
 
     Args:
-        text: Sentences that name them, the last of which ends where the remedy follows.
+        text: Sentence that names them.
+        unless: Clause in which they would be rows; empty where no option makes them so.
     """
-    return {"code": "skipped", "column": None, "detail": f"{text}, state delimiter=."}
+    remedy = f" If {unless}, {READ_ALL}" if unless else ""
+    return {"code": "skipped", "column": None, "detail": f"{text}{remedy}"}
 
 
 def _headerless() -> TableWarning:
@@ -240,5 +245,5 @@ def _headerless() -> TableWarning:
         "code": "numeric_header",
         "column": None,
         "detail": "The first line looks like the rows below it, and was taken for one: the columns have"
-        " no names. If it names the columns, state delimiter=.",
+        f" no names. If it names the columns, {READ_ALL}",
     }

@@ -374,28 +374,25 @@ def _about_footers(lines: int) -> Iterator[TableWarning]:
     """Yield the warning about lines below the rows."""
     if lines:
         text = "The last line is" if lines == 1 else f"The last {lines} lines are"
-        yield skipped_warning(
-            f"{text} without values, or a total or a remark, and no row. If it is one"
-        )
+        text = f"{text} without values, or a total or a remark, and no row."
+        yield skipped_warning(text, unless="it is one")
 
 
 def comments_warning(lines: int) -> TableWarning:
     """Return the warning about comments between the rows."""
     text = "One line" if lines == 1 else f"{lines} lines"
-    return skipped_warning(f"{text} between the rows are comments, and no rows. If they are rows")
+    text = f"{text} between the rows are comments, and no rows."
+    return skipped_warning(text, unless="they are rows")
 
 
 def rules_warning(lines: int) -> TableWarning:
     """Return the warning about lines of dashes between the rows."""
     text = "One line is a rule" if lines == 1 else f"{lines} lines are rules"
-    return skipped_warning(
-        f"{text} of dashes, and no {'row' if lines == 1 else 'rows'}. If it is data"
-    )
+    text = f"{text} of dashes, and no {'row' if lines == 1 else 'rows'}."
+    return skipped_warning(text, unless="they are data")
 
 
 def repeated_warning(lines: int) -> TableWarning:
     """Return the warning about a header that came again between the rows."""
     text = "once" if lines == 1 else f"{lines} times"
-    return skipped_warning(
-        f"The header comes again {text} between the rows, and is no row there. If it is one"
-    )
+    return skipped_warning(f"The header comes again {text} between the rows, and is no row there.")
