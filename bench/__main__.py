@@ -23,6 +23,7 @@ MEASUREMENTS: dict[str, Callable[[], str]] = {
     "upload": upload.measure,
     "training": training.measure,
     "steps": training_steps.measure,
+    "batch-norms": training_steps.measure_batch_norms,
     "scoring": scoring.measure,
     "flows": flow_speed.measure,
     "serving": serving.measure,
@@ -34,6 +35,7 @@ MEASUREMENTS: dict[str, Callable[[], str]] = {
 }
 QUICK: dict[str, Callable[[], str]] = {
     "steps": partial(training_steps.measure, quick=True),
+    "batch-norms": partial(training_steps.measure_batch_norms, quick=True),
     "flows": partial(flow_speed.measure, quick=True),
     "serving": partial(serving.measure, quick=True),
     "crowd": partial(crowd.measure, quick=True),
@@ -47,6 +49,7 @@ examples:
   python -m bench flows               the flow library beside its peers, 10 to 20 minutes
   python -m bench flows --quick       the same in a minute or two: wide networks left out
   python -m bench steps               training steps beside the same peers, about 5 minutes
+  python -m bench batch-norms         what the statistics of batch norms cost an epoch, a minute
   python -m bench serving             scoring over HTTP beside other servers, about 8 minutes
   python -m bench crowd               what 2,000 connections of one tenant leave to another, 5 minutes
   python -m bench replicas --quick    rows/s of one and of two API processes, a minute

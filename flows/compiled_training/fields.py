@@ -42,6 +42,9 @@ LAYER_FIELDS = 22
 MATRIX_FIELDS = 22
 
 FORTH, BACK = range(2)
+# What batch norms normalise a batch by: the statistics that they hold; those of the batch; or those of
+# the batch, which they hold afterwards.
+HELD, OWN, SETTLED = range(3)
 EPS = np.float32(1e-5)
 LEAST_OBSERVED = 32
 LEAST_SPREAD = np.float32(1.0)

@@ -17,11 +17,14 @@ from flows.compiled_training.fields import (
     BETA2,
     CATEGORICAL,
     GRAD_TARGET,
+    HELD,
     KIND,
     MATRIX_FIELDS,
     NORM,
+    OWN,
     ROWS,
     SEQUENTIAL,
+    SETTLED,
     SOURCE,
     TARGET,
 )
@@ -44,7 +47,18 @@ from flows.compiled_training.sequential import pull_sequential, run_sequential
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
 
-__all__ = ["LANES", "MATRIX_FIELDS", "ROWS", "VECTORS", "advance", "evaluate", "move", "step"]
+__all__ = [
+    "HELD",
+    "LANES",
+    "MATRIX_FIELDS",
+    "ROWS",
+    "SETTLED",
+    "VECTORS",
+    "advance",
+    "evaluate",
+    "move",
+    "step",
+]
 
 
 _INTEGERS, _LINES = int64[::1], int64[:, ::1]
@@ -59,7 +73,7 @@ _STEP = (
 
 @jit()
 @no_type_check
-def _run(layers, part, matrices, index, sizes, arrays, numbers, batch, trains):
+def _run(layers, part, matrices, index, sizes, arrays, numbers, batch, norms):
     """Compute some layers, whose inputs are in place, and add to the losses of rows."""
     stay_apart()
     n = len(batch[0])
@@ -70,7 +84,7 @@ def _run(layers, part, matrices, index, sizes, arrays, numbers, batch, trains):
     for number in range(part[0], part[1]):
         layer = layers[number]
         if layer[KIND] == NORM:
-            run_norm(layer, index, arrays, shown, panels, n, (trains, numbers[0]), loss)
+            run_norm(layer, index, arrays, shown, panels, n, (norms, numbers[0]), loss)
         elif layer[KIND] == CATEGORICAL:
             run_categorical(layer, matrices, index, arrays, panels, n, context, numbers, loss)
         elif layer[KIND] == SEQUENTIAL:
@@ -81,7 +95,7 @@ def _run(layers, part, matrices, index, sizes, arrays, numbers, batch, trains):
 
 @jit()
 @no_type_check
-def _run_all(batch, layers, matrices, index, sizes, arrays, numbers, trains):
+def _run_all(batch, layers, matrices, index, sizes, arrays, numbers, norms):
     """Compute the losses of rows through all layers; return the masks and losses of all lanes."""
     stay_apart()
     n, width = batch[0].shape
@@ -91,16 +105,20 @@ def _run_all(batch, layers, matrices, index, sizes, arrays, numbers, trains):
     loss[:] = 0
     read_batch(batch, index[sizes[3] :], arrays, shown, panels, (sizes[0], sizes[1], sizes[2]))
     part = (0, len(layers))
-    _run(layers, part, matrices, index, sizes, arrays, numbers, batch, trains)
+    _run(layers, part, matrices, index, sizes, arrays, numbers, batch, norms)
     score(layers[len(layers) - 1, TARGET], shown, panels, width, arrays[2], loss)
     return shown, loss
 
 
-@jit(types.void(*_STEP))
+@jit(types.void(*_STEP, int64))
 @no_type_check
-def evaluate(batch, layers, matrices, index, sizes, arrays, numbers):
-    """Compute the losses of rows with the statistics that batch norms hold; arguments as of `step`."""
-    _run_all(batch, layers, matrices, index, sizes, arrays, numbers, False)  # noqa: FBT003  by place only
+def evaluate(batch, layers, matrices, index, sizes, arrays, numbers, norms):
+    """Compute the losses of rows.
+
+    The arguments are those of `step`, and `norms`: `HELD` for the statistics that batch norms hold,
+    `SETTLED` for those of these rows, which they hold afterwards.
+    """
+    _run_all(batch, layers, matrices, index, sizes, arrays, numbers, norms)
 
 
 @jit(types.void(*_STEP, int64, int64))
@@ -127,7 +145,7 @@ def advance(batch, layers, matrices, index, sizes, arrays, numbers, first, last)
         places = index[sizes[3] : sizes[3] + width]
     blocks = (sizes[0], layers[first, SOURCE], sizes[2])
     read_batch(batch, places, arrays, shown, panels, blocks)
-    _run(layers, (first, last), matrices, index, sizes, arrays, numbers, batch, False)  # noqa: FBT003  as above
+    _run(layers, (first, last), matrices, index, sizes, arrays, numbers, batch, HELD)
     write_rows(rows, arrays[2], panels, layers[last, SOURCE])
 
 
@@ -155,7 +173,7 @@ def step(batch, layers, matrices, index, sizes, arrays, numbers):
     values, grads = arrays[2], arrays[3]
     weight = arrays[9][: panels * ROWS]
     weight[:] = 0
-    shown, loss = _run_all(batch, layers, matrices, index, sizes, arrays, numbers, True)  # noqa: FBT003  as above
+    shown, loss = _run_all(batch, layers, matrices, index, sizes, arrays, numbers, OWN)
     last = layers[len(layers) - 1]
     first = 1 if layers[0, KIND] == CATEGORICAL else 0
     weigh_losses(loss, n, float32(numbers[1]), weight)

@@ -12,12 +12,15 @@ from flows.compiled_training.fields import (
     GAIN,
     GRAD_SOURCE,
     GRAD_TARGET,
+    HELD,
     LEAST_OBSERVED,
     OFFSET,
+    OWN,
     PLACES,
     ROWS,
     RUNNING,
     SEEN,
+    SETTLED,
     SOURCE,
     STATISTICS,
     TARGET,
@@ -53,26 +56,30 @@ def _moments(layer, i, seen, values, shown, panels):
 @jit()
 @no_type_check
 def run_norm(layer, index, arrays, shown, panels, rows, mode, loss):
-    """Normalise the observed values of a batch by their own mean and variance.
+    """Normalise the observed values of a batch.
 
-    `mode` is whether to do so, and not by the statistics that the batch norm holds, and the weight
-    of the past in running ones. `statistics` holds six lines: those of the batch norm, then mean, 1 / deviation, scale and share
+    `mode` is `HELD`, `OWN` or `SETTLED`, and the weight of the past in running statistics.
+    `statistics` holds six lines: those of the batch norm, then mean, 1 / deviation, scale and share
     of one value in them, as they were used.
     """
     stay_apart()
     parameters, values, statistics = arrays[0], arrays[2], arrays[6]
     width, at = layer[WIDTH], layer[STATISTICS]
-    trains, momentum = mode
+    norms, momentum = mode
     for i in range(width):
         seen = index[layer[SEEN] + i]
         mean, variance, count = 0.0, 0.0, 0.0
-        if trains:
+        if norms != HELD:
             mean, variance, count = _moments(layer, i, seen, values, shown, panels)
         share = 1.0 / max(count, 1.0)
-        if not trains or (count < LEAST_OBSERVED and count < rows):
+        few = count < LEAST_OBSERVED and count < rows
+        if norms == SETTLED:
+            statistics[at + i] = 0.0 if few else mean
+            statistics[at + width + i] = 1.0 if few else variance
+        if norms != OWN or few:
             mean, variance = statistics[at + i], statistics[at + width + i]
             share = 0.0
-        if trains and layer[RUNNING]:
+        if norms == OWN and layer[RUNNING]:
             statistics[at + i] += (mean - statistics[at + i]) * (1 - momentum)
             statistics[at + width + i] += (variance - statistics[at + width + i]) * (1 - momentum)
         inverse = 1 / np.sqrt(variance + EPS)

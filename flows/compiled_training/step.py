@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 
 Singles = npt.NDArray[np.float32]
 
-# Rows that are at least evaluated at once.
-_FEWEST_ROWS = 128
+# Rows that are at least and at most evaluated at once, and the bytes that the work space for them
+# may take.
+_FEWEST_ROWS, _MOST_ROWS, _MOST_BYTES = 128, 1_024, 2**24
 # Rows whose moments are counted at once.
 _COUNTED_ROWS = 4_096
 
@@ -58,6 +59,7 @@ class CompiledGradient:
         parameters: Flat vector of the parameters.
         gradient: Flat vector of their gradients.
         program: Program of the flow.
+        chunk_rows: Number of rows that are evaluated at once.
     """
 
     def __init__(self, flow: Flow, *, row_loss_bound: float | None) -> None:
@@ -92,6 +94,8 @@ class CompiledGradient:
         momentum = program.norms[0].spec.momentum if program.norms else 0.0
         self._numbers = np.array([momentum, row_loss_bound or 0.0, *program.numbers[2:]])
         self._map_numbers = np.array([*program.map_numbers, 0.0], np.float32)
+        fitting = _MOST_BYTES // (4 * (program.units + program.grad_units))
+        self.chunk_rows = max(_FEWEST_ROWS, min(_MOST_ROWS, fitting))
         self._panels = 0
         self._space: tuple[Singles, ...] = ()
 
@@ -112,9 +116,9 @@ class CompiledGradient:
     def score(self, rows: Tensor) -> Tensor:
         """Return the log densities of rows of the model, in evaluation mode."""
         result = torch.empty(len(rows))
-        most = self._chunk_rows
+        most = self.chunk_rows
         for chunk, part in zip(torch.split(rows, most), torch.split(result, most), strict=True):
-            self._kernels.evaluate(*self._arguments(chunk))
+            self._kernels.evaluate(*self._arguments(chunk), self._kernels.HELD)
             torch.neg(torch.from_numpy(self._space[-2][: len(chunk)]), out=part)
         return result
 
@@ -123,18 +127,25 @@ class CompiledGradient:
         """Set the statistics of rows of the model in every batch norm of kind `dataset`.
 
         Args:
-            rows: Rows that have all their features.
+            rows: Rows; if they are more than `chunk_rows`, those of a flow of numbers alone.
             on_chunk: Callback after each chunk of rows.
         """
         program, first = self.program, 0
+        wanted = [norm.spec.statistics == "dataset" for norm in program.norms]
+        if not any(wanted):
+            return
+        if all(wanted) and len(rows) <= self.chunk_rows:
+            self._kernels.evaluate(*self._arguments(rows), self._kernels.SETTLED)
+            on_chunk()
+            return
         hidden = rows.clone()
         lines = [number for number, line in enumerate(program.layers) if line[0] == NORM]
         for last, norm in zip(lines, program.norms, strict=True):
             if norm.spec.statistics != "dataset":
                 continue
-            for start in range(0, len(rows), self._chunk_rows):
+            for start in range(0, len(rows), self.chunk_rows):
                 if last > 0:
-                    self._advance(hidden[start : start + self._chunk_rows], first, last)
+                    self._advance(hidden[start : start + self.chunk_rows], first, last)
                 on_chunk()
             moments = Moments(program.dim, rows.device)
             for part in torch.split(hidden[:, : program.dim], _COUNTED_ROWS):
@@ -147,10 +158,6 @@ class CompiledGradient:
         arguments = self._arguments(rows)
         self._kernels.advance(*arguments, first, last)
         rows[:, : self.program.dim] = torch.from_numpy(arguments[0][0])
-
-    @property
-    def _chunk_rows(self) -> int:
-        return max(self._panels * int(self._kernels.ROWS), _FEWEST_ROWS)
 
     def _arguments(self, rows: Tensor) -> tuple[Any, ...]:
         """Return the arguments of the loops for rows of the model."""

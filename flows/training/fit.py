@@ -43,9 +43,10 @@ from flows.training.steps import choose_steps
 # end of the epoch, finds it without making a GPU wait for each batch.
 CHECK_EVERY = 16
 
-# Rows from which the statistics of batch norms are taken after each epoch: at least so many, and a
-# share of all of them; those that are kept are of all rows.
-LEAST_STATISTICS_ROWS, STATISTICS_SHARE = 1024, 16
+# Rows from which the statistics of batch norms are taken after each epoch: an eighth of all, but no
+# fewer than the first of these, so that the statistics are sound, and no more than the second, which
+# one pass computes; of large tables a sixteenth. Those that are kept are of all rows.
+LEAST_STATISTICS_ROWS, PASS_ROWS = 256, 1024
 
 # Factor of the learning rate after a restart.
 RESTART_FACTOR = 0.1
@@ -67,8 +68,8 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
     Each epoch takes all rows once, in an order drawn from the seed and the epoch, spread as evenly
     as possible over the fewest batches of at most `options.batch_size` rows: no batch is left with
     one or two rows, whose statistics would mean nothing. In between, batch norms of kind `dataset` have the
-    statistics of a sixteenth of the rows, of 1,024 at least. After the last report the flow holds the
-    weights and statistics of the best epoch and is in evaluation mode. A mixture of Gaussians is
+    statistics of an eighth to a sixteenth of the rows, of 256 at least. After the last report the flow holds
+    the weights and statistics of the best epoch and is in evaluation mode. A mixture of Gaussians is
     fitted by expectation maximisation, of which an iteration counts as an epoch.
 
     Args:
@@ -147,8 +148,7 @@ class _Fitter:
         self._check_batches()
         freeze_mixture(flow)
         self._largest = max(parameter.numel() for parameter in flow.parameters())
-        share = max(1, min(STATISTICS_SHARE, len(train) // LEAST_STATISTICS_ROWS))
-        self._every = share if _has_dataset_statistics(flow) else 1
+        self._every = _statistics_every(flow, len(train))
         most = max(end - start for start, end in pairwise(self._bounds))
         self._steps = choose_steps(flow, options, batch_size=most)
         self._progress = _Progress()
@@ -366,6 +366,16 @@ class _Fitter:
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
 
 
-def _has_dataset_statistics(flow: Flow) -> bool:
+def _statistics_every(flow: Flow, rows: int) -> int:
+    """Return the step through the rows from which statistics are taken after each epoch.
+
+    It is 1 without batch norms of kind `dataset`. Of mixed rows, in which some features may rarely be
+    observed, more are taken.
+    """
     norms = (part for part in flow.transform.modules() if isinstance(part, BatchNorm))
-    return any(norm.spec.statistics == "dataset" for norm in norms)
+    if not any(norm.spec.statistics == "dataset" for norm in norms):
+        return 1
+    least = LEAST_STATISTICS_ROWS
+    if flow.transform.continuous() is not flow.transform:
+        least *= 2
+    return max(1, rows // max(least, min(rows // 8, PASS_ROWS), rows // 16))

@@ -19,7 +19,7 @@ BLOCK_ROWS = 4096
 # An epoch of a mapped table is a random order of its blocks, taken in windows of this number, whose
 # rows are in random order.
 WINDOW_BLOCKS = 64
-# Blocks that a share of the rows of a mapped table is at least spread over.
+# Blocks that a share of the rows of a mapped table is at least spread over; at most a window of them.
 _FEWEST_BLOCKS = 16
 
 
@@ -185,9 +185,14 @@ class _MappedRows(ModelRows):
         return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
     def chunks(self, chunk_rows: int, *, every: int = 1) -> Iterator[Float[Tensor, "rows columns"]]:
-        # Of few blocks no share would stand for all.
-        for index in range(0, self._blocks, min(every, max(1, self._blocks // _FEWEST_BLOCKS))):
+        for index in self._share(every):
             yield from torch.split(self._block(index)[0], chunk_rows)
+
+    def in_memory(self, *, every: int = 1) -> Float[Tensor, "rows columns"] | None:
+        if every == 1:
+            return None
+        self._window = (-1, torch.empty(0))  # its memory is what these rows take
+        return torch.cat([self._block(index)[0] for index in self._share(every)])
 
     def set_statistics(
         self, *, chunk_rows: int, on_chunk: Callable[[], None], every: int = 1
@@ -197,6 +202,13 @@ class _MappedRows(ModelRows):
     @property
     def _blocks(self) -> int:
         return -(-len(self) // BLOCK_ROWS)
+
+    def _share(self, every: int) -> range:
+        """Return the numbers of a share of the blocks: few would not stand for all."""
+        if every == 1:
+            return range(self._blocks)
+        step = max(1, min(every, self._blocks // _FEWEST_BLOCKS), -(-self._blocks // WINDOW_BLOCKS))
+        return range(0, self._blocks, step)
 
     def _block(self, index: int) -> tuple[Tensor, float]:
         """Return the converted rows of a block, and the sum of their log-determinants."""

@@ -228,12 +228,17 @@ class CompiledSteps(Steps):
     def set_statistics(
         self, rows: ModelRows, *, chunk_rows: int, on_chunk: Callable[[], None], every: int
     ) -> None:
-        """Set the statistics of rows in batch norms of kind `dataset`, of rows in memory compiled."""
-        resident = rows.in_memory(every=every)
-        if resident is None or self._gradient.program.variables > 0:
-            super().set_statistics(rows, chunk_rows=chunk_rows, on_chunk=on_chunk, every=every)
+        """Set the statistics of rows in batch norms of kind `dataset`, of rows in memory compiled.
+
+        Those of many mixed rows are not.
+        """
+        gradient, resident = self._gradient, rows.in_memory(every=every)
+        if resident is not None and (
+            gradient.program.variables == 0 or len(resident) <= gradient.chunk_rows
+        ):
+            gradient.set_statistics(resident, on_chunk=on_chunk)
         else:
-            self._gradient.set_statistics(resident, on_chunk=on_chunk)
+            super().set_statistics(rows, chunk_rows=chunk_rows, on_chunk=on_chunk, every=every)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

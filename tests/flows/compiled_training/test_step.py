@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import math
 import sys
+from typing import Literal
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from flows.bijections.batch_norm import set_dataset_statistics
 from flows.compiled_training import step
 from flows.compiled_training.program import UnsupportedError
 from flows.compiled_training.step import CompiledGradient
+from flows.families.family import FamilySpec
 from flows.families.made import Made
 from flows.mixed.density import MixedDensity
 from flows.training.robust import bound_losses
@@ -124,10 +126,10 @@ def _assert_gradients_agree(flow: Flow, rows: Tensor, bound: float | None) -> No
 
 def _assert_scores_agree(compiled: CompiledGradient, flow: Flow, rows: Tensor) -> None:
     """The log densities of more rows than are computed at once, in evaluation mode."""
-    many = rows.clamp(-3, 3).repeat(4, 1)
-    exact = copy.deepcopy(flow).double().eval()
+    few, times = rows.clamp(-3, 3), compiled.chunk_rows // len(rows) + 1
+    exact, many = copy.deepcopy(flow).double().eval(), few.repeat(times, 1)
     with torch.no_grad():
-        expected = exact.log_prob_of_table(many.double(), space="model")
+        expected = exact.log_prob_of_table(few.double(), space="model").repeat(times)
     torch.testing.assert_close(compiled.score(many).double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -163,30 +165,53 @@ def test_gradients_of_few_and_of_many_features_are_autograds(dim):
 @pytest.mark.parametrize("context_dim", [0, 2])
 @pytest.mark.parametrize("missing", ["observed", "any"])
 def test_gradients_of_mixed_rows_are_autograds(flow, context_dim, missing):
+    mixed = _mixed(flow, missing, context_dim)
+    _assert_gradients_agree(mixed, _mixed_rows(mixed, 70), 3.0)
+
+
+def _mixed(flow: FamilySpec, missing: Literal["observed", "any"], context_dim: int = 0) -> Flow:
     spec = MixedSpec(columns=COLUMNS, flow=flow, hidden=[11], missing=missing, rows=50)
-    mixed = build(spec, len(COLUMNS), context_dim=context_dim, seed=1).train()
-    rows, generator = _rows(70, mixed.model_columns), torch.Generator().manual_seed(3)
+    return build(spec, len(COLUMNS), context_dim=context_dim, seed=1).train()
+
+
+def _mixed_rows(mixed: Flow, count: int) -> Tensor:
+    """Rows with a level that no training row had, and hidden ones, among the others."""
+    rows, generator = _rows(count, mixed.model_columns), torch.Generator().manual_seed(3)
     assert isinstance(mixed.transform, MixedDensity)
     for place, variable in enumerate(mixed.transform.layout.variables):
-        # A level that no training row had, and hidden ones, among the others.
-        levels = torch.randint(-2, variable.size, (70,), generator=generator)
+        levels = torch.randint(-2, variable.size, (count,), generator=generator)
         rows[:, place] = levels.float()
-    _assert_gradients_agree(mixed, rows, 3.0)
+    return rows
 
 
 @pytest.mark.parametrize("context_dim", [0, 3])
+@pytest.mark.parametrize("count", [300, 1500], ids=["one pass", "chunks"])
 @pytest.mark.parametrize(
     "spec",
     [SPECS[3], SPECS[12], SPECS[15], MafSpec(layers=3, hidden=[9], order="random")],
     ids=repr,
 )
-def test_statistics_of_rows_are_those_of_the_layers_one_by_one(spec, context_dim):
+def test_statistics_of_rows_are_those_of_the_layers_one_by_one(spec, count, context_dim):
     flow = _flow(spec, 4, context_dim).eval()
-    rows = torch.randn(300, 4 + context_dim, generator=torch.Generator().manual_seed(5))
+    rows = torch.randn(count, 4 + context_dim, generator=torch.Generator().manual_seed(5))
     expected = copy.deepcopy(flow)
     given = expected.model_features(rows[:, 4:]) if context_dim else None
     set_dataset_statistics(expected.transform, rows[:, :4], given, chunk_rows=300)
     CompiledGradient(flow, row_loss_bound=None).set_statistics(rows, on_chunk=lambda: None)
+    for name, tensor in flow.state_dict().items():
+        torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("missing", ["observed", "any"])
+def test_statistics_of_mixed_rows_are_those_of_the_observed_values(missing):
+    flow = _mixed(RealNvpSpec(layers=3, hidden=[17]), missing).eval()
+    rows = _mixed_rows(flow, 300)
+    CompiledGradient(flow, row_loss_bound=None).set_statistics(rows, on_chunk=lambda: None)
+    expected = copy.deepcopy(flow)
+    layers = expected.transform.continuous()
+    assert layers is not None
+    values, context, observed = expected.transform.continuous_rows(rows, None)
+    set_dataset_statistics(layers, values, context, observed, chunk_rows=100)
     for name, tensor in flow.state_dict().items():
         torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=1e-4, atol=1e-5)
 

@@ -50,6 +50,19 @@ def test_rows_of_a_file_are_each_seen_once_an_epoch_in_an_order_of_their_own(
     assert torch.equal(rows.batch(60, 90), epochs[0][60:90])
 
 
+def test_a_share_of_a_file_is_at_most_a_window_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_rows, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(fit_rows, "WINDOW_BLOCKS", 20)
+    rows = fit_rows.model_rows(new_flow(), mapped(TRAIN, tmp_path), seed=1, name="training")
+    assert rows.in_memory(every=1) is None
+    assert -(-len(TRAIN) // 4) > 40
+    for every in (2, 100):
+        share = rows.in_memory(every=every)
+        assert share is not None
+        assert 16 * 4 <= len(share) <= 20 * 4
+        assert torch.equal(share, torch.cat(list(rows.chunks(50, every=every))))
+
+
 def test_training_from_a_file_ends_where_training_in_memory_does(tmp_path):
     flows, options = [new_flow(), new_flow()], with_options(max_epochs=12, patience=None)
     reports = [
