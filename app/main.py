@@ -349,6 +349,7 @@ async def _close(state: AppState) -> None:
     """End the threads that the state holds."""
     state.lookout.stop()
     await state.tallies.write()
+    await state.plots.close()
     files = state.parsers, state.imports, state.exports
     for pool in (state.callers, state.threads, *files, state.models):
         pool.close()

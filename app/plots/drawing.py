@@ -1,15 +1,25 @@
-"""Child process that draws one plot from numbers on standard input to standard output."""
+"""Child process that draws plots from numbers on standard input to standard output."""
 
+import gc
 import io
+import os
+import select
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
+from functools import partial
+from typing import IO
 
 import matplotlib as mpl
+import matplotlib.backends.backend_agg
 import numpy as np
 from matplotlib.figure import Figure
 
 from app.plots import columns, figures
 from app.plots.style import Arrays, use_theme
+
+_IDLE_S = 60.0
 
 _DRAWN: dict[str, Callable[[Arrays], Figure]] = {
     "learning-curve": figures.learning_curve,
@@ -32,15 +42,48 @@ def draw(kind: str, numbers: Arrays) -> Figure:
 
 
 def main() -> None:
-    """Draw what the arguments say: the kind, the format of the file and the theme."""
-    kind, file_format, theme = sys.argv[1:]
+    """Draw one plot after another, until standard input ends or is silent for a while.
+
+    A request is a line with the kind, the format of the file, the theme and the number of bytes that
+    follow, the numbers as an npz file. The response is a line with a number of bytes, then the
+    file; there are none of a plot that cannot be drawn.
+    """
     mpl.rcParams["svg.hashsalt"] = "densityd"  # equal numbers, equal plots
+    gc.collect()
+    gc.freeze()  # so that forks share the memory of what is loaded
+    given, answers = sys.stdin.buffer, sys.stdout.buffer
+    while select.select([given], [], [], _IDLE_S)[0] and (line := given.readline()):
+        kind, file_format, theme, size = line.decode().split()
+        plot = _in_fork(partial(_draw_file, kind, file_format, theme, given.read(int(size))))
+        answers.write(b"%d\n%b" % (len(plot), plot))
+        answers.flush()
+
+
+def _draw_file(kind: str, file_format: str, theme: str, numbers: bytes, file: IO[bytes]) -> None:
     use_theme(theme)
-    with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as given:
-        numbers = dict(given)
-    figure = draw(kind, numbers)
+    with np.load(io.BytesIO(numbers), allow_pickle=False) as arrays:
+        figure = draw(kind, dict(arrays))
     metadata = {"Date": None} if file_format == "svg" else None
-    figure.savefig(sys.stdout.buffer, format=file_format, dpi=110, metadata=metadata)
+    figure.savefig(file, format=file_format, dpi=110, metadata=metadata)
+
+
+def _in_fork(write: Callable[[IO[bytes]], None]) -> bytes:
+    """Return what a function writes in a fork of this process; nothing if it fails."""
+    with tempfile.TemporaryFile() as file:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                write(file)
+                file.flush()
+                status = 0
+            except BaseException:  # noqa: BLE001  the process ends here
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        failed = os.waitpid(child, 0)[1] != 0
+        file.seek(0)
+        return b"" if failed else file.read()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.fairness.turns import QueueFullError, Turns, owner_here
+from app.plots.processes import DrawingProcesses
 from app.problems.problem import Problem
-from tables.sandbox.child_environment import child_environment
 
 Numbers = Mapping[str, NDArray[Any]]
 PlotFormat = Literal["png", "svg"]
@@ -61,6 +60,11 @@ class Plots:
     def __init__(self) -> None:
         self._kept: OrderedDict[Drawing, bytes] = OrderedDict()
         self._turns = Turns(2, each=1, waiting=_MOST_WAITING)
+        self._processes = DrawingProcesses()
+
+    async def close(self) -> None:
+        """End the processes that draw."""
+        await self._processes.close()
 
     def known(self, drawing: Drawing) -> bytes | None:
         """Return a plot that was drawn before, if the cache has it."""
@@ -85,7 +89,7 @@ class Plots:
                 # Many may have asked for the same one and waited.
                 plot = self.known(drawing)
                 if plot is None:
-                    plot = await _draw(drawing, await numbers())
+                    plot = await _draw(drawing, await numbers(), self._processes)
         except QueueFullError as error:
             raise Problem(
                 "overloaded", "Too many plots of this project wait; try again."
@@ -98,21 +102,7 @@ class Plots:
         return plot
 
 
-async def _draw(drawing: Drawing, numbers: Numbers) -> bytes:
+async def _draw(drawing: Drawing, numbers: Numbers, processes: DrawingProcesses) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **numbers)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "app.plots.drawing", *drawing[1:]),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=child_environment(),
-    )
-    try:
-        plot, _ = await process.communicate(buffer.getvalue())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        raise RuntimeError("a plot could not be drawn")
-    return plot
+    return await processes.draw(drawing[1:], buffer.getvalue())

@@ -316,7 +316,12 @@ def test_the_process_that_draws_gets_no_secret(monkeypatch, tmp_path):
     async def numbers() -> plots.Numbers:
         return numbers_of(kind)
 
-    asyncio.run(plots.Plots().draw(Drawing("v", kind, "svg", "dark"), numbers))
+    async def main() -> None:
+        kept = plots.Plots()
+        await kept.draw(Drawing("v", kind, "svg", "dark"), numbers)
+        await kept.close()
+
+    asyncio.run(main())
 
     assert "PATH" in noted.read_text()
     assert "s3same" not in noted.read_text()
