@@ -1,6 +1,7 @@
 """Result of every reader of a format, and the checks that all readers share."""
 
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -32,7 +33,10 @@ _MIN_CHUNK_ROWS = 512  # of a wide table: fewer, and the work per column and chu
 _NPY_MAGIC = b"\x93NUMPY"
 _PARQUET_MAGIC = b"PAR1"
 _ENCRYPTED_PARQUET_MAGIC = b"PARE"
-_MAGIC_BYTES = 16
+_MAGIC_BYTES = 64
+_MARKUP = re.compile(
+    rb'(?i)(?:\xef\xbb\xbf)?\s*(?:(?P<json>\{\s*"|\[\s*[\[{])|<(?:!doctype|html|table|\?xml))'
+)
 _BINARY_MAGICS = {
     # A Parquet file continues with a Thrift field header, a CSV header never does.
     _PARQUET_MAGIC + b"\x15": "a Parquet file",
@@ -292,6 +296,10 @@ def _check_text(start: bytes, format: TableFormat) -> None:  # noqa: A002 - as a
             raise TableError(
                 "media-type", f"The file was sent as {format}, but its content is {name}."
             )
+    found = _MARKUP.match(start) if format is TableFormat.CSV else None
+    if found is not None:
+        name = "JSON or NDJSON" if found["json"] else "HTML or XML, such as a page of a web site"
+        raise TableError("media-type", f"The file was sent as {format}, but its content is {name}.")
 
 
 def _clean_name(raw: str, position: int) -> str:

@@ -368,3 +368,18 @@ def test_fault_290_a_last_line_of_blanks_is_looked_at_once(accept, refuse):
     assert accept(rows + b" " * 16_000 + b"\n", delimiter=" ").rows == 4
     error = refuse(rows + b" " * 500_000 + b"\n", delimiter=" ")
     assert (error.slug, error.row) == ("dataset-parse", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n', "NDJSON"),
+        ('\ufeff[\n  {"a": 1, "b": 2}]', "JSON"),
+        ("[[1, 2], [3, 4]]", "JSON"),
+        ("<!DOCTYPE html>\n<p>Sign in, please</p>", "HTML"),
+        ('<?xml version="1.0"?>\n<rows a="1,2"/>', "XML"),
+    ],
+)
+def test_text_of_another_format_is_not_read_as_rows(refuse, text, found):
+    error = refuse(text.encode())
+    assert (error.slug, found in str(error)) == ("media-type", True)

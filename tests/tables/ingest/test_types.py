@@ -657,6 +657,7 @@ def test_a_column_of_distinct_numbers_with_the_name_of_an_id_is_one(name: str) -
         ("March {d}th, 2023", "%B %-d, %Y"),
         ("[{d:02}/Mar/2023:{h:02}:05:00 +0000]", "[%d/%b/%Y:%H:%M:%S %z]"),
         ("Fri Mar {d:02} {h:02}:05:00 2023", "%a %b %d %H:%M:%S %Y"),
+        ("{d:02}MAR2023", "%d%b%Y"),
         ("2023-W{d:02}-3", "%G-W%V-%u"),
         ("202303{d:02}T{h:02}0500Z", "%Y%m%dT%H%M%SZ"),
         ("2023-03-{d:02} {h:02}:05:00 +0000", "%Y-%m-%d %H:%M:%S %z"),
