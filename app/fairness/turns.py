@@ -1,7 +1,6 @@
 """Turns at scarce resources, such as threads, shared fairly by projects."""
 
 import asyncio
-import gc
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -236,11 +235,8 @@ async def in_thread_alone(
 def _forgetting(call: Callable[[], _Result]) -> _Result:
     """Call a function; what it made is not kept by the error that it raises.
 
-    A million objects would stay until the collector of cycles comes, which stops everybody. Neither
-    does it come while they are made: it would look through all of them again and again.
+    A million objects would stay until the collector of cycles comes, which stops everybody.
     """
-    collecting = gc.isenabled()
-    gc.disable()
     try:
         return call()
     except BaseException as error:
@@ -249,6 +245,3 @@ def _forgetting(call: Callable[[], _Result]) -> _Result:
             traceback.clear_frames(kept.__traceback__)
             kept = kept.__context__
         raise
-    finally:
-        if collecting:
-            gc.enable()

@@ -20,9 +20,9 @@ _MANY = 10  # collections of the second generation: each tells of some 2,800 mor
 
 
 def freeze_heap() -> None:
-    """Exclude objects that live as long as the process from garbage collection.
+    """Collect all garbage, and exclude what is left from garbage collection.
 
-    A full collection would visit all modules and models while every request waits.
+    The next full collection would visit all modules and models again, while every request waits.
     """
     gc.collect()
     gc.freeze()
@@ -32,7 +32,8 @@ class GarbageCollection:
     """Full collections of garbage; those of young objects, which are short, stay automatic.
 
     A full one looks at every object that is not excluded: with two thousand connections and their
-    requests, or before the first model was loaded, that takes more than a tenth of a second. Requests
+    requests, or before the first model was loaded, that takes more than a tenth of a second. What it
+    finds in use is excluded from the next one. Requests
     leave no cycles, so that there is little to collect. It waits until many objects were made that are
     still there and there have been few connections for a while, or for ten minutes. The longer one
     takes, the longer the next one waits: few connections may keep many threads busy.
@@ -73,7 +74,7 @@ class GarbageCollection:
         if now < self._last + (self._pause_s if is_time else _LONGEST_S):
             return False
         began = time.thread_time()
-        gc.collect()
+        freeze_heap()
         took_s = time.thread_time() - began
         self._pause_s = min(max(_PAUSE_S, _PAUSES * took_s), _LONGEST_S)
         self._last = now
