@@ -20,9 +20,9 @@ _MANY = 10  # collections of the second generation: each tells of some 2,800 mor
 
 
 def freeze_heap() -> None:
-    """Collect all garbage, and exclude what is left from garbage collection.
+    """Exclude objects that live as long as the process from garbage collection.
 
-    The next full collection would visit all modules and models again, while every request waits.
+    A full collection would visit all modules and models while every request waits.
     """
     gc.collect()
     gc.freeze()
@@ -32,8 +32,7 @@ class GarbageCollection:
     """Full collections of garbage; those of young objects, which are short, stay automatic.
 
     A full one looks at every object that is not excluded: with two thousand connections and their
-    requests, or before the first model was loaded, that takes more than a tenth of a second. What it
-    finds in use is excluded from the next one. Requests
+    requests, or before the first model was loaded, that takes more than a tenth of a second. Requests
     leave no cycles, so that there is little to collect. It waits until many objects were made that are
     still there and there have been few connections for a while, or for ten minutes. The longer one
     takes, the longer the next one waits: few connections may keep many threads busy.
@@ -74,7 +73,7 @@ class GarbageCollection:
         if now < self._last + (self._pause_s if is_time else _LONGEST_S):
             return False
         began = time.thread_time()
-        freeze_heap()
+        gc.collect()
         took_s = time.thread_time() - began
         self._pause_s = min(max(_PAUSE_S, _PAUSES * took_s), _LONGEST_S)
         self._last = now

@@ -148,14 +148,6 @@ def test_a_quiet_service_is_not_stopped_where_few_objects_were_made(collections,
     assert len(collections) == 1
 
 
-@pytest.mark.fault(327)
-def test_fault_327_what_a_full_collection_found_in_use_is_not_looked_at_by_the_next(monkeypatch):
-    monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 10))
-    in_use = [[number] for number in range(1_000)]
-    assert GarbageCollection([]).look(time.monotonic() + 100)
-    assert not any(item is in_use for item in gc.get_objects())
-
-
 def test_garbage_is_collected_in_the_end_though_it_never_gets_quiet(collections):
     began = time.monotonic()
     collection = GarbageCollection(range(2_000))
