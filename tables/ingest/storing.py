@@ -241,11 +241,13 @@ class _Store:
             (decision.column.name, f"The column is not modelled: {decision.reason}")
             for _, decision in sorted(self.decisions.items())
         ]
-        return TableError(
-            "dataset-shape",
-            "The table has no column that can be modelled. State the types of some by types=.",
-            errors=reasons,
-        )
+        remedy = "State the types of some by types=."
+        if len(reasons) == 1 and any(mark in reasons[0][0] for mark in ",;\t|"):
+            remedy = (
+                "It has one column: leave out the quotes around whole lines, or state delimiter=."
+            )
+        detail = f"The table has no column that can be modelled. {remedy}"
+        return TableError("dataset-shape", detail, errors=reasons)
 
     def _summaries(self) -> dict[int, ColumnSummary]:
         """Return the columns that are kept or ignored, by position, and note what is left out."""

@@ -383,3 +383,9 @@ def test_fault_290_a_last_line_of_blanks_is_looked_at_once(accept, refuse):
 def test_text_of_another_format_is_not_read_as_rows(refuse, text, found):
     error = refuse(text.encode())
     assert (error.slug, found in str(error)) == ("media-type", True)
+
+
+def test_lines_that_are_quoted_as_a_whole_are_told(refuse):
+    lines = ['"a;b;c"', *(f'"{n};{n * n};x"' for n in range(30))]
+    error = refuse("\n".join(lines).encode())
+    assert (error.slug, "quotes around whole lines" in str(error)) == ("dataset-shape", True)
