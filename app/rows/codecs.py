@@ -13,7 +13,7 @@ from functools import partial
 from app.http.accept import best_media_type
 from app.problems.problem import Problem
 from app.rows.body import RowsBody
-from app.rows.decode.json import decode_json, read_json
+from app.rows.decode.json import decode_document, decode_numbers, read_json
 from app.rows.decode.npy import decode_npy, read_npy
 from app.rows.decode.numbers import read_csv, read_ndjson
 from app.rows.decode.tables import read_arrow, read_table
@@ -35,6 +35,8 @@ class Codec:
             `Problem` for what is wrong with the body.
         encoder: Constructor of the encoder of a response.
         decode: Decoder of a whole body to its rows; None: bodies are always streamed.
+        numbers: Reader of a whole body that is plain numbers, None if it is not: quick enough for the
+            event loop where `decode` is not.
         whole_bytes: Size of the largest body that is decoded as a whole.
         text: True for text, which compresses well; floats do not.
         limited_as_json: True where bodies are kept in memory, so that the limit of JSON applies.
@@ -44,6 +46,7 @@ class Codec:
     read: Callable[[RowsBody], AsyncGenerator[Floats, None]]
     encoder: Callable[[ResponseTable], Encoder]
     decode: Callable[[bytes, RowsShape], Floats] | None = None
+    numbers: Callable[[bytes, RowsShape], Floats | None] | None = None
     whole_bytes: int = 0
     text: bool = False
     limited_as_json: bool = False
@@ -65,7 +68,8 @@ CODECS = (
         TableFormat.JSON,
         read_json,
         JsonEncoder,
-        decode=decode_json,
+        decode=decode_document,
+        numbers=decode_numbers,
         whole_bytes=64 * 1024,
         text=True,
         limited_as_json=True,

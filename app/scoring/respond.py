@@ -57,12 +57,10 @@ async def _respond_whole(
 ) -> Response:
     """Respond to a request whose body is read, decoded and computed as one array."""
     body = await read_body(score.request, limit=codec.max_bytes(score.state.settings))
-    if score.types is not None and len(score.types.columns) > _QUICK_COLUMNS:
-        rows = await in_thread_alone(decode, body, score.shape)
-    elif codec.text:
-        rows = await in_thread_if_large(decode, body, score.shape)
-    else:
-        rows = decode(body, score.shape)
+    shape = score.shape
+    rows = None if codec.numbers is None else codec.numbers(body, shape)
+    if rows is None:
+        rows = await _decoded(decode, body, shape, text=codec.text)
     check_size(len(rows), function.width, max_bytes=score.state.settings.max_table_bytes)
     async with score.flow(function) as flow:
         values = await score.compute(function, flow, rows)
@@ -71,6 +69,15 @@ async def _respond_whole(
     chunk = score.chunk(function, values, rows)
     headers = {**score.headers, **_headers(warnings)}
     return respond_whole(score.request, score.codec, table, chunk, headers=headers)
+
+
+async def _decoded(decode: Decode, body: bytes, shape: RowsShape, *, text: bool) -> Floats:
+    """Return the rows of a body; off the event loop where that takes long."""
+    if shape.types is not None and len(shape.types.columns) > _QUICK_COLUMNS:
+        return await in_thread_alone(decode, body, shape)
+    if text:
+        return await in_thread_if_large(decode, body, shape)
+    return decode(body, shape)
 
 
 async def _warnings(score: ScoreRequest, rows: Floats) -> RowWarnings | None:

@@ -36,6 +36,10 @@ def decode(
         whole = _CODECS[kind].decode
         if whole is not None:
             _check_same(_outcome(lambda: whole(body, shape)), streamed)
+        quick = _CODECS[kind].numbers
+        numbers = None if quick is None else quick(body, shape)
+        if numbers is not None:
+            _check_same(numbers, streamed)
     if isinstance(streamed, Problem):
         raise streamed
     return streamed

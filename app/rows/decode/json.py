@@ -47,16 +47,14 @@ async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
         yield await in_thread_if_large(decode_document, body, shape)
 
 
-def decode_json(body: bytes, shape: RowsShape) -> Floats:
-    """Return the rows of a JSON document that is small, null as not-a-number.
+def decode_numbers(body: bytes, shape: RowsShape) -> Floats | None:
+    """Return the rows of a small JSON document, null as not-a-number.
 
-    Raises:
-        Problem: Saying what is wrong, and where.
+    None stands for a document that is anything but rows of plain numbers, or that has none or too many.
     """
     if not shape.are_numbers:
-        return decode_document(body, shape)
-    values = joined(list(number_rows(body, shape.columns)), max_rows=shape.max_rows)
-    return decode_document(body, shape) if values is None else values
+        return None
+    return joined(list(number_rows(body, shape.columns)), max_rows=shape.max_rows)
 
 
 def decode_document(body: bytes, shape: RowsShape) -> Floats:

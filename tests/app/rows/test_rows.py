@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app.problems.fields import named
 from app.problems.problem import Problem
 from app.rows.codecs import request_codec, response_codec
-from app.rows.decode.json import decode_document, decode_json
+from app.rows.decode.json import decode_document, decode_numbers
 from app.rows.decode.npy import decode_npy
 from app.rows.model_types import ModelTypes
 from app.rows.response_table import Chunk, row_errors
@@ -472,7 +472,23 @@ def test_rows_of_numbers_are_read_in_slices(rows):
     assert [chunk.tolist() for chunk in slices if chunk is not None] == [
         [row] for row in rows.tolist()
     ]
-    assert decode_json(body, SHAPE).tolist() == rows.tolist()
+    read = decode_numbers(body, SHAPE)
+    assert read is not None
+    assert read.tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"rows": [["1", 2, 3]]}', b'{"rows": []}', b'{"rows": [[1, 2]]}', b'{"rows": [[1, 2, 3]'],
+)
+def test_what_is_not_plain_numbers_is_left_to_the_parser_of_documents(body):
+    assert decode_numbers(body, SHAPE) is None
+
+
+def test_more_rows_than_a_request_may_have_are_left_to_the_parser_of_documents():
+    few = RowsShape(SHAPE.columns, max_rows=1)
+    assert decode_numbers(b"[[1, 2, 3]]", few) is not None
+    assert decode_numbers(b"[[1, 2, 3], [4, 5, 6]]", few) is None
 
 
 def test_a_large_body_of_rows_leaves_the_event_loop_to_others(tmp_path):
