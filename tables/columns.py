@@ -20,6 +20,9 @@ OTHER = "*other*"
 COMPACT_DATE = "%Y%m%d"
 """Format of dates that are eight digits."""
 
+COMPACT_MONTH = "%Y%m"
+"""Format of months that are six digits."""
+
 MAX_LIST_BYTES = 4 << 20
 """Bytes that the levels, spikes and texts of gaps of all columns of a table may take together."""
 
@@ -92,7 +95,7 @@ class Column:
     @property
     def writes_digits(self) -> bool:
         """True if its cells are dates that are digits alone, which are numbers, too."""
-        return self.type == "datetime" and self.datetime_format == COMPACT_DATE
+        return self.type == "datetime" and self.datetime_format in (COMPACT_DATE, COMPACT_MONTH)
 
     @property
     def level_numbers(self) -> tuple[float, ...]:

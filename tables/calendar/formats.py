@@ -12,6 +12,12 @@ ISO_DATE = "%Y-%m-%d"
 COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 """Dates of two centuries that are eight digits."""
 
+COMPACT_MONTHS = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])")
+"""Months of two centuries that are six digits."""
+
+FEWEST_MONTHS = 10
+"""The fewest distinct numbers that are such months, and hardly by chance."""
+
 DAY_S = 86_400
 """Seconds of a day."""
 

@@ -9,12 +9,14 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 
 from tables.calendar.formats import (
     COMPACT,
+    COMPACT_MONTHS,
+    FEWEST_MONTHS,
     has_date,
     has_time,
     is_duration,
 )
 from tables.cells import FALSE_TEXTS, TRUE_TEXTS, numbers_of
-from tables.columns import COMPACT_DATE, Column, ColumnType, Level
+from tables.columns import COMPACT_DATE, COMPACT_MONTH, Column, ColumnType, Level
 from tables.dates import spelled_like
 from tables.formats import ParseOptions, TableWarning
 from tables.ingest.number_formats import marks_of, number_format, reason_of_numbers
@@ -30,6 +32,7 @@ _ROWS_PER_LEVEL = 20
 _FEW_CELLS = 10
 _SHOWN = 24
 _FORMATS_LOOKED_AT = 1000
+_COMPACT = {COMPACT_DATE: (COMPACT, 2), COMPACT_MONTH: (COMPACT_MONTHS, FEWEST_MONTHS)}
 _DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
 
@@ -214,11 +217,13 @@ def _date(profile: TextProfile, settled: str | None) -> Decision | None:
 
 
 def _compact_date(profile: TextProfile) -> Decision | None:
-    """Return the type of a column of dates that are eight digits, which are numbers, too."""
+    """Return the type of a column of dates that are eight or six digits, which are numbers, too."""
     for reading in profile.date_readings():
-        if reading.column.datetime_format != COMPACT_DATE or reading.bad:
+        form = reading.column.datetime_format
+        if form not in _COMPACT or reading.bad:
             continue
-        if len(profile.counts) > 1 and all(map(COMPACT.fullmatch, profile.counts)):
+        pattern, fewest = _COMPACT[form]
+        if len(profile.counts) >= fewest and all(map(pattern.fullmatch, profile.counts)):
             return _dated(profile, reading)
     return None
 

@@ -24,7 +24,7 @@ from tables.calendar.formats import (
     look_like_dates,
 )
 from tables.cells import numbers_of
-from tables.columns import COMPACT_DATE, Column
+from tables.columns import COMPACT_DATE, COMPACT_MONTH, Column
 from tables.dates import parse_dates
 from tables.formats import ParseOptions
 from tables.numerals import (
@@ -271,8 +271,7 @@ def date_formats() -> Iterator[str | None]:
     yield from (ISO_DATE + time for time in _ISO_TIMES)
     yield from (time.strip() for time in _TIMES if time.startswith(" "))
     yield from (*_DURATIONS, ISO_DURATION)
-    yield COMPACT_DATE
-    yield None
+    yield from (COMPACT_DATE, COMPACT_MONTH, None)
 
 
 def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:

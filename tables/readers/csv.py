@@ -10,7 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
-from tables.calendar.formats import COMPACT
+from tables.calendar.formats import COMPACT, COMPACT_MONTHS, FEWEST_MONTHS
 from tables.cells import MISSING_SPELLINGS
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableWarning
@@ -325,6 +325,8 @@ def _are_numbers(cells: pa.Array, missing: pa.Array) -> bool:
         texts = known.unique()
         if len(texts) <= _MOST_VERSIONS and are_versions(texts.to_pylist()):
             return False
+    if pc.all(pc.match_substring_regex(known, f"^{COMPACT_MONTHS.pattern}$")).as_py():
+        return len(known.unique()) < FEWEST_MONTHS
     return not pc.all(pc.match_substring_regex(known, f"^{COMPACT.pattern}$")).as_py()
 
 

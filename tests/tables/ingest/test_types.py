@@ -69,6 +69,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "laps": (lambda i: f"{i % 5}:{i % 60:02}.{i * 7 % 100:02}", "datetime"),
     "fractions": (lambda i: f"{i} {i % 2 + 1}/4", "number"),
     "debits and credits": (lambda i: f"{i}.50 {'CD'[i % 2]}r", "number"),
+    "months": (lambda i: f"{1990 + i % 7}{i % 12 + 1:02}", "datetime"),
     "signed": (lambda i: f"{(i - 9) * i * i:+d}", "integer"),
     "kept as text": (lambda i: f"'{i * i - 50}", "integer"),
 }
@@ -118,6 +119,7 @@ MESSY: dict[str, tuple[Any, str, float]] = {
     "a unit": (lambda i: f"{i}.5 km²", "number", 1.5),
     "times of day": (lambda i: f"{i % 24:02}:{i:02}", "datetime", 3660.0),
     "afternoons": (lambda i: f"{i % 12 + 1}:{i:02} PM", "datetime", 50460.0),
+    "six digits": (lambda i: f"{2000 + i // 12}{i % 12 + 1:02}", "datetime", 949363200.0),
     "eight digits": (lambda i: f"202101{i % 28 + 1:02}", "datetime", 1609545600.0),
 }
 
@@ -141,6 +143,11 @@ def test_dates_of_eight_digits_are_dates_where_they_come_as_numbers():
     assert decode_cells(encode_cells(cells, column), column).to_pylist() == [
         *("20210102", None, "20210131")
     ]
+
+
+def test_numbers_that_few_of_which_are_months_are_numbers():
+    for cells in (["200001", "200002"] * 20, [str(200001 + i) for i in range(0, 400, 7)]):
+        assert column_of(cells).column.type == "integer"
 
 
 def test_numbers_of_different_units_are_not_compared():
