@@ -106,8 +106,14 @@ def best_delimiter(lines: list[str]) -> tuple[Delimiter, tuple[float, int]]:
 
 
 def lacks_a_name(lines: list[str]) -> bool:
-    """Return whether all rows have one value more than the header, by some separator."""
+    """Return whether all rows have one value more than the header, by some separator.
+
+    So have numbers with a unit behind a blank, below the name of one column.
+    """
     lines = [line for line in lines if line.strip()]
+    words = split_rows(lines, " ")
+    if len(words) > _FEWEST_ROWS and len(words[0]) == 1 and {len(row) for row in words[1:]} == {2}:
+        return not any(re.match(r"\W*\d", row[1]) for row in words[1:])
     return any(
         len(rows) > 1 and len(rows[0]) > 1 and {len(row) for row in rows[1:]} == {len(rows[0]) + 1}
         for rows in (split_rows(lines, delimiter) for delimiter in DELIMITERS)
