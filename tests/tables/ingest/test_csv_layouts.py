@@ -148,13 +148,13 @@ def test_apostrophes_quote_where_all_names_are_in_them(accept):
     assert summary.columns[2].column.type == "number"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("unit", ["kg", "°C"])
 def test_one_column_of_numbers_with_a_unit_is_one_column(accept, unit):
     summary = accept(("size\n" + "".join(f"{n % 9} {unit}\n" for n in range(200))).encode())
     assert (names(summary), summary.rows, codes(summary)) == (["size"], 200, [])
 
 
+@pytest.mark.long
 def test_a_cell_of_megabytes_is_read(accept):
     rows = body().split("\n")
     rows[20] = f"2024-01-21,{'x' * 5_000_000},1.5"
