@@ -10,7 +10,7 @@ directions: the density of x given it. A mask names the observed features of x, 
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,8 @@ BatchContext = Float[Tensor, "batch context_dim"] | None
 PerRow = Float[Tensor, " batch"]
 
 
-class Conditionals(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Conditionals:
     """Densities of single features given those before them.
 
     Attributes:

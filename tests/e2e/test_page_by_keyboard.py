@@ -65,6 +65,7 @@ def choose(page: Page, target: Locator, value: str) -> None:
     expect(target.locator("option:checked")).to_have_text(re.compile(f"^{value}"))
 
 
+@pytest.mark.long
 def test_a_type_is_corrected_and_a_question_answered_by_keys(
     page: Page, up: Up, table: Path
 ) -> None:

@@ -98,6 +98,7 @@ def assert_problem(answer: httpx.Response, status: int, slug: str) -> None:
     assert "/store" not in answer.text, "it tells a path"
 
 
+@pytest.mark.long
 @pytest.mark.fault(132)
 @pytest.mark.parametrize("when", ["while sent", "while parsed"])
 def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(
@@ -114,6 +115,7 @@ def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(
     assert place.upload().status_code == 201
 
 
+@pytest.mark.long
 @pytest.mark.fault(132, 216)
 def test_a_database_on_a_full_disk_is_507_for_writes_alone(
     place: Place, dataset: str, tmp_path: Path
@@ -171,6 +173,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long
 @pytest.mark.fault(135)
 def test_a_store_that_became_read_only_still_serves_what_it_holds(
     place: Place, dataset: str

@@ -29,7 +29,10 @@ from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, write
 from tests.ports import free_port
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc"),
+    pytest.mark.long,  # a server of its own
+]
 
 MIB = 1 << 20
 NPY = MEDIA_TYPE[TableFormat.NPY]
@@ -217,7 +220,6 @@ def body_of(kind: TableFormat, rows: int) -> bytes:
     return write(kind, COLUMNS, values)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
 def test_a_body_larger_than_the_memory_it_may_take_is_scored(server, kind):
     rows = 1_000_000
@@ -252,7 +254,6 @@ def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind
     server.wait_until_idle()
 
 
-@pytest.mark.long
 def test_the_answer_begins_while_the_body_comes_if_that_is_asked_for(server):
     body = body_of(TableFormat.NPY, 250_000)
     connection = server.connect()
@@ -350,7 +351,6 @@ def test_an_arrow_body_that_is_cut_off_is_refused(server):
     server.wait_until_idle()
 
 
-@pytest.mark.long
 @pytest.mark.fault(214)
 @pytest.mark.parametrize("by", ["caller", pytest.param("service", marks=pytest.mark.long)])
 def test_fault_214_an_answer_that_broke_is_counted_as_broken(server, by):
@@ -388,7 +388,6 @@ def whole_answer(server: Server, body: bytes) -> NDArray[np.float64]:
     return answer
 
 
-@pytest.mark.long
 def test_a_caller_who_leaves_in_the_middle_of_body_and_answer_leaves_nothing(server):
     body = body_of(TableFormat.NPY, 250_000)
     connection = server.connect()
@@ -401,7 +400,6 @@ def test_a_caller_who_leaves_in_the_middle_of_body_and_answer_leaves_nothing(ser
     server.wait_until_idle()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("first_bytes", [1_000, 100_000], ids=["little", "much"])
 def test_a_length_that_the_header_contradicts_is_refused_before_the_body_has_come(
     server, first_bytes
@@ -477,7 +475,6 @@ def large_body(file: Path, kind: TableFormat, megabytes: int) -> int:
     return times * len(some)
 
 
-@pytest.mark.long
 def test_what_is_wrong_at_the_end_of_a_large_body_is_still_said(server):
     body = body_of(TableFormat.NPY, 200_000)
     connection = server.connect()

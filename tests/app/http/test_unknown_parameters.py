@@ -29,7 +29,7 @@ def test_a_parameter_that_a_route_does_not_have_is_refused_with_those_it_has(
 @pytest.mark.parametrize(
     ("what", "known"),
     [
-        ("log_prob", ["space", "extra", "parts"]),
+        ("log_prob", ["space", "extra", "parts", "conditionals"]),
         ("sample", ["space"]),
         ("inverse", ["space", "extra"]),
         ("forward", ["space"]),

@@ -78,6 +78,7 @@ def test_swagger_ui_uploads_its_example_then_a_file_and_lists_both(page, tmp_pat
     expect(answer).to_contain_text('"column_count": 2')
 
 
+@pytest.mark.long
 def test_swagger_ui_sends_the_key_that_it_was_given(browser, guarded_server):
     url, headers = guarded_server
     with watched_page(browser, url, expected=("status of 401",)) as page:
@@ -118,6 +119,7 @@ def test_the_web_page_asks_for_a_key_and_takes_it(browser, guarded_server):
         expect(page.get_by_role("link", name="people", exact=True)).to_be_visible()
 
 
+@pytest.mark.long
 def test_an_admin_makes_and_revokes_a_key_on_the_web_page(browser, guarded_server):
     url, headers = guarded_server
     with watched_page(browser, url, expected=("status of 401",)) as page:

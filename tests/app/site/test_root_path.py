@@ -42,6 +42,7 @@ def origin(nginx: Nginx, request: pytest.FixtureRequest) -> str:
     return f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.long
 @needs_nginx
 def test_links_lead_back_through_the_proxy(origin):
     with httpx.Client(base_url=origin, timeout=60) as http:
@@ -60,6 +61,7 @@ def test_links_lead_back_through_the_proxy(origin):
         assert server == {"url": ROOT}
 
 
+@pytest.mark.long
 @needs_nginx
 def test_the_client_takes_a_url_with_a_path(origin):
     with Client(f"{origin}{ROOT}/") as client:
@@ -97,6 +99,7 @@ def test_pages_below_the_path_load_all_that_they_need(nginx):
         expect(page.get_by_role("heading", name="Problems", exact=True)).to_be_visible()
 
 
+@pytest.mark.long
 def test_probes_need_no_path_and_the_path_alone_leads_to_the_page(straight):
     assert httpx.get(f"{straight}/livez").status_code == 200
     assert httpx.get(f"{straight}{ROOT}/livez").status_code == 200
@@ -105,6 +108,7 @@ def test_probes_need_no_path_and_the_path_alone_leads_to_the_page(straight):
         assert httpx.get(f"{straight}{elsewhere}").status_code == 404
 
 
+@pytest.mark.long
 def test_a_request_that_cannot_be_read_is_told_where_it_is_explained(straight):
     (answer,) = exchange(straight, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
     assert (answer.status, json.loads(answer.body)["type"]) == (400, f"{ROOT}/problems/bad-request")

@@ -104,7 +104,7 @@ QUIET = settings(
 )
 
 
-@pytest.mark.long  # `test_estimates_do_not_refuse_what_fits` holds families to their estimates
+@pytest.mark.long
 @pytest.mark.fault(197)
 @DRAWN
 @settings(QUIET, max_examples=12, derandomize=True)
@@ -120,6 +120,7 @@ def test_any_spec_takes_what_it_says_or_is_refused(measurer, spec, dim, context_
     _check(measurer, spec, dim, context_dim, rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "family",
     [
@@ -217,6 +218,7 @@ def _numbers(kind: Any) -> bool:
     return kind in (int, int | None, list[int]) or kind == (EncoderSpec | None)
 
 
+@pytest.mark.long
 @pytest.mark.fault(305)
 def test_a_mixture_starts_and_iterates_within_the_estimate_of_its_training(measurer):
     spec, dim, rows = {"family": "gaussian_mixture", "components": 16}, 40, 10_000
