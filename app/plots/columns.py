@@ -70,7 +70,9 @@ class Bins:
         options = {"linear_width": self.width} if self.axis == "asinh" else {}
         axes.set(**{f"{which}lim": (self.edges[0], self.edges[-1])})
         if self.axis == "linear":
-            axes.locator_params(axis=which, nbins=5)
+            longest = max(len(f"{edge:.4g}") for edge in (self.edges[0], self.edges[-1]))
+            # Beside each other, numbers of many digits would run into one another.
+            axes.locator_params(axis=which, nbins=3 if which == "x" and longest > 5 else 5)
         else:
             (axes.set_xscale if which == "x" else axes.set_yscale)(self.axis, **options)
 
