@@ -38,7 +38,7 @@ ROWS_SCHEMA = {
         },
         "columns": {**_NAMES, "description": "Names of the columns, for rows that are lists."},
         "model": {**_TEXT, "description": _LEFT_OUT},
-        "seed": {"type": "integer", "description": _LEFT_OUT},
+        "seed": {"type": "integer", "maximum": 2**63 - 1, "description": _LEFT_OUT},
         "row_errors": {**_NAMED_ROW_LIST, "minItems": 0, "description": _LEFT_OUT},
     },
     "additionalProperties": False,
