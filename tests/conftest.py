@@ -8,13 +8,14 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import TypeGuard
 
 import httpx._config
 import httpx2._config
 import pytest
+from _pytest.mark.expression import Expression
+from _pytest.python import CallSpec
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped] # it ships no type information
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # nor this
@@ -136,25 +137,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before marks choose
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the tests that take longest; leave some cases of each to another run."""
-    most: int | None = config.getoption("cases")
-    for name, cases in groupby(items, lambda item: item.nodeid.partition("[")[0]):
-        for item in _further_cases(name, list(cases), most) if most else ():
-            item.add_marker("long")
-    items.sort(key=_turn_of)
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # once all others have said which cases there are
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
+    """Leave some cases of each test to another run; a run without them does not even make them."""
+    yield
+    most: int | None = metafunc.config.getoption("cases")
+    if not most or any(map(metafunc.definition.get_closest_marker, _OTHER_RUNS)):
+        return
+    further = _further_cases(metafunc.definition.nodeid, metafunc._calls, most)
+    if Expression.compile(metafunc.config.option.markexpr).evaluate(_is_long):
+        for case in further:
+            case.marks.append(pytest.mark.long.mark)
+    else:
+        left_out = set(map(id, further))
+        metafunc._calls = [case for case in metafunc._calls if id(case) not in left_out]
 
 
-def _further_cases(name: str, cases: list[pytest.Item], most: int) -> list[pytest.Item]:
+def _is_long(name: str, /, **_: object) -> bool:
+    return name == "long"
+
+
+def _further_cases(name: str, cases: list[CallSpec], most: int) -> list[CallSpec]:
     """Return the cases of a test but some, spread evenly; which ones differs from test to test."""
-    usual = [case for case in cases if not any(map(case.get_closest_marker, _OTHER_RUNS))]
+    usual = [case for case in cases if not any(mark.name in _OTHER_RUNS for mark in case.marks)]
     if len(usual) <= most:
         return []
     step = len(usual) / most
     first = zlib.crc32(name.encode()) % 1000 / 1000
     kept = {int((first + number) * step) for number in range(most)}
     return [case for number, case in enumerate(usual) if number not in kept]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest."""
+    items.sort(key=_turn_of)
 
 
 class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # of no known type
@@ -172,7 +188,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByGrou
 
 def pytest_collection_finish() -> None:
     """Leave what is loaded out of all later garbage collections, and speed up pytest's logging."""
-    gc.collect()
     gc.freeze()
     gc.enable()
     # pytest adds and removes two handlers in each phase of each test, for each logger that ends the way

@@ -146,6 +146,7 @@ class PostgresServer:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pg-")))
 
     def __post_init__(self) -> None:
+        self._connections: dict[str, psycopg.Connection] = {}
         # PostgreSQL refuses to run as root: it gets another user, and a folder which that owns.
         self._uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
         self._data = self.folder / "data"
@@ -200,14 +201,16 @@ class PostgresServer:
 
     def empty(self, database: str, tables: Sequence[str]) -> None:
         """Delete the rows of tables, whoever is still connected."""
-        with self._connect(database) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE datname = %s AND pid <> pg_backend_pid()",
-                [database],
-            )
-            for table in tables:
-                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+        connection = self._connections.get(database)
+        if connection is None:  # it is kept: a new one reads the catalogues, for most of 15 ms
+            connection = self._connections[database] = self._connect(database)
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = %s AND pid <> pg_backend_pid()",
+            [database],
+        )
+        deletions = [sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in tables]
+        connection.execute(sql.SQL(";").join(deletions))
 
     def execute(self, statement: str, *names: str) -> None:
         """Run a statement outside any database of ours and any transaction."""
@@ -229,6 +232,8 @@ class PostgresServer:
 
     def close(self) -> None:
         """End it for good."""
+        for connection in self._connections.values():
+            connection.close()
         self._process.stop()
         shutil.rmtree(self.folder)
 

@@ -3,16 +3,17 @@
 from itertools import pairwise
 
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from app.plots.columns import Bins
 
 
 @pytest.mark.parametrize(
     ("low", "high"), [(14_999, 510_000), (-124.35, -114.31), (0, 9e8), (0, 12_000), (-0.00051, 0.0)]
 )
 def test_numbers_along_an_axis_do_not_run_into_one_another(low, high):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  as in `test_plots`
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    from app.plots.columns import Bins  # noqa: PLC0415
+
     figure = Figure(figsize=(3.3, 2.4))  # as a panel among others
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -11,7 +11,6 @@ import torch
 from starlette.testclient import TestClient
 
 from app.plots import plots
-from app.plots.drawing import draw
 from app.plots.numbers import Source
 from app.plots.plots import Drawing, Numbers, PlotKind
 from app.problems.problem import Problem
@@ -42,6 +41,12 @@ def people(shared_client):
     state = shared_client.app.state
     registered(state.database, state.blobs)
     registered(state.database, state.blobs, name="plane", columns=["x$1", "y"])
+
+
+def draw(kind, numbers):
+    from app.plots import drawing  # noqa: PLC0415  half a second, which only the process that runs this needs
+
+    return drawing.draw(kind, numbers)
 
 
 def picture(client, kind, model="people", **query):

@@ -5,9 +5,7 @@ import sys
 
 import pytest
 
-from flows.compiled import kernels
-from flows.compiled.loops import functions, loop_cache, networks
-from flows.compiled_training import kernels as training_kernels
+from flows.compiled.loops import loop_cache
 
 ENTRY = """
 from numba import njit
@@ -60,8 +58,17 @@ def test_a_loop_is_read_from_the_cache_until_a_file_of_any_loop_changes(folder):
     assert computed(folder, 20)[0] == 21
 
 
-@pytest.mark.parametrize("module", [functions, networks, kernels, training_kernels])
-def test_all_loops_are_kept_so(module):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "compiled.loops.functions",
+        "compiled.loops.networks",
+        "compiled.kernels",
+        "compiled_training.kernels",
+    ],
+)
+def test_all_loops_are_kept_so(name):
+    module = importlib.import_module(f"flows.{name}")
     caches = [getattr(value, "_cache", None) for value in vars(module).values()]
     impls = [cache._impl for cache in caches if cache is not None and hasattr(cache, "_impl")]
     assert all(type(impl.locator).__module__ == loop_cache.__name__ for impl in impls)
