@@ -28,6 +28,10 @@ class TypedRows:
         columns: Types of the first columns of a row, and of columns that are ignored: these are not in
             the rows of numbers, and their cells are null.
         numbers: Names of the columns after them, which are written as the numbers that they are.
+
+    Attributes:
+        schema: Types of the cells.
+        text_bytes: Most bytes of the texts of a row, about.
     """
 
     def __init__(self, columns: Sequence[Column], numbers: Sequence[str] = ()) -> None:
@@ -39,6 +43,7 @@ class TypedRows:
             for c, ignored in zip(columns, self._ignored, strict=True)
         ]
         self.schema = pa.schema([*typed, *(pa.field(name, pa.float64()) for name in numbers)])
+        self.text_bytes = sum(map(_text_bytes, self._columns))
 
     def batch(self, rows: _Numbers) -> pa.RecordBatch:
         """Return rows of shape (n, columns) as cells."""
@@ -75,6 +80,13 @@ class TypedRows:
 def _kept_type(column: Column) -> pa.DataType:
     """Return the type of the cells of a column that is ignored: whole numbers that count rows, or text."""
     return pa.int64() if column.decimals == 0 else pa.string()
+
+
+def _text_bytes(column: Column) -> int:
+    """Return the bytes of the longest text of a column, about: a level, or a number in its format."""
+    texts = (level.encode() for level in column.levels if isinstance(level, str))
+    form = len(column.number_format) + len(column.unit) + len(column.datetime_format or "")
+    return max(map(len, texts), default=0) + 4 * form
 
 
 def encode_rows(

@@ -33,6 +33,7 @@ Encoded = bytes | memoryview
 
 _LINE_END = b"\r\n"  # of CSV (RFC 4180)
 _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
+_GROUP_BYTES = 64 << 20  # of texts, which may be long
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class ParquetTable(TableWriter):
             self._sink, self._schema, compression="zstd", use_dictionary=False
         )
         self._waiting: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
+        self._waiting_rows = self._waiting_bytes = 0
 
     def rows(self, block: Block) -> bytes:
         """Encode a row group, when enough rows have come."""
@@ -137,7 +138,8 @@ class ParquetTable(TableWriter):
         """Encode a row group of cells, when enough rows have come."""
         self._waiting.append(batch)
         self._waiting_rows += batch.num_rows
-        if self._waiting_rows >= self.head.block_rows:
+        self._waiting_bytes += batch.nbytes
+        if self._waiting_rows >= self.head.block_rows or self._waiting_bytes >= _GROUP_BYTES:
             self._write_group()
         return self._sink.take()
 
@@ -149,7 +151,8 @@ class ParquetTable(TableWriter):
         return self._sink.take()
 
     def _write_group(self) -> None:
-        batches, self._waiting, self._waiting_rows = self._waiting, [], 0
+        batches, self._waiting = self._waiting, []
+        self._waiting_rows = self._waiting_bytes = 0
         batch = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
         self._writer.write_batch(batch)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from app.rows.response_table import Chunk, Codes, Part, ResponseTable, row_errors
+from app.rows.response_table import Chunk, Codes, ResponseTable, row_errors
 from app.rows.shape import Floats
 from tables.writers import Encoded, NpyTable, TableHead, TableWriter, json_numbers
 
@@ -29,6 +29,11 @@ class Encoder(ABC):
     def size(self) -> int | None:
         """Bytes of the whole, where they are known before the rows are."""
         return None
+
+    @property
+    def row_bytes(self) -> int:
+        """Most bytes of a row beside its numbers: names that each row repeats, and texts of cells."""
+        return self.layout.cell_bytes
 
     def start(self) -> bytes:
         """Return what comes before the rows."""
@@ -58,9 +63,17 @@ class JsonEncoder(Encoder):
         """Prepare to encode the response of a head."""
         super().__init__(layout)
         self.passes = len(layout.parts)
+        self._templates = [
+            None if part.keys is None else _object_template(part.keys) for part in layout.parts
+        ]
         self._pass = 0
         self._done = 0
         self._codes: list[tuple[int, Codes]] = []
+
+    @property
+    def row_bytes(self) -> int:
+        """Most bytes of a row beside its numbers."""
+        return super().row_bytes + max(len(template or b"") for template in self._templates)
 
     def start(self) -> bytes:
         """Return the members that are not rows."""
@@ -74,7 +87,7 @@ class JsonEncoder(Encoder):
             self._codes.append((self._done, chunk.codes))
         comma = b"," if self._done else b""
         self._done += len(chunk.values)
-        return comma + self._encoded(self.layout.parts[self._pass], chunk)
+        return comma + self._encoded(chunk)
 
     def turn(self) -> bytes:
         """Return the end of one list and the start of the next."""
@@ -82,15 +95,16 @@ class JsonEncoder(Encoder):
         self._done = 0
         return b"]," + self._opening()
 
-    def _encoded(self, part: Part, chunk: Chunk) -> bytes:
+    def _encoded(self, chunk: Chunk) -> bytes:
         if self.layout.cell_schema is not None:
             rows = zip(*_cells_of(self.layout, chunk), strict=True)
             return orjson.dumps(list(rows))[1:-1]
-        values = part.of(chunk.values)
-        if part.keys is None:
+        values = self.layout.parts[self._pass].of(chunk.values)
+        template = self._templates[self._pass]
+        if template is None:
             return self.written(values)
         numbers = self.written(values.reshape(-1)).split(b",")
-        return b",".join([_object_template(part.keys)] * len(values)) % tuple(numbers)
+        return b",".join([template] * len(values)) % tuple(numbers)
 
     def end(self) -> Iterator[bytes]:
         """Yield the end of the last list, and the explanations."""
@@ -125,6 +139,11 @@ class NdjsonEncoder(Encoder):
         self._template = _object_template(layout.columns) + b"\n"
         self._warnings = _by_row(layout)
         self._done = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Most bytes of a row beside its numbers."""
+        return super().row_bytes + len(self._template)
 
     def rows(self, chunk: Chunk) -> bytes:
         """Encode a line a row; one that is not finite says why."""

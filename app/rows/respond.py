@@ -1,7 +1,7 @@
 """Responses of rows in the format and the content coding that the client prefers."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 
@@ -24,6 +24,8 @@ ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
 
 _SMALL_VALUES = 32_768
 _SMALL_CELLS = 2_048  # take longer than numbers
+_SMALL_TEXT_BYTES = 65_536  # of names and levels, which are repeated in each row
+_PIECE_BYTES = 2**20  # of text that is made while the interpreter's lock is held
 _MIN_PACKED_BYTES = 4096
 _TEXT_CODINGS = (*CODINGS, IDENTITY)
 _BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take time to
@@ -46,13 +48,15 @@ def respond_whole(
         chunk: Chunk of all rows.
         headers: Further headers.
     """
-    if chunk.values.size > (_SMALL_VALUES if layout.typed is None else _SMALL_CELLS):
+    encoder = codec.encoder(layout)
+    text_bytes = layout.name_length + len(chunk.values) * encoder.row_bytes
+    most_values = _SMALL_VALUES if layout.typed is None else _SMALL_CELLS
+    if chunk.values.size > most_values or text_bytes > _SMALL_TEXT_BYTES:
 
         async def chunks() -> AsyncGenerator[Chunk, None]:
             yield chunk
 
         return respond_streamed(request, codec, layout, chunks, headers=headers)
-    encoder = codec.encoder(layout)
     encoded: list[Encoded] = [encoder.start(), _rows(encoder, chunk)]
     for _ in range(1, encoder.passes):
         encoded += [encoder.turn(), _rows(encoder, chunk)]
@@ -107,6 +111,18 @@ def _rows(encoder: Encoder, chunk: Chunk) -> Encoded:
     return encoder.rows(chunk) if len(chunk.values) else b""
 
 
+def _pieces(chunk: Chunk, encoder: Encoder) -> Iterator[Chunk]:
+    """Yield the rows of a chunk, as many at a time as become a bounded text."""
+    rows = len(chunk.values)
+    kept_bytes = 0 if chunk.cells is None or not rows else chunk.cells.nbytes // rows
+    step = max(1, _PIECE_BYTES // max(1, encoder.row_bytes + kept_bytes))
+    if rows <= step:
+        yield chunk
+        return
+    for start in range(0, rows, step):
+        yield chunk.part(start, start + step)
+
+
 async def _encoded(
     encoder: Encoder, chunks: Chunks, compressor: Compressor | None
 ) -> AsyncGenerator[Encoded, None]:
@@ -114,14 +130,15 @@ async def _encoded(
         made = make()
         return compressor.compress(made) if compressor is not None and made else made
 
-    yield pack(encoder.start)
+    yield await in_thread(pack, encoder.start)
     for number in range(encoder.passes):
         if number > 0:
             yield pack(encoder.turn)
         async with aclosing(chunks()) as rows:
             async for chunk in rows:
-                # Also where nothing is made yet: the response then checks for a disconnect.
-                yield await in_thread(pack, partial(_rows, encoder, chunk))
+                for piece in _pieces(chunk, encoder):
+                    # Also where nothing is made yet: the response then checks for a disconnect.
+                    yield await in_thread(pack, partial(_rows, encoder, piece))
     rest = encoder.end()
     while made := await in_thread(pack, partial(next, rest, b"")):
         yield made

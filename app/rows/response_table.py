@@ -80,6 +80,16 @@ class ResponseTable:
     warnings: RowWarnings | None = None
 
     @property
+    def name_length(self) -> int:
+        """Characters of all names, which the response has once at least."""
+        return sum(map(len, self.columns))
+
+    @property
+    def cell_bytes(self) -> int:
+        """Most bytes of the texts of a row."""
+        return 0 if self.typed is None else self.typed.text_bytes
+
+    @property
     def cell_schema(self) -> pa.Schema | None:
         """Types of the cells of the response; None: it holds numbers."""
         return self.schema if self.typed is None else self.typed.schema
@@ -104,6 +114,12 @@ class Chunk:
     values: Floats
     codes: Codes | None = None
     cells: pa.RecordBatch | None = None
+
+    def part(self, start: int, stop: int) -> "Chunk":
+        """Return the rows from `start` to before `stop`."""
+        codes = None if self.codes is None else self.codes[start:stop]
+        cells = None if self.cells is None else self.cells.slice(start, stop - start)
+        return Chunk(self.values[start:stop], codes, cells)
 
     @classmethod
     def of(

@@ -1,6 +1,7 @@
 """Answers that are made while they are sent."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 
 import numpy as np
@@ -9,8 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from app.rows.codecs import BY_MEDIA_TYPE, Codec
-from app.rows.respond import respond_streamed
+from app.rows.respond import respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
+from tables.columns import Column
+from tables.formats import TableFormat
+from tables.typed_rows import TypedRows
 
 LEAVES_AFTER = 3
 
@@ -54,3 +58,70 @@ def test_work_ends_within_a_chunk_of_the_callers_leaving(codec: Codec) -> None:
 
     assert made <= LEAVES_AFTER + 2
     assert all(message["body"] for message in sent[1:])
+
+
+NAMES = [f"{place:03d}" + "\U0001d518" * 125 for place in range(40)]
+LONG = Column(name="text", type="category", levels=("short", "long" * 50_000))
+MOST_BYTES = 3 * 2**20
+
+
+def sent_pieces(codec: Codec, table: ResponseTable, values: np.ndarray) -> list[bytes]:
+    """The pieces of the body of a response of one chunk."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    request = Request({"type": "http", "method": "POST", "headers": []})
+    response = respond_whole(request, codec, table, Chunk(values), headers={})
+    asyncio.run(response(dict(request.scope), receive, send))
+    return [message["body"] for message in sent[1:]]
+
+
+@pytest.mark.fault(328)
+@pytest.mark.parametrize("kind", ["json", "ndjson"])
+def test_names_that_each_row_repeats_become_text_a_bounded_number_of_rows_at_a_time(
+    kind: str,
+) -> None:
+    [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == kind]
+    values = np.arange(800 * 40, dtype=np.float64).reshape(800, 40)
+    table = ResponseTable(
+        columns=NAMES,
+        parts=[Part("conditional", 0, 40, keys=NAMES)],
+        rows=800,
+        dtype=values.dtype,
+        members={"order": NAMES},
+    )
+
+    pieces = sent_pieces(codec, table, values)
+
+    assert max(map(len, pieces)) < MOST_BYTES
+    text = b"".join(pieces)
+    rows = json.loads(text)["conditional"] if kind == "json" else map(json.loads, text.splitlines())
+    assert [list(row.values()) for row in rows] == values.tolist()
+
+
+@pytest.mark.fault(328)
+@pytest.mark.parametrize("codec", BY_MEDIA_TYPE.values(), ids=lambda codec: codec.format.value)
+def test_long_levels_become_text_a_bounded_number_of_rows_at_a_time(codec: Codec) -> None:
+    values = np.ones((60, 1))
+    values[7] = 0
+    table = ResponseTable(
+        columns=["text"],
+        parts=[Part("rows", 0, 1)],
+        rows=60,
+        dtype=values.dtype,
+        members={},
+        typed=TypedRows([LONG]),
+    )
+
+    pieces = sent_pieces(codec, table, values)
+
+    assert max(map(len, pieces)) < MOST_BYTES
+    if codec.format is TableFormat.CSV:
+        lines = b"".join(pieces).decode().splitlines()
+        assert lines == ["text", *(str(LONG.levels[int(place)]) for place in values[:, 0])]
