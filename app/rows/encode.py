@@ -63,9 +63,7 @@ class JsonEncoder(Encoder):
         """Prepare to encode the response of a head."""
         super().__init__(layout)
         self.passes = len(layout.parts)
-        self._templates = [
-            None if part.keys is None else _object_template(part.keys) for part in layout.parts
-        ]
+        self._template: bytes | None = None
         self._pass = 0
         self._done = 0
         self._codes: list[tuple[int, Codes]] = []
@@ -73,7 +71,7 @@ class JsonEncoder(Encoder):
     @property
     def row_bytes(self) -> int:
         """Most bytes of a row beside its numbers."""
-        return super().row_bytes + max(len(template or b"") for template in self._templates)
+        return super().row_bytes + max(_key_bytes(part.keys or ()) for part in self.layout.parts)
 
     def start(self) -> bytes:
         """Return the members that are not rows."""
@@ -93,18 +91,21 @@ class JsonEncoder(Encoder):
         """Return the end of one list and the start of the next."""
         self._pass += 1
         self._done = 0
+        self._template = None
         return b"]," + self._opening()
 
     def _encoded(self, chunk: Chunk) -> bytes:
         if self.layout.cell_schema is not None:
             rows = zip(*_cells_of(self.layout, chunk), strict=True)
             return orjson.dumps(list(rows))[1:-1]
-        values = self.layout.parts[self._pass].of(chunk.values)
-        template = self._templates[self._pass]
-        if template is None:
+        part = self.layout.parts[self._pass]
+        values = part.of(chunk.values)
+        if part.keys is None:
             return self.written(values)
+        if self._template is None:
+            self._template = _object_template(part.keys)
         numbers = self.written(values.reshape(-1)).split(b",")
-        return b",".join([template] * len(values)) % tuple(numbers)
+        return b",".join([self._template] * len(values)) % tuple(numbers)
 
     def end(self) -> Iterator[bytes]:
         """Yield the end of the last list, and the explanations."""
@@ -136,17 +137,18 @@ class NdjsonEncoder(Encoder):
     def __init__(self, layout: ResponseTable) -> None:
         """Prepare to encode the response of a head."""
         super().__init__(layout)
-        self._template = _object_template(layout.columns) + b"\n"
+        self._template = b""  # made with the first rows: of thousands of names it takes long
         self._warnings = _by_row(layout)
         self._done = 0
 
     @property
     def row_bytes(self) -> int:
         """Most bytes of a row beside its numbers."""
-        return super().row_bytes + len(self._template)
+        return super().row_bytes + _key_bytes(self.layout.columns)
 
     def rows(self, chunk: Chunk) -> bytes:
         """Encode a line a row; one that is not finite says why."""
+        self._template = self._template or _object_template(self.layout.columns) + b"\n"
         numbers = self._values(chunk)
         text = (self._template * len(chunk.values)) % tuple(numbers)
         stop = self._done + len(chunk.values)
@@ -219,6 +221,11 @@ def _object_template(keys: Sequence[str]) -> bytes:
     """Return an object of JSON with a place for each value."""
     names = [orjson.dumps(key).replace(b"%", b"%%") for key in keys]
     return b"{" + b",".join(name + b":%b" for name in names) + b"}"
+
+
+def _key_bytes(keys: Sequence[str]) -> int:
+    """Return the bytes of an object of JSON beside its values, about."""
+    return sum(len(key.encode()) + 4 for key in keys)
 
 
 def _cells_of(layout: ResponseTable, chunk: Chunk) -> list[list[Any]]:

@@ -24,7 +24,7 @@ ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
 
 _SMALL_VALUES = 32_768
 _SMALL_CELLS = 2_048  # take longer than numbers
-_SMALL_TEXT_BYTES = 65_536  # of names and levels, which are repeated in each row
+_SMALL_TEXT_BYTES = 131_072  # of names and levels, which are repeated in each row
 _PIECE_BYTES = 2**20  # of text that is made while the interpreter's lock is held
 _MIN_PACKED_BYTES = 4096
 _TEXT_CODINGS = (*CODINGS, IDENTITY)
