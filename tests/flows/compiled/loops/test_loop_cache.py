@@ -41,6 +41,7 @@ def computed(folder, added):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    loop_cache.install()
     monkeypatch.setattr(loop_cache, "FOLDERS", (tmp_path,))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(tmp_path)
