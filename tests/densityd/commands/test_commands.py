@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import get_args
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -19,11 +18,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from densityd.cli import app
-from densityd.client import Client, ColumnType, PlotKind
+from densityd.client import Client
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
 from densityd.client.records.jobs import Job
-from densityd.commands import models
-from densityd.terminal import options as choices, upload_options
+from densityd.terminal import options as choices
 from tests.densityd.client.test_retries import JOB
 from tests.densityd.conftest import Service
 from tests.densityd.scripted import Reply, ScriptedServer, a_json
@@ -398,7 +396,6 @@ def test_jobs_from_list_to_events(table: Path) -> None:
 
 @pytest.mark.long
 def test_a_picture_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert get_args(models.Kind) == get_args(PlotKind)
     monkeypatch.chdir(tmp_path)
     assert run("models", "plot", "people", "marginals").stdout == "people-1-marginals.png\n"
     assert (tmp_path / "people-1-marginals.png").read_bytes().startswith(b"\x89PNG")
@@ -652,10 +649,6 @@ def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> N
 )
 def test_durations_are_words(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
-
-
-def test_the_types_of_columns_are_those_of_the_client() -> None:
-    assert get_args(upload_options.TypeName) == get_args(ColumnType)
 
 
 def test_settings_become_the_parts_of_a_request() -> None:
