@@ -136,11 +136,15 @@ class EnsembleTask(_Task):
 
 
 class ScoringTask(_Task):
-    """Score a dataset by a model, into a file."""
+    """Score a dataset by a model, into a file.
+
+    `reference` is the dataset that the model was trained on, None if there is none any more.
+    """
 
     kind: Literal["scoring"] = "scoring"
     model: ModelRef
     dataset: DatasetRef
+    reference: DatasetRef | None = None
 
 
 class SamplingTask(_Task):

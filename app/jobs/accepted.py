@@ -211,7 +211,7 @@ class AcceptedScoringView(AcceptedBulkView):
         default=False, description="True if the two parts of each log density are written."
     )
     explain: bool = Field(
-        default=False, description="True if a column of explanations is written for each column."
+        default=False, description="True if explanations of each column are written."
     )
 
 

@@ -14,11 +14,9 @@ from flows import CompiledFlow
 from models_store.errors import StoreError
 from models_store.files.blobs import Blobs
 from models_store.records import Version
+from models_store.reference_rows import usual_count, usual_terms
 from models_store.registry import Registry
 
-_ROWS, _LEAST_ROWS = 200, 32
-_MOST_BYTES = 2**33  # of weights that are read for the rows of one version
-_MOST_OPERATIONS = 2**23  # in them, small ones of about a microsecond
 _MOST_KEPT = 2**20
 
 
@@ -75,11 +73,7 @@ class UsualTerms:
     async def _compute(self, version: Version) -> Array:
         async with self._models.use(version) as flow:
             passes = flow.explaining_passes
-            fitting = min(
-                _MOST_BYTES // max(1, passes * flow.size_bytes),
-                _MOST_OPERATIONS // max(1, passes * flow.operations.density),
-            )
-            rows = await self._rows(version, flow, max(_LEAST_ROWS, min(_ROWS, fitting)))
+            rows = await self._rows(version, flow, usual_count(flow))
             found = np.full((len(rows), flow.dim), np.nan)
             if len(rows):
                 terms = Terms(row_bytes=flow.row_bytes * passes, passes=passes)
@@ -87,7 +81,7 @@ class UsualTerms:
                 await self._engine.apply(
                     lambda rows: (explain(rows),), rows, found, key=object(), terms=terms
                 )
-        return _medians(found)
+        return usual_terms(found)
 
     async def _rows(self, version: Version, flow: CompiledFlow, count: int) -> Array:
         try:
@@ -99,9 +93,3 @@ class UsualTerms:
         if flow.context_dim:
             return np.empty((0, flow.dim + flow.context_dim))
         return await sampled_rows(flow, self._engine, count)
-
-
-def _medians(found: Array) -> Array:
-    """Return the median of the finite numbers of each column; NaN where there are none."""
-    known = [column[np.isfinite(column)] for column in found.T]
-    return np.array([np.median(column) if len(column) else np.nan for column in known])

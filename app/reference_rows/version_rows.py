@@ -4,14 +4,12 @@ import numpy as np
 
 from app.engine.batches import Array
 from app.engine.engine import Engine, Terms
-from flows import CompiledFlow, fitting_rows
+from flows import CompiledFlow
 from models_store.errors import BlobMissingError, NotFoundError
 from models_store.files.blobs import Blobs
 from models_store.records import Version
+from models_store.reference_rows import draw_reference_rows, read_reference_rows
 from models_store.registry import Registry
-from tables.cells import recode
-
-_CHUNK_ROWS = 64
 
 
 def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) -> Array | None:
@@ -24,7 +22,8 @@ def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) ->
         count: Most rows.
 
     Returns:
-        Rows of the model's columns, then its context; None if there is no dataset any more.
+        Rows of the model's columns, then its context; None if there is no dataset of these types
+        any more.
 
     Raises:
         StoreError: The dataset cannot be read.
@@ -36,10 +35,7 @@ def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) ->
         file = blobs.open(dataset.key, dataset.sha256)
     except (NotFoundError, BlobMissingError):
         return None
-    table = np.load(file, mmap_mode="r", allow_pickle=False)
-    generator, count = np.random.default_rng(0), min(count, len(table))
-    chosen = generator.choice(len(table), count, replace=False, shuffle=False)
-    return recode(table[np.sort(chosen)], dataset.column_types, version.column_types)
+    return read_reference_rows(file, dataset.column_types, version.column_types, count)
 
 
 async def sampled_rows(
@@ -53,10 +49,9 @@ async def sampled_rows(
         count: Number of rows.
         context: Context of each row, of a conditional flow.
     """
-    step = fitting_rows(_CHUNK_ROWS, flow.row_bytes)
-    drawing = flow.iter_sample(count, seed=0, chunk_rows=step, context=context)
+    drawing = draw_reference_rows(flow, count, context=context)
     drawn: list[Array] = []
-    for _ in range(-(-count // step)):
+    while sum(map(len, drawn)) < count:
         terms = Terms(admitted=bool(drawn))
         await engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
     return np.concatenate(drawn)

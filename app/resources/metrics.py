@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from flows.mixed.explain import Explained
 from models_store.job_states import JobState
 from models_store.requests.sweep import RangeValue
 from models_store.schema_of import SchemaOf
@@ -224,6 +225,15 @@ class RowMetrics(BaseModel):
         default=None,
         description="Mean log density of the rows with finite results, in nats; null if there are"
         " none.",
+    )
+    explained: dict[str, Explained] | None = Field(
+        default=None,
+        description="Kind of explanation of each column, with `explain`, once the job has succeeded.",
+    )
+    usual: dict[str, float | None] | None = Field(
+        default=None,
+        description="Usual explanation of each column, with `explain`, once the job has succeeded:"
+        " the median over rows of the dataset of the model, in nats; null where none is known.",
     )
 
 

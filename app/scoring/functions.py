@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from app.rows.response_table import Part
 from app.rows.shape import Floats
 from app.scoring.request import Compute, RowFunction, Space
 from flows import CompiledFlow, density_parts, evidence_parts, rank_among, row_evidence
+from flows.mixed.explain import Explained
 from tables.writers import unused_name
 
 Doubles = NDArray[np.float64]
@@ -22,9 +22,6 @@ EXPLANATION, DIFFERENCE = "explanation", "difference"
 
 SCORES = ["log_prob", "quantile"]
 """Names of a calibrated score."""
-
-Explained = Literal["exact", "learnt", "unavailable"]
-"""Kind of the explanation of a column."""
 
 _MAX_PASSES, _MAX_PASS_BYTES, _MAX_OPERATIONS = 1024, 2**30, 2**20
 """Most passes over a model for one row, most bytes of weights that they read, and most operations of about a
@@ -255,8 +252,8 @@ def explained_kinds(flow: CompiledFlow) -> list[Explained]:
     Raises:
         Problem: `explanation-unavailable`: it explains no column, or takes too long for a request.
     """
-    explains = flow.explains
-    if not any(explains):
+    kinds = flow.explained_kinds
+    if all(kind == "unavailable" for kind in kinds):
         raise Problem("explanation-unavailable")
     passes = flow.explaining_passes
     if (
@@ -269,5 +266,4 @@ def explained_kinds(flow: CompiledFlow) -> list[Explained]:
             f"An explanation would take {passes:,} passes over the model for each row, which would keep"
             " others waiting; explain the rows by a scoring job.",
         )
-    kinds = zip(explains, flow.explains_exactly, strict=True)
-    return ["exact" if exact else "learnt" if known else "unavailable" for known, exact in kinds]
+    return kinds

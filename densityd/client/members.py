@@ -106,6 +106,8 @@ class Metrics(TypedDict, total=False):
     part: int
     non_finite: int
     mean_log_prob: float | None
+    explained: dict[str, Literal["exact", "learnt", "unavailable"]]
+    usual: dict[str, float | None]
 
 
 class EventData(Metrics, total=False):

@@ -240,10 +240,18 @@ Output = Literal["parquet", "csv", "npy"]
 
 
 class ScoringOptions(Placement, total=False):
-    """The options of a scoring job."""
+    """The options of a scoring job.
+
+    Attributes:
+        output: Format of the result.
+        include_rows: Write the columns of the dataset before the scores.
+        parts: Add the log probability of the discrete cells and the log density of the others.
+        explain: Add the contribution of each column, and its difference from the usual one.
+    """
 
     output: Output
     include_rows: bool
+    parts: bool
     explain: bool
 
 
@@ -319,7 +327,7 @@ class FileOptions(RowOptions, total=False):
         media_type: Format of the result; left out, that of the suffix of the target.
         parts: Add the log probability of the discrete cells and the log density of the others.
         conditionals: Add the log density of each column given those before it, and its mean.
-        explain: Add the contribution of each column.
+        explain: Add the contribution of each column, and its difference from the usual one.
     """
 
     media_type: str

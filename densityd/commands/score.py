@@ -61,8 +61,8 @@ def score(
         typer.Option(
             "--explain",
             help="Add, with the quantiles, the log density of each cell given the others of its"
-            " row and, of a file, its difference from what is usual for its column: the lowest is"
-            " what makes the row unlikely.",
+            " row and its difference from what is usual for its column: the lowest is what makes the"
+            " row unlikely.",
         ),
     ] = False,
     evidence: Annotated[
@@ -104,7 +104,7 @@ def score(
     if include_rows and dataset is None:
         raise typer.BadParameter("--include-rows needs --dataset.")
     ranked = quantiles or explain
-    _check_alone("--parts", parts, others=ranked or dataset is not None)
+    _check_alone("--parts", parts, others=ranked and dataset is None)
     _check_alone("--conditionals", conditionals, others=ranked or parts or dataset is not None)
     others = ranked or parts or conditionals or dataset is not None
     _check_alone("--evidence", evidence, others=others)
@@ -113,6 +113,8 @@ def score(
         if file is None:
             wanted: ScoringOptions = {"output": find_job_format(output)}
             wanted["include_rows"] = include_rows
+            if parts:
+                wanted["parts"] = True
             if explain:
                 wanted["explain"] = True
             job = client.jobs.score(model, str(dataset), **wanted)
@@ -133,4 +135,4 @@ def score(
 def _check_alone(name: str, value: bool, *, others: bool) -> None:  # noqa: FBT001 - of an option
     """Refuse an option beside others that give other columns."""
     if value and others:
-        raise typer.BadParameter(f"{name} goes with FILE, without other columns.")
+        raise typer.BadParameter(f"{name} of a FILE goes without other columns.")

@@ -20,9 +20,9 @@ from flows.latent import Decoder
 from flows.mixed.density import MixedStep
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.explain import (
+    Explained,
     explain,
-    explained,
-    explained_exactly,
+    explained_kinds,
     explaining_passes,
 )
 
@@ -152,18 +152,11 @@ class CompiledFlow:
         return self._space.replace_nan(scores, x, space, chunk_rows=self._chunk_rows)
 
     @property
-    def explains(self) -> list[bool]:
-        """Columns that `explain` knows; none unless the family is `mixed`."""
+    def explained_kinds(self) -> list[Explained]:
+        """Ways in which `explain` knows each column; it knows none unless the family is `mixed`."""
         if not isinstance(self._space.preprocessing, TableEncoding):
-            return [False] * self.dim
-        return explained(self._space.preprocessing.layout)
-
-    @property
-    def explains_exactly(self) -> list[bool]:
-        """Columns whose explanations are sums over their levels; the others are learnt."""
-        if not isinstance(self._space.preprocessing, TableEncoding):
-            return [False] * self.dim
-        return explained_exactly(self._space.preprocessing.layout)
+            return ["unavailable"] * self.dim
+        return explained_kinds(self._space.preprocessing.layout)
 
     @property
     def explaining_passes(self) -> int:
@@ -177,7 +170,7 @@ class CompiledFlow:
 
         The density without a category of few levels is the exact sum over its levels. Without another
         column it is the one that training with hidden cells has learnt, with `missing` as `any`; NaN
-        stands in the columns that `explains` leaves out. A cell that is hidden adds 0.
+        stands in the columns that it does not know. A cell that is hidden adds 0.
 
         Args:
             x: Rows of data, float32 or float64: features, then context.

@@ -1,6 +1,7 @@
 """Explanations of mixed rows: what each cell adds to the log density, given all the others."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,8 @@ from flows.mixed.encoding import TableEncoding
 # is another way, which takes one pass, for columns of more levels, and for all where sums would take
 # more passes in all.
 MOST_LEVELS, MOST_SUMMED, MOST_PASSES = 64, 16, 128
+
+Explained = Literal["exact", "learnt", "unavailable"]
 
 
 def explained(layout: Layout) -> list[bool]:
@@ -32,6 +35,12 @@ def explained_exactly(layout: Layout) -> list[bool]:
     few = [0 < column.levels <= MOST_SUMMED for column in layout.columns]
     passes = sum(c.states + 1 for c, known in zip(layout.columns, few, strict=True) if known)
     return few if passes <= MOST_PASSES else [False] * len(few)
+
+
+def explained_kinds(layout: Layout) -> list[Explained]:
+    """Return how each column is explained: by a sum over its levels, as learnt, or not at all."""
+    kinds = zip(explained(layout), explained_exactly(layout), strict=True)
+    return ["exact" if exact else "learnt" if known else "unavailable" for known, exact in kinds]
 
 
 def explaining_passes(layout: Layout) -> int:

@@ -79,7 +79,10 @@ def scoring_reservation(accepted: AcceptedScoring, dataset: Dataset) -> int:
     names = ["log_prob", "quantile", *(["discrete", "continuous"] if accepted.parts else [])]
     if accepted.explain:
         names += [f"explanation.{name}" for name in accepted.columns]
-    numbers = _table(accepted.output, dataset.rows, [*beside, *names], computed=len(names))
+    computed = len(names)
+    if accepted.explain:
+        names += [f"difference.{name}" for name in accepted.columns]
+    numbers = _table(accepted.output, dataset.rows, [*beside, *names], computed=computed)
     numbers += _children(accepted)
     return numbers + (_kept_text(dataset, accepted.output) if accepted.include_rows else 0)
 

@@ -68,7 +68,7 @@ def accept_scoring(
     if request.explain and not explains(version):
         raise RequestError("explanation-unavailable", NO_EXPLANATION, pointer="/explain")
     width = _SCORE_COLUMNS + (len(known) if request.include_rows else 0)
-    width += (_PARTS if request.parts else 0) + (version.dim if request.explain else 0)
+    width += (_PARTS if request.parts else 0) + (2 * version.dim if request.explain else 0)
     _check_size(dataset.rows, width, max_bytes=max_bytes, pointer="/dataset_id")
     return AcceptedScoring(
         model=version.ref,

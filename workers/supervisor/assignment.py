@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from models_store.errors import NotFoundError
 from models_store.job_states import Job, JobKind
 from models_store.records import Dataset
 from models_store.registry import Registry
@@ -71,8 +72,12 @@ def scoring_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> S
     Raises:
         NotFoundError: The dataset of the job is gone.
     """
-    dataset = _dataset(registry, job.project, job.request["dataset_id"])
-    return ScoringTask(dataset=dataset, model=_model(registry, job), **_common(job, settings))
+    return ScoringTask(
+        dataset=_dataset(registry, job.project, job.request["dataset_id"]),
+        model=_model(registry, job),
+        reference=_reference(registry, job),
+        **_common(job, settings),
+    )
 
 
 def sampling_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> SamplingTask:
@@ -147,6 +152,17 @@ def _model(registry: Registry, job: Job) -> ModelRef:
         types=version.types,
         quantiles=None if version.held_out is None else version.held_out["quantiles"],
     )
+
+
+def _reference(registry: Registry, job: Job) -> DatasetRef | None:
+    """Return the dataset that the model of a job was trained on; None if there is none any more."""
+    version = registry.resolve(job.project, job.request["model"])
+    if version.dataset_id is None or version.target is not None:
+        return None
+    try:
+        return _dataset(registry, version.project, version.dataset_id)
+    except NotFoundError:
+        return None
 
 
 def _optional(registry: Registry, project: str, dataset_id: str | None) -> DatasetRef | None:

@@ -166,11 +166,14 @@ class _Run:
             "media_type": OUTPUT_MEDIA_TYPES[output],
             "columns": list(self._product.head.names),
         }
-        self._send(Produced(metrics=summary.metrics(scores=self._product.scores), result=result))
+        metrics = summary.metrics(scores=self._product.scores)
+        if self._product.usual is not None:
+            metrics |= self._product.usual.metrics(self._tick)
+        self._send(Produced(metrics=metrics, result=result))
         return True
 
     def _fill(self, path: Path, summary: "_Summary") -> bool:
-        head, beside = self._product.head, self._product.beside
+        head, beside, usual = self._product.head, self._product.beside, self._product.usual
         began_at = time.monotonic()
         with path.open("wb") as file:
             writer = WRITERS[self._product.output](head)
@@ -181,7 +184,8 @@ class _Run:
                 start = summary.rows
                 summary.add(block)
                 first = [] if beside is None else list(beside.read(start, summary.rows).T)
-                file.write(self._encoded(writer, [*first, *block.T], start=start))
+                last = [] if usual is None else list(usual.differences(block, self._tick).T)
+                file.write(self._encoded(writer, [*first, *block.T, *last], start=start))
                 self._position = self._progress.written(
                     summary.rows, writing_s=time.monotonic() - began_at
                 )

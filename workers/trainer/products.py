@@ -1,5 +1,6 @@
 """Tables that bulk jobs make: scores of a dataset, and samples."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,13 @@ from numpy.typing import NDArray
 from flows import CompiledFlow, density_parts, fitting_rows, rank_among
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
+from models_store.reference_rows import (
+    Array,
+    draw_reference_rows,
+    read_reference_rows,
+    usual_count,
+    usual_terms,
+)
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tables.cells import recode
 from tables.columns import Column
@@ -25,6 +33,7 @@ from workers.trainer.data import MappedRows, open_table
 from workers.trainer.parts import Doubles
 
 _STEP_VALUES = 2**20
+_USUAL_ROWS = 16  # of a step
 _CPU_STEP_ROWS, _GPU_STEP_ROWS, _LEAST_STEP_ROWS = 4_096, 16_384, 256
 # A flow computes a step in chunks of its own; of a large flow fewer rows are a step.
 _CHUNKS_OF_A_STEP = 16
@@ -38,24 +47,32 @@ class Product:
         head: Column names of the table.
         output: Format of the file.
         chunks: Function that computes the rows from one on, in chunks.
-        width: Number of computed columns, the last ones of the table.
+        computed: Names of the computed columns, which stand behind `beside`.
         beside: First columns of the table, which are there already.
         scores: True if the first of the computed columns is a log density.
         typed: Converter of the first columns to cells; None: the table holds numbers.
         kept: Cells of those of the first columns that are not modelled.
         checked: Number of the computed columns that must be finite, the first ones; None: those that
             hold cells may have gaps.
+        usual: Usual terms of the explanations, which are the last computed columns; their differences
+            from these are the last columns of the table.
     """
 
     head: TableHead
     output: Output
     chunks: Callable[[int], Iterator[Doubles]]
-    width: int
+    computed: Sequence[str]
     beside: MappedRows | None
     scores: bool
     typed: TypedRows | None = None
     kept: KeptCells | None = None
     checked: int | None = None
+    usual: "UsualTerms | None" = None
+
+    @property
+    def width(self) -> int:
+        """Return the number of computed columns."""
+        return len(self.computed)
 
 
 def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch.device) -> Product:
@@ -83,7 +100,11 @@ def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch
 
     types, kept = _written_columns(task, blobs) if request.include_rows else ([], None)
     beside = [column.name for column in types]
+    usual = UsualTerms(task, flow, blobs) if request.explain else None
     names = [unused_name(name, beside) for name in scores.names]
+    computed = list(names)
+    if usual is not None:
+        names += [unused_name(f"difference.{name}", beside) for name in task.model.columns]
     typed = None if all(column.is_plain for column in types) else TypedRows(types, names)
     return Product(
         head=TableHead(
@@ -94,12 +115,13 @@ def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch
         ),
         output=request.output,
         chunks=chunks,
-        width=len(names),
+        computed=computed,
         beside=rows if request.include_rows else None,
         scores=True,
         typed=typed,
         kept=kept,
         checked=scores.checked,
+        usual=usual,
     )
 
 
@@ -132,7 +154,7 @@ def samples_of(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> 
         ),
         output=request.output,
         chunks=chunks,
-        width=len(columns),
+        computed=columns,
         beside=None,
         scores=False,
         typed=typed,
@@ -150,13 +172,12 @@ def part_of(product: Product, first: int, stop: int) -> Product:
             if left <= 0:
                 return
 
-    names = product.head.names[-product.width :]
     dtypes = [np.dtype(np.float64)] * product.width
     return Product(
-        head=TableHead(names=names, dtypes=dtypes, rows=stop - first),
+        head=TableHead(names=product.computed, dtypes=dtypes, rows=stop - first),
         output="npy",
         chunks=chunks,
-        width=product.width,
+        computed=product.computed,
         beside=None,
         scores=product.scores,
         checked=product.checked,
@@ -227,6 +248,75 @@ class _Scores:
         if self._request.explain:
             found.append(self._flow.explain(rows))
         return np.column_stack(found)
+
+
+class UsualTerms:
+    """Medians of the terms of each column over rows of the model's dataset, or over samples.
+
+    They are computed once, for the first rows that are written.
+
+    Args:
+        task: Task of a scoring job that explains.
+        flow: Flow of the model.
+        blobs: Store that holds the dataset.
+    """
+
+    def __init__(self, task: ScoringTask, flow: CompiledFlow, blobs: Blobs) -> None:
+        self._task, self._flow, self._blobs = task, flow, blobs
+        self._found: Doubles | None = None
+
+    def differences(self, rows: Doubles, alive: Callable[[], None]) -> Doubles:
+        """Return the differences of explanations from the usual ones.
+
+        Args:
+            rows: Computed columns, of which the explanations are the last.
+            alive: Function that is called between two steps.
+        """
+        return rows[:, -self._flow.dim :] - self._terms(alive)
+
+    def metrics(self, alive: Callable[[], None]) -> dict[str, Any]:
+        """Return how each column is explained, and its usual term.
+
+        Args:
+            alive: Function that is called between two steps.
+        """
+        columns, terms = self._task.model.columns, self._terms(alive).tolist()
+        known = [None if math.isnan(term) else term for term in terms]
+        return {
+            "explained": dict(zip(columns, self._flow.explained_kinds, strict=True)),
+            "usual": dict(zip(columns, known, strict=True)),
+        }
+
+    def _terms(self, alive: Callable[[], None]) -> Doubles:
+        if self._found is None:
+            explanations: list[Doubles] = [np.empty((0, self._flow.dim))]
+            for rows in self._rows():
+                for start in range(0, len(rows), _USUAL_ROWS):
+                    explanations.append(self._flow.explain(rows[start : start + _USUAL_ROWS]))
+                    alive()
+            self._found = usual_terms(np.concatenate(explanations))
+        return self._found
+
+    def _rows(self) -> Iterator[Array]:
+        count = usual_count(self._flow)
+        rows = self._data_rows(count)
+        if rows is not None:
+            yield rows
+        elif not self._flow.context_dim:
+            yield from draw_reference_rows(self._flow, count)
+
+    def _data_rows(self, count: int) -> Array | None:
+        reference, types = self._task.reference, self._task.model.types
+        if reference is None or types is None:
+            return None
+        try:
+            path = self._blobs.verify(reference.key, reference.sha256)
+        except BlobDiskError:
+            raise
+        except BlobError:
+            return None  # a score does not depend on the dataset
+        target = [Column.from_dict(fields) for fields in types]
+        return read_reference_rows(path, reference.column_types, target, count)
 
 
 def _written_columns(task: ScoringTask, blobs: Blobs) -> tuple[list[Column], KeptCells | None]:

@@ -136,7 +136,14 @@ def test_a_job_scores_them_alike_and_its_file_comes_in_any_format(
     np.testing.assert_allclose([row["log_prob"] for row in rows], answer["log_prob"], rtol=1e-4)
     assert [row["cut"] for row in rows[:4]] == ["Ideal", "Good; really", "Fair, new", None]
     assert rows[0]["price"] is None
-    assert rows[0]["explanation.cut"] == pytest.approx(answer["explanation"][0]["cut"], rel=1e-3)
+    for what in ("explanation", "difference"):
+        for name, value in answer[what][0].items():
+            expected = None if value is None else pytest.approx(value, rel=1e-3, abs=1e-3)
+            assert rows[0][f"{what}.{name}"] == expected
+    assert job["metrics"]["explained"] == answer["explained"]
+    for name, value in answer["usual"].items():
+        expected = None if value is None else pytest.approx(value, rel=1e-3)
+        assert job["metrics"]["usual"][name] == expected
     parts = [row["discrete"] + row["continuous"] for row in rows]
     np.testing.assert_allclose(parts, answer["log_prob"], rtol=1e-4)
     table = pq.read_table(

@@ -91,6 +91,16 @@ def test_they_are_medians_over_the_rows_of_the_dataset(client):
     assert list(found.values()) == medians(ROWS)
 
 
+def test_a_dataset_of_other_types_is_passed_over(client):
+    """A column that was modelled may be ignored by now, or hold texts where the model has numbers."""
+    lines = ["cut,price,sold", *(f"Ideal,{row},yes" for row in range(60))]
+    dataset = client.post("/v1/datasets", content="\n".join(lines), headers=CSV).json()
+    a_version(client, "of_other_data", dataset_id=dataset["id"])
+    a_version(client, "of_samples")
+    found = explained(client, "of_other_data", ROWS[:1])["usual"]
+    assert found == explained(client, "of_samples", ROWS[:1])["usual"]
+
+
 def test_without_a_context_to_draw_samples_for_none_is_known(client):
     spec = dataclasses.replace(SPEC, context=[MixedColumn()])
     flow = mixed_flow(spec, context=CONTEXT)

@@ -599,7 +599,7 @@ def test_other_columns_than_the_density_are_asked_for(
 
 def test_the_evidence_of_rows_stands_alone(table: Path) -> None:
     assert (
-        "--evidence goes with FILE"
+        "--evidence of a FILE goes without other columns"
         in run("score", "m", table, "--evidence", "--quantiles", status=2).stderr
     )
 

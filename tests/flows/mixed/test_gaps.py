@@ -228,8 +228,7 @@ def test_the_learnt_marginal_is_near_that_of_the_density():
 def test_explanations_are_what_each_column_adds():
     flow, rows = trained_any().float(), whole_rows()[:30]
     compiled = compile_flow(flow)
-    assert compiled.explains == [True] * 3
-    assert compiled.explains_exactly == [False, True, False]
+    assert compiled.explained_kinds == ["learnt", "exact", "learnt"]
     found = compiled.explain(rows.numpy())
     model, terms = encoding_of(flow).encode(rows)
     with torch.no_grad():
@@ -259,7 +258,7 @@ def test_a_hidden_category_is_explained_by_nothing_and_the_others_by_sums():
 def test_without_hidden_cells_categories_are_explained_exactly():
     flow, rows = trained().float(), example_rows(30)
     compiled = compile_flow(flow)
-    assert compiled.explains == [False, True, False]
+    assert compiled.explained_kinds == ["unavailable", "exact", "unavailable"]
     found = compiled.explain(rows.numpy())
     assert np.isnan(found[:, [0, 2]]).all()
     scores = []
@@ -273,7 +272,7 @@ def test_without_hidden_cells_categories_are_explained_exactly():
 
 def test_other_families_explain_nothing():
     compiled = compile_flow(build(MafSpec(layers=1, hidden=[4]), 2, seed=0))
-    assert compiled.explains == [False, False]
+    assert compiled.explained_kinds == ["unavailable", "unavailable"]
     with pytest.raises(FlowError):
         compiled.explain(np.zeros((1, 2)))
 

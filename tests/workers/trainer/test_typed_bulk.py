@@ -94,10 +94,13 @@ def scoring(place: Place, rows: Any = None, own: list[Column] = OWN, **changes: 
         blob = place.blobs.commit(path, table_key(dataset_id))
     fields = {"output": "parquet", "include_rows": False, "parts": False, "explain": False}
     request = {name: changes.pop(name, value) for name, value in fields.items()}
+    reference = changes.pop("reference", None)
     accepted = AcceptedScoring(model="m:1", dataset_id=dataset_id, columns=NAMES, **request)
     types = [column.to_dict() for column in own]
     table = DatasetRef(id=dataset_id, key=blob.key, sha256=blob.sha256, types=types)
-    return ScoringTask(request=accepted.model_dump(), dataset=table, **typed(place, **changes))
+    return ScoringTask(
+        request=accepted.model_dump(), dataset=table, reference=reference, **typed(place, **changes)
+    )
 
 
 def sampling(place: Place, output: Any, **changes: Any) -> SamplingTask:
@@ -126,12 +129,42 @@ def test_a_level_that_the_model_lacks_is_unseen(place: Place) -> None:
 def test_parts_and_explanations_are_columns(place: Place) -> None:
     messages = run(scoring(place, parts=True, explain=True))
     table = pq.read_table(file_of(place, messages))
-    explained = [f"explanation.{name}" for name in NAMES]
+    explained = [f"{what}.{name}" for what in ("explanation", "difference") for name in NAMES]
     assert table.column_names == ["log_prob", "quantile", "discrete", "continuous", *explained]
     numbers = np.column_stack([column.to_numpy() for column in table.columns])
     np.testing.assert_allclose(numbers[:, 2:4], compiled().log_prob_parts(ROWS), rtol=1e-5)
-    np.testing.assert_allclose(numbers[:, 4:], compiled().explain(ROWS), rtol=1e-3, atol=1e-4)
-    assert produced(messages).metrics["non_finite"] == 0, "columns without explanation are not bad"
+    terms = compiled().explain(ROWS)
+    np.testing.assert_allclose(numbers[:, 4:10], terms, rtol=1e-3, atol=1e-4)
+    # Without the dataset of the model, samples tell what is usual.
+    usual = np.median(compiled().explain(compiled().sample(200, seed=0)), axis=0)
+    np.testing.assert_allclose(numbers[:, 10:], terms - usual, rtol=1e-3, atol=1e-3)
+    metrics = produced(messages).metrics
+    assert metrics["non_finite"] == 0, "columns without explanation are not bad"
+    assert metrics["usual"]["price"] is None
+    assert metrics["usual"]["cut"] == pytest.approx(usual[0], abs=1e-3)
+    assert metrics["explained"] == {
+        name: "unavailable" if np.isnan(term) else "exact"
+        for name, term in zip(NAMES, usual, strict=True)
+    }
+
+
+def test_what_is_usual_comes_from_the_dataset_of_the_model(place: Place) -> None:
+    """A table of one row, whose own terms are then the usual ones; of other types it is passed over."""
+    rows, types = ROWS[:1], [column.to_dict() for column in COLUMNS]
+    with place.blobs.staged(".npy") as path:
+        with path.open("wb") as file:
+            np.save(file, rows)
+        blob = place.blobs.commit(path, table_key("ds_" + "2" * 32))
+    reference = DatasetRef(id="ds_" + "2" * 32, key=blob.key, sha256=blob.sha256, types=types)
+    own = produced(run(scoring(place, explain=True, reference=reference))).metrics["usual"]
+    terms = compiled().explain(rows)[0]
+    assert own["cut"] == pytest.approx(terms[0], abs=1e-3)
+    ignored = reference.model_copy(update={"types": types[1:]})
+    samples = produced(run(scoring(place, explain=True))).metrics["usual"]
+    assert samples["cut"] != pytest.approx(terms[0], abs=1e-3)
+    for other in (ignored, reference.model_copy(update={"sha256": "0" * 64})):
+        messages = run(scoring(place, explain=True, reference=other))
+        assert produced(messages).metrics["usual"] == samples
 
 
 def test_a_model_that_hides_cells_explains_all(place: Place) -> None:
