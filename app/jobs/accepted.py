@@ -120,7 +120,10 @@ class AcceptedSearchView(AcceptedTableView):
     """Accepted request for a training job that tries several flows, or for a sweep."""
 
     trials: list[AcceptedTrialView] = Field(description="Flows to try.")
-    stages: list[StageView] = Field(description="Stages, the first one with all trials.")
+    stages: list[StageView] = Field(
+        description="Stages. The first one has all trials; with `max_seconds`, a search of flows trains"
+        " the default flow alone to its end first, and the second stage has all others."
+    )
     ensemble: int = Field(
         description="Maximum number of members of the ensemble; 1 for the best flow alone."
     )

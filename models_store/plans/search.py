@@ -1,8 +1,10 @@
 """Plan of a search: successive halving on the robust validation likelihood, then an ensemble.
 
 All trials are trained for a share of their epochs, with the learning rate falling over that share;
-the best of them again, for longer; and so on (Jamieson and Talwalkar 2016). The flows of the last
-stage become one version: the best alone, or an ensemble of the best few.
+the best of them again, for longer; and so on (Jamieson and Talwalkar 2016). The flows that were
+trained to their end become one version: the best alone, or an ensemble of the best few. Where time
+is limited, the default flow is trained to its end first and the others share what it leaves, so that
+no limit makes the search worse than the default alone.
 
 Requests are the plain values that rows have: whoever claims a job takes the steps of parents, and
 the processes that do must never import torch, which the classes of the specs need.
@@ -40,21 +42,20 @@ _LEAST_S = 0.05
 def search_step(search: dict[str, Any], children: list[Child]) -> Step:
     """Return the next step of a search all of whose children have ended."""
     if not children:
-        return _stage(search, 0, list(range(len(search["trials"]))), children)
+        return _stage(search, 0, list(range(search["stages"][0]["trials"])), children)
     ensembles = [child for child in children if child.kind is JobKind.ENSEMBLE]
     trained = [child for child in children if child.kind is JobKind.TRAINING]
     if ensembles:
         made = next((child for child in ensembles if child.succeeded), None)
-        return _finish(made, trained)
+        return _finish(search, made, trained)
     stage = max(child.stage for child in trained)
-    ranked = _ranked([child for child in trained if child.stage == stage])
-    more = stage + 1 < len(search["stages"]) and _seconds_left(search, trained) > _LEAST_S
-    if ranked and more:
-        kept = [child.number for child in ranked[: search["stages"][stage + 1]["trials"]]]
-        return _stage(search, stage + 1, kept, children)
-    members = ranked[: search["ensemble"]]
+    if stage + 1 < len(search["stages"]) and _seconds_left(search, trained) > _LEAST_S:
+        kept = _kept(search, stage, trained)
+        if kept:
+            return _stage(search, stage + 1, kept, children)
+    members = _ranked(_compared(search, stage, trained))[: search["ensemble"]]
     if len(members) < 2:
-        return _finish(None, trained)
+        return _finish(search, None, trained)
     return Start((_ensemble(search, members, stage + 1),))
 
 
@@ -111,14 +112,49 @@ def _table(search: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in search.items() if name not in _OWN_FIELDS}
 
 
+def _kept(search: dict[str, Any], stage: int, trained: list[Child]) -> list[int]:
+    """Return the numbers of the trials of the next stage: as many of the best as the time allows."""
+    stages = search["stages"]
+    if stage == 0 and stages[0]["trials"] < len(search["trials"]):
+        return list(range(stages[0]["trials"], len(search["trials"])))
+    ranked = _ranked([child for child in trained if child.stage == stage])
+    numbers = [child.number for child in ranked[: stages[stage + 1]["trials"]]]
+    if search["max_seconds"] is None:
+        return numbers
+    share, left_s = stages[stage + 1]["share"], _stage_seconds(search, stage + 1, trained)
+    kept = list[int]()
+    for number in numbers:
+        left_s -= _epochs(search, number, share) * (_pace_s(number, trained) or 0.0)
+        if kept and left_s < 0:
+            break
+        kept.append(number)
+    return kept
+
+
+def _compared(search: dict[str, Any], stage: int, trained: list[Child]) -> list[Child]:
+    """Return the trainings that may become the version: the latest, and all to their end."""
+    return [
+        child
+        for child in trained
+        if child.stage == stage or search["stages"][child.stage]["share"] == 1
+    ]
+
+
+def _stage_seconds(search: dict[str, Any], stage: int, children: list[Child]) -> float:
+    """Return the seconds of the time left that a stage may take: all, where one trial goes first."""
+    left_s = _seconds_left(search, children)
+    if stage == 0 and search["stages"][0]["trials"] < len(search["trials"]):
+        return left_s
+    work = [one["trials"] * one["share"] for one in search["stages"][stage:]]
+    return float(left_s * work[0] / sum(work))
+
+
 def _stage(search: dict[str, Any], stage: int, numbers: list[int], children: list[Child]) -> Step:
     """Return the step that trains some trials for the share of a stage, within the time left."""
     share = search["stages"][stage]["share"]
     slice_s = None
     if search["max_seconds"] is not None:
-        work = [one["trials"] * one["share"] for one in search["stages"][stage:]]
-        left_s = _seconds_left(search, children)
-        slice_s = max(_LEAST_S, left_s * work[0] / sum(work) / len(numbers))
+        slice_s = max(_LEAST_S, _stage_seconds(search, stage, children) / len(numbers))
     new = []
     for number in numbers:
         epochs = _epochs(search, number, share)
@@ -139,11 +175,16 @@ def _epochs_within(slice_s: float, number: int, children: list[Child]) -> int | 
 
     So the learning rate has fallen to its end when the time is over.
     """
+    pace_s = _pace_s(number, children)
+    return None if pace_s is None else max(_FEWEST_EPOCHS, int(slice_s / pace_s))
+
+
+def _pace_s(number: int, children: list[Child]) -> float | None:
+    """Return the seconds of an epoch of a trial; None: it has not been trained yet."""
     known = [child for child in children if child.number == number and child.metrics.get("epoch")]
     if not known:
         return None
-    pace_s = known[-1].metrics["seconds"] / known[-1].metrics["epoch"]
-    return max(_FEWEST_EPOCHS, int(slice_s / max(pace_s, 1e-6)))
+    return max(1e-6, float(known[-1].metrics["seconds"]) / float(known[-1].metrics["epoch"]))
 
 
 def _ensemble(search: dict[str, Any], members: list[Child], stage: int) -> NewChild:
@@ -167,12 +208,12 @@ def _member(child: Child) -> dict[str, Any]:
     }
 
 
-def _finish(made: Child | None, trained: list[Child]) -> Finish | GiveUp:
+def _finish(search: dict[str, Any], made: Child | None, trained: list[Child]) -> Finish | GiveUp:
     """Return the last step: with the ensemble, or the best flow of the latest stage that has one."""
     if made is not None:
         return Finish(made)
     for stage in sorted({child.stage for child in trained}, reverse=True):
-        ranked = _ranked([child for child in trained if child.stage == stage])
+        ranked = _ranked(_compared(search, stage, trained))
         if ranked:
             return Finish(ranked[0])
     return lasting_failure(trained)

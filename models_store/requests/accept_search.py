@@ -47,7 +47,7 @@ def accept_auto(
 ) -> AcceptedSearch:
     """Check a request that leaves the flow to a search, and choose what is tried.
 
-    The default flow is always among the trials. Flows that pass a limit, or that the table does not
+    The default flow is always among the trials, and the first one. Flows that pass a limit, or that the table does not
     suit, are left out.
 
     Raises:
@@ -74,7 +74,9 @@ def accept_auto(
         **default.table_fields(),
         mixed=whole_rows(default),
         trials=trials,
-        stages=_stages(len(trials), request.quality, last=members),
+        stages=_stages(
+            len(trials), request.quality, last=members, limited=chosen.max_seconds is not None
+        ),
         ensemble=fitting_members(default, trials, most=members, limits=limits),
         max_seconds=chosen.max_seconds,
     )
@@ -113,9 +115,12 @@ def _different(trials: Sequence[Trial]) -> list[Trial]:
     return found
 
 
-def _stages(trials: int, quality: Quality, *, last: int) -> list[Stage]:
-    """Return the stages; the last one trains as many trials to their end as an ensemble may have."""
-    stages: list[Stage] = []
+def _stages(trials: int, quality: Quality, *, last: int, limited: bool) -> list[Stage]:
+    """Return the stages; the last one trains as many trials to their end as an ensemble may have.
+
+    Where time is limited, the first one trains the default alone, to its end.
+    """
+    stages = [Stage(trials=1, share=1)] if limited else []
     for share, part in _STAGES[quality]:
         kept = max(min(last, trials), ceil(part * trials))
         stages.append(Stage(trials=kept, share=share))

@@ -30,7 +30,7 @@ class AcceptedSearch(AcceptedTable):
         mixed: Density of mixed rows whose continuous values the flows of the trials have; None: the
             table has numbers alone.
         trials: Flows to try, with the options of whole trainings.
-        stages: Stages, the first one with all trials.
+        stages: Stages. The first one has all trials, or the default alone where time is limited.
         ensemble: Maximum number of members of the ensemble; 1 for the best flow alone.
         max_seconds: Longest time of training over all children; None: no limit.
         points: Values of each trial by the path of their field, of a sweep; None: families differ.

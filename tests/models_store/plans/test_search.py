@@ -1,0 +1,97 @@
+"""Plans of searches: which trainings follow those that have ended, within a limit of time."""
+
+from typing import Any
+
+import pytest
+
+from models_store.job_states import JobKind, JobState
+from models_store.plans.plan import Child, Finish, Start
+from models_store.plans.search import SCORE, search_step
+from tests.models_store.searches import a_search
+
+LIMITED = ((1, 1.0), (4, 0.25), (2, 1.0))
+
+
+def a_child(stage: int, number: int, score: float, *, epochs: int, seconds: float) -> Child:
+    return Child(
+        id=f"job_{stage}_{number}",
+        kind=JobKind.TRAINING,
+        stage=stage,
+        number=number,
+        state=JobState.SUCCEEDED,
+        metrics={SCORE: score, "epoch": epochs, "seconds": seconds},
+        product={"checkpoint_key": f"{number}", "checkpoint_sha256": "0", "flow": {}},
+    )
+
+
+def started(search: dict[str, Any], children: list[Child]) -> list[tuple[int, int]]:
+    step = search_step(search, children)
+    assert isinstance(step, Start), step
+    return [(child.stage, child.number) for child in step.children]
+
+
+def limited(max_seconds: float, **changes: Any) -> dict[str, Any]:
+    return a_search(trials=4, stages=LIMITED, max_seconds=max_seconds, **changes)
+
+
+def test_a_limited_search_trains_the_default_alone_for_all_of_the_time_first() -> None:
+    step = search_step(limited(30.0), [])
+    assert isinstance(step, Start)
+    (first,) = step.children
+    limits = first.request["optimisation"]
+    assert (first.number, limits["max_seconds"], limits["max_epochs"]) == (0, 30.0, 40)
+
+
+def test_a_limit_that_the_default_uses_up_gives_the_default() -> None:
+    default = a_child(0, 0, 1.0, epochs=20, seconds=30.0)
+    assert search_step(limited(30.0), [default]) == Finish(default)
+
+
+def test_the_others_share_what_the_default_leaves() -> None:
+    default = a_child(0, 0, 1.0, epochs=40, seconds=10.0)
+    step = search_step(limited(30.0), [default])
+    assert isinstance(step, Start)
+    assert [child.number for child in step.children] == [1, 2, 3]
+    slices = [child.request["optimisation"]["max_seconds"] for child in step.children]
+    assert sum(slices) == pytest.approx(20.0 * 1.0 / 3.0)
+
+
+@pytest.mark.parametrize(("left_s", "kept"), [(100.0, [(2, 2), (2, 3)]), (15.0, [(2, 2)])])
+def test_only_as_many_are_trained_to_their_end_as_the_time_allows(
+    left_s: float, kept: list[tuple[int, int]]
+) -> None:
+    default = a_child(0, 0, 1.0, epochs=40, seconds=10.0)
+    others = [
+        a_child(1, number, score, epochs=10, seconds=2.5)  # 10 s for their 40 epochs
+        for number, score in ((1, 0.0), (2, 3.0), (3, 2.0))
+    ]
+    search = limited(10.0 + 7.5 + left_s)
+    assert started(search, [default, *others]) == kept
+
+
+def test_the_default_competes_with_what_was_trained_after_it() -> None:
+    default = a_child(0, 0, 9.0, epochs=40, seconds=10.0)
+    others = [a_child(1, n, 1.0, epochs=10, seconds=1.0) for n in (1, 2, 3)]
+    last = a_child(2, 1, 5.0, epochs=40, seconds=4.0)
+    assert search_step(limited(60.0), [default, *others, last]) == Finish(default)
+    step = search_step(limited(60.0, ensemble=2), [default, *others, last])
+    assert isinstance(step, Start)
+    (ensemble,) = step.children
+    assert [member["trial"] for member in ensemble.request["members"]] == [0, 1]
+
+
+def test_a_default_that_fails_leaves_the_search_to_the_others() -> None:
+    failed = Child(
+        id="job",
+        kind=JobKind.TRAINING,
+        stage=0,
+        number=0,
+        state=JobState.FAILED,
+        metrics={"seconds": 1.0},
+    )
+    assert started(limited(30.0), [failed]) == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_a_search_without_a_limit_begins_with_all() -> None:
+    search = a_search(trials=3)
+    assert started(search, []) == [(0, 0), (0, 1), (0, 2)]
