@@ -1,6 +1,8 @@
 """Types of columns, as datasets, versions and accepted requests have them."""
 
-from pydantic import BaseModel, Field
+from typing import Self
+
+from pydantic import BaseModel, Field, model_validator
 
 from tables.columns import ColumnType, TransformName
 
@@ -62,3 +64,8 @@ class TypedColumn(BaseModel):
     high: float | None = Field(
         default=None, description="Upper bound of the values; null if there is none."
     )
+
+    @model_validator(mode="after")
+    def let_others_run(self) -> Self:
+        """Return the column: a call in Python is where other threads run among those of thousands."""
+        return self

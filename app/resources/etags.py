@@ -10,6 +10,7 @@ from fastapi import Depends, Header
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from app.problems.problem import FieldError, Problem
+from app.resources.view_json import json_of
 
 _MAX_LINES = 8
 _MAX_LINE = 1_000
@@ -116,7 +117,7 @@ def etag_of(content: bytes) -> str:
 
 def etag_of_view(view: BaseModel) -> str:
     """Return the entity tag of the response that shows a view."""
-    return etag_of(view.model_dump_json().encode())
+    return etag_of(json_of(view))
 
 
 def _tags(name: str, lines: Sequence[str] | None) -> frozenset[str] | None:

@@ -15,6 +15,7 @@ from app.fairness.turns import in_thread
 from app.http.streaming import StreamedResponse
 from app.problems.problem import Problem
 from app.resources.etags import Preconditions, etag_of
+from app.resources.view_json import json_of
 from models_store.files.blobs import Blobs
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def respond_large(
     Raises:
         Problem: `precondition`.
     """
-    content = view.model_dump_json().encode()
+    content = json_of(view)
     headers = dict(headers)
     if conditions is not None:
         tag = headers["ETag"] = etag_of(content)

@@ -1,6 +1,5 @@
 """Engines for the two databases: how a connection is made, and what it is told first."""
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from functools import partial
@@ -12,6 +11,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection, QueuePool
+
+from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
 
 Use = Literal["service", "migration"]
 
@@ -93,7 +94,8 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine
         max_overflow=pool_size,
         pool_timeout=busy_timeout_s,
         pool_pre_ping=True,
-        json_serializer=_to_json,
+        json_serializer=dump_in_pieces,  # refuses NaN on both databases; SQLite alone would keep it
+        json_deserializer=load_in_pieces,
         connect_args={
             # libpq counts whole seconds, and two at the least.
             "connect_timeout": max(2, int(busy_timeout_s)),
@@ -168,7 +170,8 @@ def _sqlite_engine(
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=busy_timeout_s,
-        json_serializer=_to_json,
+        json_serializer=dump_in_pieces,  # refuses NaN on both databases; SQLite alone would keep it
+        json_deserializer=load_in_pieces,
     )
     event.listen(engine, "connect", prepare)
     return beginning(engine, "BEGIN")
@@ -179,7 +182,12 @@ def writer_of(engine: Engine) -> Engine:
 
     They take the write lock first: one that grew out of a read could only fail.
     """
-    writer = create_engine(engine.url, pool=engine.pool, json_serializer=_to_json)
+    writer = create_engine(
+        engine.url,
+        pool=engine.pool,
+        json_serializer=dump_in_pieces,
+        json_deserializer=load_in_pieces,
+    )
     return beginning(writer, "BEGIN IMMEDIATE")
 
 
@@ -195,8 +203,3 @@ def beginning(engine: Engine, statement: str) -> Engine:
 
     engine.dialect.do_begin = begin  # type: ignore[method-assign]  # the module begins none itself
     return engine
-
-
-def _to_json(value: object) -> str:
-    """Refuse NaN on both databases; SQLite alone would keep it."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -17,6 +17,7 @@ from typing import Any
 
 from tables.errors import SandboxCrashError, SandboxLimitError, TableError
 from tables.sandbox.child_environment import child_environment
+from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
 from tables.sandbox.parent_death import die_with
 
 _NICENESS = 5  # the requests that the server answers meanwhile come first
@@ -58,7 +59,7 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-P", "-m", module],
-            input=json.dumps({"parent": os.getpid(), **task}).encode(),
+            input=dump_in_pieces({"parent": os.getpid(), **task}).encode(),
             capture_output=True,
             timeout=timeout_s,
             check=False,
@@ -67,7 +68,7 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     except subprocess.TimeoutExpired:
         raise _too_slow(timeout_s) from None
     if done.returncode == 0:
-        return _result_of(json.loads(done.stdout))
+        return _result_of(load_in_pieces(done.stdout))
     said = done.stderr.decode(errors="replace")
     if lacks_memory(said):
         raise too_much_memory()
