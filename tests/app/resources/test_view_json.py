@@ -13,7 +13,7 @@ from app.resources.view_json import json_of
 from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
 
 COLUMN = {"name": "é", "dtype": "int64", "mean": 0.1, "std": 1.0, "min": -1e300, "max": 5.0}
-LISTS = dict.fromkeys(("spikes", "na_values", "level_counts", "spike_counts"), [])
+LISTS = {key: [] for key in ("spikes", "na_values", "level_counts", "spike_counts")}
 COLUMNS = [
     {**COLUMN, **LISTS, "quantiles": {}, "distinct": number, "levels": ["a", 2.0, True]}
     for number in range(3000)
