@@ -11,8 +11,9 @@ from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, migrate
-from models_store.database.engines import _to_json, beginning, writer_of
+from models_store.database.engines import beginning, writer_of
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
+from tables.sandbox.json_pieces import dump_in_pieces
 from tests.simulation.kernel import Kernel
 from tests.simulation.modules import database_time
 from tests.simulation.plan import Effect
@@ -47,7 +48,10 @@ class SharedDatabase:
             deterministic=True,  # within a statement, as that of SQLite
         )
         engine = create_engine(
-            "sqlite://", creator=lambda: self.rows, poolclass=StaticPool, json_serializer=_to_json
+            "sqlite://",
+            creator=lambda: self.rows,
+            poolclass=StaticPool,
+            json_serializer=dump_in_pieces,
         )
         self.reader, self.writer = beginning(engine, "BEGIN"), writer_of(engine)
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,14 @@ from app.resources.view_json import json_of
 from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
 
 COLUMN = {"name": "é", "dtype": "int64", "mean": 0.1, "std": 1.0, "min": -1e300, "max": 5.0}
-LISTS = {key: [] for key in ("spikes", "na_values", "level_counts", "spike_counts")}
+LISTS: dict[str, list[Any]] = {
+    key: [] for key in ("spikes", "na_values", "level_counts", "spike_counts")
+}
 COLUMNS = [
     {**COLUMN, **LISTS, "quantiles": {}, "distinct": number, "levels": ["a", 2.0, True]}
     for number in range(3000)
 ]
-SUMMARY = {
+SUMMARY: dict[str, Any] = {
     "id": "ds_1",
     "name": None,
     "rows": 3,
