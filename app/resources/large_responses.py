@@ -14,8 +14,7 @@ from starlette.responses import Response
 from app.fairness.turns import in_thread
 from app.http.streaming import StreamedResponse
 from app.problems.problem import Problem
-from app.resources.etags import Preconditions, etag_of
-from app.resources.view_json import json_of
+from app.resources.etags import Preconditions, etag_of, json_of
 from models_store.files.blobs import Blobs
 
 log = logging.getLogger(__name__)

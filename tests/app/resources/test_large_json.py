@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.datasets.views import DatasetView
-from app.resources.view_json import json_of
+from app.resources.etags import json_of
 from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
 
 COLUMN = {"name": "é", "dtype": "int64", "mean": 0.1, "std": 1.0, "min": -1e300, "max": 5.0}
