@@ -8,7 +8,7 @@ from functools import cache
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Header
-from pydantic import BaseModel, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, Field, TypeAdapter, WithJsonSchema
 
 from app.problems.problem import FieldError, Problem
 
