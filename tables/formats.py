@@ -57,6 +57,7 @@ WarningCode = Literal[
     "row_number",
     "sentinel",
     "skipped",
+    "totals",
     "uneven",
     "unreadable",
 ]

@@ -65,7 +65,7 @@ _ASCII_DIGITS = {zero + digit: str(digit) for zero in _ZEROS for digit in range(
 _AMOUNT = r"(?:[^\d\s()+-]{1,3} ?)?\d[\d.,' ]*?"
 _SPACES = "[\u00a0\u202f\u2009]"
 _DEGREES = (
-    r"^(?P<sign>[+-]?)(?P<before>[NSEWO]?) ?(?P<d>\d{1,3})° ?(?:(?P<m>\d{1,2}(?:\.\d+)?)['′’] ?"  # noqa: RUF001
+    r"^(?P<sign>[+-]?)(?P<before>[NSEWO]?) ?(?P<d>\d{1,3}(?:\.\d+)?)° ?(?:(?P<m>\d{1,2}(?:\.\d+)?)['′’] ?"  # noqa: RUF001
     r"(?:(?P<s>\d{1,2}(?:\.\d+)?)(?:[\"″”]|'') ?)?)?(?P<after>[NSEWO]?)$"
 )
 _FRACTION = (

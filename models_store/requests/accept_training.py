@@ -45,6 +45,8 @@ from tables.columns import Column
 
 MIN_TRAIN_ROWS = 10
 MIN_HELD_OUT_ROWS = 2
+_FEWEST_ROWS = MIN_TRAIN_ROWS + MIN_HELD_OUT_ROWS
+_HELD_OUT = 0.1  # share of the rows for validation, and for the test
 ROW_LOSS_BOUND = 30.0
 WEIGHT_AVERAGE = 0.99
 # Multiples of the default number of epochs, and the longest patience, by the wanted quality.
@@ -218,8 +220,14 @@ def _refuse_constant(columns: Sequence[Column], dataset: Dataset, *, pointer: st
 
 def _split(split: SplitRequest, rows: int, held_out: HeldOut) -> AcceptedSplit:
     own_validation, own_test = held_out.validation is not None, held_out.test is not None
-    test = 0.0 if own_test else 0.1 if split.test is None else split.test
-    validation = 0.0 if own_validation else 0.1 if split.validation is None else split.validation
+    stated = own_validation or own_test or {split.train, split.validation, split.test} != {None}
+    if not stated and _FEWEST_ROWS <= rows < MIN_HELD_OUT_ROWS / _HELD_OUT:
+        # No row is left for a test.
+        split = split.model_copy(update={"validation": MIN_HELD_OUT_ROWS / rows, "test": 0.0})
+    test = 0.0 if own_test else _HELD_OUT if split.test is None else split.test
+    validation = (
+        0.0 if own_validation else _HELD_OUT if split.validation is None else split.validation
+    )
     train = split.train if split.train is not None else round(1.0 - validation - test, 12)
     if train + validation + test > 1 + 1e-9:
         raise RequestError(
@@ -228,7 +236,7 @@ def _split(split: SplitRequest, rows: int, held_out: HeldOut) -> AcceptedSplit:
             " (parts left out are 0.1)",
             pointer="/split",
         )
-    _check_part("train", max(0, int(rows * train)), MIN_TRAIN_ROWS)
+    _check_part("train", max(0, int(rows * train + 1e-9)), MIN_TRAIN_ROWS)
     validation_rows = rows * validation if held_out.validation is None else held_out.validation.rows
     _check_part("validation", int(validation_rows), MIN_HELD_OUT_ROWS)
     if test > 0 or held_out.test is not None:

@@ -30,6 +30,7 @@ FEW_LEVELS = 20
 
 _ROWS_PER_LEVEL = 20
 _FEW_CELLS = 10
+_MOST_TOTALS = 0.2  # share of the cells
 _SHOWN = 24
 _FORMATS_LOOKED_AT = 1000
 _COMPACT = {COMPACT_DATE: (COMPACT, 2), COMPACT_MONTH: (COMPACT_MONTHS, FEWEST_MONTHS)}
@@ -260,7 +261,9 @@ def _category(profile: TextProfile, options: ParseOptions) -> Decision:
         reason = "Most of its cells are distinct, as in free text."
     if reason is not None:
         ignored = _ignored(profile, reason_of_numbers(profile) or reason)
+        warnings += _about_totals(profile)
         return replace(ignored, warnings=[*ignored.warnings, *warnings])
+    warnings += _about_totals(profile)
     column = _levels(profile, options)
     rare = f", and {distinct - len(column.levels)} rare ones as *other*" if column.other else ""
     plural = "value" if len(column.levels) == 1 else "values"
@@ -269,6 +272,17 @@ def _category(profile: TextProfile, options: ParseOptions) -> Decision:
         reason=f"The cells are text of {len(column.levels)} {plural}{rare}.",
         warnings=warnings,
     )
+
+
+def _about_totals(profile: TextProfile) -> Iterator[TableWarning]:
+    """Yield the warning about a few cells that name totals of other rows."""
+    if 0 < profile.totals <= _MOST_TOTALS * profile.known:
+        cells = "1 cell names" if profile.totals == 1 else f"{profile.totals} cells name"
+        detail = (
+            f"{cells} totals, the first in row {profile.first_total}. A row that sums up others is"
+            " modelled like them: delete such rows, and upload the file again."
+        )
+        yield warning("totals", profile.name, detail)
 
 
 def _levels(profile: TextProfile, options: ParseOptions) -> Column:

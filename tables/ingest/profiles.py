@@ -24,6 +24,11 @@ _ORDERED_DATES = 10
 
 _CODE = re.compile(r"'?[+-]?0\d")
 
+_TOTAL = (
+    r"^(.* )?(grand |sub-?|sub )?totals?:?$|^(sub|grand )total .*$"
+    r"|^(sous-total|zwischensumme|gesamtsumme|subtotale?)( .*)?$"
+)
+
 
 class TextProfile:
     """Counts of the texts of one column, and of those that are numbers, dates and truth values."""
@@ -47,6 +52,8 @@ class TextProfile:
         self._fraction = False
         self._zone = False
         self._is_clock = False
+        self.totals = 0
+        self.first_total = 0
 
     @property
     def known(self) -> int:
@@ -169,6 +176,7 @@ class TextProfile:
         counted = known.value_counts()
         values, counts = counted.field(0), counted.field(1).to_numpy(zero_copy_only=False)
         self._count(values, counts)
+        self._count_totals(text, values, counts)
         if self._readings is None:
             self._readings = list(readings(self._base, self.options, values))
         kept = []
@@ -195,6 +203,15 @@ class TextProfile:
                 self.codes |= _CODE.match(value) is not None and value.lstrip("'+-").isdigit()
             else:
                 self.overflow = True
+
+    def _count_totals(self, text: pa.Array, values: pa.Array, counts: NDArray[np.int64]) -> None:
+        """Count the cells that name totals of other rows, and note the row of the first."""
+        matched = pc.match_substring_regex(values, _TOTAL, ignore_case=True)
+        if pc.any(matched).as_py():
+            if not self.totals:
+                among = pc.is_in(text, value_set=values.filter(matched))
+                self.first_total = self.rows + pc.index(among, value=True).as_py() + 1
+            self.totals += int(counts[matched.to_numpy(zero_copy_only=False)].sum())
 
     def _compare_dates(self, text: pa.Array, values: pa.Array) -> None:
         """Find whether days and months could be each other, and whether either way is in order.

@@ -61,7 +61,7 @@ _WORD = r"(?:°|[^\W\d_])[^\d\s.,;:()+-]{0,9}"
 _MORE = rf"(?:(?:\. ?| ){_WORD}){{0,2}}(?:[23²³]|\.)?"  # square metres, sq.ft., m a. s. l.
 _OF = r"/ ?(?:5|20|50|10{1,3})"
 _UNITS = re.compile(
-    rf"^\(?[+-]? ?([{_SIGNS}]|{_CODES}|[A-Z]{{1,2}}\$|[A-Z]{{3}}(?= \d))"
+    rf"^\(?[+-]? ?([{_SIGNS}±]|{_CODES}|[A-Z]{{1,2}}\$|[A-Z]{{3}}(?= \d))"
     rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°\"″]|{_WORD}{_MORE}|{_OF})$"
 )
 _MAY_BE_NUMBER = re.compile(r"[(']?[+\-\u2212]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
@@ -75,7 +75,10 @@ _ONE_NUMBER = re.compile(
 _ABBREVIATION = re.compile(r"\d[.,]?\)?\s?[KMBT]$")
 _BARE = re.compile(r"[+-]?[\d.,'\s]+")
 _FORMS = {  # of numbers in several parts
-    DEGREES: re.compile(r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032].*"),
+    DEGREES: re.compile(
+        r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032].*"
+        r"|[SW] ?\d{1,3}\.\d+°|\d{1,3}\.\d+° ?[SW]"
+    ),
     FRACTIONS: re.compile("[+-]?\\d+([ -]\\d+/\\d+| ?[\u00bc-\u00be\u2153\u2154\u215b-\u215e])"),
 }
 _PLACEHOLDER = re.compile(
@@ -86,6 +89,7 @@ _PLACEHOLDER = re.compile(
 _DATES = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
     *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
+    *("%d/%b/%Y", "%d/%b/%y"),
     *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y", "%d. %B %Y", "%d. %b %Y"),
     *("%d de %B de %Y", "%A, %B %d, %Y", "%A %d %B %Y", "%A, %d. %B %Y", "%A, %d %B %Y"),
     *("%A, %d de %B de %Y", "%a, %d %b %Y"),
@@ -129,6 +133,7 @@ _LOGGED = (  # as of version control, backups, web servers, C, and mail
     *("%Y-%m-%d %H:%M:%S %z", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z"),
     *("[%d/%b/%Y:%H:%M:%S %z]", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
     *("%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%d%b%Y"),
+    *("%d%b%Y:%H:%M:%S", "%d%b%Y:%H:%M:%S.%f", "%d%b%y:%H:%M:%S", "%a %b %d %H:%M:%S UTC %Y"),
 )
 _ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
 

@@ -1,5 +1,7 @@
 """Reading CSV: the layout by ourselves, the rows by Arrow's streaming reader."""
 
+import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,12 +21,15 @@ from tables.readers.arrow import columns_of
 from tables.readers.layout import (
     BLOCK_BYTES,
     Layout,
-    comments_warning,
     find_layout,
+)
+from tables.readers.section import (
+    LONGEST_LINE_BYTES,
+    Section,
+    comments_warning,
     repeated_warning,
     rules_warning,
 )
-from tables.readers.section import LONGEST_LINE_BYTES, Section
 from tables.readers.text import TextFile, open_text
 from tables.readers.uneven import UnevenError, UnevenRows
 from tables.source import (
@@ -147,7 +152,7 @@ class _Rows:
         except _ConversionError as error:
             raise NotNumbersError(error.place) from None
         if last is not None and self.text.quotes % 2 and _spans_lines(last):
-            raise TableError("dataset-parse", _UNCLOSED, row=rows)
+            raise self._unclosed(row=rows)
 
     def text_columns(self) -> frozenset[int]:
         """Return the columns that hold more than numbers among the first rows."""
@@ -242,7 +247,9 @@ class _Rows:
 
     def _uneven(self, error: UnevenError) -> TableError:
         if error.cells is None:
-            return TableError("dataset-parse", _UNCLOSED if self.text.quotes % 2 else _QUOTES)
+            return (
+                self._unclosed() if self.text.quotes % 2 else TableError("dataset-parse", _QUOTES)
+            )
         if error.place is not None:
             return self._not_a_number(error.place, error.row)
         return TableError(
@@ -258,7 +265,9 @@ class _Rows:
         if match := _CONVERSION.match(message):
             return self._not_a_number(int(match[1]), self._row(match[2]))
         if "straddling object" in message or "out of sync" in message:
-            return _TooLongError("dataset-parse", _UNCLOSED if self.text.quotes % 2 else _TOO_LONG)
+            return _TooLongError(
+                "dataset-parse", self._unclosed().detail if self.text.quotes % 2 else _TOO_LONG
+            )
         if "Could not skip" in message or "Empty CSV" in message:
             return TableError("dataset-empty", "The file has a header but no rows.")
         if "UTF8" in message:
@@ -296,7 +305,22 @@ class _Rows:
         before, quote, _ = last.rpartition(b'"')
         delimiter, bare = self.layout.delimiter.encode(), before.rstrip(b" ")
         if quote and (not bare or before.endswith(delimiter) or bare.endswith(delimiter)):
-            raise TableError("dataset-parse", _UNCLOSED)
+            raise self._unclosed()
+
+    def _unclosed(self, row: int | None = None) -> TableError:
+        """Return the error about a quote that is never closed, which names the line where it begins."""
+        before = line = 0
+        with self.text.open() as file, io.TextIOWrapper(file, "utf-8", "replace") as lines:
+            reader = csv.reader(lines, delimiter=self.layout.delimiter, quotechar=self.layout.quote)
+            try:
+                for _ in reader:
+                    before, line = line, reader.line_num
+            except csv.Error:  # the rest is longer than a value may be
+                before = line
+        detail = (
+            f"{_UNCLOSED} It begins in line {before + 1}: double a quote that is part of a value."
+        )
+        return TableError("dataset-parse", detail, row=row)
 
 
 class _TooLongError(TableError):

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 
 from tables.cells import MISSING_SPELLINGS
-from tables.formats import ParseOptions, TableWarning
+from tables.formats import Delimiter, ParseOptions, TableWarning
+from tables.readers.delimiters import split_line
+from tables.readers.text import TextFile
 from tables.source import look_numeric
 
 BEGINS_WITH_DIGIT = re.compile(r"[^\w]*\d")
@@ -16,6 +18,10 @@ READ_ALL = "upload the file again with its separator in delimiter=: every line i
 """Remedy for lines that were taken for something else, as the end of a sentence."""
 
 _MOST_ABOVE, _FEWEST_BELOW = 20, 4
+_MOST_BLANK = 50  # lines that may stand before another table
+_MOST_TITLES = 5  # lines of less than two values between a blank line and the names of a table
+_LOOKED_AT = 64 << 10
+_BLOCK_BYTES = 1 << 20
 _MOST_NAME_ROWS = 3
 _NUMERIC_SHARE = 0.95
 _STEP_RATIO = 1.5  # of the largest distance of two names that are evenly spaced to the smallest
@@ -61,8 +67,8 @@ def find_header(start: FirstRecords, options: ParseOptions, *, above: int) -> He
     if not options.header or options.delimiter is not None:
         return Header(names=int(options.header), fields=fields)
     first = _titles(start)
-    if first == 0 and above == 0 and _is_data(start.records):
-        return Header(names=0, fields=fields, warnings=[_headerless()])
+    if first == 0 and (above == 0 or look_numeric(fields)) and _is_data(start.records):
+        return Header(names=0, fields=fields, warnings=[*_about_above(above), _headerless()])
     if _are_groups(start, first - 1):
         first -= 1
     names = _name_rows(start.records[first:])
@@ -73,6 +79,101 @@ def find_header(start: FirstRecords, options: ParseOptions, *, above: int) -> He
         fields=_with_nameless(fields, start.records[first + names :]),
         warnings=[*_about_above(above + first), *_about_below(names - 1)],
     )
+
+
+@dataclass(frozen=True)
+class OtherTable:
+    """Table below the one that is read, after a blank line.
+
+    Attributes:
+        line: Number of the line of its names, from 1.
+        stop: Position after the last row above it, in bytes.
+    """
+
+    line: int
+    stop: int
+
+    def warning(self) -> TableWarning:
+        """Return the warning about it."""
+        text = f"Another table begins in line {self.line}, and is left out: upload it by itself."
+        return skipped_warning(text, unless="its lines are rows of the first")
+
+
+def find_other_table(
+    text: TextFile, begin: int, names: list[str], rows: list[list[str]], delimiter: Delimiter
+) -> OtherTable | None:
+    """Return the table that begins below a blank line: with names in columns that hold numbers, or in fewer or more.
+
+    Args:
+        text: Text of the file.
+        begin: Position of the first row.
+        names: Names in the header of the first table.
+        rows: First rows.
+        delimiter: Separator of the values.
+    """
+    numeric = _numeric_columns(list(takewhile(lambda row: any(map(str.strip, row)), rows)))
+    if len(names) < 2 or not numeric:
+        return None
+    for stop in islice(
+        _blank_lines(text, begin, delimiter.encode() * (len(names) - 1)), _MOST_BLANK
+    ):
+        with text.open() as file:
+            file.seek(stop)
+            lines = file.read(_LOOKED_AT).decode(errors="replace").splitlines()
+            cells = [split_line(line, delimiter) or [] for line in lines]
+        filled = [sum(bool(cell.strip()) for cell in row) for row in cells]
+        at = next((n for n, count in enumerate(filled[:_MOST_TITLES]) if count > 1), None)
+        if at is None or not _begins_table(cells[at:], names, numeric):
+            continue
+        ends, quotes = _counts(text, stop)
+        if quotes % 2 == 0:  # else the blank line is within a cell
+            return OtherTable(ends + at + 1, stop)
+    return None
+
+
+def _counts(text: TextFile, stop: int) -> tuple[int, int]:
+    """Return the number of ends of lines, and of quotation marks, before a position."""
+    feeds = returns = quotes = 0
+    with text.open() as file:
+        while block := file.read(min(_BLOCK_BYTES, stop - file.tell())):
+            feeds += block.count(b"\n")
+            returns += block.count(b"\r")
+            quotes += block.count(b'"')
+    return feeds or returns, quotes
+
+
+def _begins_table(lines: list[list[str]], names: list[str], numeric: list[int]) -> bool:
+    """Return whether the first of some lines has names, which are not those of the rows above it."""
+    first, below = [cell.strip() for cell in lines[0]], [row for row in lines[1:] if row]
+    known = [at for at, cell in enumerate(first) if cell]
+    if first == [name.strip() for name in names] or any(map(BEGINS_WITH_DIGIT.match, first)):
+        return False
+    numbers = [at for at in _numeric_columns(below) if at < len(first)]
+    is_other = len(first) != len(names) or any(at in known for at in numeric)
+    return is_other and any(at in known for at in numbers)
+
+
+def _blank_lines(text: TextFile, begin: int, empty: bytes) -> Iterator[int]:
+    """Yield the positions of lines without values, `empty` among them."""
+    needles = [
+        end + line + more
+        for end, more in ((b"\n", b"\n"), (b"\n", b"\r\n"), (b"\r", b"\r"))
+        for line in {b"", empty}
+    ]
+    position, rest = begin, b""
+    with text.open() as file:
+        file.seek(begin)
+        while block := file.read(_BLOCK_BYTES):
+            block = rest + block
+            found = {
+                position + match.start() + 1
+                for needle in needles
+                if needle in block
+                for match in re.finditer(re.escape(needle), block)
+            }
+            yield from sorted(found)
+            rest = block[-len(empty) - 3 :]
+            position += len(block) - len(rest)
 
 
 def _titles(start: FirstRecords) -> int:
@@ -221,11 +322,10 @@ def _about_below(lines: int) -> Iterator[TableWarning]:
     """Yield the warning about lines of names or units below the header."""
     if lines > 0:
         text = (
-            "The line below the header names"
+            "The line below the header names columns or units, and is no row."
             if lines == 1
-            else f"{lines} lines below the header name"
+            else f"{lines} lines below the header name columns or units, and are no rows."
         )
-        text = f"{text} columns or units, and is no row."
         yield skipped_warning(text, unless="the rows begin there")
 
 

@@ -29,6 +29,7 @@ from tables.readers.header import (
     BEGINS_WITH_DIGIT,
     FirstRecords,
     find_header,
+    find_other_table,
     skipped_warning,
 )
 from tables.readers.text import TextFile
@@ -42,6 +43,7 @@ _FEWEST_SNIFFED = 6
 _SEPARATOR_LINE = re.compile(rb'(?i)"?sep=([,;\t| ])"?(\r\n|\r|\n)')
 _LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _FIELDS_LINE = re.compile(rb"#[ ]*Fields:[ ]*", re.IGNORECASE)
+_COMMENT = re.compile(r"(#|%|//)[ \t]*")
 _SURELY_EVEN = 0.99  # share of rows with as many values as the first
 _MOST_ABOVE, _FEWEST_BELOW = 20, 4
 _MOST_FOOTERS = 20
@@ -74,7 +76,7 @@ class Layout:
         start: Position of the first row, in bytes.
         stop: Position after the last row; None for the end of the file.
         repeated: Line that is left out wherever it comes again; none where it is empty.
-        comments: True if lines that begin with `#` are left out.
+        comments: Start of lines that are left out; none where it is empty.
         rules: True if lines of dashes are left out.
         brackets: True if square brackets quote values.
         warnings: Warnings about what was found.
@@ -88,7 +90,7 @@ class Layout:
     start: int = 0
     stop: int | None = None
     repeated: bytes = b""
-    comments: bool = False
+    comments: bytes = b""
     rules: bool = False
     brackets: bool = False
     warnings: list[TableWarning] = field(default_factory=list)
@@ -184,15 +186,18 @@ def _found(
     rows = head.first + head.names
     begin = marks.offset + (start.ends[rows - 1] if rows else 0)
     repeated = b""
-    is_named = len(head.fields) > 1 and not any(
-        BEGINS_WITH_DIGIT.match(name) for name in head.fields
-    )
-    if head.names == 1 and is_named:
+    words = sum(not BEGINS_WITH_DIGIT.match(name) for name in head.fields)
+    if head.names == 1 and len(head.fields) > 1 and 2 * words > len(head.fields):
         before = start.ends[head.first - 1] if head.first else 0
         header = b"".join(lines)[before : begin - marks.offset].strip(b"\r\n")
         repeated = header if text.holds(header, after=begin) else b""
     end = _End(stop=None, footers=0)
+    other = None
     if options.header and options.delimiter is None:
+        other = find_other_table(text, begin, head.fields, start.records[rows:], marks.delimiter)
+    if other is not None:
+        end = _End(stop=other.stop, footers=0)
+    elif options.header and options.delimiter is None:
         below = start.records[rows:-_MOST_FOOTERS]
         end = _end(text, below, width=len(head.fields), marks=marks)
     if end.stop is not None and end.stop <= begin:
@@ -206,20 +211,26 @@ def _found(
         start=begin,
         stop=end.stop,
         repeated=repeated,
-        comments=above > 0 and not text.quotes and _holds_comments(text, begin),
+        comments=_comments(text, begin) if above > 0 and not text.quotes else b"",
         brackets=marks.brackets,
         rules=marks.rules
         and len(head.fields) > 1
         and any(without_rules(line)[1] for line in lines),
-        warnings=[*head.warnings, *_about_footers(end.footers)],
+        warnings=[
+            *head.warnings,
+            *_about_footers(end.footers),
+            *([] if other is None else [other.warning()]),
+        ],
     )
 
 
-def _holds_comments(text: TextFile, begin: int) -> bool:
-    """Return whether a file begins with a comment, and has more of them between its rows."""
-    return text.start(1)[0] == b"#" and any(
-        text.holds(end + b"#", after=begin - 1) for end in (b"\n", b"\r")
-    )
+def _comments(text: TextFile, begin: int) -> bytes:
+    """Return the start of comments, if a file begins with one and has more of them between its rows."""
+    mark = _COMMENT.match(text.start(2)[0].decode(errors="replace"))
+    if mark is None:
+        return b""
+    start = mark[1].encode()
+    return start if any(text.holds(end + start, after=begin - 1) for end in (b"\n", b"\r")) else b""
 
 
 def _records(lines: list[bytes], marks: _Marks) -> FirstRecords:
@@ -259,22 +270,33 @@ def _from_a_row(content: bytes, *, rules: bool) -> bytes:
 def _above(content: bytes, *, rules: bool) -> tuple[int, int]:
     """Return the bytes and the lines above a header: comments, or a title and the like."""
     lines = _first_lines(content, whole=True)
-    above = _lines_above(_decoded(lines, rules=rules))
+    above, mark = _lines_above(_decoded(lines, rules=rules))
     position = sum(map(len, lines[:above]))
     position = len(content) - len(_from_a_row(content[position:], rules=rules))
-    if mark := _FIELDS_LINE.match(content[position:]):
-        position += mark.end()
-    return position, above
+    return position + mark, above
 
 
-def _lines_above(lines: list[str]) -> int:
-    comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), 0)
-    if comments:
-        below = lines[comments:]
-        delimiter, (_, width) = best_delimiter(below)
-        line = _FIELDS_LINE.sub(b"", lines[comments - 1].encode()).decode()
-        last = split_rows([line], delimiter)
-        return comments - (width > 1 and len(last[0]) == width)
+def _lines_above(lines: list[str]) -> tuple[int, int]:
+    """Return the number of lines above a header, and the bytes in it before the names."""
+    mark = _COMMENT.match(lines[0])
+    if mark is None:
+        return _titles_above(lines), 0
+    comments = next((n for n, line in enumerate(lines) if not line.startswith(mark[1])), 0)
+    if comments == 0:
+        return _titles_above(lines), 0
+    delimiter, (_, width) = best_delimiter(lines[comments:])
+    last = lines[comments - 1].encode()
+    before = [found.end() if (found := _FIELDS_LINE.match(last)) else 0]
+    if before == [0] and (names := _COMMENT.match(last.decode())):
+        before.append(names.end())
+    for start in before:
+        row = split_rows([last[start:].decode()], delimiter)
+        if width > 1 and len(row[0]) == width:
+            return comments - 1, start
+    return comments, 0
+
+
+def _titles_above(lines: list[str]) -> int:
     if best_delimiter(lines)[1][0] >= EVEN or lacks_a_name(lines):
         return 0
     found, widest = 0, 1
@@ -374,25 +396,5 @@ def _about_footers(lines: int) -> Iterator[TableWarning]:
     """Yield the warning about lines below the rows."""
     if lines:
         text = "The last line is" if lines == 1 else f"The last {lines} lines are"
-        text = f"{text} without values, or a total or a remark, and no row."
-        yield skipped_warning(text, unless="it is one")
-
-
-def comments_warning(lines: int) -> TableWarning:
-    """Return the warning about comments between the rows."""
-    text = "One line" if lines == 1 else f"{lines} lines"
-    text = f"{text} between the rows are comments, and no rows."
-    return skipped_warning(text, unless="they are rows")
-
-
-def rules_warning(lines: int) -> TableWarning:
-    """Return the warning about lines of dashes between the rows."""
-    text = "One line is a rule" if lines == 1 else f"{lines} lines are rules"
-    text = f"{text} of dashes, and no {'row' if lines == 1 else 'rows'}."
-    return skipped_warning(text, unless="they are data")
-
-
-def repeated_warning(lines: int) -> TableWarning:
-    """Return the warning about a header that came again between the rows."""
-    text = "once" if lines == 1 else f"{lines} times"
-    return skipped_warning(f"The header comes again {text} between the rows, and is no row there.")
+        text = f"{text} left out: a line without values, a total or a remark is no row."
+        yield skipped_warning(text, unless="it is one" if lines == 1 else "they are rows")

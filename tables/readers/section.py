@@ -2,7 +2,9 @@
 
 import re
 
+from tables.formats import TableWarning
 from tables.readers.delimiters import joined_blanks, quoted_brackets, without_rules
+from tables.readers.header import skipped_warning
 from tables.readers.layout import Layout
 from tables.readers.text import TextFile
 
@@ -10,7 +12,7 @@ LONGEST_LINE_BYTES = 8 << 20
 """Longest line that is kept for its end; what is longer is passed on as it is, for Arrow to refuse."""
 
 _READ_BYTES = 512 << 10
-_COMMENT = re.compile(rb"(?m)(^|(?<=\r))#[^\r\n]*(\r\n|\r|\n|\Z)")
+_MARK = re.compile(rb"(?m)(^|(?<=\r))\xef\xbb\xbf")  # a byte order mark before a line
 
 
 class Section:
@@ -29,9 +31,9 @@ class Section:
     def __init__(self, text: TextFile, layout: Layout) -> None:
         self._file = text.open()
         self._layout = layout
-        removed = bool(layout.repeated) or layout.comments or layout.rules
+        removed = layout.repeated or layout.comments or layout.rules
         respelled = layout.brackets or layout.blanks is not None
-        self._is_plain = not (text.nuls or removed or respelled)
+        self._is_plain = not (text.noise or removed or respelled)
         self._left = -1 if layout.stop is None else layout.stop - layout.start
         self._waiting = bytearray()
         self._rest = b""
@@ -86,12 +88,15 @@ class Section:
         layout = self._layout
         if b"\x00" in lines:
             lines = lines.replace(b"\x00", b"")
+        if b"\xef\xbb\xbf" in lines:
+            lines = _MARK.sub(b"", lines)
         if layout.repeated and layout.repeated in lines:
             pattern = rb"(?m)(^|(?<=\r))" + re.escape(layout.repeated) + rb"[ \t]*(\r\n|\r|\n|\Z)"
             lines, found = re.subn(pattern, b"", lines)
             self.repeated += found
         if layout.comments:
-            lines, found = _COMMENT.subn(b"", lines)
+            pattern = rb"(?m)(^|(?<=\r))" + re.escape(layout.comments) + rb"[^\r\n]*(\r\n|\r|\n|\Z)"
+            lines, found = re.subn(pattern, b"", lines)
             self.comments += found
         if layout.rules:
             lines, found = without_rules(lines)
@@ -101,3 +106,23 @@ class Section:
         if layout.blanks is not None:
             lines = joined_blanks(lines, layout.blanks, layout.delimiter)
         return lines
+
+
+def comments_warning(lines: int) -> TableWarning:
+    """Return the warning about comments between the rows."""
+    text = "One line" if lines == 1 else f"{lines} lines"
+    text = f"{text} between the rows are comments, and no rows."
+    return skipped_warning(text, unless="they are rows")
+
+
+def rules_warning(lines: int) -> TableWarning:
+    """Return the warning about lines of dashes between the rows."""
+    text = "One line is a rule" if lines == 1 else f"{lines} lines are rules"
+    text = f"{text} of dashes, and no {'row' if lines == 1 else 'rows'}."
+    return skipped_warning(text, unless="they are data")
+
+
+def repeated_warning(lines: int) -> TableWarning:
+    """Return the warning about a header that came again between the rows."""
+    text = "once" if lines == 1 else f"{lines} times"
+    return skipped_warning(f"The header comes again {text} between the rows, and is no row there.")

@@ -19,6 +19,7 @@ _WIDE_SHARE = 0.7
 _UTF8_BOM = codecs.BOM_UTF8
 _UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _QUOTE = b'"'
+_NOISE = (b"\x00", _UTF8_BOM)
 
 
 class _Copy:
@@ -45,7 +46,7 @@ class TextFile:
         path: File, if it is UTF-8 itself.
         copy: Copy in UTF-8, which is deleted when it is closed, if the file is not.
         quotes: Number of quotation marks.
-        nuls: Number of NUL bytes.
+        noise: Number of NUL bytes, and of byte order marks that are not at the start.
         warnings: Warning about the encoding, if it had to be guessed.
     """
 
@@ -53,7 +54,7 @@ class TextFile:
     copy: _Copy | None
     quotes: int
     warnings: list[TableWarning]
-    nuls: int = 0
+    noise: int = 0
 
     @property
     def mark(self) -> int:
@@ -115,17 +116,17 @@ def open_text(path: Path, encoding: Encoding | None) -> TextFile:
         return _transcoded(path, wide, warnings=[])
     if encoding not in {None, "utf-8"} and not start.startswith(_UTF8_BOM):
         return _transcoded(path, str(encoding), warnings=[])
-    quotes = nuls = 0
+    quotes, noise = 0, -start.startswith(_UTF8_BOM)
     try:
         for block in _checked(path):
             # To look is faster than to count.
             quotes += block.count(_QUOTE) if _QUOTE in block else 0
-            nuls += block.count(b"\x00") if b"\x00" in block else 0
+            noise += sum(block.count(mark) for mark in _NOISE if mark in block)
     except UnicodeDecodeError:
         if encoding is not None or start.startswith(_UTF8_BOM):
             raise _not_in("utf-8") from None
         return _guessed(path)
-    return TextFile(path=path, copy=None, quotes=quotes, nuls=nuls, warnings=[])
+    return TextFile(path=path, copy=None, quotes=quotes, warnings=[], noise=noise)
 
 
 def _without_mark(start: bytes) -> str | None:
@@ -187,13 +188,13 @@ def _transcoded(
 ) -> TextFile:
     """Return a copy in UTF-8; of a mixed file lines in UTF-8 stay as they are."""
     with tempfile.TemporaryFile(dir=path.parent) as copy, suppress(UnicodeError):
-        quotes = nuls = 0
+        quotes = noise = 0
         for text in _decoded_lines(path, encoding) if mixed else _decoded(path, encoding):
             quotes += text.count(_QUOTE)
-            nuls += text.count(b"\x00")
+            noise += sum(map(text.count, _NOISE))
             copy.write(text)
         copy.flush()
-        return TextFile(path=path, copy=_Copy(copy), quotes=quotes, nuls=nuls, warnings=warnings)
+        return TextFile(path=path, copy=_Copy(copy), quotes=quotes, noise=noise, warnings=warnings)
     raise _not_in(encoding)
 
 

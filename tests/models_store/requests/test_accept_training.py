@@ -241,6 +241,19 @@ def test_fault_077_a_part_without_enough_rows_is_refused(rows: int, split: dict[
     assert error.pointer.startswith("/split")
 
 
+@pytest.mark.parametrize("rows", range(12, 21))
+def test_a_table_of_twelve_rows_can_be_split(rows: int) -> None:
+    table = dataset(rows=rows)
+    split = accept_training(request(table), table, limits=LIMITS).split
+    assert int(rows * split.validation) == 2
+    assert int(rows * split.test) == (0 if rows < 20 else 2)
+    assert split.train + split.validation + split.test == pytest.approx(1)
+
+
+def test_eleven_rows_are_too_few() -> None:
+    assert refusal(dataset(rows=11)).slug == "split-too-small"
+
+
 def test_a_test_part_is_optional() -> None:
     table = dataset()
     accepted = accept_training(request(table, split={"test": 0.0}), table, limits=LIMITS)

@@ -208,3 +208,103 @@ def test_a_statement_of_a_bank_begins_below_its_balance(accept):
     found = accept(f"{head}Tag;Zweck;Betrag;Währung\n{rows}".encode())
     assert [c.name for c in found.columns] == ["Tag", "Zweck", "Betrag", "Währung"]
     assert found.columns[2].column.decimal == ","
+
+
+COMMENTED = {
+    "names": "% logger 3\n% t x y\n",
+    "no-names": "# written by a program\n",
+    "slashes": "// logger 3\n// rate 100\nt,x,y\n",
+}
+
+
+@pytest.mark.parametrize("top", COMMENTED.values(), ids=COMMENTED)
+def test_comments_of_other_programs_are_no_rows_and_may_name_the_columns(accept, top):
+    separator, mark = ("," if "," in top else " "), top.split(" ")[0]
+    lines = [separator.join((f"{n / 7:.3f}", f"{n % 9}.5", f"-{n % 5}.25")) for n in range(40)]
+    if separator == ",":
+        lines.insert(20, f"{mark} restart")
+    summary = accept((top + "\n".join(lines)).encode())
+    assert names(summary) == (["x1", "x2", "x3"] if top == COMMENTED["no-names"] else list("txy"))
+    assert summary.rows == 40
+    assert not any(column.missing_count for column in summary.columns)
+
+
+def test_a_byte_order_mark_between_joined_files_is_no_text(accept):
+    mark, half = "\ufeff", "day,kind,v\n" + body() + "\n"
+    summary = accept((mark + half + mark + half).encode())
+    assert summary.rows == 60
+    assert [c.column.type for c in summary.columns] == ["datetime", "category", "number"]
+    assert not any(column.missing_count for column in summary.columns)
+
+
+def test_a_header_that_comes_again_may_have_names_that_begin_with_digits(accept):
+    header = "day,kind,3P%"
+    summary = accept(f"{header}\n{body()}\n{header}\n{body()}".encode())
+    assert summary.rows == 60
+    assert [c.column.type for c in summary.columns] == ["datetime", "category", "number"]
+
+
+OTHER_TABLES = {
+    "wider": "\nitem,price,sold,rating\n" + "tea,3.5,yes,4\njam,2.5,no,5\n" * 9,
+    "as-wide": "\n\nitem,price,sold\n" + "tea,3.5,7\njam,2.5,9\n" * 9,
+    "titled": ",,\nSecond table,,\nitem,price,sold\n" + "tea,3.5,7\njam,2.5,9\n" * 9,
+    "carriage-returns": "\r\nitem,price,sold\r\n" + "tea,3.5,7\r\njam,2.5,9\r\n" * 9,
+}
+
+
+@pytest.mark.parametrize("below", OTHER_TABLES.values(), ids=OTHER_TABLES)
+def test_a_table_below_a_blank_line_is_left_out_and_its_line_named(accept, below):
+    end = "\r\n" if "\r" in below else "\n"
+    data = f"day,kind,v\n{body()}\n".replace("\n", end) + below
+    summary = accept(data.encode())
+    assert summary.rows == 30
+    assert [c.column.type for c in summary.columns] == ["datetime", "category", "number"]
+    line = data.replace("\r", "").split("\n").index(below.replace("\r", "").split("\n")[-20]) + 1
+    (told,) = [w["detail"] for w in summary.warnings if w["code"] == "skipped"]
+    assert f"begins in line {line}," in told
+
+
+NOT_OTHER = {
+    "rows": "day,kind,v\n" + body() + "\n\n" + body(),
+    "header": "day,kind,v\n" + body() + "\n\nday,kind,v\n" + body(),
+    "gaps": "day,kind,v\n" + body() + "\n,,\n" + body(),
+    "in-a-cell": "day,kind,v\n"
+    + body()
+    + '\n2024-03-01,"a\n\nb,c,d\n1,2,3\n1,2,3\n1,2,3\n",1.5\n'
+    + body(),
+}
+
+
+@pytest.mark.parametrize("text", NOT_OTHER.values(), ids=NOT_OTHER)
+def test_blank_lines_alone_begin_no_table(accept, text):
+    summary = accept(text.encode())
+    assert summary.rows in {60, 61}
+    assert not any("Another table" in w["detail"] for w in summary.warnings)
+
+
+def test_a_far_other_table_is_found_in_any_block(accept):
+    rows = "".join(f"2024-01-01,a,{n}.25\n" for n in range(120_000))
+    other = "item,price,sold\n" + "tea,3.5,7\n" * 20
+    summary = accept(f"day,kind,v\n{rows}\n{other}".encode())
+    assert summary.rows == 120_000
+    assert any("begins in line 120003," in w["detail"] for w in summary.warnings)
+
+
+def test_rows_that_name_totals_of_others_are_told(accept):
+    rows = [f"{day},{kind},{v}" for day, kind, v in ROWS]
+    rows[10:10] = [",a total,60.0"]
+    rows[21:21] = [",Grand Total,110.0"]
+    summary = accept(("day,kind,v\n" + "\n".join(rows)).encode())
+    (told,) = [w for w in summary.warnings if w["code"] == "totals"]
+    assert told["column"] == "kind"
+    assert told["detail"].startswith("2 cells name totals, the first in row 11.")
+    ordinary = accept(("day,kind,v\n" + body().replace(",a,", ",total,")).encode())
+    assert "totals" not in {w["code"] for w in ordinary.warnings}, "half of the rows are no sums"
+
+
+def test_a_quote_that_is_never_closed_is_named_by_its_line(refuse):
+    rows = body().split("\n")
+    rows[13] = rows[13].replace(",a,", ',"a,')
+    told = refuse(("day,kind,v\n" + "\n".join(rows)).encode())
+    assert told.slug == "dataset-parse"
+    assert "It begins in line 15:" in told.detail

@@ -712,3 +712,32 @@ def test_the_step_of_a_clock_is_one_that_all_dates_are_on(
     lines = [f"2024-05-{day:02} {time}" for day, time in enumerate(times * 12, 1) if day < 31]
     [column] = accept("\n".join(["at", *lines]).encode()).columns
     assert (column.column.type, column.column.step_s) == ("datetime", step_s)
+
+
+OTHER_SPELLINGS = {
+    "margins": ([f"±{n % 37 * 3}" for n in range(300)], "integer"),
+    "sas": (
+        [f"{1 + n % 28:02d}JAN2024:{n % 24:02d}:{n % 60:02d}:{7 * n % 60:02d}" for n in range(300)],
+        "datetime",
+    ),
+    "jira": (
+        [f"{1 + n % 28:02d}/Jan/24 {1 + n % 12}:{n % 60:02d} PM" for n in range(300)],
+        "datetime",
+    ),
+    "date": (
+        [f"Mon Jan {1 + n % 28:02d} {n % 24:02d}:{n % 60:02d}:07 UTC 2024" for n in range(300)],
+        "datetime",
+    ),
+    "hemispheres": ([f"{n % 90}.{n:03d}° {'EW'[n % 2]}" for n in range(300)], "number"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_SPELLINGS)
+def test_margins_times_of_programs_and_hemispheres_are_values(kind: str) -> None:
+    cells, expected = OTHER_SPELLINGS[kind]
+    column = column_of(cells).column
+    assert column.type == expected
+    values = encode_cells(pa.array(cells), column)
+    assert len(np.unique(values)) > 30
+    if kind == "hemispheres":
+        assert (values[1::2] < 0).all()
