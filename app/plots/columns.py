@@ -16,10 +16,12 @@ from app.plots.style import DATA, SAMPLES, Arrays, panels, text
 
 _BINS, _PAIR_BINS = 60, 32
 _MOST_BARS = 10
+_MOST_LEVEL_BINS = 64  # of a column in pairs; neighbours share a bin where there are more levels
 _MOST_LABELS = 8
 _LABEL, _LABELS = 12, 27  # characters of one label, and of all in a row with the gaps between
 _MOST_LINES = 4
 _DAY = 86_400
+_FIRST_DAY, _LAST_DAY = -719_000, 2_932_000  # that are dates: those of the years 1 to 9999
 # A column that is positive and reaches so many medians is shown by its logarithm; one that reaches
 # so many times the range of its middle half by its inverse hyperbolic sine.
 _LOG_REACH, _WIDE_REACH = 30.0, 60.0
@@ -144,11 +146,14 @@ def _marginal(axes: Axes, cells: Arrays, scale: Scale) -> None:
 
 def _bars(axes: Axes, cells: Arrays, scale: Scale) -> None:
     """Draw the share of each level, of the most frequent ones and of missing cells."""
+    size = len(scale.labels)
     counts = {
-        label: np.array(
-            [*((values == number).sum() for number in scale.numbers), np.isnan(values).sum()]
+        label: np.append(
+            np.bincount(places[~np.isnan(places)].astype(int), minlength=size),
+            np.isnan(values).sum(),
         )
         for label, values in cells.items()
+        for places in [_level_places(values, scale)]
     }
     labels = [*scale.labels, "missing"]
     order = [int(index) for index in np.argsort(-sum(counts.values()), kind="stable")]
@@ -169,9 +174,8 @@ def _are_crowded(texts: list[str]) -> bool:
 
 def _histograms(axes: Axes, cells: Arrays, scale: Scale) -> None:
     """Draw histograms of continuous values; spikes and missing cells as shares of the rows."""
-    days = _DAY if scale.is_date else 1
     inner = {
-        label: values[~np.isnan(values) & ~np.isin(values, scale.spikes)] / days
+        label: _shown(values[~np.isnan(values) & ~np.isin(values, scale.spikes)], scale)
         for label, values in cells.items()
     }
     bins = _bins(np.concatenate(list(inner.values())), _BINS, inner.get("data"))
@@ -210,22 +214,39 @@ def _spikes_and_gaps(cells: Arrays, scale: Scale) -> list[str]:
     return [*lines[:_MOST_LINES], *more]
 
 
+def _shown(values: NDArray[np.float64], scale: Scale) -> NDArray[np.float64]:
+    """Return the values that can be shown: dates as days, without those that are no dates."""
+    if not scale.is_date:
+        return values
+    days = values / _DAY
+    return days[(days > _FIRST_DAY) & (days < _LAST_DAY)]
+
+
+def _level_places(values: NDArray[np.float64], scale: Scale) -> NDArray[np.float64]:
+    """Return the place of the level of each value, NaN for those that have none."""
+    numbers = np.array(scale.numbers, np.float64)
+    order = np.argsort(numbers, kind="stable")
+    found = order[np.searchsorted(numbers, values, sorter=order).clip(max=len(numbers) - 1)]
+    return np.where(numbers[found] == values, found, np.nan)
+
+
 def _places(rows: NDArray[np.float64], scales: list[Scale]) -> NDArray[np.float64]:
     """Return rows as places on axes: levels by their order, dates in days."""
     placed = rows.astype(np.float64)
     for index, scale in enumerate(scales):
         if scale.labels:
-            matches = rows[:, index, None] == np.array(scale.numbers)
-            placed[:, index] = np.where(matches.any(axis=1), matches.argmax(axis=1), np.nan)
+            placed[:, index] = _level_places(rows[:, index], scale)
         elif scale.is_date:
-            placed[:, index] /= _DAY
+            days = rows[:, index] / _DAY
+            placed[:, index] = np.where((days > _FIRST_DAY) & (days < _LAST_DAY), days, np.nan)
     return placed
 
 
 def _pair_bins(sources: Arrays, scale: Scale) -> Bins:
     """Return the bins of a column in pairs: one for each level, or those of its values."""
     if scale.labels:
-        return Bins(np.arange(len(scale.labels) + 1) - 0.5)
+        step = -(-len(scale.labels) // _MOST_LEVEL_BINS)
+        return Bins(np.arange(0, len(scale.labels) + step, step) - 0.5)
     spikes = np.array(scale.spikes) / (_DAY if scale.is_date else 1)
     inner = {
         name: places[~np.isnan(places) & ~np.isin(places, spikes)]

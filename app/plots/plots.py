@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.fairness.turns import QueueFullError, Turns, owner_here
-from app.plots.processes import DrawingProcesses
+from app.plots.processes import DrawingProcesses, PlotTooLargeError
 from app.problems.problem import Problem
 
 Numbers = Mapping[str, NDArray[Any]]
@@ -82,7 +82,8 @@ class Plots:
 
         Raises:
             Problem: `overloaded`, at once when too many plots of the project wait, and when drawing
-                takes too long; any problem that `numbers` raises.
+                takes too long; `plot-unavailable` when it takes too much of the processor or of
+                memory; any problem that `numbers` raises.
         """
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._turns.turn(owner_here()):
@@ -93,6 +94,10 @@ class Plots:
         except QueueFullError as error:
             raise Problem(
                 "overloaded", "Too many plots of this project wait; try again."
+            ) from error
+        except PlotTooLargeError as error:
+            raise Problem(
+                "plot-unavailable", "Drawing takes more time or memory than is allowed."
             ) from error
         except TimeoutError as error:
             raise Problem("overloaded", "Drawing takes too long now; try again later.") from error

@@ -13,6 +13,10 @@ from tables.sandbox.child_environment import child_environment
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
+class PlotTooLargeError(Exception):
+    """A plot that takes too much time or memory to draw."""
+
+
 class DrawingProcesses:
     """Processes of `app.plots.drawing`, one for each plot that is drawn at the same time.
 
@@ -33,6 +37,7 @@ class DrawingProcesses:
 
         Raises:
             RuntimeError: It could not be drawn.
+            PlotTooLargeError: It takes too much time or memory.
         """
         head = f"{' '.join(arguments)} {len(numbers)}\n".encode()
         while self._idle:
@@ -58,11 +63,13 @@ class DrawingProcesses:
             process.stdin.write(request)
             await process.stdin.drain()
             size = int(await process.stdout.readuntil())
-            plot = await process.stdout.readexactly(size)
+            plot = await process.stdout.readexactly(max(0, size))
         except BaseException:
             await _end(process)
             raise
         self._idle.append(process)
+        if size < 0:
+            raise PlotTooLargeError
         if not plot:
             raise RuntimeError("a plot could not be drawn")
         return plot

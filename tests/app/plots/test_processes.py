@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from app.plots.processes import DrawingProcesses
+from app.plots.processes import DrawingProcesses, PlotTooLargeError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LIGHT, DARK = ("noise", "png", "light"), ("noise", "png", "dark")
@@ -76,3 +76,51 @@ def test_a_process_ends_by_itself_when_nothing_is_asked(silent):
         if not silent:
             process.stdin.close()  # the service has ended
         assert process.wait(60) == 0
+
+
+LIMITS = """
+import sys
+from app.plots import drawing
+
+def spin(file):
+    while True:
+        pass
+
+def fill(file):
+    bytearray(3 << 30)
+
+drawing._MOST_S = 1
+sys.stdout.write(repr([drawing._in_fork(work) for work in (fill, spin, lambda file: file.write(b"x"))]))
+"""
+
+
+@pytest.mark.fault(330)
+@pytest.mark.long
+def test_a_plot_that_takes_too_much_memory_or_time_ends_and_no_other():
+    command = [sys.executable, "-P", "-c", LIMITS]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)  # noqa: S603  our own
+    assert done.stdout == b"[None, None, b'x']"
+
+
+@pytest.mark.fault(330)
+def test_a_process_that_says_that_a_plot_is_too_large_draws_the_next_one(monkeypatch):
+    code = "import sys; [print(-1, flush=True) for line in sys.stdin]"
+
+    async def start():
+        command = (sys.executable, "-I", "-S", "-c", code)
+        pipe = subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, start_new_session=True
+        )
+
+    monkeypatch.setattr("app.plots.processes._start", start)
+
+    async def main():
+        processes = DrawingProcesses()
+        for _ in range(2):
+            with pytest.raises(PlotTooLargeError):
+                await processes.draw(LIGHT, b"")
+        assert len(processes._idle) == 1
+        await processes.close()
+
+    asyncio.run(main())
