@@ -224,6 +224,12 @@ def assert_nothing_was_left(client: TestClient, settings: ApiSettings) -> None:
     assert files_of(settings) == []
 
 
+def slug(response: httpx2.Response) -> str:
+    """Return the type of the problem that a response is."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    return str(response.json()["type"]).removeprefix("/problems/")
+
+
 def assert_refused(response: httpx2.Response, status: int, slug: str) -> None:
     assert (response.status_code, response.json()["type"]) == (status, f"/problems/{slug}")
     assert response.headers["content-type"] == "application/problem+json"

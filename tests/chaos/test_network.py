@@ -3,14 +3,14 @@
 import socket
 import socketserver
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.network import Link, Network
+from tests.waiting import wait_until
 
 
 class UnixEcho(socketserver.ThreadingUnixStreamServer):
@@ -77,23 +77,16 @@ def ended(wire: socket.socket) -> bool:
         return True
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_an_end_is_passed_on_both_ways(wire, heard):
     wire.shutdown(socket.SHUT_WR)
     assert wire.recv(9) == b""
-    eventually(lambda: heard == [b"a", b""])
+    wait_until(lambda: heard == [b"a", b""])
 
 
 def test_a_cut_ends_the_connection_and_lets_another_through(link, wire, heard):
     link.cut()
     assert ended(wire)
-    eventually(lambda: b"" in heard)
+    wait_until(lambda: b"" in heard)
     with closing(connected(link)) as other:
         other.sendall(b"b")
         assert other.recv(9) == b"b"
@@ -113,7 +106,7 @@ def test_refused_connections_end_at_once_and_only_for_a_while(link, wire):
             except OSError:
                 return False
 
-    eventually(passes)
+    wait_until(passes)
 
 
 def test_what_is_stalled_comes_later_and_whole(link, wire):
@@ -129,7 +122,7 @@ def test_what_is_stalled_comes_later_and_whole(link, wire):
 def test_lost_answers_are_of_requests_that_arrived(link, wire, heard):
     link.lose_answers(0.5)
     wire.sendall(b"b")
-    eventually(lambda: b"b" in heard)
+    wait_until(lambda: b"b" in heard)
     assert ended(wire)
 
 
@@ -137,7 +130,7 @@ def test_a_half_closed_connection_takes_requests_and_gives_no_answers(link, wire
     link.close_half()
     assert wire.recv(9) == b""
     wire.sendall(b"b")
-    eventually(lambda: b"b" in heard)
+    wait_until(lambda: b"b" in heard)
 
 
 def test_without_a_target_connections_end(tmp_path):

@@ -14,16 +14,11 @@ from models_store.jobs.leases import JobWork
 from tests.app.serving import registered
 from tests.densityd.conftest import Service
 from tests.models_store.makers import LEASE_S
+from tests.tables.files import npy
 
 NPY = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
 MODEL = "racing"
 _VERSIONS, _READERS, _ANSWERS = 5, 4, 10
-
-
-def _npy(rows: NDArray[np.float64]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, rows)
-    return file.getvalue()
 
 
 class Readers:
@@ -52,7 +47,7 @@ class Readers:
 
     def _read(self, number: int) -> None:
         refs = [f"{MODEL}:{version}" for version in range(1, _VERSIONS + 1)] + [MODEL]
-        body = _npy(self._rows) if number % 2 else None
+        body = npy(self._rows) if number % 2 else None
         with httpx.Client(base_url=self._url, timeout=120) as client:
             turn = number
             while not self._stop.is_set():

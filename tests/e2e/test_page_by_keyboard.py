@@ -11,7 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from densityd.client import Client, Optimisation
 from tests.browsers import needs_chromium, tab_to
-from tests.e2e.test_up import Up, wait_until
+from tests.e2e.test_up import Up
+from tests.waiting import wait_until
 
 SOON_MS = 120_000
 pytestmark = [needs_chromium, pytest.mark.timeout(600)]

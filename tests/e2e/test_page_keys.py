@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
-from tests.e2e.test_up import wait_until
 from tests.ports import free_port
 from tests.servers import tied
+from tests.waiting import wait_until
 
 _MAIN = "from densityd.cli import main; main()"
 TIMEOUT_S = 240  # of a start, on a machine that may be busy

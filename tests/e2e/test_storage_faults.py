@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from tests.app.conftest import wait_for_port
 from tests.disks import Disks
 from tests.ports import free_port
 from tests.servers import tied
+from tests.waiting import wait_until
 
 CSV = {"Content-Type": "text/csv"}
 TABLE = b"a,b\n" + b"".join(b"%d.5,%d\n" % (row, row * row) for row in range(100))
@@ -164,13 +165,6 @@ def test_a_disk_that_is_full_to_the_last_byte_can_be_emptied(place: Place, datas
     finally:
         filler.unlink()
     wait_until(lambda: ballast.stat().st_size == 2**20)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.1)
 
 
 @pytest.mark.long

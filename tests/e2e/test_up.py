@@ -23,27 +23,12 @@ from densityd.service.banner import curl_lines
 from tests.collectors import Collector
 from tests.ports import free_port
 from tests.servers import tied
+from tests.waiting import is_alive, wait_until
 
 CONSUMER = 5
 TIMEOUT_S = 300.0
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.timeout(600)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, "it did not happen in time"
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def children_of(pid: int) -> list[int]:

@@ -1,6 +1,5 @@
 """Recipes as ordinary jobs: the dataset, the job and the scores by way of the API."""
 
-import io
 import shutil
 
 import numpy as np
@@ -12,17 +11,12 @@ from app.settings import ApiSettings
 from experiments.recipes.catalogue import RECIPES
 from experiments.recipes.recipe import DensityRecipe
 from models_store.database.database import Database
+from tests.tables.files import npy
 from tests.workers.crash_child import InlineTrainer
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
 NPY = {"Content-Type": "application/x-npy"}
-
-
-def npy(rows):
-    buffer = io.BytesIO()
-    np.save(buffer, rows)
-    return buffer.getvalue()
 
 
 def binary(generator):

@@ -12,9 +12,9 @@ from tests.faults.invariants import (
     assert_memory_returns,
     assert_no_undocumented_status,
     assert_versions_are_whole,
-    wait_for,
 )
 from tests.faults.service import Service, idle_bytes, running_service
+from tests.waiting import wait_until
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,7 +48,7 @@ def _invariants(service: Service, idle: int, answer: bytes) -> Iterator[None]:
     yield
     assert_no_undocumented_status(service.url)
     assert service.log_prob("others") == answer
-    wait_for(lambda: not service.left(), within_s=120, what="an upload was left")
+    wait_until(lambda: not service.left(), within_s=120, what="an upload was left")
     assert_memory_returns(service.pid, idle)
     assert_jobs_end(service.database)
     assert_versions_are_whole(service.database, service.blobs)

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -15,17 +14,10 @@ from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.files.checkpoints import load_model
 from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import FINAL_STATES
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 DOCUMENTED = {503, 507}
-
-
-def wait_for(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
-    """Wait until a condition holds, and fail if it does not in time."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def assert_jobs_end(database: Database, *, within_s: float = 120.0) -> None:
@@ -36,7 +28,7 @@ def assert_jobs_end(database: Database, *, within_s: float = 120.0) -> None:
             states = session.scalars(select(JobRow.state)).all()
         return set(states) <= set(FINAL_STATES)
 
-    wait_for(ended, within_s=within_s, what="a job has not ended")
+    wait_until(ended, within_s=within_s, what="a job has not ended")
 
 
 def assert_versions_are_whole(database: Database, blobs: LocalBlobs) -> None:
@@ -61,7 +53,7 @@ def assert_no_undocumented_status(base_url: str) -> None:
 def assert_memory_returns(pid: int, idle_bytes: int, *, within_s: float = 120.0) -> None:
     """The process comes back to at most 50 MiB above what it takes when idle."""
     allowed = idle_bytes + 50 * MIB
-    wait_for(
+    wait_until(
         lambda: resident_bytes(pid) <= allowed,
         within_s=within_s,
         what=f"the process keeps more than {allowed // MIB} MiB",

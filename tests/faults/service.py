@@ -19,9 +19,10 @@ from densityd.service import private_redis
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
 from tests.app.serving import registered
-from tests.faults.invariants import MIB, resident_bytes, wait_for
+from tests.faults.invariants import MIB, resident_bytes
 from tests.ports import free_port
 from tests.servers import tied
+from tests.waiting import wait_until
 
 TIMEOUT_S = 2.0
 MAX_BYTES = 8 * MIB
@@ -95,7 +96,7 @@ def running_service(folder: Path, template: Path) -> Iterator[Service]:
     port = free_port()
     with process(folder, "app", DENSITYD_PORT=str(port)) as started:
         service = Service(folder, port, started.pid, database, blobs)
-        wait_for(lambda: answers(service.url, started), within_s=_START_S, what="no answer")
+        wait_until(lambda: answers(service.url, started), within_s=_START_S, what="no answer")
         yield service
         started.send_signal(signal.SIGTERM)
         assert started.wait(120) == 0

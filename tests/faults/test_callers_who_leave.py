@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from tests.faults.invariants import wait_for
 from tests.faults.test_slow_callers import in_flight
 from tests.faults.wire import connect, head
+from tests.waiting import wait_until
 
 JSON = "Content-Type: application/json"
 LOG_PROB = "/v1/models/people/log_prob"
@@ -22,7 +22,7 @@ def test_callers_who_leave_in_the_middle_of_a_score_leave_nothing_behind(service
     for _ in range(20):
         with connect(service.port) as connection:
             connection.sendall(request + body[: int(len(body) * part)])
-    wait_for(lambda: in_flight(service) == 0, within_s=120, what="a request is still served")
+    wait_until(lambda: in_flight(service) == 0, within_s=120, what="a request is still served")
 
 
 def forged_cursors() -> list[str]:

@@ -11,9 +11,10 @@ import pytest
 
 from flows import MafSpec
 from tests.app.serving import registered
-from tests.faults.invariants import MIB, resident_bytes, wait_for
+from tests.faults.invariants import MIB, resident_bytes
 from tests.faults.service import MAX_CONNECTIONS, ROWS, Service
 from tests.faults.wire import connect, drip, head, receive, seconds_held, talk
+from tests.waiting import wait_until
 
 GIVEN_UP_S = 60.0
 LENGTH = "Content-Length: 500000"
@@ -102,7 +103,7 @@ def test_a_reader_who_takes_nothing_of_a_huge_sample_is_given_up(service, close)
             most = max(most, resident_bytes(service.pid))
             return in_flight(service) == 0
 
-        wait_for(gone, within_s=120, what="the sample is still being sent")
+        wait_until(gone, within_s=120, what="the sample is still being sent")
         assert most - before < 50 * MIB
         assert not receive(connection, 0.0).body.endswith(b"0\r\n\r\n")
 
@@ -120,7 +121,9 @@ def test_a_reader_who_takes_nothing_of_a_file_is_given_up(service):
         connection.connect(("127.0.0.1", service.port))
         connection.sendall(head("GET", "/v1/models/large/versions/1/checkpoint"))
         assert connection.recv(1 << 10).startswith(b"HTTP/1.1 200")
-        wait_for(lambda: in_flight(service) == 0, within_s=120, what="the file is still being sent")
+        wait_until(
+            lambda: in_flight(service) == 0, within_s=120, what="the file is still being sent"
+        )
         assert len(receive(connection, 0.0).body) < version.checkpoint_bytes - MIB
 
 

@@ -11,6 +11,7 @@ from models_store.database.schema import JobRow
 from models_store.files.blobs import model_key, table_key
 from models_store.job_states import Checkpoint, Job, JobKind, NewJob
 from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.records import Dataset, NewDataset, NewVersion
 from models_store.registry import Registry
@@ -97,3 +98,10 @@ def submitted(jobs: Jobs, **changes: Any) -> Job:
 
 def added(registry: Registry, **changes: Any) -> Dataset:
     return registry.add_dataset(a_dataset(**changes))
+
+
+def claimed(work: JobWork, *, lease_s: float = LEASE_S) -> Job:
+    """Return the next job, which a worker has claimed."""
+    job = work.claim("worker", lease_s=lease_s)
+    assert job is not None
+    return job

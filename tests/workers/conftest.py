@@ -11,7 +11,8 @@ import pytest
 
 from models_store.database.database import Database
 from tests.servers import tied
-from tests.workers.place import Place, PlaceRedis, Running, wait_until
+from tests.waiting import wait_until
+from tests.workers.place import Place, PlaceRedis, Running
 from workers.supervisor.fork_server import ForkServer
 
 

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -44,6 +44,7 @@ from tables.columns import Column
 from tests.app.serving import registered
 from tests.models_store.makers import no_wait
 from tests.servers import tied
+from tests.waiting import wait_until
 from workers.settings import WorkerSettings
 from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.supervisor import Supervisor
@@ -59,15 +60,6 @@ LIMITS = TrainingLimits(
 # Some fifty milliseconds an epoch, so that it can be caught in the middle.
 FLOW = {"family": "realnvp", "layers": 2, "hidden": [8]}
 ENDLESS: dict[str, Any] = {"max_epochs": 100_000, "patience": 100_000, "batch_size": 20, "seed": 1}
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> float:
-    """Wait for a condition; the seconds that it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, "it did not happen in time"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 @cache
@@ -346,15 +338,6 @@ def _text(pid: int, name: str) -> str:
         return Path(f"/proc/{pid}/{name}").read_text().strip()
     except OSError:
         return ""
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there and not merely waiting to be buried."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 class PlaceRedis:

@@ -11,7 +11,8 @@ import pytest
 from models_store.errors import DatasetInUseError
 from models_store.job_states import JobState
 from models_store.records import Dataset, Version
-from tests.workers.place import Place, Running, is_alive, wait_until
+from tests.waiting import is_alive, wait_until
+from tests.workers.place import Place, Running
 from workers.protocol import Message, Produced
 from workers.supervisor.assignment import task_of
 from workers.trainer import bulk

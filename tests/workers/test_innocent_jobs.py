@@ -9,7 +9,8 @@ import pytest
 
 from models_store.job_states import JobState
 from models_store.jobs.retries import OWN_LIMIT
-from tests.workers.place import ENDLESS, Place, Running, wait_until
+from tests.waiting import wait_until
+from tests.workers.place import ENDLESS, Place, Running
 
 Supervise = Callable[..., Running]
 

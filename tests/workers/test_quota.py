@@ -8,7 +8,8 @@ import pytest
 
 from models_store.database.usage import EVENT_BYTES
 from models_store.files.job_files import load_list
-from tests.workers.place import ENDLESS, Place, Running, wait_until
+from tests.waiting import wait_until
+from tests.workers.place import ENDLESS, Place, Running
 from workers.leftovers import Leftovers
 from workers.protocol import Interrupted, Message
 from workers.supervisor.assignment import scoring_task, training_task

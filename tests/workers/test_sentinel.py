@@ -15,7 +15,8 @@ from densityd.service.private_redis import find_server, is_up
 from models_store.jobs.job_queue import QUEUE
 from tests.ports import free_port
 from tests.servers import Guarded
-from tests.workers.place import Place, wait_until
+from tests.waiting import wait_until
+from tests.workers.place import Place
 from workers.heartbeat import heartbeat_of
 
 PASSWORD = "a b/c"  # noqa: S105 - of a server that ends with the test

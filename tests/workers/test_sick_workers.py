@@ -12,7 +12,8 @@ from models_store.files.blobs import STORE_ID
 from models_store.files.store_identity import adopt
 from models_store.job_states import JobState
 from models_store.jobs.live_workers import Workers
-from tests.workers.place import ENDLESS, Place, Running, wait_until
+from tests.waiting import wait_until
+from tests.workers.place import ENDLESS, Place, Running
 from workers.heartbeat import heartbeat_of
 from workers.settings import WorkerSettings
 from workers.supervisor.fitness import Fitness

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from models_store.job_states import JobState
-from tests.workers.place import Place, Running, is_alive, wait_until
+from tests.waiting import is_alive, wait_until
+from tests.workers.place import Place, Running
 from workers.protocol import Message, Trained
 from workers.supervisor.assignment import variational_task
 from workers.trainer.variational import infer

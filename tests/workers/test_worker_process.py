@@ -14,14 +14,8 @@ from densityd.service import private_redis
 from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
 from models_store.jobs.job_queue import QUEUE
-from tests.workers.place import (
-    ENDLESS,
-    Place,
-    PlaceRedis,
-    is_alive,
-    trainers_of,
-    wait_until,
-)
+from tests.waiting import is_alive, wait_until
+from tests.workers.place import ENDLESS, Place, PlaceRedis, trainers_of
 from workers.heartbeat import heartbeat_of
 
 EPOCHS = 15
@@ -117,7 +111,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
     wait_until(lambda: place.epoch(job_id) >= 1)
     zombie.send_signal(signal.SIGSTOP)
     start_worker(DENSITYD_WORKER_NAME="owner")
-    wait_until(lambda: place.job(job_id).attempt == 2, 150)
+    wait_until(lambda: place.job(job_id).attempt == 2, within_s=150)
     told = place.epoch(job_id)
     wait_until(lambda: place.epoch(job_id) > told)
 

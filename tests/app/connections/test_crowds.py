@@ -20,6 +20,7 @@ from models_store.keys import Keys, Scope
 from tests.app.conftest import served
 from tests.app.serving import registered
 from tests.models_store.makers import LEASE_S, submitted
+from tests.waiting import wait_until
 
 OPEN_REQUESTS, STREAMS, CONNECTIONS = 4, 2, 24
 pytestmark = pytest.mark.timeout(900)
@@ -85,7 +86,7 @@ class Crowd:
             [line] = [line for line in text.splitlines() if line.startswith(IN_FLIGHT)]
             return float(line.split()[1]) == number + 1
 
-        wait_for(are_open, f"there are not {number} requests open")
+        wait_until(are_open, f"there are not {number} requests open")
 
     def is_refused(self, token):
         return self.ask("GET", "/v1/datasets", token).status_code == 429
@@ -110,13 +111,6 @@ def crowd(tmp_path_factory, migrated_database):
         assert crowd.score(crowd.few).status_code == 200
         yield crowd
     database.dispose()
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def events_of(crowd, token):
@@ -148,7 +142,7 @@ def test_fault_204_a_key_has_a_bounded_number_of_requests_open(crowd):
         assert crowd.score(crowd.few).status_code == 200
         assert crowd.score(crowd.many().token).status_code == 200
         assert crowd.ask("GET", "/livez").status_code == 200
-    wait_for(lambda: not crowd.is_refused(token), "what was closed still counts")
+    wait_until(lambda: not crowd.is_refused(token), "what was closed still counts")
 
 
 @pytest.mark.fault(204)
@@ -268,7 +262,7 @@ def test_fault_204_a_service_full_of_requests_still_says_that_it_lives(crowd):
         assert refused.json()["type"] == "/problems/overloaded"
         assert crowd.ask("GET", "/livez").status_code == 200
         assert crowd.ask("GET", "/readyz").status_code == 200
-    wait_for(
+    wait_until(
         lambda: crowd.ask("GET", "/v1/datasets", crowd.few).status_code == 200, "it stays full"
     )
 

@@ -7,23 +7,17 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # it has no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
 import pytest
-from numpy.typing import NDArray
 
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tables.columns import Column
 from tests.app.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
+from tests.tables.files import npy
 
 NPY = {"Content-Type": "application/x-npy"}
 PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
 
 
 RANDOM = np.random.default_rng(0).random((9, 2))
-
-
-def npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=array.dtype.hasobject)
-    return buffer.getvalue()
 
 
 def parquet(**columns: list[Any]) -> bytes:

@@ -28,6 +28,7 @@ from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, write
 from tests.ports import free_port
+from tests.tables.files import npy
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc"),
@@ -291,12 +292,6 @@ def scores_in_arrow(body: bytes) -> NDArray[np.float64]:
     return scores
 
 
-def npy_of(values: NDArray[np.float64]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "batch_rows",
     [
@@ -313,7 +308,7 @@ def test_an_arrow_answer_is_the_same_however_its_body_is_cut(server, batch_rows)
     connection.send(body)
     scores = scores_in_arrow(connection.getresponse().read())
     connection.close()
-    expected = whole_answer(server, npy_of(body_values(sum(batch_rows))))
+    expected = whole_answer(server, npy(body_values(sum(batch_rows))))
     assert np.allclose(scores, expected)
 
 
@@ -321,7 +316,7 @@ def test_an_arrow_answer_is_the_same_however_its_body_is_cut(server, batch_rows)
 @pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
 def test_fault_214_no_answer_begins_before_the_end_of_the_body(server, kind):
     rows = 16 * 65_536
-    body = npy_of(body_values(rows)) if kind is TableFormat.NPY else arrow_body(*[65_536] * 16)
+    body = npy(body_values(rows)) if kind is TableFormat.NPY else arrow_body(*[65_536] * 16)
     before = server.rows_computed()
     connection = server.connect()
     server.begin(connection, len(body), kind)

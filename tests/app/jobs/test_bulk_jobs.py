@@ -1,7 +1,6 @@
 import functools
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
-from app.settings import ApiSettings
 from flows import CompiledFlow, compile_flow
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
 from tables.formats import TableFormat
-from tests.app.conftest import CSV, JSON
+from tests.app.conftest import CSV, JSON, slug
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read
-from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
 RANDOM = np.random.default_rng(0)
@@ -38,25 +35,11 @@ def setting_values() -> dict[str, Any]:
     return {"max_result_bytes": 2**20}
 
 
-@pytest.fixture
-def database(client: TestClient) -> Database:
-    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
-    return database
-
-
 @pytest.fixture(autouse=True)
 def versions(database: Database, blobs: LocalBlobs) -> None:
     """Two versions of `people`; the first is in production."""
     for seed in (0, 1):
         registered(database, blobs, seed=seed)
-
-
-@pytest.fixture
-def supervisor(settings: ApiSettings) -> Iterator[Supervisor]:
-    database = Database(settings.resolved_database_url)
-    own = WorkerSettings(data_dir=settings.data_dir, device="cpu", trainer_nice=0)
-    yield Supervisor(database, own, worker="tester")
-    database.dispose()
 
 
 def start(client: TestClient, kind: str, key: str | None = None, **body: Any) -> Any:
@@ -70,11 +53,6 @@ def uploaded(client: TestClient, table: Any = TABLE, names: list[str] = NAMES) -
     response = client.post("/v1/datasets", content="\n".join(lines), headers=CSV)
     assert response.status_code == 201, response.text
     return str(response.json()["id"])
-
-
-def slug(response: Any) -> str:
-    assert response.headers["content-type"] == "application/problem+json", response.text
-    return str(response.json()["type"]).removeprefix("/problems/")
 
 
 def test_a_scoring_names_the_version_that_it_uses(client):

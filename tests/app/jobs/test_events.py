@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
 
 from app.auth.callers import ANYBODY, Caller as KeyHolder
 from app.auth.key_checks import Lease
@@ -25,12 +24,6 @@ from models_store.keys import Scope
 from tests.models_store.makers import LEASE_S, PROJECT, submitted
 
 STRANGER = KeyHolder(PROJECT, Scope.READ, key_id="key_1")
-
-
-@pytest.fixture
-def database(client: TestClient) -> Database:
-    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
-    return database
 
 
 @pytest.fixture

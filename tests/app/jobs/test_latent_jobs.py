@@ -2,39 +2,21 @@
 
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.settings import ApiSettings
 from flows import LatentSpec, build
-from models_store.database.database import Database
-from tests.app.jobs.test_variational_jobs import slug, start, uploaded
+from tests.app.conftest import slug
+from tests.app.jobs.test_variational_jobs import start, uploaded
 from tests.app.serving import registered
-from workers.settings import WorkerSettings
-from workers.supervisor.supervisor import Supervisor
 
 pytestmark = pytest.mark.usefixtures("inline_trainer")
 
 LOADINGS, NOISE = np.array([[1.0], [0.5], [-2.0]]), 0.5
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-def database(client: TestClient) -> Database:
-    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
-    return database
-
-
-@pytest.fixture
-def supervisor(settings: ApiSettings) -> Iterator[Supervisor]:
-    database = Database(settings.resolved_database_url)
-    own = WorkerSettings(data_dir=settings.data_dir, device="cpu", trainer_nice=0)
-    yield Supervisor(database, own, worker="tester")
-    database.dispose()
 
 
 def observed(rows: int = 200) -> "np.ndarray[Any, Any]":

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from models_store.database.database import Database
 from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
 from tests.models_store.makers import LEASE_S, added
@@ -16,12 +15,6 @@ COLUMNS = [
     for i in range(1, 4)
 ]
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-def work(client: TestClient) -> JobWork:
-    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
-    return JobWork(database)
 
 
 @pytest.fixture

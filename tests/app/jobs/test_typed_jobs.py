@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,13 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from app.settings import ApiSettings
 from flows import MixedColumn, MixedSpec, NsfSpec, build, fit_encoding
-from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
 from tables.columns import Column
 from tables.formats import TableFormat
 from tests.app.conftest import CSV, JSON
 from tests.app.serving import registered
 from tests.app.wire import MEDIA_TYPE
-from workers.settings import WorkerSettings
-from workers.supervisor.supervisor import Supervisor
 
 LINES = ["id,cut,price,sold,on,doors,comment"]
 RANDOM = np.random.default_rng(3)
@@ -35,14 +30,6 @@ for number in range(400):
     )
 BODY = "\n".join(LINES).encode()
 pytestmark = pytest.mark.usefixtures("inline_trainer")
-
-
-@pytest.fixture
-def supervisor(settings: ApiSettings) -> Iterator[Supervisor]:
-    database = Database(settings.resolved_database_url)
-    own = WorkerSettings(data_dir=settings.data_dir, device="cpu", trainer_nice=0)
-    yield Supervisor(database, own, worker="tester")
-    database.dispose()
 
 
 @pytest.fixture

@@ -1,37 +1,18 @@
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.settings import ApiSettings
-from models_store.database.database import Database
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
-from tests.app.conftest import CSV, JSON
+from tests.app.conftest import CSV, JSON, slug
 from tests.models_store.makers import LEASE_S
-from workers.settings import WorkerSettings
-from workers.supervisor.supervisor import Supervisor
 
 RING = {"potential": "U1"}
 pytestmark = pytest.mark.usefixtures("inline_trainer")
-
-
-@pytest.fixture
-def database(client: TestClient) -> Database:
-    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
-    return database
-
-
-@pytest.fixture
-def supervisor(settings: ApiSettings) -> Iterator[Supervisor]:
-    database = Database(settings.resolved_database_url)
-    own = WorkerSettings(data_dir=settings.data_dir, device="cpu", trainer_nice=0)
-    yield Supervisor(database, own, worker="tester")
-    database.dispose()
 
 
 def start(client: TestClient, target: Any, key: str | None = None, **fields: Any) -> Any:
@@ -45,11 +26,6 @@ def uploaded(client: TestClient, table: "np.ndarray[Any, Any]", names: str) -> s
     response = client.post("/v1/datasets", content="\n".join(lines), headers=CSV)
     assert response.status_code == 201, response.text
     return str(response.json()["id"])
-
-
-def slug(response: Any) -> str:
-    assert response.headers["content-type"] == "application/problem+json", response.text
-    return str(response.json()["type"]).removeprefix("/problems/")
 
 
 def test_a_target_is_enough_and_every_choice_is_shown(client):

@@ -5,7 +5,6 @@ import io
 import json
 import tarfile
 import threading
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +30,7 @@ from tables.columns import Column
 from tables.sandbox import child as table_process
 from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, a_flow, registered
+from tests.waiting import wait_until
 
 FILE = {"Content-Type": "application/octet-stream"}
 ROWS = [[171.5, 68.2, 30.0], [180.1, 80.9, 51.0], [150.0, 99.0, 4.0]]
@@ -206,13 +206,6 @@ def test_faults_178_179_pickles_and_archives_are_not_read(shared_client, body, m
     assert_refused(refused, 415, "media-type")
     assert "application/octet-stream" in refused.json()["supported"]
     assert files(shared_client) == before
-
-
-def until(condition, timeout_s=120.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def files(client):
@@ -406,7 +399,7 @@ def test_fault_198_more_than_a_few_waiting_imports_are_refused_with_a_time_to_co
     with ThreadPoolExecutor(most) as pool:
         waiting = [pool.submit(imported, shared_client, exported) for _ in range(most)]
         assert began.wait(120)
-        until(lambda: sum(uploads._open.values()) == most)
+        wait_until(lambda: sum(uploads._open.values()) == most)
         refused = imported(shared_client, exported)
         release.set()
         assert_refused(refused, 429, "limit-open-requests")

@@ -25,6 +25,7 @@ from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tables.formats import MEDIA_TYPES, TableFormat
 from tables.sandbox import child, copy
+from tests.app.conftest import slug
 from tests.app.decoding import decode
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read, write
@@ -60,12 +61,6 @@ def ask(
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {"Content-Type": MEDIA_TYPE[kind], "Accept": MEDIA_TYPE[answer], **named}
     return client.post(f"/v1/models/people/{what}", content=body, headers=sent)
-
-
-def slug(response: Any) -> str:
-    assert response.headers["content-type"] == "application/problem+json", response.text
-    text: str = response.json()["type"]
-    return text.removeprefix("/problems/")
 
 
 def test_there_is_one_codec_for_each_format():

@@ -22,6 +22,7 @@ from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
 from tests.app.serving import COLUMNS, MEAN, STD, a_flow, registered
+from tests.tables.files import npy
 
 NPY = "application/x-npy"
 ROWS = [[171.5, 68.2, 30.0], [180.1, 80.9, 51.0]]
@@ -47,12 +48,6 @@ def client(
 def stores(client: TestClient) -> tuple[Database, LocalBlobs]:
     state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
     return state.database, state.blobs
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def from_npy(content: bytes) -> np.ndarray:

@@ -29,11 +29,11 @@ from models_store.records import Version
 from models_store.registry import Registry
 from tests.app.conftest import wait_for_port
 from tests.app.serving import registered
-from tests.app.site.test_health import wait_until
 from tests.clocks import Clock
 from tests.models_store.makers import PROJECT
 from tests.ports import free_port
 from tests.servers import tied
+from tests.waiting import wait_until
 
 
 class Outage:

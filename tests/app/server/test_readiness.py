@@ -13,7 +13,7 @@ from app.server import readiness
 from app.server.readiness import Level, Lookout
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
-from tests.app.site.test_health import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

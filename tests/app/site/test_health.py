@@ -1,6 +1,4 @@
 import shutil
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,18 +6,12 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from models_store.errors import SchemaMismatchError
+from tests.waiting import wait_until
 
 
 @pytest.fixture
 def setting_values() -> dict[str, Any]:
     return {"ready_look_s": 0.1}
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def is_ready(client: TestClient) -> bool:

@@ -1,7 +1,6 @@
 """What the client does when the service is busy, gone, or not itself; over real sockets."""
 
 import asyncio
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from densityd.client.call import Retry
 from densityd.client.wire.problems import read_retry_after
 from tests.densityd.scripted import DROP, Reply, ScriptedServer, a_json, a_problem
 from tests.ports import free_port
+from tests.tables.files import npy
 
 QUICK = Retries(attempts=4, first_pause_s=0.001, longest_pause_s=2.0)
 ROWS = np.zeros((6, 2))
@@ -56,12 +56,6 @@ VERSION: dict[str, object] = {
 def client(scripted: ScriptedServer) -> Iterator[Client]:
     with Client(Settings(scripted.url, retries=QUICK)) as client:
         yield client
-
-
-def npy(values: object) -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.array(values))
-    return file.getvalue()
 
 
 def test_a_busy_service_is_asked_again_when_it_says(

@@ -8,8 +8,9 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 
 from densityd.client import Client, UnexpectedAnswerError
-from tests.densityd.client.test_retries import DATASET, npy
+from tests.densityd.client.test_retries import DATASET
 from tests.densityd.scripted import Reply, ScriptedServer, a_json
+from tests.tables.files import npy
 
 FRAME = pd.DataFrame({"shop": ["north", None], "amount": [1.5, 2.0]})
 ANSWER = {

@@ -3,22 +3,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from densityd.service.children import Child, end_all
-from tests.workers.place import is_alive
-
-TIMEOUT_S = 120.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+from tests.waiting import is_alive, wait_until
 
 
 def python(code: str, tmp_path: Path, *, name: str = "child") -> Child:
@@ -26,7 +16,7 @@ def python(code: str, tmp_path: Path, *, name: str = "child") -> Child:
 
 
 def pid_in(child: Child) -> int:
-    wait_for(lambda: child.read_last_message() != "")
+    wait_until(lambda: child.read_last_message() != "")
     return int(child.read_last_message().split()[-1])
 
 
@@ -43,9 +33,9 @@ def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses
     child = python(SLEEPS, tmp_path)
     for pause_s in (0.5, 1.0, 2.0):
         child.start()
-        wait_for(lambda: child.running)
+        wait_until(lambda: child.running)
         child.send(signal.SIGKILL)
-        wait_for(lambda: not child.running)
+        wait_until(lambda: not child.running)
         before = time.monotonic()
         how = child.check_end()
         after = time.monotonic()
@@ -101,14 +91,14 @@ time.sleep(100)
 """
     log = tmp_path / "child.log"
     parent = subprocess.Popen([sys.executable, "-c", code, str(log)])  # noqa: S603 - our own code
-    wait_for(lambda: log.exists() and log.read_text().strip() != "")
+    wait_until(lambda: log.exists() and log.read_text().strip() != "")
     child_pid = int(log.read_text())
     os.kill(child_pid, 0)
 
     parent.kill()
     parent.wait()
 
-    wait_for(lambda: not is_alive(child_pid))
+    wait_until(lambda: not is_alive(child_pid))
 
 
 @pytest.mark.parametrize(
@@ -140,13 +130,13 @@ def test_a_long_log_is_moved_aside_and_the_child_writes_on(
     log = tmp_path / "child.log"
     child.start()
     try:
-        wait_for(lambda: log.stat().st_size > 1000)
+        wait_until(lambda: log.stat().st_size > 1000)
         child.send(signal.SIGSTOP)
         child.trim_log()
         assert log.stat().st_size < 1000
         assert (tmp_path / "child.log.1").stat().st_size > 1000
         child.send(signal.SIGCONT)
-        wait_for(lambda: log.stat().st_size > 200)
+        wait_until(lambda: log.stat().st_size > 200)
         assert log.read_bytes().startswith(b"x")
     finally:
         end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)

@@ -33,6 +33,7 @@ from tests.models_store.makers import (
     a_job,
     a_version,
     added,
+    claimed,
     submitted,
 )
 
@@ -58,12 +59,6 @@ def jobs(database: Database) -> Jobs:
 def a_bulk_job(jobs: Jobs, work: JobWork, *, lease_s: float = LEASE_S) -> Job:
     submitted(jobs, kind=JobKind.SCORING, model_version=3)
     return claimed(work, lease_s=lease_s)
-
-
-def claimed(work: JobWork, *, lease_s: float = LEASE_S) -> Job:
-    job = work.claim("tester", lease_s=lease_s)
-    assert job is not None
-    return job
 
 
 def a_result(job: Job, **changes: Any) -> JobResult:

@@ -16,6 +16,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.settings import StoreSettings
 from tests.models_store.makers import PROJECT, submitted
 from tests.servers import RedisServer
+from tests.waiting import wait_until
 
 
 class Broker:
@@ -58,13 +59,6 @@ class Broker:
         messages = [json.loads(text) for text in self.client.lrange(QUEUE, 0, -1)]
         assert all(message["headers"]["task"] == TASK_NAME for message in messages)
         return [message["headers"]["argsrepr"].strip("(',)") for message in messages]
-
-
-def until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -113,13 +107,13 @@ def submit(jobs: Jobs) -> str:
 
 def test_a_message_carries_the_job_id_and_the_ids_of_the_request(broker, jobs, start):
     queue = start()
-    until(lambda: queue.broker_up)
+    wait_until(lambda: queue.broker_up)
     job_id = submit(jobs)
     assert queue.announce(job_id, request_id="r1", traceparent="00-a", wait_s=60)
     assert broker.messages() == [job_id]
     headers = json.loads(broker.client.lindex(QUEUE, 0))["headers"]
     assert (headers["request_id"], headers["traceparent"]) == ("r1", "00-a")
-    until(lambda: jobs.get(PROJECT, job_id).dispatched)
+    wait_until(lambda: jobs.get(PROJECT, job_id).dispatched)
 
 
 @pytest.mark.fault(156)
@@ -128,65 +122,65 @@ def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_message_when
 ):
     broker.kill()
     queue = start(sweep_interval_s=0.1)
-    until(lambda: not queue.broker_up)
+    wait_until(lambda: not queue.broker_up)
     job_id = submit(jobs)
     began = time.monotonic()
     assert not queue.announce(job_id, wait_s=60)
     assert time.monotonic() - began < 60
     assert not jobs.get(PROJECT, job_id).dispatched
     broker.start()
-    until(lambda: broker.messages() == [job_id])
-    until(lambda: jobs.get(PROJECT, job_id).dispatched and queue.broker_up)
+    wait_until(lambda: broker.messages() == [job_id])
+    wait_until(lambda: jobs.get(PROJECT, job_id).dispatched and queue.broker_up)
 
 
 @pytest.mark.fault(161)
 def test_fault_161_a_broker_that_is_frozen_delays_a_submit_by_its_wait_alone(broker, jobs, start):
     queue = start(sweep_interval_s=0.1)
-    until(lambda: queue.broker_up)
+    wait_until(lambda: queue.broker_up)
     assert queue.announce(submit(jobs), wait_s=60)
     broker.freeze()
     began = time.monotonic()
     for _ in range(8):
         assert not queue.announce(submit(jobs))
     assert time.monotonic() - began < 60
-    until(lambda: not queue.broker_up)
+    wait_until(lambda: not queue.broker_up)
     began = time.monotonic()
     assert not queue.announce(submit(jobs), wait_s=60)
     assert time.monotonic() - began < 60
     broker.thaw()
-    until(lambda: len(broker.messages()) >= 10)
-    until(lambda: queue.broker_up)
+    wait_until(lambda: len(broker.messages()) >= 10)
+    wait_until(lambda: queue.broker_up)
 
 
 @pytest.mark.fault(129, 157)
 def test_fault_157_messages_lost_with_the_broker_are_sent_again(broker, jobs, start):
     queue = start(sweep_interval_s=0.1)
     waiting = {submit(jobs) for _ in range(20)}
-    until(lambda: len(broker.messages()) == len(waiting))
+    wait_until(lambda: len(broker.messages()) == len(waiting))
     broker.kill()
-    until(lambda: not queue.broker_up)
+    wait_until(lambda: not queue.broker_up)
     broker.start()
-    until(lambda: set(broker.messages()) == waiting)
+    wait_until(lambda: set(broker.messages()) == waiting)
 
 
 @pytest.mark.fault(159)
 def test_fault_159_a_wiped_broker_gets_its_messages_again(broker, jobs, start):
     start(sweep_interval_s=0.1)
     waiting = {submit(jobs) for _ in range(5)}
-    until(lambda: len(broker.messages()) == len(waiting))
+    wait_until(lambda: len(broker.messages()) == len(waiting))
     broker.client.flushall()
-    until(lambda: len(broker.messages()) == len(waiting))
+    wait_until(lambda: len(broker.messages()) == len(waiting))
 
 
 def test_a_sweep_sends_only_what_is_missing(broker, jobs, start):
     queue = start(sweep_interval_s=0.05)
     for _ in range(3):
         submit(jobs)
-    until(lambda: len(broker.messages()) == 3)
+    wait_until(lambda: len(broker.messages()) == 3)
     time.sleep(0.5)
     assert len(broker.messages()) == 3
     broker.client.lpop(QUEUE)
-    until(lambda: len(broker.messages()) == 3)
+    wait_until(lambda: len(broker.messages()) == 3)
     assert queue.broker_up
 
 
@@ -206,7 +200,7 @@ class BusyThenFine(Jobs):
 def test_fault_145_a_busy_database_does_not_end_the_sweeps(broker, database, jobs, start):
     job_id = submit(jobs)
     start(sweep_interval_s=0.05, on=BusyThenFine(database))
-    until(lambda: broker.messages() == [job_id])
+    wait_until(lambda: broker.messages() == [job_id])
 
 
 @pytest.mark.fault(160)
@@ -218,7 +212,7 @@ def test_a_broker_without_memory_keeps_the_job_pending(broker, jobs, start, poli
     job_id = submit(jobs)
     assert not queue.announce(job_id, wait_s=1)
     broker.client.config_set("maxmemory", "0")
-    until(lambda: job_id in broker.messages())
+    wait_until(lambda: job_id in broker.messages())
 
 
 def test_stopping_is_quick_even_if_the_broker_is_frozen(broker, jobs, start):
@@ -235,14 +229,14 @@ def test_a_job_whose_lease_ran_out_is_announced(broker, jobs, work, start):
     job_id = submit(jobs)
     work.claim("gone", lease_s=0)
     start(sweep_interval_s=0.05)
-    until(lambda: broker.messages() == [job_id])
+    wait_until(lambda: broker.messages() == [job_id])
 
 
 def test_a_cancelled_job_is_not_announced(broker, jobs, start):
     jobs.cancel(PROJECT, submit(jobs))
     sweeps: list[None] = []
     start(sweep_interval_s=0.05, after_sweep=lambda: sweeps.append(None))
-    until(lambda: len(sweeps) == 2)
+    wait_until(lambda: len(sweeps) == 2)
     assert broker.messages() == []
 
 
@@ -251,7 +245,7 @@ def test_a_sweep_reports_even_if_the_broker_is_down(broker, jobs, start):
     broker.kill()
     sweeps: list[None] = []
     start(sweep_interval_s=0.05, after_sweep=lambda: sweeps.append(None))
-    until(lambda: len(sweeps) == 2)
+    wait_until(lambda: len(sweeps) == 2)
 
 
 def test_without_a_broker_workers_are_told_to_look_for_themselves(database: Database) -> None:

@@ -22,14 +22,9 @@ from tests.models_store.makers import (
     PROJECT,
     a_checkpoint,
     a_version,
+    claimed,
     submitted,
 )
-
-
-def claimed(work: JobWork, *, lease_s: float = LEASE_S) -> Job:
-    job = work.claim("worker", lease_s=lease_s)
-    assert job is not None
-    return job
 
 
 def epoch(number: int) -> dict[str, float]:

@@ -24,7 +24,15 @@ from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
 from models_store.plans.search import SCORE
 from models_store.registry import Registry
-from tests.models_store.makers import LEASE_S, PROJECT, a_checkpoint, a_job, a_version, submitted
+from tests.models_store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_checkpoint,
+    a_job,
+    a_version,
+    claimed,
+    submitted,
+)
 from tests.models_store.searches import a_search
 
 RESERVED = 10_000_000
@@ -43,12 +51,6 @@ def work(database: Database) -> JobWork:
 def a_parent(jobs: Jobs, *, trials: int = 3, **changes: Any) -> Job:
     request = a_search(trials=trials, **changes)
     return submitted(jobs, role=JobRole.PARENT, request=request, reserved_bytes=RESERVED)
-
-
-def claimed(work: JobWork) -> Job:
-    job = work.claim("w1", lease_s=LEASE_S)
-    assert job is not None
-    return job
 
 
 def ended(work: JobWork, job: Job, score: float) -> None:

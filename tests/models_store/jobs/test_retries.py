@@ -20,15 +20,10 @@ from tests.models_store.makers import (
     PROJECT,
     a_checkpoint,
     an_end,
+    claimed,
     no_wait,
     submitted,
 )
-
-
-def claimed(work: JobWork) -> Job:
-    job = work.claim("worker", lease_s=LEASE_S)
-    assert job is not None
-    return job
 
 
 def record(work: JobWork, job: Job, number: int) -> None:

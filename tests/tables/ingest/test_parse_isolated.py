@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.ingest.parse import parse_table, parse_table_isolated
 from tables.sandbox.child import run_child
+from tests.waiting import is_alive, wait_until
 
 Child = Callable[..., dict[str, object]]
 
@@ -164,19 +164,4 @@ def test_a_child_dies_with_its_parent(tmp_path):
         finally:
             parent.kill()
     pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: has_ended(pid))
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
-    return state == "Z"  # nobody may be there to collect an orphan
+    wait_until(lambda: not is_alive(pid))

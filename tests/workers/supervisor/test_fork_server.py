@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from models_store.job_states import JobState
-from tests.workers.place import ENDLESS, Place, Running, is_alive, trainers_of, wait_until
+from tests.waiting import is_alive, wait_until
+from tests.workers.place import ENDLESS, Place, Running, trainers_of
 from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.supervisor import Supervisor
 

@@ -17,7 +17,8 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import JobKind, JobState, NewJob
 from models_store.jobs.leases import JobWork
 from tests.servers import PostgresServer
-from tests.workers.place import ENDLESS, Place, Running, is_alive, wait_until
+from tests.waiting import is_alive, wait_until
+from tests.workers.place import ENDLESS, Place, Running
 from workers.protocol import Message, Trained
 from workers.supervisor.assignment import training_task
 from workers.supervisor.supervisor import Supervisor

@@ -4,14 +4,13 @@ import csv
 import functools
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
 import pytest
-import torch
 
 from flows import CompiledFlow, compile_flow, quantiles_of, rank_among
 from models_store.files.blobs import model_key
@@ -49,13 +48,6 @@ def compiled() -> CompiledFlow:
 @functools.cache
 def held_out() -> Any:
     return quantiles_of(compiled().log_prob(compiled().sample(500, seed=9)))
-
-
-@pytest.fixture(autouse=True)
-def _same_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

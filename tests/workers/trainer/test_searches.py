@@ -1,9 +1,7 @@
 """Searches whose children are trained here, one after the other: the version that comes out."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +25,6 @@ from workers.protocol import EnsembleTask, Trained, TrainingTask
 from workers.supervisor.assignment import task_of
 from workers.trainer.ensembles import assemble, choose
 from workers.trainer.training import train
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "data")
-    yield place
-    place.database.dispose()
 
 
 def accepted(dataset: Dataset, **fields: Any) -> AcceptedSearch:

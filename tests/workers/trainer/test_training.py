@@ -29,13 +29,6 @@ from workers.trainer.devices import find_device
 BATCHES = 10  # of an epoch
 
 
-@pytest.fixture(autouse=True)
-def _same_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class Undisturbed:
     """A training that nobody disturbed, where it took place; tests leave both alone."""

@@ -1,7 +1,7 @@
 """The work of a variational job as a plain call, on real files."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,6 @@ BANANA = {
     "dim": 2,
     "window": {"lower": [-8, -3], "upper": [8, 18]},
 }
-
-
-@pytest.fixture(autouse=True)
-def _same_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def task_of(

@@ -1,0 +1,28 @@
+"""Waiting for what other threads and processes do."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def wait_until(
+    condition: Callable[[], object],
+    what: str = "it did not happen in time",
+    *,
+    within_s: float = 300.0,
+) -> float:
+    """Wait for a condition, and return the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < within_s, what
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process is there and not merely waiting to be buried."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
