@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-import numpy as np
-
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _WARM_UP_S = 0.3
 
@@ -47,10 +45,6 @@ class Load:
     def rate(self) -> float:
         """Requests per second."""
         return len(self.latencies_s) / self.seconds
-
-    def latency_ms(self, percentile: float) -> float:
-        """Return a percentile of the latencies, in milliseconds."""
-        return float(np.percentile(self.latencies_s, percentile)) * 1e3
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,20 @@ from densityd.client.errors import (
     UnexpectedAnswerError,
     UnreachableError,
 )
-from densityd.client.options import (
-    ColumnType,
+from densityd.client.filters import (
     DatasetFilters,
-    Extra,
-    FileOptions,
     Filters,
-    FlowOptions,
     IncludedField,
     JobFilters,
-    Labels,
     NamedFilters,
+    VersionFilters,
+)
+from densityd.client.options import (
+    ColumnType,
+    Extra,
+    FileOptions,
+    FlowOptions,
+    Labels,
     Optimisation,
     Output,
     PictureFormat,
@@ -44,7 +47,6 @@ from densityd.client.options import (
     UploadOptions,
     VariationalOptimisation,
     VariationalOptions,
-    VersionFilters,
 )
 from densityd.client.records.account import Key, Me, ServiceVersion, Usage
 from densityd.client.records.datasets import ColumnPage, Dataset, DatasetSummary

@@ -20,15 +20,14 @@ from densityd.client.call import (
     new_key,
 )
 from densityd.client.errors import TransportError
+from densityd.client.filters import JobFilters, format_filters
 from densityd.client.options import (
-    JobFilters,
     Labels,
     SamplingOptions,
     ScoringOptions,
     SweepOptions,
     TrainingOptions,
     VariationalOptions,
-    format_filters,
 )
 from densityd.client.records.jobs import Event, EventPage, Job, JobSummary, TargetPreview
 from densityd.client.records.record import Page

@@ -22,13 +22,8 @@ from densityd.client.call import (
     parse_json,
     read_content,
 )
-from densityd.client.options import (
-    ColumnType,
-    DatasetFilters,
-    Labels,
-    UploadOptions,
-    format_filters,
-)
+from densityd.client.filters import DatasetFilters, format_filters
+from densityd.client.options import ColumnType, Labels, UploadOptions
 from densityd.client.records.datasets import ColumnPage, Dataset, DatasetSummary
 from densityd.client.records.record import Page
 from densityd.client.sync.transport import Transport

@@ -18,15 +18,8 @@ from densityd.client.call import (
     parse_json,
     read_content,
 )
-from densityd.client.options import (
-    Labels,
-    NamedFilters,
-    PictureFormat,
-    PictureTheme,
-    PlotKind,
-    VersionFilters,
-    format_filters,
-)
+from densityd.client.filters import NamedFilters, VersionFilters, format_filters
+from densityd.client.options import Labels, PictureFormat, PictureTheme, PlotKind
 from densityd.client.records.models import Alias, AliasChange, Model, Version, VersionSummary
 from densityd.client.records.record import Page
 from densityd.client.sync.transport import Transport
