@@ -318,7 +318,7 @@ def doctor(
         typer.Option(min=0, help="Minimum age in hours of a file without a row that is reported."),
     ] = 24,
 ) -> None:
-    """Print every setting; check database, broker, storage and device; compare rows with files.
+    """Print every setting, check database, broker, storage and device, and compare rows with files.
 
     The exit status is 1 if there is a problem. Passwords are masked. It may run beside the
     service, and changes nothing: `densityd prune-files` deletes files that nothing needs. The file

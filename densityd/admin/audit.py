@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from models_store.audit.check import AuditReport
 
 app = typer.Typer(
-    short_help="Audit trail: list and verify the changes that the API made",
+    short_help="Audit trail: verify the changes that the API made",
     help="The audit trail: a line for each change that the API made, with the hash of the line"
     " before. It is in DENSITYD_AUDIT_DIR, or in the folder audit of DENSITYD_DATA_DIR.",
     no_args_is_help=True,

@@ -48,7 +48,7 @@ def create(
         float | None,
         typer.Option(
             min=0.001,
-            help="Most requests a second.",
+            help="Maximum number of requests a second.",
             show_default="DENSITYD_RATE_LIMIT, or no limit",
         ),
     ] = None,

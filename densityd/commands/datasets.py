@@ -86,7 +86,9 @@ def upload(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", dir_okay=False, exists=True, help="Table to upload.")
     ],
-    name: Annotated[str | None, typer.Option(help="Label.", show_default="the file's name")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the dataset.", show_default="the file's name")
+    ] = None,
     columns: OnlyColumns = None,
     *,
     options: "UploadOptions",

@@ -168,7 +168,8 @@ def events(
 def wait(
     job_id: JobId,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Most seconds to wait.", show_default="no limit")
+        float | None,
+        typer.Option(min=0, help="Maximum number of seconds to wait.", show_default="no limit"),
     ] = None,
     url: Url = None,
     as_json: AsJson = False,

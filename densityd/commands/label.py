@@ -25,7 +25,7 @@ def label(
         typer.Argument(metavar="[NAME=VALUE]...", help="Tags to set.", show_default=False),
     ] = None,
     remove: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Tag to remove; may be repeated.")
+        list[str] | None, typer.Option(metavar="NAME", help="Tag to remove. Repeatable.")
     ] = None,
     description: Annotated[str | None, typer.Option(help='New description; "" removes it.')] = None,
     url: Url = None,

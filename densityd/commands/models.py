@@ -144,7 +144,10 @@ def alias(
 
 @app.command()
 def history(name: Name, url: Url = None, as_json: AsJson = False) -> None:
-    """List the moves and deletions of the aliases of a model, with their reasons."""
+    """List the moves and deletions of the aliases of a model, with their reasons.
+
+    Example: densityd models history shuttle
+    """
     with service(url) as client:
         changes = list(client.models.alias_changes(name))
     if as_json:

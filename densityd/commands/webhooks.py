@@ -21,7 +21,7 @@ def create(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            help="Event that it gets: job.succeeded, job.failed or job.cancelled; may be repeated.",
+            help="Event that it gets: job.succeeded, job.failed or job.cancelled. Repeatable.",
             show_default="all",
         ),
     ] = None,

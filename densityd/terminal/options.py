@@ -23,10 +23,10 @@ Url = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
-Limit = Annotated[int, typer.Option(min=1, help="Most entries to list.")]
+Limit = Annotated[int, typer.Option(min=1, help="Maximum number of entries to list.")]
 Tag = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME[=VALUE]", help="Tag of the entries to list; may be repeated."),
+    typer.Option(metavar="NAME[=VALUE]", help="Tag of the entries to list. Repeatable."),
 ]
 Prefix = Annotated[str | None, typer.Option(help="Beginning of the names to list.")]
 OldestFirst = Annotated[bool, typer.Option("--oldest-first", help="List the oldest entries first.")]

@@ -26,13 +26,6 @@ def keys(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["keys", *arguments])
 
 
-@pytest.mark.parametrize("command", ["create", "list", "revoke"])
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    output = keys(command, "--help").output
-    assert "Example" in output
-    assert f"densityd keys {command}" in output
-
-
 @pytest.mark.long
 @pytest.mark.fault(182)
 def test_a_key_is_shown_once_then_listed_without_its_secret_then_revoked(data_dir: Path) -> None:

@@ -27,14 +27,6 @@ from tests.densityd.conftest import Service
 from tests.densityd.scripted import Reply, ScriptedServer, a_json
 from tests.ports import free_port
 
-GROUPS = {
-    "datasets": ["list", "show", "upload", "set-type", "delete"],
-    "jobs": ["list", "show", "cancel", "resume", "events", "wait", "download", "delete"],
-    "models": ["list", "show", "alias", "history", "export", "import", "plot", "delete"],
-}
-COMMANDS = [["train"], ["sweep"], ["infer"], ["score"], ["sample"], ["prune"]] + [
-    [group, name] for group, names in GROUPS.items() for name in names
-]
 ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
 
 
@@ -55,14 +47,6 @@ def run(*arguments: object, status: int = 0) -> Result:
     result = CliRunner().invoke(app, [str(part) for part in arguments])
     assert result.exit_code == status, result.output
     return result
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example(command: list[str]) -> None:
-    words = " ".join(run(*command, "--help").stdout.split())
-
-    assert "Example" in words
-    assert f"densityd {' '.join(command)} " in f"{words} "
 
 
 def test_a_refusal_speaks_of_the_options_of_the_command(table: Path) -> None:
