@@ -350,7 +350,7 @@ def _renamed(changed: list[tuple[int, str]]) -> TableWarning:
     return {
         "code": "renamed",
         "column": changed[0][1] if len(changed) == 1 else None,
-        "detail": f"Names that are empty, not unique, too long or deceptive were mended: {named}{more}.",
+        "detail": f"Names that were empty, duplicated, too long or deceptive were replaced: {named}{more}.",
     }
 
 

@@ -51,5 +51,5 @@ def about_sentinels(sample: NDArray[np.float64], column: Column) -> Iterator[Tab
         column.name,
         f"{named} in {share:.2g} % of the cells is far from all others, which lie from"
         f" {rest.min():.6g} to {rest.max():.6g}. If it stands for no value, upload the table with"
-        f" {wanted}: the cells are then missing. Now it counts as a value.",
+        f" {wanted}: the cells are then missing. Otherwise it is modelled as a value.",
     )

@@ -347,8 +347,10 @@ class _Store:
         if at in self.table.nameless and statistics.increasing[place]:
             return "It has no name and goes up with each row, as row numbers do."
         known = self.observed.sample[place]
-        if self._has_id_name(at) and np.unique(known).size == known.size == statistics.rows:
-            return "Its name is that of an id, and all its cells are distinct."
+        distinct = np.unique(known).size == known.size and not statistics.missing[place]
+        if self._has_id_name(at) and distinct:
+            some = " that were compared" if known.size < statistics.rows else ""
+            return f"Its name is that of an id, and all its cells{some} are distinct."
         return None
 
     def _about_columns(self, summaries: dict[int, ColumnSummary]) -> Iterator[TableWarning]:

@@ -136,8 +136,8 @@ class Warnings:
             )
         if dtype not in {"float16", "float32"} and self.std[column] < _FLOAT32_STEPS * size:
             return (
-                "Its spread is so small beside its size that 32-bit numbers have less than 256 steps"
-                " a standard deviation. Send its rows as text, JSON or 64-bit numbers. For an ONNX"
+                "Its spread is so small relative to its values that 32-bit numbers have fewer than 256 steps"
+                " per standard deviation. Send its rows as text, JSON or 64-bit numbers. For an ONNX"
                 " model, or one that does not standardise, subtract its mean before the upload."
             )
         return None
@@ -156,7 +156,7 @@ class Warnings:
             return None
         return (
             f"Row {extreme.row[column]} lies {max(low, high):.3g} standard deviations from the"
-            " mean; such a value rules the scale of the column."
+            " mean; such a value determines the scale of the column."
         )
 
     def _size(self, column: int) -> float:
@@ -192,7 +192,9 @@ def limit_warnings(warnings: list[TableWarning]) -> list[TableWarning]:
             kept.append(one)
     for code, count in counts.items():
         if count > MAX_WARNINGS:
-            kept.append(warning(code, None, f"So it is with {count - MAX_WARNINGS} more columns."))
+            kept.append(
+                warning(code, None, f"The same applies to {count - MAX_WARNINGS} more columns.")
+            )
     return kept
 
 

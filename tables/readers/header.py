@@ -14,7 +14,7 @@ from tables.source import look_numeric
 BEGINS_WITH_DIGIT = re.compile(r"[^\w]*\d")
 """Texts of numbers, amounts, dates and the like."""
 
-READ_ALL = "upload the file again with its separator in delimiter=: every line is then read."
+READ_ALL = "upload the file again and state delimiter=: every line is then read as a row."
 """Remedy for lines that were taken for something else, as the end of a sentence."""
 
 _MOST_ABOVE, _FEWEST_BELOW = 20, 4
@@ -95,8 +95,8 @@ class OtherTable:
 
     def warning(self) -> TableWarning:
         """Return the warning about it."""
-        text = f"Another table begins in line {self.line}, and is left out: upload it by itself."
-        return skipped_warning(text, unless="its lines are rows of the first")
+        text = f"Another table begins in line {self.line} and is skipped. Upload it as a file of its own."
+        return skipped_warning(text, unless="these lines are rows of this table")
 
 
 def find_other_table(
@@ -314,7 +314,7 @@ def _about_above(lines: int) -> Iterator[TableWarning]:
     """Yield the warning about lines above the header."""
     if lines:
         text = "The first line is" if lines == 1 else f"The first {lines} lines are"
-        text = f"{text} above the header, and not in the table."
+        text = f"{text} above the header and skipped."
         yield skipped_warning(text, unless="the table begins there")
 
 
@@ -322,9 +322,9 @@ def _about_below(lines: int) -> Iterator[TableWarning]:
     """Yield the warning about lines of names or units below the header."""
     if lines > 0:
         text = (
-            "The line below the header names columns or units, and is no row."
+            "The line below the header holds names or units and is skipped."
             if lines == 1
-            else f"{lines} lines below the header name columns or units, and are no rows."
+            else f"{lines} lines below the header hold names or units and are skipped."
         )
         yield skipped_warning(text, unless="the rows begin there")
 

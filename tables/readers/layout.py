@@ -396,5 +396,5 @@ def _about_footers(lines: int) -> Iterator[TableWarning]:
     """Yield the warning about lines below the rows."""
     if lines:
         text = "The last line is" if lines == 1 else f"The last {lines} lines are"
-        text = f"{text} left out: a line without values, a total or a remark is no row."
+        text = f"{text} skipped: a total, a remark or a line without values."
         yield skipped_warning(text, unless="it is one" if lines == 1 else "they are rows")

@@ -111,18 +111,19 @@ class Section:
 def comments_warning(lines: int) -> TableWarning:
     """Return the warning about comments between the rows."""
     text = "One line" if lines == 1 else f"{lines} lines"
-    text = f"{text} between the rows are comments, and no rows."
-    return skipped_warning(text, unless="they are rows")
+    verb = "is a comment" if lines == 1 else "are comments"
+    text = f"{text} between the rows {verb} and skipped."
+    return skipped_warning(text, unless="it is a row" if lines == 1 else "they are rows")
 
 
 def rules_warning(lines: int) -> TableWarning:
     """Return the warning about lines of dashes between the rows."""
     text = "One line is a rule" if lines == 1 else f"{lines} lines are rules"
-    text = f"{text} of dashes, and no {'row' if lines == 1 else 'rows'}."
-    return skipped_warning(text, unless="they are data")
+    text = f"{text} of dashes and skipped."
+    return skipped_warning(text, unless="it is data" if lines == 1 else "they are data")
 
 
 def repeated_warning(lines: int) -> TableWarning:
     """Return the warning about a header that came again between the rows."""
     text = "once" if lines == 1 else f"{lines} times"
-    return skipped_warning(f"The header comes again {text} between the rows, and is no row there.")
+    return skipped_warning(f"The header is repeated {text} between the rows and is skipped there.")

@@ -741,3 +741,10 @@ def test_margins_times_of_programs_and_hemispheres_are_values(kind: str) -> None
     assert len(np.unique(values)) > 30
     if kind == "hemispheres":
         assert (values[1::2] < 0).all()
+
+
+def test_an_id_of_more_rows_than_are_compared_is_one() -> None:
+    rows = "".join(f"{7 * n % 40_009},{n % 977}.5\n" for n in range(40_000))
+    found = read(f"order_id,v\n{rows}".encode())[0].columns[0]
+    assert found.column.type == "ignored"
+    assert "that were compared" in found.reason
