@@ -49,6 +49,7 @@ class GarbageCollection:
         self._pause_s = _PAUSE_S
         self._last = self._busy = self._returned = time.monotonic()
         self._least_bytes = resident_bytes()
+        self._once_more = False
 
     async def run(self) -> None:
         """Collect garbage and return memory, for ever."""
@@ -59,7 +60,7 @@ class GarbageCollection:
             self.look(now)
             if self._has_grown(now):
                 await asyncio.to_thread(return_memory)
-                self._returned, self._least_bytes = now, resident_bytes()
+                self._note_return(now)
 
     def look(self, now: float) -> bool:
         """Collect garbage if it is time; return True if it was.
@@ -84,7 +85,12 @@ class GarbageCollection:
         present = resident_bytes()
         self._least_bytes = min(self._least_bytes, present)
         is_time = self._is_quiet(now) and now >= self._returned + _PAUSE_S
-        return is_time and present > self._least_bytes + _GROWN_BYTES
+        return is_time and (self._once_more or present > self._least_bytes + _GROWN_BYTES)
+
+    def _note_return(self, now: float) -> None:
+        self._returned, self._least_bytes = now, resident_bytes()
+        # What was in use just then, of the last requests of a crowd, would stay for good.
+        self._once_more = not self._once_more
 
     def _is_quiet(self, now: float) -> bool:
         return now >= self._busy + _QUIET_S

@@ -183,3 +183,19 @@ def test_memory_that_few_requests_leave_in_pieces_is_returned(monkeypatch):
     finally:
         gc.set_threshold(*threshold)
     assert full > before + 90_000_000
+
+
+@pytest.mark.fault(307)
+@pytest.mark.skipif(sys.platform != "linux", reason="as above")
+def test_memory_is_returned_once_more_for_what_was_still_in_use(monkeypatch):
+    monkeypatch.setattr(garbage, "_QUIET_S", 0)
+    collection = GarbageCollection([])
+    now = time.monotonic() + 10
+    block = b"x" * (64 << 20)
+    assert collection._has_grown(now)
+    collection._note_return(now)
+    del block
+    assert not collection._has_grown(now + 9)
+    assert collection._has_grown(now + 10)
+    collection._note_return(now + 10)
+    assert not collection._has_grown(now + 20)
