@@ -29,6 +29,7 @@ from tables.numerals import (
 # fmt: off
 MISSING_SPELLINGS = (
     "", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "Null", "null", "\\N", "None",
+    "<null>", "<NULL>", "(null)", "(NULL)", "[null]", "[NULL]",
     "NaN", "nan", "NAN", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
 )
 # fmt: on

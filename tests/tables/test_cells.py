@@ -58,6 +58,10 @@ def test_values_that_mean_a_gap_are_missing_in_text_and_numbers(cells: list[Any]
     assert encode(cells, Column(name="a", na_values=("-999",))) == [None, 1.0]
 
 
+def test_nulls_in_brackets_are_missing() -> None:
+    assert encode(["<null>", "(null)", "[NULL]", "<NA>", "1"], NUMBER) == [None] * 4 + [1.0]
+
+
 def test_levels_are_compared_as_text_then_by_value() -> None:
     assert encode(["S", " L ", "XL", "", None], SIZES) == [1.0, 2.0, UNSEEN, None, None]
     codes = Column(name="a", type="category", levels=("01", "1", "7"))
