@@ -1,7 +1,10 @@
 """Cells of columns that are not modelled, kept beside the table as the file has them."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
@@ -20,6 +23,23 @@ class KeptCells:
     def __init__(self, path: Path | None, columns: Sequence[Column]) -> None:
         self._path = path
         self._ignored = [at for at, column in enumerate(columns) if column.type == "ignored"]
+        self._metadata: Any = None
+        self._ends: list[int] | None = None
+
+    def pieces(self, rows: range) -> Iterator[range]:
+        """Yield consecutive rows in pieces whose cells fit into memory: each has those of one row group.
+
+        Args:
+            rows: Consecutive rows of the table.
+        """
+        if self._path is None or not self._ignored:
+            yield rows
+            return
+        ends = self._group_ends()
+        start = rows.start
+        for end in [*ends[bisect_right(ends, start) : bisect_left(ends, rows.stop)], rows.stop]:
+            yield range(start, end)
+            start = end
 
     def fill(self, batch: pa.RecordBatch, start: int) -> pa.RecordBatch:
         """Return rows with the cells of the ignored columns in place of nulls.
@@ -31,20 +51,34 @@ class KeptCells:
         if self._path is None or not self._ignored:
             return batch
         names = [str(at) for at in self._ignored]
-        kept = _slice(self._path, names, start, start + batch.num_rows)
+        with pq.ParquetFile(self._path, metadata=self._opened_metadata()) as file:
+            kept = _slice(file, names, start, start + batch.num_rows)
         columns = batch.columns
         for at, cells in zip(self._ignored, kept, strict=True):
             columns[at] = cells.cast(batch.schema[at].type, safe=False)
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
+    def _group_ends(self) -> list[int]:
+        """Return the number of rows up to the end of each row group."""
+        if self._ends is None:
+            metadata = self._opened_metadata()
+            counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            self._ends = list(accumulate(counts))
+        return self._ends
 
-def _slice(path: Path, names: list[str], start: int, stop: int) -> list[pa.Array]:
+    def _opened_metadata(self) -> pq.FileMetaData:
+        """Return the footer of the file, which is read once."""
+        if self._metadata is None:
+            self._metadata = pq.read_metadata(self._path)
+        return self._metadata
+
+
+def _slice(file: pq.ParquetFile, names: list[str], start: int, stop: int) -> list[pa.Array]:
     """Return some rows of some columns of a Parquet file; columns that it lacks are null."""
-    with pq.ParquetFile(path) as file:
-        known = [name for name in names if name in file.schema_arrow.names]
-        groups = list(_groups(file, start, stop))
-        first = sum(file.metadata.row_group(i).num_rows for i in range(groups[0])) if groups else 0
-        table = file.read_row_groups(groups, columns=known, use_threads=False)
+    known = [name for name in names if name in file.schema_arrow.names]
+    groups = list(_groups(file, start, stop))
+    first = sum(file.metadata.row_group(i).num_rows for i in range(groups[0])) if groups else 0
+    table = file.read_row_groups(groups, columns=known, use_threads=False)
     rows = table.slice(start - first, stop - start).combine_chunks()
     nothing = pa.nulls(stop - start, pa.string())
     columns = [rows.column(name) if name in known else nothing for name in names]

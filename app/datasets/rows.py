@@ -1,6 +1,6 @@
 """Rows of a stored table in any format, with the cells as its file has them."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +60,13 @@ def respond_rows(
     path = None if dataset.cells is None or rows.step > 1 else _cells(dataset, blobs)
     table = _Table(values, typed, KeptCells(path, columns))
     step = max(1, _CHUNK_VALUES // len(names))
-    if len(wanted) <= step:
+    if len(wanted) <= step and len(list(table.pieces(wanted))) == 1:
         return respond_whole(request, codec, layout, table.chunk(wanted), headers={})
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         for first in range(0, len(wanted), step):
-            yield await in_thread(table.chunk, wanted[first : first + step])
+            for piece in table.pieces(wanted[first : first + step]):
+                yield await in_thread(table.chunk, piece)
 
     return respond_streamed(request, codec, layout, chunks, headers={})
 
@@ -83,6 +84,10 @@ class _Table:
     values: Floats
     typed: TypedRows | None
     kept: KeptCells
+
+    def pieces(self, rows: range) -> Iterator[range]:
+        """Yield rows in pieces whose texts fit into memory."""
+        return iter([rows]) if self.typed is None else self.kept.pieces(rows)
 
     def chunk(self, rows: range) -> Chunk:
         """Return some rows."""

@@ -9,7 +9,8 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 
 from tables.cells import as_text
 
-_GROUP_BYTES = 8 << 20
+GROUP_BYTES = 8 << 20
+"""Most bytes of the cells of a row group, unless a single row has more."""
 
 
 @contextmanager
@@ -38,11 +39,12 @@ class CellsWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
-        self._waiting.append(batch)
-        self._bytes += batch.nbytes
         self.unpacked_bytes += batch.nbytes
-        if self._bytes > _GROUP_BYTES:
-            self._flush()
+        for piece in _pieces(batch):
+            if self._bytes + piece.nbytes > GROUP_BYTES:
+                self._flush()
+            self._waiting.append(piece)
+            self._bytes += piece.nbytes
 
     def close(self) -> None:
         """Write what is left, and the footer."""
@@ -74,6 +76,16 @@ def taken_cells(
     ]
     taken = pa.record_batch(cells, names=[str(at) for at in columns])
     return taken if rows is None else taken.take(rows)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a batch in pieces that fit into a row group."""
+    if batch.nbytes <= GROUP_BYTES or batch.num_rows <= 1:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _pieces(batch.slice(0, half))
+    yield from _pieces(batch.slice(half))
 
 
 def _kept_text(cells: pa.Array) -> pa.Array:

@@ -1,0 +1,43 @@
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+
+from tables.columns import Column
+from tables.ingest.kept_cells import GROUP_BYTES, cells_writer
+from tables.kept_cells import KeptCells
+
+ROWS = 40
+COLUMNS = [Column(name="x", type="number"), Column(name="t", type="ignored")]
+TEXTS = [f"{row} {'q' * (1 << 20)}" for row in range(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> KeptCells:
+    path = tmp_path_factory.mktemp("kept") / "cells.parquet"
+    with cells_writer(path) as writer:
+        writer.write(pa.record_batch([pa.array(TEXTS, pa.string())], names=["1"]))
+    return KeptCells(path, COLUMNS)
+
+
+def filled(kept: KeptCells, rows: range) -> list[str]:
+    cells = [pa.array([0.5] * len(rows)), pa.nulls(len(rows), pa.string())]
+    texts: list[str] = kept.fill(pa.record_batch(cells, names=["x", "t"]), rows.start)[
+        1
+    ].to_pylist()
+    return texts
+
+
+@pytest.mark.fault(331)
+@pytest.mark.parametrize("rows", [range(ROWS), range(3, 29), range(ROWS - 1, ROWS)])
+def test_fault_331_long_texts_are_read_a_few_megabytes_at_a_time(kept, rows):
+    pieces = list(kept.pieces(rows))
+    texts = [filled(kept, piece) for piece in pieces]
+    assert max(sum(map(len, some)) for some in texts) <= GROUP_BYTES
+    assert [text for some in texts for text in some] == TEXTS[rows.start : rows.stop]
+
+
+def test_rows_without_kept_cells_are_one_piece():
+    assert list(KeptCells(None, COLUMNS).pieces(range(3, 9))) == [range(3, 9)]
+
+
+def test_no_rows_are_one_empty_piece(kept):
+    assert list(kept.pieces(range(ROWS, ROWS))) == [range(ROWS, ROWS)]
