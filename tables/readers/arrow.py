@@ -177,6 +177,7 @@ def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Itera
         for message in messages.batches():
             header = BatchHeader(message)
             header.check_size()
+            header.check_overlaps()
             if message.type == "record batch":
                 rows += header.rows
                 check_rows(rows, row_bytes=row_bytes, options=options)

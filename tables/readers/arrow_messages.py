@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 from tables.errors import TableError
@@ -149,6 +150,17 @@ class BatchHeader:
                 f"A compressed record batch unpacks to more than {MAX_UNPACKED_BYTES} bytes. Write"
                 " smaller batches.",
             )
+
+    def check_overlaps(self) -> None:
+        """Refuse buffers that lie in the same bytes: each is looked at."""
+        place = self._field(self._batch, _BUFFERS_SLOT)
+        if place is None:
+            return
+        vector = place + self._int("I", place)
+        count = self._int("I", vector)
+        lengths = np.frombuffer(self._bytes, "<i8", count=2 * count, offset=vector + 4)[1::2]
+        if float(lengths.clip(0).sum(dtype=np.float64)) > len(self._body):
+            raise damaged("buffers of a record batch lie in the same bytes")
 
     def _unpacked_sizes(self) -> Iterator[int]:
         place = self._field(self._batch, _BUFFERS_SLOT)

@@ -1,6 +1,7 @@
 """Small files of cells that would take much to read: what they take is counted before it is taken."""
 
 import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,18 @@ def test_texts_that_lie_in_the_same_bytes_are_counted_before_they_are_read(path:
     assert is_packed(path)
     few = pa.array(["q", None, "a text that lies elsewhere", "z"], pa.string_view())
     assert read(path, stream(rows_of(few)))[[0, 3], 1].tolist() == [0, 1]
+
+
+@pytest.mark.fault(332)
+def test_columns_that_lie_in_the_same_bytes_are_refused(path: Path) -> None:
+    texts, few = pa.array(["q" * 5000, "z"]), pa.array(["", ""])
+    whole = bytearray(stream(pa.record_batch([texts, few], names=["t", "few"])))
+    entry = whole.index(struct.pack("<q", 5001)) - 8  # offset and length of the texts
+    whole[entry + 32 : entry + 64] = whole[entry - 16 : entry + 16]
+    path.write_bytes(whole)
+    with pytest.raises(TableError) as caught:
+        list(open_arrow_cells(path, OPTIONS).read(frozenset()))
+    assert caught.value.slug == "dataset-parse"
 
 
 @pytest.mark.fault(312)
