@@ -119,7 +119,7 @@ def _trained_alike() -> str:
         return ""
     return (
         "\nA HAF is to be compared with the MAF that was trained in the same way, by the papers' recipe or by the improved"
-        " one (log scales are bounded where the name says so). The least likely thousandth of the test rows dominates the means of some. Without it,"
+        " one. The least likely thousandth of the test rows dominates the means of some. Without it,"
         f" {'; '.join(found)}.\n"
     )
 
@@ -143,7 +143,11 @@ def _beside(*names: str) -> str:
         f"`{name}` has {value:.1f} ± {error:.1f}"
         for name, (value, error) in zip(names, found, strict=True)
     )
-    return f"{numbers}: {told} beyond their errors"
+    bounded = [name.endswith("-bounded") for name in names]
+    partly = (
+        ", of which the bound of the log scales may be a part" if bounded[0] != bounded[1] else ""
+    )
+    return f"{numbers}: {told} beyond their errors{partly}"
 
 
 def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
