@@ -197,6 +197,9 @@ def _neighbours(task: Task, _seconds: float) -> Score:
     return lambda rows: -model.kneighbors(scale(rows).numpy())[0][:, -1].astype(np.float64)
 
 
+# Families with their default hyperparameters. (An IAF takes one pass a column to give a density: it is for variational inference.)
+_FAMILIES = ("gaussian", "made", "haf", "naf", "nice", "planar", "radial", "sylvester")
+
 METHODS: dict[str, Callable[[Task, float], Score]] = {
     "defaults": _ours(None),
     "auto": _ours("auto"),
@@ -204,6 +207,7 @@ METHODS: dict[str, Callable[[Task, float], Score]] = {
     "nsf": _ours({"family": "nsf", "layers": 3, "hidden": [_WIDTH, _WIDTH]}),
     "realnvp": _ours({"family": "realnvp", "layers": 8, "hidden": [_WIDTH], "batch_norm": None}),
     "gaussian mixture": _ours({"family": "gaussian_mixture"}),
+    **{family: _ours({"family": family}) for family in _FAMILIES},
     "zuko MAF": _zuko("MAF"),
     "zuko NSF": _zuko("NSF"),
     "scikit-learn mixture": _mixture,
