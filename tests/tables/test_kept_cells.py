@@ -1,4 +1,5 @@
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
 from tables.columns import Column
@@ -41,3 +42,25 @@ def test_rows_without_kept_cells_are_one_piece():
 
 def test_no_rows_are_one_empty_piece(kept):
     assert list(kept.pieces(range(ROWS, ROWS))) == [range(ROWS, ROWS)]
+
+
+@pytest.mark.fault(333)
+def test_fault_333_the_names_of_a_file_are_listed_once_however_many_columns_it_has(
+    tmp_path, monkeypatch
+):
+    names = [str(at) for at in range(50)]
+    with cells_writer(tmp_path / "cells.parquet") as writer:
+        writer.write(pa.record_batch([pa.array(["a", "b"])] * len(names), names=names))
+    listed = []
+    schema = pq.ParquetFile.schema_arrow
+
+    def counted(file):
+        listed.append(file)
+        return schema.fget(file)
+
+    monkeypatch.setattr(pq.ParquetFile, "schema_arrow", property(counted))
+    columns = [Column(name=f"t{at}", type="ignored") for at in range(len(names))]
+    nulls = pa.record_batch([pa.nulls(2, pa.string())] * len(names), names=names)
+    filled = KeptCells(tmp_path / "cells.parquet", columns).fill(nulls, 0)
+    assert filled.column(49).to_pylist() == ["a", "b"]
+    assert len(listed) == 1
