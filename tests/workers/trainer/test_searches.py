@@ -112,7 +112,9 @@ def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> 
 @pytest.mark.long
 def test_a_budget_that_the_default_uses_up_ends_the_search(place: Place) -> None:
     dataset = place.add_dataset(200)
-    fields = OPTIONS | {"max_epochs": 100_000, "max_seconds": 1.0}
+    # It never stops for itself, however fast the machine is.
+    endless = {"max_epochs": 100_000, "patience": 100_000}
+    fields = OPTIONS | endless | {"max_seconds": 1.0}
     search = accepted(dataset, quality="fast", optimisation=fields)
     job_id = start(place, search)
     (only,) = carry_out(place)
