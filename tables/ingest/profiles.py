@@ -9,10 +9,11 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tables.calendar.formats import DAY_S, ISO_DATE
+from tables.calendar.spellings import swapped
 from tables.cells import as_text, missing_cells, timestamps
 from tables.columns import Column, ColumnType
 from tables.formats import ParseOptions
-from tables.ingest.readings import Reading, reading_values, readings, swapped
+from tables.ingest.readings import Reading, reading_values, readings
 
 MAX_COUNTED = 10_000
 """The most distinct texts of a column that are counted."""

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from string import digits
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -13,9 +11,6 @@ from numpy.typing import NDArray
 
 from tables.calendar.formats import (
     EITHER,
-    ISO_DATE,
-    ISO_DURATION,
-    WORDED_DURATION,
     has_date,
     has_some_digits,
     is_duration,
@@ -23,8 +18,9 @@ from tables.calendar.formats import (
     languages_of,
     look_like_dates,
 )
+from tables.calendar.spellings import likely_formats, swapped
 from tables.cells import numbers_of
-from tables.columns import COMPACT_DATE, COMPACT_MONTH, Column
+from tables.columns import Column
 from tables.dates import parse_dates
 from tables.formats import ParseOptions
 from tables.numerals import (
@@ -86,56 +82,6 @@ _PLACEHOLDER = re.compile(
     r"|#(div/0|value|ref|num|name)[!?]",
     re.IGNORECASE,
 )
-_DATES = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
-    *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
-    *("%d/%b/%Y", "%d/%b/%y"),
-    *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y", "%d. %B %Y", "%d. %b %Y"),
-    *("%d de %B de %Y", "%A, %B %d, %Y", "%A %d %B %Y", "%A, %d. %B %Y", "%A, %d %B %Y"),
-    *("%A, %d de %B de %Y", "%a, %d %b %Y"),
-    *("%Y年%m月%d日", "%Y년 %m월 %d일", "%Y년%m월%d일"),
-)
-_PERIODS = (
-    *(
-        "%YQ%q",
-        "%Y-Q%q",
-        "%Y Q%q",
-        "%Y/Q%q",
-        "Q%q %Y",
-        "Q%q-%Y",
-        "Q%q/%Y",
-        "Q%q%Y",
-        "%qQ%Y",
-        "%qQ %Y",
-    ),
-    *("%G-W%V", "%GW%V", "%G W%V", "W%V %G", "W%V-%G", "W%V/%G"),
-    *("%G-W%V-%u", "%GW%V%u"),
-)
-_DURATIONS = (
-    WORDED_DURATION,
-    "%E:%M:%S",
-    "%E:%M:%S.%f",
-    "%E:%M",
-    "%N:%S.%f",
-    "%D days %H:%M:%S",
-    "%D days %H:%M:%S.%f",
-    "%D days, %H:%M:%S",
-    "%D days, %H:%M:%S.%f",
-)
-_MONTHS = (*("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b %y", "%b-%y"),)
-_TIMES = (
-    *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"),
-    *(", %H:%M", ", %H:%M:%S", ", %I:%M %p", ", %I:%M:%S %p", " %I:%M:%S %p GMT%z"),
-    *(" %H時%M分", " %H時%M分%S秒", " %H时%M分", " %H时%M分%S秒", " %H点%M分", " %H시 %M분"),
-    *(" %Hh%M", " %H.%M Uhr", " %H:%M Uhr"),
-)
-_LOGGED = (  # as of version control, backups, web servers, C, and mail
-    *("%Y-%m-%d %H:%M:%S %z", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z"),
-    *("[%d/%b/%Y:%H:%M:%S %z]", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
-    *("%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%d%b%Y"),
-    *("%d%b%Y:%H:%M:%S", "%d%b%Y:%H:%M:%S.%f", "%d%b%y:%H:%M:%S", "%a %b %d %H:%M:%S UTC %Y"),
-)
-_ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
 
 
 @dataclass
@@ -260,25 +206,6 @@ def units_of(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(match[1] or match[2] for match in found if match))
 
 
-def swapped(form: str) -> str:
-    """Return the format of dates with day and month in each other's place."""
-    return form.replace("%d", "%#").replace("%m", "%d").replace("%#", "%m")
-
-
-def date_formats() -> Iterator[str | None]:
-    """Yield the spellings of dates that are tried on a column; None is ISO 8601 in any spelling."""
-    for date in _DATES:
-        for time in _TIMES:
-            yield date + time
-    yield from _MONTHS
-    yield from _PERIODS
-    yield from _LOGGED
-    yield from (ISO_DATE + time for time in _ISO_TIMES)
-    yield from (time.strip() for time in _TIMES if time.startswith(" "))
-    yield from (*_DURATIONS, ISO_DURATION)
-    yield from (COMPACT_DATE, COMPACT_MONTH, None)
-
-
 def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
     texts = plain_digits(sample).to_pylist()
     if not any(_MAY_BE_NUMBER.match(text) or _UNITS.search(text) for text in texts):
@@ -327,7 +254,7 @@ def _date_columns(
     shapes = list({re.sub(r"\d", "0", text): text for text in texts}.values())
     found = [
         named
-        for form in (_likely_formats(texts) if stated is None else [stated])
+        for form in (likely_formats(texts) if stated is None else [stated])
         if look_like_dates(texts if has_some_digits(form) else shapes, form)
         for named in _in_languages(texts, form)
     ]
@@ -340,13 +267,6 @@ def _date_columns(
             Column(name=base.name, type="datetime", na_values=base.na_values, datetime_format=form),
             seconds,
         )
-
-
-def _likely_formats(texts: Sequence[str]) -> list[str | None]:
-    """Return the formats whose marks one of the texts has: these are told faster than digits."""
-    found = {frozenset(text).difference(digits) for text in texts}
-    likely = {marks for marks in _marked_formats() if any(marks <= text for text in found)}
-    return [form for form, marks in _formats().items() if marks in likely]
 
 
 def _in_languages(texts: Sequence[str], form: str | None) -> list[str | None]:
@@ -383,21 +303,3 @@ def _may_be_swapped(chosen: Sequence[str], fits: Mapping[str, NDArray[np.bool_]]
         if all(turned[fits[form]]):
             return True
     return False
-
-
-@cache
-def _formats() -> dict[str | None, frozenset[str]]:
-    """Return the formats that are tried, with the marks of each."""
-    return {form: _marks(form) for form in date_formats()}
-
-
-@cache
-def _marked_formats() -> frozenset[frozenset[str]]:
-    return frozenset(_formats().values())
-
-
-def _marks(form: str | None) -> frozenset[str]:
-    """Return the characters that all dates in a format have between its directives."""
-    if form == WORDED_DURATION:
-        return frozenset()
-    return frozenset(re.sub(r"%.", "", "--" if form is None else form).replace(EITHER, ""))
