@@ -185,7 +185,8 @@ class _Run:
                 summary.add(block)
                 first = [] if beside is None else list(beside.read(start, summary.rows).T)
                 last = [] if usual is None else list(usual.differences(block, self._tick).T)
-                file.write(self._encoded(writer, [*first, *block.T, *last], start=start))
+                for encoded in self._encoded(writer, [*first, *block.T, *last], start=start):
+                    file.write(encoded)
                 self._position = self._progress.written(
                     summary.rows, writing_s=time.monotonic() - began_at
                 )
@@ -193,15 +194,22 @@ class _Run:
             file.write(writer.end())
         return True
 
-    def _encoded(self, writer: TableWriter, columns: list[Doubles], *, start: int) -> Encoded:
-        typed = self._product.typed
+    def _encoded(
+        self, writer: TableWriter, columns: list[Doubles], *, start: int
+    ) -> Iterator[Encoded]:
+        typed, kept = self._product.typed, self._product.kept
         if typed is None:
-            return writer.rows(columns)
+            yield writer.rows(columns)
+            return
         rows = np.column_stack(columns)
         if self._product.head.schema is None:
-            return writer.rows(typed.numbers(rows))
-        cells, kept = typed.batch(rows), self._product.kept
-        return writer.cells(cells if kept is None else kept.fill(cells, start))
+            yield writer.rows(typed.numbers(rows))
+        elif kept is None:
+            yield writer.cells(typed.batch(rows))
+        else:
+            for piece in kept.pieces(range(start, start + len(rows))):
+                cells = typed.batch(rows[piece.start - start : piece.stop - start])
+                yield writer.cells(kept.fill(cells, piece.start))
 
     def _tick(self) -> None:
         now = time.monotonic()

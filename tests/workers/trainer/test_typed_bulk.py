@@ -15,6 +15,7 @@ from models_store.files.blobs import model_key, table_key
 from models_store.files.checkpoints import save_model
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tables.columns import UNSEEN, Column
+from tables.ingest.kept_cells import cells_writer
 from tables.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.workers.place import Place
@@ -101,6 +102,19 @@ def scoring(place: Place, rows: Any = None, own: list[Column] = OWN, **changes: 
     return ScoringTask(
         request=accepted.model_dump(), dataset=table, reference=reference, **typed(place, **changes)
     )
+
+
+def scoring_with_ids(place: Place, ids: list[str], **changes: Any) -> ScoringTask:
+    """A job that writes a column that is not modelled, `id`, beside the scores."""
+    with place.blobs.staged(".parquet") as path:
+        with cells_writer(path) as writer:
+            writer.write(pa.record_batch([pa.array(ids, pa.string())], names=["1"]))
+        blob = place.blobs.commit(path, "datasets/ds_" + "1" * 32 + "/cells.parquet")
+    everything = [OWN[0], Column(name="id", type="ignored"), *OWN[1:]]
+    types = [column.to_dict() for column in everything]
+    kept = KeptRef(key=blob.key, sha256=blob.sha256, types=types)
+    task = scoring(place, include_rows=True, **changes)
+    return task.model_copy(update={"dataset": task.dataset.model_copy(update={"kept": kept})})
 
 
 def sampling(place: Place, output: Any, **changes: Any) -> SamplingTask:
@@ -231,17 +245,34 @@ def test_texts_that_are_no_numbers_end_the_job(place: Place) -> None:
 @pytest.mark.parametrize("output", ["parquet", "csv"])
 def test_columns_that_are_not_modelled_stand_beside_the_scores(place: Place, output: str) -> None:
     ids = [f"id {number}" for number in range(len(ROWS))]
-    with place.blobs.staged(".parquet") as path:
-        pq.write_table(pa.table({"1": ids}), path, row_group_size=100)
-        blob = place.blobs.commit(path, "datasets/ds_" + "1" * 32 + "/cells.parquet")
-    everything = [OWN[0], Column(name="id", type="ignored"), *OWN[1:]]
-    kept = KeptRef(
-        key=blob.key, sha256=blob.sha256, types=[column.to_dict() for column in everything]
-    )
-    task = scoring(place, include_rows=True, output=output)
-    task = task.model_copy(update={"dataset": task.dataset.model_copy(update={"kept": kept})})
-    file = file_of(place, run(task))
+    file = file_of(place, run(scoring_with_ids(place, ids, output=output)))
     table = pq.read_table(file) if output == "parquet" else pa_csv.read_csv(file)
     assert table.column_names[:3] == ["doors", "id", "comment"]
     assert table["id"].to_pylist() == ids
     assert len(table["log_prob"]) == len(ids)
+
+
+@pytest.mark.long
+@pytest.mark.fault(334)
+def test_fault_334_long_texts_beside_scores_become_row_groups_of_megabytes(place: Place) -> None:
+    ids = [f"{number} {'q' * (300 << 10)}" for number in range(len(ROWS))]
+    task = scoring_with_ids(place, ids, output="parquet")
+    file = pq.ParquetFile(file_of(place, run(task)))
+    groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
+    assert sum(group.num_rows for group in groups) == len(ROWS)
+    assert max(group.total_byte_size for group in groups) <= 80 << 20
+
+
+@pytest.mark.fault(334)
+def test_fault_334_long_texts_beside_scores_are_in_memory_a_few_at_a_time(place: Place) -> None:
+    ids = [f"{number} {'q' * (300 << 10)}" for number in range(len(ROWS))]
+    task = scoring_with_ids(place, ids, output="csv")
+    usual = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(counted)
+    try:
+        file = file_of(place, run(task))
+    finally:
+        pa.set_memory_pool(usual)
+    assert file.stat().st_size > sum(map(len, ids))
+    assert 0 < counted.max_memory() <= 64 << 20
