@@ -24,3 +24,11 @@ def parquet(table: pa.Table, **settings: object) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, **settings)
     return buffer.getvalue()
+
+
+def arrow(table: pa.Table, *, compression: str | None = None, rows: int | None = None) -> bytes:
+    buffer = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(buffer, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return buffer.getvalue()

@@ -6,6 +6,7 @@ import pytest
 from tables.formats import ParseOptions, TableFormat
 from tables.ingest.parse import parse_table
 from tables.typed_table import open_typed
+from tests.tables.columns import read
 
 ROWS = [(f"2024-01-{day:02d}", "ab"[day % 2], f"{day}.5") for day in range(1, 31)]
 
@@ -308,3 +309,55 @@ def test_a_quote_that_is_never_closed_is_named_by_its_line(refuse):
     told = refuse(("day,kind,v\n" + "\n".join(rows)).encode())
     assert told.slug == "dataset-parse"
     assert "It begins in line 15:" in told.detail
+
+
+LINES = "".join(f"{i}.5,{'uvw'[i % 3]}\n" for i in range(40))
+
+
+@pytest.mark.parametrize(
+    ("top", "skipped"),
+    [
+        ("a,b\n", False),
+        ("# exported today\n# units: mM, s, h\n\na,b\n", True),
+        ("# exported today\n#a,b\n", True),
+        ("Report of all sites\n\nFrom 2020\na,b\n", True),
+        ("Report, of all sites, from 2020\r\n\r\na,b\r\n", True),
+    ],
+)
+def test_lines_above_a_header_are_left_out_with_a_warning(top, skipped):
+    summary, stored = read((top + LINES).encode())
+    assert [c.name.lstrip("#") for c in summary.columns] == ["a", "b"]
+    assert len(stored) == 40
+    assert ("skipped" in [w["code"] for w in summary.warnings]) is skipped
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", " "])
+def test_row_names_as_r_writes_them_are_a_column_without_a_name(mark):
+    rows = "".join(f'"Car {i}"{mark}{i}.5{mark}{i % 3}\n' for i in range(40))
+    summary, _ = read((f'"mpg"{mark}"gear"\n' + rows).encode())
+    assert [(c.name, c.column.type) for c in summary.columns] == [
+        *(("x1", "ignored"), ("mpg", "number"), ("gear", "integer"))
+    ]
+
+
+def test_a_separator_after_the_last_value_is_no_row_name():
+    summary, stored = read(("a,b\n" + LINES.replace("\n", ",\n")).encode())
+    assert [(c.name, c.column.type) for c in summary.columns] == [
+        *(("a", "number"), ("b", "category"), ("x3", "ignored"))
+    ]
+    assert stored[1].tolist() == [1.5, 1.0]
+
+
+def test_a_single_column_of_sentences_has_no_lines_above_it():
+    words = ["so it is", "that, they say, is it", "well"]
+    rows = "".join(f'"{words[i % 3]}"\n' for i in range(40))
+    summary, stored = read(("said\n" + rows).encode())
+    assert [c.name for c in summary.columns] == ["said"]
+    assert len(stored) == 40
+
+
+def test_a_first_line_of_data_is_told_by_its_decimals():
+    summary, _ = read(("5.1,setosa\n" + LINES).encode())
+    assert "numeric_header" in [w["code"] for w in summary.warnings]
+    summary, _ = read(b"country,2001,2002\n" + b"".join(b"c%d,%d,2\n" % (i, i) for i in range(9)))
+    assert "numeric_header" not in [w["code"] for w in summary.warnings]

@@ -2,9 +2,7 @@
 
 import csv
 import io
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,36 +10,14 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tables.calendar.names import NAMES
 from tables.cells import decode_cells, encode_cells
 from tables.columns import Column
 from tables.errors import TableError
-from tables.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
-from tables.ingest.numbers import MAX_SPIKES, choose_transform, find_spikes
-from tables.ingest.parse import parse_table
 from tests.attempts import attempts
+from tests.tables.columns import column_of, read
 
-CSV = TableFormat.CSV
 ROWS = 40
 RANDOM = np.random.default_rng(0)
-
-
-def read(data: bytes, **options: Any) -> tuple[TableSummary, np.ndarray[Any, Any]]:
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "upload").write_bytes(data)
-        table = Path(folder) / "table.npy"
-        chosen = ParseOptions(**options)
-        summary = parse_table(Path(folder) / "upload", table, format=CSV, options=chosen)
-        return summary, np.load(table)
-
-
-def column_of(cells: list[str], **options: Any) -> ColumnSummary:
-    """Return the type of a column beside another, so that the file has a separator."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(["column", "beside"])
-    writer.writerows([cell, f"{i * i}.25"] for i, cell in enumerate(cells))
-    return read(buffer.getvalue().encode(), **options)[0].columns[0]
 
 
 def german(value: float) -> str:
@@ -137,25 +113,6 @@ def test_numbers_and_times_in_odd_spellings_are_read_and_read_again(kind):
     )
 
 
-def test_dates_of_eight_digits_are_dates_where_they_come_as_numbers():
-    column = column_of([f"202101{i % 28 + 1:02}" for i in range(ROWS)]).column
-    cells = pa.array([20210102, None, 20210131])
-    assert decode_cells(encode_cells(cells, column), column).to_pylist() == [
-        *("20210102", None, "20210131")
-    ]
-
-
-def test_numbers_that_few_of_which_are_months_are_numbers():
-    for cells in (["200001", "200002"] * 20, [str(200001 + i) for i in range(0, 400, 7)]):
-        assert column_of(cells).column.type == "integer"
-
-
-def test_numbers_of_different_units_are_not_compared():
-    found = column_of([f"{'$€£'[i % 3]}{i * 7.5:.2f}" for i in range(ROWS)])
-    assert found.column.type == "ignored"
-    assert "different units ($, €, £)" in found.reason
-
-
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
@@ -176,11 +133,6 @@ def test_several_words_for_true_and_false_are_truth_values():
     assert encode_cells(cells, found.column).tolist() == [0, 1, 0, 0, 1]
     for other in (["yes", "no", "n"], ["t", "f", "n"], ["0", "1", "yes"]):
         assert column_of([other[i % 3] for i in range(70)]).column.type == "category"
-
-
-def test_amounts_of_several_currencies_in_millions_are_not_compared():
-    cells = [f"{'$€'[i % 2]}{i}.50{'BM'[i % 3 == 0]}" for i in range(ROWS)]
-    assert column_of(cells).column.type == "ignored"
 
 
 def test_versions_are_a_category_with_all_their_texts():
@@ -303,58 +255,6 @@ def test_levels_of_megabytes_are_refused_before_the_table_is_stored(monkeypatch)
     assert len(column_of(cells, types={"column": "category"}, max_levels=5).column.levels) == 5
 
 
-def test_ambiguous_dates_are_text_until_their_format_is_known():
-    cells = [f"{i % 12 + 1:02}/{(i * 5) % 12 + 1:02}/2020" for i in range(120)]
-    assert column_of(cells).column.type == "category"
-    found = column_of(cells, datetime_format="%d/%m/%Y").column
-    assert (found.type, found.datetime_format) == ("datetime", "%d/%m/%Y")
-    cells[50] = "31/01/2020"
-    assert column_of(cells).column.datetime_format == "%d/%m/%Y"
-    cells[50] = "01/31/2020"
-    assert column_of(cells).column.datetime_format == "%m/%d/%Y"
-
-
-def ambiguous(i: int) -> str:
-    """Return a date in no order whose day may be its month."""
-    return f"{i % 12 + 1:02}/{i * 5 % 12 + 1:02}/2020"
-
-
-SETTLED = {
-    "order": ("", lambda i: f"{i % 3 + 1:02}/{i // 3 + 1:02}/2020", "%d/%m/%Y", "in order"),
-    "order down": ("", lambda i: f"{9 - i // 4:02}/{9 - i % 4:02}/2020", "%m/%d/%Y", "in order"),
-    "another column": ("31/12/2020", ambiguous, "%d/%m/%Y", "other dates"),
-    "AM and PM": ("", lambda i: f"{ambiguous(i)} 1:{i:02} PM", "%m/%d/%Y %-I:%M %p", "AM and PM"),
-}
-
-
-@pytest.mark.parametrize("kind", SETTLED)
-def test_days_and_months_are_told_apart_with_a_warning(kind: str) -> None:
-    beside, make, form, why = SETTLED[kind]
-    rows = "".join(f"{make(i)},{beside}\n" for i in range(36))
-    summary = read(f"a,b\n{rows}".encode())[0]
-    assert (summary.columns[0].column.type, summary.columns[0].column.datetime_format) == (
-        "datetime",
-        form,
-    )
-    told = [w["detail"] for w in summary.warnings if w["code"] == "ambiguous_dates"]
-    assert [why in detail and form in detail for detail in told] == [True]
-
-
-def test_dates_of_a_table_that_begin_with_either_tell_nothing_about_others() -> None:
-    rows = "".join(f"{ambiguous(i)},31/12/2020,12/31/2020\n" for i in range(36))
-    summary = read(f"a,b,c\n{rows}".encode())[0]
-    assert [c.column.type for c in summary.columns] == ["category", "datetime", "datetime"]
-
-
-def test_commas_are_of_thousands_unless_another_column_has_decimal_commas():
-    header = b"a;b\n"
-    rows = b"".join(b"%d,%03d;%d,5\n" % (i % 9 + 1, i, i) for i in range(30))
-    assert read(header + rows)[1][1, 0] == 2.001
-    rows = b"".join(b"%d,%03d;%d.5\n" % (i % 9 + 1, i, i) for i in range(30))
-    assert read(header + rows)[1][1, 0] == 2001.0
-    assert read(header + rows, thousands=",")[1][1, 0] == 2001.0
-
-
 def test_a_quoted_cell_may_span_lines():
     summary, stored = read(b'a,b\n"x\ny",1\n"x\ny",2\n"z",4\n')
     assert summary.columns[0].column.levels == ("x\ny", "z")
@@ -380,35 +280,6 @@ def test_row_numbers_are_told_from_years_and_from_columns_without_names():
     assert read(data.encode())[0].columns[0].column.type == "ignored"
 
 
-def test_spikes_stand_out_of_what_is_beside_them():
-    values = RANDOM.normal(size=20_000)
-    assert find_spikes(values) == []
-    assert find_spikes(RANDOM.poisson(30, 20_000).astype(float)) == []
-    zeros = np.where(RANDOM.random(20_000) < 0.1, 0.0, np.exp(values))
-    sentinels = np.where(RANDOM.random(20_000) < 0.02, -999.0, zeros)
-    assert find_spikes(sentinels) == [-999.0, 0.0]
-    round_ones = np.where(RANDOM.random(20_000) < 0.9, np.round(values, 1), values)
-    assert len(find_spikes(round_ones)) <= MAX_SPIKES
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (RANDOM.normal(size=5000), "none"),
-        (RANDOM.random(5000), "none"),
-        (RANDOM.normal(100, 3, size=5000), "none"),
-        (np.exp(RANDOM.normal(size=5000)), "log"),
-        (RANDOM.standard_t(1.5, size=5000), "asinh"),
-        (np.concatenate([RANDOM.normal(0, 1e-3, 2500), RANDOM.normal(9, 1e-3, 2500)]), "quantiles"),
-        (np.ones(5000), "none"),
-        (np.arange(10.0), "none"),
-    ],
-)
-def test_the_scale_of_a_column_is_the_one_that_fits_its_values(values, expected):
-    shuffled = np.random.default_rng(1).permutation(values)
-    assert choose_transform(shuffled, decimals=None)[0] == expected
-
-
 @settings(max_examples=attempts(60), deadline=None, derandomize=True)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=2, max_size=40)
@@ -421,68 +292,6 @@ def test_any_texts_are_a_column_whose_cells_come_back(cells):
         numbers = encode_cells(pa.array(cells), column)
         back = decode_cells(numbers, column).to_pylist()
         assert all(b is None or b == c.strip() for b, c in zip(back, cells, strict=True))
-
-
-def test_dates_of_every_time_come_back():
-    start = datetime(2020, 1, 1, tzinfo=UTC)
-    cells = [
-        (start + timedelta(seconds=i * 12345)).strftime("%Y-%m-%d %H:%M:%S") for i in range(60)
-    ]
-    found = column_of(cells).column
-    numbers = encode_cells(pa.array(cells), found)
-    assert decode_cells(numbers, found).to_pylist() == cells
-
-
-BODY = "".join(f"{i}.5,{'uvw'[i % 3]}\n" for i in range(40))
-
-
-@pytest.mark.parametrize(
-    ("top", "skipped"),
-    [
-        ("a,b\n", False),
-        ("# exported today\n# units: mM, s, h\n\na,b\n", True),
-        ("# exported today\n#a,b\n", True),
-        ("Report of all sites\n\nFrom 2020\na,b\n", True),
-        ("Report, of all sites, from 2020\r\n\r\na,b\r\n", True),
-    ],
-)
-def test_lines_above_a_header_are_left_out_with_a_warning(top, skipped):
-    summary, stored = read((top + BODY).encode())
-    assert [c.name.lstrip("#") for c in summary.columns] == ["a", "b"]
-    assert len(stored) == 40
-    assert ("skipped" in [w["code"] for w in summary.warnings]) is skipped
-
-
-@pytest.mark.parametrize("mark", [",", ";", "\t", " "])
-def test_row_names_as_r_writes_them_are_a_column_without_a_name(mark):
-    rows = "".join(f'"Car {i}"{mark}{i}.5{mark}{i % 3}\n' for i in range(40))
-    summary, _ = read((f'"mpg"{mark}"gear"\n' + rows).encode())
-    assert [(c.name, c.column.type) for c in summary.columns] == [
-        *(("x1", "ignored"), ("mpg", "number"), ("gear", "integer"))
-    ]
-
-
-def test_a_separator_after_the_last_value_is_no_row_name():
-    summary, stored = read(("a,b\n" + BODY.replace("\n", ",\n")).encode())
-    assert [(c.name, c.column.type) for c in summary.columns] == [
-        *(("a", "number"), ("b", "category"), ("x3", "ignored"))
-    ]
-    assert stored[1].tolist() == [1.5, 1.0]
-
-
-def test_a_single_column_of_sentences_has_no_lines_above_it():
-    words = ["so it is", "that, they say, is it", "well"]
-    rows = "".join(f'"{words[i % 3]}"\n' for i in range(40))
-    summary, stored = read(("said\n" + rows).encode())
-    assert [c.name for c in summary.columns] == ["said"]
-    assert len(stored) == 40
-
-
-def test_a_first_line_of_data_is_told_by_its_decimals():
-    summary, _ = read(("5.1,setosa\n" + BODY).encode())
-    assert "numeric_header" in [w["code"] for w in summary.warnings]
-    summary, _ = read(b"country,2001,2002\n" + b"".join(b"c%d,%d,2\n" % (i, i) for i in range(9)))
-    assert "numeric_header" not in [w["code"] for w in summary.warnings]
 
 
 @pytest.mark.parametrize(
@@ -512,131 +321,6 @@ def test_texts_that_stand_for_no_value_are_gaps_however_many_they_are(accept, ga
     assert [column.missing_count for column in columns] == [810, 720]
 
 
-@pytest.mark.parametrize(
-    ("cells", "form"),
-    [
-        (("Mar 24", "Dec 23"), "%b %y"),
-        (("Jan-20", "Feb-21"), "%b-%y"),
-        (("03/2024", "12/2023"), "%m/%Y"),
-    ],
-)
-def test_months_are_dates(accept, cells, form):
-    column = (
-        accept(("a,b\n" + "".join(f"{n},{cells[n % 2]}\n" for n in range(30))).encode())
-        .columns[1]
-        .column
-    )
-    assert (column.type, column.datetime_format) == ("datetime", form)
-
-
-def test_a_minus_sign_behind_a_number_makes_it_negative(accept):
-    summary = accept(b"a,b\n1,1.5-\n2,0.5\n3,2.5-\n")
-    assert (summary.columns[1].column.type, summary.columns[1].min) == ("number", -2.5)
-
-
-PERIODS = {
-    "quarters": ("{y}Q{q}", "%YQ%q"),
-    "quarters before the year": ("Q{q} {y}", "Q%q %Y"),
-    "weeks": ("{y}-W{w:02d}", "%G-W%V"),
-    "elapsed hours": ("{h}:{m:02d}:{s:02d}", "%E:%M:%S"),
-    "days and times": ("{d} days {q:02d}:{m:02d}:{s:02d}", "%D days %H:%M:%S"),
-    "durations of ISO 8601": ("PT{h}H{m}M{s}S", "P"),
-    "signed": ("{sign}{h:02d}:{m:02d}:{s:02d}", "%0E:%M:%S"),
-    "signed, both signs": ("{both}{h}:{m:02d}", "+%E:%M"),
-    "signed, of ISO 8601": ("{sign}PT{h}H{m}M{s}S", "P"),
-    "signed, with letters": ("{sign}{h}h {m}m {s}s", "h m s"),
-    "laps": ("{q}:{s:02d}.{h:02d}1", "%N:%S.%f"),
-}
-
-
-@pytest.mark.parametrize("kind", PERIODS)
-def test_periods_and_durations_are_values_that_come_back_as_texts(kind: str) -> None:
-    form, expected = PERIODS[kind]
-    cells = [
-        form.format(
-            y=2000 + i % 23,
-            q=1 + i % 4,
-            w=1 + i % 52,
-            h=1 + i % 90,
-            m=1 + i % 59,
-            s=1 + i * 7 % 59,
-            d=i % 8,
-            sign="-" * (i % 3 == 0),
-            both="+-"[i % 3 == 0],
-        )
-        for i in range(200)
-    ]
-    found = column_of(cells)
-    assert (found.column.type, found.column.datetime_format) == ("datetime", expected)
-    numbers = encode_cells(pa.array(cells), found.column)
-    assert decode_cells(numbers, found.column).to_pylist() == cells
-    # A sample beside the start of a period is of that period, not of the one before.
-    if "Y" in expected or "G" in expected:
-        assert decode_cells(numbers - 80_000, found.column).to_pylist() == cells
-
-
-def test_durations_below_nothing_are_read_with_their_sign() -> None:
-    # The last as pandas and Python write it: a day less, and a time more.
-    for cells, found in (
-        (["-00:12:30", "01:00:00", "30:00:00"], [-750, 3600, 108_000]),
-        (["-1:05", "+0:10", "25:00"], [-3900, 600, 90_000]),
-        (["-1 days +23:59:50", "0 days 00:10:00", "2 days 00:00:01"], [-10, 600, 172_801]),
-        (["-1 day, 23:59:50", "1 day, 0:10:00", "2 days, 0:00:01"], [-10, 87_000, 172_801]),
-    ):
-        column = column_of(cells * 20).column
-        assert (column.type, column.low) == ("datetime", None)
-        assert encode_cells(pa.array(cells), column).tolist() == found
-        again = decode_cells(np.array(found, np.float64), column)
-        assert encode_cells(again, column).tolist() == found
-
-
-def test_ratios_are_no_times() -> None:
-    assert column_of([("16:9", "4:3", "21:9")[i % 3] for i in range(90)]).column.type == "category"
-
-
-def test_weeks_that_a_year_lacks_are_none() -> None:
-    column = Column(name="week", type="datetime", datetime_format="%G-W%V", date_only=True)
-    seconds = encode_cells(pa.array(["2020-W53", "2021-W01"]), column)
-    assert np.diff(seconds) == 7 * 86_400
-    with pytest.raises(TableError, match="row 1"):
-        encode_cells(pa.array(["2021-W53"]), column)
-
-
-def test_abbreviated_numbers_are_numbers() -> None:
-    cells = [f"{i + 0.5}K" if i % 3 else f"{i + 1}.25M" if i % 2 else str(i + 7) for i in range(90)]
-    found = column_of(cells)
-    assert found.column.type in ("number", "integer")
-    numbers = encode_cells(pa.array(["1.5K", "2.25M", "12", "1B", "800"]), found.column)
-    assert numbers.tolist() == [1500, 2_250_000, 12, 1e9, 800]
-    assert encode_cells(pa.array([1500.0]), found.column).tolist() == [1500]
-
-
-@pytest.mark.parametrize(("other", "form"), [("%d.%m.%Y", "%d.%m.%Y"), ("%m/%d/%Y", "%m/%d/%Y")])
-def test_dates_in_two_formats_are_each_read_in_the_one_that_fits(other: str, form: str) -> None:
-    days = [date(2015, 1, 1) + timedelta(days=37 * i % 2800) for i in range(150)]
-    cells = [day.strftime("%Y-%m-%d" if i % 2 else other) for i, day in enumerate(days)]
-    found = column_of(cells)
-    assert set(str(found.column.datetime_format).split("|")) == {"%Y-%m-%d", form}
-    numbers = encode_cells(pa.array(cells), found.column)
-    assert numbers.tolist() == [(day - date(1970, 1, 1)).days * 86_400 for day in days]
-
-
-def test_dates_in_three_formats_are_each_read_in_the_one_that_fits() -> None:
-    days = [date(2015, 1, 1) + timedelta(days=37 * i % 2800) for i in range(150)]
-    forms = ["%m/%d/%Y", "%b %d, %Y", "%Y-%m-%d"]
-    cells = [day.strftime(forms[i * i % 3 + (i > 20 and i % 7 == 0)]) for i, day in enumerate(days)]
-    found = column_of(cells)
-    assert set(str(found.column.datetime_format).split("|")) == set(forms)
-    numbers = encode_cells(pa.array(cells), found.column)
-    assert numbers.tolist() == [(day - date(1970, 1, 1)).days * 86_400 for day in days]
-
-
-def test_dates_in_formats_that_could_be_each_other_are_no_dates() -> None:
-    forms = ["{m:02}/{d:02}/2023", "2023-{m:02}-{d:02}", "Mar {d}, 2023"]
-    cells = [forms[i % 3].format(m=i % 11 + 1, d=i % 12 + 1) for i in range(90)]
-    assert column_of(cells).column.type != "datetime"
-
-
 def test_a_column_of_pairs_says_what_would_make_it_numbers() -> None:
     cells = [f"{47 + i / 100}, {8 + i / 50}" for i in range(60)]
     found = column_of(cells)
@@ -651,67 +335,6 @@ def test_a_column_of_distinct_numbers_with_the_name_of_an_id_is_one(name: str) -
     text = "\n".join(f"{cell},{i * i}.25" for i, cell in enumerate(cells))
     assert read(f"{name},beside\n{text}".encode())[0].columns[0].column.type == "ignored"
     assert read(f"Number,beside\n{text}".encode())[0].columns[0].column.type == "integer"
-
-
-@pytest.mark.parametrize(
-    ("form", "expected"),
-    [
-        ("{m}/{d}/2023, {h}:05 PM", "%-m/%-d/%Y, %-I:%M %p"),
-        ("Jan {d}, 2023, {h}:05:00 AM", "%b %-d, %Y, %-I:%M:%S %p"),
-        ("2023년 {m:02d}월 {d:02d}일", "%Y년 %m월 %d일"),
-        ("{d}º de marzo de 2023", "es:%-d de %B de %Y"),
-        ("1er juillet 20{d:02}", "fr:%-d %B %Y"),
-        ("March {d}th, 2023", "%B %-d, %Y"),
-        ("[{d:02}/Mar/2023:{h:02}:05:00 +0000]", "[%d/%b/%Y:%H:%M:%S %z]"),
-        ("Fri Mar {d:02} {h:02}:05:00 2023", "%a %b %d %H:%M:%S %Y"),
-        ("{d:02}MAR2023", "%d%b%Y"),
-        ("2023-W{d:02}-3", "%G-W%V-%u"),
-        ("202303{d:02}T{h:02}0500Z", "%Y%m%dT%H%M%SZ"),
-        ("2023-03-{d:02} {h:02}:05:00 +0000", "%Y-%m-%d %H:%M:%S %z"),
-        ("3/{d}/2023 {h:02}:05 am", "%-m/%-d/%Y %I:%M %P"),
-        ("{d:02}/03/2023 {h}:05:00 p. m.", "%d/%m/%Y %-I:%M:%S %p"),
-    ],
-)
-def test_dates_that_programs_of_other_countries_write_are_dates(form: str, expected: str) -> None:
-    cells = [form.format(m=1 + i % 12, d=1 + i % 28, h=1 + i % 12) for i in range(90)]
-    assert column_of(cells).column.datetime_format == expected
-
-
-@pytest.mark.parametrize("language", NAMES)
-def test_dates_with_months_of_any_language_come_back_as_they_are(language: str) -> None:
-    names = NAMES[language]
-    for months, form in ((names.months, "{}. {} 2{:03}"), (names.short_months, "{:02}-{}-{}")):
-        cells = [form.format(1 + i % 28, months[i % 12], 10 + i % 80) for i in range(90)]
-        found = column_of(cells).column
-        assert found.type == "datetime"
-        numbers = encode_cells(pa.array(cells), found)
-        assert decode_cells(numbers, found).to_pylist() == cells
-        assert [int(m) for m in numbers.astype("M8[s]").astype("M8[M]").astype(int) % 12] == [
-            i % 12 for i in range(90)
-        ]
-
-
-def test_a_yen_of_shift_jis_is_a_currency() -> None:
-    column = column_of([f"\\{i * 37 + 1000:,}" for i in range(90)]).column
-    assert (column.type, column.unit, column.thousands) == ("integer", "\\", ",")
-
-
-@pytest.mark.parametrize(
-    ("times", "step_s"),
-    [
-        (["08:00", "09:15", "23:30"], 900),
-        (["08:00:00", "12:00:00"], 14_400 // 4),
-        (["08:00:07", "12:00:00"], 0),
-        (["00:00:10", "00:00:05.5"], 0),
-        (["00:00:10", "00:00:05"], 5),
-    ],
-)
-def test_the_step_of_a_clock_is_one_that_all_dates_are_on(
-    accept: Any, times: Any, step_s: int
-) -> None:
-    lines = [f"2024-05-{day:02} {time}" for day, time in enumerate(times * 12, 1) if day < 31]
-    [column] = accept("\n".join(["at", *lines]).encode()).columns
-    assert (column.column.type, column.column.step_s) == ("datetime", step_s)
 
 
 OTHER_SPELLINGS = {
