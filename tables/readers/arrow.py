@@ -17,7 +17,6 @@ from tables.formats import ParseOptions, TableFormat
 from tables.numerals import MAX_DECIMALS, round_to
 from tables.readers.arrow_messages import (
     MAX_UNPACKED_BYTES,
-    BatchHeader,
     DeltaCheck,
     Messages,
     decoding,
@@ -174,8 +173,7 @@ def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Itera
     with decoding():
         messages = Messages(path, dictionaries=True)
         messages.schema()
-        for message in messages.batches():
-            header = BatchHeader(message)
+        for message, header in messages.batches():
             header.check_size()
             header.check_overlaps()
             if message.type == "record batch":
@@ -261,20 +259,27 @@ def _check_views(columns: Iterable[pa.Array]) -> None:
         )
 
 
-def is_packed(source: Path) -> bool:
+def is_packed(source: Path, options: ParseOptions) -> bool:
     """Return whether reading the cells of a stream may take more memory than its bytes.
 
+    Args:
+        source: File as uploaded.
+        options: Bounds of the table's size.
+
     Raises:
-        TableError: The stream is damaged.
+        TableError: The stream is damaged, or has too many rows or batches.
     """
     check_content(source, TableFormat.ARROW)
-    packed = False
+    rows = 0
     with decoding():
         messages = Messages(source, dictionaries=True)
-        packed = any(map(_holds_views, messages.schema().types))
-        for message in messages.batches():
-            header = BatchHeader(message)
+        kinds = messages.schema().types
+        packed = any(map(_holds_views, kinds))
+        for message, header in messages.batches():
             packed = packed or header.unpacked > 0 or header.is_delta
+            if message.type == "record batch":
+                rows += header.rows
+                check_rows(rows, row_bytes=8 * len(kinds), options=options)
             messages.forget()  # the kernel maps more than is looked at
     return packed
 
@@ -308,8 +313,7 @@ def check_stream(
         schema = messages.schema()
         check_columns(len(schema), options=options)
         _, dtypes = real_columns(schema)
-        for message in messages.batches():
-            header = BatchHeader(message)
+        for message, header in messages.batches():
             rows += header.rows
             check_rows(rows, row_bytes=row_bytes(dtypes), options=options)
             if header.compressed:
@@ -364,8 +368,7 @@ def _chunks(
     step = rows_per_chunk(len(schema))
     rows = remembered = 0
     with decoding():
-        for message in messages.batches():
-            header = BatchHeader(message)
+        for message, header in messages.batches():
             rows += header.rows
             check_rows(rows, row_bytes=row_bytes, options=options)
             header.check_unpacked(columns=len(schema))

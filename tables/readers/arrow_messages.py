@@ -17,8 +17,13 @@ MAX_SCHEMA_BYTES = 16 << 20
 MAX_UNPACKED_BYTES = 256 << 20
 """Most bytes that one compressed record batch may unpack to."""
 
-MAX_MESSAGES = 1_000_000
-"""Most record batches and dictionaries of a stream: each takes a moment, whatever it holds."""
+FREE_MESSAGES = 10_000
+"""Record batches and dictionaries that a stream may have in any case: each takes a moment, whatever it
+holds."""
+
+_MESSAGE_ROWS = (
+    64  # Further ones must have so many rows on average, which the limit of rows bounds.
+)
 
 MAX_DELTA_BYTES = 2 << 30
 """Most bytes that are copied to extend dictionaries, each time the whole of one."""
@@ -67,24 +72,27 @@ class Messages:
             )
         return pa.ipc.read_schema(message)
 
-    def batches(self) -> Iterator[pa.Message]:
-        """Read the others."""
-        number = 0
+    def batches(self) -> Iterator[tuple[pa.Message, "BatchHeader"]]:
+        """Read the others, whose rows the caller checks against its limit."""
+        number = rows = 0
         while True:
             position = self._file.tell()
             try:
                 message = self._reader.read_next_message()
             except StopIteration:
                 break
-            number += 1
-            if number > MAX_MESSAGES:
-                raise TableError(
-                    "limit-metadata",
-                    f"The stream has more than {MAX_MESSAGES} record batches. Write larger ones.",
-                )
             if message.type not in self._kinds:
                 raise damaged(f"it holds a message of an unexpected kind ({message.type})")
-            yield message
+            header = BatchHeader(message)
+            number += 1
+            rows += header.rows if message.type == "record batch" else 0
+            if number > FREE_MESSAGES and rows < _MESSAGE_ROWS * number:
+                raise TableError(
+                    "limit-metadata",
+                    f"The stream has more than {FREE_MESSAGES} record batches, of less than"
+                    f" {_MESSAGE_ROWS} rows on average. Write larger ones.",
+                )
+            yield message, header
         if self._file.tell() != len(self._bytes):
             raise damaged("bytes follow its end marker")
         if position == len(self._bytes):

@@ -118,7 +118,7 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
         choose=partial(_places_of, source),
     )
     if source.format is TableFormat.ARROW:
-        packed = await in_thread(is_packed, file)
+        packed = await in_thread(is_packed, file, _parse_options(source))
     else:
         packed = source.format is TableFormat.PARQUET
     if not packed:

@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -14,7 +15,7 @@ import tables.readers.arrow_messages
 from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
-from tables.readers.arrow import is_packed, open_arrow_cells
+from tables.readers.arrow import check_stream, is_packed, open_arrow_cells
 from tables.readers.uneven import UnevenRows
 from tables.typed_table import open_typed
 
@@ -79,9 +80,9 @@ def refused(path: Path, content: bytes, options: ParseOptions = OPTIONS) -> str:
 def test_texts_that_lie_in_the_same_bytes_are_counted_before_they_are_read(path: Path) -> None:
     texts = same_bytes(300, 1 << 20)
     assert refused(path, stream(rows_of(texts))) == "dataset-too-large"
-    assert is_packed(path)
+    assert is_packed(path, OPTIONS)
     assert refused(path, stream(rows_of(of_indices([0] * 3, texts)))) == "dataset-too-large"
-    assert is_packed(path)
+    assert is_packed(path, OPTIONS)
     few = pa.array(["q", None, "a text that lies elsewhere", "z"], pa.string_view())
     assert read(path, stream(rows_of(few)))[[0, 3], 1].tolist() == [0, 1]
 
@@ -143,19 +144,31 @@ def test_dictionaries_that_are_extended_without_end_are_refused(
 ) -> None:
     content = stream(*growing(30), deltas=True)
     assert len(read(path, content)) == 30
-    assert is_packed(path)
+    assert is_packed(path, OPTIONS)
     monkeypatch.setattr(tables.readers.arrow_messages, "MAX_DELTA_BYTES", 1_000)
     assert refused(path, content) == "dataset-too-large"
     assert len(read(path, stream(*growing(30)))) == 30  # whole ones
 
 
-@pytest.mark.fault(312)
-def test_batches_without_end_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = stream(*[rows_of(pa.array([], pa.string()))] * 20)
-    path.write_bytes(content)
-    assert not is_packed(path)
-    monkeypatch.setattr(tables.readers.arrow_messages, "MAX_MESSAGES", 10)
+@pytest.mark.fault(335)
+@pytest.mark.parametrize("check", [is_packed, check_stream])
+def test_fault_335_thousands_of_empty_batches_are_refused(path: Path, check: Any) -> None:
+    empty = pa.record_batch([pa.array([], pa.float64())], names=["a"])
+    content = stream(*[empty] * 10_001)
     assert refused(path, content) == "limit-metadata"
+    with pytest.raises(TableError) as caught:
+        check(path, OPTIONS)
+    assert caught.value.slug == "limit-metadata"
+
+
+@pytest.mark.fault(335)
+def test_fault_335_further_batches_need_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables.readers.arrow_messages, "FREE_MESSAGES", 10)
+    one, more = (rows_of(pa.array(["q"] * rows)) for rows in (1, 64))
+    assert len(read(path, stream(*[one] * 10))) == 10
+    assert refused(path, stream(*[one] * 11)) == "limit-metadata"
+    assert len(read(path, stream(*[more] * 30))) == 30 * 64
+    assert refused(path, stream(*[more] * 30, *[one] * 11)) == "limit-metadata"
 
 
 @pytest.mark.fault(313)
