@@ -18,6 +18,8 @@ _BRACKETS = re.compile(rb'(?m)((?:^|(?<=\r))(?:[^"\[\r\n]* )?)(\[[^\[\]"\r\n]*+\
 _FRAME = re.compile(rb"[ \t]*\|[ \t]*")  # of a table whose lines begin and end with a bar
 _BLANKS = (re.compile(rb"[ \t]+"), re.compile(rb"[ \t]*(?:  |\t)[ \t]*"))
 _FEWEST_ROWS = 4
+_SURELY_EVEN = 0.99  # share of rows with as many values as the first
+_MOST_ABOVE, _FEWEST_BELOW = 20, 4
 
 
 def without_rules(lines: bytes) -> tuple[bytes, int]:
@@ -105,7 +107,21 @@ def best_delimiter(lines: list[str]) -> tuple[Delimiter, tuple[float, int]]:
     return found, best
 
 
-def lacks_a_name(lines: list[str]) -> bool:
+def titles_above(lines: list[str]) -> int:
+    """Return the number of lines of a title and the like above a header."""
+    if best_delimiter(lines)[1][0] >= EVEN or _lacks_a_name(lines):
+        return 0
+    found, widest = 0, 1
+    for above in range(1, min(_MOST_ABOVE, len(lines) - _FEWEST_BELOW) + 1):
+        if lines[above].strip():
+            share, width = best_delimiter(lines[above:])[1]
+            # Commas of decimals may split the last lines of a title as evenly, but into fewer values.
+            if share >= _SURELY_EVEN and width > widest:
+                found, widest = above, width
+    return found
+
+
+def _lacks_a_name(lines: list[str]) -> bool:
     """Return whether all rows have one value more than the header, by some separator.
 
     So have numbers with a unit behind a blank, below the name of one column.
@@ -115,9 +131,26 @@ def lacks_a_name(lines: list[str]) -> bool:
     if len(words) > _FEWEST_ROWS and len(words[0]) == 1 and {len(row) for row in words[1:]} == {2}:
         return not any(re.match(r"\W*\d", row[1]) for row in words[1:])
     return any(
-        len(rows) > 1 and len(rows[0]) > 1 and {len(row) for row in rows[1:]} == {len(rows[0]) + 1}
+        len(rows) > 1 and len(rows[0]) > 1 and surplus_of(len(rows[0]), rows[1:]) > 0
         for rows in (split_rows(lines, delimiter) for delimiter in DELIMITERS)
     )
+
+
+def surplus_of(width: int, rows: list[list[str]]) -> int:
+    """Return by how many values all rows are longer than a header: by one, or by some without a value.
+
+    Args:
+        width: Number of names in the header.
+        rows: Values of the rows.
+
+    Returns:
+        The number; 0 if there is none.
+    """
+    widths = {len(row) for row in rows}
+    more = max(widths, default=0) - width
+    if len(widths) != 1 or more < 1:
+        return 0
+    return more if more == 1 or not any(cell.strip() for row in rows for cell in row[width:]) else 0
 
 
 def split_rows(lines: list[str], delimiter: Delimiter) -> list[list[str]]:
@@ -131,14 +164,14 @@ def split_rows(lines: list[str], delimiter: Delimiter) -> list[list[str]]:
 def _evenness(lines: list[str], delimiter: Delimiter) -> tuple[float, int]:
     """Return the share of rows with as many values as the first, and this number, if it is above one.
 
-    A header may lack one name.
+    A header may lack one name, or those of values that no row has.
     """
     rows = split_rows(lines, delimiter)
     width = len(rows[0]) if rows else 0
     if width < 2:
         return (0.0, 0)
-    if len(rows) > 1 and {len(row) for row in rows[1:]} == {width + 1}:
-        rows, width = rows[1:], width + 1
+    if more := surplus_of(width, rows[1:]):
+        rows, width = rows[1:], width + more
     share = sum(len(row) == width for row in rows) / len(rows)
     if delimiter == " " and not (share == 1.0 and _some_numeric(rows[1:])):
         return (0.0, 0)  # words have spaces, too

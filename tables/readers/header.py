@@ -7,7 +7,7 @@ from itertools import islice, pairwise, takewhile
 
 from tables.cells import MISSING_SPELLINGS
 from tables.formats import Delimiter, ParseOptions, TableWarning
-from tables.readers.delimiters import split_line
+from tables.readers.delimiters import split_line, surplus_of
 from tables.readers.text import TextFile
 from tables.source import look_numeric
 
@@ -24,6 +24,11 @@ _LOOKED_AT = 64 << 10
 _BLOCK_BYTES = 1 << 20
 _MOST_NAME_ROWS = 3
 _NUMERIC_SHARE = 0.95
+_RELATION = re.compile(rb"(?i)(?:[ \t]*(?:%[^\r\n]*)?[\r\n]+)*+[ \t]*@relation\b")
+_ATTRIBUTE = re.compile(rb"(?im)^[ \t]*@attribute[ \t]+('[^'\r\n]*'|\"[^\"\r\n]*\"|[^\s]+)")
+_DATA = re.compile(rb"(?im)^[ \t]*@data[ \t]*\r?\n")
+_DIGIT_RUN = re.compile(r"\d+")
+_FIELD_WIDTHS = re.compile(r"\d{1,4}[sdn]")  # of text, dates and numbers, as of RDB files
 _STEP_RATIO = 1.5  # of the largest distance of two names that are evenly spaced to the smallest
 
 
@@ -78,6 +83,44 @@ def find_header(start: FirstRecords, options: ParseOptions, *, above: int) -> He
         names=names,
         fields=_with_nameless(fields, start.records[first + names :]),
         warnings=[*_about_above(above + first), *_about_below(names - 1)],
+    )
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """Lines above the rows that name a column each, as of an ARFF file.
+
+    Attributes:
+        names: Names of the columns.
+        end: Position after these lines, in bytes.
+        lines: Number of these lines.
+    """
+
+    names: list[str]
+    end: int
+    lines: int
+
+    def warning(self) -> TableWarning:
+        """Return the warning about these lines."""
+        return skipped_warning(
+            f"The first {self.lines} lines describe the columns, as in an ARFF file, and are skipped."
+        )
+
+
+def find_attributes(start: bytes) -> Attributes | None:
+    """Return the lines of a file that name its columns one by one, None if there are none.
+
+    Args:
+        start: First bytes of the file.
+    """
+    data = _DATA.search(start) if _RELATION.match(start) else None
+    names = (
+        [match[1].decode().strip("'\"") for match in _ATTRIBUTE.finditer(start, 0, data.start())]
+        if data
+        else []
+    )
+    return (
+        Attributes(names, data.end(), start.count(b"\n", 0, data.end())) if data and names else None
     )
 
 
@@ -209,10 +252,25 @@ def _name_rows(records: list[list[str]]) -> int:
     while found < min(_MOST_NAME_ROWS, len(records) - _FEWEST_BELOW):
         below = records[found + 1 :]
         fills = found == 1 and _fills_gaps(records[0], records[1], below)
-        if not (fills or _names_columns(records[found], below, surely=found == 1)):
+        row = records[found]
+        is_one = fills or _names_columns(row, below, surely=found == 1)
+        if not (is_one or _names_index(records[:found], row, below) or _are_widths(row)):
             break
         found += 1
     return found
+
+
+def _names_index(header: list[list[str]], row: list[str], below: list[list[str]]) -> bool:
+    """Return whether a row has the name of the first column alone, below several rows of the names of others."""
+    if len(header) < 2 or any(cells[0].strip() for cells in header) or not any(map(str.strip, row)):
+        return False
+    rest = any(cell.strip() for cell in row[1:])
+    return not (rest or BEGINS_WITH_DIGIT.match(row[0])) and all(any(cells[1:]) for cells in below)
+
+
+def _are_widths(row: list[str]) -> bool:
+    """Return whether a row has the widths of the fields, each with a letter for what it holds."""
+    return len(row) > 1 and all(_FIELD_WIDTHS.fullmatch(cell.strip()) for cell in row)
 
 
 def _fills_gaps(header: list[str], row: list[str], below: list[list[str]]) -> bool:
@@ -286,7 +344,17 @@ def _is_data(records: list[list[str]]) -> bool:
     cells = [first[at].strip() for at in numeric]
     if len(numeric) < len(first):
         return any(recurs) and all(map(BEGINS_WITH_DIGIT.match, cells))
-    return look_numeric(cells) and not _are_steps([float(cell) for cell in cells])
+    if not look_numeric(cells):
+        return all(
+            look_numeric([cell]) or _has_shape(cell, rows, at) for at, cell in enumerate(cells)
+        )
+    return not _are_steps([float(cell) for cell in cells])
+
+
+def _has_shape(cell: str, rows: list[list[str]], at: int) -> bool:
+    """Return whether a cell with digits is written like one of those below it, as a date is."""
+    shape = _DIGIT_RUN.sub("0", cell)
+    return any(at < len(row) and _DIGIT_RUN.sub("0", row[at].strip()) == shape for row in rows)
 
 
 def _are_steps(numbers: Sequence[float]) -> bool:
@@ -301,13 +369,14 @@ def _are_steps(numbers: Sequence[float]) -> bool:
 def _with_nameless(fields: list[str], rows: list[list[str]]) -> list[str]:
     """Return the names of a header, with an empty one where all rows have one value more.
 
-    It is that of the first column, of row names as R writes them; or of a last one without a value,
-    where rows end with a separator.
+    It is that of the first column, of row names as R writes them; or of the last ones without a value,
+    where rows end with separators.
     """
     below = [row for row in rows if row]
-    if len(fields) < 2 or {len(row) for row in below} != {len(fields) + 1}:
-        return fields
-    return ["", *fields] if any(row[-1].strip() for row in below) else [*fields, ""]
+    more = surplus_of(len(fields), below) if len(fields) > 1 else 0
+    if more == 1 and any(row[-1].strip() for row in below):
+        return ["", *fields]
+    return [*fields, *[""] * more]
 
 
 def _about_above(lines: int) -> Iterator[TableWarning]:

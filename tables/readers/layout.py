@@ -14,20 +14,21 @@ from itertools import accumulate
 from tables.errors import TableError
 from tables.formats import DELIMITERS, Delimiter, ParseOptions, TableWarning
 from tables.readers.delimiters import (
-    EVEN,
     best_delimiter,
     delimiter_of,
     has_brackets,
     joined_blanks,
-    lacks_a_name,
     quoted_brackets,
     split_line,
     split_rows,
+    titles_above,
     without_rules,
 )
 from tables.readers.header import (
     BEGINS_WITH_DIGIT,
+    Attributes,
     FirstRecords,
+    find_attributes,
     find_header,
     find_other_table,
     skipped_warning,
@@ -44,14 +45,12 @@ _SEPARATOR_LINE = re.compile(rb'(?i)"?sep=([,;\t| ])"?(\r\n|\r|\n)')
 _LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _FIELDS_LINE = re.compile(rb"#[ ]*Fields:[ ]*", re.IGNORECASE)
 _COMMENT = re.compile(r"(#|%|//)[ \t]*")
-_SURELY_EVEN = 0.99  # share of rows with as many values as the first
-_MOST_ABOVE, _FEWEST_BELOW = 20, 4
 _MOST_FOOTERS = 20
 _NEAR_END = 100  # lines
 _EMPTY_ROWS = 3  # at the end: fewer are rows without values
 _TOTAL = re.compile(
     r"(grand |sub)?totals?|sum|summe|gesamt(summe)?|total g[eé]n[eé]ral|totaux|totale|suma|итого"
-    r"|((opening|closing|ending) balance|(anfangs|end|schluss)?saldo( final| finale)?|solde( final)?"
+    r"|totals?: .{1,40}|((opening|closing|ending) balance|(anfangs|end|schluss)?saldo( final| finale)?|solde( final)?"
     r"|kontostand)( ([ap][mu]|[ad]?al|vom|per|as (of|at)|on|em) \d[\d./-]+)?",
     re.IGNORECASE,
 )
@@ -136,6 +135,8 @@ def find_layout(text: TextFile, options: ParseOptions) -> Layout:
         start = start[said.end() :]
     # In quotes a line of dashes may be part of a cell.
     rules = delimiter is None and options.header and not text.quotes
+    if delimiter is None and options.header and (found := find_attributes(start)):
+        return _attributed(text, found, start, offset)
     content = _from_a_row(start, rules=rules)
     offset += len(start) - len(content)
     if not content.strip():
@@ -161,6 +162,21 @@ def find_layout(text: TextFile, options: ParseOptions) -> Layout:
         brackets=delimiter == " " and has_brackets(_decoded(lines, rules=rules)),
     )
     return _found(text, options, lines, marks, above)
+
+
+def _attributed(text: TextFile, found: Attributes, start: bytes, offset: int) -> Layout:
+    """Return the layout of a file whose names are in lines of their own."""
+    begin, rows = offset + found.end, start[found.end :]
+    holds_comments = text.holds(b"\n%", after=begin - 1)
+    return Layout(
+        fields=found.names,
+        header=True,
+        delimiter=best_delimiter(_decoded(_first_lines(rows, whole=True), rules=False))[0],
+        quote="'" if b"'" in rows and b'"' not in rows else '"',
+        start=begin,
+        comments=b"%" if holds_comments else b"",
+        warnings=[found.warning()],
+    )
 
 
 def _one_line(content: bytes, delimiter: Delimiter, options: ParseOptions) -> Layout:
@@ -280,10 +296,10 @@ def _lines_above(lines: list[str]) -> tuple[int, int]:
     """Return the number of lines above a header, and the bytes in it before the names."""
     mark = _COMMENT.match(lines[0])
     if mark is None:
-        return _titles_above(lines), 0
+        return titles_above(lines), 0
     comments = next((n for n, line in enumerate(lines) if not line.startswith(mark[1])), 0)
     if comments == 0:
-        return _titles_above(lines), 0
+        return titles_above(lines), 0
     delimiter, (_, width) = best_delimiter(lines[comments:])
     last = lines[comments - 1].encode()
     before = [found.end() if (found := _FIELDS_LINE.match(last)) else 0]
@@ -294,19 +310,6 @@ def _lines_above(lines: list[str]) -> tuple[int, int]:
         if width > 1 and len(row[0]) == width:
             return comments - 1, start
     return comments, 0
-
-
-def _titles_above(lines: list[str]) -> int:
-    if best_delimiter(lines)[1][0] >= EVEN or lacks_a_name(lines):
-        return 0
-    found, widest = 0, 1
-    for above in range(1, min(_MOST_ABOVE, len(lines) - _FEWEST_BELOW) + 1):
-        if lines[above].strip():
-            share, width = best_delimiter(lines[above:])[1]
-            # Commas of decimals may split the last lines of a title as evenly, but into fewer values.
-            if share >= _SURELY_EVEN and width > widest:
-                found, widest = above, width
-    return found
 
 
 def _end(text: TextFile, rows: list[list[str]], *, width: int, marks: _Marks) -> _End:

@@ -14,7 +14,7 @@ from tables.readers.layout import Layout
 
 _FEWEST_ROWS = 20  # of fewer, an uneven one may be any fault
 _SLACK = 10
-_SHORT_SHARE, _LONG_SHARE = 0.5, 0.05
+_SHORT_SHARE, _LONG_SHARE = 0.9, 0.05
 # Of rows that wait for the next whole one, beyond those shares.
 _MOST_WAITING = 10_000
 _MOST_SURPLUS = 16_384  # values of a row beyond its width, as of the widest sheet

@@ -45,6 +45,10 @@ LAYOUTS = {
     "printed": "Report\n\n" + framed([("day", "kind", "v"), *ROWS], rule="-" * 30),
     "markdown": framed([("day", "kind", "v"), *ROWS], rule="|:--|---|--:|"),
     "ruled": f" day | kind | v\n-----+------+---\n{body(' | ')}\n(30 rows)",
+    "attributes": "% of 2024\n@relation days\n\n@attribute day date\n@ATTRIBUTE 'kind' {a, b}\n"
+    f"@attribute v real\n\n@data\n{body()}",
+    "widths": "# c\n# d\nday\tkind\tv\n20d\t5s\t14n\n" + body("\t"),
+    "total-of": f"day,kind,v\n{body()}\nTotal: all days,--,465.0",
     "fields": "#Version: 1.0\n#Fields: day kind v\n" + body(" "),
 }
 
@@ -112,6 +116,27 @@ def test_a_second_line_that_fills_the_gaps_of_the_header_names_columns(accept):
     assert accept(gaps.encode()).rows == 31
 
 
+def test_a_row_below_two_of_names_may_name_the_first_column_alone(accept):
+    rows = "\n".join(f"{'ab'[n % 2]},{n}.5,{n * 7 % 11}" for n in range(30))
+    summary = accept(f",price,price\n,low,high\nshop,,\n{rows}".encode())
+    assert (names(summary), summary.rows) == (["shop", "price low", "price high"], 30)
+
+
+@pytest.mark.parametrize("ends", [";", ";;;"])
+def test_rows_that_end_with_separators_are_below_their_header(accept, ends):
+    text = "\n".join(";".join(row) + ends for row in ROWS)
+    summary = accept(f"day;kind;v\n{text}".encode())
+    assert (names(summary)[:3], summary.rows, codes(summary)) == (["day", "kind", "v"], 30, [])
+    assert {column.column.type for column in summary.columns[3:]} == {"ignored"}
+
+
+def test_most_rows_may_lack_their_last_cells(accept):
+    text = "\n".join("|".join([*row, "note"][: 4 - (n % 3 > 0)]) for n, row in enumerate(ROWS))
+    summary = accept(f"day|kind|v|more\n{text}".encode())
+    assert (summary.rows, codes(summary)) == (30, ["uneven"])
+    assert [column.missing_count for column in summary.columns] == [0, 0, 0, 20]
+
+
 @pytest.mark.parametrize("gap", ["  ", "\t ", "    "])
 def test_aligned_columns_are_told_by_runs_of_blanks(accept, gap):
     text = "\n".join(f" {gap.join(row)}{' ' * (at % 3)}" for at, row in enumerate(ROWS))
@@ -125,8 +150,10 @@ def test_numbers_between_equally_many_blanks_have_no_empty_columns_between_them(
     assert (names(summary), summary.rows) == (["a", "b"], 30)
 
 
-def test_a_first_line_like_the_others_is_a_row(accept):
-    summary = accept(body().encode())
+@pytest.mark.parametrize("form", ["{d},{k},{v}", "{d} 10:00,{n},{v}", "{n}.5D+0{n},{v}.25,{n}"])
+def test_a_first_line_like_the_others_is_a_row(accept, form):
+    rows = (form.format(d=d, k=k, v=v, n=n % 9) for n, (d, k, v) in enumerate(ROWS))
+    summary = accept("\n".join(rows).encode())
     assert (names(summary), summary.rows) == (["x1", "x2", "x3"], 30)
     assert "numeric_header" in [w["code"] for w in summary.warnings]
 
