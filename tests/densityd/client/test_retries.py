@@ -25,31 +25,13 @@ from densityd.client import (
 )
 from densityd.client.call import Retry
 from densityd.client.wire.problems import read_retry_after
+from tests.densityd.bodies import DATASET, JOB, VERSION
 from tests.densityd.scripted import DROP, Reply, ScriptedServer, a_json, a_problem
 from tests.ports import free_port
 from tests.tables.files import npy
 
 QUICK = Retries(attempts=4, first_pause_s=0.001, longest_pause_s=2.0)
 ROWS = np.zeros((6, 2))
-DATASET: dict[str, object] = {
-    "id": "ds_1", "name": None, "rows": 6, "bytes": 1, "sha256": "a", "columns": [],
-    "column_count": 0, "warnings": [],
-    "created_at": "2026-11-24T15:27:00Z",
-}  # fmt: skip
-JOB: dict[str, object] = {
-    "id": "job_1", "kind": "training", "state": "succeeded", "attempt": 1, "started_at": None,
-    "created_at": "2026-11-24T15:27:00Z", "finished_at": None, "progress": None, "metrics": None,
-    "model": {"name": "m", "version": 1}, "dispatch": "sent", "cancel_requested": False,
-    "error": None, "request": {}, "newer": True,
-}  # fmt: skip
-VERSION: dict[str, object] = {
-    "name": "m", "version": 1, "family": "maf", "dim": 2, "columns": ["a", "b"], "flow": {},
-    "preprocessing": {}, "parameters": 4, "metrics": {}, "aliases": [],
-    "lineage": {
-        "job_id": None, "dataset_id": None, "dataset_sha256": None, "code_version": "1", "seed": None
-    },
-    "checkpoint": {"sha256": "a", "bytes": 1}, "created_at": "2026-11-24T15:27:00Z",
-}  # fmt: skip
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 
 from densityd.client import Client, UnexpectedAnswerError
-from tests.densityd.client.test_retries import DATASET
+from tests.densityd.bodies import DATASET
 from tests.densityd.scripted import Reply, ScriptedServer, a_json
 from tests.tables.files import npy
 

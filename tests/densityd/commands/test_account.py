@@ -3,39 +3,28 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from densityd.cli import app
 from densityd.client import ApiError, Client
+from tests.densityd.commands.running import run
 from tests.densityd.conftest import Service
 
 
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 @pytest.mark.long
-def test_who_what_and_which(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DENSITYD_URL", service.url)
-    assert "default" in run("whoami")
-    assert json.loads(run("whoami", "--json"))["key"] is None
-    assert "stored bytes" in run("usage")
-    assert run("--version").startswith("densityd ")
+def test_who_what_and_which() -> None:
+    assert "default" in run("whoami").stdout
+    assert json.loads(run("whoami", "--json").stdout)["key"] is None
+    assert "stored bytes" in run("usage").stdout
+    assert run("--version").stdout.startswith("densityd ")
     with Client() as client:
         names = [model.name for model in client.models.list()]
-        assert json.loads(run("usage", "--json"))["models"] == len(names) >= 3
+        assert json.loads(run("usage", "--json").stdout)["models"] == len(names) >= 3
         assert client.keys.list() == []
         with pytest.raises(ApiError, match="densityd keys create"):
             client.keys.create("write")
 
 
-def test_a_version_is_copied_with_its_calibration(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DENSITYD_URL", service.url)
-    out = run("models", "copy", "ranked", "--to", service.url, "--model", "promoted")
+def test_a_version_is_copied_with_its_calibration(service: Service) -> None:
+    out = run("models", "copy", "ranked", "--to", service.url, "--model", "promoted").stdout
     assert out.strip() == "promoted:1"
     with Client() as client:
         rows = [[170.0, 70.0, 30.0], [150.0, 90.0, 20.0]]

@@ -8,29 +8,21 @@ import numpy as np
 import pytest
 import typer
 from sqlalchemy import delete, update
-from typer.testing import CliRunner, Result
 
-from densityd.cli import app
 from densityd.client import ApiError, Client
 from densityd.commands.prune import parse_age
 from models_store.aliases import Aliases
 from models_store.database.clock import db_now
 from models_store.database.schema import IdempotencyRow, JobRow, ModelVersionRow
 from tests.app.serving import registered
+from tests.densityd.commands.running import run
 from tests.densityd.conftest import Service
 
 
-@pytest.fixture(autouse=True)
-def client(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setenv("DENSITYD_URL", service.url)
-    with Client() as client:
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as client:
         yield client
-
-
-def run(*arguments: str, status: int = 0, says: str | None = None) -> Result:
-    result = CliRunner().invoke(app, list(arguments), input=says)
-    assert result.exit_code == status, result.output
-    return result
 
 
 def versions(client: Client, name: str) -> list[int]:

@@ -5,38 +5,27 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from densityd.cli import app
 from densityd.client import ApiError, Client
-from tests.densityd.conftest import Service
-
-
-def run(*arguments: str, status: int = 0) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == status, result.output
-    return result.stdout
+from tests.densityd.commands.running import run
 
 
 @pytest.mark.long
-def test_things_are_described_tagged_and_found_again(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DENSITYD_URL", service.url)
+def test_things_are_described_tagged_and_found_again() -> None:
     with Client() as client:
         dataset = client.datasets.upload(np.arange(40.0).reshape(20, 2), name="forty").id
         job = client.jobs.sample("people:1", 5).id
         kinds = {dataset: "datasets", job: "jobs", "people": "models"}
         for target, kind in {**kinds, "people:1": None}.items():
-            out = run("label", target, "team=space", "old=1", "--description", "of mine")
+            out = run("label", target, "team=space", "old=1", "--description", "of mine").stdout
             assert "of mine" in out
             assert "space" in out
-            shown = json.loads(run("label", target, "--remove", "old", "--json"))
+            shown = json.loads(run("label", target, "--remove", "old", "--json").stdout)
             assert shown["tags"] == {"team": "space"}
             if kind is not None:
-                assert target in run(kind, "list", "--tag", "team=space", "--oldest-first")
-                assert target not in run(kind, "list", "--tag", "team=time")
-        assert "people" in run("models", "list", "--prefix", "peo", "--tag", "team")
+                assert target in run(kind, "list", "--tag", "team=space", "--oldest-first").stdout
+                assert target not in run(kind, "list", "--tag", "team=time").stdout
+        assert "people" in run("models", "list", "--prefix", "peo", "--tag", "team").stdout
         run("label", "people", "team", status=2)
 
         assert client.models.update("people", description=None).description is None
