@@ -28,7 +28,7 @@ from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, write
 from tests.ports import free_port
-from tests.tables.files import npy
+from tests.tables.files import arrow, npy
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc"),
@@ -212,12 +212,7 @@ def test_a_caller_who_does_not_read_stops_the_work_and_one_who_leaves_ends_it(se
 def body_of(kind: TableFormat, rows: int) -> bytes:
     values = np.random.default_rng(0).normal(size=(rows, 3)) * STD.numpy() + MEAN.numpy()
     if kind is TableFormat.ARROW:  # one batch, which its writer may make as large as it likes
-        sink = pa.BufferOutputStream()
-        table = pa.table({name: values[:, i] for i, name in enumerate(COLUMNS)})
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        data: bytes = sink.getvalue().to_pybytes()
-        return data
+        return arrow(pa.table({name: values[:, i] for i, name in enumerate(COLUMNS)}))
     return write(kind, COLUMNS, values)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 from backports import zstd
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -30,6 +29,7 @@ from tests.app.decoding import decode
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read, write
 from tests.attempts import attempts
+from tests.tables.files import arrow, parquet
 
 NAMED = [kind for kind in FORMATS if kind is not TableFormat.NPY]
 ROWS = np.random.default_rng(0).normal(size=(20, 3)) * STD.numpy() + MEAN.numpy()
@@ -252,24 +252,9 @@ def _with_gap(kind: TableFormat) -> bytes:
             return b"height,weight,age\n170,,30\n170,70,30\n"
         case TableFormat.ARROW:
             weights = pa.array([None, 70], pa.int32())
-            return _arrow(pa.table({"height": [170, 170], "weight": weights, "age": [30.0, 30.0]}))
+            return arrow(pa.table({"height": [170, 170], "weight": weights, "age": [30.0, 30.0]}))
         case _:
             return write(kind, COLUMNS, np.array([[170, np.nan, 30], [170, 70, 30]]))
-
-
-def _arrow(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
 
 
 @pytest.mark.parametrize("answer", FORMATS)
@@ -314,7 +299,7 @@ COLUMN_FAULTS = {
 @pytest.mark.parametrize("column", COLUMN_FAULTS.values(), ids=list(COLUMN_FAULTS))
 def test_fault_056_columns_of_other_types_are_refused_by_name(client, column):
     table = pa.table({"height": [1.0, 2.0], "weight": column, "age": [1.0, 2.0]})
-    response = ask(client, "log_prob", _arrow(table), TableFormat.ARROW)
+    response = ask(client, "log_prob", arrow(table), TableFormat.ARROW)
     assert (response.status_code, slug(response)) == (422, "batch-value")
     assert response.json()["column"] == "weight"
 
@@ -322,10 +307,10 @@ def test_fault_056_columns_of_other_types_are_refused_by_name(client, column):
 def test_nulls_and_text_in_parquet_are_as_in_arrow(client):
     weights = pa.array([None, 70], pa.int32())
     table = pa.table({"height": [170, 170], "weight": weights, "age": [30.0, 30.0]})
-    response = ask(client, "log_prob", _parquet(table), TableFormat.PARQUET, TableFormat.JSON)
+    response = ask(client, "log_prob", parquet(table), TableFormat.PARQUET, TableFormat.JSON)
     assert [value is None for value in response.json()["log_prob"]] == [True, False]
     table = table.set_column(1, "weight", pa.array(["1", "2"]))
-    response = ask(client, "log_prob", _parquet(table), TableFormat.PARQUET)
+    response = ask(client, "log_prob", parquet(table), TableFormat.PARQUET)
     assert (slug(response), response.json()["column"]) == ("batch-value", "weight")
 
 

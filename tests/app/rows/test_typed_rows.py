@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -21,6 +20,7 @@ from tables.columns import UNSEEN, Column
 from tables.errors import TableError
 from tables.formats import TableFormat
 from tests.app.decoding import decode
+from tests.tables.files import arrow, parquet
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY
 COLUMNS = (
@@ -153,11 +153,10 @@ KINDS = [TableFormat.CSV, TableFormat.NDJSON, TableFormat.ARROW, TableFormat.PAR
 EXTRA: dict[str, list[Any]] = {"comment": ["=1+1", "", "x, y", "007"], "count": [1, 2, None, 4]}
 
 
-def file_of(kind: TableFormat, columns: dict[str, list[Any]], **arrow: Any) -> bytes:
+def file_of(kind: TableFormat, columns: dict[str, list[Any]], **typed: Any) -> bytes:
     """A file of cells as another program writes it; columns of several kinds become text."""
     names = list(columns)
     lines = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    buffer = io.BytesIO()
     match kind:
         case TableFormat.CSV:
             text = io.StringIO()
@@ -168,13 +167,8 @@ def file_of(kind: TableFormat, columns: dict[str, list[Any]], **arrow: Any) -> b
             return "".join(json.dumps(line) + "\n" for line in lines).encode()
         case _:
             pass
-    table = pa.table({name: arrow.get(name, cells_of(values)) for name, values in columns.items()})
-    if kind is TableFormat.PARQUET:
-        pq.write_table(table, buffer)
-    else:
-        with pa.ipc.new_stream(buffer, table.schema) as writer:
-            writer.write_table(table, max_chunksize=3)
-    return buffer.getvalue()
+    table = pa.table({name: typed.get(name, cells_of(values)) for name, values in columns.items()})
+    return parquet(table) if kind is TableFormat.PARQUET else arrow(table, rows=3)
 
 
 def cells_of(values: list[Any]) -> pa.Array:
@@ -324,15 +318,12 @@ def test_arrow_types_are_read_for_what_they_are(kind):
 
 
 def test_compressed_arrow_is_read_by_a_process_of_its_own(monkeypatch):
-    buffer = io.BytesIO()
     table = pa.table({name: cells_of(values) for name, values in columns_of().items()})
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_stream(buffer, table.schema, options=options) as writer:
-        writer.write_table(table)
+    body = arrow(table, compression="zstd")
     monkeypatch.setattr(
         "app.rows.decode.tables.open_typed", lambda *_, **__: pytest.fail("read here")
     )
-    np.testing.assert_array_equal(decode(buffer.getvalue(), TableFormat.ARROW, SHAPE), NUMBERS)
+    np.testing.assert_array_equal(decode(body, TableFormat.ARROW, SHAPE), NUMBERS)
 
 
 @pytest.mark.fault(247)
@@ -351,11 +342,7 @@ def test_a_large_dictionary_costs_no_more_than_its_rows(monkeypatch):
 
     monkeypatch.setattr("tables.typed_rows.encode_cells", encode)
     shape = RowsShape(["cut"], rows, types=ModelTypes((column,), dim=1))
-    buffer = io.BytesIO()
-    table = pa.table({"cut": cells})
-    with pa.ipc.new_stream(buffer, table.schema) as writer:
-        writer.write_table(table, max_chunksize=500)
-    values = decode(buffer.getvalue(), TableFormat.ARROW, shape)
+    values = decode(arrow(pa.table({"cut": cells}), rows=500), TableFormat.ARROW, shape)
     expected = np.where(np.arange(rows) % 60 < 50, np.arange(rows) % 60, UNSEEN)
     np.testing.assert_array_equal(values[:, 0], expected)
     assert max(seen) <= 500
