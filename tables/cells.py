@@ -1,6 +1,5 @@
 """Cells of columns to the numbers of a stored table, and back."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from tables.calendar.writing import format_dates
 from tables.columns import OTHER, UNSEEN, Column, Level
 from tables.dates import parse_dates
 from tables.errors import TableError
+from tables.notations.units import without_unit
 from tables.numerals import (
     ABBREVIATED,
     DEGREES,
@@ -52,6 +52,24 @@ FALSE_TEXTS = tuple(false for _, false in _TRUTH_PAIRS)
 """Texts of false, in lower case, in the order of those of true that they go with."""
 
 _TEXT = pa.string()
+_SPACES = (
+    *range(9, 14),
+    *range(28, 33),
+    0x85,
+    0xA0,
+    0x1680,
+    *range(0x2000, 0x200B),
+    0x202F,
+    0x205F,
+    0x3000,
+)
+_UNSEEN = (
+    *range(0x200B, 0x2010),
+    *range(0x2028, 0x202F),
+    0x2060,
+    0xFEFF,
+)  # as marks of the direction of text
+_BLANKS = "".join(map(chr, (*_SPACES, *_UNSEEN)))
 _EXACT = 2.0**53
 _WANTED = {
     "number": "a number",
@@ -191,7 +209,7 @@ def level_text(level: Level) -> str:
 
 
 def as_text(cells: pa.Array) -> pa.Array:
-    """Return cells as text without white space around it; whole numbers have no decimals."""
+    """Return cells as text without white space and invisible characters around it; whole numbers have no decimals."""
     if pa.types.is_dictionary(cells.type):
         return as_text(cells.dictionary).take(cells.indices)
     if pa.types.is_boolean(cells.type):
@@ -200,7 +218,9 @@ def as_text(cells: pa.Array) -> pa.Array:
         text = pc.cast(pc.cast(cells, pa.float64()), _TEXT)
         return pc.replace_substring_regex(text, r"\.0$", "")
     text = cells if cells.type == _TEXT else pc.cast(cells, _TEXT)
-    return pc.utf8_trim_whitespace(text)
+    if pc.all(pc.string_is_ascii(text)).as_py():
+        return pc.utf8_trim_whitespace(text)
+    return pc.utf8_trim(text, _BLANKS)
 
 
 def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
@@ -300,15 +320,14 @@ def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
     if column.unit == MARKED:
         text = without_marks(text)
     elif column.unit:
-        unit = re.escape(column.unit)
-        text = pc.replace_substring_regex(text, rf"^([+-]?) ?{unit} ?|( ?){unit}$", r"\1")
+        text = without_unit(text, column.unit)
     return parse_numbers(text, decimal=column.decimal, thousands=column.thousands)
 
 
 def _by_text(cells: pa.Array, column: Column, *, values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the index of the level of each text, or else of its value; -1 where there is none."""
-    texts = [level_text(level).strip() for level in level_cells(column).to_pylist()]
-    found = _places(pc.index_in(as_text(cells), value_set=pa.array(texts, _TEXT)))
+    texts = as_text(pa.array(map(level_text, level_cells(column).to_pylist()), _TEXT))
+    found = _places(pc.index_in(as_text(cells), value_set=texts))
     return np.where(found < 0, _by_value(values, column), found)
 
 

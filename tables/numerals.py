@@ -65,8 +65,8 @@ _ASCII_DIGITS = {zero + digit: str(digit) for zero in _ZEROS for digit in range(
 _AMOUNT = r"(?:[^\d\s()+-]{1,3} ?)?\d[\d.,' ]*?"
 _SPACES = "[\u00a0\u202f\u2009]"
 _DEGREES = (
-    r"^(?P<sign>[+-]?)(?P<before>[NSEWO]?) ?(?P<d>\d{1,3}(?:\.\d+)?)° ?(?:(?P<m>\d{1,2}(?:\.\d+)?)['′’] ?"  # noqa: RUF001
-    r"(?:(?P<s>\d{1,2}(?:\.\d+)?)(?:[\"″”]|'') ?)?)?(?P<after>[NSEWO]?)$"
+    r"^(?P<sign>[+-]?)(?P<before>[NSEWO]?) ?(?P<d>\d{1,3}(?:\.\d+)?)(?:° ?(?:(?P<m>\d{1,2}(?:\.\d+)?)['′’] ?"  # noqa: RUF001
+    r"(?:(?P<s>\d{1,2}(?:\.\d+)?)(?:[\"″”]|'') ?)?)?)? ?(?P<after>[NSEWO]?)$"
 )
 _FRACTION = (
     r"^(?P<sign>[+-]?)(?:(?P<whole>\d{1,9})[ -])?(?P<over>\d{1,3})[/\x{2044}](?P<under>\d{1,4})$"
@@ -74,6 +74,8 @@ _FRACTION = (
 _VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"} | {
     sign: f"{over}/8" for sign, over in zip("⅛⅜⅝⅞", (1, 3, 5, 7), strict=True)
 }
+_POWERS = r"\d[dD][+-]\d|[xX×*·] ?10(?:\^|[⁰¹²³⁴-⁹⁺⁻])"  # noqa: RUF001 - signs of products
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _PLAIN = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)$"
 
 
@@ -120,8 +122,9 @@ def plain_marks(text: pa.Array) -> pa.Array:
     if not pc.all(pc.string_is_ascii(text)).as_py():
         text = plain_digits(text)
         text = pc.replace_substring_regex(text, _SPACES, " ")
-        text = pc.replace_substring_regex(text, "^−", "-")  # noqa: RUF001 - a minus sign
+        text = pc.replace_substring_regex(text, r"^[−–] ?([\d.,]|\p{Sc})", r"-\1")  # noqa: RUF001 - a minus sign, a dash
         text = pc.replace_substring(text, "’", "'")  # noqa: RUF001 - an apostrophe
+    text = _with_exponents(text)
     if pc.any(pc.starts_with(text, "'")).as_py():
         text = pc.replace_substring_regex(text, r"^'([+-]?[.,]?\d)", r"\1")
     if pc.any(pc.match_substring_regex(text, r"(?i)\d ?[CD]R\.?$")).as_py():
@@ -137,6 +140,25 @@ def plain_marks(text: pa.Array) -> pa.Array:
     if pc.any(pc.ends_with(text, "+")).as_py():  # of amounts: 4+ is four and more
         text = pc.replace_substring_regex(text, r"^(\d[^+-]*[.,]\d\d)\+$", r"\1")
     return text
+
+
+def _with_exponents(text: pa.Array) -> pa.Array:
+    """Return texts with the exponents of Fortran (1.5D+02) and of print (1.5*10^2) as those of other programs."""
+    if not pc.any(pc.match_substring_regex(text, _POWERS)).as_py():
+        return text
+    if not pc.all(pc.string_is_ascii(text)).as_py():
+        cells = [cell and re.sub("[⁰¹²³⁴-⁹⁺⁻]+", _raised, cell) for cell in text.to_pylist()]
+        text = pa.array(cells, pa.string())
+    text = pc.replace_substring_regex(text, r"^([+-]?[\d.,]+)[dD]([+-]\d{1,3})$", r"\1e\2")
+    return pc.replace_substring_regex(
+        text,
+        r"^([+-]?[\d.,]+) ?[xX×*·] ?10\^?([+-]?\d{1,3})$",  # noqa: RUF001 - signs of products
+        r"\1e\2",
+    )
+
+
+def _raised(digits: re.Match[str]) -> str:
+    return "^" + digits[0].translate(_SUPERSCRIPTS)
 
 
 def _grouped(decimal: str, thousands: str) -> str:

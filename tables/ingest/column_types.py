@@ -23,6 +23,7 @@ from tables.ingest.number_formats import marks_of, number_format, reason_of_numb
 from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import Reading
 from tables.ingest.warnings import about_conversion, warning
+from tables.notations.units import has_unit
 from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, OTHER_DIGITS, are_versions
 
 FEW_LEVELS = 20
@@ -186,7 +187,9 @@ def _about_digits(profile: TextProfile, column: Column) -> Iterator[TableWarning
     bare = [
         text
         for text in profile.counts
-        if column.unit not in text and re.search("[1-9]", text) and text not in column.na_values
+        if not has_unit(text, column.unit)
+        and re.search("[1-9]", text)
+        and text not in column.na_values
     ]
     if bare:
         detail = (

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tables.cells import MISSING_SPELLINGS
 from tables.columns import Column
 from tables.ingest.profiles import TextProfile
-from tables.ingest.readings import reading_values, units_of
+from tables.ingest.readings import reading_values
+from tables.notations.units import named, units_of
 from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, PLAIN_FORMATS
 from tables.source import CellSource
 
@@ -20,7 +21,9 @@ _MARKS = {" ": f"[{_SPACES}]", "'": "['\u2019]"}
 _MOST_AROUND = 24
 _ROWS_LOOKED_AT = 1000
 # Zeros before digits, no digit before the decimal mark, or an exponent.
-_PADDED = re.compile(r"(?i)\D* 0\d|[+-]?[.,] |.*\de[+-]?\d")
+_PADDED = re.compile(
+    r"(?i)\D* 0\d|[+-]?[.,] |.*\d(?:e[+-]?\d|d[+-]\d| ?[x×*·] ?10\W{0,2}[\d⁰¹²³⁴-⁹])"
+)  # noqa: RUF001
 
 _UNITS_LOOKED_AT = 200
 _MAX_NAMED = 3
@@ -59,7 +62,7 @@ class _Spellings:
         below = next(iter(self._around[True].most_common(1)), (("", ""), 0))[0]
         if self._around[False]:
             before, after = self._around[False].most_common(1)[0][0]
-        elif below[0].startswith(("-", "\u2212")):
+        elif below[0].startswith(("-", "\u2212", "\u2013")):
             before, after = below[0][1:], below[1]
         else:
             return ""
@@ -142,7 +145,7 @@ def marks_of(column: Column) -> str:
     elif column.unit == MARKED:
         parts.append("marks behind some of them")
     elif column.unit:
-        parts.append(f"the unit {column.unit}")
+        parts.append(named(column.unit))
     return f" with {' and '.join(parts)}" if parts else ""
 
 

@@ -14,6 +14,7 @@ from tables.cells import as_text, missing_cells, timestamps
 from tables.columns import Column, ColumnType
 from tables.formats import ParseOptions
 from tables.ingest.readings import Reading, reading_values, readings
+from tables.notations.units import grouping_mark
 
 MAX_COUNTED = 10_000
 """The most distinct texts of a column that are counted."""
@@ -83,7 +84,15 @@ class TextProfile:
             comma: True if a comma that may be one of thousands is before decimals.
         """
         found = [r for r in self._readings or () if r.column.type == "number"]
-        return sorted(found, key=lambda r: (r.bad, (r.column.decimal == ",") != comma))
+        mark = grouping_mark(self.counts) if len(found) > 1 else ""
+        return sorted(
+            found,
+            key=lambda r: (
+                r.bad,
+                bool(mark) and r.column.thousands != mark,
+                (r.column.decimal == ",") != comma,
+            ),
+        )
 
     @property
     def has_decimal_commas(self) -> bool:

@@ -23,10 +23,10 @@ from tables.cells import numbers_of
 from tables.columns import Column
 from tables.dates import parse_dates
 from tables.formats import ParseOptions
+from tables.notations.units import has_one_number, may_have_number, sides_of, units_of
 from tables.numerals import (
     ABBREVIATED,
     CURRENCIES,
-    CURRENCY_CODES,
     DEGREES,
     FOOTNOTE,
     FRACTIONS,
@@ -51,35 +51,21 @@ _FIRST = 8
 _MAX_UNITS = 4
 _MOST_FORMATS = 4
 _SEPARATORS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " "), (".", " "))
-_CODES = "|".join(map(re.escape, CURRENCY_CODES))
-_SIGNS = re.escape(CURRENCIES)
-_WORD = r"(?:°|[^\W\d_])[^\d\s.,;:()+-]{0,9}"
-_MORE = rf"(?:(?:\. ?| ){_WORD}){{0,2}}(?:[23²³]|\.)?"  # square metres, sq.ft., m a. s. l.
-_OF = r"/ ?(?:5|20|50|10{1,3})"
-_UNITS = re.compile(
-    rf"^\(?[+-]? ?([{_SIGNS}±]|{_CODES}|[A-Z]{{1,2}}\$|[A-Z]{{3}}(?= \d))"
-    rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°\"″]|{_WORD}{_MORE}|{_OF})$"
-)
-_MAY_BE_NUMBER = re.compile(r"[(']?[+\-\u2212]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
+_MAY_BE_NUMBER = re.compile(r"[(']?[+\-\u2212\u2013]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
 _MAY_BE_DATE = re.compile(r"\d\d|^[+-]?P[T\d]")
-# Digits in one run, with marks between them that numbers may have.
-_ONE_NUMBER = re.compile(
-    rf"[^\d]{{0,40}}\d[\d.,'\u2019\s]*(e[+-]?\d+)?(?:[^\d]{{0,40}}|[^\d]{{1,20}}[23]|{_OF})"
-    r"|[^\d]{0,9}inf[a-z]*",
-    re.IGNORECASE,
-)
 _ABBREVIATION = re.compile(r"\d[.,]?\)?\s?[KMBT]$")
 _BARE = re.compile(r"[+-]?[\d.,'\s]+")
 _FORMS = {  # of numbers in several parts
     DEGREES: re.compile(
         r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032].*"
-        r"|[SW] ?\d{1,3}\.\d+°|\d{1,3}\.\d+° ?[SW]"
+        r"|[SW] ?\d{1,3}\.\d+°|\d{1,3}\.\d+° ?[SW]|[NSEW] ?\d{1,3}\.\d{4,}"
     ),
     FRACTIONS: re.compile("[+-]?\\d+([ -]\\d+/\\d+| ?[\u00bc-\u00be\u2153\u2154\u215b-\u215e])"),
 }
+_SIDED = re.compile(r"\d{1,3}\.\d+ ?[NSEW]")  # degrees, if both sides occur: else N may be newtons
 _PLACEHOLDER = re.compile(
     r"[\W_]*|n\.? ?[adv]\.?|nil|none|unknown|unk|missing|not (available|known|recorded)|\(null\)"
-    r"|#(div/0|value|ref|num|name)[!?]",
+    r"|#[¡¿]?[a-z/0À-ÿ]{1,12}[!?]|#n/?[vd]|err:\d{3}|\.[a-z_]",  # of spreadsheets, SAS and Stata
     re.IGNORECASE,
 )
 
@@ -121,7 +107,7 @@ class Reading:
     @property
     def only_placeholders(self) -> bool:
         """True if all cells that it does not fit stand for no value, such as a dash."""
-        return self.few_words and all(_PLACEHOLDER.fullmatch(word) for word in self.words)
+        return self.knows_words and all(_PLACEHOLDER.fullmatch(word) for word in self.words)
 
     def note(self, values: pa.Array, bad: NDArray[np.bool_], counts: NDArray[np.int64]) -> pa.Array:
         """Count the distinct cells that it does not fit, and return them.
@@ -200,21 +186,17 @@ def reading_values(text: pa.Array, column: Column) -> NDArray[np.float64]:
     return numbers_of(text, column)
 
 
-def units_of(texts: Sequence[str]) -> list[str]:
-    """Return the signs before or after numbers in some texts, such as of currencies."""
-    found = (_UNITS.search(text.replace("\u00a0", " ")) for text in texts)
-    return list(dict.fromkeys(match[1] or match[2] for match in found if match))
-
-
 def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
     texts = plain_digits(sample).to_pylist()
-    if not any(_MAY_BE_NUMBER.match(text) or _UNITS.search(text) for text in texts):
+    if not any(_MAY_BE_NUMBER.match(text) or may_have_number(text) for text in texts):
         return  # of most columns of text, at little cost
     yield from (replace(base, unit=unit) for unit in _FORMS if _are_some(_FORMS[unit], texts))
-    if not any(_ONE_NUMBER.fullmatch(text) for text in texts):
+    if {text[-1] for text in texts if _SIDED.fullmatch(text)} in ({"N", "S"}, {"E", "W"}):
+        yield replace(base, unit=DEGREES)
+    if not any(map(has_one_number, texts)):
         return  # of most columns of dates
     units = ["", *units_of(texts[:_FIRST])[:_MAX_UNITS]]
-    units += [ABBREVIATED] * _are_abbreviated(texts)
+    units += [*sides_of(texts), *[ABBREVIATED] * _are_abbreviated(texts)]
     pairs: Sequence[tuple[str, str]] = _SEPARATORS
     if options.decimal is not None or options.thousands is not None:
         pairs = [(options.decimal or ".", options.thousands or "")]

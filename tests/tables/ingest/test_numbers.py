@@ -6,6 +6,7 @@ import pytest
 
 from tables.cells import encode_cells
 from tables.ingest.numbers import MAX_SPIKES, choose_transform, find_spikes
+from tables.numerals import format_numbers
 from tests.tables.columns import column_of, read
 
 RANDOM = np.random.default_rng(0)
@@ -72,6 +73,97 @@ def test_abbreviated_numbers_are_numbers() -> None:
     numbers = encode_cells(pa.array(["1.5K", "2.25M", "12", "1B", "800"]), found.column)
     assert numbers.tolist() == [1500, 2_250_000, 12, 1e9, 800]
     assert encode_cells(pa.array([1500.0]), found.column).tolist() == [1500]
+
+
+AROUND = {
+    "$#/kg": ("${}.50/kg", 7.5),
+    "$#M": ("${}.50M", 7.5),
+    "Rs.#/-": ("Rs. {},000/-", 7000),
+    "€#pro Monat": ("€ {}.50 pro Monat", 7.5),
+    "tensor(#)": ("tensor({}.50)", 7.5),
+    "Decimal('#')": ("Decimal('{}.50')", 7.5),
+    "[#]": ("[{}.50]", 7.5),
+    "/Date(#)/": ("/Date(17000000{:02d}000)/", 1_700_000_007_000),
+    "l/100km": ("{}.50 l/100km", 7.5),
+}
+
+
+@pytest.mark.parametrize("unit", AROUND)
+def test_texts_on_either_side_of_all_numbers_are_their_unit(unit: str) -> None:
+    form, seventh = AROUND[unit]
+    cells = [form.format(n) for n in range(1, 90)]
+    column = column_of(cells).column
+    values = encode_cells(pa.array(cells), column)
+    assert (column.unit, values[6]) == (unit, seventh)
+    assert format_numbers(pa.array(values), column.number_format).to_pylist() == cells
+    assert encode_cells(pa.array([str(seventh)]), column).tolist() == [seventh]
+
+
+def test_a_call_with_digits_in_its_name_has_a_number() -> None:
+    cells = [f"np.float64({n}.{n * 7 % 9 + 1})" for n in range(60)]
+    column = column_of(cells).column
+    assert encode_cells(pa.array(cells), column)[3] == 3.4
+
+
+@pytest.mark.parametrize("form", ["E11.{:02}", "CW{}", "Q{}A", "MOD{}-K", "f({},1)"])
+def test_codes_with_digits_are_no_numbers(form: str) -> None:
+    assert column_of([form.format(n % 30) for n in range(90)]).column.type == "category"
+
+
+POWERS = {
+    "D": ("{n}.5D+02", "{n}50"),
+    "power": ("{n}.5×10^-3", "0.00{n}5"),  # noqa: RUF001 - as printed
+    "raised": ("{n}.5 × 10⁵", "{n}50000"),  # noqa: RUF001 - as printed
+    "star": ("{n},5*10^2", "{n}50"),
+    "dash": ("–{n}.5", "-{n}.5"),  # noqa: RUF001 - as printed
+    "unseen": ("\u202a{n}.5\u200e", "{n}.5"),
+}
+
+
+@pytest.mark.parametrize("kind", POWERS)
+def test_exponents_and_signs_of_print_are_read(kind: str) -> None:
+    cells, plain = ([form.format(n=n % 9 + 1) for n in range(60)] for form in POWERS[kind])
+    column = column_of([*cells, *(cell.replace("5", "25", 1) for cell in cells)]).column
+    values = encode_cells(pa.array(cells), column)
+    assert values.tolist() == pytest.approx([float(cell) for cell in plain])
+    again = format_numbers(pa.array(values), column.number_format)
+    assert encode_cells(again, column).tolist() == values.tolist()
+
+
+def test_texts_that_differ_by_unseen_characters_are_one_level() -> None:
+    assert column_of(
+        [("a", "a\u200b", "\ufeffb", "b")[n % 4] for n in range(60)]
+    ).column.levels == (
+        "a",
+        "b",
+    )
+
+
+def test_numbers_below_a_thousand_tell_that_a_mark_is_of_thousands() -> None:
+    """Though another column has decimal commas."""
+    cells = [f"NT${n * 97:,}" for n in range(1, 60)]
+    rows = "".join(f'"{cell}","{n},5"\n' for n, cell in enumerate(cells))
+    column = read(f"a,b\n{rows}".encode())[0].columns[0].column
+    assert (column.thousands, column.decimal) == (",", ".")
+    rows = "".join(f'"0,{n:03}","{n},5"\n"{n}","1,5"\n' for n in range(1, 60))
+    assert read(f"a,b\n{rows}".encode())[0].columns[0].column.decimal == ","
+
+
+def test_any_number_of_errors_of_a_spreadsheet_are_gaps() -> None:
+    errors = ("#REF!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#DIV/0!", "#¡REF!", "Err:502", ".a")
+    cells = [errors[n % 9] if n % 2 else f"{n}.5" for n in range(180)]
+    found = column_of(cells)
+    assert (found.column.type, found.missing_count) == ("number", 90)
+
+
+@pytest.mark.parametrize(
+    ("sides", "unit", "sign"), [("NS", "° ' \"", -1), ("EW", "° ' \"", -1), ("WW", "W", 1)]
+)
+def test_letters_of_both_sides_tell_degrees(sides: str, unit: str, sign: int) -> None:
+    cells = [f"{n % 80}.{n:04d}{sides[n % 2]}" for n in range(1, 90)]
+    column = column_of(cells).column
+    assert column.unit == unit
+    assert encode_cells(pa.array(cells), column)[2] == sign * 3.0003
 
 
 def test_a_yen_of_shift_jis_is_a_currency() -> None:

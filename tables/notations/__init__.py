@@ -1,0 +1,1 @@
+"""Notations of numbers in text: units and other texts around them."""
