@@ -71,6 +71,7 @@ _UNSEEN = (
 )  # as marks of the direction of text
 _BLANKS = "".join(map(chr, (*_SPACES, *_UNSEEN)))
 _EXACT = 2.0**53
+_MOST_INTEGER = 2.0**63 - 1024  # the largest float64 that an int64 holds
 _WANTED = {
     "number": "a number",
     "integer": "a number",
@@ -163,8 +164,10 @@ def decode_cells(numbers: NDArray[np.floating], column: Column) -> pa.Array:
     decimals = 0 if whole else column.decimals
     rounded = values + 0.0 if decimals is None else round_to(values, decimals)
     gaps = np.isnan(rounded)
-    if whole and not (np.abs(rounded[~gaps]) > _EXACT).any():
-        return pa.array(np.where(gaps, 0.0, rounded).astype(np.int64), mask=gaps)
+    if whole:
+        # The type of the cells follows from the column alone: a sample may lie beyond any bound.
+        known = np.clip(np.where(gaps, 0.0, rounded), -_MOST_INTEGER, _MOST_INTEGER)
+        return pa.array(known.astype(np.int64), mask=gaps)
     return pa.array(rounded, mask=gaps)
 
 
@@ -403,7 +406,9 @@ def _is_number(kind: pa.DataType) -> bool:
 def _is_whole(column: Column) -> bool:
     """Return whether all values of a column are whole numbers."""
     if column.levels and column.type != "integer":
-        return all(float(level).is_integer() for level in column.levels)
+        return all(
+            float(level).is_integer() and abs(float(level)) <= _EXACT for level in column.levels
+        )
     return column.type == "integer"
 
 

@@ -22,8 +22,8 @@ _MOST_AROUND = 24
 _ROWS_LOOKED_AT = 1000
 # Zeros before digits, no digit before the decimal mark, or an exponent.
 _PADDED = re.compile(
-    r"(?i)\D* 0\d|[+-]?[.,] |.*\d(?:e[+-]?\d|d[+-]\d| ?[x×*·] ?10\W{0,2}[\d⁰¹²³⁴-⁹])"
-)  # noqa: RUF001
+    r"(?i)\D* 0\d|[+-]?[.,] |.*\d(?:e[+-]?\d|d[+-]\d| ?[x×*·] ?10\W{0,2}[\d⁰¹²³⁴-⁹])"  # noqa: RUF001
+)
 
 _UNITS_LOOKED_AT = 200
 _MAX_NAMED = 3

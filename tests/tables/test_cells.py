@@ -39,6 +39,21 @@ def test_cells_of_a_number_are_their_values(cells: list[Any], numbers: list[floa
     assert encode(cells, NUMBER) == numbers
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        Column(name="a", type="integer"),
+        Column(name="a", levels=(9.2233720368547748e18, 9.2233720368547758e18)),
+    ],
+)
+def test_cells_have_the_type_of_their_column_however_large_they_are(column: Column) -> None:
+    """So that a sample beyond all bounds can be written as the others are."""
+    nothing = decode_cells(np.empty(0), column)
+    found = decode_cells(np.array([3.0, np.nan, 9.2e18, -1e300, 9.2233720368547758e18]), column)
+    assert found.type == nothing.type
+    assert [cell is None for cell in found.to_pylist()] == [False, True, False, False, False]
+
+
 @pytest.mark.parametrize("text", ["12x", "1,5", "0x10", "1_000", "1 2", "--1", "e5", "."])
 def test_a_text_that_is_no_number_is_named(text: str) -> None:
     with pytest.raises(TableError, match="'a', row 2: the value is not a number") as caught:
