@@ -1,5 +1,6 @@
 """Cells of columns that are not modelled, kept beside the table as the file has them."""
 
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -16,13 +17,13 @@ class KeptCells:
     """Parquet file of kept cells, whose columns are named by their positions in the table.
 
     Args:
-        path: File; None if no cells were kept.
+        path: File, which is opened at once and may be deleted then; None if no cells were kept.
         columns: Types of all columns of the table, in the order of its file.
     """
 
     def __init__(self, path: Path | None, columns: Sequence[Column]) -> None:
-        self._path = path
         self._ignored = [at for at, column in enumerate(columns) if column.type == "ignored"]
+        self._file = None if path is None or not self._ignored else pa.OSFile(os.fspath(path))
         self._metadata: Any = None
         self._ends: list[int] | None = None
 
@@ -32,7 +33,7 @@ class KeptCells:
         Args:
             rows: Consecutive rows of the table.
         """
-        if self._path is None or not self._ignored:
+        if self._file is None:
             yield rows
             return
         ends = self._group_ends()
@@ -48,10 +49,10 @@ class KeptCells:
             batch: Rows, whose first columns are those of the table.
             start: Number of the first row in the table.
         """
-        if self._path is None or not self._ignored:
+        if self._file is None:
             return batch
         names = [str(at) for at in self._ignored]
-        with pq.ParquetFile(self._path, metadata=self._opened_metadata()) as file:
+        with pq.ParquetFile(self._file, metadata=self._opened_metadata()) as file:
             kept = _slice(file, names, start, start + batch.num_rows)
         columns = batch.columns
         for at, cells in zip(self._ignored, kept, strict=True):
@@ -69,7 +70,7 @@ class KeptCells:
     def _opened_metadata(self) -> pq.FileMetaData:
         """Return the footer of the file, which is read once."""
         if self._metadata is None:
-            self._metadata = pq.read_metadata(self._path)
+            self._metadata = pq.read_metadata(self._file)
         return self._metadata
 
 

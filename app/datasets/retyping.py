@@ -76,7 +76,7 @@ async def retype_dataset(request: Request, old: Dataset, types: dict[str, Column
                     memory_bytes=settings.parse_memory_bytes,
                     timeout_s=settings.parse_timeout_s,
                 )
-            except BlobMissingError:
+            except (BlobMissingError, FileNotFoundError):
                 if state.registry.dataset(old.project, old.id).key != old.key:
                     raise ConflictError(f"Dataset {old.id} was changed meanwhile.") from None
                 raise

@@ -35,6 +35,7 @@ from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
 from app.rows.respond import ROWS_VARY
 from app.state import state_of
+from models_store.errors import BlobMissingError
 from models_store.labels import any_state
 from models_store.records import Dataset
 from models_store.requests.training import DatasetId
@@ -191,7 +192,13 @@ def get_dataset_rows(
         end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     dataset = registry.dataset(project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
-    return respond_rows(request, dataset, blobs, codec=codec, rows=rows)
+    try:
+        return respond_rows(request, dataset, blobs, codec=codec, rows=rows)
+    except (BlobMissingError, FileNotFoundError):
+        changed = registry.dataset(project, dataset_id)
+        if changed.key == dataset.key:
+            raise
+        return respond_rows(request, changed, blobs, codec=codec, rows=rows)
 
 
 @router.patch(

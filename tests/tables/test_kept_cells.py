@@ -64,3 +64,12 @@ def test_fault_333_the_names_of_a_file_are_listed_once_however_many_columns_it_h
     filled = KeptCells(tmp_path / "cells.parquet", columns).fill(nulls, 0)
     assert filled.column(49).to_pylist() == ["a", "b"]
     assert len(listed) == 1
+
+
+@pytest.mark.fault(336)
+def test_fault_336_a_file_that_is_deleted_is_read_to_its_end(tmp_path):
+    with cells_writer(tmp_path / "cells.parquet") as writer:
+        writer.write(pa.record_batch([pa.array(["a", "b"])], names=["1"]))
+    kept = KeptCells(tmp_path / "cells.parquet", COLUMNS)
+    (tmp_path / "cells.parquet").unlink()
+    assert filled(kept, range(2)) == ["a", "b"]

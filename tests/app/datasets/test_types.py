@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from app.datasets.rows import respond_rows
 from tables.columns import Column
+from tables.ingest.retype import retype_table_isolated
 from tests.app.conftest import assert_nothing_was_left, assert_refused, files_of
 from tests.app.datasets.uploads import MIXED, upload
 
@@ -164,6 +166,36 @@ class TestRetyping:
         assert 200 in statuses
         assert statuses <= {200, 409}
         assert len(files_of(settings)) == 2
+
+    @pytest.mark.fault(336)
+    def test_fault_336_a_dataset_that_goes_while_its_types_change_is_not_found(
+        self, client, settings, monkeypatch
+    ):
+        location = upload(client, MIXED).headers["location"]
+
+        def late(*given, **options):
+            assert client.delete(location).status_code == 204
+            return retype_table_isolated(*given, **options)
+
+        monkeypatch.setattr("app.datasets.retyping.retype_table_isolated", late)
+        assert_refused(self.change(client, location, zip="integer"), 404, "not-found")
+        assert_nothing_was_left(client, settings)
+
+    @pytest.mark.fault(336)
+    def test_fault_336_rows_are_read_from_the_table_that_took_the_place_of_another(
+        self, client, monkeypatch
+    ):
+        location = upload(client, MIXED).headers["location"]
+        changes = iter([self.change])
+
+        def late(*given, **options):
+            for change in changes:
+                assert change(client, location, zip="integer").status_code == 200
+            return respond_rows(*given, **options)
+
+        monkeypatch.setattr("app.datasets.routes.respond_rows", late)
+        response = client.get(location + "/rows", params={"offset": 59, "limit": 1})
+        assert response.json()["rows"] == [[60, "n59, x", "L", "04/03/2021", 413.59, 3, None]]
 
     def test_a_dataset_that_is_gone_is_not_found(self, client):
         gone = "/v1/datasets/ds_" + "0" * 32
