@@ -42,7 +42,10 @@ _TRUTH_PAIRS = (
     ("sì", "no"), ("sim", "não"), ("sim", "nao"), ("tak", "nie"), ("ano", "ne"), ("да", "нет"),
     ("wahr", "falsch"), ("vrai", "faux"), ("vero", "falso"), ("verdadero", "falso"),
     ("verdadeiro", "falso"), ("waar", "onwaar"), ("evet", "hayır"), ("kyllä", "ei"), ("igen", "nem"),  # noqa: RUF001  Turkish
-    ("はい", "いいえ"), ("是", "否"), ("예", "아니오"), ("예", "아니요"), ("네", "아니요"),
+    ("ναι", "όχι"), ("نعم", "لا"), ("हाँ", "नहीं"), ("हां", "नहीं"), ("có", "không"), ("ya", "tidak"), ("так", "ні"),  # noqa: RUF001  as they are
+    ("da", "nu"), ("da", "ne"), ("да", "не"), ("כן", "לא"), ("ใช่", "ไม่ใช่"), ("ใช่", "ไม่"), ("tosi", "epätosi"),
+    ("sant", "falskt"), ("prawda", "fałsz"), ("doğru", "yanlış"), ("истина", "ложь"),  # noqa: RUF001  as above
+    (".t.", ".f."), ("はい", "いいえ"), ("是", "否"), ("예", "아니오"), ("예", "아니요"), ("네", "아니요"),
 )
 # fmt: on
 TRUE_TEXTS = tuple(true for true, _ in _TRUTH_PAIRS)

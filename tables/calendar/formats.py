@@ -30,10 +30,14 @@ ISO_DURATION = "P"
 WORDED_DURATION = "h m s"
 """Format of durations with words or letters for their units, such as 1h 20m."""
 
+_AND = r",?(?: (?:and|und|et|y|e)\b)? ?"
 _WORDED_DURATION = (
-    r"^(?P<g>[+-])?(?i:(?:(?P<D>\d{1,6}) ?(?:d|days?),? ?)?(?:(?P<H>\d{1,6}) ?(?:h|hrs?|hours?|std\.?),? ?)?"
-    r"(?:(?P<M>\d{1,6}) ?(?:m|mins?\.?|minutes?),? ?)?"
-    r"(?:(?P<S>\d{1,6})(?:[.,](?P<f>\d{1,9}))? ?(?:s|secs?\.?|seconds?))?)$"
+    rf"^(?P<g>[+-])?(?i:(?:(?P<W>\d{{1,6}}) ?(?:w|wks?|weeks?|wochen?){_AND})?"
+    rf"(?:(?P<D>\d{{1,6}}) ?(?:d|days?|tag(?:en?)?|jours?|d[ií]as?|giorn[io]){_AND})?"
+    rf"(?:(?P<H>\d{{1,6}}) ?(?:h|hrs?|hours?|std\.?|stunden?|heures?|horas?|or[ae]){_AND})?"
+    rf"(?:(?P<M>\d{{1,6}}) ?(?:m|mins?\.?|minuten?|minutes?|minutos?|minut[io]){_AND})?"
+    r"(?:(?P<S>\d{1,6})(?:[.,](?P<f>\d{1,9}))? ?"
+    r"(?:s|secs?\.?|seconds?|sek\.?|sekunden?|secondes?|segundos?|second[io]))?)$"
 )
 _ISO_DURATION = (
     r"^(?P<g>[+-])?P(?:(?P<W>\d{1,6})W)?(?:(?P<D>\d{1,6})D)?(?:T(?:(?P<H>\d{1,6})H)?(?:(?P<M>\d{1,6})M)?"
@@ -88,7 +92,8 @@ ELAPSED = "EN"
 _ALWAYS_PADDED = {f"-{name}" for name in _DIRECTIVES if name not in PADDED} | {
     f"0{name}" for name in _DIRECTIVES if name not in ELAPSED
 }
-_MAX_FORMAT = 64
+MAX_FORMAT = 64
+"""The most characters of a format."""
 
 
 def check_format(format: str) -> None:  # noqa: A002 - the word for it
@@ -180,7 +185,7 @@ def pattern_of(format: str) -> str:  # noqa: A002 - as above
         for part in tokens
         if part.startswith("%") and (part[-1] not in _DIRECTIVES or part[1:] in _ALWAYS_PADDED)
     ]
-    if unknown or len(format) > _MAX_FORMAT or format.endswith("%") != format.endswith("%%"):
+    if unknown or len(format) > MAX_FORMAT or format.endswith("%") != format.endswith("%%"):
         raise ValueError(f"the format of dates has no directives {', '.join(unknown) or '%'}")
     if len(set(directives)) < len(directives):
         raise ValueError("the format of dates names a directive twice")

@@ -1,11 +1,19 @@
 """Formats of dates that are tried on a column, and those that its texts may have."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from string import digits
 
-from tables.calendar.formats import EITHER, ISO_DATE, ISO_DURATION, WORDED_DURATION
+from tables.calendar.formats import (
+    EITHER,
+    ISO_DATE,
+    ISO_DURATION,
+    MAX_FORMAT,
+    WORDED_DURATION,
+    has_date,
+)
 from tables.columns import COMPACT_DATE, COMPACT_MONTH
 
 _DATES = (
@@ -29,6 +37,7 @@ _PERIODS = (
         "Q%q%Y",
         "%qQ%Y",
         "%qQ %Y",
+        "%Yq%q",
     ),
     *("%G-W%V", "%GW%V", "%G W%V", "W%V %G", "W%V-%G", "W%V/%G"),
     *("%G-W%V-%u", "%GW%V%u"),
@@ -44,7 +53,10 @@ _DURATIONS = (
     "%D days, %H:%M:%S",
     "%D days, %H:%M:%S.%f",
 )
-_MONTHS = (*("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b %y", "%b-%y"),)
+_MONTHS = (
+    *("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b %y", "%b-%y"),
+    *("%YM%m", "%Y-M%m", "%Ym%m", "%b%Y", "%Y年%m月", "%Y년 %m월"),
+)
 _TIMES = (
     *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"),
     *(", %H:%M", ", %H:%M:%S", ", %I:%M %p", ", %I:%M:%S %p", " %I:%M:%S %p GMT%z"),
@@ -55,9 +67,34 @@ _LOGGED = (  # as of version control, backups, web servers, C, and mail
     *("%Y-%m-%d %H:%M:%S %z", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z"),
     *("[%d/%b/%Y:%H:%M:%S %z]", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
     *("%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%d%b%Y"),
+    *("%Y-%m-%d %H", "%Y-%m-%dT%H", "%Y/%m/%d %H"),
     *("%d%b%Y:%H:%M:%S", "%d%b%Y:%H:%M:%S.%f", "%d%b%y:%H:%M:%S", "%a %b %d %H:%M:%S UTC %Y"),
 )
 _ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
+
+
+_ZONED = ("%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M%z")
+_NAMES = (
+    "UTC|GMT|BST|WES?T|CES?T|MES?Z|EES?T|MSK|[ECMP][SD]T|AK[SD]T|HST|[JK]ST|SGT|HKT|A[EC][SD]T|AWST|NZ[SD]T"
+    "|SAST|BRT|ART|PKT|WIB"
+)
+_ZONE = re.compile(rf"(?<=[\dZMm])(?: ?\[[A-Za-z_]+(?:/[A-Za-z_+-]+)*\]| \(?(?:{_NAMES})\)?)$")
+_MOST_ZONES = 2  # in winter and in summer
+
+
+def with_zones(texts: Sequence[str]) -> list[str]:
+    """Return the formats that dates may have before the name of a zone, which is a text of the format.
+
+    Two names, as those of a zone in winter and in summer, are two formats.
+    """
+    found = Counter(match[0] for match in map(_ZONE.search, texts) if match)
+    if not found or len(found) > _MOST_ZONES:
+        return []
+    before = [_ZONE.sub("", text) for text in texts]
+    names = [name for name, _ in found.most_common()]
+    forms = [*(form for form in likely_formats(before) if has_date(form) and form), *_ZONED]
+    short = [form for form in forms if len(form) + max(map(len, names)) <= MAX_FORMAT]
+    return [EITHER.join(f"{form}{name}" for name in names) for form in short]
 
 
 def likely_formats(texts: Sequence[str]) -> list[str | None]:

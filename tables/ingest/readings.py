@@ -18,7 +18,7 @@ from tables.calendar.formats import (
     languages_of,
     look_like_dates,
 )
-from tables.calendar.spellings import likely_formats, swapped
+from tables.calendar.spellings import likely_formats, swapped, with_zones
 from tables.cells import numbers_of
 from tables.columns import Column
 from tables.dates import parse_dates
@@ -234,7 +234,7 @@ def _date_columns(
     stated = options.datetime_format
     # A format fits all texts of a shape, or none, but for the few whose digits are not any.
     shapes = list({re.sub(r"\d", "0", text): text for text in texts}.values())
-    found = [
+    found: list[str | None] = [
         named
         for form in (likely_formats(texts) if stated is None else [stated])
         if look_like_dates(texts if has_some_digits(form) else shapes, form)
@@ -244,6 +244,8 @@ def _date_columns(
     either = _either(values)
     if either is not None:
         values[either] = parse_dates(sample, either)
+    if stated is None and all(np.isnan(seconds).all() for seconds in values.values()):
+        values |= {form: parse_dates(sample, form) for form in with_zones(texts)}
     for form, seconds in values.items():
         yield (
             Column(name=base.name, type="datetime", na_values=base.na_values, datetime_format=form),

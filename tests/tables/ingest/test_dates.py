@@ -13,6 +13,49 @@ from tables.columns import Column
 from tables.errors import TableError
 from tests.tables.columns import column_of, read
 
+ZONED = {
+    "%Y-%m-%d %H:%M:%S EST": "2024-03-{d:02} 10:{d:02}:00 EST",
+    "%-m/%-d/%Y %-I:%M %p (CET)": "3/{d}/2024 1:{d:02} PM (CET)",
+    "%Y-%m-%dT%H:%M:%S%z[America/New_York]": "2024-03-{d:02}T10:{d:02}:00-05:00[America/New_York]",
+}
+
+
+@pytest.mark.parametrize("form", ZONED)
+def test_the_name_of_a_zone_is_a_text_behind_a_date(form: str) -> None:
+    cells = [ZONED[form].format(d=n % 28 + 1) for n in range(90)]
+    found = column_of(cells)
+    assert (found.column.type, found.column.datetime_format) == ("datetime", form)
+    numbers = encode_cells(pa.array(cells), found.column)
+    assert numbers[1] - numbers[0] == 86_460
+    assert (
+        encode_cells(decode_cells(numbers, found.column), found.column).tolist() == numbers.tolist()
+    )
+
+
+def test_a_date_has_one_of_two_names_of_a_zone_and_no_other_words() -> None:
+    cells = [f"2024-0{n % 9 + 1}-01 10:{n % 60:02} E{'SD'[3 < n % 9 < 8]}T" for n in range(90)]
+    assert column_of(cells).column.datetime_format == "%Y-%m-%d %H:%M EST|%Y-%m-%d %H:%M EDT"
+    others = [f"2024-0{n % 9 + 1}-01 10:{n % 60:02} {('NEW', 'OLD')[n % 2]}" for n in range(90)]
+    assert column_of(others).column.type != "datetime"
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("{y}q{q}", "%Yq%q"),
+        ("{y}M{m:02}", "%YM%m"),
+        ("{y}m{m}", "%Ym%-m"),
+        ("{y}年{m}月", "%Y年%-m月"),
+        ("{y}-{m:02}-01 {m:02}", "%Y-%m-%d %H"),
+        ("{m} Stunden {q} Minuten", "h m s"),
+        ("{m} heures et {q} minutes", "h m s"),
+        ("{q} weeks, {m} days", "h m s"),
+    ],
+)
+def test_other_spellings_of_periods_are_dates(form: str, expected: str) -> None:
+    cells = [form.format(y=2000 + n % 23, m=n % 12 + 1, q=n % 4 + 1) for n in range(200)]
+    assert column_of(cells).column.datetime_format == expected
+
 
 def test_dates_of_eight_digits_are_dates_where_they_come_as_numbers():
     column = column_of([f"202101{i % 28 + 1:02}" for i in range(40)]).column

@@ -301,6 +301,9 @@ def test_any_texts_are_a_column_whose_cells_come_back(cells):
         ("Oui", "Non"),
         ("SÍ", "NO"),
         ("VRAI", "FAUX"),
+        ("ναι", "όχι"),  # noqa: RUF001  Greek
+        ("có", "không"),
+        (".T.", ".F."),
         ("vero", "falso"),
         ("是", "否"),
     ],
