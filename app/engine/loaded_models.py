@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -43,6 +43,14 @@ class _Resolved:
     until: float
     stale_at: float
     failing: bool = False  # the database did not answer the last look
+
+
+@dataclass(frozen=True)
+class _References:
+    """References of a project: those that were resolved, and the queries under way."""
+
+    resolved: dict[str, _Resolved] = field(default_factory=dict)
+    looks: dict[str, "asyncio.Task[Version]"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,8 @@ class LoadedModels:
         self._registry = registry
         self._blobs = blobs
         self._limits = limits
-        self._resolved: dict[tuple[str, str], _Resolved] = {}
+        self._references: dict[str, _References] = {}  # by project
         self._leaves_out: dict[str, bool] = {}
-        self._looks: dict[tuple[str, str], asyncio.Task[Version]] = {}  # queries under way
         self._entries: OrderedDict[tuple[str, bool], _Entry] = OrderedDict()
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
         self._after_load = after_load
@@ -114,13 +121,14 @@ class LoadedModels:
             NotFoundError: The project has no such model, version or alias.
             DatabaseError: The database is unavailable, and the reference is not known, or not any more.
         """
-        known = self._resolved.get((project, ref))
+        references = self._references_of(project)
+        known = references.resolved.get(ref)
         now = time.monotonic()
         if known is not None and now < known.until:
             if now >= known.until - _AHEAD * self._limits.resolved_for_s:
                 self._look_ahead(project, ref)
             return known.version
-        look = self._looks.get((project, ref))
+        look = references.looks.get(ref)
         if look is None:
             look = self._begin_look(project, ref)
         stale = known if known is not None and now < known.stale_at else None
@@ -135,25 +143,25 @@ class LoadedModels:
 
     def _look_ahead(self, project: str, ref: str) -> None:
         """Begin a query for those who come later, unless there is one."""
-        if (project, ref) not in self._looks:
+        if ref not in self._references_of(project).looks:
             # Where it fails, whoever waits asks again.
             self._begin_look(project, ref).add_done_callback(_retrieve)
 
     def _begin_look(self, project: str, ref: str) -> "asyncio.Task[Version]":
         """Begin a query that all who ask meanwhile wait for."""
-        looks = self._looks
-        look = looks[project, ref] = asyncio.create_task(self._look_up(project, ref))
-        look.add_done_callback(lambda _: looks.pop((project, ref), None))
+        looks = self._references_of(project).looks
+        look = looks[ref] = asyncio.create_task(self._look_up(project, ref))
+        look.add_done_callback(lambda _: looks.pop(ref, None))
         return look
 
     async def _look_up(self, project: str, ref: str) -> Version:
-        resolved = self._resolved
+        resolved = self._references_of(project).resolved
         # From before the look: what moves while it is under way may not be in what it finds.
         began = time.monotonic()
         try:
             version = await in_thread(self._resolve, project, ref)
         except DatabaseError:
-            known = resolved.get((project, ref))
+            known = resolved.get(ref)
             if known is None or time.monotonic() >= known.stale_at:
                 raise
             known.failing = True
@@ -163,7 +171,7 @@ class LoadedModels:
             resolved.clear()
         # Into the dictionary of before: what was read before a move is not kept after it.
         until = began + self._limits.resolved_for_s
-        resolved[project, ref] = _Resolved(version, until, until + self._limits.stale_s)
+        resolved[ref] = _Resolved(version, until, until + self._limits.stale_s)
         return version
 
     def _resolve(self, project: str, ref: str) -> Version:
@@ -179,14 +187,16 @@ class LoadedModels:
             self._leaves_out[key] = not names <= {*version.columns, *version.context_columns}
         return version
 
+    def _references_of(self, project: str) -> "_References":
+        return self._references.setdefault(project, _References())
+
     def leaves_out(self, version: Version) -> bool:
         """Return whether a resolved model of plain numbers lacks columns of the file that it is of."""
         return self._leaves_out.get(version.checkpoint_key, False)
 
-    def forget(self) -> None:
-        """Forget resolved references, because a model has changed; safe in any thread."""
-        self._resolved = {}
-        self._looks = {}
+    def forget(self, project: str) -> None:
+        """Forget resolved references of a project, because a model has changed; safe in any thread."""
+        self._references.pop(project, None)
 
     @asynccontextmanager
     async def use(

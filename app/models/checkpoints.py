@@ -279,7 +279,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         check = partial(check_import, file, limits=limits, settings=settings)
         model = await state.imports.run(project, check)
         registered = await in_thread(register_import, wanted, model, blobs, registry)
-    models.forget()
+    models.forget(project)
     return await in_thread(_shown, registered, blobs)
 
 

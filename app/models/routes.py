@@ -166,7 +166,7 @@ def delete_model(
     If the name is used again, version numbers continue after the highest one so far.
     """
     keys = registry.delete_model(project, name)
-    models.forget()
+    models.forget(project)
     delete_unneeded(blobs, *keys)
 
 
@@ -266,7 +266,7 @@ def delete_version(
     are being computed finish. The job that made it, and its results of other jobs, stay.
     """
     keys = registry.delete_version(project, name, version)
-    models.forget()
+    models.forget(project)
     delete_unneeded(blobs, *keys)
 
 
@@ -287,16 +287,16 @@ class AliasTarget:
         self.preconditions = Preconditions.of(if_match, if_none_match)
         self._alias = alias
         self._aliases = aliases
-        self._project = project
+        self.project = project
 
     def get(self) -> Alias:
         """Return where it points."""
-        return self._aliases.get(self._project, self.model, self._alias)
+        return self._aliases.get(self.project, self.model, self._alias)
 
     def set(self, body: AliasRequest) -> Alias:
         """Point it at a version."""
         return self._aliases.set(
-            self._project,
+            self.project,
             self.model,
             self._alias,
             version=body.version,
@@ -306,7 +306,7 @@ class AliasTarget:
 
     def delete(self) -> None:
         """Remove it."""
-        self._aliases.delete(self._project, self.model, self._alias, condition=self._holds)
+        self._aliases.delete(self.project, self.model, self._alias, condition=self._holds)
 
     def _holds(self, revision: int | None) -> bool:
         return self.preconditions.hold(None if revision is None else _tag(revision))
@@ -380,7 +380,7 @@ def set_alias(
 ) -> AliasView:
     """Point an alias at a version, atomically; later requests to the alias use that version."""
     moved = target.set(body)
-    models.forget()
+    models.forget(target.project)
     return _view(target, moved, response)
 
 
@@ -397,4 +397,4 @@ def delete_alias(
 ) -> None:
     """Delete an alias; the version stays."""
     target.delete()
-    models.forget()
+    models.forget(target.project)

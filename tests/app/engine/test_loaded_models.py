@@ -247,8 +247,29 @@ def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
         clock.now += 0.25
         assert (await models.resolve(PROJECT, "m0")).version == newer.version
         aliases.set(PROJECT, "m0", "production", version=1)
-        models.forget()
+        models.forget(PROJECT)
         assert (await models.resolve(PROJECT, "m0")).version == 1
+
+    run(main())
+
+
+@pytest.mark.fault(337)
+def test_fault_337_changes_of_a_project_leave_the_references_of_others(
+    database, blobs, monkeypatch
+):
+    monkeypatch.setattr(loaded_models, "time", Clock())
+    registered(database, blobs, name="m0")
+    registry = SlowRegistry(database)
+
+    async def main() -> None:
+        models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
+        await models.resolve(PROJECT, "m0")
+        models.forget("another")
+        await models.resolve(PROJECT, "m0")
+        assert registry.looks == 1
+        models.forget(PROJECT)
+        await models.resolve(PROJECT, "m0")
+        assert registry.looks == 2
 
     run(main())
 
@@ -277,7 +298,7 @@ def test_fault_320_no_request_waits_while_a_reference_in_use_is_looked_up_again(
         clock.now += 0.75
         asked = asyncio.create_task(models.resolve(PROJECT, "m0"))
         done, _ = await asyncio.wait({asked}, timeout=60)
-        held = [*models._looks.values()]
+        held = [*models._references[PROJECT].looks.values()]
         go_on.set()
         assert done == {asked}, "it waits for the query"
         assert asked.result().version == 1
@@ -285,7 +306,7 @@ def test_fault_320_no_request_waits_while_a_reference_in_use_is_looked_up_again(
         await asyncio.wait(held)
         clock.now += 0.75
         assert (await models.resolve(PROJECT, "m0")).version == 1  # as of the query beside it
-        await asyncio.wait([*models._looks.values()])
+        await asyncio.wait([*models._references[PROJECT].looks.values()])
         assert (await models.resolve(PROJECT, "m0")).version == newer.version
 
     run(main())
@@ -306,7 +327,7 @@ def test_a_reference_that_is_gone_is_known_until_its_time_is_over(database, blob
         monkeypatch.setattr(registry, "resolve", resolve)
         clock.now += 0.75
         await models.resolve(PROJECT, "m0")
-        await asyncio.wait([*models._looks.values()])
+        await asyncio.wait([*models._references[PROJECT].looks.values()])
         await models.resolve(PROJECT, "m0")
         clock.now += 0.5
         with pytest.raises(NotFoundError):
