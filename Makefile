@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test long cluster chaos simulate check format bench fuzz lock sbom dist vendor docs
+.PHONY: help install up test long cluster chaos simulate check format migration bench fuzz lock sbom dist vendor docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -93,6 +93,12 @@ check: install ## Format, lint, types, dependency rules, dead code, spelling, kn
 	$(MAKE) --no-print-directory docs
 	folder=$$(mktemp -d) && export DENSITYD_DATA_DIR=$$folder && $(BIN)/densityd migrate && \
 	  $(BIN)/alembic check; status=$$?; rm -rf $$folder; exit $$status
+
+NAME ?= $(error say what changes, as in: make migration NAME=origins)
+migration: install ## Write the migration of what changed in the schema; NAME=origins names it
+	folder=$$(mktemp -d) && export DENSITYD_DATA_DIR=$$folder && $(BIN)/densityd migrate && \
+	  $(BIN)/alembic revision --autogenerate --rev-id $$(date +%Y_%m_%d)_$(NAME) -m "$(NAME)"; \
+	  status=$$?; rm -rf $$folder; exit $$status
 
 format: install ## Format the code, and generate the synchronous client
 	$(BIN)/ruff format .

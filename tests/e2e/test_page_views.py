@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browsers import findings_of_axe, needs_chromium, watched_page
 from tests.e2e.test_up import Up
 
+MAIN = Path(__file__).parents[2] / "app/site/static/page/js/main.js"
 SOON_MS = 240_000  # of jobs, on a machine that may be busy
 pytestmark = [needs_chromium, pytest.mark.timeout(1800)]  # a busy machine is no fault
 
@@ -113,18 +114,16 @@ def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
     dataset = httpx.get(f"{up.url}/v1/datasets").json()["items"][0]["id"]
     job = httpx.get(f"{up.url}/v1/jobs").json()["items"][0]["id"]
     models = [f"models/{model}/1{tab}" for tab in ("", "/score", "/sample", "/facts", "/versions")]
-    findings = ""
-    for view in (
+    views = [
         *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
-        *(
-            f"jobs/{job}",
-            "jobs/variational",
-            "models",
-            *models,
-            f"models/{model}/compare",
-            "settings",
-        ),
-    ):
+        *(f"jobs/{job}", "jobs/variational", "models", f"models/{model}", *models),
+        *(f"models/{model}/compare", "settings"),
+    ]
+    patterns = re.findall(r"^  \[/(\^.*)/, \(", MAIN.read_text(), flags=re.MULTILINE)
+    assert patterns
+    assert [pattern for pattern in patterns if not any(map(re.compile(pattern).match, views))] == []
+    findings = ""
+    for view in views:
         page.goto("about:blank")  # so that no other view is there any more
         page.goto(f"/#/{view}")
         expect(page.locator("main h1")).to_be_visible()
