@@ -69,9 +69,10 @@ $(VENV)/generator: | $(VENV)/.dev-stamp
 long: install $(VENV)/generator ## Run the long form of some tests
 	$(PYTEST) --numprocesses=3 $(CASES) -m "long and not slow"
 
+# Only the files that have such tests are collected.
 cluster: install ## Run what needs servers or tools of a cluster
 	$(BIN)/pip install --quiet --group deploy
-	$(PYTEST) --numprocesses=2 -m "cluster and not slow"
+	$(PYTEST) --numprocesses=2 -m "cluster and not slow" $$(grep -rl --include='*.py' 'mark\.cluster' tests)
 
 # CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
