@@ -21,12 +21,16 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.app.conftest import openapi_document
 from tests.attempts import attempts
 
+_OF_JOBS = ("/v1/jobs/training", "/v1/jobs/sweep", "/v1/jobs/variational")
 OPERATIONS = [
-    (method, path) for path, methods in openapi_document()["paths"].items() for method in methods
+    pytest.param(method, path, marks=[pytest.mark.long] * (path in _OF_JOBS))
+    for path, methods in openapi_document()["paths"].items()
+    for method in methods
 ]
 
 
-# The coverage of a schema is a thousand cases for the body of a job, field by field.
+# The coverage of a schema is a thousand cases for the body of a job, field by field; to make them takes
+# ten seconds, of which all but a few are not sent.
 _FIRST = 6
 _EVERY = 100
 

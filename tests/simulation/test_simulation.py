@@ -13,7 +13,7 @@ from tests.simulation.schedules import run_seed, shrunk
 from tests.simulation.world import Grounds
 
 _BATCH = 40
-_BATCHES = 10
+_BATCHES = 5
 _SHORT = 1
 
 

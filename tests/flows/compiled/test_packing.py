@@ -118,7 +118,7 @@ def test_kernels_give_the_numbers_of_pytorch(spec, dim, monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("spec", "context_dim", "close"), OTHER_SPECS, ids=repr)
-@pytest.mark.parametrize("dim", [pytest.param(2, marks=pytest.mark.long), 7])
+@pytest.mark.parametrize("dim", [pytest.param(2, marks=pytest.mark.slow), 7])
 def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, dim, monkeypatch):
     flow = _flow(spec, dim, context_dim)
     fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
