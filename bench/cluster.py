@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -36,6 +37,7 @@ from flows import build, compile_flow, spec_from_dict
 
 _FLOW: dict[str, Any] = {"family": "maf", "layers": 5, "hidden": [64, 64]}
 _ROWS, _CONNECTIONS = 10_000, 8
+_SIZES = (1_000, _ROWS)  # a process computes the first on its event loop, the second beside it
 _JOBS = 24  # the last ends alone: with few, two workers would seem slower than they are
 _CONTROL_S = 3.0
 _JOB = {"target": {"potential": "U1"}, "optimisation": {"iterations": 300}}
@@ -65,53 +67,61 @@ def _measured(part: Callable[..., str], *, quick: bool) -> str:
 
 
 def _rows_per_second(service: Service, *, rounds: int) -> str:
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    cpu_us: dict[int, list[float]] = {1: [], 2: []}
-    sender_us: dict[int, list[float]] = {1: [], 2: []}
+    found = {size: {1: list[_Load](), 2: list[_Load]()} for size in _SIZES}
     control: dict[int, list[float]] = {1: [], 2: []}
     with _api(service, processes=1) as one, _api(service, processes=2) as two:
         servers = {1: one, 2: two}
         for _ in range(3 * rounds):
-            for count, server in servers.items():
-                with servers[3 - count].asleep():
-                    rate, cpu_s, sender_s = _load(server)
-                rates[count].append(rate)
-                cpu_us[count].append(cpu_s * 1e6)
-                sender_us[count].append(sender_s * 1e6)
+            for size, loads_of in found.items():
+                for count, server in servers.items():
+                    with servers[3 - count].asleep():
+                        loads_of[count].append(_load(server, size))
             with one.asleep(), two.asleep():
                 _compute_alone(control)
-    middle = _middle(rates)
     lines = [
-        "| API processes | rows/s | ratio | processor time of a row, µs | of its sender, µs |",
-        "| --- | --- | --- | --- | --- |",
+        "| rows a request | API processes | rows/s | ratio | µs of a row | of its sender | processors |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    own, sender = _middle(cpu_us), _middle(sender_us)
-    lines += [
-        f"| {count} | {middle[count]:,.0f} | {middle[count] / middle[1]:.2f} |"
-        f" {own[count]:.2f} | {sender[count]:.2f} |"
-        for count in (1, 2)
-    ]
-    most = 2 * own[1] / (own[2] + sender[2])
-    lines += ["", f"By these times two quiet cores, which serve the sender too, give {most:.2f}."]
-    lines += [_told(control)]
-    return "\n".join(lines)
+    for size, loads_of in found.items():
+        middle = {count: _Load.median(loads) for count, loads in loads_of.items()}
+        lines += [
+            f"| {size:,} | {count} | {load.rate:,.0f} | {load.rate / middle[1].rate:.2f} |"
+            f" {load.own_s * 1e6:.2f} | {load.sender_s * 1e6:.2f} |"
+            f" {load.rate * (load.own_s + load.sender_s):.2f} |"
+            for count, load in middle.items()
+        ]
+    return "\n".join([*lines, "", _told(control)])
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Rows per second, and the processor times of a row and of its sender in seconds."""
+
+    rate: float
+    own_s: float
+    sender_s: float
+
+    @classmethod
+    def median(cls, loads: "list[_Load]") -> "_Load":
+        return cls(
+            *(statistics.median(values) for values in zip(*map(astuple, loads), strict=True))
+        )
 
 
 def _middle(found: dict[int, list[float]]) -> dict[int, float]:
     return {count: statistics.median(values) for count, values in found.items()}
 
 
-def _load(server: Server) -> tuple[float, float, float]:
-    """Return the rows per second, and the processor times of a row and of its sender in seconds."""
-    group = [server.request("", _ROWS)] * _CONNECTIONS
+def _load(server: Server, rows: int) -> _Load:
+    group = [server.request("", rows)] * _CONNECTIONS
     before, own_before = server.cpu_s(), time.process_time()
     (load,) = uvloop.run(loads(server.port, [group], seconds=3.0))
     share = load.seconds / (load.seconds + load.warm_up_s)
-    rows = _ROWS * len(load.latencies_s) / share
-    return (
-        load.rate * _ROWS,
-        (server.cpu_s() - before) / rows,
-        (time.process_time() - own_before) / rows,
+    sent = rows * len(load.latencies_s) / share
+    return _Load(
+        load.rate * rows,
+        (server.cpu_s() - before) / sent,
+        (time.process_time() - own_before) / sent,
     )
 
 
