@@ -85,6 +85,13 @@ class WorkerSettings(StoreSettings):
         "fails with `time_limit` and keeps its last checkpoint; a resumed job may run"
         " for as long again.",
     )
+    turn_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds after which a running job gives way to a waiting one of another project,"
+        " if that project runs fewer jobs. It continues from a checkpoint at its"
+        " project's next turn.",
+    )
     cancel_grace_s: float = Field(
         default=2.0,
         ge=0,

@@ -229,7 +229,9 @@ def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: Projec
     status_code=status.HTTP_202_ACCEPTED,
     responses={
         202: {"description": "The job is queued again."},
-        **problem_responses("not-found", "job-not-resumable", "dataset-in-use", "quota-storage"),
+        **problem_responses(
+            "not-found", "job-not-resumable", "dataset-in-use", "limit-queued-jobs", "quota-storage"
+        ),
     },
 )
 def resume_job(
@@ -239,7 +241,12 @@ def resume_job(
 
     Checkpoints are kept for a week by default; without one the job starts from the beginning.
     """
-    job = jobs.resume(project, job_id, max_bytes=settings.max_project_bytes)
+    job = jobs.resume(
+        project,
+        job_id,
+        max_queued=settings.max_queued_jobs,
+        max_bytes=settings.max_project_bytes,
+    )
     return JobView.whole(job, sent=send(queue, job))
 
 

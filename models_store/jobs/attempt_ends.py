@@ -101,16 +101,27 @@ def _succeed(
         return True
 
 
-def end_attempt(session: Session, row: JobRow | HeldJob, failed: AttemptEnd | None) -> None:
+def end_attempt(
+    session: Session,
+    row: JobRow | HeldJob,
+    failed: AttemptEnd | None,
+    *,
+    gives_way: bool = False,
+) -> None:
     """Queue, fail or cancel a locked, running job whose attempt has ended, and record the reason.
 
     Args:
         session: Transaction that holds the lock.
         row: Row of the job.
-        failed: Failure of the attempt; None: its worker was asked to stop.
+        failed: Failure of the attempt; None: its worker was asked to stop, or the job gives way.
+        gives_way: True if the job makes room for one of another project.
     """
     if row.cancel_requested:
         move(session, row, JobState.CANCELLED)
+    elif failed is None and gives_way:
+        outlook = "It continues when its project has its next turn."
+        _tell(session, row, "a job of another project was waiting", outlook=outlook)
+        move(session, row, JobState.QUEUED)
     elif failed is None:
         _tell(session, row, "it was asked to stop", outlook="It continues at once.")
         move(session, row, JobState.QUEUED)

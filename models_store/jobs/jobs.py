@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
 from models_store.database.schema import JobRow, ModelVersionRow
-from models_store.database.usage import check_storage
 from models_store.errors import (
     JobFinalError,
     JobInUseError,
@@ -60,12 +59,10 @@ from models_store.jobs.rows import (
     to_job,
     to_summary,
 )
-from models_store.jobs.submissions import add_job, replayed
+from models_store.jobs.submissions import add_job, check_limits, pin_inputs, replayed
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
-from models_store.rows.datasets import pin_dataset
 from models_store.rows.idempotency import known_resource
-from models_store.rows.versions import pin_version
 
 _DISPATCHED = (
     update(JobRow.__table__)
@@ -220,7 +217,13 @@ class Jobs:
 
     @writing
     def resume(
-        self, session: Session, project: str, job_id: str, *, max_bytes: int | None = None
+        self,
+        session: Session,
+        project: str,
+        job_id: str,
+        *,
+        max_queued: int | None = None,
+        max_bytes: int | None = None,
     ) -> Job:
         """Queue a cancelled or failed job again; it continues from its newest checkpoint.
 
@@ -230,26 +233,23 @@ class Jobs:
             session: Transaction, which the decorator begins.
             project: Project that owns the job.
             job_id: Id of the job.
-            max_bytes: Bytes that the project may store, as for `submit`.
+            max_queued: Most jobs of the project that may wait, this one included.
+            max_bytes: Most bytes that the project may store.
 
         Raises:
             NotFoundError: the project has no such job, or a dataset or the version of it is gone.
             JobNotResumableError: it is in another state, or a child.
-            LimitError: the project would store too much.
+            LimitError: as many jobs of the project wait already, or it would store too much.
         """
         row = find(session, project, job_id, lock=True)
         if row.state not in RESUMABLE_STATES or row.role == JobRole.CHILD:
             raise JobNotResumableError(job_id, state=row.state, parent_id=row.parent_id)
-        for dataset_id in sorted(datasets_of(session, job_id)):
-            pin_dataset(session, project, dataset_id)
-        if row.model_version is not None:
-            pin_version(session, project, row.model_name, row.model_version)
+        pin_inputs(session, row, datasets_of(session, job_id))
         if row.role == JobRole.PARENT:
             resume_children(session, row)
         requeue(session, row)
         session.flush()
-        if max_bytes is not None:
-            check_storage(session, project, max_bytes)
+        check_limits(session, project, max_queued=max_queued, max_bytes=max_bytes)
         return to_job(row)
 
     @freeing

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, Select, Text, bindparam, select, update
+from sqlalchemy import Float, Select, bindparam, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -26,15 +26,16 @@ from models_store.jobs.held_jobs import HeldJob, held, taken
 from models_store.jobs.parents import take_steps
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.jobs.rows import (
+    WORKER,
     append,
     expired_leases,
     fail,
-    fits,
     move,
     queue,
+    should_give_way,
     storable,
-    suited,
     take_turn,
+    taken_by,
     to_job,
 )
 from models_store.records import NewVersion, Version
@@ -105,6 +106,32 @@ class JobWork:
             take_turn(session, row.project)
             return to_job(row.whole())
         return None
+
+    @writing
+    def should_give_way(
+        self,
+        session: Session,
+        job: Job,
+        worker: str,
+        *,
+        accelerator: bool | None = None,
+        memory_bytes: int | None = None,
+    ) -> bool:
+        """Return whether a job that this worker runs stands in the way of another project's.
+
+        Steps of parents that are due are taken first: where every worker is at work, nobody else
+        takes them.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            job: Running job.
+            worker: Name of the worker.
+            accelerator: True if the worker has an accelerator; None: it takes any job.
+            memory_bytes: Memory of its trainer; None: any job fits.
+        """
+        take_steps(session)
+        values = {"worker": storable(worker), "memory_bytes": memory_bytes}
+        return should_give_way(session, job.project, values, accelerator=accelerator)
 
     @writing
     def renew(
@@ -287,7 +314,13 @@ class JobWork:
 
     @writing
     def release(
-        self, session: Session, job_id: str, attempt: int, *, failed: AttemptEnd | None = None
+        self,
+        session: Session,
+        job_id: str,
+        attempt: int,
+        *,
+        failed: AttemptEnd | None = None,
+        gives_way: bool = False,
     ) -> JobState:
         """Give the job back to the queue.
 
@@ -296,7 +329,8 @@ class JobWork:
             job_id: Id of the job.
             attempt: Attempt that claimed it.
             failed: Failure of the attempt, which counts and makes the job wait. None: the worker was
-                asked to stop, and another may continue at once.
+                asked to stop, or the job gives way, and it may continue at once.
+            gives_way: True if the job makes room for one of another project.
 
         Returns:
             State of the job: queued; failed, after too many failures without progress; cancelled, if
@@ -306,7 +340,7 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
         """
         with held(session, job_id, attempt) as row:
-            end_attempt(session, row, failed)
+            end_attempt(session, row, failed, gives_way=gives_way)
             return JobState(row.state)
 
 
@@ -352,11 +386,8 @@ def _next(session: Session, queries: Sequence[Select[int]], values: dict[str, An
 def _waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[int], ...]:  # noqa: FBT001 - properties of the worker
     """Return the queries of a worker's next job, one after the other."""
     jobs = select(JobRow.position).limit(1).with_for_update(of=JobRow, skip_locked=True)
-    if accelerator is not None:
-        jobs = jobs.where(suited(accelerator=accelerator))
-    if bounded:
-        jobs = jobs.where(fits(bindparam("memory_bytes", type_=BigInteger)))
-    return expired_leases(jobs), queue(jobs, worker=bindparam("worker", type_=Text))
+    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded)
+    return expired_leases(jobs), queue(jobs, worker=WORKER)
 
 
 def _name_checkpoint(row: HeldJob, checkpoint: Checkpoint) -> list[str]:

@@ -1,15 +1,18 @@
 """Job rows inside a transaction: locks, moves between states and events, for both sides of jobs."""
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, TypeVarTuple
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     ColumnElement,
     Insert,
     Select,
+    Text,
     and_,
     bindparam,
     exists,
@@ -62,6 +65,9 @@ SUMMARY = tuple(
 )
 """Columns that a query of summaries leaves out: a request may have megabytes."""
 
+
+WORKER = bindparam("worker", type_=Text)
+"""Parameter with the name of the worker that asks."""
 
 # Statements are built once: that takes longer than to run them.
 _EVENT = insert(JobEventRow.__table__)
@@ -172,6 +178,40 @@ def queue(query: Select[*Ts], *, worker: BindParameter[str] | None = None) -> Se
     )
 
 
+def should_give_way(
+    session: Session, project: str, values: Mapping[str, Any], *, accelerator: bool | None
+) -> bool:
+    """Return whether a running job of a project stands in the way of one of another project.
+
+    That is so if a worker that became free would take the other one: its project runs fewer jobs
+    than this one would without it, or as many and took its last turn earlier.
+
+    Args:
+        session: Transaction to read in.
+        project: Project of the running job.
+        values: Name of the worker that runs it (`worker`), and the memory of its trainer
+            (`memory_bytes`) or None.
+        accelerator: True if that worker has an accelerator; None: it takes any job.
+    """
+    connection = session.connection()
+    waiting = _next_project(accelerator, values["memory_bytes"] is not None)
+    other = connection.scalar(waiting, values)
+    if other is None or other == project:
+        return False
+    own_jobs, own_turn = connection.execute(_STANDING, {"project": project}).one()
+    jobs, turn = connection.execute(_STANDING, {"project": other}).one()
+    if jobs != own_jobs - 1:
+        return bool(jobs < own_jobs - 1)
+    return turn is None or (own_turn is not None and turn < own_turn)
+
+
+@cache
+def _next_project(accelerator: bool | None, bounded: bool) -> Select[str]:  # noqa: FBT001 - as of `taken_by`
+    """Return the query of the project of the next job in the queue of a worker."""
+    jobs = taken_by(select(JobRow.project).limit(1), accelerator=accelerator, bounded=bounded)
+    return queue(jobs, worker=WORKER)
+
+
 def take_turn(session: Session, project: str) -> None:
     """Record that a worker takes a job of a project, after all other writes of a transaction.
 
@@ -188,7 +228,23 @@ def _turn(dialect: str) -> Insert:
     )
 
 
-def suited(*, accelerator: bool) -> ColumnElement[bool]:
+def taken_by(query: Select[*Ts], *, accelerator: bool | None, bounded: bool) -> Select[*Ts]:
+    """Restrict to jobs that a worker takes.
+
+    Args:
+        query: Query of jobs.
+        accelerator: True if the worker has an accelerator; None: it takes any job.
+        bounded: True if a parameter `memory_bytes` says how much memory a job may need.
+    """
+    if accelerator is not None:
+        query = query.where(_suited(accelerator=accelerator))
+    if bounded:
+        needed, most = JobRow.memory_bytes, bindparam("memory_bytes", type_=BigInteger)
+        query = query.where(or_(needed.is_(None), needed <= most))
+    return query
+
+
+def _suited(*, accelerator: bool) -> ColumnElement[bool]:
     """Return the condition of jobs that a worker with or without an accelerator may take.
 
     A job that prefers the other kind of worker waits some seconds for one, if one is at work.
@@ -204,11 +260,6 @@ def suited(*, accelerator: bool) -> ColumnElement[bool]:
         return or_(wants != Accelerator.NONE.value, ~others, waited)
     preferred = wants == Accelerator.PREFERRED.value
     return or_(wants == Accelerator.NONE.value, and_(preferred, or_(~others, waited)))
-
-
-def fits(memory_bytes: BindParameter[int]) -> ColumnElement[bool]:
-    """Return the condition of jobs that fit into the memory of a worker, as far as is known."""
-    return or_(JobRow.memory_bytes.is_(None), JobRow.memory_bytes <= memory_bytes)
 
 
 def tell_if_unsuited(session: Session, row: JobRow) -> None:
@@ -234,6 +285,14 @@ def tell_if_unsuited(session: Session, row: JobRow) -> None:
 def _is_claimed() -> ColumnElement[bool]:
     """Return the condition of jobs that workers claim: all but parents."""
     return JobRow.role.is_distinct_from(JobRole.PARENT)
+
+
+_STANDING = select(
+    select(func.count())
+    .where(JobRow.project == bindparam("project"), JobRow.state == JobState.RUNNING, _is_claimed())
+    .scalar_subquery(),
+    select(TurnRow.taken_at).where(TurnRow.project == bindparam("project")).scalar_subquery(),
+)
 
 
 def move(session: Session, row: JobRow | HeldJob, to: JobState) -> None:

@@ -1,5 +1,6 @@
 """Submissions of jobs inside a transaction: new and repeated ones, and the number that may wait."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sqlalchemy import func, select
@@ -40,10 +41,7 @@ def add_job(
         if first_id != job_id:
             return replayed(session, new.project, first_id)
     dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
-    for dataset_id in sorted(dataset_ids):
-        pin_dataset(session, new.project, dataset_id)
-    if new.model_version is not None:
-        pin_version(session, new.project, new.model_name, new.model_version)
+    pin_inputs(session, new, dataset_ids)
     request_bytes = json_bytes(new.request)
     row = JobRow(
         id=job_id,
@@ -69,10 +67,7 @@ def add_job(
     session.add(row)
     session.flush()
     # From here on the project's other submissions wait, so that no two count the same jobs.
-    if max_queued is not None:
-        check_queue(session, new.project, max_queued)
-    if max_bytes is not None:
-        check_storage(session, new.project, max_bytes)
+    check_limits(session, new.project, max_queued=max_queued, max_bytes=max_bytes)
     session.add_all(
         JobDatasetRow(job_id=job_id, dataset_id=dataset_id, project=new.project)
         for dataset_id in dataset_ids
@@ -110,8 +105,34 @@ def _as_accepted(job: Job) -> Job:
     )
 
 
-def check_queue(session: Session, project: str, max_queued: int) -> None:
-    """Refuse the job that was added if it makes the queue too long.
+def pin_inputs(session: Session, job: NewJob | JobRow, dataset_ids: Iterable[str]) -> None:
+    """Keep what a job reads from being deleted until this transaction, which queues it, has ended.
+
+    Raises:
+        NotFoundError: the project has no such dataset or version.
+    """
+    for dataset_id in sorted(dataset_ids):
+        pin_dataset(session, job.project, dataset_id)
+    if job.model_version is not None:
+        pin_version(session, job.project, job.model_name, job.model_version)
+
+
+def check_limits(
+    session: Session, project: str, *, max_queued: int | None, max_bytes: int | None
+) -> None:
+    """Refuse the job that was queued if it exceeds a limit of its project; arguments as of `Jobs.submit`.
+
+    Raises:
+        LimitError: as many jobs of the project wait already, or it would store too much.
+    """
+    if max_queued is not None:
+        _check_queue(session, project, max_queued)
+    if max_bytes is not None:
+        check_storage(session, project, max_bytes)
+
+
+def _check_queue(session: Session, project: str, max_queued: int) -> None:
+    """Refuse the job that was queued if it makes the queue too long.
 
     Raises:
         LimitError: ``limit-queued-jobs``.

@@ -8,7 +8,7 @@ next attempt continues from there.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _READ_S = 0.2
 _POLL_S = 1.0
+# Seconds between two looks for a job to give way to, after a job's turn.
+_GIVE_WAY_S = 5.0
 # Epochs without a checkpoint that end within this time share a transaction: each costs as much as
 # hundreds of steps of a small flow.
 _RELAY_S = 0.25
@@ -65,6 +67,7 @@ class Order(StrEnum):
     STOPPING = "stopping"
     STALLED = "stalled"
     TIME_LIMIT = "time limit"
+    TURN_OVER = "turn over"
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,10 @@ class Attempt:
         settings: Settings with the time limits.
         stopping: Event that is set when the worker is to end.
         reports: Spans and metrics of the attempt.
+        should_give_way: Function that returns whether a job of another project should have its place.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the supervisor has all of it
         self,
         job: Job,
         trainer: TrainerProcess,
@@ -96,6 +100,7 @@ class Attempt:
         settings: WorkerSettings,
         stopping: threading.Event,
         reports: AttemptReports,
+        should_give_way: Callable[[], bool],
     ) -> None:
         self._job = job
         self._trainer = trainer
@@ -103,6 +108,7 @@ class Attempt:
         self._settings = settings
         self._stopping = stopping
         self._reports = reports
+        self._should_give_way = should_give_way
         self._writes = Writes()
         self._unrecorded: list[EpochDone | Interrupted] = []
         self._last: Message | None = None
@@ -113,6 +119,8 @@ class Attempt:
         self._poll_at = now + _POLL_S
         self._relay_at = now
         self._time_limit_at = now + settings.max_job_s - job.run_seconds
+        self._turn_ends_at = now + settings.turn_s
+        self._resumable = False
         self._started = False
         self._kills_before = out_of_memory_kills()
         self._failed: AttemptEnd | None = None
@@ -157,6 +165,7 @@ class Attempt:
             case EpochDone() | Interrupted():
                 self._unrecorded.append(message)
                 if message.checkpoint is not None:
+                    self._resumable = True
                     self._relay()
             case Note():
                 self._relay()
@@ -178,9 +187,19 @@ class Attempt:
             self._end(Order.STALLED, now)
         if now >= self._time_limit_at and self._order is None:
             self._end(Order.TIME_LIMIT, now + self._settings.stop_grace_s)
+        if now >= self._turn_ends_at and self._order is None:
+            self._end_turn(now)
         if now >= self._kill_at:
             self._kill_at = float("inf")
             self._trainer.kill()
+
+    def _end_turn(self, now: float) -> None:
+        """Make room for a job of another project that waits, once this one can continue where it is."""
+        if not self._resumable or self._writes.waiting:
+            return
+        self._turn_ends_at = now + _GIVE_WAY_S
+        if self._writes.now(self._should_give_way):
+            self._end(Order.TURN_OVER, now + self._settings.stop_grace_s)
 
     def _renew(self) -> bool:
         progress = self._last.progress if isinstance(self._last, Tick) else None
@@ -252,7 +271,7 @@ class Attempt:
             return AttemptEnd(
                 ending=Ending.ENVIRONMENT, detail=last.detail.rstrip("."), code=last.code
             )
-        if isinstance(last, Interrupted) or self._order is Order.STOPPING:
+        if isinstance(last, Interrupted) or self._order in {Order.STOPPING, Order.TURN_OVER}:
             return None
         stalled = self._order is Order.STALLED
         return end_of(
@@ -263,8 +282,10 @@ class Attempt:
         )
 
     def _release(self) -> None:
-        failed = self._failed
-        state = self._stores.work.release(self._job.id, self._job.attempt, failed=failed)
+        failed, gives_way = self._failed, self._order is Order.TURN_OVER
+        state = self._stores.work.release(
+            self._job.id, self._job.attempt, failed=failed, gives_way=gives_way
+        )
         if failed is not None:
             log.error("attempt %s failed: %s", self._job.attempt, failed.detail)
         log.info("attempt %s released the job, which is now %s", self._job.attempt, state)

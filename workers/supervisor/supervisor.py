@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 from models_store.database.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
@@ -211,6 +212,13 @@ class Supervisor:
             settings=self._settings,
             stopping=self._stopping,
             reports=AttemptReports(job.kind.value, self._metrics),
+            should_give_way=partial(
+                self._stores.work.should_give_way,
+                job,
+                self._worker,
+                accelerator=self._accelerator,
+                memory_bytes=self._fitness.memory_bytes,
+            ),
         )
         end = attempt.follow()
         self._fitness.judge(end)

@@ -235,6 +235,17 @@ def test_fault_093_a_full_queue_answers_429_with_retry_after(client, dataset_id)
     assert int(response.headers["retry-after"]) > 0
 
 
+@pytest.mark.fault(351)
+def test_fault_351_a_full_queue_takes_no_job_that_is_resumed(client, dataset_id):
+    job_id = start(client, dataset_id).json()["id"]
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    for _ in range(5):
+        assert start(client, dataset_id).status_code == 202
+    response = client.post(f"/v1/jobs/{job_id}/resume")
+    assert (response.status_code, slug(response)) == (429, "limit-queued-jobs")
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+
+
 def test_jobs_are_listed_newest_first_by_pages_and_filters(client, dataset_id, work):
     ids = [start(client, dataset_id, model_name=f"m{n}").json()["id"] for n in range(5)]
     claimed(work)

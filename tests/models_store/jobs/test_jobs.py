@@ -263,6 +263,19 @@ def test_a_cancelled_or_failed_job_resumes_behind_the_others(jobs: Jobs, work: J
     assert [getattr(work.claim("w", lease_s=LEASE_S), "id", None) for _ in order] == order
 
 
+@pytest.mark.fault(351)
+def test_fault_351_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
+    cancelled = submitted(jobs)
+    jobs.cancel(PROJECT, cancelled.id)
+    waiting = submitted(jobs)
+    with pytest.raises(LimitError) as caught:
+        jobs.resume(PROJECT, cancelled.id, max_queued=1)
+    assert caught.value.slug == "limit-queued-jobs"
+    assert jobs.get(PROJECT, cancelled.id).state is JobState.CANCELLED
+    jobs.cancel(PROJECT, waiting.id)
+    assert jobs.resume(PROJECT, cancelled.id, max_queued=1).state is JobState.QUEUED
+
+
 def test_a_job_that_has_not_ended_badly_cannot_be_resumed(jobs: Jobs, work: JobWork) -> None:
     job = submitted(jobs)
     with pytest.raises(JobNotResumableError):

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from models_store.database.database import Database
-from models_store.job_states import Accelerator, EventKind, Job, JobKind, NewJob
+from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRole, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
@@ -101,6 +101,78 @@ def test_fault_291_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Datab
         else:
             jobs.delete("b", job.id)
     assert order == ["a", "b", "a", "b", "a"]
+
+
+@pytest.mark.fault(350)
+def test_fault_350_a_running_job_gives_way_to_the_project_whose_turn_it_is(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    give_way = partial(work.should_give_way, worker="w", accelerator=False)
+    for name in ("a1", "a2", "a3"):
+        submit(jobs, name, project="a", priority=100)
+    first, second = (work.claim("w", lease_s=LEASE_S) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert not give_way(first), "its own project alone waits"
+    submit(jobs, "gpu", project="b", accelerator=Accelerator.REQUIRED)
+    submit(jobs, "large", project="b", memory_bytes=2**30)
+    assert not give_way(first, memory_bytes=2**29), "nothing for this worker"
+    submit(jobs, "b1", project="b")
+    assert give_way(first, memory_bytes=2**29)
+
+    work.release(first.id, first.attempt, gives_way=True)
+    other = work.claim("w", lease_s=LEASE_S, accelerator=False, memory_bytes=2**29)
+    assert other is not None
+    assert other.model_name == "b1"
+    assert not give_way(second), "both projects run one job"
+    again = jobs.get("a", first.id)
+    assert (again.state, again.not_before) == ("queued", None)
+    assert "another project" in jobs.events("a", first.id)[-2].data["text"]
+
+
+@pytest.mark.fault(350)
+def test_fault_350_the_only_place_of_a_worker_goes_round(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    submit(jobs, "b1", project="b")
+    order = []
+    for number in range(4):
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        order.append(job.project)
+        set_turn(database, job.project, number)
+        assert work.should_give_way(job, "w")
+        work.release(job.id, job.attempt, gives_way=True)
+    assert order == ["a", "b", "a", "b"]
+
+
+@pytest.mark.fault(350)
+def test_fault_350_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
+    database: Database,
+) -> None:
+    """Where every worker is at work, a look for work is what takes the steps of parents."""
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    search = {
+        "trials": [{"flow": {"family": "maf"}, "optimisation": {"max_epochs": 1, "patience": 1}}],
+        "stages": [{"trials": 1, "share": 1}],
+        "ensemble": 1,
+        "max_seconds": None,
+        "mixed": None,
+    }
+    new = NewJob(
+        project="b",
+        kind=JobKind.TRAINING,
+        model_name="search",
+        dataset_id=None,
+        request=search,
+        role=JobRole.PARENT,
+    )
+    jobs.submit(new)
+    assert work.should_give_way(job, "w")
 
 
 def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) -> None:

@@ -128,6 +128,34 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
     assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
 
 
+@pytest.mark.fault(350)
+def test_fault_350_a_job_without_an_end_gives_way_and_continues_later(
+    place: Place, supervise: Supervise
+) -> None:
+    dataset = place.add_dataset()
+    job_id = place.submit(dataset, **ENDLESS)
+    other = NewJob(
+        project="other", kind=JobKind.VARIATIONAL, model_name="m", dataset_id=None, request={}
+    )
+    place.jobs.submit(other)
+
+    supervise(turn_s=0.01).join()
+
+    job = place.job(job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 1)
+    assert "a job of another project was waiting" in place.messages(job_id)[-1]
+    place.blobs.verify(job.checkpoints[0]["key"], job.checkpoints[0]["sha256"])
+    next_one = place.work.claim("tester", lease_s=60)
+    assert next_one is not None
+    assert next_one.project == "other"
+
+    reached = place.epoch(job_id)
+    running = supervise(turn_s=0.01)
+    wait_until(lambda: place.epoch(job_id) >= reached + 2)
+    running.end()
+    assert place.epochs(job_id)[:3] == [1, 2, 3]
+
+
 @pytest.mark.fault(119, 121, 124, 127)
 def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     place: Place, supervise: Supervise, undisturbed: str
