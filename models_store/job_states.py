@@ -10,7 +10,7 @@ from models_store.records import Record
 
 
 class JobKind(StrEnum):
-    """Kind of a job."""
+    """Kind of a job: the first two fit a flow, `scoring` and `sampling` make a file, `ensemble` joins flows."""
 
     TRAINING = "training"
     VARIATIONAL = "variational"
@@ -25,7 +25,7 @@ class JobKind(StrEnum):
 
 
 class JobRole(StrEnum):
-    """Part that a job has in work of several jobs."""
+    """Part of a job in work that several share: a `parent` starts each `child` and joins what they make."""
 
     PARENT = "parent"
     """Work that its children do: no worker claims it."""
@@ -45,7 +45,7 @@ class Accelerator(StrEnum):
 
 
 class JobState(StrEnum):
-    """State of a job."""
+    """State of a job: it waits (`queued`), a worker computes it (`running`), or it has ended."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -43,7 +43,9 @@ class KeyView(BaseModel):
         description="`read` reads and scores, `write` also uploads, trains and deletes, `admin` also"
         " manages keys."
     )
-    state: Literal["usable", "expired", "revoked"] = Field(description="State of the key.")
+    state: Literal["usable", "expired", "revoked"] = Field(
+        description="`usable`, or the reason why requests with the key are refused."
+    )
     rate: float | None = Field(
         description="Requests per second; null for the service's default rate, or no limit."
     )
@@ -91,7 +93,11 @@ class KeyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scope: Scope = Field(default=Scope.READ, description="Scope of the key.")
+    scope: Scope = Field(
+        default=Scope.READ,
+        description="`read` reads and scores, `write` also uploads, trains and"
+        " deletes, `admin` also manages keys.",
+    )
     label: Annotated[str | None, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")] = Field(
         default=None, description="Free text that says what the key is for."
     )

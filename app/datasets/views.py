@@ -67,10 +67,14 @@ _DATASET_EXAMPLE: JsonDict = {
 class ColumnView(TypedColumn):
     """Column of a dataset: its type as a version has it, the reason for it, and statistics of its cells."""
 
-    reason: str | None = Field(default=None, description="Reason of the type in a sentence.")
+    reason: str | None = Field(
+        default=None, description="Sentence that says why the column has its type."
+    )
     dtype: str = Field(description="Data type of the uploaded values.")
-    mean: float | None = Field(description="Mean of the values; null if they are no numbers.")
-    std: float | None = Field(description="Standard deviation of the population.")
+    mean: float | None = Field(description="Mean of the values; null if they are not numbers.")
+    std: float | None = Field(
+        description="Standard deviation of the values, divided by their number and not by one less."
+    )
     min: float | None = Field(description="Smallest value.")
     max: float | None = Field(description="Largest value.")
     distinct: int | None = Field(

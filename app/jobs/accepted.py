@@ -96,7 +96,7 @@ class AcceptedTableView(BaseModel):
 class AcceptedTrainingView(AcceptedTableView):
     """Accepted request for a training job."""
 
-    flow: Flow = Field(description="Spec of the flow.")
+    flow: Flow = Field(description="Family of the flow and its fields.")
     optimisation: AcceptedOptimisationView = Field(description="Options of the optimisation.")
 
 
@@ -112,7 +112,7 @@ class StageView(BaseModel):
 class AcceptedTrialView(BaseModel):
     """Flow that a search tries, with the options of its whole training."""
 
-    flow: Flow = Field(description="Spec of the flow.")
+    flow: Flow = Field(description="Family of the flow and its fields.")
     optimisation: AcceptedOptimisationView = Field(description="Options of the optimisation.")
 
 
@@ -148,7 +148,7 @@ class MemberView(BaseModel):
     trial: int = Field(description="Number of the trial, counted from 0.")
     key: str = Field(description="Key of its weights in the store.")
     sha256: str = Field(description="SHA-256 of its weights.")
-    flow: Flow = Field(description="Spec of the flow.")
+    flow: Flow = Field(description="Family of the flow and its fields.")
 
 
 class AcceptedEnsembleView(AcceptedTableView):
@@ -167,7 +167,7 @@ class AcceptedVariationalView(BaseModel):
 
     model_name: str = Field(description="Name of the model that gets a new version.")
     target: Target = Field(description="Target that the flow is fitted to.")
-    flow: Flow = Field(description="Spec of the flow.")
+    flow: Flow = Field(description="Family of the flow and its fields.")
     optimisation: VariationalOptions = Field(description="Options of the optimisation.")
 
 

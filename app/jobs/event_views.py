@@ -64,14 +64,16 @@ class _Event(BaseModel):
 class StateEvent(_Event):
     """Change of the state of a job."""
 
-    event: Literal["state"] = Field(description="Kind of the event.")
+    event: Literal["state"] = Field(description="`state`: the job is in another state.")
     data: Annotated[dict[str, Any], SchemaOf(StateData)] = Field(description="New state.")
 
 
 class EpochEvent(_Event):
     """Report of a running job: of an epoch, of some iterations, or of a part of the rows."""
 
-    event: Literal["epoch"] = Field(description="Kind of the event.")
+    event: Literal["epoch"] = Field(
+        description="`epoch`: a report of an epoch, of some iterations, or of a part of the rows."
+    )
     data: Annotated[dict[str, Any], SchemaOf(TrainingMetrics | VariationalMetrics | RowMetrics)] = (
         Field(description="Metrics of the report.")
     )
@@ -80,14 +82,14 @@ class EpochEvent(_Event):
 class ChildEvent(_Event):
     """End of a child of a job."""
 
-    event: Literal["child"] = Field(description="Kind of the event.")
+    event: Literal["child"] = Field(description="`child`: a child has ended.")
     data: Annotated[dict[str, Any], SchemaOf(ChildData)] = Field(description="Child and its end.")
 
 
 class MessageEvent(_Event):
     """Message about a job for human readers."""
 
-    event: Literal["message"] = Field(description="Kind of the event.")
+    event: Literal["message"] = Field(description="`message`: a text for human readers.")
     data: Annotated[dict[str, Any], SchemaOf(MessageData)] = Field(
         description="Text of the message."
     )
@@ -96,7 +98,7 @@ class MessageEvent(_Event):
 class EndEvent(_Event):
     """End of a job, its last event."""
 
-    event: Literal["end"] = Field(description="Kind of the event.")
+    event: Literal["end"] = Field(description="`end`: the job has ended; no event follows.")
     data: Annotated[dict[str, Any], SchemaOf(EndData)] = Field(description="Final state.")
 
 

@@ -63,7 +63,9 @@ class JobFilters:
 
     def __init__(
         self,
-        state: Annotated[JobState | None, Query(description="State of the jobs.")] = None,
+        state: Annotated[
+            JobState | None, Query(description="State that the jobs are in. Default: any.")
+        ] = None,
         kind: Annotated[JobKind | None, Query(description="Kind of the jobs.")] = None,
         model_name: Annotated[
             Name | None, Query(description="Name of the model that the jobs train or use.")

@@ -165,7 +165,7 @@ class JobSummaryView(BaseModel):
 
     id: str = Field(description="Id of the job.")
     kind: JobKind = Field(description="Kind of the job.")
-    state: JobState = Field(description="State of the job.")
+    state: JobState = Field(description="State that the job is in.")
     attempt: int = Field(description="Number of times that a worker has started the job.")
     created_at: datetime = Field(description="Time at which the job was accepted.")
     started_at: datetime | None = Field(

@@ -98,7 +98,7 @@ _CREATED_AT: Any = Field(description="Time of the registration.")
 
 _COLUMNS = "Columns that the version models, in order."
 _CONTEXT_COLUMNS = "Columns that the density is conditioned on; in a row they follow the others."
-_FLOW = "Spec of the flow."
+_FLOW = "Family of the flow and its fields."
 _PREPROCESSING = "Preprocessing layers between the data and the flow."
 _IF_INCLUDED = " Only if `include` names it."
 

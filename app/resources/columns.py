@@ -38,7 +38,8 @@ class TypedColumn(BaseModel):
         default="", description="Mark between groups of three digits in text; empty: none."
     )
     unit: str = Field(
-        default="", description="Sign before or after each number in text; empty: none."
+        default="",
+        description="Unit or sign before or after each number in text, such as `kg` or `$`; empty: none.",
     )
     number_format: str = Field(
         default="",

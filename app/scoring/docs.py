@@ -236,7 +236,7 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
                 "type": "string",
                 "enum": ["exact", "learnt", "unavailable"],
             },
-            "description": "Kind of the explanation of each column.",
+            "description": "`exact`, `learnt` or `unavailable` for each column: how its explanation is known.",
         },
         "explanation": {
             **_BY_COLUMN,
@@ -251,7 +251,7 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
         },
         "difference": {
             **_BY_COLUMN,
-            "description": "Distance of each explanation from the usual one of its column, in nats. Those"
+            "description": "Each explanation minus the usual one of its column, in nats. Those"
             " furthest below 0 are of the values that make the row unlikely.",
         },
         **_ROW_WARNINGS,

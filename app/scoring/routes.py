@@ -88,7 +88,7 @@ ExplainQuery = Annotated[
     bool,
     Query(
         description="True to add `explanation`: for each column the log density of its value given the"
-        " other values of the row, where the model knows it, and `difference`, its distance from the"
+        " other values of the row, where the model knows it, and `difference`, that minus the"
         " `usual` one of the column. The columns that differ most below 0 make the row unlikely."
         " `explained` says which are `exact`, which `learnt`, by training with `missing` as `any`, and"
         " which `unavailable`."

@@ -30,7 +30,7 @@ class Check(BaseModel):
     """State of a dependency of the service."""
 
     ok: bool = Field(description="True if the dependency can be used.")
-    detail: str = Field(description="State in words.")
+    detail: str = Field(description="Result of the check, in words.")
 
 
 class Readiness(BaseModel):

@@ -132,7 +132,7 @@ class DeliveryView(BaseModel):
     id: str = Field(description="Id of the delivery, the header `webhook-id` of each attempt.")
     event: str = Field(description="Event, such as `job.succeeded`.")
     data: Annotated[dict[str, Any], SchemaOf(EndedJob | TestedWebhook)] = Field(
-        description="Member `data` of the body."
+        description="Object that the event is about, as sent to the URL."
     )
     attempts: int = Field(description="Number of attempts so far.")
     due_at: datetime = Field(description="Time of the next attempt, unless it has ended.")

@@ -50,7 +50,7 @@ class ScoringRequest(Placed):
     explain: bool = Field(
         default=False,
         description="Write for each column `explanation.NAME`, the log density of its value given"
-        " the others of the row, and `difference.NAME`, its distance from the usual one, as `score` does with"
+        " the others of the row, and `difference.NAME`, that minus the usual one, as `score` does with"
         " `explain`. A model trained with `missing` as `any` explains all columns, others"
         " those of at most 64 levels.",
     )

@@ -239,7 +239,7 @@ class AutoFlow(Strict):
     `"auto"` is short for this object with its defaults.
     """
 
-    family: Literal["auto"] = Field(description="Name that stands for the search.")
+    family: Literal["auto"] = Field(description="`auto`, in place of the name of a family.")
     ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = Field(
         default=None,
         description="Maximum number of flows whose probabilities are averaged; 1 for the best flow"
@@ -288,7 +288,7 @@ class TrainingRequest(Placed):
     )
     flow: TrainedFlow = Field(
         default=None,
-        description="Spec of the flow; null for a spec that suits the data. In a table with"
+        description="Family of the flow and its fields; null for one that suits the data. In a table with"
         " categories or"
         " gaps it is the flow of the continuous values, given all else. Family `auto`: the job's"
         " children try several, and the best become the model.",

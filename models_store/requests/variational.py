@@ -329,7 +329,8 @@ class VariationalRequest(Placed):
         description="Target that the flow is fitted to, of exactly one of the four kinds."
     )
     flow: RequestedFlow = Field(
-        default=None, description="Spec of the flow; null for a spec that suits the target."
+        default=None,
+        description="Family of the flow and its fields; null for one that suits the target.",
     )
     optimisation: VariationalOptimisationRequest = Field(
         default=VariationalOptimisationRequest(),
