@@ -21,9 +21,10 @@ FREE_MESSAGES = 10_000
 """Record batches and dictionaries that a stream may have in any case: each takes a moment, whatever it
 holds."""
 
-_MESSAGE_ROWS = (
-    64  # Further ones must have so many rows on average, which the limit of rows bounds.
-)
+FREE_ROWS = 1_000_000
+"""Rows that a stream may have in any case; further ones need a bit each, which columns of nulls do not."""
+
+_MESSAGE_ROWS = 64  # Further ones must have so many rows on average.
 
 MAX_DELTA_BYTES = 2 << 30
 """Most bytes that are copied to extend dictionaries, each time the whole of one."""
@@ -74,7 +75,7 @@ class Messages:
 
     def batches(self) -> Iterator[tuple[pa.Message, "BatchHeader"]]:
         """Read the others, whose rows the caller checks against its limit."""
-        number = rows = 0
+        tally = _Tally()
         while True:
             position = self._file.tell()
             try:
@@ -84,14 +85,7 @@ class Messages:
             if message.type not in self._kinds:
                 raise damaged(f"it holds a message of an unexpected kind ({message.type})")
             header = BatchHeader(message)
-            number += 1
-            rows += header.rows if message.type == "record batch" else 0
-            if number > FREE_MESSAGES and rows < _MESSAGE_ROWS * number:
-                raise TableError(
-                    "limit-metadata",
-                    f"The stream has more than {FREE_MESSAGES} record batches, of less than"
-                    f" {_MESSAGE_ROWS} rows on average. Write larger ones.",
-                )
+            tally.add(header, is_batch=message.type == "record batch")
             yield message, header
         if self._file.tell() != len(self._bytes):
             raise damaged("bytes follow its end marker")
@@ -199,6 +193,32 @@ class BatchHeader:
     def _int(self, code: str, place: int) -> int:
         (number,) = struct.unpack_from(f"<{code}", self._bytes, place)
         return int(number)
+
+
+class _Tally:
+    """Messages of a stream so far, which must not be many with little in them."""
+
+    def __init__(self) -> None:
+        self._messages = self._rows = self._size = 0
+
+    def add(self, header: BatchHeader, *, is_batch: bool) -> None:
+        """Count a message, and refuse one that makes it too many."""
+        self._messages += 1
+        if is_batch:
+            self._rows += header.rows
+            self._size += header.size
+        if self._messages > FREE_MESSAGES and self._rows < _MESSAGE_ROWS * self._messages:
+            raise TableError(
+                "limit-metadata",
+                f"The stream has more than {FREE_MESSAGES} record batches, of less than"
+                f" {_MESSAGE_ROWS} rows on average. Write larger ones.",
+            )
+        if self._rows > FREE_ROWS + 8 * self._size:
+            raise TableError(
+                "limit-rows",
+                f"The stream has {self._rows} rows in {self._size} bytes. Leave out columns of nulls"
+                " alone.",
+            )
 
 
 class DeltaCheck:

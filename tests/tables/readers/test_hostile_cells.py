@@ -171,6 +171,19 @@ def test_fault_335_further_batches_need_rows(path: Path, monkeypatch: pytest.Mon
     assert refused(path, stream(*[more] * 30, *[one] * 11)) == "limit-metadata"
 
 
+@pytest.mark.fault(338)
+def test_fault_338_rows_that_take_no_bytes_are_refused(path: Path) -> None:
+    def nulls(rows: int) -> bytes:
+        return stream(pa.record_batch([pa.nulls(rows), pa.nulls(rows)], names=["a", "t"]))
+
+    assert len(read(path, nulls(1_000))) == 1_000
+    path.write_bytes(nulls(1_000_001))
+    with pytest.raises(TableError) as caught:
+        is_packed(path, OPTIONS)
+    assert caught.value.slug == "limit-rows"
+    assert refused(path, nulls(1_000_001)) == "limit-rows"
+
+
 @pytest.mark.fault(313)
 def test_as_many_uneven_rows_as_others_are_mended_together(
     path: Path, monkeypatch: pytest.MonkeyPatch
