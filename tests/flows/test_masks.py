@@ -26,14 +26,14 @@ MIXING = [case for case in CASES if not case.spec.masks_columns]
 CONTEXT_DIM = 3
 
 every_case = pytest.mark.parametrize("case", MASKING, ids=lambda case: case.name)
-# Every other case has a context by default; the rest is asked for by `-m long`.
+# Every other case has a context; the rest waits for `-m slow`.
 every_case_and_context = pytest.mark.parametrize(
     ("case", "context_dim"),
     [
         pytest.param(
             case,
             context_dim,
-            marks=() if (context_dim > 0) == (number % 2 == 0) else pytest.mark.long,
+            marks=() if (context_dim > 0) == (number % 2 == 0) else pytest.mark.slow,
             id=f"{case.name}-{context_dim}",
         )
         for number, case in enumerate(MASKING)
