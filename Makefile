@@ -36,6 +36,10 @@ $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
 $(VENV)/.training-loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
 	$(BIN)/python -c 'import flows.compiled_training.kernels'
 	touch $@
+# Each kind of map is compiled where a model first needs it; in the tests three processes would do so at once.
+$(VENV)/.maps-stamp: $(VENV)/.loops-stamp
+	$(BIN)/python -c 'from flows.compiled.loops.maps import _MAPS, map_address; list(map(map_address, _MAPS))'
+	touch $@
 
 # The generator is no part of what runs the service; a guide that is there serves.
 GUIDE := app/site/guide
@@ -47,7 +51,7 @@ $(GUIDE): | $(VENV)/.run-stamp
 	$(BUILD_GUIDE)
 
 install: $(VENV)/.dev-stamp ## Make the environment, development tools included
-	@$(MAKE) --no-print-directory --jobs=2 $(COMPILED)
+	@$(MAKE) --no-print-directory --jobs=2 $(COMPILED) $(VENV)/.maps-stamp
 
 up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
 	@$(MAKE) --no-print-directory --jobs=2 $(COMPILED) $(GUIDE)
