@@ -10,6 +10,7 @@ from app.datasets.rows import respond_rows
 from app.datasets.views import (
     ColumnPage,
     DatasetPage,
+    DatasetSummaryView,
     DatasetView,
     RowsView,
 )
@@ -103,7 +104,7 @@ def list_datasets(
         filters=selection.filters(name_prefix=name_prefix),
         sha256=sha256,
     )
-    return paging.link(DatasetPage.of(page))
+    return paging.view(page, DatasetSummaryView.of, DatasetPage)
 
 
 @router.get(

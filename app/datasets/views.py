@@ -8,8 +8,7 @@ from pydantic.config import JsonDict
 from app.http.examples import DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.resources.columns import TypedColumn
 from app.resources.labels import DESCRIPTION, TAGS
-from app.resources.listing import NEXT_CURSOR, bounded
-from models_store.listings.paging import Page
+from app.resources.listing import NEXT_CURSOR
 from models_store.records import Dataset, DatasetSummary
 
 _SUMMARY_EXAMPLE: JsonDict = {
@@ -145,11 +144,6 @@ class DatasetPage(BaseModel):
 
     items: list[DatasetSummaryView] = Field(description="Datasets, without their columns.")
     next_cursor: str | None = NEXT_CURSOR
-
-    @classmethod
-    def of(cls, page: Page[DatasetSummary]) -> "DatasetPage":
-        """Return the view of a page."""
-        return cls.model_validate(bounded(page, DatasetSummaryView.of), from_attributes=True)
 
 
 class ColumnPage(BaseModel):

@@ -22,7 +22,7 @@ from app.http.head import end_head, is_head
 from app.jobs.event_views import EventPage, view_event
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
 from app.jobs.submission import send
-from app.jobs.views import JobPage, JobView
+from app.jobs.views import JobPage, JobSummaryView, JobView
 from app.jobs.waiting import LONGEST_WAIT_S, wait_for_end
 from app.problems.problem import problem_responses
 from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep
@@ -132,7 +132,7 @@ def list_jobs(
         parent_id=filters.parent_id,
         filters=selection.filters(),
     )
-    return paging.link(JobPage.of(page))
+    return paging.view(page, JobSummaryView.of, JobPage)
 
 
 @router.get(

@@ -8,11 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.http.examples import EXAMPLE_TAGS, MODEL
 from app.jobs.accepted import REQUEST_EXAMPLE, AcceptedRequest
 from app.resources.labels import DESCRIPTION, TAGS
-from app.resources.listing import NEXT_CURSOR, bounded
+from app.resources.listing import NEXT_CURSOR
 from app.resources.metrics import JobMetrics
 from app.root_path import rooted
 from models_store.job_states import Job, JobKind, JobRole, JobState, JobSummary
-from models_store.listings.paging import Page
 from models_store.requests.placement import Resources
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
@@ -241,11 +240,6 @@ class JobPage(BaseModel):
 
     items: list[JobSummaryView] = Field(description="Jobs, without their requests.")
     next_cursor: str | None = NEXT_CURSOR
-
-    @classmethod
-    def of(cls, page: Page[JobSummary]) -> "JobPage":
-        """Return the view of a page."""
-        return cls.model_validate(bounded(page, JobSummaryView.of), from_attributes=True)
 
 
 def _members(job: JobSummary, *, sent: bool = False) -> dict[str, Any]:

@@ -20,11 +20,13 @@ from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
 from app.models.views import (
     AliasChangePage,
+    AliasChangeView,
     AliasRequest,
     AliasView,
     ModelPage,
     ModelView,
     VersionPage,
+    VersionSummaryView,
     VersionView,
 )
 from app.problems.problem import Problem, problem_responses
@@ -51,14 +53,11 @@ AliasName = Annotated[Name, Path(description="Name of the alias.", examples=["pr
 VersionNumber = Annotated[
     int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[1])
 ]
-
-
 Include = Annotated[
     list[LargeField] | None,
     Query(
         max_length=4,
-        description="Field that the items have in addition, as in the version itself; the parameter may be"
-        " repeated.",
+        description="Field that the items have in addition, as in the version; may be repeated.",
         examples=[["flow", "preprocessing"]],
     ),
 ]
@@ -107,7 +106,7 @@ def list_models(
     """List models with the metrics of their newest versions, newest models first."""
     filters = selection.filters(name_prefix=name_prefix)
     page = registry.models(project, limit=paging.limit, cursor=paging.cursor, filters=filters)
-    return paging.link(ModelPage.of(page))
+    return paging.view(page, ModelView.of, ModelPage)
 
 
 @router.get(
@@ -198,7 +197,7 @@ def list_versions(
         filters=selection.filters(),
         include=include or (),
     )
-    return paging.link(VersionPage.of(page))
+    return paging.view(page, VersionSummaryView.of, VersionPage)
 
 
 @router.get(
@@ -335,7 +334,7 @@ def list_alias_changes(
     The 10,000 newest changes are kept.
     """
     page = aliases.changes(project, name, limit=paging.limit, cursor=paging.cursor)
-    return paging.link(AliasChangePage.of(page))
+    return paging.view(page, AliasChangeView.of, AliasChangePage)
 
 
 @router.get(

@@ -9,10 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.http.examples import COLUMNS, DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
 from app.resources.columns import TypedColumn
 from app.resources.labels import DESCRIPTION, TAGS
-from app.resources.listing import NEXT_CURSOR, bounded
+from app.resources.listing import NEXT_CURSOR
 from app.resources.metrics import VersionMetrics
 from models_store.label_types import Reason
-from models_store.listings.paging import Page
 from models_store.records import Alias, AliasChange, Model, Version, VersionSummary
 from models_store.requests.training import Flow, Preprocessing
 from models_store.requests.variational import Target
@@ -137,11 +136,6 @@ class ModelPage(BaseModel):
 
     items: list[ModelView] = Field(description="Models of the page.")
     next_cursor: str | None = NEXT_CURSOR
-
-    @classmethod
-    def of(cls, page: Page[Model]) -> "ModelPage":
-        """Return the view of a page."""
-        return cls.model_validate(bounded(page, ModelView.of), from_attributes=True)
 
 
 class LineageView(BaseModel):
@@ -292,11 +286,6 @@ class VersionPage(BaseModel):
     items: list[VersionSummaryView] = Field(description="Versions, in short.")
     next_cursor: str | None = NEXT_CURSOR
 
-    @classmethod
-    def of(cls, page: Page[VersionSummary]) -> "VersionPage":
-        """Return the view of a page."""
-        return cls.model_validate(bounded(page, VersionSummaryView.of), from_attributes=True)
-
 
 class AliasRequest(BaseModel):
     """New target of an alias."""
@@ -354,11 +343,6 @@ class AliasChangePage(BaseModel):
 
     items: list[AliasChangeView] = Field(description="Changes of the page.")
     next_cursor: str | None = NEXT_CURSOR
-
-    @classmethod
-    def of(cls, page: Page[AliasChange]) -> "AliasChangePage":
-        """Return the view of a page."""
-        return cls.model_validate(bounded(page, AliasChangeView.of), from_attributes=True)
 
 
 def _members(version: Version | VersionSummary) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import (
@@ -27,15 +27,9 @@ MAX_PAGE_BYTES = 256 * 1024
 NEXT_CURSOR = Field(description="Cursor of the next page; null if this is the last page.")
 _DEFAULT_LIMIT = 50
 
-
-class _HasNext(Protocol):
-    next_cursor: str | None
-
-
-_Listed = TypeVar("_Listed", bound=_HasNext)
 TagFilter = Annotated[str, StringConstraints(max_length=321, pattern=r"^[^:\x00]+(:[^\x00]*)?$")]
 _Item = TypeVar("_Item")
-_View = TypeVar("_View", bound=BaseModel)
+_PageView = TypeVar("_PageView", bound=BaseModel)
 
 
 class Paging:
@@ -69,12 +63,31 @@ class Paging:
         self.limit = 1 if self._is_head else limit
         self.cursor = cursor
 
-    def link(self, page: _Listed) -> _Listed:
-        """Name the next page in the header `Link`, unless the page was cut for HEAD; return the page."""
-        if page.next_cursor is not None and not self._is_head:
-            query = self._url.include_query_params(cursor=page.next_cursor).query
+    def view(
+        self, page: Page[_Item], view: Callable[[_Item], BaseModel], pages: type[_PageView]
+    ) -> _PageView:
+        """Return the view of a page; name the next one in the header `Link`, but for HEAD.
+
+        The page is cut before its items exceed `MAX_PAGE_BYTES`.
+
+        Args:
+            page: Items as they were read.
+            view: Function that makes the view of an item.
+            pages: Class of the view of the page.
+        """
+        views: list[BaseModel] = []
+        size = 0
+        for item in page.items:
+            made = view(item)
+            size += len(made.model_dump_json().encode())
+            if views and size > MAX_PAGE_BYTES:
+                break
+            views.append(made)
+        shown = page.first(len(views)).of(views)
+        if shown.next_cursor is not None and not self._is_head:
+            query = self._url.include_query_params(cursor=shown.next_cursor).query
             self._response.headers["Link"] = f'<{rooted(self._url.path)}?{query}>; rel="next"'
-        return page
+        return pages.model_validate(shown, from_attributes=True)
 
 
 PagingDep = Annotated[Paging, Depends(built(Paging))]
@@ -176,21 +189,3 @@ LINKED: dict[int | str, dict[str, Any]] = {
     }
 }
 """OpenAPI object of the response of a list."""
-
-
-def bounded(page: Page[_Item], view: Callable[[_Item], _View]) -> Page[_View]:
-    """Return the views of a page, cut before they exceed the bytes of a page.
-
-    Args:
-        page: Items as they were read.
-        view: Function that makes the view of an item.
-    """
-    views: list[_View] = []
-    size = 0
-    for item in page.items:
-        made = view(item)
-        size += len(made.model_dump_json().encode())
-        if views and size > MAX_PAGE_BYTES:
-            break
-        views.append(made)
-    return page.first(len(views)).of(views)

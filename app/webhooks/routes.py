@@ -140,4 +140,4 @@ def list_deliveries(
 ) -> DeliveryPage:
     """List the deliveries of a webhook, newest first; they are kept for a week after their end."""
     page = webhooks.deliveries(project, webhook_id, limit=paging.limit, cursor=paging.cursor)
-    return paging.link(DeliveryPage.of(page))
+    return paging.view(page, DeliveryView.of, DeliveryPage)

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.resources.labels import DESCRIPTION, TAGS
-from app.resources.listing import NEXT_CURSOR, bounded
+from app.resources.listing import NEXT_CURSOR
 from models_store.label_types import MAX_DESCRIPTION
-from models_store.listings.paging import Page
 from models_store.schema_of import SchemaOf
 from models_store.webhooks.addresses import MAX_URL
 from models_store.webhooks.webhooks import Delivery, Event, Webhook
@@ -155,8 +154,3 @@ class DeliveryPage(BaseModel):
 
     items: list[DeliveryView] = Field(description="Deliveries of the page.")
     next_cursor: str | None = NEXT_CURSOR
-
-    @classmethod
-    def of(cls, page: Page[Delivery]) -> "DeliveryPage":
-        """Return the view of a page."""
-        return cls.model_validate(bounded(page, DeliveryView.of), from_attributes=True)
