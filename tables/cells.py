@@ -17,6 +17,7 @@ from tables.numerals import (
     DEGREES,
     FRACTIONS,
     MARKED,
+    PRINTED,
     abbreviated_numbers,
     degrees,
     fractions,
@@ -325,7 +326,7 @@ def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
         return np.where(np.isnan(parts), parse_numbers(text), parts)
     if column.unit == MARKED:
         text = without_marks(text)
-    elif column.unit:
+    elif column.unit not in ("", PRINTED):
         text = without_unit(text, column.unit)
     return parse_numbers(text, decimal=column.decimal, thousands=column.thousands)
 

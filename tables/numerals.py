@@ -41,6 +41,9 @@ FRACTIONS = "1/2"
 MARKED = "*"
 """Unit of columns some of whose numbers have a mark behind them that is no part of their value: 12.3 p, 0.5**."""
 
+PRINTED = "\u2212"
+"""Unit of columns some of whose numbers have signs that programs do not read: \u22125, (5), 5-, '5, 1.5D+02."""
+
 FOOTNOTE = re.compile(r"(\d)(?: ?\*{1,4}| ?[†‡§¹²³⁴⁵]| [a-z]{1,2}| ?\[\d{1,3}\]| ?\([a-z]\))$")
 """Digit with such a mark behind it."""
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from app.plots.style import DATA, SAMPLES, Arrays, panels, text
+from tables.calendar.writing import format_dates
 
 _BINS, _PAIR_BINS = 60, 32
 _MOST_BARS = 10
@@ -203,7 +204,14 @@ def _spikes_and_gaps(cells: Arrays, scale: Scale) -> list[str]:
     """Return lines that say the shares of single values and of missing cells."""
     if scale.labels:
         return []  # they have bars
-    told = [(f"= {spike:g}", {k: v == spike for k, v in cells.items()}) for spike in scale.spikes]
+    names = (
+        format_dates(np.array(scale.spikes), date_only=True).to_pylist() if scale.is_date else []
+    )
+    shown = names or [f"{spike:g}" for spike in scale.spikes]
+    told = [
+        (f"= {name}", {k: v == spike for k, v in cells.items()})
+        for name, spike in zip(shown, scale.spikes, strict=True)
+    ]
     told.append(("missing", {label: np.isnan(values) for label, values in cells.items()}))
     lines = [
         f"{what}: " + ", ".join(f"{label} {found.mean():.1%}" for label, found in shares.items())

@@ -134,7 +134,14 @@ def _far_spikes(spikes: Sequence[float], shares: Mapping[str, float]) -> tuple[f
         return ()
     middle = shares["0.5"]
     scale = max(middle - shares["0.25"], shares["0.75"] - middle)
-    return tuple(spike for spike in spikes if abs(spike - middle) > _FAR * scale > 0)
+    rest = [value for value in shares.values() if value not in spikes]
+    low, high = min(rest, default=0.0), max(rest, default=0.0)
+    return tuple(
+        spike
+        for spike in spikes
+        # In half of the rows or more, it is the middle itself.
+        if abs(spike - middle) > _FAR * scale > 0 or max(low - spike, spike - high) > high - low > 0
+    )
 
 
 def has_giants(std: float | None, shares: Mapping[str, float]) -> bool:

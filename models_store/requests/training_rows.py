@@ -105,13 +105,13 @@ def _choose(
     column: Column, values: Values, options: ColumnOptions | None, *, numeric: bool
 ) -> Column:
     """Return a column with the spikes, the scale and the bound that its training values suggest."""
-    if column.is_discrete or column.type == "datetime" or not values.size:
+    if column.is_discrete or not values.size:
         return column
     asked = set() if options is None else options.model_dump(exclude_none=True).keys()
     if "spikes" not in asked:
         shown = set(find_spikes(values))
         column = replace(column, spikes=tuple(s for s in column.spikes if s in shown))
-    if asked & {"transform", "low", "high"}:
+    if column.type == "datetime" or asked & {"transform", "low", "high"}:
         return column
     transform = _scale(column, values, numeric=numeric)
     bounded = column.low is not None and lower_bound(values, transform) is not None

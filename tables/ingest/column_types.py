@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 from tables.calendar.formats import (
@@ -24,7 +25,16 @@ from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import Reading
 from tables.ingest.warnings import about_conversion, warning
 from tables.notations.units import has_unit
-from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, OTHER_DIGITS, are_versions
+from tables.numerals import (
+    ABBREVIATED,
+    DEGREES,
+    FRACTIONS,
+    MARKED,
+    OTHER_DIGITS,
+    PRINTED,
+    are_versions,
+    parse_numbers,
+)
 
 FEW_LEVELS = 20
 """The most levels of a column that may be a category although most of its cells are numbers."""
@@ -182,7 +192,7 @@ def _about_digits(profile: TextProfile, column: Column) -> Iterator[TableWarning
     if any(map(re.compile(OTHER_DIGITS).search, profile.counts)):
         detail = "Its numbers are in digits of another script. Samples are in 0 to 9."
         yield warning("converted", profile.name, detail)
-    if column.unit in ("", ABBREVIATED, DEGREES, FRACTIONS, MARKED):
+    if column.unit in ("", ABBREVIATED, DEGREES, FRACTIONS, MARKED, PRINTED):
         return
     bare = [
         text
@@ -339,8 +349,9 @@ def _read(profile: TextProfile, reading: Reading) -> Column:
     date_only = column.type == "datetime" and form is not None and not has_time(form)
     words = tuple(reading.words) if reading.knows_words else ()
     some = dict(islice(profile.counts.items(), _FORMATS_LOOKED_AT))
-    written = ""
+    written, unit = "", column.unit
     if column.type == "number":
+        unit = _unit(profile, reading)
         written = number_format(some, column, numbers_of(pa.array(list(some)), column))
     elif form is not None and profile.options.datetime_format is None:
         form = spelled_like(pa.array(list(some)), form)
@@ -351,11 +362,20 @@ def _read(profile: TextProfile, reading: Reading) -> Column:
         na_values=(*column.na_values, *words),
         decimal=column.decimal,
         thousands=column.thousands,
-        unit=column.unit,
+        unit=unit,
         number_format=written,
         datetime_format=form,
         date_only=date_only,
     )
+
+
+def _unit(profile: TextProfile, reading: Reading) -> str:
+    """Return the unit of numbers, or what says that some are no plain ones though they have none."""
+    column = reading.column
+    if column.unit or column.thousands or column.decimal != ".":
+        return column.unit
+    texts = pa.array([text for text in profile.counts if text not in reading.words], pa.string())
+    return PRINTED if np.isnan(parse_numbers(texts)).any() and reading.knows_words else ""
 
 
 def _column(

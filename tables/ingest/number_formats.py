@@ -13,7 +13,7 @@ from tables.columns import Column
 from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import reading_values
 from tables.notations.units import named, units_of
-from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, PLAIN_FORMATS
+from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, PLAIN_FORMATS, PRINTED
 from tables.source import CellSource
 
 _SPACES = " \u00a0\u202f\u2009"
@@ -25,6 +25,13 @@ _PADDED = re.compile(
     r"(?i)\D* 0\d|[+-]?[.,] |.*\d(?:e[+-]?\d|d[+-]\d| ?[x×*·] ?10\W{0,2}[\d⁰¹²³⁴-⁹])"  # noqa: RUF001
 )
 
+_SAID = {
+    ABBREVIATED: "K, M, B and T for powers of a thousand",
+    DEGREES: "degrees, minutes and seconds",
+    FRACTIONS: "fractions behind some of them",
+    MARKED: "marks behind some of them",
+    PRINTED: "signs of print",
+}
 _UNITS_LOOKED_AT = 200
 _MAX_NAMED = 3
 _OF_PAIR = r"[+-]?(?:0|[1-9]\d*)(?:\.\d+)?"  # 001/23 is a code
@@ -136,16 +143,8 @@ def marks_of(column: Column) -> str:
         parts.append("decimal commas")
     if column.thousands:
         parts.append(f"thousands separated by {column.thousands!r}")
-    if column.unit == ABBREVIATED:
-        parts.append("K, M, B and T for powers of a thousand")
-    elif column.unit == DEGREES:
-        parts.append("degrees, minutes and seconds")
-    elif column.unit == FRACTIONS:
-        parts.append("fractions behind some of them")
-    elif column.unit == MARKED:
-        parts.append("marks behind some of them")
-    elif column.unit:
-        parts.append(named(column.unit))
+    if column.unit:
+        parts.append(_SAID.get(column.unit) or named(column.unit))
     return f" with {' and '.join(parts)}" if parts else ""
 
 

@@ -112,8 +112,10 @@ def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
         kind: ColumnType = "boolean" if _are_truths(levels, column) else column.type
         return replace(column, levels=levels, type=kind), _level_reason(levels, column)
     if column.type == "datetime":
+        spikes = find_spikes(numbers.sample)  # such as 9999-12-31, which stands for no end
         known = "durations" if is_duration(column.datetime_format) else "dates"
-        return _with_clock(column, numbers), f"The values are {known}."
+        found = replace(_with_clock(column, numbers), spikes=tuple(spikes))
+        return found, f"The values are {known}."
     spikes = find_spikes(numbers.sample)
     # Zero is a bound of all values, or of none.
     sample = np.append(numbers.sample, numbers.lowest)

@@ -38,6 +38,8 @@ def to_table(rows: Rows) -> "pa.Table | None":
     """
     if isinstance(rows, np.ndarray):
         return None if rows.dtype.names is None else _from_structured(rows, rows.dtype.names)
+    if hasattr(rows, "collect_schema") and hasattr(rows, "collect"):
+        return _from_stream(_collected(rows))
     if _is_pandas(rows):
         return _from_pandas(rows)
     if hasattr(rows, "__arrow_c_stream__"):
@@ -50,6 +52,11 @@ def to_table(rows: Rows) -> "pa.Table | None":
 
 def _is_pandas(rows: object) -> bool:
     return hasattr(rows, "iloc") and hasattr(rows, "columns")
+
+
+def _collected(frame: Any) -> object:  # noqa: ANN401 - polars may not be installed
+    """Return a frame of polars whose computation was put off."""
+    return frame.collect()
 
 
 def _is_records(rows: object) -> TypeGuard[Sequence[Record]]:
@@ -70,6 +77,9 @@ def _from_stream(frame: object) -> "pa.Table":
     try:
         table = pa.table(frame)
     except (pa.ArrowException, TypeError) as error:
+        columns = getattr(frame, "get_columns", None)
+        if columns is not None:  # of polars, with a type that Arrow lacks, such as Int128
+            return _from_columns((cells.name, cells.to_list()) for cells in columns())
         raise ValueError(f"rows must be a table; this is a {type(frame).__name__}") from error
     return _from_columns(zip(table.column_names, table.columns, strict=True))
 
@@ -101,7 +111,8 @@ def _to_array(cells: "Cells") -> "pa.ChunkedArray | pa.Array":
         array = pa.array(cells, from_pandas=True)
     except (pa.ArrowException, TypeError, OverflowError):
         return _to_texts(cells)
-    return _to_texts(cells) if isinstance(array.type, pa.BaseExtensionType) else array
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    return _to_texts(cells) if isinstance(kind, pa.BaseExtensionType) else array
 
 
 def _to_texts(cells: Iterable[object]) -> "pa.Array":

@@ -83,6 +83,18 @@ def test_cells_of_pandas_keep_their_values(cells: Any, expected: list[object]) -
     assert table["x"].to_pylist() == expected
 
 
+def test_intervals_of_pandas_and_wide_or_lazy_columns_of_polars_are_read() -> None:
+    cut = to_table(pd.DataFrame({"age": pd.cut([1.0, 5.0, np.nan], [0, 2, 9])}))
+    assert cut is not None
+    assert cut.column("age").to_pylist() == ["(0.0, 2.0]", "(2.0, 9.0]", None]
+    frame = pl.DataFrame({"n": pl.Series([1, None], dtype=pl.Int128), "s": ["a", "b"]})
+    frames: list[Any] = [frame, frame.lazy()]
+    for rows in frames:
+        table = to_table(rows)
+        assert table is not None
+        assert table.to_pylist() == [{"n": 1, "s": "a"}, {"n": None, "s": "b"}]
+
+
 def test_names_that_are_no_text_become_text() -> None:
     table = to_table(pd.DataFrame({0: [1.0], 1: [2.0]}))
     assert table is not None

@@ -184,9 +184,18 @@ def test_the_memory_of_many_levels_is_counted_before_anything_is_built() -> None
 
 
 def test_in_a_table_of_numbers_only_far_values_are_spikes() -> None:
+    _check_far_spikes({"0": -999.0, "0.25": 15.0, "0.5": 20.0, "0.75": 24.0, "1": 31.0})
+
+
+def test_a_value_of_most_rows_may_be_far_from_the_others() -> None:
+    _check_far_spikes(
+        {"0": -999.0, "0.25": -999.0, "0.5": -999.0, "0.75": 15.0, "0.95": 24.0, "1": 31.0}
+    )
+
+
+def _check_far_spikes(shares: dict[str, float]) -> None:
     column = Column(name="temp", spikes=(-999.0, 0.0, 20.0), decimals=1)
     given = table(column, Column(name="other"))
-    shares = {"0.25": 15.0, "0.5": 20.0, "0.75": 24.0}
     described = [fields | {"quantiles": shares} for fields in given.columns]
     flow = accepted(replace(given, columns=described)).flow
     assert isinstance(flow, MixedSpec)

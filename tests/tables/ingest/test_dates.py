@@ -32,6 +32,17 @@ def test_the_name_of_a_zone_is_a_text_behind_a_date(form: str) -> None:
     )
 
 
+@pytest.mark.parametrize("share", [3, 2])
+def test_a_date_that_stands_for_no_date_is_a_spike(share: int) -> None:
+    cells = [
+        "9999-12-31" if n % share else f"20{n % 17 + 10}-0{n % 9 + 1}-{n % 28 + 1:02}"
+        for n in range(900)
+    ]
+    column = column_of(cells).column
+    assert (column.type, len(column.spikes)) == ("datetime", 1)
+    assert decode_cells(np.array(column.spikes), column).to_pylist() == ["9999-12-31"]
+
+
 def test_a_date_has_one_of_two_names_of_a_zone_and_no_other_words() -> None:
     cells = [f"2024-0{n % 9 + 1}-01 10:{n % 60:02} E{'SD'[3 < n % 9 < 8]}T" for n in range(90)]
     assert column_of(cells).column.datetime_format == "%Y-%m-%d %H:%M EST|%Y-%m-%d %H:%M EDT"

@@ -130,6 +130,12 @@ def test_exponents_and_signs_of_print_are_read(kind: str) -> None:
     assert encode_cells(again, column).tolist() == values.tolist()
 
 
+def test_numbers_with_signs_of_print_are_no_plain_ones_where_they_are_scored() -> None:
+    for cells in (["(1.5)", "2.5"], ["1.5D+02", "2.5D+01"], ["2.5-", "1.5"]):
+        assert not column_of(cells * 30).column.is_plain
+    assert column_of(["1.5", "-2.5e-3"] * 30).column.unit == ""
+
+
 def test_texts_that_differ_by_unseen_characters_are_one_level() -> None:
     assert column_of(
         [("a", "a\u200b", "\ufeffb", "b")[n % 4] for n in range(60)]
