@@ -84,7 +84,9 @@ def _options(name: str, data: str, rate: float) -> tuple[FitOptions, str]:
         )
         remark = "weights decay and are averaged, which the paper's were not"
         if name == "mnist-realnvp":
-            remark += "; by 1.0 instead of 4.0 one test picture cost 21 million nats"
+            remark += (
+                "; with a weight decay of 1.0 instead of 4.0, one test picture cost 21 million nats"
+            )
         return averaged, remark
     if name.startswith("mnist-haf"):
         remark = "trained as `mnist-maf-as-published`, which it is to be compared with"
