@@ -153,6 +153,7 @@ def create_app(
         summary="Density estimation with normalising flows.",
         description=DESCRIPTION,
         openapi_tags=TAGS,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -1,10 +1,13 @@
 """OpenAPI document of FastAPI, completed with keys, problems and headers of all routes."""
 
+import json
 import re
 from collections.abc import Iterator
+from functools import cache
+from threading import Lock
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
@@ -180,13 +183,16 @@ _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
 def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> None:
-    """Make `app.openapi()` return the completed document.
+    """Make `app.openapi()` return the completed document, and serve it.
+
+    To build it takes a second on a busy machine, so that a thread does it, once.
 
     Args:
         app: Application whose routes are described.
         policy: Policy of the routes that need a key.
         root_path: Path of a proxy below which the paths of the document lie.
     """
+    building = Lock()
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -202,6 +208,15 @@ def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> N
             _restore_nulls(document, app)
             app.openapi_schema = _complete(document, policy)
         return app.openapi_schema
+
+    @cache
+    def text() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def document() -> Response:
+        with building:
+            return Response(text(), media_type="application/json")
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 

@@ -263,7 +263,7 @@ def test_a_cancelled_or_failed_job_resumes_behind_the_others(jobs: Jobs, work: J
     assert [getattr(work.claim("w", lease_s=LEASE_S), "id", None) for _ in order] == order
 
 
-@pytest.mark.fault(351)
+@pytest.mark.fault(340)
 def test_fault_351_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
     cancelled = submitted(jobs)
     jobs.cancel(PROJECT, cancelled.id)

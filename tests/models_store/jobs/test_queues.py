@@ -103,7 +103,7 @@ def test_fault_291_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Datab
     assert order == ["a", "b", "a", "b", "a"]
 
 
-@pytest.mark.fault(350)
+@pytest.mark.fault(339)
 def test_fault_350_a_running_job_gives_way_to_the_project_whose_turn_it_is(
     database: Database,
 ) -> None:
@@ -131,7 +131,7 @@ def test_fault_350_a_running_job_gives_way_to_the_project_whose_turn_it_is(
     assert "another project" in jobs.events("a", first.id)[-2].data["text"]
 
 
-@pytest.mark.fault(350)
+@pytest.mark.fault(339)
 def test_fault_350_the_only_place_of_a_worker_goes_round(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
@@ -147,7 +147,7 @@ def test_fault_350_the_only_place_of_a_worker_goes_round(database: Database) -> 
     assert order == ["a", "b", "a", "b"]
 
 
-@pytest.mark.fault(350)
+@pytest.mark.fault(339)
 def test_fault_350_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
     database: Database,
 ) -> None:

@@ -128,7 +128,7 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
     assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
 
 
-@pytest.mark.fault(350)
+@pytest.mark.fault(339)
 def test_fault_350_a_job_without_an_end_gives_way_and_continues_later(
     place: Place, supervise: Supervise
 ) -> None:
