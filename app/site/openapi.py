@@ -1,10 +1,9 @@
 """OpenAPI document of FastAPI, completed with keys, problems and headers of all routes."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
-from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -192,7 +191,7 @@ def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> N
         policy: Policy of the routes that need a key.
         root_path: Path of a proxy below which the paths of the document lie.
     """
-    building = Lock()
+    building: asyncio.Task[bytes] | None = None
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -209,14 +208,15 @@ def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> N
             app.openapi_schema = _complete(document, policy)
         return app.openapi_schema
 
-    @cache
     def text() -> bytes:
         return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
 
     @app.get("/openapi.json", include_in_schema=False)
-    def document() -> Response:
-        with building:
-            return Response(text(), media_type="application/json")
+    async def document() -> Response:
+        nonlocal building
+        if building is None or building.cancelled():
+            building = asyncio.create_task(asyncio.to_thread(text))
+        return Response(await asyncio.shield(building), media_type="application/json")
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 

@@ -24,7 +24,8 @@ holds."""
 FREE_ROWS = 1_000_000
 """Rows that a stream may have in any case; further ones need a bit each, which columns of nulls do not."""
 
-_MESSAGE_ROWS = 64  # Further ones must have so many rows on average.
+# Further ones must bring so many rows for each batch, and for each dictionary: one a column and batch is usual.
+_BATCH_ROWS, _DICTIONARY_ROWS = 64, 8
 
 MAX_DELTA_BYTES = 2 << 30
 """Most bytes that are copied to extend dictionaries, each time the whole of one."""
@@ -199,19 +200,20 @@ class _Tally:
     """Messages of a stream so far, which must not be many with little in them."""
 
     def __init__(self) -> None:
-        self._messages = self._rows = self._size = 0
+        self._messages = self._rows = self._least_rows = self._size = 0
 
     def add(self, header: BatchHeader, *, is_batch: bool) -> None:
         """Count a message, and refuse one that makes it too many."""
         self._messages += 1
+        self._least_rows += _BATCH_ROWS if is_batch else _DICTIONARY_ROWS
         if is_batch:
             self._rows += header.rows
             self._size += header.size
-        if self._messages > FREE_MESSAGES and self._rows < _MESSAGE_ROWS * self._messages:
+        if self._messages > FREE_MESSAGES and self._rows < self._least_rows:
             raise TableError(
                 "limit-metadata",
-                f"The stream has more than {FREE_MESSAGES} record batches, of less than"
-                f" {_MESSAGE_ROWS} rows on average. Write larger ones.",
+                f"The stream has {self._rows} rows in {self._messages} record batches and dictionaries."
+                " Write larger batches.",
             )
         if self._rows > FREE_ROWS + 8 * self._size:
             raise TableError(

@@ -11,7 +11,15 @@ from flows.bijections.autoregressive.masked import MaskedLinear, run_masked
 from flows.families.made import Made
 from tests.flows.cases import CASES, example_rows, fresh_flow, trained_flow
 
-WITH_CONDITIONERS = ("made", "maf", "iaf", "haf", "nsf", "naf")
+WITHOUT_CONDITIONERS = (
+    "gaussian",
+    "gaussian_mixture",
+    "realnvp",
+    "nice",
+    "planar",
+    "radial",
+    "sylvester",
+)
 OPTIMISERS = ["adam", "adamw", "adagrad", "sgd"]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -43,7 +51,7 @@ def autoregressive_layers(flow: Flow) -> list[Autoregressive]:
 @pytest.mark.parametrize("make", [fresh_flow, trained_flow])
 def test_jacobians_of_conditioners_are_strictly_triangular(case, make):
     layers = autoregressive_layers(make(case, 5))
-    assert layers or case.spec.family not in WITH_CONDITIONERS or "coupling" in case.name
+    assert layers or case.spec.family in WITHOUT_CONDITIONERS or "coupling" in case.name
     for layer in layers:
         assert_strictly_triangular(layer)
 

@@ -169,6 +169,12 @@ def test_fault_335_further_batches_need_rows(path: Path, monkeypatch: pytest.Mon
     assert refused(path, stream(*[one] * 11)) == "limit-metadata"
     assert len(read(path, stream(*[more] * 30))) == 30 * 64
     assert refused(path, stream(*[more] * 30, *[one] * 11)) == "limit-metadata"
+    # A dictionary of its own for each batch, as writers of chunked categories make them.
+    texts = [pa.array([f"{turn}-{row}" for row in range(80)]) for turn in range(12)]
+    batches = [rows_of(text.dictionary_encode()) for text in texts]
+    assert len(read(path, stream(*batches))) == 12 * 80
+    few = [rows_of(text.slice(0, 60).dictionary_encode()) for text in texts]
+    assert refused(path, stream(*few)) == "limit-metadata"
 
 
 @pytest.mark.fault(338)
