@@ -58,7 +58,7 @@ _BARE = re.compile(r"[+-]?[\d.,'\s]+")
 _FORMS = {  # of numbers in several parts
     DEGREES: re.compile(
         r"[NSEWO+-]? ?\d{1,3}° ?\d{1,2}(\.\d+)?['\u2019\u2032].*"
-        r"|[SW] ?\d{1,3}\.\d+°|\d{1,3}\.\d+° ?[SW]|[NSEW] ?\d{1,3}\.\d{4,}"
+        r"|[SW] ?\d{1,3}\.\d+°|\d{1,3}\.\d+° ?[SW]"
     ),
     FRACTIONS: re.compile("[+-]?\\d+([ -]\\d+/\\d+| ?[\u00bc-\u00be\u2153\u2154\u215b-\u215e])"),
 }

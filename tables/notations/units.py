@@ -41,7 +41,7 @@ _BETWEEN = re.compile(
     rf"|(?P<open>[^\W\d][\w.]{{0,20}}\(['\"]?|\[|/Date\(){_NUMBER}(?<![ '])"
     r"(?P<close>['\"]?(?:, ?\w{1,12}=[^,()]{1,16}|[+-]\d{4})?[)\]]/?)"
 )
-_OPENED = re.compile(r"[^\W\d][\w.]{0,20}\(|\[|/Date\(|[NSEW] ?\d{1,3}\.")
+_OPENED = re.compile(r"[^\W\d][\w.]{0,20}\(|\[|/Date\(")
 _GROUPED = re.compile(r"(?<![\d.,])(\d+)(?:([.,])(\d+))?(?![\d.,])")
 _FEWEST_BARE, _FEWEST_GROUPED = 2, 5
 _MOST_OTHERS = 0.05

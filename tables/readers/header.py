@@ -28,6 +28,8 @@ _RELATION = re.compile(rb"(?i)(?:[ \t]*(?:%[^\r\n]*)?[\r\n]+)*+[ \t]*@relation\b
 _ATTRIBUTE = re.compile(rb"(?im)^[ \t]*@attribute[ \t]+('[^'\r\n]*'|\"[^\"\r\n]*\"|[^\s]+)")
 _DATA = re.compile(rb"(?im)^[ \t]*@data[ \t]*\r?\n")
 _DIGIT_RUN = re.compile(r"\d+")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_DATED = re.compile(r"\d{1,4}([-/.:])\d{1,2}\1\d{1,4}")  # also a time, at its beginning
 _FIELD_WIDTHS = re.compile(r"\d{1,4}[sdn]")  # of text, dates and numbers, as of RDB files
 _STEP_RATIO = 1.5  # of the largest distance of two names that are evenly spaced to the smallest
 
@@ -254,7 +256,8 @@ def _name_rows(records: list[list[str]]) -> int:
         fills = found == 1 and _fills_gaps(records[0], records[1], below)
         row = records[found]
         is_one = fills or _names_columns(row, below, surely=found == 1)
-        if not (is_one or _names_index(records[:found], row, below) or _are_widths(row)):
+        is_one |= found == 1 and _are_widths(row) and not any(map(_are_widths, below))
+        if not (is_one or _names_index(records[:found], row, below)):
             break
         found += 1
     return found
@@ -343,9 +346,10 @@ def _is_data(records: list[list[str]]) -> bool:
         return all(recurs)
     cells = [first[at].strip() for at in numeric]
     if len(numeric) < len(first):
-        return any(recurs) and all(map(BEGINS_WITH_DIGIT.match, cells))
+        known = any(found and cell.strip() for found, cell in zip(recurs, first, strict=True))
+        return known and all(map(BEGINS_WITH_DIGIT.match, cells))
     if not look_numeric(cells):
-        return all(
+        return not _are_marked_steps(cells) and all(
             look_numeric([cell]) or _has_shape(cell, rows, at) for at, cell in enumerate(cells)
         )
     return not _are_steps([float(cell) for cell in cells])
@@ -353,17 +357,36 @@ def _is_data(records: list[list[str]]) -> bool:
 
 def _has_shape(cell: str, rows: list[list[str]], at: int) -> bool:
     """Return whether a cell with digits is written like one of those below it, as a date is."""
-    shape = _DIGIT_RUN.sub("0", cell)
-    return any(at < len(row) and _DIGIT_RUN.sub("0", row[at].strip()) == shape for row in rows)
+    shape = _shape(cell)
+    below = (at < len(row) and _shape(row[at].strip()) == shape for row in rows)
+    return _DIGIT_RUN.search(cell) is not None and any(below)
+
+
+def _shape(cell: str) -> str:
+    return _DIGIT_RUN.sub("0", cell)
+
+
+def _are_marked_steps(cells: list[str]) -> bool:
+    """Return whether the first numbers of cells go up or down, as of a header such as 25 %, 50 %, 75 %.
+
+    Those of a row that begins with a date, and goes on with other values, may do so, too.
+    """
+    if len(set(map(_shape, cells))) > 1 and any(map(_DATED.match, cells)):
+        return False
+    found = [float(match[0]) for match in map(_NUMBER.search, cells) if match]
+    return _go_one_way(found)
 
 
 def _are_steps(numbers: Sequence[float]) -> bool:
     """Return whether numbers go up or down, as those of a header do, such as years or wavelengths."""
-    steps = [after - before for before, after in pairwise(numbers)]
-    sizes = [abs(step) for step in steps]
-    one_way = all(step > 0 for step in steps) or all(step < 0 for step in steps)
+    sizes = [abs(after - before) for before, after in pairwise(numbers)]
     whole = all(number.is_integer() for number in numbers)
-    return one_way and (whole or max(sizes) <= _STEP_RATIO * min(sizes))
+    return _go_one_way(numbers) and (whole or max(sizes) <= _STEP_RATIO * min(sizes))
+
+
+def _go_one_way(numbers: Sequence[float]) -> bool:
+    steps = [after - before for before, after in pairwise(numbers)]
+    return all(step > 0 for step in steps) or all(step < 0 for step in steps)
 
 
 def _with_nameless(fields: list[str], rows: list[list[str]]) -> list[str]:

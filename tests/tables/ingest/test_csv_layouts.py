@@ -150,20 +150,6 @@ def test_numbers_between_equally_many_blanks_have_no_empty_columns_between_them(
     assert (names(summary), summary.rows) == (["a", "b"], 30)
 
 
-@pytest.mark.parametrize("form", ["{d},{k},{v}", "{d} 10:00,{n},{v}", "{n}.5D+0{n},{v}.25,{n}"])
-def test_a_first_line_like_the_others_is_a_row(accept, form):
-    rows = (form.format(d=d, k=k, v=v, n=n % 9) for n, (d, k, v) in enumerate(ROWS))
-    summary = accept("\n".join(rows).encode())
-    assert (names(summary), summary.rows) == (["x1", "x2", "x3"], 30)
-    assert "numeric_header" in [w["code"] for w in summary.warnings]
-
-
-@pytest.mark.parametrize("header", ["Country,2000,2001,2002", "300.5,301.0,301.5,302.0"])
-def test_names_that_are_numbers_in_steps_stay_names(accept, header):
-    rows = "\n".join(f"{n % 3},{n * 7 % 11}.5,{n * 5 % 13}.25,{n}.75" for n in range(40))
-    assert names(accept(f"{header}\n{rows}".encode())) == header.split(",")
-
-
 def test_a_header_in_quotes_may_span_lines(accept):
     summary = accept(f'day,"how\nmuch, really",v\n{body()}'.encode())
     assert (names(summary)[1], summary.rows) == ("how much, really", 30)

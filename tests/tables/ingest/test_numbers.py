@@ -105,7 +105,7 @@ def test_a_call_with_digits_in_its_name_has_a_number() -> None:
     assert encode_cells(pa.array(cells), column)[3] == 3.4
 
 
-@pytest.mark.parametrize("form", ["E11.{:02}", "CW{}", "Q{}A", "MOD{}-K", "f({},1)"])
+@pytest.mark.parametrize("form", ["E11.{:02}", "CW{}", "Q{}A", "MOD{}-K", "f({},1)", "E11.3{:03}"])
 def test_codes_with_digits_are_no_numbers(form: str) -> None:
     assert column_of([form.format(n % 30) for n in range(90)]).column.type == "category"
 
