@@ -152,10 +152,13 @@ def _with_exponents(text: pa.Array) -> pa.Array:
     if not pc.all(pc.string_is_ascii(text)).as_py():
         cells = [cell and re.sub("[⁰¹²³⁴-⁹⁺⁻]+", _raised, cell) for cell in text.to_pylist()]
         text = pa.array(cells, pa.string())
-    text = pc.replace_substring_regex(text, r"^([+-]?[\d.,]+)[dD]([+-]\d{1,3})$", r"\1e\2")
+    # Seat 29D-7 is no number.
+    for digits, power in ((r"\d*[.,][\d.,]*", r"\d{1,3}"), (r"\d+", r"\d{2,3}")):
+        pattern = rf"^([+-]?{digits})[dD]([+-]{power})$"
+        text = pc.replace_substring_regex(text, pattern, r"\1e\2")
     return pc.replace_substring_regex(
         text,
-        r"^([+-]?[\d.,]+) ?[xX×*·] ?10\^?([+-]?\d{1,3})$",  # noqa: RUF001 - signs of products
+        r"^([+-]?[\d.,]+) ?[xX×*·] ?10\^([+-]?\d{1,3})$",  # noqa: RUF001 - signs of products
         r"\1e\2",
     )
 

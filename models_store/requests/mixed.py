@@ -16,6 +16,8 @@ _DAY_SECONDS = 86_400.0
 _FLOOR_SHARE = 0.5
 # Distances of the median from the farther quartile.
 _FAR = 20.0
+# Quantiles beside a value that half of the rows have.
+_FEWEST_OTHERS = 3
 # Ranges of 98 % of the values in a standard deviation.
 _GIANT = 30.0
 
@@ -136,11 +138,12 @@ def _far_spikes(spikes: Sequence[float], shares: Mapping[str, float]) -> tuple[f
     scale = max(middle - shares["0.25"], shares["0.75"] - middle)
     rest = [value for value in shares.values() if value not in spikes]
     low, high = min(rest, default=0.0), max(rest, default=0.0)
+    # In half of the rows or more, it is the middle itself, and is compared with enough others.
+    away = max(low - middle, middle - high) if len(rest) >= _FEWEST_OTHERS else 0.0
     return tuple(
         spike
         for spike in spikes
-        # In half of the rows or more, it is the middle itself.
-        if abs(spike - middle) > _FAR * scale > 0 or max(low - spike, spike - high) > high - low > 0
+        if abs(spike - middle) > _FAR * scale > 0 or (spike == middle and away > high - low > 0)
     )
 
 

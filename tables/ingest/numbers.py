@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tables.calendar.formats import DAY_S, has_date, is_duration
+from tables.cells import decode_cells
 from tables.columns import Column, ColumnType, TransformName
 from tables.source import Columns
 
@@ -30,6 +31,7 @@ ROWS_PER_LEVEL = 20
 
 _TRUTH_ROWS = 10
 _SPIKE_ROWS = 20
+_MOST_NAMED = 5  # spikes in a reason
 _SURE_SHARE, _SURE_RATIO = 0.05, 3.0
 _SPIKE_SHARE, _SPIKE_RATIO = 0.01, 5.0
 _NEIGHBOURS = 5  # on each side
@@ -115,7 +117,7 @@ def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
         spikes = find_spikes(numbers.sample)  # such as 9999-12-31, which stands for no end
         known = "durations" if is_duration(column.datetime_format) else "dates"
         found = replace(_with_clock(column, numbers), spikes=tuple(spikes))
-        return found, f"The values are {known}."
+        return found, f"The values are {known}.{about_spikes(found)}"
     spikes = find_spikes(numbers.sample)
     # Zero is a bound of all values, or of none.
     sample = np.append(numbers.sample, numbers.lowest)
@@ -123,12 +125,25 @@ def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
     transform, gain = choose_transform(rest, decimals=numbers.decimals)
     low = lower_bound(sample, transform)
     reason = f"The values are {'whole ' if column.type == 'integer' else ''}numbers."
-    if spikes:
-        named = ", ".join(f"{spike:g}" for spike in spikes[:5])
-        reason += f" Many cells have the same value: {named}{', ...' if len(spikes) > 5 else ''}."
+    column = replace(column, spikes=tuple(spikes), transform=transform, low=low)
+    reason += about_spikes(column)
     if transform != "none":
         reason += f" The scale {transform} gains {gain:.2g} nats a value."
-    return replace(column, spikes=tuple(spikes), transform=transform, low=low), reason
+    return column, reason
+
+
+def about_spikes(column: Column) -> str:
+    """Return a sentence behind a reason that names the first spikes of a column; an empty text if it has none."""
+    first = column.spikes[:_MOST_NAMED]
+    if not first:
+        return ""
+    named = (
+        decode_cells(np.array(first), column).to_pylist()
+        if column.type == "datetime"
+        else [f"{spike:g}" for spike in first]
+    )
+    more = ", ..." if len(column.spikes) > _MOST_NAMED else ""
+    return f" Many cells have the same value: {', '.join(named)}{more}."
 
 
 def _with_clock(column: Column, numbers: Numbers) -> Column:

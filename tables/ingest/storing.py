@@ -18,9 +18,7 @@ from tables.ingest.column_types import Decision, ignored_warning
 from tables.ingest.decisions import decide_types, refuse_faults, wanted_types
 from tables.ingest.kept_cells import cells_writer, taken_cells
 from tables.ingest.number_formats import plain_formats
-from tables.ingest.numbers import (
-    number_column,
-)
+from tables.ingest.numbers import about_spikes, number_column
 from tables.ingest.observed import MIN_SPREAD, SHORT_FLOATS, ObservedColumns
 from tables.ingest.screen import RowScreen
 from tables.ingest.sentinels import about_sentinels
@@ -321,7 +319,9 @@ class _Store:
         typed = replace(typed, number_format=fitting(form, typed.decimals))
         if at in self.wanted:
             return replace(typed, type=self.wanted[at]), "The caller says so."
-        return typed, reason if decision is None or typed.is_discrete else decision.reason
+        if decision is not None and not typed.is_discrete:
+            reason = f"{decision.reason}{about_spikes(typed)}"
+        return typed, reason
 
     def _reason_to_ignore(self, place: int, *, alone: bool) -> str | None:
         """Return why a column of numbers is not modelled, if it is not."""

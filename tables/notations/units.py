@@ -18,7 +18,12 @@ PLACE = "#"
 
 _CODES = "|".join(map(re.escape, CURRENCY_CODES))
 _SIGNS = re.escape(CURRENCIES)
-_MONEY = rf"[{_SIGNS}]|{_CODES}|[A-Z]{{1,2}}\$|[A-Z]{{3}}(?= ?\d)"
+_MONEY = rf"[{_SIGNS}]|{_CODES}|[A-Z]{{1,2}}\$"
+# By which programs show a number; others, as in Level(3), are names of things.
+_CALL = (
+    r"(?:[a-z_]{1,10}\.){0,2}"
+    r"(?:tensor|[Aa]rray|Decimal|mpf|Number(?:Int|Long|Decimal)|(?:u?int|b?float)\d{0,3})\("
+)
 _WORD = r"(?:°|[^\W\d_])[^\d\s.,;:()+-]{0,9}"
 _MORE = rf"(?:(?:\. ?| ){_WORD}){{0,2}}(?:[23²³]|\.)?"  # square metres, sq.ft., m a. s. l.
 _OF = r"/ ?(?:5|20|50|10{1,3})"
@@ -27,7 +32,7 @@ _UNITS = re.compile(
     rf"^\(?[+-]? ?([{_SIGNS}±]|{_CODES}|[A-Z]{{1,2}}\$|[A-Z]{{3}}(?= \d))"
     rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°\"″]|{_WORD}{_PER}|{_WORD}{_MORE}|{_OF})$"
 )
-_EXPONENT = r"e[+-]?\d+|d[+-]\d+| ?[x×*·] ?10(?:\^?[+-]?\d{1,3}|[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})"  # noqa: RUF001 - of print
+_EXPONENT = r"e[+-]?\d+|d[+-]\d+| ?[x×*·] ?10(?:\^[+-]?\d{1,3}|[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})"  # noqa: RUF001 - of print
 # Digits in one run, with marks between them that numbers may have.
 _ONE_NUMBER = re.compile(
     rf"[^\d]{{0,40}}\d[\d.,'\u2019\s]*({_EXPONENT})?"
@@ -37,11 +42,12 @@ _ONE_NUMBER = re.compile(
 _NUMBER = r"[+-]?\d[\d.,'\u2019 ]*(?:e[+-]?\d+)?"
 # Money by a unit, in millions, or with the dash of whole rupees; and a number that a program shows as it is.
 _BETWEEN = re.compile(
-    rf"[+-]?(?P<money>(?:{_MONEY}) ?){_NUMBER}(?<![ '])(?P<by> ?/ ?-|(?: ?/ ?| (?:[^\W\d_]{{1,4}} )?)[^\W\d_]{{1,12}}|[KMBTkmbt]n?)"
-    rf"|(?P<open>[^\W\d][\w.]{{0,20}}\(['\"]?|\[|/Date\(){_NUMBER}(?<![ '])"
+    rf"[+-]?(?P<money>(?:{_MONEY}) ?)(?P<amount>{_NUMBER})(?<![ '])(?P<by> ?/ ?-|(?: ?/ ?| (?:[^\W\d_]{{1,4}} )?)[^\W\d_]{{1,12}}|[KMBTkmbt]n?)"
+    rf"|(?P<open>{_CALL}['\"]?|\[(?=[+-]?\d+(?:\.|e-))|/Date\()(?P<shown>{_NUMBER})(?<![ '])"
     r"(?P<close>['\"]?(?:, ?\w{1,12}=[^,()]{1,16}|[+-]\d{4})?[)\]]/?)"
 )
 _OPENED = re.compile(r"[^\W\d][\w.]{0,20}\(|\[|/Date\(")
+_PADDED = re.compile(r"[+-]?0\d")  # as codes are
 _GROUPED = re.compile(r"(?<![\d.,])(\d+)(?:([.,])(\d+))?(?![\d.,])")
 _FEWEST_BARE, _FEWEST_GROUPED = 2, 5
 _MOST_OTHERS = 0.05
@@ -65,9 +71,12 @@ def units_of(texts: Sequence[str]) -> list[str]:
 
 def sides_of(texts: Sequence[str]) -> list[str]:
     """Return the texts before and behind the numbers of nearly all texts, with a mark between; nothing if they differ."""
-    found = (_BETWEEN.fullmatch(text.replace("\u00a0", " ")) for text in texts)
+    matches = (_BETWEEN.fullmatch(text.replace("\u00a0", " ")) for text in texts)
+    found = [match for match in matches if match]
+    if any(_PADDED.match(match["amount"] or match["shown"]) for match in found):
+        return []
     sides = Counter(
-        (match["money"] or match["open"], match["by"] or match["close"]) for match in found if match
+        (match["money"] or match["open"], match["by"] or match["close"]) for match in found
     )
     for (before, after), count in sides.most_common(1):
         if count >= (1 - _MOST_OTHERS) * len(texts) and PLACE not in before + after:

@@ -15,6 +15,7 @@ from tables.readers.layout import Layout
 _FEWEST_ROWS = 20  # of fewer, an uneven one may be any fault
 _SLACK = 10
 _SHORT_SHARE, _LONG_SHARE = 0.9, 0.05
+_LONE_SHARE = 0.5  # of short rows that all have a single value: they may have another separator
 # Of rows that wait for the next whole one, beyond those shares.
 _MOST_WAITING = 10_000
 _MOST_SURPLUS = 16_384  # values of a row beyond its width, as of the widest sheet
@@ -62,6 +63,7 @@ class UnevenRows:
             bool, tuple[int, int]
         ] = {}  # number and size of the first long, short row
         self._counts = {False: 0, True: 0}
+        self._most_of_short = 0  # values
         self.error: UnevenError | None = None
 
     def note(self, row: "pa_csv.InvalidRow") -> str:
@@ -85,6 +87,8 @@ class UnevenRows:
             is_long = bool(surplus)
             self._counts[is_long] += 1
             self._first.setdefault(is_long, (row.number, len(cells)))
+            if not is_long:
+                self._most_of_short = max(self._most_of_short, len(cells))
         padded = cells[: self._width] + [""] * (self._width - len(cells))
         self._waiting.append((row.number, padded))
         try:
@@ -163,7 +167,8 @@ class UnevenRows:
     def _check(self, rows: int, *, slack: int) -> None:
         """Refuse a file that has too many uneven rows to be mended."""
         few = slack == 0 and rows < _FEWEST_ROWS
+        short_share = _SHORT_SHARE if self._most_of_short > 1 else _LONE_SHARE
         for is_long, (row, size) in self._first.items():
-            share = _LONG_SHARE if is_long else _SHORT_SHARE
+            share = _LONG_SHARE if is_long else short_share
             if self._counts[is_long] > slack + (0 if few else share * rows):
                 raise UnevenError(row, size)

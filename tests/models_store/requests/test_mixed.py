@@ -193,6 +193,21 @@ def test_a_value_of_most_rows_may_be_far_from_the_others() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"0": 0.0, "0.25": 0.0, "0.5": 0.0, "0.75": 0.0, "0.95": 0.0, "0.99": 30.0, "1": 45.0},
+        {"0": 0.0, "0.25": 0.0, "0.5": 20.0, "0.75": 24.0, "0.95": 28.0, "1": 31.0},
+    ],
+    ids=["rain", "quarter"],
+)
+def test_zeros_near_the_other_values_are_no_far_spikes(shares: dict[str, float]) -> None:
+    column = Column(name="rain", spikes=(0.0,), decimals=1)
+    given = table(column, Column(name="other"))
+    described = [fields | {"quantiles": shares} for fields in given.columns]
+    assert not accepted(replace(given, columns=described)).column_types[0].spikes
+
+
 def _check_far_spikes(shares: dict[str, float]) -> None:
     column = Column(name="temp", spikes=(-999.0, 0.0, 20.0), decimals=1)
     given = table(column, Column(name="other"))

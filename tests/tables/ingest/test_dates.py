@@ -38,8 +38,10 @@ def test_a_date_that_stands_for_no_date_is_a_spike(share: int) -> None:
         "9999-12-31" if n % share else f"20{n % 17 + 10}-0{n % 9 + 1}-{n % 28 + 1:02}"
         for n in range(900)
     ]
-    column = column_of(cells).column
+    found = column_of(cells)
+    column = found.column
     assert (column.type, len(column.spikes)) == ("datetime", 1)
+    assert found.reason.endswith("the same value: 9999-12-31.")
     assert decode_cells(np.array(column.spikes), column).to_pylist() == ["9999-12-31"]
 
 

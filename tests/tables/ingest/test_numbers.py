@@ -105,7 +105,15 @@ def test_a_call_with_digits_in_its_name_has_a_number() -> None:
     assert encode_cells(pa.array(cells), column)[3] == 3.4
 
 
-@pytest.mark.parametrize("form", ["E11.{:02}", "CW{}", "Q{}A", "MOD{}-K", "f({},1)", "E11.3{:03}"])
+BETWEEN = [
+    *("INV {} open", "SKU 00{:02} ea", "USD 00{:02} ea", "Type(0{:02})", "Level({})", "[{}]"),
+    *("tensor(0{})", "{}D-7"),
+]
+
+
+@pytest.mark.parametrize(
+    "form", ["E11.{:02}", "CW{}", "Q{}A", "MOD{}-K", "f({},1)", "E11.3{:03}", *BETWEEN]
+)
 def test_codes_with_digits_are_no_numbers(form: str) -> None:
     assert column_of([form.format(n % 30) for n in range(90)]).column.type == "category"
 
@@ -128,6 +136,11 @@ def test_exponents_and_signs_of_print_are_read(kind: str) -> None:
     assert values.tolist() == pytest.approx([float(cell) for cell in plain])
     again = format_numbers(pa.array(values), column.number_format)
     assert encode_cells(again, column).tolist() == values.tolist()
+
+
+def test_a_product_of_ten_and_more_is_no_power() -> None:
+    column = column_of(["2x1024", "3x1024", "1.5x10^3"] * 30).column
+    assert column.type == "category"
 
 
 def test_numbers_with_signs_of_print_are_no_plain_ones_where_they_are_scored() -> None:

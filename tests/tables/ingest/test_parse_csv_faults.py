@@ -362,6 +362,14 @@ def test_fault_289_a_file_of_uneven_rows_is_refused_by_the_first_of_them(refuse,
     assert (error.slug, error.row) == ("dataset-parse", 201)
 
 
+@pytest.mark.parametrize("rows", [30, 900])
+def test_most_rows_with_one_value_of_three_are_refused(refuse, accept, rows):
+    lone = [f"{n},x,{n * n}" if n % 4 == 0 else f"{n}" for n in range(rows)]
+    assert refuse(("a,b,c\n" + "\n".join(lone)).encode()).slug == "dataset-parse"
+    two = [line if "," in line else f"{line},y" for line in lone]
+    assert accept(("a,b,c\n" + "\n".join(two)).encode()).rows == rows
+
+
 @pytest.mark.fault(290)
 def test_fault_290_a_last_line_of_blanks_is_looked_at_once(accept, refuse):
     rows = b'"a" b"\n1 2\n3 4\n2 7\n5 1'
