@@ -188,7 +188,8 @@ class JobSummary(Record):
         result: Result file, once it has succeeded.
         dispatched: True if a message was sent to the queue since it was last queued.
         last_event: Number of its newest event.
-        lease_expires_at: Time from which another worker may take it, by the database's clock.
+        lease_expires_at: Time from which another worker may take it, by the database's clock; while it
+            is queued, time until which a running job gives way to it.
         not_before: Time before which no worker takes it after a failed attempt, by the database's
             clock.
         run_seconds: Seconds that ended attempts ran for, since it was submitted or resumed.

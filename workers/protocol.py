@@ -190,6 +190,13 @@ class EpochDone(_Message):
     progress: dict[str, Any]
     checkpoint: CheckpointRef | None
 
+    @property
+    def computed(self) -> bool:
+        """Return whether only the model or the file is left to make, of which there are no checkpoints."""
+        rows = self.progress.get("total_rows")
+        last_rows = rows is not None and self.metrics.get("rows") == rows
+        return last_rows or self.metrics.get("stop_reason") is not None
+
 
 class Note(_Message):
     """Text that the caller should read among the job's events."""

@@ -81,6 +81,7 @@ class JobRow(Described, Base):
     attempt: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None]
     claimed_at: Mapped[datetime | None]
+    # Of a queued job: until then, a running one gives way to it.
     lease_expires_at: Mapped[datetime | None]
     # Time that attempts before the present one ran for, since the job was submitted or resumed.
     run_seconds: Mapped[float] = mapped_column(default=0.0)

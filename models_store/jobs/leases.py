@@ -117,7 +117,7 @@ class JobWork:
         accelerator: bool | None = None,
         memory_bytes: int | None = None,
     ) -> bool:
-        """Return whether a job that this worker runs stands in the way of another project's.
+        """Return whether a job that this worker runs is to give way to one of another project.
 
         Steps of parents that are due are taken first: where every worker is at work, nobody else
         takes them.

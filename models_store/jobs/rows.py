@@ -21,8 +21,10 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    update,
 )
 from sqlalchemy.orm import Session, defer
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now, moment
@@ -58,6 +60,8 @@ _AT_WORK = select(WorkerRow.accelerator, WorkerRow.memory_bytes).where(
 )
 _OWN_FAULT = "An unexpected fault of the service; its log tells more."
 _TEXT_LIMIT = 4000
+# Seconds for which a place is promised: a trainer has ended by then, and a worker looked for work.
+_PROMISE_S = 60.0
 
 
 SUMMARY = tuple(
@@ -183,8 +187,10 @@ def should_give_way(
 ) -> bool:
     """Return whether a running job of a project stands in the way of one of another project.
 
-    That is so if a worker that became free would take the other one: its project runs fewer jobs
-    than this one would without it, or as many and took its last turn earlier.
+    That is so if the other one has waited for some seconds, in which no idle worker took it, and a
+    worker that became free would take it: its project runs fewer jobs than this one would without
+    it, or as many and took its last turn earlier. Then the place is promised to it for a while, and
+    no second job gives way to it.
 
     Args:
         session: Transaction to read in.
@@ -194,22 +200,43 @@ def should_give_way(
         accelerator: True if that worker has an accelerator; None: it takes any job.
     """
     connection = session.connection()
-    waiting = _next_project(accelerator, values["memory_bytes"] is not None)
-    other = connection.scalar(waiting, values)
-    if other is None or other == project:
+    waiting = _next_without_place(accelerator, values["memory_bytes"] is not None)
+    other = connection.execute(waiting, values).one_or_none()
+    if other is None or other.project == project:
         return False
-    own_jobs, own_turn = connection.execute(_STANDING, {"project": project}).one()
-    jobs, turn = connection.execute(_STANDING, {"project": other}).one()
-    if jobs != own_jobs - 1:
-        return bool(jobs < own_jobs - 1)
-    return turn is None or (own_turn is not None and turn < own_turn)
+    own = connection.execute(_STANDING, {"project": project}).one()
+    its = connection.execute(_STANDING, {"project": other.project}).one()
+    jobs, left = its.jobs + its.promised, own.jobs - its.promised - 1
+    earlier = its.turn is None or (own.turn is not None and its.turn < own.turn)
+    if jobs > left or (jobs == left and (its.promised or not earlier)):
+        return False
+    return connection.scalar(_promise(), {"at": other.position}) is not None
 
 
 @cache
-def _next_project(accelerator: bool | None, bounded: bool) -> Select[str]:  # noqa: FBT001 - as of `taken_by`
-    """Return the query of the project of the next job in the queue of a worker."""
-    jobs = taken_by(select(JobRow.project).limit(1), accelerator=accelerator, bounded=bounded)
-    return queue(jobs, worker=WORKER)
+def _next_without_place(accelerator: bool | None, bounded: bool) -> Select[int, str]:  # noqa: FBT001 - as of `taken_by`
+    """Return the query of the first job in the queue of a worker that waits and that none gives way to."""
+    jobs = select(JobRow.position, JobRow.project).limit(1)
+    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded)
+    waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
+    return queue(jobs.where(waited, ~_PROMISED), worker=WORKER)
+
+
+@cache
+def _promise() -> ReturningUpdate[int]:
+    """Return the statement that promises a place to a job, unless that or a claim came first."""
+    job = JobRow.__table__.c
+    still = (
+        select(JobRow.position)
+        .where(JobRow.position == bindparam("at"), JobRow.state == JobState.QUEUED, ~_PROMISED)
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        update(JobRow.__table__)
+        .where(job.position.in_(still))
+        .values(lease_expires_at=db_now(_PROMISE_S))
+        .returning(job.position)
+    )
 
 
 def take_turn(session: Session, project: str) -> None:
@@ -287,11 +314,15 @@ def _is_claimed() -> ColumnElement[bool]:
     return JobRow.role.is_distinct_from(JobRole.PARENT)
 
 
+_PROMISED = and_(JobRow.lease_expires_at.is_not(None), JobRow.lease_expires_at > db_now())
+_OWN_JOBS = select(func.count()).where(JobRow.project == bindparam("project"), _is_claimed())
 _STANDING = select(
-    select(func.count())
-    .where(JobRow.project == bindparam("project"), JobRow.state == JobState.RUNNING, _is_claimed())
-    .scalar_subquery(),
-    select(TurnRow.taken_at).where(TurnRow.project == bindparam("project")).scalar_subquery(),
+    _OWN_JOBS.where(JobRow.state == JobState.RUNNING).scalar_subquery().label("jobs"),
+    _OWN_JOBS.where(JobRow.state == JobState.QUEUED, _PROMISED).scalar_subquery().label("promised"),
+    select(TurnRow.taken_at)
+    .where(TurnRow.project == bindparam("project"))
+    .scalar_subquery()
+    .label("turn"),
 )
 
 

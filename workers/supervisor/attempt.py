@@ -167,6 +167,8 @@ class Attempt:
                 if message.checkpoint is not None:
                     self._resumable = True
                     self._relay()
+                if isinstance(message, EpochDone) and message.computed:
+                    self._resumable = False
             case Note():
                 self._relay()
                 self._writes.add(partial(self._note, message.text))
@@ -198,7 +200,13 @@ class Attempt:
         if not self._resumable or self._writes.waiting:
             return
         self._turn_ends_at = now + _GIVE_WAY_S
-        if self._writes.now(self._should_give_way):
+        try:
+            gives_way = self._writes.now(self._should_give_way)
+        except Exception:
+            # It takes steps of others' jobs, whose faults are not this job's.
+            log.exception("could not look for a job to give way to")
+            return
+        if gives_way:
             self._end(Order.TURN_OVER, now + self._settings.stop_grace_s)
 
     def _renew(self) -> bool:

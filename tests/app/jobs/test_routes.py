@@ -236,7 +236,7 @@ def test_fault_093_a_full_queue_answers_429_with_retry_after(client, dataset_id)
 
 
 @pytest.mark.fault(340)
-def test_fault_351_a_full_queue_takes_no_job_that_is_resumed(client, dataset_id):
+def test_fault_340_a_full_queue_takes_no_job_that_is_resumed(client, dataset_id):
     job_id = start(client, dataset_id).json()["id"]
     client.post(f"/v1/jobs/{job_id}/cancel")
     for _ in range(5):

@@ -264,7 +264,7 @@ def test_a_cancelled_or_failed_job_resumes_behind_the_others(jobs: Jobs, work: J
 
 
 @pytest.mark.fault(340)
-def test_fault_351_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
+def test_fault_340_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
     cancelled = submitted(jobs)
     jobs.cancel(PROJECT, cancelled.id)
     waiting = submitted(jobs)

@@ -1,5 +1,6 @@
 """Order in which workers take jobs: projects in turn, priority, age; and the workers that jobs suit."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -82,6 +83,19 @@ def set_turn(database: Database, project: str, second: int) -> None:
         )
 
 
+def let_wait(database: Database) -> None:
+    """Let the time pass that a job waits for until a running one gives way to it."""
+    with database.write() as session:
+        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
+
+
+def claimed(work: JobWork) -> Job:
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    return job
+
+
 @pytest.mark.fault(291)
 def test_fault_291_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
@@ -104,7 +118,7 @@ def test_fault_291_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Datab
 
 
 @pytest.mark.fault(339)
-def test_fault_350_a_running_job_gives_way_to_the_project_whose_turn_it_is(
+def test_fault_339_a_running_job_gives_way_to_the_project_whose_turn_it_is(
     database: Database,
 ) -> None:
     jobs, work = Jobs(database), JobWork(database)
@@ -114,11 +128,15 @@ def test_fault_350_a_running_job_gives_way_to_the_project_whose_turn_it_is(
     first, second = (work.claim("w", lease_s=LEASE_S) for _ in range(2))
     assert first is not None
     assert second is not None
+    let_wait(database)
     assert not give_way(first), "its own project alone waits"
     submit(jobs, "gpu", project="b", accelerator=Accelerator.REQUIRED)
     submit(jobs, "large", project="b", memory_bytes=2**30)
+    let_wait(database)
     assert not give_way(first, memory_bytes=2**29), "nothing for this worker"
     submit(jobs, "b1", project="b")
+    assert not give_way(first, memory_bytes=2**29), "an idle worker may take it"
+    let_wait(database)
     assert give_way(first, memory_bytes=2**29)
 
     work.release(first.id, first.attempt, gives_way=True)
@@ -132,10 +150,11 @@ def test_fault_350_a_running_job_gives_way_to_the_project_whose_turn_it_is(
 
 
 @pytest.mark.fault(339)
-def test_fault_350_the_only_place_of_a_worker_goes_round(database: Database) -> None:
+def test_fault_339_the_only_place_of_a_worker_goes_round(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
     submit(jobs, "b1", project="b")
+    let_wait(database)
     order = []
     for number in range(4):
         job = work.claim("w", lease_s=LEASE_S)
@@ -148,7 +167,7 @@ def test_fault_350_the_only_place_of_a_worker_goes_round(database: Database) -> 
 
 
 @pytest.mark.fault(339)
-def test_fault_350_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
+def test_fault_339_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
     database: Database,
 ) -> None:
     """Where every worker is at work, a look for work is what takes the steps of parents."""
@@ -172,7 +191,51 @@ def test_fault_350_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
         role=JobRole.PARENT,
     )
     jobs.submit(new)
+    assert not work.should_give_way(job, "w"), "an idle worker may take it"
+    let_wait(database)
     assert work.should_give_way(job, "w")
+
+
+@pytest.mark.fault(339)
+@pytest.mark.parametrize(("waiting", "expected"), [(1, 1), (2, 2), (6, 4)])
+def test_fault_339_as_many_jobs_give_way_as_wait_or_as_are_fair(
+    database: Database, waiting: int, expected: int
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for number in range(8):
+        submit(jobs, f"a{number}", project="a")
+    running = [claimed(work) for _ in range(8)]
+    for number in range(waiting):
+        submit(jobs, f"b{number}", project="b")
+    let_wait(database)
+    asked = partial(work.should_give_way, worker="w")
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(asked, running))
+    told = [gives_way or asked(job) for job, gives_way in zip(running, told, strict=True)]
+    assert sum(told) == expected
+    first = running.pop(told.index(True))
+    work.release(first.id, first.attempt, gives_way=True)
+    assert not any(asked(job) for job in running), "the free place is the other project's"
+    assert claimed(work).model_name == "b0"
+
+
+@pytest.mark.fault(339)
+def test_fault_339_a_promise_that_nobody_kept_is_made_again(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = claimed(work)
+    submit(jobs, "b1", project="b")
+    let_wait(database)
+    assert work.should_give_way(job, "w")
+    assert not work.should_give_way(job, "w")
+    with database.write() as session:
+        passed = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(
+            text("UPDATE job SET lease_expires_at = :at WHERE state = 'queued'"), passed
+        )
+    assert work.should_give_way(job, "w")
+    other = claimed(work)
+    assert (other.project, other.attempt) == ("b", 1), "it held no lease"
 
 
 def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) -> None:

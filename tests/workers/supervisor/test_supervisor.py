@@ -19,7 +19,7 @@ from models_store.jobs.leases import JobWork
 from tests.servers import PostgresServer
 from tests.waiting import is_alive, wait_until
 from tests.workers.place import ENDLESS, Place, Running
-from workers.protocol import Message, Trained
+from workers.protocol import EpochDone, Message, Trained
 from workers.supervisor.assignment import training_task
 from workers.supervisor.supervisor import Supervisor
 from workers.trainer.training import train
@@ -129,7 +129,7 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
 
 
 @pytest.mark.fault(339)
-def test_fault_350_a_job_without_an_end_gives_way_and_continues_later(
+def test_fault_339_a_job_without_an_end_gives_way_and_continues_later(
     place: Place, supervise: Supervise
 ) -> None:
     dataset = place.add_dataset()
@@ -138,6 +138,8 @@ def test_fault_350_a_job_without_an_end_gives_way_and_continues_later(
         project="other", kind=JobKind.VARIATIONAL, model_name="m", dataset_id=None, request={}
     )
     place.jobs.submit(other)
+    with place.database.write() as session:
+        session.execute(text("UPDATE job SET queued_at = '2000-01-01T00:00:00.000Z'"))
 
     supervise(turn_s=0.01).join()
 
@@ -154,6 +156,41 @@ def test_fault_350_a_job_without_an_end_gives_way_and_continues_later(
     wait_until(lambda: place.epoch(job_id) >= reached + 2)
     running.end()
     assert place.epochs(job_id)[:3] == [1, 2, 3]
+
+
+@pytest.mark.fault(339)
+def test_fault_339_a_look_for_others_that_fails_does_not_end_a_job(
+    place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def fail(*_arguments: Any, **_named: Any) -> bool:
+        looks.append("failed")
+        raise RuntimeError("a fault in the steps of others")
+
+    monkeypatch.setattr(JobWork, "should_give_way", fail)
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    running = supervise(turn_s=0.01)
+    wait_until(lambda: looks, within_s=60)
+    reached = place.epoch(job_id)
+    wait_until(lambda: place.epoch(job_id) >= reached + 2, within_s=60)
+    running.end()
+    assert (place.job(job_id).attempt, place.job(job_id).not_before) == (1, None)
+    assert "asked to stop" in place.messages(job_id)[-1]
+
+
+def test_nothing_is_left_to_continue_after_the_last_epoch(place: Place) -> None:
+    place.submit(place.add_dataset(), max_epochs=3, patience=3)
+    job = place.work.claim("plain call", lease_s=60)
+    assert job is not None
+    messages: list[Message] = []
+    train(
+        training_task(job, registry=place.registry, settings=place.settings),
+        messages.append,
+        interrupted=lambda: False,
+    )
+    epochs = [message for message in messages if isinstance(message, EpochDone)]
+    assert [epoch.computed for epoch in epochs] == [False, False, True]
 
 
 @pytest.mark.fault(119, 121, 124, 127)
