@@ -37,7 +37,7 @@ from flows import build, compile_flow, spec_from_dict
 
 _FLOW: dict[str, Any] = {"family": "maf", "layers": 5, "hidden": [64, 64]}
 _ROWS, _CONNECTIONS = 10_000, 8
-_SIZES = (1_000, _ROWS)  # a process computes the first on its event loop, the second beside it
+_SIZES = (1_000, _ROWS)
 _JOBS = 24  # the last ends alone: with few, two workers would seem slower than they are
 _CONTROL_S = 3.0
 _JOB = {"target": {"potential": "U1"}, "optimisation": {"iterations": 300}}
