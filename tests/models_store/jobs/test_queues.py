@@ -170,7 +170,7 @@ def test_fault_339_the_only_place_of_a_worker_goes_round(database: Database) -> 
 def test_fault_339_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
     database: Database,
 ) -> None:
-    """Where every worker is at work, a look for work is what takes the steps of parents."""
+    """Check that a look for work takes the steps of parents, which nobody else does then."""
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
     job = work.claim("w", lease_s=LEASE_S)

@@ -50,7 +50,7 @@ def test_names_in_steps_that_are_written_like_the_cells_stay_names(accept, form)
 
 @pytest.mark.parametrize("index", ["{n}", "city {n}"])
 def test_the_gap_above_an_index_with_a_gap_is_no_cell(accept, index):
-    """As pandas writes a pivot table whose index has a missing value."""
+    """Check what pandas writes of a pivot table whose index has a missing value."""
     rows = "\n".join(
         f"{index.format(n=n) if n != 3 else ''},{n * 7 % 11},{n * 5 % 13},{n}" for n in range(20)
     )

@@ -23,7 +23,7 @@ GRID = np.arange(12.0).reshape(4, 3) ** 2
 
 @pytest.fixture
 def accept(accept: Accept) -> Accept:
-    """As everywhere, of JSON, which may be given as the document."""
+    """Accept content as everywhere else; JSON may be given as the document."""
 
     def parse(data: object, kind: TableFormat = JSON, **options: object) -> TableSummary:
         body = data if isinstance(data, bytes) else json.dumps(data).encode()

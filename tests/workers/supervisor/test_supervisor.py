@@ -31,11 +31,8 @@ EPOCHS = 20
 MEDIUM: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 40}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The hash of the model that MEDIUM gives as a plain call that nobody disturbs."""
-    place = Place(tmp_path_factory.mktemp("undisturbed"))
-    place.submit(place.add_dataset(), **MEDIUM)
+def messages_of_training(place: Place) -> list[Message]:
+    """Train the next job as a plain call, and return what it sends."""
     job = place.work.claim("plain call", lease_s=60)
     assert job is not None
     messages: list[Message] = []
@@ -44,6 +41,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
         messages.append,
         interrupted=lambda: False,
     )
+    return messages
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash of the model that MEDIUM gives as a plain call that nobody disturbs."""
+    place = Place(tmp_path_factory.mktemp("undisturbed"))
+    place.submit(place.add_dataset(), **MEDIUM)
+    messages = messages_of_training(place)
     place.database.dispose()
     last = messages[-1]
     assert isinstance(last, Trained)
@@ -181,14 +187,7 @@ def test_fault_339_a_look_for_others_that_fails_does_not_end_a_job(
 
 def test_nothing_is_left_to_continue_after_the_last_epoch(place: Place) -> None:
     place.submit(place.add_dataset(), max_epochs=3, patience=3)
-    job = place.work.claim("plain call", lease_s=60)
-    assert job is not None
-    messages: list[Message] = []
-    train(
-        training_task(job, registry=place.registry, settings=place.settings),
-        messages.append,
-        interrupted=lambda: False,
-    )
+    messages = messages_of_training(place)
     epochs = [message for message in messages if isinstance(message, EpochDone)]
     assert [epoch.computed for epoch in epochs] == [False, False, True]
 
