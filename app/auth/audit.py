@@ -17,6 +17,7 @@ from app.engine.engine import OverloadedError
 from app.problems.problem import Problem
 from models_store.audit.trail import AuditTrail
 from models_store.errors import StoreError
+from tables.errors import TablesError
 
 log = logging.getLogger("app.audit")
 
@@ -28,7 +29,7 @@ _PATIENCE_S = 10.0
 _MAX_UNWRITTEN = 10_000
 
 # Errors that refuse a request before it changed anything.
-_REFUSALS = (Problem, StoreError, OverloadedError, ClientDisconnect)
+_REFUSALS = (Problem, StoreError, TablesError, OverloadedError, ClientDisconnect)
 
 Record = Mapping[str, Any]
 

@@ -142,6 +142,14 @@ def test_a_disk_that_stands_still_delays_one_answer_and_no_second(
     assert [line["audit"] for line in trail_of(settings)] == ["set_alias", "set_alias"]
 
 
+def test_a_table_that_is_refused_is_no_change(data_dir):
+    settings = ApiSettings(data_dir=data_dir, max_rows=2)
+    with TestClient(create_app(settings)) as client:
+        refused = client.post("/v1/datasets", content=TABLE, headers=CSV)
+    assert_refused(refused, 413, "limit-rows")
+    assert trail_of(settings) == []
+
+
 def test_a_change_that_ends_in_a_fault_is_recorded(client, settings, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError
