@@ -147,9 +147,20 @@ def _plain(cells: pa.Array) -> pa.Array:
         return pa.nulls(len(cells), pa.string())
     if pa.types.is_large_string(kind) or kind in {pa.string_view(), pa.null()}:
         return cells.cast(pa.string())
+    if pa.types.is_timestamp(kind) and not _has_known_zone(kind):
+        return cells.cast(pa.timestamp(kind.unit, "UTC"))
     if pa.types.is_dictionary(kind):
         return pa.DictionaryArray.from_arrays(cells.indices, _plain(cells.dictionary))
     return cells
+
+
+def _has_known_zone(kind: pa.TimestampType) -> bool:
+    """Return whether timestamps of a type can be written as text; a zone may be any text."""
+    try:
+        pa.scalar(0, kind).cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _has_cells(kind: pa.DataType) -> bool:

@@ -5,9 +5,11 @@ import time
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
 from tables.formats import TableFormat
+from tables.ingest.parse import cells_path
 from tests.tables.files import arrow
 
 ARROW = TableFormat.ARROW
@@ -49,6 +51,25 @@ def test_fault_040_arrow_columns_without_single_values_are_ignored(refuse, accep
     assert "lists, structures or bytes" in summary.columns[1].reason
     error = refuse(data, ARROW, types={"bad": "number"})
     assert (error.slug, error.column) == ("dataset-dtype", "bad")
+
+
+@pytest.mark.fault(341)
+@pytest.mark.parametrize(
+    ("zone", "texts"),
+    [
+        ("Nowhere/Else", ["1970-01-01 00:00:00Z", "1970-01-01 00:00:05Z"]),
+        ("+99:99", ["1970-01-01 00:00:00Z", "1970-01-01 00:00:05Z"]),
+        ("Europe/Berlin", ["1970-01-01 01:00:00+0100", "1970-01-01 01:00:05+0100"]),
+        (None, ["1970-01-01 00:00:00", "1970-01-01 00:00:05"]),
+    ],
+)
+def test_fault_341_times_in_a_zone_that_does_not_exist_are_in_utc(accept, tmp_path, zone, texts):
+    times = pa.array([0, 5], pa.timestamp("s", zone))
+    for column in (times, times.dictionary_encode()):
+        data = arrow(pa.table({"x": [1.0, 2.0], "when": column}))
+        accept(data, ARROW, types={"when": "ignored"})
+        kept = pq.read_table(cells_path(tmp_path / "table.npy"))
+        assert kept.columns[-1].to_pylist() == texts
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
