@@ -18,6 +18,7 @@ from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_id, is_name, new_id
 from models_store.database.schema import ApiKeyRow
+from models_store.database.usage import hold_project
 from models_store.errors import ConflictError, NotFoundError
 from models_store.records import Record
 
@@ -276,6 +277,7 @@ _USABLE = (
 def _check_number(session: Session, project: str, most: int | None) -> None:
     if most is None:
         return
+    hold_project(session, project)  # so that no two count the same keys
     number = select(func.count()).select_from(ApiKeyRow).where(ApiKeyRow.project == project)
     if (session.scalar(number) or 0) >= most:
         raise ConflictError(

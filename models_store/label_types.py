@@ -12,8 +12,10 @@ MAX_VALUE = 256
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
 """Pattern of the names of tags."""
 
-_TEXT = r"^[^\x00]*$"
-Description = Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION, pattern=_TEXT)]
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_TEXT)]
+TEXT = r"^[^\x00]*$"
+"""Pattern of texts that both databases can compare and keep."""
+
+Description = Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION, pattern=TEXT)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=TEXT)]
 TagName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-TagValue = Annotated[str, StringConstraints(max_length=MAX_VALUE, pattern=_TEXT)]
+TagValue = Annotated[str, StringConstraints(max_length=MAX_VALUE, pattern=TEXT)]

@@ -33,6 +33,7 @@ from app.server.event_hub import EventFeed
 from app.state import state_of
 from models_store.files.job_files import delete_job_files
 from models_store.job_states import Job, JobKind, JobState, JobSummary
+from models_store.label_types import TEXT
 from models_store.requests.training import Name
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
@@ -74,6 +75,7 @@ class JobFilters:
             str | None,
             Query(
                 max_length=100,
+                pattern=TEXT,
                 description="Id of a parent job, to list its children. Default: all jobs except"
                 " children.",
                 examples=["job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"],

@@ -18,6 +18,7 @@ from pydantic import (
 from app.dependencies import built
 from app.http.head import is_head
 from app.root_path import rooted
+from models_store.label_types import TEXT
 from models_store.listings.filters import Comparison, Filters
 from models_store.listings.paging import Page
 
@@ -176,7 +177,8 @@ class Selection:
 
 SelectionDep = Annotated[Selection, Depends(built(Selection))]
 NamePrefix = Annotated[
-    str | None, Query(min_length=1, max_length=128, description="Prefix of the names.")
+    str | None,
+    Query(min_length=1, max_length=128, pattern=TEXT, description="Prefix of the names."),
 ]
 LINKED: dict[int | str, dict[str, Any]] = {
     200: {

@@ -18,8 +18,11 @@ MAX_WAITING = 1000
 """Deliveries of a webhook that may wait; further ones are not made."""
 
 _ENDED = "ended jobs"
-_ENABLED = select(WebhookRow.id, WebhookRow.events).where(
-    WebhookRow.project == bindparam("project"), WebhookRow.disabled_at.is_(None)
+# None of them is deleted before the transaction has ended, or its deliveries could not be written.
+_ENABLED = (
+    select(WebhookRow.id, WebhookRow.events)
+    .where(WebhookRow.project == bindparam("project"), WebhookRow.disabled_at.is_(None))
+    .with_for_update(read=True, key_share=True)
 )
 
 

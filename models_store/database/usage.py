@@ -73,6 +73,11 @@ def count(session: Session, project: str, change: int) -> None:
     )
 
 
+def hold_project(session: Session, project: str) -> None:
+    """Let other transactions of a project that add something wait until this one has ended."""
+    count(session, project, 0)
+
+
 @cache
 def _counting(dialect: str) -> Insert:
     added = insert_into(dialect, UsageRow).values(

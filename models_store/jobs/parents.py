@@ -336,7 +336,7 @@ def _stage(row: JobRow) -> int:
 
 def delete_with_children(session: Session, row: JobRow) -> list[str]:
     """Delete a locked job that nothing needs, and its children; return their ids."""
-    children = children_of(session, row.id) if row.role == JobRole.PARENT else []
+    children = children_of(session, row.id, lock=True) if row.role == JobRole.PARENT else []
     for one in (*children, row):
         forget_resource(session, one.project, one.id)
         for table in (JobEventRow, JobDatasetRow):

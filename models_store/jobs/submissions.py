@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from models_store.database.ids import new_id
 from models_store.database.schema import JobDatasetRow, JobRow
-from models_store.database.usage import check_storage, count, json_bytes
+from models_store.database.usage import check_storage, hold_project, json_bytes
 from models_store.errors import LimitError
 from models_store.job_states import (
     Accelerator,
@@ -124,8 +124,7 @@ def check_limits(
     Raises:
         LimitError: as many jobs of the project wait already, or it would store too much.
     """
-    # From here on the project's other submissions wait, so that no two count the same jobs.
-    count(session, project, 0)
+    hold_project(session, project)  # so that no two count the same jobs
     if max_queued is not None:
         _check_queue(session, project, max_queued)
     if max_bytes is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import BigInteger, ColumnElement, Select, literal
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models_store.errors import CursorError
@@ -72,15 +72,22 @@ class Listing:
 
     def after(self, key: ColumnElement[int], position: int) -> ColumnElement[bool]:
         """Return the condition on keys that come after a position."""
-        return key > position if self.oldest_first else key < position
+        at = _position(position)
+        return key > at if self.oldest_first else key < at
 
     def until(self, key: ColumnElement[int], position: int) -> ColumnElement[bool]:
         """Return the condition on keys that come no later than a position."""
-        return key <= position if self.oldest_first else key >= position
+        at = _position(position)
+        return key <= at if self.oldest_first else key >= at
 
     def order(self, key: ColumnElement[int]) -> ColumnElement[int]:
         """Return keys in the order of the listing."""
         return key.asc() if self.oldest_first else key.desc()
+
+
+def _position(position: int) -> ColumnElement[int]:
+    """Return a position, which a forged cursor may have beyond what the key's column holds."""
+    return literal(position, BigInteger)
 
 
 def page_of(

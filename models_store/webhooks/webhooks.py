@@ -13,6 +13,7 @@ from models_store.database.announcements import MAX_WAITING, add_delivery, waiti
 from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, new_id
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
+from models_store.database.usage import hold_project
 from models_store.errors import ConflictError, LimitError, NotFoundError
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.records import Record
@@ -110,10 +111,11 @@ class Webhooks:
             description=description,
             secret=_new_secret(),
         )
+        hold_project(session, project)  # so that no two count the same webhooks
         session.add(row)
         session.flush()
-        count = select(func.count()).where(WebhookRow.project == project)
-        if (session.scalar(count) or 0) > MAX_WEBHOOKS:
+        number = select(func.count()).where(WebhookRow.project == project)
+        if (session.scalar(number) or 0) > MAX_WEBHOOKS:
             raise LimitError("limit-webhooks", f"The project has {MAX_WEBHOOKS} webhooks already.")
         return Webhook.of_row(row)
 

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Version
 from models_store.registry import Registry
+from models_store.webhooks.webhooks import MAX_WEBHOOKS, Webhook, Webhooks
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -40,6 +42,7 @@ from tests.models_store.makers import (
 )
 
 T = TypeVar("T")
+URL = "https://example.org/hook"
 
 
 def race(*racers: Callable[[], T]) -> list[T | StoreError]:
@@ -391,3 +394,35 @@ def test_processes_share_the_queue_each_job_once(
     taken = [process.communicate()[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(taken[0] + taken[1]) == wanted
+
+
+@pytest.mark.fault(350)
+def test_fault_350_jobs_that_end_while_webhooks_are_deleted_end(
+    database: Database, jobs: Jobs
+) -> None:
+    webhooks = Webhooks(database)
+    for _ in range(15):
+        urls = [webhooks.create(PROJECT, URL, events=["job.cancelled"]) for _ in range(3)]
+        ending = [submitted(jobs).id for _ in range(3)]
+
+        def cancel(job_id: str) -> object:
+            return jobs.cancel(PROJECT, job_id)
+
+        def delete(webhook_id: str) -> object:
+            return webhooks.delete(PROJECT, webhook_id)
+
+        results = race(
+            *(partial(cancel, job_id) for job_id in ending),
+            *(partial(delete, webhook.id) for webhook in urls),
+        )
+        assert [type(result) for result in results] == [Job] * 3 + [type(None)] * 3
+        assert {jobs.get(PROJECT, job_id).state for job_id in ending} == {JobState.CANCELLED}
+
+
+@pytest.mark.fault(267)
+def test_webhooks_that_are_made_at_once_are_not_too_many(database: Database) -> None:
+    webhooks = Webhooks(database)
+    for _ in range(MAX_WEBHOOKS - 1):
+        webhooks.create(PROJECT, URL, events=["job.failed"])
+    made = race(*[lambda: webhooks.create(PROJECT, URL, events=["job.failed"])] * 6)
+    assert Counter(type(result) for result in made) == {Webhook: 1, LimitError: 5}
