@@ -159,7 +159,7 @@ def _of_datasets(session: Session) -> Iterator[NamedFile]:
     for dataset_id, key, sha256, size, cells in session.execute(query):
         yield NamedFile(owner=f"dataset {dataset_id}", key=key, sha256=sha256, bytes=size)
         if cells is not None:
-            yield NamedFile(owner=f"cells of dataset {dataset_id}", **cells)
+            yield _stored(f"cells of dataset {dataset_id}", cells)
 
 
 def _of_versions(session: Session) -> Iterator[NamedFile]:
@@ -178,8 +178,12 @@ def _of_results(session: Session) -> Iterator[NamedFile]:
     query = select(JobRow.id, JobRow.result).where(JobRow.result.is_not(None))
     for job_id, result in session.execute(query):
         if result is not None:
-            key, sha256, size = result["key"], result["sha256"], result["bytes"]
-            yield NamedFile(owner=f"result of {job_id}", key=key, sha256=sha256, bytes=size)
+            yield _stored(f"result of {job_id}", result)
+
+
+def _stored(owner: str, file: JsonObject) -> NamedFile:
+    key, sha256, size = file["key"], file["sha256"], file["bytes"]
+    return NamedFile(owner=owner, key=key, sha256=sha256, bytes=size)
 
 
 def _of_products(session: Session) -> Iterator[NamedFile]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from app.datasets.rows import respond_rows
+from models_store.consistency import Comparison, compare
 from tables.columns import Column
 from tables.ingest.retype import retype_table_isolated
 from tests.app.conftest import assert_nothing_was_left, assert_refused, files_of
@@ -95,6 +96,14 @@ class TestTypes:
         assert {path.name for path in files_of(settings)} == {"table.npy", "table.parquet"}
         client.delete(location)
         assert_nothing_was_left(client, settings)
+
+    def test_cells_that_are_kept_are_files_of_their_dataset(self, client, blobs):
+        created = upload(client, MIXED).json()
+        whole = Comparison(checked=2, unusable=[], orphans=[], foreign=[])
+        database = client.app.state.database
+        assert compare(database, blobs, deep=True, grace_s=0) == whole
+        client.patch(f"/v1/datasets/{created['id']}", json={"types": {"size": "ignored"}})
+        assert compare(database, blobs, deep=True, grace_s=0) == whole
 
 
 class TestRetyping:
