@@ -309,7 +309,7 @@ def _state(
         registry=registry,
         aliases=Aliases(database),
         jobs=jobs,
-        labels=Labels(database),
+        labels=Labels(database, max_bytes=settings.max_project_bytes),
         webhooks=Webhooks(database),
         keys=keys,
         usage=usage,

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from models_store.database.base import Described
 from models_store.database.database import Database, writing
+from models_store.database.usage import Charged, check_storage
 from models_store.errors import LimitError, PreconditionError
 from models_store.job_states import Job
 from models_store.jobs.rows import find, to_job
@@ -64,10 +65,15 @@ class Labels:
 
     Each method changes one resource and returns it. Its condition gets the resource as it was: the
     change is made only if it returns true, else there is a `PreconditionError`.
+
+    Args:
+        database: Database of the resources.
+        max_bytes: Bytes that a project may store; None: any number.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, max_bytes: int | None = None) -> None:
         self._database = database
+        self._max_bytes = max_bytes
 
     @writing
     def dataset(
@@ -83,10 +89,10 @@ class Labels:
         Raises:
             NotFoundError: The project has no such dataset.
             PreconditionError: The condition does not hold.
-            LimitError: It would have too many tags.
+            LimitError: It would have too many tags, or the project would store too much.
         """
         row = find_dataset(session, project, dataset_id, lock=True)
-        return _changed(session, row, partial(Dataset.of_row, row), change, condition)
+        return self._changed(session, row, partial(Dataset.of_row, row), change, condition)
 
     @writing
     def job(
@@ -99,7 +105,7 @@ class Labels:
     ) -> Job:
         """Change a job, as `dataset`."""
         row = find(session, project, job_id, lock=True)
-        return _changed(session, row, partial(to_job, row), change, condition)
+        return self._changed(session, row, partial(to_job, row), change, condition)
 
     @writing
     def model(
@@ -112,7 +118,7 @@ class Labels:
     ) -> Model:
         """Change a model, as `dataset`."""
         row = find_model(session, project, name, lock=True)
-        return _changed(session, row, lambda: to_models(session, [row])[0], change, condition)
+        return self._changed(session, row, lambda: to_models(session, [row])[0], change, condition)
 
     @writing
     def version(
@@ -127,22 +133,25 @@ class Labels:
         """Change a version, as `dataset`; only its labels ever change."""
         model = find_model(session, project, name, lock=True)
         row = find_version(session, model, number)
-        return _changed(
+        return self._changed(
             session, row, lambda: to_versions(session, model, [row])[0], change, condition
         )
 
-
-def _changed(
-    session: Session,
-    row: Described,
-    record: Callable[[], _Record],
-    change: LabelChange,
-    condition: Callable[[_Record], bool],
-) -> _Record:
-    """Change a locked row if the condition holds for its record; return the new record."""
-    present = record()
-    if not condition(present):
-        raise PreconditionError(f"The {type(present).__name__.lower()} is in another state")
-    change.apply(row)
-    session.flush()
-    return record()
+    def _changed(
+        self,
+        session: Session,
+        row: Charged,
+        record: Callable[[], _Record],
+        change: LabelChange,
+        condition: Callable[[_Record], bool],
+    ) -> _Record:
+        """Change a locked row if the condition holds for its record; return the new record."""
+        present = record()
+        if not condition(present):
+            raise PreconditionError(f"The {type(present).__name__.lower()} is in another state")
+        charged = row.charged_bytes
+        change.apply(row)
+        session.flush()
+        if self._max_bytes is not None and row.charged_bytes > charged:
+            check_storage(session, row.project, self._max_bytes)
+        return record()

@@ -93,7 +93,7 @@ LABEL_ROUTE: dict[str, Any] = {
     "openapi_extra": json_request(LabelsRequest, examples=LABEL_EXAMPLES),
     "responses": {
         200: {"headers": ETAG},
-        **problem_responses("not-found", "precondition", "limit-tags"),
+        **problem_responses("not-found", "precondition", "limit-tags", "quota-storage"),
     },
 }
 """Arguments of the decorator of a route that changes labels."""

@@ -226,6 +226,10 @@ class ModelRow(Described, Base):
     # Never goes back, so that an alias made anew does not repeat an old ETag.
     alias_revision: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
+    # Of the changes of its aliases.
+    history_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    # As of a dataset.
+    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class ModelVersionRow(Described, Base):

@@ -1,6 +1,6 @@
 """Bytes that a project stores, counted as its rows change, and how many it may store.
 
-Every row of a dataset, a job or a version holds what it is charged with; the project's `UsageRow`
+Every row of a dataset, a job, a model or a version holds what it is charged with; the project's `UsageRow`
 holds the sum. `charge`, called before every flush, keeps both right, and `held_jobs` does for what workers write:
 nothing else adds to them.
 Deliveries of webhooks come on top.
@@ -13,11 +13,12 @@ from typing import Protocol
 from sqlalchemy import Insert, bindparam, func, select
 from sqlalchemy.orm import Session, UOWTransaction
 
-from models_store.database.base import JsonObject
+from models_store.database.base import Described, JsonObject
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import (
     DatasetRow,
     JobRow,
+    ModelRow,
     ModelVersionRow,
     UsageRow,
     WebhookDeliveryRow,
@@ -37,7 +38,8 @@ _TO_DELIVER = select(func.sum(WebhookDeliveryRow.bytes)).where(
     WebhookDeliveryRow.project == bindparam("project")
 )
 _STORED = select(_COUNTED.scalar_subquery(), _TO_DELIVER.scalar_subquery())
-_Charged = DatasetRow | JobRow | ModelVersionRow
+Charged = DatasetRow | JobRow | ModelRow | ModelVersionRow
+"""Row that counts in the quota of its project."""
 
 
 def json_bytes(value: object) -> int:
@@ -50,7 +52,7 @@ def charge(session: Session, _context: UOWTransaction, _instances: object) -> No
     more: dict[str, int] = {}
     deleted = session.deleted  # made anew at each access
     for row in session.new | session.dirty | deleted:
-        if isinstance(row, _Charged):
+        if isinstance(row, Charged):
             now = 0 if row in deleted else _charge(row)
             change = now - (row.charged_bytes or 0)
             if change:
@@ -121,13 +123,16 @@ def check_storage(session: Session, project: str, max_bytes: int, *, more: int =
         )
 
 
-def _charge(row: _Charged) -> int:
+def _charge(row: Charged) -> int:
     described: tuple[object, ...]
     match row:
         case DatasetRow():
             cells = 0 if row.cells is None else int(row.cells["bytes"])
-            described = (row.columns, row.warnings, row.options, row.description, row.tags)
-            return ROW_BYTES + row.bytes + cells + sum(map(json_bytes, described))
+            described = (row.columns, row.warnings, row.options)
+            files = row.bytes + cells
+            return ROW_BYTES + files + sum(map(json_bytes, described)) + _label_bytes(row)
+        case ModelRow():
+            return row.history_bytes + _label_bytes(row)
         case ModelVersionRow():
             described = (
                 row.columns,
@@ -137,10 +142,9 @@ def _charge(row: _Charged) -> int:
                 row.metrics,
                 row.target,
                 row.held_out,
-                row.description,
-                row.tags,
             )
-            return ROW_BYTES + row.checkpoint_bytes + sum(map(json_bytes, described))
+            files = row.checkpoint_bytes
+            return ROW_BYTES + files + sum(map(json_bytes, described)) + _label_bytes(row)
         case JobRow():
             return charge_of_job(row)
 
@@ -157,6 +161,8 @@ class ChargedJob(Protocol):
     checkpoints: list[JsonObject]
     result: JsonObject | None
     product: JsonObject | None
+    description: str | None
+    tags: dict[str, str]
 
 
 def charge_of_job(row: ChargedJob | JobRow) -> int:
@@ -166,9 +172,15 @@ def charge_of_job(row: ChargedJob | JobRow) -> int:
         return 0
     result_bytes = 0 if row.result is None else int(row.result["bytes"])
     stored = ROW_BYTES + (row.metadata_bytes or 0) + row.checkpoint_bytes + result_bytes
+    stored += _label_bytes(row)
     if row.product is not None:
         stored += int(row.product["checkpoint_bytes"]) + json_bytes(row.product)
     return stored if row.state in FINAL_STATES else max(stored, row.reserved_bytes or 0)
+
+
+def _label_bytes(row: ChargedJob | Described) -> int:
+    """Return the bytes of a description and of tags, which mostly there are none of."""
+    return sum(json_bytes(label) for label in (row.description, row.tags) if label)
 
 
 def _checkpoint_bytes(row: ChargedJob | JobRow) -> int:

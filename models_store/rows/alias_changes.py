@@ -4,6 +4,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.schema import AliasChangeRow, ModelRow
+from models_store.database.usage import EVENT_BYTES, json_bytes
 
 MAX_CHANGES = 10_000
 """Changes that are kept of the aliases of one model; the oldest go first."""
@@ -30,6 +31,7 @@ def record_change(
     ).first()
     if latest is not None and (latest.version, latest.reason) == (version, reason):
         return
+    model.history_bytes += _bytes_of(reason)
     session.add(
         AliasChangeRow(
             project=model.project, model_id=model.id, alias=alias, version=version, reason=reason
@@ -43,13 +45,21 @@ def record_change(
         .offset(MAX_CHANGES)
         .limit(1)
     )
-    session.execute(
-        delete(AliasChangeRow).where(
-            mine, AliasChangeRow.position <= func.coalesce(oldest.scalar_subquery(), 0)
-        )
+    forgotten = session.scalars(
+        delete(AliasChangeRow)
+        .where(mine, AliasChangeRow.position <= func.coalesce(oldest.scalar_subquery(), 0))
+        .returning(AliasChangeRow.reason)
     )
+    freed = sum(map(_bytes_of, forgotten))
+    model.history_bytes = max(0, model.history_bytes - freed)  # those of old were not counted
 
 
 def forget_changes(session: Session, model: ModelRow) -> None:
     """Delete the history of a model that has no version any more."""
     session.execute(delete(AliasChangeRow).where(AliasChangeRow.model_id == model.id))
+    model.history_bytes = 0
+
+
+def _bytes_of(reason: str | None) -> int:
+    """Return the bytes of a change."""
+    return EVENT_BYTES + json_bytes(reason)

@@ -50,6 +50,7 @@ _MISCOUNTED = """SELECT project, sum(counted), sum(charged) FROM (
     SELECT project, bytes AS counted, 0 AS charged FROM usage
     UNION ALL SELECT project, 0, charged_bytes FROM job
     UNION ALL SELECT project, 0, charged_bytes FROM dataset
+    UNION ALL SELECT project, 0, charged_bytes FROM model
     UNION ALL SELECT project, 0, charged_bytes FROM model_version
     ) GROUP BY project HAVING sum(counted) <> sum(charged)"""
 _VERSIONS = """SELECT model_version.project, job.project, version

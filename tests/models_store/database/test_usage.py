@@ -1,14 +1,18 @@
 """Quotas of a project, and uploads that come twice."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from sqlalchemy import func, select
 
-from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow
+from models_store.database.schema import DatasetRow, JobRow, ModelRow, ModelVersionRow
 from models_store.database.usage import stored_bytes
 from models_store.errors import IdempotencyReusedError, LimitError, NotFoundError
 from models_store.job_states import Checkpoint, Idempotency, JobKind, JobResult, JobState
+from models_store.labels import LabelChange, Labels, any_state
+from models_store.rows import alias_changes
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -33,7 +37,7 @@ def charged(database, project=PROJECT):
     with database.read() as session:
         return sum(
             session.scalar(select(func.sum(row.charged_bytes)).where(row.project == project)) or 0
-            for row in (DatasetRow, JobRow, ModelVersionRow)
+            for row in (DatasetRow, JobRow, ModelRow, ModelVersionRow)
         )
 
 
@@ -238,3 +242,66 @@ def test_keys_of_projects_are_apart_and_end_with_their_dataset(registry):
     assert registry.add_dataset(a_dataset(project="other"), idempotency=KEY) == other
     with pytest.raises(NotFoundError):
         registry.dataset("default", first.id)
+
+
+def a_change(**tags: str | None) -> LabelChange:
+    return LabelChange(describes=True, description="d" * 1000, tags=tags)
+
+
+@pytest.mark.fault(352)
+def test_labels_and_the_history_of_aliases_count(
+    database, registry, jobs, work, aliases, monkeypatch
+):
+    monkeypatch.setattr(alias_changes, "MAX_CHANGES", 5)
+    labels = Labels(database)
+    job = claimed(jobs, work)
+    version = work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    steps: list[Callable[[], object]] = [
+        lambda: labels.job(PROJECT, job.id, a_change(a="x" * 200), any_state),
+        lambda: labels.model(PROJECT, "shuttle", a_change(a="x" * 200), any_state),
+        *(
+            partial(aliases.set, PROJECT, "shuttle", "live", version=1, reason=letter * 400)
+            for letter in "abcde"
+        ),
+    ]
+    for step in steps:
+        before = stored(database)
+        step()
+        assert stored(database) - before > 600
+    full = stored(database)
+    aliases.set(PROJECT, "shuttle", "live", version=1, reason="f" * 400)
+    assert stored(database) == full == charged(database)
+    aliases.delete(PROJECT, "shuttle", "live")
+    registry.delete_version(PROJECT, "shuttle", version.version)
+    jobs.delete(PROJECT, job.id)
+    assert stored(database) == 0 == charged(database)
+
+
+@pytest.mark.fault(352)
+def test_labels_beyond_the_quota_are_refused_and_can_be_removed(database, registry, jobs):
+    added(registry)
+    job = submitted(jobs)
+    jobs.cancel(PROJECT, job.id)
+    labels = Labels(database, max_bytes=stored(database) + 1200)
+    labels.job(PROJECT, job.id, a_change(), any_state)
+    with pytest.raises(LimitError) as caught:
+        labels.job(PROJECT, job.id, a_change(a="x" * 200, b="y" * 250), any_state)
+    assert caught.value.slug == "quota-storage"
+    assert jobs.get(PROJECT, job.id).tags == {}
+    labels = Labels(database, max_bytes=1)
+    assert labels.job(PROJECT, job.id, LabelChange(describes=True), any_state).description is None
+
+
+def test_changes_of_aliases_from_before_they_counted_free_nothing(
+    database, jobs, work, aliases, monkeypatch
+):
+    monkeypatch.setattr(alias_changes, "MAX_CHANGES", 1)
+    job = claimed(jobs, work)
+    work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    aliases.set(PROJECT, "shuttle", "live", version=1, reason="a" * 400)
+    with database.write() as session:
+        session.scalars(select(ModelRow)).one().history_bytes = 0
+    aliases.set(PROJECT, "shuttle", "live", version=1, reason="b")
+    with database.read() as session:
+        assert session.scalars(select(ModelRow)).one().history_bytes == 0
+    assert stored(database) == charged(database)
