@@ -19,6 +19,7 @@ from sqlalchemy.sql.dml import Update
 from models_store.database.announcements import note_end
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now
+from models_store.database.constants import constant
 from models_store.database.schema import JobRow
 from models_store.database.usage import charge_of_job, count
 from models_store.errors import FencedError
@@ -132,7 +133,7 @@ def _held() -> Select[*tuple[Any, ...]]:
     query = select(*(_JOB[name] for name in _COLUMNS)).where(
         _JOB.id == bindparam("job_id"),
         _JOB.attempt == bindparam("of_attempt"),
-        _JOB.state == JobState.RUNNING,
+        _JOB.state == constant(JobState.RUNNING),
     )
     return query.with_for_update()
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from models_store.database.clock import db_now, moment
+from models_store.database.constants import constant, is_one_of
 from models_store.database.database import Database, reading, writing
 from models_store.database.schema import JobRow
 from models_store.database.usage import check_storage
@@ -48,7 +49,7 @@ _JOB = JobRow.__table__.c
 _CHECKPOINTS = select(_JOB.checkpoints).where(
     _JOB.id == bindparam("job_id"),
     _JOB.attempt == bindparam("of_attempt"),
-    _JOB.state.in_(RESUMABLE_STATES),
+    is_one_of(_JOB.state, RESUMABLE_STATES),
 )
 
 
@@ -351,7 +352,7 @@ def _renewal(*, progress: bool) -> ReturningUpdate[bool]:
         .where(
             _JOB.id == bindparam("job_id"),
             _JOB.attempt == bindparam("of_attempt"),
-            _JOB.state == JobState.RUNNING,
+            _JOB.state == constant(JobState.RUNNING),
         )
         .values(lease_expires_at=db_now(bindparam("lease_s", type_=Float)))
         .returning(_JOB.cancel_requested)

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, exists, o
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import moment
+from models_store.database.constants import constant, is_one_of
 from models_store.database.ids import new_id
 from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, TurnRow
 from models_store.database.usage import json_bytes
@@ -56,14 +57,14 @@ def due_parents(query: Select[*Ts]) -> Select[*Ts]:
 
 
 def _is_due() -> ColumnElement[bool]:
-    of_it = and_(_CHILD.parent_id == JobRow.id, _CHILD.role == JobRole.CHILD)
-    news = exists().where(of_it, _CHILD.state.in_(FINAL_STATES), _CHILD.noticed.is_(False))
-    at_work = exists().where(of_it, _CHILD.state.in_(UNFINISHED_STATES))
+    of_it = and_(_CHILD.parent_id == JobRow.id, _CHILD.role == constant(JobRole.CHILD))
+    news = exists().where(of_it, is_one_of(_CHILD.state, FINAL_STATES), _CHILD.noticed.is_(False))
+    at_work = exists().where(of_it, is_one_of(_CHILD.state, UNFINISHED_STATES))
     return and_(
-        JobRow.role == JobRole.PARENT,
+        JobRow.role == constant(JobRole.PARENT),
         or_(
-            JobRow.state == JobState.QUEUED,
-            and_(JobRow.state == JobState.RUNNING, or_(news, ~at_work)),
+            JobRow.state == constant(JobState.QUEUED),
+            and_(JobRow.state == constant(JobState.RUNNING), or_(news, ~at_work)),
         ),
     )
 
@@ -302,10 +303,10 @@ def children_of(
 @cache
 def _children(unfinished: bool, lock: bool) -> Select[JobRow]:  # noqa: FBT001 - as of `children_of`
     query = select(JobRow).where(
-        JobRow.parent_id == bindparam("job_id"), JobRow.role == JobRole.CHILD
+        JobRow.parent_id == bindparam("job_id"), JobRow.role == constant(JobRole.CHILD)
     )
     if unfinished:
-        query = query.where(JobRow.state.in_(UNFINISHED_STATES))
+        query = query.where(is_one_of(JobRow.state, UNFINISHED_STATES))
     query = query.order_by(JobRow.position).execution_options(populate_existing=True)
     return query.with_for_update() if lock else query
 

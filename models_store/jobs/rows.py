@@ -28,6 +28,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now, moment
+from models_store.database.constants import constant
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_id
 from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, TurnRow, WorkerRow
@@ -140,7 +141,7 @@ def _found(lock: bool, summary: bool) -> Select[JobRow]:  # noqa: FBT001 - as of
 def expired_leases(query: Select[*Ts]) -> Select[*Ts]:
     """Restrict to running jobs that their worker gave up silently, longest ago first."""
     return query.where(
-        JobRow.state == JobState.RUNNING, JobRow.lease_expires_at <= db_now()
+        JobRow.state == constant(JobState.RUNNING), JobRow.lease_expires_at <= db_now()
     ).order_by(JobRow.lease_expires_at, JobRow.position)
 
 
@@ -164,14 +165,14 @@ def queue(query: Select[*Ts], *, worker: BindParameter[str] | None = None) -> Se
         )
     running = (
         select(JobRow.project, func.count().label("jobs"))
-        .where(JobRow.state == JobState.RUNNING, _is_claimed())
+        .where(JobRow.state == constant(JobState.RUNNING), _is_claimed())
         .group_by(JobRow.project)
         .subquery()
     )
     return (
         query.outerjoin(running, running.c.project == JobRow.project)
         .outerjoin(TurnRow, TurnRow.project == JobRow.project)
-        .where(JobRow.state == JobState.QUEUED, _is_claimed(), due)
+        .where(JobRow.state == constant(JobState.QUEUED), _is_claimed(), due)
         .order_by(
             func.coalesce(running.c.jobs, 0),
             TurnRow.taken_at.nulls_first(),
@@ -228,7 +229,11 @@ def _promise() -> ReturningUpdate[int]:
     job = JobRow.__table__.c
     still = (
         select(JobRow.position)
-        .where(JobRow.position == bindparam("at"), JobRow.state == JobState.QUEUED, ~_PROMISED)
+        .where(
+            JobRow.position == bindparam("at"),
+            JobRow.state == constant(JobState.QUEUED),
+            ~_PROMISED,
+        )
         .with_for_update(skip_locked=True)
     )
     return (
@@ -311,14 +316,16 @@ def tell_if_unsuited(session: Session, row: JobRow) -> None:
 
 def _is_claimed() -> ColumnElement[bool]:
     """Return the condition of jobs that workers claim: all but parents."""
-    return JobRow.role.is_distinct_from(JobRole.PARENT)
+    return JobRow.role.is_distinct_from(constant(JobRole.PARENT))
 
 
 _PROMISED = and_(JobRow.lease_expires_at.is_not(None), JobRow.lease_expires_at > db_now())
 _OWN_JOBS = select(func.count()).where(JobRow.project == bindparam("project"), _is_claimed())
 _STANDING = select(
-    _OWN_JOBS.where(JobRow.state == JobState.RUNNING).scalar_subquery().label("jobs"),
-    _OWN_JOBS.where(JobRow.state == JobState.QUEUED, _PROMISED).scalar_subquery().label("promised"),
+    _OWN_JOBS.where(JobRow.state == constant(JobState.RUNNING)).scalar_subquery().label("jobs"),
+    _OWN_JOBS.where(JobRow.state == constant(JobState.QUEUED), _PROMISED)
+    .scalar_subquery()
+    .label("promised"),
     select(TurnRow.taken_at)
     .where(TurnRow.project == bindparam("project"))
     .scalar_subquery()

@@ -4,10 +4,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from models_store.database.database import Database
-from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRole, NewJob
+from models_store.job_states import (
+    Accelerator,
+    EventKind,
+    Job,
+    JobKind,
+    JobRole,
+    JobState,
+    NewJob,
+)
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
@@ -323,3 +331,18 @@ def test_a_job_that_no_worker_at_work_can_take_says_so(
     jobs.cancel("p", job.id)
     jobs.resume("p", job.id)
     assert len(jobs.events("p", job.id)) == (4 if told is None else 6), "told again"
+
+
+def test_who_looks_for_work_passes_no_state(database: Database, jobs: Jobs, work: JobWork) -> None:
+    """SQLite would plan anew with each value, for indexes of some states and roles."""
+    passed: list[object] = []
+
+    def note(_connection, _cursor, _statement, given, _context, _many) -> None:
+        passed.extend(given.values() if isinstance(given, dict) else given)
+
+    for engine in (database._read, database._write):
+        event.listen(engine, "before_cursor_execute", note)
+    assert jobs.claimable(1) == []
+    assert work.claim("w", lease_s=LEASE_S, accelerator=True, memory_bytes=1) is None
+    assert "w" in passed
+    assert not [value for value in passed if isinstance(value, JobState | JobRole)]
