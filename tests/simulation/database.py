@@ -3,13 +3,14 @@
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.orm import Session
 
+from models_store.database.base import Base
 from models_store.database.database import Database, migrate
 from models_store.database.engines import beginning, writer_of
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
@@ -21,24 +22,31 @@ from tests.simulation.plan import Effect
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_STATEMENTS = 1000
+"""Statements that stay prepared, more than there are."""
+
 
 class SharedDatabase:
     """The rows; one for all schedules, so that statements are compiled once."""
 
     def __init__(self, fill: Callable[[Database], None]) -> None:
         """Make the tables as a migration makes them, and the rows that every schedule begins with."""
-        self._template = sqlite3.connect(":memory:")
+        self.rows = sqlite3.connect(
+            ":memory:", isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
+        )
         with tempfile.TemporaryDirectory() as folder:
             url = f"sqlite:///{folder}/densityd.sqlite3"
             migrate(url)
             database = Database(url)
             fill(database)
             database.dispose()
-            made = sqlite3.connect(f"{folder}/densityd.sqlite3")
-            made.backup(self._template)
-            made.close()
+            with closing(sqlite3.connect(f"{folder}/densityd.sqlite3")) as made:
+                made.backup(self.rows)
+        self._first_rows = {
+            table.name: self.rows.execute(f"SELECT * FROM {table.name}").fetchall()  # noqa: S608 - names of tables
+            for table in Base.metadata.sorted_tables
+        }
         self._kernel = Kernel(0)
-        self.rows = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.rows.execute("PRAGMA foreign_keys=ON")
         # The one place where the database's clock is replaced: `models_store.database.clock` asks this.
         self.rows.create_function(
@@ -58,13 +66,20 @@ class SharedDatabase:
     def reset(self, kernel: Kernel) -> None:
         """Forget what happened, and follow another clock."""
         self._kernel = kernel
-        self._template.backup(self.rows)
+        # Not by a copy of a database: SQLite would read the schema and prepare all statements again.
+        self.rows.execute("BEGIN")
+        for name in reversed(self._first_rows):
+            self.rows.execute(f"DELETE FROM {name}")  # noqa: S608 - as above
+        for name, rows in self._first_rows.items():
+            for row in rows:
+                values = ", ".join("?" * len(row))
+                self.rows.execute(f"INSERT INTO {name} VALUES ({values})", row)  # noqa: S608 - as above
+        self.rows.execute("COMMIT")
 
     def close(self) -> None:
         """Give the memory back."""
         self.reader.dispose()
         self.rows.close()
-        self._template.close()
 
 
 class Transactions:
