@@ -68,6 +68,7 @@ class Computing:
             patch.setattr(module, "TrainerProcess", partial(SimulatedTrainer, self._world))
         patch.setattr(workers.trainer.selftest, "prove", lambda _task, send: send(Passed()))
         patch.setattr(workers.supervisor.attempt, "_START_S", _START_S)
+        patch.setattr(workers.supervisor.attempt, "out_of_memory_kills", lambda: 0)
         patch.setattr(torch, "set_num_threads", lambda _n: None)
         patch.setattr(torch, "set_flush_denormal", lambda _on: True)
         self._patch_training(patch)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -206,5 +206,11 @@ def _places(_modules: int) -> list[tuple[dict[str, Any], str]]:
 def database_time(kernel: Kernel, offset: str) -> str:
     """The database's clock as `models_store.database.clock` spells it for SQLite, shifted as it asks."""
     shift = float(offset.removesuffix(" seconds"))
-    moment = _EPOCH + timedelta(seconds=kernel.now + kernel.database_offset_s + shift)
+    return _spelt(kernel.now + kernel.database_offset_s + shift)
+
+
+@lru_cache(maxsize=100)
+def _spelt(seconds: float) -> str:
+    """A moment, which the statements of a transaction ask for one after the other."""
+    moment = _EPOCH + timedelta(seconds=seconds)
     return f"{moment.isoformat(timespec='milliseconds')[:-6]}Z"

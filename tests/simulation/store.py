@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,8 +168,15 @@ def save_json(blobs: LocalBlobs, key: str, value: object) -> StoredBlob:
 
 def readable(blobs: LocalBlobs, key: str, sha256: str) -> bool:
     """Whether a file is there and holds what was stored."""
+    path = f"{blobs.name}/{key}"
     try:
-        stored = Path(f"{blobs.name}/{key}").read_bytes()
+        found = os.stat(path)  # noqa: PTH116 - at every commit
     except FileNotFoundError:
         return False
-    return hashlib.sha256(stored).hexdigest() == sha256
+    return _sha256(path, found.st_ino, found.st_mtime_ns, found.st_size) == sha256
+
+
+@lru_cache(maxsize=1000)
+def _sha256(path: str, *_state: int) -> str:
+    """The hash of a file, once for each state that it is in."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

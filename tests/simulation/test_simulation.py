@@ -12,7 +12,7 @@ from tests.simulation.plan import Plan, draw
 from tests.simulation.schedules import run_seed, shrunk
 from tests.simulation.world import Grounds
 
-_BATCH = 40
+_BATCH = 50
 _BATCHES = 5
 _SHORT = 1
 
