@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -20,33 +20,6 @@ from tests.simulation.computing import all_seen, sampled
 from tests.simulation.plan import Poison
 from tests.simulation.store import readable
 
-_COLUMNS = (
-    "id",
-    "request_id",
-    "state",
-    "attempt",
-    "failures",
-    "not_before",
-    "worker",
-    "lease_expires_at",
-    "cancel_requested",
-    "last_epoch",
-    "last_event",
-    "checkpoints",
-    "queued_at",
-    "position",
-    "model_version",
-    "kind",
-    "result",
-    "error_code",
-    "charged_bytes",
-    "role",
-    "parent_id",
-    "product",
-    "project",
-    "priority",
-)
-_JOBS = f"SELECT {', '.join(_COLUMNS)} FROM job ORDER BY position"  # noqa: S608 - names of columns
 _MISCOUNTED = """SELECT project, sum(counted), sum(charged) FROM (
     SELECT project, bytes AS counted, 0 AS charged FROM usage
     UNION ALL SELECT project, 0, charged_bytes FROM job
@@ -66,9 +39,6 @@ _WORKERS_WRITES = {
     "cancelled",
     "release",
 }
-
-
-_JSON = "checkpoints", "failures", "result", "product"
 
 
 class BrokenPromiseError(AssertionError):
@@ -113,10 +83,13 @@ class Row:
     def of(cls, values: tuple[Any, ...]) -> "Row":
         """A row as SQLite gives it."""
         row = cls(*values)
-        for name in _JSON:
+        for name in ("checkpoints", "failures", "result", "product"):
             setattr(row, name, _parsed(getattr(row, name) or "null"))
         row.state = JobState(row.state)
         return row
+
+
+_JOBS = f"SELECT {', '.join(field.name for field in fields(Row))} FROM job ORDER BY position"  # noqa: S608 - names of columns
 
 
 @lru_cache(maxsize=1000)

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import event, text
@@ -337,7 +338,7 @@ def test_who_looks_for_work_passes_no_state(database: Database, jobs: Jobs, work
     """SQLite would plan anew with each value, for indexes of some states and roles."""
     passed: list[object] = []
 
-    def note(_connection, _cursor, _statement, given, _context, _many) -> None:
+    def note(_connection: Any, _cursor: Any, _statement: str, given: Any, *_: object) -> None:
         passed.extend(given.values() if isinstance(given, dict) else given)
 
     for engine in (database._read, database._write):
