@@ -343,6 +343,7 @@ def _state(
         open_exports=OpenBound("ONNX exports", _OPEN_EXPORTS),
         upload_room=UploadRoom(inherited_counts(settings.api_processes)),
         body_memory=BodyMemory(settings.max_bodies_bytes),
+        body_files=BodyMemory(settings.max_body_files_bytes),
     )
 
 

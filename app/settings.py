@@ -140,8 +140,14 @@ class ApiSettings(StoreSettings):
     max_bodies_bytes: int = Field(
         default=256 * _MIB,
         ge=_KIB,
-        description="Memory for incomplete request bodies of all callers; one project uses half "
-        "of it at most.",
+        description="Memory for incomplete request bodies of all callers, and for large results; "
+        "one project uses half of it at most.",
+    )
+    max_body_files_bytes: int = Field(
+        default=32 * _GIB,
+        ge=_KIB,
+        description="Disk space for bodies and results of scoring requests of all callers; one "
+        "project uses half of it at most.",
     )
     max_score_bytes: int = Field(
         default=2 * _GIB,

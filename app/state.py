@@ -84,7 +84,8 @@ class AppState:
         open_uploads: Bound on open uploads.
         open_exports: Bound on ONNX files that are written or sent.
         upload_room: Bytes of unfinished uploads.
-        body_memory: Bytes of request bodies in memory.
+        body_memory: Bytes of request bodies and results in memory.
+        body_files: Bytes of request bodies and results on the disk.
     """
 
     settings: ApiSettings
@@ -126,6 +127,7 @@ class AppState:
     open_exports: OpenBound
     upload_room: UploadRoom
     body_memory: BodyMemory
+    body_files: BodyMemory
 
 
 def state_of(request: Request) -> AppState:

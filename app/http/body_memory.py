@@ -1,8 +1,9 @@
-"""Memory of request bodies while they arrive, bounded for all of them together."""
+"""Memory and disk space of requests and their results, bounded for all of them together."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 from fastapi import Request
 
@@ -11,7 +12,7 @@ from app.problems.problem import Problem
 
 
 class BodyMemory:
-    """Counter of the bytes of bodies in memory, of those that arrive and of those that are computed whole.
+    """Counter of the bytes of bodies and results that are kept in memory, or on the disk.
 
     Each is small, but callers who send slowly can have thousands of them at once. One project gets
     half of the memory at most, so that it cannot take all from the others.
@@ -24,6 +25,7 @@ class BodyMemory:
         self._max_bytes = max_bytes
         self._held = 0
         self._held_by: Counter[str] = Counter()
+        self._lock = RLock()  # a share may be released where its last owner is, even in here
 
     @property
     def held(self) -> int:
@@ -40,10 +42,11 @@ class BodyMemory:
         Raises:
             Problem: `overloaded`, when that is too much.
         """
-        self._held += size
-        self._held_by[project] += size
-        if self._held_by[project] == 0:
-            del self._held_by[project]
+        with self._lock:
+            self._held += size
+            self._held_by[project] += size
+            if self._held_by[project] == 0:
+                del self._held_by[project]
         if size <= 0:
             return
         if self._held_by[project] > self._max_bytes // 2:
@@ -53,7 +56,7 @@ class BodyMemory:
 
 
 class ProjectMemory:
-    """Memory that the bodies of one project take.
+    """Memory, or disk space, that the bodies of one project take.
 
     Args:
         memory: Memory of all projects.
@@ -78,10 +81,14 @@ class ProjectMemory:
                     came.append(piece)
         return came[0] if len(came) == 1 else b"".join(came)
 
+    def kept_share(self) -> "Share":
+        """Return a share that is released with the last object that refers to it."""
+        return Share(self._memory, self._project)
+
     @contextmanager
     def share(self) -> Iterator["Share"]:
         """Yield a share for one request, which is released at the end of the context."""
-        share = Share(self._memory, self._project)
+        share = self.kept_share()
         try:
             yield share
         finally:
@@ -108,6 +115,25 @@ class Share:
         """
         more, self.size = size - self.size, size
         self._memory.change(self._project, more)
+
+    def may_hold(self, size: int) -> bool:
+        """Hold `size` bytes in all; return False, and hold as many as before, where that is too much."""
+        before = self.size
+        try:
+            self.hold(size)
+        except Problem:
+            self.hold(before)
+            return False
+        return True
+
+    def __del__(self) -> None:
+        self.hold(0)
+
+
+def body_files_of(request: Request) -> ProjectMemory:
+    """Return the disk space of the bodies and results of the caller's project."""
+    files: BodyMemory = request.app.state.body_files
+    return files.of(project_of(request))
 
 
 def body_memory_of(request: Request) -> ProjectMemory:

@@ -32,6 +32,7 @@ class RowsBody:
         blobs: Store of temporary files for bodies that do not fit into memory.
         parsers: Threads that wait for the processes that parse files.
         memory: Counter of the bytes of bodies that are kept in memory.
+        files: Counter of the bytes of bodies that are kept on the disk.
         declared_bytes: Length of the body, where the client declares it.
         total_rows: Number of rows of the body, set by the reader before its first rows where nothing
             can be wrong with those that follow.
@@ -46,6 +47,7 @@ class RowsBody:
     blobs: Blobs
     parsers: Threads
     memory: ProjectMemory
+    files: ProjectMemory
     declared_bytes: int | None = None
     total_rows: int | None = None
     warnings: Sequence[TableWarning] = ()

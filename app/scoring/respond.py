@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.fairness.turns import in_thread, in_thread_alone
 from app.http.accept import listed, preferences
-from app.http.body_memory import body_memory_of
+from app.http.body_memory import body_files_of, body_memory_of
 from app.http.json_body import body_chunks, read_body
 from app.http.streaming import ahead
 from app.rows.body import RowsBody, in_thread_if_large
@@ -19,7 +19,7 @@ from app.rows.model_types import RowWarnings
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats, RowsShape
 from app.scoring.request import RowFunction, ScoreRequest
-from app.scoring.results import Results, check_size
+from app.scoring.results import FEW_BYTES, Results, check_size
 from app.settings import ApiSettings, EarlyAnswers
 
 Decode = Callable[[bytes, RowsShape], Floats]
@@ -68,7 +68,22 @@ async def _respond_whole(
     table = score.table(function, len(rows), warnings)
     chunk = score.chunk(function, values, rows)
     headers = {**score.headers, **_headers(warnings)}
-    return respond_whole(score.request, score.codec, table, chunk, headers=headers)
+    if values.nbytes <= FEW_BYTES:
+        return respond_whole(score.request, score.codec, table, chunk, headers=headers)
+    results = _results(score, function)
+    await results.add(chunk)
+    return respond_streamed(score.request, score.codec, table, results.chunks, headers=headers)
+
+
+def _results(score: ScoreRequest, function: RowFunction) -> Results:
+    state, request = score.state, score.request
+    return Results(
+        function.width,
+        state.blobs,
+        state.settings.max_table_bytes,
+        memory=body_memory_of(request).kept_share(),
+        files=body_files_of(request).kept_share(),
+    )
 
 
 async def _decoded(decode: Decode, body: bytes, shape: RowsShape, *, text: bool) -> Floats:
@@ -128,7 +143,7 @@ class _Stream:
         self._complete = False
         self._warnings = None if score.types is None else RowWarnings(score.types)
         self._early = _may_respond_early(score.request, settings)
-        self._results = Results(function.width, state.blobs, settings.max_table_bytes)
+        self._results = _results(score, function)
         self._body = self._read_body()
         self._source = RowsBody(
             chunks=self._body,
@@ -139,6 +154,7 @@ class _Stream:
             blobs=state.blobs,
             parsers=state.parsers,
             memory=body_memory_of(score.request),
+            files=body_files_of(score.request),
             declared_bytes=size,
         )
 

@@ -9,11 +9,15 @@ from typing import IO, Any
 import numpy as np
 
 from app.fairness.turns import in_thread
+from app.http.body_memory import Share
 from app.problems.problem import Problem
 from app.rows.response_table import Chunk, Codes
 from app.rows.shape import Floats
 from models_store.files.blobs import STAGING, Blobs
 from models_store.files.disk_errors import disk_errors
+
+FEW_BYTES = 256 * 1024
+"""Results that a response has in memory as a whole, and while its caller reads them."""
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 _VALUE_BYTES = np.dtype(np.float64).itemsize
@@ -47,6 +51,8 @@ class Results:
         width: Numbers of a row.
         blobs: Store in which a temporary file is made, which has no name and goes with the object.
         max_bytes: Bytes that all rows may have.
+        memory: Memory that they take; what does not fit goes to the disk.
+        files: Disk space that they take.
 
     Attributes:
         rows: Number of rows so far.
@@ -55,6 +61,8 @@ class Results:
     width: int
     blobs: Blobs
     max_bytes: int
+    memory: Share
+    files: Share
     rows: int = 0
     _lengths: list[int] = field(default_factory=list)
     _codes: dict[int, Codes] = field(default_factory=dict)
@@ -67,21 +75,35 @@ class Results:
         """Append rows.
 
         Raises:
-            Problem: `limit-rows`, when the results get too large.
+            Problem: `limit-rows`, when the results get too large; `overloaded`, when those of the
+                project do.
             StorageFullError: There is no room for them.
             BlobError: The disk failed.
         """
         rows = self.rows + len(chunk.values)
         self.check_size(rows)
+        in_memory = self._fits(rows)
+        if not in_memory:
+            self.files.hold(self.files.size + chunk.values.nbytes)
+        step = max(1, FEW_BYTES // (self.width * _VALUE_BYTES))
+        for start in range(0, len(chunk.values), step):
+            await self._append(chunk.part(start, start + step), in_memory=in_memory)
+
+    async def _append(self, chunk: Chunk, *, in_memory: bool) -> None:
         if chunk.codes is not None:
             self._codes[len(self._lengths)] = chunk.codes
-        if self._file is None and rows * self.width * _VALUE_BYTES <= _MEMORY_BYTES:
+        if in_memory:
             self._in_memory.append(chunk.values)
         else:
             await in_thread(self._write, chunk.values)
-        self.rows = rows
+        self.rows += len(chunk.values)
         self._lengths.append(len(chunk.values))
         self._changed.set()
+
+    def _fits(self, rows: int) -> bool:
+        """Return whether so many rows may be in memory; it is then taken."""
+        size = rows * self.width * _VALUE_BYTES
+        return self._file is None and size <= _MEMORY_BYTES and self.memory.may_hold(size)
 
     def check_size(self, rows: int) -> None:
         """Refuse more rows than there may be.

@@ -99,6 +99,7 @@ async def decode_pieces(
         blobs=LocalBlobs(folder),
         parsers=Threads("parsers", 1, each=1),
         memory=BodyMemory(1 << 30).of("project"),
+        files=BodyMemory(1 << 40).of("project"),
         declared_bytes=size,
     )
     chunks = [rows async for rows in _CODECS[kind].read(source)]

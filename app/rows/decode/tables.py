@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.fairness.turns import in_thread, owner_here
+from app.http.body_memory import Share
 from app.rows.body import RowsBody, in_thread_if_large, is_headerless, write_to_disk
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
@@ -44,12 +45,13 @@ async def read_table(
         source.blobs.staged(".rows") as file,
         source.blobs.staged(".npy") as unpacked,
         source.memory.share() as share,
+        source.files.share() as on_disk,
     ):
-        await write_to_disk(_prefixed(start, source.chunks), file)
+        await write_to_disk(_counted(_prefixed(start, source.chunks), on_disk), file)
         if isinstance(start, bytearray):
             start.clear()  # it is on the disk
         if source.shape.holds_cells and source.format is not TableFormat.NPY:
-            async for rows in _typed_rows(source, file, unpacked):
+            async for rows in _typed_rows(source, file, unpacked, on_disk):
                 yield rows
             return
         options = _parse_options(source)
@@ -68,6 +70,7 @@ async def read_table(
                     timeout_s=source.settings.parse_timeout_s,
                 )
                 table = await source.parsers.run(owner_here(), isolated)
+                on_disk.hold(on_disk.size + _size_of(unpacked))
             else:
                 share.hold(stream.unpacked)
                 table = await in_thread(open_table, file, format=source.format, options=options)
@@ -91,10 +94,13 @@ async def _table_rows(table: TableSource, source: RowsBody) -> AsyncGenerator[Fl
     source.shape.check_count(count)
 
 
-async def _typed_rows(source: RowsBody, file: Path, unpacked: Path) -> AsyncGenerator[Floats, None]:
+async def _typed_rows(
+    source: RowsBody, file: Path, unpacked: Path, on_disk: Share
+) -> AsyncGenerator[Floats, None]:
     """Yield the rows of a file of cells, or of numbers beside columns that are left out."""
     with as_problem():
         table = await _typed_table(source, file, unpacked)
+    on_disk.hold(on_disk.size + _size_of(unpacked))
     source.warnings, chunks = table.warnings, table.chunks
     count = 0
     while True:
@@ -202,6 +208,17 @@ def _parse_options(source: RowsBody) -> ParseOptions:
         max_columns=max(source.settings.max_columns, source.shape.width),
         max_bytes=source.settings.max_table_bytes,
     )
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size
+
+
+async def _counted(body: AsyncIterator[bytes], on_disk: Share) -> AsyncIterator[bytes]:
+    """Yield the chunks of a body that is written to the disk, and count their bytes."""
+    async for chunk in body:
+        on_disk.hold(on_disk.size + len(chunk))
+        yield chunk
 
 
 async def _prefixed(start: bytes | bytearray, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,0 +1,135 @@
+"""Results that wait for callers who read slowly, and bodies that wait on the disk."""
+
+import asyncio
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+from starlette.testclient import TestClient
+
+from app.http.body_memory import BodyMemory
+from app.problems.problem import Problem
+from app.rows.response_table import Chunk
+from app.scoring.results import FEW_BYTES, Results
+from models_store.files.local_blobs import LocalBlobs
+from tests.app.conftest import assert_refused
+from tests.app.serving import COLUMNS, registered
+from tests.tables.files import arrow, npy, parquet
+
+PROJECT = "one"
+MANY = np.arange(FEW_BYTES, dtype=np.float64).reshape(-1, 2)  # eight times as much as is few
+
+
+def results_of(folder: Path, *, memory: BodyMemory, files: BodyMemory) -> Results:
+    return Results(
+        2,
+        LocalBlobs(folder),
+        1 << 30,
+        memory=memory.of(PROJECT).kept_share(),
+        files=files.of(PROJECT).kept_share(),
+    )
+
+
+async def read(results: Results) -> list[Chunk]:
+    return [chunk async for chunk in results.chunks()]
+
+
+@pytest.mark.fault(342)
+@pytest.mark.parametrize("room", [4 * MANY.nbytes, MANY.nbytes])
+def test_fault_342_results_beyond_the_memory_of_a_project_wait_on_the_disk(tmp_path, room):
+    memory, files = BodyMemory(room), BodyMemory(1 << 30)
+    codes = np.arange(len(MANY)).astype(np.uint8)
+
+    async def main() -> None:
+        results = results_of(tmp_path, memory=memory, files=files)
+        await results.add(Chunk(MANY, codes))
+        await results.add(Chunk(-MANY))
+        held = [MANY.nbytes * 2, 0] if room > MANY.nbytes * 2 else [0, MANY.nbytes * 2]
+        assert [memory.held, files.held] == held
+        parts = await read(results)
+        assert all(part.values.nbytes <= FEW_BYTES for part in parts)
+        assert np.array_equal(np.concatenate([part.values for part in parts]), [*MANY, *-MANY])
+        known = [part.codes for part in parts if part.codes is not None]
+        assert np.array_equal(np.concatenate(known), codes)
+        assert results.whole is None
+
+    asyncio.run(main())
+    gc.collect()
+    assert [memory.held, files.held] == [0, 0]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.fault(342)
+def test_fault_342_few_results_are_one_chunk(tmp_path):
+    memory = BodyMemory(1 << 30)
+
+    async def main() -> None:
+        results = results_of(tmp_path, memory=memory, files=memory)
+        await results.add(Chunk(MANY[:100]))
+        assert results.whole is not None
+        assert np.array_equal(results.whole.values, MANY[:100])
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(343)
+def test_fault_343_results_beyond_the_disk_space_of_a_project_are_refused(tmp_path):
+    memory, files = BodyMemory(0), BodyMemory(3 * MANY.nbytes)
+
+    async def main() -> None:
+        results = results_of(tmp_path, memory=memory, files=files)
+        await results.add(Chunk(MANY))
+        with pytest.raises(Problem, match="overloaded"):
+            await results.add(Chunk(MANY))
+
+    asyncio.run(main())
+    gc.collect()
+    assert files.held == 0
+
+
+@pytest.fixture
+def people(client: TestClient) -> TestClient:
+    """The application with the model `people`."""
+    registered(client.app.state.database, client.app.state.blobs)  # type: ignore[attr-defined]
+    return client
+
+
+def asked(client: TestClient, what: str, kind: str, content: bytes) -> Any:
+    headers = {"Content-Type": kind, "Accept": "application/x-npy"}
+    return client.post(f"/v1/models/people/{what}", content=content, headers=headers)
+
+
+@pytest.mark.fault(342)
+def test_fault_342_large_results_count_until_they_are_read(people, monkeypatch):
+    counted = []
+    change = BodyMemory.change
+
+    def counting(memory: BodyMemory, project: str, size: int) -> None:
+        change(memory, project, size)
+        counted.append(memory.held)
+
+    monkeypatch.setattr(BodyMemory, "change", counting)
+    rows = np.zeros((20_000, 3), np.int8)
+    answer = asked(people, "inverse", "application/x-npy", npy(rows))
+    assert answer.status_code == 200
+    assert max(counted) >= rows.size * 8
+    assert people.app.state.body_memory.held == 0
+
+
+@pytest.mark.fault(343)
+@pytest.mark.parametrize(
+    ("kind", "write"),
+    [("application/vnd.apache.arrow.stream", arrow), ("application/vnd.apache.parquet", parquet)],
+)
+def test_fault_343_bodies_and_what_they_unpack_to_count_on_the_disk(people, kind, write):
+    content = write(pa.table(dict.fromkeys(COLUMNS, np.zeros(100_000))))
+    files = people.app.state.body_files
+    assert asked(people, "log_prob", kind, content).status_code == 200
+    with files.of("default").share() as share:
+        share.hold((16 << 30) - 2_000_000)
+        refused = asked(people, "log_prob", kind, content)
+    assert_refused(refused, 503, "overloaded")
+    assert files.held == 0
