@@ -37,7 +37,7 @@ def create(
     scope: Annotated[
         Literal["read", "write", "admin"],
         typer.Option(
-            help="read: view and score; write: also upload, train and delete; admin: also metrics."
+            help="read: view and score; write: also upload, train and delete; admin: also keys and metrics."
         ),
     ] = "read",
     expires_days: Annotated[

@@ -12,6 +12,7 @@ from densityd.terminal.console import (
     echo_record,
     echo_records,
     echo_table,
+    marked,
     service,
     upload_table,
 )
@@ -97,6 +98,8 @@ def upload(
 ) -> None:
     """Upload a table, and print its id; types of columns and warnings go to standard error.
 
+    `densityd train` of the same file with the same options trains on this dataset.
+
     Examples: densityd datasets upload claims.csv;
     densityd datasets upload claims.csv --types zip=category --exclude id --na-values -999;
     densityd datasets upload preise.csv --decimal , --thousands . --datetime-format %d.%m.%Y;
@@ -105,7 +108,7 @@ def upload(
     if columns:
         options["columns"] = columns
     with service(url) as client:
-        uploaded = upload_table(client, file, options, name=name)
+        uploaded = upload_table(client, file, marked(file, options), name=name)
         return echo_record(uploaded) if as_json else typer.echo(uploaded.id)
 
 

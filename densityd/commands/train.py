@@ -25,6 +25,8 @@ from densityd.terminal.waiting import follow
 if TYPE_CHECKING:
     from densityd.client import Client, Job, UploadOptions
 
+_LABELS = ("description", "tags")
+
 
 @takes_upload_options
 def train(
@@ -176,7 +178,7 @@ def sweep(
 
 def _labels(options: "UploadOptions") -> dict[str, Any]:
     """Return the description and the tags that are among the options of an upload."""
-    return {name: options[name] for name in ("description", "tags") if name in options}
+    return {name: value for name, value in options.items() if name in _LABELS}
 
 
 @dataclass(frozen=True)
@@ -206,10 +208,18 @@ def _start(
     """Upload the table if it is a file, start a job on it, and print what becomes of that.
 
     Raises:
-        typer.BadParameter: There is neither a file nor a dataset, or both.
+        typer.BadParameter: There is neither a file nor a dataset, or both, or a dataset with options
+            of reading a file.
     """
     if (table.file is None) == (table.dataset is None):
         raise typer.BadParameter("give either FILE or --dataset ID.")
+    reading = next((name for name in table.options if name not in _LABELS), None)
+    if table.dataset is not None and reading is not None:
+        option = f"--{reading.replace('_', '-')}"
+        raise typer.BadParameter(
+            f"{option} says how a FILE is read; `densityd datasets set-type` changes types of a dataset,"
+            " and --column chooses its columns."
+        )
     with service(url) as client:
         uploaded = None
         if table.file is not None:

@@ -205,30 +205,36 @@ def tell(dataset: "Dataset", what: str = "dataset of") -> "Dataset":
     return dataset
 
 
-def upload_once(client: "Client", file: Path, options: "UploadOptions") -> "Dataset":
-    """Upload a file as `upload_table`, unless there is a dataset of the same file and options.
-
-    A tag with a hash of both finds it, as long as it exists. Labels are no such options.
-    """
-    from densityd.client import ApiError  # noqa: PLC0415 - it takes a third of a second
-
+def marked(file: Path, options: "UploadOptions") -> "UploadOptions":
+    """Return the options of an upload with a tag: a hash of the file and of the options of reading it."""
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     reading = {name: value for name, value in options.items() if name not in _LABELS}
     request = json.dumps([digest, file.name, reading], sort_keys=True)
     mark = hashlib.sha256(request.encode()).hexdigest()
+    return {**options, "tags": {**options.get("tags", {}), _UPLOAD_TAG: mark}}
+
+
+def upload_once(client: "Client", file: Path, options: "UploadOptions") -> "Dataset":
+    """Upload a file as `upload_table`, unless there is a dataset of the same file and options.
+
+    The tag of `marked` finds it, as long as it exists. Labels are no such options.
+    """
+    from densityd.client import ApiError  # noqa: PLC0415 - it takes a third of a second
+
+    options = marked(file, options)
+    mark = options["tags"][_UPLOAD_TAG]
     for found in client.datasets.list(tags={_UPLOAD_TAG: mark}):
         dataset = client.datasets.get(found.id).model_copy(update={"replayed": True})
         return tell(dataset)
-    marked: UploadOptions = {**options, "tags": {**options.get("tags", {}), _UPLOAD_TAG: mark}}
     try:
         # Two commands at once give one dataset.
-        return upload_table(client, file, marked, key=f"upload-{mark}")
+        return upload_table(client, file, options, key=f"upload-{mark}")
     except ApiError as error:
         # It was deleted or tagged otherwise since, or the file was being written.
         if not error.type.endswith("/idempotency-key-reused"):
             raise
-        return upload_table(client, file, marked)
+        return upload_table(client, file, options)
 
 
 @contextmanager

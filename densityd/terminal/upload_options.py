@@ -22,13 +22,17 @@ Delimiter = Annotated[
 Encoding = Annotated[
     str | None, typer.Option(help="Encoding of a CSV file.", show_default="found in the file")
 ]
-Decimal = Annotated[str | None, typer.Option(help="Decimal mark of numbers.", show_default=".")]
+Decimal = Annotated[str | None, typer.Option(help="Decimal mark of numbers.", show_default="found in the file")]
 Thousands = Annotated[
-    str | None, typer.Option(help="Mark between groups of three digits.", show_default="none")
+    str | None, typer.Option(help="Mark between groups of three digits.", show_default="found in the file")
 ]
 DatetimeFormat = Annotated[
     str | None,
-    typer.Option(metavar="FORMAT", help="Format of dates, such as %d.%m.%Y; ISO 8601 needs none."),
+    typer.Option(
+        metavar="FORMAT",
+        help="Format of dates, such as %d.%m.%Y.",
+        show_default="found in the file",
+    ),
 ]
 NaValues = Annotated[
     list[str] | None,
@@ -52,7 +56,8 @@ Types = Annotated[
 MaxLevels = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Maximum number of levels of a category; rarer ones become the level other."
+        min=1, help="Maximum number of levels of a category; rarer ones become the level other.",
+        show_default="256",
     ),
 ]
 Missing = Annotated[

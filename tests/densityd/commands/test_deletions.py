@@ -135,5 +135,6 @@ def test_fault_241_the_same_file_is_one_dataset_and_a_refused_training_leaves_no
     train("--exclude", "b")
     assert len({one.id for one in client.datasets.list()} - before) == 2
     np.savetxt(file, rows + 1, delimiter=",", header="a,b", comments="")
-    train()
+    uploaded = run("datasets", "upload", str(file), "--name", "two").stdout.strip()
+    assert uploaded in train()
     assert len({one.id for one in client.datasets.list()} - before) == 3

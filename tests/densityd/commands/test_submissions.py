@@ -65,6 +65,7 @@ def test_a_wrong_range_is_told_before_anything_is_sent(text: str) -> None:
         (["--model", "m", "--dataset", "ds_1", "--set", "layers=1"], "--flow maf"),
         (["--model", "m", "--dataset", "ds_1", "--set", "split=1"], "split.FIELD=VALUE"),
         (["--dataset", "ds_1"], "--model"),
+        (["--model", "m", "--dataset", "ds_1", "--na-values", "-9"], "--na-values says how a FILE"),
         (["nowhere.csv", "--model", "m"], "does not exist"),
     ],
     ids=str,
