@@ -22,9 +22,12 @@ Delimiter = Annotated[
 Encoding = Annotated[
     str | None, typer.Option(help="Encoding of a CSV file.", show_default="found in the file")
 ]
-Decimal = Annotated[str | None, typer.Option(help="Decimal mark of numbers.", show_default="found in the file")]
+Decimal = Annotated[
+    str | None, typer.Option(help="Decimal mark of numbers.", show_default="found in the file")
+]
 Thousands = Annotated[
-    str | None, typer.Option(help="Mark between groups of three digits.", show_default="found in the file")
+    str | None,
+    typer.Option(help="Mark between groups of three digits.", show_default="found in the file"),
 ]
 DatetimeFormat = Annotated[
     str | None,
@@ -56,7 +59,8 @@ Types = Annotated[
 MaxLevels = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Maximum number of levels of a category; rarer ones become the level other.",
+        min=1,
+        help="Maximum number of levels of a category; rarer ones become the level other.",
         show_default="256",
     ),
 ]
