@@ -68,8 +68,10 @@ class VersionInUseError(ConflictError):
         self.ref = ref
         self.alias = alias
         self.job_id = job_id
-        needed = f"Alias {alias} points at" if alias else f"Job {job_id}, which has not ended, uses"
-        super().__init__(f"{needed} version {ref}.")
+        needed = f"Job {job_id}, which has not ended, uses version {ref}; cancel it first."
+        if alias:
+            needed = f"Alias {alias} points at version {ref}; move or delete the alias first."
+        super().__init__(needed)
 
 
 class JobInUseError(ConflictError):
@@ -107,7 +109,7 @@ class JobFinalError(ConflictError):
     def __init__(self, job_id: str, *, state: str) -> None:
         self.job_id = job_id
         self.state = state
-        super().__init__(f"Job {job_id} has ended: it is {state}.")
+        super().__init__(f"Job {job_id} has ended: its state is {state}.")
 
 
 class JobNotResumableError(ConflictError):

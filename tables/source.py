@@ -41,8 +41,8 @@ _BINARY_MAGICS = {
     # A Parquet file continues with a Thrift field header, a CSV header never does.
     _PARQUET_MAGIC + b"\x15": "a Parquet file",
     _NPY_MAGIC: "an npy file",
-    b"PK\x03\x04": "a ZIP archive (npz and xlsx files are such)",
-    b"PK\x05\x06": "a ZIP archive (npz and xlsx files are such)",
+    b"PK\x03\x04": "a ZIP archive, such as an xlsx or npz file: save a sheet as CSV, an array as npy",
+    b"PK\x05\x06": "a ZIP archive, such as an xlsx or npz file: save a sheet as CSV, an array as npy",
     b"ARROW1\x00\x00": "an Arrow file, which is not an Arrow stream",
     b"\xff\xff\xff\xff": "an Arrow stream",
     b"\x1f\x8b": "a gzip file: unpack it, or send it with `Content-Encoding: gzip`",

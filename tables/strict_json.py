@@ -102,7 +102,9 @@ def _syntax_error(text: bytes, bare: bytes, error: orjson.JSONDecodeError) -> Js
         return JsonError("json-encoding", "The body must be UTF-8 without a byte order mark.")
     lower, digits = bare.lower(), bare.translate(_DIGITS, b"+")
     if b"nan" in lower or b"infinity" in lower:
-        return JsonError("json-nonfinite", "NaN and Infinity are not JSON.")
+        return JsonError(
+            "json-nonfinite", "NaN and Infinity are not JSON; null is a missing value."
+        )
     if "surrogate" in error.msg or _SURROGATE.search(text):
         return JsonError("dataset-encoding", "A string has half of a surrogate pair.")
     if "infinity" in error.msg or _HUGE_EXPONENT in digits or _HUGE_NUMBER in digits:

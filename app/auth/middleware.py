@@ -148,7 +148,10 @@ def _refuse_other_sites(scope: AsgiScope) -> None:
     """Refuse a request that a browser sends for the page of another site."""
     host = b"".join(_values(scope, b"host")).decode("latin-1")
     if not is_local_name(host):
-        raise Problem("foreign-site", "Without API keys, no public host name is served.")
+        raise Problem(
+            "foreign-site",
+            "Without API keys, no public host name is served: create one with `densityd keys create`.",
+        )
     if scope["method"] not in _SAFE:
         for origin in _values(scope, b"origin"):
             if origin.decode("latin-1").partition("://")[2] != host:

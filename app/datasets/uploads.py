@@ -13,7 +13,7 @@ from app.http.multipart import FilePart, file_part
 from app.http.upload_room import Held, declared_bytes
 from app.problems.problem import Problem
 from app.rows.body import is_headerless, write_to_disk
-from app.rows.codecs import BY_MEDIA_TYPE, known_codec
+from app.rows.codecs import BY_MEDIA_TYPE, TEXT_AND_CURL, known_codec
 from tables.formats import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
@@ -96,8 +96,8 @@ def _raw_format(content_type: str | None) -> tuple[TableFormat, bool]:
     if found is None:
         raise Problem(
             "media-type",
-            f"The Content-Type of a dataset is one of {_FORMAT_NAMES}, text in UTF-8,"
-            f" or {MULTIPART_MEDIA_TYPE}.",
+            f"The Content-Type of a dataset is one of {_FORMAT_NAMES}, or {MULTIPART_MEDIA_TYPE},"
+            f" {TEXT_AND_CURL}.",
             members={"supported": [*BY_MEDIA_TYPE, MULTIPART_MEDIA_TYPE]},
         )
     return found
@@ -114,7 +114,7 @@ def _part_format(part: FilePart) -> tuple[TableFormat, bool]:
         return SUFFIXES[suffix], False
     raise Problem(
         "media-type",
-        f"The part `file` needs a Content-Type of {_FORMAT_NAMES}, text in UTF-8,"
+        f"The part `file` needs a Content-Type of {_FORMAT_NAMES} with text in UTF-8,"
         f" or a file name that ends in {', '.join(SUFFIXES)}.",
         members={"supported": list(BY_MEDIA_TYPE)},
     )

@@ -253,7 +253,7 @@ def _fault(
 ) -> "tuple[_Place, str]":
     """Return the place of a fault, and what is wrong there."""
     place = _place(item["loc"], document, item["type"])
-    known = fields_at(schema, place.steps[:-1]) if is_unknown(item["type"]) else ()
+    known = fields_at(schema, place.steps[:-1], document) if is_unknown(item["type"]) else ()
     return place, worded(item, known=known)
 
 

@@ -34,10 +34,9 @@ def refuse_unknown_parameters(request: Request, route: APIRoute) -> None:
             for name in unknown[:MAX_ERRORS]
         ]
         errors = [FieldError(alone(text), parameter=name) for name, text in faults]
-        there = f"This route has {', '.join(known) or 'none'}."
         raise Problem(
             "unknown-parameter",
-            f"{sentence(*faults[0])} {there}",
+            sentence(*faults[0]),
             errors=errors,
             members={"supported": known},
         )

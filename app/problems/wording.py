@@ -58,6 +58,7 @@ _SPOKEN = {
     " first a letter or a digit",
 }
 _MOST_STEPS = 20
+_MOST_KNOWN = 20
 
 
 def is_unknown(kind: str) -> bool:
@@ -76,7 +77,10 @@ def worded(fault: Mapping[str, Any], *, what: str = "field", known: Sequence[str
     kind = str(fault["type"])
     if is_unknown(kind):
         like = get_close_matches(str(fault["loc"][-1])[:64], known, n=1, cutoff=0.55)
-        return f"is no {what}; did you mean `{like[0]}`?" if like else f"is no {what}"
+        if like:
+            return f"is no {what}; did you mean `{like[0]}`?"
+        there = f"; there are {', '.join(known)}" if 0 < len(known) <= _MOST_KNOWN else ""
+        return f"is no {what}{there}"
     if kind in _PLAIN:
         return _PLAIN[kind]
     if kind in _BOUNDED:
@@ -137,24 +141,33 @@ def told(text: str) -> str:
     return _ended(first[:1].upper() + first[1:]) + newline + shown
 
 
-def fields_at(schema: Mapping[str, Any], path: Sequence[int | str]) -> list[str]:
-    """Return the names of the fields that a JSON schema has at a place.
+def fields_at(schema: Mapping[str, Any], path: Sequence[int | str], document: object) -> list[str]:
+    """Return the names of the fields that a JSON schema has at a place of a document.
 
     Args:
         schema: JSON schema of the whole body.
         path: Names and indices of the objects around the field.
+        document: Body, whose tags choose among the members of unions.
     """
-    places = [schema]
+    places, value = [schema], document
     for step in path[:_MOST_STEPS]:
-        places = [below for place in places for below in _below(schema, place, step)]
-    found = [place for place in places for place in _alternatives(schema, place)]
+        places = [below for place in places for below in _below(schema, place, step, value)]
+        value = _value_at(value, step)
+    found = [one for place in places for one in _alternatives(schema, place, value)]
     return sorted({name for place in found for name in place.get("properties", ())})
 
 
+def _value_at(value: object, step: int | str) -> object:
+    try:
+        return value[step]  # type: ignore[index]  # what has no such step has no value there
+    except (TypeError, KeyError, IndexError):
+        return None
+
+
 def _below(
-    schema: Mapping[str, Any], place: Mapping[str, Any], step: int | str
+    schema: Mapping[str, Any], place: Mapping[str, Any], step: int | str, value: object
 ) -> Iterator[Mapping[str, Any]]:
-    for one in _alternatives(schema, place):
+    for one in _alternatives(schema, place, value):
         if isinstance(step, int) and "items" in one:
             yield one["items"]
         elif step in one.get("properties", {}):
@@ -162,16 +175,20 @@ def _below(
 
 
 def _alternatives(
-    schema: Mapping[str, Any], place: Mapping[str, Any]
+    schema: Mapping[str, Any], place: Mapping[str, Any], value: object
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield the schemas of objects that a schema refers to."""
+    """Yield the schemas of objects that a schema refers to; of a tagged union that of the value's tag."""
+    tags = place.get("discriminator", {})
+    tag = _value_at(value, tags.get("propertyName", ""))
+    if isinstance(tag, str) and tag in tags.get("mapping", {}):
+        place = {"$ref": tags["mapping"][tag]}
     if "$ref" in place:
         name = str(place["$ref"]).rpartition("/")[2]
         place = schema.get("$defs", {}).get(name, {})
     yield place
     for key in ("anyOf", "oneOf", "allOf"):
         for other in place.get(key, ()):
-            yield from _alternatives(schema, other)
+            yield from _alternatives(schema, other, value)
 
 
 def _ended(text: str) -> str:

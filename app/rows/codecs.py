@@ -91,6 +91,8 @@ CODECS = (
 BY_MEDIA_TYPE = {codec.media_type: codec for codec in CODECS}
 _OFFERED = tuple(BY_MEDIA_TYPE)
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+TEXT_AND_CURL = "with text in UTF-8; with curl: -H 'Content-Type: text/csv'"
+"""End of the advice to a caller whose body has no Content-Type, or another one."""
 
 
 def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
@@ -103,7 +105,7 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
     if found is None:
         raise Problem(
             "media-type",
-            f"The body's Content-Type must be one of {', '.join(_OFFERED)}, text in UTF-8.",
+            f"The body's Content-Type must be one of {', '.join(_OFFERED)}, {TEXT_AND_CURL}.",
             members={"supported": list(_OFFERED)},
         )
     return found

@@ -42,6 +42,7 @@ from models_store.requests.training import (
     TrainingRequest,
 )
 from tables.columns import Column
+from tables.source import MAX_NAME_LENGTH
 
 MIN_TRAIN_ROWS = 10
 MIN_HELD_OUT_ROWS = 2
@@ -193,11 +194,14 @@ def check_columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list
     if missing:
         every = {one["name"] for one in dataset.columns}
         ignored = next((name for name in missing if name in every), None)
+        first, more = missing[0][:MAX_NAME_LENGTH], len(missing) - 1
         remedy = "" if ignored is None else f"; {ignored!r} is ignored there: change its type first"
+        like = next((name for name in known if name.casefold() == first.casefold()), None)
+        if like is not None:
+            remedy = f"; did you mean {like!r}?"
         raise RequestError(
             "unknown-column",
-            f"dataset {dataset.id} lacks {len(missing)} of the columns;"
-            f" the first is entry {columns.index(missing[0])} of `{pointer[1:]}`{remedy}",
+            f"dataset {dataset.id} has no column {first!r}{f' and {more} more' if more else ''}{remedy}",
             pointer=pointer,
         )
     if len(set(columns)) < len(columns):

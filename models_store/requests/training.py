@@ -252,6 +252,8 @@ def _family_left_open(flow: object) -> object:
 
 
 def _auto_in_short(flow: object) -> object:
+    if isinstance(flow, str) and flow != "auto":
+        raise ValueError('must be "auto", or an object such as {"family": "maf"}')
     return {"family": "auto"} if flow == "auto" else _family_left_open(flow)
 
 

@@ -34,6 +34,7 @@ REQUESTS = [
     training(flow={"family": "maff"}),
     training(flow={}),
     training(flow={"family": "maf", "layrs": 3}),
+    training(flow={"family": "maf", "depth": 3}),
     training(flow={"family": "maf", "layers": 0}),
     training(flow={"family": "maf", "hidden": [0]}),
     training(flow={"family": "maf", "hidden": 64}),
@@ -57,6 +58,7 @@ REQUESTS = [
     ("POST", "/v1/jobs/training", {}),
     ("POST", "/v1/jobs/training", {"model_name": "shuttle"}),
     ("POST", "/v1/jobs/training", []),
+    ("POST", "/v1/jobs/training", {"model_name": "a", "dataset_id": DATASET, "flow": "maf"}),
     ("POST", "/v1/jobs/sampling", {"model": "shuttle", "n": 0}),
     ("POST", "/v1/jobs/sampling", {"model": "shuttle", "m": 3}),
     ("POST", "/v1/jobs/sampling", {"model": "shuttle", "n": 3, "output": "xlsx"}),
@@ -111,8 +113,11 @@ def test_refusals_of_the_store_are_whole_sentences_that_name_their_object(client
 
     refusals = {
         "A column is named twice.": train(columns=[first, first]),
-        f"Dataset {made['id']} lacks 1 of the columns; the first is entry 0 of `columns`.": train(
+        f"Dataset {made['id']} has no column 'depth'.": train(
             columns=["depth"], context_columns=[first]
+        ),
+        f"Dataset {made['id']} has no column 'HEIGHT' and 1 more; did you mean": train(
+            columns=["HEIGHT", "depth"]
         ),
         "The dataset is in another state; the request's condition does not hold.": client.patch(
             path, json={"description": "people"}, headers=tag
@@ -126,7 +131,7 @@ def test_refusals_of_the_store_are_whole_sentences_that_name_their_object(client
     for wanted, answer in refusals.items():
         sentence = answer.json()["detail"].split("\n")[0]
         assert sentence.startswith(wanted)
-        assert sentence.endswith(".")
+        assert sentence.endswith((".", "?"))
 
 
 def main() -> None:
