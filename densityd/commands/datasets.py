@@ -23,6 +23,7 @@ from densityd.terminal.options import (
     Prefix,
     Tag,
     Url,
+    check_dataset_id,
     collect_filters,
 )
 from densityd.terminal.upload_options import OnlyColumns, parse_types, takes_upload_options
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from densityd.client import Dataset, UploadOptions
 
 app = typer.Typer(help="Tables on the service.", no_args_is_help=True, rich_markup_mode=None)
-DatasetId = Annotated[str, typer.Argument(metavar="ID", help="Id of the dataset, ds_...")]
+DatasetId = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of the dataset, ds_...", callback=check_dataset_id)
+]
 
 
 @app.command("list")

@@ -16,6 +16,7 @@ from densityd.terminal.options import (
     Url,
     Wait,
     build_request,
+    check_dataset_id,
 )
 from densityd.terminal.waiting import follow
 
@@ -105,7 +106,10 @@ def infer(
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="ID", help="Dataset of the table, instead of a file.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="Dataset of the table, instead of a file.", callback=check_dataset_id
+        ),
     ] = None,
     flow: Family = None,
     settings: Fields = None,

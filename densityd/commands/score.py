@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from densityd.terminal.console import service
-from densityd.terminal.options import Extra, ModelRef, Output, Url
+from densityd.terminal.options import Extra, ModelRef, Output, Url, check_dataset_id
 from densityd.terminal.results import (
     STANDARD_OUTPUT,
     download_result,
@@ -31,7 +31,11 @@ def score(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Dataset to score with a job, instead of a file."),
+        typer.Option(
+            metavar="ID",
+            help="Dataset to score with a job, instead of a file.",
+            callback=check_dataset_id,
+        ),
     ] = None,
     output: Output = STANDARD_OUTPUT,
     quantiles: Annotated[

@@ -17,6 +17,7 @@ from densityd.terminal.options import (
     Url,
     Wait,
     build_request,
+    check_dataset_id,
     parse_ranges,
 )
 from densityd.terminal.upload_options import takes_upload_options
@@ -39,7 +40,10 @@ def train(
     *,
     model: ModelName,
     dataset: Annotated[
-        str | None, typer.Option(metavar="ID", help="Dataset to train on, instead of a file.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="Dataset to train on, instead of a file.", callback=check_dataset_id
+        ),
     ] = None,
     flow: Family = None,
     settings: Fields = None,
@@ -126,7 +130,10 @@ def sweep(
         ),
     ],
     dataset: Annotated[
-        str | None, typer.Option(metavar="ID", help="Dataset to train on, instead of a file.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="Dataset to train on, instead of a file.", callback=check_dataset_id
+        ),
     ] = None,
     flow: Family = None,
     settings: Fields = None,

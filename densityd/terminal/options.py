@@ -84,6 +84,19 @@ Extra = Annotated[
 _SECTIONS = ("flow", "discrete", "optimisation", "preprocessing", "split")
 
 
+def check_dataset_id(given: str | None) -> str | None:
+    """Return the id of a dataset as it is given, which may be none.
+
+    Raises:
+        typer.BadParameter: It is something else, such as the name of a dataset.
+    """
+    if given is not None and not given.startswith("ds_"):
+        raise typer.BadParameter(
+            f"{given!r} is no id of a dataset, ds_...; `densityd datasets list` prints the ids."
+        )
+    return given
+
+
 def build_request(
     fields: Iterable[str], *, family: str | None, max_seconds: float | None = None
 ) -> dict[str, Any]:

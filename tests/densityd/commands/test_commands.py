@@ -29,8 +29,10 @@ def test_a_refusal_speaks_of_the_options_of_the_command(table: Path) -> None:
     told = run("train", table, "--model", "walk", "--flow", "maff", status=1)
     assert told.stderr.count("`--flow` must have a 'family' among") == 1
     assert "`flow`" not in told.stderr
-    told = run("train", "--dataset", "x", "--model", "walk", status=1)
+    told = run("train", "--dataset", "ds_1", "--model", "walk", status=1)
     assert "dataset_id" not in told.stderr
+    for command in (("train", "--model", "walk", "--dataset"), ("datasets", "show")):
+        assert "`densityd datasets list` prints the ids" in run(*command, "walk", status=2).stderr
 
 
 def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str) -> None:
