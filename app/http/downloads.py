@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from starlette.datastructures import Headers
@@ -15,7 +17,7 @@ from app.fairness.turns import in_thread
 from app.http.head import is_head
 from app.http.streaming import StreamedResponse, ahead, disconnected
 from app.problems.problem import Problem
-from models_store.errors import BlobCorruptError
+from models_store.errors import BlobCorruptError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.job_states import JobResult
 from tables.slugs import Slug
@@ -25,33 +27,87 @@ _PIECE_BYTES = 2**20
 _REFUSALS: dict[int, Slug] = {400: "bad-request", 416: "range"}
 
 
+@contextmanager
+def unless_deleted(look: Callable[[], object]) -> Iterator[None]:
+    """Look again at what owns a file that is missing: it may have been deleted meanwhile.
+
+    Args:
+        look: Function that raises the error of what is not there any more. Blocks.
+    """
+    try:
+        yield
+    except (BlobError, OSError):
+        look()
+        raise
+
+
 class Download(FileResponse):
-    """File response of Starlette, with problem details for a wrong `Range`."""
+    """File response of Starlette, with problem details for a wrong `Range`.
+
+    Args:
+        path: File to send.
+        look: Function as of `unless_deleted`.
+        media_type: Media type of the file.
+        filename: Name of the file for callers.
+        headers: Further headers.
+        status_code: Status of the response, which FastAPI looks for.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        look: Callable[[], object],
+        media_type: str,
+        filename: str,
+        headers: Mapping[str, str] | None = None,
+        status_code: int = 200,
+    ) -> None:
+        super().__init__(path, status_code, headers, media_type=media_type, filename=filename)
+        self._look = look
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file.
 
         Raises:
             Problem: `bad-request` or `range`, before anything is sent.
+            StoreError: The file was deleted meanwhile, before anything is sent.
             ClientDisconnect: The caller has left; the rest is not read.
         """
         gone = asyncio.create_task(disconnected(receive))
+        heads: list[Message] = []
 
         async def send_unless_refused(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] in _REFUSALS:
-                raise _refusal(message)
+            if message["type"] == "http.response.start":
+                if message["status"] in _REFUSALS:
+                    raise _refusal(message)
+                heads.append(message)  # until the file is open
+                return
             if gone.done():
                 raise ClientDisconnect
+            while heads:
+                await send(heads.pop())
             await send(message)
 
         try:
+            self.stat_result = await in_thread(os.stat, self.path)
+            self.set_stat_headers(self.stat_result)
             await super().__call__(scope, receive, send_unless_refused)
+        except FileNotFoundError:
+            await in_thread(self._look)
+            raise
         finally:
             gone.cancel()
 
 
 def result_download(
-    request: Request, result: JobResult, blobs: Blobs, *, name: str, link_s: int | None
+    request: Request,
+    result: JobResult,
+    blobs: Blobs,
+    *,
+    name: str,
+    link_s: int | None,
+    look: Callable[[], object],
 ) -> Response:
     """Return a download of the result of a bulk job, after a check of its size.
 
@@ -64,6 +120,7 @@ def result_download(
         blobs: Store that holds the file.
         name: Name of the file for callers, without the suffix.
         link_s: Seconds for which an address in a bucket is valid; None: there are none.
+        look: Function as of `unless_deleted`.
 
     Raises:
         Problem: `bad-request` or `range`.
@@ -81,7 +138,7 @@ def result_download(
     media_type, filename = result["media_type"], name + key.suffix
     if not blobs.is_remote:
         path = result_path(result, blobs)
-        return Download(path, media_type=media_type, filename=filename, headers=headers)
+        return Download(path, look=look, media_type=media_type, filename=filename, headers=headers)
     if blobs.size(result["key"]) != result["bytes"]:
         raise BlobCorruptError(result["key"])
     if link_s is not None and not is_head(request):

@@ -94,6 +94,7 @@ class StreamedResponse(Response):
 
     async def _send(self, send: Send, gone: "asyncio.Task[None]") -> None:
         async with aclosing(self._pieces) as pieces:
+            first = await anext(pieces, b"")  # an error of it is still told as a problem
             await send(
                 {
                     "type": "http.response.start",
@@ -101,6 +102,8 @@ class StreamedResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
+            if first:
+                await send_piece(send, first)
             async for piece in pieces:
                 if gone.done():
                     raise ClientDisconnect

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response, status
 from app.dependencies import BlobsDep, JobsDep, ProjectDep, SettingsDep
 from app.fairness.fair_routes import FairRoute
 from app.http.accept import listed
-from app.http.downloads import result_download
+from app.http.downloads import result_download, unless_deleted
 from app.http.head import end_head
 from app.jobs.results import respond_result_rows
 from app.jobs.routes import JobId
@@ -13,7 +13,7 @@ from app.problems.problem import Problem, problem_responses
 from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
 from app.rows.respond import ROWS_VARY
-from models_store.job_states import JobSummary
+from models_store.job_states import JobResult, JobSummary
 from models_store.jobs.jobs import result_of
 from tables.writers import OUTPUT_MEDIA_TYPES
 
@@ -94,16 +94,21 @@ def download_result(
 
     If `Accept` prefers another format of rows, the response has all rows in that format.
     """
-    job = jobs.summary(project, job_id)
-    _check_kind(job)
-    result = result_of(job)
+
+    def look() -> JobResult:
+        job = jobs.summary(project, job_id)
+        _check_kind(job)
+        return result_of(job)
+
+    result = look()
     usual = result["media_type"]
     codec = response_codec(listed(request.headers, "accept"), default=usual)
-    if codec.media_type == usual:
-        link_s = settings.result_link_s
-        return result_download(request, result, blobs, name=job.id, link_s=link_s)
-    end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
-    return respond_result_rows(request, result, blobs, codec=codec, name=job.id)
+    with unless_deleted(look):
+        if codec.media_type == usual:
+            link_s = settings.result_link_s
+            return result_download(request, result, blobs, name=job_id, link_s=link_s, look=look)
+        end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
+        return respond_result_rows(request, result, blobs, codec=codec, name=job_id)
 
 
 @router.delete(

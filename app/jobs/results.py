@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,9 @@ def _opened(path: Path, result: JobResult) -> _ResultTable:
         if source.text:
             return _cells(source, names)
         table = open_table(path, format=kind, options=_ANY_SIZE)
-        return _ResultTable(names, (Chunk.of(columns.T) for columns in table.chunks))
+        chunks = (Chunk.of(columns.T) for columns in table.chunks)
+        first = list(islice(chunks, 1))  # which opens the file
+        return _ResultTable(names, chain(first, chunks))
 
 
 def _cells(source: CellSource, names: list[str]) -> _ResultTable:

@@ -1,10 +1,10 @@
 """Routes that export a version as a file of weights and spec, and import one."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Depends, Request, Response, status
 
@@ -20,7 +20,7 @@ from app.dependencies import (
 )
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
-from app.http.downloads import Download
+from app.http.downloads import Download, unless_deleted
 from app.http.head import end_head, is_head
 from app.http.json_body import body_chunks, media_type_of
 from app.http.streaming import StreamedResponse
@@ -79,12 +79,15 @@ def download_checkpoint(
     project: ProjectDep,
 ) -> Download:
     """Return the weights and the spec of a version as a safetensors file, verified by its hash."""
-    found = registry.version_summary(project, name, version)
+    look = partial(registry.version_summary, project, name, version)
+    found = look()
     key = found.checkpoint_key
-    path = (blobs.open if is_head(request) else blobs.verify)(key, found.checkpoint_sha256)
+    with unless_deleted(look):
+        path = (blobs.open if is_head(request) else blobs.verify)(key, found.checkpoint_sha256)
     digest = base64.b64encode(bytes.fromhex(found.checkpoint_sha256)).decode()
     return Download(
         path,
+        look=look,
         media_type=_MEDIA_TYPE,
         filename=f"{found.name}-{found.version}.safetensors",
         headers={"ETag": f'"{found.checkpoint_sha256}"', "Repr-Digest": f"sha-256=:{digest}:"},
@@ -118,22 +121,29 @@ def export_version(  # noqa: PLR0913 - FastAPI gives each
     The weights and the spec are those of `checkpoint`, to the last bit; beside them are metrics,
     calibration, lineage, learning curve and labels, and a signature if the service has a key for it.
     """
-    found = registry.version(project, name, version)
+    look = partial(registry.version, project, name, version)
+    found = look()
     end_head(request, media_type=_MEDIA_TYPE)
-    path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
-    curve = exported_curve(found, jobs, blobs)
-    file = exported_file(path, found, curve, key=state_of(request).settings.signing_key)
+    with unless_deleted(look):
+        path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
+        curve = exported_curve(found, jobs, blobs)
+        file = exported_file(path, found, curve, key=state_of(request).settings.signing_key)
+        size = file.size
     filename = f"{found.name}-{found.version}.safetensors"
     headers = {
-        "Content-Length": str(file.size),
+        "Content-Length": str(size),
         "Content-Disposition": f'attachment; filename="{filename}"',
     }
-    return StreamedResponse(_pieces(file), media_type=_MEDIA_TYPE, headers=headers)
+    return StreamedResponse(_pieces(file, look), media_type=_MEDIA_TYPE, headers=headers)
 
 
-async def _pieces(file: ExportedFile) -> AsyncGenerator[bytes, None]:
-    yield file.head
-    with await in_thread(file.path.open, "rb") as stored:
+async def _pieces(file: ExportedFile, look: Callable[[], object]) -> AsyncGenerator[bytes, None]:
+    def opened() -> BinaryIO:
+        with unless_deleted(look):
+            return file.path.open("rb")
+
+    with await in_thread(opened) as stored:
+        yield file.head
         await in_thread(stored.seek, file.start)
         while piece := await in_thread(stored.read, _PIECE_BYTES):
             yield piece
@@ -185,20 +195,24 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
     """
     state = state_of(request)
     settings = state.settings
-    found = await in_thread(registry.version, project, name, version)
+    look = partial(registry.version, project, name, version)
+    found = await in_thread(look)
     end_head(request, media_type=_MEDIA_TYPE)
-    checkpoint = await in_thread(blobs.verify, found.checkpoint_key, found.checkpoint_sha256)
-    write = partial(
-        write_onnx_file,
-        checkpoint,
-        found,
-        file,
-        memory_bytes=settings.import_memory_bytes,
-        timeout_s=min(_EXPORT_S, settings.parse_timeout_s),
-    )
+
+    def write() -> None:
+        with unless_deleted(look):
+            write_onnx_file(
+                blobs.verify(found.checkpoint_key, found.checkpoint_sha256),
+                found,
+                file,
+                memory_bytes=settings.import_memory_bytes,
+                timeout_s=min(_EXPORT_S, settings.parse_timeout_s),
+            )
+
     # Not the thread of imports: a key that may only read must not delay them.
     await state.exports.run(project, write)
-    return Download(file, media_type=_MEDIA_TYPE, filename=f"{found.name}-{found.version}.onnx")
+    filename = f"{found.name}-{found.version}.onnx"
+    return Download(file, look=look, media_type=_MEDIA_TYPE, filename=filename)
 
 
 @router.post(

@@ -1,11 +1,13 @@
 """Deletion of models, versions and jobs over HTTP, and what other requests then get."""
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from app.models import checkpoints
 from models_store.consistency import compare
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
@@ -150,3 +152,37 @@ def test_the_stream_of_a_deleted_job_ends(client):
         client.delete(f"/v1/jobs/{job}")
         assert response.read() is not None
     assert client.get(f"/v1/jobs/{job}/events").status_code == 404
+
+
+@pytest.mark.fault(353)
+@pytest.mark.parametrize(
+    ("what", "step"),
+    [
+        *product(("checkpoint", "export", "onnx"), ("path", "verify")),
+        ("export", "open"),
+    ],
+)
+def test_fault_353_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
+    client, registry, monkeypatch, what, step
+):
+    """Before or after its hash is checked, or before the file of an export is opened once more."""
+    owner, name = (checkpoints, "exported_file") if step == "open" else (LocalBlobs, step)
+    real = getattr(owner, name)
+
+    def delete(*given: Any, **named: Any) -> Any:
+        if step == "path":
+            forget()
+            return real(*given, **named)
+        found = real(*given, **named)
+        forget()
+        return found
+
+    def forget() -> None:
+        monkeypatch.setattr(owner, name, real)
+        blobs = client.app.state.blobs
+        for key in registry.delete_version("default", "people", 2):
+            blobs.delete(key)
+
+    monkeypatch.setattr(owner, name, delete)
+    response = client.get(f"/v1/models/people/versions/2/{what}")
+    assert_refused(response, 404, "not-found")

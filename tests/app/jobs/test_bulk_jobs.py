@@ -1,6 +1,7 @@
 import functools
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
+from app.http import downloads
+from app.http.downloads import result_path
+from app.jobs import results
 from flows import CompiledFlow, compile_flow
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
@@ -204,6 +208,27 @@ def finished(client: TestClient, supervisor: Supervisor, kind: str, **body: Any)
 
 def forget_columns(session: Session) -> None:
     session.execute(text("UPDATE job SET result = json_remove(result, '$.columns')"))
+
+
+@pytest.mark.fault(353)
+@pytest.mark.parametrize("accept", ["*/*", "application/json"])
+@pytest.mark.parametrize("output", ["parquet", "csv", "npy"])
+def test_fault_353_a_result_that_is_deleted_while_it_is_fetched_is_gone(
+    client, supervisor, monkeypatch, output, accept
+):
+    url = finished(client, supervisor, "sampling", model="people:1", n=20, output=output)
+
+    def delete(*given: Any) -> Path:
+        path = result_path(*given)
+        job_id = url.split("/")[3]
+        state = client.app.state
+        state.blobs.delete(state.jobs.delete_result("default", job_id)["key"])
+        return path
+
+    for module in (downloads, results):
+        monkeypatch.setattr(module, "result_path", delete)
+    response = client.get(url, headers={"Accept": accept})
+    assert (response.status_code, slug(response)) == (410, "result-deleted")
 
 
 @pytest.mark.long
