@@ -151,7 +151,7 @@ def continuous() -> Iterator[Recipe]:
 
 
 def _bounded(preprocessing: PreprocessingSpec) -> Iterator[Recipe]:
-    """Yield recipes of pictures whose log scales are bounded, so that no sample runs away."""
+    """Yield recipes of pictures whose log scales are bounded, so that few samples run away."""
     names = {"maf": "mnist-maf", "realnvp": "mnist-realnvp", "haf-550": "mnist-maf"}
     for family, spec, rate in _five_layers(1024, (550,), masked_hidden_layers=1):
         if family in names and isinstance(spec, HafSpec | MafSpec | RealNvpSpec):
