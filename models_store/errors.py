@@ -165,7 +165,9 @@ class IdempotencyReusedError(StoreError):
 
     def __init__(self, key: str) -> None:
         self.key = key
-        super().__init__("This idempotency key was used with another request.")
+        super().__init__(
+            "This idempotency key was used with another request: send a new key with a new request."
+        )
 
 
 class RequestError(StoreError):

@@ -97,7 +97,10 @@ class Callers:
             raise _unauthorized("Send one `Authorization: Bearer` header with an API key.")
         caller = await self._bearer(authorization[0])
         if caller is None:
-            raise _unauthorized("The API key is not valid.", error='error="invalid_token"')
+            raise _unauthorized(
+                "The API key is not valid: it is unknown, revoked or expired, or the header is not `Authorization: Bearer key_...`.",
+                error='error="invalid_token"',
+            )
         if caller.key_id is not None:
             self._used.add(caller.key_id)
         return caller

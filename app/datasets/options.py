@@ -206,7 +206,7 @@ class UploadOptions(BaseModel):
             errors = [
                 FieldError(alone(worded(one)), parameter=shown(one["loc"][0])) for one in found
             ]
-            raise Problem("validation", "An option is not valid.", errors=errors) from None
+            raise Problem("validation", errors=errors) from None
 
     def labels(self) -> dict[str, str]:
         """Return the tags of the dataset."""

@@ -87,19 +87,29 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
 
         Args:
             slug: Slug of the problem type.
-            detail: Sentence on this occurrence, without any of the caller's input.
+            detail: Sentence on this occurrence, without any of the caller's input; by default it is
+                about the first wrong field.
             status: HTTP status where it differs from the type's usual one.
             errors: Wrong fields of the request.
             headers: Further response headers.
             members: Further members of the problem, such as a limit; they must be JSON.
         """
         self.type = PROBLEM_TYPES[slug]
-        self.detail = detail or self.type.explanation
+        self.detail = detail or _about(errors) or self.type.explanation
         self.status = self.type.status if status is None else status
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.members = dict(members or {})
         super().__init__(f"{slug}: {self.detail}")
+
+
+def _about(errors: Sequence[FieldError]) -> str:
+    if not errors:
+        return ""
+    first, others = errors[0], len(errors) - 1
+    place = first.parameter or first.column or first.pointer
+    more = f" {others} more: see `errors`." if others else ""
+    return f"`{place}`: {first.detail}{more}" if place else f"{first.detail}{more}"
 
 
 def problem_of(error: StoreError | TablesError) -> Problem:

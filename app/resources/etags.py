@@ -149,5 +149,5 @@ def _tags(name: str, lines: Sequence[str] | None) -> frozenset[str] | None:
         return frozenset("*")
     if not _LIST.fullmatch(text):
         error = FieldError('It is `*` or ETags with their quotes, such as `"3"`.', parameter=name)
-        raise Problem("validation", "A header is not valid; see `errors`.", errors=[error])
+        raise Problem("validation", errors=[error])
     return frozenset(_TAGS.findall(text))

@@ -197,5 +197,5 @@ def _unseen(row: int, column: Column) -> dict[str, Any]:
         "row": row,
         "column": column.name,
         "code": "unseen_level",
-        "detail": "Training never saw this level: it has the probability that is kept for such.",
+        "detail": "Training never saw this level; its small probability makes the row unlikely.",
     }

@@ -67,7 +67,7 @@ def _parameters(request: Request) -> dict[str, Any]:
             words = " or ".join(f"`{choice}`" for choice in choices)
             errors.append(FieldError(f"It must be {words}.", parameter=name))
     if errors:
-        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=errors)
+        raise Problem("validation", errors=errors)
     return given
 
 

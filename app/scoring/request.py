@@ -250,7 +250,7 @@ def _check_space(types: ModelTypes) -> None:
             "The columns of this model have levels, gaps or spikes: leave `space` out.",
             parameter="space",
         )
-        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
+        raise Problem("validation", errors=[error])
 
 
 def _max_wait_s(request: Request) -> float | None:
@@ -263,5 +263,5 @@ def _max_wait_s(request: Request) -> float | None:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         error = FieldError("It must be a number of seconds above 0.", parameter=TIMEOUT_HEADER)
-        raise Problem("validation", "A header is not valid; see `errors`.", errors=[error])
+        raise Problem("validation", errors=[error])
     return seconds

@@ -145,7 +145,7 @@ async def log_prob(
         return await respond(score, log_prob_parts(space) if parts else log_prob_alone(space))
     if parts:
         error = FieldError("Leave out `parts` or `conditionals`.", parameter="conditionals")
-        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
+        raise Problem("validation", errors=[error])
     async with score.flow() as flow:
         order = conditional_order_of(flow)
     return await respond(score, log_prob_conditionals(space, score.version.columns, order))

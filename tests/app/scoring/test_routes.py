@@ -461,6 +461,7 @@ def test_a_timeout_that_is_no_number_of_seconds_is_refused(client, timeout):
     answer = ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == "X-Request-Timeout"
+    assert answer.json()["detail"] == "`X-Request-Timeout`: It must be a number of seconds above 0."
     assert ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout="2.5").status_code == 200
 
 
