@@ -257,8 +257,14 @@ class SchemaMismatchError(DatabaseError):
     def __init__(self, *, found: str | None, expected: str) -> None:
         self.found = found
         self.expected = expected
-        state = f"is at schema revision {found}" if found else "has no schema yet"
-        super().__init__(f"The database {state}; this version needs revision {expected}.")
+        state, advice = f"is at schema revision {found}", ""
+        if found is None:
+            state = "has no schema yet"
+            advice = (
+                ": `densityd migrate` makes it, unless DENSITYD_DATA_DIR or DENSITYD_DATABASE_URL should"
+                " name another database"
+            )
+        super().__init__(f"The database {state}; this version needs revision {expected}{advice}.")
 
 
 class RevisionUnknownError(DatabaseError):

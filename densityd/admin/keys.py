@@ -15,6 +15,7 @@ from densityd.terminal.console import (
     echo_json,
     echo_table,
     fail,
+    note,
 )
 from densityd.terminal.options import AsJson
 from models_store.files.private_files import create_private_files
@@ -146,6 +147,7 @@ def _open_keys(*, make: bool = False) -> Iterator["Keys"]:
     except ValidationError as error:
         fail(first_error(error), status=WRONG_USAGE)
     create_private_files()
+    new = make and settings.database_url is None and not settings.data_dir.exists()
     try:
         if make and settings.database_url is None:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -154,6 +156,8 @@ def _open_keys(*, make: bool = False) -> Iterator["Keys"]:
         try:
             database.check_revision()
             yield Keys(database)
+            if new:
+                note(f"made {settings.data_dir}: is it the service's DENSITYD_DATA_DIR?")
         finally:
             database.dispose()
     except (StoreError, OSError) as error:

@@ -55,9 +55,17 @@ def test_a_key_is_shown_once_then_listed_without_its_secret_then_revoked(data_di
 def test_what_cannot_be_is_one_line() -> None:
     missing = keys("list")
     assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
+    assert "`densityd migrate` makes it" in missing.stderr
     wrong = keys("create", "--project", "a/b")
     assert wrong.exit_code == 2
     assert wrong.stderr.startswith("densityd: a project matches")
+
+
+@pytest.mark.long
+def test_a_key_in_a_new_folder_says_so(data_dir: Path) -> None:
+    question = f"made {data_dir}: is it the service's DENSITYD_DATA_DIR?"
+    assert question in keys("create").stderr
+    assert question not in keys("create").stderr
     assert keys("create", "--scope", "root").exit_code == 2
     assert keys("create", "--expires-days", "0").exit_code == 2
     nobodys = "key_" + "0" * 32
