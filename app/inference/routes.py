@@ -1,5 +1,6 @@
 """Routes of the Open Inference Protocol v2."""
 
+from functools import partial
 from importlib.metadata import version as version_of
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, StateDep
 from app.fairness.turns import in_thread
+from app.http.downloads import unless_deleted
 from app.http.examples import COLUMNS, MODEL, ROWS
 from app.http.json_body import JSON_MEDIA_TYPE, json_request
 from app.inference.functions import Served, input_tensors, named_function, output_tensors
@@ -188,10 +190,10 @@ async def get_model_version_metadata(
     responses=problem_responses("not-found", "artifact-missing"),
 )
 async def get_model_ready(
-    served: Annotated[Served, Depends(_served_model)], blobs: BlobsDep
+    served: Annotated[Served, Depends(_served_model)], registry: RegistryDep, blobs: BlobsDep
 ) -> ModelReady:
     """Return whether a model exists and its weights are stored; they are loaded when needed."""
-    return await _readiness(blobs, served)
+    return await _readiness(registry, blobs, served)
 
 
 @router.get(
@@ -201,10 +203,10 @@ async def get_model_ready(
     responses=problem_responses("not-found", "artifact-missing"),
 )
 async def get_model_version_ready(
-    served: Annotated[Served, Depends(_served_version)], blobs: BlobsDep
+    served: Annotated[Served, Depends(_served_version)], registry: RegistryDep, blobs: BlobsDep
 ) -> ModelReady:
     """Return whether a version exists and its weights are stored."""
-    return await _readiness(blobs, served)
+    return await _readiness(registry, blobs, served)
 
 
 @router.post(
@@ -238,8 +240,15 @@ async def infer_model_version(
     return await infer(request, served)
 
 
-async def _readiness(blobs: Blobs, served: Served) -> ModelReady:
-    await in_thread(blobs.size, served.version.checkpoint_key)
+async def _readiness(registry: Registry, blobs: Blobs, served: Served) -> ModelReady:
+    version = served.version
+
+    def check() -> None:
+        look = partial(registry.version_summary, version.project, version.name, version.version)
+        with unless_deleted(look):
+            blobs.size(version.checkpoint_key)
+
+    await in_thread(check)
     return ModelReady(name=served.name, ready=True)
 
 

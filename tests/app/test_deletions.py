@@ -74,6 +74,15 @@ def test_fault_238_a_version_that_another_process_deleted_is_not_found(
     assert_refused(scored(client, "people:2"), 404, "not-found")
 
 
+@pytest.mark.fault(353)
+def test_fault_353_a_version_that_another_process_deleted_is_not_ready(client, blobs, registry):
+    # What a process knows for a second.
+    client.portal.call(client.app.state.models.resolve, "default", "people:2")
+    for key in registry.delete_version("default", "people", 2):
+        blobs.delete(key)
+    assert client.get("/v2/models/people/versions/2/ready").status_code == 404
+
+
 def test_a_deleted_model_is_gone(client, settings):
     assert client.delete("/v1/models/people").status_code == 204
     assert client.delete("/v1/models/people").status_code == 404
