@@ -34,6 +34,8 @@ Encoded = bytes | memoryview
 _LINE_END = b"\r\n"  # of CSV (RFC 4180)
 _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
 _GROUP_BYTES = 64 << 20  # of texts, which may be long
+_NUMBER_BYTES = 8
+_COLUMN_BYTES = 2048  # of the writer of a column
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,14 @@ class TableWriter(ABC):
     def size(self) -> int | None:
         """Bytes of the whole, where they are known before the rows are."""
         return None
+
+    def kept_bytes(self, text_bytes: int) -> int:  # noqa: ARG002 - most formats keep nothing
+        """Return the most bytes that it keeps before it hands them over, if they may be many.
+
+        Args:
+            text_bytes: Most bytes of the texts of a row.
+        """
+        return 0
 
     def start(self) -> bytes:
         """Return what comes before the rows."""
@@ -129,6 +139,13 @@ class ParquetTable(TableWriter):
         )
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
+
+    def kept_bytes(self, text_bytes: int) -> int:
+        """Return the bytes of a row group, as it came and encoded, and of a writer for each column."""
+        columns = len(self.head.names)
+        rows = min(self.head.rows, self.head.block_rows)
+        group = min(rows * (_NUMBER_BYTES * columns + text_bytes), _GROUP_BYTES)
+        return 2 * group + _COLUMN_BYTES * columns
 
     def rows(self, block: Block) -> bytes:
         """Encode a row group, when enough rows have come."""

@@ -25,7 +25,8 @@ class Turns:
     """Bounded number of holders of a resource, shared fairly by owners.
 
     Waiting callers are served in turn by owner, and within one owner in order of arrival: an owner
-    with many of them delays itself, not others. Belongs to one event loop.
+    with many of them delays itself, not others. Who gives a turn back is behind all who wait then.
+    Belongs to one event loop.
 
     Args:
         at_once: Most holders at once.
@@ -93,6 +94,8 @@ class Turns:
             del self._held[owner]
         else:
             self._held[owner] -= 1
+        if owner in self._queues:
+            self._queues.move_to_end(owner)
         self._serve()
 
     def _serve(self) -> None:

@@ -39,6 +39,7 @@ class Codec:
             event loop where `decode` is not.
         whole_bytes: Size of the largest body that is decoded as a whole.
         text: True for text, which compresses well; floats do not.
+        columnar: True where each column of a response takes time of its own, tens of microseconds.
         limited_as_json: True where bodies are kept in memory, so that the limit of JSON applies.
     """
 
@@ -49,6 +50,7 @@ class Codec:
     numbers: Callable[[bytes, RowsShape], Floats | None] | None = None
     whole_bytes: int = 0
     text: bool = False
+    columnar: bool = False
     limited_as_json: bool = False
 
     @property
@@ -83,8 +85,8 @@ CODECS = (
         decode=decode_npy,
         whole_bytes=2 * 1024 * 1024,
     ),
-    Codec(TableFormat.ARROW, read_arrow, partial(TableEncoder, ArrowTable)),
-    Codec(TableFormat.PARQUET, read_table, partial(TableEncoder, ParquetTable)),
+    Codec(TableFormat.ARROW, read_arrow, partial(TableEncoder, ArrowTable), columnar=True),
+    Codec(TableFormat.PARQUET, read_table, partial(TableEncoder, ParquetTable), columnar=True),
 )
 """Formats; the first is the default."""
 

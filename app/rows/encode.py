@@ -35,6 +35,11 @@ class Encoder(ABC):
         """Most bytes of a row beside its numbers: names that each row repeats, and texts of cells."""
         return self.layout.cell_bytes
 
+    @property
+    def kept_bytes(self) -> int:
+        """Most bytes that it keeps before they become a part of the response, if they may be many."""
+        return 0
+
     def start(self) -> bytes:
         """Return what comes before the rows."""
         return b""
@@ -199,6 +204,11 @@ class TableEncoder(Encoder):
     def size(self) -> int | None:
         """Bytes of the whole, where they are known before the rows are."""
         return self._writer.size
+
+    @property
+    def kept_bytes(self) -> int:
+        """Most bytes of the row group that it gathers."""
+        return self._writer.kept_bytes(self.layout.cell_bytes)
 
     def start(self) -> bytes:
         """Return what comes before the rows."""

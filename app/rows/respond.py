@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from app.fairness.turns import in_thread
 from app.http.accept import IDENTITY, best_coding, listed
+from app.http.body_memory import Share, body_memory_of
 from app.http.content_codings import CODINGS, Compressor
 from app.http.streaming import StreamedResponse
 from app.rows.codecs import Codec
@@ -25,6 +26,7 @@ ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
 _SMALL_VALUES = 32_768
 _SMALL_CELLS = 2_048  # take longer than numbers
 _SMALL_TEXT_BYTES = 131_072  # of names and levels, which are repeated in each row
+_SMALL_COLUMNS = 64  # of a columnar format, whatever they hold
 _PIECE_BYTES = 2**20  # of text that is made while the interpreter's lock is held
 _MIN_PACKED_BYTES = 4096
 _TEXT_CODINGS = (*CODINGS, IDENTITY)
@@ -51,7 +53,8 @@ def respond_whole(
     encoder = codec.encoder(layout)
     text_bytes = layout.name_length + len(chunk.values) * encoder.row_bytes
     most_values = _SMALL_VALUES if layout.typed is None else _SMALL_CELLS
-    if chunk.values.size > most_values or text_bytes > _SMALL_TEXT_BYTES:
+    is_wide = codec.columnar and len(layout.columns) > _SMALL_COLUMNS
+    if is_wide or chunk.values.size > most_values or text_bytes > _SMALL_TEXT_BYTES:
 
         async def chunks() -> AsyncGenerator[Chunk, None]:
             yield chunk
@@ -88,6 +91,9 @@ def respond_streamed(
         chunks: Makes a generator of the rows, once for each pass of the format.
         headers: Further headers.
         filling: Task that reads the rest of the request's body, while it is not done.
+
+    Raises:
+        Problem: `overloaded`: the responses of the project keep too much in memory.
     """
     coding = _coding(request, codec)
     headers = {**headers, **ROWS_VARY}
@@ -98,7 +104,11 @@ def respond_streamed(
         headers["Content-Encoding"] = coding
     elif encoder.size is not None:
         headers["Content-Length"] = str(encoder.size)
-    encoded = _encoded(encoder, chunks, compressor)
+    kept: Share | None = None
+    if encoder.kept_bytes > 0:
+        kept = body_memory_of(request).kept_share()
+        kept.hold(encoder.kept_bytes)
+    encoded = _encoded(encoder, chunks, compressor, kept)
     return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
 
 
@@ -124,7 +134,10 @@ def _pieces(chunk: Chunk, encoder: Encoder) -> Iterator[Chunk]:
 
 
 async def _encoded(
-    encoder: Encoder, chunks: Chunks, compressor: Compressor | None
+    encoder: Encoder,
+    chunks: Chunks,
+    compressor: Compressor | None,
+    kept: Share | None,  # noqa: ARG001 - it is held as long as this runs
 ) -> AsyncGenerator[Encoded, None]:
     def pack(make: Callable[[], Encoded]) -> Encoded:
         made = make()

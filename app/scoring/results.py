@@ -66,6 +66,7 @@ class Results:
     rows: int = 0
     _lengths: list[int] = field(default_factory=list)
     _codes: dict[int, Codes] = field(default_factory=dict)
+    _code_bytes: int = 0
     _in_memory: list[Floats] = field(default_factory=list)  # the first ones; others are in the file
     _file: IO[bytes] | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -82,6 +83,9 @@ class Results:
         """
         rows = self.rows + len(chunk.values)
         self.check_size(rows)
+        if chunk.codes is not None:
+            self._code_bytes += chunk.codes.nbytes
+            self.memory.hold(self.memory.size + chunk.codes.nbytes)
         in_memory = self._fits(rows)
         if not in_memory:
             self.files.hold(self.files.size + chunk.values.nbytes)
@@ -103,7 +107,8 @@ class Results:
     def _fits(self, rows: int) -> bool:
         """Return whether so many rows may be in memory; it is then taken."""
         size = rows * self.width * _VALUE_BYTES
-        return self._file is None and size <= _MEMORY_BYTES and self.memory.may_hold(size)
+        may = self._file is None and size <= _MEMORY_BYTES
+        return may and self.memory.may_hold(size + self._code_bytes)
 
     def check_size(self, rows: int) -> None:
         """Refuse more rows than there may be.

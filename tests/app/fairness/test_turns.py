@@ -49,7 +49,7 @@ def test_turns_go_round_by_owner_and_within_one_in_the_order_of_asking():
         await asyncio.gather(*tasks)
 
     asyncio.run(main())
-    assert served == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
+    assert served == ["a0", "b0", "c0", "a1", "b1", "a2", "a3"]
 
 
 def test_one_owner_leaves_something_for_the_others():
@@ -100,9 +100,29 @@ def test_a_queue_may_have_an_end():
             await turns.take("a")
         other = asyncio.create_task(turns.take("b"))  # whose queue is another one
         await settled()
-        for task in (waiting[0], other, waiting[1]):
-            turns.give_back("a" if task is not waiting[1] else "b")
+        for holder, task in (("a", other), ("b", waiting[0]), ("a", waiting[1])):
+            turns.give_back(holder)
             await task
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(344)
+def test_fault_344_who_asks_while_another_has_the_only_turn_is_next():
+    async def main():
+        turns = Turns(1, each=1)
+        await turns.take("a")
+        others = [asyncio.create_task(turns.take("a")) for _ in range(3)]
+        await settled()
+        asks = asyncio.create_task(turns.take("b"))
+        await settled()
+        turns.give_back("a")
+        await settled()
+        assert asks.done()
+        assert not any(other.done() for other in others)
+        for holder, other in zip("baa", others, strict=True):
+            turns.give_back(holder)
+            await other
 
     asyncio.run(main())
 

@@ -1,20 +1,30 @@
 """Answers that are made while they are sent."""
 
 import asyncio
+import dataclasses
+import gc
 import json
+import threading
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import Message
 
+from app.http.body_memory import BodyMemory
+from app.problems.problem import Problem
 from app.rows.codecs import BY_MEDIA_TYPE, Codec
+from app.rows.encode import Encoder
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
 from tables.columns import Column
 from tables.formats import TableFormat
 from tables.typed_rows import TypedRows
+from tables.writers import Encoded
 
 LEAVES_AFTER = 3
 
@@ -43,7 +53,7 @@ def test_work_ends_within_a_chunk_of_the_callers_leaving(codec: Codec) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    request = Request({"type": "http", "method": "POST", "headers": []})
+    request = a_request()
     answer = ResponseTable(
         columns=["a", "b"],
         parts=[Part("rows", 0, 2)],
@@ -65,6 +75,73 @@ LONG = Column(name="text", type="category", levels=("short", "long" * 50_000))
 MOST_BYTES = 3 * 2**20
 
 
+def a_request(memory: BodyMemory | None = None) -> Request:
+    """A request of the project `one`."""
+    state = SimpleNamespace(body_memory=memory or BodyMemory(1 << 30))
+    caller = SimpleNamespace(project="one")
+    scope: dict[str, Any] = {"app": SimpleNamespace(state=state), "state": {"caller": caller}}
+    return Request({"type": "http", "method": "POST", "headers": [], **scope})
+
+
+def a_wide_table(columns: int, rows: int = 1) -> ResponseTable:
+    names = [f"x{place}" for place in range(columns)]
+    return ResponseTable(
+        columns=names,
+        parts=[Part("noise", 0, columns)],
+        rows=rows,
+        dtype=np.dtype(np.float64),
+        members={},
+    )
+
+
+@pytest.mark.fault(345)
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+@pytest.mark.parametrize("columns", [64, 65])
+def test_fault_345_many_columns_of_a_few_rows_are_encoded_in_a_thread(
+    kind: str, columns: int
+) -> None:
+    [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == kind]
+    encoding = []
+
+    def watched(layout: ResponseTable) -> Encoder:
+        encoder = codec.encoder(layout)
+        encode = encoder.rows
+
+        def rows(chunk: Chunk) -> Encoded:
+            encoding.append(threading.current_thread())
+            return encode(chunk)
+
+        encoder.rows = rows  # type: ignore[method-assign]  # it calls what it replaces
+        return encoder
+
+    watching = dataclasses.replace(codec, encoder=watched)
+    pieces = sent_pieces(watching, a_wide_table(columns), np.zeros((1, columns)))
+    assert b"".join(pieces)
+    assert [thread is threading.main_thread() for thread in encoding] == [columns == 64]
+
+
+@pytest.mark.fault(346)
+def test_fault_346_row_groups_that_are_gathered_count_as_bodies_in_memory() -> None:
+    [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "parquet"]
+    table, memory = a_wide_table(100, rows=10_000), BodyMemory(64 << 20)
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        yield Chunk(np.zeros((10_000, 100)))
+
+    def respond() -> Response:
+        return respond_streamed(a_request(memory), codec, table, chunks, headers={})
+
+    first = respond()
+    assert memory.held > 2 * 10_000 * 100 * 8
+    second = respond()
+    assert second is not first
+    with pytest.raises(Problem, match="overloaded"):
+        respond()
+    del first, second
+    gc.collect()
+    assert memory.held == 0
+
+
 def sent_pieces(codec: Codec, table: ResponseTable, values: np.ndarray) -> list[bytes]:
     """The pieces of the body of a response of one chunk."""
     sent: list[Message] = []
@@ -76,9 +153,8 @@ def sent_pieces(codec: Codec, table: ResponseTable, values: np.ndarray) -> list[
     async def send(message: Message) -> None:
         sent.append(message)
 
-    request = Request({"type": "http", "method": "POST", "headers": []})
-    response = respond_whole(request, codec, table, Chunk(values), headers={})
-    asyncio.run(response(dict(request.scope), receive, send))
+    response = respond_whole(a_request(), codec, table, Chunk(values), headers={})
+    asyncio.run(response(dict(a_request().scope), receive, send))
     return [message["body"] for message in sent[1:]]
 
 
