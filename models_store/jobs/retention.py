@@ -142,7 +142,11 @@ def _lacks_input() -> ColumnElement[bool]:
 def _with_needless_files() -> ColumnElement[bool]:
     """Return the condition of children whose files nothing needs: their parent has succeeded."""
     parent = aliased(JobRow)
-    ended = exists().where(parent.id == JobRow.parent_id, parent.state == JobState.SUCCEEDED)
+    ended = exists().where(
+        parent.id == JobRow.parent_id,
+        parent.role == JobRole.PARENT,
+        parent.state == JobState.SUCCEEDED,
+    )
     return and_(JobRow.role == JobRole.CHILD, ended, _has_files())
 
 
@@ -154,6 +158,7 @@ def _of_abandoned(keep_s: float) -> ColumnElement[bool]:
     parent = aliased(JobRow)
     old = exists().where(
         parent.id == JobRow.parent_id,
+        parent.role == JobRole.PARENT,
         parent.state.in_(RESUMABLE_STATES),
         parent.finished_at <= db_now(-keep_s),
     )
