@@ -92,7 +92,8 @@ def score(
 
     Columns that have names are matched by name; missing and unknown ones are named. Files of any
     size are streamed. A dataset is scored with a job, with quantiles if the model has them, and the
-    result is downloaded; Ctrl-C ends the wait, not the job.
+    result is downloaded; Ctrl-C ends the wait, not the job. A row that lacks a value of a column
+    without gaps in training has nan: `densityd train --any-gaps` makes a model that scores it too.
 
     Examples: densityd score shuttle rows.csv; densityd score shuttle:2 rows.npy -o scores.parquet;
     densityd score shuttle rows.csv --quantiles;
