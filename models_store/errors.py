@@ -84,7 +84,7 @@ class JobInUseError(ConflictError):
     ) -> None:
         self.job_id = job_id
         self.ref = ref
-        text = f"Job {job_id} made version {ref}, which still exists."
+        text = f"Job {job_id} made version {ref}, which still exists; delete that first."
         if parent_id is not None:
             text = f"Job {job_id} belongs to job {parent_id}; delete that one."
         super().__init__(text)

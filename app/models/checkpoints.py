@@ -272,7 +272,9 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     state = state_of(request)
     settings = state.settings
     if media_type_of(request) not in _MEDIA_TYPES:
-        raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
+        raise _wrong_type(
+            "The Content-Type of a model is application/octet-stream; the file is what an export gave."
+        )
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
     quota = settings.max_project_bytes
     with (

@@ -76,7 +76,10 @@ def worded(fault: Mapping[str, Any], *, what: str = "field", known: Sequence[str
     """
     kind = str(fault["type"])
     if is_unknown(kind):
-        like = get_close_matches(str(fault["loc"][-1])[:64], known, n=1, cutoff=0.55)
+        name = str(fault["loc"][-1])[:64]
+        if name in known:
+            return f"is no {what} together with the others there"
+        like = get_close_matches(name, known, n=1, cutoff=0.55)
         if like:
             return f"is no {what}; did you mean `{like[0]}`?"
         there = f"; there are {', '.join(known)}" if 0 < len(known) <= _MOST_KNOWN else ""

@@ -166,7 +166,7 @@ async def _read(score: ScoreRequest) -> Drawing:
     if wanted.n > settings.max_sample_rows:
         raise Problem(
             "limit-samples",
-            f"One request may draw {settings.max_sample_rows} rows.",
+            f"One request may draw at most {settings.max_sample_rows:,} rows; a sampling job draws more.",
             errors=[FieldError("Too many.", pointer="/n")],
             members={"limit": settings.max_sample_rows},
         )

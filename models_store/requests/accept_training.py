@@ -4,6 +4,7 @@ The choices aim at a good model of an unknown table on a small machine; `docs/ap
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -204,8 +205,9 @@ def check_columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list
             f"dataset {dataset.id} has no column {first!r}{f' and {more} more' if more else ''}{remedy}",
             pointer=pointer,
         )
-    if len(set(columns)) < len(columns):
-        raise RequestError("duplicate-column", "a column is named twice", pointer=pointer)
+    twice = next((name for name, times in Counter(columns).items() if times > 1), None)
+    if twice is not None:
+        raise RequestError("duplicate-column", f"column {twice!r} is named twice", pointer=pointer)
     return columns
 
 

@@ -9,6 +9,7 @@ from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.training import ColumnOptions, Levels, Preprocessing, TrainingRequest
 from tables.columns import Column
+from tables.source import MAX_NAME_LENGTH
 
 _ROWS_PER_DISTINCT_VALUE = 10
 _DAY_SECONDS = 86_400.0
@@ -209,7 +210,8 @@ def with_options(columns: Sequence[Column], wanted: Preprocessing) -> list[Colum
         if name not in names:
             raise RequestError(
                 "unknown-column",
-                "`preprocessing.columns` names a column that is not modelled; one of the context"
+                f"`preprocessing.columns` names {name[:MAX_NAME_LENGTH]!r}, which is not modelled; a column"
+                " of the context"
                 " takes the transform circular alone",
                 pointer="/preprocessing/columns",
             )

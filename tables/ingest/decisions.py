@@ -7,7 +7,7 @@ from tables.errors import TableError
 from tables.formats import ParseOptions
 from tables.ingest.column_types import Decision, TableContext, decide, ignored_warning
 from tables.ingest.profiles import TextProfile
-from tables.source import CellSource
+from tables.source import MAX_NAME_LENGTH, CellSource
 
 _REMEDY = "Name texts that mean a missing value by na_values=, or choose another type."
 
@@ -24,7 +24,9 @@ def wanted_types(table: CellSource, options: ParseOptions) -> dict[int, ColumnTy
     if unknown:
         raise TableError(
             "unknown-column",
-            f"The table lacks {len(unknown)} of the columns that the options name.",
+            f"The table has no column {unknown[0][:MAX_NAME_LENGTH]!r}"
+            f"{f' and {len(unknown) - 1} more' if unknown[1:] else ''} that the options name;"
+            " several names are a JSON list, or an option each.",
             errors=[(name, "The table has no such column.") for name in unknown],
         )
     wanted = {places[name]: kind for name, kind in options.types.items()}

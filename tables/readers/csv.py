@@ -269,7 +269,10 @@ class _Rows:
                 "dataset-parse", self._unclosed().detail if self.text.quotes % 2 else _TOO_LONG
             )
         if "Could not skip" in message or "Empty CSV" in message:
-            return TableError("dataset-empty", "The file has a header but no rows.")
+            return TableError(
+                "dataset-empty",
+                "The file has a header but no rows; if its first line is one, state header=false, or text/csv; header=absent.",
+            )
         if "UTF8" in message:
             return TableError("dataset-encoding", "The file is not UTF-8.")
         return TableError("dataset-parse", "The file cannot be read as CSV.")

@@ -59,6 +59,7 @@ REQUESTS = [
     ("POST", "/v1/jobs/training", {"model_name": "shuttle"}),
     ("POST", "/v1/jobs/training", []),
     ("POST", "/v1/jobs/training", {"model_name": "a", "dataset_id": DATASET, "flow": "maf"}),
+    ("POST", "/v1/jobs/variational", {"model_name": "a", "target": {"potential": "U1", "dim": 2}}),
     ("POST", "/v1/jobs/sampling", {"model": "shuttle", "n": 0}),
     ("POST", "/v1/jobs/sampling", {"model": "shuttle", "m": 3}),
     ("POST", "/v1/jobs/sampling", {"model": "shuttle", "n": 3, "output": "xlsx"}),
@@ -112,7 +113,7 @@ def test_refusals_of_the_store_are_whole_sentences_that_name_their_object(client
         return client.post("/v1/jobs/training", json={**body, **change})
 
     refusals = {
-        "A column is named twice.": train(columns=[first, first]),
+        f"Column {first!r} is named twice.": train(columns=[first, first]),
         f"Dataset {made['id']} has no column 'depth'.": train(
             columns=["depth"], context_columns=[first]
         ),
