@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from itertools import accumulate
 from typing import Any, Literal
 
-from sqlalchemy import Text, cast, func, literal, select
+from sqlalchemy import Text, bindparam, cast, func, literal, select
 from sqlalchemy.orm import Session, load_only
 
 from models_store.database.dialects import dialect_of, insert_into
@@ -54,6 +54,30 @@ _DELETED = load_only(
     raiseload=True,
 )
 _LARGEST = 2**31 - 1
+# Statements are built once: that takes longer than to run them.
+_MODEL = select(ModelRow).where(
+    ModelRow.project == bindparam("project"),
+    ModelRow.name == bindparam("name"),
+    ModelRow.latest_version > 0,
+)
+_LOCKED_MODEL = _MODEL.with_for_update()
+_VERSION = select(ModelVersionRow).where(
+    ModelVersionRow.model_id == bindparam("model_id"),
+    ModelVersionRow.version == bindparam("number"),
+)
+_SUMMARY = _VERSION.options(VERSION_SUMMARY)
+_PINNED = (
+    select(ModelVersionRow.id)
+    .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
+    .where(ModelRow.project == bindparam("project"), ModelRow.name == bindparam("name"))
+    .where(ModelVersionRow.version == bindparam("number"))
+    .with_for_update(read=True, key_share=True, of=ModelVersionRow)
+)
+_ALIASES = (
+    select(ModelAliasRow)
+    .where(ModelAliasRow.model_id.in_(bindparam("model_ids", expanding=True)))
+    .order_by(ModelAliasRow.model_id, ModelAliasRow.name)
+)
 
 
 def add_version(
@@ -112,10 +136,8 @@ def find_model(session: Session, project: str, name: str, *, lock: bool = False)
     """
     row = None
     if is_name(name):
-        query = select(ModelRow).where(
-            ModelRow.project == project, ModelRow.name == name, ModelRow.latest_version > 0
-        )
-        row = session.scalar(query.with_for_update() if lock else query)
+        query = _LOCKED_MODEL if lock else _MODEL
+        row = session.scalar(query, {"project": project, "name": name})
     if row is None:
         raise NotFoundError("model", name)
     return row
@@ -141,10 +163,8 @@ def find_version(
     """
     row = None
     if 1 <= number <= _LARGEST:
-        query = select(ModelVersionRow).where(
-            ModelVersionRow.model_id == model.id, ModelVersionRow.version == number
-        )
-        row = session.scalar(query.options(VERSION_SUMMARY) if summary else query)
+        query = _SUMMARY if summary else _VERSION
+        row = session.scalar(query, {"model_id": model.id, "number": number})
     if row is None:
         raise NotFoundError("version", f"{model.name}:{number}")
     return row
@@ -156,14 +176,8 @@ def pin_version(session: Session, project: str, name: str, number: int) -> None:
     Raises:
         NotFoundError: the project has no such version.
     """
-    query = (
-        select(ModelVersionRow.id)
-        .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
-        .where(ModelRow.project == project, ModelRow.name == name)
-        .where(ModelVersionRow.version == number)
-        .with_for_update(read=True, key_share=True, of=ModelVersionRow)
-    )
-    if session.scalar(query) is None:
+    values = {"project": project, "name": name, "number": number}
+    if session.scalar(_PINNED, values) is None:
         raise NotFoundError("version", f"{name}:{number}")
 
 
@@ -352,12 +366,7 @@ def _aliases_by_version(session: Session, model: ModelRow) -> dict[int, list[str
 
 
 def _aliases(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
-    query = (
-        select(ModelAliasRow)
-        .where(ModelAliasRow.model_id.in_(model_ids))
-        .order_by(ModelAliasRow.model_id, ModelAliasRow.name)
-    )
-    return list(session.scalars(query))
+    return list(session.scalars(_ALIASES, {"model_ids": model_ids}))
 
 
 def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:
