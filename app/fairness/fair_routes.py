@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Coroutine
+from functools import partial, wraps
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from app.fairness.turns import Turns, owner_here
+from app.fairness.turns import Turns, forgetting, owner_here
 
 EACH = 2
 """Most requests of one project in such routes at once; others of it wait."""
@@ -19,6 +20,11 @@ class FairRoute(APIRoute):
     Threads, connections to the database and the interpreter's lock are few: without this, one
     caller's hundred lists come before everybody's next request.
     """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
+        if not inspect.iscoroutinefunction(endpoint):
+            endpoint = _forgetting(endpoint)
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of a request; its response is sent afterwards, without a turn."""
@@ -32,3 +38,13 @@ class FairRoute(APIRoute):
                 return await handle(request)
 
         return in_turn
+
+
+def _forgetting(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an endpoint whose refusals keep nothing: thousands of columns go in its thread, too."""
+
+    @wraps(endpoint)
+    def forget(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - those of any endpoint
+        return forgetting(partial(endpoint, *args, **kwargs))
+
+    return forget

@@ -228,17 +228,18 @@ async def in_thread_alone(
     the event loop for seconds, with their objects in memory together.
     """
     account = _account.get()
-    call = partial(_forgetting, partial(function, *args, **kwargs))
+    call = partial(forgetting, partial(function, *args, **kwargs))
     if account is None:
         return await asyncio.to_thread(call)
     threads, owner = account
     return await threads.alone.run(owner, call)
 
 
-def _forgetting(call: Callable[[], _Result]) -> _Result:
+def forgetting(call: Callable[[], _Result]) -> _Result:
     """Call a function; what it made is not kept by the error that it raises.
 
-    A million objects would stay until the collector of cycles comes, which stops everybody.
+    A million objects would stay until the collector of cycles comes, or go where the error is answered,
+    on the event loop: both stop everybody.
     """
     try:
         return call()
