@@ -48,6 +48,11 @@ _PARENT = (
     .where(exists().where(_CHILD.id == bindparam("child_id"), _CHILD.parent_id == JobRow.id))
     .with_for_update(of=JobRow)
 )
+_TAKEN = (
+    select(JobRow)
+    .where(JobRow.position == bindparam("at"))
+    .execution_options(populate_existing=True)
+)
 
 
 def due_parents(query: Select[*Ts]) -> Select[*Ts]:
@@ -76,7 +81,7 @@ def take_steps(session: Session) -> None:
     """Take the steps that are due, of as many parents as a short transaction allows."""
     children = 0
     for position in session.connection().scalars(_due()).all():
-        row = session.get_one(JobRow, position, populate_existing=True)
+        row = session.scalars(_TAKEN, {"at": position}).one()
         children += _take_step(session, row)
         session.flush()
         if children >= _MOST_CHILDREN:

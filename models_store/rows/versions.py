@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import asdict, fields
+from functools import cache
 from itertools import accumulate
 from typing import Any, Literal
 
 from sqlalchemy import Text, bindparam, cast, func, literal, select
 from sqlalchemy.orm import Session, load_only
+from sqlalchemy.sql.dml import ReturningInsert
 
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
@@ -84,18 +86,9 @@ def add_version(
     session: Session, new: NewVersion, *, project: str, name: str, job_id: str | None
 ) -> Version:
     """Register the next version of a model, and the model itself with its first one."""
+    # The row stays locked, so versions count up in the order of their commits.
     model_id, number = session.execute(
-        insert_into(dialect_of(session), ModelRow)
-        .values(project=project, name=name, versions_made=1, latest_version=1)
-        .on_conflict_do_update(
-            index_elements=[ModelRow.project, ModelRow.name],
-            # The row stays locked, so versions count up in the order of their commits.
-            set_={
-                "versions_made": ModelRow.versions_made + 1,
-                "latest_version": ModelRow.versions_made + 1,
-            },
-        )
-        .returning(ModelRow.id, ModelRow.versions_made)
+        _counted(dialect_of(session)), {"project": project, "name": name}
     ).one()
     row = ModelVersionRow(
         project=project, model_id=model_id, version=number, job_id=job_id, **asdict(new)
@@ -103,6 +96,19 @@ def add_version(
     session.add(row)
     session.flush()
     return _to_version(row, name=name, aliases=[])
+
+
+@cache
+def _counted(dialect: str) -> ReturningInsert[int, int]:
+    """Return the statement that counts one more version of a model."""
+    more = ModelRow.versions_made + 1
+    first = insert_into(dialect, ModelRow).values(
+        project=bindparam("project"), name=bindparam("name"), versions_made=1, latest_version=1
+    )
+    return first.on_conflict_do_update(
+        index_elements=[ModelRow.project, ModelRow.name],
+        set_={"versions_made": more, "latest_version": more},
+    ).returning(ModelRow.id, ModelRow.versions_made)
 
 
 def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | None:
