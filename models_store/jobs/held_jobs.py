@@ -19,7 +19,7 @@ from sqlalchemy.sql.dml import Update
 from models_store.database.announcements import note_end
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now
-from models_store.database.constants import constant
+from models_store.database.dialects import constant
 from models_store.database.schema import JobRow
 from models_store.database.usage import charge_of_job, count
 from models_store.errors import FencedError

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from models_store.database.clock import db_now, moment
-from models_store.database.constants import constant, is_one_of
 from models_store.database.database import Database, reading, writing
+from models_store.database.dialects import constant, is_one_of
 from models_store.database.schema import JobRow
 from models_store.database.usage import check_storage
 from models_store.errors import CancelledInsteadError, FencedError, LimitError

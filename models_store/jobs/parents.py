@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, exists, o
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import moment
-from models_store.database.constants import constant, is_one_of
+from models_store.database.dialects import constant, is_one_of
 from models_store.database.ids import new_id
 from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, TurnRow
 from models_store.database.usage import json_bytes

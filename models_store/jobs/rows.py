@@ -28,8 +28,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now, moment
-from models_store.database.constants import constant
-from models_store.database.dialects import dialect_of, insert_into
+from models_store.database.dialects import constant, dialect_of, insert_into
 from models_store.database.ids import is_id
 from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, TurnRow, WorkerRow
 from models_store.database.usage import EVENT_BYTES, json_bytes
