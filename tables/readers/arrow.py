@@ -39,6 +39,7 @@ REMEMBERED_BYTES = 16 << 20
 """How much of a file that has been read may stay in the memory of the process."""
 
 _EXTENSION_KEY = b"ARROW:extension:name"
+_UNKNOWN = {"month_interval", "day_time_interval"}  # PyArrow has no arrays of them
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
@@ -108,6 +109,13 @@ def cell_source(
     """
     names, nameless, warnings = mend_names(list(schema.names))
     kinds = [field.type for field in schema]
+    for name, kind in zip(names, kinds, strict=True):
+        if str(kind) in _UNKNOWN:
+            raise TableError(
+                "dataset-dtype",
+                f"Column {name!r} is of type {kind}, which is not read.",
+                column=name,
+            )
     check_columns(len(names), options=options)
     return CellSource(
         names=names,

@@ -72,6 +72,25 @@ def test_fault_341_times_in_a_zone_that_does_not_exist_are_in_utc(accept, tmp_pa
         assert kept.columns[-1].to_pylist() == texts
 
 
+def types_of(data: bytes) -> list[str]:
+    """Names of the types of a stream; none if it is damaged."""
+    try:
+        return list(map(str, pa.ipc.open_stream(data).schema.types))
+    except pa.ArrowInvalid:
+        return []
+
+
+@pytest.mark.fault(348)
+@pytest.mark.parametrize(("unit", "kind"), [(0, "month_interval"), (1, "day_time_interval")])
+def test_fault_348_intervals_of_months_or_days_are_refused(refuse, unit, kind):
+    data = arrow(pa.table({"x": [1.0, 2.0], "m": pa.nulls(2, pa.month_day_nano_interval())}))
+    changed = [
+        data[:at] + bytes([unit]) + data[at + 1 :] for at, byte in enumerate(data) if byte == 2
+    ]
+    error = refuse(next(data for data in changed if kind in types_of(data)), ARROW)
+    assert (error.slug, error.column) == ("dataset-dtype", "m")
+
+
 @pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
 def test_arrow_columns_of_every_type_are_typed(accept, stored, compression):
     table = pa.table(
