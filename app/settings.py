@@ -146,8 +146,8 @@ class ApiSettings(StoreSettings):
     max_body_files_bytes: int = Field(
         default=32 * _GIB,
         ge=_KIB,
-        description="Disk space for bodies and results of scoring requests of all callers; one "
-        "project uses half of it at most.",
+        description="Disk space for bodies and results of scoring requests of all callers, in "
+        "each API process; one project uses half of it at most.",
     )
     max_score_bytes: int = Field(
         default=2 * _GIB,

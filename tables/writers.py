@@ -33,7 +33,7 @@ Encoded = bytes | memoryview
 
 _LINE_END = b"\r\n"  # of CSV (RFC 4180)
 _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
-_GROUP_BYTES = 64 << 20  # of texts, which may be long
+_GROUP_BYTES = 16 << 20  # of texts, which may be long
 _NUMBER_BYTES = 8
 _COLUMN_BYTES = 2048  # of the writer of a column
 

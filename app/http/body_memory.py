@@ -1,5 +1,7 @@
 """Memory and disk space of requests and their results, bounded for all of them together."""
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,9 @@ from fastapi import Request
 
 from app.auth.callers import project_of
 from app.problems.problem import Problem
+
+_PATIENCE_S = 10.0
+_LOOK_S = 0.05
 
 
 class BodyMemory:
@@ -50,9 +55,19 @@ class BodyMemory:
         if size <= 0:
             return
         if self._held_by[project] > self._max_bytes // 2:
-            raise Problem("overloaded", "Too many bodies of this project are on their way.")
+            detail = "Too many bodies and results of this project are on their way."
+            raise Problem("overloaded", detail)
         if self._held > self._max_bytes:
-            raise Problem("overloaded", "Too many bodies are on their way. Try again.")
+            raise Problem("overloaded", "Too many bodies and results are on their way. Try again.")
+
+    def has_room(self, project: str, size: int, *, part: float = 1.0) -> bool:
+        """Return whether `size` bytes more fit into a part of what a project, and all, may hold."""
+        most = part * self._max_bytes
+        return self._held_by[project] + size <= most // 2 and self._held + size <= most
+
+    def most_at_once(self, size: int) -> int:
+        """Return the bytes to count for what takes `size` and cannot be refused for ever."""
+        return min(size, self._max_bytes // 8)
 
 
 class ProjectMemory:
@@ -80,6 +95,21 @@ class ProjectMemory:
                 if piece:
                     came.append(piece)
         return came[0] if len(came) == 1 else b"".join(came)
+
+    async def room(self, size: int) -> "Share":
+        """Wait until there is room for what cannot be divided; return its share, as `kept_share` does.
+
+        Raises:
+            Problem: `overloaded`, when there is none for a while.
+        """
+        share = self.kept_share()
+        size = self._memory.most_at_once(size)
+        until = time.monotonic() + _PATIENCE_S
+        while not share.may_hold(size):
+            if time.monotonic() >= until:
+                share.hold(size)
+            await asyncio.sleep(_LOOK_S)
+        return share
 
     def kept_share(self) -> "Share":
         """Return a share that is released with the last object that refers to it."""
@@ -116,15 +146,12 @@ class Share:
         more, self.size = size - self.size, size
         self._memory.change(self._project, more)
 
-    def may_hold(self, size: int) -> bool:
-        """Hold `size` bytes in all; return False, and hold as many as before, where that is too much."""
-        before = self.size
-        try:
+    def may_hold(self, size: int, *, part: float = 1.0) -> bool:
+        """Hold `size` bytes in all if they fit into a part of the memory; return whether they do."""
+        fits = self._memory.has_room(self._project, size - self.size, part=part)
+        if fits:
             self.hold(size)
-        except Problem:
-            self.hold(before)
-            return False
-        return True
+        return fits
 
     def __del__(self) -> None:
         self.hold(0)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.fairness.turns import in_thread
 from app.http.accept import IDENTITY, best_coding, listed
-from app.http.body_memory import Share, body_memory_of
+from app.http.body_memory import ProjectMemory, body_memory_of
 from app.http.content_codings import CODINGS, Compressor
 from app.http.streaming import StreamedResponse
 from app.rows.codecs import Codec
@@ -91,9 +91,6 @@ def respond_streamed(
         chunks: Makes a generator of the rows, once for each pass of the format.
         headers: Further headers.
         filling: Task that reads the rest of the request's body, while it is not done.
-
-    Raises:
-        Problem: `overloaded`: the responses of the project keep too much in memory.
     """
     coding = _coding(request, codec)
     headers = {**headers, **ROWS_VARY}
@@ -104,11 +101,8 @@ def respond_streamed(
         headers["Content-Encoding"] = coding
     elif encoder.size is not None:
         headers["Content-Length"] = str(encoder.size)
-    kept: Share | None = None
-    if encoder.kept_bytes > 0:
-        kept = body_memory_of(request).kept_share()
-        kept.hold(encoder.kept_bytes)
-    encoded = _encoded(encoder, chunks, compressor, kept)
+    memory = body_memory_of(request) if encoder.kept_bytes > 0 else None
+    encoded = _encoded(encoder, chunks, compressor, memory)
     return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
 
 
@@ -137,12 +131,13 @@ async def _encoded(
     encoder: Encoder,
     chunks: Chunks,
     compressor: Compressor | None,
-    kept: Share | None,  # noqa: ARG001 - it is held as long as this runs
+    memory: ProjectMemory | None,
 ) -> AsyncGenerator[Encoded, None]:
     def pack(make: Callable[[], Encoded]) -> Encoded:
         made = make()
         return compressor.compress(made) if compressor is not None and made else made
 
+    kept = None if memory is None else await memory.room(encoder.kept_bytes)
     yield await in_thread(pack, encoder.start)
     for number in range(encoder.passes):
         if number > 0:
@@ -155,5 +150,6 @@ async def _encoded(
     rest = encoder.end()
     while made := await in_thread(pack, partial(next, rest, b"")):
         yield made
+    del kept  # it was held as long as rows were gathered
     if compressor is not None:
         yield compressor.finish()

@@ -19,7 +19,12 @@ from models_store.files.disk_errors import disk_errors
 FEW_BYTES = 256 * 1024
 """Results that a response has in memory as a whole, and while its caller reads them."""
 
+_WIDE_ROWS, _WIDE_BYTES = (
+    128,
+    1024 * 1024,
+)  # fewer wide rows take a columnar format several times as long
 _MEMORY_BYTES = 16 * 1024 * 1024
+_MEMORY_PART = 0.5  # what can go to the disk leaves room for bodies, which cannot
 _VALUE_BYTES = np.dtype(np.float64).itemsize
 
 
@@ -89,7 +94,8 @@ class Results:
         in_memory = self._fits(rows)
         if not in_memory:
             self.files.hold(self.files.size + chunk.values.nbytes)
-        step = max(1, FEW_BYTES // (self.width * _VALUE_BYTES))
+        row_bytes = self.width * _VALUE_BYTES
+        step = max(1, FEW_BYTES // row_bytes, min(_WIDE_ROWS, _WIDE_BYTES // row_bytes))
         for start in range(0, len(chunk.values), step):
             await self._append(chunk.part(start, start + step), in_memory=in_memory)
 
@@ -108,7 +114,7 @@ class Results:
         """Return whether so many rows may be in memory; it is then taken."""
         size = rows * self.width * _VALUE_BYTES
         may = self._file is None and size <= _MEMORY_BYTES
-        return may and self.memory.may_hold(size + self._code_bytes)
+        return may and self.memory.may_hold(size + self._code_bytes, part=_MEMORY_PART)
 
     def check_size(self, rows: int) -> None:
         """Refuse more rows than there may be.

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.types import Message
 
+from app.http import body_memory
 from app.http.body_memory import BodyMemory
+from app.http.streaming import StreamedResponse
 from app.problems.problem import Problem
 from app.rows.codecs import BY_MEDIA_TYPE, Codec
 from app.rows.encode import Encoder
@@ -121,25 +122,60 @@ def test_fault_345_many_columns_of_a_few_rows_are_encoded_in_a_thread(
 
 
 @pytest.mark.fault(346)
-def test_fault_346_row_groups_that_are_gathered_count_as_bodies_in_memory() -> None:
+def test_fault_346_row_groups_that_are_gathered_count_as_bodies_in_memory(monkeypatch):
+    """One that finds no room waits for those before it, not for ever."""
+    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.2)
     [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "parquet"]
     table, memory = a_wide_table(100, rows=10_000), BodyMemory(64 << 20)
+    group_bytes = 2 * 10_000 * 100 * 8
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         yield Chunk(np.zeros((10_000, 100)))
 
-    def respond() -> Response:
-        return respond_streamed(a_request(memory), codec, table, chunks, headers={})
+    async def main() -> None:
+        def encoded() -> AsyncGenerator[Any, None]:
+            response = respond_streamed(a_request(memory), codec, table, chunks, headers={})
+            assert isinstance(response, StreamedResponse)
+            return response._pieces
 
-    first = respond()
-    assert memory.held > 2 * 10_000 * 100 * 8
-    second = respond()
-    assert second is not first
-    with pytest.raises(Problem, match="overloaded"):
-        respond()
-    del first, second
+        first, second, third, fourth = (encoded() for _ in range(4))
+        await anext(first)
+        assert 0 < memory.held <= group_bytes
+        used = memory.held
+        with memory.of("one").share() as others:
+            others.hold((32 << 20) - 2 * used)
+            await anext(second)
+            with pytest.raises(Problem, match="overloaded"):
+                await anext(third)
+            waiting = asyncio.ensure_future(anext(fourth))
+            await asyncio.sleep(0)
+            await first.aclose()
+            await waiting
+            for one in (second, fourth):
+                await one.aclose()
+
+    asyncio.run(main())
     gc.collect()
     assert memory.held == 0
+
+
+@pytest.mark.fault(346)
+@pytest.mark.parametrize("most", [1 << 10, 32 << 20])
+def test_fault_346_a_row_group_alone_always_has_room(most: int) -> None:
+    [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "parquet"]
+    table = dataclasses.replace(a_wide_table(5, rows=200_000), typed=TypedRows([LONG] * 5))
+    memory = BodyMemory(most)
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        yield Chunk(np.zeros((1, 5)))
+
+    async def main() -> bytes:
+        response = respond_streamed(a_request(memory), codec, table, chunks, headers={})
+        assert isinstance(response, StreamedResponse)
+        return b"".join([piece async for piece in response._pieces])
+
+    assert codec.encoder(table).kept_bytes > most
+    assert asyncio.run(main())[:4] == b"PAR1"
 
 
 def sent_pieces(codec: Codec, table: ResponseTable, values: np.ndarray) -> list[bytes]:

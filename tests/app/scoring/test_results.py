@@ -1,6 +1,7 @@
 """Results that wait for callers who read slowly, and bodies that wait on the disk."""
 
 import asyncio
+import dataclasses
 import gc
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ async def read(results: Results) -> list[Chunk]:
 
 
 @pytest.mark.fault(342)
-@pytest.mark.parametrize("room", [5 * MANY.nbytes, MANY.nbytes])
+@pytest.mark.parametrize("room", [10 * MANY.nbytes, MANY.nbytes])
 def test_fault_342_results_beyond_the_memory_of_a_project_wait_on_the_disk(tmp_path, room):
     memory, files = BodyMemory(room), BodyMemory(1 << 30)
     codes = np.arange(len(MANY)).astype(np.uint8)
@@ -61,6 +62,37 @@ def test_fault_342_results_beyond_the_memory_of_a_project_wait_on_the_disk(tmp_p
     gc.collect()
     assert [memory.held, files.held] == [0, 0]
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.fault(342)
+def test_fault_342_results_leave_room_for_bodies(tmp_path):
+    """Results can go to the disk, which bodies cannot."""
+    memory, files = BodyMemory(8 * MANY.nbytes), BodyMemory(1 << 30)
+
+    async def main() -> None:
+        many = [results_of(tmp_path, memory=memory, files=files) for _ in range(8)]
+        for results in many:
+            await results.add(Chunk(MANY))
+        assert memory.held > 0
+        with memory.of(PROJECT).share() as body:
+            body.hold(2 * MANY.nbytes)
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(342)
+def test_fault_342_wide_results_come_in_more_rows_at_a_time(tmp_path):
+    """A format that writes column by column would take several times as long."""
+    memory = BodyMemory(1 << 30)
+
+    async def main() -> None:
+        results = dataclasses.replace(
+            results_of(tmp_path, memory=memory, files=memory), width=4_000
+        )
+        await results.add(Chunk(np.zeros((64, 4_000))))
+        assert [len(part.values) for part in await read(results)] == [32, 32]
+
+    asyncio.run(main())
 
 
 @pytest.mark.fault(342)
