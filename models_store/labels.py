@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from models_store.database.base import Described
 from models_store.database.database import Database, writing
-from models_store.database.usage import Charged, check_storage
+from models_store.database.usage import Charged, check_storage, label_bytes
 from models_store.errors import LimitError, PreconditionError
 from models_store.job_states import Job
 from models_store.jobs.rows import find, to_job
@@ -149,9 +149,9 @@ class Labels:
         present = record()
         if not condition(present):
             raise PreconditionError(f"The {type(present).__name__.lower()} is in another state")
-        charged = row.charged_bytes
+        before = label_bytes(row)  # which `charged_bytes` of an old row lacks
         change.apply(row)
         session.flush()
-        if self._max_bytes is not None and row.charged_bytes > charged:
+        if self._max_bytes is not None and label_bytes(row) > before:
             check_storage(session, row.project, self._max_bytes)
         return record()

@@ -130,9 +130,9 @@ def _charge(row: Charged) -> int:
             cells = 0 if row.cells is None else int(row.cells["bytes"])
             described = (row.columns, row.warnings, row.options)
             files = row.bytes + cells
-            return ROW_BYTES + files + sum(map(json_bytes, described)) + _label_bytes(row)
+            return ROW_BYTES + files + sum(map(json_bytes, described)) + label_bytes(row)
         case ModelRow():
-            return row.history_bytes + _label_bytes(row)
+            return row.history_bytes + label_bytes(row)
         case ModelVersionRow():
             described = (
                 row.columns,
@@ -144,7 +144,7 @@ def _charge(row: Charged) -> int:
                 row.held_out,
             )
             files = row.checkpoint_bytes
-            return ROW_BYTES + files + sum(map(json_bytes, described)) + _label_bytes(row)
+            return ROW_BYTES + files + sum(map(json_bytes, described)) + label_bytes(row)
         case JobRow():
             return charge_of_job(row)
 
@@ -172,13 +172,13 @@ def charge_of_job(row: ChargedJob | JobRow) -> int:
         return 0
     result_bytes = 0 if row.result is None else int(row.result["bytes"])
     stored = ROW_BYTES + (row.metadata_bytes or 0) + row.checkpoint_bytes + result_bytes
-    stored += _label_bytes(row)
+    stored += label_bytes(row)
     if row.product is not None:
         stored += int(row.product["checkpoint_bytes"]) + json_bytes(row.product)
     return stored if row.state in FINAL_STATES else max(stored, row.reserved_bytes or 0)
 
 
-def _label_bytes(row: ChargedJob | Described) -> int:
+def label_bytes(row: ChargedJob | Described) -> int:
     """Return the bytes of a description and of tags, which mostly there are none of."""
     return sum(json_bytes(label) for label in (row.description, row.tags) if label)
 

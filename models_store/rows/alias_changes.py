@@ -51,7 +51,7 @@ def record_change(
         .returning(AliasChangeRow.reason)
     )
     freed = sum(map(_bytes_of, forgotten))
-    model.history_bytes = max(0, model.history_bytes - freed)  # those of old were not counted
+    model.history_bytes = max(0, model.history_bytes - freed)  # of some, less was counted
 
 
 def forget_changes(session: Session, model: ModelRow) -> None:

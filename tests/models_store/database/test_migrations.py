@@ -21,6 +21,7 @@ from models_store.database.database import Database, migrate
 from models_store.database.engines import migration_engine, parse_url
 from models_store.database.revisions import _scripts, head_revision, known_revisions, oldest_code
 from models_store.database.schema import METADATA
+from models_store.database.usage import EVENT_BYTES, json_bytes
 from models_store.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
@@ -201,6 +202,39 @@ def test_a_database_goes_back_and_forth(empty_url: str) -> None:
     assert database.revision() == FIRST
     with pytest.raises(RevisionUnknownError, match="from_the_future"):
         migrate(empty_url, to="from_the_future")
+    database.dispose()
+
+
+@pytest.mark.fault(352)
+def test_what_aliases_changed_before_it_counted_is_counted_and_forgotten_again(
+    empty_url: str,
+) -> None:
+    before = "2026_11_26_memory"
+    migrate(empty_url, to=before)
+    database = Database(empty_url)
+    statements = """
+        INSERT INTO model
+            (id, project, name, versions_made, latest_version, alias_revision, created_at)
+            VALUES (1, 'p', 'n', 0, 0, 0, '2026-01-01T00:00:00.000Z'),
+                (2, 'q', 'n', 0, 0, 0, '2026-01-01T00:00:00.000Z');
+        INSERT INTO alias_change (project, model_id, alias, version, reason, created_at)
+            VALUES ('p', 1, 'a', 1, NULL, '2026-01-01T00:00:00.000Z'),
+                ('p', 1, 'a', 2, 'because', '2026-01-01T00:00:00.000Z');
+        INSERT INTO usage (project, bytes) VALUES ('p', 1000), ('q', 1)
+    """
+    with database.write() as session:
+        for statement in statements.split(";"):
+            session.execute(text(statement))
+    migrate(empty_url)
+    with database.write() as session:
+        counted = session.execute(text("SELECT history_bytes FROM model ORDER BY id")).scalars()
+        reasons = (None, "because")
+        assert counted.all() == [sum(EVENT_BYTES + json_bytes(reason) for reason in reasons), 0]
+        session.execute(text("UPDATE model SET charged_bytes = 600 WHERE id = 1"))
+    migrate(empty_url, to=before)
+    with database.read() as session:
+        left = session.execute(text("SELECT project, bytes FROM usage ORDER BY project"))
+        assert [tuple(row) for row in left] == [("p", 400), ("q", 1)]
     database.dispose()
 
 

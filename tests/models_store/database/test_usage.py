@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from models_store.database.schema import DatasetRow, JobRow, ModelRow, ModelVersionRow
+from models_store.database.schema import DatasetRow, JobRow, ModelRow, ModelVersionRow, UsageRow
 from models_store.database.usage import stored_bytes
 from models_store.errors import IdempotencyReusedError, LimitError, NotFoundError
-from models_store.job_states import Checkpoint, Idempotency, JobKind, JobResult, JobState
+from models_store.job_states import Checkpoint, Idempotency, Job, JobKind, JobResult, JobState
 from models_store.labels import LabelChange, Labels, any_state
+from models_store.records import Model
 from models_store.rows import alias_changes
 from tests.models_store.makers import (
     LEASE_S,
@@ -290,6 +291,30 @@ def test_labels_beyond_the_quota_are_refused_and_can_be_removed(database, regist
     assert jobs.get(PROJECT, job.id).tags == {}
     labels = Labels(database, max_bytes=1)
     assert labels.job(PROJECT, job.id, LabelChange(describes=True), any_state).description is None
+
+
+@pytest.mark.fault(352)
+def test_labels_from_before_they_counted_can_be_removed_at_the_quota(database, jobs, work):
+    job = claimed(jobs, work)
+    work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    labels = Labels(database)
+    owners: list[Callable[..., Job | Model]] = [
+        partial(labels.job, PROJECT, job.id),
+        partial(labels.model, PROJECT, "shuttle"),
+    ]
+    for change in owners:
+        change(a_change(a="x" * 200, b="y" * 200), any_state)
+    with database.write() as session:
+        for kind in (JobRow, ModelRow):
+            session.execute(update(kind).values(charged_bytes=0))
+        of_version = select(ModelVersionRow.charged_bytes).scalar_subquery()
+        session.execute(update(UsageRow).values(bytes=of_version))
+    labels._max_bytes = stored(database)
+    for change in owners:
+        assert change(a_change(a=None), any_state).tags == {"b": "y" * 200}
+        with pytest.raises(LimitError):
+            change(a_change(c="z"), any_state)
+    assert stored(database) == charged(database)
 
 
 def test_changes_of_aliases_from_before_they_counted_free_nothing(
