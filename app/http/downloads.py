@@ -146,19 +146,26 @@ def result_download(
         if link is not None:
             return RedirectResponse(link, headers={"Vary": "Accept", "Cache-Control": "no-store"})
     headers["Content-Disposition"] = f'attachment; filename="{filename}"'
-    return _passed_on(request, result, blobs, headers)
+    return _passed_on(request, result, blobs, headers, look)
 
 
 def _passed_on(
-    request: Request, result: JobResult, blobs: Blobs, headers: dict[str, str]
+    request: Request,
+    result: JobResult,
+    blobs: Blobs,
+    headers: dict[str, str],
+    look: Callable[[], object],
 ) -> StreamedResponse:
     start, stop = _asked_range(request.headers, headers["ETag"], result["bytes"])
     is_part = (start, stop) != (0, result["bytes"])
 
+    def read(at: int) -> bytes:
+        with unless_deleted(look):
+            return b"".join(blobs.stream(result["key"], at, min(at + _PIECE_BYTES, stop)))
+
     async def pieces() -> AsyncGenerator[bytes, None]:
         for at in range(start, stop, _PIECE_BYTES):
-            end = min(at + _PIECE_BYTES, stop)
-            yield await in_thread(lambda: b"".join(blobs.stream(result["key"], at, end)))  # noqa: B023 - awaited in the same step
+            yield await in_thread(read, at)
 
     headers |= {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
     if is_part:

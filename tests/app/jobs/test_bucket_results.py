@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from models_store.files.object_blobs import ObjectBlobs
 from models_store.job_states import JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from tests.app.conftest import assert_refused
 from tests.app.serving import registered
 from tests.bucket_servers import S3Server
 from tests.models_store.makers import LEASE_S, submitted
@@ -108,6 +110,24 @@ def test_bytes_are_passed_on_from_the_bucket(settings: ApiSettings) -> None:
         assert not list((settings.data_dir / "store-cache" / "files").rglob("*.npy"))
         ObjectBlobs(settings.store_address).delete(key)
         assert client.get(url).status_code == 503
+
+
+@pytest.mark.fault(353)
+def test_fault_353_a_result_that_is_deleted_before_it_is_read_is_gone(
+    settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, key = a_result(settings)
+    real = ObjectBlobs.stream
+    with TestClient(create_app(settings)) as client:
+
+        def delete(blobs: ObjectBlobs, *given: Any) -> Iterator[bytes]:
+            state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
+            state.jobs.delete_result("default", url.split("/")[3])
+            blobs.delete(key)
+            return real(blobs, *given)
+
+        monkeypatch.setattr(ObjectBlobs, "stream", delete)
+        assert_refused(client.get(url), 410, "result-deleted")
 
 
 def test_a_caller_is_sent_to_the_bucket_where_that_is_set(settings: ApiSettings) -> None:
