@@ -222,7 +222,7 @@ def _start(
         raise typer.BadParameter("give either FILE or --dataset ID.")
     reading = next((name for name in table.options if name not in _LABELS), None)
     if table.dataset is not None and reading is not None:
-        option = f"--{reading.replace('_', '-')}"
+        option = "--no-header" if reading == "header" else f"--{reading.replace('_', '-')}"
         raise typer.BadParameter(
             f"{option} says how a FILE is read; `densityd datasets set-type` changes types of a dataset,"
             " and --column chooses its columns."

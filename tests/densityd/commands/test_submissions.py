@@ -66,6 +66,7 @@ def test_a_wrong_range_is_told_before_anything_is_sent(text: str) -> None:
         (["--model", "m", "--dataset", "ds_1", "--set", "split=1"], "split.FIELD=VALUE"),
         (["--dataset", "ds_1"], "--model"),
         (["--model", "m", "--dataset", "ds_1", "--na-values", "-9"], "--na-values says how a FILE"),
+        (["--model", "m", "--dataset", "ds_1", "--no-header"], ": --no-header says how"),
         (["nowhere.csv", "--model", "m"], "does not exist"),
     ],
     ids=str,
