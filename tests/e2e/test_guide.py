@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from densityd.cli import app
+from densityd.client import Client, Optimisation
 from tests.e2e.test_up import Up
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,7 +28,18 @@ def run_python(page: Path) -> None:
     exec(compile("\n".join(blocks), str(page), "exec"), {})  # noqa: S102 - our own page
 
 
+@pytest.fixture(scope="module")
+def penguins(up: Up) -> None:
+    """The model that a guide scores rows of, hardly trained."""
+    with Client(up.url) as client:
+        dataset = client.datasets.upload(DOCS.parent / "examples" / "penguins" / "penguins.csv")
+        optimisation: Optimisation = {"max_epochs": 3}
+        job = client.jobs.train("penguins", dataset.id, missing="any", optimisation=optimisation)
+        client.jobs.wait(job.id)
+
+
 @pytest.mark.long
+@pytest.mark.usefixtures("penguins")
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_guides_do_what_they_say(up: Up, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
     monkeypatch.setenv("DENSITYD_URL", up.url)
