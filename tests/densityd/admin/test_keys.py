@@ -59,6 +59,11 @@ def test_what_cannot_be_is_one_line() -> None:
     wrong = keys("create", "--project", "a/b")
     assert wrong.exit_code == 2
     assert wrong.stderr.startswith("densityd: a project matches")
+    assert keys("create", "--scope", "root").exit_code == 2
+    assert keys("create", "--expires-days", "0").exit_code == 2
+    nobodys = "key_" + "0" * 32
+    unknown = keys("revoke", nobodys)
+    assert (unknown.exit_code, unknown.stderr) == (1, f"densityd: No such key: {nobodys}.\n")
 
 
 @pytest.mark.long
@@ -66,11 +71,6 @@ def test_a_key_in_a_new_folder_says_so(data_dir: Path) -> None:
     question = f"made {data_dir}: is it the service's DENSITYD_DATA_DIR?"
     assert question in keys("create").stderr
     assert question not in keys("create").stderr
-    assert keys("create", "--scope", "root").exit_code == 2
-    assert keys("create", "--expires-days", "0").exit_code == 2
-    nobodys = "key_" + "0" * 32
-    unknown = keys("revoke", nobodys)
-    assert (unknown.exit_code, unknown.stderr) == (1, f"densityd: No such key: {nobodys}.\n")
 
 
 @pytest.mark.long

@@ -344,6 +344,7 @@ def test_who_looks_for_work_passes_no_state(database: Database, jobs: Jobs, work
     for engine in (database._read, database._write):
         event.listen(engine, "before_cursor_execute", note)
     assert jobs.claimable(1) == []
+    assert passed
     assert work.claim("w", lease_s=LEASE_S, accelerator=True, memory_bytes=1) is None
     assert "w" in passed
     assert not [value for value in passed if isinstance(value, JobState | JobRole)]
