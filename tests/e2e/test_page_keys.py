@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -42,22 +44,21 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         )
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_until_alive(url, process, folder / "log")
+            wait_until_ready(url, process, folder / "log")
             yield url, made.stdout.split()[-1]
         finally:
             process.terminate()
             process.wait(TIMEOUT_S)
 
 
-def wait_until_alive(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    transport = httpx.HTTPTransport(retries=0)
-    with httpx.Client(transport=transport, timeout=TIMEOUT_S) as client:
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until the page of settings, which asks for the readiness, has nothing to complain of."""
+    with httpx.Client(timeout=TIMEOUT_S) as client:
         while process.poll() is None:
-            try:
-                client.get(f"{url}/livez").raise_for_status()
-            except httpx.ConnectError:
-                continue
-            return
+            with suppress(httpx.ConnectError):
+                if client.get(f"{url}/readyz").is_success:
+                    return
+            time.sleep(0.05)
     raise AssertionError(log.read_text())
 
 
