@@ -23,8 +23,9 @@ from models_store.database.dialects import constant
 from models_store.database.schema import JobRow
 from models_store.database.usage import charge_of_job, count
 from models_store.errors import FencedError
-from models_store.job_states import FINAL_STATES, JobRole, JobState
+from models_store.job_states import FINAL_STATES, Checkpoint, JobRole, JobState
 
+_CHECKPOINTS_KEPT = 2
 _JOB = JobRow.__table__.c
 
 
@@ -118,6 +119,19 @@ def taken(session: Session, position: int) -> Iterator[HeldJob]:
     row = _of(session.connection().execute(_TAKEN, {"at": position}).one())
     yield row
     _write(session, row, None)
+
+
+def name_checkpoint(row: HeldJob, checkpoint: Checkpoint) -> list[str]:
+    """Name a checkpoint in a held job; return the keys of those that it no longer names."""
+    # Progress is what a next attempt need not do again.
+    step = checkpoint.get("step", 0)
+    if step > row.last_step:
+        row.last_step = step
+        row.failures = []
+    others = [other for other in row.checkpoints if other["key"] != checkpoint["key"]]
+    named = [dict(checkpoint), *others]
+    row.checkpoints = named[:_CHECKPOINTS_KEPT]
+    return [old["key"] for old in named[_CHECKPOINTS_KEPT:]]
 
 
 def _of(found: Row[*tuple[Any, ...]]) -> HeldJob:

@@ -23,7 +23,7 @@ from models_store.job_states import (
     JobState,
 )
 from models_store.jobs.attempt_ends import end_attempt, finish, finish_bulk, finish_child
-from models_store.jobs.held_jobs import HeldJob, held, taken
+from models_store.jobs.held_jobs import HeldJob, held, name_checkpoint, taken
 from models_store.jobs.parents import take_steps
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.jobs.rows import (
@@ -41,7 +41,6 @@ from models_store.jobs.rows import (
 )
 from models_store.records import NewVersion, Version
 
-_CHECKPOINTS_KEPT = 2
 _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
 _UNITS = ("epoch", "iteration", "part")
 _JOB = JobRow.__table__.c
@@ -63,10 +62,8 @@ class JobWork:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @writing
     def claim(
         self,
-        session: Session,
         worker: str,
         *,
         lease_s: float,
@@ -76,22 +73,33 @@ class JobWork:
     ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
-        Steps of parents that are due come first, then expired leases, then the queue in order. A job that was left by its worker
-        waits longer each time, and fails on the way when that happened too often without
-        progress, as does one of a project that stores more than it may by now; one that was to be
-        cancelled is cancelled.
+        Steps of parents that are due come first, each in a transaction of its own, then expired leases,
+        then the queue in order. A job that was left by its worker waits longer each time, and fails on
+        the way when that happened too often without progress, as does one of a project that stores
+        more than it may by now; one that was to be cancelled is cancelled.
 
         Args:
-            session: Transaction, which the decorator begins.
             worker: Name of the worker.
             lease_s: Seconds of the lease from now.
             max_project_bytes: Bytes that the project of the job may store.
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of the worker's trainer, into which the job must fit; None: any job.
         """
-        take_steps(session)
+        take_steps(self._database)
         values = {"worker": storable(worker), "memory_bytes": memory_bytes}
         queries = _waiting(accelerator, memory_bytes is not None)
+        return self._claim(queries, values, lease_s=lease_s, max_project_bytes=max_project_bytes)
+
+    @writing
+    def _claim(
+        self,
+        session: Session,
+        queries: Sequence[Select[int]],
+        values: dict[str, Any],
+        *,
+        lease_s: float,
+        max_project_bytes: int | None,
+    ) -> Job | None:
         while (position := _next(session, queries, values)) is not None:
             with taken(session, position) as row:
                 if row.state == JobState.RUNNING:
@@ -99,7 +107,7 @@ class JobWork:
                     # At once, unless it waits for a while or has ended.
                     if row.state != JobState.QUEUED or row.not_before is not None:
                         continue
-                row.worker = storable(worker)
+                row.worker = values["worker"]
                 row.lease_expires_at = moment(session, later_s=lease_s)
                 move(session, row, JobState.RUNNING)
             if not _has_room(session, row, max_project_bytes):
@@ -108,10 +116,8 @@ class JobWork:
             return to_job(row.whole())
         return None
 
-    @writing
     def should_give_way(
         self,
-        session: Session,
         job: Job,
         worker: str,
         *,
@@ -124,15 +130,16 @@ class JobWork:
         takes them.
 
         Args:
-            session: Transaction, which the decorator begins.
             job: Running job.
             worker: Name of the worker.
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of its trainer; None: any job fits.
         """
-        take_steps(session)
+        take_steps(self._database)
         values = {"worker": storable(worker), "memory_bytes": memory_bytes}
-        return should_give_way(session, job.project, values, accelerator=accelerator)
+        return self._database.transact(
+            should_give_way, job.project, values, accelerator=accelerator
+        )
 
     @writing
     def renew(
@@ -202,7 +209,7 @@ class JobWork:
                 if number > row.last_epoch:
                     row.last_epoch = number
                     append(session, row, EventKind.EPOCH, told)
-            return [] if checkpoint is None else _name_checkpoint(row, checkpoint)
+            return [] if checkpoint is None else name_checkpoint(row, checkpoint)
 
     @writing
     def add_message(self, session: Session, job_id: str, attempt: int, text: str) -> None:
@@ -389,15 +396,3 @@ def _waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[int], ...]
     jobs = select(JobRow.position).limit(1).with_for_update(of=JobRow, skip_locked=True)
     jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded)
     return expired_leases(jobs), queue(jobs, worker=WORKER)
-
-
-def _name_checkpoint(row: HeldJob, checkpoint: Checkpoint) -> list[str]:
-    # Progress is what a next attempt need not do again.
-    step = checkpoint.get("step", 0)
-    if step > row.last_step:
-        row.last_step = step
-        row.failures = []
-    others = [other for other in row.checkpoints if other["key"] != checkpoint["key"]]
-    named = [dict(checkpoint), *others]
-    row.checkpoints = named[:_CHECKPOINTS_KEPT]
-    return [old["key"] for old in named[_CHECKPOINTS_KEPT:]]

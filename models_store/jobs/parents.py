@@ -4,21 +4,37 @@ A parent has no process of its own. Whoever looks for work takes the steps that 
 claims a job: a step locks the parent, reads its children, and starts more of them, or ends it. So
 each step is taken once, and one that was interrupted is due still. Locks are taken from the parent
 to its children, never the other way round: what ends a child leaves its parent alone.
+
+A step is a transaction of its own. One that cannot be taken is put off, longer each time, and keeps
+neither other parents nor claims waiting.
 """
 
 import logging
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, TypeVarTuple
+from typing import TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, exists, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
-from models_store.database.clock import moment
+from models_store.database.clock import db_now, moment
+from models_store.database.database import Database
 from models_store.database.dialects import constant, is_one_of
 from models_store.database.ids import new_id
 from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, TurnRow
 from models_store.database.usage import json_bytes
+from models_store.errors import StoreError
 from models_store.job_states import (
     FINAL_STATES,
     UNFINISHED_STATES,
@@ -27,6 +43,7 @@ from models_store.job_states import (
     JobRole,
     JobState,
 )
+from models_store.jobs.retries import Ending, Failure, wait_s
 from models_store.jobs.rows import append, fail, move, tell_if_unsuited
 from models_store.plans.plan import MAX_CHILDREN, Child, Finish, GiveUp, NewChild, Start, Step
 from models_store.plans.steps import account_of, next_step
@@ -48,11 +65,18 @@ _PARENT = (
     .where(exists().where(_CHILD.id == bindparam("child_id"), _CHILD.parent_id == JobRow.id))
     .with_for_update(of=JobRow)
 )
-_TAKEN = (
-    select(JobRow)
-    .where(JobRow.position == bindparam("at"))
-    .execution_options(populate_existing=True)
+_JOB = JobRow.__table__.c
+_FAILURES = (
+    select(_JOB.failures)
+    .where(_JOB.id == bindparam("job_id"), is_one_of(_JOB.state, UNFINISHED_STATES))
+    .with_for_update(skip_locked=True)
 )
+_PUT_OFF = (
+    update(JobRow.__table__)
+    .where(_JOB.id == bindparam("of_job"))
+    .values(failures=bindparam("failed"), not_before=db_now(bindparam("pause_s", type_=Float)))
+)
+_FAILURES_KEPT = 10  # the pause grows no longer by then
 
 
 def due_parents(query: Select[*Ts]) -> Select[*Ts]:
@@ -71,36 +95,75 @@ def _is_due() -> ColumnElement[bool]:
             JobRow.state == constant(JobState.QUEUED),
             and_(JobRow.state == constant(JobState.RUNNING), or_(news, ~at_work)),
         ),
+        or_(JobRow.not_before.is_(None), JobRow.not_before <= db_now()),
     )
 
 
 _IS_DUE = _is_due()
 
 
-def take_steps(session: Session) -> None:
-    """Take the steps that are due, of as many parents as a short transaction allows."""
+def take_steps(database: Database) -> None:
+    """Take the steps that are due, of as many parents as a short look for work allows.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    with database.read() as session:
+        due = session.connection().scalars(_due()).all()
     children = 0
-    for position in session.connection().scalars(_due()).all():
-        row = session.scalars(_TAKEN, {"at": position}).one()
-        children += _take_step(session, row)
-        session.flush()
+    for job_id in due:
+        children += _take(database, job_id)
         if children >= _MOST_CHILDREN:
             return
 
 
 @cache
-def _due() -> Select[int]:
+def _due() -> Select[str]:
     # Seldom is there one, and a look for columns takes half as long as one for rows.
-    query = due_parents(select(JobRow.position)).limit(_MOST_STEPS)
+    return due_parents(select(JobRow.id)).limit(_MOST_STEPS)
+
+
+@cache
+def _locked() -> Select[JobRow]:
+    """Return the query of a parent that is due still, unless another takes its step."""
+    query = select(JobRow).where(JobRow.id == bindparam("job_id"), _IS_DUE)
     return query.with_for_update(of=JobRow, skip_locked=True)
 
 
-def _take_step(session: Session, row: JobRow) -> int:
-    """Take the step of a locked parent; none if another took it since it was found.
+def _take(database: Database, job_id: str) -> int:
+    """Take the step of a parent, or put it off; return how many children it read or started."""
+    try:
+        return database.transact(_step, job_id)
+    except StoreError as error:
+        log.warning("the next step of %s is put off: %s", job_id, error)
+    except Exception:
+        log.exception("the next step of %s is put off", job_id)
+    database.transact(_put_off, job_id)
+    return 0
 
-    Returns:
-        Children that were read or started.
-    """
+
+def _step(session: Session, job_id: str) -> int:
+    row = session.scalars(_locked(), {"job_id": job_id}).one_or_none()
+    if row is None:
+        return 0
+    row.failures, row.not_before = [], None
+    return _take_step(session, row)
+
+
+def _put_off(session: Session, job_id: str) -> None:
+    """Have a parent wait for its step, longer each time that it fails in a row."""
+    connection = session.connection()
+    failures = connection.scalar(_FAILURES, {"job_id": job_id})
+    if failures is None:  # it ended, or another takes the step
+        return
+    failure = Failure(attempt=0, worker="", ending=Ending.ENVIRONMENT.value, code=None)
+    failures = [*failures, failure][-_FAILURES_KEPT:]
+    values = {"of_job": job_id, "failed": failures, "pause_s": wait_s(failures)}
+    connection.execute(_PUT_OFF, values)
+
+
+def _take_step(session: Session, row: JobRow) -> int:
+    """Take the step of a locked parent; return how many children were read or started."""
     children = children_of(session, row.id)
     if row.state == JobState.QUEUED:
         move(session, row, JobState.RUNNING)
@@ -145,7 +208,7 @@ def _notice(
     for child, one in zip(children, known, strict=True):
         if one.ended and not child.noticed:
             child.noticed = news = True
-            append(session, row, EventKind.CHILD, _told(one))
+            append(session, row, EventKind.CHILD, one.told())
     if not news and row.metrics:
         return None
     try:
@@ -165,23 +228,6 @@ def _elapsed_s(row: JobRow, children: Sequence[JobRow]) -> float | None:
     if row.started_at is None or not ends:
         return None
     return max(0.0, (max(ends) - row.started_at).total_seconds())
-
-
-def _told(child: Child) -> dict[str, Any]:
-    numbers = {
-        name: value
-        for name, value in child.metrics.items()
-        if value is None or isinstance(value, int | float | str)
-    }
-    error = {} if child.error_code is None else {"error": child.error_code}
-    return {
-        "job_id": child.id,
-        "stage": child.stage,
-        "number": child.number,
-        "state": child.state.value,
-        **error,
-        "metrics": numbers,
-    }
 
 
 def _start(session: Session, row: JobRow, new: Sequence[NewChild], *, started: int) -> None:

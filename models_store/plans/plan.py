@@ -45,6 +45,23 @@ class Child:
         """True if it made what its parent needs."""
         return self.state is JobState.SUCCEEDED and self.product is not None
 
+    def told(self) -> dict[str, Any]:
+        """Return what an event of its parent tells of its end."""
+        numbers = {
+            name: value
+            for name, value in self.metrics.items()
+            if value is None or isinstance(value, int | float | str)
+        }
+        error = {} if self.error_code is None else {"error": self.error_code}
+        return {
+            "job_id": self.id,
+            "stage": self.stage,
+            "number": self.number,
+            "state": self.state.value,
+            **error,
+            "metrics": numbers,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewChild:

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -169,7 +169,7 @@ class Monitor:
             )
         self._check_charge(row)
         if old is None:
-            self._check_begin(row, process, now)
+            _demand(row.state is JobState.QUEUED, "a job begins in another state", row)
             return
         if row.role == JobRole.PARENT:
             self._check_step(row, old)
@@ -193,14 +193,6 @@ class Monitor:
             self._failed[row.id] = datetime.fromisoformat(now)
         if row.failures and row.state is JobState.FAILED is not old.state:
             self._check_verdict(row, now)
-
-    def _check_begin(self, row: Row, process: str, now: str) -> None:
-        if row.role == JobRole.CHILD and row.state is JobState.RUNNING:
-            # It was started and claimed at once.
-            self._check_order(replace(row, state=JobState.QUEUED))
-            self._hold(row, process, now)
-        else:
-            _demand(row.state is JobState.QUEUED, "a job begins in another state", row)
 
     def _check_charge(self, row: Row) -> None:
         """The reservation of a parent holds for its children, too."""

@@ -316,8 +316,8 @@ MUTATIONS = (
         "a checkpoint is named as long as it may be needed",
         (
             Change(
-                models_store.jobs.leases,
-                "_name_checkpoint",
+                models_store.jobs.held_jobs,
+                "name_checkpoint",
                 "in named[_CHECKPOINTS_KEPT:]",
                 "in named[1:]",
             ),
@@ -425,7 +425,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a newer checkpoint is progress",
-        (Change(models_store.jobs.leases, "_name_checkpoint", "row.failures = []", "pass"),),
+        (Change(models_store.jobs.held_jobs, "name_checkpoint", "row.failures = []", "pass"),),
         "a newer checkpoint is no progress",
     ),
     Mutation(
@@ -488,7 +488,7 @@ MUTATIONS = (
         (
             Change(
                 models_store.jobs.leases.JobWork,
-                "claim",
+                "_claim",
                 "take_turn(session, row.project)",
                 "pass",
             ),

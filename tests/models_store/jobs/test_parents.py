@@ -31,6 +31,7 @@ from tests.models_store.makers import (
     a_job,
     a_version,
     claimed,
+    no_wait,
     submitted,
 )
 from tests.models_store.searches import a_search
@@ -284,3 +285,55 @@ def test_children_of_a_parent_that_nobody_resumed_are_forgotten(
         assert retention.forget_child(child, keep_s=3600) is not None
     jobs.resume(PROJECT, parent.id)
     assert claimed(work).id not in old, "it begins again"
+
+
+@pytest.mark.fault(354)
+def test_fault_354_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waiting(
+    database: Database, jobs: Jobs, work: JobWork, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = a_parent(jobs, trials=1, stages=((1, 1.0),))
+    child = claimed(work)
+    unstorable = vars(a_version(child, seed=2**70))  # beyond the integers of both databases
+    work.finish_child(child.id, 1, metrics={SCORE: 1.0, "epoch": 5}, product=unstorable)
+    well, alone = a_parent(jobs, trials=1), submitted(jobs)
+    assert claimed(work).id == alone.id
+    assert claimed(work).parent_id == well.id
+    assert work.claim("worker", lease_s=LEASE_S) is None
+    assert jobs.claimable(10) == [], "it waits"
+    assert caplog.text.count(f"the next step of {broken.id} is put off") == 1
+    assert jobs.get(PROJECT, broken.id).state is JobState.RUNNING
+    pauses = [_pause_s(database, broken)]
+    for _ in range(12):
+        no_wait(database, broken.id)
+        assert work.claim("worker", lease_s=LEASE_S) is None
+        pauses.append(_pause_s(database, broken))
+    assert pauses[:4] == [1, 2, 4, 8]
+    assert pauses[-3:] == [300] * 3
+    with database.write() as session:
+        product = unstorable | {"seed": 1}
+        session.execute(update(JobRow).where(JobRow.id == child.id).values(product=product))
+    no_wait(database, broken.id)
+    assert work.claim("worker", lease_s=LEASE_S) is None
+    done = jobs.get(PROJECT, broken.id)
+    assert (done.state, done.not_before) == (JobState.SUCCEEDED, None)
+
+
+@pytest.mark.fault(354)
+def test_fault_354_a_step_that_was_put_off_is_cancelled_with_its_parent(
+    jobs: Jobs, work: JobWork
+) -> None:
+    broken = a_parent(jobs, trials=1, stages=((1, 1.0),))
+    child = claimed(work)
+    product = vars(a_version(child)) | {"no": "field of a version"}
+    work.finish_child(child.id, 1, metrics={SCORE: 1.0}, product=product)
+    assert work.claim("worker", lease_s=LEASE_S) is None
+    assert jobs.get(PROJECT, broken.id).not_before is not None
+    assert jobs.cancel(PROJECT, broken.id).state is JobState.CANCELLED
+
+
+def _pause_s(database: Database, job: Job) -> int:
+    pause = select(JobRow.not_before, db_now()).where(JobRow.id == job.id)
+    with database.read() as session:
+        until, now = session.execute(pause).one()
+    assert until is not None
+    return round((until - now).total_seconds())
