@@ -55,8 +55,6 @@ class MixedSpec(Spec):
                 raise ValueError("columns and context must list the kinds of columns")  # noqa: TRY004  as all faults of a spec
         if self.flow is not None and not isinstance(self.flow, get_args(FamilySpec)):
             raise ValueError("flow must be the specification of another family")
-        if self.flow is not None and (self.flow.encoder is not None or self.flow.is_binary):
-            raise ValueError("flow must be one of continuous values, without an encoder")
         check_hidden(self.hidden)
         check_choice("activation", self.activation, get_args(ActivationName))
         check_choice("missing", self.missing, ("observed", "any"))
@@ -84,6 +82,11 @@ class MixedSpec(Spec):
         super().check_dim(dim)
         if self.columns and len(self.columns) != dim:
             raise SpecError("dimension-unsupported", f"columns must describe {dim} columns")
+        if self.flow is not None and (self.flow.encoder is not None or self.flow.is_binary):
+            raise SpecError(
+                "flow-unsuitable",
+                "categories, gaps and spikes need a flow of continuous values, without an encoder",
+            )
         layout = self.layout(dim)
         if not layout.continuous:
             return

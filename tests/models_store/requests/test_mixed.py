@@ -87,6 +87,25 @@ def test_a_flow_that_cannot_leave_out_values_is_refused_with_others_named() -> N
     assert "maf" in error.detail
 
 
+@pytest.mark.fault(370)
+@pytest.mark.parametrize("columns", [(PRICE, AGE), (CUT, AGE)])
+def test_fault_370_a_flow_with_an_encoder_is_refused_beside_categories_and_gaps(columns):
+    flow = {"family": "nsf", "encoder": {}}
+    error = refused(table(*columns, DAY), flow=flow, context_columns=["day"])
+    assert (error.slug, error.pointer) == ("flow-unsuitable", "/flow")
+    assert "without an encoder" in error.detail
+
+
+@pytest.mark.fault(370)
+def test_fault_370_a_flow_of_bits_is_refused_where_cells_are_hidden():
+    bits = [
+        NUMBERS | {"min": 0.0, "max": 1.0, "distinct": 2} | Column(name=n).to_dict() for n in "ab"
+    ]
+    flow = {"family": "made", "conditional": "bernoulli"}
+    error = refused(replace(dataset(rows=1000), columns=bits), flow=flow, missing="any")
+    assert (error.slug, error.pointer) == ("flow-unsuitable", "/flow")
+
+
 def test_any_missing_makes_a_mixed_density_of_plain_numbers() -> None:
     flow = accepted(table(Column(name="a"), Column(name="b")), missing="any").flow
     assert isinstance(flow, MixedSpec)
