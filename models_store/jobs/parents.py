@@ -26,7 +26,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, defer
 
 from models_store.database.clock import db_now, moment
 from models_store.database.database import Database
@@ -57,8 +57,8 @@ log = logging.getLogger(__name__)
 
 _FAULT = GiveUp("internal", "An unexpected fault of the service; its log tells more.")
 # Parents, and children read or started, of one look: a claim stays short, and keeps others from
-# writing no longer than a moment.
-_MOST_STEPS, _MOST_CHILDREN = 16, 64
+# writing no longer than a moment. A child whose request is larger counts as several.
+_MOST_STEPS, _MOST_CHILDREN, _CHILD_BYTES = 16, 64, 2**16
 _CHILD = aliased(JobRow)
 _PARENT = (
     select(JobRow.id)
@@ -163,28 +163,31 @@ def _put_off(session: Session, job_id: str) -> None:
 
 
 def _take_step(session: Session, row: JobRow) -> int:
-    """Take the step of a locked parent; return how many children were read or started."""
+    """Take the step of a locked parent; return how many children it read or started, large ones as several."""
     children = children_of(session, row.id)
     if row.state == JobState.QUEUED:
         move(session, row, JobState.RUNNING)
     known = [_known(child) for child in children]
     step = _notice(session, row, children, known)
+    work = _work(children)
     if not all(child.ended for child in known):
-        return len(children)
+        return work
     if row.cancel_requested:
         _end(session, row, JobState.CANCELLED, children)
-        return len(children)
-    started = 0
+        return work
     match step or _planned(row, known):
         case Start(children=new):
-            started = len(new)
-            _start(session, row, new, started=len(known))
+            work += _work(_start(session, row, new, started=len(known)))
         case Finish(child=child):
             _finish(session, row, child, children)
         case GiveUp(code=code, detail=detail):
             _uncover(children)
             fail(session, row, code=code, detail=detail)
-    return len(children) + started
+    return work
+
+
+def _work(children: Sequence[JobRow]) -> int:
+    return sum(1 + child.metadata_bytes // _CHILD_BYTES for child in children)
 
 
 def _planned(row: JobRow, children: list[Child]) -> Step:
@@ -230,16 +233,17 @@ def _elapsed_s(row: JobRow, children: Sequence[JobRow]) -> float | None:
     return max(0.0, (max(ends) - row.started_at).total_seconds())
 
 
-def _start(session: Session, row: JobRow, new: Sequence[NewChild], *, started: int) -> None:
+def _start(session: Session, row: JobRow, new: Sequence[NewChild], *, started: int) -> list[JobRow]:
     if started + len(new) > MAX_CHILDREN:
         fail(session, row, code="internal", detail="Its plan has more children than a job may.")
-        return
+        return []
     started_now = [_child_of(row, one) for one in new]
     session.add_all(started_now)
     session.flush()  # in the order of the plan, and before their events
     for child in started_now:
         append(session, child, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
         tell_if_unsuited(session, child)
+    return started_now
 
 
 def _child_of(row: JobRow, one: NewChild) -> JobRow:
@@ -340,7 +344,7 @@ def requeue(session: Session, row: JobRow) -> None:
 def children_of(
     session: Session, job_id: str, *, unfinished: bool = False, lock: bool = False
 ) -> list[JobRow]:
-    """Return the children of a job, in the order in which they were started.
+    """Return the children of a job, in the order in which they were started, without their requests.
 
     Args:
         session: Transaction that holds the lock of the parent, if it is to change anything.
@@ -356,6 +360,8 @@ def _children(unfinished: bool, lock: bool) -> Select[JobRow]:  # noqa: FBT001 -
     query = select(JobRow).where(
         JobRow.parent_id == bindparam("job_id"), JobRow.role == constant(JobRole.CHILD)
     )
+    # No step needs their requests, which may have a megabyte each.
+    query = query.options(defer(JobRow.request, raiseload=True))
     if unfinished:
         query = query.where(is_one_of(JobRow.state, UNFINISHED_STATES))
     query = query.order_by(JobRow.position).execution_options(populate_existing=True)

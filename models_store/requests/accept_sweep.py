@@ -20,8 +20,8 @@ from models_store.requests.training import AcceptedTraining
 Point = dict[str, Any]
 
 _SOBOL_SEEDS = 2**31
-# Columns of all trials together.
-_MOST_CHECKED = 65_536
+# Columns of all trials together: each trial is checked, and stored in one transaction with the others.
+_MOST_CHECKED = 16_384
 # Training that is shorter than this share of the epochs tells little of the rest.
 _LEAST_SHARE = 0.02
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
+from flows import MixedColumn, MixedSpec
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
@@ -251,6 +252,33 @@ def test_fault_286_a_claim_starts_the_children_of_few_parents_and_projects_take_
         numbers = [place["number"] for place in session.scalars(of_it) if place is not None]
     assert numbers == list(range(64))
     assert jobs.get("other", other.id).state is JobState.RUNNING
+
+
+@pytest.mark.fault(360)
+def test_fault_360_a_claim_starts_fewer_large_children(jobs: Jobs, work: JobWork) -> None:
+    wide = MixedSpec(columns=[MixedColumn(spikes=[float(n) for n in range(300_000)])])
+    parents = [a_parent(jobs, trials=2, mixed=wide) for _ in range(2)]
+    claimed(work)
+    assert [len(children_of(jobs, parent)) for parent in parents] == [2, 0]
+
+
+@pytest.mark.fault(360)
+def test_fault_360_nothing_but_a_claim_reads_the_requests_of_children(
+    jobs: Jobs, work: JobWork, database: Database
+) -> None:
+    parent = a_parent(jobs, trials=3)
+    ended(work, claimed(work), 1.0)
+    with database.write() as session:
+        no_request: Any = {"unreadable": True}
+        children = update(JobRow).where(JobRow.parent_id == parent.id)
+        session.execute(children.values(request=no_request))
+        if session.get_bind().dialect.name == "sqlite":
+            session.execute(text("UPDATE job SET request = '{' WHERE parent_id IS NOT NULL"))
+    assert jobs.cancel(PROJECT, parent.id).state is JobState.CANCELLED
+    jobs.resume(PROJECT, parent.id)
+    jobs.cancel(PROJECT, parent.id)
+    jobs.delete(PROJECT, parent.id)
+    assert children_of(jobs, parent) == []
 
 
 def test_files_of_children_go_when_nothing_needs_them(
