@@ -212,18 +212,18 @@ def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDe
     operation_id="cancel_job",
     summary="Cancel a job",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
     responses={
         200: {"model": JobView, "description": "The job is cancelled."},
         202: {"description": "The job was asked to stop, which takes some seconds."},
         **problem_responses("not-found", "job-final"),
     },
 )
-def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: ProjectDep) -> JobView:
+def cancel_job(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> Response:
     """Cancel a job. A queued job is cancelled at once; cancelling twice is not an error."""
     job = jobs.cancel(project, job_id)
-    if job.final:
-        response.status_code = status.HTTP_200_OK
-    return JobView.whole(job)
+    code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
+    return respond_large(JobView.whole(job), blobs, status_code=code)
 
 
 @router.post(
@@ -231,6 +231,7 @@ def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: Projec
     operation_id="resume_job",
     summary="Resume a job",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
     responses={
         202: {"description": "The job is queued again."},
         **problem_responses(
@@ -239,8 +240,13 @@ def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: Projec
     },
 )
 def resume_job(
-    job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDep, settings: SettingsDep
-) -> JobView:
+    job_id: JobId,
+    jobs: JobsDep,
+    blobs: BlobsDep,
+    queue: QueueDep,
+    project: ProjectDep,
+    settings: SettingsDep,
+) -> Response:
     """Queue a cancelled or failed job again, to continue from its newest checkpoint.
 
     Checkpoints are kept for a week by default; without one the job starts from the beginning.
@@ -251,7 +257,8 @@ def resume_job(
         max_queued=settings.max_queued_jobs,
         max_bytes=settings.max_project_bytes,
     )
-    return JobView.whole(job, sent=send(queue, job))
+    view = JobView.whole(job, sent=send(queue, job))
+    return respond_large(view, blobs, status_code=status.HTTP_202_ACCEPTED)
 
 
 @router.get(

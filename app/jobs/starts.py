@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, status
+from fastapi import APIRouter, Depends, Response, status
 
 from app.dependencies import built
 from app.fairness.fair_routes import FairRoute
@@ -67,6 +67,7 @@ _TRAINING_RESPONSES = start_responses(
     operation_id="start_training",
     summary="Train a flow on a dataset",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
     openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
     responses=_TRAINING_RESPONSES,
 )
@@ -74,7 +75,7 @@ def start_training(
     body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
-) -> JobView:
+) -> Response:
     """Start a training job.
 
     Only `model_name` and `dataset_id` are required. Options that are absent or null get values that
@@ -107,6 +108,7 @@ def start_training(
     operation_id="start_sweep",
     summary="Search over values of training options",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
     openapi_extra=json_request(SweepRequest, examples=SWEEP_EXAMPLES),
     responses=_TRAINING_RESPONSES,
 )
@@ -114,7 +116,7 @@ def start_sweep(
     body: Annotated[SweepRequest, Depends(json_body(SweepRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
-) -> JobView:
+) -> Response:
     """Start a sweep: train models at points of some ranges; the best becomes the new version.
 
     Only `model_name`, `dataset_id` and `ranges` are required; all other fields of a training apply to
@@ -136,7 +138,7 @@ def _start_on_table(
     submission: JobSubmission,
     inputs: JobInputs,
     accept: Callable[[Dataset, HeldOut], Accepted],
-) -> JobView:
+) -> Response:
     """Start a job that trains on a dataset.
 
     Args:
@@ -183,6 +185,7 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
     operation_id="start_variational",
     summary="Fit a flow to a target density",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
     openapi_extra=json_request(VariationalRequest, examples=VARIATIONAL_EXAMPLES),
     responses=start_responses(
         *FIT_REFUSALS,
@@ -199,7 +202,7 @@ def start_variational(
     body: Annotated[VariationalRequest, Depends(json_body(VariationalRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
-) -> JobView:
+) -> Response:
     """Start a job of variational inference, which fits a flow to a density without samples of it.
 
     The target is a density that is known up to a constant: a named potential, a formula of the log
@@ -238,6 +241,7 @@ def start_variational(
     operation_id="start_scoring",
     summary="Score a dataset",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
     openapi_extra=json_request(ScoringRequest, examples=SCORING_EXAMPLES),
     responses=start_responses("unknown-column", "limit-result"),
 )
@@ -245,7 +249,7 @@ def start_scoring(
     body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
-) -> JobView:
+) -> Response:
     """Start a job that scores a whole dataset and writes a file.
 
     The file has a row for each row of the dataset, in the same order: `log_prob`, and `quantile`
@@ -277,6 +281,7 @@ def start_scoring(
     operation_id="start_sampling",
     summary="Draw many samples",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
     openapi_extra=json_request(SamplingRequest, examples=SAMPLING_EXAMPLES),
     responses=start_responses("context-mismatch", "limit-result"),
 )
@@ -286,7 +291,7 @@ def start_sampling(
     ],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
-) -> JobView:
+) -> Response:
     """Start a job that draws any number of samples and writes a file.
 
     The rows equal those of `sample` for the same version, `n` and seed. Many rows are drawn in parts

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request, Response, status
 from pydantic import BaseModel
 
 from app.dependencies import (
     REPLAYED,
+    BlobsDep,
     IdempotencyKey,
     JobsDep,
     ProjectDep,
@@ -19,6 +20,7 @@ from app.dependencies import (
 )
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
+from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.settings import ApiSettings
 from app.state import state_of
@@ -129,20 +131,20 @@ class JobSubmission:
     def __init__(
         self,
         request: Request,
-        response: Response,
         project: ProjectDep,
         jobs: JobsDep,
+        blobs: BlobsDep,
         queue: QueueDep,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
         self._request = request
-        self._response = response
         self._project = project
         self._jobs = jobs
+        self._blobs = blobs
         self._queue = queue
         self._key = idempotency_key
 
-    def start(self, wanted: JobRequest) -> JobView:
+    def start(self, wanted: JobRequest) -> Response:
         """Accept a job, store it durably and send it to the queue.
 
         Raises:
@@ -150,11 +152,16 @@ class JobSubmission:
         """
         submitted = self._submit(wanted)
         job = submitted.job
-        self._response.headers["Location"] = rooted(f"/v1/jobs/{job.id}")
+        headers = {"Location": rooted(f"/v1/jobs/{job.id}")}
+        sent = False
         if submitted.replayed:
-            self._response.headers["Idempotent-Replayed"] = "true"
-            return JobView.whole(job)
-        return JobView.whole(job, sent=send(self._queue, job))
+            headers["Idempotent-Replayed"] = "true"
+        else:
+            sent = send(self._queue, job)
+        view = JobView.whole(job, sent=sent)
+        return respond_large(
+            view, self._blobs, status_code=status.HTTP_202_ACCEPTED, headers=headers
+        )
 
     def _submit(self, wanted: JobRequest) -> Submitted:
         idempotency = None

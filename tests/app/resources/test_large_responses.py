@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from app.datasets.views import DatasetView
 from app.http.streaming import StreamedResponse
+from app.jobs.views import JobView
 from app.models.views import VersionView
+from app.resources.etags import json_of
 from app.resources.large_responses import respond_large
 from models_store.files.local_blobs import LocalBlobs
 from tests.app.resources.test_listing import WIDE
@@ -90,3 +92,29 @@ def test_what_may_be_large_is_made_off_the_event_loop(client, monkeypatch):
     labelled = client.patch(version, json={"tags": {"team": "space"}})
     assert labelled.headers["etag"] == client.get(version).headers["etag"]
     assert seen == []
+
+
+@pytest.mark.fault(361)
+def test_fault_361_jobs_that_start_stop_and_resume_are_shown_off_the_event_loop(
+    client, monkeypatch
+):
+    shown = []
+
+    def spy(view):
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            return json_of(view)
+        shown.append(type(view))
+        return json_of(view)
+
+    monkeypatch.setattr("app.resources.large_responses.json_of", spy)
+    body = {"model_name": "ring", "target": {"potential": "U1"}}
+    once = {"Idempotency-Key": "once"}
+    started = client.post("/v1/jobs/variational", json=body, headers=once)
+    again = client.post("/v1/jobs/variational", json=body, headers=once)
+    path = started.headers["location"]
+    cancelled = client.post(f"{path}/cancel")
+    resumed = client.post(f"{path}/resume")
+    assert [one.status_code for one in (started, again, cancelled, resumed)] == [202, 202, 200, 202]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert shown == [JobView] * 4
