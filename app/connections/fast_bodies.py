@@ -1,13 +1,18 @@
 """Chunks of bodies that come fast are passed on together."""
 
 import asyncio
+from collections.abc import Callable
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 # To pass a chunk on costs as much as copying half a megabyte.
 _FAST_BYTES = 32 * 1024
 _TOGETHER_BYTES = 256 * 1024
 _TOGETHER_S = 0.001
+# A body is waited for as a whole for so long, where as much as this part of it has come.
+_WHOLE_S = 0.1
+_WHOLE_PART = 1 / 8
 
 
 class FastBodies:
@@ -20,23 +25,63 @@ class FastBodies:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self._kept: list[bytes | bytearray] = []
+        self._size = 0  # of what is kept
+        self._awaits_whole = False
 
-    def gather(self, cycle: RequestResponseCycle, chunk: bytes) -> bool:
-        """Keep a chunk for a moment, and return True, unless it is to be passed on at once."""
-        if len(chunk) < _FAST_BYTES or len(cycle.body) + len(chunk) >= _TOGETHER_BYTES:
-            return False
-        if not cycle.response_complete:
-            cycle.body += chunk
-            if self._timer is None:
-                self._timer = self._loop.call_later(_TOGETHER_S, self._pass_on, cycle)
-        return True
+    def add(self, cycle: RequestResponseCycle, chunk: bytes) -> None:
+        """Keep a chunk for a moment, or pass it on with what was kept."""
+        if cycle.response_complete:
+            return
+        self._kept.append(chunk)
+        self._size += len(chunk)
+        if self._awaits_whole:
+            return
+        if len(chunk) < _FAST_BYTES or len(cycle.body) + self._size >= _TOGETHER_BYTES:
+            self.pass_on(cycle)
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                cycle.flow.pause_reading()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_TOGETHER_S, self.pass_on, cycle)
 
-    def stop(self) -> None:
-        """Pass nothing more on: the connection is lost."""
+    def await_whole(
+        self, cycle: RequestResponseCycle, size: int, has_room: Callable[[int], bool]
+    ) -> None:
+        """Keep the chunks of a body until all have come, if it comes fast and there is room for it.
+
+        Args:
+            cycle: Request with the body, which nobody waits for yet.
+            size: Bytes of the body, as declared.
+            has_room: Function that counts so many bytes, and returns whether they may be kept.
+        """
+        came = len(cycle.body) + self._size
+        if not cycle.more_body or came < _WHOLE_PART * size or not has_room(size):
+            return
+        kept = [cycle.body, *self._kept]
+        self.drop()
+        cycle.body = bytearray()
+        cycle.message_event.clear()
+        self._kept, self._size, self._awaits_whole = kept, came, True
+        self._timer = self._loop.call_later(_WHOLE_S, self.pass_on, cycle)
+
+    def pass_on(self, cycle: RequestResponseCycle) -> None:
+        """Pass on what is kept: it is all, much, or was kept long enough."""
+        kept = self._kept
+        self.drop()
+        if not kept or cycle.response_complete:
+            return
+        body: bytes | bytearray = cycle.body
+        if not body:
+            body = b"".join(kept)
+        else:  # in place, from the second time on: there may be thousands of small chunks
+            body = body if isinstance(body, bytearray) else bytearray(body)
+            body += b"".join(kept)
+        cycle.body = body  # type: ignore[assignment]  # uvicorn copies it unless it is bytes
+        cycle.message_event.set()
+
+    def drop(self) -> None:
+        """Keep nothing: nobody waits for it."""
+        self._kept, self._size, self._awaits_whole = [], 0, False
         if self._timer is not None:
             self._timer.cancel()
-
-    def _pass_on(self, cycle: RequestResponseCycle) -> None:
-        self._timer = None
-        if cycle.body:
-            cycle.message_event.set()
+            self._timer = None

@@ -36,6 +36,9 @@ class Connection(Protocol):
     def ignore_body(self) -> None:
         """Keep nothing of the body of the request being served."""
 
+    def await_whole_body(self, size: int, has_room: Callable[[int], bool]) -> None:
+        """Pass the body of the request being served on as a whole, if it comes fast and has room."""
+
     def drop(self) -> None:
         """Close it now."""
 

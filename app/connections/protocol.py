@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, NoReturn
 
@@ -119,7 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unsent.end()
         self._unread.stop()
         self._lingering.discard(self)
-        self._bodies.stop()
+        self._bodies.drop()
         if self._served is not None:
             self._served.message_event.set()
         self._unset_keepalive_if_required()
@@ -184,11 +185,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._transport.release_reading()
         cycle: RequestResponseCycle | None = self.cycle
-        if (
-            self._header_timer is None
-            and not self._in_body
-            and (cycle is None or cycle.response_complete)
-        ):
+        is_idle = not self._in_body and (cycle is None or cycle.response_complete)
+        if is_idle and self._header_timer is None:
             self._await_headers()
         self._framing_bytes += len(data)
         self._parse(data)
@@ -261,8 +259,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing_bytes -= 2 * len(body)
         if self.expect_100_continue:
             self._expect_nothing()
-        if self.cycle is not self._ignored and not self._bodies.gather(self.cycle, body):
-            super().on_body(body)
+        if self.cycle is not self._ignored:
+            self._bodies.add(self.cycle, body)
 
     def on_message_complete(self) -> None:
         """End the body of a request."""
@@ -274,6 +272,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread.stop()
         self._ended = not self._persistent
         self.scope["state"][BODY_CAME] = True
+        self._bodies.pass_on(self.cycle)
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -322,7 +321,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ignored = served
         served.body = bytearray()
         if self.cycle is served and self._in_body:
+            self._bodies.drop()
             self.flow.pause_reading()
+
+    def await_whole_body(self, size: int, has_room: Callable[[int], bool]) -> None:
+        """Pass the body of the request being served on as a whole, if it comes fast and has room."""
+        if self._served is not None:
+            self._bodies.await_whole(self._served, size, has_room)
 
     def drop(self) -> None:
         """Close it now, since others need the room."""
@@ -411,13 +416,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._refused = self._ended = True
         self._stop_timer()
-        self._refusal = early_answer(
-            slug,
-            detail,
-            self.server_state.default_headers,
-            is_head=is_head,
-            root_path=self.path_prefix,
-        )
+        headers, prefix = self.server_state.default_headers, self.path_prefix
+        self._refusal = early_answer(slug, detail, headers, is_head=is_head, root_path=prefix)
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and self._in_body:
             self._in_body = False

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from app.connections.groups import BODY_CAME, CONNECTION, Connection
 from app.fairness.turns import in_thread_alone
 from app.http.body_limits import limit_packed_body
-from app.http.body_memory import body_memory_of
+from app.http.body_memory import Share, body_memory_of
 from app.problems.fields import shown
 from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, fields_at, is_unknown, joined, sentence, worded
@@ -173,11 +174,24 @@ async def read_body(request: Request, *, limit: int) -> bytes:
             many bodies are being read.
     """
     _check_declared(request, limit)
+    share = None if BODY_CAME in request.scope["state"] else _share_of_whole(request)
     message = await request.receive()
+    del share  # of what has not come now, each part counts as it comes
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
         return body  # it has come as a whole, as most do
     return await body_memory_of(request).gather(_chunks(request, limit, message))
+
+
+def _share_of_whole(request: Request) -> Share | None:
+    """Ask for a body that comes fast as a whole, and return its share of the memory."""
+    connection: Connection | None = request.scope["state"].get(CONNECTION)
+    declared = request.headers.get("content-length", "")
+    if connection is None or not declared.isdecimal():
+        return None
+    share = body_memory_of(request).kept_share()
+    connection.await_whole_body(int(declared), share.may_hold)
+    return share
 
 
 async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
