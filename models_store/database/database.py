@@ -1,4 +1,10 @@
-"""The database: one engine a process, short transactions, errors in the store's own words."""
+"""The database: one engine a process, short transactions, errors in the store's own words.
+
+Transactions that lock rows for update take them in one order, so that none waits for another in a
+circle: the record of an idempotency key; a parent, then its children; a dataset, a model, its versions;
+the usage of one project, and no other project's; webhooks; the project's turn. Usage is locked as rows are flushed, so
+a model is locked before anything is.
+"""
 
 import logging
 import threading

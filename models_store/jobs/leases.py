@@ -88,7 +88,12 @@ class JobWork:
         take_steps(self._database)
         values = {"worker": storable(worker), "memory_bytes": memory_bytes}
         queries = _waiting(accelerator, memory_bytes is not None)
-        return self._claim(queries, values, lease_s=lease_s, max_project_bytes=max_project_bytes)
+        found, job = True, None
+        while found and job is None:
+            found, job = self._claim(
+                queries, values, lease_s=lease_s, max_project_bytes=max_project_bytes
+            )
+        return job
 
     @writing
     def _claim(
@@ -99,22 +104,24 @@ class JobWork:
         *,
         lease_s: float,
         max_project_bytes: int | None,
-    ) -> Job | None:
-        while (position := _next(session, queries, values)) is not None:
-            with taken(session, position) as row:
-                if row.state == JobState.RUNNING:
-                    end_attempt(session, row, _SILENT)
-                    # At once, unless it waits for a while or has ended.
-                    if row.state != JobState.QUEUED or row.not_before is not None:
-                        continue
-                row.worker = values["worker"]
-                row.lease_expires_at = moment(session, later_s=lease_s)
-                move(session, row, JobState.RUNNING)
-            if not _has_room(session, row, max_project_bytes):
-                continue
-            take_turn(session, row.project)
-            return to_job(row.whole())
-        return None
+    ) -> tuple[bool, Job | None]:
+        """Claim or end the next job; return whether there was one, and it if it was claimed."""
+        position = _next(session, queries, values)
+        if position is None:
+            return False, None
+        with taken(session, position) as row:
+            if row.state == JobState.RUNNING:
+                end_attempt(session, row, _SILENT)
+                # At once, unless it waits for a while or has ended.
+                if row.state != JobState.QUEUED or row.not_before is not None:
+                    return True, None
+            row.worker = values["worker"]
+            row.lease_expires_at = moment(session, later_s=lease_s)
+            move(session, row, JobState.RUNNING)
+        if not _has_room(session, row, max_project_bytes):
+            return True, None
+        take_turn(session, row.project)
+        return True, to_job(row.whole())
 
     def should_give_way(
         self,

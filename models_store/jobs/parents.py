@@ -146,8 +146,9 @@ def _step(session: Session, job_id: str) -> int:
     row = session.scalars(_locked(), {"job_id": job_id}).one_or_none()
     if row is None:
         return 0
+    children = _take_step(session, row)
     row.failures, row.not_before = [], None
-    return _take_step(session, row)
+    return children
 
 
 def _put_off(session: Session, job_id: str) -> None:

@@ -86,10 +86,10 @@ def add_version(
     session: Session, new: NewVersion, *, project: str, name: str, job_id: str | None
 ) -> Version:
     """Register the next version of a model, and the model itself with its first one."""
-    # The row stays locked, so versions count up in the order of their commits.
-    model_id, number = session.execute(
-        _counted(dialect_of(session)), {"project": project, "name": name}
-    ).one()
+    # The row stays locked, so versions count up in the order of their commits. It is locked before other
+    # rows are written, which count in the usage of the project.
+    counted = _counted(dialect_of(session)), {"project": project, "name": name}
+    model_id, number = session.connection().execute(*counted).one()
     row = ModelVersionRow(
         project=project, model_id=model_id, version=number, job_id=job_id, **asdict(new)
     )
