@@ -70,5 +70,16 @@ class SandboxCrashError(TableError):
         )
 
 
+class SandboxKilledError(TablesError):
+    """Process that somebody else ended while it read a file; the file is not to blame."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "overloaded",
+            "The process that read the file was ended from outside, as the system does when its"
+            " memory runs out. Send the request again.",
+        )
+
+
 class JsonError(TablesError):
     """Text that is not JSON, or is JSON that no reader accepts."""

@@ -35,6 +35,7 @@ def check_model_file(
         ModelFileError: it is no such file, or its weights are not those of its flow.
         RequestError: the flow is not allowed, or its check takes too much memory or time.
         TableError: the name of a column is not allowed.
+        SandboxKilledError: somebody else ended the process.
         RuntimeError: the process failed for a reason of its own.
     """
     if check_header(path) <= _SMALL_BYTES:

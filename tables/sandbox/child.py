@@ -6,6 +6,7 @@ memory and time limits, none of the parent's secrets, and dies with it.
 
 import errno
 import json
+import logging
 import math
 import os
 import resource
@@ -15,10 +16,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tables.errors import SandboxCrashError, SandboxLimitError, TableError
+from tables.errors import SandboxCrashError, SandboxKilledError, SandboxLimitError, TableError
 from tables.sandbox.child_environment import child_environment
 from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
 from tables.sandbox.parent_death import die_with
+
+log = logging.getLogger(__name__)
 
 _NICENESS = 5  # the requests that the server answers meanwhile come first
 _ENVIRONMENT = {
@@ -27,7 +30,9 @@ _ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives back what it does not need; others hoard
     "MALLOC_ARENA_MAX": "1",  # what one thread frees, another can use: a fifth of the page faults
 }
-_STOPPED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+# Past its own bounds a process is refused memory, or gets SIGXCPU; these come from others: from an
+# operator, or from the kernel where all memory is used up.
+_FROM_OUTSIDE = {signal.SIGTERM, signal.SIGHUP, signal.SIGKILL}
 _STDERR_SHOWN = 4000
 # What libraries of C, C++, Rust and Python write when memory, or the stack of a thread, is refused.
 _NO_MEMORY = (
@@ -52,7 +57,8 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
 
     Raises:
         SandboxLimitError: the process needed more time or memory than is allowed.
-        SandboxCrashError: a signal ended it for another reason.
+        SandboxCrashError: a signal of its own making ended it.
+        SandboxKilledError: somebody else ended it.
         TableError, OSError: the module itself raised it.
         RuntimeError: the process failed in another way.
     """
@@ -119,7 +125,7 @@ def confine(*, parent: int, memory_bytes: int, timeout_s: float) -> None:
     die_with(parent)
     # Not the address space: allocators and thread stacks reserve far more than they use.
     _limit(resource.RLIMIT_DATA, memory_bytes)
-    # Past the first limit comes SIGXCPU; at the second SIGKILL, which would speak of memory.
+    # Past the first limit comes SIGXCPU; at the second SIGKILL, which would speak of others.
     _limit(resource.RLIMIT_CPU, math.ceil(timeout_s), slack=1)
     _limit(resource.RLIMIT_CORE, 0)
     os.nice(_NICENESS)
@@ -169,13 +175,14 @@ def _limit(kind: int, value: int, *, slack: int = 0) -> None:
 
 
 def _raise_for_signal(number: int) -> None:
-    if number <= 0 or number in _STOPPED:
+    if number <= 0 or number == signal.SIGINT:  # Ctrl-C ends the service, too
         return
-    if number == signal.SIGKILL:
-        raise too_much_memory()
+    if number in _FROM_OUTSIDE:
+        log.warning("the process of a file was ended from outside, by signal %d", number)
+        raise SandboxKilledError
     if number == signal.SIGXCPU:
         raise SandboxLimitError("Reading the file took longer than is allowed.")
-    raise SandboxCrashError()
+    raise SandboxCrashError
 
 
 def _too_slow(timeout_s: float) -> SandboxLimitError:

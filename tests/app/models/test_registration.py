@@ -439,6 +439,27 @@ def test_fault_198_imports_are_checked_in_turn_by_project(settings, monkeypatch)
     assert order.index(b"b") < 3  # the last of the other three came before
 
 
+@pytest.mark.fault(356)
+def test_fault_356_a_check_that_others_end_is_tried_again(
+    shared_client, exported, monkeypatch, tmp_path
+):
+    (tmp_path / "victim.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(
+        model_check,
+        "run_child",
+        lambda _module, task, timeout_s: table_process.run_child(
+            "victim", task, timeout_s=timeout_s
+        ),
+    )
+    refused = imported(shared_client, exported)
+    assert_refused(refused, 503, "overloaded")
+    assert "ended from outside" in refused.json()["detail"]
+    assert int(refused.headers["retry-after"]) > 0
+    monkeypatch.undo()
+    assert imported(shared_client, exported).status_code == 201
+
+
 @pytest.mark.long
 @pytest.mark.fault(198)
 def test_fault_198_a_check_that_swells_ends_its_child_alone(exported, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tables.errors import TableError
+from tables.errors import SandboxKilledError, TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.ingest.parse import parse_table, parse_table_isolated
 from tables.sandbox.child import run_child
@@ -103,13 +103,22 @@ def test_a_child_cannot_have_more_memory_than_its_limit(child):
     [
         (signal.SIGSEGV, "dataset-parse"),
         (signal.SIGABRT, "dataset-parse"),
-        (signal.SIGKILL, "dataset-too-large"),
+        (signal.SIGXCPU, "dataset-too-large"),
     ],
 )
 def test_a_child_that_a_signal_ends_is_the_files_fault(child, number, slug):
     with pytest.raises(TableError) as caught:
         child(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     assert caught.value.slug == slug
+
+
+@pytest.mark.fault(356)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_fault_356_a_child_that_others_end_is_not_the_files_fault(child, number, caplog):
+    with pytest.raises(SandboxKilledError) as caught:
+        child(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    assert caught.value.slug == "overloaded"
+    assert f"by signal {int(number)}" in caplog.text
 
 
 @pytest.mark.parametrize(
