@@ -25,16 +25,24 @@ async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Re
     Raises:
         ClientDisconnect: The caller has left.
     """
-    task = asyncio.ensure_future(work)
     gone = asyncio.create_task(disconnected(request.receive))
+    try:
+        return await _unless_gone(gone, work)
+    finally:
+        gone.cancel()
+
+
+async def _unless_gone(gone: "asyncio.Task[None]", work: Awaitable[_Result]) -> _Result:
+    task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        gone.cancel()
         task.cancel()
+        await asyncio.wait({task})  # a generator is closed only once it does not run
+        del task  # its error refers to this frame, and must not find itself in it
 
 
 async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result, None]:
@@ -94,7 +102,8 @@ class StreamedResponse(Response):
 
     async def _send(self, send: Send, gone: "asyncio.Task[None]") -> None:
         async with aclosing(self._pieces) as pieces:
-            first = await anext(pieces, b"")  # an error of it is still told as a problem
+            # An error of it is still told as a problem; it may wait for memory until then.
+            first = await _unless_gone(gone, anext(pieces, b""))
             await send(
                 {
                     "type": "http.response.start",

@@ -159,6 +159,39 @@ def test_fault_346_row_groups_that_are_gathered_count_as_bodies_in_memory(monkey
     assert memory.held == 0
 
 
+@pytest.mark.fault(357)
+def test_fault_357_a_row_group_does_not_wait_for_room_when_its_caller_has_left(monkeypatch):
+    monkeypatch.setattr(body_memory, "_PATIENCE_S", 1e6)
+    [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "parquet"]
+    table, memory = a_wide_table(100, rows=10_000), BodyMemory(64 << 20)
+    request = a_request(memory)
+    left = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        yield Chunk(np.zeros((10_000, 100)))
+
+    async def receive() -> Message:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        pytest.fail("there is no room for it")
+
+    async def main() -> None:
+        with memory.of("one").share() as others:
+            others.hold(32 << 20)
+            response = respond_streamed(request, codec, table, chunks, headers={})
+            sending = asyncio.create_task(response(dict(request.scope), receive, send))
+            await asyncio.sleep(0)
+            left.set()
+            with pytest.raises(ClientDisconnect):
+                await sending
+
+    asyncio.run(main())
+    gc.collect()
+    assert memory.held == 0
+
+
 @pytest.mark.fault(346)
 @pytest.mark.parametrize("most", [1 << 10, 32 << 20])
 def test_fault_346_a_row_group_alone_always_has_room(most: int) -> None:
