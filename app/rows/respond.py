@@ -50,15 +50,16 @@ def respond_whole(
         chunk: Chunk of all rows.
         headers: Further headers.
     """
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        yield chunk
+
+    if _is_wide(codec, layout):
+        return respond_streamed(request, codec, layout, chunks, headers=headers)
     encoder = codec.encoder(layout)
     text_bytes = layout.name_length + len(chunk.values) * encoder.row_bytes
     most_values = _SMALL_VALUES if layout.typed is None else _SMALL_CELLS
-    is_wide = codec.columnar and len(layout.columns) > _SMALL_COLUMNS
-    if is_wide or chunk.values.size > most_values or text_bytes > _SMALL_TEXT_BYTES:
-
-        async def chunks() -> AsyncGenerator[Chunk, None]:
-            yield chunk
-
+    if chunk.values.size > most_values or text_bytes > _SMALL_TEXT_BYTES:
         return respond_streamed(request, codec, layout, chunks, headers=headers)
     encoded: list[Encoded] = [encoder.start(), _rows(encoder, chunk)]
     for _ in range(1, encoder.passes):
@@ -94,16 +95,25 @@ def respond_streamed(
     """
     coding = _coding(request, codec)
     headers = {**headers, **ROWS_VARY}
-    encoder = codec.encoder(layout)
     compressor: Compressor | None = None
+    # The size of a wide response is not known before it is encoded.
+    encoder = None if _is_wide(codec, layout) else codec.encoder(layout)
     if coding != IDENTITY:
         compressor = CODINGS[coding].compressor()
         headers["Content-Encoding"] = coding
-    elif encoder.size is not None:
+    elif encoder is not None and encoder.size is not None:
         headers["Content-Length"] = str(encoder.size)
-    memory = body_memory_of(request) if encoder.kept_bytes > 0 else None
-    encoded = _encoded(encoder, chunks, compressor, memory)
+    memory = body_memory_of(request)
+    if encoder is None:
+        encoded = _encoded_aside(partial(codec.encoder, layout), chunks, compressor, memory)
+    else:
+        encoded = _encoded([encoder], chunks, compressor, memory)
     return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
+
+
+def _is_wide(codec: Codec, layout: ResponseTable) -> bool:
+    """Return whether to make, to use and to free an encoder takes too long for the event loop."""
+    return codec.columnar and len(layout.columns) > _SMALL_COLUMNS
 
 
 def _coding(request: Request, codec: Codec) -> str:
@@ -115,11 +125,11 @@ def _rows(encoder: Encoder, chunk: Chunk) -> Encoded:
     return encoder.rows(chunk) if len(chunk.values) else b""
 
 
-def _pieces(chunk: Chunk, encoder: Encoder) -> Iterator[Chunk]:
+def _pieces(chunk: Chunk, row_bytes: int) -> Iterator[Chunk]:
     """Yield the rows of a chunk, as many at a time as become a bounded text."""
     rows = len(chunk.values)
     kept_bytes = 0 if chunk.cells is None or not rows else chunk.cells.nbytes // rows
-    step = max(1, _PIECE_BYTES // max(1, encoder.row_bytes + kept_bytes))
+    step = max(1, _PIECE_BYTES // max(1, row_bytes + kept_bytes))
     if rows <= step:
         yield chunk
         return
@@ -127,27 +137,46 @@ def _pieces(chunk: Chunk, encoder: Encoder) -> Iterator[Chunk]:
         yield chunk.part(start, start + step)
 
 
-async def _encoded(
-    encoder: Encoder,
+async def _encoded_aside(
+    make: Callable[[], Encoder],
     chunks: Chunks,
     compressor: Compressor | None,
-    memory: ProjectMemory | None,
+    memory: ProjectMemory,
 ) -> AsyncGenerator[Encoded, None]:
+    """Encode with an encoder that is made, and freed, in a thread."""
+    held = await in_thread(lambda: [make()])
+    try:
+        async with aclosing(_encoded(held, chunks, compressor, memory)) as pieces:
+            async for piece in pieces:
+                yield piece
+    finally:
+        await in_thread(held.clear)
+
+
+async def _encoded(
+    held: list[Encoder],
+    chunks: Chunks,
+    compressor: Compressor | None,
+    memory: ProjectMemory,
+) -> AsyncGenerator[Encoded, None]:
+    """Encode with the encoder that a list holds, and nothing here: it is freed where the list is."""
+
     def pack(make: Callable[[], Encoded]) -> Encoded:
         made = make()
         return compressor.compress(made) if compressor is not None and made else made
 
-    kept = None if memory is None else await memory.room(encoder.kept_bytes)
-    yield await in_thread(pack, encoder.start)
-    for number in range(encoder.passes):
+    kept_bytes = held[0].kept_bytes
+    kept = await memory.room(kept_bytes) if kept_bytes > 0 else None
+    yield await in_thread(pack, held[0].start)
+    for number in range(held[0].passes):
         if number > 0:
-            yield pack(encoder.turn)
+            yield pack(held[0].turn)
         async with aclosing(chunks()) as rows:
             async for chunk in rows:
-                for piece in _pieces(chunk, encoder):
+                for piece in _pieces(chunk, held[0].row_bytes):
                     # Also where nothing is made yet: the response then checks for a disconnect.
-                    yield await in_thread(pack, partial(_rows, encoder, piece))
-    rest = encoder.end()
+                    yield await in_thread(pack, partial(_rows, held[0], piece))
+    rest = held[0].end()
     while made := await in_thread(pack, partial(next, rest, b"")):
         yield made
     del kept  # it was held as long as rows were gathered

@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import json
 import threading
+import weakref
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any
@@ -119,6 +120,37 @@ def test_fault_345_many_columns_of_a_few_rows_are_encoded_in_a_thread(
     pieces = sent_pieces(watching, a_wide_table(columns), np.zeros((1, columns)))
     assert b"".join(pieces)
     assert [thread is threading.main_thread() for thread in encoding] == [columns == 64]
+
+
+@pytest.mark.fault(358)
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_fault_358_the_encoder_of_many_columns_is_made_and_freed_in_a_thread(
+    kind: str, leaves: bool
+) -> None:
+    [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == kind]
+    threads = []
+
+    def watched(layout: ResponseTable) -> Encoder:
+        encoder = codec.encoder(layout)
+        threads.append(threading.current_thread())
+        weakref.finalize(encoder, lambda: threads.append(threading.current_thread()))
+        return encoder
+
+    watching = dataclasses.replace(codec, encoder=watched)
+    chunk = Chunk(np.zeros((1, 100)))
+
+    async def main() -> None:
+        response = respond_whole(a_request(), watching, a_wide_table(100), chunk, headers={})
+        assert isinstance(response, StreamedResponse)
+        pieces = response._pieces
+        async for _ in pieces:
+            if leaves:
+                await pieces.aclose()
+        assert len(threads) == 2
+
+    asyncio.run(main())
+    assert threading.main_thread() not in threads
 
 
 @pytest.mark.fault(346)
