@@ -232,7 +232,7 @@ class Database:
             SchemaMismatchError: its schema is older than this code, or too new for it.
             DatabaseUnavailableError: it cannot be used; the message names it.
         """
-        with named(str(self._file or self._url)):
+        with named(self._url):
             self.check_schema()
             if self._file is not None:
                 self._check_file(self._file)

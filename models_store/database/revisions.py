@@ -17,7 +17,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import URL, Connection, Engine, inspect, text
 
 from models_store.database.driver_errors import translated
 from models_store.database.engines import migration_engine, parse_url, sqlite_file, writer_of
@@ -109,7 +109,7 @@ def migrate(url: str, *, to: str | None = None) -> None:
     file = sqlite_file(parsed)
     engine = migration_engine(parsed)
     try:
-        with named(str(file or parsed)), translated():
+        with named(parsed), translated():
             if file is None:
                 _change_server(engine, to)
             else:
@@ -146,12 +146,14 @@ def _change_server(engine: Engine, to: str | None) -> None:
 
 
 @contextmanager
-def named(database: str) -> Iterator[None]:
-    """Add the database's name to an error that a person reads when a process starts."""
+def named(url: URL) -> Iterator[None]:
+    """Add the database's name, without its secrets, to an error that a person reads when a process starts."""
     try:
         yield
     except DatabaseUnavailableError as error:
-        raise DatabaseUnavailableError(f"{error.detail} ({database})") from error
+        secrets = [name for name in url.query if "password" in name]
+        shown = sqlite_file(url) or url.difference_update_query(secrets)
+        raise DatabaseUnavailableError(f"{error.detail} ({shown})") from error
 
 
 @contextmanager

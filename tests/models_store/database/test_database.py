@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -378,6 +378,17 @@ def test_a_host_that_has_no_address_is_named() -> None:
     with pytest.raises(DatabaseUnavailableError, match="host name of the database"):
         database.check_revision()
     database.dispose()
+
+
+@pytest.mark.fault(371)
+@pytest.mark.parametrize("use", [lambda url: Database(url).check_revision(), migrate])
+def test_fault_371_a_password_among_the_parameters_of_the_url_is_not_shown(
+    use: Callable[[str], None],
+) -> None:
+    secrets = "password=s3cret&sslpassword=s3cret-too"
+    with pytest.raises(DatabaseUnavailableError, match="densityd@/here") as refused:
+        use(f"postgresql://densityd@/here?host=/nowhere&{secrets}")
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.fault(151)
