@@ -152,7 +152,7 @@ class AuditedApp:
     """Application that records each change when its response begins, unless it was refused.
 
     A response of 500 and more is recorded too: some of the change may have happened. While records
-    cannot be written, only DELETE is served.
+    cannot be written, only what makes room is served: DELETE, and the cancelling of jobs.
     """
 
     def __init__(self, app: ASGIApp, caller: Caller) -> None:
@@ -167,7 +167,7 @@ class AuditedApp:
             Problem: `storage-full` or `storage-unavailable`, when it could not be recorded.
         """
         audit: AuditLog = scope["app"].state.audit
-        if scope["method"] != "DELETE":
+        if scope["method"] != "DELETE" and not scope["path"].endswith("/cancel"):
             await audit.require()
 
         try:
@@ -210,7 +210,7 @@ def _refusal(error: Exception) -> Problem:
     full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
     return Problem(
         "storage-full" if full else "storage-unavailable",
-        "The audit trail cannot be written; until it can, nothing is changed but by DELETE.",
+        "The audit trail cannot be written; until it can, only DELETE and cancelling are served.",
     )
 
 

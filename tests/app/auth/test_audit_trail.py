@@ -121,6 +121,21 @@ def test_while_nothing_can_be_recorded_only_what_makes_room_is_served(
     assert check_trail(settings.data_dir / "audit").whole
 
 
+@pytest.mark.fault(372)
+def test_fault_372_a_job_is_cancelled_while_nothing_can_be_recorded(client, monkeypatch):
+    wanted = {"model_name": "ring", "target": {"potential": "U1"}}
+    job = client.post("/v1/jobs/variational", json=wanted).json()["id"]
+
+    def fail(_trail: AuditTrail, _records: object) -> None:
+        raise OSError(errno.ENOSPC, "disk")
+
+    monkeypatch.setattr(AuditTrail, "append", fail)
+    move(client)
+    assert_refused(move(client, 9), 507, "storage-full")
+    assert client.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+    assert_refused(client.post(f"/v1/jobs/{job}/resume"), 507, "storage-full")
+
+
 def test_a_disk_that_stands_still_delays_one_answer_and_no_second(
     client, settings, monkeypatch, caplog
 ):
