@@ -212,7 +212,7 @@ class NpyTable(TableWriter):
         """Prepare to encode the table of a head."""
         super().__init__(head)
         width = len(head.names)
-        self._dtype = np.result_type(*head.dtypes)
+        self._dtype = np.result_type(*set(head.dtypes))  # of thousands it takes long
         self._shape = (head.rows,) if head.flat and width == 1 else (head.rows, width)
 
     @property
