@@ -28,7 +28,7 @@ from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
-from app.fairness.fair_routes import EACH
+from app.fairness.fair_routes import EACH, PAGES_EACH
 from app.fairness.pace import Pace
 from app.fairness.turns import Threads, Turns
 from app.http.body_limits import BodyLimits, BodyMiddleware
@@ -336,6 +336,7 @@ def _state(
         imports=Threads("imports", 1, each=1),
         exports=Threads("exports", 1, each=1),
         route_turns=Turns(sys.maxsize, each=EACH),
+        page_turns=Turns(sys.maxsize, each=PAGES_EACH),
         pace=Pace(each=_BEGIN_EACH, most=_BEGIN),
         open_requests=OpenBound("requests", settings.max_open_requests),
         open_streams=OpenBound("event streams", settings.max_open_streams),

@@ -78,6 +78,7 @@ class AppState:
         imports: Thread that waits for processes that check imported models.
         exports: Thread that waits for processes that write ONNX files.
         route_turns: Turns of projects at routes that run in threads.
+        page_turns: Turns of projects at pages of listings, before those of routes.
         pace: Requests that begin in an iteration of the event loop.
         open_requests: Bound on open requests.
         open_streams: Bound on open event streams.
@@ -120,6 +121,7 @@ class AppState:
     imports: Threads
     exports: Threads
     route_turns: Turns
+    page_turns: Turns
     pace: Pace
     open_requests: OpenBound
     open_streams: OpenBound

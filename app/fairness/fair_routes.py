@@ -6,19 +6,23 @@ from functools import partial, wraps
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from app.fairness.turns import Turns, forgetting, owner_here
 
 EACH = 2
 """Most requests of one project in such routes at once; others of it wait."""
+PAGES_EACH = 1
+"""The same of pages of listings: making one keeps the interpreter's lock, so that two take as long in turn."""
 
 
 class FairRoute(APIRoute):
     """Route with a function that runs in a thread when its project's turn comes.
 
     Threads, connections to the database and the interpreter's lock are few: without this, one
-    caller's hundred lists come before everybody's next request.
+    caller's hundred lists come before everybody's next request. Where the threads of two pages want
+    the interpreter's lock, the event loop waits for both of them before each of its steps.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
@@ -37,7 +41,18 @@ class FairRoute(APIRoute):
             async with turns.turn(owner_here()):
                 return await handle(request)
 
-        return in_turn
+        async def page_in_turn(request: Request) -> Response:
+            pages: Turns = request.app.state.page_turns
+            async with pages.turn(owner_here()):
+                return await in_turn(request)
+
+        return page_in_turn if _is_page(self.dependant) else in_turn
+
+
+def _is_page(needs: Dependant) -> bool:
+    """Return whether a route takes the cursor of a page."""
+    taken = {parameter.alias for parameter in needs.query_params}
+    return "cursor" in taken or any(map(_is_page, needs.dependencies))
 
 
 def _forgetting(endpoint: Callable[..., Any]) -> Callable[..., Any]:

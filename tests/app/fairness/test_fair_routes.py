@@ -1,6 +1,8 @@
 """Routes that work in threads, which also free there what a refusal leaves."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -34,3 +36,31 @@ def test_fault_347_what_a_refused_request_made_is_freed_in_its_thread():
     with TestClient(app) as client:
         assert client.get("/rows?limit=3").status_code == 503
     assert freed == worked * 3
+
+
+def test_pages_of_one_project_are_made_one_after_the_other_and_leave_a_turn_to_its_other_requests():
+    at_once, go_on = list[int](), threading.Event()
+    working = threading.Semaphore(2)
+    router = APIRouter(route_class=FairRoute)
+
+    @router.get("/pages")
+    def pages(cursor: str | None = None) -> str | None:
+        with working:
+            at_once.append(working._value)
+            go_on.wait(10)
+        return cursor
+
+    @router.get("/other")
+    def other() -> None:
+        go_on.set()
+
+    app = FastAPI()
+    app.state.route_turns, app.state.page_turns = Turns(2, each=2), Turns(2, each=1)
+    app.include_router(router)
+    with TestClient(app) as client, ThreadPoolExecutor(2) as pool:
+        lists = [pool.submit(client.get, "/pages") for _ in range(2)]
+        while not app.state.page_turns._queues:
+            time.sleep(0.001)
+        assert client.get("/other").is_success
+        assert all(one.result().is_success for one in lists)
+    assert at_once == [1, 1]
