@@ -4,6 +4,7 @@ import math
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -29,6 +30,7 @@ from app.inference.tensors import MAX_CELLS, ROWS, Tensor, number_of, read_reque
 from app.inference.views import MAX_VALUES, Datatype, InferRequest
 from app.problems.fields import shown
 from app.problems.problem import Problem
+from app.rows.cell_codes import SlowRowsError
 from app.rows.codecs import CODECS
 from app.rows.context import context_cells, context_rows
 from app.rows.model_types import types_of
@@ -99,7 +101,10 @@ async def _computed(
     function = FUNCTIONS[name]
     compute = function.of(score.version)
     if share is None:
-        rows = rows_of(tensors, score.shape)
+        try:
+            rows = rows_of(tensors, replace(score.shape, quick=True))
+        except SlowRowsError:
+            rows = await in_thread_alone(rows_of, tensors, score.shape)
     else:
         rows = await in_thread_alone(rows_of, tensors, score.shape)
         share.hold(share.size + len(rows) * compute.width * _NUMBER_BYTES)

@@ -272,7 +272,7 @@ def _side_by_side(tensors: Sequence[Tensor], shape: RowsShape) -> Floats:
 def _encoded(cells: Sequence[Sequence[JsonCell]], shape: RowsShape) -> Floats:
     with as_problem():
         if shape.types is not None:
-            return shape.types.codes.rows(cells)
+            return shape.types.codes.rows(cells, quick=shape.quick)
         return encode_rows(cells, shape.cell_columns)
 
 

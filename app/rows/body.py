@@ -12,7 +12,8 @@ from app.settings import ApiSettings
 from models_store.files.blobs import Blobs
 from tables.formats import TableFormat, TableWarning
 
-_INLINE_BYTES = 32 * 1024  # larger bodies are decoded in a thread
+INLINE_BYTES = 32 * 1024
+"""Largest body that is decoded on the event loop."""
 _WRITE_BYTES = 1024 * 1024
 
 _Parameters = ParamSpec("_Parameters")
@@ -83,6 +84,6 @@ async def in_thread_if_large(
 ) -> _Result:
     """Call `decode`, of a body as its first argument; off the event loop if the body is large."""
     body = args[0]
-    if isinstance(body, bytes) and len(body) > _INLINE_BYTES:
+    if isinstance(body, bytes) and len(body) > INLINE_BYTES:
         return await in_thread_alone(decode, *args, **kwargs)
     return decode(*args, **kwargs)

@@ -16,6 +16,10 @@ _TEXTS = frozenset({str, type(None)})
 _MAX_WHOLE = 10**300
 
 
+class SlowRowsError(Exception):
+    """Rows whose texts were not seen before, or among which something is wrong."""
+
+
 class CellCodes:
     """Converter of rows of JSON to numbers, which looks up the texts that it has seen before.
 
@@ -31,25 +35,31 @@ class CellCodes:
         self._numbers: list[dict[JsonCell, float]] = [{} for _ in columns]
         self._count = 0
 
-    def rows(self, rows: Sequence[Sequence[JsonCell]]) -> NDArray[np.float64]:
+    def rows(
+        self, rows: Sequence[Sequence[JsonCell]], *, quick: bool = False
+    ) -> NDArray[np.float64]:
         """Return rows of cells as rows of numbers.
 
         Args:
             rows: Rows of as many cells as there are columns.
+            quick: True to refuse what takes longer than to look up texts that came before.
 
         Raises:
+            SlowRowsError: It takes longer.
             TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
         """
         numbers = np.empty((len(rows), len(self._columns)))
         for place in range(len(self._columns)):
-            known = self._column([row[place] for row in rows], place)
+            known = self._column([row[place] for row in rows], place, quick=quick)
+            if known is None and quick:
+                raise SlowRowsError
             if known is None:  # something is wrong, or nearly so: that is said by who looks closely
                 return encode_rows(rows, self._columns)
             numbers[:, place] = known
         return numbers
 
     def _column(
-        self, values: list[JsonCell], place: int
+        self, values: list[JsonCell], place: int, *, quick: bool
     ) -> Sequence[float] | NDArray[np.float64] | None:
         column = self._columns[place]
         kinds = set(map(type, values))
@@ -58,7 +68,7 @@ class CellCodes:
             fits = int not in kinds or _fit(values)
             return np.array(values, np.float64) if fits else None
         if column.type == "datetime" and kinds & {int, float}:
-            return self._dates(values, place)
+            return self._dates(values, place, quick=quick)
         if not kinds <= _TEXTS:
             if column.holds_values or kinds & {list, dict}:
                 return None
@@ -66,18 +76,20 @@ class CellCodes:
         known = self._numbers[place]
         found = list(map(known.get, values))
         if None in found:
-            fresh = self._encoded(values, place)
+            fresh = None if quick else self._encoded(values, place)
             if fresh is None:
                 return None
             found = list(map(fresh.__getitem__, values))
         return found  # type: ignore[return-value]  # none is None
 
-    def _dates(self, values: list[JsonCell], place: int) -> NDArray[np.float64] | None:
+    def _dates(
+        self, values: list[JsonCell], place: int, *, quick: bool
+    ) -> NDArray[np.float64] | None:
         """Return the seconds of dates of which some are numbers, and others texts."""
         if self._columns[place].writes_digits or bool in set(map(type, values)):
             return None
         texts: list[JsonCell] = [None if isinstance(v, int | float) else v for v in values]
-        known = self._column(texts, place)
+        known = self._column(texts, place, quick=quick)
         if known is None or not _fit(values):
             return None
         pairs = zip(values, known, strict=True)

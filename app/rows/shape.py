@@ -29,12 +29,14 @@ class RowsShape:
         types: Types of the columns; None: all are plain numbers.
         ignores_extra: True to leave out named columns that the model does not have; else they are
             refused.
+        quick: True to refuse, by a `SlowRowsError`, cells with types whose decoding takes long.
     """
 
     columns: Sequence[str]
     max_rows: int
     types: ModelTypes | None = None
     ignores_extra: bool = False
+    quick: bool = False
 
     @property
     def width(self) -> int:

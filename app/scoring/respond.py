@@ -12,9 +12,10 @@ from app.http.accept import listed, preferences
 from app.http.body_memory import body_files_of, body_memory_of
 from app.http.json_body import body_chunks, read_body
 from app.http.streaming import ahead
-from app.rows.body import RowsBody, in_thread_if_large
+from app.rows.body import RowsBody
 from app.rows.body_warnings import body_warnings, warning_headers
 from app.rows.codecs import Codec, request_codec
+from app.rows.decode.json import QUICK_COLUMNS, decoded_document
 from app.rows.model_types import RowWarnings
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats, RowsShape
@@ -27,7 +28,6 @@ Decode = Callable[[bytes, RowsShape], Floats]
 EARLY_ANSWER = "early-answer"
 ROW_WARNINGS_HEADER = "X-Row-Warnings"
 _QUICK_VALUES = 4096
-_QUICK_COLUMNS = 64  # of types; the texts of more take long where they have not been seen before
 _SMALL_BYTES = 64 * 1024  # smaller bodies are not worth decoding ahead
 
 
@@ -88,10 +88,10 @@ def _results(score: ScoreRequest, function: RowFunction) -> Results:
 
 async def _decoded(decode: Decode, body: bytes, shape: RowsShape, *, text: bool) -> Floats:
     """Return the rows of a body; off the event loop where that takes long."""
-    if shape.types is not None and len(shape.types.columns) > _QUICK_COLUMNS:
-        return await in_thread_alone(decode, body, shape)
     if text:
-        return await in_thread_if_large(decode, body, shape)
+        return await decoded_document(body, shape)
+    if shape.types is not None and len(shape.types.columns) > QUICK_COLUMNS:
+        return await in_thread_alone(decode, body, shape)
     return decode(body, shape)
 
 

@@ -1,15 +1,19 @@
 """Rows of JSON documents."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.fairness.turns import in_thread_alone
 from app.http.json_body import parse_json
 from app.problems.fields import MAX_ERRORS, field_error, named, shown_names
 from app.problems.problem import Problem
-from app.rows.body import RowsBody, in_thread_if_large
+from app.rows.body import INLINE_BYTES, RowsBody
+from app.rows.cell_codes import SlowRowsError
 from app.rows.decode.numbers import gathered, joined
 from app.rows.decode.problems import as_problem
 from app.rows.shape import LEAVE_OUT, Floats, RowsShape
@@ -23,6 +27,9 @@ SAMPLE_MEMBERS = ("model", "seed", "row_errors")
 
 _SPARSE_VALUES = 2**20
 """Values of the rows of a document, of more than this only one for each byte."""
+
+QUICK_COLUMNS = 64
+"""Columns with types of rows that are decoded on the event loop, where no text of them is new."""
 
 _FEW_LISTS = 1_000  # which parsers find faults in quickly
 
@@ -38,13 +45,13 @@ async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
     """
     body, shape = await source.memory.gather(source.chunks), source.shape
     if not shape.are_numbers:
-        yield await in_thread_if_large(decode_document, body, shape)
+        yield await decoded_document(body, shape)
         return
     values = await gathered(number_rows(body, shape.columns), max_rows=shape.max_rows)
     if values is not None:
         yield values
     else:
-        yield await in_thread_if_large(decode_document, body, shape)
+        yield await decoded_document(body, shape)
 
 
 def decode_numbers(body: bytes, shape: RowsShape) -> Floats | None:
@@ -55,6 +62,15 @@ def decode_numbers(body: bytes, shape: RowsShape) -> Floats | None:
     if not shape.are_numbers:
         return None
     return joined(list(number_rows(body, shape.columns)), max_rows=shape.max_rows)
+
+
+async def decoded_document(body: bytes, shape: RowsShape) -> Floats:
+    """Return the rows of a JSON document, as `decode_document`; off the event loop where that takes long."""
+    is_narrow = shape.types is None or len(shape.types.columns) <= QUICK_COLUMNS
+    if is_narrow and len(body) <= INLINE_BYTES:
+        with suppress(SlowRowsError):
+            return decode_document(body, replace(shape, quick=True))
+    return await in_thread_alone(decode_document, body, shape)
 
 
 def decode_document(body: bytes, shape: RowsShape) -> Floats:
@@ -102,7 +118,7 @@ def _values(
     lists = reader.lists(rows)
     if order is not None:
         lists = [[row[place] for place in order] for row in lists]
-    return shape.types.codes.rows(lists)
+    return shape.types.codes.rows(lists, quick=shape.quick)
 
 
 def _known_members(rows: list[Any], shape: RowsShape) -> list[Any]:
