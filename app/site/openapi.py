@@ -184,7 +184,7 @@ _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> None:
     """Make `app.openapi()` return the completed document, and serve it.
 
-    To build it takes a second on a busy machine, so that a thread does it, once.
+    To build it takes a second on a busy machine, so that a thread does it, once, and again after a failure.
 
     Args:
         app: Application whose routes are described.
@@ -214,11 +214,15 @@ def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> N
     @app.get("/openapi.json", include_in_schema=False)
     async def document() -> Response:
         nonlocal building
-        if building is None or building.cancelled():
+        if building is None or _has_failed(building):
             building = asyncio.create_task(asyncio.to_thread(text))
         return Response(await asyncio.shield(building), media_type="application/json")
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _has_failed(building: "asyncio.Task[bytes]") -> bool:
+    return building.done() and (building.cancelled() or building.exception() is not None)
 
 
 def _restore_nulls(document: dict[str, Any], app: FastAPI) -> None:

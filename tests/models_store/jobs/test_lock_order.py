@@ -10,7 +10,7 @@ from sqlalchemy import text, update
 
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
-from models_store.database.usage import hold_project
+from models_store.database.usage import hold_project, stored_bytes
 from models_store.job_states import JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -90,6 +90,30 @@ def test_fault_355_a_step_that_makes_a_version_locks_its_model_before_the_usage(
         assert work.claim("worker", lease_s=LEASE_S) is None
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
     assert registry.model(PROJECT, "shuttle").latest_version == 2
+
+
+@pytest.mark.fault(350)
+def test_fault_350_a_parent_is_deleted_after_what_changes_its_children(
+    database: Database,
+    jobs: Jobs,
+    work: JobWork,
+    between: Callable[[Callable[[], object]], None],
+) -> None:
+    parent = submitted(jobs, role=JobRole.PARENT, request=a_search(trials=1))
+    child = claimed(work)
+    work.fail(child.id, 1, code="oom", detail=None)
+    jobs.cancel(PROJECT, parent.id)
+
+    def meanwhile(_child: object) -> bool:
+        between(lambda: jobs.delete(PROJECT, parent.id))
+        return True
+
+    change = LabelChange(describes=True, description="Counts in the usage.")
+    Labels(database).job(PROJECT, child.id, change, meanwhile)
+    while jobs.list(PROJECT, limit=1).items:
+        time.sleep(0.01)
+    with database.read() as session:
+        assert stored_bytes(session, PROJECT) == 0
 
 
 @pytest.mark.fault(355)

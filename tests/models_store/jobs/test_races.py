@@ -15,6 +15,7 @@ from models_store.aliases import Aliases
 from models_store.database.database import Database
 from models_store.errors import (
     CancelledInsteadError,
+    ConflictError,
     DatasetInUseError,
     FencedError,
     JobFinalError,
@@ -28,6 +29,7 @@ from models_store.errors import (
 from models_store.job_states import Idempotency, Job, JobKind, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.keys import Keys, NewKey, Scope
 from models_store.records import Version
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import MAX_WEBHOOKS, Webhook, Webhooks
@@ -417,6 +419,15 @@ def test_fault_350_jobs_that_end_while_webhooks_are_deleted_end(
         )
         assert [type(result) for result in results] == [Job] * 3 + [type(None)] * 3
         assert {jobs.get(PROJECT, job_id).state for job_id in ending} == {JobState.CANCELLED}
+
+
+@pytest.mark.fault(350)
+def test_fault_350_keys_that_are_made_at_once_are_not_too_many(database: Database) -> None:
+    keys = Keys(database)
+    for number in range(5):
+        project = f"project-{number}"
+        made = race(*[partial(keys.create, project, Scope.READ, most=3)] * 6)
+        assert Counter(type(result) for result in made) == {NewKey: 3, ConflictError: 3}
 
 
 @pytest.mark.fault(267)
