@@ -7,13 +7,18 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select, update
 
+from models_store.database import computed
+from models_store.database.computed import Usage
+from models_store.database.database import Database
 from models_store.database.schema import DatasetRow, JobRow, ModelRow, ModelVersionRow, UsageRow
 from models_store.database.usage import stored_bytes
 from models_store.errors import IdempotencyReusedError, LimitError, NotFoundError
 from models_store.job_states import Checkpoint, Idempotency, Job, JobKind, JobResult, JobState
+from models_store.jobs.jobs import Jobs
 from models_store.labels import LabelChange, Labels, any_state
 from models_store.records import Model
 from models_store.rows import alias_changes
+from tests.clocks import Clock
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -330,3 +335,26 @@ def test_changes_of_aliases_from_before_they_counted_free_nothing(
     with database.read() as session:
         assert session.scalars(select(ModelRow)).one().history_bytes == 0
     assert stored(database) == charged(database)
+
+
+def test_very_many_jobs_are_counted_once_a_second(
+    database: Database, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, usage = Clock(), Usage(database)
+    monkeypatch.setattr(computed, "monotonic", clock.monotonic)
+    monkeypatch.setattr(computed, "_MANY", 3)
+
+    def counted() -> dict[str, int]:
+        return usage.of_project(PROJECT).jobs
+
+    submitted(jobs)
+    assert counted() == {"queued": 1}
+    submitted(jobs)
+    assert counted() == {"queued": 2}, "few are counted each time"
+    submitted(jobs)
+    assert counted() == {"queued": 3}
+    submitted(jobs)
+    assert counted() == {"queued": 3}
+    assert usage.of_project("other").jobs == {}
+    clock.now += 1.0
+    assert counted() == {"queued": 4}
