@@ -22,17 +22,18 @@ class NotFoundError(StoreError):
 
     slug: Slug = "not-found"
 
-    def __init__(self, kind: str, identity: str) -> None:
+    def __init__(self, kind: str, identity: str, *, hint: str = "") -> None:
         """Name the object.
 
         Args:
             kind: Kind of object, such as ``dataset``, ``job``, ``model``, ``version`` or ``alias``.
             identity: Id or name in the request.
+            hint: Sentence that says how such objects are named.
         """
         self.kind = kind
         self.identity = identity
         named = f": {identity}" if _PLAIN.fullmatch(identity) else ""
-        super().__init__(f"No such {kind}{named}.")
+        super().__init__(f"No such {kind}{named}.{hint and f' {hint}'}")
 
 
 class ConflictError(StoreError):

@@ -49,6 +49,10 @@ DEFAULT_ALIAS = "production"
 _DATASETS = Listing(name="datasets", key=DatasetRow.position)
 _MODELS = Listing(name="models", key=ModelRow.id)
 _VERSIONS = Listing(name="versions", key=ModelVersionRow.version)
+_NAMES = (
+    "`NAME:2` is version 2 of a model, `NAME@champion` that of its alias `champion`, and `NAME` alone that"
+    f" of its alias `{DEFAULT_ALIAS}`, or the newest where it has none."
+)
 _REF = re.compile(r"(?P<name>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<version>[1-9][0-9]{0,8}))?")
 
 
@@ -375,5 +379,5 @@ def _number(session: Session, model: ModelRow, *, alias: str | None, version: st
     if row is not None:
         return row.version
     if alias is not None:
-        raise NotFoundError("alias", alias)
+        raise NotFoundError("alias", alias, hint=_NAMES)
     return model.latest_version

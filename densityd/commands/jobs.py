@@ -26,12 +26,14 @@ app = typer.Typer(
     help="Training and bulk jobs on the service.", no_args_is_help=True, rich_markup_mode=None
 )
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, job_...")]
+Kind = Literal["training", "ensemble", "variational", "scoring", "sampling"]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 @app.command("list")
 def list_jobs(
     state: Annotated[State | None, typer.Option(help="State of the jobs to list.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Kind of the jobs to list.")] = None,
     model: Annotated[str | None, typer.Option(help="Model of the jobs to list.")] = None,
     parent: Annotated[
         str | None, typer.Option(metavar="ID", help="Job whose children to list.")
@@ -45,11 +47,14 @@ def list_jobs(
     """List jobs; the children of a search are listed with --parent alone.
 
     Examples: densityd jobs list --state running; densityd jobs list --model shuttle --json;
+    densityd jobs list --kind scoring;
     densityd jobs list --parent job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
     """
     filters: JobFilters = {"order": "asc" if oldest_first else "desc", "tags": parse_tags(tag)}
     if state is not None:
         filters["state"] = state
+    if kind is not None:
+        filters["kind"] = kind
     if model is not None:
         filters["model_name"] = model
     if parent is not None:
@@ -146,19 +151,25 @@ def events(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the events of a job as they happen; with --json one object on each line.
+    """Print the events of a job as they happen, and why it failed; with --json one object on each line.
 
     Example: densityd jobs events job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f --no-follow
     """
     with service(url) as client:
+
+        def echo(event: "Event") -> None:
+            _echo_event(event, as_json=as_json)
+            if not as_json and dict(event.data) == {"state": "failed"}:
+                echo_facts([_reason(client.jobs.get(job_id))])
+
         if follow:
             for event in client.jobs.events(job_id, after=after):
-                _echo_event(event, as_json=as_json)
+                echo(event)
             return
         while True:
             page = client.jobs.event_page(job_id, after=after)
             for event in page.items:
-                _echo_event(event, as_json=as_json)
+                echo(event)
             if not page.items or page.ended:
                 return
             after = page.next_after
@@ -198,7 +209,7 @@ def _echo_job(job: "Job", *, as_json: bool) -> None:
             ("started", job.started_at),
             ("finished", job.finished_at),
             ("result", _format_result(job)),
-            ("error", f"{job.error.code}: {job.error.detail}" if job.error else None),
+            _reason(job),
         ]
     )
     for title, values in (("metrics", job.metrics), ("request", job.request)):
@@ -247,6 +258,10 @@ def _echo_event(event: "Event", *, as_json: bool) -> None:
         return typer.echo(json.dumps(event.model_dump(mode="json")))
     data = " ".join(f"{name}={_format(value)}" for name, value in event.data.items())
     return typer.echo(make_printable(f"{event.id:5} {event.event:8} {data}"))
+
+
+def _reason(job: "Job") -> tuple[str, str | None]:
+    return "error", f"{job.error.code}: {job.error.detail}" if job.error else None
 
 
 def _format(value: object) -> str:

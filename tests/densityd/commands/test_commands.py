@@ -89,6 +89,8 @@ def test_jobs_from_list_to_events(table: Path) -> None:
     job_id = run("train", table, "--model", "listed", "--no-wait").stdout.strip()
 
     assert job_id in run("jobs", "list", "--model", "listed", "--state", "queued").stdout
+    assert job_id in run("jobs", "list", "--kind", "training").stdout
+    assert job_id not in run("jobs", "list", "--kind", "scoring").stdout
     assert "batch_size" in run("jobs", "show", job_id).stdout
     waited = run("jobs", "wait", job_id, "--timeout", 0, status=1)
     assert "it continues" in waited.stderr
@@ -240,6 +242,27 @@ def test_what_the_service_says_cannot_steer_the_terminal(
 
     assert "\x1b" not in run("jobs", "show", "job_1").stdout
     assert run("jobs", "wait", "job_1", status=1).stderr.count("\n") == 1
+
+
+def test_events_of_a_job_end_with_the_reason_of_its_failure(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    data = ("state", {"state": "running", "attempt": 1}), ("end", {"state": "failed"})
+    events = [
+        {"id": number, "event": name, "data": told, "created_at": JOB["created_at"]}
+        for number, (name, told) in enumerate(data, start=1)
+    ]
+    page = {"items": events, "next_after": 2, "ended": True}
+    error = {"code": "oom", "detail": "The data do not fit."}
+    scripted.replies = [a_json(page), a_json({**JOB, "state": "failed", "error": error})]
+
+    lines = run("jobs", "events", "job_1", "--no-follow").stdout.splitlines()
+
+    assert lines[1].split() == ["2", "end", "state=failed"]
+    assert lines[2].split(maxsplit=1) == ["error", "oom: The data do not fit."]
+    scripted.replies = [a_json(page)]
+    assert len(run("jobs", "events", "job_1", "--no-follow", "--json").stdout.splitlines()) == 2
 
 
 def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> None:
