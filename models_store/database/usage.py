@@ -32,6 +32,7 @@ EVENT_BYTES = 256
 ROW_BYTES = 1024
 """Bytes of any row: identities, hashes, times and indexes, an idempotency record."""
 
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
 _COUNTED = select(UsageRow.bytes).where(UsageRow.project == bindparam("project"))
 # Deliveries are few, and deleted many at once: they are added up when that is asked.
 _TO_DELIVER = select(func.sum(WebhookDeliveryRow.bytes)).where(
@@ -44,7 +45,7 @@ Charged = DatasetRow | JobRow | ModelRow | ModelVersionRow
 
 def json_bytes(value: object) -> int:
     """Return how many bytes a value takes in a column of JSON."""
-    return len(json.dumps(value, separators=(",", ":")))
+    return len(_encoded(value))
 
 
 def charge(session: Session, _context: UOWTransaction, _instances: object) -> None:

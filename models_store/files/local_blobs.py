@@ -89,7 +89,7 @@ class LocalBlobs:
             BlobDiskError: the disk failed.
         """
         try:
-            return (self.root / STORE_ID).read_text(encoding="ascii").strip() or None
+            return (self.root / STORE_ID).read_bytes().decode("ascii").strip() or None
         except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
             return None
         except OSError as error:
@@ -123,7 +123,7 @@ class LocalBlobs:
             raise BlobMissingError(key) from None
         except OSError as error:
             raise BlobDiskError(key, "cannot be read") from error
-        if not stat.S_ISREG(mode) or path.resolve() != path:
+        if not stat.S_ISREG(mode) or os.path.realpath(path) != str(path):
             raise BlobError(key, "is not a plain file of the store")
         return path
 

@@ -1,6 +1,8 @@
 """Retention of jobs that have ended: which of them, and which of their files, are of no more use."""
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select
+from functools import cache
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import db_now
@@ -93,8 +95,7 @@ class JobRetention:
             keep_s: Seconds for which those of a parent are kept that ended without success.
             limit: Most ids.
         """
-        query = select(JobRow.id).where(_with_needless_files() | _of_abandoned(keep_s))
-        return list(session.scalars(query.limit(limit)))
+        return list(session.scalars(_needless_children(keep_s, limit)))
 
     @freeing
     def forget_child(
@@ -107,10 +108,7 @@ class JobRetention:
             delete, and the key of the one that its parent needs. None: the parent was resumed.
         """
         lock_parent(session, job_id)
-        needless = select(JobRow).where(
-            JobRow.id == job_id, _with_needless_files() | _of_abandoned(keep_s)
-        )
-        row = session.scalar(needless.with_for_update(of=JobRow))
+        row = session.scalar(_needless_child(keep_s), {"child_id": job_id})
         if row is None:
             return None
         attempt, kept = row.attempt, _kept_key(session, row)
@@ -148,6 +146,18 @@ def _with_needless_files() -> ColumnElement[bool]:
         parent.state == JobState.SUCCEEDED,
     )
     return and_(JobRow.role == JobRole.CHILD, ended, _has_files())
+
+
+# Built once: that takes longer than to run them.
+@cache
+def _needless_children(keep_s: float, limit: int) -> Select[str]:
+    return select(JobRow.id).where(_with_needless_files() | _of_abandoned(keep_s)).limit(limit)
+
+
+@cache
+def _needless_child(keep_s: float) -> Select[JobRow]:
+    query = select(JobRow).where(_with_needless_files() | _of_abandoned(keep_s))
+    return query.where(JobRow.id == bindparam("child_id")).with_for_update(of=JobRow)
 
 
 def _of_abandoned(keep_s: float) -> ColumnElement[bool]:

@@ -1,7 +1,11 @@
 """Idempotency records: which job, dataset or version a caller's key stands for."""
 
+from functools import cache
+from typing import Any
+
 from sqlalchemy import Select, bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from models_store.database.clock import db_now
 from models_store.database.dialects import dialect_of, insert_into
@@ -37,24 +41,28 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_i
     """
     _purge(session)
     values = {
+        "project": project,
+        "key": idempotency.key,
         "fingerprint": idempotency.fingerprint,
         "resource_id": new_id,
-        "expires_at": db_now(RETENTION_S),
     }
-    taken = session.scalar(
-        insert_into(dialect_of(session), IdempotencyRow)
-        .values(project=project, key=idempotency.key, **values)
-        .on_conflict_do_update(
-            index_elements=[IdempotencyRow.project, IdempotencyRow.key],
-            set_=values,
-            where=IdempotencyRow.expires_at <= db_now(),
-        )
-        .returning(IdempotencyRow.resource_id)
-    )
-    if taken is not None:
+    if session.connection().scalar(_claim(dialect_of(session)), values) is not None:
         return new_id
     first = session.scalars(_RECORD, {"project": project, "key": idempotency.key}).one()
     return _resource_of(first, idempotency)
+
+
+@cache
+def _claim(dialect: str) -> ReturningInsert[str]:
+    told: dict[str, Any] = {name: bindparam(name) for name in ("fingerprint", "resource_id")}
+    new = insert_into(dialect, IdempotencyRow).values(
+        project=bindparam("project"), key=bindparam("key"), expires_at=db_now(RETENTION_S), **told
+    )
+    return new.on_conflict_do_update(
+        index_elements=[IdempotencyRow.project, IdempotencyRow.key],
+        set_={name: new.excluded[name] for name in (*told, "expires_at")},
+        where=IdempotencyRow.expires_at <= db_now(),
+    ).returning(IdempotencyRow.resource_id)
 
 
 def known_resource(session: Session, project: str, idempotency: Idempotency) -> str | None:

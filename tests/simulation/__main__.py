@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import closing
 
 from tests.simulation.schedules import find_failure_together, run_seed, shrunk
 from tests.simulation.world import Grounds
@@ -19,24 +20,22 @@ def main() -> int:
         "--processes", type=int, default=os.cpu_count() or 1, help="of them at once"
     )
     given = parser.parse_args()
-    grounds = Grounds()
-    try:
-        if given.seed is not None:
+    if given.seed is not None:
+        with closing(Grounds()) as grounds:
             outcome = run_seed(given.seed, grounds)
-            print(outcome.plan, *outcome.trace, sep="\n")
-            print(f"broken: {outcome.violation}" if outcome.violation else "all is well")
-            return int(outcome.violation is not None)
-        began = time.perf_counter()
-        seeds = range(given.first, given.first + given.schedules)
-        failure = find_failure_together(seeds, given.processes)
-        done = given.schedules if failure is None else failure.plan.seed - given.first + 1
-        rate = done / (time.perf_counter() - began) * 60
-        print(f"{done} schedules, {rate:,.0f} a minute")
-        if failure is not None:
+        print(outcome.plan, *outcome.trace, sep="\n")
+        print(f"broken: {outcome.violation}" if outcome.violation else "all is well")
+        return int(outcome.violation is not None)
+    began = time.perf_counter()
+    seeds = range(given.first, given.first + given.schedules)
+    failure = find_failure_together(seeds, given.processes)
+    done = given.schedules if failure is None else failure.plan.seed - given.first + 1
+    rate = done / (time.perf_counter() - began) * 60
+    print(f"{done} schedules, {rate:,.0f} a minute")
+    if failure is not None:
+        with closing(Grounds()) as grounds:
             print(shrunk(failure, grounds))
-        return int(failure is not None)
-    finally:
-        grounds.close()
+    return int(failure is not None)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import StaticPool, create_engine
+from sqlalchemy import SelectLabelStyle, StaticPool, create_engine
 from sqlalchemy.orm import Session
 
 from models_store.database.base import Base
@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 _STATEMENTS = 1000
 """Statements that stay prepared, more than there are."""
+
+# Part of the key of every SELECT, which is looked up at each run; that of an enumeration is Python.
+SelectLabelStyle.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 class SharedDatabase:
@@ -52,7 +55,7 @@ class SharedDatabase:
         self.rows.create_function(
             "strftime",
             3,
-            lambda *given: database_time(self._kernel, given[2]),
+            lambda _form, _now, offset: database_time(self._kernel, offset),
             deterministic=True,  # within a statement, as that of SQLite
         )
         engine = create_engine(
@@ -61,7 +64,8 @@ class SharedDatabase:
             poolclass=StaticPool,
             json_serializer=dump_in_pieces,
         )
-        self.reader, self.writer = beginning(engine, "BEGIN"), writer_of(engine)
+        # Connections, for one transaction after the other, and not engines, which check one out for each.
+        self.reader, self.writer = beginning(engine, "BEGIN").connect(), writer_of(engine).connect()
 
     def reset(self, kernel: Kernel) -> None:
         """Forget what happened, and follow another clock."""
@@ -78,7 +82,8 @@ class SharedDatabase:
 
     def close(self) -> None:
         """Give the memory back."""
-        self.reader.dispose()
+        self.reader.close()
+        self.writer.close()
         self.rows.close()
 
 
@@ -108,8 +113,7 @@ class SimulatedDatabase(Database):
     def __init__(self, shared: SharedDatabase, world: Transactions) -> None:
         # As with a server, which may be away; nothing here is a file.
         self._file = None
-        self._engine = self._read = shared.reader
-        self._write = shared.writer
+        self._read, self._write = shared.reader, shared.writer  # type: ignore[assignment]  # a session takes both
         self._world = world
         self._call = ""
 

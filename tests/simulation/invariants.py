@@ -218,9 +218,9 @@ class Monitor:
         if row.state is JobState.SUCCEEDED:
             _demand(not old.cancel_requested, "it succeeds after a cancel", row)
 
-    def _state(self, job_id: str | None) -> str:
-        ((state,),) = self._all("SELECT state FROM job WHERE id = ?", (job_id,))
-        return str(state)
+    def _state(self, job_id: str | None) -> JobState:
+        assert job_id is not None
+        return self.jobs[job_id].state
 
     def _check_claim(self, row: Row, old: Row, *, process: str, now: str) -> None:
         _demand(row.attempt == old.attempt + 1, "attempts are skipped", row, old)
@@ -292,7 +292,7 @@ class Monitor:
     def _check_product(self, row: Row) -> None:
         """One version or one file, readable; or what a parent makes one of."""
         if row.role == JobRole.CHILD:
-            needed = self._state(row.parent_id) != JobState.SUCCEEDED
+            needed = self._state(row.parent_id) is not JobState.SUCCEEDED
             _demand(not needed or row.product is not None, "it gave nothing", row)
             if row.product is not None and needed:
                 key, sha256 = row.product["checkpoint_key"], row.product["checkpoint_sha256"]
@@ -342,7 +342,7 @@ class Monitor:
         plans = {job_id: one.plan for one in asked for job_id in one.ids}
         for job_id, key in self._all("SELECT job_id, checkpoint_key FROM model_version"):
             if job_id in plans:
-                found = json.loads(self._blobs.path(key).read_text())
+                found = json.loads(self._blobs.path(key).read_bytes())
                 _demand(found == all_seen(plans[job_id]), "its model is another", self.jobs[job_id])
         for row in self.jobs.values():
             if row.result is not None and row.id in plans:

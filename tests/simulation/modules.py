@@ -23,6 +23,7 @@ from tests.simulation.kernel import Kernel, Queue, Task, Wait
 
 _OURS = ("models_store.", "workers.")
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_EPOCH_S = _EPOCH.timestamp()
 _REPLACED = {
     "time": time,
     "random": random,
@@ -45,7 +46,7 @@ class Time:
 
     def time(self) -> float:
         """Seconds since 1970."""
-        return _EPOCH.timestamp() + self._kernel.now
+        return _EPOCH_S + self._kernel.now
 
     perf_counter = monotonic
 

@@ -265,7 +265,7 @@ MUTATIONS = (
         (
             Change(
                 models_store.rows.idempotency,
-                "claim_key",
+                "_claim",
                 "where=IdempotencyRow.expires_at <= db_now()",
                 "where=None",
             ),

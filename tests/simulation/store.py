@@ -156,13 +156,13 @@ def save_state(blobs: LocalBlobs, key: str, state: FitState) -> StoredBlob:
 
 def load_state(blobs: LocalBlobs, key: str, sha256: str) -> FitState:
     """`models_store.files.checkpoints.load_state` for a state without tensors."""
-    return FitState(tensors={}, meta=json.loads(blobs.verify(key, sha256).read_text()))
+    return FitState(tensors={}, meta=json.loads(blobs.verify(key, sha256).read_bytes()))
 
 
 def save_json(blobs: LocalBlobs, key: str, value: object) -> StoredBlob:
     """Store something small."""
     with blobs.staged() as path:
-        path.write_text(json.dumps(value))
+        path.write_bytes(json.dumps(value).encode())
         return blobs.commit(path, key)
 
 

@@ -30,6 +30,9 @@ from workers.settings import WorkerSettings
 LIMIT_S = 2000.0
 """Simulated seconds after which a schedule that continues is a failure."""
 
+LOGGERS = ("app", "models_store", "workers")
+"""Roots of what the product logs, all of which is in the trace."""
+
 _LATENCY_S = 0.01
 # What the product logs with its traceback because a fault of the plan is behind it.
 _FORESEEN = (OSError, ImportError, BlobError)
@@ -301,7 +304,7 @@ def _listening(log: Callable[[logging.LogRecord], None]) -> Iterator[None]:
     """Have the product's logs in the trace, and nowhere else."""
     handler = logging.Handler()
     vars(handler)["emit"] = log
-    loggers = [logging.getLogger(name) for name in ("app", "models_store", "workers")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger, logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
