@@ -8,6 +8,9 @@ from models_store.job_states import FINAL_STATES, JobKind, JobState
 MAX_CHILDREN = 256
 """Most children of one parent, over all its stages."""
 
+MAX_REQUESTS_BYTES = 16 << 20
+"""Most bytes of the requests of children that start together: one transaction writes them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Child:

@@ -10,6 +10,7 @@ import numpy as np
 from flows import EnsembleSpec, MixedSpec, spec_from_dict
 from flows.mixed.explain import explained
 from models_store.errors import RequestError
+from models_store.plans.plan import MAX_REQUESTS_BYTES
 from models_store.records import Dataset, Version
 from models_store.requests.bulk import (
     AcceptedBulk,
@@ -88,7 +89,7 @@ def in_parts(
     rows: int,
     part_rows: int | None,
 ) -> Bulk | None:
-    """Return the request of a job whose rows children compute; None: it has too few.
+    """Return the request of a job whose rows children compute; None: it has too few, or too long a request.
 
     Args:
         accepted: Accepted request.
@@ -102,8 +103,11 @@ def in_parts(
         weights = max(1, spec.cost(version.dim, context_dim).parameters)
         wanted = int(_PART_PRODUCT / weights / scores)
         part_rows = max(1, wanted // _ROWS_OF_STEPS) * _ROWS_OF_STEPS
-    if rows > MAX_PARTS * part_rows:
-        part_rows = ceil(rows / MAX_PARTS / _ROWS_OF_STEPS) * _ROWS_OF_STEPS
+    most = min(MAX_PARTS, MAX_REQUESTS_BYTES // len(accepted.model_dump_json()))
+    if most < 2:
+        return None
+    if rows > most * part_rows:
+        part_rows = ceil(rows / most / _ROWS_OF_STEPS) * _ROWS_OF_STEPS
     if rows <= part_rows:
         return None
     return accepted.model_copy(update={"total_rows": rows, "part_rows": part_rows})

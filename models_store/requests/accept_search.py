@@ -16,6 +16,7 @@ from flows import (
 from flows.defaults import candidate_flows
 from flows.families.family import FamilySpec
 from models_store.errors import RequestError
+from models_store.plans.plan import MAX_REQUESTS_BYTES
 from models_store.records import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
@@ -67,7 +68,7 @@ def accept_auto(
             accepted.append(accept_training(wanted, dataset, limits=limits, held_out=held_out))
         except RequestError:
             continue
-    trials = _different([trial_of(one) for one in accepted])
+    trials = _different([trial_of(one) for one in accepted])[: most_trials(default)]
     wanted_members = request.flow.ensemble if isinstance(request.flow, AutoFlow) else None
     members = wanted_members or _ENSEMBLES[request.quality]
     return AcceptedSearch(
@@ -95,6 +96,11 @@ def _candidates(default: AcceptedTraining, quality: Quality) -> Iterator[FamilyS
 
 def _inner(flow: FlowSpec) -> FlowSpec:
     return flow.flow if isinstance(flow, MixedSpec) and flow.flow is not None else flow
+
+
+def most_trials(accepted: AcceptedTraining) -> int:
+    """Return how many trials a search may have, each of which repeats what is said of the table."""
+    return max(1, MAX_REQUESTS_BYTES // len(accepted.model_dump_json()))
 
 
 def whole_rows(accepted: AcceptedTraining) -> MixedSpec | None:

@@ -10,7 +10,12 @@ import torch
 
 from models_store.errors import RequestError
 from models_store.records import Dataset
-from models_store.requests.accept_search import fitting_members, trial_of, whole_rows
+from models_store.requests.accept_search import (
+    fitting_members,
+    most_trials,
+    trial_of,
+    whole_rows,
+)
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.search import AcceptedSearch, Stage
@@ -34,14 +39,18 @@ def accept_sweep(
     Raises:
         RequestError: A point cannot work on this data or is too large.
     """
-    _check_size(request, dataset)
+    columns = len(request.columns or dataset.columns)
+    _check_trials(request, columns, most=_MOST_CHECKED // max(1, columns))
     chosen = request.optimisation
     seed = secrets.randbits(31) if chosen.seed is None else chosen.seed
     fixed = chosen.model_copy(update={"seed": seed, "max_seconds": None})
     base = request.model_copy(update={"optimisation": fixed})
     points = draw_points(request)
-    accepted = [_accepted(base, point, dataset, limits, held_out) for point in points]
-    default, trials = accepted[0], [trial_of(one) for one in accepted]
+    default = _accepted(base, points[0], dataset, limits, held_out)
+    _check_trials(request, columns, most=most_trials(default))
+    others = [_accepted(base, point, dataset, limits, held_out) for point in points[1:]]
+    accepted = [default, *others]
+    trials = [trial_of(one) for one in accepted]
     members = min(request.ensemble, len(trials))
     return AcceptedSearch(
         **default.table_fields(),
@@ -54,18 +63,16 @@ def accept_sweep(
     )
 
 
-def _check_size(request: SweepRequest, dataset: Dataset) -> None:
-    """Refuse more trials than are checked in a few seconds: each of them has all columns.
+def _check_trials(request: SweepRequest, columns: int, *, most: int) -> None:
+    """Refuse more trials than are checked in a few seconds, and stored in one transaction.
 
     Raises:
-        RequestError: There are too many for the columns of the dataset.
+        RequestError: There are too many for the columns of the dataset, or their levels.
     """
-    columns = len(request.columns or dataset.columns)
-    most = max(1, _MOST_CHECKED // max(1, columns))
-    if request.trials > most:
+    if request.trials > max(1, most):
         raise RequestError(
             "validation",
-            f"a sweep over {columns:,} columns may have at most {most} trials",
+            f"a sweep over these {columns:,} columns may have at most {max(1, most)} trials",
             pointer="/trials",
         )
 

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from flows import MafSpec
 from models_store.errors import RequestError
 from models_store.plans.search import trial_training
+from models_store.requests import accept_search
+from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_sweep import accept_sweep, draw_points
 from models_store.requests.accept_training import HeldOut
 from models_store.requests.search import AcceptedSearch
 from models_store.requests.sweep import SweepRequest
-from models_store.requests.training import AcceptedTraining
+from models_store.requests.training import AcceptedTraining, TrainingRequest
 from tests.models_store.requests.test_accept_training import LIMITS, dataset
 
 LAYERS = {"flow.layers": {"low": 2, "high": 8}}
@@ -145,3 +147,21 @@ def test_a_wide_table_may_have_fewer_trials() -> None:
     wanted = request(RATES, trials=5)
     with pytest.raises(RequestError, match="at most 4 trials"):
         accept_sweep(wanted, dataset(dim=4096), limits=LIMITS, held_out=HeldOut())
+
+
+@pytest.mark.fault(362)
+def test_fault_362_trials_that_repeat_long_levels_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(json.dumps(accepted(RATES, trials=1).model_dump(mode="json")))
+    monkeypatch.setattr(accept_search, "MAX_REQUESTS_BYTES", 4 * size)
+    most = len(accepted(RATES, trials=2).trials)
+    with pytest.raises(RequestError, match=r"at most [2-9] trials") as caught:
+        accepted(RATES, trials=16)
+    assert (most, caught.value.pointer) == (2, "/trials")
+    training = TrainingRequest.model_validate(
+        {"model_name": "m", "dataset_id": "ds_" + 32 * "0", "flow": "auto"}
+    )
+    search = accept_auto(training, dataset(), limits=LIMITS, held_out=HeldOut())
+    assert 1 < len(search.trials) < 10
+    monkeypatch.setattr(accept_search, "MAX_REQUESTS_BYTES", 1)
+    search = accept_auto(training, dataset(), limits=LIMITS, held_out=HeldOut())
+    assert [stage.trials for stage in search.stages] == [1]

@@ -184,3 +184,15 @@ def test_few_rows_and_huge_numbers_of_rows(place: Place) -> None:
     assert split is not None
     assert split.part_rows is not None
     assert 2**40 / split.part_rows <= 64
+
+
+@pytest.mark.fault(362)
+def test_fault_362_a_long_request_has_few_parts(place: Place) -> None:
+    registered(place.database, place.blobs, columns=NAMES)
+    version = place.registry.version(PROJECT, "people", 1)
+    request = SamplingRequest(model="people:1", n=2**40, seed=1)
+    for length, most in ((1000, 64), (4_000_000, 4), (9_000_000, 0)):
+        accepted = accept_sampling(request, version, [["x" * length]], max_bytes=2**60)
+        split = in_parts(accepted, version, rows=2**24, part_rows=2**16)
+        parts = 0 if split is None or split.part_rows is None else 2**24 / split.part_rows
+        assert parts == most
