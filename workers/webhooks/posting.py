@@ -65,6 +65,11 @@ def post(
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", path, body, {**headers, "Host": parts.netloc})
         status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        if late.is_set():
+            raise TimeoutError from None  # the watch ended the connection, not the receiver
+        raise
+    else:
         if late.is_set():
             raise TimeoutError  # the end of the connection is taken for that of the head
         return status
