@@ -203,7 +203,7 @@ def test_a_head_that_does_not_end_in_time_delivers_nothing(endless_head: str) ->
 
 @pytest.mark.fault(265)
 def test_a_handshake_that_never_ends_is_ended(drip: int) -> None:
-    with pytest.raises(OSError, match=r"(?i)eof|closed|reset|descriptor|time"):
+    with pytest.raises(TimeoutError):
         post(f"https://127.0.0.1:{drip}/", b"{}", {}, private=True, timeout_s=0.4)
 
 
