@@ -54,7 +54,7 @@ examples:
   python -m bench crowd               what 2,000 connections of one tenant leave to another, 5 minutes
   python -m bench replicas --quick    rows/s of one and of two API processes, a minute
   python -m bench workers --quick     jobs/min of one and of two workers, a minute
-  python -m bench data-parallel       what two processes could gain at one training, a minute
+  python -m bench data-parallel       what two processes gain at one training, 2 minutes
   python -m bench first-score         from a replica's readiness to its first score, a minute
   python -m bench scoring --output .  what the service adds, its table kept in this folder
   python -m bench anomaly --data DIR  the defaults as a detector of anomalies; see its own --help

@@ -47,6 +47,7 @@ from flows.mixed.spec import MixedSpec
 from flows.preprocess import Denoise, PreprocessingSpec
 from flows.table import MappedTable, Table
 from flows.training.calibration import quantiles_of, rank_among
+from flows.training.data_parallel import DataParallel, serve_gradients
 from flows.training.evaluate import Evaluation, evaluate
 from flows.training.fit import fit
 from flows.training.options import FitOptions, StepSchedule, VariationalOptions
@@ -73,6 +74,7 @@ __all__ = [
     "ConditionalTarget",
     "Conditionals",
     "Cost",
+    "DataParallel",
     "Decoder",
     "Denoise",
     "Diagnostics",
@@ -149,6 +151,7 @@ __all__ = [
     "quantiles_of",
     "rank_among",
     "row_evidence",
+    "serve_gradients",
     "spec_from_dict",
     "spec_to_dict",
     "turn_rows",

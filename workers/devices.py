@@ -29,12 +29,14 @@ def count_gpus(folder: Path = Path("/dev")) -> int:
         return 0
 
 
-def devices_of(settings: WorkerSettings) -> list[str]:
-    """Return the device of each job that the worker may run at the same time."""
+def devices_of(settings: WorkerSettings) -> list[tuple[str, ...]]:
+    """Return the devices of each job that the worker may run at the same time."""
+    most = settings.devices_per_job
     if settings.device == _ALL:
         # Without any, the self-test says so of the first.
-        return [f"cuda:{number}" for number in range(max(1, count_gpus()))]
-    return [settings.device] * settings.worker_concurrency
+        names = [f"cuda:{number}" for number in range(max(1, count_gpus()))]
+        return [tuple(names[start : start + most]) for start in range(0, len(names), most)]
+    return [(settings.device,) * most] * settings.worker_concurrency
 
 
 def has_accelerator(settings: WorkerSettings) -> bool:
@@ -46,21 +48,21 @@ class Slots:
     """Devices of a worker, each taken by one job at a time.
 
     Args:
-        devices: Device of each slot.
+        devices: Devices of each slot.
     """
 
-    def __init__(self, devices: Sequence[str]) -> None:
+    def __init__(self, devices: Sequence[tuple[str, ...]]) -> None:
         self._free = list(reversed(devices))
         self._lock = threading.Lock()
 
     @contextmanager
-    def take(self) -> Iterator[str | None]:
-        """Take a device until the context ends; None if all are taken."""
+    def take(self) -> Iterator[tuple[str, ...] | None]:
+        """Take the devices of a slot until the context ends; None if all are taken."""
         with self._lock:
-            device = self._free.pop() if self._free else None
+            devices = self._free.pop() if self._free else None
         try:
-            yield device
+            yield devices
         finally:
-            if device is not None:
+            if devices is not None:
                 with self._lock:
-                    self._free.append(device)
+                    self._free.append(devices)

@@ -34,6 +34,14 @@ class WorkerSettings(StoreSettings):
         "worker whose named device is missing takes no job and logs the reason; it "
         "never falls back to another device.",
     )
+    devices_per_job: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Number of devices that share the batches of a training: GPUs of cuda:all, or"
+        " processes on the CPU. Small batches of small flows stay on one. Results are"
+        " bit-identical only for equal values.",
+    )
     trainer_threads: int = Field(
         default=1,
         ge=1,

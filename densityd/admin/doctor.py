@@ -185,11 +185,13 @@ def _examine_both(
 
 def _examine_device(settings: WorkerSettings) -> Finding:
     # This import takes seconds, and only this check needs it.
+    from workers.devices import devices_of  # noqa: PLC0415
     from workers.errors import UnfitError  # noqa: PLC0415
     from workers.trainer.devices import find_device  # noqa: PLC0415
 
+    names = sorted({name for slot in devices_of(settings) for name in slot})
     try:
-        device = find_device(settings.device)
+        devices = ", ".join(str(find_device(name)) for name in names)
     except UnfitError as error:
         return Finding("device", "problem", str(error))
-    return Finding("device", "ok", f"{settings.device}: trainers compute on {device}.")
+    return Finding("device", "ok", f"{settings.device}: trainers compute on {devices}.")

@@ -14,6 +14,7 @@ from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
 from flows.table import Table
+from flows.training.data_parallel import DataParallel
 from flows.training.evaluate import Evaluation, default_chunk_rows, evaluate
 from flows.training.fit_mixture import (
     MixtureFitter,
@@ -52,7 +53,7 @@ LEAST_STATISTICS_ROWS, PASS_ROWS = 256, 1024
 RESTART_FACTOR = 0.1
 
 
-def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
+def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three callbacks
     flow: Flow,
     train: Table,
     validation: Table,
@@ -62,6 +63,7 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
     on_batch: OnStep | None = None,
     on_state: OnState | None = None,
     interrupted: Callable[[], bool] | None = None,
+    parallel: DataParallel | None = None,
 ) -> Iterator[EpochReport]:
     """Train a flow by maximum likelihood with early stopping on the validation likelihood.
 
@@ -87,6 +89,8 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
             there; valid until the callback returns.
         interrupted: Checked after each batch; if it returns True, the training ends with
             `FitInterrupted`.
+        parallel: Processes that share the gradients of the batches; a mixture of Gaussians has no use
+            for them.
 
     Returns:
         One report per epoch. The state after the last epoch gives that epoch's report once more.
@@ -99,7 +103,8 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
     callbacks = Callbacks(on_batch, on_state, interrupted)
     if is_mixture(flow):
         return MixtureFitter(flow, train, validation, options=options).run(state, callbacks)
-    return _Fitter(flow, train, validation, options=options).run(state, callbacks)
+    fitter = _Fitter(flow, train, validation, options=options, parallel=parallel)
+    return fitter.run(state, callbacks)
 
 
 @dataclass
@@ -138,7 +143,15 @@ class _Progress:
 class _Fitter:
     """Training run of one flow."""
 
-    def __init__(self, flow: Flow, train: Table, validation: Table, *, options: FitOptions) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        train: Table,
+        validation: Table,
+        *,
+        options: FitOptions,
+        parallel: DataParallel | None,
+    ) -> None:
         self._flow = flow
         self._options = options
         self._train = model_rows(flow, train, seed=options.seed, name="training")
@@ -151,6 +164,8 @@ class _Fitter:
         self._every = _statistics_every(flow, len(train))
         most = max(end - start for start, end in pairwise(self._bounds))
         self._steps = choose_steps(flow, options, batch_size=most)
+        if parallel is not None:
+            self._steps.shared = parallel.compute
         self._progress = _Progress()
         # Until the first epoch is evaluated, the initial state is the best one.
         self._best = copies(flow.state_dict())

@@ -32,11 +32,13 @@ class Steps(ABC):
 
     Attributes:
         learning_rate: Length of a step.
+        shared: Function that computes the gradient of rows in place of `compute`, with the help of
+            others; None: there are none.
     """
 
     learning_rate: float
+    shared: Callable[["Steps", Tensor], Tensor] | None = None
 
-    @abstractmethod
     def take(self, rows: Tensor, number: int) -> Tensor | float:
         """Take a step; return the sum of the rows' log densities before it.
 
@@ -44,6 +46,33 @@ class Steps(ABC):
             rows: Rows of the model.
             number: Number of the step since training began, counted from 1.
         """
+        total = self.compute(rows) if self.shared is None else self.shared(self, rows)
+        self.move(number)
+        return total
+
+    @abstractmethod
+    def compute(self, rows: Tensor) -> Tensor | float:
+        """Compute the gradient for rows of the model; return the sum of their log densities."""
+
+    @abstractmethod
+    def move(self, number: int) -> None:
+        """Move the weights along the gradient, in the step of this number."""
+
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """Return the weights that are trained, as one vector."""
+
+    @abstractmethod
+    def set_weights(self, flat: Tensor) -> None:
+        """Set the weights that are trained."""
+
+    @abstractmethod
+    def gradient(self) -> Tensor:
+        """Return the gradient, as one vector; 0 where there is none."""
+
+    @abstractmethod
+    def set_gradient(self, flat: Tensor) -> None:
+        """Set the gradient where there is one."""
 
     @abstractmethod
     def score(self, rows: Tensor) -> Tensor:
@@ -129,8 +158,8 @@ class AutogradSteps(Steps):
     def learning_rate(self, rate: float) -> None:
         self._optimiser.learning_rate = rate
 
-    def take(self, rows: Tensor, number: int) -> Tensor:
-        """Take a step; return the sum of the rows' log densities before it."""
+    def compute(self, rows: Tensor) -> Tensor:
+        """Compute the gradient for rows of the model; return the sum of their log densities."""
         options = self._options
         self._optimiser.zero_grad()
         with products(
@@ -143,12 +172,43 @@ class AutogradSteps(Steps):
             if bound is not None:
                 losses = bound_losses(losses, bound)
             losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
-        if options.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, options.max_gradient_norm)
+        return scores.detach().sum(dtype=torch.float64)
+
+    def move(self, number: int) -> None:
+        """Move the weights along the gradient, in the step of this number."""
+        norm = self._options.max_gradient_norm
+        if norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, norm)
         self._optimiser.step()
         if self._average is not None:
             self._average.follow(number)
-        return scores.detach().sum(dtype=torch.float64)
+
+    def weights(self) -> Tensor:
+        """Return the weights that are trained, as one vector."""
+        return nn.utils.parameters_to_vector(self._parameters).detach()
+
+    def set_weights(self, flat: Tensor) -> None:
+        """Set the weights that are trained."""
+        with torch.no_grad():
+            for parameter, part in zip(self._parameters, self._parts(flat), strict=True):
+                parameter.copy_(part)
+
+    def gradient(self) -> Tensor:
+        """Return the gradient, as one vector; 0 where there is none."""
+        parts = (
+            torch.zeros_like(part) if part.grad is None else part.grad for part in self._parameters
+        )
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def set_gradient(self, flat: Tensor) -> None:
+        """Set the gradient where there is one."""
+        for parameter, part in zip(self._parameters, self._parts(flat), strict=True):
+            if parameter.grad is not None:
+                parameter.grad.copy_(part)
+
+    def _parts(self, flat: Tensor) -> list[Tensor]:
+        parts = torch.split(flat, [parameter.numel() for parameter in self._parameters])
+        return [part.view_as(of) for part, of in zip(parts, self._parameters, strict=True)]
 
     def score(self, rows: Tensor) -> Tensor:
         """Return the log densities of rows of the model, whose flow is in evaluation mode."""
@@ -214,12 +274,30 @@ class CompiledSteps(Steps):
     def learning_rate(self, rate: float) -> None:
         self._adam.learning_rate = rate
 
-    def take(self, rows: Tensor, number: int) -> float:
-        """Take a step; return the sum of the rows' log densities before it."""
-        total = self._gradient.compute(rows)
+    def compute(self, rows: Tensor) -> float:
+        """Compute the gradient for rows of the model; return the sum of their log densities."""
+        return self._gradient.compute(rows)
+
+    def move(self, number: int) -> None:
+        """Move the weights along the gradient, in the step of this number."""
         share = 0.0 if self._decay is None else average_share(self._decay, number)
         self._adam.move(share=share)
-        return total
+
+    def weights(self) -> Tensor:
+        """Return the weights that are trained, as one vector."""
+        return torch.from_numpy(self._gradient.parameters)
+
+    def set_weights(self, flat: Tensor) -> None:
+        """Set the weights that are trained."""
+        self.weights().copy_(flat)
+
+    def gradient(self) -> Tensor:
+        """Return the gradient, as one vector; 0 where there is none."""
+        return torch.from_numpy(self._gradient.gradient)
+
+    def set_gradient(self, flat: Tensor) -> None:
+        """Set the gradient where there is one."""
+        self.gradient().copy_(flat)
 
     def score(self, rows: Tensor) -> Tensor:
         """Return the log densities of rows of the model, whose flow is in evaluation mode."""

@@ -5,6 +5,8 @@ import os
 import select
 import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +19,7 @@ from workers.supervisor.spawning import ForkedTrainer, environment_of, spawn
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 16
+_BURIAL_S, _BURIAL_POLL_S = 5.0, 0.01
 _OWN_SIGNALS = frozenset(
     {
         signal.SIGSEGV,
@@ -98,7 +101,15 @@ class TrainerProcess:
         """Kill the process if it still runs, and release its resources."""
         self._process.kill()
         self._process.wait()
+        self._bury_helpers()
         os.close(self._pipe)
+
+    def _bury_helpers(self) -> None:
+        """Wait for helpers that the kernel killed with the trainer, and whose parent is now this process."""
+        until = time.monotonic() + _BURIAL_S
+        with suppress(ChildProcessError):
+            while os.waitpid(-self.pid, os.WNOHANG)[0] or time.monotonic() < until:
+                time.sleep(_BURIAL_POLL_S)
 
     def _hand_over(self, task: Task) -> None:
         stream = self._process.stdin

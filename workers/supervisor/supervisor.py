@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 from models_store.database.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
@@ -18,6 +19,7 @@ from models_store.process.traces import TRACES
 from models_store.registry import Registry
 from workers.devices import Slots, devices_of, has_accelerator
 from workers.metrics import WorkerMetrics
+from workers.protocol import TrainingTask
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import task_of
 from workers.supervisor.attempt import Attempt, Stores
@@ -110,17 +112,17 @@ class Supervisor:
         the queue, which are for others. One whose slots are all taken leaves the job to the next
         message.
         """
-        with self._slots.take() as device:
-            if device is None:
+        with self._slots.take() as devices:
+            if devices is None:
                 return False
-            job = self._run_one(device)
+            job = self._run_one(devices)
             ran = job is not None
             while job is not None and job.role is JobRole.CHILD and not self._stopping.is_set():
-                job = self._run_one(device)
+                job = self._run_one(devices)
             return ran
 
-    def _run_one(self, device: str) -> Job | None:
-        """Claim the next job and run it on a device; return it, or None if there was none."""
+    def _run_one(self, devices: tuple[str, ...]) -> Job | None:
+        """Claim the next job and run it on devices; return it, or None if there was none."""
         if not self._fitness.wait():
             return None
         asked_at = time.time()
@@ -139,39 +141,39 @@ class Supervisor:
             told = log_context(
                 request_id=job.request_id, job_id=job.id, traceparent=job.traceparent
             )
-            with told, self._span(job, device):
+            with told, self._span(job, devices):
                 TRACES.record("claim", began=asked_at)
-                self._carry_through(job, device)
+                self._carry_through(job, devices)
         return job
 
-    def _span(self, job: Job, device: str) -> AbstractContextManager[None]:
+    def _span(self, job: Job, devices: tuple[str, ...]) -> AbstractContextManager[None]:
         """Return a context that is the span of an attempt, in the trace of the job's request."""
         attributes = {
             "densityd.job_id": job.id,
             "densityd.attempt": job.attempt,
             "densityd.worker": self._worker,
-            "densityd.device": device,
+            "densityd.device": ",".join(devices),
         }
         name = f"{job.kind.value} attempt"
         parent = job.traceparent
         return TRACES.span(name, traceparent=parent, kind="consumer", attributes=attributes)
 
-    def _carry_through(self, job: Job, device: str) -> None:
+    def _carry_through(self, job: Job, devices: tuple[str, ...]) -> None:
         log.info("attempt %s begins", job.attempt)
         began = time.monotonic()
         self._running.add((job.id, job.attempt))
         try:
-            ending = self._end_of(job, device)
+            ending = self._end_of(job, devices)
         finally:
             self._running.discard((job.id, job.attempt))
         self._metrics.observe_attempt(job.kind.value, ending, time.monotonic() - began)
         TRACES.describe({"densityd.ending": ending})
 
-    def _end_of(self, job: Job, device: str) -> str:
+    def _end_of(self, job: Job, devices: tuple[str, ...]) -> str:
         """Run an attempt, and return how it ended, whatever goes wrong."""
         ending = "lost"
         try:
-            ending = self._attempt(job, device)
+            ending = self._attempt(job, devices)
         except FencedError as error:
             log.warning("attempt %s ends without a further word: %s", job.attempt, error)
         except DatabaseError as error:
@@ -183,7 +185,7 @@ class Supervisor:
             ending = _OWN_FAULT.ending.value
         return ending
 
-    def _attempt(self, job: Job, device: str) -> str:
+    def _attempt(self, job: Job, devices: tuple[str, ...]) -> str:
         try:
             task = task_of(job, registry=self._registry, settings=self._settings)
         except NotFoundError:
@@ -192,11 +194,13 @@ class Supervisor:
             )
             return _DONE
         try:
-            chosen = {
+            chosen: dict[str, Any] = {
                 "store_id": self._fitness.store_id,
-                "device": device,
+                "device": devices[0],
                 "traceparent": TRACEPARENT.get(),
             }
+            if isinstance(task, TrainingTask):
+                chosen["helpers"] = list(devices[1:])
             trainer = TrainerProcess(task.model_copy(update=chosen), self._fork_server)
         except OSError as error:
             log.warning("no trainer can be started: %s", error)

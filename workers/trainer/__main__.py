@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -246,6 +247,14 @@ def _out_of_memory(task: Task) -> str:
     return f"Training needs more than the {task.memory_bytes // 2**20} MiB a trainer may use."
 
 
+def _help() -> int:
+    """Compute gradients for a trainer."""
+    from workers.trainer import helpers  # noqa: PLC0415
+
+    helpers.serve()
+    return 0
+
+
 def run(arguments: list[str]) -> NoReturn:
     """Run a trainer, or a server that forks some, and end without unloading the libraries.
 
@@ -253,15 +262,17 @@ def run(arguments: list[str]) -> NoReturn:
 
     Args:
         arguments: Descriptor of the pipe for messages; or `fork-server`, the descriptor of its
-            socket and the level of its log.
+            socket and the level of its log; or `helper`.
     """
     match arguments:
         case ["fork-server", descriptor, log_level]:
-            pipe = serve(int(descriptor), log_level)
+            work = partial(main, serve(int(descriptor), log_level))
+        case ["helper"]:
+            work = partial(_help)
         case _:
-            pipe = int(arguments[0])
+            work = partial(main, int(arguments[0]))
     try:
-        status = main(pipe)
+        status = work()
     except Exception:  # noqa: BLE001 - as the interpreter does
         sys.excepthook(*sys.exc_info())
         status = 1

@@ -39,6 +39,7 @@ from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample, select
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
+from workers.trainer.helpers import helped_by
 from workers.trainer.progress import Progress
 from workers.trainer.summary import summarise_training
 
@@ -122,18 +123,22 @@ class _Run:
         state = self._checkpoints.newest()
         if state is not None:
             self._position = self._progress.resumed(state)
-        reports = fit(
-            flow,
-            parts.train,
-            parts.validation,
-            options=self._request.optimisation,
-            state=state,
-            on_batch=self._on_batch,
-            on_state=self._on_state,
-            interrupted=interrupted,
-        )
-        for report in reports:
-            self._on_epoch(report)
+        request = self._request
+        helped = helped_by(self._task.helpers, flow, request, rows=len(parts.train))
+        with helped as parallel:
+            reports = fit(
+                flow,
+                parts.train,
+                parts.validation,
+                options=request.optimisation,
+                state=state,
+                on_batch=self._on_batch,
+                on_state=self._on_state,
+                interrupted=interrupted,
+                parallel=parallel,
+            )
+            for report in reports:
+                self._on_epoch(report)
         return self._metrics
 
     def interrupt(self, state: FitState) -> None:

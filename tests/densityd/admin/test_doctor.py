@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from app.settings import ApiSettings
@@ -87,10 +88,12 @@ def test_fault_144_files_that_crashes_left_are_counted(data_dir: Path) -> None:
 
 
 @pytest.mark.fault(76)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:all"])
 def test_fault_076_a_device_that_is_not_there_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    monkeypatch.setenv("DENSITYD_DEVICE", "cuda:99")
+    monkeypatch.setenv("DENSITYD_DEVICE", device)
 
     assert verdicts(examined())["device"] == "problem"
 

@@ -1,0 +1,99 @@
+"""Trainings whose batches several processes share, on the CPU."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models_store.files.checkpoints import load_model
+from models_store.job_states import JobState
+from tests.waiting import wait_until
+from tests.workers.place import ENDLESS, Place, Running, children_of
+from tests.workers.trainer.tasks import result, run, task_of
+from workers.protocol import Interrupted, Message
+
+FLOW = {"family": "maf", "layers": 2, "hidden": [512, 512], "batch_norm": None}
+OPTIONS = {"seed": 1, "max_epochs": 2, "batch_size": 120}
+Supervise = Callable[..., Running]
+
+
+def request(**options: Any) -> dict[str, Any]:
+    return {"flow": FLOW, "optimisation": OPTIONS | options}
+
+
+def weights(place: Place, messages: list[Message]) -> np.ndarray[Any, Any]:
+    version = result(messages).version
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    return np.concatenate([part.detach().numpy().ravel() for part in flow.parameters()])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("optimiser", "learning_rate", "error"),
+    [("adam", 1e-4, 1e-4), ("sgd", 0.01, 1e-5)],  # compiled steps, and steps by autograd
+)
+def test_three_processes_train_the_model_that_one_does(
+    place: Place, optimiser: str, learning_rate: float, error: float
+) -> None:
+    dataset = place.add_dataset()
+    body = request(robust=False, optimiser=optimiser, learning_rate=learning_rate)
+    alone, shared = (
+        run(task_of(place, dataset, request=body, attempt=attempt, helpers=helpers))
+        for attempt, helpers in ((1, []), (2, ["cpu", "cpu"]))
+    )
+    assert weights(place, shared) == pytest.approx(weights(place, alone), abs=error)
+    one, other = (result(messages).metrics for messages in (alone, shared))
+    for name in ("train_log_likelihood", "validation_log_likelihood"):
+        assert other[name] == pytest.approx(one[name], abs=1e-4)
+
+
+@pytest.mark.long
+def test_a_shared_training_resumes_bit_for_bit(place: Place) -> None:
+    dataset = place.add_dataset()
+    body = request(robust=True, weight_average=0.9, max_gradient_norm=1.0)
+    whole = run(task_of(place, dataset, request=body, helpers=["cpu"]))
+    asked = iter(range(1, 100))
+
+    messages = run(task_of(place, dataset, request=body, helpers=["cpu"]), lambda: next(asked) == 6)
+
+    last = messages[-1]
+    assert isinstance(last, Interrupted)
+    assert last.checkpoint is not None
+    again = {"attempt": 2, "checkpoints": [last.checkpoint]}
+    resumed = run(task_of(place, dataset, request=body, helpers=["cpu"], **again))
+    version = result(resumed).version
+    assert version["checkpoint_sha256"] == result(whole).version["checkpoint_sha256"]
+
+
+def test_a_small_flow_trains_without_help(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.trainer.helpers._start", None)
+    task = task_of(place, place.add_dataset(), helpers=["cpu"])
+    assert result(run(task)).metrics["epoch"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", ["helper", "trainer"])
+def test_helper_and_trainer_end_together_and_the_job_goes_on(
+    place: Place, supervise: Supervise, victim: str
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS | OPTIONS | {"max_epochs": 9}, flow=FLOW)
+    running = supervise(devices_per_job=2, checkpoint_interval_s=0)
+    trainer = running.trainer_pid()
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    [helper] = children_of(trainer)
+
+    os.kill(helper if victim == "helper" else trainer, signal.SIGKILL)
+    running.join()
+
+    wait_until(lambda: not Path(f"/proc/{helper}").exists())
+    assert place.state(job_id) is JobState.QUEUED
+    assert "was killed by signal 9 (SIGKILL), from outside" in place.messages(job_id)[-1]
+    reached = place.epoch(job_id)
+    place.no_wait(job_id)
+    supervise(devices_per_job=2).join()
+    assert place.state(job_id) is JobState.SUCCEEDED
+    assert place.epochs(job_id)[reached:] == list(range(reached + 1, 10))

@@ -1,0 +1,186 @@
+"""Helpers of a training: processes on further devices, which compute the gradients of shares of each batch."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict
+
+from flows import DataParallel, Flow, serve_gradients
+from flows.training.data_parallel import is_worthwhile
+from models_store.files.blobs import model_key
+from models_store.files.checkpoints import load_model, save_model
+from models_store.files.local_blobs import LocalBlobs
+from models_store.requests.training import AcceptedTraining
+from tables.sandbox.parent_death import die_with
+
+log = logging.getLogger(__name__)
+
+_READY = b"ready\n"
+_FLOW = model_key("helpers", 1)
+# Between two steps rank 0 evaluates, for as long as it takes: a helper waits, and dies with it.
+_WAIT = timedelta(days=365)
+_END_S = 5.0
+
+
+class _Work(BaseModel):
+    """Work of a helper, which reads it from its standard input.
+
+    Attributes:
+        parent_pid: Process id of the trainer.
+        folder: Folder where the processes meet, and which has the flow.
+        rank: Rank of the helper among the processes.
+        size: Number of the processes.
+        device: Device of the helper.
+        threads: Number of its threads on the CPU.
+        sha256: Hash of the file of the flow.
+        request: Request of the training, with the choices that its rows decide.
+        batch_size: Maximum number of rows of a training step.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parent_pid: int
+    folder: Path
+    rank: int
+    size: int
+    device: str
+    threads: int
+    sha256: str
+    request: AcceptedTraining
+    batch_size: int
+
+
+@contextmanager
+def helped_by(
+    devices: Sequence[str], flow: Flow, request: AcceptedTraining, *, rows: int
+) -> Iterator[DataParallel | None]:
+    """Return a context with a helper on each device; it yields None if they would not help.
+
+    If a helper ends before the training does, this process ends in the same way.
+
+    Args:
+        devices: Device of each helper.
+        flow: Flow to train, on the device of this process.
+        request: Request of the training, with the choices that its rows decide.
+        rows: Number of training rows.
+    """
+    batch_size, size = min(rows, request.optimisation.batch_size), 1 + len(devices)
+    if not devices or not is_worthwhile(flow, batch_size=batch_size, processes=size):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="densityd-helpers-") as name:
+        folder, helpers = Path(name), list[subprocess.Popen[bytes]]()
+        stored = save_model(
+            LocalBlobs(folder),
+            _FLOW,
+            flow,
+            spec=request.flow,
+            columns=request.columns,
+            context_columns=request.context_columns,
+            types=request.types,
+            preprocessing=request.preprocessing.model_dump(),
+        )
+        try:
+            for rank, device in enumerate(devices, start=1):
+                work = _Work(
+                    parent_pid=os.getpid(),
+                    folder=folder,
+                    rank=rank,
+                    size=size,
+                    device=device,
+                    threads=torch.get_num_threads(),
+                    sha256=stored.sha256,
+                    request=request,
+                    batch_size=batch_size,
+                )
+                helpers.append(_start(work))
+            _await(helpers)
+            _join(folder, 0, size, flow.device)
+            log.info("%d processes compute the gradients of each batch", size)
+            parallel = DataParallel(flow.device)
+            yield parallel
+            parallel.end()
+            for helper in helpers:
+                helper.wait(_END_S)
+        except RuntimeError:  # of a broken connection, for one
+            _end_like(helpers)
+            raise
+        finally:
+            for helper in helpers:
+                helper.kill()
+                helper.wait()
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+def serve() -> None:
+    """Be a helper: compute gradients until the trainer that started this process needs no more."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # the trainer decides
+        signal.signal(number, signal.SIG_IGN)
+    work = _Work.model_validate_json(sys.stdin.buffer.read())
+    die_with(work.parent_pid)
+    torch.set_num_threads(work.threads)
+    torch.set_flush_denormal(True)
+    device = torch.device(work.device)
+    flow = load_model(LocalBlobs(work.folder), _FLOW, work.sha256).to(device)
+    os.write(1, _READY)
+    os.dup2(2, 1)
+    _join(work.folder, work.rank, work.size, device)
+    serve_gradients(flow, work.request.optimisation, batch_size=work.batch_size)
+    dist.destroy_process_group()
+
+
+def _join(folder: Path, rank: int, size: int, device: torch.device) -> None:
+    """Make this process a rank of the default group of `torch.distributed`."""
+    if sys.platform == "linux":  # no other machine takes part
+        os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=(folder / "meeting").as_uri(),
+        rank=rank,
+        world_size=size,
+        timeout=_WAIT,
+    )
+
+
+def _start(work: _Work) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "workers.trainer", "helper"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None  # noqa: S101  it is a pipe
+    with suppress(BrokenPipeError), process.stdin as stream:  # its end is noticed later
+        stream.write(work.model_dump_json().encode())
+    return process
+
+
+def _await(helpers: "list[subprocess.Popen[bytes]]") -> None:
+    for helper in helpers:
+        assert helper.stdout is not None  # noqa: S101  it is a pipe
+        with helper.stdout as stream:
+            if stream.readline() != _READY:
+                raise RuntimeError("a helper ended before it was ready")
+
+
+def _end_like(helpers: "list[subprocess.Popen[bytes]]") -> None:
+    """End this process as the first helper that has ended did, so that the end is judged as its own."""
+    for helper in helpers:
+        with suppress(subprocess.TimeoutExpired):
+            status = helper.wait(1)
+            log.error("a helper of the training ended with status %d, so the trainer ends", status)
+            if status < 0:
+                os.kill(os.getpid(), -status)
+            os._exit(max(1, status))
