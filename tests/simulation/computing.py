@@ -18,8 +18,8 @@ import workers.supervisor.supervisor
 import workers.trainer.__main__
 import workers.trainer.bulk
 import workers.trainer.checkpoints
+import workers.trainer.devices
 import workers.trainer.products
-import workers.trainer.selftest
 import workers.trainer.training
 from flows import DivergedError, EpochReport, FitInterrupted, FitState
 from flows.training.state import Json
@@ -66,7 +66,7 @@ class Computing:
         patch.setattr(workers.trainer.__main__, "_limit_memory", lambda _bytes: None)
         for module in (workers.supervisor.supervisor, workers.supervisor.fitness):
             patch.setattr(module, "TrainerProcess", partial(SimulatedTrainer, self._world))
-        patch.setattr(workers.trainer.selftest, "prove", lambda _task, send: send(Passed()))
+        patch.setattr(workers.trainer.devices, "prove", lambda _task, send: send(Passed()))
         patch.setattr(workers.supervisor.attempt, "_START_S", _START_S)
         patch.setattr(workers.supervisor.attempt, "out_of_memory_kills", lambda: 0)
         patch.setattr(torch, "set_num_threads", lambda _n: None)

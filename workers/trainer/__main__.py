@@ -174,7 +174,7 @@ def _check_store(task: Task) -> None:
 
 
 def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
-    from workers.trainer import bulk, ensembles, selftest, training, variational  # noqa: PLC0415
+    from workers.trainer import bulk, devices, ensembles, training, variational  # noqa: PLC0415
 
     match task:
         case TrainingTask():
@@ -186,7 +186,7 @@ def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
         case ScoringTask() | SamplingTask():
             bulk.produce(task, channel.send, interrupted=interrupted)
         case SelfTestTask():
-            selftest.prove(task, channel.send)
+            devices.prove(task, channel.send)
 
 
 def outcome_of(error: Exception, task: Task) -> Failed | Unfit:

@@ -43,7 +43,6 @@ def load_libraries() -> None:
             bulk,
             devices,
             ensembles,
-            selftest,
             training,
             variational,
         )
