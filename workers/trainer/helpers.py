@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict
 
-from flows import DataParallel, Flow, serve_gradients
+from flows import DataParallel, Flow, Table, serve_gradients
 from flows.training.data_parallel import is_worthwhile
 from models_store.files.blobs import model_key
 from models_store.files.checkpoints import load_model, save_model
@@ -62,7 +62,7 @@ class _Work(BaseModel):
 
 @contextmanager
 def helped_by(
-    devices: Sequence[str], flow: Flow, request: AcceptedTraining, *, rows: int
+    devices: Sequence[str], flow: Flow, request: AcceptedTraining, train: Table
 ) -> Iterator[DataParallel | None]:
     """Return a context with a helper on each device; it yields None if they would not help.
 
@@ -72,10 +72,13 @@ def helped_by(
         devices: Device of each helper.
         flow: Flow to train, on the device of this process.
         request: Request of the training, with the choices that its rows decide.
-        rows: Number of training rows.
+        train: Training rows.
     """
-    batch_size, size = min(rows, request.optimisation.batch_size), 1 + len(devices)
-    if not devices or not is_worthwhile(flow, batch_size=batch_size, processes=size):
+    if not devices:
+        yield None
+        return
+    batch_size, size = min(len(train), request.optimisation.batch_size), 1 + len(devices)
+    if not is_worthwhile(flow, batch_size=batch_size, processes=size):
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="densityd-helpers-") as name:

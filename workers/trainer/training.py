@@ -124,7 +124,7 @@ class _Run:
         if state is not None:
             self._position = self._progress.resumed(state)
         request = self._request
-        helped = helped_by(self._task.helpers, flow, request, rows=len(parts.train))
+        helped = helped_by(self._task.helpers, flow, request, parts.train)
         with helped as parallel:
             reports = fit(
                 flow,
