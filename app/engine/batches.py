@@ -127,14 +127,14 @@ class Pace:
 
     def learn(self, rows: int, seconds: float) -> None:
         """Record the number of rows of a turn and its processor time in seconds."""
-        before_rows, before_s = self._last
-        if rows < before_rows:
-            row_s = (before_s - seconds) / (before_rows - rows)
-            fixed_s = seconds - row_s * rows
-            # No more than were seen to take no longer than that: all of this is measured.
-            self.least_rows = before_rows
-            if row_s > 0:
-                self.least_rows = max(1, min(before_rows, int(fixed_s / row_s)))
+        (few, few_s), (many, many_s) = sorted([self._last, (rows, seconds)])
+        if 0 < few < many:
+            row_s = (many_s - few_s) / (many - few)
+            fixed_s = few_s - row_s * few
+            if fixed_s < row_s * many:
+                self.least_rows = max(1, int(fixed_s / row_s))
+            else:  # of more rows only the double is tried: all else is measured
+                self.least_rows = max(self.least_rows, 2 * many)
         self._last = rows, seconds
         self.rows_per_s = rows / max(seconds, 1e-6)
 

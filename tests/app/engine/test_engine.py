@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from app.engine.batches import Pace
 from app.engine.engine import Engine, OverloadedError, Terms
 
 
@@ -393,3 +394,14 @@ def test_turns_are_no_shorter_than_pays(fixed_s, row_s, most_s):
     finally:
         engine.stop()
     assert spent < most_s
+
+
+@pytest.mark.fault(373)
+@pytest.mark.parametrize(("fixed_s", "row_s", "most"), [(0.02, 1e-5, 4096), (0.02, 1e-3, 20)])
+def test_fault_373_small_requests_do_not_shorten_the_turns_of_large_ones(fixed_s, row_s, most):
+    pace = Pace()
+    for rows in (5, 1):
+        pace.learn(rows, fixed_s + row_s * rows)
+    for _ in range(12):
+        pace.learn(pace.least_rows, fixed_s + row_s * pace.least_rows)
+    assert most / 4 <= pace.least_rows <= most
