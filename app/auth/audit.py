@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from tables.errors import TablesError
 
 log = logging.getLogger("app.audit")
 
+_CANCEL = re.compile(r"/v1/jobs/[^/]+/cancel\Z")
 _MAX_PATH = 200
 _CANCELLED = 499
 _FAILED = 500
@@ -148,6 +150,11 @@ class AuditLog:
         self._dropped += beyond
 
 
+def _cancels(scope: AsgiScope) -> bool:
+    """Return whether a request cancels a job; a name may be `cancel`, too."""
+    return scope["method"] == "POST" and _CANCEL.search(scope["path"]) is not None
+
+
 class AuditedApp:
     """Application that records each change when its response begins, unless it was refused.
 
@@ -167,7 +174,7 @@ class AuditedApp:
             Problem: `storage-full` or `storage-unavailable`, when it could not be recorded.
         """
         audit: AuditLog = scope["app"].state.audit
-        if scope["method"] != "DELETE" and not scope["path"].endswith("/cancel"):
+        if scope["method"] != "DELETE" and not _cancels(scope):
             await audit.require()
 
         try:

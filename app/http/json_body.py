@@ -23,6 +23,7 @@ from tables.slugs import Slug
 from tables.strict_json import parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
+_WHOLE_PART = 0.5  # most of the memory of bodies that such may take before they have come
 _INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
 MAX_CONTEXT_VALUES = 500_000
 """Most values of a body with a context, which may have 10,000 rows."""
@@ -190,7 +191,7 @@ def _share_of_whole(request: Request) -> Share | None:
     if connection is None or not declared.isdecimal():
         return None
     share = body_memory_of(request).kept_share()
-    connection.await_whole_body(int(declared), share.may_hold)
+    connection.await_whole_body(int(declared), partial(share.may_hold, part=_WHOLE_PART))
     return share
 
 

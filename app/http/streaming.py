@@ -102,15 +102,18 @@ class StreamedResponse(Response):
 
     async def _send(self, send: Send, gone: "asyncio.Task[None]") -> None:
         async with aclosing(self._pieces) as pieces:
-            # An error of it is still told as a problem; it may wait for memory until then.
-            first = await _unless_gone(gone, anext(pieces, b""))
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
+            start = {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+            try:
+                # An error of it is still told as a problem; it may wait for memory until then.
+                first = await _unless_gone(gone, anext(pieces, b""))
+            except ClientDisconnect:
+                await send(start)  # a change is recorded when its response begins
+                raise
+            await send(start)
             if first:
                 await send_piece(send, first)
             async for piece in pieces:

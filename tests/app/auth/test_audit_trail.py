@@ -7,13 +7,18 @@ import json
 import logging
 import os
 import threading
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
+from starlette.types import Message
 
-from app.auth.audit import AuditLog
+from app.auth.audit import AuditedApp, AuditLog
+from app.auth.callers import ANYBODY
+from app.http.streaming import StreamedResponse
 from app.main import create_app
 from app.serve import RefusalError, refuse_unusable_audit
 from app.settings import ApiSettings
@@ -134,6 +139,43 @@ def test_fault_372_a_job_is_cancelled_while_nothing_can_be_recorded(client, monk
     assert_refused(move(client, 9), 507, "storage-full")
     assert client.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
     assert_refused(client.post(f"/v1/jobs/{job}/resume"), 507, "storage-full")
+
+    # A name may be that of the operation.
+    assert_refused(
+        client.put("/v1/models/people/aliases/cancel", json={"version": 1}), 507, "storage-full"
+    )
+    assert_refused(
+        client.patch("/v1/models/cancel", json={"description": "d"}), 507, "storage-full"
+    )
+
+
+@pytest.mark.fault(374)
+def test_fault_374_a_change_is_recorded_though_its_caller_has_hung_up(client, settings):
+    async def made() -> AsyncGenerator[bytes, None]:
+        await asyncio.Event().wait()  # its answer is not ready when the caller leaves
+        yield b""
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        pass
+
+    async def call() -> None:
+        answer = StreamedResponse(made(), media_type="text/plain", headers={}, status_code=201)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/datasets",
+            "app": client.app,
+            "state": {"request_id": "r1"},
+        }
+        with pytest.raises(ClientDisconnect):
+            await AuditedApp(answer, ANYBODY)(scope, receive, send)
+
+    client.portal.call(call)
+    [line] = trail_of(settings)
+    assert (line["resource"], line["status"], line["request_id"]) == ("/v1/datasets", 201, "r1")
 
 
 def test_a_disk_that_stands_still_delays_one_answer_and_no_second(
