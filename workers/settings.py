@@ -1,8 +1,8 @@
 """Settings of the worker: how jobs run on this machine."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models_store.settings import StoreSettings
 
@@ -131,3 +131,11 @@ class WorkerSettings(StoreSettings):
         description="Shortest time, in seconds, between two checks for jobs that no message "
         "announces; the longest is twice that, chosen at random.",
     )
+
+    @model_validator(mode="after")
+    def _check_devices_per_job(self) -> Self:
+        if self.devices_per_job > 1 and self.device not in ("cpu", "cuda:all"):
+            raise ValueError(
+                "DENSITYD_DEVICES_PER_JOB above 1 needs DENSITYD_DEVICE=cuda:all or cpu"
+            )
+        return self

@@ -9,9 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from flows.bijections.batch_norm import BatchNorm
 from flows.flow import Flow
+from flows.training.fit_mixture import has_mixture
 from flows.training.options import FitOptions
-from flows.training.steps import Steps, choose_steps
+from flows.training.steps import CompiledSteps, Steps, choose_steps
 
 # Multiplications of a step from which on sharing it is worth the exchange of weights and gradients: on
 # processors as measured (`python -m bench data-parallel`), on accelerators by arithmetic.
@@ -22,13 +24,19 @@ _FEWEST_ROWS = 32
 
 
 def is_worthwhile(flow: Flow, *, batch_size: int, processes: int) -> bool:
-    """Return whether several processes compute the gradients of such batches faster than one.
+    """Return whether several processes can compute the gradients of such batches, faster than one.
+
+    They cannot for mixtures of Gaussians, nor for batch norms in a mixed flow: such a norm takes the
+    moments of the data set for a feature that few rows have, which rank 0 alone knows.
 
     Args:
         flow: Flow to train.
-        batch_size: Rows of a batch.
+        batch_size: Rows of the largest batch.
         processes: Number of processes.
     """
+    norms = any(isinstance(part, BatchNorm) for part in flow.transform.modules())
+    if has_mixture(flow) or (norms and flow.transform.continuous() is not flow.transform):
+        return False
     weights = sum(parameter.numel() for parameter in flow.parameters())
     least = _LEAST.get(flow.device.type, _LEAST["cuda"])
     return batch_size >= processes * _FEWEST_ROWS and weights * batch_size >= least
@@ -57,7 +65,7 @@ class DataParallel:
         Raises:
             RuntimeError: Another process of the group is gone.
         """
-        self._announce(rows)
+        self._announce(*rows.shape, _layout(steps))
         own, *others = rows.tensor_split(self._size)
         dist.broadcast(steps.weights(), src=0)
         for rank, share in enumerate(others, start=1):
@@ -66,11 +74,10 @@ class DataParallel:
 
     def end(self) -> None:
         """Let the other processes end."""
-        self._announce(torch.empty(0, 0))
+        self._announce(0, 0, 0)
 
-    def _announce(self, rows: Tensor) -> None:
-        shape = torch.tensor(rows.shape, dtype=torch.int64, device=self._device)
-        dist.broadcast(shape, src=0)
+    def _announce(self, *numbers: int) -> None:
+        dist.broadcast(torch.tensor(numbers, dtype=torch.int64, device=self._device), src=0)
 
 
 def serve_gradients(flow: Flow, options: FitOptions, *, batch_size: int) -> None:
@@ -79,27 +86,34 @@ def serve_gradients(flow: Flow, options: FitOptions, *, batch_size: int) -> None
     Args:
         flow: Flow of the training, on the device of this process.
         options: Options of the training.
-        batch_size: Maximum number of rows of a training step.
+        batch_size: Rows of the largest batch.
 
     Raises:
-        RuntimeError: Rank 0 is gone.
+        RuntimeError: Rank 0 is gone, or takes steps of another kind.
     """
     flow.train()
     steps = choose_steps(flow, options, batch_size=batch_size)
     rank, size = dist.get_rank(), dist.get_world_size()
-    shape = torch.empty(2, dtype=torch.int64, device=flow.device)
+    announced = torch.empty(3, dtype=torch.int64, device=flow.device)
     weights = torch.empty_like(steps.weights())
     while True:
-        dist.broadcast(shape, src=0)
-        rows, columns = shape.tolist()
+        dist.broadcast(announced, src=0)
+        rows, columns, layout = announced.tolist()
         if rows == 0:
             return
+        if layout != _layout(steps):
+            raise RuntimeError("two processes have the weights of a training in another order")
         dist.broadcast(weights, src=0)
         steps.set_weights(weights)
         count = rows // size + (rank < rows % size)  # as `tensor_split` shares them
         share = torch.empty(count, columns, dtype=flow.dtype, device=flow.device)
         dist.recv(share, src=0)
         _sum_gradients(steps, share, of=rows, device=flow.device)
+
+
+def _layout(steps: Steps) -> int:
+    """Return what tells the order of weights in a vector: the kind of steps, and their number."""
+    return 2 * steps.weights().numel() + isinstance(steps, CompiledSteps)
 
 
 def _sum_gradients(steps: Steps, share: Tensor, *, of: int, device: torch.device) -> Tensor:

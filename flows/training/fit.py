@@ -162,8 +162,7 @@ class _Fitter:
         freeze_mixture(flow)
         self._largest = max(parameter.numel() for parameter in flow.parameters())
         self._every = _statistics_every(flow, len(train))
-        most = max(end - start for start, end in pairwise(self._bounds))
-        self._steps = choose_steps(flow, options, batch_size=most)
+        self._steps = choose_steps(flow, options, batch_size=options.largest_batch(len(train)))
         if parallel is not None:
             self._steps.shared = parallel.compute
         self._progress = _Progress()

@@ -95,6 +95,10 @@ class FitOptions:
             return self.learning_rate
         return _cosine(self.learning_rate, (epoch - 1) / self.max_epochs)
 
+    def largest_batch(self, rows: int) -> int:
+        """Return the number of rows of the largest batch, of as few and as equal ones as `rows` allow."""
+        return -(-rows // -(-rows // self.batch_size))
+
 
 @dataclass(frozen=True, kw_only=True)
 class VariationalOptions:

@@ -42,6 +42,9 @@ def test_a_job_may_have_several_devices(monkeypatch: pytest.MonkeyPatch) -> None
     assert devices_of(every) == [("cuda:0", "cuda:1"), ("cuda:2",)]
     two = WorkerSettings(device="cpu", devices_per_job=2, worker_concurrency=3)
     assert devices_of(two) == [("cpu", "cpu")] * 3
+    for device in ("auto", "cuda", "cuda:1"):
+        with pytest.raises(ValueError, match="DENSITYD_DEVICES_PER_JOB above 1 needs"):
+            WorkerSettings(device=device, devices_per_job=2)
 
 
 def test_a_slot_is_taken_by_one_job_at_a_time() -> None:

@@ -251,7 +251,12 @@ def _help() -> int:
     """Compute gradients for a trainer."""
     from workers.trainer import helpers  # noqa: PLC0415
 
-    helpers.serve()
+    try:
+        helpers.serve()
+    except Exception as error:
+        if is_out_of_memory(error):
+            return helpers.OUT_OF_MEMORY
+        raise
     return 0
 
 

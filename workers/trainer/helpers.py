@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,18 @@ from pydantic import BaseModel, ConfigDict
 
 from flows import DataParallel, Flow, Table, serve_gradients
 from flows.training.data_parallel import is_worthwhile
+from models_store.errors import StoreError
 from models_store.files.blobs import model_key
 from models_store.files.checkpoints import load_model, save_model
 from models_store.files.local_blobs import LocalBlobs
 from models_store.requests.training import AcceptedTraining
 from tables.sandbox.parent_death import die_with
+from workers.errors import UnfitError
 
 log = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = 77
+"""Exit status of a helper that had too little memory."""
 
 _READY = b"ready\n"
 _FLOW = model_key("helpers", 1)
@@ -44,7 +50,7 @@ class _Work(BaseModel):
         threads: Number of its threads on the CPU.
         sha256: Hash of the file of the flow.
         request: Request of the training, with the choices that its rows decide.
-        batch_size: Maximum number of rows of a training step.
+        batch_size: Rows of the largest batch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,49 +79,30 @@ def helped_by(
         flow: Flow to train, on the device of this process.
         request: Request of the training, with the choices that its rows decide.
         train: Training rows.
+
+    Raises:
+        MemoryError: A helper had too little memory.
+        UnfitError: Helpers cannot be started.
     """
     if not devices:
         yield None
         return
-    batch_size, size = min(len(train), request.optimisation.batch_size), 1 + len(devices)
-    if not is_worthwhile(flow, batch_size=batch_size, processes=size):
+    size, most = 1 + len(devices), request.optimisation.largest_batch(len(train))
+    if not is_worthwhile(flow, batch_size=most, processes=size):
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="densityd-helpers-") as name:
-        folder, helpers = Path(name), list[subprocess.Popen[bytes]]()
-        stored = save_model(
-            LocalBlobs(folder),
-            _FLOW,
-            flow,
-            spec=request.flow,
-            columns=request.columns,
-            context_columns=request.context_columns,
-            types=request.types,
-            preprocessing=request.preprocessing.model_dump(),
-        )
+    helpers = list[subprocess.Popen[bytes]]()
+    with tempfile.TemporaryDirectory(prefix="densityd-helpers-") as folder:
         try:
-            for rank, device in enumerate(devices, start=1):
-                work = _Work(
-                    parent_pid=os.getpid(),
-                    folder=folder,
-                    rank=rank,
-                    size=size,
-                    device=device,
-                    threads=torch.get_num_threads(),
-                    sha256=stored.sha256,
-                    request=request,
-                    batch_size=batch_size,
-                )
-                helpers.append(_start(work))
-            _await(helpers)
-            _join(folder, 0, size, flow.device)
-            log.info("%d processes compute the gradients of each batch", size)
-            parallel = DataParallel(flow.device)
-            yield parallel
-            parallel.end()
-            for helper in helpers:
-                helper.wait(_END_S)
+            try:
+                _start(helpers, devices, flow, request, folder=Path(folder), batch_size=most)
+            except (OSError, StoreError) as error:
+                detail = f"The helpers of a training cannot be started: {error}"
+                raise UnfitError("device_unavailable", detail) from error
+            with _ending(helpers, DataParallel(flow.device)) as parallel:
+                yield parallel
         except RuntimeError:  # of a broken connection, for one
+            shutil.rmtree(folder)
             _end_like(helpers)
             raise
         finally:
@@ -124,6 +111,24 @@ def helped_by(
                 helper.wait()
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+@contextmanager
+def _ending(
+    helpers: "list[subprocess.Popen[bytes]]", parallel: DataParallel
+) -> Iterator[DataParallel]:
+    """Return a context after which helpers end, unless it failed, perhaps while they wait for this process."""
+    try:
+        yield parallel
+    except (RuntimeError, MemoryError):
+        raise
+    except BaseException:
+        parallel.end()
+        raise
+    parallel.end()
+    for helper in helpers:
+        with suppress(subprocess.TimeoutExpired):
+            helper.wait(_END_S)
 
 
 def serve() -> None:
@@ -143,6 +148,21 @@ def serve() -> None:
     dist.destroy_process_group()
 
 
+def _save(flow: Flow, request: AcceptedTraining, folder: Path) -> str:
+    """Save the flow for the helpers; return the hash of its file."""
+    stored = save_model(
+        LocalBlobs(folder),
+        _FLOW,
+        flow,
+        spec=request.flow,
+        columns=request.columns,
+        context_columns=request.context_columns,
+        types=request.types,
+        preprocessing=request.preprocessing.model_dump(),
+    )
+    return stored.sha256
+
+
 def _join(folder: Path, rank: int, size: int, device: torch.device) -> None:
     """Make this process a rank of the default group of `torch.distributed`."""
     if sys.platform == "linux":  # no other machine takes part
@@ -158,16 +178,42 @@ def _join(folder: Path, rank: int, size: int, device: torch.device) -> None:
     )
 
 
-def _start(work: _Work) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "workers.trainer", "helper"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin is not None  # noqa: S101  it is a pipe
-    with suppress(BrokenPipeError), process.stdin as stream:  # its end is noticed later
-        stream.write(work.model_dump_json().encode())
-    return process
+def _start(
+    helpers: "list[subprocess.Popen[bytes]]",
+    devices: Sequence[str],
+    flow: Flow,
+    request: AcceptedTraining,
+    *,
+    folder: Path,
+    batch_size: int,
+) -> None:
+    """Start a helper on each device, and make this process rank 0 of their group."""
+    sha256, size = _save(flow, request, folder), 1 + len(devices)
+    for rank, device in enumerate(devices, start=1):
+        work = _Work(
+            parent_pid=os.getpid(),
+            folder=folder,
+            rank=rank,
+            size=size,
+            device=device,
+            threads=torch.get_num_threads(),
+            sha256=sha256,
+            request=request,
+            batch_size=batch_size,
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "workers.trainer", "helper"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        helpers.append(process)
+        assert process.stdin is not None  # noqa: S101  it is a pipe
+        with suppress(BrokenPipeError), process.stdin as stream:  # its end is noticed later
+            stream.write(work.model_dump_json().encode())
+    _await(helpers)
+    LocalBlobs(folder).delete(_FLOW)
+    _join(folder, 0, size, flow.device)
+    log.info("%d processes compute the gradients of each batch", size)
 
 
 def _await(helpers: "list[subprocess.Popen[bytes]]") -> None:
@@ -184,6 +230,8 @@ def _end_like(helpers: "list[subprocess.Popen[bytes]]") -> None:
         with suppress(subprocess.TimeoutExpired):
             status = helper.wait(1)
             log.error("a helper of the training ended with status %d, so the trainer ends", status)
+            if status == OUT_OF_MEMORY:
+                raise MemoryError
             if status < 0:
                 os.kill(os.getpid(), -status)
             os._exit(max(1, status))

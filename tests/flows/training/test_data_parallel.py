@@ -1,12 +1,18 @@
 """Gradients of shares of a batch, which processes compute and rank 0 adds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from flows import (
+    BatchNormSpec,
     FitOptions,
     FlowSpec,
+    GaussianMixtureSpec,
     MafSpec,
+    MixedColumn,
+    MixedSpec,
     NsfSpec,
     build,
 )
@@ -63,3 +69,24 @@ def test_sharing_pays_for_large_steps_alone() -> None:
     assert is_worthwhile(large, batch_size=256, processes=2)
     assert not is_worthwhile(small, batch_size=256, processes=2)
     assert not is_worthwhile(large, batch_size=256, processes=16)  # shares of 16 rows
+
+
+def test_mixtures_and_batch_norms_of_mixed_flows_are_not_shared() -> None:
+    columns = [MixedColumn(levels=2), MixedColumn(), MixedColumn(), MixedColumn()]
+    maf = MafSpec(layers=2, hidden=[512, 512], batch_norm=None)
+    mixture = GaussianMixtureSpec(components=4)
+    for flow, shared in (
+        (maf, True),
+        (replace(maf, batch_norm=BatchNormSpec()), False),
+        (mixture, False),
+    ):
+        mixed = build(MixedSpec(columns=columns, flow=flow, hidden=[2048]), DIM, seed=0)
+        assert is_worthwhile(mixed, batch_size=10_000, processes=2) == shared
+    assert not is_worthwhile(build(mixture, DIM, seed=0), batch_size=10**8, processes=2)
+
+
+def test_the_largest_batch_is_one_of_as_few_as_there_may_be() -> None:
+    options = FitOptions(batch_size=300)
+    assert [options.largest_batch(rows) for rows in (1, 300, 301, 480, 900, 901)] == [
+        *(1, 300, 151, 240, 300, 226)
+    ]
