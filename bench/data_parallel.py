@@ -14,7 +14,8 @@ from flows.training.data_parallel import is_worthwhile
 from flows.training.steps import choose_steps
 
 _CASES: tuple[tuple[str, FlowSpec, int, int], ...] = (
-    ("MAF 5 x [64, 64]", MafSpec(layers=5, hidden=[64, 64]), 20, 250),
+    ("MAF 5 x [64, 64]", MafSpec(layers=5, hidden=[64, 64]), 20, 1000),
+    ("MAF 5 x [64, 64]", MafSpec(layers=5, hidden=[64, 64]), 20, 4000),
     ("NSF 5 x [64, 64]", NsfSpec(layers=5, hidden=[64, 64]), 20, 250),
     ("NSF 5 x [64, 64]", NsfSpec(layers=5, hidden=[64, 64]), 20, 1000),
     ("MAF 5 x [512, 512]", MafSpec(layers=5, hidden=[512, 512]), 43, 250),

@@ -15,12 +15,10 @@ from flows.training.fit_mixture import has_mixture
 from flows.training.options import FitOptions
 from flows.training.steps import CompiledSteps, Steps, choose_steps
 
-# Multiplications of a step from which on sharing it is worth the exchange of weights and gradients: on
-# processors as measured (`python -m bench data-parallel`), on accelerators by arithmetic.
-_LEAST = {"cpu": 2**24, "cuda": 2**31}
-
-# A share has at least this number of rows: batch norms and bounded losses take its statistics.
-_FEWEST_ROWS = 32
+# Products of weights and rows of a batch, and rows of a share, from which on sharing is worth the exchange of
+# weights and gradients: on processors as measured (`python -m bench data-parallel`), on accelerators by arithmetic.
+_LEAST = {"cpu": 2**27, "cuda": 2**31}
+_FEWEST_ROWS = 500
 
 
 def is_worthwhile(flow: Flow, *, batch_size: int, processes: int) -> bool:

@@ -66,9 +66,9 @@ def test_sharing_pays_for_large_steps_alone() -> None:
     small, large = (
         build(MafSpec(layers=2, hidden=[units, units]), DIM, seed=0) for units in (16, 512)
     )
-    assert is_worthwhile(large, batch_size=256, processes=2)
-    assert not is_worthwhile(small, batch_size=256, processes=2)
-    assert not is_worthwhile(large, batch_size=256, processes=16)  # shares of 16 rows
+    assert is_worthwhile(large, batch_size=1000, processes=2)
+    assert not is_worthwhile(small, batch_size=1000, processes=2)
+    assert not is_worthwhile(large, batch_size=999, processes=2)
 
 
 def test_mixtures_and_batch_norms_of_mixed_flows_are_not_shared() -> None:

@@ -81,7 +81,15 @@ CASES: dict[str, tuple[Callable[[Place], Dataset], dict[str, Any], dict[str, Any
 }
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are shared though it takes longer."""
+    monkeypatch.setattr("flows.training.data_parallel._LEAST", {"cpu": 2**24, "cuda": 2**31})
+    monkeypatch.setattr("flows.training.data_parallel._FEWEST_ROWS", 50)
+
+
 @pytest.mark.long
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_the_model_that_one_does(
     place: Place, caplog: pytest.LogCaptureFixture, case: str
@@ -106,6 +114,7 @@ def test_two_processes_train_the_model_that_one_does(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("eager")
 def test_a_shared_training_resumes_bit_for_bit(place: Place) -> None:
     dataset = place.add_dataset()
     body = request(robust=True, weight_average=0.9, max_gradient_norm=1.0)
@@ -134,7 +143,8 @@ def test_a_small_flow_trains_without_help(place: Place, monkeypatch: pytest.Monk
 def test_helper_and_trainer_end_together_and_the_job_goes_on(
     place: Place, supervise: Supervise, victim: str
 ) -> None:
-    job_id = place.submit(place.add_dataset(), **ENDLESS | OPTIONS | {"max_epochs": 9}, flow=FLOW)
+    options = ENDLESS | {"max_epochs": 20, "batch_size": 1000}
+    job_id = place.submit(place.add_dataset(1250), **options, flow=FLOW)
     running = supervise(devices_per_job=2, checkpoint_interval_s=0)
     trainer = running.trainer_pid()
     wait_until(lambda: place.epoch(job_id) >= 1)
@@ -150,7 +160,7 @@ def test_helper_and_trainer_end_together_and_the_job_goes_on(
     place.no_wait(job_id)
     supervise(devices_per_job=2).join()
     assert place.state(job_id) is JobState.SUCCEEDED
-    assert place.epochs(job_id)[reached:] == list(range(reached + 1, 10))
+    assert place.epochs(job_id)[reached:] == list(range(reached + 1, 21))
 
 
 def test_a_helper_without_memory_is_a_training_without(monkeypatch: pytest.MonkeyPatch) -> None:
