@@ -152,6 +152,7 @@ class Version(NewVersion):
     Attributes:
         job_id: Id of the job that made it; None: it was imported.
         aliases: Names of the aliases that point at it now.
+        row_bytes: Bytes of its row in the database, about.
     """
 
     project: str
@@ -159,6 +160,7 @@ class Version(NewVersion):
     version: int
     job_id: str | None
     aliases: list[str]
+    row_bytes: int
     created_at: datetime
 
     @property

@@ -25,6 +25,7 @@ from models_store.requests.flow_limits import Described, check_model
 log = logging.getLogger(__name__)
 
 _MAX_REFS = 10_000
+_MAX_REFS_BYTES = 32 * 2**20  # of the rows of their versions, which may have megabytes each
 _CONCURRENT_LOADS = 2
 _PATIENCE_S = 1.0
 _AHEAD = 0.5  # part of a reference's time after which it is looked up again, beside its requests
@@ -45,12 +46,26 @@ class _Resolved:
     failing: bool = False  # the database did not answer the last look
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _References:
     """References of a project: those that were resolved, and the queries under way."""
 
     resolved: dict[str, _Resolved] = field(default_factory=dict)
     looks: dict[str, "asyncio.Task[Version]"] = field(default_factory=dict)
+    row_bytes: int = 0
+
+    def keep(self, ref: str, found: _Resolved) -> None:
+        """Keep what a reference stands for; those that were resolved before all others make room."""
+        self._drop(ref)
+        self.resolved[ref] = found
+        self.row_bytes += found.version.row_bytes
+        while len(self.resolved) > _MAX_REFS or self.row_bytes > _MAX_REFS_BYTES:
+            self._drop(next(iter(self.resolved)))
+
+    def _drop(self, ref: str) -> None:
+        dropped = self.resolved.pop(ref, None)
+        if dropped is not None:
+            self.row_bytes -= dropped.version.row_bytes
 
 
 @dataclass(frozen=True)
@@ -155,23 +170,21 @@ class LoadedModels:
         return look
 
     async def _look_up(self, project: str, ref: str) -> Version:
-        resolved = self._references_of(project).resolved
+        references = self._references_of(project)
         # From before the look: what moves while it is under way may not be in what it finds.
         began = time.monotonic()
         try:
             version = await in_thread(self._resolve, project, ref)
         except DatabaseError:
-            known = resolved.get(ref)
+            known = references.resolved.get(ref)
             if known is None or time.monotonic() >= known.stale_at:
                 raise
             known.failing = True
             known.until = time.monotonic() + self._limits.resolved_for_s
             return known.version
-        if len(resolved) >= _MAX_REFS:
-            resolved.clear()
-        # Into the dictionary of before: what was read before a move is not kept after it.
+        # Among the references of before: what was read before a move is not kept after it.
         until = began + self._limits.resolved_for_s
-        resolved[ref] = _Resolved(version, until, until + self._limits.stale_s)
+        references.keep(ref, _Resolved(version, until, until + self._limits.stale_s))
         return version
 
     def _resolve(self, project: str, ref: str) -> Version:

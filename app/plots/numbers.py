@@ -30,6 +30,7 @@ _MOST_PANELS = 16
 _MOST_PAIRS = 5
 _TARGET_ROW_BYTES = 8192  # of a formula of the most terms
 _LEAST = 1e-100  # smaller numbers are drawn as 0
+_LABEL = 40  # characters of a level: a column may have thousands of long ones
 _DECIDES = ("robust_validation_log_likelihood", "validation_log_likelihood")
 
 
@@ -53,8 +54,7 @@ class Source:
             await self._learning_curve()
             return None
         if kind is PlotKind.DENSITY:
-            discrete = any(column.is_discrete for column in self.version.column_types)
-            if flow.dim != 2 or flow.context_dim or discrete:
+            if flow.dim != 2 or flow.context_dim or self._has_discrete:
                 raise _unavailable(
                     "A density is drawn of models of two continuous columns without context."
                 )
@@ -84,7 +84,8 @@ class Source:
             case PlotKind.DENSITY:
                 return await self._density(flow, data)
             case PlotKind.IMAGES:
-                return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
+                samples = await self._samples(flow, data, rows=_IMAGES)
+                return await in_thread(_drawable, {"samples": samples})
             case PlotKind.NOISE:
                 return {} if data is None else await self._noise(flow, data)  # `check` has refused
             case PlotKind.MARGINALS:
@@ -112,12 +113,17 @@ class Source:
         told = {"samples": samples[:, shown]}
         if data is not None:
             told["data"] = data[:, shown]
+        return await in_thread(self._of_columns, told, shown)
+
+    def _of_columns(self, told: Mapping[str, Array], shown: slice) -> Numbers:
+        """Return the numbers of some columns; levels may be tens of thousands."""
         names = np.array(self.version.columns[shown])
-        return {"names": names, **self._scales(shown), **_drawable(told, gaps=self._has_gaps)}
+        gaps = not self.version.is_plain
+        return {"names": names, **self._scales(shown), **_drawable(told, gaps=gaps)}
 
     @property
-    def _has_gaps(self) -> bool:
-        return not self.version.is_plain
+    def _has_discrete(self) -> bool:
+        return any(column.is_discrete for column in self.version.column_types)
 
     def _scales(self, shown: slice) -> Numbers:
         """Return what drawing needs to know of typed columns, as JSON; nothing of plain numbers."""
@@ -182,17 +188,9 @@ class Source:
     async def _noise(self, flow: CompiledFlow, data: Array) -> Numbers:
         noise = np.empty((len(data), flow.dim))
         await self._apply(flow, lambda rows: (flow.inverse(rows)[0],), data, noise)
-        told = _drawable({"noise": noise})
-        rows = len(told["noise"])
-        normal = [NormalDist().inv_cdf((index + 0.5) / rows) for index in range(rows)]
         shown = slice(0, min(_MOST_PANELS, flow.dim))
         names = np.array(self.version.columns[shown])
-        return {
-            **told,
-            "names": names,
-            "noise": told["noise"][:, shown],
-            "normal": np.array(normal),
-        }
+        return {"names": names, **await in_thread(_quantiles, noise, shown)}
 
     async def _samples(self, flow: CompiledFlow, data: Array | None, *, rows: int) -> Array:
         context = None
@@ -217,15 +215,26 @@ class Source:
 
 
 def _label(level: object) -> str:
-    return f"{level:g}" if type(level) in (int, float) else str(level)
+    return f"{level:g}" if type(level) in (int, float) else str(level)[:_LABEL]
 
 
-def _drawable(told: Mapping[str, Array], *, gaps: bool = False) -> dict[str, Array]:
+def _quantiles(noise: Array, shown: slice) -> Numbers:
+    """Return some columns of noise, with the quantiles of the normal distribution beside them."""
+    told = _drawable({"noise": noise}, shown=shown)
+    rows = len(told["noise"])
+    normal = [NormalDist().inv_cdf((index + 0.5) / rows) for index in range(rows)]
+    return {**told, "normal": np.array(normal)}
+
+
+def _drawable(
+    told: Mapping[str, Array], *, gaps: bool = False, shown: slice = slice(None)
+) -> dict[str, Array]:
     """Keep the rows that can be drawn; `note` says how many others there are.
 
     Args:
         told: Arrays of rows by name.
         gaps: True if cells that are not numbers are missing ones, and can be drawn as such.
+        shown: Columns to keep.
 
     Raises:
         Problem: `plot-unavailable`, when none of the rows can be drawn.
@@ -234,7 +243,8 @@ def _drawable(told: Mapping[str, Array], *, gaps: bool = False) -> dict[str, Arr
     notes = []
     for name, rows in told.items():
         fine = ((np.abs(rows) <= LARGEST) | (gaps & np.isnan(rows))).all(axis=1)
-        kept[name] = np.where(np.abs(rows[fine]) < _LEAST, 0.0, rows[fine])
+        few = rows[fine, shown]
+        kept[name] = np.where(np.abs(few) < _LEAST, 0.0, few)
         if not fine.all():
             notes.append(f"{len(rows) - fine.sum()} of {len(rows)} rows of {name} are not finite")
     if not any(map(len, kept.values())):

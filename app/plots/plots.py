@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import QueueFullError, Turns, owner_here
+from app.fairness.turns import QueueFullError, Turns, in_thread, owner_here
 from app.plots.processes import DrawingProcesses, PlotTooLargeError
 from app.problems.problem import Problem
 
@@ -108,6 +108,11 @@ class Plots:
 
 
 async def _draw(drawing: Drawing, numbers: Numbers, processes: DrawingProcesses) -> bytes:
+    return await processes.draw(drawing[1:], await in_thread(_packed, numbers))
+
+
+def _packed(numbers: Numbers) -> bytes:
+    """Return numbers as an npz file."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **numbers)
-    return await processes.draw(drawing[1:], buffer.getvalue())
+    return buffer.getvalue()

@@ -42,6 +42,9 @@ class DrawingProcesses:
         head = f"{' '.join(arguments)} {len(numbers)}\n".encode()
         while self._idle:
             process = self._idle.pop()
+            if process.stdin is not None and process.stdin.is_closing():
+                await _end(process)  # a write would fail, with an error of uvloop's own
+                continue
             try:
                 return await self._ask(process, head + numbers)
             except (OSError, EOFError):

@@ -81,7 +81,7 @@ class UsualTerms:
                 await self._engine.apply(
                     lambda rows: (explain(rows),), rows, found, key=object(), terms=terms
                 )
-        return usual_terms(found)
+        return await in_thread(usual_terms, found)  # a median for each column
 
     async def _rows(self, version: Version, flow: CompiledFlow, count: int) -> Array:
         try:

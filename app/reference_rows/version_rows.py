@@ -50,8 +50,15 @@ async def sampled_rows(
         context: Context of each row, of a conditional flow.
     """
     drawing = draw_reference_rows(flow, count, context=context)
-    drawn: list[Array] = []
-    while sum(map(len, drawn)) < count:
-        terms = Terms(admitted=bool(drawn))
-        await engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
-    return np.concatenate(drawn)
+    rows = np.empty((count, flow.dim))
+    drawn = 0
+
+    def draw(_start: int, _stop: int) -> None:
+        nonlocal drawn
+        piece = next(drawing)
+        rows[drawn : drawn + len(piece)] = piece
+        drawn += len(piece)
+
+    while drawn < count:
+        await engine.run(draw, rows=1, terms=Terms(admitted=drawn > 0))
+    return rows

@@ -201,7 +201,8 @@ class ScoreRequest:
         )
         engine = self.state.engine
         if function.steps is None:
-            key = id(flow), function.name, self.space
+            # Not by the flow's identity, which another one may get once this one was evicted.
+            key = self.version.checkpoint_key, function.name, self.space
             work = engine.apply(partial(function.compute, flow), rows, values, key=key, terms=terms)
         else:
             steps = function.steps(flow, rows, values)

@@ -376,5 +376,10 @@ def _aliases(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
 
 
 def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:
-    context_columns = row.context_columns or []
-    return Version.of_row(row, name=name, aliases=aliases, context_columns=context_columns)
+    return Version.of_row(
+        row,
+        name=name,
+        aliases=aliases,
+        context_columns=row.context_columns or [],
+        row_bytes=row.charged_bytes - row.checkpoint_bytes,
+    )

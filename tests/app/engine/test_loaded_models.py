@@ -21,7 +21,7 @@ from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundErro
 from models_store.files.local_blobs import LocalBlobs
 from models_store.records import Version
 from models_store.registry import Registry
-from tests.app.serving import registered
+from tests.app.serving import COLUMNS, registered
 from tests.clocks import Clock
 from tests.models_store.makers import PROJECT
 
@@ -270,6 +270,39 @@ def test_fault_337_changes_of_a_project_leave_the_references_of_others(
         models.forget(PROJECT)
         await models.resolve(PROJECT, "m0")
         assert registry.looks == 2
+
+    run(main())
+
+
+@pytest.mark.fault(390)
+def test_fault_390_references_to_large_versions_are_bounded_by_their_bytes(
+    database, blobs, monkeypatch
+):
+    monkeypatch.setattr(loaded_models, "time", Clock())
+    monkeypatch.setattr(loaded_models, "_MAX_REFS_BYTES", 10_000, raising=False)
+    levels = [f"level {number:0100d}" for number in range(30)]
+    types = [{"name": name, "type": "category", "levels": levels} for name in COLUMNS[:1]]
+    types += [{"name": name, "type": "number"} for name in COLUMNS[1:]]
+    registered(database, blobs, name="large", types=types)
+    registered(database, blobs, name="small")
+    aliases = Aliases(database)
+    for number in range(4):
+        aliases.set(PROJECT, "large", f"a{number}", version=1)
+    registry = SlowRegistry(database)
+
+    async def looks(models: LoadedModels, ref: str) -> int:
+        before = registry.looks
+        await models.resolve(PROJECT, ref)
+        return registry.looks - before
+
+    async def main() -> None:
+        models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
+        refs = ["small", "large", *(f"large@a{number}" for number in range(4))]
+        assert [await looks(models, ref) for ref in refs] == [1] * 6
+        assert await looks(models, "large@a3") == 0
+        assert await looks(models, "small") == 1  # the oldest has gone
+        assert [await looks(models, ref) for ref in ("small", "large@a3")] == [0, 0]
+        assert models._references[PROJECT].row_bytes <= 10_000
 
     run(main())
 

@@ -3,13 +3,15 @@
 import asyncio
 import dataclasses
 import io
+import json
 import re
+import threading
 
 import numpy as np
 import pytest
 
 from app.plots import plots
-from app.plots.numbers import Source
+from app.plots.numbers import Source, _drawable
 from app.plots.plots import Drawing, Numbers, PlotKind
 from app.problems.problem import Problem
 from flows import (
@@ -61,6 +63,40 @@ def test_data_stand_beside_the_samples_in_the_models_order(shared_client):
     assert noise["noise"] == pytest.approx(flow.inverse(shown["data"])[0], abs=1e-4)
     assert np.all(np.diff(noise["normal"]) > 0)
     assert noise["normal"].mean() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.fault(392)
+@pytest.mark.parametrize("kind", [PlotKind.MARGINALS, PlotKind.PAIRS, PlotKind.NOISE])
+@pytest.mark.usefixtures("people")
+def test_fault_392_no_numbers_of_a_plot_are_worked_out_on_the_event_loop(
+    shared_client, monkeypatch, kind
+):
+    threads = []
+
+    def drawable(*given, **options):
+        threads.append(threading.current_thread())
+        return _drawable(*given, **options)
+
+    monkeypatch.setattr("app.plots.numbers._drawable", drawable)
+    state = shared_client.app.state
+    source = Source(with_data(shared_client), state.registry, state.jobs, state.blobs, state.engine)
+    asyncio.run(source.numbers(kind, compile_flow(a_flow())))
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+@pytest.mark.fault(392)
+@pytest.mark.usefixtures("people")
+def test_fault_392_a_plot_is_told_no_more_of_a_level_than_it_shows(shared_client):
+    state = shared_client.app.state
+    levels = ("a" * 128, "b" * 128, 3.5)
+    typed = [{**Column(name=COLUMNS[0], type="category").to_dict(), "levels": levels}]
+    typed += [Column(name=name).to_dict() for name in COLUMNS[1:]]
+    version = dataclasses.replace(with_data(shared_client), types=typed, dataset_id=None)
+    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    told = asyncio.run(source.numbers(PlotKind.MARGINALS, compile_flow(a_flow())))
+    labels = json.loads(str(told["scales"]))[0]["labels"]
+    assert labels == ["a" * 40, "b" * 40, "3.5"]
 
 
 def numbers_of(kind: PlotKind) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import uvloop
 
 from app.plots.processes import DrawingProcesses, PlotTooLargeError
 
@@ -44,6 +45,20 @@ def test_one_process_draws_plots_that_know_nothing_of_each_other_and_is_replaced
         assert processes._idle == []
 
     asyncio.run(main())
+
+
+@pytest.mark.fault(393)
+def test_fault_393_a_process_that_ended_while_it_was_idle_is_replaced_on_the_loop_of_the_service():
+    async def main():
+        processes = DrawingProcesses()
+        await processes.draw(LIGHT, numbers())
+        [first] = processes._idle
+        first.kill()
+        await first.wait()
+        assert (await processes.draw(LIGHT, numbers())).startswith(PNG)
+        await processes.close()
+
+    uvloop.run(main())
 
 
 @pytest.mark.long

@@ -63,3 +63,23 @@ def test_metrics_tell_of_the_models_and_the_engine(client):
     ):
         assert f"\n{line}\n" in text
     assert "densityd_models_loaded_bytes 0.0" not in text
+
+
+@pytest.mark.fault(391)
+@pytest.mark.parametrize("setting_values", [{"model_cache_bytes": 0}])
+def test_fault_391_the_speed_of_a_flow_is_known_by_its_version(client, monkeypatch):
+    state = client.app.state
+    registered(state.database, state.blobs, name="others", seed=1)
+    keys, flows = [], []  # flows that are held have identities of their own
+    apply = state.engine.apply
+
+    async def noted(function, *given, key, **options):
+        keys.append(key)
+        flows.append(function)
+        await apply(function, *given, key=key, **options)
+
+    monkeypatch.setattr(state.engine, "apply", noted)
+    for name in ("people", "people", "others", "people"):
+        client.post(f"/v1/models/{name}/log_prob", json=ROWS).raise_for_status()
+    assert len({function.args[0] for function in flows}) == 4  # loaded again each time
+    assert [key == keys[0] for key in keys] == [True, True, False, True]
