@@ -1,16 +1,17 @@
 """Registry of datasets, models and versions."""
 
 import re
-from collections.abc import Collection
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
+from models_store.database.large import columns_of
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.database.usage import check_storage, stored_bytes
-from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
+from models_store.errors import DatasetInUseError, NotFoundError
 from models_store.job_states import Idempotency
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
@@ -23,14 +24,9 @@ from models_store.records import (
     Version,
     VersionSummary,
 )
-from models_store.rows.datasets import (
-    DATASET_SUMMARY,
-    find_dataset,
-    user_of,
-)
+from models_store.rows.datasets import add_dataset, find_dataset, retype_dataset, user_of
 from models_store.rows.idempotency import claim_key, forget_resource, is_known
 from models_store.rows.versions import (
-    VERSION_SUMMARY,
     LargeField,
     add_version,
     delete_versions,
@@ -46,6 +42,7 @@ from models_store.rows.versions import (
 DEFAULT_ALIAS = "production"
 """The alias that a model's name alone stands for, if it is set."""
 
+_RETYPED = ("dtype", "columns", "warnings", "key", "sha256", "bytes", "cells", "options")
 _DATASETS = Listing(name="datasets", key=DatasetRow.position)
 _MODELS = Listing(name="models", key=ModelRow.id)
 _VERSIONS = Listing(name="versions", key=ModelVersionRow.version)
@@ -62,10 +59,8 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @writing
     def add_dataset(
         self,
-        session: Session,
         new: NewDataset,
         *,
         idempotency: Idempotency | None = None,
@@ -74,7 +69,6 @@ class Registry:
         """Register a table that is durable in the blob store.
 
         Args:
-            session: Transaction, which the decorator begins.
             new: Table to register.
             idempotency: Key with which a repeated request gets the first dataset, which has another
                 id than `new`, for 24 hours or until it is deleted.
@@ -84,16 +78,11 @@ class Registry:
             IdempotencyReusedError: The key came before with another fingerprint.
             LimitError: The project would store too much.
         """
-        if idempotency is not None:
-            first_id = claim_key(session, new.project, idempotency, new_id=new.id)
-            if first_id != new.id:
-                return Dataset.of_row(find_dataset(session, new.project, first_id))
-        row = DatasetRow(**asdict(new), width=len(new.columns))
-        session.add(row)
-        session.flush()
-        if max_bytes is not None:
-            check_storage(session, new.project, max_bytes)
-        return Dataset.of_row(row)
+        columns = {**columns_of(new, DatasetRow), "width": len(new.columns)}
+        added = self._database.transact(
+            add_dataset, new, columns, idempotency=idempotency, max_bytes=max_bytes
+        )
+        return added if isinstance(added, Dataset) else self.dataset(new.project, added)
 
     @reading
     def room(
@@ -123,7 +112,7 @@ class Registry:
         Raises:
             NotFoundError: the project has no such dataset.
         """
-        return Dataset.of_row(find_dataset(session, project, dataset_id))
+        return Dataset.of_row(find_dataset(session, project, dataset_id, full=True))
 
     @reading
     def dataset_summary(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
@@ -132,7 +121,7 @@ class Registry:
         Raises:
             NotFoundError: the project has no such dataset.
         """
-        return DatasetSummary.of_row(find_dataset(session, project, dataset_id, summary=True))
+        return DatasetSummary.of_row(find_dataset(session, project, dataset_id))
 
     @reading
     def datasets(
@@ -158,7 +147,7 @@ class Registry:
         Raises:
             CursorError: the cursor is not one of this listing.
         """
-        query = select(DatasetRow).options(DATASET_SUMMARY).where(DatasetRow.project == project)
+        query = select(DatasetRow).where(DatasetRow.project == project)
         if sha256 is not None:
             query = query.where(
                 or_(DatasetRow.sha256 == sha256, DatasetRow.source_sha256 == sha256)
@@ -167,14 +156,12 @@ class Registry:
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
         return page.map(DatasetSummary.of_row)
 
-    @writing
     def retype_dataset(
-        self, session: Session, old: Dataset, new: NewDataset, *, max_bytes: int | None = None
+        self, old: Dataset, new: NewDataset, *, max_bytes: int | None = None
     ) -> Dataset:
         """Put a table with other types in the place of one; the caller deletes the files of the old one.
 
         Args:
-            session: Transaction, which the decorator begins.
             old: Dataset as it was read before.
             new: The same dataset with another table, which is durable in the blob store.
             max_bytes: Bytes that the project may store.
@@ -185,21 +172,13 @@ class Registry:
             ConflictError: It was changed since it was read.
             LimitError: The project would store too much.
         """
-        row = find_dataset(session, old.project, old.id, lock=True)
-        job_id = user_of(session, old.id)
-        if job_id is not None:
-            raise DatasetInUseError(old.id, job_id=job_id)
-        if row.key != old.key:
-            raise ConflictError(f"Dataset {old.id} was changed meanwhile.")
-        for name in ("dtype", "columns", "warnings", "key", "sha256", "bytes", "cells", "options"):
-            setattr(row, name, getattr(new, name))
-        session.flush()
-        if max_bytes is not None:
-            check_storage(session, old.project, max_bytes)
-        return Dataset.of_row(row)
+        changed = {
+            name: value for name, value in columns_of(new, DatasetRow).items() if name in _RETYPED
+        }
+        return self._database.transact(retype_dataset, old, new, changed, max_bytes=max_bytes)
 
     @freeing
-    def delete_dataset(self, session: Session, project: str, dataset_id: str) -> Dataset:
+    def delete_dataset(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
         """Delete the row of a dataset and return the dataset, whose files the caller must delete.
 
         Jobs and versions that were made from it keep its id and hash.
@@ -215,7 +194,7 @@ class Registry:
             raise DatasetInUseError(dataset_id, job_id=job_id)
         forget_resource(session, project, dataset_id)
         session.delete(row)
-        return Dataset.of_row(row)
+        return DatasetSummary.of_row(row)
 
     @reading
     def models(
@@ -268,7 +247,7 @@ class Registry:
         """
         model = find_model(session, project, name)
         mine = ModelVersionRow.model_id == model.id
-        query = select(ModelVersionRow).options(VERSION_SUMMARY).where(mine)
+        query = select(ModelVersionRow).where(mine)
         query, listing = filters.apply(query, _VERSIONS, project=project)
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
         items = to_version_summaries(session, model, page.items, include=include)
@@ -282,7 +261,7 @@ class Registry:
             NotFoundError: the project has no such model, or the model no such version.
         """
         model = find_model(session, project, name)
-        return to_versions(session, model, [find_version(session, model, number)])[0]
+        return to_versions(session, model, [find_version(session, model, number, full=True)])[0]
 
     @reading
     def version_summary(
@@ -294,7 +273,7 @@ class Registry:
             NotFoundError: the project has no such model, or the model no such version.
         """
         model = find_model(session, project, name)
-        row = find_version(session, model, number, summary=True)
+        row = find_version(session, model, number)
         return to_version_summaries(session, model, [row])[0]
 
     @reading
@@ -311,12 +290,10 @@ class Registry:
             raise NotFoundError("model", ref)
         model = find_model(session, project, match["name"])
         number = _number(session, model, alias=match["alias"], version=match["version"])
-        return to_versions(session, model, [find_version(session, model, number)])[0]
+        return to_versions(session, model, [find_version(session, model, number, full=True)])[0]
 
-    @writing
     def add_version(
         self,
-        session: Session,
         project: str,
         name: str,
         new: NewVersion,
@@ -327,7 +304,6 @@ class Registry:
         """Register an imported flow, durable in the blob store, as the next version of a model.
 
         Args:
-            session: Transaction, which the decorator begins.
             project: Project that owns the model.
             name: Name of the model.
             new: Version to register.
@@ -339,15 +315,38 @@ class Registry:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: the project would store too much.
         """
+        columns = columns_of(new, ModelVersionRow)
+        added = self._add_version(
+            project, name, new, columns, idempotency=idempotency, max_bytes=max_bytes
+        )
+        return added if isinstance(added, Version) else self._version_of(project, name, added)
+
+    @writing
+    def _add_version(  # noqa: PLR0913 - as `add_version`
+        self,
+        session: Session,
+        project: str,
+        name: str,
+        new: NewVersion,
+        columns: Mapping[str, Any],
+        *,
+        idempotency: Idempotency | None,
+        max_bytes: int | None,
+    ) -> Version | str:
+        """Register an imported flow, or return the key of the weights that an earlier request brought."""
         if idempotency is not None:
             # The number of the version is not known yet; no other version has these weights' key.
             first_key = claim_key(session, project, idempotency, new_id=new.checkpoint_key)
             if first_key != new.checkpoint_key:
-                return version_of_weights(session, find_model(session, project, name), first_key)
-        version = add_version(session, new, project=project, name=name, job_id=None)
+                return first_key
+        version = add_version(session, new, columns, project=project, name=name, job_id=None)
         if max_bytes is not None:
             check_storage(session, project, max_bytes)
         return version
+
+    @reading
+    def _version_of(self, session: Session, project: str, name: str, key: str) -> Version:
+        return version_of_weights(session, find_model(session, project, name), key)
 
     @freeing
     def delete_version(self, session: Session, project: str, name: str, number: int) -> list[str]:

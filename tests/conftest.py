@@ -32,6 +32,7 @@ from models_store.process.logs import TurnHandler
 from models_store.registry import Registry
 from tests.attempts import THOROUGH
 from tests.servers import PostgresServer, RedisServer
+from tests.write_locks import watched
 
 _DATABASE = "densityd"
 _LOGGING_FLAGS = ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
@@ -203,6 +204,13 @@ def _umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def _write_locks() -> Iterator[None]:
+    """Fail where a transaction that writes reads or encodes what may be large."""
+    with watched():
+        yield
 
 
 def _is_logger(found: logging.Logger | logging.PlaceHolder) -> TypeGuard[logging.Logger]:

@@ -250,7 +250,8 @@ async def update_dataset(
 
     if change.types is not None:
         await retype_dataset(request, await in_thread(unchanged), change.types)
-    condition = holds if change.types is None else any_state
+    always = change.types is not None or conditions.hold_always
+    condition = any_state if always else holds
 
     def label() -> Response:
         dataset = state.labels.dataset(project, dataset_id, change.change(), condition)

@@ -61,7 +61,8 @@ class ProgressView(BaseModel):
     max_epochs: int = Field(description="Maximum number of epochs of the training.")
     fraction: float = Field(
         description="Estimated fraction of the work that is done, from 0 to 1. It may decrease,"
-        " because training continues while the model improves."
+        " because training continues while the model improves, and after a failed attempt, since the"
+        " next one continues from the last checkpoint."
     )
     eta_seconds: float | None = Field(
         description="Estimated seconds until training ends if the model does not improve; null if"
@@ -77,7 +78,8 @@ class IterationProgressView(BaseModel):
     iteration: int = Field(description="Number of finished iterations.")
     max_iterations: int = Field(description="Number of iterations of the job.")
     fraction: float = Field(
-        description="Fraction of the iterations or of the time that is done, from 0 to 1."
+        description="Fraction of the iterations or of the time that is done, from 0 to 1. It decreases"
+        " after a failed attempt to that of the last checkpoint."
     )
     eta_seconds: float | None = Field(
         description="Estimated seconds until the job ends; null if it is not known yet."
@@ -94,7 +96,8 @@ class RowProgressView(BaseModel):
     )
     total_rows: int = Field(description="Number of rows of the result.")
     fraction: float = Field(
-        description="Fraction of the time to compute and write the rows that is done, from 0 to 1."
+        description="Fraction of the time to compute and write the rows that is done, from 0 to 1. It"
+        " decreases after a failed attempt to that of the last checkpoint."
     )
     eta_seconds: float | None = Field(
         description="Estimated seconds until the job ends; null if it is not known yet."

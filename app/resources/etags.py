@@ -64,6 +64,11 @@ class Preconditions:
         """
         return cls(_tags("If-Match", if_match), _tags("If-None-Match", if_none_match))
 
+    @property
+    def hold_always(self) -> bool:
+        """True if they hold for any state of a target that exists."""
+        return self.match in (None, frozenset("*")) and self.none_match is None
+
     def matched(self, present: str | None) -> bool:
         """Return true if `If-Match` lets the request continue.
 

@@ -13,7 +13,7 @@ from app.problems.problem import problem_responses
 from app.resources.etags import ETAG, NO_CONDITIONS, PreconditionsDep, etag_of_view
 from app.resources.large_responses import respond_large
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
-from models_store.labels import LabelChange
+from models_store.labels import LabelChange, any_state
 
 _Resource = TypeVar("_Resource")
 
@@ -84,7 +84,8 @@ class LabelUpdate:
         def holds(resource: _Resource) -> bool:
             return self._conditions.hold(etag_of_view(view(resource)))
 
-        shown = view(change(self._body.change(), holds))
+        condition = any_state if self._conditions.hold_always else holds
+        shown = view(change(self._body.change(), condition))
         return respond_large(shown, self._blobs, NO_CONDITIONS)
 
 

@@ -12,7 +12,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection, QueuePool
 
-from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
+from models_store.database.large import to_json
+from tables.sandbox.json_pieces import load_in_pieces
 
 Use = Literal["service", "migration"]
 
@@ -94,7 +95,7 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine
         max_overflow=pool_size,
         pool_timeout=busy_timeout_s,
         pool_pre_ping=True,
-        json_serializer=dump_in_pieces,  # refuses NaN on both databases; SQLite alone would keep it
+        json_serializer=to_json,  # refuses NaN on both databases; SQLite alone would keep it
         json_deserializer=load_in_pieces,
         connect_args={
             # libpq counts whole seconds, and two at the least.
@@ -170,7 +171,7 @@ def _sqlite_engine(
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=busy_timeout_s,
-        json_serializer=dump_in_pieces,  # refuses NaN on both databases; SQLite alone would keep it
+        json_serializer=to_json,  # refuses NaN on both databases; SQLite alone would keep it
         json_deserializer=load_in_pieces,
     )
     event.listen(engine, "connect", prepare)
@@ -185,7 +186,7 @@ def writer_of(engine: Engine) -> Engine:
     writer = create_engine(
         engine.url,
         pool=engine.pool,
-        json_serializer=dump_in_pieces,
+        json_serializer=to_json,
         json_deserializer=load_in_pieces,
     )
     return beginning(writer, "BEGIN IMMEDIATE")

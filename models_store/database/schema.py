@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models_store.database.base import Base, Counter, Described, JsonObject, where
 from models_store.database.clock import db_now
+from models_store.database.large import large_column
 
 METADATA = Base.metadata
 """All tables."""
@@ -36,8 +37,8 @@ class DatasetRow(Described, Base):
     name: Mapped[str | None]
     rows: Mapped[int] = mapped_column(BigInteger)
     dtype: Mapped[str]
-    columns: Mapped[list[JsonObject]]
-    warnings: Mapped[list[JsonObject]]
+    columns: Mapped[list[JsonObject]] = large_column()
+    warnings: Mapped[list[JsonObject]] = large_column()
     source_format: Mapped[str]
     source_sha256: Mapped[str]
     key: Mapped[str]
@@ -46,7 +47,7 @@ class DatasetRow(Described, Base):
     # Key, hash and size of the file of the cells that are no numbers, if there are any.
     cells: Mapped[JsonObject | None]
     # Options that the file was read with; null of a dataset from before there were types.
-    options: Mapped[JsonObject | None]
+    options: Mapped[JsonObject | None] = large_column()
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     # Number of the columns, which a listing shows without reading them.
     width: Mapped[int]
@@ -95,7 +96,7 @@ class JobRow(Described, Base):
     model_name: Mapped[str]
     model_version: Mapped[int | None]
     dataset_id: Mapped[str | None]
-    request: Mapped[JsonObject]
+    request: Mapped[JsonObject] = large_column()
     progress: Mapped[JsonObject | None]
     metrics: Mapped[JsonObject | None]
     checkpoints: Mapped[list[JsonObject]] = mapped_column(default=list)
@@ -126,7 +127,9 @@ class JobRow(Described, Base):
     # Of a child: its stage and its number in the plan of its parent.
     place: Mapped[JsonObject | None]
     # Of a child that has succeeded: what its parent makes a version or a file of.
-    product: Mapped[JsonObject | None]
+    product: Mapped[JsonObject | None] = large_column()
+    # Of the product and its file; null if there is none.
+    product_bytes: Mapped[int | None] = mapped_column(BigInteger)
     # Higher ones come first; null for 0, as of jobs from before there were priorities.
     priority: Mapped[int | None]
     # `preferred` or `required`; null if the job does not need one.
@@ -246,20 +249,20 @@ class ModelVersionRow(Described, Base):
     job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"), unique=True)
     family: Mapped[str]
     dim: Mapped[int]
-    columns: Mapped[list[str]]
+    columns: Mapped[list[str]] = large_column()
     # Null in versions from before there were contexts.
-    context_columns: Mapped[list[str] | None]
+    context_columns: Mapped[list[str] | None] = large_column()
     # Of the columns, then of those of the context; null if all are plain numbers.
-    types: Mapped[list[JsonObject] | None]
-    flow: Mapped[JsonObject]
-    preprocessing: Mapped[JsonObject]
+    types: Mapped[list[JsonObject] | None] = large_column()
+    flow: Mapped[JsonObject] = large_column()
+    preprocessing: Mapped[JsonObject] = large_column()
     parameters: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[JsonObject]
     dataset_id: Mapped[str | None]
     dataset_sha256: Mapped[str | None]
-    target: Mapped[JsonObject | None]
+    target: Mapped[JsonObject | None] = large_column()
     # Quantiles of the log densities of rows that it was not trained on; null where there are none.
-    held_out: Mapped[JsonObject | None]
+    held_out: Mapped[JsonObject | None] = large_column()
     seed: Mapped[int | None] = mapped_column(BigInteger)
     code_version: Mapped[str]
     checkpoint_key: Mapped[str]

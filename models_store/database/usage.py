@@ -11,10 +11,11 @@ from functools import cache
 from typing import Protocol
 
 from sqlalchemy import Insert, bindparam, func, select
-from sqlalchemy.orm import Session, UOWTransaction
+from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
 
 from models_store.database.base import Described, JsonObject
 from models_store.database.dialects import dialect_of, insert_into
+from models_store.database.large import Encoded, is_whole
 from models_store.database.schema import (
     DatasetRow,
     JobRow,
@@ -45,7 +46,7 @@ Charged = DatasetRow | JobRow | ModelRow | ModelVersionRow
 
 def json_bytes(value: object) -> int:
     """Return how many bytes a value takes in a column of JSON."""
-    return len(_encoded(value))
+    return len(value if isinstance(value, Encoded) else _encoded(value))
 
 
 def charge(session: Session, _context: UOWTransaction, _instances: object) -> None:
@@ -127,6 +128,8 @@ def check_storage(session: Session, project: str, max_bytes: int, *, more: int =
 def _charge(row: Charged) -> int:
     described: tuple[object, ...]
     match row:
+        case DatasetRow() | ModelVersionRow() if not is_whole(row):
+            return row.charged_bytes + _change_of_labels(row)  # nothing else of it changes
         case DatasetRow():
             cells = 0 if row.cells is None else int(row.cells["bytes"])
             described = (row.columns, row.warnings, row.options)
@@ -161,7 +164,7 @@ class ChargedJob(Protocol):
     reserved_bytes: int
     checkpoints: list[JsonObject]
     result: JsonObject | None
-    product: JsonObject | None
+    product_bytes: int | None
     description: str | None
     tags: dict[str, str]
 
@@ -173,15 +176,21 @@ def charge_of_job(row: ChargedJob | JobRow) -> int:
         return 0
     result_bytes = 0 if row.result is None else int(row.result["bytes"])
     stored = ROW_BYTES + (row.metadata_bytes or 0) + row.checkpoint_bytes + result_bytes
-    stored += label_bytes(row)
-    if row.product is not None:
-        stored += int(row.product["checkpoint_bytes"]) + json_bytes(row.product)
+    stored += label_bytes(row) + (row.product_bytes or 0)
     return stored if row.state in FINAL_STATES else max(stored, row.reserved_bytes or 0)
 
 
 def label_bytes(row: ChargedJob | Described) -> int:
     """Return the bytes of a description and of tags, which mostly there are none of."""
     return sum(json_bytes(label) for label in (row.description, row.tags) if label)
+
+
+def _change_of_labels(row: Described) -> int:
+    """Return how many bytes more the labels of a changed row take."""
+    unloaded = PassiveFlag.PASSIVE_NO_INITIALIZE
+    found = [attributes.get_history(row, name, unloaded) for name in ("description", "tags")]
+    before = sum(json_bytes(old) for one in found for old in one.deleted or () if old)
+    return sum(json_bytes(new) for one in found for new in one.added or () if new) - before
 
 
 def _checkpoint_bytes(row: ChargedJob | JobRow) -> int:

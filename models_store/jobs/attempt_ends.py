@@ -1,14 +1,15 @@
 """Ends of attempts inside a transaction: with a result, back to the queue, or as a failure of the job."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import moment
+from models_store.database.large import Encoded
 from models_store.database.schema import JobRow
+from models_store.database.usage import json_bytes
 from models_store.errors import FencedError
 from models_store.job_states import EventKind, JobResult, JobState
 from models_store.jobs.held_jobs import HeldJob, held
@@ -16,16 +17,29 @@ from models_store.jobs.live_workers import in_service
 from models_store.jobs.retries import AttemptEnd, Failure, account_of, verdict, wait_s
 from models_store.jobs.rows import append, fail, move, storable
 from models_store.records import NewVersion, Version
-from models_store.rows.versions import add_version, version_of_job
+from models_store.rows.versions import add_version
 
 
 def finish(
-    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], new: NewVersion
-) -> Version | None:
+    session: Session,
+    job_id: str,
+    attempt: int,
+    metrics: dict[str, Any],
+    new: NewVersion,
+    columns: Mapping[str, Any],
+) -> tuple[bool, Version | None]:
     """Succeed with a version, or be cancelled where that was asked for before.
 
+    Args:
+        session: Transaction to write in.
+        job_id: Id of the job.
+        attempt: Attempt that claimed it.
+        metrics: Metrics of the job.
+        new: Version to register.
+        columns: What `columns_of` makes of it.
+
     Returns:
-        The version, the same one when this is repeated; None if the job is cancelled.
+        Whether the job succeeded, and the version that this made; none when it is repeated.
 
     Raises:
         FencedError: The job is not this attempt's any more.
@@ -33,19 +47,15 @@ def finish(
     made: list[Version] = []
 
     def register(row: HeldJob) -> None:
-        named = replace(new, description=row.description, tags=row.tags)
+        labelled = {**columns, "description": row.description, "tags": row.tags}
         version = add_version(
-            session, named, project=row.project, name=row.model_name, job_id=job_id
+            session, new, labelled, project=row.project, name=row.model_name, job_id=job_id
         )
         row.model_version = version.version
         made.append(version)
 
-    if not _succeed(session, job_id, attempt, metrics, register):
-        return None
-    version = made[0] if made else version_of_job(session, job_id, attempt=attempt)
-    if version is None:  # deleted since
-        raise FencedError(job_id, attempt=attempt)
-    return version
+    succeeded = _succeed(session, job_id, attempt, metrics, register)
+    return succeeded, made[0] if made else None
 
 
 def finish_bulk(
@@ -62,12 +72,18 @@ def finish_bulk(
 
 
 def finish_child(
-    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], product: dict[str, Any]
+    session: Session,
+    job_id: str,
+    attempt: int,
+    metrics: dict[str, Any],
+    product: Encoded | None,
+    file_bytes: int,
 ) -> bool:
     """Succeed with what the parent uses, or be cancelled, as `finish`; return whether it succeeded."""
 
     def record(row: HeldJob) -> None:
         row.product = product
+        row.product_bytes = json_bytes(product) + file_bytes
 
     return _succeed(session, job_id, attempt, metrics, record)
 
@@ -142,11 +158,20 @@ def _count(session: Session, row: JobRow | HeldJob, failed: AttemptEnd) -> None:
         return
     pause_s = wait_s(failures)
     when = f"in {pause_s:g} s" if pause_s else "at once"
-    _tell(session, row, failed.detail, outlook=f"It is tried again {when}.")
+    _tell(session, row, failed.detail, outlook=f"It is tried again {when}{_starting_at(row)}.")
     move(session, row, JobState.QUEUED)
     if pause_s:
         row.not_before = moment(session, later_s=pause_s)
         row.failed_on = failure["worker"] if working - {failure["worker"]} else None
+
+
+def _starting_at(row: JobRow | HeldJob) -> str:
+    """Return where the next attempt begins, if there was progress: it may be behind what was told."""
+    if row.progress is None:
+        return ""
+    if not row.checkpoints:
+        return ", from the beginning"
+    return ", from its last checkpoint; what came after that is done again"
 
 
 def _failure(row: JobRow | HeldJob, failed: AttemptEnd) -> Failure:

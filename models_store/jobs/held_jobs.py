@@ -12,7 +12,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Float, Row, RowMapping, Select, bindparam, select, update
+from sqlalchemy import Float, Row, RowMapping, Select, bindparam, literal, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
@@ -20,6 +20,7 @@ from models_store.database.announcements import note_end
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now
 from models_store.database.dialects import constant
+from models_store.database.large import Encoded, large_names
 from models_store.database.schema import JobRow
 from models_store.database.usage import charge_of_job, count
 from models_store.errors import FencedError
@@ -70,15 +71,16 @@ class HeldJob:
     checkpoint_bytes: int
     reserved_bytes: int
     role: str | None
-    product: JsonObject | None
+    product: Encoded | None
+    product_bytes: int | None
     covered: bool
     charged_bytes: int
     description: str | None
     tags: dict[str, str]
 
-    def whole(self) -> SimpleNamespace:
-        """Return the columns as they are now, with those that were read beside them."""
-        return SimpleNamespace(**{**self.stored, **vars(self)})
+    def whole(self, **more: object) -> SimpleNamespace:
+        """Return the columns as they are now, with those that were read beside them, and more."""
+        return SimpleNamespace(**{**self.stored, **vars(self)}, **more)
 
 
 _COLUMNS = tuple(field.name for field in fields(HeldJob) if field.name != "stored")
@@ -139,7 +141,8 @@ def _of(found: Row[*tuple[Any, ...]]) -> HeldJob:
     return HeldJob(stored=stored, **{name: stored[name] for name in _COLUMNS})
 
 
-_TAKEN = select(JobRow.__table__).where(_JOB.position == bindparam("at"))
+_SMALL = [column for column in _JOB if column.name not in large_names(JobRow)]
+_TAKEN = select(*_SMALL, literal(None).label("product")).where(_JOB.position == bindparam("at"))
 
 
 @cache

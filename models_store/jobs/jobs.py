@@ -15,19 +15,16 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
+from models_store.database.large import encoded
 from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.errors import (
-    JobFinalError,
     JobInUseError,
-    JobNotResumableError,
     JobUnfinishedError,
     ResultDeletedError,
     ResultNotReadyError,
 )
 from models_store.job_states import (
     FINAL_STATES,
-    RESUMABLE_STATES,
-    EventKind,
     EventSlice,
     Idempotency,
     Job,
@@ -40,26 +37,20 @@ from models_store.job_states import (
     NewJob,
     Submitted,
 )
+from models_store.jobs.changes import cancel, resume
 from models_store.jobs.events import News, Places, read_events, read_news, read_places
 from models_store.jobs.parents import (
-    cancel_children,
     delete_with_children,
-    due_parents,
-    requeue,
-    resume_children,
 )
 from models_store.jobs.rows import (
-    SUMMARY,
-    append,
-    datasets_of,
     expired_leases,
     find,
-    move,
     queue,
     to_job,
     to_summary,
 )
-from models_store.jobs.submissions import add_job, check_limits, pin_inputs, replayed
+from models_store.jobs.steps import due_parents
+from models_store.jobs.submissions import replayed, submit
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.idempotency import known_resource
@@ -81,10 +72,8 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @writing
     def submit(
         self,
-        session: Session,
         new: NewJob,
         *,
         idempotency: Idempotency | None = None,
@@ -94,7 +83,6 @@ class Jobs:
         """Accept a job: its row and its idempotency record in one transaction.
 
         Args:
-            session: Transaction, which the decorator begins.
             new: Job to add.
             idempotency: Key that makes a repeated request give the first job, for 24 hours.
             max_queued: Most jobs of the project that may wait, this one included.
@@ -106,9 +94,17 @@ class Jobs:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
-        return add_job(
-            session, new, idempotency=idempotency, max_queued=max_queued, max_bytes=max_bytes
+        job = self._database.transact(
+            submit,
+            new,
+            encoded(new.request),
+            idempotency=idempotency,
+            max_queued=max_queued,
+            max_bytes=max_bytes,
         )
+        if isinstance(job, Job):
+            return Submitted(job=job, replayed=False)
+        return self._replayed(new.project, job)
 
     @reading
     def submitted(
@@ -123,13 +119,18 @@ class Jobs:
         return None if job_id is None else replayed(session, project, job_id)
 
     @reading
+    def _replayed(self, session: Session, project: str, job_id: str) -> Submitted:
+        return replayed(session, project, job_id)
+
+    @reading
     def get(self, session: Session, project: str, job_id: str) -> Job:
         """Return a job.
 
         Raises:
             NotFoundError: the project has no such job.
         """
-        return to_job(find(session, project, job_id))
+        row = find(session, project, job_id, full=True)
+        return to_job(row, row.request)
 
     @reading
     def summary(self, session: Session, project: str, job_id: str) -> JobSummary:
@@ -138,7 +139,7 @@ class Jobs:
         Raises:
             NotFoundError: the project has no such job.
         """
-        return to_summary(find(session, project, job_id, summary=True))
+        return to_summary(find(session, project, job_id))
 
     def list(  # noqa: PLR0913 - what a list is asked for
         self,
@@ -169,7 +170,7 @@ class Jobs:
         Raises:
             CursorError: the cursor is not one of this listing.
         """
-        query = select(JobRow).options(*SUMMARY).where(JobRow.project == project)
+        query = select(JobRow).where(JobRow.project == project)
         if parent_id is None:
             query = query.where(JobRow.role.is_distinct_from(JobRole.CHILD))
         else:
@@ -187,8 +188,7 @@ class Jobs:
             rows = page_of(session, query, listing, cursor=cursor, limit=limit)
             return rows.map(to_summary)
 
-    @freeing
-    def cancel(self, session: Session, project: str, job_id: str) -> Job:
+    def cancel(self, project: str, job_id: str) -> Job:
         """Cancel a queued job at once; ask a running one to stop.
 
         Once this returned, the job gives no version any more. A second time changes nothing.
@@ -197,28 +197,11 @@ class Jobs:
             NotFoundError: the project has no such job.
             JobFinalError: it succeeded or failed.
         """
-        row = find(session, project, job_id, lock=True)
-        match JobState(row.state):
-            case JobState.QUEUED if row.role != JobRole.PARENT:
-                row.cancel_requested = True
-                move(session, row, JobState.CANCELLED)
-            case JobState.QUEUED | JobState.RUNNING:
-                if not row.cancel_requested:
-                    row.cancel_requested = True
-                    append(session, row, EventKind.MESSAGE, {"text": "Cancellation was requested."})
-                if row.role == JobRole.PARENT:
-                    cancel_children(session, row)
-            case JobState.CANCELLED:
-                pass
-            case JobState.SUCCEEDED | JobState.FAILED:
-                raise JobFinalError(job_id, state=row.state)
-        session.flush()
-        return to_job(row)
+        request = self.get(project, job_id).request  # it never changes
+        return self._database.transact_freeing(cancel, project, job_id, request)
 
-    @writing
     def resume(
         self,
-        session: Session,
         project: str,
         job_id: str,
         *,
@@ -230,7 +213,6 @@ class Jobs:
         A parent continues with its children; a child is resumed with its parent alone.
 
         Args:
-            session: Transaction, which the decorator begins.
             project: Project that owns the job.
             job_id: Id of the job.
             max_queued: Most jobs of the project that may wait, this one included.
@@ -241,16 +223,10 @@ class Jobs:
             JobNotResumableError: it is in another state, or a child.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
-        row = find(session, project, job_id, lock=True)
-        if row.state not in RESUMABLE_STATES or row.role == JobRole.CHILD:
-            raise JobNotResumableError(job_id, state=row.state, parent_id=row.parent_id)
-        pin_inputs(session, row, datasets_of(session, job_id))
-        if row.role == JobRole.PARENT:
-            resume_children(session, row)
-        requeue(session, row)
-        session.flush()
-        check_limits(session, project, max_queued=max_queued, max_bytes=max_bytes)
-        return to_job(row)
+        request = self.get(project, job_id).request
+        return self._database.transact(
+            resume, project, job_id, request, max_queued=max_queued, max_bytes=max_bytes
+        )
 
     @freeing
     def delete_result(self, session: Session, project: str, job_id: str) -> JobResult:
@@ -261,7 +237,7 @@ class Jobs:
             ResultNotReadyError, ResultDeletedError: it has no file yet, or not any more.
         """
         row = find(session, project, job_id, lock=True)
-        result = result_of(to_job(row))
+        result = result_of(to_summary(row))
         row.result = None
         return result
 
@@ -277,7 +253,7 @@ class Jobs:
             JobUnfinishedError: it has not ended.
             JobInUseError: the version that it made exists, or it is a child.
         """
-        row = find(session, project, job_id, lock=True, summary=True)
+        row = find(session, project, job_id, lock=True)
         if row.state not in FINAL_STATES:
             raise JobUnfinishedError(job_id, state=row.state)
         if row.parent_id is not None:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, Select, bindparam, select, update
+from sqlalchemy import Float, bindparam, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from models_store.database.clock import db_now, moment
+from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import constant, is_one_of
-from models_store.database.schema import JobRow
-from models_store.database.usage import check_storage
-from models_store.errors import CancelledInsteadError, FencedError, LimitError
+from models_store.database.large import columns_of, encoded
+from models_store.database.schema import JobRow, ModelVersionRow
+from models_store.errors import CancelledInsteadError, FencedError
 from models_store.job_states import (
     RESUMABLE_STATES,
     Checkpoint,
@@ -23,25 +23,22 @@ from models_store.job_states import (
     JobState,
 )
 from models_store.jobs.attempt_ends import end_attempt, finish, finish_bulk, finish_child
-from models_store.jobs.held_jobs import HeldJob, held, name_checkpoint, taken
-from models_store.jobs.parents import take_steps
-from models_store.jobs.retries import AttemptEnd, Ending
+from models_store.jobs.claims import claim, waiting
+from models_store.jobs.held_jobs import held, name_checkpoint
+from models_store.jobs.retries import AttemptEnd
 from models_store.jobs.rows import (
-    WORKER,
     append,
-    expired_leases,
     fail,
     move,
-    queue,
     should_give_way,
     storable,
-    take_turn,
-    taken_by,
     to_job,
 )
+from models_store.jobs.steps import take_steps
 from models_store.records import NewVersion, Version
+from models_store.rows.versions import version_of_job
+from tables.sandbox.json_pieces import load_in_pieces
 
-_SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
 _UNITS = ("epoch", "iteration", "part")
 _JOB = JobRow.__table__.c
 # Statements are built once: that takes longer than to run them.
@@ -87,41 +84,13 @@ class JobWork:
         """
         take_steps(self._database)
         values = {"worker": storable(worker), "memory_bytes": memory_bytes}
-        queries = _waiting(accelerator, memory_bytes is not None)
-        found, job = True, None
-        while found and job is None:
-            found, job = self._claim(
-                queries, values, lease_s=lease_s, max_project_bytes=max_project_bytes
+        queries = waiting(accelerator, memory_bytes is not None)
+        found, claimed = True, None
+        while found and claimed is None:
+            found, claimed = self._database.transact(
+                claim, queries, values, lease_s=lease_s, max_project_bytes=max_project_bytes
             )
-        return job
-
-    @writing
-    def _claim(
-        self,
-        session: Session,
-        queries: Sequence[Select[int]],
-        values: dict[str, Any],
-        *,
-        lease_s: float,
-        max_project_bytes: int | None,
-    ) -> tuple[bool, Job | None]:
-        """Claim or end the next job; return whether there was one, and it if it was claimed."""
-        position = _next(session, queries, values)
-        if position is None:
-            return False, None
-        with taken(session, position) as row:
-            if row.state == JobState.RUNNING:
-                end_attempt(session, row, _SILENT)
-                # At once, unless it waits for a while or has ended.
-                if row.state != JobState.QUEUED or row.not_before is not None:
-                    return True, None
-            row.worker = values["worker"]
-            row.lease_expires_at = moment(session, later_s=lease_s)
-            move(session, row, JobState.RUNNING)
-        if not _has_room(session, row, max_project_bytes):
-            return True, None
-        take_turn(session, row.project)
-        return True, to_job(row.whole())
+        return None if claimed is None else to_job(claimed, load_in_pieces(claimed.request))
 
     def should_give_way(
         self,
@@ -240,10 +209,20 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        registered = self._database.transact(finish, job_id, attempt, metrics, version)
-        if registered is None:
+        columns = columns_of(version, ModelVersionRow)
+        succeeded, made = self._database.transact(
+            finish, job_id, attempt, metrics, version, columns
+        )
+        if not succeeded:
             raise CancelledInsteadError(job_id, attempt=attempt)
-        return registered
+        return made or self._registered(job_id, attempt)
+
+    @reading
+    def _registered(self, session: Session, job_id: str, attempt: int) -> Version:
+        version = version_of_job(session, job_id, attempt=attempt)
+        if version is None:  # deleted since
+            raise FencedError(job_id, attempt=attempt)
+        return version
 
     def finish_bulk(
         self, job_id: str, attempt: int, *, metrics: dict[str, Any], result: JobResult
@@ -276,7 +255,8 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        if not self._database.transact(finish_child, job_id, attempt, metrics, product):
+        end = metrics, encoded(product), int(product["checkpoint_bytes"])
+        if not self._database.transact(finish_child, job_id, attempt, *end):
             raise CancelledInsteadError(job_id, attempt=attempt)
 
     @writing
@@ -372,34 +352,3 @@ def _renewal(*, progress: bool) -> ReturningUpdate[bool]:
         .returning(_JOB.cancel_requested)
     )
     return renewal.values(progress=bindparam("reached")) if progress else renewal
-
-
-def _has_room(session: Session, row: HeldJob, max_bytes: int | None) -> bool:
-    """Return whether a job's project stores no more than it may; if not, the job fails.
-
-    Each job is counted from its submission, so this is about a quota that was lowered since.
-    """
-    if max_bytes is None:
-        return True
-    try:
-        check_storage(session, row.project, max_bytes)
-    except LimitError as error:
-        with taken(session, row.position) as now:
-            fail(session, now, code="quota_storage", detail=error.detail)
-        return False
-    return True
-
-
-def _next(session: Session, queries: Sequence[Select[int]], values: dict[str, Any]) -> int | None:
-    """Return the position of the next job, which is locked now."""
-    connection = session.connection()
-    found = (connection.scalar(query, values) for query in queries)
-    return next((position for position in found if position is not None), None)
-
-
-@cache
-def _waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[int], ...]:  # noqa: FBT001 - properties of the worker
-    """Return the queries of a worker's next job, one after the other."""
-    jobs = select(JobRow.position).limit(1).with_for_update(of=JobRow, skip_locked=True)
-    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded)
-    return expired_leases(jobs), queue(jobs, worker=WORKER)

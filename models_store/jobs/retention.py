@@ -19,7 +19,6 @@ from models_store.jobs.parents import (
     delete_with_children,
     lock_parent,
 )
-from models_store.jobs.rows import SUMMARY
 
 
 class JobRetention:
@@ -43,7 +42,7 @@ class JobRetention:
     @freeing
     def delete_expired(self, session: Session, job_id: str, *, keep_s: float) -> list[str]:
         """Delete a job that `expired` gave, as `delete`; nothing if it was resumed meanwhile."""
-        query = select(JobRow).options(*SUMMARY).where(JobRow.id == job_id, _expired(keep_s))
+        query = select(JobRow).where(JobRow.id == job_id, _expired(keep_s))
         row = session.scalar(query.with_for_update(of=JobRow))
         return [] if row is None else delete_with_children(session, row)
 
@@ -112,7 +111,8 @@ class JobRetention:
         if row is None:
             return None
         attempt, kept = row.attempt, _kept_key(session, row)
-        row.product, row.checkpoints = None, []
+        row.product = row.product_bytes = None
+        row.checkpoints = []
         if not _has_succeeded(session, row.parent_id):
             delete_with_children(session, row)
         return attempt, kept

@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, undefer
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from models_store.database.base import JsonObject
@@ -64,12 +64,6 @@ _TEXT_LIMIT = 4000
 _PROMISE_S = 60.0
 
 
-SUMMARY = tuple(
-    defer(column, raiseload=True) for column in (JobRow.request, JobRow.checkpoints, JobRow.product)
-)
-"""Columns that a query of summaries leaves out: a request may have megabytes."""
-
-
 WORKER = bindparam("worker", type_=Text)
 """Parameter with the name of the worker that asks."""
 
@@ -78,13 +72,13 @@ _EVENT = insert(JobEventRow.__table__)
 _DATASETS = select(JobDatasetRow.dataset_id).where(JobDatasetRow.job_id == bindparam("job_id"))
 
 
-def to_job(row: JobRow | SimpleNamespace) -> Job:
-    """Return a row as a plain value."""
-    return Job.of_row(row, **_told(row))
+def to_job(row: JobRow | SimpleNamespace, request: JsonObject) -> Job:
+    """Return a row as a plain value, with its request, which the row may lack."""
+    return Job.of_row(row, request=request, **_told(row))
 
 
 def to_summary(row: JobRow) -> JobSummary:
-    """Return a row that was read with `SUMMARY` as a plain value."""
+    """Return a row as a plain value without its request."""
     return JobSummary.of_row(row, **_told(row))
 
 
@@ -105,7 +99,7 @@ def _told(row: JobRow | SimpleNamespace) -> dict[str, Any]:
 
 
 def find(
-    session: Session, project: str, job_id: str, *, lock: bool = False, summary: bool = False
+    session: Session, project: str, job_id: str, *, lock: bool = False, full: bool = False
 ) -> JobRow:
     """Return a caller's job.
 
@@ -114,26 +108,26 @@ def find(
         project: Project that owns the job.
         job_id: Id of the job.
         lock: Keep others from changing it until the transaction ends.
-        summary: Leave out what only `to_job` needs.
+        full: Read the request, too.
 
     Raises:
         NotFoundError: the project has no such job.
     """
     row = None
     if is_id(job_id, "job"):
-        row = session.scalar(_found(lock, summary), {"job_id": job_id, "project": project})
+        row = session.scalar(_found(lock, full), {"job_id": job_id, "project": project})
     if row is None:
         raise NotFoundError("job", job_id)
     return row
 
 
 @cache
-def _found(lock: bool, summary: bool) -> Select[JobRow]:  # noqa: FBT001 - as of `find`
+def _found(lock: bool, full: bool) -> Select[JobRow]:  # noqa: FBT001 - as of `find`
     query = select(JobRow).where(
         JobRow.id == bindparam("job_id"), JobRow.project == bindparam("project")
     )
-    if summary:
-        query = query.options(*SUMMARY)
+    if full:
+        query = query.options(undefer(JobRow.request))
     return query.with_for_update() if lock else query
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.ids import new_id
+from models_store.database.large import Encoded
 from models_store.database.schema import JobDatasetRow, JobRow
 from models_store.database.usage import check_storage, hold_project, json_bytes
 from models_store.errors import LimitError
@@ -26,23 +27,36 @@ from models_store.rows.idempotency import claim_key
 from models_store.rows.versions import pin_version
 
 
-def add_job(
+def submit(
     session: Session,
     new: NewJob,
+    request: Encoded | None,
     *,
     idempotency: Idempotency | None,
     max_queued: int | None,
     max_bytes: int | None,
-) -> Submitted:
-    """Add a job and its idempotency record, as `Jobs.submit` says."""
+) -> Job | str:
+    """Add a job and its idempotency record, as `Jobs.submit` says.
+
+    Args:
+        session: Transaction to write in.
+        new: Job to add.
+        request: Its request as the row gets it.
+        idempotency: Key of the caller's request.
+        max_queued: Most jobs of the project that may wait.
+        max_bytes: Most bytes that the project may store.
+
+    Returns:
+        The job, or the id of that which an earlier request with the key was answered with.
+    """
     job_id = new_id("job")
     if idempotency is not None:
         first_id = claim_key(session, new.project, idempotency, new_id=job_id)
         if first_id != job_id:
-            return replayed(session, new.project, first_id)
+            return first_id
     dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
     pin_inputs(session, new, dataset_ids)
-    request_bytes = json_bytes(new.request)
+    request_bytes = json_bytes(request)
     row = JobRow(
         id=job_id,
         project=new.project,
@@ -51,7 +65,7 @@ def add_job(
         model_name=new.model_name,
         model_version=new.model_version,
         dataset_id=new.dataset_id,
-        request=new.request,
+        request=request,
         role=new.role,
         priority=new.priority,
         accelerator=None if new.accelerator is Accelerator.NONE else new.accelerator,
@@ -74,12 +88,13 @@ def add_job(
     append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
     tell_if_unsuited(session, row)
     session.flush()
-    return Submitted(job=to_job(row), replayed=False)
+    return to_job(row, new.request)
 
 
 def replayed(session: Session, project: str, job_id: str) -> Submitted:
     """Return the job that an earlier request with the same key was answered with."""
-    return Submitted(job=_as_accepted(to_job(find(session, project, job_id))), replayed=True)
+    row = find(session, project, job_id, full=True)
+    return Submitted(job=_as_accepted(to_job(row, row.request)), replayed=True)
 
 
 def _as_accepted(job: Job) -> Job:

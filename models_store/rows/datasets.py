@@ -1,25 +1,24 @@
 """Datasets inside a transaction."""
 
-from dataclasses import fields
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm import Session
 
 from models_store.database.ids import is_id
+from models_store.database.large import large_names, whole
 from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
-from models_store.errors import NotFoundError
-from models_store.job_states import FINAL_STATES
-from models_store.records import DatasetSummary
-
-DATASET_SUMMARY = load_only(
-    *(getattr(DatasetRow, field.name) for field in fields(DatasetSummary)), raiseload=True
-)
-"""Columns that a query of summaries reads: the columns of a table may take megabytes."""
+from models_store.database.usage import check_storage
+from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
+from models_store.job_states import FINAL_STATES, Idempotency
+from models_store.records import Dataset, NewDataset
+from models_store.rows.idempotency import claim_key
 
 
 def find_dataset(
-    session: Session, project: str, dataset_id: str, *, lock: bool = False, summary: bool = False
+    session: Session, project: str, dataset_id: str, *, lock: bool = False, full: bool = False
 ) -> DatasetRow:
     """Return a dataset's row.
 
@@ -28,26 +27,26 @@ def find_dataset(
         project: Project that owns the dataset.
         dataset_id: Id of the dataset.
         lock: Keep others from changing it until the transaction ends.
-        summary: Leave out what `DATASET_SUMMARY` does.
+        full: Read its large columns, too.
 
     Raises:
         NotFoundError: the project has no such dataset.
     """
     row = None
     if is_id(dataset_id, "ds"):
-        row = session.scalar(_found(lock, summary), {"dataset_id": dataset_id, "project": project})
+        row = session.scalar(_found(lock, full), {"dataset_id": dataset_id, "project": project})
     if row is None:
         raise NotFoundError("dataset", dataset_id)
     return row
 
 
 @cache
-def _found(lock: bool, summary: bool) -> Select[DatasetRow]:  # noqa: FBT001 - as of `find_dataset`
+def _found(lock: bool, full: bool) -> Select[DatasetRow]:  # noqa: FBT001 - as of `find_dataset`
     query = select(DatasetRow).where(
         DatasetRow.id == bindparam("dataset_id"), DatasetRow.project == bindparam("project")
     )
-    if summary:
-        query = query.options(DATASET_SUMMARY)
+    if full:
+        query = query.options(*whole(DatasetRow))
     return query.with_for_update() if lock else query
 
 
@@ -78,3 +77,73 @@ def user_of(session: Session, dataset_id: str) -> str | None:
         .where(JobDatasetRow.dataset_id == dataset_id, JobRow.state.not_in(FINAL_STATES))
         .limit(1)
     )
+
+
+def add_dataset(
+    session: Session,
+    new: NewDataset,
+    columns: Mapping[str, Any],
+    *,
+    idempotency: Idempotency | None,
+    max_bytes: int | None,
+) -> Dataset | str:
+    """Register a table, or return the id of that which an earlier request gave.
+
+    Args:
+        session: Transaction to write in.
+        new: Table to register.
+        columns: Columns of its row, the large ones encoded.
+        idempotency: Key of the caller's request.
+        max_bytes: Bytes that the project may store.
+
+    Raises:
+        IdempotencyReusedError: The key came before with another fingerprint.
+        LimitError: The project would store too much.
+    """
+    if idempotency is not None:
+        first_id = claim_key(session, new.project, idempotency, new_id=new.id)
+        if first_id != new.id:
+            return first_id
+    row = DatasetRow(**columns)
+    session.add(row)
+    session.flush()
+    if max_bytes is not None:
+        check_storage(session, new.project, max_bytes)
+    return Dataset(**vars(new), created_at=row.created_at)
+
+
+def retype_dataset(
+    session: Session,
+    old: Dataset,
+    new: NewDataset,
+    changed: Mapping[str, Any],
+    *,
+    max_bytes: int | None,
+) -> Dataset:
+    """Put a table with other types in the place of one, as `Registry.retype_dataset` says.
+
+    Args:
+        session: Transaction to write in.
+        old: Dataset as it was read before.
+        new: The same dataset with another table.
+        changed: Columns of the row that change, the large ones encoded.
+        max_bytes: Bytes that the project may store.
+
+    Raises:
+        NotFoundError: The project has no such dataset any more.
+        DatasetInUseError: A job that has not ended reads it.
+        ConflictError: It was changed since it was read.
+        LimitError: The project would store too much.
+    """
+    row = find_dataset(session, old.project, old.id, lock=True)
+    job_id = user_of(session, old.id)
+    if job_id is not None:
+        raise DatasetInUseError(old.id, job_id=job_id)
+    if row.key != old.key:
+        raise ConflictError(f"Dataset {old.id} was changed meanwhile.")
+    for name, value in changed.items():
+        setattr(row, name, value)
+    session.flush()
+    if max_bytes is not None:
+        check_storage(session, old.project, max_bytes)
+    return Dataset.of_row(row, **{name: getattr(new, name) for name in large_names(DatasetRow)})

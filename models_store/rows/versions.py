@@ -1,7 +1,7 @@
 """Models, versions and aliases inside a transaction."""
 
-from collections.abc import Callable, Collection
-from dataclasses import asdict, fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
 from functools import cache
 from itertools import accumulate
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
+from models_store.database.large import large_names, whole
 from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
 from models_store.errors import (
     LimitError,
@@ -26,16 +27,6 @@ from models_store.rows.idempotency import forget_resources
 
 MAX_ALIASES = 100
 """Aliases of one model: each answer about a model names them all."""
-
-VERSION_SUMMARY = load_only(
-    *(
-        getattr(ModelVersionRow, field.name)
-        for field in fields(VersionSummary)
-        if field.name not in ("name", "aliases", "included")  # not of this row
-    ),
-    raiseload=True,
-)
-"""Columns that a query of summaries reads: names of columns, a spec and a target may take megabytes."""
 
 LargeField = Literal["columns", "context_columns", "flow", "preprocessing"]
 """Field of a version that its summary lacks unless it is asked for."""
@@ -67,7 +58,7 @@ _VERSION = select(ModelVersionRow).where(
     ModelVersionRow.model_id == bindparam("model_id"),
     ModelVersionRow.version == bindparam("number"),
 )
-_SUMMARY = _VERSION.options(VERSION_SUMMARY)
+_WHOLE_VERSION = _VERSION.options(*whole(ModelVersionRow))
 _PINNED = (
     select(ModelVersionRow.id)
     .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
@@ -83,19 +74,35 @@ _ALIASES = (
 
 
 def add_version(
-    session: Session, new: NewVersion, *, project: str, name: str, job_id: str | None
+    session: Session,
+    new: NewVersion,
+    columns: Mapping[str, Any],
+    *,
+    project: str,
+    name: str,
+    job_id: str | None,
 ) -> Version:
-    """Register the next version of a model, and the model itself with its first one."""
+    """Register the next version of a model, and the model itself with its first one.
+
+    Args:
+        session: Transaction to write in.
+        new: Version to register.
+        columns: What `columns_of` makes of it, perhaps with other labels.
+        project: Project that owns the model.
+        name: Name of the model.
+        job_id: Id of the job that made it; None: it was imported.
+    """
     # The row stays locked, so versions count up in the order of their commits. It is locked before other
     # rows are written, which count in the usage of the project.
     counted = _counted(dialect_of(session)), {"project": project, "name": name}
     model_id, number = session.connection().execute(*counted).one()
     row = ModelVersionRow(
-        project=project, model_id=model_id, version=number, job_id=job_id, **asdict(new)
+        project=project, model_id=model_id, version=number, job_id=job_id, **columns
     )
     session.add(row)
     session.flush()
-    return _to_version(row, name=name, aliases=[])
+    large = {name: getattr(new, name) for name in large_names(ModelVersionRow)}
+    return _to_version(row, name=name, aliases=[], large=large)
 
 
 @cache
@@ -115,6 +122,7 @@ def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | 
     """Return the version that this attempt at a job registered, if it did."""
     query = (
         select(ModelVersionRow, ModelRow)
+        .options(*whole(ModelVersionRow))
         .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
         .join(JobRow, JobRow.id == ModelVersionRow.job_id)
         .where(JobRow.id == job_id, JobRow.attempt == attempt)
@@ -131,7 +139,8 @@ def version_of_weights(session: Session, model: ModelRow, key: str) -> Version:
     query = select(ModelVersionRow).where(
         ModelVersionRow.model_id == model.id, ModelVersionRow.checkpoint_key == key
     )
-    return to_versions(session, model, [session.scalars(query).one()])[0]
+    row = session.scalars(query.options(*whole(ModelVersionRow))).one()
+    return to_versions(session, model, [row])[0]
 
 
 def find_model(session: Session, project: str, name: str, *, lock: bool = False) -> ModelRow:
@@ -154,7 +163,7 @@ def find_version(
     model: ModelRow,
     number: int,
     *,
-    summary: bool = False,
+    full: bool = False,
 ) -> ModelVersionRow:
     """Return a version's row.
 
@@ -162,14 +171,14 @@ def find_version(
         session: Transaction to read in.
         model: Model that has the version.
         number: Number of the version.
-        summary: Leave out what only `to_versions` needs.
+        full: Read its large columns, too, which `to_versions` needs.
 
     Raises:
         NotFoundError: the model has no such version.
     """
     row = None
     if 1 <= number <= _LARGEST:
-        query = _SUMMARY if summary else _VERSION
+        query = _WHOLE_VERSION if full else _VERSION
         row = session.scalar(query, {"model_id": model.id, "number": number})
     if row is None:
         raise NotFoundError("version", f"{model.name}:{number}")
@@ -314,10 +323,26 @@ def _latest(session: Session, model_ids: list[int]) -> dict[int, Latest]:
     return {row.model_id: Latest.of_row(row) for row in session.scalars(query)}
 
 
-def to_versions(session: Session, model: ModelRow, rows: list[ModelVersionRow]) -> list[Version]:
-    """Return rows of one model as plain values, with their aliases."""
+def to_versions(
+    session: Session,
+    model: ModelRow,
+    rows: list[ModelVersionRow],
+    *,
+    large: Mapping[str, Any] | None = None,
+) -> list[Version]:
+    """Return rows of one model as plain values, with their aliases.
+
+    Args:
+        session: Transaction to read in.
+        model: Model that has the versions.
+        rows: Rows of the versions.
+        large: Large fields of the only row; None: the rows have them.
+    """
     aliases = _aliases_by_version(session, model)
-    return [_to_version(row, name=model.name, aliases=aliases.get(row.version, [])) for row in rows]
+    return [
+        _to_version(row, name=model.name, aliases=aliases.get(row.version, []), large=large)
+        for row in rows
+    ]
 
 
 def to_version_summaries(
@@ -327,7 +352,7 @@ def to_version_summaries(
     *,
     include: Collection[LargeField] = (),
 ) -> list[VersionSummary]:
-    """Return rows of one model that were read with `VERSION_SUMMARY` as plain values.
+    """Return rows of one model as plain values without their large fields.
 
     Args:
         session: Transaction to read in.
@@ -375,11 +400,17 @@ def _aliases(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
     return list(session.scalars(_ALIASES, {"model_ids": model_ids}))
 
 
-def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:
+def _to_version(
+    row: ModelVersionRow,
+    *,
+    name: str,
+    aliases: list[str],
+    large: Mapping[str, Any] | None = None,
+) -> Version:
     return Version.of_row(
         row,
         name=name,
         aliases=aliases,
-        context_columns=row.context_columns or [],
         row_bytes=row.charged_bytes - row.checkpoint_bytes,
+        **(large or {"context_columns": row.context_columns or []}),
     )

@@ -72,7 +72,7 @@ def test_an_unknown_dataset_is_not_found_whatever_its_id(registry: Registry) -> 
 
 def test_a_deleted_dataset_is_gone(registry: Registry) -> None:
     dataset = added(registry)
-    assert registry.delete_dataset(PROJECT, dataset.id) == dataset
+    assert registry.delete_dataset(PROJECT, dataset.id).id == dataset.id
     with pytest.raises(NotFoundError):
         registry.dataset(PROJECT, dataset.id)
     with pytest.raises(NotFoundError):

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from models_store.database.base import Base
 from models_store.database.database import Database, migrate
 from models_store.database.engines import beginning, writer_of
+from models_store.database.large import to_json
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
-from tables.sandbox.json_pieces import dump_in_pieces
 from tests.simulation.kernel import Kernel
 from tests.simulation.modules import database_time
 from tests.simulation.plan import Effect
@@ -62,7 +62,7 @@ class SharedDatabase:
             "sqlite://",
             creator=lambda: self.rows,
             poolclass=StaticPool,
-            json_serializer=dump_in_pieces,
+            json_serializer=to_json,
         )
         # Connections, for one transaction after the other, and not engines, which check one out for each.
         self.reader, self.writer = beginning(engine, "BEGIN").connect(), writer_of(engine).connect()

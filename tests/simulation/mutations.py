@@ -11,13 +11,14 @@ import pytest
 
 import models_store.database.usage
 import models_store.jobs.attempt_ends
+import models_store.jobs.claims
 import models_store.jobs.held_jobs
 import models_store.jobs.job_queue
 import models_store.jobs.jobs
 import models_store.jobs.leases
-import models_store.jobs.parents
 import models_store.jobs.retries
 import models_store.jobs.rows
+import models_store.jobs.steps
 import models_store.plans.parts
 import models_store.registry
 import models_store.rows.idempotency
@@ -373,7 +374,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a cancel holds for a parent whose children have succeeded",
-        (Change(models_store.jobs.parents, "_take_step", "if row.cancel_requested:", "if False:"),),
+        (Change(models_store.jobs.steps, "_take_step", "if row.cancel_requested:", "if False:"),),
         "cancelled, and not so in the end",
         where=_searches_are_cancelled,
     ),
@@ -387,10 +388,10 @@ MUTATIONS = (
         "a parent waits for all of its children",
         (
             Change(
-                models_store.jobs.parents,
+                models_store.jobs.steps,
                 "_take_step",
-                "if not all(child.ended for child in known):",
-                "if known and not any(child.ended for child in known):",
+                "if not all(child.state in FINAL_STATES for child in children):",
+                "if children and not any(child.state in FINAL_STATES for child in children):",
             ),
         ),
         "a parent ends before its children",
@@ -487,8 +488,8 @@ MUTATIONS = (
         "a claim uses the turn of its project",
         (
             Change(
-                models_store.jobs.leases.JobWork,
-                "_claim",
+                models_store.jobs.claims,
+                "claim",
                 "take_turn(session, row.project)",
                 "pass",
             ),

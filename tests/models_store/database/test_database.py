@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
 from models_store.database.engines import parse_url
+from models_store.database.large import columns_of
 from models_store.database.schema import DatasetRow, JobRow
 from models_store.errors import (
     DatabaseBusyError,
@@ -296,12 +297,11 @@ def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str, kills:
 def test_a_full_disk_is_told_and_what_was_stored_stays(sqlite: Database) -> None:
     registry = Registry(sqlite)
     dataset = added(registry)
+    rows = [columns_of(a_dataset(name="x" * 9000), DatasetRow) for _ in range(20)]
 
     def fill(session: Session) -> None:
         session.execute(text("PRAGMA max_page_count=1"))
-        session.add_all(
-            [DatasetRow(**vars(a_dataset(name="x" * 9000)), width=2) for _ in range(20)]
-        )
+        session.add_all([DatasetRow(**row, width=2) for row in rows])
 
     with pytest.raises(StorageFullError):
         sqlite.transact(fill)

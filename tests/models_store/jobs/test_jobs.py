@@ -305,7 +305,7 @@ def test_fault_105_a_dataset_stays_while_a_job_needs_it(
     with pytest.raises(DatasetInUseError):
         registry.delete_dataset(PROJECT, held_out.id)
     version = work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
-    assert registry.delete_dataset(PROJECT, dataset.id) == dataset
+    assert registry.delete_dataset(PROJECT, dataset.id).id == dataset.id
     # What was made from it still says so.
     assert registry.version(PROJECT, "shuttle", version.version).dataset_id == dataset.id
     assert jobs.get(PROJECT, job.id).dataset_id == dataset.id

@@ -133,7 +133,8 @@ def test_fault_119_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
     [message, *states] = [event.data for event in jobs.events(PROJECT, first.id, after=3)]
     assert message["text"] == (
         "Attempt 1 on worker worker: the worker went silent and its lease ran out."
-        " Progress so far: 10.0%. It is tried again at once."
+        " Progress so far: 10.0%. It is tried again at once, from its last checkpoint; what came"
+        " after that is done again."
     )
     assert states == [{"state": "queued", "attempt": 1}, {"state": "running", "attempt": 2}]
 

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text, update
 
+from models_store.database.base import Described
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.database.usage import hold_project, stored_bytes
 from models_store.job_states import JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.labels import LabelChange, Labels
+from models_store.labels import LabelChange, Labels, any_state
 from models_store.plans.search import SCORE
 from models_store.registry import Registry
 from tests.models_store.makers import LEASE_S, PROJECT, a_version, claimed, submitted
@@ -98,18 +99,22 @@ def test_fault_350_a_parent_is_deleted_after_what_changes_its_children(
     jobs: Jobs,
     work: JobWork,
     between: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parent = submitted(jobs, role=JobRole.PARENT, request=a_search(trials=1))
     child = claimed(work)
     work.fail(child.id, 1, code="oom", detail=None)
     jobs.cancel(PROJECT, parent.id)
 
-    def meanwhile(_child: object) -> bool:
-        between(lambda: jobs.delete(PROJECT, parent.id))
-        return True
+    apply = LabelChange.apply
 
+    def meanwhile(change: LabelChange, row: Described) -> None:
+        between(lambda: jobs.delete(PROJECT, parent.id))
+        apply(change, row)
+
+    monkeypatch.setattr(LabelChange, "apply", meanwhile)
     change = LabelChange(describes=True, description="Counts in the usage.")
-    Labels(database).job(PROJECT, child.id, change, meanwhile)
+    Labels(database).job(PROJECT, child.id, change, any_state)
     while jobs.list(PROJECT, limit=1).items:
         time.sleep(0.01)
     with database.read() as session:

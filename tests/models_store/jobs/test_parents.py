@@ -1,29 +1,35 @@
 """Jobs whose work their children do: steps, claims, cancelling, resuming, deletion, storage."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
 
 from flows import MixedColumn, MixedSpec
 from models_store.database.clock import db_now
 from models_store.database.database import Database
+from models_store.database.large import encoded
 from models_store.database.schema import JobRow
 from models_store.database.usage import stored_bytes
 from models_store.errors import (
     CancelledInsteadError,
+    DatabaseUnavailableError,
     JobInUseError,
     JobNotResumableError,
     LimitError,
     NotFoundError,
+    StorageFullError,
 )
 from models_store.job_states import EventKind, Job, JobRole, JobState
+from models_store.jobs import steps
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
-from models_store.jobs.retries import Failure, wait_s
+from models_store.jobs.retries import OUTSIDE_LIMIT, Failure, wait_s
 from models_store.plans.search import SCORE
 from models_store.registry import Registry
 from tests.models_store.makers import (
@@ -330,7 +336,7 @@ def test_fault_354_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waitin
         pauses.append(wait_s(failures))
         return 300.0  # however slow the machine
 
-    monkeypatch.setattr("models_store.jobs.parents.wait_s", noted)
+    monkeypatch.setattr("models_store.jobs.steps.wait_s", noted)
     broken = a_parent(jobs, trials=1, stages=((1, 1.0),))
     child = claimed(work)
     unstorable = vars(a_version(child, seed=2**70))  # beyond the integers of both databases
@@ -348,7 +354,7 @@ def test_fault_354_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waitin
     assert pauses[:4] == [1, 2, 4, 8]
     assert pauses[-3:] == [300] * 3
     with database.write() as session:
-        product = unstorable | {"seed": 1}
+        product = encoded(unstorable | {"seed": 1})
         session.execute(update(JobRow).where(JobRow.id == child.id).values(product=product))
     no_wait(database, broken.id)
     assert work.claim("worker", lease_s=LEASE_S) is None
@@ -367,3 +373,111 @@ def test_fault_354_a_step_that_was_put_off_is_cancelled_with_its_parent(
     assert work.claim("worker", lease_s=LEASE_S) is None
     assert jobs.get(PROJECT, broken.id).not_before is not None
     assert jobs.cancel(PROJECT, broken.id).state is JobState.CANCELLED
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, parent: Job, error: Callable[[], Exception]) -> None:
+    """Let each step of a parent fail, until the patch is undone."""
+    take = steps._take_step
+
+    def taken(session: Session, row: JobRow, *rest: Any) -> list[JobRow]:
+        if row.id == parent.id:
+            raise error()
+        return take(session, row, *rest)
+
+    monkeypatch.setattr(steps, "_take_step", taken)
+
+
+def messages(jobs: Jobs, job: Job) -> list[str]:
+    events = jobs.events(PROJECT, job.id)
+    return [event.data["text"] for event in events if event.event is EventKind.MESSAGE]
+
+
+@pytest.mark.fault(376)
+def test_fault_376_a_parent_whose_steps_fail_in_a_row_fails_with_its_children_and_can_be_resumed(
+    database: Database, jobs: Jobs, work: JobWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = a_parent(jobs, trials=3, stages=((3, 1.0),))
+    ends, runs = claimed(work), claimed(work)
+    ended(work, ends, 1.0)
+    with monkeypatch.context() as patch:
+        failing(patch, parent, lambda: RuntimeError("of the service"))
+        for _ in range(OUTSIDE_LIMIT - 1):
+            steps.take_steps(database)
+            no_wait(database, parent.id)
+        assert jobs.get(PROJECT, parent.id).state is JobState.RUNNING
+        steps.take_steps(database)
+    failed = jobs.get(PROJECT, parent.id)
+    assert failed.state is JobState.FAILED
+    assert failed.error is not None
+    assert failed.error["code"] == "crash_loop"
+    assert "20 times in a row" in failed.error["detail"]
+    told = messages(jobs, parent)
+    assert len(told) == OUTSIDE_LIMIT
+    assert told[0].endswith("It is tried again in 1 s.")
+    assert [child.state for child in children_of(jobs, parent)] == [
+        JobState.SUCCEEDED,
+        JobState.RUNNING,
+        JobState.CANCELLED,
+    ]
+    assert work.renew(runs.id, 1, lease_s=LEASE_S), "it is asked to stop"
+    work.cancelled(runs.id, 1)
+    jobs.resume(PROJECT, parent.id)
+    for _ in range(2):
+        ended(work, claimed(work), 2.0)
+    assert work.claim("worker", lease_s=LEASE_S) is None
+    assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
+
+
+@pytest.mark.fault(376)
+@pytest.mark.parametrize("error", [DatabaseUnavailableError, StorageFullError])
+def test_fault_376_outages_do_not_count_and_a_step_that_succeeds_ends_the_row(
+    database: Database,
+    jobs: Jobs,
+    work: JobWork,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[], Exception],
+) -> None:
+    parent = a_parent(jobs, trials=1, stages=((1, 1.0),))
+    child = claimed(work)
+    ended(work, child, 1.0)
+    for reason, times in ((error, OUTSIDE_LIMIT + 2), (RuntimeError, OUTSIDE_LIMIT - 1)):
+        with monkeypatch.context() as patch:
+            failing(patch, parent, reason)
+            for _ in range(times):
+                steps.take_steps(database)
+                no_wait(database, parent.id)
+        assert jobs.get(PROJECT, parent.id).state is JobState.RUNNING
+    assert len(messages(jobs, parent)) == OUTSIDE_LIMIT - 1
+    steps.take_steps(database)
+    assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
+
+
+@pytest.mark.fault(376)
+def test_fault_376_a_parent_whose_first_step_fails_again_and_again_fails(
+    database: Database, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = a_parent(jobs)
+    failing(monkeypatch, parent, RuntimeError)
+    for _ in range(OUTSIDE_LIMIT):
+        steps.take_steps(database)
+        no_wait(database, parent.id)
+    assert jobs.get(PROJECT, parent.id).state is JobState.FAILED
+    assert storage(database) < RESERVED
+
+
+@pytest.mark.fault(376)
+def test_fault_376_a_parent_that_cannot_even_be_given_up_keeps_nobody_waiting(
+    database: Database, jobs: Jobs, work: JobWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, alone = a_parent(jobs, trials=1), submitted(jobs)
+
+    def refused(*_: Any) -> Any:
+        raise RuntimeError
+
+    failing(monkeypatch, parent, RuntimeError)
+    monkeypatch.setattr(steps, "_give_up", refused)
+    for _ in range(OUTSIDE_LIMIT + 2):
+        steps.take_steps(database)
+        no_wait(database, parent.id)
+    assert claimed(work).id == alone.id
+    assert jobs.get(PROJECT, parent.id).not_before is not None

@@ -30,7 +30,7 @@ from models_store.job_states import Idempotency, Job, JobKind, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, NewKey, Scope
-from models_store.records import Version
+from models_store.records import DatasetSummary, Version
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import MAX_WEBHOOKS, Webhook, Webhooks
 from tests.models_store.makers import (
@@ -226,7 +226,7 @@ def test_fault_105_deleting_a_dataset_against_a_submission_lets_one_win(
             assert registry.dataset(PROJECT, dataset.id) == dataset
         else:
             assert isinstance(accepted, NotFoundError)
-            assert deleted == dataset
+            assert isinstance(deleted, DatasetSummary)
 
 
 def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import JobRow, WorkerRow
-from models_store.job_states import Checkpoint, Job, JobState
+from models_store.job_states import Checkpoint, EventKind, Job, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import LIVE_S, Workers
@@ -222,7 +222,24 @@ def test_fault_210_a_newer_checkpoint_is_progress_also_within_an_epoch(
         )
         assert work.release(held.id, held.attempt, failed=CRASHED) is JobState.QUEUED
     assert jobs.get(PROJECT, job.id).not_before is not None
-    assert "Progress so far: 5.0%. It is tried again in 1 s." in str(jobs.events(PROJECT, job.id))
+    told = "Progress so far: 5.0%. It is tried again in 1 s, from its last checkpoint;"
+    assert told in str(jobs.events(PROJECT, job.id))
+
+
+def test_the_events_say_where_the_next_attempt_begins(
+    jobs: Jobs, work: JobWork, database: Database
+) -> None:
+    job = submitted(jobs)
+    held = claimed(work)
+    work.release(held.id, held.attempt, failed=CRASHED)
+    no_wait(database, job.id)
+    held = claimed(work)
+    work.renew(held.id, held.attempt, lease_s=LEASE_S, progress={"epoch": 0, "fraction": 0.3})
+    work.release(held.id, held.attempt, failed=CRASHED)
+    events = jobs.events(PROJECT, job.id)
+    texts = [event.data["text"] for event in events if event.event is EventKind.MESSAGE]
+    assert texts[0].endswith(". It is tried again in 1 s.")
+    assert texts[1].endswith("so far: 30.0%. It is tried again in 2 s, from the beginning.")
 
 
 def test_a_checkpoint_at_an_old_position_is_no_progress(

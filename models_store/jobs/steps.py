@@ -1,0 +1,389 @@
+"""Steps of parents, which follow from the rows of their children alone.
+
+A parent has no process of its own. Whoever looks for work takes the steps that are due, before it
+claims a job: a step starts children, or ends the parent. What it does is worked out from what is read, and
+done if the children are still as they were, under the lock of the parent: so each step is taken once, and
+one that was interrupted is due still. Locks are taken from the parent to its children, never the other
+way round: what ends a child leaves its parent alone.
+
+A step is a transaction of its own. One that cannot be taken is put off, longer each time, and keeps
+neither other parents nor claims waiting. After 20 times in a row, about an hour, the parent fails; times
+at which the database could not be used do not count.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVarTuple
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
+from sqlalchemy.orm import Session, aliased, undefer
+
+from models_store.database.clock import db_now, moment
+from models_store.database.database import Database
+from models_store.database.dialects import constant, is_one_of
+from models_store.database.ids import new_id
+from models_store.database.large import Encoded, columns_of, encoded
+from models_store.database.schema import JobRow, ModelVersionRow, TurnRow
+from models_store.database.usage import json_bytes
+from models_store.errors import DatabaseError, StorageFullError
+from models_store.job_states import (
+    FINAL_STATES,
+    UNFINISHED_STATES,
+    EventKind,
+    JobKind,
+    JobRole,
+    JobState,
+)
+from models_store.jobs.held_jobs import taken
+from models_store.jobs.parents import children_of, end_parent, stop_children, uncover
+from models_store.jobs.retries import OUTSIDE_LIMIT, Ending, Failure, wait_s
+from models_store.jobs.rows import append, fail, move, tell_if_unsuited
+from models_store.plans.plan import (
+    MAX_CHILDREN,
+    Account,
+    Child,
+    Finish,
+    GiveUp,
+    NewChild,
+    Start,
+    Step,
+)
+from models_store.plans.steps import account_of, next_step
+from models_store.records import NewVersion
+from models_store.rows.versions import add_version
+
+Ts = TypeVarTuple("Ts")
+
+log = logging.getLogger(__name__)
+
+_FAULT = GiveUp("internal", "An unexpected fault of the service; its log tells more.")
+_PUT_OFF = (
+    "Its next step could not be taken, for a fault of the service; its log tells more."
+    " It is tried again in {pause_s:g} s."
+)
+_GIVEN_UP = (
+    "Its next step could not be taken {times} times in a row, for a fault of the service; its log tells"
+    " more. When that is mended, the job can be resumed."
+)
+# Parents, and children read or started, of one look: a claim stays short, and keeps others from
+# writing no longer than a moment. A child whose request is larger counts as several.
+_MOST_STEPS, _MOST_CHILDREN, _CHILD_BYTES = 16, 64, 2**16
+_CHILD = aliased(JobRow)
+_PARENT = select(JobRow).options(undefer(JobRow.request)).where(JobRow.id == bindparam("job_id"))
+_UNFINISHED = (
+    select(JobRow.position)
+    .where(JobRow.id == bindparam("job_id"), is_one_of(JobRow.state, UNFINISHED_STATES))
+    .with_for_update(skip_locked=True)
+)
+
+
+def due_parents(query: Select[*Ts]) -> Select[*Ts]:
+    """Restrict to parents with a step to take, projects in turn, then in the order of submission."""
+    turns = query.outerjoin(TurnRow, TurnRow.project == JobRow.project)
+    return turns.where(_IS_DUE).order_by(TurnRow.taken_at.nulls_first(), JobRow.position)
+
+
+def _is_due() -> ColumnElement[bool]:
+    of_it = and_(_CHILD.parent_id == JobRow.id, _CHILD.role == constant(JobRole.CHILD))
+    news = exists().where(of_it, is_one_of(_CHILD.state, FINAL_STATES), _CHILD.noticed.is_(False))
+    at_work = exists().where(of_it, is_one_of(_CHILD.state, UNFINISHED_STATES))
+    return and_(
+        JobRow.role == constant(JobRole.PARENT),
+        or_(
+            JobRow.state == constant(JobState.QUEUED),
+            and_(JobRow.state == constant(JobState.RUNNING), or_(news, ~at_work)),
+        ),
+        or_(JobRow.not_before.is_(None), JobRow.not_before <= db_now()),
+    )
+
+
+_IS_DUE = _is_due()
+
+
+def take_steps(database: Database) -> None:
+    """Take the steps that are due, of as many parents as a short look for work allows.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    with database.read() as session:
+        due = session.connection().scalars(_due()).all()
+    children = 0
+    for job_id in due:
+        children += _take(database, job_id)
+        if children >= _MOST_CHILDREN:
+            return
+
+
+@cache
+def _due() -> Select[str]:
+    # Seldom is there one, and a look for columns takes half as long as one for rows.
+    return due_parents(select(JobRow.id)).limit(_MOST_STEPS)
+
+
+@cache
+def _locked() -> Select[JobRow]:
+    """Return the query of a parent that is due still, unless another takes its step."""
+    query = select(JobRow).where(JobRow.id == bindparam("job_id"), _IS_DUE)
+    return query.with_for_update(of=JobRow, skip_locked=True)
+
+
+def _take(database: Database, job_id: str) -> int:
+    """Take the step of a parent, or put it off; return how many children it read or started."""
+    try:
+        with database.read() as session:
+            row = session.scalar(_PARENT, {"job_id": job_id})
+            children = children_of(session, job_id, products=True)
+        return 0 if row is None else database.transact(_step, job_id, _planned(row, children))
+    except (DatabaseError, StorageFullError) as error:
+        log.warning("the next step of %s is put off: %s", job_id, error)
+        database.transact(_put_off, job_id, Ending.ENVIRONMENT)
+    except Exception:
+        log.exception("the next step of %s is put off", job_id)
+        if database.transact(_put_off, job_id, Ending.CRASHED) >= OUTSIDE_LIMIT:
+            _try_to_give_up(database, job_id)
+    return 0
+
+
+def _try_to_give_up(database: Database, job_id: str) -> None:
+    """Let a parent fail whose step fails again and again; one that cannot is merely put off."""
+    try:
+        database.transact(_give_up, job_id)
+    except Exception:
+        log.exception("%s cannot be given up", job_id)
+
+
+def _put_off(session: Session, job_id: str, ending: Ending) -> int:
+    """Have a parent wait for its step, longer each time; return how often in a row its own fault was why."""
+    position = session.connection().scalar(_UNFINISHED, {"job_id": job_id})
+    if position is None:  # it ended, or another takes the step
+        return 0
+    failure = Failure(attempt=0, worker="", ending=ending.value, code=None)
+    with taken(session, position) as row:
+        failures = [*(Failure(**one) for one in row.failures), failure][-OUTSIDE_LIMIT:]  # type: ignore[typeddict-item]  # written as one
+        pause_s = wait_s(failures)
+        row.failures = [dict(one) for one in failures]
+        row.not_before = moment(session, later_s=pause_s)
+        if ending is Ending.CRASHED:
+            append(session, row, EventKind.MESSAGE, {"text": _PUT_OFF.format(pause_s=pause_s)})
+    return sum(one["ending"] == Ending.CRASHED for one in failures)
+
+
+def _give_up(session: Session, job_id: str) -> None:
+    """Let a parent fail, and its children end."""
+    position = session.connection().scalar(_UNFINISHED, {"job_id": job_id})
+    if position is None:
+        return
+    uncover(stop_children(session, job_id))
+    session.flush()
+    with taken(session, position) as row:
+        if row.state == JobState.QUEUED:
+            move(session, row, JobState.RUNNING)
+        fail(session, row, code="crash_loop", detail=_GIVEN_UP.format(times=OUTSIDE_LIMIT))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Step of a parent, worked out before anything is locked.
+
+    Attributes:
+        seen: What it follows from; see `_seen`.
+        news: Children that have ended since the last step.
+        account: What the parent tells its caller; None: as before.
+        step: Step to take; None: children are at work, or the parent is to be cancelled.
+        requests: Requests of the children that it starts, encoded.
+        version: Columns of the version that it makes.
+        work: Children that were read, large ones as several.
+    """
+
+    seen: object
+    news: Sequence[Child]
+    account: Account | None
+    step: Step | None
+    requests: Sequence[Encoded | None] = ()
+    version: Mapping[str, Any] = field(default_factory=dict)
+    work: int
+
+
+def _planned(row: JobRow, children: Sequence[JobRow]) -> _Plan:
+    known = [_known(child) for child in children]
+    news = [
+        one for child, one in zip(children, known, strict=True) if one.ended and not child.noticed
+    ]
+    step: Step | None = None
+    account = None
+    try:
+        if news or not row.metrics:
+            elapsed_s = _elapsed_s(row, children)
+            account = account_of(JobKind(row.kind), row.request, known, elapsed_s=elapsed_s)
+        if all(child.ended for child in known) and not row.cancel_requested:
+            step = next_step(JobKind(row.kind), row.request, known)
+    except Exception:
+        # One plan that cannot be carried out must not keep all others from being.
+        log.exception("the next step of %s cannot be reported", row.id)
+        step = _FAULT
+    requests, version = list[Encoded | None](), dict[str, Any]()
+    match step:
+        case Start(children=new):
+            requests = [encoded(one.request) for one in new]
+        case Finish(child=child) if child.kind.makes_version:
+            version = dict(columns_of(NewVersion(**(child.product or {})), ModelVersionRow))
+    return _Plan(
+        seen=_seen(row, children),
+        news=news,
+        account=account,
+        step=step,
+        requests=requests,
+        version=version,
+        work=_work(children),
+    )
+
+
+def _seen(row: JobRow, children: Sequence[JobRow]) -> object:
+    """Return what a step follows from, as far as that can change."""
+    return row.cancel_requested, [(child.id, child.state, child.noticed) for child in children]
+
+
+def _step(session: Session, job_id: str, plan: _Plan) -> int:
+    """Take a step that is due still; return how many children it read or started, large ones as several."""
+    row = session.scalars(_locked(), {"job_id": job_id}).one_or_none()
+    if row is None:
+        return 0
+    children = children_of(session, row.id)
+    if _seen(row, children) != plan.seen:
+        return 0
+    started = _take_step(session, row, children, plan)
+    row.failures, row.not_before = [], None
+    return plan.work + _work(started)
+
+
+def _take_step(
+    session: Session, row: JobRow, children: Sequence[JobRow], plan: _Plan
+) -> list[JobRow]:
+    """Take the step of a locked parent; return the children that it started."""
+    if row.state == JobState.QUEUED:
+        move(session, row, JobState.RUNNING)
+    _notice(session, row, children, plan)
+    if not all(child.state in FINAL_STATES for child in children):
+        return []
+    if row.cancel_requested:
+        end_parent(session, row, JobState.CANCELLED, children)
+        return []
+    match plan.step:
+        case Start(children=new):
+            return _start(session, row, new, plan.requests, started=len(children))
+        case Finish(child=child):
+            _finish(session, row, child, plan.version, children)
+        case GiveUp(code=code, detail=detail):
+            uncover(children)
+            fail(session, row, code=code, detail=detail)
+        case None:
+            pass  # a look that came later has news
+    return []
+
+
+def _work(children: Sequence[JobRow]) -> int:
+    return sum(1 + child.metadata_bytes // _CHILD_BYTES for child in children)
+
+
+def _notice(session: Session, row: JobRow, children: Sequence[JobRow], plan: _Plan) -> None:
+    """Tell the parent's caller of children that have ended since the last step."""
+    for child in children:
+        child.noticed = child.noticed or child.state in FINAL_STATES
+    for one in plan.news:
+        append(session, row, EventKind.CHILD, one.told())
+    if plan.account is not None:
+        row.metrics, row.progress = plan.account.metrics, plan.account.progress
+
+
+def _elapsed_s(row: JobRow, children: Sequence[JobRow]) -> float | None:
+    """Return the seconds from the start of a parent to the last end of a child."""
+    ends = [child.finished_at for child in children if child.finished_at is not None]
+    if row.started_at is None or not ends:
+        return None
+    return max(0.0, (max(ends) - row.started_at).total_seconds())
+
+
+def _start(
+    session: Session,
+    row: JobRow,
+    new: Sequence[NewChild],
+    requests: Sequence[Encoded | None],
+    *,
+    started: int,
+) -> list[JobRow]:
+    if started + len(new) > MAX_CHILDREN:
+        fail(session, row, code="internal", detail="Its plan has more children than a job may.")
+        return []
+    started_now = [_child_of(row, one, request) for one, request in zip(new, requests, strict=True)]
+    session.add_all(started_now)
+    session.flush()  # in the order of the plan, and before their events
+    for child in started_now:
+        append(session, child, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
+        tell_if_unsuited(session, child)
+    return started_now
+
+
+def _child_of(row: JobRow, one: NewChild, request: Encoded | None) -> JobRow:
+    return JobRow(
+        id=new_id("job"),
+        project=row.project,
+        kind=one.kind,
+        state=JobState.QUEUED,
+        role=JobRole.CHILD,
+        parent_id=row.id,
+        place={"stage": one.stage, "number": one.number},
+        covered=True,
+        priority=row.priority,
+        accelerator=row.accelerator,
+        memory_bytes=row.memory_bytes,
+        model_name=row.model_name,
+        model_version=row.model_version,
+        dataset_id=row.dataset_id,
+        request=request,
+        request_id=row.request_id,
+        traceparent=row.traceparent,
+        metadata_bytes=json_bytes(request),
+    )
+
+
+def _finish(
+    session: Session,
+    row: JobRow,
+    child: Child,
+    version: Mapping[str, Any],
+    children: Sequence[JobRow],
+) -> None:
+    """Make the product of a child the version or the result of the parent, and succeed."""
+    product = child.product or {}
+    if child.kind.makes_version:
+        labelled = {**version, "description": row.description, "tags": row.tags}
+        at = {"project": row.project, "name": row.model_name, "job_id": row.id}
+        new = NewVersion(**product)
+        row.model_version = add_version(session, new, labelled, **at).version
+        row.metrics = {**new.metrics, **(row.metrics or {})}
+    else:
+        row.result = product["result"]
+        row.metrics = {**(row.metrics or {}), **child.metrics}
+    made = next(one for one in children if one.id == child.id)
+    made.product = made.product_bytes = None  # the parent has it now
+    if row.progress is not None:
+        row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
+    end_parent(session, row, JobState.SUCCEEDED, children)
+
+
+def _known(row: JobRow) -> Child:
+    place = row.place or {}
+    return Child(
+        id=row.id,
+        kind=JobKind(row.kind),
+        stage=place["stage"],
+        number=place["number"],
+        state=JobState(row.state),
+        metrics=row.metrics or {},
+        product=row.product,
+        error_code=row.error_code,
+        error_detail=row.error_detail,
+    )
