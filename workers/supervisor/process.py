@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from models_store.jobs.retries import AttemptEnd, Ending
-from workers.protocol import MESSAGE, Message, Task
+from workers.meetings import remove_abandoned
+from workers.protocol import MESSAGE, Message, Task, TrainingTask
 from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.spawning import ForkedTrainer, environment_of, spawn
 
@@ -49,6 +50,7 @@ class TrainerProcess:
     """
 
     def __init__(self, task: Task, fork_server: ForkServer | None = None) -> None:
+        self._is_helped = isinstance(task, TrainingTask) and bool(task.helpers)
         self._pipe, write_end = os.pipe()
         try:
             self._process = _start(task, write_end, fork_server)
@@ -102,6 +104,8 @@ class TrainerProcess:
         self._process.kill()
         self._process.wait()
         self._bury_helpers()
+        if self._is_helped:
+            remove_abandoned()
         os.close(self._pipe)
 
     def _bury_helpers(self) -> None:

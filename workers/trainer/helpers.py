@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -25,6 +24,7 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.requests.training import AcceptedTraining
 from tables.sandbox.parent_death import die_with
 from workers.errors import UnfitError
+from workers.meetings import meeting
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +92,10 @@ def helped_by(
         yield None
         return
     helpers = list[subprocess.Popen[bytes]]()
-    with tempfile.TemporaryDirectory(prefix="densityd-helpers-") as folder:
+    with meeting() as folder:
         try:
             try:
-                _start(helpers, devices, flow, request, folder=Path(folder), batch_size=most)
+                _start(helpers, devices, flow, request, folder=folder, batch_size=most)
             except (OSError, StoreError) as error:
                 detail = f"The helpers of a training cannot be started: {error}"
                 raise UnfitError("device_unavailable", detail) from error

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,19 +142,29 @@ def test_a_small_flow_trains_without_help(place: Place, monkeypatch: pytest.Monk
 @pytest.mark.long
 @pytest.mark.parametrize("victim", ["helper", "trainer"])
 def test_helper_and_trainer_end_together_and_the_job_goes_on(
-    place: Place, supervise: Supervise, victim: str
+    place: Place,
+    supervise: Supervise,
+    victim: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # found anew
     options = ENDLESS | {"max_epochs": 20, "batch_size": 1000}
     job_id = place.submit(place.add_dataset(1250), **options, flow=FLOW)
     running = supervise(devices_per_job=2, checkpoint_interval_s=0)
     trainer = running.trainer_pid()
     wait_until(lambda: place.epoch(job_id) >= 1)
     [helper] = children_of(trainer)
+    assert [*temporary.glob("densityd-helpers-*/*")]
 
     os.kill(helper if victim == "helper" else trainer, signal.SIGKILL)
     running.join()
 
     wait_until(lambda: not Path(f"/proc/{helper}").exists())
+    assert not [*temporary.glob("densityd-helpers-*")]
     assert place.state(job_id) is JobState.QUEUED
     assert "was killed by signal 9 (SIGKILL), from outside" in place.messages(job_id)[-1]
     reached = place.epoch(job_id)
