@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+from contextlib import closing
 
 from densityd.errors import StartError
 
@@ -39,15 +40,29 @@ def build_url(host: str, port: int) -> str:
 
 def why_unready(url: str) -> str | None:
     """Return why the API is not ready, in sentences; None if it is."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", "/readyz")
-        answer = connection.getresponse()
-        if answer.status == http.client.OK:
+        status, content = _get(url, "/readyz")
+        if status == http.client.OK:
             return None
-        checks = json.load(answer)["checks"].values()
+        checks = json.loads(content)["checks"].values()
         return " ".join(check["detail"] for check in checks if not check["ok"])
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
         return _SILENT
-    finally:
-        connection.close()
+
+
+def wants_key(url: str) -> bool:
+    """Return whether the API refuses callers without a key; False if it does not respond."""
+    try:
+        return _get(url, "/v1/me")[0] == http.client.UNAUTHORIZED
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _get(url: str, path: str) -> tuple[int, bytes]:
+    """Return the status and the content of a response."""
+    with closing(
+        http.client.HTTPConnection(url.removeprefix("http://"), timeout=_TIMEOUT_S)
+    ) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()

@@ -12,7 +12,7 @@ from densityd.service import private_redis
 from densityd.service.banner import format_banner
 from densityd.service.children import Child, end_all
 from densityd.service.data_dir import check_socket_path, lock_data_dir
-from densityd.service.ports import build_url, free_port, why_unready
+from densityd.service.ports import build_url, free_port, wants_key, why_unready
 from densityd.service.signals import Signals
 from models_store.database.database import migrate
 from models_store.errors import BlobError, StorageFullError, StoreError
@@ -61,7 +61,8 @@ class Service:
         try:
             self._start(signals)
             url = build_url(self._settings.host, self._settings.port)
-            self._say(format_banner(url, data_dir=self._settings.data_dir))
+            data_dir = self._settings.data_dir
+            self._say(format_banner(url, data_dir=data_dir, with_key=wants_key(url)))
             while not signals.asked_to_end:
                 self._check_children(say=self._say)
                 signals.wait(self._get_pause_s())

@@ -154,7 +154,7 @@ def refused(data_dir: Path, port: int, *, host: str = "127.0.0.1") -> str:
 
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("awk"), reason="needs curl, awk")
 def test_the_printed_lines_work_and_a_second_start_is_refused(up: Up, tmp_path: Path) -> None:
-    upload, train, score = curl_lines(up.url)
+    upload, train, score = curl_lines(up.url, with_key=False)
     assert all(line in up.text() for line in (upload, train, score))
     assert f"Open in the browser    {up.url}\n" in up.text()
     assert httpx.get(f"{up.url}/docs").status_code == 200
