@@ -16,8 +16,10 @@ from models_store.errors import ModelFileError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.training import Flow as AnyFlow, Strict
+from tables.calendar.formats import EITHER, check_format
 from tables.columns import MAX_LIST_BYTES, Column, list_bytes
 from tables.errors import JsonError
+from tables.numerals import MAX_DECIMALS
 from tables.source import clean_names
 from tables.strict_json import parse_strict
 
@@ -29,6 +31,7 @@ _LENGTH_BYTES = 8
 _MAX_QUOTES = 100_000
 _MAX_LISTS = 100_000
 _MAX_VALUES = 1_000_000
+_MOST_FORMATS = 16  # of the dates of a column; a table's has a few
 _TYPES = TypeAdapter(list[Column])
 
 
@@ -169,7 +172,23 @@ def _types(header: ModelHeader) -> list[dict[str, Any]] | None:
         raise ModelFileError("The types are not those of the columns that the file names.")
     if list_bytes(columns) > MAX_LIST_BYTES:
         raise ModelFileError(f"The levels of the columns take more than {MAX_LIST_BYTES} bytes.")
+    for column in columns:
+        _check_reading(column)
     return [column.to_dict() for column in columns]
+
+
+def _check_reading(column: Column) -> None:
+    """Refuse a column whose cells cannot be read or written."""
+    if not 0 <= (column.decimals or 0) <= MAX_DECIMALS:
+        raise ModelFileError(f"The decimals of a column are from 0 to {MAX_DECIMALS}.")
+    dates = column.datetime_format or ""
+    if dates.count(EITHER) >= _MOST_FORMATS:
+        raise ModelFileError(f"A column has more than {_MOST_FORMATS} formats of dates.")
+    try:
+        if column.datetime_format is not None:
+            check_format(dates)
+    except ValueError as error:
+        raise ModelFileError("A column has a format that is none of dates.") from error
 
 
 def _spec(header: ModelHeader) -> FlowSpec:

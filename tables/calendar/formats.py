@@ -106,11 +106,13 @@ def check_format(format: str) -> None:  # noqa: A002 - the word for it
     of its months and days.
 
     Raises:
-        ValueError: The format is too long, has an unknown directive or one of them twice, or has
-            neither year and month, quarter or week, nor a time alone.
+        ValueError: The format is too long, has an unknown directive or one of them twice, has
+            neither year and month, quarter or week, nor a time alone, or two names side by side.
     """
     for one in format.split(EITHER):
         pattern_of(language_of(one)[1] or "")
+        if re.search("%[aAbB]%[aAbB]", one):
+            raise ValueError("the format of dates has two names with nothing in between")
 
 
 def language_of(format: str | None) -> tuple[str, str | None]:  # noqa: A002 - as above
@@ -163,9 +165,13 @@ def look_like_dates(texts: Iterable[str], format: str | None = None) -> bool:  #
 
 @lru_cache(maxsize=512)
 def compiled(format: str | None) -> re.Pattern[str]:  # noqa: A002 - as above
-    """Return the pattern of a format as Python has it."""
+    """Return the pattern of a format as Python has it, in which no letters are looked at twice.
+
+    Names that stand beside each other, as in `%A%B`, could otherwise take time with the cube of a text's
+    length; here such a text does not match, though the format may fit it.
+    """
     pattern = ISO_PATTERN if format is None else pattern_of(format)
-    return re.compile(pattern.replace(r"\pL", r"[^\W\d_]"))
+    return re.compile(pattern.replace(r"\pL+", r"[^\W\d_]++"))
 
 
 @lru_cache(maxsize=512)

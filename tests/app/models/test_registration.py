@@ -275,6 +275,30 @@ def test_types_of_megabytes_are_refused_before_any_weight_is_read(exported, tmp_
         describe(tmp_path / "model", limits=limits, max_columns=10)
 
 
+@pytest.mark.fault(394)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("datetime_format", "%Q"),
+        ("datetime_format", "%B%A%a %Y"),
+        ("datetime_format", ""),
+        ("datetime_format", "|".join(["%d.%m.%Y"] * 17)),
+        ("decimals", 400),
+        ("decimals", -1),
+    ],
+)
+def test_fault_394_types_whose_cells_cannot_be_read_are_refused(exported, tmp_path, field, value):
+    types = [Column(name=name).to_dict() for name in COLUMNS]
+    types[1] |= {"type": "datetime", "datetime_format": "%d.%m.%Y|%m/%Y", "decimals": 15}
+    limits = TrainingLimits(10**6, 100, 2**32, 2**30)
+    (tmp_path / "model").write_bytes(edited(exported, types=types))
+    assert describe(tmp_path / "model", limits=limits, max_columns=10).types == types
+    types[1][field] = value
+    (tmp_path / "model").write_bytes(edited(exported, types=types))
+    with pytest.raises(ModelFileError, match=r"decimals of a column|formats? "):
+        describe(tmp_path / "model", limits=limits, max_columns=10)
+
+
 @pytest.mark.parametrize(
     ("changes", "slug"),
     [

@@ -1,5 +1,6 @@
 """Columns of dates, periods and durations in any spelling."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
+from tables.calendar.formats import check_format
 from tables.calendar.names import NAMES
 from tables.cells import decode_cells, encode_cells
 from tables.columns import Column
@@ -92,6 +94,23 @@ def test_ambiguous_dates_are_text_until_their_format_is_known():
     assert column_of(cells).column.datetime_format == "%d/%m/%Y"
     cells[50] = "01/31/2020"
     assert column_of(cells).column.datetime_format == "%m/%d/%Y"
+
+
+@pytest.mark.fault(394)
+def test_fault_394_names_side_by_side_take_no_time_with_the_cube_of_a_texts_length() -> None:
+    column = Column(name="a", type="datetime", datetime_format="%B%A%a %Y")
+    with pytest.raises(TableError):
+        encode_cells(pa.array(["a" * 100_000]), column)
+    [found] = encode_cells(pa.array(["MayXY 2020"]), column)  # as before
+    assert found == datetime(2020, 5, 1, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.fault(394)
+@pytest.mark.parametrize("form", ["%B%A%a %Y", "%A%b %Y", "%d/%m/%Y|%Y %a%B", "de:%A%B %Y"])
+def test_fault_394_formats_of_names_side_by_side_are_refused(form: str) -> None:
+    with pytest.raises(ValueError, match="nothing in between"):
+        check_format(form)
+    check_format(re.sub("%([aAbB])", r"%\1 ", form))
 
 
 def ambiguous(i: int) -> str:
