@@ -27,6 +27,8 @@ _WHOLE_PART = 0.5  # most of the memory of bodies that such may take before they
 _INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
 MAX_CONTEXT_VALUES = 500_000
 """Most values of a body with a context, which may have 10,000 rows."""
+MAX_CONTENT_TYPE = 1_000
+"""Characters of a Content-Type that is parsed: that takes time which grows with their square."""
 # Validation keeps the interpreter's lock, and each value that is wrong takes longest.
 _MAX_VALUES = 100_000
 _MAX_FAULTS = 1_000  # a body may have thousands more, of a kilobyte each once they are listed

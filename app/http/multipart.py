@@ -7,6 +7,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.http.json_body import MAX_CONTENT_TYPE
 from app.problems.problem import Problem
 
 FILE_PART = "file"
@@ -79,7 +80,8 @@ class _Form:
     _pieces: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        boundary = parse_options_header(self.content_type)[1].get(b"boundary", b"")
+        shown = self.content_type[:MAX_CONTENT_TYPE]  # a boundary has at most 70 characters
+        boundary = parse_options_header(shown)[1].get(b"boundary", b"")
         if not boundary:
             raise Problem("multipart", "The Content-Type names no boundary.")
         try:

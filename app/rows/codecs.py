@@ -11,6 +11,7 @@ from email.utils import collapse_rfc2231_value
 from functools import partial
 
 from app.http.accept import best_media_type
+from app.http.json_body import MAX_CONTENT_TYPE
 from app.problems.problem import Problem
 from app.rows.body import RowsBody
 from app.rows.decode.json import decode_document, decode_numbers, read_json
@@ -114,10 +115,12 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
 
 
 def known_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]] | None:
-    """Return what `request_codec` does; None for other types, and text that is not in UTF-8."""
+    """Return what `request_codec` does; None for other types, too long ones, and text that is not in UTF-8."""
     codec = BY_MEDIA_TYPE.get(content_type or "")
     if codec is not None:  # most requests cost no parsing
         return codec, {}
+    if len(content_type or "") > MAX_CONTENT_TYPE:
+        return None
     message = Message()
     message["content-type"] = content_type or ""
     codec = BY_MEDIA_TYPE.get(message.get_content_type())

@@ -11,6 +11,7 @@ from app.rows.shape import RowsShape
 from tables.formats import MEDIA_TYPES, TableFormat
 from tables.readers import plain_numbers
 from tests.app.rows.bodies import from_json, npy, refusal
+from tests.app.serving import registered
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY
 
@@ -267,6 +268,20 @@ def test_the_content_type_says_how_the_body_is_read(content_type, expected):
 )
 def test_parameters_of_the_content_type_may_be_spelt_in_every_way(spelling):
     assert request_codec(f"text/csv; {spelling}")[1]["header"] == "absent"
+
+
+@pytest.mark.fault(380)
+def test_fault_380_a_long_content_type_is_not_parsed(shared_client):
+    """To parse 60 KB of parameters takes a fifth of a second."""
+    registered(shared_client.app.state.database, shared_client.app.state.blobs)
+    body = b"height,weight,age\n170,70,40\n"
+    for parameters, status in [("; a=b" * 190, 200), ("; a=b" * 200, 415)]:
+        headers = {"Content-Type": f"text/csv{parameters}"}
+        for path in ("/v1/models/people/log_prob", "/v1/datasets"):
+            answer = shared_client.post(path, content=body, headers=headers)
+            assert (answer.status_code == 415) == (status == 415)
+    with pytest.raises(Problem):
+        request_codec(f"text/csv{'; a' * 20_000}")
 
 
 @pytest.mark.parametrize(
