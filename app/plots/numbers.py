@@ -22,6 +22,7 @@ from models_store.records import Version
 from models_store.registry import Registry
 from models_store.requests.variational import closed_form
 
+_ALL = slice(None)
 _ROWS = 2000
 _IMAGES = 64
 _MIN_IMAGE = 16
@@ -108,9 +109,8 @@ class Source:
         return {**curves, "decides": np.array(decides), "best": np.array(best)}
 
     async def _marginals(self, flow: CompiledFlow, data: Array | None, most: int) -> Numbers:
-        samples = await self._samples(flow, data, rows=_ROWS)
         shown = slice(0, min(most, flow.dim))
-        told = {"samples": samples[:, shown]}
+        told = {"samples": await self._samples(flow, data, rows=_ROWS, columns=shown)}
         if data is not None:
             told["data"] = data[:, shown]
         return await in_thread(self._of_columns, told, shown)
@@ -192,12 +192,14 @@ class Source:
         names = np.array(self.version.columns[shown])
         return {"names": names, **await in_thread(_quantiles, noise, shown)}
 
-    async def _samples(self, flow: CompiledFlow, data: Array | None, *, rows: int) -> Array:
+    async def _samples(
+        self, flow: CompiledFlow, data: Array | None, *, rows: int, columns: slice = _ALL
+    ) -> Array:
         context = None
         if flow.context_dim and data is not None:
             context = data[:rows, flow.dim :]
             rows = len(context)
-        return await sampled_rows(flow, self.engine, rows, context=context)
+        return await sampled_rows(flow, self.engine, rows, context=context, columns=columns)
 
     async def _apply(
         self,

@@ -11,6 +11,8 @@ from models_store.records import Version
 from models_store.reference_rows import draw_reference_rows, read_reference_rows
 from models_store.registry import Registry
 
+_ALL = slice(None)
+
 
 def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) -> Array | None:
     """Return some rows of a version's dataset, the same ones at each call.
@@ -39,7 +41,12 @@ def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) ->
 
 
 async def sampled_rows(
-    flow: CompiledFlow, engine: Engine, count: int, *, context: Array | None = None
+    flow: CompiledFlow,
+    engine: Engine,
+    count: int,
+    *,
+    context: Array | None = None,
+    columns: slice = _ALL,
 ) -> Array:
     """Draw rows of a flow, each chunk a turn of the engine, so that scores need not wait for them.
 
@@ -48,15 +55,16 @@ async def sampled_rows(
         engine: Engine that computes.
         count: Number of rows.
         context: Context of each row, of a conditional flow.
+        columns: Columns to keep.
     """
     drawing = draw_reference_rows(flow, count, context=context)
-    rows = np.empty((count, flow.dim))
+    rows = np.empty((count, len(range(flow.dim)[columns])))
     drawn = 0
 
     def draw(_start: int, _stop: int) -> None:
         nonlocal drawn
         piece = next(drawing)
-        rows[drawn : drawn + len(piece)] = piece
+        rows[drawn : drawn + len(piece)] = piece[:, columns]
         drawn += len(piece)
 
     while drawn < count:
