@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from functools import partial
 
 from starlette.requests import Request
@@ -105,15 +106,30 @@ def respond_streamed(
         headers["Content-Length"] = str(encoder.size)
     memory = body_memory_of(request)
     if encoder is None:
-        encoded = _encoded_aside(partial(codec.encoder, layout), chunks, compressor, memory)
+        make = partial(_wide_work, codec, layout, chunks)
+        encoded = _encoded_aside(make, compressor, memory)
     else:
-        encoded = _encoded([encoder], chunks, compressor, memory)
+        encoded = _encoded([_Work(encoder, chunks)], compressor, memory)
     return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
+
+
+@dataclass
+class _Work:
+    """Encoder of a response, the rows that it encodes, and the texts of the present chunk."""
+
+    encoder: Encoder
+    chunks: Chunks
+    texts: Iterator[Encoded] = field(default_factory=lambda: iter(()))
+
+
+def _wide_work(codec: Codec, layout: ResponseTable, chunks: Chunks) -> _Work:
+    return _Work(codec.encoder(layout), chunks)
 
 
 def _is_wide(codec: Codec, layout: ResponseTable) -> bool:
     """Return whether to make, to use and to free an encoder takes too long for the event loop."""
-    return codec.columnar and len(layout.columns) > _SMALL_COLUMNS
+    by_column = codec.columnar or layout.typed is not None
+    return by_column and len(layout.columns) > _SMALL_COLUMNS
 
 
 def _coding(request: Request, codec: Codec) -> str:
@@ -137,46 +153,52 @@ def _pieces(chunk: Chunk, row_bytes: int) -> Iterator[Chunk]:
         yield chunk.part(start, start + step)
 
 
+def _texts(
+    encoder: Encoder, chunk: Chunk, pack: Callable[[Callable[[], Encoded]], Encoded]
+) -> Iterator[Encoded]:
+    """Yield the text of a chunk, which is freed where the end is reached."""
+    for piece in _pieces(chunk, encoder.row_bytes):
+        yield pack(partial(_rows, encoder, piece))
+
+
 async def _encoded_aside(
-    make: Callable[[], Encoder],
-    chunks: Chunks,
-    compressor: Compressor | None,
-    memory: ProjectMemory,
+    make: Callable[[], _Work], compressor: Compressor | None, memory: ProjectMemory
 ) -> AsyncGenerator[Encoded, None]:
-    """Encode with an encoder that is made, and freed, in a thread."""
-    held = await in_thread(lambda: [make()])
+    """Encode with what is made, and freed with all that it refers to, in a thread."""
+    held = [make]
+    del make
+    work = await in_thread(lambda: [held.pop()()])
     try:
-        async with aclosing(_encoded(held, chunks, compressor, memory)) as pieces:
+        async with aclosing(_encoded(work, compressor, memory)) as pieces:
             async for piece in pieces:
                 yield piece
     finally:
-        await in_thread(held.clear)
+        await in_thread(work.clear)
 
 
 async def _encoded(
-    held: list[Encoder],
-    chunks: Chunks,
-    compressor: Compressor | None,
-    memory: ProjectMemory,
+    held: list[_Work], compressor: Compressor | None, memory: ProjectMemory
 ) -> AsyncGenerator[Encoded, None]:
-    """Encode with the encoder that a list holds, and nothing here: it is freed where the list is."""
+    """Encode what a list holds, and nothing here: it is freed where the list is."""
 
     def pack(make: Callable[[], Encoded]) -> Encoded:
         made = make()
         return compressor.compress(made) if compressor is not None and made else made
 
-    kept_bytes = held[0].kept_bytes
+    kept_bytes = held[0].encoder.kept_bytes
     kept = await memory.room(kept_bytes) if kept_bytes > 0 else None
-    yield await in_thread(pack, held[0].start)
-    for number in range(held[0].passes):
+    yield await in_thread(pack, held[0].encoder.start)
+    for number in range(held[0].encoder.passes):
         if number > 0:
-            yield pack(held[0].turn)
-        async with aclosing(chunks()) as rows:
+            yield pack(held[0].encoder.turn)
+        async with aclosing(held[0].chunks()) as rows:
             async for chunk in rows:
-                for piece in _pieces(chunk, held[0].row_bytes):
-                    # Also where nothing is made yet: the response then checks for a disconnect.
-                    yield await in_thread(pack, partial(_rows, held[0], piece))
-    rest = held[0].end()
+                held[0].texts = _texts(held[0].encoder, chunk, pack)
+                del chunk  # thousands of columns take long to free
+                # Also where nothing is made yet: the response then checks for a disconnect.
+                while (made := await in_thread(next, held[0].texts, None)) is not None:
+                    yield made
+    rest = held[0].encoder.end()
     while made := await in_thread(pack, partial(next, rest, b"")):
         yield made
     del kept  # it was held as long as rows were gathered

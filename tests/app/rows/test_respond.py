@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ from tables.writers import Encoded
 from tests.waiting import wait_until
 
 LEAVES_AFTER = 3
+_Thing = TypeVar("_Thing")
 
 
 @pytest.mark.parametrize("codec", BY_MEDIA_TYPE.values(), ids=lambda codec: codec.format.value)
@@ -152,6 +153,68 @@ def test_fault_358_the_encoder_of_many_columns_is_made_and_freed_in_a_thread(
     asyncio.run(main())
     wait_until(lambda: len(threads) == 2)  # the thread may have it for a moment longer
     assert threading.main_thread() not in threads
+
+
+class Divided(Chunk):
+    """Rows that tell which threads divide them."""
+
+    threads: ClassVar[list[threading.Thread]] = []
+
+    def part(self, start: int, stop: int) -> Chunk:
+        self.threads.append(threading.current_thread())
+        return super().part(start, stop)
+
+
+def freed_in(threads: list[threading.Thread], thing: _Thing) -> _Thing:
+    """The same thing, which tells where it is freed."""
+    weakref.finalize(thing, lambda: threads.append(threading.current_thread()))
+    return thing
+
+
+def many_cells(codec: Codec, freeing: list[threading.Thread]) -> StreamedResponse:
+    """An answer of two chunks of rows with a hundred columns of cells."""
+    columns = [Column(name=f"{place:03}{'x' * 5_000}", type="integer") for place in range(100)]
+    table = ResponseTable(
+        columns=[column.name for column in columns],
+        parts=[Part("rows", 0, 100)],
+        rows=20,
+        dtype=np.dtype("f8"),
+        members={},
+        typed=freed_in(freeing, TypedRows(columns)),
+    )
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        for _ in range(2):
+            yield freed_in(freeing, Divided(np.zeros((10, 100))))
+
+    made = respond_streamed(a_request(), codec, table, chunks, headers={})
+    assert isinstance(made, StreamedResponse)
+    return made
+
+
+@pytest.mark.fault(382)
+@pytest.mark.parametrize("codec", BY_MEDIA_TYPE.values(), ids=lambda codec: codec.format.value)
+@pytest.mark.parametrize("leaves", [False, True])
+def test_fault_382_rows_of_many_cells_are_divided_and_freed_in_a_thread(
+    codec: Codec, leaves: bool
+) -> None:
+    """So is all that their generator refers to, such as the columns of a dataset."""
+    freeing: list[threading.Thread] = []
+    Divided.threads.clear()
+
+    async def main() -> None:
+        pieces = many_cells(codec, freeing)._pieces
+        if leaves:
+            await anext(pieces)
+            await anext(pieces)
+            await pieces.aclose()
+        else:
+            assert [piece async for piece in pieces]
+
+    asyncio.run(main())
+    wait_until(lambda: len(freeing) == (2 if leaves else 3))
+    assert threading.main_thread() not in Divided.threads + freeing
+    assert Divided.threads or codec.format is not TableFormat.NDJSON
 
 
 @pytest.mark.fault(346)
