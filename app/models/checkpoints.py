@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -23,7 +24,7 @@ from app.fairness.turns import in_thread
 from app.http.downloads import Download, unless_deleted
 from app.http.head import end_head, is_head
 from app.http.json_body import body_chunks, media_type_of
-from app.http.streaming import StreamedResponse
+from app.http.streaming import Piece, StreamedResponse
 from app.http.upload_room import declared_bytes
 from app.jobs.submission import LimitsDep
 from app.models.registration import Import, Registered, check_import, register_import
@@ -31,11 +32,11 @@ from app.models.routes import ModelName, VersionNumber
 from app.models.views import VersionView
 from app.plots.curves import exported_curve
 from app.problems.problem import Problem, problem_responses
-from app.resources.large_responses import respond_large
+from app.resources.large_responses import PIECE_BYTES, pieces_of, respond_large
 from app.root_path import rooted
 from app.rows.body import write_to_disk
 from app.state import state_of
-from models_store.exports.exported_files import ExportedFile, exported_file
+from models_store.exports.exported_files import exported_file
 from models_store.exports.onnx_files import write_onnx_file
 from models_store.files.blobs import Blobs
 from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
@@ -46,7 +47,6 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
 _EXAMPLE = {"example": "the bytes of people-2.safetensors"}
 _MEDIA_TYPE = "application/octet-stream"
 _MEDIA_TYPES = (_MEDIA_TYPE, "application/vnd.safetensors")
-_PIECE_BYTES = 1 << 20
 _EXPORT_S = 60.0  # the largest graphs take some seconds
 _BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have beside it
 
@@ -129,23 +129,30 @@ def export_version(  # noqa: PLR0913 - FastAPI gives each
         curve = exported_curve(found, jobs, blobs)
         file = exported_file(path, found, curve, key=state_of(request).settings.signing_key)
         size = file.size
+        head = pieces_of(file.head, blobs)  # may have megabytes
     filename = f"{found.name}-{found.version}.safetensors"
     headers = {
         "Content-Length": str(size),
         "Content-Disposition": f'attachment; filename="{filename}"',
     }
-    return StreamedResponse(_pieces(file, look), media_type=_MEDIA_TYPE, headers=headers)
+    return StreamedResponse(
+        _pieces(head, file.path, file.start, look), media_type=_MEDIA_TYPE, headers=headers
+    )
 
 
-async def _pieces(file: ExportedFile, look: Callable[[], object]) -> AsyncGenerator[bytes, None]:
+async def _pieces(
+    head: AsyncGenerator[Piece, None], path: Path, start: int, look: Callable[[], object]
+) -> AsyncGenerator[Piece, None]:
     def opened() -> BinaryIO:
         with unless_deleted(look):
-            return file.path.open("rb")
+            return path.open("rb")
 
     with await in_thread(opened) as stored:
-        yield file.head
-        await in_thread(stored.seek, file.start)
-        while piece := await in_thread(stored.read, _PIECE_BYTES):
+        async with aclosing(head):
+            async for piece in head:
+                yield piece
+        await in_thread(stored.seek, start)
+        while piece := await in_thread(stored.read, PIECE_BYTES):
             yield piece
 
 

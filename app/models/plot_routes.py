@@ -1,5 +1,6 @@
 """Route of the plots of a version."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -12,6 +13,7 @@ from app.models.routes import ModelName, VersionNumber
 from app.plots.numbers import Source
 from app.plots.plots import Drawing, Numbers, PlotFormat, PlotKind, PlotTheme
 from app.problems.problem import problem_responses
+from app.resources.large_responses import respond_content
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
@@ -77,4 +79,5 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
                 return await source.numbers(kind, flow)
 
         image = await state.plots.draw(drawing, numbers)
-    return Response(image, media_type=media_type, headers=_HEADERS)
+    content = partial(respond_content, image, state.blobs)
+    return await in_thread(content, media_type=media_type, headers=_HEADERS)

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from app.datasets.views import DatasetView
-from app.http.streaming import StreamedResponse
+from app.http import streaming
+from app.http.streaming import StreamedResponse, send_piece
 from app.jobs.views import JobView
 from app.models.views import VersionView
 from app.resources.etags import json_of
@@ -56,6 +57,31 @@ def test_what_is_large_does_not_wait_in_memory(tmp_path):
     assert isinstance(large, StreamedResponse)
     assert (large.body, small.body) == (b"", b'{"text":"x"}')
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.fault(383)
+@pytest.mark.parametrize("what", ["export", "plots/images"])
+@pytest.mark.parametrize("full", [False, True], ids=["", "on a full disk"])
+def test_fault_383_files_of_versions_are_in_memory_a_little_at_a_time(
+    client, monkeypatch, what, full
+):
+    """Of an export, its head alone may have megabytes."""
+    state = client.app.state
+    columns = [f"{number}{'x' * 100}" for number in range(1_500)]
+    registered(state.database, state.blobs, columns=columns)
+    monkeypatch.setattr(state.plots, "known", lambda _drawing: b"x" * 200_000)
+    if full:
+        monkeypatch.setattr("app.resources.large_responses.tempfile.TemporaryFile", no_room)
+    sizes = []
+
+    async def spy(send, piece, *, more=True):
+        sizes.append(len(piece))
+        await send_piece(send, piece, more=more)
+
+    monkeypatch.setattr(streaming, "send_piece", spy)
+    answer = client.get(f"/v1/models/people/versions/1/{what}")
+    assert sum(sizes) == len(answer.content) == int(answer.headers["content-length"]) > 150_000
+    assert (max(sizes) <= 64 * 1024) != full
 
 
 def views_on_the_event_loop(monkeypatch, *classes):
