@@ -14,7 +14,7 @@ from models_store.errors import DatabaseError
 from models_store.keys import Keys, Scope
 
 DEFAULT_PROJECT = "default"
-_SCHEME = "bearer"
+_SCHEME = b"bearer"
 _MAX_KNOWN = 10_000
 _MAX_NEW = 64  # queries for unknown keys; more are refused, not queued
 
@@ -51,7 +51,7 @@ class _Known:
 
 
 class Callers:
-    """Cache of callers by `Authorization` header; belongs to one event loop.
+    """Cache of callers by the key in their `Authorization` header; belongs to one event loop.
 
     Keys are read in threads that nothing else uses, so that no request delays the next one. A key
     in use is read again beside its requests, which do not wait for that, and unknown keys have a
@@ -107,7 +107,7 @@ class Callers:
 
     def known_key(self, authorization: bytes) -> str | None:
         """Return the id of the key in an `Authorization` header if it was valid when it was last read."""
-        known = self._known.get(hashlib.sha256(authorization).digest())
+        known = self._known.get(_digest(_token(authorization)))
         return None if known is None or known.caller is None else known.caller.key_id
 
     def take_used(self) -> set[str]:
@@ -133,7 +133,8 @@ class Callers:
         return True
 
     async def _bearer(self, authorization: bytes) -> Caller | None:
-        digest = hashlib.sha256(authorization).digest()
+        token = _token(authorization)
+        digest = _digest(token)
         known = self._known.get(digest)
         if known is None:
             if len(self._known) >= _MAX_KNOWN:
@@ -142,7 +143,7 @@ class Callers:
         now = time.monotonic()
         age_s = now - max(known.looked_at, known.failed_at)
         if age_s >= self._known_for_s and known.look is None:
-            known.look = self._look(known, authorization)
+            known.look = self._look(known, token)
         if known.look is None or (known.caller is not None and age_s < 2 * self._known_for_s):
             return known.caller
         if self._is_stale(known):  # a database that does not answer delays nobody twice
@@ -164,7 +165,7 @@ class Callers:
         keys = {digest: known for digest, known in self._known.items() if known.caller is not None}
         self._known = {} if len(keys) >= _MAX_KNOWN else keys
 
-    def _look(self, known: _Known, authorization: bytes) -> "asyncio.Task[Caller | None]":
+    def _look(self, known: _Known, token: bytes) -> "asyncio.Task[Caller | None]":
         """Begin to read a key.
 
         Raises:
@@ -180,7 +181,7 @@ class Callers:
             began = time.monotonic()
             try:
                 pool = self._for_new if is_new else self._for_known
-                known.caller = await loop.run_in_executor(pool, self._look_up, authorization)
+                known.caller = await loop.run_in_executor(pool, self._look_up, token)
                 known.looked_at, known.failed_at = began, -math.inf
             except DatabaseError:
                 if not self._is_stale(known):
@@ -195,10 +196,19 @@ class Callers:
         task.add_done_callback(_retrieve)  # there may be nobody who waits for it
         return task
 
-    def _look_up(self, authorization: bytes) -> Caller | None:
-        scheme, _, token = authorization.decode("latin-1").partition(" ")
-        key = self._keys.bearer(token.strip()) if scheme.lower() == _SCHEME else None
+    def _look_up(self, token: bytes) -> Caller | None:
+        key = self._keys.bearer(token.decode("latin-1"))
         return None if key is None else Caller(key.project, key.scope, key.id, key.rate)
+
+
+def _token(authorization: bytes) -> bytes:
+    """Return the key in a header, empty if there is none: however it is spelled, it is one key."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip(b" ") if scheme.lower() == _SCHEME else b""
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
 
 
 def _retrieve(look: "asyncio.Task[Caller | None]") -> None:

@@ -21,9 +21,10 @@ MAX_ROW_WARNINGS = 1000
 _Numbers = NDArray[np.floating[Any]]
 
 _MAX_MODELS = 64
+_MAX_BYTES = 32 * 2**20  # of the rows of their versions: levels may take megabytes
 _BLOCK_VALUES = 1 << 20
 
-_prepared: "OrderedDict[str, ModelTypes]" = OrderedDict()
+_prepared: "OrderedDict[str, tuple[ModelTypes, int]]" = OrderedDict()
 
 
 def types_of(version: Version) -> "ModelTypes | None":
@@ -37,11 +38,13 @@ def known_types_of(version: Version) -> "ModelTypes | None":
     if version.types is None:
         return None
     key = version.checkpoint_key
-    types = _prepared.get(key)
-    if types is None:
-        types = _prepared[key] = _prepare(version, version.types)
-        while len(_prepared) > _MAX_MODELS:
-            _prepared.popitem(last=False)
+    if key in _prepared:
+        _prepared.move_to_end(key)
+        return _prepared[key][0]
+    types = _prepare(version, version.types)
+    _prepared[key] = types, version.row_bytes
+    while len(_prepared) > _MAX_MODELS or sum(size for _, size in _prepared.values()) > _MAX_BYTES:
+        _prepared.popitem(last=False)
     return types
 
 

@@ -1,8 +1,10 @@
 import asyncio
+import dataclasses
 import gc
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from prometheus_client import CollectorRegistry
 from app.engine import loaded_models
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.metrics import ModelMetrics
+from app.rows import model_types
+from app.rows.model_types import known_types_of
 from flows import CompiledFlow
 from models_store.aliases import Aliases
 from models_store.database.database import Database
@@ -305,6 +309,24 @@ def test_fault_390_references_to_large_versions_are_bounded_by_their_bytes(
         assert models._references[PROJECT].row_bytes <= 10_000
 
     run(main())
+
+
+@pytest.mark.fault(390)
+def test_fault_390_types_of_large_versions_are_bounded_by_their_bytes(database, blobs, monkeypatch):
+    types = [{"name": name, "type": "category", "levels": ["level"] * 100} for name in COLUMNS]
+    version = registered(database, blobs, name="large", types=types)
+    monkeypatch.setattr(model_types, "_prepared", OrderedDict())
+    monkeypatch.setattr(model_types, "_MAX_BYTES", 3 * version.row_bytes, raising=False)
+    first, second, *others = [
+        dataclasses.replace(version, checkpoint_key=f"key {number}") for number in range(4)
+    ]
+    kept = known_types_of(first)
+    known_types_of(second)
+    assert known_types_of(first) is kept
+    for other in others:
+        known_types_of(other)
+    assert known_types_of(first) is kept  # used after the second one
+    assert len(model_types._prepared) == 3
 
 
 @pytest.mark.fault(320)

@@ -135,6 +135,26 @@ def test_known_keys_are_accepted_while_the_database_is_away_and_no_others(outage
     asyncio.run(main())
 
 
+def test_a_key_is_one_key_however_its_header_is_spelled(outage):
+    made = outage.keys.create("default", Scope.WRITE)
+
+    async def main():
+        callers = Callers(outage, anonymous=False, known_for_s=60.0)
+        caller = await callers.identify([f"Bearer {made.token}".encode()])
+        outage.away = True  # no other query would be answered
+        for number in range(8):
+            header = f"bEaReR{' ' * number} {made.token}".encode()
+            assert await callers.identify([header]) == caller
+            assert callers.known_key(header) == made.key.id
+        outage.away = False
+        for wrong in (f"Bearer \xa0{made.token}", f"Basic {made.token}", f"Bearer{made.token}"):
+            with pytest.raises(Problem):
+                await callers.identify([wrong.encode("latin-1")])
+        callers.close()
+
+    asyncio.run(main())
+
+
 def test_a_server_that_went_away_leaves_the_process_ready_for_a_while(settings, monkeypatch):
     database = Database(settings.resolved_database_url)
     monkeypatch.setattr(Database, "is_server", True)
