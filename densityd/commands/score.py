@@ -14,6 +14,7 @@ from densityd.terminal.results import (
     input_file,
     open_output,
 )
+from densityd.terminal.unscored import tell_unscored, telling_unscored
 
 if TYPE_CHECKING:
     from densityd.client import FileOptions, ScoringOptions
@@ -123,18 +124,18 @@ def score(
             if explain:
                 wanted["explain"] = True
             job = client.jobs.score(model, str(dataset), **wanted)
-            download_result(client, job, target)
-            return
-        if evidence:
-            with input_file(file) as path:
-                client.evidence_file(model, path, target, samples=samples, extra=extra)
+            ended = download_result(client, job, target)
+            tell_unscored(int((ended.metrics or {}).get("non_finite") or 0))
             return
         options: FileOptions = {"parts": parts, "conditionals": conditionals, "explain": explain}
         if extra is not None:
             options["extra"] = extra
-        write = client.score_file if ranked else client.log_prob_file
-        with input_file(file) as path:
-            write(model, path, target, **options)
+        with telling_unscored(target) as told, input_file(file) as path:
+            if evidence:
+                client.evidence_file(model, path, told, samples=samples, extra=extra)
+            else:
+                write = client.score_file if ranked else client.log_prob_file
+                write(model, path, told, **options)
 
 
 def _check_alone(name: str, value: bool, *, others: bool) -> None:  # noqa: FBT001 - of an option

@@ -55,8 +55,9 @@ def find_job_format(output: Path) -> Literal["csv", "npy", "parquet"]:
     return cast("Literal['csv', 'npy', 'parquet']", kind)
 
 
-def download_result(client: "Client", job: "Job", target: Path | BinaryIO) -> None:
-    """Wait for a bulk job and download its file."""
+def download_result(client: "Client", job: "Job", target: Path | BinaryIO) -> "Job":
+    """Wait for a bulk job and download its file; return the job as it ended."""
     note(f"accepted {job.id}")
-    wait_for(client, job.id)
+    ended = wait_for(client, job.id)
     client.jobs.download(job.id, target)
+    return ended

@@ -196,6 +196,23 @@ def shell(lines: str) -> str:
     return run.stdout
 
 
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("awk"), reason="needs curl, awk")
+def test_the_printed_lines_send_the_key_that_the_service_wants(
+    start: Callable[[], Up], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"key_{32 * 'a'}.{64 * 'b'}"
+    (tmp_path / "key").write_text(key)
+    monkeypatch.setenv("DENSITYD_FIRST_KEY_FILE", str(tmp_path / "key"))
+    up = start()
+    up.wait_ready()
+    upload, train, _ = lines = curl_lines(up.url, with_key=True)
+    assert all(line in up.text() for line in lines)
+    assert "put a key in DENSITYD_API_KEY" in up.text()
+    monkeypatch.setenv("DENSITYD_API_KEY", key)
+    assert re.search(r"job_[0-9a-f]{32}", shell(f"{upload}\n{train}"))
+
+
 @pytest.mark.long  # two whole services
 @pytest.mark.fault(192)
 def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(
