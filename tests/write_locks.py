@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any
 
 from sqlalchemy import Dialect
+from sqlalchemy.orm import Session
 
 from models_store.database import large
 from models_store.database.database import Database
@@ -36,12 +37,17 @@ def _refuse(what: str) -> None:
 
 def _writing(transact: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(transact)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        _here.writes = True
-        try:
-            return transact(*args, **kwargs)
-        finally:
-            _here.writes = False
+    def run(database: Database, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        def watched_work(session: Session, *args: Any, **kwargs: Any) -> Any:
+            _here.writes = True
+            try:
+                result = work(session, *args, **kwargs)
+                session.flush()
+            finally:
+                _here.writes = False
+            return result
+
+        return transact(database, watched_work, *args, **kwargs)
 
     return run
 

@@ -192,7 +192,7 @@ class _Plan:
         seen: What it follows from; see `_seen`.
         news: Children that have ended since the last step.
         account: What the parent tells its caller; None: as before.
-        step: Step to take; None: children are at work, or the parent is to be cancelled.
+        step: Step to take unless the parent is to be cancelled; None: children are at work.
         requests: Requests of the children that it starts, encoded.
         version: Columns of the version that it makes.
         work: Children that were read, large ones as several.
@@ -218,7 +218,7 @@ def _planned(row: JobRow, children: Sequence[JobRow]) -> _Plan:
         if news or not row.metrics:
             elapsed_s = _elapsed_s(row, children)
             account = account_of(JobKind(row.kind), row.request, known, elapsed_s=elapsed_s)
-        if all(child.ended for child in known) and not row.cancel_requested:
+        if all(child.ended for child in known):
             step = next_step(JobKind(row.kind), row.request, known)
     except Exception:
         # One plan that cannot be carried out must not keep all others from being.
