@@ -265,6 +265,27 @@ def test_fault_088_a_head_without_end_is_refused_while_it_comes(server, start):
     assert [(answer.status, answer.slug) for answer in answers] == [(431, "limit-headers")]
 
 
+@pytest.mark.fault(88)
+@pytest.mark.parametrize(
+    ("part", "times", "status"),
+    [
+        ("x&", 4096, 422),
+        ("%41", 8192, 422),
+        ("x", 60_000, 422),
+        ("x&", 4097, 431),
+        ("%", 8193, 431),
+        ("x&%%", 2049, 431),
+    ],
+)
+def test_fault_088_a_query_has_no_more_parts_than_the_event_loop_reads_in_passing(
+    server, part, times, status
+):
+    head = f"GET /v1/version?{part * times} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    [answer] = exchange(server, head)
+    slug = {422: "unknown-parameter", 431: "limit-headers"}[status]
+    assert (answer.status, answer.slug) == (status, slug)
+
+
 ACCEPTED = {
     "empty lines before": b"\r\n\r\n" + LIVE,
     "an absolute target": b"GET http://x/livez HTTP/1.1\r\nHost: x\r\n\r\n",
