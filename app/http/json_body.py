@@ -24,7 +24,7 @@ from tables.strict_json import parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
 _WHOLE_PART = 0.5  # most of the memory of bodies that such may take before they have come
-_INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
+_INLINE_BYTES, _INLINE_LISTS = 32 * 1024, 1_000  # larger bodies are parsed in a thread
 MAX_CONTEXT_VALUES = 500_000
 """Most values of a body with a context, which may have 10,000 rows."""
 MAX_CONTENT_TYPE = 1_000
@@ -105,9 +105,14 @@ async def read_json(
     require_json(request)
     settings: ApiSettings = request.app.state.settings
     body = await read_body(request, limit=settings.max_json_bytes)
-    if len(body) <= _INLINE_BYTES:
+    if is_quick(body):
         return validate_json(model, body, max_values=max_values)
     return await in_thread_alone(partial(validate_json, model, body, max_values=max_values))
+
+
+def is_quick(body: bytes) -> bool:
+    """Return whether a body is parsed and checked in a moment; thousands of small objects are not."""
+    return len(body) <= _INLINE_BYTES and body.count(b"{") + body.count(b"[") <= _INLINE_LISTS
 
 
 def json_body(

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from app.fairness.turns import in_thread, in_thread_alone
 from app.http.body_memory import Share, body_memory_of
-from app.http.json_body import read_body
+from app.http.json_body import is_quick, read_body
 from app.http.streaming import ahead
 from app.inference.functions import (
     CONTEXT,
@@ -43,7 +43,6 @@ from models_store.requests.bulk import ContextRow
 from tables.numerals import with_formats
 
 _MAX_BODY_BYTES = 40 * 2**20
-_INLINE_BYTES = 32 * 1024
 _MICROSECONDS = 1e6
 _MAX_SEED = 2**63 - 1
 # Memory of a body and of what is read from it, as multiples of the body: objects take more than bytes.
@@ -71,7 +70,7 @@ async def infer(request: Request, served: Served) -> Response:
         raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
     async with AsyncExitStack() as stack:
         share = stack.enter_context(body_memory_of(request).share())
-        is_large = len(body) > _INLINE_BYTES
+        is_large = not is_quick(body)
         if is_large:
             share.hold(len(body) * (_JSON_MEMORY if header_bytes is None else _BINARY_MEMORY))
             wanted, tensors = await in_thread_alone(read_request, body, header_bytes)

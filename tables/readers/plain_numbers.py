@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _SLICE_VALUES = 32_768  # take half a millisecond
 _SLICE_BYTES = 64 << 10  # of a slice that no compiled loop reads
+_NUMBER_BYTES = 64  # most of a number, on average of a row, of which such a slice has one more
 _COUNTED_BYTES = 64 << 10  # compared at once, so that the mask stays in the cache
 _LONGEST_BLANK, _LONGEST_ROW = 64, 64 << 10
 _COMMA, _LINE_END = b",\n"
@@ -26,8 +27,9 @@ _MARK = b"\xef\xbb\xbf"
 _LONGEST_HEADER = 64 << 10
 _NAME = re.compile(r"""[^\W\d][^,;|"'#\t\r]*""")  # which is neither a value nor holds a separator
 _SPACES = re.compile(rb"[ \t\r\n]+")
-_HEAD = re.compile(rb'[ \t\r\n]*(\{[ \t\r\n]*"rows"[ \t\r\n]*:[ \t\r\n]*)?\[')
-_TAIL = re.compile(rb"\][ \t\r\n]*(\}[ \t\r\n]*)?")
+# Blanks are never given back: there may be megabytes of them.
+_HEAD = re.compile(rb'[ \t\r\n]*+(\{[ \t\r\n]*+"rows"[ \t\r\n]*+:[ \t\r\n]*+)?\[')
+_TAIL = re.compile(rb"\][ \t\r\n]*+(\}[ \t\r\n]*+)?")
 
 
 @functools.cache
@@ -200,7 +202,11 @@ def _left_to_orjson(
         yield None
         return
     while True:
-        bracket = text.find(b"]", min(start + _SLICE_BYTES, end), end)
+        least, most = start + _SLICE_BYTES, start + _SLICE_BYTES + width * _NUMBER_BYTES
+        bracket = text.find(b"]", min(least, end), min(most, end))
+        if bracket < 0 and most < end:  # no row is that long
+            yield None
+            return
         stop = end if bracket < 0 else bracket + 1
         rows = _matrix(b"[%b]" % text[start:stop], width)
         yield rows

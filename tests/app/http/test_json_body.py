@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.testclient import TestClient
 
 from app.auth.callers import ANYBODY
+from app.fairness.turns import in_thread_alone
 from app.http.body_memory import BodyMemory
 from app.http.json_body import json_body, parse_json, validate_json
 from app.metrics import Metrics
@@ -16,6 +17,7 @@ from app.server.request_middleware import RequestMiddleware
 from app.settings import ApiSettings
 from models_store.requests.training import TrainingRequest
 from tables.strict_json import MAX_DEPTH
+from tests.app.serving import registered
 
 
 class Leaf(BaseModel):
@@ -304,3 +306,25 @@ def test_a_large_body_is_parsed_off_the_event_loop_with_the_same_result(tree_cli
     padded = b'{"n": 7 %s}' % (b" " * 90_000)
     assert post(tree_client, padded).json()["n"] == 7
     assert post(tree_client, b'{"n": NaN %s}' % (b" " * 90_000)).status_code == 400
+
+
+@pytest.mark.fault(384)
+@pytest.mark.parametrize("path", ["/v1/jobs/training", "/v2/models/people/infer"])
+@pytest.mark.parametrize("objects", [900, 5_000])
+def test_fault_384_thousands_of_small_objects_are_checked_in_a_thread(
+    shared_client, monkeypatch, path, objects
+):
+    state = shared_client.app.state
+    registered(state.database, state.blobs)
+    aside = []
+
+    async def spy(function, *args):
+        aside.append(function)
+        return await in_thread_alone(function, *args)
+
+    monkeypatch.setattr("app.http.json_body.in_thread_alone", spy)
+    monkeypatch.setattr("app.inference.infer.in_thread_alone", spy)
+    body = b'{"rows":[%b]}' % b",".join([b"{}"] * objects)
+    answer = shared_client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert bool(aside) == (objects == 5_000)

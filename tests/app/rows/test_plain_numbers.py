@@ -82,6 +82,31 @@ def test_more_rows_than_a_request_may_have_are_left_to_the_parser_of_documents()
     assert decode_numbers(b"[[1, 2, 3], [4, 5, 6]]", few) is None
 
 
+@pytest.mark.fault(381)
+@pytest.mark.parametrize("row", [b"{}", b"1", b"{},[]", b"[[" + b"1," * 50_000 + b"1]]"])
+def test_fault_381_no_piece_of_a_document_is_long(monkeypatch, row):
+    """The brackets that end a piece may be missing: a piece was then all that was left."""
+    sizes = []
+    matrix = plain_numbers._matrix
+
+    def spy(text, width):
+        sizes.append(len(text))
+        return matrix(text, width)
+
+    monkeypatch.setattr(plain_numbers, "_matrix", spy)
+    body = b'{"rows":[%b]}' % b",".join([row] * (600_000 // len(row)))
+    assert decode_numbers(body, SHAPE) is None
+    assert max(sizes, default=0) <= plain_numbers._SLICE_BYTES + 300
+
+
+def test_a_long_row_of_long_numbers_is_read_all_the_same(monkeypatch):
+    """By the parser of documents, where its numbers are longer than any that a piece expects."""
+    monkeypatch.setattr(plain_numbers, "_SLICE_BYTES", 1)
+    number = f"0.{'3' * 900}"
+    row = f"[{number},{number},{number}]"
+    assert from_json(f"[{','.join([row] * 4)}]".encode()).tolist() == [[float(number)] * 3] * 4
+
+
 def test_a_large_body_of_rows_leaves_the_event_loop_to_others(tmp_path):
     count = 60_000
     body = json.dumps({"rows": [[0.5, 1.5, 2.5]] * count}).encode()
