@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ _MAX_BYTES = 32 * 2**20  # of the rows of their versions: levels may take megaby
 _BLOCK_VALUES = 1 << 20
 
 _prepared: "OrderedDict[str, tuple[ModelTypes, int]]" = OrderedDict()
+_lock = Lock()  # rows are read on the event loop, and those of jobs in threads
 
 
 def types_of(version: Version) -> "ModelTypes | None":
@@ -38,14 +40,20 @@ def known_types_of(version: Version) -> "ModelTypes | None":
     if version.types is None:
         return None
     key = version.checkpoint_key
-    if key in _prepared:
-        _prepared.move_to_end(key)
-        return _prepared[key][0]
+    with _lock:
+        if key in _prepared:
+            _prepared.move_to_end(key)
+            return _prepared[key][0]
     types = _prepare(version, version.types)
-    _prepared[key] = types, version.row_bytes
-    while len(_prepared) > _MAX_MODELS or sum(size for _, size in _prepared.values()) > _MAX_BYTES:
-        _prepared.popitem(last=False)
+    with _lock:
+        _prepared[key] = types, version.row_bytes
+        while len(_prepared) > _MAX_MODELS or _kept_bytes() > _MAX_BYTES:
+            _prepared.popitem(last=False)
     return types
+
+
+def _kept_bytes() -> int:
+    return sum(size for _, size in _prepared.values())
 
 
 def _prepare(version: Version, fields: list[dict[str, Any]]) -> "ModelTypes":

@@ -23,7 +23,8 @@ JOB = sa.table(
 def upgrade() -> None:
     op.add_column("job", sa.Column("product_bytes", sa.BigInteger(), nullable=True))
     size = sa.func.length(sa.cast(JOB.c.product, sa.Text()))
-    file_bytes = JOB.c.product["checkpoint_bytes"].as_integer()
+    # Through text: an integer of JSON has 32 bits on PostgreSQL.
+    file_bytes = sa.cast(JOB.c.product["checkpoint_bytes"].as_string(), sa.BigInteger())
     made = sa.cast(JOB.c.product, sa.Text()) != "null"
     op.execute(sa.update(JOB).where(made).values(product_bytes=size + file_bytes))
 

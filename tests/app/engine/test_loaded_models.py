@@ -1,11 +1,13 @@
 import asyncio
 import dataclasses
 import gc
+import sys
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +329,31 @@ def test_fault_390_types_of_large_versions_are_bounded_by_their_bytes(database, 
         known_types_of(other)
     assert known_types_of(first) is kept  # used after the second one
     assert len(model_types._prepared) == 3
+
+
+def test_types_are_kept_and_dropped_by_several_threads_at_once(database, blobs, monkeypatch):
+    types = [{"name": name, "type": "category", "levels": ["level"] * 100} for name in COLUMNS]
+    version = registered(database, blobs, name="large", types=types)
+    monkeypatch.setattr(model_types, "_prepared", OrderedDict())
+    monkeypatch.setattr(model_types, "_MAX_BYTES", 30 * version.row_bytes)
+    versions = [
+        dataclasses.replace(version, checkpoint_key=f"key {number}") for number in range(40)
+    ]
+
+    def look() -> None:
+        for one in versions * 25:
+            known_types_of(one)
+
+    monkeypatch.setattr(model_types, "_prepare", lambda _version, types: types)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for done in [threads.submit(look) for _ in range(8)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(model_types._prepared) == 30
 
 
 @pytest.mark.fault(320)

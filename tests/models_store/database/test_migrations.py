@@ -28,9 +28,11 @@ from models_store.errors import (
     RevisionUnknownError,
     SchemaMismatchError,
 )
-from models_store.job_states import JobKind, JobState, NewJob
+from models_store.job_states import JobKind, JobRole, JobState, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from tests.models_store.makers import a_job, a_version
+from tests.models_store.searches import a_search
 from tests.servers import PostgresServer
 
 FIRST = "2026_11_26_accounts"
@@ -235,6 +237,26 @@ def test_what_aliases_changed_before_it_counted_is_counted_and_forgotten_again(
     with database.read() as session:
         left = session.execute(text("SELECT project, bytes FROM usage ORDER BY project"))
         assert [tuple(row) for row in left] == [("p", 400), ("q", 1)]
+    database.dispose()
+
+
+def test_products_of_more_than_2_gib_are_counted(empty_url: str) -> None:
+    migrate(empty_url)
+    database = Database(empty_url)
+    jobs, work = Jobs(database), JobWork(database)
+    jobs.submit(a_job(role=JobRole.PARENT, request=a_search(trials=3), reserved_bytes=10**10))
+    child = work.claim("w", lease_s=30)
+    assert child is not None
+    product = vars(a_version(child, checkpoint_bytes=3 * 2**30))
+    work.finish_child(child.id, child.attempt, metrics={"epoch": 5}, product=product)
+    counts = text("SELECT product_bytes FROM job ORDER BY position")
+    with database.read() as session:
+        counted = session.execute(counts).scalars().all()
+    assert sum(one or 0 for one in counted) > 3 * 2**30
+    migrate(empty_url, to="2026_11_28_labels")
+    migrate(empty_url)
+    with database.read() as session:
+        assert session.execute(counts).scalars().all() == counted
     database.dispose()
 
 
