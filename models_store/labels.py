@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from models_store.database.base import Base, Described
+from models_store.database.base import Base, Described, large_names
 from models_store.database.database import Database
-from models_store.database.large import large_names
 from models_store.database.schema import DatasetRow, ModelVersionRow
 from models_store.database.usage import Charged, check_storage, label_bytes
 from models_store.errors import LimitError, PreconditionError

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from models_store.database.base import columns_of
 from models_store.database.database import Database, freeing, reading, writing
-from models_store.database.large import columns_of
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.database.usage import check_storage, stored_bytes
 from models_store.errors import DatasetInUseError, NotFoundError

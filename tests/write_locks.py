@@ -1,6 +1,6 @@
 """Checks, while tests run, that transactions which write leave large columns alone.
 
-SQLite has one write lock, for which the writes of all projects wait: see `models_store.database.large`.
+SQLite has one write lock, for which the writes of all projects wait: see `models_store.database.base`.
 """
 
 import threading
@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Dialect
 from sqlalchemy.orm import Session
 
-from models_store.database import large
+from models_store.database import base
 from models_store.database.database import Database
 
 _here = threading.local()
@@ -52,25 +52,25 @@ def _writing(transact: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _read(_type: large.LargeJson, value: Any, _dialect: Dialect) -> Any:
+def _read(_type: base.LargeJson, value: Any, _dialect: Dialect) -> Any:
     if value is not None:
         _refuse("a large column was read")
     return value
 
 
-def _written(_type: large.LargeJson, value: Any, _dialect: Dialect) -> Any:
-    if value is not None and not isinstance(value, large.Encoded):
+def _written(_type: base.LargeJson, value: Any, _dialect: Dialect) -> Any:
+    if value is not None and not isinstance(value, base.Encoded):
         _refuse("a large column was written that is not encoded")
     return value
 
 
-def _encoded(kind: type[large.Encoded], text: str) -> large.Encoded:
+def _encoded(kind: type[base.Encoded], text: str) -> base.Encoded:
     _refuse("a large value was encoded")
     return str.__new__(kind, text)
 
 
 # Callers' transactions and workers'; those of a test itself begin with `Database.write`.
 Database.transact = _writing(Database.transact)  # type: ignore[method-assign]
-large.LargeJson.process_result_value = _read  # type: ignore[method-assign, assignment]
-large.LargeJson.process_bind_param = _written  # type: ignore[method-assign, assignment]
-large.Encoded.__new__ = _encoded  # type: ignore[method-assign, assignment]
+base.LargeJson.process_result_value = _read  # type: ignore[method-assign, assignment]
+base.LargeJson.process_bind_param = _written  # type: ignore[method-assign, assignment]
+base.Encoded.__new__ = _encoded  # type: ignore[method-assign, assignment]

@@ -1,6 +1,14 @@
-"""Base of the tables: names of constraints, types of columns, and columns that several tables have."""
+"""Base of the tables: names of constraints, types of columns, and columns that several tables have.
 
+Some columns may hold megabytes of JSON: no transaction that writes loads, parses or encodes them. SQLite has
+one write lock: what its holder computes, the writes of all projects wait for. So these columns are left out
+of every query that does not ask for them, what is written to them is encoded before the transaction begins,
+and what a caller is shown of them is read before it begins.
+"""
+
+from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -12,11 +20,21 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    inspect,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    InstanceState,
+    Mapped,
+    MappedColumn,
+    mapped_column,
+    undefer,
+)
+from sqlalchemy.orm.interfaces import ORMOption
 
 from models_store.database.clock import Instant
+from tables.sandbox.json_pieces import dump_in_pieces
 
 JsonObject = dict[str, Any]
 
@@ -76,3 +94,76 @@ class Described:
 
     description: Mapped[str | None]
     tags: Mapped[dict[str, str]] = mapped_column(_Tags, nullable=True, default=dict)
+
+
+class Encoded(str):
+    """JSON that a column keeps as it stands."""
+
+    __slots__ = ()
+
+
+class LargeJson(TypeDecorator[Any]):
+    """JSON whose values are written as `Encoded`."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any | None, _dialect: Dialect) -> Any | None:  # noqa: ANN401 - as below
+        """Return what is written."""
+        return value
+
+    def process_result_value(self, value: Any | None, _dialect: Dialect) -> Any | None:  # noqa: ANN401 - JSON is anything
+        """Return what a query that asked for the column has read."""
+        return value
+
+
+def large_column() -> MappedColumn[Any]:
+    """Declare a column of large JSON, which only a query with `whole` reads."""
+    return mapped_column(LargeJson, deferred=True, deferred_raiseload=True)
+
+
+@cache
+def large_names(table: type[Base]) -> frozenset[str]:
+    """Return the names of a table's large columns."""
+    return frozenset(
+        column.name for column in table.__table__.columns if isinstance(column.type, LargeJson)
+    )
+
+
+@cache
+def whole(table: type[Base]) -> tuple[ORMOption, ...]:
+    """Return the options of a query that reads the large columns of a table, too."""
+    return tuple(undefer(getattr(table, name)) for name in sorted(large_names(table)))
+
+
+def is_whole(row: Base) -> bool:
+    """Return whether a row has its large columns at hand."""
+    state: InstanceState[Base] = inspect(row)
+    return large_names(type(row)).isdisjoint(state.unloaded)
+
+
+def to_json(value: object) -> str:
+    """Return a value as the text of a column of JSON.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    return value if isinstance(value, Encoded) else dump_in_pieces(value)
+
+
+def encoded(value: object) -> Encoded | None:
+    """Return a value as a large column gets it; call it before the transaction begins."""
+    return None if value is None else Encoded(dump_in_pieces(value))
+
+
+def columns_of(record: object, table: type[Base]) -> Mapping[str, Any]:
+    """Return the columns of a new row, the large ones encoded; call it before the transaction begins.
+
+    Args:
+        record: Value whose fields have the names of the columns.
+        table: Table of the row.
+    """
+    large = large_names(table)
+    return {
+        name: encoded(value) if name in large else value for name, value in vars(record).items()
+    }

@@ -12,9 +12,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models_store.database.base import Base, Counter, Described, JsonObject, where
+from models_store.database.base import Base, Counter, Described, JsonObject, large_column, where
 from models_store.database.clock import db_now
-from models_store.database.large import large_column
 
 METADATA = Base.metadata
 """All tables."""

@@ -13,9 +13,8 @@ from typing import Protocol
 from sqlalchemy import Insert, bindparam, func, select
 from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
 
-from models_store.database.base import Described, JsonObject
+from models_store.database.base import Described, Encoded, JsonObject, is_whole
 from models_store.database.dialects import dialect_of, insert_into
-from models_store.database.large import Encoded, is_whole
 from models_store.database.schema import (
     DatasetRow,
     JobRow,

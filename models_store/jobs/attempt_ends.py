@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models_store.database.base import Encoded
 from models_store.database.clock import moment
-from models_store.database.large import Encoded
 from models_store.database.schema import JobRow
 from models_store.database.usage import json_bytes
 from models_store.errors import FencedError

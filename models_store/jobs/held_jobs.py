@@ -17,10 +17,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
 from models_store.database.announcements import note_end
-from models_store.database.base import JsonObject
+from models_store.database.base import Encoded, JsonObject, large_names
 from models_store.database.clock import db_now
 from models_store.database.dialects import constant
-from models_store.database.large import Encoded, large_names
 from models_store.database.schema import JobRow
 from models_store.database.usage import charge_of_job, count
 from models_store.errors import FencedError

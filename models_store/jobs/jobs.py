@@ -14,8 +14,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from models_store.database.base import encoded
 from models_store.database.database import Database, freeing, reading, writing
-from models_store.database.large import encoded
 from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.errors import (
     JobInUseError,
@@ -37,11 +37,11 @@ from models_store.job_states import (
     NewJob,
     Submitted,
 )
-from models_store.jobs.changes import cancel, resume
 from models_store.jobs.events import News, Places, read_events, read_news, read_places
-from models_store.jobs.parents import (
+from models_store.jobs.parents.children import (
     delete_with_children,
 )
+from models_store.jobs.parents.steps import due_parents
 from models_store.jobs.rows import (
     expired_leases,
     find,
@@ -49,8 +49,7 @@ from models_store.jobs.rows import (
     to_job,
     to_summary,
 )
-from models_store.jobs.steps import due_parents
-from models_store.jobs.submissions import replayed, submit
+from models_store.jobs.submissions import cancel, replayed, resume, submit
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.idempotency import known_resource

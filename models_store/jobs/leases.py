@@ -8,10 +8,10 @@ from sqlalchemy import Float, bindparam, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from models_store.database.base import columns_of, encoded
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import constant, is_one_of
-from models_store.database.large import columns_of, encoded
 from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.errors import CancelledInsteadError, FencedError
 from models_store.job_states import (
@@ -25,6 +25,7 @@ from models_store.job_states import (
 from models_store.jobs.attempt_ends import end_attempt, finish, finish_bulk, finish_child
 from models_store.jobs.claims import claim, waiting
 from models_store.jobs.held_jobs import held, name_checkpoint
+from models_store.jobs.parents.steps import take_steps
 from models_store.jobs.retries import AttemptEnd
 from models_store.jobs.rows import (
     append,
@@ -34,7 +35,6 @@ from models_store.jobs.rows import (
     storable,
     to_job,
 )
-from models_store.jobs.steps import take_steps
 from models_store.records import NewVersion, Version
 from models_store.rows.versions import version_of_job
 from tables.sandbox.json_pieces import load_in_pieces

@@ -15,7 +15,7 @@ from models_store.database.schema import (
     ModelVersionRow,
 )
 from models_store.job_states import FINAL_STATES, RESUMABLE_STATES, JobRole, JobState
-from models_store.jobs.parents import (
+from models_store.jobs.parents.children import (
     delete_with_children,
     lock_parent,
 )

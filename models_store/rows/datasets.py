@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
+from models_store.database.base import large_names, whole
 from models_store.database.ids import is_id
-from models_store.database.large import large_names, whole
 from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
 from models_store.database.usage import check_storage
 from models_store.errors import ConflictError, DatasetInUseError, NotFoundError

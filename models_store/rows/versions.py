@@ -10,9 +10,9 @@ from sqlalchemy import Text, bindparam, cast, func, literal, select
 from sqlalchemy.orm import Session, load_only
 from sqlalchemy.sql.dml import ReturningInsert
 
+from models_store.database.base import large_names, whole
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
-from models_store.database.large import large_names, whole
 from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
 from models_store.errors import (
     LimitError,

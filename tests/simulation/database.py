@@ -10,10 +10,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import SelectLabelStyle, StaticPool, create_engine
 from sqlalchemy.orm import Session
 
-from models_store.database.base import Base
+from models_store.database.base import Base, to_json
 from models_store.database.database import Database, migrate
 from models_store.database.engines import beginning, writer_of
-from models_store.database.large import to_json
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tests.simulation.kernel import Kernel
 from tests.simulation.modules import database_time

@@ -16,9 +16,9 @@ import models_store.jobs.held_jobs
 import models_store.jobs.job_queue
 import models_store.jobs.jobs
 import models_store.jobs.leases
+import models_store.jobs.parents.steps
 import models_store.jobs.retries
 import models_store.jobs.rows
-import models_store.jobs.steps
 import models_store.plans.parts
 import models_store.registry
 import models_store.rows.idempotency
@@ -374,7 +374,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a cancel holds for a parent whose children have succeeded",
-        (Change(models_store.jobs.steps, "_take_step", "if row.cancel_requested:", "if False:"),),
+        (
+            Change(
+                models_store.jobs.parents.steps,
+                "_take_step",
+                "if row.cancel_requested:",
+                "if False:",
+            ),
+        ),
         "cancelled, and not so in the end",
         where=_searches_are_cancelled,
     ),
@@ -388,7 +395,7 @@ MUTATIONS = (
         "a parent waits for all of its children",
         (
             Change(
-                models_store.jobs.steps,
+                models_store.jobs.parents.steps,
                 "_take_step",
                 "if not all(child.state in FINAL_STATES for child in children):",
                 "if children and not any(child.state in FINAL_STATES for child in children):",

@@ -17,10 +17,10 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from models_store.database.base import columns_of
 from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
 from models_store.database.engines import parse_url
-from models_store.database.large import columns_of
 from models_store.database.schema import DatasetRow, JobRow
 from models_store.errors import (
     DatabaseBusyError,

@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.aliases import Aliases
+from models_store.database.base import encoded, whole
 from models_store.database.database import Database
-from models_store.database.large import encoded, whole
 from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow
 from models_store.errors import PreconditionError
 from models_store.job_states import Idempotency, JobRole, JobState

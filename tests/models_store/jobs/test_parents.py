@@ -10,9 +10,9 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from flows import MixedColumn, MixedSpec
+from models_store.database.base import encoded
 from models_store.database.clock import db_now
 from models_store.database.database import Database
-from models_store.database.large import encoded
 from models_store.database.schema import JobRow
 from models_store.database.usage import stored_bytes
 from models_store.errors import (
@@ -25,9 +25,9 @@ from models_store.errors import (
     StorageFullError,
 )
 from models_store.job_states import EventKind, Job, JobRole, JobState
-from models_store.jobs import steps
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.parents import steps
 from models_store.jobs.retention import JobRetention
 from models_store.jobs.retries import OUTSIDE_LIMIT, Failure, wait_s
 from models_store.plans.search import SCORE
@@ -336,7 +336,7 @@ def test_fault_354_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waitin
         pauses.append(wait_s(failures))
         return 300.0  # however slow the machine
 
-    monkeypatch.setattr("models_store.jobs.steps.wait_s", noted)
+    monkeypatch.setattr("models_store.jobs.parents.steps.wait_s", noted)
     broken = a_parent(jobs, trials=1, stages=((1, 1.0),))
     child = claimed(work)
     unstorable = vars(a_version(child, seed=2**70))  # beyond the integers of both databases

@@ -20,11 +20,11 @@ from typing import Any, TypeVarTuple
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session, aliased, undefer
 
+from models_store.database.base import Encoded, columns_of, encoded
 from models_store.database.clock import db_now, moment
 from models_store.database.database import Database
 from models_store.database.dialects import constant, is_one_of
 from models_store.database.ids import new_id
-from models_store.database.large import Encoded, columns_of, encoded
 from models_store.database.schema import JobRow, ModelVersionRow, TurnRow
 from models_store.database.usage import json_bytes
 from models_store.errors import DatabaseError, StorageFullError
@@ -37,7 +37,7 @@ from models_store.job_states import (
     JobState,
 )
 from models_store.jobs.held_jobs import taken
-from models_store.jobs.parents import children_of, end_parent, stop_children, uncover
+from models_store.jobs.parents.children import children_of, end_parent, stop_children, uncover
 from models_store.jobs.retries import OUTSIDE_LIMIT, Ending, Failure, wait_s
 from models_store.jobs.rows import append, fail, move, tell_if_unsuited
 from models_store.plans.plan import (

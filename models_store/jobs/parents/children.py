@@ -1,6 +1,6 @@
 """Parents inside a transaction, and their children: cancelled, resumed and deleted together.
 
-`models_store.jobs.steps` has what parents do. Locks are taken from the parent to its children, never the
+`models_store.jobs.parents.steps` has what parents do. Locks are taken from the parent to its children, never the
 other way round.
 """
 
