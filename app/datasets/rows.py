@@ -21,7 +21,7 @@ from tables.formats import TableFormat
 from tables.kept_cells import KeptCells
 from tables.typed_rows import TypedRows
 
-_CHUNK_VALUES = 131_072
+_CHUNK_VALUES = 32_768  # hundreds of callers may read theirs slowly
 
 
 def respond_rows(

@@ -4,6 +4,7 @@ import asyncio
 import errno
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
@@ -16,10 +17,12 @@ from app.resources.etags import json_of
 from app.resources.large_responses import respond_large
 from models_store.files.local_blobs import LocalBlobs
 from tests.app.resources.test_listing import WIDE
+from tests.app.rows.bodies import npy
 from tests.app.serving import registered
 from tests.models_store.makers import added, submitted
 
 CSV = {"Content-Type": "text/csv"}
+NPY = "application/x-npy"
 FILE = {"Content-Type": "application/octet-stream"}
 
 
@@ -82,6 +85,24 @@ def test_fault_383_files_of_versions_are_in_memory_a_little_at_a_time(
     answer = client.get(f"/v1/models/people/versions/1/{what}")
     assert sum(sizes) == len(answer.content) == int(answer.headers["content-length"]) > 150_000
     assert (max(sizes) <= 64 * 1024) != full
+
+
+@pytest.mark.fault(383)
+def test_fault_383_rows_of_a_dataset_are_in_memory_a_little_at_a_time(client, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(40_000, 4))
+    answer = client.post("/v1/datasets", content=npy(rows), headers={"Content-Type": NPY})
+    dataset = answer.raise_for_status().json()["id"]
+    sizes = []
+
+    async def spy(send, piece, *, more=True):
+        sizes.append(len(piece))
+        await send_piece(send, piece, more=more)
+
+    monkeypatch.setattr(streaming, "send_piece", spy)
+    plain = {"Accept-Encoding": "identity"}
+    whole = client.get(f"/v1/datasets/{dataset}/rows?limit=40000", headers=plain).content
+    assert sum(sizes) == len(whole) > 3 * 2**20
+    assert max(sizes) < 2**20
 
 
 def views_on_the_event_loop(monkeypatch, *classes):
