@@ -83,6 +83,7 @@ from tables.readers.plain_numbers import load_loops
 
 _BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600
+_SWEEP_PAUSE_S = 3600.0
 _FIRST_LOOK_S = 2.0
 _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
@@ -234,7 +235,6 @@ async def _lifespan(
         for error in passing:
             log.warning("the start continues: %s", error)
         away = any(isinstance(error, DatabaseUnavailableError | BlobDiskError) for error in passing)
-        await asyncio.to_thread(blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         state = _state(settings, metrics, shutdown, after_load, database, blobs)
         if compile_first:
             state.warm_up.add_kernels()
@@ -247,6 +247,7 @@ async def _lifespan(
             for work in (
                 state.engine_watch.run(end=shutdown.fail),
                 _keep_ballast(database),
+                _sweep_staging(blobs),
                 state.event_hub.run(shutdown.stopping),
                 state.leases.run(),
                 state.tallies.run(),
@@ -360,6 +361,15 @@ async def _close(state: AppState) -> None:
     await asyncio.to_thread(state.queue.stop)
     await asyncio.to_thread(state.engine.stop)
     await state.audit.close()
+
+
+async def _sweep_staging(blobs: Blobs) -> None:
+    while True:
+        try:
+            await asyncio.to_thread(blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
+        except OSError as error:
+            log.warning("the blob store's staging folder could not be swept: %s", error)
+        await asyncio.sleep(_SWEEP_PAUSE_S)
 
 
 async def _keep_ballast(database: Database) -> None:

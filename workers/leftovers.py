@@ -1,4 +1,4 @@
-"""Deletion of checkpoints of ended jobs that nobody resumed in time, and of old jobs."""
+"""Deletion of checkpoints of ended jobs that nobody resumed in time, of old jobs, and of staged files."""
 
 import logging
 import random
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _MOST_JOBS = 100
 _INTERVAL_S = 30.0
+_STALE_S = 6 * 3600  # since the last write to a staged file
 
 
 class Leftovers:
@@ -99,16 +100,25 @@ class Leftovers:
                 delete_job_files(self._blobs, gone)
         return deleted
 
+    def sweep_staging(self) -> int:
+        """Delete staged files that crashed writers left; return their number.
+
+        Raises:
+            OSError: The staging folder cannot be used.
+        """
+        return self._blobs.sweep_staging(older_than_s=_STALE_S) if self._fit() else 0
+
     def _run(self) -> None:
         pause_s = min(_INTERVAL_S, max(1.0, self._keep_s))
         while not self._stopping.wait(pause_s * random.uniform(1, 2)):  # noqa: S311
             try:
+                self.sweep_staging()
                 forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
-            except (DatabaseError, StorageFullError) as error:
-                log.warning("checkpoints and old jobs cannot be deleted now: %s", error)
+            except (DatabaseError, StorageFullError, OSError) as error:
+                log.warning("files and jobs of the past cannot be deleted now: %s", error)
             except Exception:
                 # This thread must outlive whatever it meets.
-                log.exception("deleting checkpoints and old jobs failed")
+                log.exception("deleting files and jobs of the past failed")
             else:
                 if forgotten:
                     log.info("deleted the checkpoints of %d ended jobs", forgotten)

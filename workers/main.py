@@ -47,7 +47,6 @@ from workers.webhooks.sender import Sender
 log = logging.getLogger(__name__)
 
 _DATABASE_RETRY_S = 2.0
-_STAGING_GRACE_S = 6 * 3600
 
 
 def run_worker(settings: WorkerSettings) -> int:
@@ -109,7 +108,6 @@ def _prepare_store(database: Database, settings: WorkerSettings) -> None:
         if identity is not None:
             check_identity(blobs, identity)
         blobs.ping()
-        blobs.sweep_staging(older_than_s=_STAGING_GRACE_S)
     except StorageFullError:
         log.warning("the blob store is full: no job is taken until something is deleted")
     except WrongStoreError as error:
@@ -118,8 +116,6 @@ def _prepare_store(database: Database, settings: WorkerSettings) -> None:
         if not blobs.is_remote:
             raise
         log.warning("no job is taken until the blob store is there: %s", error)
-    except OSError as error:
-        log.warning("the blob store's staging folder could not be swept: %s", error)
 
 
 def _consume(database: Database, settings: WorkerSettings) -> int:

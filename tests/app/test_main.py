@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 import weakref
+from contextlib import ExitStack
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
+from app.main import create_app
 from app.serve import FirstLoad, RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
 from models_store.database.database import Database
@@ -17,6 +20,7 @@ from models_store.keys import Keys, Scope
 from tests.app.conftest import wait_for_port
 from tests.ports import free_port
 from tests.servers import tied
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
@@ -139,3 +143,15 @@ def test_a_first_key_from_a_file_opens_another_address(data_dir, tmp_path):
     database = Database(f"sqlite:///{data_dir / 'densityd.sqlite3'}")
     assert Keys(database).bearer(file.read_text()) is not None
     database.dispose()
+
+
+@pytest.mark.fault(118)
+def test_fault_118_staged_files_are_swept_while_the_service_runs(settings, monkeypatch):
+    monkeypatch.setattr("app.main._SWEEP_PAUSE_S", 0.01)
+    with TestClient(create_app(settings)) as client, ExitStack() as files:
+        staged = client.app.state.blobs.staged  # type: ignore[attr-defined]  # a FastAPI
+        old, fresh = files.enter_context(staged()), files.enter_context(staged())
+        past = time.time() - 2 * 24 * 3600
+        os.utime(old, (past, past))
+        wait_until(lambda: not old.exists())
+        assert fresh.exists()

@@ -1,5 +1,7 @@
 """The worker's thread deletes jobs that ended long ago, with their files."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from tests.app.serving import registered
 from tests.models_store.makers import submitted
+from tests.waiting import wait_until
 from workers.leftovers import Leftovers
 
 
@@ -43,4 +46,21 @@ def test_fault_240_old_jobs_are_deleted_with_their_files(
     assert len(blobs.keys(f"jobs/{waiting.id}")) == 1
     found = compare(database, blobs, deep=True, grace_s=0)
     assert (found.orphans, found.unusable) == ([], [])
+    database.dispose()
+
+
+@pytest.mark.fault(118)
+def test_fault_118_staged_files_are_swept_while_the_worker_runs(
+    tmp_path: Path, database: Database
+) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    with blobs.staged() as old, blobs.staged() as fresh:
+        past = time.time() - 24 * 3600
+        os.utime(old, (past, past))
+        assert Leftovers(database, blobs, keep_s=0, fit=lambda: False).sweep_staging() == 0
+        leftovers = Leftovers(database, blobs, keep_s=0)
+        leftovers.start()
+        wait_until(lambda: not old.exists())
+        leftovers.stop()
+        assert fresh.exists()
     database.dispose()
