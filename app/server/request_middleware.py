@@ -123,8 +123,11 @@ class RequestMiddleware:
         path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
         caller: Caller | None = scope["state"].get("caller")
         extra = {} if caller is None else {"key_id": caller.key_id, "project": caller.project}
-        if caller is None or (caller.key_id is None and 400 <= tracked.status < 500):
+        refused = 400 <= tracked.status < 500
+        if caller is None or (refused and caller.key_id is None):
             extra[LIMITED] = "requests without a key"
+        elif refused:
+            extra[LIMITED] = f"refused requests of project {caller.project}"
         values = method[:16], path, verb, tracked.status, seconds
         log.log(level, "%s %s %s %d in %.4f s", *values, extra=extra)
 

@@ -63,7 +63,7 @@ def verify(
     if as_json:
         echo_json({"whole": report.whole, **asdict(report), "missing": sorted(report.missing)})
     else:
-        _echo_report(report)
+        _echo_report(report, held=bool(holds))
     if not report.whole:
         raise typer.Exit(FAILED)
 
@@ -80,7 +80,7 @@ def _find_folder() -> Path:
     return folder
 
 
-def _echo_report(report: "AuditReport") -> None:
+def _echo_report(report: "AuditReport", *, held: bool) -> None:
     for sentence in report.broken:
         typer.echo(f"BROKEN: {sentence}.")
     for digest in sorted(report.missing):
@@ -89,6 +89,8 @@ def _echo_report(report: "AuditReport") -> None:
         typer.echo(f"note: {sentence}.")
     if report.unfinished:
         typer.echo(f"note: {report.unfinished} unfinished lines, left by crashes.")
+    if not held:
+        typer.echo("note: lines removed from the end show only with --holds and an earlier hash.")
     for series, digest in report.heads.items():
         typer.echo(f"series {series} ends with {digest}")
     state = "is whole" if report.whole else "is broken"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models_store.audit.trail import FILE_NAME, previous_of
+from models_store.audit.trail import FILE_NAME, LOCK_NAME, previous_of
 
 # Longer than any line; what has no line end before is read in pieces.
 _MAX_LINE_BYTES = 64 * 1024
@@ -50,9 +50,19 @@ def check_trail(folder: Path, *, held: frozenset[str] = frozenset()) -> AuditRep
         OSError: The folder or a file cannot be read.
     """
     report = AuditReport(missing=set(held))
-    for series, files in sorted(_files(folder).items()):
+    found = _files(folder)
+    begun: dict[bytes, str] = {}
+    for series, files in sorted(found.items()):
         _check_series(series, files, report)
+        report.broken += _copies(files, begun)
+    for series in sorted(_locked_series(folder) - found.keys()):
+        report.notes.append(f"series {series} has been written, and none of its files is here")
     return report
+
+
+def _locked_series(folder: Path) -> set[int]:
+    names = (LOCK_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return {int(name["series"]) for name in names if name}
 
 
 def _files(folder: Path) -> dict[int, dict[int, Path]]:
@@ -93,6 +103,19 @@ def _check_series(series: int, files: dict[int, Path], report: AuditReport) -> N
             report.lines += 1
             report.heads[series] = digest.hexdigest()
             report.missing.discard(report.heads[series])
+
+
+def _copies(files: dict[int, Path], begun: dict[bytes, str]) -> Iterator[str]:
+    """Yield a sentence for each file that begins as another one does: two lines are never equal.
+
+    Args:
+        files: Files of a series by their numbers.
+        begun: Names of the files so far by their first lines; those of the series are added.
+    """
+    for _, path in sorted(files.items()):
+        line = next(_lines(path), b"")
+        if line and (other := begun.setdefault(line, path.name)) != path.name:
+            yield f"{path.name} is a copy of {other}"
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -15,7 +15,9 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-FILE_NAME = re.compile(r"audit-(?P<series>[1-9][0-9]*)\.(?P<number>[0-9]{6,})\.jsonl")
+# A number is written in one way: another file must not stand for the one that `file_name` names.
+FILE_NAME = re.compile(r"audit-(?P<series>[1-9][0-9]*)\.(?P<number>[0-9]{6}|[1-9][0-9]{6,})\.jsonl")
+LOCK_NAME = re.compile(r"audit-(?P<series>[1-9][0-9]*)\.lock")
 _PREVIOUS = "previous"
 _MAX_FILE_BYTES = 64 * 2**20
 _MAX_SERIES = 10_000

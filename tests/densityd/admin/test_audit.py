@@ -41,7 +41,9 @@ def test_a_whole_trail_is_told_with_the_hash_to_keep(folder: Path) -> None:
     )
     head = json.loads(verify("--json").output)["heads"]["1"]
     assert f"series 1 ends with {head}" in told.output
-    assert verify(str(folder), "--holds", head).exit_code == 0
+    assert "removed from the end show only with --holds" in told.output
+    held = verify(str(folder), "--holds", head)
+    assert (held.exit_code, "note" in held.output) == (0, False)
     missing = verify("--holds", "0" * 64)
     assert (missing.exit_code, "no line has the hash 000" in missing.output) == (1, True)
 

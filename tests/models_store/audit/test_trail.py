@@ -197,6 +197,39 @@ def test_a_removed_file_is_missed_and_an_archived_beginning_is_told(tmp_path: Pa
     assert check_trail(tmp_path).broken == ["file 4 of series 1 is missing"]
 
 
+@pytest.mark.fault(386)
+def test_fault_386_a_copied_file_is_told_whatever_its_series_is(tmp_path: Path) -> None:
+    filled(tmp_path, 40, max_file_bytes=500)
+    copies = {FIRST: "audit-7.000001.jsonl", "audit-1.000003.jsonl": "audit-8.000002.jsonl"}
+    for name, copy in copies.items():
+        (tmp_path / copy).write_bytes((tmp_path / name).read_bytes())
+    told = [f"{copy} is a copy of {name}" for name, copy in copies.items()]
+    assert check_trail(tmp_path).broken == told
+
+
+@pytest.mark.fault(386)
+def test_fault_386_a_changed_file_has_no_other_that_stands_for_it(tmp_path: Path) -> None:
+    file = filled(tmp_path) / FIRST
+    for zeros in range(1, 8):
+        (tmp_path / f"audit-1.{'0' * zeros}000001.jsonl").write_bytes(file.read_bytes())
+    assert check_trail(tmp_path).files == 1
+    file.write_bytes(file.read_bytes().replace(b'"n": 2', b'"n": 9'))
+    assert not check_trail(tmp_path).whole
+
+
+@pytest.mark.fault(386)
+def test_fault_386_a_series_without_files_is_told(trail: AuditTrail, tmp_path: Path) -> None:
+    trail.append([{"n": 0}])
+    other = AuditTrail(tmp_path)
+    other.append([{"n": 1}])
+    other.close()
+    assert check_trail(tmp_path).notes == []
+    (tmp_path / "audit-2.000001.jsonl").unlink()
+    report = check_trail(tmp_path)
+    assert report.whole
+    assert report.notes == ["series 2 has been written, and none of its files is here"]
+
+
 def test_lines_removed_from_the_end_are_missed_by_who_kept_their_hash(tmp_path: Path) -> None:
     file = filled(tmp_path) / FIRST
     head = check_trail(tmp_path).heads[1]
