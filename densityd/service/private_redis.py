@@ -1,6 +1,7 @@
 """The private Redis of `densityd up`: on a Unix socket, with an append-only file, without TCP."""
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
@@ -37,11 +38,14 @@ def build_command(socket: Path) -> list[str]:
     """Return the command line of a server on `socket`; creates the socket's folder.
 
     Raises:
-        StartError: No server is installed.
+        StartError: No server is installed, or the folder cannot be made.
     """
     folder = socket.parent
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise StartError(f"the folder {folder} cannot be used: {error.strerror}.") from error
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -71,7 +75,7 @@ def is_up(url: str) -> bool:
 
 
 def set_aside_log(socket: Path) -> list[Path]:
-    """Rename an append-only file that the server cannot read.
+    """Rename an append-only file that the server cannot read, or what else has its name.
 
     It only has messages: every job is in the database.
 
@@ -80,14 +84,27 @@ def set_aside_log(socket: Path) -> list[Path]:
 
     Returns:
         The new paths.
+
+    Raises:
+        StartError: It cannot be renamed.
     """
     moved = []
     for name in ("appendonly.aof", "appendonlydir"):
         path = socket.parent / name
-        if path.exists():
+        if os.path.lexists(path):
             aside = socket.parent / f"{name}.unreadable"
-            if aside.is_dir():
-                shutil.rmtree(aside)
-            path.replace(aside)
+            try:
+                _replace(path, aside)
+            except OSError as error:
+                raise StartError(f"{path} cannot be moved aside: {error.strerror}.") from error
             moved.append(aside)
     return moved
+
+
+def _replace(path: Path, target: Path) -> None:
+    """Rename a file or folder; a target of either kind is deleted."""
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+    path.replace(target)

@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -78,6 +80,52 @@ def test_a_log_that_cannot_be_read_is_set_aside_and_the_server_starts(tmp_path: 
     process.wait()
     assert (folder / "appendonly.aof.unreadable").exists()
     private_redis.set_aside_log(folder / "redis.sock")
+
+
+@pytest.mark.fault(387)
+def test_fault_387_a_log_is_set_aside_whatever_it_is_and_whatever_was_set_aside_before(
+    tmp_path: Path,
+) -> None:
+    path, aside = tmp_path / "appendonlydir", tmp_path / "appendonlydir.unreadable"
+
+    def a_file() -> None:
+        path.write_text("garbage")
+
+    for make in (
+        a_file,
+        path.mkdir,
+        a_file,
+        path.mkdir,
+        lambda: path.symlink_to("nowhere"),
+        a_file,
+    ):
+        make()
+        assert private_redis.set_aside_log(tmp_path / "redis.sock") == [aside]
+        assert os.path.lexists(aside)
+        assert not os.path.lexists(path)
+
+
+@pytest.mark.fault(387)
+def test_fault_387_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "redis").write_text("no folder")
+    with pytest.raises(StartError, match="redis cannot be used: File exists"):
+        private_redis.build_command(tmp_path / "redis" / "redis.sock")
+    (tmp_path / "redis").unlink()
+    with pytest.raises(StartError, match="appendonlydir cannot be moved aside"):
+        set_aside_in_vain(tmp_path / "redis")
+
+
+def set_aside_in_vain(folder: Path) -> None:
+    """Set a log aside where the place that it goes to cannot be emptied."""
+    folder.mkdir()
+    (folder / "appendonlydir").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", refused)
+        private_redis.set_aside_log(folder / "redis.sock")
+
+
+def refused(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
 @pytest.mark.fault(192)
