@@ -1,16 +1,22 @@
 """POST to an address of a stranger: to public addresses alone, without redirects, for a bounded time."""
 
 import http.client
+import io
 import socket
 import ssl
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from models_store.webhooks.addresses import as_address, is_public
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _TIMEOUT_S = 10.0
 _MOST_PLACES = 4
+_MAX_HEAD_BYTES = 64 * 1024
 _Place = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
@@ -64,7 +70,7 @@ def post(
         connection.sock = sock
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", path, body, {**headers, "Host": parts.netloc})
-        status = connection.getresponse().status
+        status = _status(sock)
     except (OSError, http.client.HTTPException):
         if late.is_set():
             raise TimeoutError from None  # the watch ended the connection, not the receiver
@@ -76,6 +82,39 @@ def post(
     finally:
         watch.cancel()
         sock.close()
+
+
+def _status(sock: socket.socket) -> int:
+    """Read the head of a response, and those of `100 Continue` before it."""
+    response = http.client.HTTPResponse(sock, method="POST")
+    response.fp = io.BufferedReader(_Head(sock))
+    response.begin()
+    return response.status
+
+
+class _Head(io.RawIOBase):
+    """First bytes that a socket receives: reading a head without end would keep a processor busy."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._sock = sock
+        self._left = _MAX_HEAD_BYTES
+
+    def readable(self) -> bool:
+        """Return true."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Receive some bytes.
+
+        Raises:
+            http.client.HTTPException: There were too many.
+        """
+        if self._left <= 0:
+            raise http.client.HTTPException("the head of the response is too long")
+        count = self._sock.recv_into(buffer)
+        self._left -= count
+        return count
 
 
 def _lookup(host: str, port: int, *, private: bool) -> list[tuple[int, _Place]]:

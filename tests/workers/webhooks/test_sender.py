@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import http.client
 import json
 import socket
 import threading
@@ -199,6 +200,35 @@ def test_a_receiver_that_says_nothing_is_left(silent: str) -> None:
 def test_a_head_that_does_not_end_in_time_delivers_nothing(endless_head: str) -> None:
     with pytest.raises(TimeoutError):
         post(endless_head, b"{}", {}, private=True, timeout_s=0.4)
+
+
+@pytest.mark.fault(388)
+@pytest.mark.parametrize(
+    ("interim", "outcome"), [(3, 204), (10_000, "the head of the response is too long")]
+)
+def test_fault_388_a_receiver_that_says_to_continue_for_ever_is_left(
+    interim: int, outcome: int | str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                received = b""
+                while not received.endswith(b"{}"):
+                    received += connection.recv(2**16)
+                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * interim)
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        if isinstance(outcome, int):
+            assert post(url, b"{}", {}, private=True) == outcome
+        else:
+            with pytest.raises(http.client.HTTPException, match=outcome):
+                post(url, b"{}", {}, private=True)
+        thread.join()
 
 
 @pytest.mark.fault(265)
