@@ -11,12 +11,14 @@ from sqlalchemy import SelectLabelStyle, StaticPool, create_engine
 from sqlalchemy.orm import Session
 
 from models_store.database.base import Base, to_json
-from models_store.database.database import Database, migrate
+from models_store.database.database import Database, _Writing, migrate
+from models_store.database.driver_errors import translated
 from models_store.database.engines import beginning, writer_of
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tests.simulation.kernel import Kernel
 from tests.simulation.modules import database_time
 from tests.simulation.plan import Effect
+from tests.simulation.statements import Statements, transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,7 +66,10 @@ class SharedDatabase:
             json_serializer=to_json,
         )
         # Connections, for one transaction after the other, and not engines, which check one out for each.
-        self.reader, self.writer = beginning(engine, "BEGIN").connect(), writer_of(engine).connect()
+        self.reader, self.writer = (
+            Statements(one.connect(), self.rows)
+            for one in (beginning(engine, "BEGIN"), writer_of(engine))
+        )
 
     def reset(self, kernel: Kernel) -> None:
         """Forget what happened, and follow another clock."""
@@ -81,8 +86,8 @@ class SharedDatabase:
 
     def close(self) -> None:
         """Give the memory back."""
-        self.reader.close()
-        self.writer.close()
+        self.reader.connection.close()
+        self.writer.connection.close()
         self.rows.close()
 
 
@@ -112,7 +117,7 @@ class SimulatedDatabase(Database):
     def __init__(self, shared: SharedDatabase, world: Transactions) -> None:
         # As with a server, which may be away; nothing here is a file.
         self._file = None
-        self._read, self._write = shared.reader, shared.writer  # type: ignore[assignment]  # a session takes both
+        self._reader, self._writer = shared.reader, shared.writer
         self._world = world
         self._call = ""
 
@@ -133,7 +138,7 @@ class SimulatedDatabase(Database):
         """One transaction that only reads."""
         if self._world.before("read") is Effect.FAILS:
             raise DatabaseUnavailableError
-        with super().read() as session:
+        with translated(), transaction(Session, self._reader) as session:
             yield session
 
     @contextmanager
@@ -146,7 +151,7 @@ class SimulatedDatabase(Database):
             raise _collision()
         if effect is Effect.DIES_BEFORE:
             self._world.die()
-        with super().write() as session:
+        with translated(), transaction(_Writing, self._writer) as session:
             yield session
         self._world.after(self._call)
         if effect is Effect.DIES_AFTER:
