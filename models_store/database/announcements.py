@@ -1,4 +1,4 @@
-"""Deliveries for jobs that end, written in the transaction that ends them.
+"""What is told of jobs: events, and deliveries for those that end, written before a transaction commits.
 
 The row of a delivery is the truth, as that of a job is: whatever becomes of the process that ended
 the job, some worker finds the row and sends it.
@@ -9,15 +9,17 @@ from typing import Any, Protocol
 from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
 
+from models_store.database.base import JsonObject
 from models_store.database.ids import new_id
-from models_store.database.schema import JobRow, WebhookDeliveryRow, WebhookRow
+from models_store.database.schema import JobEventRow, JobRow, WebhookDeliveryRow, WebhookRow
 from models_store.database.usage import ROW_BYTES, json_bytes
 from models_store.job_states import FINAL_STATES, JobRole
 
 MAX_WAITING = 1000
 """Deliveries of a webhook that may wait; further ones are not made."""
 
-_ENDED = "ended jobs"
+_EVENTS, _ENDED = "events", "ended jobs"
+_EVENT = insert(JobEventRow.__table__)
 # None of them is deleted before the transaction has ended, or its deliveries could not be written.
 _ENABLED = (
     select(WebhookRow.id, WebhookRow.events)
@@ -41,6 +43,11 @@ class EndedJob(Protocol):
     tags: dict[str, str]
 
 
+def note_event(session: Session, values: JsonObject) -> None:
+    """Note an event, whose row is written with all others of the transaction in one statement."""
+    session.info.setdefault(_EVENTS, []).append(values)
+
+
 def note_ends(session: Session, _context: UOWTransaction) -> None:
     """Note the jobs that a flush ends: after each flush."""
     for row in session.dirty:
@@ -55,9 +62,11 @@ def note_end(session: Session, row: EndedJob | JobRow) -> None:
     session.info.setdefault(_ENDED, []).append(row)
 
 
-def announce_ends(session: Session) -> None:
-    """Write the deliveries for the jobs that a transaction ends: before its commit."""
+def announce(session: Session) -> None:
+    """Write the events of a transaction, and the deliveries for the jobs that it ends: before its commit."""
     session.flush()
+    if events := session.info.pop(_EVENTS, None):
+        session.connection().execute(_EVENT, events)
     for row in session.info.pop(_ENDED, ()):
         for webhook_id in _listening(session, row.project, row.state):
             add_delivery(session, webhook_id, row.project, f"job.{row.state}", job_data(row))

@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from models_store.database.announcements import announce_ends, note_ends
+from models_store.database.announcements import announce, note_ends
 from models_store.database.ballast import Ballast
 from models_store.database.clock import db_now
 from models_store.database.driver_errors import may_rerun, translated
@@ -65,7 +65,7 @@ class _Writing(Session):
 event.listen(_Writing, "before_flush", charge)
 event.listen(_Writing, "after_flush", index_tags)
 event.listen(_Writing, "after_flush", note_ends)
-event.listen(_Writing, "before_commit", announce_ends)
+event.listen(_Writing, "before_commit", announce)
 
 
 class Database:

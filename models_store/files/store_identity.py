@@ -31,7 +31,7 @@ def known_identity(database: Database) -> str | None:
         DatabaseError: the database cannot be used.
     """
     with database.read() as session:
-        return session.scalar(_IDENTITY)
+        return session.connection().scalar(_IDENTITY)
 
 
 def adopt(database: Database, blobs: Blobs) -> None:

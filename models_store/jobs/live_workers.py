@@ -19,6 +19,7 @@ LIVE_S = 60.0
 _FORGOTTEN_S = 7 * 86_400.0
 # Statements are built once: that takes longer than to run them.
 _FORGET = delete(WorkerRow.__table__).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S))
+_REMOVED = delete(WorkerRow.__table__).where(WorkerRow.name == bindparam("of_worker"))
 _ALIVE = select(WorkerRow).where(WorkerRow.seen_at > db_now(-LIVE_S)).order_by(WorkerRow.name)
 _IN_SERVICE = select(WorkerRow.name).where(
     WorkerRow.seen_at > db_now(-LIVE_S), WorkerRow.unfit.is_(None)
@@ -85,7 +86,7 @@ class Workers:
     @writing
     def remove(self, session: Session, name: str) -> None:
         """Forget a worker that has ended."""
-        session.execute(delete(WorkerRow).where(WorkerRow.name == name))
+        session.connection().execute(_REMOVED, {"of_worker": name})
 
     @reading
     def alive(self, session: Session) -> list[Worker]:
@@ -95,7 +96,7 @@ class Workers:
 
 def in_service(session: Session) -> frozenset[str]:
     """Return the names of the workers that take jobs now."""
-    return frozenset(session.scalars(_IN_SERVICE))
+    return frozenset(session.connection().scalars(_IN_SERVICE))
 
 
 @cache

@@ -18,7 +18,6 @@ from sqlalchemy import (
     exists,
     false,
     func,
-    insert,
     or_,
     select,
     update,
@@ -26,11 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, undefer
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from models_store.database.announcements import note_event
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now, moment
 from models_store.database.dialects import constant, dialect_of, insert_into
 from models_store.database.ids import is_id
-from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, TurnRow, WorkerRow
+from models_store.database.schema import JobDatasetRow, JobRow, TurnRow, WorkerRow
 from models_store.database.usage import EVENT_BYTES, json_bytes
 from models_store.errors import NotFoundError
 from models_store.job_states import (
@@ -68,7 +68,6 @@ WORKER = bindparam("worker", type_=Text)
 """Parameter with the name of the worker that asks."""
 
 # Statements are built once: that takes longer than to run them.
-_EVENT = insert(JobEventRow.__table__)
 _DATASETS = select(JobDatasetRow.dataset_id).where(JobDatasetRow.job_id == bindparam("job_id"))
 
 
@@ -365,7 +364,7 @@ def fail(session: Session, row: JobRow | HeldJob, *, code: str, detail: str | No
 
 
 def append(session: Session, row: JobRow | HeldJob, event: EventKind, data: JsonObject) -> None:
-    """Append an event to a job that is locked or was added; its row counts, so that there are no gaps."""
+    """Append an event to a job that is locked or new; its row counts, so that there are no gaps."""
     row.last_event += 1
     row.metadata_bytes += EVENT_BYTES + json_bytes(data)
     values = {
@@ -375,12 +374,12 @@ def append(session: Session, row: JobRow | HeldJob, event: EventKind, data: Json
         "event": event.value,
         "data": data,
     }
-    session.connection().execute(_EVENT, values)
+    note_event(session, values)
 
 
 def datasets_of(session: Session, job_id: str) -> list[str]:
     """Return the ids of the datasets that a job reads."""
-    return list(session.scalars(_DATASETS, {"job_id": job_id}))
+    return list(session.connection().scalars(_DATASETS, {"job_id": job_id}))
 
 
 def storable(text: str) -> str:

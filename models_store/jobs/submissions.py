@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from models_store.database.base import Encoded
@@ -28,6 +28,8 @@ from models_store.jobs.rows import append, datasets_of, find, move, tell_if_unsu
 from models_store.rows.datasets import pin_dataset
 from models_store.rows.idempotency import claim_key
 from models_store.rows.versions import pin_version
+
+_READS = insert(JobDatasetRow.__table__)
 
 
 def submit(
@@ -77,20 +79,22 @@ def submit(
         traceparent=new.traceparent,
         description=new.description,
         tags=new.tags,
+        last_event=0,
         metadata_bytes=request_bytes,
         # A version that it makes repeats much of the request.
         reserved_bytes=new.reserved_bytes + 2 * request_bytes,
     )
+    append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
+    tell_if_unsuited(session, row)
     session.add(row)
     session.flush()
     check_limits(session, new.project, max_queued=max_queued, max_bytes=max_bytes)
-    session.add_all(
-        JobDatasetRow(job_id=job_id, dataset_id=dataset_id, project=new.project)
-        for dataset_id in dataset_ids
-    )
-    append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
-    tell_if_unsuited(session, row)
-    session.flush()
+    if dataset_ids:
+        reads = [
+            {"job_id": job_id, "dataset_id": dataset_id, "project": new.project}
+            for dataset_id in sorted(dataset_ids)
+        ]
+        session.connection().execute(_READS, reads)
     return to_job(row, new.request)
 
 

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, select, tuple_
+from sqlalchemy import Row, Select, bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -16,7 +16,7 @@ from models_store.job_states import Idempotency
 RETENTION_S = 24 * 3600
 _PURGE = 100
 # Statements are built once: that takes longer than to run them.
-_RECORD = select(IdempotencyRow).where(
+_RECORD = select(IdempotencyRow.fingerprint, IdempotencyRow.resource_id).where(
     IdempotencyRow.project == bindparam("project"), IdempotencyRow.key == bindparam("key")
 )
 _KEY = (IdempotencyRow.project, IdempotencyRow.key)
@@ -48,8 +48,8 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_i
     }
     if session.connection().scalar(_claim(dialect_of(session)), values) is not None:
         return new_id
-    first = session.scalars(_RECORD, {"project": project, "key": idempotency.key}).one()
-    return _resource_of(first, idempotency)
+    record = {"project": project, "key": idempotency.key}
+    return _resource_of(session.connection().execute(_RECORD, record).one(), idempotency)
 
 
 @cache
@@ -71,7 +71,8 @@ def known_resource(session: Session, project: str, idempotency: Idempotency) -> 
     Raises:
         IdempotencyReusedError: The key stands for another request.
     """
-    first = session.scalar(_VALID, {"project": project, "key": idempotency.key})
+    record = {"project": project, "key": idempotency.key}
+    first = session.connection().execute(_VALID, record).one_or_none()
     return None if first is None else _resource_of(first, idempotency)
 
 
@@ -100,10 +101,11 @@ def forget_resources(session: Session, project: str, ids: list[str] | Select[str
     )
 
 
-def _resource_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
+def _resource_of(first: Row[str, str], idempotency: Idempotency) -> str:
     if first.fingerprint != idempotency.fingerprint:
         raise IdempotencyReusedError(idempotency.key)
-    return first.resource_id
+    resource_id: str = first.resource_id
+    return resource_id
 
 
 def _purge(session: Session) -> None:

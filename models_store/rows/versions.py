@@ -192,7 +192,7 @@ def pin_version(session: Session, project: str, name: str, number: int) -> None:
         NotFoundError: the project has no such version.
     """
     values = {"project": project, "name": name, "number": number}
-    if session.scalar(_PINNED, values) is None:
+    if session.connection().scalar(_PINNED, values) is None:
         raise NotFoundError("version", f"{name}:{number}")
 
 

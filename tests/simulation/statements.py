@@ -15,7 +15,7 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from models_store.database.announcements import announce_ends
+from models_store.database.announcements import announce
 
 Values = Mapping[str, Any]
 _NONE: Values = {}
@@ -168,7 +168,7 @@ def transaction(make: Callable[..., Session], statements: Statements) -> Iterato
         session = Transaction(make, statements)
         try:
             yield cast("Session", session)
-            announce_ends(cast("Session", session))
+            announce(cast("Session", session))
             session.flush()
         finally:
             session.close()

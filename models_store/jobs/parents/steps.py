@@ -318,11 +318,10 @@ def _start(
         fail(session, row, code="internal", detail="Its plan has more children than a job may.")
         return []
     started_now = [_child_of(row, one, request) for one, request in zip(new, requests, strict=True)]
-    session.add_all(started_now)
-    session.flush()  # in the order of the plan, and before their events
     for child in started_now:
         append(session, child, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
         tell_if_unsuited(session, child)
+    session.add_all(started_now)  # in the order of the plan
     return started_now
 
 
@@ -345,6 +344,7 @@ def _child_of(row: JobRow, one: NewChild, request: Encoded | None) -> JobRow:
         request=request,
         request_id=row.request_id,
         traceparent=row.traceparent,
+        last_event=0,
         metadata_bytes=json_bytes(request),
     )
 
