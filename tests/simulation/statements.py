@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from sqlalchemy import Connection, Executable
-from sqlalchemy.engine import IteratorResult, Result, ScalarResult
+from sqlalchemy.engine import Row
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -46,9 +46,8 @@ class Statement:
             for name in compiled.positiontup or ()
         ]
         columns = compiled._result_columns
-        self.names = SimpleResultMetaData([column.keyname for column in columns])
-        read = [column.type._cached_result_processor(dialect, None) for column in columns]
-        self._read = [(index, one) for index, one in enumerate(read) if one is not None]
+        self._names = SimpleResultMetaData([column.keyname for column in columns])
+        self._read = [column.type._cached_result_processor(dialect, None) for column in columns]
 
     def values(self, given: Values) -> list[Any]:
         """The values in the order of the text."""
@@ -57,15 +56,31 @@ class Statement:
             for name, convert, fixed in self._places
         ]
 
-    def rows(self, found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Rows as they are in Python."""
-        return [self._row(row) for row in found] if self._read else found
+    def row(self, found: tuple[Any, ...]) -> Row[*tuple[Any, ...]]:
+        """A row as SQLAlchemy gives it."""
+        return Row(self._names, self._read, self._names._key_to_index, found)
 
-    def _row(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        values = list(row)
-        for index, read in self._read:
-            values[index] = read(values[index])
-        return tuple(values)
+    def first(self, found: tuple[Any, ...]) -> Any:
+        """The first column of a row."""
+        read = self._read[0]
+        return found[0] if read is None else read(found[0])
+
+
+class Found(list[Any]):
+    """Rows or values, with those methods of a result that the store uses."""
+
+    def all(self) -> "Found":
+        """All of them."""
+        return self
+
+    def one_or_none(self) -> Any:
+        """The only one, None if there is none."""
+        return self.one() if self else None
+
+    def one(self) -> Any:
+        """The only one."""
+        (found,) = self
+        return found
 
 
 class Statements:
@@ -81,10 +96,8 @@ class Statements:
         self._driver = driver
         self._known: dict[object, Statement] = {}
 
-    def execute(
-        self, statement: Executable, given: Values | Sequence[Values] | None = None
-    ) -> Result[*tuple[Any, ...]] | None:
-        """Run a statement; None if it gives no rows."""
+    def execute(self, statement: Executable, given: Values | Sequence[Values] | None = None) -> Any:
+        """Run a statement, once or for each of several values."""
         if isinstance(given, Sequence):
             many = self._prepared(statement, given[0])
             self._driver.executemany(many.text, map(many.values, given))
@@ -92,13 +105,14 @@ class Statements:
         known = self._prepared(statement, given or _NONE)
         if not known.simple:
             return self.connection.execute(statement, given)
-        return IteratorResult(known.names, iter(self._rows(known, given)))
+        return Found(map(known.row, self._rows(known, given)))
 
-    def scalars(self, statement: Executable, given: Values | None = None) -> ScalarResult[Any]:
+    def scalars(self, statement: Executable, given: Values | None = None) -> Any:
         """The first columns of the rows."""
-        result = self.execute(statement, given)
-        assert result is not None
-        return result.scalars()
+        known = self._prepared(statement, given or _NONE)
+        if not known.simple:
+            return self.connection.scalars(statement, given)
+        return Found(map(known.first, self._rows(known, given)))
 
     def scalar(self, statement: Executable, given: Values | None = None) -> Any:
         """The first column of the first row, None if there is no row."""
@@ -106,11 +120,10 @@ class Statements:
         if not known.simple:
             return self.connection.scalar(statement, given)
         rows = self._rows(known, given)
-        return rows[0][0] if rows else None
+        return known.first(rows[0]) if rows else None
 
     def _rows(self, known: Statement, given: Values | None) -> list[tuple[Any, ...]]:
-        found = self._driver.execute(known.text, known.values(given or _NONE))
-        return known.rows(found.fetchall())
+        return self._driver.execute(known.text, known.values(given or _NONE)).fetchall()
 
     def _prepared(self, statement: Executable, given: Values) -> Statement:
         key = (statement, *given)

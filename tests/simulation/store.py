@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import models_store.files.local_blobs
+import models_store.files.stores
+import workers.heartbeat
 from flows import FitState
 from models_store.files.blobs import StoredBlob, imported_key, table_key
 from models_store.files.local_blobs import LocalBlobs
@@ -137,6 +139,12 @@ def patch_files(patch: pytest.MonkeyPatch, around: Callable[[str, Callable[[], A
     # What a power cut does to a file that was not synced is another test's; this is memory.
     patch.setattr(models_store.files.local_blobs, "_sync_folder", lambda _folder: None)
     patch.setattr(models_store.files.local_blobs, "os", _NoSync())
+    patch.setattr(models_store.files.stores, "LocalBlobs", _opened)
+    # A file that only people and probes read.
+    patch.setattr(workers.heartbeat.Heartbeat, "beat", lambda *_, **__: None)
+
+
+_opened = cache(LocalBlobs)
 
 
 class _NoSync:
