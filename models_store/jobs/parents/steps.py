@@ -70,6 +70,7 @@ _GIVEN_UP = (
 # Parents, and children read or started, of one look: a claim stays short, and keeps others from
 # writing no longer than a moment. A child whose request is larger counts as several.
 _MOST_STEPS, _MOST_CHILDREN, _CHILD_BYTES = 16, 64, 2**16
+_STOPPING_S = 10.0  # that a child has before it is looked at again
 _CHILD = aliased(JobRow)
 _PARENT = select(JobRow).options(undefer(JobRow.request)).where(JobRow.id == bindparam("job_id"))
 _UNFINISHED = (
@@ -126,8 +127,18 @@ def _due() -> Select[str]:
 @cache
 def _locked() -> Select[JobRow]:
     """Return the query of a parent that is due still, unless another takes its step."""
-    query = select(JobRow).where(JobRow.id == bindparam("job_id"), _IS_DUE)
-    return query.with_for_update(of=JobRow, skip_locked=True)
+    return _lock_of_due(select(JobRow))
+
+
+@cache
+def _still_due() -> Select[int]:
+    """Return the query of the position of such a parent."""
+    return _lock_of_due(select(JobRow.position))
+
+
+def _lock_of_due(query: Select[*Ts]) -> Select[*Ts]:
+    due = query.where(JobRow.id == bindparam("job_id"), _IS_DUE)
+    return due.with_for_update(of=JobRow, skip_locked=True)
 
 
 def _take(database: Database, job_id: str) -> int:
@@ -156,9 +167,12 @@ def _try_to_give_up(database: Database, job_id: str) -> None:
 
 
 def _put_off(session: Session, job_id: str, ending: Ending) -> int:
-    """Have a parent wait for its step, longer each time; return how often in a row its own fault was why."""
-    position = session.connection().scalar(_UNFINISHED, {"job_id": job_id})
-    if position is None:  # it ended, or another takes the step
+    """Have a parent wait for its step, longer each time; return how often in a row its own fault was why.
+
+    Of several who could not take a step at once, the first puts it off.
+    """
+    position = session.connection().scalar(_still_due(), {"job_id": job_id})
+    if position is None:
         return 0
     failure = Failure(attempt=0, worker="", ending=ending.value, code=None)
     with taken(session, position) as row:
@@ -172,16 +186,26 @@ def _put_off(session: Session, job_id: str, ending: Ending) -> int:
 
 
 def _give_up(session: Session, job_id: str) -> None:
-    """Let a parent fail, and its children end."""
+    """Let a parent fail once none of its children runs; ask those that do to stop.
+
+    One that is to be cancelled is cancelled.
+    """
     position = session.connection().scalar(_UNFINISHED, {"job_id": job_id})
     if position is None:
         return
-    uncover(stop_children(session, job_id))
-    session.flush()
+    children = stop_children(session, job_id)
     with taken(session, position) as row:
+        if not all(child.state in FINAL_STATES for child in children):
+            row.not_before = moment(session, later_s=_STOPPING_S)
+            return
+        uncover(children)
+        session.flush()
         if row.state == JobState.QUEUED:
             move(session, row, JobState.RUNNING)
-        fail(session, row, code="crash_loop", detail=_GIVEN_UP.format(times=OUTSIDE_LIMIT))
+        if row.cancel_requested:
+            move(session, row, JobState.CANCELLED)
+        else:
+            fail(session, row, code="crash_loop", detail=_GIVEN_UP.format(times=OUTSIDE_LIMIT))
 
 
 @dataclass(frozen=True, kw_only=True)

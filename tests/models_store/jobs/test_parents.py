@@ -1,5 +1,6 @@
 """Jobs whose work their children do: steps, claims, cancelling, resuming, deletion, storage."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -404,7 +405,16 @@ def test_fault_376_a_parent_whose_steps_fail_in_a_row_fails_with_its_children_an
         for _ in range(OUTSIDE_LIMIT - 1):
             steps.take_steps(database)
             no_wait(database, parent.id)
-        assert jobs.get(PROJECT, parent.id).state is JobState.RUNNING
+        steps.take_steps(database)
+        assert jobs.get(PROJECT, parent.id).state is JobState.RUNNING, "a child runs"
+        assert [child.state for child in children_of(jobs, parent)] == [
+            JobState.SUCCEEDED,
+            JobState.RUNNING,
+            JobState.CANCELLED,
+        ]
+        assert work.renew(runs.id, 1, lease_s=LEASE_S), "it is asked to stop"
+        work.cancelled(runs.id, 1)
+        no_wait(database, parent.id)
         steps.take_steps(database)
     failed = jobs.get(PROJECT, parent.id)
     assert failed.state is JobState.FAILED
@@ -412,15 +422,8 @@ def test_fault_376_a_parent_whose_steps_fail_in_a_row_fails_with_its_children_an
     assert failed.error["code"] == "crash_loop"
     assert "20 times in a row" in failed.error["detail"]
     told = messages(jobs, parent)
-    assert len(told) == OUTSIDE_LIMIT
+    assert len(told) == OUTSIDE_LIMIT + 1
     assert told[0].endswith("It is tried again in 1 s.")
-    assert [child.state for child in children_of(jobs, parent)] == [
-        JobState.SUCCEEDED,
-        JobState.RUNNING,
-        JobState.CANCELLED,
-    ]
-    assert work.renew(runs.id, 1, lease_s=LEASE_S), "it is asked to stop"
-    work.cancelled(runs.id, 1)
     jobs.resume(PROJECT, parent.id)
     for _ in range(2):
         ended(work, claimed(work), 2.0)
@@ -463,6 +466,41 @@ def test_fault_376_a_parent_whose_first_step_fails_again_and_again_fails(
         no_wait(database, parent.id)
     assert jobs.get(PROJECT, parent.id).state is JobState.FAILED
     assert storage(database) < RESERVED
+
+
+@pytest.mark.fault(376)
+def test_fault_376_a_cancelled_parent_whose_steps_fail_is_cancelled(
+    database: Database, jobs: Jobs, work: JobWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = a_parent(jobs, trials=1)
+    child = claimed(work)
+    assert jobs.cancel(PROJECT, parent.id).state is JobState.RUNNING
+    work.cancelled(child.id, 1)
+    failing(monkeypatch, parent, RuntimeError)
+    for _ in range(OUTSIDE_LIMIT):
+        steps.take_steps(database)
+        no_wait(database, parent.id)
+    assert jobs.get(PROJECT, parent.id).state is JobState.CANCELLED
+
+
+@pytest.mark.fault(376)
+def test_fault_376_a_step_that_fails_for_several_workers_at_once_is_put_off_once(
+    database: Database, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = a_parent(jobs)
+    together = threading.Barrier(4)
+
+    def planned(*_: Any) -> Any:
+        together.wait(timeout=60)
+        raise RuntimeError
+
+    monkeypatch.setattr(steps, "_planned", planned)
+    workers = [threading.Thread(target=steps.take_steps, args=(database,)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert messages(jobs, parent) == [steps._PUT_OFF.format(pause_s=1.0)]
 
 
 @pytest.mark.fault(376)
