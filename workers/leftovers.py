@@ -112,8 +112,8 @@ class Leftovers:
         pause_s = min(_INTERVAL_S, max(1.0, self._keep_s))
         while not self._stopping.wait(pause_s * random.uniform(1, 2)):  # noqa: S311
             try:
-                self.sweep_staging()
                 forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
+                self.sweep_staging()
             except (DatabaseError, StorageFullError, OSError) as error:
                 log.warning("files and jobs of the past cannot be deleted now: %s", error)
             except Exception:

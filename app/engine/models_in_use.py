@@ -63,7 +63,11 @@ class ModelsInUse:
             async with asyncio.timeout(_WAIT_S):
                 while not self._fits(version):
                     place = asyncio.get_running_loop().create_future()
-                    self._waiting.setdefault(version.project, set()).add(place)
-                    await place
+                    waiting = self._waiting.setdefault(version.project, set())
+                    waiting.add(place)
+                    try:
+                        await place
+                    finally:
+                        waiting.discard(place)
         except TimeoutError:
             raise OverloadedError from None

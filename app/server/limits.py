@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
+_FILES_EACH = 3  # of a connection: itself, and at most two files of what its caller reads slowly
 _SPARE = 256  # files of the database, of uploads and parsers, and listening sockets
 # Numbers of the options in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -28,12 +29,13 @@ def connections_that_fit(wanted: int) -> int:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
-    if soft != unlimited and soft < wanted + _SPARE:
-        soft = wanted + _SPARE if hard == unlimited else min(wanted + _SPARE, hard)
+    needed = _FILES_EACH * wanted + _SPARE
+    if soft != unlimited and soft < needed:
+        soft = needed if hard == unlimited else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == unlimited or soft >= wanted + _SPARE:
+    if soft == unlimited or soft >= needed:
         return wanted
-    fit = max(1, soft - _SPARE)
+    fit = max(1, (soft - _SPARE) // _FILES_EACH)
     log.warning("the limit of %d open files leaves room for %d connections only", soft, fit)
     return fit
 

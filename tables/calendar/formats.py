@@ -165,13 +165,13 @@ def look_like_dates(texts: Iterable[str], format: str | None = None) -> bool:  #
 
 @lru_cache(maxsize=512)
 def compiled(format: str | None) -> re.Pattern[str]:  # noqa: A002 - as above
-    """Return the pattern of a format as Python has it, in which no letters are looked at twice.
+    """Return the pattern of a format as Python has it, with bounds on the letters of a name.
 
     Names that stand beside each other, as in `%A%B`, could otherwise take time with the cube of a text's
-    length; here such a text does not match, though the format may fit it.
+    length.
     """
     pattern = ISO_PATTERN if format is None else pattern_of(format)
-    return re.compile(pattern.replace(r"\pL+", r"[^\W\d_]++"))
+    return re.compile(pattern.replace(r"\pL+", r"[^\W\d_]{1,40}"))
 
 
 @lru_cache(maxsize=512)

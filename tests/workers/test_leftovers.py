@@ -64,3 +64,20 @@ def test_fault_118_staged_files_are_swept_while_the_worker_runs(
         leftovers.stop()
         assert fresh.exists()
     database.dispose()
+
+
+def test_a_staging_folder_that_cannot_be_swept_keeps_no_jobs(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, jobs = LocalBlobs(tmp_path / "blobs"), Jobs(database)
+    jobs.cancel("default", submitted(jobs).id)
+
+    def refused(*, older_than_s: float) -> int:
+        raise PermissionError(older_than_s)
+
+    monkeypatch.setattr(blobs, "sweep_staging", refused)
+    leftovers = Leftovers(database, blobs, keep_s=0, keep_jobs_s=0)
+    leftovers.start()
+    wait_until(lambda: not jobs.list("default", limit=9).items)
+    leftovers.stop()
+    database.dispose()

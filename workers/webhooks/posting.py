@@ -6,13 +6,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
 from models_store.webhooks.addresses import as_address, is_public
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _TIMEOUT_S = 10.0
 _MOST_PLACES = 4
@@ -104,7 +101,7 @@ class _Head(io.RawIOBase):
         """Return true."""
         return True
 
-    def readinto(self, buffer: "WriteableBuffer") -> int:
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any that can be written to
         """Receive some bytes.
 
         Raises:

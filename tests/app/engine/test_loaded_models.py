@@ -157,6 +157,7 @@ def test_fault_390_a_project_uses_no_more_large_models_at_once_than_fit(
                 pass
             with pytest.raises(OverloadedError):
                 await score(models, third)
+            assert not any(models._in_use._waiting.values())
         monkeypatch.setattr(models_in_use, "_WAIT_S", 120)
         async with models.use(first):
             async with models.use(second):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.calendar.formats import check_format
+from tables.calendar.formats import check_format, look_like_dates
 from tables.calendar.names import NAMES
 from tables.cells import decode_cells, encode_cells
 from tables.columns import Column
@@ -111,6 +111,19 @@ def test_fault_394_formats_of_names_side_by_side_are_refused(form: str) -> None:
     with pytest.raises(ValueError, match="nothing in between"):
         check_format(form)
     check_format(re.sub("%([aAbB])", r"%\1 ", form))
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("%Y-%bT%H:%M", "2020-MayT10:30"),
+        ("%d-%B%pof %I %Y", "1-Maypmof 3 2020"),
+        ("%Y%bQ%d", "2020MayQ1"),
+    ],
+)
+def test_letters_may_follow_a_name(form: str, text: str) -> None:
+    check_format(form)
+    assert look_like_dates([text], form)
 
 
 def ambiguous(i: int) -> str:
