@@ -7,6 +7,7 @@ import numpy as np
 import orjson
 
 from tables.errors import JsonError
+from tables.json_parts import load_by_parts
 
 MAX_DEPTH = 1000
 MAX_NUMBER_DIGITS = 1000
@@ -27,8 +28,7 @@ def parse_strict(
 
     Args:
         text: JSON text.
-        max_lists: Most lists and objects. A parser keeps the interpreter's lock until it is done,
-            and a list of three bytes of text takes seventy bytes of memory.
+        max_lists: Most lists and objects. A list of three bytes of text takes seventy bytes of memory.
         max_values: Most values of any kind.
 
     Raises:
@@ -45,10 +45,10 @@ def parse_strict(
     _check_count("values", lists + bare.count(b","), max_values)
     check_numbers(bare)
     try:
-        document = orjson.loads(text)
+        document, keys = load_by_parts(text, objects=bare.count(b"{"))
     except orjson.JSONDecodeError as error:
         raise _syntax_error(text, bare, error) from error
-    if _count_keys(document, objects=bare.count(b"{")) != bare.count(b":"):
+    if keys != bare.count(b":"):
         raise JsonError("json-duplicate-key", "An object names the same key twice.")
     return document
 
@@ -112,18 +112,3 @@ def _syntax_error(text: bytes, bare: bytes, error: orjson.JSONDecodeError) -> Js
     return JsonError(
         "json-syntax", f"The body is not JSON: line {error.lineno}, column {error.colno}."
     )
-
-
-def _count_keys(document: object, *, objects: int) -> int:
-    """Return the number of keys of a parsed document, where a duplicate in the text is one."""
-    keys = 0
-    pending = [document]
-    while pending and objects:
-        value = pending.pop()
-        if isinstance(value, dict):
-            objects -= 1
-            keys += len(value)
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(item for item in value if isinstance(item, dict | list))
-    return keys
