@@ -19,6 +19,7 @@ from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, fields_at, is_unknown, joined, sentence, worded
 from app.settings import ApiSettings
 from tables.errors import JsonError
+from tables.json_parts import PART_BYTES
 from tables.slugs import Slug
 from tables.strict_json import parse_strict
 
@@ -65,7 +66,11 @@ def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | N
 
 
 def validate_json(
-    model: type[_Model], body: bytes, *, max_values: int = MAX_CONTEXT_VALUES
+    model: type[_Model],
+    body: bytes,
+    *,
+    max_values: int = MAX_CONTEXT_VALUES,
+    by_parts: Callable[[dict[str, Any]], _Model] | None = None,
 ) -> _Model:
     """Parse `body` strictly and validate it as `model`, converting nothing.
 
@@ -73,6 +78,8 @@ def validate_json(
         model: Model of the body.
         body: Body of a request.
         max_values: Most values of any kind.
+        by_parts: Function that validates a large object, once it is parsed, as `model` does, but so
+            that no call of the validator keeps the interpreter's lock for long.
 
     Raises:
         Problem: The body is not JSON or does not fit; `errors` points at what is wrong.
@@ -81,6 +88,8 @@ def validate_json(
     if isinstance(document, dict) and len(document) > _MAX_FAULTS:
         raise Problem("unknown-field", "The body has more fields than there are.")
     try:
+        if by_parts is not None and len(body) > PART_BYTES and isinstance(document, dict):
+            return by_parts(document)
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         if error.error_count() > _MAX_FAULTS:
@@ -90,7 +99,11 @@ def validate_json(
 
 
 async def read_json(
-    request: Request, model: type[_Model], *, max_values: int = MAX_CONTEXT_VALUES
+    request: Request,
+    model: type[_Model],
+    *,
+    max_values: int = MAX_CONTEXT_VALUES,
+    by_parts: Callable[[dict[str, Any]], _Model] | None = None,
 ) -> _Model:
     """Read the JSON body of a request as `model`, off the event loop if it is large.
 
@@ -98,6 +111,7 @@ async def read_json(
         request: Request with the body.
         model: Model of the body.
         max_values: Most values of any kind.
+        by_parts: As of `validate_json`.
 
     Raises:
         Problem: The body is too large, is not JSON or does not fit.
@@ -105,9 +119,8 @@ async def read_json(
     require_json(request)
     settings: ApiSettings = request.app.state.settings
     body = await read_body(request, limit=settings.max_json_bytes)
-    if is_quick(body):
-        return validate_json(model, body, max_values=max_values)
-    return await in_thread_alone(partial(validate_json, model, body, max_values=max_values))
+    validate = partial(validate_json, model, body, max_values=max_values, by_parts=by_parts)
+    return validate() if is_quick(body) else await in_thread_alone(validate)
 
 
 def is_quick(body: bytes) -> bool:

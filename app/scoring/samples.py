@@ -4,9 +4,11 @@ import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import InitErrorDetails
 from starlette.responses import Response
 
 from app.engine.engine import Terms
@@ -29,6 +31,8 @@ from tables.formats import TableFormat
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
 _MAX_CHUNK_ROWS = 2048
+_MAX_ROW = 10_000  # values of a row of a context; models have far fewer columns
+_PART_VALUES, _LEAST_ROWS = 4_000, 4  # of a context that are validated at once
 
 
 class SampleRequest(BaseModel):
@@ -47,6 +51,66 @@ class SampleRequest(BaseModel):
     context: Annotated[list[ContextRow], Field(fail_fast=True)] | dict[str, ContextCell] | None = (
         Field(default=None, description=CONTEXT_DESCRIPTION, examples=[[[0.5, 1.0]]])
     )
+
+
+def validate_request(document: dict[str, Any]) -> SampleRequest:
+    """Validate a parsed request, of its context some rows at a time.
+
+    Raises:
+        Problem: A row of the context has more values than any.
+        ValidationError: As of the whole.
+    """
+    context = document.get("context")
+    rows = context if isinstance(context, list) else [context]
+    longest = max((len(row) for row in rows if isinstance(row, list | dict)), default=0)
+    if longest > _MAX_ROW:
+        detail = f"A row of `context` has {longest} values; at most {_MAX_ROW} are allowed."
+        raise Problem("validation", detail, errors=[FieldError(detail, pointer="/context")])
+    # No other member may be a list or an object, so that nothing in one is looked at.
+    fields = {
+        name: type(value)() if isinstance(value, list | dict) else value
+        for name, value in document.items()
+        if name != "context"
+    }
+    if not isinstance(context, list):
+        text = orjson.dumps(fields | {"context": context})
+        return SampleRequest.model_validate_json(text, strict=True)
+    whole, found = None, []
+    faults: list[InitErrorDetails] = []
+    try:
+        whole = SampleRequest.model_validate_json(orjson.dumps(fields), strict=True)
+    except ValidationError as error:
+        faults += _details(error, 0)
+    step = max(_PART_VALUES // (longest + 1), _LEAST_ROWS)
+    for start in range(0, len(rows), step):
+        part = orjson.dumps({"n": 1, "context": rows[start : start + step]})
+        try:
+            found.append(SampleRequest.model_validate_json(part, strict=True).context)
+        except ValidationError as error:
+            faults += _details(error, start)
+            break
+    if whole is None or faults:
+        raise ValidationError.from_exception_data(SampleRequest.__name__, faults)
+    return whole.model_copy(update={"context": [row for part in found for row in part or ()]})
+
+
+def _details(error: ValidationError, start: int) -> list[InitErrorDetails]:
+    """Return the faults of a part of the context, as those of the whole, of which `start` rows come before."""
+    details = []
+    for fault in error.errors(include_url=False):
+        steps = list(fault["loc"])
+        places = [at for at, step in enumerate(steps) if isinstance(step, int)]
+        if places:
+            steps[places[0]] = start + int(steps[places[0]])
+        details.append(
+            InitErrorDetails(
+                type=fault["type"],
+                loc=tuple(steps),
+                input=fault["input"],
+                ctx=fault.get("ctx", {}),
+            )
+        )
+    return details
 
 
 @dataclass(frozen=True)
@@ -162,7 +226,7 @@ def _roundings(score: ScoreRequest) -> Roundings | None:
 async def _read(score: ScoreRequest) -> Drawing:
     """Read the body of a request for samples."""
     settings = score.state.settings
-    wanted = await read_json(score.request, SampleRequest)
+    wanted = await read_json(score.request, SampleRequest, by_parts=validate_request)
     if wanted.n > settings.max_sample_rows:
         raise Problem(
             "limit-samples",

@@ -27,6 +27,7 @@ from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.records import Version
 from models_store.requests.training import Strict
 from tables.errors import JsonError
+from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
 from tables.strict_json import parse_strict
 
 RECORD_KEY = "densityd.version"
@@ -134,14 +135,14 @@ def exported_file(
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        header = json.loads(file.read(length))
+        header = load_in_pieces(file.read(length))
     metadata = header.get("__metadata__", {})
     record = _record_of(version) | {"learning_curve": None if curve is None else curve.model_dump()}
     text = json.dumps(record, allow_nan=False, separators=(",", ":"))
     kept = {name: value for name, value in metadata.items() if name != SIGNATURE_KEY}
     signature = {} if key is None else {SIGNATURE_KEY: UNSIGNED}
     header["__metadata__"] = {**kept, RECORD_KEY: text, **signature}
-    content = json.dumps(header, separators=(",", ":")).encode()
+    content = dump_in_pieces(header).encode()
     content += b" " * (-len(content) % _ALIGNMENT)
     head = len(content).to_bytes(_LENGTH_BYTES, "little") + content
     if key is not None:

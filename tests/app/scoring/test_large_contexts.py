@@ -1,0 +1,107 @@
+"""Large contexts are validated some rows at a time, as they are in one piece."""
+
+import json
+
+import pytest
+
+from app.http.json_body import validate_json
+from app.inference.tensors import read_request
+from app.inference.views import InferRequest
+from app.problems.problem import Problem
+from app.scoring.samples import SampleRequest, validate_request
+from tables.json_parts import PART_BYTES
+
+ROWS = [[0.5, 1, "a", True, None, -0.0]] * 5_000
+OBJECTS = [{"x": 1, "y": 2.5, "z": "a"}] * 5_000
+
+
+def outcome(body, by_parts):
+    try:
+        request = validate_json(SampleRequest, body, by_parts=by_parts)
+    except Problem as problem:
+        return problem.status, problem.detail, problem.errors
+    return repr(request)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 5_000, "seed": 3, "context": ROWS},
+        {"n": 5_000, "context": OBJECTS},
+        {"n": 5_000, "context": [*ROWS, *OBJECTS]},
+        {"n": 5_000, "context": [*ROWS, [[1]], *ROWS, 3]},
+        {"n": 5_000, "context": [*OBJECTS, {"x": [1], "y": {}}, "text"]},
+        {"n": 0, "context": [*ROWS, 7]},
+        {"n": 1, "other": 1, "context": ROWS},
+        {"n": 1, "context": {str(place): place for place in range(9_000)}},
+        {"n": 1, "context": "x" * 70_000},
+        {"n": 1, "rows": ROWS},
+        {"n": [1] * 40_000},
+        [1] * 40_000,
+    ],
+)
+def test_a_large_request_for_samples_is_validated_as_in_one_piece(fields):
+    body = json.dumps(fields).encode()
+    assert len(body) > PART_BYTES
+    assert outcome(body, validate_request) == outcome(body, None)
+
+
+@pytest.mark.fault(378)
+@pytest.mark.parametrize("context", [ROWS * 10, OBJECTS * 5, [*ROWS * 5, [[]]]])
+def test_fault_378_no_more_than_some_rows_are_validated_at_once(monkeypatch, context):
+    body, sizes = json.dumps({"n": 1, "context": context}).encode(), []
+    validate = SampleRequest.model_validate_json
+
+    def noted(text, *, strict):
+        sizes.append(len(text))
+        return validate(text, strict=strict)
+
+    monkeypatch.setattr(SampleRequest, "model_validate_json", noted)
+    outcome(body, validate_request)
+    assert max(sizes) < 100_000 < len(body)
+
+
+@pytest.mark.fault(378)
+@pytest.mark.parametrize("form", ["object", "objects", "lists"])
+def test_fault_378_a_row_of_more_values_than_any_model_has_columns_is_refused(form):
+    row = dict.fromkeys(map(str, range(20_000)), 1)
+    context = {"object": row, "objects": [row], "lists": [list(row)]}[form]
+    body = json.dumps({"n": 1, "context": context}).encode()
+    assert outcome(body, validate_request)[:2] == (
+        422,
+        "A row of `context` has 20000 values; at most 10000 are allowed.",
+    )
+
+
+@pytest.mark.fault(378)
+def test_fault_378_values_of_tensors_are_not_validated_once_more(monkeypatch):
+    data = [[0.5, None, 1]] * 10_000
+    tensor = {"name": "rows", "shape": [10_000, 3], "datatype": "FP64", "data": data}
+    other = {"name": "other", "shape": [1], "datatype": "FP64", "data": None}
+    body, sizes = json.dumps({"inputs": [tensor | {"shape": [30_000]}]}).encode(), []
+    validate = InferRequest.model_validate_json
+
+    def noted(text, *, strict):
+        sizes.append(len(text))
+        return validate(text, strict=strict)
+
+    monkeypatch.setattr(InferRequest, "model_validate_json", noted)
+    request, tensors = read_request(body, None)
+    assert request.inputs[0].data == data
+    assert tensors[0].cells[2::3] == [1] * 10_000
+    assert max(sizes) < 1_000
+    for inputs in (
+        [tensor, other, {"name": 1}],
+        [tensor, 3],
+        {"a": [1] * 30_000},
+        [tensor | {"x": 1}],
+    ):
+        body = json.dumps({"inputs": inputs}).encode()
+        with pytest.raises(Problem) as caught:
+            read_request(body, None)
+        with pytest.raises(Problem) as whole:
+            validate_json(InferRequest, body)
+        assert (caught.value.detail, caught.value.errors) == (
+            whole.value.detail,
+            whole.value.errors,
+        )
