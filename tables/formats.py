@@ -127,6 +127,8 @@ class ParseOptions:
         max_rows: Largest number of rows of a file, dropped ones included.
         max_columns: Largest number of columns.
         max_bytes: Largest size of the stored table in bytes.
+        reads_ahead: False to have little of a CSV file in memory while its rows wait to be used; its
+            quotes must match.
 
     Raises:
         ValueError: An option is not one of the choices, a limit is below 1, or the format of dates
@@ -149,6 +151,7 @@ class ParseOptions:
     max_rows: int = 50_000_000
     max_columns: int = 4096
     max_bytes: int = 4 << 30
+    reads_ahead: bool = True
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

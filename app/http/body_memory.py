@@ -96,8 +96,12 @@ class ProjectMemory:
                     came.append(piece)
         return came[0] if len(came) == 1 else b"".join(came)
 
-    async def room(self, size: int) -> "Share":
+    async def room(self, size: int, *, part: float = 1.0) -> "Share":
         """Wait until there is room for what cannot be divided; return its share, as `kept_share` does.
+
+        Args:
+            size: Bytes to hold.
+            part: Part of the memory that it must fit into, with all that is held already.
 
         Raises:
             Problem: `overloaded`, when there is none for a while.
@@ -105,9 +109,10 @@ class ProjectMemory:
         share = self.kept_share()
         size = self._memory.most_at_once(size)
         until = time.monotonic() + _PATIENCE_S
-        while not share.may_hold(size):
+        while not share.may_hold(size, part=part):
             if time.monotonic() >= until:
-                share.hold(size)
+                detail = "Too many responses of many rows are on their way. Try again."
+                raise Problem("overloaded", detail)
             await asyncio.sleep(_LOOK_S)
         return share
 

@@ -3,8 +3,9 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -25,12 +26,20 @@ from models_store.job_states import JobResult
 from tables.errors import TableError
 from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableFormat
 from tables.open import open_cells, open_table
-from tables.source import CellSource, default_names, rows_per_chunk
+from tables.source import CellSource, default_names
 
 # What was made here within the limits of results is not measured by those of uploads.
 _ANY_SIZE = ParseOptions(
-    delimiter=",", encoding="utf-8", max_rows=1 << 62, max_columns=1 << 31, max_bytes=1 << 62
+    delimiter=",",
+    encoding="utf-8",
+    max_rows=1 << 62,
+    max_columns=1 << 31,
+    max_bytes=1 << 62,
+    reads_ahead=False,
 )
+_CHUNK_VALUES = 32_768  # hundreds of callers may read theirs slowly
+_MIN_CHUNK_ROWS = 32
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,10 @@ def respond_result_rows(
     async def chunks() -> AsyncGenerator[Chunk, None]:
         while True:
             with _own(result):
-                chunk = await in_thread(next, table.chunks, None)
-            if chunk is None:
+                read = await in_thread(lambda: list(islice(table.chunks, 1)))
+            if not read:
                 return
-            yield chunk
+            yield read.pop()  # and keep nothing while it is sent
 
     suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
     headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
@@ -101,7 +110,7 @@ def _opened(path: Path, result: JobResult) -> _ResultTable:
         table = open_table(path, format=kind, options=_ANY_SIZE)
         chunks = (Chunk.of(columns.T) for columns in table.chunks)
         first = list(islice(chunks, 1))  # which opens the file
-        return _ResultTable(names, chain(first, chunks))
+        return _ResultTable(names, _from(first, chunks))
 
 
 def _cells(source: CellSource, names: list[str]) -> _ResultTable:
@@ -116,7 +125,14 @@ def _cells(source: CellSource, names: list[str]) -> _ResultTable:
         cells = pa.RecordBatch.from_arrays(columns, schema=schema)
         return Chunk(np.empty((batch.num_rows, len(names))), cells=cells)
 
-    return _ResultTable(names, map(chunk, chain([first], batches)), schema)
+    return _ResultTable(names, map(chunk, _from([first], batches)), schema)
+
+
+def _from(read: list[_Item], rest: Iterator[_Item]) -> Iterator[_Item]:
+    """Yield what was read already, which is not kept, and the rest."""
+    while read:
+        yield read.pop()
+    yield from rest
 
 
 def _without_empty(cells: pa.Array) -> pa.Array:
@@ -126,7 +142,7 @@ def _without_empty(cells: pa.Array) -> pa.Array:
 
 
 def _in_chunks(values: Floats) -> Iterator[Floats]:
-    step = rows_per_chunk(values.shape[1])
+    step = max(_MIN_CHUNK_ROWS, _CHUNK_VALUES // max(1, values.shape[1]))
     for start in range(0, len(values), step):
         yield values[start : start + step].copy()
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from starlette.requests import Request
@@ -29,6 +29,11 @@ _SMALL_CELLS = 2_048  # take longer than numbers
 _SMALL_TEXT_BYTES = 131_072  # of names and levels, which are repeated in each row
 _SMALL_COLUMNS = 64  # of a columnar format, whatever they hold
 _PIECE_BYTES = 2**18  # of text that is made while the interpreter's lock is held
+_PIECE_VALUES = 32_768  # become less than 1 MiB of text
+_PIECE_ROWS = 32  # fewer of thousands of columns take as long
+_HELD_BYTES = 2**21  # of rows, their text and what is read ahead, while a caller reads slowly
+_VALUE_BYTES = 32  # of a number, as it is and as text
+_HELD_PART = 0.75  # leaves room for bodies, which cannot wait
 _MIN_PACKED_BYTES = 4096
 _TEXT_CODINGS = (*CODINGS, IDENTITY)
 _BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take time to
@@ -109,21 +114,38 @@ def respond_streamed(
         make = partial(_wide_work, codec, layout, chunks)
         encoded = _encoded_aside(make, compressor, memory)
     else:
-        encoded = _encoded([_Work(encoder, chunks)], compressor, memory)
+        encoded = _encoded([_Work(codec, encoder, chunks)], compressor, memory)
     return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
 
 
 @dataclass
 class _Work:
-    """Encoder of a response, the rows that it encodes, and the texts of the present chunk."""
+    """Encoder of a response, the rows that it encodes, and the rest of the present chunk."""
 
+    codec: Codec
     encoder: Encoder
     chunks: Chunks
-    texts: Iterator[Encoded] = field(default_factory=lambda: iter(()))
+    pieces: Iterator[tuple[Chunk, bool]] | None = None
+
+    def __post_init__(self) -> None:
+        """Find how much memory it takes while its caller reads."""
+        layout, encoder = self.encoder.layout, self.encoder
+        row_bytes = _VALUE_BYTES * len(layout.columns) + 2 * encoder.row_bytes
+        # The texts of cells that chunks bring are not known before.
+        few = layout.rows * row_bytes if layout.schema is None else _HELD_BYTES
+        self.held_bytes = encoder.kept_bytes + min(few, _HELD_BYTES)
+
+    def next_text(self) -> Encoded:
+        """Return the text of the next piece of the chunk, which is freed with the last one."""
+        assert self.pieces is not None  # noqa: S101  only called with some
+        piece, is_last = next(self.pieces)
+        if is_last:
+            self.pieces = None
+        return _rows(self.encoder, piece)
 
 
 def _wide_work(codec: Codec, layout: ResponseTable, chunks: Chunks) -> _Work:
-    return _Work(codec.encoder(layout), chunks)
+    return _Work(codec, codec.encoder(layout), chunks)
 
 
 def _is_wide(codec: Codec, layout: ResponseTable) -> bool:
@@ -141,24 +163,18 @@ def _rows(encoder: Encoder, chunk: Chunk) -> Encoded:
     return encoder.rows(chunk) if len(chunk.values) else b""
 
 
-def _pieces(chunk: Chunk, row_bytes: int) -> Iterator[Chunk]:
-    """Yield the rows of a chunk, as many at a time as become a bounded text."""
+def _pieces(chunk: Chunk, encoder: Encoder, *, text: bool) -> Iterator[tuple[Chunk, bool]]:
+    """Yield the rows of a chunk, as many at a time as become a bounded text; True with the last ones."""
     rows = len(chunk.values)
     kept_bytes = 0 if chunk.cells is None or not rows else chunk.cells.nbytes // rows
-    step = max(1, _PIECE_BYTES // max(1, row_bytes + kept_bytes))
+    step = max(1, _PIECE_BYTES // max(1, encoder.row_bytes + kept_bytes))
+    if text:
+        step = min(step, max(_PIECE_ROWS, _PIECE_VALUES // max(1, chunk.values.shape[1])))
     if rows <= step:
-        yield chunk
+        yield chunk, True
         return
     for start in range(0, rows, step):
-        yield chunk.part(start, start + step)
-
-
-def _texts(
-    encoder: Encoder, chunk: Chunk, pack: Callable[[Callable[[], Encoded]], Encoded]
-) -> Iterator[Encoded]:
-    """Yield the text of a chunk, which is freed where the end is reached."""
-    for piece in _pieces(chunk, encoder.row_bytes):
-        yield pack(partial(_rows, encoder, piece))
+        yield chunk.part(start, start + step), start + step >= rows
 
 
 async def _encoded_aside(
@@ -181,26 +197,24 @@ async def _encoded(
 ) -> AsyncGenerator[Encoded, None]:
     """Encode what a list holds, and nothing here: it is freed where the list is."""
 
-    def pack(make: Callable[[], Encoded]) -> Encoded:
-        made = make()
+    def packed(made: Encoded) -> Encoded:
         return compressor.compress(made) if compressor is not None and made else made
 
-    kept_bytes = held[0].encoder.kept_bytes
-    kept = await memory.room(kept_bytes) if kept_bytes > 0 else None
-    yield await in_thread(pack, held[0].encoder.start)
+    room = await memory.room(held[0].held_bytes, part=_HELD_PART)
+    yield await in_thread(lambda: packed(held[0].encoder.start()))
     for number in range(held[0].encoder.passes):
         if number > 0:
-            yield pack(held[0].encoder.turn)
+            yield packed(held[0].encoder.turn())
         async with aclosing(held[0].chunks()) as rows:
             async for chunk in rows:
-                held[0].texts = _texts(held[0].encoder, chunk, pack)
+                held[0].pieces = _pieces(chunk, held[0].encoder, text=held[0].codec.text)
                 del chunk  # thousands of columns take long to free
-                # Also where nothing is made yet: the response then checks for a disconnect.
-                while (made := await in_thread(next, held[0].texts, None)) is not None:
-                    yield made
+                while held[0].pieces is not None:
+                    # Also where nothing is made yet: the response then checks for a disconnect.
+                    yield await in_thread(lambda: packed(held[0].next_text()))
     rest = held[0].encoder.end()
-    while made := await in_thread(pack, partial(next, rest, b"")):
+    while made := await in_thread(lambda: packed(next(rest, b""))):
         yield made
-    del kept  # it was held as long as rows were gathered
     if compressor is not None:
         yield compressor.finish()
+    del room  # it was held until here

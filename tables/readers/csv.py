@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,12 @@ from tables.errors import TableError
 from tables.formats import ParseOptions, TableWarning
 from tables.numerals import are_versions, parse_numbers
 from tables.readers.arrow import columns_of
-from tables.readers.layout import (
-    BLOCK_BYTES,
-    Layout,
-    find_layout,
-)
+from tables.readers.layout import BLOCK_BYTES, Layout, find_layout
 from tables.readers.section import (
     LONGEST_LINE_BYTES,
     Section,
     comments_warning,
+    parts,
     repeated_warning,
     rules_warning,
 )
@@ -47,6 +45,7 @@ from tables.source import (
 LARGEST_BLOCK_BYTES = LONGEST_LINE_BYTES
 """Unit of reading of a file with a line longer than a block, and so the longest line that is accepted."""
 
+_PART_BYTES = 128 << 10  # of a file of which little may be in memory
 _CODE = r"^[+-]?0\d"
 _MOST_VERSIONS = 20
 _OTHER_DELIMITERS = ";\t|,"
@@ -157,7 +156,7 @@ class _Rows:
     def text_columns(self) -> frozenset[int]:
         """Return the columns that hold more than numbers among the first rows."""
         every = frozenset(range(len(self.names)))
-        batch = next(self._batches(every), None)
+        batch = next(self._batches(every, part=BLOCK_BYTES), None)
         if batch is None:
             return frozenset()
         missing = pa.array(_missing_values(self.options.na_values), pa.string())
@@ -165,14 +164,18 @@ class _Rows:
             place for place, cells in enumerate(batch.columns) if not _are_numbers(cells, missing)
         )
 
-    def _batches(self, text: frozenset[int]) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, text: frozenset[int], *, part: int = _PART_BYTES
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the rows; where a line is longer than a block, the rest in larger blocks."""
         self._check_last_line()
         done = 0
         for block in (BLOCK_BYTES, LARGEST_BLOCK_BYTES):
             skipped = done
             try:
-                for batch in self._batches_of(text, block):
+                for batch in chain.from_iterable(
+                    self._batches_of(layout, text, block) for layout in self._layouts(part)
+                ):
                     rest = batch.slice(min(skipped, batch.num_rows))
                     skipped -= batch.num_rows - rest.num_rows
                     done += rest.num_rows
@@ -184,10 +187,19 @@ class _Rows:
             else:
                 return
 
-    def _batches_of(self, text: frozenset[int], block: int) -> Iterator[pa.RecordBatch]:
-        uneven = UnevenRows(len(self.names), self.layout, missing=self._missing)
+    def _layouts(self, size: int) -> Iterator[Layout]:
+        """Yield the parts that are read one after the other, since Arrow reads 32 blocks ahead of its rows."""
+        if self.options.reads_ahead:
+            yield self.layout
+        else:
+            yield from parts(self.text, self.layout, size)
+
+    def _batches_of(
+        self, layout: Layout, text: frozenset[int], block: int
+    ) -> Iterator[pa.RecordBatch]:
+        uneven = UnevenRows(len(self.names), layout, missing=self._missing)
         try:
-            section = Section(self.text, self.layout)
+            section = Section(self.text, layout)
             file = pa.PythonFile(section, mode="r")
             with file, self._reader(file, text, block, uneven) as reader:
                 for batch in reader:

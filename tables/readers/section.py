@@ -1,6 +1,8 @@
 """Part of a text file as a stream, without what is no row."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
 from tables.formats import TableWarning
 from tables.readers.delimiters import joined_blanks, quoted_brackets, without_rules
@@ -106,6 +108,38 @@ class Section:
         if layout.blanks is not None:
             lines = joined_blanks(lines, layout.blanks, layout.delimiter)
         return lines
+
+
+def parts(text: TextFile, layout: Layout, size: int) -> Iterator[Layout]:
+    """Yield layouts of parts of the rows, each of about `size` bytes and whole lines.
+
+    Args:
+        text: File in UTF-8, in which the quotes match.
+        layout: Place of all rows.
+        size: Bytes of a part that has no longer line.
+    """
+    start, quote = layout.start, layout.quote.encode()
+    stop = text.size if layout.stop is None else layout.stop
+    wanted = size
+    while stop - start > wanted:
+        with text.open() as file:
+            file.seek(start)
+            lines = file.read(wanted)
+        end = len(lines)
+        quotes = lines.count(quote)
+        while end and (quotes % 2 or not lines.endswith(b"\n", 0, end)):
+            before = lines.rfind(b"\n", 0, end - 1) + 1
+            quotes -= lines.count(quote, before, end)
+            end = before
+        del lines  # not kept while the rows are used
+        if end:
+            yield replace(layout, start=start, stop=start + end)
+            start, wanted = start + end, size
+        elif wanted > LONGEST_LINE_BYTES:
+            break
+        else:
+            wanted *= 2
+    yield replace(layout, start=start)
 
 
 def comments_warning(lines: int) -> TableWarning:

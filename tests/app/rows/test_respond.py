@@ -239,7 +239,7 @@ def test_fault_346_row_groups_that_are_gathered_count_as_bodies_in_memory(monkey
         assert 0 < memory.held <= group_bytes
         used = memory.held
         with memory.of("one").share() as others:
-            others.hold((32 << 20) - 2 * used)
+            others.hold((24 << 20) - 2 * used)
             await anext(second)
             with pytest.raises(Problem, match="overloaded"):
                 await anext(third)
