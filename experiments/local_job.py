@@ -79,9 +79,10 @@ def _search(folder: str, dataset: Dataset, request: TrainingRequest) -> dict[str
     search, children = accepted.model_dump(mode="json"), list[Child]()
     while isinstance(step := search_step(search, children), Start):
         children += [_child(folder, dataset, new) for new in step.children]
-    if not isinstance(step, Finish) or step.child.product is None:
+    version = step.child.product() if isinstance(step, Finish) else None
+    if version is None:
         raise RuntimeError("no training of the search succeeded")
-    return step.child.product
+    return version
 
 
 def _child(folder: str, dataset: Dataset, new: NewChild) -> Child:
@@ -98,7 +99,7 @@ def _child(folder: str, dataset: Dataset, new: NewChild) -> Child:
         number=new.number,
         state=JobState.FAILED if version is None else JobState.SUCCEEDED,
         metrics={} if version is None else version["metrics"],
-        product=version,
+        product=lambda: version or {},
     )
 
 

@@ -108,14 +108,6 @@ class LargeJson(TypeDecorator[Any]):
     impl = JSON(none_as_null=True)
     cache_ok = True
 
-    def process_bind_param(self, value: Any | None, _dialect: Dialect) -> Any | None:  # noqa: ANN401 - as below
-        """Return what is written."""
-        return value
-
-    def process_result_value(self, value: Any | None, _dialect: Dialect) -> Any | None:  # noqa: ANN401 - JSON is anything
-        """Return what a query that asked for the column has read."""
-        return value
-
 
 def large_column() -> MappedColumn[Any]:
     """Declare a column of large JSON, which only a query with `whole` reads."""

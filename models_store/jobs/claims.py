@@ -69,8 +69,8 @@ def claim(
         move(session, row, JobState.RUNNING)
     if not _has_room(session, row, max_project_bytes):
         return True, None
-    take_turn(session, row.project)
     request = session.connection().scalar(_REQUEST, {"at": position})
+    take_turn(session, row.project)
     return True, row.whole(request=request)
 
 

@@ -43,7 +43,8 @@ def parts_account(
     """Return how many rows are computed, and how far the job is."""
     total = request["total_rows"]
     done = [child for child in children if child.succeeded and child.stage == _COMPUTING]
-    rows = sum(int((child.product or {})["rows"]) for child in done)
+    spans = _spans(request)
+    rows = sum(end - first for first, end in (spans[child.number] for child in done))
     written = any(child.succeeded and child.stage == _WRITING for child in children)
     fraction = _COMPUTING_SHARE * rows / total + (1 - _COMPUTING_SHARE) * written
     progress = {
@@ -60,8 +61,6 @@ def parts_account(
 
 
 def _parts(kind: JobKind, request: dict[str, Any]) -> list[NewChild]:
-    total, step = request["total_rows"], request["part_rows"]
-    spans = [(first, min(first + step, total)) for first in range(0, total, step)]
     return [
         NewChild(
             kind=kind,
@@ -69,8 +68,14 @@ def _parts(kind: JobKind, request: dict[str, Any]) -> list[NewChild]:
             number=number,
             request={**request, "part_rows": None, "span": list(span)},
         )
-        for number, span in enumerate(spans)
+        for number, span in enumerate(_spans(request))
     ]
+
+
+def _spans(request: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return the first row of each part, and the one after its last."""
+    total, step = request["total_rows"], request["part_rows"]
+    return [(first, min(first + step, total)) for first in range(0, total, step)]
 
 
 def _failure(children: list[Child]) -> GiveUp:
@@ -82,7 +87,7 @@ def _failure(children: list[Child]) -> GiveUp:
 
 
 def _piece(child: Child) -> dict[str, Any]:
-    product = child.product or {}
+    product = child.product()
     return {
         "key": product["checkpoint_key"],
         "sha256": product["checkpoint_sha256"],

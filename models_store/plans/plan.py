@@ -1,5 +1,6 @@
 """Steps of a parent: what it knows of its children, and what it does next."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ class Child:
         number: Number among the parts of the plan: of a trial, of a range of rows.
         state: State of the job.
         metrics: Metrics of the job, with those of its last report if it has not ended.
-        product: Result; None until it has succeeded.
+        product: Reads the result of one that has succeeded; it may be large.
         error_code: Stable name of the reason why it failed.
         error_detail: Sentence about that reason.
     """
@@ -34,7 +35,7 @@ class Child:
     number: int
     state: JobState
     metrics: dict[str, Any]
-    product: dict[str, Any] | None = None
+    product: Callable[[], dict[str, Any]] = dict
     error_code: str | None = None
     error_detail: str | None = None
 
@@ -46,7 +47,7 @@ class Child:
     @property
     def succeeded(self) -> bool:
         """True if it made what its parent needs."""
-        return self.state is JobState.SUCCEEDED and self.product is not None
+        return self.state is JobState.SUCCEEDED
 
     def told(self) -> dict[str, Any]:
         """Return what an event of its parent tells of its end."""

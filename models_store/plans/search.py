@@ -199,7 +199,7 @@ def _ensemble(search: dict[str, Any], members: list[Child], stage: int) -> NewCh
 
 
 def _member(child: Child) -> dict[str, Any]:
-    product = child.product or {}
+    product = child.product()
     return {
         "trial": child.number,
         "key": product["checkpoint_key"],

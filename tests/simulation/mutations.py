@@ -397,8 +397,8 @@ MUTATIONS = (
             Change(
                 models_store.jobs.parents.steps,
                 "_take_step",
-                "if not all(child.state in FINAL_STATES for child in children):",
-                "if children and not any(child.state in FINAL_STATES for child in children):",
+                "if len(plan.ended) < len(children):",
+                "if children and not plan.ended:",
             ),
         ),
         "a parent ends before its children",

@@ -7,8 +7,20 @@ other way round.
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import Select, bindparam, delete, exists, select
-from sqlalchemy.orm import Session, aliased, undefer
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    select,
+    type_coerce,
+)
+from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import moment
 from models_store.database.dialects import constant, is_one_of
@@ -23,17 +35,26 @@ _PARENT = (
     .where(exists().where(_CHILD.id == bindparam("child_id"), _CHILD.parent_id == JobRow.id))
     .with_for_update(of=JobRow)
 )
+_FILE_BYTES = type_coerce(JobRow.product, JSON)["checkpoint_bytes"].as_string()
+_PRODUCT_BYTES = select(
+    func.length(cast(JobRow.product, Text)) + cast(_FILE_BYTES, BigInteger)
+).where(JobRow.id == bindparam("child_id"))
 
 
 def end_parent(session: Session, row: JobRow, state: JobState, children: Sequence[JobRow]) -> None:
     """End a locked parent none of whose children runs."""
-    uncover(children)
+    uncover(session, children)
     move(session, row, state)
 
 
-def uncover(children: Sequence[JobRow]) -> None:
-    """Count what children store as theirs: the reservation of their parent ends with it."""
+def uncover(session: Session, children: Sequence[JobRow]) -> None:
+    """Count what children store as theirs: the reservation of their parent ends with it.
+
+    The database measures the products of those that a process of the last release has ended.
+    """
     for child in children:
+        if child.state == JobState.SUCCEEDED and child.product_bytes is None:
+            child.product_bytes = session.scalar(_PRODUCT_BYTES, {"child_id": child.id})
         child.covered = False
 
 
@@ -86,32 +107,24 @@ def requeue(session: Session, row: JobRow) -> None:
 
 
 def children_of(
-    session: Session,
-    job_id: str,
-    *,
-    unfinished: bool = False,
-    lock: bool = False,
-    products: bool = False,
+    session: Session, job_id: str, *, unfinished: bool = False, lock: bool = False
 ) -> list[JobRow]:
-    """Return the children of a job, in the order in which they were started, without their requests.
+    """Return the children of a job, in the order in which they were started, without large columns.
 
     Args:
         session: Transaction that holds the lock of the parent, if it is to change anything.
         job_id: Id of the parent.
         unfinished: Leave out those that have ended.
         lock: Keep others from changing them until the transaction ends.
-        products: Read what they have made, too.
     """
-    return list(session.scalars(_children(unfinished, lock, products), {"job_id": job_id}))
+    return list(session.scalars(_children(unfinished, lock), {"job_id": job_id}))
 
 
 @cache
-def _children(unfinished: bool, lock: bool, products: bool) -> Select[JobRow]:  # noqa: FBT001 - as of `children_of`
+def _children(unfinished: bool, lock: bool) -> Select[JobRow]:  # noqa: FBT001 - as of `children_of`
     query = select(JobRow).where(
         JobRow.parent_id == bindparam("job_id"), JobRow.role == constant(JobRole.CHILD)
     )
-    if products:
-        query = query.options(undefer(JobRow.product))
     if unfinished:
         query = query.where(is_one_of(JobRow.state, UNFINISHED_STATES))
     query = query.order_by(JobRow.position).execution_options(populate_existing=True)

@@ -2,9 +2,10 @@
 
 A parent has no process of its own. Whoever looks for work takes the steps that are due, before it
 claims a job: a step starts children, or ends the parent. What it does is worked out from what is read, and
-done if the children are still as they were, under the lock of the parent: so each step is taken once, and
-one that was interrupted is due still. Locks are taken from the parent to its children, never the other
-way round: what ends a child leaves its parent alone.
+done under the lock of the parent, if no other child has ended since: so each step is taken once, and one
+that was interrupted is due still. What its caller is told of those that have ended holds though others
+end meanwhile. Locks are taken from the parent to its children, never the other way round: what ends a
+child leaves its parent alone.
 
 A step is a transaction of its own. One that cannot be taken is put off, longer each time, and keeps
 neither other parents nor claims waiting. After 20 times in a row, about an hour, the parent fails; times
@@ -12,45 +13,41 @@ at which the database could not be used do not count.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, TypeVarTuple
+from typing import TypeVarTuple
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session, aliased, undefer
 
-from models_store.database.base import Encoded, columns_of, encoded
+from models_store.database.base import Encoded
 from models_store.database.clock import db_now, moment
 from models_store.database.database import Database
 from models_store.database.dialects import constant, is_one_of
 from models_store.database.ids import new_id
-from models_store.database.schema import JobRow, ModelVersionRow, TurnRow
+from models_store.database.schema import JobRow, TurnRow
 from models_store.database.usage import json_bytes
 from models_store.errors import DatabaseError, StorageFullError
 from models_store.job_states import (
     FINAL_STATES,
     UNFINISHED_STATES,
     EventKind,
-    JobKind,
     JobRole,
     JobState,
 )
 from models_store.jobs.held_jobs import taken
 from models_store.jobs.parents.children import children_of, end_parent, stop_children, uncover
+from models_store.jobs.parents.planning import ParentPlan, ended_of, planned, work_of
 from models_store.jobs.retries import OUTSIDE_LIMIT, Ending, Failure, wait_s
 from models_store.jobs.rows import append, fail, move, tell_if_unsuited
 from models_store.plans.plan import (
     MAX_CHILDREN,
-    Account,
     Child,
     Finish,
     GiveUp,
     NewChild,
     Start,
-    Step,
 )
-from models_store.plans.steps import account_of, next_step
 from models_store.records import NewVersion
 from models_store.rows.versions import add_version
 
@@ -58,7 +55,6 @@ Ts = TypeVarTuple("Ts")
 
 log = logging.getLogger(__name__)
 
-_FAULT = GiveUp("internal", "An unexpected fault of the service; its log tells more.")
 _PUT_OFF = (
     "Its next step could not be taken, for a fault of the service; its log tells more."
     " It is tried again in {pause_s:g} s."
@@ -68,11 +64,10 @@ _GIVEN_UP = (
     " more. When that is mended, the job can be resumed."
 )
 # Parents, and children read or started, of one look: a claim stays short, and keeps others from
-# writing no longer than a moment. A child whose request is larger counts as several.
-_MOST_STEPS, _MOST_CHILDREN, _CHILD_BYTES = 16, 64, 2**16
+# writing no longer than a moment.
+_MOST_STEPS, _MOST_CHILDREN = 16, 64
 _STOPPING_S = 10.0  # that a child has before it is looked at again
 _CHILD = aliased(JobRow)
-_PARENT = select(JobRow).options(undefer(JobRow.request)).where(JobRow.id == bindparam("job_id"))
 _UNFINISHED = (
     select(JobRow.position)
     .where(JobRow.id == bindparam("job_id"), is_one_of(JobRow.state, UNFINISHED_STATES))
@@ -101,6 +96,9 @@ def _is_due() -> ColumnElement[bool]:
 
 
 _IS_DUE = _is_due()
+_PARENT = (
+    select(JobRow).options(undefer(JobRow.request)).where(JobRow.id == bindparam("job_id"), _IS_DUE)
+)
 
 
 def take_steps(database: Database) -> None:
@@ -146,8 +144,10 @@ def _take(database: Database, job_id: str) -> int:
     try:
         with database.read() as session:
             row = session.scalar(_PARENT, {"job_id": job_id})
-            children = children_of(session, job_id, products=True)
-        return 0 if row is None else database.transact(_step, job_id, _planned(row, children))
+            if row is None:
+                return 0
+            plan = planned(session, row, children_of(session, job_id))
+        return database.transact(_step, job_id, plan)
     except (DatabaseError, StorageFullError) as error:
         log.warning("the next step of %s is put off: %s", job_id, error)
         database.transact(_put_off, job_id, Ending.ENVIRONMENT)
@@ -198,7 +198,7 @@ def _give_up(session: Session, job_id: str) -> None:
         if not all(child.state in FINAL_STATES for child in children):
             row.not_before = moment(session, later_s=_STOPPING_S)
             return
-        uncover(children)
+        uncover(session, children)
         session.flush()
         if row.state == JobState.QUEUED:
             move(session, row, JobState.RUNNING)
@@ -208,90 +208,28 @@ def _give_up(session: Session, job_id: str) -> None:
             fail(session, row, code="crash_loop", detail=_GIVEN_UP.format(times=OUTSIDE_LIMIT))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """Step of a parent, worked out before anything is locked.
-
-    Attributes:
-        seen: What it follows from; see `_seen`.
-        news: Children that have ended since the last step.
-        account: What the parent tells its caller; None: as before.
-        step: Step to take unless the parent is to be cancelled; None: children are at work.
-        requests: Requests of the children that it starts, encoded.
-        version: Columns of the version that it makes.
-        work: Children that were read, large ones as several.
-    """
-
-    seen: object
-    news: Sequence[Child]
-    account: Account | None
-    step: Step | None
-    requests: Sequence[Encoded | None] = ()
-    version: Mapping[str, Any] = field(default_factory=dict)
-    work: int
-
-
-def _planned(row: JobRow, children: Sequence[JobRow]) -> _Plan:
-    known = [_known(child) for child in children]
-    news = [
-        one for child, one in zip(children, known, strict=True) if one.ended and not child.noticed
-    ]
-    step: Step | None = None
-    account = None
-    try:
-        if news or not row.metrics:
-            elapsed_s = _elapsed_s(row, children)
-            account = account_of(JobKind(row.kind), row.request, known, elapsed_s=elapsed_s)
-        if all(child.ended for child in known):
-            step = next_step(JobKind(row.kind), row.request, known)
-    except Exception:
-        # One plan that cannot be carried out must not keep all others from being.
-        log.exception("the next step of %s cannot be reported", row.id)
-        step = _FAULT
-    requests, version = list[Encoded | None](), dict[str, Any]()
-    match step:
-        case Start(children=new):
-            requests = [encoded(one.request) for one in new]
-        case Finish(child=child) if child.kind.makes_version:
-            version = dict(columns_of(NewVersion(**(child.product or {})), ModelVersionRow))
-    return _Plan(
-        seen=_seen(row, children),
-        news=news,
-        account=account,
-        step=step,
-        requests=requests,
-        version=version,
-        work=_work(children),
-    )
-
-
-def _seen(row: JobRow, children: Sequence[JobRow]) -> object:
-    """Return what a step follows from, as far as that can change."""
-    return row.cancel_requested, [(child.id, child.state, child.noticed) for child in children]
-
-
-def _step(session: Session, job_id: str, plan: _Plan) -> int:
+def _step(session: Session, job_id: str, plan: ParentPlan) -> int:
     """Take a step that is due still; return how many children it read or started, large ones as several."""
     row = session.scalars(_locked(), {"job_id": job_id}).one_or_none()
     if row is None:
         return 0
     children = children_of(session, row.id)
-    if _seen(row, children) != plan.seen:
+    if not plan.ended.items() <= ended_of(children).items():
         return 0
     started = _take_step(session, row, children, plan)
     row.failures, row.not_before = [], None
-    return plan.work + _work(started)
+    return plan.work + work_of(started)
 
 
 def _take_step(
-    session: Session, row: JobRow, children: Sequence[JobRow], plan: _Plan
+    session: Session, row: JobRow, children: Sequence[JobRow], plan: ParentPlan
 ) -> list[JobRow]:
     """Take the step of a locked parent; return the children that it started."""
     if row.state == JobState.QUEUED:
         move(session, row, JobState.RUNNING)
     _notice(session, row, children, plan)
-    if not all(child.state in FINAL_STATES for child in children):
-        return []
+    if len(plan.ended) < len(children):
+        return []  # also if the others have ended since: the next look has news of them
     if row.cancel_requested:
         end_parent(session, row, JobState.CANCELLED, children)
         return []
@@ -299,35 +237,25 @@ def _take_step(
         case Start(children=new):
             return _start(session, row, new, plan.requests, started=len(children))
         case Finish(child=child):
-            _finish(session, row, child, plan.version, children)
+            _finish(session, row, child, plan, children)
         case GiveUp(code=code, detail=detail):
-            uncover(children)
+            uncover(session, children)
             fail(session, row, code=code, detail=detail)
         case None:
-            pass  # a look that came later has news
+            pass  # children are at work
     return []
 
 
-def _work(children: Sequence[JobRow]) -> int:
-    return sum(1 + child.metadata_bytes // _CHILD_BYTES for child in children)
-
-
-def _notice(session: Session, row: JobRow, children: Sequence[JobRow], plan: _Plan) -> None:
+def _notice(session: Session, row: JobRow, children: Sequence[JobRow], plan: ParentPlan) -> None:
     """Tell the parent's caller of children that have ended since the last step."""
+    unknown = {child.id for child in children if not child.noticed}
+    news = [one for one in plan.news if one.id in unknown]
     for child in children:
-        child.noticed = child.noticed or child.state in FINAL_STATES
-    for one in plan.news:
+        child.noticed = child.noticed or child.id in plan.ended
+    for one in news:
         append(session, row, EventKind.CHILD, one.told())
-    if plan.account is not None:
+    if plan.account is not None and (news or not row.metrics):
         row.metrics, row.progress = plan.account.metrics, plan.account.progress
-
-
-def _elapsed_s(row: JobRow, children: Sequence[JobRow]) -> float | None:
-    """Return the seconds from the start of a parent to the last end of a child."""
-    ends = [child.finished_at for child in children if child.finished_at is not None]
-    if row.started_at is None or not ends:
-        return None
-    return max(0.0, (max(ends) - row.started_at).total_seconds())
 
 
 def _start(
@@ -377,37 +305,21 @@ def _finish(
     session: Session,
     row: JobRow,
     child: Child,
-    version: Mapping[str, Any],
+    plan: ParentPlan,
     children: Sequence[JobRow],
 ) -> None:
     """Make the product of a child the version or the result of the parent, and succeed."""
-    product = child.product or {}
     if child.kind.makes_version:
-        labelled = {**version, "description": row.description, "tags": row.tags}
+        labelled = {**plan.version, "description": row.description, "tags": row.tags}
         at = {"project": row.project, "name": row.model_name, "job_id": row.id}
-        new = NewVersion(**product)
+        new = NewVersion(**plan.product)
         row.model_version = add_version(session, new, labelled, **at).version
         row.metrics = {**new.metrics, **(row.metrics or {})}
     else:
-        row.result = product["result"]
+        row.result = plan.product["result"]
         row.metrics = {**(row.metrics or {}), **child.metrics}
-    made = next(one for one in children if one.id == child.id)
-    made.product = made.product_bytes = None  # the parent has it now
     if row.progress is not None:
         row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
     end_parent(session, row, JobState.SUCCEEDED, children)
-
-
-def _known(row: JobRow) -> Child:
-    place = row.place or {}
-    return Child(
-        id=row.id,
-        kind=JobKind(row.kind),
-        stage=place["stage"],
-        number=place["number"],
-        state=JobState(row.state),
-        metrics=row.metrics or {},
-        product=row.product,
-        error_code=row.error_code,
-        error_detail=row.error_detail,
-    )
+    made = next(one for one in children if one.id == child.id)
+    made.product = made.product_bytes = None  # the parent has it now

@@ -494,7 +494,7 @@ def test_fault_376_a_step_that_fails_for_several_workers_at_once_is_put_off_once
         together.wait(timeout=60)
         raise RuntimeError
 
-    monkeypatch.setattr(steps, "_planned", planned)
+    monkeypatch.setattr(steps, "planned", planned)
     workers = [threading.Thread(target=steps.take_steps, args=(database,)) for _ in range(4)]
     for worker in workers:
         worker.start()

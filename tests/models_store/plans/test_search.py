@@ -20,7 +20,7 @@ def a_child(stage: int, number: int, score: float, *, epochs: int, seconds: floa
         number=number,
         state=JobState.SUCCEEDED,
         metrics={SCORE: score, "epoch": epochs, "seconds": seconds},
-        product={"checkpoint_key": f"{number}", "checkpoint_sha256": "0", "flow": {}},
+        product=lambda: {"checkpoint_key": f"{number}", "checkpoint_sha256": "0", "flow": {}},
     )
 
 
