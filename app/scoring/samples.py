@@ -25,6 +25,7 @@ from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
 from flows import fitting_rows, turn_rows
 from models_store.process.traces import TRACES
+from models_store.records import Version
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
 from tables.formats import TableFormat
 
@@ -235,6 +236,12 @@ async def _read(score: ScoreRequest) -> Drawing:
             members={"limit": settings.max_sample_rows},
         )
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-    cells = context_cells(wanted.context, score.version.context_columns, n=wanted.n)
-    context = context_rows(cells, score.version)
-    return Drawing(score, wanted.n, seed, context)
+    rows = len(wanted.context) if isinstance(wanted.context, list) else 1
+    if rows * len(score.version.context_columns) <= _PART_VALUES:
+        return Drawing(score, wanted.n, seed, _context(wanted, score.version))
+    return Drawing(score, wanted.n, seed, await in_thread(_context, wanted, score.version))
+
+
+def _context(wanted: SampleRequest, version: Version) -> Floats | None:
+    cells = context_cells(wanted.context, version.context_columns, n=wanted.n)
+    return context_rows(cells, version)
