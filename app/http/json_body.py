@@ -19,9 +19,9 @@ from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, fields_at, is_unknown, joined, sentence, worded
 from app.settings import ApiSettings
 from tables.errors import JsonError
-from tables.json_parts import PART_BYTES
+from tables.json.parts import PART_BYTES
+from tables.json.strict import parse_strict
 from tables.slugs import Slug
-from tables.strict_json import parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
 _WHOLE_PART = 0.5  # most of the memory of bodies that such may take before they have come

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection, QueuePool
 
 from models_store.database.base import to_json
-from tables.sandbox.json_pieces import load_in_pieces
+from tables.json.pieces import load_in_pieces
 
 Use = Literal["service", "migration"]
 

@@ -19,9 +19,9 @@ from models_store.requests.training import Flow as AnyFlow, Strict
 from tables.calendar.formats import EITHER, check_format
 from tables.columns import MAX_LIST_BYTES, Column, list_bytes
 from tables.errors import JsonError
+from tables.json.strict import parse_strict
 from tables.numerals import MAX_DECIMALS
 from tables.source import clean_names
-from tables.strict_json import parse_strict
 
 MAX_HEADER_BYTES = 8 << 20
 """The largest description, of the tensors and of the flow, that is parsed."""

@@ -13,6 +13,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 
 from tables.errors import JsonError, TableError
 from tables.formats import ParseOptions, TableWarning
+from tables.json.strict import MAX_NUMBER_DIGITS, check_numbers, parse_strict, without_strings
 from tables.readers.json_rows import JsonRows
 from tables.source import (
     NESTED,
@@ -24,7 +25,6 @@ from tables.source import (
     mend_names,
     rows_per_chunk,
 )
-from tables.strict_json import MAX_NUMBER_DIGITS, check_numbers, parse_strict, without_strings
 
 MAX_DOCUMENT_BYTES = 32 << 20
 """Largest document: its objects take up to thirty times as many bytes."""

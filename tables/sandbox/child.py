@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tables.errors import SandboxCrashError, SandboxKilledError, SandboxLimitError, TableError
+from tables.json.pieces import dump_in_pieces, load_in_pieces
 from tables.sandbox.child_environment import child_environment
-from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
 from tables.sandbox.parent_death import die_with
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from models_store.requests.bulk import SamplingRequest, ScoringRequest
 from models_store.requests.training import TrainingRequest
 from models_store.requests.variational import VariationalRequest
 from tables.errors import JsonError
-from tables.strict_json import parse_strict
+from tables.json.strict import parse_strict
 
 _Z = torch.tensor([[0.3, -1.2], [2.0, 0.5], [-0.7, 0.0]], dtype=torch.float64)
 _BODIES: tuple[type[BaseModel], ...] = (

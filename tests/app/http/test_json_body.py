@@ -16,7 +16,7 @@ from app.problems.problem import Problem, install_problem_handlers
 from app.server.request_middleware import RequestMiddleware
 from app.settings import ApiSettings
 from models_store.requests.training import TrainingRequest
-from tables.strict_json import MAX_DEPTH
+from tables.json.strict import MAX_DEPTH
 from tests.app.serving import registered
 
 

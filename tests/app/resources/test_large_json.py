@@ -11,7 +11,7 @@ import pytest
 
 from app.datasets.views import DatasetView
 from app.resources.etags import json_of
-from tables.sandbox.json_pieces import dump_in_pieces, load_in_pieces
+from tables.json.pieces import dump_in_pieces, load_in_pieces
 
 COLUMN = {"name": "é", "dtype": "int64", "mean": 0.1, "std": 1.0, "min": -1e300, "max": 5.0}
 LISTS: dict[str, list[Any]] = {

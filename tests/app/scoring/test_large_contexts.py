@@ -9,7 +9,7 @@ from app.inference.tensors import read_request
 from app.inference.views import InferRequest
 from app.problems.problem import Problem
 from app.scoring.samples import SampleRequest, validate_request
-from tables.json_parts import PART_BYTES
+from tables.json.parts import PART_BYTES
 
 ROWS = [[0.5, 1, "a", True, None, -0.0]] * 5_000
 OBJECTS = [{"x": 1, "y": 2.5, "z": "a"}] * 5_000

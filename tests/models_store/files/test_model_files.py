@@ -57,7 +57,7 @@ def test_a_header_of_many_parts_is_refused_before_it_is_parsed(
 def test_a_description_of_many_parts_is_refused_before_it_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setattr("tables.json_parts.orjson", None)
+    monkeypatch.setattr("tables.json.parts.orjson", None)
     with pytest.raises(ModelFileError):
         describe(a_file(tmp_path, {"densityd": text}), limits=LIMITS, max_columns=10)
 

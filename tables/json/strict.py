@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 
 from tables.errors import JsonError
-from tables.json_parts import load_by_parts
+from tables.json.parts import load_by_parts
 
 MAX_DEPTH = 1000
 MAX_NUMBER_DIGITS = 1000

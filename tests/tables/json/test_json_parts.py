@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from tables.errors import JsonError
-from tables.json_parts import PART_BYTES, load_by_parts
-from tables.strict_json import parse_strict, without_strings
+from tables.json.parts import PART_BYTES, load_by_parts
+from tables.json.strict import parse_strict, without_strings
 
 BLANKS = ("", "", "", " ", "\n", "\t ")
 STRINGS = ('""', '"a"', '"c,d"', '"[{"', r'"\\"', r'"\""', r'"x\\\","', '"é,ü"', r'"\u00e9"')
