@@ -140,8 +140,9 @@ class ApiSettings(StoreSettings):
     max_bodies_bytes: int = Field(
         default=256 * _MIB,
         ge=_KIB,
-        description="Memory for incomplete request bodies of all callers, and for large results; "
-        "one project uses half of it at most.",
+        description="Memory for incomplete request bodies of all callers, for large results, and "
+        "for responses of rows while they are read, 2 MiB each, which use three quarters of it at "
+        "most; one project uses half of each.",
     )
     max_body_files_bytes: int = Field(
         default=32 * _GIB,

@@ -111,7 +111,7 @@ async def read_json(
         request: Request with the body.
         model: Model of the body.
         max_values: Most values of any kind.
-        by_parts: As of `validate_json`.
+        by_parts: Function that validates large documents; see `validate_json`.
 
     Raises:
         Problem: The body is too large, is not JSON or does not fit.

@@ -69,7 +69,7 @@ def respond_content(
     """Return a response that waits on the disk for its caller if it is large; call it in a thread.
 
     Args:
-        content: Body.
+        content: Body of the response.
         blobs: Store with the disk that holds the body while it is sent.
         media_type: Media type of the body.
         headers: Further headers.

@@ -1,4 +1,4 @@
-"""What is told of jobs: events, and deliveries for those that end, written before a transaction commits.
+"""Events of jobs, and deliveries for those that end, written before a transaction commits.
 
 The row of a delivery is the truth, as that of a job is: whatever becomes of the process that ended
 the job, some worker finds the row and sends it.

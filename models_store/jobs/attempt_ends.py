@@ -36,7 +36,7 @@ def finish(
         attempt: Attempt that claimed it.
         metrics: Metrics of the job.
         new: Version to register.
-        columns: What `columns_of` makes of it.
+        columns: Columns of the version, from `columns_of`.
 
     Returns:
         Whether the job succeeded, and the version that this made; none when it is repeated.

@@ -47,7 +47,7 @@ def claim(
 
     Args:
         session: Transaction to write in.
-        queries: What `waiting` returns.
+        queries: Queries of the jobs that wait, from `waiting`.
         values: Name of the worker (`worker`), and the memory of its trainer (`memory_bytes`) or None.
         lease_s: Seconds of the lease from now.
         max_project_bytes: Bytes that the project of the job may store; None: any number.

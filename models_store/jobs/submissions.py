@@ -1,4 +1,4 @@
-"""What callers ask of jobs, inside a transaction: submitted, cancelled, queued again; how many may wait."""
+"""Submitting, cancelling and resuming jobs inside a transaction; how many may wait."""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -87,7 +87,7 @@ def add_version(
     Args:
         session: Transaction to write in.
         new: Version to register.
-        columns: What `columns_of` makes of it, perhaps with other labels.
+        columns: Columns of the version, from `columns_of`, perhaps with other labels.
         project: Project that owns the model.
         name: Name of the model.
         job_id: Id of the job that made it; None: it was imported.

@@ -31,10 +31,10 @@ class ParentPlan:
     Attributes:
         ended: Children that it follows from; see `ended_of`.
         news: Those that have ended since the last step.
-        account: What the parent tells its caller; None: as before.
+        account: Progress and metrics for the caller of the parent; None: as before.
         step: Step to take unless the parent is to be cancelled; None: children are at work.
         requests: Requests of the children that it starts, encoded.
-        product: What it makes the version or the result.
+        product: Product of a child that becomes the version or the result.
         version: Columns of the version.
         work: Children that were read, large ones as several.
     """
