@@ -101,7 +101,7 @@ def test_fault_392_a_plot_is_told_no_more_of_a_level_than_it_shows(shared_client
 
 
 def test_samples_of_some_columns_are_those_of_all(shared_client):
-    """Of 4,096 columns, the samples of a plot take 65 MB, and those of the 16 that it shows few."""
+    """Keep 16 of 4,096 columns: samples of all would take 65 MB."""
     engine, flow = shared_client.app.state.engine, compile_flow(a_flow())
 
     async def drawn(columns: slice) -> np.ndarray:

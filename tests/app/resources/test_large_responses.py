@@ -68,7 +68,7 @@ def test_what_is_large_does_not_wait_in_memory(tmp_path):
 def test_fault_383_files_of_versions_are_in_memory_a_little_at_a_time(
     client, monkeypatch, what, full
 ):
-    """Of an export, its head alone may have megabytes."""
+    """Wait on the disk: the head of an export alone may have megabytes."""
     state = client.app.state
     columns = [f"{number}{'x' * 100}" for number in range(1_500)]
     registered(state.database, state.blobs, columns=columns)

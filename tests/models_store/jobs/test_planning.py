@@ -34,7 +34,7 @@ def work(database: Database) -> JobWork:
 
 @pytest.fixture
 def statements() -> Iterator[list[str]]:
-    """What is sent to the database."""
+    """Record the statements that are sent to the database."""
     found: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

@@ -50,7 +50,7 @@ def test_parts_are_whole_lines_and_together_the_whole(tmp_path, rows, count):
 
 @pytest.mark.parametrize("ends", ["\r", "\n"])
 def test_lines_that_do_not_end_are_one_part(tmp_path, ends):
-    """As are those that end in another way, and a quote that is not closed."""
+    """Take a file without line ends, or with a quote that is not closed, as a whole."""
     rows = f"1,2,3{ends}" * 1000
     text = open_text(written(tmp_path, rows if ends == "\r" else '1,"2,3\n' + rows), "utf-8")
     layout = find_layout(text, ParseOptions(delimiter=","))
