@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
@@ -91,6 +92,12 @@ def validate_json(
         if by_parts is not None and len(body) > PART_BYTES and isinstance(document, dict):
             return by_parts(document)
         return model.model_validate_json(body, strict=True)
+    except (
+        orjson.JSONEncodeError
+    ) as error:  # of a part, which is nested deeper than the encoder goes
+        text = worded({"type": "json_invalid"})
+        wrong = FieldError(alone(text), pointer="")
+        raise Problem("validation", sentence("", text), errors=[wrong]) from error
     except ValidationError as error:
         if error.error_count() > _MAX_FAULTS:
             detail = f"The body does not fit its schema in {error.error_count()} places."

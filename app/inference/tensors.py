@@ -85,7 +85,7 @@ def read_request(body: bytes, header_bytes: int | None) -> tuple[InferRequest, l
         raise Problem(
             "validation", "`Inference-Header-Content-Length` is larger than the body.", status=400
         )
-    request = validate_json(InferRequest, body[:header_bytes], by_parts=_validated)
+    request = validate_json(InferRequest, body[:header_bytes], by_parts=validated)
     _check_counts(request.inputs)
     rest = memoryview(body)[len(body) if header_bytes is None else header_bytes :]
     tensors = []
@@ -151,8 +151,13 @@ def json_of(values: Floats | Sequence[str]) -> bytes:
     return orjson.dumps(values)
 
 
-def _validated(document: dict[str, Any]) -> InferRequest:
-    """Return a parsed request; the values of its tensors may be of any kind, and are not looked at."""
+def validated(document: dict[str, Any]) -> InferRequest:
+    """Validate a parsed request, of which the values of tensors may be of any kind, and are not looked at.
+
+    Raises:
+        ValidationError: As of the whole.
+        orjson.JSONEncodeError: It is nested too deeply.
+    """
     inputs = document.get("inputs")
     if not isinstance(inputs, list):
         return InferRequest.model_validate_json(orjson.dumps(document), strict=True)

@@ -60,6 +60,7 @@ def validate_request(document: dict[str, Any]) -> SampleRequest:
     Raises:
         Problem: A row of the context has more values than any.
         ValidationError: As of the whole.
+        orjson.JSONEncodeError: It is nested too deeply.
     """
     context = document.get("context")
     rows = context if isinstance(context, list) else [context]

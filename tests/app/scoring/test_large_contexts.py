@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.http.json_body import validate_json
-from app.inference.tensors import read_request
+from app.inference.tensors import read_request, validated
 from app.inference.views import InferRequest
 from app.problems.problem import Problem
 from app.scoring.samples import SampleRequest, validate_request
@@ -70,6 +70,35 @@ def test_fault_378_a_row_of_more_values_than_any_model_has_columns_is_refused(fo
     assert outcome(body, validate_request)[:2] == (
         422,
         "A row of `context` has 20000 values; at most 10000 are allowed.",
+    )
+
+
+@pytest.mark.fault(440)
+@pytest.mark.parametrize("deep", [220, 300, 900])
+@pytest.mark.parametrize(
+    ("model", "by_parts", "form"),
+    [
+        (SampleRequest, validate_request, '{"n":1,"context":%s}'),
+        (SampleRequest, validate_request, '{"n":1,"context":[[1],%s]}'),
+        (SampleRequest, validate_request, '{"n":1,"context":{"x":%s}}'),
+        (InferRequest, validated, '{"inputs":%s}'),
+        (InferRequest, validated, '{"inputs":[],"parameters":{"x":%s}}'),
+        (InferRequest, validated, '{"inputs":[{"name":"rows","data":[1],"shape":%s}]}'),
+    ],
+)
+def test_fault_440_a_large_body_that_is_nested_deeply_is_refused_as_a_small_one_is(
+    model, by_parts, form, deep
+):
+    body = (form % ("[" * deep + "]" * deep)).encode()
+    with pytest.raises(Problem) as small:
+        validate_json(model, body, by_parts=by_parts)
+    with pytest.raises(Problem) as large:
+        validate_json(model, body + b" " * PART_BYTES, by_parts=by_parts)
+    assert large.value.detail == "The body is nested more deeply than any value of this route."
+    assert (large.value.status, large.value.detail, large.value.errors) == (
+        small.value.status,
+        small.value.detail,
+        small.value.errors,
     )
 
 
