@@ -23,7 +23,7 @@ _STRANGERS = 8  # parts of all who show neither a known key nor the line of a he
 # Marks of parameters, which count twice, and of escaped characters: to read one takes the event loop about
 # a microsecond, and a head has room for sixty thousand.
 _MOST_MARKS = 8192
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
 
 
 class HeadError(Exception):

@@ -9,7 +9,9 @@ from app.problems.problem import Problem
 
 IDENTITY = "identity"
 _LEAST = 1e-3  # RFC 9110 has no smaller quality but 0
-_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+")++')  # a comma between quotes separates nothing
+_ITEM = re.compile(
+    r'(?:[^,"]|"(?:[^"\\]|\\.)*+"?)++'
+)  # a comma between quotes, or after a lone one, separates nothing
 
 
 def listed(headers: Headers, name: str) -> str | None:

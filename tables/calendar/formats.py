@@ -209,7 +209,7 @@ def pattern_of(format: str) -> str:  # noqa: A002 - as above
 
 def tokens_of(format: str) -> list[str]:  # noqa: A002 - as above
     """Return the directives of a format and the texts between them."""
-    return re.findall(r"%[-0]?.|[^%]+|%$", format, re.DOTALL)
+    return re.findall(r"%[-0]?.|[^%]+|%", format, re.DOTALL)
 
 
 def _token_pattern(before: str, token: str, after: str, *, named: bool) -> str:

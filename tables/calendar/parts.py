@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Whole = NDArray[np.int64]
 
+_WORDS = {"b", "B", "p"}
 _ONES = {"q", "u"}  # whose digits are not any
 _UTC = {"Z", "z", "UTC"}
 
@@ -101,12 +102,14 @@ class ShapedParts:
         """Return the parts of dates of which the first tells the places; None if others differ."""
         if text.type != pa.string() or text.null_count or not len(text):
             return None
+        if (_WORDS | _ONES) & pattern.groupindex.keys():
+            return None
         match = pattern.match(first := text[0].as_py())
         if match is None or not first.isascii():
             return None
         parts = {name: part for name, part in match.groupdict().items() if part is not None}
         parts = {name: part for name, part in parts.items() if name != "z" or part not in _UTC}
-        if _ONES & parts.keys() or not all(part.isdigit() for part in parts.values()):
+        if not all(part.isdigit() for part in parts.values()):
             return None
         matrix = _characters(text, len(first))
         if matrix is None:

@@ -15,7 +15,9 @@ RULE = re.compile(rb"(?m)(?:^|(?<=\r))([-=+|: ]++)(?:\r\n|\r|\n|\Z)")
 
 # The first value of a line in square brackets, before any in quotes.
 _BRACKETS = re.compile(rb'(?m)((?:^|(?<=\r))(?:[^"\[\r\n]* )?)(\[[^\[\]"\r\n]*+\])(?=[ \r\n]|\Z)')
-_FRAME = re.compile(rb"[ \t]*\|[ \t]*")  # of a table whose lines begin and end with a bar
+_FRAME = re.compile(
+    rb"(?:(?<![ \t])[ \t]*+)?\|[ \t]*+"
+)  # of a table whose lines begin and end with a bar
 _BLANKS = (re.compile(rb"[ \t]+"), re.compile(rb"[ \t]*(?:  |\t)[ \t]*"))
 _FEWEST_ROWS = 4
 _SURELY_EVEN = 0.99  # share of rows with as many values as the first

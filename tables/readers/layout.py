@@ -42,7 +42,7 @@ _SNIFFED_BYTES = 64 << 10
 _SNIFFED_ROWS = 200
 _FEWEST_SNIFFED = 6
 _SEPARATOR_LINE = re.compile(rb'(?i)"?sep=([,;\t| ])"?(\r\n|\r|\n)')
-_LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_LINES = re.compile(rb"[^\r\n]++(?:\r\n|\r|\n)?|\r\n|\r|\n")
 _FIELDS_LINE = re.compile(rb"#[ ]*Fields:[ ]*", re.IGNORECASE)
 _COMMENT = re.compile(r"(#|%|//)[ \t]*")
 _MOST_FOOTERS = 20
@@ -392,7 +392,8 @@ def _decoded(lines: Sequence[bytes], *, rules: bool) -> list[str]:
     """Return lines as text, with a blank one for each rule that is no row."""
     if rules:
         lines = [b"\n" if without_rules(line)[1] else line for line in lines]
-    return [re.sub("[\r\n]+$", "\n", line.decode(errors="replace")) for line in lines]
+    texts = (line.decode(errors="replace") for line in lines)
+    return [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
 
 
 def _about_footers(lines: int) -> Iterator[TableWarning]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from app.connections.protocol import MAX_HEADERS, MAX_PIPELINED
+from app.connections.request_heads import HeadError, checked_target
 from tests.raw_http import Answer, answers_in, connected, exchange, received
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -389,3 +390,10 @@ def test_a_silent_rest_of_an_answered_body_gets_no_second_answer(server):
         connection.sendall(head)
         raw = received(connection)
     assert statuses(answers_in(raw)) == [415]
+
+
+@pytest.mark.fault(430)
+@pytest.mark.parametrize("target", [b"http://%b#", b"http://a/%b#", b"https://%b?#b"])
+def test_fault_430_a_long_url_with_a_fragment_is_refused(target):
+    with pytest.raises(HeadError, match="no http or https URL"):
+        checked_target(b"GET", "1.1", target % (b"a" * 60_000), [(b"host", b"a")])

@@ -3,13 +3,15 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.calendar.formats import check_format, look_like_dates
+from tables.calendar.formats import check_format, compiled, look_like_dates
 from tables.calendar.names import NAMES
+from tables.calendar.parts import ShapedParts
 from tables.cells import decode_cells, encode_cells
 from tables.columns import Column
 from tables.errors import TableError
@@ -111,6 +113,14 @@ def test_fault_394_formats_of_names_side_by_side_are_refused(form: str) -> None:
     with pytest.raises(ValueError, match="nothing in between"):
         check_format(form)
     check_format(re.sub("%([aAbB])", r"%\1 ", form))
+
+
+@pytest.mark.fault(433)
+@pytest.mark.parametrize("form", ["%Ba%Aa%a %Y", "%d %b %Y", "%Y-%m-%d %I %p", "Q%q %Y"])
+def test_fault_433_formats_with_names_are_not_tried_as_fixed_places(form: str) -> None:
+    pattern = Mock(groupindex=compiled(form).groupindex)
+    assert ShapedParts.of(pa.array(["a" * 200]), pattern) is None
+    pattern.match.assert_not_called()
 
 
 @pytest.mark.parametrize(
