@@ -47,6 +47,7 @@ from workers.webhooks.sender import Sender
 log = logging.getLogger(__name__)
 
 _DATABASE_RETRY_S = 2.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
 
 def run_worker(settings: WorkerSettings) -> int:
@@ -237,7 +238,24 @@ def _start(app: Celery, settings: WorkerSettings) -> int:
 
 def register_tasks(app: Celery, supervisor: Supervisor) -> None:
     """Register the task of `app`: at each message, `supervisor` looks for a job."""
+    pauses = _Pauses()
 
     @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # celery ships no types
     def run(job_id: str) -> None:  # noqa: ARG001 - the oldest job that waits comes first
-        supervisor.run_next()
+        pauses.after(found=supervisor.run_next())
+
+
+class _Pauses:
+    """Pauses after looks that found no job, longer each time.
+
+    Jobs that no worker can take are announced again and again.
+    """
+
+    def __init__(self) -> None:
+        self._in_vain = 0
+
+    def after(self, *, found: bool) -> None:
+        """Pause after a look, from the second one in vain on."""
+        self._in_vain = 0 if found else self._in_vain + 1
+        if self._in_vain > 1:
+            time.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * self._in_vain))

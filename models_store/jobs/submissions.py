@@ -23,7 +23,12 @@ from models_store.job_states import (
     NewJob,
     Submitted,
 )
-from models_store.jobs.parents.children import cancel_children, requeue, resume_children
+from models_store.jobs.parents.children import (
+    MOST_WAITING,
+    cancel_children,
+    requeue,
+    resume_children,
+)
 from models_store.jobs.rows import append, datasets_of, find, move, tell_if_unsuited, to_job
 from models_store.rows.datasets import pin_dataset
 from models_store.rows.idempotency import claim_key
@@ -172,7 +177,8 @@ def resume(
     Raises:
         NotFoundError: the project has no such job, or a dataset or the version of it is gone.
         JobNotResumableError: it is in another state, or a child.
-        LimitError: as many jobs of the project wait already, or it would store too much.
+        LimitError: as many jobs of the project wait already, or children of others where it is a parent, or
+            it would store too much.
     """
     row = find(session, project, job_id, lock=True)
     if row.state not in RESUMABLE_STATES or row.role == JobRole.CHILD:
@@ -183,6 +189,8 @@ def resume(
     requeue(session, row)
     session.flush()
     check_limits(session, project, max_queued=max_queued, max_bytes=max_bytes)
+    if row.role == JobRole.PARENT and max_queued is not None:
+        _check_children(session, row)
     return to_job(row, request)
 
 
@@ -227,3 +235,22 @@ def _check_queue(session: Session, project: str, max_queued: int) -> None:
     )
     if (waiting or 0) > max_queued:
         raise LimitError("limit-queued-jobs", f"{max_queued} jobs wait already; try again later.")
+
+
+def _check_children(session: Session, parent: JobRow) -> None:
+    """Refuse to resume a parent while many children of others wait; the project is held.
+
+    Raises:
+        LimitError: ``limit-queued-jobs``.
+    """
+    waiting = session.scalar(
+        select(func.count())
+        .select_from(JobRow)
+        .where(JobRow.project == parent.project, JobRow.state == JobState.QUEUED)
+        .where(JobRow.role == JobRole.CHILD, JobRow.parent_id != parent.id)
+    )
+    if (waiting or 0) >= MOST_WAITING:
+        raise LimitError(
+            "limit-queued-jobs",
+            f"{MOST_WAITING} children of other jobs wait already; try again later.",
+        )

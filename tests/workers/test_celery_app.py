@@ -11,6 +11,7 @@ import redis
 from models_store.jobs.job_queue import QUEUE, TASK_NAME
 from models_store.settings import StoreSettings
 from workers.celery_app import WorkerBrokerClient, create_celery
+from workers.main import register_tasks
 
 
 @pytest.mark.fault(130)
@@ -45,6 +46,30 @@ def test_a_socket_is_spelled_as_celery_wants_it(tmp_path: Path) -> None:
     settings = StoreSettings(data_dir=tmp_path)
 
     assert create_celery(settings).conf.broker_url == f"redis+socket://{settings.redis_socket}"
+
+
+class _Looks:
+    """Supervisor whose looks find what a test says."""
+
+    def __init__(self, *found: bool) -> None:
+        self.run_next = iter(found).__next__
+
+
+@pytest.mark.fault(405)
+def test_fault_405_looks_in_vain_are_followed_by_pauses_and_others_by_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("workers.main.time.sleep", pauses.append)
+    app = create_celery(StoreSettings(data_dir=tmp_path))
+    found = [True, False, True, False, *[False] * 40, True, False]
+    register_tasks(app, _Looks(*found))  # type: ignore[arg-type]  # all that it uses
+    for _ in found:
+        app.tasks[TASK_NAME]("job_1")
+    assert len(pauses) == 40
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 0.1
+    assert pauses[-1] == pauses[-10] == 0.5
 
 
 def test_the_client_sends_messages_that_a_worker_takes(redis_url: str) -> None:

@@ -29,6 +29,9 @@ from models_store.job_states import FINAL_STATES, UNFINISHED_STATES, JobRole, Jo
 from models_store.jobs.rows import move, tell_if_unsuited
 from models_store.rows.idempotency import forget_resource
 
+MOST_WAITING = 1000
+"""Children of a project that wait, beyond which its parents start no more; those of one may exceed it."""
+
 _CHILD = aliased(JobRow)
 _PARENT = (
     select(JobRow.id)
@@ -91,6 +94,21 @@ def resume_children(session: Session, row: JobRow) -> None:
         failed = child.state == JobState.FAILED and _stage(child) == last
         if child.state == JobState.CANCELLED or failed:
             requeue(session, child)
+
+
+def crowded_projects() -> Select[str, int, int]:
+    """Return the query of the projects with many children that wait: their number and highest priority."""
+    jobs = func.count().label("jobs")
+    return (
+        select(
+            JobRow.project,
+            jobs,
+            func.max(func.coalesce(JobRow.priority, 0)).label("priority"),
+        )
+        .where(JobRow.state == constant(JobState.QUEUED), JobRow.role == constant(JobRole.CHILD))
+        .group_by(JobRow.project)
+        .having(jobs >= MOST_WAITING)
+    )
 
 
 def requeue(session: Session, row: JobRow) -> None:

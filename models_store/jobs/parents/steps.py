@@ -7,6 +7,9 @@ that was interrupted is due still. What its caller is told of those that have en
 end meanwhile. Locks are taken from the parent to its children, never the other way round: what ends a
 child leaves its parent alone.
 
+A project that has many children waiting starts no more of them, but for more urgent work: every look for
+work sorts all that waits. Projects take turns, one step each.
+
 A step is a transaction of its own. One that cannot be taken is put off, longer each time, and keeps
 neither other parents nor claims waiting. After 20 times in a row, about an hour, the parent fails; times
 at which the database could not be used do not count.
@@ -17,7 +20,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased, undefer
 
 from models_store.database.base import Encoded
@@ -36,7 +39,14 @@ from models_store.job_states import (
     JobState,
 )
 from models_store.jobs.held_jobs import taken
-from models_store.jobs.parents.children import children_of, end_parent, stop_children, uncover
+from models_store.jobs.parents.children import (
+    MOST_WAITING,
+    children_of,
+    crowded_projects,
+    end_parent,
+    stop_children,
+    uncover,
+)
 from models_store.jobs.parents.planning import ParentPlan, ended_of, planned, work_of
 from models_store.jobs.retries import OUTSIDE_LIMIT, Ending, Failure, wait_s
 from models_store.jobs.rows import append, fail, move, tell_if_unsuited
@@ -63,8 +73,8 @@ _GIVEN_UP = (
     "Its next step could not be taken {times} times in a row, for a fault of the service; its log tells"
     " more. When that is mended, the job can be resumed."
 )
-# Parents, and children read or started, of one look: a claim stays short, and keeps others from
-# writing no longer than a moment.
+# Parents, and children read or started, of one look, beside the first parent of each project: a claim
+# stays short, and keeps others from writing no longer than a moment.
 _MOST_STEPS, _MOST_CHILDREN = 16, 64
 _STOPPING_S = 10.0  # that a child has before it is looked at again
 _CHILD = aliased(JobRow)
@@ -76,9 +86,28 @@ _UNFINISHED = (
 
 
 def due_parents(query: Select[*Ts]) -> Select[*Ts]:
-    """Restrict to parents with a step to take, projects in turn, then in the order of submission."""
-    turns = query.outerjoin(TurnRow, TurnRow.project == JobRow.project)
-    return turns.where(_IS_DUE).order_by(TurnRow.taken_at.nulls_first(), JobRow.position)
+    """Restrict to parents with a step to take, the first one of each project, then the second ones.
+
+    Of a project with many children that wait, those that would start their first ones are left out,
+    unless their priority is higher than that of all these.
+    """
+    # Worked out once, whatever the statistics of the table say.
+    crowded = crowded_projects().cte().prefix_with("MATERIALIZED", dialect="postgresql")
+    turns = query.outerjoin(TurnRow, TurnRow.project == JobRow.project).outerjoin(
+        crowded, crowded.c.project == JobRow.project
+    )
+    priority = func.coalesce(JobRow.priority, 0)
+    may_start = or_(
+        JobRow.state == constant(JobState.RUNNING),
+        crowded.c.project.is_(None),
+        and_(crowded.c.jobs < 2 * MOST_WAITING, priority > crowded.c.priority),
+    )
+    in_project = func.row_number().over(
+        partition_by=JobRow.project, order_by=(priority.desc(), JobRow.position)
+    )
+    return turns.where(_IS_DUE, may_start).order_by(
+        in_project, TurnRow.taken_at.nulls_first(), JobRow.position
+    )
 
 
 def _is_due() -> ColumnElement[bool]:
@@ -108,18 +137,19 @@ def take_steps(database: Database) -> None:
         DatabaseError: the database cannot be used.
     """
     with database.read() as session:
-        due = session.connection().scalars(_due()).all()
-    children = 0
-    for job_id in due:
-        children += _take(database, job_id)
-        if children >= _MOST_CHILDREN:
+        due = session.connection().execute(_due()).all()
+    children, served = 0, set[str]()
+    for job_id, project in due:
+        if children >= _MOST_CHILDREN and project in served:
             return
+        children += _take(database, job_id)
+        served.add(project)
 
 
 @cache
-def _due() -> Select[str]:
+def _due() -> Select[str, str]:
     # Seldom is there one, and a look for columns takes half as long as one for rows.
-    return due_parents(select(JobRow.id)).limit(_MOST_STEPS)
+    return due_parents(select(JobRow.id, JobRow.project)).limit(_MOST_STEPS)
 
 
 @cache

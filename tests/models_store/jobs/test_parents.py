@@ -262,6 +262,43 @@ def test_fault_286_a_claim_starts_the_children_of_few_parents_and_projects_take_
     assert jobs.get("other", other.id).state is JobState.RUNNING
 
 
+@pytest.mark.fault(402)
+def test_fault_402_a_project_with_many_children_that_wait_starts_more_for_urgent_work_alone(
+    jobs: Jobs, database: Database
+) -> None:
+    parents = [a_parent(jobs, trials=64) for _ in range(18)]
+    for _ in parents:
+        steps.take_steps(database)
+    states = [jobs.get(PROJECT, parent.id).state for parent in parents]
+    assert Counter(states) == {JobState.RUNNING: 16, JobState.QUEUED: 2}
+    assert not {parent.id for parent in parents} & {*jobs.claimable(2000)}
+    jobs.cancel(PROJECT, parents[-1].id)
+    with pytest.raises(LimitError, match="children of other jobs"):
+        jobs.resume(PROJECT, parents[-1].id, max_queued=100)
+    urgent = submitted(
+        jobs, role=JobRole.PARENT, request=a_search(trials=2), reserved_bytes=1, priority=1
+    )
+    steps.take_steps(database)
+    assert jobs.get(PROJECT, urgent.id).state is JobState.RUNNING
+    assert jobs.get(PROJECT, parents[-2].id).state is JobState.QUEUED
+    jobs.cancel(PROJECT, parents[0].id)
+    jobs.resume(PROJECT, parents[-1].id, max_queued=100)
+    steps.take_steps(database)
+    assert jobs.get(PROJECT, parents[-2].id).state is JobState.RUNNING
+
+
+@pytest.mark.fault(402)
+def test_fault_402_the_steps_of_a_project_keep_none_of_another_waiting(
+    jobs: Jobs, database: Database
+) -> None:
+    for _ in range(3):
+        a_parent(jobs, trials=64)
+    theirs = replace(a_job(), project="other", role=JobRole.PARENT, request=a_search(trials=2))
+    other = jobs.submit(theirs).job
+    steps.take_steps(database)
+    assert jobs.get("other", other.id).state is JobState.RUNNING
+
+
 @pytest.mark.fault(360)
 def test_fault_360_a_claim_starts_fewer_large_children(jobs: Jobs, work: JobWork) -> None:
     wide = MixedSpec(columns=[MixedColumn(spikes=[float(n) for n in range(300_000)])])
