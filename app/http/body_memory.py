@@ -1,7 +1,7 @@
 """Memory and disk space of requests and their results, bounded for all of them together."""
 
 import asyncio
-import time
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -10,10 +10,12 @@ from threading import RLock
 from fastapi import Request
 
 from app.auth.callers import project_of
+from app.fairness.turns import QueueFullError, Turns
 from app.problems.problem import Problem
 
 _PATIENCE_S = 10.0
 _LOOK_S = 0.05
+_MOST_WAITING = 64  # of a project, of which each has some of its rows already
 
 
 class BodyMemory:
@@ -24,6 +26,9 @@ class BodyMemory:
 
     Args:
         max_bytes: Most bytes of all bodies together.
+
+    Attributes:
+        looks: Turns at looking for room, of which each project has one.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -31,6 +36,7 @@ class BodyMemory:
         self._held = 0
         self._held_by: Counter[str] = Counter()
         self._lock = RLock()  # a share may be released where its last owner is, even in here
+        self.looks = Turns(sys.maxsize, each=1, waiting=_MOST_WAITING)
 
     @property
     def held(self) -> int:
@@ -99,21 +105,24 @@ class ProjectMemory:
     async def room(self, size: int, *, part: float = 1.0) -> "Share":
         """Wait until there is room for what cannot be divided; return its share, as `kept_share` does.
 
+        Callers of a project get it in the order in which they came.
+
         Args:
             size: Bytes to hold.
             part: Part of the memory that it must fit into, with all that is held already.
 
         Raises:
-            Problem: `overloaded`, when there is none for a while.
+            Problem: `overloaded`, when there is none for a while, or too many wait.
         """
         share = self.kept_share()
         size = self._memory.most_at_once(size)
-        until = time.monotonic() + _PATIENCE_S
-        while not share.may_hold(size, part=part):
-            if time.monotonic() >= until:
-                detail = "Too many responses of many rows are on their way. Try again."
-                raise Problem("overloaded", detail)
-            await asyncio.sleep(_LOOK_S)
+        try:
+            async with asyncio.timeout(_PATIENCE_S), self._memory.looks.turn(self._project):
+                while not share.may_hold(size, part=part):  # noqa: ASYNC110 - it is given back in any thread
+                    await asyncio.sleep(_LOOK_S)
+        except (TimeoutError, QueueFullError):
+            detail = "Too many responses of many rows are on their way. Try again."
+            raise Problem("overloaded", detail) from None
         return share
 
     def kept_share(self) -> "Share":

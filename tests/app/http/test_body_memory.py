@@ -3,6 +3,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from app.http import body_memory
 from app.http.body_memory import BodyMemory
 from app.problems.problem import Problem
 
@@ -90,3 +91,75 @@ def test_all_projects_together_are_bounded():
         with pytest.raises(Problem) as refused:
             shares[0].hold(70)
         assert refused.value.type.slug == "overloaded"
+
+
+@pytest.mark.fault(441)
+def test_fault_441_of_many_who_wait_for_room_one_looks_for_it(monkeypatch):
+    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.5)
+    memory, looks = BodyMemory(1 << 20), 0
+    has_room = memory.has_room
+
+    def counted(*args, **kwargs):
+        nonlocal looks
+        looks += 1
+        return has_room(*args, **kwargs)
+
+    monkeypatch.setattr(memory, "has_room", counted)
+
+    async def main():
+        with memory.of(PROJECT).share() as share:
+            share.hold(1 << 19)
+            rooms = [memory.of(PROJECT).room(1) for _ in range(60)]
+            refused = await asyncio.gather(*rooms, return_exceptions=True)
+        assert all(isinstance(one, Problem) for one in refused)
+        assert looks <= 60 + 0.5 / 0.05
+
+    asyncio.run(main())
+    assert memory.held == 0
+
+
+@pytest.mark.fault(441)
+def test_fault_441_no_more_than_some_of_a_project_wait_for_room():
+    memory = BodyMemory(1 << 20)
+
+    async def main():
+        with memory.of(PROJECT).share() as share:
+            share.hold(1 << 19)
+            waiting = [asyncio.create_task(memory.of(PROJECT).room(1)) for _ in range(65)]
+            await asyncio.sleep(0)
+            with pytest.raises(Problem) as refused:
+                await memory.of(PROJECT).room(1)
+            assert refused.value.type.slug == "overloaded"
+            await memory.of("another").room(1)
+            share.hold(0)
+            assert [one.size for one in await asyncio.gather(*waiting)] == [1] * 65
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(441)
+def test_fault_441_room_is_given_in_the_order_of_arrival(monkeypatch):
+    memory, looks = BodyMemory(1 << 20), asyncio.Event()
+    has_room, came = memory.has_room, 0
+
+    def counted(*args, **kwargs):
+        nonlocal came
+        came += 1
+        if came == 20:
+            looks.set()
+        return has_room(*args, **kwargs)
+
+    monkeypatch.setattr(body_memory, "_LOOK_S", 0)
+    monkeypatch.setattr(memory, "has_room", counted)
+
+    async def main():
+        with memory.of(PROJECT).share() as share:
+            share.hold((1 << 19) - 2)
+            large = asyncio.create_task(memory.of(PROJECT).room(4))
+            small = asyncio.create_task(memory.of(PROJECT).room(2))
+            await looks.wait()
+            assert not small.done(), "it would pass over the one before it"
+            share.hold(0)
+            await asyncio.gather(large, small)
+
+    asyncio.run(main())
