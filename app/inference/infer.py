@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
@@ -25,9 +24,9 @@ from app.inference.functions import (
     Served,
     output_names,
 )
-from app.inference.respond import HEADER_LENGTH, Output, Values, respond
+from app.inference.respond import HEADER_LENGTH, NUMBER_BYTES, PIECE_BYTES, Output, Values, respond
 from app.inference.tensors import MAX_CELLS, ROWS, Tensor, number_of, read_request, rows_of
-from app.inference.views import MAX_VALUES, Datatype, InferRequest
+from app.inference.views import MAX_VALUES, InferRequest
 from app.problems.fields import shown
 from app.problems.problem import Problem
 from app.rows.cell_codes import SlowRowsError
@@ -41,13 +40,14 @@ from app.state import state_of
 from models_store.records import Version
 from models_store.requests.bulk import ContextRow
 from tables.numerals import with_formats
+from tables.typed_rows import TypedRows
 
 _MAX_BODY_BYTES = 40 * 2**20
 _MICROSECONDS = 1e6
+_CELL_BYTES = 64  # of the object of a text
 _MAX_SEED = 2**63 - 1
 # Memory of a body and of what is read from it, as multiples of the body: objects take more than bytes.
 _JSON_MEMORY, _BINARY_MEMORY = 8, 2
-_NUMBER_BYTES = np.dtype(np.float64).itemsize
 
 
 async def infer(request: Request, served: Served) -> Response:
@@ -69,7 +69,8 @@ async def infer(request: Request, served: Served) -> Response:
     if (header_bytes or 0) > settings.max_json_bytes:
         raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
     async with AsyncExitStack() as stack:
-        share = stack.enter_context(body_memory_of(request).share())
+        memory = body_memory_of(request)
+        share = stack.enter_context(memory.share())
         is_large = not is_quick(body)
         if is_large:
             share.hold(len(body) * (_JSON_MEMORY if header_bytes is None else _BINARY_MEMORY))
@@ -81,11 +82,11 @@ async def infer(request: Request, served: Served) -> Response:
         _check_outputs(wanted, served.function)
         score = _score_request(request, served.version, wanted)
         if served.function == SAMPLE:
-            outputs = await _sampled(score, tensors, stack)
+            outputs = await _sampled(score, tensors, stack, share)
         else:
             outputs = await _computed(score, served.function, tensors, share if is_large else None)
             del tensors
-        return await respond(wanted, served, outputs, stack, share)
+        return await respond(wanted, served, outputs, stack, memory, share)
 
 
 def _score_request(request: Request, version: Version, wanted: InferRequest) -> ScoreRequest:
@@ -106,29 +107,44 @@ async def _computed(
             rows = await in_thread_alone(rows_of, tensors, score.shape)
     else:
         rows = await in_thread_alone(rows_of, tensors, score.shape)
-        share.hold(share.size + len(rows) * compute.width * _NUMBER_BYTES)
+        share.hold(share.size + len(rows) * compute.width * NUMBER_BYTES)
     async with score.flow() as flow:
         values = await score.compute(compute, flow, rows)
+    if share is not None:
+        share.hold(values.nbytes)
     return {output: Output.of(found) for output, found in function.split(values).items()}
 
 
 async def _sampled(
-    score: ScoreRequest, tensors: Sequence[Tensor], stack: AsyncExitStack
+    score: ScoreRequest, tensors: Sequence[Tensor], stack: AsyncExitStack, share: Share
 ) -> Mapping[str, Output]:
     """Return the output of samples, which are drawn as they are sent, until the stack is left."""
     drawing = await _drawing(score, {tensor.name: tensor for tensor in tensors})
+    share.hold(0 if drawing.context is None else drawing.context.nbytes)
     drawn = await stack.enter_async_context(aclosing(ahead(drawing.chunks())))
     first = await anext(drawn)  # what is refused is so before the response begins
     known = score.types
     types = None if known is None else await in_thread(lambda: known.samples)
 
-    async def chunks() -> AsyncGenerator[Values, None]:
-        yield first if types is None else await in_thread(_texts, types.batch(first))
+    async def numbers() -> AsyncGenerator[Floats, None]:
+        yield first
         async for rows in drawn:
-            yield rows if types is None else await in_thread(_texts, types.batch(rows))
+            yield rows
 
-    datatype: Datatype = "FP64" if types is None else "BYTES"
-    return {ROWS: Output((drawing.n, score.version.dim), datatype, chunks)}
+    shape = drawing.n, score.version.dim
+    if types is None:
+        return {ROWS: Output(shape, "FP64", numbers)}
+    row_bytes = types.text_bytes + _CELL_BYTES * score.version.dim
+    step = max(1, PIECE_BYTES // row_bytes)
+
+    async def texts() -> AsyncGenerator[Values, None]:
+        async with aclosing(numbers()) as chunks:
+            async for rows in chunks:
+                for start in range(0, len(rows), step):
+                    yield await in_thread(_texts, types, rows[start : start + step])
+
+    value_bytes = -(-row_bytes // score.version.dim)
+    return {ROWS: Output(shape, "BYTES", texts, value_bytes=value_bytes)}
 
 
 async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor]) -> Drawing:
@@ -162,10 +178,11 @@ def _context(tensor: Tensor | None, version: Version, n: int) -> Floats | None:
     return context_rows(context_cells(rows, columns, n=n), version)
 
 
-def _texts(batch: pa.RecordBatch) -> list[str]:
+def _texts(types: TypedRows, values: Floats) -> list[str]:
     """Return the cells of rows as the texts that a CSV file has; empty for a gap."""
     columns = [
-        pc.fill_null(pc.cast(column, pa.string()), "") for column in with_formats(batch).columns
+        pc.fill_null(pc.cast(column, pa.string()), "")
+        for column in with_formats(types.batch(values)).columns
     ]
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     return [text for row in rows for text in row]

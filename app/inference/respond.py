@@ -11,7 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from app.fairness.turns import in_thread
-from app.http.body_memory import Share
+from app.http.body_memory import STREAMS_PART, ProjectMemory, Share
 from app.http.json_body import JSON_MEDIA_TYPE
 from app.http.streaming import Piece, StreamedResponse
 from app.inference.functions import Served
@@ -26,8 +26,13 @@ BINARY_MEDIA_TYPE = "application/octet-stream"
 Values = Floats | Sequence[str]
 Chunks = Callable[[], AsyncGenerator[Values, None]]
 
-_CHUNK_VALUES = 32_768
-_NUMBER_BYTES = np.dtype(np.float64).itemsize
+PIECE_BYTES = 2**18
+"""Bytes of values, or of the longest texts that they may be, that are written at a time."""
+
+NUMBER_BYTES = np.dtype(np.float64).itemsize
+"""Bytes of a number."""
+
+_HELD_BYTES = 2**21  # of values and their text, of more than that, while a caller reads slowly
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,20 @@ class Output:
         shape: Sizes of its dimensions.
         datatype: Type of its values.
         chunks: Maker of a generator of its values, a few rows at a time; it is called once.
+        value_bytes: Most bytes of a value.
     """
 
     shape: Sequence[int]
     datatype: Datatype
     chunks: Chunks
+    value_bytes: int = NUMBER_BYTES
 
     @classmethod
     def of(cls, values: Floats) -> "Output":
         """Return the output of numbers that are in memory."""
 
         async def chunks() -> AsyncGenerator[Values, None]:
-            rows = max(1, _CHUNK_VALUES // max(1, values[:1].size))
+            rows = max(1, PIECE_BYTES // max(1, values[:1].nbytes))
             for place in range(0, len(values), rows):
                 yield values[place : place + rows]
 
@@ -82,6 +89,7 @@ async def respond(
     served: Served,
     outputs: Mapping[str, Output],
     stack: AsyncExitStack,
+    memory: ProjectMemory,
     share: Share,
 ) -> Response:
     """Return the response to a request; a large one is written while it is sent.
@@ -91,7 +99,8 @@ async def respond(
         served: Function that was asked for.
         outputs: Outputs by their names.
         stack: Stack of what is released at the end; a response that is written later takes it over.
-        share: Memory for bodies that is part of it.
+        memory: Memory of bodies of the caller's project.
+        share: Share of it that the request has, part of the stack.
 
     Raises:
         Problem: The response has too many values for its form.
@@ -107,9 +116,11 @@ async def respond(
         headers[HEADER_LENGTH] = str(len(header))
         headers["Content-Length"] = str(len(header) + rest)
         pieces = _binary(header, parts)
-    if sum(part.output.size for part in parts) <= _CHUNK_VALUES:
+    held_bytes = sum(part.output.size * part.output.value_bytes for part in parts)
+    if held_bytes <= PIECE_BYTES:
         body = b"".join([piece async for piece in pieces])
         return Response(body, media_type=media_type, headers=headers)
+    pieces = _with_room(pieces, memory, min(held_bytes, _HELD_BYTES))
     return StreamedResponse(pieces, media_type=media_type, headers=headers, held=stack.pop_all())
 
 
@@ -130,7 +141,7 @@ async def _parts(
         }
         if named.get(name, {}).get("binary_data", all_binary) is True:
             packed = await _packed(output, share) if output.datatype == "BYTES" else ()
-            size = sum(map(len, packed)) or output.size * _NUMBER_BYTES
+            size = sum(map(len, packed)) or output.size * NUMBER_BYTES
             rest += size
             head["parameters"] = {"binary_data_size": size}
             parts.append(_Part(orjson.dumps(head), output, binary=True, packed=packed))
@@ -142,6 +153,17 @@ async def _parts(
             "limit-rows", f"A response may have {MAX_CELLS} values in JSON beside binary outputs."
         )
     return parts, rest
+
+
+async def _with_room(
+    pieces: AsyncGenerator[Piece, None], memory: ProjectMemory, size: int
+) -> AsyncGenerator[Piece, None]:
+    """Yield the same pieces, once there is memory for what is held of them while they are read."""
+    room = await memory.room(size, part=STREAMS_PART)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece
+    del room  # it was held until here
 
 
 async def _packed(output: Output, share: Share) -> list[bytes]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.fairness.turns import in_thread
 from app.http.accept import IDENTITY, best_coding, listed
-from app.http.body_memory import ProjectMemory, body_memory_of
+from app.http.body_memory import STREAMS_PART, ProjectMemory, body_memory_of
 from app.http.content_codings import CODINGS, Compressor
 from app.http.streaming import StreamedResponse
 from app.rows.codecs import Codec
@@ -33,7 +33,6 @@ _PIECE_VALUES = 32_768  # become less than 1 MiB of text
 _PIECE_ROWS = 32  # fewer of thousands of columns take as long
 _HELD_BYTES = 2**21  # of rows, their text and what is read ahead, while a caller reads slowly
 _VALUE_BYTES = 32  # of a number, as it is and as text
-_HELD_PART = 0.75  # leaves room for bodies, which cannot wait
 _MIN_PACKED_BYTES = 4096
 _TEXT_CODINGS = (*CODINGS, IDENTITY)
 _BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take time to
@@ -200,7 +199,7 @@ async def _encoded(
     def packed(made: Encoded) -> Encoded:
         return compressor.compress(made) if compressor is not None and made else made
 
-    room = await memory.room(held[0].held_bytes, part=_HELD_PART)
+    room = await memory.room(held[0].held_bytes, part=STREAMS_PART)
     yield await in_thread(lambda: packed(held[0].encoder.start()))
     for number in range(held[0].encoder.passes):
         if number > 0:

@@ -13,6 +13,9 @@ import pytest
 from hypothesis import given, strategies as st
 from starlette.testclient import TestClient
 
+from app.http import body_memory
+from app.inference import infer as inferring
+from app.inference.respond import PIECE_BYTES
 from app.inference.tensors import read_request
 from app.inference.views import MAX_VALUES
 from app.main import create_app
@@ -38,6 +41,17 @@ def client(shared_settings: ApiSettings) -> Iterator[TestClient]:
             columns=NAMES,
             flow=mixed_flow(),
             types=TYPES,
+        )
+        long = [{**TYPES[0], "levels": [letter * 128 for letter in "🚀🛰🌍"]}, *TYPES[1:]]
+        flow = mixed_flow()
+        registered(
+            state.database,
+            state.blobs,
+            name="long",
+            spec=SPEC,
+            columns=NAMES,
+            flow=flow,
+            types=long,
         )
         yield client
 
@@ -209,6 +223,44 @@ def test_fault_287_many_samples_are_written_as_they_are_drawn(
     assert [len(found) for found in rows] == [9, n]
     assert rows[1][:9] == rows[0]
     memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
+    assert memory.held == 0
+
+
+@pytest.mark.fault(395)
+@pytest.mark.parametrize("binary", [False, True])
+def test_fault_395_long_texts_are_written_a_few_at_a_time(
+    client: TestClient, binary: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a piece are as many as its longest texts allow."""
+    sizes: list[int] = []
+
+    def measured(*args: Any) -> list[str]:
+        texts = made(*args)
+        sizes.append(sum(len(text.encode()) for text in texts))
+        return texts
+
+    made = inferring._texts
+    monkeypatch.setattr(inferring, "_texts", measured)
+    asked = {"parameters": {"binary_data_output": binary}}
+    rows = read_rows(infer(client, "long:sample", n_tensor(5_000), **asked))
+    assert (len(rows), {len(row[0]) for row in rows}) == (5_000, {0, 128})
+    assert max(sizes) <= PIECE_BYTES
+    assert sum(sizes) > 8 * PIECE_BYTES
+
+
+@pytest.mark.fault(395)
+@pytest.mark.parametrize(("model", "n"), [("people", 20_000), ("long", 1_000)])
+def test_fault_395_samples_take_memory_while_they_are_read(
+    client: TestClient, model: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
+    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
+    with memory.of("default").share() as others:
+        others.hold(96 * 2**20 - 2**18)
+        refused = infer(client, f"{model}:sample", n_tensor(n))
+        few = infer(client, f"{model}:sample", n_tensor(9))
+    assert (refused.status_code, few.status_code, memory.held) == (503, 200, 0)
+    assert len(read_rows(infer(client, f"{model}:sample", n_tensor(n)))) == n
     assert memory.held == 0
 
 
