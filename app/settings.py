@@ -142,13 +142,13 @@ class ApiSettings(StoreSettings):
         ge=_KIB,
         description="Memory for incomplete request bodies of all callers, for large results, and "
         "for responses of rows while they are read, 2 MiB each, which use three quarters of it at "
-        "most; one project uses half of each.",
+        "most. A project uses half of each while no other does, and never more than is left.",
     )
     max_body_files_bytes: int = Field(
         default=32 * _GIB,
         ge=_KIB,
         description="Disk space for bodies and results of scoring requests of all callers, in "
-        "each API process; one project uses half of it at most.",
+        "each API process; one project uses half of it at most, and never more than is left.",
     )
     max_score_bytes: int = Field(
         default=2 * _GIB,

@@ -13,6 +13,9 @@ from app.auth.callers import project_of
 from app.fairness.turns import QueueFullError, Turns
 from app.problems.problem import Problem
 
+STREAMS_PART = 0.75
+"""Part of the memory that streamed responses may take; bodies, which cannot wait, have the rest."""
+
 _PATIENCE_S = 10.0
 _LOOK_S = 0.05
 _MOST_WAITING = 64  # of a project, of which each has some of its rows already
@@ -21,8 +24,9 @@ _MOST_WAITING = 64  # of a project, of which each has some of its rows already
 class BodyMemory:
     """Counter of the bytes of bodies and results that are kept in memory, or on the disk.
 
-    Each is small, but callers who send slowly can have thousands of them at once. One project gets
-    half of the memory at most, so that it cannot take all from the others.
+    Each is small, but callers who send slowly can have thousands of them at once. A project holds no
+    more than is left over: half of the memory where it is alone, a third where another does the same,
+    so that a project that holds little always finds room.
 
     Args:
         max_bytes: Most bytes of all bodies together.
@@ -58,18 +62,13 @@ class BodyMemory:
             self._held_by[project] += size
             if self._held_by[project] == 0:
                 del self._held_by[project]
-        if size <= 0:
-            return
-        if self._held_by[project] > self._max_bytes // 2:
-            detail = "Too many bodies and results of this project are on their way."
-            raise Problem("overloaded", detail)
-        if self._held > self._max_bytes:
+        if size > 0 and self._held_by[project] > self._max_bytes - self._held:
             raise Problem("overloaded", "Too many bodies and results are on their way. Try again.")
 
     def has_room(self, project: str, size: int, *, part: float = 1.0) -> bool:
-        """Return whether `size` bytes more fit into a part of what a project, and all, may hold."""
-        most = part * self._max_bytes
-        return self._held_by[project] + size <= most // 2 and self._held + size <= most
+        """Return whether `size` bytes more of a project, with all that is held, fit into a part of the memory."""
+        left = part * self._max_bytes - self._held - size
+        return self._held_by[project] + size <= left
 
     def most_at_once(self, size: int) -> int:
         """Return the bytes to count for what takes `size` and cannot be refused for ever."""

@@ -72,25 +72,50 @@ def test_what_a_share_holds_counts_until_it_is_given_back():
         share.hold(100)
 
 
+def refused(share, size):
+    with pytest.raises(Problem) as raised:
+        share.hold(size)
+    share.hold(0)
+    return raised.value.type.slug == "overloaded"
+
+
 def test_one_project_takes_half_of_all_and_leaves_the_rest_to_others():
     memory = BodyMemory(200)
     with memory.of("one").share() as greedy, memory.of("another").share() as other:
+        assert refused(greedy, 101)
         greedy.hold(100)
-        with pytest.raises(Problem) as refused:
-            greedy.hold(101)
-        assert refused.value.type.slug == "overloaded"
-        other.hold(99)
+        assert refused(other, 51)
+        other.hold(50)
 
 
-def test_all_projects_together_are_bounded():
-    memory = BodyMemory(200)
+@pytest.mark.fault(396)
+@pytest.mark.parametrize("projects", [1, 2, 5])
+def test_fault_396_projects_that_take_all_they_get_leave_as_much_to_another(projects):
+    memory = BodyMemory(600)
     with ExitStack() as stack:
-        shares = [stack.enter_context(memory.of(str(i)).share()) for i in range(3)]
-        for share in shares:
-            share.hold(66)
-        with pytest.raises(Problem) as refused:
-            shares[0].hold(70)
-        assert refused.value.type.slug == "overloaded"
+        shares = [stack.enter_context(memory.of(str(i)).share()) for i in range(projects)]
+        turns = [share for _ in range(600) for share in shares]
+        assert all(share.may_hold(share.size + 1) or share.size for share in turns)
+        each = 600 // (projects + 1)
+        assert [share.size for share in shares] == [each] * projects
+        assert not shares[0].may_hold(each + 1)
+        with memory.of("honest").share() as share:
+            share.hold(each // 2)
+
+
+@pytest.mark.fault(396)
+def test_fault_396_streams_of_two_projects_leave_room_for_those_of_a_third():
+    memory = BodyMemory(800)
+
+    async def main():
+        held = [await memory.of(name).room(50, part=0.75) for name in "ababab"]
+        held += [await memory.of(name).room(50, part=0.75) for name in "ab"]
+        waiting = asyncio.create_task(memory.of("a").room(50, part=0.75))
+        third = await asyncio.wait_for(memory.of("c").room(100, part=0.75), 5)
+        assert (third.size, waiting.done(), len(held)) == (100, False, 8)
+        waiting.cancel()
+
+    asyncio.run(main())
 
 
 @pytest.mark.fault(441)
