@@ -170,8 +170,8 @@ class JobQueue:
 
     def _deliver(self, messages: Sequence[_Message]) -> None:
         delivered = [message.job_id for message in messages if self._send(message)]
-        if delivered and self._attempt(self._jobs.mark_dispatched, delivered):
-            self._announced |= {*delivered}
+        if delivered:
+            self._attempt(self._mark, delivered)
 
     def _send(self, message: _Message) -> bool:
         # While the broker is down only the sweep calls it, so that new jobs do not queue up here.
@@ -187,7 +187,10 @@ class JobQueue:
         queued = self._client.count_queued()  # also if no job waits, to notice the broker's return
         if missing := waiting[queued:]:  # which ones does not matter: a message is for any job
             self._client.send(missing, {})
-        new = [job_id for job_id in waiting if job_id not in self._announced]
-        if new:
-            self._jobs.mark_dispatched(new)
-        self._announced = frozenset(waiting)
+        self._announced &= {*waiting}
+        if new := [job_id for job_id in waiting if job_id not in self._announced]:
+            self._mark(new)
+
+    def _mark(self, job_ids: list[str]) -> None:
+        """Record that there are messages for some jobs; a later sweep does for those that are being changed."""
+        self._announced |= {*self._jobs.mark_dispatched(job_ids)}

@@ -54,10 +54,18 @@ from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.idempotency import known_resource
 
+_JOB = JobRow.__table__.c
+# Rows of many projects, in no order: one that another transaction holds is not waited for.
+_FREE = (
+    select(_JOB.position)
+    .where(_JOB.id.in_(bindparam("job_ids", expanding=True)))
+    .with_for_update(skip_locked=True)
+)
 _DISPATCHED = (
     update(JobRow.__table__)
-    .where(JobRow.id.in_(bindparam("job_ids", expanding=True)))
+    .where(_JOB.position.in_(_FREE))
     .values(dispatched=True)
+    .returning(_JOB.id)
 )
 
 # Inside the class, `list` is its method.
@@ -343,9 +351,13 @@ class Jobs:
         return [row.id for row in sorted(found, key=lambda row: row.rank)][:limit]
 
     @writing
-    def mark_dispatched(self, session: Session, job_ids: JobIds) -> None:
-        """Record that messages for these jobs are in the queue."""
-        session.connection().execute(_DISPATCHED, {"job_ids": job_ids})
+    def mark_dispatched(self, session: Session, job_ids: JobIds) -> JobIds:
+        """Record that messages for these jobs are in the queue.
+
+        Returns:
+            Ids of those of which it is recorded; the others are being changed.
+        """
+        return [*session.connection().scalars(_DISPATCHED, {"job_ids": job_ids})]
 
 
 @cache

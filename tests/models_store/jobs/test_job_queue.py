@@ -232,6 +232,25 @@ def test_a_job_whose_lease_ran_out_is_announced(broker, jobs, work, start):
     wait_until(lambda: broker.messages() == [job_id])
 
 
+class _Busy(Jobs):
+    """Jobs of which the first look at them finds that others are changing them."""
+
+    looks = 0
+
+    def mark_dispatched(self, job_ids: list[str]) -> list[str]:
+        self.looks += 1
+        return super().mark_dispatched(job_ids) if self.looks > 1 else []
+
+
+@pytest.mark.fault(406)
+def test_fault_406_a_later_sweep_records_what_an_earlier_one_could_not(broker, database, start):
+    busy = _Busy(database)
+    job_id = submit(busy)
+    start(sweep_interval_s=0.05, on=busy)
+    wait_until(lambda: busy.get(PROJECT, job_id).dispatched)
+    assert broker.messages() == [job_id]
+
+
 def test_a_cancelled_job_is_not_announced(broker, jobs, start):
     jobs.cancel(PROJECT, submit(jobs))
     sweeps: list[None] = []
