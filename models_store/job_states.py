@@ -167,7 +167,8 @@ class Checkpoint(TypedDict):
 class JobResult(TypedDict):
     """Result file of a scoring or sampling job in the blob store.
 
-    ``columns`` are missing in those that were made before they were kept.
+    ``columns`` are missing in those that were made before they were kept, as are ``texts``: places of the columns
+    of a CSV file that hold text, whatever their first rows look like.
     """
 
     key: str
@@ -176,6 +177,7 @@ class JobResult(TypedDict):
     rows: int
     media_type: str
     columns: NotRequired[list[str]]
+    texts: NotRequired[list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)

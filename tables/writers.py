@@ -36,6 +36,7 @@ _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
 _GROUP_BYTES = 16 << 20  # of texts, which may be long
 _NUMBER_BYTES = 8
 _COLUMN_BYTES = 2048  # of the writer of a column
+_GROUPED = 12_345  # has groups of digits
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,11 @@ class CsvTable(TableWriter):
             return _csv_lines(batch, "needed")
 
 
+def text_places(schema: pa.Schema) -> list[int]:
+    """Return the places of the columns that a CSV file has as text: all but numbers that any reader knows."""
+    return [place for place, field in enumerate(schema) if not _is_number(field)]
+
+
 class NpyTable(TableWriter):
     """npy file: one array of rows by columns, in the widest type of the columns."""
 
@@ -312,3 +318,16 @@ def _batch(block: Block, schema: pa.Schema) -> pa.RecordBatch:
     rows = block.T if isinstance(block, np.ndarray) else block
     columns = [pa.array(np.ascontiguousarray(column)) for column in rows]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _is_number(field: pa.Field) -> bool:
+    """Return whether the cells of a column are numbers, in a format without marks, units or signs of its own."""
+    if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
+        return False
+    numbers = pa.array([_GROUPED, -_GROUPED], field.type)
+    batch = pa.RecordBatch.from_arrays([numbers], schema=pa.schema([field]))
+    cells = with_formats(batch).column(0).to_pylist()
+    try:
+        return list(map(float, cells)) == [_GROUPED, -_GROUPED]
+    except ValueError:
+        return False

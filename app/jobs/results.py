@@ -105,17 +105,18 @@ def _opened(path: Path, result: JobResult) -> _ResultTable:
         source = open_cells(path, format=kind, options=_ANY_SIZE)
         # In CSV some names are marked.
         names = result.get("columns", source.names)
-        if source.text:
-            return _cells(source, names)
+        text = frozenset(result.get("texts", source.text))
+        if text:
+            return _cells(source, names, text)
         table = open_table(path, format=kind, options=_ANY_SIZE)
         chunks = (Chunk.of(columns.T) for columns in table.chunks)
         first = list(islice(chunks, 1))  # which opens the file
         return _ResultTable(names, _from(first, chunks))
 
 
-def _cells(source: CellSource, names: list[str]) -> _ResultTable:
+def _cells(source: CellSource, names: list[str], text: frozenset[int]) -> _ResultTable:
     """Return a result that holds more than numbers; an empty text of CSV is a gap."""
-    batches = source.read(source.text)
+    batches = source.read(text)
     first = next(batches)
     fields = [pa.field(name, column.type) for name, column in zip(names, first, strict=True)]
     schema = pa.schema(fields)

@@ -10,7 +10,7 @@ import pytest
 from tables.columns import Column
 from tables.formats import Output
 from tables.typed_rows import TypedRows, encode_columns
-from tables.writers import WRITERS, TableHead, unused_name
+from tables.writers import WRITERS, TableHead, text_places, unused_name
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 COLUMNS = [
@@ -108,3 +108,20 @@ def test_blocks_are_bounded_by_rows_and_by_numbers():
 
 def test_a_name_that_is_taken_gets_longer():
     assert unused_name("log_prob", ["x", "log_prob", "log_prob_"]) == "log_prob__"
+
+
+@pytest.mark.fault(442)
+def test_fault_442_what_a_csv_file_writes_as_numbers_is_no_text():
+    columns = [
+        Column(name="plain"),
+        Column(name="whole", decimals=0),
+        Column(name="cents", decimals=2, number_format="0.00;-0.00"),
+        Column(name="grouped", thousands=",", decimals=2, number_format="#,##0.00;-#,##0.00"),
+        Column(name="comma", decimal=",", decimals=2, number_format="0,00;-0,00"),
+        Column(name="level", type="category", levels=("1", "2")),
+        Column(name="day", type="datetime", datetime_format="%Y-%m-%d"),
+        Column(name="note", type="ignored"),
+    ]
+    schema = TypedRows(columns, ["log_prob"]).schema
+    texts = [schema.names[at] for at in text_places(schema)]
+    assert texts == ["grouped", "comma", "level", "day", "note"]

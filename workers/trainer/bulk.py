@@ -25,6 +25,7 @@ from tables.writers import (
     WRITERS,
     Encoded,
     TableWriter,
+    text_places,
 )
 from workers.errors import TrainingError
 from workers.protocol import (
@@ -166,6 +167,9 @@ class _Run:
             "media_type": OUTPUT_MEDIA_TYPES[output],
             "columns": list(self._product.head.names),
         }
+        if output == "csv":
+            schema = self._product.head.schema
+            result["texts"] = [] if schema is None else text_places(schema)
         metrics = summary.metrics(scores=self._product.scores)
         if self._product.usual is not None:
             metrics |= self._product.usual.metrics(self._tick)

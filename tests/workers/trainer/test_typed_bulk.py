@@ -38,6 +38,7 @@ CUT = Column(
     name="cut", type="category", levels=("=1+1", "Astor", "Ideal", "Good, really"), missing=True
 )
 DOORS = Column(name="doors", type="category", levels=("5", "3"))
+NUMBERS = (pa.float64(), pa.int64())
 OWN = [
     DOORS,
     Column(name="comment", type="category", levels=("a", "b")),
@@ -199,6 +200,17 @@ def test_rows_beside_scores_have_the_cells_of_the_table(place: Place, output: st
     for column in ("cut", "sold", "price"):
         found = [None if cell == "" else cell for cell in table[column].to_pylist()]
         assert found == expected.column(column).to_pylist()
+
+
+@pytest.mark.fault(442)
+def test_fault_442_a_csv_result_tells_which_columns_hold_text(place: Place) -> None:
+    names = [column.name for column in OWN]
+    result = produced(run(scoring(place, include_rows=True, output="csv"))).result
+    texts = [names[at] for at in result["texts"]]
+    schema = TypedRows(OWN).schema
+    assert texts == [name for name in names if schema.field(name).type not in NUMBERS]
+    assert "cut" in texts
+    assert produced(run(scoring(place, output="csv"))).result["texts"] == []
 
 
 @pytest.mark.parametrize("output", ["csv", "parquet"])
