@@ -34,12 +34,14 @@ class PromptConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
     """A consumer that tries to reach a lost broker every two seconds.
 
     Celery's own back-off grows to half a minute, and a job that waits that long looks lost. Bytes
-    in the queue that are not a message cost a reconnection, not the worker.
+    in the queue that are not a message cost a reconnection, not the worker; so does a key of another
+    type that has the queue's name, which a sweep deletes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's signature
         super().__init__(*args, **kwargs)
-        self.connection_errors += (ValueError, TypeError, AttributeError, LookupError)
+        broken = (ValueError, TypeError, AttributeError, LookupError, redis.ResponseError)
+        self.connection_errors += broken
 
     def ensure_connected(self, conn: Connection) -> Connection:
         """Wait for the broker without limit; ends when the worker stops."""
@@ -127,9 +129,17 @@ class WorkerBrokerClient:
                 )
 
     def count_queued(self) -> int:
-        """Return the number of messages in the queue."""
+        """Return the number of messages in the queue; delete what is none and has its name."""
         with self._connected() as connection:
-            return int(connection.default_channel.client.llen(QUEUE))
+            client = connection.default_channel.client
+            try:
+                return int(client.llen(QUEUE))
+            except redis.ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):
+                    raise
+                log.warning("the key %s of the broker is no queue, and is deleted", QUEUE)
+                client.delete(QUEUE)
+                return 0
 
     def close(self) -> None:
         """Close the connection."""

@@ -81,6 +81,16 @@ def test_the_client_sends_messages_that_a_worker_takes(redis_url: str) -> None:
     assert (message["headers"]["task"], message["headers"]["request_id"]) == (TASK_NAME, "r1")
 
 
+@pytest.mark.fault(407)
+def test_fault_407_what_has_the_name_of_the_queue_and_is_none_is_deleted(redis_url: str) -> None:
+    server = redis.Redis.from_url(redis_url)
+    server.hset(QUEUE, "a", "b")
+    client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))
+    assert client.count_queued() == 0
+    client.send(["job_1"], {})
+    assert client.count_queued() == 1
+
+
 def test_the_client_keeps_its_connection_and_replaces_one_that_is_gone(redis_url: str) -> None:
     server = redis.Redis.from_url(redis_url)
     client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))

@@ -47,6 +47,23 @@ def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_j
     assert worker.poll() is None
 
 
+@pytest.mark.usefixtures("place_redis")
+@pytest.mark.fault(407)
+def test_fault_407_a_key_that_is_no_queue_ends_no_worker(
+    place: Place, start_worker: StartWorker
+) -> None:
+    dataset = place.add_dataset()
+    client = redis.Redis(unix_socket_path=str(place.settings.redis_socket))
+    client.hset(QUEUE, "a", "b")
+    worker = start_worker()
+    wait_until(lambda: not client.exists(QUEUE))
+    client.hset(QUEUE, "a", "b")
+    job_id = place.submit(dataset, max_epochs=1)
+    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
+    wait_until(lambda: not client.exists(QUEUE))
+    assert worker.poll() is None
+
+
 @pytest.mark.long  # the chaos run kills them too, and the supervisor's tests its trainers
 @pytest.mark.fault(120, 157, 162)
 def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
