@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -33,7 +33,10 @@ MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
 # Validation keeps the interpreter's lock, and each value that is wrong takes longest.
 _MAX_VALUES = 100_000
-_MAX_FAULTS = 1_000  # a body may have thousands more, of a kilobyte each once they are listed
+_MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
+_MOST_ADVISED = (
+    50  # faults for which names like the caller's are looked for; a problem shows twenty
+)
 
 # Words of a body for the faults of JSON that tables have, too.
 _SLUGS: dict[Slug, Slug] = {
@@ -273,12 +276,19 @@ def _validation_problem(
         slug = "unknown-field"
     elif kinds == {"finite_number"}:
         slug = "value-nonfinite"
-    schema = model.model_json_schema() if slug == "unknown-field" else {}
-    faults = _innermost([_fault(dict(item), document, schema) for item in found])
+    schema = _schema_of(model) if slug == "unknown-field" else {}
+    first = [_fault(dict(item), document, schema) for item in found[:_MOST_ADVISED]]
+    rest = [_fault(dict(item), document, None) for item in found[_MOST_ADVISED:]]
+    faults = _innermost(first + rest)
     names, texts = [pointer.field_name for pointer, _ in faults], [text for _, text in faults]
     more = f" {len(faults) - 1} more: see `errors`." if len(faults) > 1 else ""
     errors = [FieldError(alone(text), pointer=place.text) for place, text in faults]
     return Problem(slug, sentence(names[0], texts[0]) + more, errors=errors)
+
+
+@cache
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _innermost(faults: Sequence[tuple["_Place", str]]) -> list[tuple["_Place", str]]:
@@ -291,10 +301,12 @@ def _innermost(faults: Sequence[tuple["_Place", str]]) -> list[tuple["_Place", s
 
 
 def _fault(
-    item: dict[str, Any], document: object, schema: Mapping[str, Any]
+    item: dict[str, Any], document: object, schema: Mapping[str, Any] | None
 ) -> "tuple[_Place, str]":
-    """Return the place of a fault, and what is wrong there."""
+    """Return the place of a fault, and what is wrong there; without advice if there is no schema."""
     place = _place(item["loc"], document, item["type"])
+    if schema is None:
+        return place, worded(item, advises=False)
     known = fields_at(schema, place.steps[:-1], document) if is_unknown(item["type"]) else ()
     return place, worded(item, known=known)
 

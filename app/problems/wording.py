@@ -66,20 +66,27 @@ def is_unknown(kind: str) -> bool:
     return kind in _UNKNOWN
 
 
-def worded(fault: Mapping[str, Any], *, what: str = "field", known: Sequence[str] = ()) -> str:
+def worded(
+    fault: Mapping[str, Any],
+    *,
+    what: str = "field",
+    known: Sequence[str] = (),
+    advises: bool = True,
+) -> str:
     """Return what a field does wrong, without its name: "must be at least 1".
 
     Args:
         fault: Error of pydantic.
         what: Word for the field.
         known: Names of the fields that there are.
+        advises: False to name no field or tag like the caller's, which takes up to a millisecond.
     """
     kind = str(fault["type"])
     if is_unknown(kind):
         name = str(fault["loc"][-1])[:64]
         if name in known:
             return f"is no {what} together with the others there"
-        like = get_close_matches(name, known, n=1, cutoff=0.55)
+        like = get_close_matches(name, known, n=1, cutoff=0.55) if known else []
         if like:
             return f"is no {what}; did you mean `{like[0]}`?"
         there = f"; there are {', '.join(known)}" if 0 < len(known) <= _MOST_KNOWN else ""
@@ -87,7 +94,8 @@ def worded(fault: Mapping[str, Any], *, what: str = "field", known: Sequence[str
     if kind in _PLAIN:
         return _PLAIN[kind]
     if kind in _BOUNDED:
-        return _bounded(kind, fault.get("ctx", {})) + _meant(kind, fault.get("ctx", {}))
+        context = fault.get("ctx", {})
+        return _bounded(kind, context) + (_meant(kind, context) if advises else "")
     text = str(fault["msg"]).removeprefix("Value error, ")
     return text.replace("Input should be", "must be")
 

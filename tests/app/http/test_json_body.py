@@ -1,6 +1,8 @@
 import asyncio
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unittest.mock import Mock
 
 import pytest
 from fastapi import Depends, FastAPI, Request
@@ -12,6 +14,7 @@ from app.fairness.turns import in_thread_alone
 from app.http.body_memory import BodyMemory
 from app.http.json_body import json_body, parse_json, validate_json
 from app.metrics import Metrics
+from app.problems import wording
 from app.problems.problem import Problem, install_problem_handlers
 from app.server.request_middleware import RequestMiddleware
 from app.settings import ApiSettings
@@ -40,6 +43,10 @@ class Tree(BaseModel):
     rate: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     label: Annotated[str, Field(max_length=10)] = ""
     part: Annotated[Leaf | Twig, Field(discriminator="family")] | None = None
+
+
+class Branches(BaseModel):
+    parts: list[Annotated[Leaf | Twig, Field(discriminator="family")]]
 
 
 def slug_of(body: bytes) -> tuple[int, str]:
@@ -163,6 +170,29 @@ def test_fault_060_an_unknown_field_of_a_flow_is_pointed_at():
     assert [error.as_dict() for error in caught.value.errors] == [
         {"pointer": "/flow/layrs", "detail": "There is no such field; did you mean `layers`?"}
     ]
+
+
+@pytest.mark.fault(434)
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (TrainingRequest, {f"preprocessign{n}": 1 for n in range(290)}),
+        (Branches, {"parts": [{"family": "laef"}] * 290}),
+    ],
+)
+def test_fault_434_names_like_the_callers_are_looked_for_a_few_times(monkeypatch, kind, body):
+    matches = Mock(return_value=[])
+    monkeypatch.setattr(wording, "get_close_matches", matches)
+    with pytest.raises(Problem):
+        validate_json(kind, json.dumps(body).encode())
+    assert 0 < matches.call_count <= 50
+
+
+@pytest.mark.fault(434)
+def test_fault_434_a_body_with_hundreds_of_faults_is_not_told_of_each():
+    fields = ", ".join(f'"preprocessign{n}": 1' for n in range(400))
+    with pytest.raises(Problem, match="more fields than there are"):
+        validate_json(TrainingRequest, b"{%s}" % fields.encode())
 
 
 @pytest.mark.fault(60)
