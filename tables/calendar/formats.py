@@ -53,6 +53,8 @@ ISO_PATTERN = (
 )
 """Pattern of dates of ISO 8601, with times of day and zones."""
 
+# Letters, and whatever is not ASCII: to compile a class of all letters takes Arrow a millisecond each time.
+_LETTERS = "[A-Za-z\u0080-\U0010ffff]+"
 _DIRECTIVES = {
     "Y": r"(?P<Y>\d{4})",
     "y": r"(?P<y>\d\d)",
@@ -65,10 +67,10 @@ _DIRECTIVES = {
     "f": r"(?P<f>\d{1,9})",
     "p": "(?P<p>[AaPp])\\.?[ \u00a0]?[Mm]\\.?",
     "P": "(?P<p>[AaPp])\\.?[ \u00a0]?[Mm]\\.?",
-    "b": r"(?P<b>\pL+)\.?",
-    "B": r"(?P<B>\pL+)",
-    "a": r"\pL+\.?",
-    "A": r"\pL+",
+    "b": rf"(?P<b>{_LETTERS})\.?",
+    "B": rf"(?P<B>{_LETTERS})",
+    "a": rf"{_LETTERS}\.?",
+    "A": _LETTERS,
     "z": r"(?P<z>Z|[+-](?:\d\d(?::?\d\d)?|\d))",
     "q": r"(?P<q>[1-4])",
     "G": r"(?P<G>\d{4})",
@@ -171,7 +173,7 @@ def compiled(format: str | None) -> re.Pattern[str]:  # noqa: A002 - as above
     length.
     """
     pattern = ISO_PATTERN if format is None else pattern_of(format)
-    return re.compile(pattern.replace(r"\pL+", r"[^\W\d_]{1,40}"))
+    return re.compile(pattern.replace(_LETTERS, r"[^\W\d_]{1,40}"))
 
 
 @lru_cache(maxsize=512)

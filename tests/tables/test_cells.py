@@ -3,13 +3,15 @@
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 from hypothesis import given, strategies as st
 
-from tables.cells import decode_cells, encode_cells, recode, try_encode
+from tables import cells
+from tables.cells import decode_cells, encode_cells, level_text, recode, try_encode
 from tables.columns import OTHER, UNSEEN, Column
 from tables.dates import parse_dates
 from tables.errors import TableError
@@ -294,3 +296,14 @@ def test_a_column_is_the_same_as_json() -> None:
     column = Column(name="a", levels=("x",), spikes=(0.0,), na_values=("-",), decimal=",")
     assert Column.from_dict(column.to_dict() | {"mean": 1.0}) == column
     assert Column.from_dict({"name": "a", "dtype": "float64"}) == Column(name="a")
+
+
+@pytest.mark.fault(436)
+def test_fault_436_levels_that_are_texts_are_not_asked_for_their_texts(monkeypatch):
+    column = Column(
+        name="a", type="category", levels=tuple(f"l{n}" for n in range(4096)), other=True
+    )
+    asked = Mock(side_effect=level_text)
+    monkeypatch.setattr(cells, "level_text", asked)
+    assert encode(["l7", "new", "1.5", None], column) == [7.0, 4096.0, 4096.0, None]
+    asked.assert_not_called()

@@ -164,16 +164,15 @@ def _check_keys(rows: list[Any], shape: RowsShape, *, size: int) -> None:
     keys = set(shape.columns)
     found: set[str] = set()
     for index, row in enumerate(rows):
-        if not isinstance(row, dict) or row.keys() == keys:
-            found = keys if isinstance(row, dict) else found
+        if not isinstance(row, dict):
             continue
-        found = found | row.keys()
-        unknown = [] if shape.ignores_extra else [name for name in row if name not in keys]
-        if unknown:
+        found |= keys & row.keys()
+        if not (shape.ignores_extra or row.keys() <= keys):
+            unknown = [name for name in row if name not in keys]
             raise _mismatch(index, [name for name in shape.columns if name not in row], unknown)
     missing = [name for name in shape.columns if name not in found]
     if missing:
-        raise _mismatch(0, missing, [name for name in found if name not in keys])
+        raise _mismatch(0, missing, [name for name in rows[0] if name not in keys])
 
 
 def _mismatch(row: int, missing: list[str], unknown: list[str]) -> Problem:

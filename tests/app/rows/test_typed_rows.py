@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from datetime import date
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from app.problems.problem import Problem
 from app.rows.cell_codes import CellCodes
+from app.rows.decode.json import decode_document
 from app.rows.model_types import ModelTypes
 from app.rows.shape import RowsShape
 from tables.cells import encode_cells
@@ -397,3 +399,26 @@ def test_the_memory_of_cells_is_bounded(monkeypatch):
         assert sum(map(len, codes._numbers)) <= 10
     assert codes.rows([["Ideal"]] + [[f"x{n}"] for n in range(50)])[0, 0] == 0
     assert sum(map(len, codes._numbers)) <= 10
+
+
+@pytest.mark.fault(435)
+def test_fault_435_members_that_are_no_columns_are_not_gathered():
+    """Each row has one of its own: eight times as many rows took sixty times as long."""
+    shape = RowsShape(["a"], 100_000, ignores_extra=True)
+
+    def seconds(count: int) -> float:
+        rows = json.dumps([{"a": 1}, *({f"k{row}": 1} for row in range(count))]).encode()
+        start = time.process_time()
+        assert len(decode_document(rows, shape)) == count + 1
+        return time.process_time() - start
+
+    few = min(seconds(4_000) for _ in range(3))
+    assert seconds(32_000) < 32 * few
+
+
+@pytest.mark.fault(435)
+def test_fault_435_the_first_row_says_what_there_is_instead_of_a_column():
+    shape = RowsShape(["a", "b"], 50, ignores_extra=True)
+    with pytest.raises(Problem, match=r"Missing: b\. Unknown: c, d\.") as caught:
+        decode_document(b'[{"a": 1, "c": 1, "d": 2}, {"a": 2, "e": 3}]', shape)
+    assert caught.value.members["missing"] == ["b"]

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.calendar.formats import check_format, compiled, look_like_dates
-from tables.calendar.names import NAMES
+from tables.calendar.formats import check_format, compiled, look_like_dates, pattern_of
+from tables.calendar.names import NAMES, month_numbers
 from tables.calendar.parts import ShapedParts
-from tables.cells import decode_cells, encode_cells
+from tables.cells import decode_cells, encode_cells, try_encode
 from tables.columns import Column
 from tables.errors import TableError
 from tests.tables.columns import column_of, read
@@ -113,6 +113,23 @@ def test_fault_394_formats_of_names_side_by_side_are_refused(form: str) -> None:
     with pytest.raises(ValueError, match="nothing in between"):
         check_format(form)
     check_format(re.sub("%([aAbB])", r"%\1 ", form))
+
+
+@pytest.mark.fault(436)
+@pytest.mark.parametrize("form", ["%d %B %Y", "%a, %d %b %Y", "%A %d de %B de %Y"])
+def test_fault_436_patterns_of_names_have_no_class_of_all_letters(form: str) -> None:
+    assert r"\p" not in pattern_of(form)
+
+
+@pytest.mark.parametrize("month", ["August", "août", "сентября", "März"])
+def test_months_have_letters_of_any_script(month: str) -> None:
+    language = next(name for name in NAMES if month.lower() in month_numbers(name))
+    column = Column(name="a", type="datetime", datetime_format=f"{language}:%d %B %Y")
+    numbers, bad = try_encode(
+        pa.array([f"1 {month} 2020", f"1 {month}1 2020", "1 a!b 2020"]), column
+    )
+    assert bad.tolist() == [False, True, True]
+    assert np.isfinite(numbers[0])
 
 
 @pytest.mark.fault(433)
