@@ -10,15 +10,14 @@ from models_store.errors import NotFoundError
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.records import Alias, AliasChange
 from models_store.rows.alias_changes import record_change
-from models_store.rows.versions import (
+from models_store.rows.aliases import (
     RevisionCondition,
     any_revision,
     check_revision,
     find_alias,
-    find_model,
-    find_version,
     point,
 )
+from models_store.rows.versions import find_model, find_version
 
 _CHANGES = Listing(name="history", key=AliasChangeRow.position)
 

@@ -24,13 +24,13 @@ from models_store.records import (
     Version,
     VersionSummary,
 )
+from models_store.rows.aliases import find_alias
 from models_store.rows.datasets import add_dataset, find_dataset, retype_dataset, user_of
 from models_store.rows.idempotency import claim_key, forget_resource, is_known
 from models_store.rows.versions import (
     LargeField,
     add_version,
     delete_versions,
-    find_alias,
     find_model,
     find_version,
     to_models,

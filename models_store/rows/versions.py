@@ -1,6 +1,6 @@
-"""Models, versions and aliases inside a transaction."""
+"""Models and their versions inside a transaction."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from functools import cache
 from itertools import accumulate
@@ -14,19 +14,12 @@ from models_store.database.base import large_names, whole
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
 from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
-from models_store.errors import (
-    LimitError,
-    NotFoundError,
-    PreconditionError,
-    VersionInUseError,
-)
+from models_store.errors import NotFoundError, VersionInUseError
 from models_store.job_states import UNFINISHED_STATES
-from models_store.records import Alias, Latest, Model, NewVersion, Version, VersionSummary
+from models_store.records import Latest, Model, NewVersion, Version, VersionSummary
 from models_store.rows.alias_changes import forget_changes
+from models_store.rows.aliases import aliases_by_version, aliases_of
 from models_store.rows.idempotency import forget_resources
-
-MAX_ALIASES = 100
-"""Aliases of one model: each answer about a model names them all."""
 
 LargeField = Literal["columns", "context_columns", "flow", "preprocessing"]
 """Field of a version that its summary lacks unless it is asked for."""
@@ -65,11 +58,6 @@ _PINNED = (
     .where(ModelRow.project == bindparam("project"), ModelRow.name == bindparam("name"))
     .where(ModelVersionRow.version == bindparam("number"))
     .with_for_update(read=True, key_share=True, of=ModelVersionRow)
-)
-_ALIASES = (
-    select(ModelAliasRow)
-    .where(ModelAliasRow.model_id.in_(bindparam("model_ids", expanding=True)))
-    .order_by(ModelAliasRow.model_id, ModelAliasRow.name)
 )
 
 
@@ -249,64 +237,10 @@ def _check_unused(session: Session, model: ModelRow, number: int | None) -> None
         raise VersionInUseError(f"{model.name}:{using.model_version}", job_id=using.id)
 
 
-def find_alias(session: Session, model: ModelRow, alias: str) -> ModelAliasRow | None:
-    """Return an alias's row, or None if the model has no such alias."""
-    if not is_name(alias):
-        return None
-    return session.get(ModelAliasRow, (model.id, alias))
-
-
-def point(session: Session, model: ModelRow, alias: str, *, version: int) -> Alias:
-    """Point an alias of a locked model at a version that exists.
-
-    Raises:
-        LimitError: `limit-aliases`, if the model has this many others.
-    """
-    model.alias_revision += 1
-    row = find_alias(session, model, alias)
-    if row is None:
-        _check_aliases(session, model)
-        row = ModelAliasRow(model_id=model.id, name=alias, project=model.project)
-        session.add(row)
-    row.version = version
-    row.revision = model.alias_revision
-    session.flush()
-    return Alias.of_row(row)
-
-
-def _check_aliases(session: Session, model: ModelRow) -> None:
-    count = select(func.count()).where(ModelAliasRow.model_id == model.id)
-    if (session.scalar(count) or 0) >= MAX_ALIASES:
-        raise LimitError(
-            "limit-aliases", f"The model has {MAX_ALIASES} aliases already; delete one of them."
-        )
-
-
-RevisionCondition = Callable[[int | None], bool]
-"""Test of the revision that an alias is at, None if it does not exist."""
-
-
-def any_revision(_revision: int | None) -> bool:
-    """Return true: no condition."""
-    return True
-
-
-def check_revision(alias: str, row: ModelAliasRow | None, condition: RevisionCondition) -> None:
-    """Hold an alias against a caller's condition.
-
-    Raises:
-        PreconditionError: the condition does not hold.
-    """
-    found = row.revision if row is not None else None
-    if not condition(found):
-        at = "does not exist" if found is None else f"is at revision {found}"
-        raise PreconditionError(f"Alias {alias} {at}")
-
-
 def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:
     """Return rows as plain values, with their aliases."""
     aliases: dict[int, dict[str, int]] = {row.id: {} for row in rows}
-    for alias in _aliases(session, list(aliases)):
+    for alias in aliases_of(session, list(aliases)):
         aliases[alias.model_id][alias.name] = alias.version
     latest = _latest(session, list(aliases))
     return [Model.of_row(row, aliases=aliases[row.id], latest=latest[row.id]) for row in rows]
@@ -338,7 +272,7 @@ def to_versions(
         rows: Rows of the versions.
         large: Large fields of the only row; None: the rows have them.
     """
-    aliases = _aliases_by_version(session, model)
+    aliases = aliases_by_version(session, model)
     return [
         _to_version(row, name=model.name, aliases=aliases.get(row.version, []), large=large)
         for row in rows
@@ -361,7 +295,7 @@ def to_version_summaries(
         include: Large fields to read too: of the first row, and of those after it while all are at
             most 256 KiB of JSON. The rows after these are left out.
     """
-    aliases = _aliases_by_version(session, model)
+    aliases = aliases_by_version(session, model)
     large = _large_fields(session, rows, include) if include else [{} for _ in rows]
     return [
         VersionSummary.of_row(
@@ -387,17 +321,6 @@ def _large_fields(
     # Only the context of an old version is null.
     values = {row_id: [[] if value is None else value for value in row] for row_id, *row in rest}
     return [dict(zip(names, values[row_id], strict=True)) for row_id in read]
-
-
-def _aliases_by_version(session: Session, model: ModelRow) -> dict[int, list[str]]:
-    aliases: dict[int, list[str]] = {}
-    for alias in _aliases(session, [model.id]):
-        aliases.setdefault(alias.version, []).append(alias.name)
-    return aliases
-
-
-def _aliases(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
-    return list(session.scalars(_ALIASES, {"model_ids": model_ids}))
 
 
 def _to_version(

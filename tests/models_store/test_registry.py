@@ -12,7 +12,8 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, DatasetSummary, Version
 from models_store.registry import Registry
-from models_store.rows.versions import LargeField, RevisionCondition
+from models_store.rows.aliases import RevisionCondition
+from models_store.rows.versions import LargeField
 from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
 
 BAD_NAMES = ["", "A", "a b", "../a", "a/b", "a\0b", ".a", "-a", "a" * 65, "\u00e9", "a\n"]
