@@ -12,6 +12,7 @@ from tables.columns import OTHER, UNSEEN, Column, Level
 from tables.dates import parse_dates
 from tables.errors import TableError
 from tables.notations.units import without_unit
+from tables.notations.words import BLANKS, MISSING_SPELLINGS, TRUTHS
 from tables.numerals import (
     ABBREVIATED,
     DEGREES,
@@ -27,53 +28,7 @@ from tables.numerals import (
     without_marks,
 )
 
-# fmt: off
-MISSING_SPELLINGS = (
-    "", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "Null", "null", "\\N", "None",
-    "<null>", "<NULL>", "(null)", "(NULL)", "[null]", "[NULL]",
-    "NaN", "nan", "NAN", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
-)
-# fmt: on
-"""Texts that mean a missing cell, besides white space alone."""
-
-# fmt: off
-_TRUTH_PAIRS = (
-    ("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"), ("1", "0"), ("1.0", "0.0"),
-    ("ja", "nein"), ("ja", "nej"), ("ja", "nei"), ("ja", "nee"), ("oui", "non"), ("sí", "no"), ("si", "no"),
-    ("sì", "no"), ("sim", "não"), ("sim", "nao"), ("tak", "nie"), ("ano", "ne"), ("да", "нет"),
-    ("wahr", "falsch"), ("vrai", "faux"), ("vero", "falso"), ("verdadero", "falso"),
-    ("verdadeiro", "falso"), ("waar", "onwaar"), ("evet", "hayır"), ("kyllä", "ei"), ("igen", "nem"),  # noqa: RUF001  Turkish
-    ("ναι", "όχι"), ("نعم", "لا"), ("हाँ", "नहीं"), ("हां", "नहीं"), ("có", "không"), ("ya", "tidak"), ("так", "ні"),  # noqa: RUF001  as they are
-    ("da", "nu"), ("da", "ne"), ("да", "не"), ("כן", "לא"), ("ใช่", "ไม่ใช่"), ("ใช่", "ไม่"), ("tosi", "epätosi"),
-    ("sant", "falskt"), ("prawda", "fałsz"), ("doğru", "yanlış"), ("истина", "ложь"),  # noqa: RUF001  as above
-    (".t.", ".f."), ("はい", "いいえ"), ("是", "否"), ("예", "아니오"), ("예", "아니요"), ("네", "아니요"),
-)
-# fmt: on
-TRUE_TEXTS = tuple(true for true, _ in _TRUTH_PAIRS)
-"""Texts of true, in lower case."""
-
-FALSE_TEXTS = tuple(false for _, false in _TRUTH_PAIRS)
-"""Texts of false, in lower case, in the order of those of true that they go with."""
-
 _TEXT = pa.string()
-_SPACES = (
-    *range(9, 14),
-    *range(28, 33),
-    0x85,
-    0xA0,
-    0x1680,
-    *range(0x2000, 0x200B),
-    0x202F,
-    0x205F,
-    0x3000,
-)
-_UNSEEN = (
-    *range(0x200B, 0x2010),
-    *range(0x2028, 0x202F),
-    0x2060,
-    0xFEFF,
-)  # as marks of the direction of text
-_BLANKS = "".join(map(chr, (*_SPACES, *_UNSEEN)))
 _EXACT = 2.0**53
 _MOST_INTEGER = 2.0**63 - 1024  # the largest float64 that an int64 holds
 _WANTED = {
@@ -233,7 +188,7 @@ def as_text(cells: pa.Array) -> pa.Array:
     text = cells if cells.type == _TEXT else pc.cast(cells, _TEXT)
     if pc.all(pc.string_is_ascii(text)).as_py():
         return pc.utf8_trim_whitespace(text)
-    return pc.utf8_trim(text, _BLANKS)
+    return pc.utf8_trim(text, BLANKS)
 
 
 def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
@@ -313,7 +268,7 @@ def _text_values(cells: pa.Array, column: Column) -> NDArray[np.float64]:
     """Return the value of each text as one of the column's type, not-a-number where it has none."""
     text = as_text(cells)
     if column.type == "boolean":
-        place = _places(pc.index_in(pc.utf8_lower(text), value_set=pa.array(_TRUTHS)))
+        place = _places(pc.index_in(pc.utf8_lower(text), value_set=pa.array(TRUTHS)))
         return np.where(place < 0, np.nan, place % 2)
     if column.type == "datetime":
         return _date_numbers(text, column) if _is_text(cells.type) else timestamps(cells)
@@ -363,7 +318,7 @@ def _values(column: Column) -> NDArray[np.float64] | None:
     """Return the value of each level, not-a-number where it has none; None where none has one."""
     if column.type == "boolean":
         texts = [level_text(level).lower() for level in column.levels]
-        values = np.array([_TRUTHS.index(t) % 2 if t in _TRUTHS else np.nan for t in texts])
+        values = np.array([TRUTHS.index(t) % 2 if t in TRUTHS else np.nan for t in texts])
     elif column.type == "datetime":
         values = _date_numbers(_texts(column.levels), column)
     else:
@@ -423,7 +378,3 @@ def _is_whole(column: Column) -> bool:
             float(level).is_integer() and abs(float(level)) <= _EXACT for level in column.levels
         )
     return column.type == "integer"
-
-
-_TRUTHS = [text for pair in zip(FALSE_TEXTS, TRUE_TEXTS, strict=True) for text in pair]
-"""Texts of false at even places and of true at odd ones."""

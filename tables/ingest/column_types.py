@@ -16,7 +16,7 @@ from tables.calendar.formats import (
     has_time,
     is_duration,
 )
-from tables.cells import FALSE_TEXTS, TRUE_TEXTS, numbers_of
+from tables.cells import numbers_of
 from tables.columns import COMPACT_DATE, COMPACT_MONTH, Column, ColumnType, Level
 from tables.dates import spelled_like
 from tables.formats import ParseOptions, TableWarning
@@ -25,6 +25,7 @@ from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import Reading
 from tables.ingest.warnings import about_conversion, warning
 from tables.notations.units import has_unit
+from tables.notations.words import FALSE_TEXTS, TRUE_TEXTS
 from tables.numerals import (
     ABBREVIATED,
     DEGREES,

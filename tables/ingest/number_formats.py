@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
-from tables.cells import MISSING_SPELLINGS
 from tables.columns import Column
 from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import reading_values
 from tables.notations.units import named, units_of
+from tables.notations.words import MISSING_SPELLINGS
 from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, PLAIN_FORMATS, PRINTED
 from tables.source import CellSource
 

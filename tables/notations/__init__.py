@@ -1,1 +1,1 @@
-"""Notations of numbers in text: units and other texts around them."""
+"""Notations of cells in text: units around numbers, and words for missing values and truths."""

@@ -14,9 +14,9 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
 from tables.calendar.formats import COMPACT, COMPACT_MONTHS, FEWEST_MONTHS
-from tables.cells import MISSING_SPELLINGS
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableWarning
+from tables.notations.words import MISSING_SPELLINGS
 from tables.numerals import are_versions, parse_numbers
 from tables.readers.arrow import columns_of
 from tables.readers.layout import BLOCK_BYTES, Layout, find_layout

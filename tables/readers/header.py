@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise, takewhile
 
-from tables.cells import MISSING_SPELLINGS
 from tables.formats import Delimiter, ParseOptions, TableWarning
+from tables.notations.words import MISSING_SPELLINGS
 from tables.readers.delimiters import split_line, surplus_of
 from tables.readers.text import TextFile
 from tables.source import look_numeric
