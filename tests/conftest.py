@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped] # it ships no type information
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # nor this
 
+import tests.compiled_statements  # engines share what they compile
 import tests.shape_checks  # noqa: F401  adds checks to flows, which nothing may import before
 from models_store.aliases import Aliases
 from models_store.database.database import Database, migrate
