@@ -8,6 +8,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
@@ -147,12 +148,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
     if not most or any(map(metafunc.definition.get_closest_marker, _OTHER_RUNS)):
         return
     further = _further_cases(metafunc.definition.nodeid, metafunc._calls, most)
-    if Expression.compile(metafunc.config.option.markexpr).evaluate(_is_long):
+    if _asks_for_long(metafunc.config.option.markexpr):
         for case in further:
             case.marks.append(pytest.mark.long.mark)
     else:
         left_out = set(map(id, further))
         metafunc._calls = [case for case in metafunc._calls if id(case) not in left_out]
+
+
+@cache
+def _asks_for_long(marks: str) -> bool:
+    return Expression.compile(marks).evaluate(_is_long)
 
 
 def _is_long(name: str, /, **_: object) -> bool:
