@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
@@ -92,8 +93,10 @@ def validate_json(
     if isinstance(document, dict) and len(document) > _MAX_FAULTS:
         raise Problem("unknown-field", "The body has more fields than there are.")
     try:
-        if by_parts is not None and len(body) > PART_BYTES and isinstance(document, dict):
-            return by_parts(document)
+        if len(body) > PART_BYTES and isinstance(document, dict):
+            _check_fields(document, model)
+            if by_parts is not None:
+                return by_parts(document)
         return model.model_validate_json(body, strict=True)
     except (
         orjson.JSONEncodeError
@@ -138,18 +141,45 @@ def is_quick(body: bytes) -> bool:
     return len(body) <= _INLINE_BYTES and body.count(b"{") + body.count(b"[") <= _INLINE_LISTS
 
 
+def check_values(document: object, *, most: int, beside: str) -> None:
+    """Refuse a parsed document with too many values, of which no more are looked at.
+
+    Args:
+        document: Document.
+        most: Most values of any kind.
+        beside: Name of the field that is not among them, for the problem.
+
+    Raises:
+        Problem: It has more.
+    """
+    count, pending = 0, [document]
+    while pending:
+        value = pending.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(inner, list):
+            count += len(inner)
+            if count > most:
+                detail = f"The JSON has more than {most} values beside those of `{beside}`."
+                raise Problem("validation", detail)
+            pending += (item for item in inner if isinstance(item, dict | list))
+
+
 def json_body(
-    model: type[_Model], *, max_values: int = _MAX_VALUES
+    model: type[_Model],
+    *,
+    max_values: int = _MAX_VALUES,
+    by_parts: Callable[[dict[str, Any]], _Model] | None = None,
 ) -> Callable[[Request], Awaitable[_Model]]:
     """Return a dependency that reads the JSON body of a request as `model`.
 
     Args:
         model: Model of the body.
         max_values: Most values of any kind.
+        by_parts: Function that validates large documents; see `validate_json`.
     """
 
     async def read(request: Request) -> _Model:
-        return await read_json(request, model, max_values=max_values)
+        return await read_json(request, model, max_values=max_values, by_parts=by_parts)
 
     return read
 
@@ -263,6 +293,21 @@ def _check_declared(request: Request, limit: int) -> None:
 def _too_large(request: Request, limit: int) -> Problem:
     slug: Slug = "limit-decoded-bytes" if hasattr(request.state, "packed_body") else "limit-body"
     return Problem(slug, f"The body of this route is limited to {limit} bytes.")
+
+
+def _check_fields(document: Mapping[str, Any], model: type[BaseModel]) -> None:
+    """Refuse a large object that lacks fields, or has unknown ones, for these alone.
+
+    The validator makes objects of the whole body for each of them, and keeps the interpreter's lock meanwhile.
+    """
+    known = model.model_fields
+    absent = [name for name, field in known.items() if field.is_required() and name not in document]
+    faults = [InitErrorDetails(type="missing", loc=(name,), input=None) for name in absent]
+    if model.model_config.get("extra") == "forbid":
+        unknown = [name for name in document if name not in known]
+        faults += [InitErrorDetails(type="extra_forbidden", loc=(n,), input=None) for n in unknown]
+    if faults:
+        raise ValidationError.from_exception_data(model.__name__, faults)
 
 
 def _validation_problem(

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from app.http.json_body import validate_json
+from app.http.json_body import check_values, validate_json
 from app.inference.views import MAX_VALUES, Datatype, InferRequest, InputTensor
 from app.problems.fields import shown
 from app.problems.problem import Problem
@@ -41,6 +41,7 @@ _NUMBERS: dict[Datatype, np.dtype[Any]] = {
 }
 _LENGTH = struct.Struct("<I")
 _MAX_TEXT = 64 * 1024
+_MAX_BESIDE = 100_000  # values of a request that are not in `data`
 _NUMBER_TYPES = frozenset({int, float, bool, type(None)})
 _TEXT_TYPES = frozenset({str, type(None)})
 
@@ -155,18 +156,22 @@ def validated(document: dict[str, Any]) -> InferRequest:
     """Validate a parsed request, of which the values of tensors may be of any kind, and are not looked at.
 
     Raises:
+        Problem: It has too many values beside those of tensors.
         ValidationError: As of the whole.
         orjson.JSONEncodeError: It is nested too deeply.
     """
     inputs = document.get("inputs")
     if not isinstance(inputs, list):
+        check_values(document, most=_MAX_BESIDE, beside="data")
         return InferRequest.model_validate_json(orjson.dumps(document), strict=True)
     data = [item.get("data") if isinstance(item, dict) else None for item in inputs]
     bare = [
         item | {"data": []} if isinstance(values, list) else item
         for item, values in zip(inputs, data, strict=True)
     ]
-    wanted = orjson.dumps(document | {"inputs": bare})
+    wanted_document = document | {"inputs": bare}
+    check_values(wanted_document, most=_MAX_BESIDE, beside="data")
+    wanted = orjson.dumps(wanted_document)
     request = InferRequest.model_validate_json(wanted, strict=True)
     tensors = [
         tensor.model_copy(update={"data": values}) if isinstance(values, list) else tensor

@@ -1,6 +1,7 @@
 """Routes that start jobs, one for each kind."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, status
@@ -25,6 +26,7 @@ from app.jobs.submission import (
 )
 from app.jobs.views import JobView
 from app.rows.context import context_cells, context_rows
+from app.rows.context_parts import validate_context
 from models_store.job_states import JobKind, JobRole
 from models_store.jobs.memory import (
     bulk_memory,
@@ -45,7 +47,7 @@ from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_sweep import accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.accept_variational import accept_variational, dataset_of
-from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from models_store.requests.bulk import MAX_CONTEXT_ROWS, SamplingRequest, ScoringRequest
 from models_store.requests.search import AcceptedSearch
 from models_store.requests.sweep import SweepRequest
 from models_store.requests.training import AutoFlow, TrainingRequest
@@ -59,6 +61,12 @@ _TRAINING_RESPONSES = start_responses(
     "split-invalid",
     "split-too-small",
     "preprocessing-unsuitable",
+)
+
+_SAMPLING_BODY = json_body(
+    SamplingRequest,
+    max_values=MAX_CONTEXT_VALUES,
+    by_parts=partial(validate_context, SamplingRequest, max_rows=MAX_CONTEXT_ROWS),
 )
 
 
@@ -286,9 +294,7 @@ def start_scoring(
     responses=start_responses("context-mismatch", "limit-result"),
 )
 def start_sampling(
-    body: Annotated[
-        SamplingRequest, Depends(json_body(SamplingRequest, max_values=MAX_CONTEXT_VALUES))
-    ],
+    body: Annotated[SamplingRequest, Depends(_SAMPLING_BODY)],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:

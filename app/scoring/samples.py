@@ -4,11 +4,10 @@ import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import InitErrorDetails
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.engine.engine import Terms
@@ -17,6 +16,7 @@ from app.http.json_body import read_json
 from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
 from app.rows.context import context_cells, context_rows
+from app.rows.context_parts import PART_VALUES, validate_context
 from app.rows.model_types import ModelTypes, known_types_of
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
@@ -32,8 +32,6 @@ from tables.formats import TableFormat
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
 _MAX_CHUNK_ROWS = 2048
-_MAX_ROW = 10_000  # values of a row of a context; models have far fewer columns
-_PART_VALUES, _LEAST_ROWS = 4_000, 4  # of a context that are validated at once
 
 
 class SampleRequest(BaseModel):
@@ -54,65 +52,7 @@ class SampleRequest(BaseModel):
     )
 
 
-def validate_request(document: dict[str, Any]) -> SampleRequest:
-    """Validate a parsed request, of its context some rows at a time.
-
-    Raises:
-        Problem: A row of the context has more values than any.
-        ValidationError: As of the whole.
-        orjson.JSONEncodeError: It is nested too deeply.
-    """
-    context = document.get("context")
-    rows = context if isinstance(context, list) else [context]
-    longest = max((len(row) for row in rows if isinstance(row, list | dict)), default=0)
-    if longest > _MAX_ROW:
-        detail = f"A row of `context` has {longest} values; at most {_MAX_ROW} are allowed."
-        raise Problem("validation", detail, errors=[FieldError(detail, pointer="/context")])
-    # No other member may be a list or an object, so that nothing in one is looked at.
-    fields = {
-        name: type(value)() if isinstance(value, list | dict) else value
-        for name, value in document.items()
-        if name != "context"
-    }
-    if not isinstance(context, list):
-        text = orjson.dumps(fields | {"context": context})
-        return SampleRequest.model_validate_json(text, strict=True)
-    whole, found = None, []
-    faults: list[InitErrorDetails] = []
-    try:
-        whole = SampleRequest.model_validate_json(orjson.dumps(fields), strict=True)
-    except ValidationError as error:
-        faults += _details(error, 0)
-    step = max(_PART_VALUES // (longest + 1), _LEAST_ROWS)
-    for start in range(0, len(rows), step):
-        part = orjson.dumps({"n": 1, "context": rows[start : start + step]})
-        try:
-            found.append(SampleRequest.model_validate_json(part, strict=True).context)
-        except ValidationError as error:
-            faults += _details(error, start)
-            break
-    if whole is None or faults:
-        raise ValidationError.from_exception_data(SampleRequest.__name__, faults)
-    return whole.model_copy(update={"context": [row for part in found for row in part or ()]})
-
-
-def _details(error: ValidationError, start: int) -> list[InitErrorDetails]:
-    """Return the faults of a part of the context, as those of the whole, of which `start` rows come before."""
-    details = []
-    for fault in error.errors(include_url=False):
-        steps = list(fault["loc"])
-        places = [at for at, step in enumerate(steps) if isinstance(step, int)]
-        if places:
-            steps[places[0]] = start + int(steps[places[0]])
-        details.append(
-            InitErrorDetails(
-                type=fault["type"],
-                loc=tuple(steps),
-                input=fault["input"],
-                ctx=fault.get("ctx", {}),
-            )
-        )
-    return details
+_validated = partial(validate_context, SampleRequest)
 
 
 @dataclass(frozen=True)
@@ -228,7 +168,7 @@ def _roundings(score: ScoreRequest) -> Roundings | None:
 async def _read(score: ScoreRequest) -> Drawing:
     """Read the body of a request for samples."""
     settings = score.state.settings
-    wanted = await read_json(score.request, SampleRequest, by_parts=validate_request)
+    wanted = await read_json(score.request, SampleRequest, by_parts=_validated)
     if wanted.n > settings.max_sample_rows:
         raise Problem(
             "limit-samples",
@@ -238,7 +178,7 @@ async def _read(score: ScoreRequest) -> Drawing:
         )
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
     rows = len(wanted.context) if isinstance(wanted.context, list) else 1
-    if rows * len(score.version.context_columns) <= _PART_VALUES:
+    if rows * len(score.version.context_columns) <= PART_VALUES:
         return Drawing(score, wanted.n, seed, _context(wanted, score.version))
     return Drawing(score, wanted.n, seed, await in_thread(_context, wanted, score.version))
 

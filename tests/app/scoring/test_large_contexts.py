@@ -1,6 +1,7 @@
 """Large contexts are validated some rows at a time, as they are in one piece."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -8,16 +9,23 @@ from app.http.json_body import validate_json
 from app.inference.tensors import read_request, validated
 from app.inference.views import InferRequest
 from app.problems.problem import Problem
-from app.scoring.samples import SampleRequest, validate_request
+from app.rows.context_parts import Context, validate_context
+from app.scoring.samples import SampleRequest
+from models_store.requests.bulk import MAX_CONTEXT_ROWS, SamplingRequest, ScoringRequest
+from models_store.requests.sweep import SweepRequest
 from tables.json.parts import PART_BYTES
 
 ROWS = [[0.5, 1, "a", True, None, -0.0]] * 5_000
 OBJECTS = [{"x": 1, "y": 2.5, "z": "a"}] * 5_000
 
 
-def outcome(body, by_parts):
+validate_request = partial(validate_context, SampleRequest)
+validate_job = partial(validate_context, SamplingRequest, max_rows=MAX_CONTEXT_ROWS)
+
+
+def outcome(body, by_parts, model=SampleRequest):
     try:
-        request = validate_json(SampleRequest, body, by_parts=by_parts)
+        request = validate_json(model, body, by_parts=by_parts)
     except Problem as problem:
         return problem.status, problem.detail, problem.errors
     return repr(request)
@@ -29,6 +37,7 @@ def outcome(body, by_parts):
         {"n": 5_000, "seed": 3, "context": ROWS},
         {"n": 5_000, "context": OBJECTS},
         {"n": 5_000, "context": [*ROWS, *OBJECTS]},
+        {"n": 5_000, "context": [*ROWS, *OBJECTS, [1]]},
         {"n": 5_000, "context": [*ROWS, [[1]], *ROWS, 3]},
         {"n": 5_000, "context": [*OBJECTS, {"x": [1], "y": {}}, "text"]},
         {"n": 0, "context": [*ROWS, 7]},
@@ -36,7 +45,7 @@ def outcome(body, by_parts):
         {"n": 1, "context": {str(place): place for place in range(9_000)}},
         {"n": 1, "context": "x" * 70_000},
         {"n": 1, "rows": ROWS},
-        {"n": [1] * 40_000},
+        {"n": [1234567890] * 9_000},
         [1] * 40_000,
     ],
 )
@@ -44,19 +53,22 @@ def test_a_large_request_for_samples_is_validated_as_in_one_piece(fields):
     body = json.dumps(fields).encode()
     assert len(body) > PART_BYTES
     assert outcome(body, validate_request) == outcome(body, None)
+    if isinstance(fields, dict):
+        job = json.dumps({"model": "a", "tags": {"x": "y"}, **fields}).encode()
+        assert outcome(job, validate_job, SamplingRequest) == outcome(job, None, SamplingRequest)
 
 
 @pytest.mark.fault(378)
 @pytest.mark.parametrize("context", [ROWS * 10, OBJECTS * 5, [*ROWS * 5, [[]]]])
 def test_fault_378_no_more_than_some_rows_are_validated_at_once(monkeypatch, context):
     body, sizes = json.dumps({"n": 1, "context": context}).encode(), []
-    validate = SampleRequest.model_validate_json
+    validate = Context.model_validate_json
 
     def noted(text, *, strict):
         sizes.append(len(text))
         return validate(text, strict=strict)
 
-    monkeypatch.setattr(SampleRequest, "model_validate_json", noted)
+    monkeypatch.setattr(Context, "model_validate_json", noted)
     outcome(body, validate_request)
     assert max(sizes) < 100_000 < len(body)
 
@@ -71,6 +83,80 @@ def test_fault_378_a_row_of_more_values_than_any_model_has_columns_is_refused(fo
         422,
         "A row of `context` has 20000 values; at most 10000 are allowed.",
     )
+
+
+OTHERS = {str(place): place for place in range(120_000)}
+TENSOR = {"name": "n", "shape": [1], "datatype": "INT64", "data": [1]}
+
+
+@pytest.mark.fault(397)
+@pytest.mark.parametrize(
+    ("model", "by_parts", "fields"),
+    [
+        (SampleRequest, validate_request, {"n": OTHERS}),
+        (SamplingRequest, validate_job, {"model": "a", "n": 1, "tags": OTHERS}),
+        (InferRequest, validated, {"inputs": [TENSOR], "parameters": OTHERS}),
+        (InferRequest, validated, {"inputs": [TENSOR], "outputs": [OTHERS]}),
+        (InferRequest, validated, {"inputs": [TENSOR | {"parameters": OTHERS}]}),
+        (InferRequest, validated, {"inputs": OTHERS}),
+    ],
+)
+def test_fault_397_many_values_where_none_are_many_are_not_validated(
+    model, by_parts, fields, monkeypatch
+):
+    monkeypatch.setattr(model, "model_validate_json", None)
+    with pytest.raises(Problem) as refused:
+        validate_json(model, json.dumps(fields).encode(), by_parts=by_parts)
+    assert refused.value.status == 422
+    assert "values beside those of" in refused.value.detail
+
+
+@pytest.mark.fault(397)
+@pytest.mark.parametrize("rows", [ROWS * 2, ROWS * 3, OBJECTS])
+def test_fault_397_a_context_of_a_job_is_validated_some_rows_at_a_time(rows, monkeypatch):
+    sizes = []
+
+    def noted(function):
+        def validate(text, *, strict):
+            sizes.append(len(text))
+            return function(text, strict=strict)
+
+        return validate
+
+    for model in (Context, SamplingRequest):
+        monkeypatch.setattr(model, "model_validate_json", noted(model.model_validate_json))
+    body = json.dumps({"model": "a", "n": len(rows), "context": rows}).encode()
+    told = outcome(body, validate_job, SamplingRequest)
+    assert isinstance(told, str) == (len(rows) <= MAX_CONTEXT_ROWS)
+    assert max(sizes) < 100_000 < len(body)
+
+
+@pytest.mark.fault(397)
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        (InferRequest, {"inputs": [TENSOR], "x": OTHERS}),
+        (InferRequest, {"outputs": [], "parameters": OTHERS}),
+        (ScoringRequest, {"dataset_id": OTHERS, "x": OTHERS}),
+        (SweepRequest, {"tags": dict.fromkeys(map(str, range(99)), "x" * 1_000)}),
+    ],
+)
+def test_fault_397_a_large_body_with_wrong_fields_is_refused_for_these_alone(
+    model, fields, monkeypatch
+):
+    """Each of them takes a copy of the whole body, or of what is in it."""
+    body = json.dumps(fields).encode()
+    with pytest.raises(Problem) as whole:
+        validate_json(model, json.dumps(dict.fromkeys(fields)).encode())
+    monkeypatch.setattr(model, "model_validate_json", None)
+    with pytest.raises(Problem) as refused:
+        validate_json(model, body)
+    assert {error.pointer: error.detail for error in refused.value.errors}.items() <= {
+        error.pointer: error.detail for error in whole.value.errors
+    }.items()
+    wrong = {name for name in fields if name not in model.model_fields}
+    wrong |= {n for n, f in model.model_fields.items() if f.is_required()} - fields.keys()
+    assert {error.pointer for error in refused.value.errors} == {f"/{name}" for name in wrong}
 
 
 @pytest.mark.fault(440)
