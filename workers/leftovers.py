@@ -80,11 +80,10 @@ class Leftovers:
             return 0
         forgotten = 0
         for job_id in self._retention.needless_children(keep_s=self._keep_s, limit=_MOST_JOBS):
-            found = self._retention.forget_child(job_id, keep_s=self._keep_s)
-            if found is not None:
-                attempt, key = found
+            for child in self._retention.forget_child(job_id, keep_s=self._keep_s):
+                key = child.kept_key
                 kept = [] if key is None else [Checkpoint(key=key, sha256="", epoch=0)]
-                delete_leftovers(self._blobs, job_id, attempt=attempt, kept=kept)
+                delete_leftovers(self._blobs, child.id, attempt=child.attempt, kept=kept)
                 forgotten += 1
         return forgotten
 

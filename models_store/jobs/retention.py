@@ -1,5 +1,6 @@
 """Retention of jobs that have ended: which of them, and which of their files, are of no more use."""
 
+from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
@@ -16,9 +17,24 @@ from models_store.database.schema import (
 )
 from models_store.job_states import FINAL_STATES, RESUMABLE_STATES, JobRole, JobState
 from models_store.jobs.parents.children import (
+    children_of,
     delete_with_children,
     lock_parent,
 )
+
+
+@dataclass(frozen=True)
+class ForgottenChild:
+    """Child whose files nothing needs, but for one perhaps.
+
+    Attributes:
+        attempt: Its last attempt, whose files and those of earlier ones may go.
+        kept_key: Key of the file that its parent needs; None: there is none.
+    """
+
+    id: str
+    attempt: int
+    kept_key: str | None
 
 
 class JobRetention:
@@ -97,25 +113,27 @@ class JobRetention:
         return list(session.scalars(_needless_children(keep_s, limit)))
 
     @freeing
-    def forget_child(
-        self, session: Session, job_id: str, *, keep_s: float
-    ) -> tuple[int, str | None] | None:
-        """Forget the files of a child that `needless_children` gave; all of it, if it was abandoned.
+    def forget_child(self, session: Session, job_id: str, *, keep_s: float) -> list[ForgottenChild]:
+        """Forget the files of a child that `needless_children` gave.
+
+        One that was abandoned is deleted with all its siblings: a parent that is resumed finds all or none.
 
         Returns:
-            The child's last attempt, whose files and those of earlier ones are the caller's to
-            delete, and the key of the one that its parent needs. None: the parent was resumed.
+            Children whose files are the caller's to delete; none if the parent was resumed.
         """
         lock_parent(session, job_id)
         row = session.scalar(_needless_child(keep_s), {"child_id": job_id})
         if row is None:
-            return None
-        attempt, kept = row.attempt, _kept_key(session, row)
+            return []
+        if not _has_succeeded(session, row.parent_id):
+            abandoned = children_of(session, str(row.parent_id), lock=True)
+            for child in abandoned:
+                delete_with_children(session, child)
+            return [ForgottenChild(child.id, child.attempt, None) for child in abandoned]
+        kept = _kept_key(session, row)
         row.product = row.product_bytes = None
         row.checkpoints = []
-        if not _has_succeeded(session, row.parent_id):
-            delete_with_children(session, row)
-        return attempt, kept
+        return [ForgottenChild(row.id, row.attempt, kept)]
 
 
 def _expired(keep_s: float) -> ColumnElement[bool]:

@@ -17,6 +17,8 @@ from app.jobs import results
 from flows import CompiledFlow, compile_flow
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
+from models_store.jobs.parents.steps import take_steps
+from models_store.jobs.retention import JobRetention
 from tables.formats import TableFormat
 from tests.app.conftest import CSV, JSON, slug
 from tests.app.serving import COLUMNS, a_flow, registered
@@ -316,6 +318,24 @@ def test_a_cancelled_job_says_why_there_is_no_file(client):
     response = client.get(f"/v1/jobs/{job_id}/result")
     assert (response.status_code, slug(response)) == (409, "result-not-ready")
     assert response.json()["detail"] == f"Job {job_id} is cancelled and has no result."
+
+
+@pytest.mark.fault(410)
+@pytest.mark.parametrize("setting_values", [{"bulk_part_rows": 150}])
+def test_fault_410_a_job_that_is_resumed_while_its_parts_are_forgotten_has_all_rows(
+    client, supervisor, database
+):
+    job = start(client, "sampling", n=400, output="csv").json()
+    take_steps(database)
+    client.post(f"/v1/jobs/{job['id']}/cancel")
+    retention = JobRetention(database)
+    old = retention.needless_children(keep_s=0, limit=10)
+    assert len(old) == 3
+    retention.forget_child(old[0], keep_s=0)
+    client.post(f"/v1/jobs/{job['id']}/resume")
+    while client.get(f"/v1/jobs/{job['id']}").json()["state"] in ("queued", "running"):
+        supervisor.run_next()
+    assert len(client.get(f"/v1/jobs/{job['id']}/result").text.splitlines()) == 1 + 400
 
 
 @pytest.mark.long

@@ -29,7 +29,7 @@ from models_store.job_states import EventKind, Job, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.parents import steps
-from models_store.jobs.retention import JobRetention
+from models_store.jobs.retention import ForgottenChild, JobRetention
 from models_store.jobs.retries import OUTSIDE_LIMIT, Failure, wait_s
 from models_store.plans.search import SCORE
 from models_store.registry import Registry
@@ -336,12 +336,14 @@ def test_files_of_children_go_when_nothing_needs_them(
     ended(work, two, 2.0)
     work.claim("w1", lease_s=LEASE_S)
     assert retention.needless_children(keep_s=3600, limit=10) == [one.id]
-    assert retention.forget_child(one.id, keep_s=3600) == (1, a_version(two).checkpoint_key)
+    forgotten = ForgottenChild(one.id, 1, a_version(two).checkpoint_key)
+    assert retention.forget_child(one.id, keep_s=3600) == [forgotten]
     assert retention.needless_children(keep_s=3600, limit=10) == []
     assert len(children_of(jobs, parent)) == 2
 
 
-def test_children_of_a_parent_that_nobody_resumed_are_forgotten(
+@pytest.mark.fault(410)
+def test_fault_410_children_of_a_parent_that_nobody_resumed_are_forgotten_at_once(
     database: Database, jobs: Jobs, work: JobWork, retention: JobRetention
 ) -> None:
     parent = a_parent(jobs, trials=2)
@@ -354,8 +356,10 @@ def test_children_of_a_parent_that_nobody_resumed_are_forgotten(
         )
     old = retention.needless_children(keep_s=3600, limit=10)
     assert len(old) == 2
-    for child in old:
-        assert retention.forget_child(child, keep_s=3600) is not None
+    forgotten = retention.forget_child(old[-1], keep_s=3600)
+    assert {(child.id, child.kept_key) for child in forgotten} == {(child, None) for child in old}
+    assert children_of(jobs, parent) == []
+    assert retention.forget_child(old[0], keep_s=3600) == []
     jobs.resume(PROJECT, parent.id)
     assert claimed(work).id not in old, "it begins again"
 
