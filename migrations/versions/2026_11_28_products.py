@@ -22,11 +22,14 @@ JOB = sa.table(
 
 def upgrade() -> None:
     op.add_column("job", sa.Column("product_bytes", sa.BigInteger(), nullable=True))
-    size = sa.func.length(sa.cast(JOB.c.product, sa.Text()))
-    # Through text: an integer of JSON has 32 bits on PostgreSQL.
-    file_bytes = sa.cast(JOB.c.product["checkpoint_bytes"].as_string(), sa.BigInteger())
-    made = sa.cast(JOB.c.product, sa.Text()) != "null"
-    op.execute(sa.update(JOB).where(made).values(product_bytes=size + file_bytes))
+    product = sa.cast(JOB.c.product, sa.Text())
+    if op.get_bind().dialect.name == "postgresql":
+        # Its operators of JSON refuse any that has U+0000 somewhere, as levels may.
+        file_bytes = sa.func.substring(product, '"checkpoint_bytes": ?([0-9]+)')
+    else:
+        file_bytes = sa.func.json_extract(product, "$.checkpoint_bytes")
+    counted = sa.func.length(product) + sa.cast(file_bytes, sa.BigInteger())
+    op.execute(sa.update(JOB).where(product != "null").values(product_bytes=counted))
 
 
 def downgrade() -> None:

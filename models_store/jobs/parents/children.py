@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import cache
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Select,
     Text,
@@ -18,12 +17,11 @@ from sqlalchemy import (
     exists,
     func,
     select,
-    type_coerce,
 )
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import moment
-from models_store.database.dialects import constant, is_one_of
+from models_store.database.dialects import constant, dialect_of, is_one_of
 from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow
 from models_store.job_states import FINAL_STATES, UNFINISHED_STATES, JobRole, JobState
 from models_store.jobs.rows import move, tell_if_unsuited
@@ -38,10 +36,6 @@ _PARENT = (
     .where(exists().where(_CHILD.id == bindparam("child_id"), _CHILD.parent_id == JobRow.id))
     .with_for_update(of=JobRow)
 )
-_FILE_BYTES = type_coerce(JobRow.product, JSON)["checkpoint_bytes"].as_string()
-_PRODUCT_BYTES = select(
-    func.length(cast(JobRow.product, Text)) + cast(_FILE_BYTES, BigInteger)
-).where(JobRow.id == bindparam("child_id"))
 
 
 def end_parent(session: Session, row: JobRow, state: JobState, children: Sequence[JobRow]) -> None:
@@ -57,8 +51,20 @@ def uncover(session: Session, children: Sequence[JobRow]) -> None:
     """
     for child in children:
         if child.state == JobState.SUCCEEDED and child.product_bytes is None:
-            child.product_bytes = session.scalar(_PRODUCT_BYTES, {"child_id": child.id})
+            query = _product_bytes(dialect_of(session))
+            child.product_bytes = session.scalar(query, {"child_id": child.id})
         child.covered = False
+
+
+@cache
+def _product_bytes(dialect: str) -> Select[int]:
+    product = cast(JobRow.product, Text)
+    if dialect == "postgresql":  # whose operators of JSON refuse any that has U+0000 somewhere
+        file_bytes = func.substring(product, '"checkpoint_bytes": ?([0-9]+)')
+    else:
+        file_bytes = func.json_extract(product, "$.checkpoint_bytes")
+    length = func.length(product) + cast(file_bytes, BigInteger)
+    return select(length).where(JobRow.id == bindparam("child_id"))
 
 
 def cancel_children(session: Session, row: JobRow) -> None:

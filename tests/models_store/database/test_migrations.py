@@ -240,14 +240,18 @@ def test_what_aliases_changed_before_it_counted_is_counted_and_forgotten_again(
     database.dispose()
 
 
-def test_products_of_more_than_2_gib_are_counted(empty_url: str) -> None:
+@pytest.mark.fault(443)
+def test_fault_443_products_of_more_than_2_gib_and_of_any_characters_are_counted(
+    empty_url: str,
+) -> None:
     migrate(empty_url)
     database = Database(empty_url)
     jobs, work = Jobs(database), JobWork(database)
     jobs.submit(a_job(role=JobRole.PARENT, request=a_search(trials=3), reserved_bytes=10**10))
     child = work.claim("w", lease_s=30)
     assert child is not None
-    product = vars(a_version(child, checkpoint_bytes=3 * 2**30))
+    types = [{"name": "cut", "levels": ["a\0b", 'the "checkpoint_bytes": 5 of it']}]
+    product = vars(a_version(child, checkpoint_bytes=3 * 2**30, types=types))
     work.finish_child(child.id, child.attempt, metrics={"epoch": 5}, product=product)
     counts = text("SELECT product_bytes FROM job ORDER BY position")
     with database.read() as session:

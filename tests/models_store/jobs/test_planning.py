@@ -264,6 +264,33 @@ def test_fault_379_products_that_a_worker_of_the_last_release_made_count_when_th
     assert charged[0][1].product_bytes is None
 
 
+@pytest.mark.fault(443)
+@pytest.mark.parametrize("end", ["cancelled", "succeeded"])
+@pytest.mark.parametrize("level", ["a\0b", "\ud800", '"checkpoint_bytes": 5'])
+def test_fault_443_products_with_any_characters_are_counted(
+    database: Database, jobs: Jobs, work: JobWork, end: str, level: str
+) -> None:
+    parent = a_parent(jobs, trials=2, stages=((2, 1.0),))
+    one, two = claimed(work), claimed(work)
+    types = [{"name": "cut", "levels": [level]}]
+    product = vars(a_version(one, types=types))
+    work.finish_child(one.id, 1, metrics={SCORE: 1.0}, product=product)
+    of_it = update(JobRow).where(JobRow.parent_id == parent.id)
+    with database.write() as session:
+        measured = session.scalars(select(JobRow.product_bytes).where(JobRow.id == one.id)).one()
+        session.execute(of_it.values(product_bytes=None))
+    if end == "cancelled":
+        jobs.cancel(PROJECT, parent.id)
+        work.cancelled(two.id, 1)
+    else:
+        ended(work, two, 2.0)
+    steps.take_steps(database)
+    assert jobs.get(PROJECT, parent.id).state == end
+    with database.read() as session:
+        query = select(JobRow.product_bytes).where(JobRow.id == one.id)
+        assert session.scalars(query).one() == measured
+
+
 @pytest.mark.fault(379)
 def test_fault_379_a_step_that_another_has_taken_is_not_planned(
     database: Database,
