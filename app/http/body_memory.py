@@ -3,9 +3,10 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from threading import RLock
+from typing import TypeVar
 
 from fastapi import Request
 
@@ -19,6 +20,8 @@ STREAMS_PART = 0.75
 _PATIENCE_S = 10.0
 _LOOK_S = 0.05
 _MOST_WAITING = 64  # of a project, of which each has some of its rows already
+
+_Piece = TypeVar("_Piece")
 
 
 class BodyMemory:
@@ -123,6 +126,24 @@ class ProjectMemory:
             detail = "Too many responses of many rows are on their way. Try again."
             raise Problem("overloaded", detail) from None
         return share
+
+    async def holding(
+        self, size: int, pieces: AsyncGenerator[_Piece, None]
+    ) -> AsyncGenerator[_Piece, None]:
+        """Yield the same pieces of a streamed response, once there is room for what it holds meanwhile.
+
+        Args:
+            size: Bytes to hold.
+            pieces: Pieces of the response.
+
+        Raises:
+            Problem: As of `room`.
+        """
+        room = await self.room(size, part=STREAMS_PART)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+        del room  # it was held until here
 
     def kept_share(self) -> "Share":
         """Return a share that is released with the last object that refers to it."""

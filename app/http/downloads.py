@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.fairness.turns import in_thread
+from app.http.body_memory import body_memory_of
 from app.http.head import is_head
 from app.http.streaming import StreamedResponse, ahead, disconnected
 from app.problems.problem import Problem
@@ -23,7 +24,8 @@ from models_store.job_states import JobResult
 from tables.slugs import Slug
 
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,19})-([0-9]{0,19})\s*")
-_PIECE_BYTES = 2**20
+_PIECE_BYTES = 2**19
+_HELD_BYTES = 3 * _PIECE_BYTES  # what is sent, what is read ahead, and their parts
 _REFUSALS: dict[int, Slug] = {400: "bad-request", 416: "range"}
 
 
@@ -170,8 +172,9 @@ def _passed_on(
     headers |= {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
     if is_part:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{result['bytes']}"
+    held_bytes = min(_HELD_BYTES, 2 * (stop - start))
     return StreamedResponse(
-        ahead(pieces()),
+        body_memory_of(request).holding(held_bytes, ahead(pieces())),
         media_type=result["media_type"],
         headers=headers,
         status_code=206 if is_part else 200,

@@ -11,7 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from app.fairness.turns import in_thread
-from app.http.body_memory import STREAMS_PART, ProjectMemory, Share
+from app.http.body_memory import ProjectMemory, Share
 from app.http.json_body import JSON_MEDIA_TYPE
 from app.http.streaming import Piece, StreamedResponse
 from app.inference.functions import Served
@@ -120,7 +120,7 @@ async def respond(
     if held_bytes <= PIECE_BYTES:
         body = b"".join([piece async for piece in pieces])
         return Response(body, media_type=media_type, headers=headers)
-    pieces = _with_room(pieces, memory, min(held_bytes, _HELD_BYTES))
+    pieces = memory.holding(min(held_bytes, _HELD_BYTES), pieces)
     return StreamedResponse(pieces, media_type=media_type, headers=headers, held=stack.pop_all())
 
 
@@ -153,17 +153,6 @@ async def _parts(
             "limit-rows", f"A response may have {MAX_CELLS} values in JSON beside binary outputs."
         )
     return parts, rest
-
-
-async def _with_room(
-    pieces: AsyncGenerator[Piece, None], memory: ProjectMemory, size: int
-) -> AsyncGenerator[Piece, None]:
-    """Yield the same pieces, once there is memory for what is held of them while they are read."""
-    room = await memory.room(size, part=STREAMS_PART)
-    async with aclosing(pieces):
-        async for piece in pieces:
-            yield piece
-    del room  # it was held until here
 
 
 async def _packed(output: Output, share: Share) -> list[bytes]:
