@@ -25,6 +25,7 @@ from models_store.job_states import (
 )
 from models_store.jobs.parents.children import (
     MOST_WAITING,
+    WANTED,
     cancel_children,
     requeue,
     resume_children,
@@ -238,16 +239,18 @@ def _check_queue(session: Session, project: str, max_queued: int) -> None:
 
 
 def _check_children(session: Session, parent: JobRow) -> None:
-    """Refuse to resume a parent while many children of others wait; the project is held.
+    """Refuse to resume a parent while many children of others wait for the same workers; the project is held.
 
     Raises:
         LimitError: ``limit-queued-jobs``.
     """
+    wanted = parent.accelerator or Accelerator.NONE.value
     waiting = session.scalar(
         select(func.count())
         .select_from(JobRow)
         .where(JobRow.project == parent.project, JobRow.state == JobState.QUEUED)
         .where(JobRow.role == JobRole.CHILD, JobRow.parent_id != parent.id)
+        .where(WANTED.in_([wanted]))
     )
     if (waiting or 0) >= MOST_WAITING:
         raise LimitError(

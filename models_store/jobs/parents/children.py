@@ -23,12 +23,15 @@ from sqlalchemy.orm import Session, aliased
 from models_store.database.clock import moment
 from models_store.database.dialects import constant, dialect_of, is_one_of
 from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow
-from models_store.job_states import FINAL_STATES, UNFINISHED_STATES, JobRole, JobState
+from models_store.job_states import FINAL_STATES, UNFINISHED_STATES, Accelerator, JobRole, JobState
 from models_store.jobs.rows import move, tell_if_unsuited
 from models_store.rows.idempotency import forget_resource
 
 MOST_WAITING = 1000
-"""Children of a project that wait, beyond which its parents start no more; those of one may exceed it."""
+"""Children of a project that wait for one kind of worker, beyond which its parents start no more of them."""
+
+WANTED = func.coalesce(JobRow.accelerator, Accelerator.NONE.value)
+"""Workers that a job waits for."""
 
 _CHILD = aliased(JobRow)
 _PARENT = (
@@ -102,17 +105,21 @@ def resume_children(session: Session, row: JobRow) -> None:
             requeue(session, child)
 
 
-def crowded_projects() -> Select[str, int, int]:
-    """Return the query of the projects with many children that wait: their number and highest priority."""
+def crowded_projects() -> Select[str, str, int, int]:
+    """Return the query of the projects with many children that wait for one kind of worker.
+
+    Its columns are the project, the wanted accelerator, and their number and highest priority.
+    """
     jobs = func.count().label("jobs")
     return (
         select(
             JobRow.project,
+            WANTED.label("wanted"),
             jobs,
             func.max(func.coalesce(JobRow.priority, 0)).label("priority"),
         )
         .where(JobRow.state == constant(JobState.QUEUED), JobRow.role == constant(JobRole.CHILD))
-        .group_by(JobRow.project)
+        .group_by(JobRow.project, WANTED)
         .having(jobs >= MOST_WAITING)
     )
 

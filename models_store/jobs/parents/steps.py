@@ -7,8 +7,8 @@ that was interrupted is due still. What its caller is told of those that have en
 end meanwhile. Locks are taken from the parent to its children, never the other way round: what ends a
 child leaves its parent alone.
 
-A project that has many children waiting starts no more of them, but for more urgent work: every look for
-work sorts all that waits. Projects take turns, one step each.
+A project that has many children waiting starts no more of them, but for more urgent work or other workers:
+every look for work sorts all that waits. Projects take turns, one step each.
 
 A step is a transaction of its own. One that cannot be taken is put off, longer each time, and keeps
 neither other parents nor claims waiting. After 20 times in a row, about an hour, the parent fails; times
@@ -41,6 +41,7 @@ from models_store.job_states import (
 from models_store.jobs.held_jobs import taken
 from models_store.jobs.parents.children import (
     MOST_WAITING,
+    WANTED,
     children_of,
     crowded_projects,
     end_parent,
@@ -88,13 +89,13 @@ _UNFINISHED = (
 def due_parents(query: Select[*Ts]) -> Select[*Ts]:
     """Restrict to parents with a step to take, the first one of each project, then the second ones.
 
-    Of a project with many children that wait, those that would start their first ones are left out,
-    unless their priority is higher than that of all these.
+    Of a project with many children that wait, those that would start their first ones for the same workers
+    are left out, unless their priority is higher than that of all these.
     """
     # Worked out once, whatever the statistics of the table say.
     crowded = crowded_projects().cte().prefix_with("MATERIALIZED", dialect="postgresql")
     turns = query.outerjoin(TurnRow, TurnRow.project == JobRow.project).outerjoin(
-        crowded, crowded.c.project == JobRow.project
+        crowded, and_(crowded.c.project == JobRow.project, crowded.c.wanted == WANTED)
     )
     priority = func.coalesce(JobRow.priority, 0)
     may_start = or_(

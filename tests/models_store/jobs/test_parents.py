@@ -25,7 +25,7 @@ from models_store.errors import (
     NotFoundError,
     StorageFullError,
 )
-from models_store.job_states import EventKind, Job, JobRole, JobState
+from models_store.job_states import Accelerator, EventKind, Job, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.parents import steps
@@ -275,11 +275,12 @@ def test_fault_402_a_project_with_many_children_that_wait_starts_more_for_urgent
     jobs.cancel(PROJECT, parents[-1].id)
     with pytest.raises(LimitError, match="children of other jobs"):
         jobs.resume(PROJECT, parents[-1].id, max_queued=100)
-    urgent = submitted(
-        jobs, role=JobRole.PARENT, request=a_search(trials=2), reserved_bytes=1, priority=1
-    )
+    few = {"role": JobRole.PARENT, "request": a_search(trials=2), "reserved_bytes": 1}
+    urgent = submitted(jobs, priority=1, **few)
+    elsewhere = submitted(jobs, accelerator=Accelerator.REQUIRED, **few)
     steps.take_steps(database)
-    assert jobs.get(PROJECT, urgent.id).state is JobState.RUNNING
+    for one in (urgent, elsewhere):
+        assert jobs.get(PROJECT, one.id).state is JobState.RUNNING
     assert jobs.get(PROJECT, parents[-2].id).state is JobState.QUEUED
     jobs.cancel(PROJECT, parents[0].id)
     jobs.resume(PROJECT, parents[-1].id, max_queued=100)
