@@ -170,7 +170,7 @@ class UsageView(BaseModel):
     stored_bytes: QuotaView = Field(
         description="Bytes of files and rows, including what unfinished jobs may store."
     )
-    queued_jobs: QuotaView = Field(description="Jobs that wait for a worker.")
+    queued_jobs: QuotaView = Field(description="Jobs that wait for a worker, without children.")
     datasets: int = Field(description="Number of datasets.")
     models: int = Field(description="Number of models.")
     versions: int = Field(description="Number of versions of all models.")
@@ -185,7 +185,7 @@ class UsageView(BaseModel):
         return cls(
             project=project,
             stored_bytes=QuotaView(used=usage.stored_bytes, limit=max_bytes),
-            queued_jobs=QuotaView(used=usage.jobs.get("queued", 0), limit=max_queued),
+            queued_jobs=QuotaView(used=usage.waiting, limit=max_queued),
             datasets=usage.datasets,
             models=usage.models,
             versions=usage.versions,

@@ -13,6 +13,7 @@ from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import ComputedRow, DatasetRow, JobRow, ModelRow, ModelVersionRow
 from models_store.database.usage import stored_bytes
+from models_store.job_states import JobRole, JobState
 
 _DAYS = 30
 # Jobs that are counted anew only after this while.
@@ -26,6 +27,7 @@ class ProjectUsage:
     Attributes:
         stored_bytes: Bytes that count in its quota, reservations of unfinished jobs among them.
         jobs: Number of jobs in each state that there are any in.
+        waiting: Number of those that wait and count in the limit; children do not.
         rows_today: Rows that requests have had computed on this day, in UTC.
         rows_recently: Those of the last 30 days, this one included.
     """
@@ -35,6 +37,7 @@ class ProjectUsage:
     models: int
     versions: int
     jobs: dict[str, int]
+    waiting: int
     rows_today: int
     rows_recently: int
 
@@ -78,6 +81,7 @@ class Usage:
             models=_count(session, ModelRow, project),
             versions=_count(session, ModelVersionRow, project),
             jobs=self._jobs(session, project),
+            waiting=_count_waiting(session, project),
             rows_today=rows.get(today, 0),
             rows_recently=sum(rows.values()),
         )
@@ -98,6 +102,12 @@ class Usage:
 def _today(session: Session) -> int:
     """Return the number of the present day, by the database's clock."""
     return session.scalars(select(db_now())).one().date().toordinal()
+
+
+def _count_waiting(session: Session, project: str) -> int:
+    query = select(func.count()).select_from(JobRow).where(JobRow.project == project)
+    query = query.where(JobRow.state == JobState.QUEUED)
+    return session.scalar(query.where(JobRow.role.is_distinct_from(JobRole.CHILD))) or 0
 
 
 def _count(

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from flows import MixedColumn, MixedSpec
 from models_store.database.base import encoded
 from models_store.database.clock import db_now
+from models_store.database.computed import Usage
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.database.usage import stored_bytes
@@ -116,10 +117,12 @@ def test_children_are_hidden_from_the_list_unless_asked_for(jobs: Jobs, work: Jo
     assert jobs.list("other", limit=10, parent_id=parent.id).items == []
 
 
-def test_children_do_not_fill_the_queue(jobs: Jobs, work: JobWork) -> None:
+def test_children_do_not_fill_the_queue(jobs: Jobs, work: JobWork, database: Database) -> None:
     a_parent(jobs)
     claimed(work)
     jobs.submit(a_job(), max_queued=1)
+    usage = Usage(database).of_project(PROJECT)
+    assert (usage.waiting, usage.jobs) == (1, {"queued": 3, "running": 2})
     with pytest.raises(LimitError):
         jobs.submit(a_job(), max_queued=1)
 
