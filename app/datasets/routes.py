@@ -54,6 +54,9 @@ DatasetPath = Annotated[
 ]
 
 
+_MAX_CHANGE_VALUES = 10_000  # of which a type is one, of 4,096 columns at most
+
+
 class ColumnSlice(BaseModel):
     """Range of columns of a dataset."""
 
@@ -226,7 +229,9 @@ def get_dataset_rows(
 async def update_dataset(
     request: Request,
     dataset_id: DatasetPath,
-    change: Annotated[DatasetChange, Depends(json_body(DatasetChange))],
+    change: Annotated[
+        DatasetChange, Depends(json_body(DatasetChange, max_values=_MAX_CHANGE_VALUES))
+    ],
     project: ProjectDep,
     conditions: PreconditionsDep,
     blobs: BlobsDep,

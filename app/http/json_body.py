@@ -32,8 +32,10 @@ MAX_CONTEXT_VALUES = 500_000
 """Most values of a body with a context, which may have 10,000 rows."""
 MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
-# Validation keeps the interpreter's lock, and each value that is wrong takes longest.
-_MAX_VALUES = 100_000
+MAX_COLUMN_VALUES = 100_000
+"""Most values of a body that says something of each column of a table."""
+# Validation keeps the interpreter's lock, and a value that is wrong takes a microsecond or two.
+_MAX_VALUES = 2_000
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
 _MOST_ADVISED = (
     50  # faults for which names like the caller's are looked for; a problem shows twenty

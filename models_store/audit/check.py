@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models_store.audit.trail import FILE_NAME, LOCK_NAME, previous_of
+from models_store.audit.trail import FILE_NAME, LOCK_NAME, first_hash, previous_of
 
 # Longer than any line; what has no line end before is read in pieces.
 _MAX_LINE_BYTES = 64 * 1024
@@ -77,7 +77,7 @@ def _files(folder: Path) -> dict[int, dict[int, Path]]:
 def _check_series(series: int, files: dict[int, Path], report: AuditReport) -> None:
     first, last = min(files), max(files)
     # Of a series whose beginning was put elsewhere, the first line is taken as it is.
-    digest = hashlib.sha256() if first == 1 else None
+    digests = [first_hash(series), hashlib.sha256()] if first == 1 else []
     if first > 1:
         report.notes.append(f"series {series} begins with file {first}; those before are not here")
     for number in range(first, last + 1):
@@ -90,18 +90,18 @@ def _check_series(series: int, files: dict[int, Path], report: AuditReport) -> N
             previous = previous_of(line)
             if previous is None:
                 report.unfinished += 1
-                if digest is not None:
+                for digest in digests:
                     digest.update(line)
                 continue
-            if digest is not None and previous != digest.hexdigest():
+            if digests and previous not in [digest.hexdigest() for digest in digests]:
                 report.broken.append(
                     f"{path.name}, line {count} does not follow the line before it: one of the two"
-                    " was changed, or lines between them were removed"
+                    " was changed, or lines between them were removed, or the series was renamed"
                 )
                 return
-            digest = hashlib.sha256(line)
+            digests = [hashlib.sha256(line)]
             report.lines += 1
-            report.heads[series] = digest.hexdigest()
+            report.heads[series] = digests[0].hexdigest()
             report.missing.discard(report.heads[series])
 
 

@@ -30,6 +30,14 @@ def file_name(series: int, number: int) -> str:
     return f"audit-{series}.{number:06d}.jsonl"
 
 
+def first_hash(series: int) -> "hashlib._Hash":
+    """Return the hash that the first line of a series holds: that of the name of the series.
+
+    So a series that is renamed shows. Lines of versions before hold the hash of nothing.
+    """
+    return hashlib.sha256(b"audit-%d" % series)
+
+
 def previous_of(line: bytes) -> str | None:
     """Return the hash that a line holds; None for what is no whole line of a trail.
 
@@ -148,8 +156,8 @@ class AuditTrail:
         return file
 
     def _end(self) -> "hashlib._Hash":
-        """Hash everything from the beginning of the last line of the series."""
-        found: list[bytes] = []
+        """Hash everything from the beginning of the last line of the series, or else from its name on."""
+        digest, found = first_hash(self._series), list[bytes]()
         for number in count(self._number, -1):
             path = self._folder / file_name(self._series, number)
             if number < 1 or not path.exists():
@@ -157,8 +165,10 @@ class AuditTrail:
             tail, whole = _last_line(path)
             found.append(tail)
             if whole:
+                digest = hashlib.sha256()
                 break
-        return hashlib.sha256(b"".join(reversed(found)))
+        digest.update(b"".join(reversed(found)))
+        return digest
 
     def _write(self, file: int, data: bytes) -> None:
         try:

@@ -22,6 +22,9 @@ _POOLER = "pgbouncer"
 # Statements that were prepared on one connection are not there on the next.
 _POOLED: dict[str, Any] = {"prepare_threshold": None}
 
+_DRIVER_OPTIONS = frozenset(  # of Python's driver of SQLite
+    {"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements", "uri"}
+)
 _MIGRATION_WAIT_S = 60.0
 _SUPPORTED = (
     "the database is sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; in a password,"
@@ -41,12 +44,22 @@ def parse_url(url: str) -> URL:
         raise ValueError(_SUPPORTED) from None
     match parsed.get_backend_name():
         case "sqlite" if parsed.database not in (None, "", ":memory:"):
+            _check_sqlite_options(parsed)
             return parsed.set(drivername="sqlite+pysqlite")
         case "postgresql" | "postgres":
             _check_options(parsed)
             return parsed.set(drivername="postgresql+psycopg")
         case _:
             raise ValueError(_SUPPORTED)
+
+
+def _check_sqlite_options(url: URL) -> None:
+    """Refuse options that would be ignored: SQLite's own, such as `mode`, without `uri=true`."""
+    for name in url.query:
+        if url.query.get("uri") != "true" and name not in _DRIVER_OPTIONS:
+            raise ValueError(
+                f"the database's URL has the option {name[:40]}, which SQLite takes with uri=true alone"
+            )
 
 
 def _check_options(url: URL) -> None:

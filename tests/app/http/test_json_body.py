@@ -358,3 +358,11 @@ def test_fault_384_thousands_of_small_objects_are_checked_in_a_thread(
     answer = shared_client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
     assert bool(aside) == (objects == 5_000)
+
+
+@pytest.mark.fault(437)
+def test_fault_437_bodies_that_say_nothing_of_columns_have_few_values(tree_client):
+    labels = ",".join(f'"{n}": 1' for n in range(2_001))
+    response = post(tree_client, b'{"n": 7, "part": {%s}}' % labels.encode())
+    assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
+    assert "at most 2000 are allowed" in response.json()["detail"]

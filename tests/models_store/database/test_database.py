@@ -511,3 +511,12 @@ def test_a_password_is_not_told(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
     assert str(tmp_path).replace("/", "%2F") in str(caught.value) or "name" in str(caught.value)
     database.dispose()
+
+
+@pytest.mark.fault(439)
+def test_fault_439_options_that_sqlite_would_not_get_are_refused():
+    for options in ("mode=ro", "timeout=5&cache=shared", "uri=false&mode=ro"):
+        with pytest.raises(ValueError, match="uri=true alone"):
+            parse_url(f"sqlite:////a/b.sqlite3?{options}")
+    for options in ("mode=ro&uri=true", "timeout=5", "uri=true"):
+        assert parse_url(f"sqlite:////a/b.sqlite3?{options}").database == "/a/b.sqlite3"
