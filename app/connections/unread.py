@@ -1,12 +1,29 @@
 """Bytes that one side sends and the other one does not read: bounded in both directions."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 MAX_S = 30.0
 MAX_BYTES = 256 * 1024 * 1024
 MIN_BYTES_PER_S = 1024
 """Least rate at which bodies must arrive and responses must be read."""
+
+KERNEL_BYTES = 128 * 1024
+"""Bytes of a response that the kernel takes before the caller has made room for them."""
+
+_BOUND = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # of Linux and macOS
+
+
+def bound_unsent(transport: asyncio.Transport) -> None:
+    """Have the kernel take no more of a response than a few of its pieces, however slow the caller is.
+
+    It would take up to four megabytes for each connection, whose response is complete then: neither counts
+    what waits there, nor is it ended, and the kernel's memory for all connections is soon used up.
+    """
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if _BOUND is not None and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, _BOUND, KERNEL_BYTES)
 
 
 class Unread:

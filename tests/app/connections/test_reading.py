@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import socket
 from collections import Counter
 
 import pytest
@@ -206,3 +207,39 @@ def test_fault_326_a_head_that_came_in_time_and_waited_for_its_turn_is_not_calle
     assert head.startswith(b"HTTP/1.1 503")
     assert b"\r\nretry-after: 1\r\n" in head
     assert kind == "/problems/overloaded"
+
+
+@pytest.mark.fault(399)
+@pytest.mark.parametrize(
+    "loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"]
+)
+def test_fault_399_the_kernel_takes_little_of_a_response_that_nobody_reads(loop):
+    """The rest waits where it counts, and where a caller who reads nothing is noticed."""
+    sent = 0
+
+    async def long(_scope, _receive, send):
+        nonlocal sent
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(200):
+            sent += 2**16
+            await asyncio.sleep(0)
+            await send({"type": "http.response.body", "body": bytes(2**16), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main():
+        server, port = await serving(long, Pace(each=2, most=2))
+        with socket.socket() as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(caller, ("127.0.0.1", port))
+            await asyncio.get_running_loop().sock_sendall(caller, GET)
+            before = -1
+            while before < sent or not sent:
+                before = sent
+                await asyncio.sleep(0.2)
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+    assert sent <= 2**19
