@@ -106,8 +106,9 @@ def submit(jobs: Jobs) -> str:
 
 
 def test_a_message_carries_the_job_id_and_the_ids_of_the_request(broker, jobs, start):
-    queue = start()
-    wait_until(lambda: queue.broker_up)
+    sweeps: list[None] = []
+    queue = start(after_sweep=lambda: sweeps.append(None))
+    wait_until(lambda: sweeps)
     job_id = submit(jobs)
     assert queue.announce(job_id, request_id="r1", traceparent="00-a", wait_s=60)
     assert broker.messages() == [job_id]
