@@ -20,6 +20,12 @@ from tables.columns import Column
 MAX_DECIMALS = 15
 """The most decimals that a value is rounded to: float64 has no more."""
 
+MAX_PLACES = 40
+"""Most decimals of a format of numbers, each of which is a zero in it."""
+
+MAX_NUMBER_FORMAT = 256
+"""Most characters of a format of numbers."""
+
 CURRENCIES = "$€£¥₹₽₩₺₪฿₫₴₦￥\\"
 """Signs of currencies; a yen is a backslash in Shift-JIS."""
 
@@ -346,6 +352,8 @@ def _written(half: str) -> _Written | None:
     if found is None:
         return None
     places = found["places"] or ""
+    if len(places) > MAX_PLACES:
+        return None
     return _Written(
         before=half[: found.start()],
         after=half[found.end() :],

@@ -147,7 +147,7 @@ def check_values(document: object, *, most: int, beside: str) -> None:
     """Refuse a parsed document with too many values, of which no more are looked at.
 
     Args:
-        document: Document.
+        document: Parsed JSON document.
         most: Most values of any kind.
         beside: Name of the field that is not among them, for the problem.
 

@@ -20,7 +20,7 @@ from tables.calendar.formats import EITHER, check_format
 from tables.columns import MAX_LIST_BYTES, Column, list_bytes
 from tables.errors import JsonError
 from tables.json.strict import parse_strict
-from tables.numerals import MAX_DECIMALS
+from tables.numerals import MAX_DECIMALS, MAX_NUMBER_FORMAT
 from tables.source import clean_names
 
 MAX_HEADER_BYTES = 8 << 20
@@ -181,6 +181,8 @@ def _check_reading(column: Column) -> None:
     """Refuse a column whose cells cannot be read or written."""
     if not 0 <= (column.decimals or 0) <= MAX_DECIMALS:
         raise ModelFileError(f"The decimals of a column are from 0 to {MAX_DECIMALS}.")
+    if len(column.number_format) > MAX_NUMBER_FORMAT:
+        raise ModelFileError(f"A column has a format of more than {MAX_NUMBER_FORMAT} characters.")
     dates = column.datetime_format or ""
     if dates.count(EITHER) >= _MOST_FORMATS:
         raise ModelFileError(f"A column has more than {_MOST_FORMATS} formats of dates.")

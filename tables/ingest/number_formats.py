@@ -13,7 +13,15 @@ from tables.ingest.profiles import TextProfile
 from tables.ingest.readings import reading_values
 from tables.notations.units import named, units_of
 from tables.notations.words import MISSING_SPELLINGS
-from tables.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED, PLAIN_FORMATS, PRINTED
+from tables.numerals import (
+    ABBREVIATED,
+    DEGREES,
+    FRACTIONS,
+    MARKED,
+    MAX_PLACES,
+    PLAIN_FORMATS,
+    PRINTED,
+)
 from tables.source import CellSource
 
 _SPACES = " \u00a0\u202f\u2009"
@@ -79,6 +87,8 @@ class _Spellings:
         around = (before, after, *below)
         if max(map(len, around)) > _MOST_AROUND or re.search("[#;]", "".join(around)):
             return ""
+        if max(self._places) > MAX_PLACES:
+            return ""
         digits = self._digits()
         return f"{before}{digits}{after};{below[0]}{digits}{below[1]}"
 
@@ -120,7 +130,10 @@ def plain_format(texts: Iterable[str | None]) -> str:
     places = {len(match[1]) if match else 0 for match in found}
     if len(places) != 1 or 0 in places or not any(text.strip().endswith("0") for text in known):
         return ""
-    digits = "0." + "0" * places.pop()
+    count = places.pop()
+    if count > MAX_PLACES:
+        return ""
+    digits = "0." + "0" * count
     return f"{digits};-{digits}"
 
 

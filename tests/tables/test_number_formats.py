@@ -173,3 +173,18 @@ def test_kinds_of_columns_that_are_no_plain_numbers(tmp_path: Path) -> None:
     seconds = encode_cells(pa.array(kinds["duration"][:11]), found["duration"])
     assert seconds[10] == 3600 + 10 * 60
     assert decode_cells(seconds, found["duration"]).to_pylist()[1:] == kinds["duration"][1:11]
+
+
+@pytest.mark.fault(436)
+@pytest.mark.parametrize("unit", ["", " kg"])
+def test_fault_436_numbers_of_thousands_of_decimals_have_no_format(
+    tmp_path: Path, unit: str
+) -> None:
+    def form(decimals: int) -> str:
+        return column_of(
+            tmp_path, [f"{i}.5{'0' * (decimals - 1)}{unit}" for i in range(ROWS)]
+        ).column.number_format
+
+    assert form(40) == f"0.{'0' * 40}{unit};-0.{'0' * 40}{unit}"
+    assert form(41) == form(5_000) == ""
+    assert format_numbers(pa.array([1.5]), f"0.{'0' * 5_000};-0.0").to_pylist() == ["1.5"]

@@ -285,6 +285,7 @@ def test_types_of_megabytes_are_refused_before_any_weight_is_read(exported, tmp_
         ("datetime_format", "|".join(["%d.%m.%Y"] * 17)),
         ("decimals", 400),
         ("decimals", -1),
+        pytest.param("number_format", f"0.{'0' * 300};-0.0", marks=pytest.mark.fault(436)),
     ],
 )
 def test_fault_394_types_whose_cells_cannot_be_read_are_refused(exported, tmp_path, field, value):
