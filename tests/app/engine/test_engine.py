@@ -321,20 +321,24 @@ def test_small_requests_take_turns_with_a_large_one():
 
 def test_a_caller_may_wait_less_than_others(blocked):
     engine, release = blocked
+    began = threading.Event()
+
+    def block(_start: int, _stop: int) -> None:
+        began.set()
+        release.wait(120)
 
     async def main() -> None:
-        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(120), rows=1))
-        await asyncio.sleep(0.02)
+        first = asyncio.create_task(engine.run(block, rows=1))
+        await asyncio.to_thread(began.wait, 120)
         rows, results = np.zeros((1, 1)), np.empty((1, 1))
         hasty = asyncio.create_task(
             engine.apply(
                 lambda some: (some[:, 0],), rows, results, key=0, terms=Terms(max_wait_s=0.01)
             )
         )
-        await asyncio.sleep(0.05)
-        release.set()
         with pytest.raises(OverloadedError):
             await hasty
+        release.set()
         await first
 
     asyncio.run(main())
