@@ -114,16 +114,20 @@ class JobFinalError(ConflictError):
 
 
 class JobNotResumableError(ConflictError):
-    """Resumption of a job that is neither cancelled nor failed."""
+    """Resumption of a job that is neither cancelled nor failed, or whose dataset has other types now."""
 
     slug: Slug = "job-not-resumable"
 
-    def __init__(self, job_id: str, *, state: str, parent_id: str | None = None) -> None:
+    def __init__(
+        self, job_id: str, *, state: str, parent_id: str | None = None, retyped: bool = False
+    ) -> None:
         self.job_id = job_id
         self.state = state
         text = f"Job {job_id} is {state}; only a cancelled or failed job can be resumed."
         if parent_id is not None:
             text = f"Job {job_id} belongs to job {parent_id}; resume that one."
+        elif retyped:
+            text = f"The types of a dataset of job {job_id} were changed since; start a new job."
         super().__init__(text)
 
 

@@ -227,7 +227,7 @@ class Jobs:
 
         Raises:
             NotFoundError: the project has no such job, or a dataset or the version of it is gone.
-            JobNotResumableError: it is in another state, or a child.
+            JobNotResumableError: it is in another state, or a child, or a dataset of it has other types now.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
         request = self.get(project, job_id).request

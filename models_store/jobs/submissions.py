@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from models_store.database.base import Encoded
-from models_store.database.ids import new_id
+from models_store.database.ids import is_id, new_id
 from models_store.database.schema import JobDatasetRow, JobRow
 from models_store.database.usage import check_storage, hold_project, json_bytes
 from models_store.errors import JobFinalError, JobNotResumableError, LimitError
@@ -177,14 +177,14 @@ def resume(
 
     Raises:
         NotFoundError: the project has no such job, or a dataset or the version of it is gone.
-        JobNotResumableError: it is in another state, or a child.
+        JobNotResumableError: it is in another state, or a child, or a dataset of it has other types now.
         LimitError: as many jobs of the project wait already, or children of others where it is a parent, or
             it would store too much.
     """
     row = find(session, project, job_id, lock=True)
     if row.state not in RESUMABLE_STATES or row.role == JobRole.CHILD:
         raise JobNotResumableError(job_id, state=row.state, parent_id=row.parent_id)
-    pin_inputs(session, row, datasets_of(session, job_id))
+    _pin_again(session, row)
     if row.role == JobRole.PARENT:
         resume_children(session, row)
     requeue(session, row)
@@ -193,6 +193,20 @@ def resume(
     if row.role == JobRole.PARENT and max_queued is not None:
         _check_children(session, row)
     return to_job(row, request)
+
+
+def _pin_again(session: Session, row: JobRow) -> None:
+    """Pin what a job reads that is to continue.
+
+    Raises:
+        NotFoundError: a dataset or the version of it is gone.
+        JobNotResumableError: a dataset has other types now, and another table.
+    """
+    read = datasets_of(session, row.id)
+    pin_inputs(session, row, [one for one in read if is_id(one, "ds")])
+    # Read once more: types may have been changed while the pin waited.
+    if not all(is_id(one, "ds") for one in datasets_of(session, row.id)):
+        raise JobNotResumableError(row.id, state=row.state, retyped=True)
 
 
 def pin_inputs(session: Session, job: NewJob | JobRow, dataset_ids: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.base import large_names, whole
@@ -12,7 +12,7 @@ from models_store.database.ids import is_id
 from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
 from models_store.database.usage import check_storage
 from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
-from models_store.job_states import FINAL_STATES, Idempotency
+from models_store.job_states import FINAL_STATES, RESUMABLE_STATES, Idempotency
 from models_store.records import Dataset, NewDataset
 from models_store.rows.idempotency import claim_key
 
@@ -122,6 +122,8 @@ def retype_dataset(
 ) -> Dataset:
     """Put a table with other types in the place of one, as `Registry.retype_dataset` says.
 
+    Jobs that could be resumed read the old table, which is gone: they name its key in place of the dataset.
+
     Args:
         session: Transaction to write in.
         old: Dataset as it was read before.
@@ -141,6 +143,14 @@ def retype_dataset(
         raise DatasetInUseError(old.id, job_id=job_id)
     if row.key != old.key:
         raise ConflictError(f"Dataset {old.id} was changed meanwhile.")
+    # What such a job did before it was resumed would be of another table than the rest.
+    ended = select(JobRow.id).where(JobRow.state.in_(RESUMABLE_STATES))
+    session.execute(
+        update(JobDatasetRow)
+        .where(JobDatasetRow.dataset_id == old.id, JobDatasetRow.job_id.in_(ended))
+        .values(dataset_id=old.key),
+        execution_options={"synchronize_session": False},
+    )
     for name, value in changed.items():
         setattr(row, name, value)
     session.flush()

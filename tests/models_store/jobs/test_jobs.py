@@ -20,16 +20,21 @@ from models_store.errors import (
     LimitError,
     NotFoundError,
 )
+from models_store.files.blobs import next_table_key
 from models_store.job_states import FINAL_STATES, TRANSITIONS, Idempotency, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.retention import JobRetention
 from models_store.registry import Registry
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
+    a_checkpoint,
+    a_dataset,
     a_job,
     a_version,
     added,
+    claimed,
     submitted,
 )
 
@@ -319,6 +324,35 @@ def test_a_job_whose_dataset_is_gone_cannot_be_resumed(jobs: Jobs, registry: Reg
     with pytest.raises(NotFoundError, match="dataset"):
         jobs.resume(PROJECT, job.id)
     assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
+
+
+@pytest.mark.fault(470)
+def test_fault_470_a_job_whose_dataset_got_other_types_cannot_be_resumed(
+    jobs: Jobs, registry: Registry, retention: JobRetention, work: JobWork
+) -> None:
+    dataset, held_out, other = (added(registry) for _ in range(3))
+    both = submitted(jobs, dataset_id=dataset.id, held_out_ids=(held_out.id,))
+    apart = submitted(jobs, dataset_id=other.id)
+    for job in (both, apart):
+        running = claimed(work)
+        work.record_epoch(
+            running.id,
+            running.attempt,
+            lease_s=LEASE_S,
+            metrics={"epoch": 1},
+            progress={},
+            checkpoint=a_checkpoint(running, 1) | {"bytes": 100},
+        )
+        jobs.cancel(PROJECT, job.id)
+        work.cancelled(job.id, 1)
+    new = replace(a_dataset(id=held_out.id), key=next_table_key(held_out.id))
+    registry.retype_dataset(held_out, new)
+    with pytest.raises(JobNotResumableError, match="types of a dataset"):
+        jobs.resume(PROJECT, both.id)
+    assert retention.leftover(keep_s=3600, limit=9) == [both.id], "its checkpoints are of no use"
+    assert jobs.resume(PROJECT, apart.id).state is JobState.QUEUED
+    assert submitted(jobs, dataset_id=held_out.id).state is JobState.QUEUED
+    assert jobs.delete(PROJECT, both.id) == [both.id]
 
 
 def test_events_are_paged_by_number(jobs: Jobs, work: JobWork) -> None:

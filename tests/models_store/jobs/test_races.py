@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from threading import Barrier
 from typing import TypeVar
@@ -19,6 +20,7 @@ from models_store.errors import (
     DatasetInUseError,
     FencedError,
     JobFinalError,
+    JobNotResumableError,
     JobUnfinishedError,
     LimitError,
     NotFoundError,
@@ -26,6 +28,7 @@ from models_store.errors import (
     StoreError,
     VersionInUseError,
 )
+from models_store.files.blobs import next_table_key
 from models_store.job_states import Idempotency, Job, JobKind, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -37,6 +40,7 @@ from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
     a_checkpoint,
+    a_dataset,
     a_job,
     a_version,
     added,
@@ -70,6 +74,22 @@ def test_fault_093_submissions_that_race_never_pass_the_limit_of_waiting_jobs(jo
         refused = [result for result in race(*racers) if isinstance(result, LimitError)]
         assert [error.slug for error in refused] == ["limit-queued-jobs"] * 3
         assert len(jobs.list(project, limit=10).items) == 3
+
+
+@pytest.mark.fault(470)
+def test_fault_470_a_job_is_resumed_or_its_dataset_gets_other_types(
+    jobs: Jobs, registry: Registry
+) -> None:
+    for _ in range(10):
+        dataset = added(registry)
+        job = submitted(jobs, dataset_id=dataset.id)
+        jobs.cancel(PROJECT, job.id)
+        new = replace(a_dataset(id=dataset.id), key=next_table_key(dataset.id))
+        resumed, retyped = race(
+            partial(jobs.resume, PROJECT, job.id), partial(registry.retype_dataset, dataset, new)
+        )
+        refused = isinstance(resumed, JobNotResumableError), isinstance(retyped, DatasetInUseError)
+        assert sorted(refused) == [False, True], (resumed, retyped)
 
 
 @pytest.mark.fault(109)
