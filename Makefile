@@ -61,7 +61,7 @@ up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stop
 # two processors busy: many tests wait for processes. `tests/conftest.py` has the groups and their order.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --no-loadscope-reorder
 # Some cases of each parametrised test; `make long` runs the others.
-CASES := --cases=4
+CASES := --cases=2
 test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
 	$(PYTEST) --numprocesses=3 $(CASES)
 
