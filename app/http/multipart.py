@@ -7,12 +7,15 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.fairness.turns import in_thread_alone
 from app.http.json_body import MAX_CONTENT_TYPE
 from app.problems.problem import Problem
 
 FILE_PART = "file"
 _MAX_HEADERS = 8
 _MAX_HEADER_BYTES = 8 * 1024
+_MAX_SEMICOLONS = 64  # of a header: reading it takes time with its length for each
+_MAX_HEADERS_BYTES = 512 * 1024  # of all parts
 _MAX_PARTS = 4096
 _MAX_FIELD_BYTES = 48 * 1024
 
@@ -43,7 +46,7 @@ async def file_part(request: Request) -> FilePart:
     form = _Form(request.headers["content-type"])
     stream = request.stream()
     async for chunk in stream:
-        form.feed(chunk)
+        await in_thread_alone(form.feed, chunk)  # hundreds of parts in a chunk take a while
         if form.headers_complete:
             break
     form.require_file()
@@ -74,6 +77,7 @@ class _Form:
     fields: list[tuple[str, str]] = field(default_factory=list)
     _value: bytearray = field(default_factory=bytearray)
     _field_bytes: int = 0
+    _headers_bytes: int = 0
     _name: bytes | None = None
     _parts: int = 0
     _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
@@ -135,6 +139,11 @@ class _Form:
     def _on_header_end(self) -> None:
         name, value = (bytes(part) for part in self._header)
         self._header = (bytearray(), bytearray())
+        self._headers_bytes += len(name) + len(value)
+        if self._headers_bytes > _MAX_HEADERS_BYTES:
+            raise Problem("multipart", "The headers of all parts are too long together.")
+        if value.count(b";") > _MAX_SEMICOLONS:
+            raise Problem("multipart", "A header of a part has too many parameters.")
         if name.lower() == b"content-disposition":
             options = parse_options_header(value)[1]
             self._name = options.get(b"name")

@@ -1,7 +1,13 @@
+import asyncio
+import threading
+
 import httpx2
 import pytest
+from fastapi import Request
 from starlette.testclient import TestClient
 
+from app.http import multipart
+from app.http.multipart import file_part
 from tests.app.conftest import TABLE, assert_nothing_was_left, assert_refused
 
 
@@ -91,3 +97,49 @@ def test_a_form_in_single_bytes_is_the_same_form(client):
     )
     assert response.status_code == 201
     assert response.json()["rows"] == 4
+
+
+SEMICOLONS = b'Content-Disposition: form-data; name="name"'
+
+
+@pytest.mark.fault(460)
+def test_fault_460_a_header_with_many_semicolons_is_refused(client):
+    fine = form(SEMICOLONS + b";" * 63 + b"\r\n\r\nn", FILE + b"\r\n" + TABLE)
+    assert post(client, "multipart/form-data; boundary=x", fine).status_code == 201
+    long = form(SEMICOLONS + b";" * 64 + b"\r\n\r\nn", FILE + b"\r\n" + TABLE)
+    assert_refused(post(client, "multipart/form-data; boundary=x", long), 400, "multipart")
+
+
+@pytest.mark.fault(460)
+def test_fault_460_headers_of_all_parts_are_bounded_together(client, settings):
+    option = b'Content-Disposition: form-data; name="exclude"'
+    parts = [option + b" " * 900 + b"\r\n\r\na"] * 600
+    body = form(*parts, FILE + b"\r\n" + TABLE)
+    assert_refused(post(client, "multipart/form-data; boundary=x", body), 400, "multipart")
+    assert_nothing_was_left(client, settings)
+    many = form(*[option + b"\r\n\r\nheight"] * 4_000, FILE + b"\r\n" + TABLE)
+    response = post(client, "multipart/form-data; boundary=x", many)
+    assert response.status_code == 201
+
+
+@pytest.mark.fault(460)
+def test_fault_460_parts_before_the_file_are_read_in_a_thread(monkeypatch):
+    threads = []
+    feed = multipart._Form.feed
+
+    def noted(self: multipart._Form, chunk: bytes) -> None:
+        threads.append(threading.get_ident())
+        feed(self, chunk)
+
+    monkeypatch.setattr(multipart._Form, "feed", noted)
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": form(FILE + b"\r\n" + TABLE), "more_body": False}
+
+    async def main() -> bytes:
+        headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+        part = await file_part(Request({"type": "http", "headers": headers}, receive))
+        return b"".join([piece async for piece in part.chunks])
+
+    assert asyncio.run(main()) == TABLE
+    assert threads[0] != threading.get_ident()
