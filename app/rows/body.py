@@ -68,7 +68,7 @@ async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
     size = 0
     waiting = bytearray()
     file = await in_thread(destination.open, "wb")
-    with file:
+    try:
         async for chunk in body:
             size += len(chunk)
             waiting += chunk
@@ -76,6 +76,8 @@ async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
                 await in_thread(file.write, waiting)
                 waiting = bytearray()
         await in_thread(file.write, waiting)
+    finally:
+        await in_thread(file.close)  # some file systems first write what they have of it
     return size
 
 

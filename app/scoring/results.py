@@ -15,6 +15,7 @@ from app.rows.response_table import Chunk, Codes
 from app.rows.shape import Floats
 from models_store.files.blobs import STAGING, Blobs
 from models_store.files.disk_errors import disk_errors
+from models_store.files.large_files import close_apart
 
 FEW_BYTES = 256 * 1024
 """Results that a response has in memory as a whole, and while its caller reads them."""
@@ -173,7 +174,7 @@ class Results:
 
     def __del__(self) -> None:
         if self._file is not None:
-            self._file.close()
+            close_apart(self._file)
 
     def _write(self, values: Floats) -> None:
         if self._file is None:

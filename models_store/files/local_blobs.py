@@ -27,6 +27,7 @@ from models_store.files.blobs import (
     StoredBlob,
 )
 from models_store.files.disk_errors import disk_errors
+from models_store.files.large_files import delete_apart
 
 _PIECE_BYTES = 256 * 1024
 
@@ -62,7 +63,7 @@ class LocalBlobs:
         finally:
             # Where nothing can be deleted any more, the error of before is the one to tell.
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                delete_apart(path)
 
     def commit(self, staged: Path, key: str) -> StoredBlob:
         """Make a staged file durable under a key: it survives a power cut once this returns.

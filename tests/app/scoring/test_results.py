@@ -166,3 +166,21 @@ def test_fault_343_bodies_and_what_they_unpack_to_count_on_the_disk(people, kind
         refused = asked(people, "log_prob", kind, content)
     assert_refused(refused, 503, "overloaded")
     assert files.held == 0
+
+
+@pytest.mark.fault(461)
+def test_fault_461_results_on_the_disk_are_closed_in_a_thread(tmp_path, monkeypatch):
+    closed: list[Any] = []
+    monkeypatch.setattr("app.scoring.results.close_apart", closed.append)
+
+    async def main() -> Results:
+        results = results_of(tmp_path, memory=BodyMemory(0), files=BodyMemory(1 << 30))
+        await results.add(Chunk(MANY))
+        return results
+
+    results = asyncio.run(main())
+    del results
+    gc.collect()
+    assert len(closed) == 1
+    assert not closed[0].closed
+    closed[0].close()
