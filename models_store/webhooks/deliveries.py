@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
@@ -24,15 +24,14 @@ _MAX_ERROR = 300
 # Statements are built once: that takes longer than to run them.
 _IS_DUE = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= db_now())
 _SOME = select(WebhookDeliveryRow.position).where(*_IS_DUE).limit(1)
-_OLDEST = (
-    select(
-        func.min(WebhookDeliveryRow.position),
-        WebhookDeliveryRow.webhook_id,
-        WebhookDeliveryRow.project,
-    )
-    .where(*_IS_DUE)
-    .group_by(WebhookDeliveryRow.webhook_id, WebhookDeliveryRow.project)
+_FIRST = (
+    select(WebhookDeliveryRow.position)
+    .where(WebhookDeliveryRow.webhook_id == WebhookRow.id, *_IS_DUE)
+    .order_by(WebhookDeliveryRow.position)
+    .limit(1)
+    .scalar_subquery()
 )
+_OLDEST = select(_FIRST, WebhookRow.id, WebhookRow.project)
 _DUE = (
     select(WebhookDeliveryRow, WebhookRow)
     .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
@@ -105,25 +104,22 @@ class Deliveries:
             choose: Function that chooses among the oldest of each webhook.
             lease_s: Seconds after which another attempt is due, if nobody calls `end`.
         """
-        # Mostly there are none: a look takes no lock, of which SQLite has one for all that write.
-        return self._take(choose, lease_s=lease_s) if self._is_due() else []
+        # A look takes no lock, of which SQLite has one for all that write.
+        waiting = self._waiting()
+        positions = [one.position for one in choose(waiting)] if waiting else []
+        return self._take(positions, lease_s=lease_s) if positions else []
 
     @reading
-    def _is_due(self, session: Session) -> bool:
-        return session.connection().scalar(_SOME) is not None
+    def _waiting(self, session: Session) -> list[Waiting]:
+        if session.connection().scalar(_SOME) is None:  # mostly
+            return []
+        found = session.connection().execute(_OLDEST).all()
+        return [Waiting(at, *of) for at, *of in found if at is not None]
 
     @writing
     def _take(
-        self,
-        session: Session,
-        choose: Callable[[Sequence[Waiting]], Sequence[Waiting]],
-        *,
-        lease_s: float,
+        self, session: Session, positions: Sequence[int], *, lease_s: float
     ) -> list[DueDelivery]:
-        waiting = [Waiting(*found) for found in session.execute(_OLDEST)]
-        positions = [one.position for one in choose(waiting)] if waiting else []
-        if not positions:
-            return []
         taken = []
         for row, webhook in session.execute(_DUE, {"positions": positions}):
             row.attempts += 1

@@ -1,11 +1,14 @@
 """Webhooks and their deliveries in the database, and the addresses that they may have."""
 
 import ipaddress
+import sqlite3
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import func, select, update
+from sqlalchemy import Engine, event, func, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
@@ -18,7 +21,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.rows import find, move
 from models_store.webhooks.addresses import check_url, is_public
-from models_store.webhooks.deliveries import PAUSES_S, Deliveries, Outcome
+from models_store.webhooks.deliveries import PAUSES_S, Deliveries, Outcome, Waiting
 from models_store.webhooks.webhooks import Event, Webhook, Webhooks
 from tests.models_store.makers import LEASE_S, PROJECT, a_job, a_version, submitted
 
@@ -71,6 +74,48 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
         deliveries.end(due.id, due.attempt, Outcome(status=200))
     kept = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
     assert [one.id for one in kept] == [one.id for one in made[:2]]
+
+
+@pytest.mark.fault(471)
+def test_fault_471_a_look_for_what_is_due_keeps_nobody_from_writing(
+    database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
+) -> None:
+    webhooks.test(PROJECT, webhook.id)
+    written = []
+
+    def choose(waiting: Sequence[Waiting]) -> Sequence[Waiting]:
+        written.append(submitted(Jobs(database)))
+        return waiting
+
+    assert len(deliveries.take(choose, lease_s=60)) == len(written) == 1
+
+
+@pytest.mark.fault(471)
+def test_fault_471_to_count_and_to_choose_deliveries_reads_an_index_alone(
+    sqlite_url: str,
+) -> None:
+    database = Database(sqlite_url)
+    Webhooks(database).create(PROJECT, URL, events=ALL)
+    reads: list[tuple[str, Any]] = []
+
+    def note(*given: Any) -> None:
+        if "count(*)" in given[2] or given[2].startswith("SELECT (SELECT"):
+            reads.append(given[2:4])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    jobs = Jobs(database)
+    jobs.cancel(PROJECT, submitted(jobs).id)
+    assert len(Deliveries(database).take(list, lease_s=60)) == 1
+    event.remove(Engine, "before_cursor_execute", note)
+    reads = [one for one in reads if "webhook_delivery" in one[0]]
+    assert len(reads) == 2
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
+        for statement, values in reads:
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+            found = [step for *_, step in plan if step.startswith("SEARCH webhook_delivery")]
+            assert len(found) == 1
+            assert "COVERING INDEX" in found[0]
+    database.dispose()
 
 
 @pytest.mark.fault(306)
