@@ -90,20 +90,6 @@ class ProjectMemory:
         self._memory = memory
         self._project = project
 
-    async def gather(self, pieces: AsyncIterator[bytes]) -> bytes:
-        """Join the chunks of a body.
-
-        Raises:
-            Problem: `overloaded`, as soon as the bodies of all callers take too much.
-        """
-        came: list[bytes] = []
-        with self.share() as share:
-            async for piece in pieces:
-                share.hold(share.size + len(piece))
-                if piece:
-                    came.append(piece)
-        return came[0] if len(came) == 1 else b"".join(came)
-
     async def room(self, size: int, *, part: float = 1.0) -> "Share":
         """Wait until there is room for what cannot be divided; return its share, as `kept_share` does.
 
@@ -178,7 +164,21 @@ class Share:
             Problem: `overloaded`, as soon as the bodies of a project, or all, take too much.
         """
         more, self.size = size - self.size, size
-        self._memory.change(self._project, more)
+        if more != 0:
+            self._memory.change(self._project, more)
+
+    async def gather(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """Join the chunks of a body, all of which the share holds then.
+
+        Raises:
+            Problem: `overloaded`, as soon as the bodies of a project, or all, take too much.
+        """
+        came: list[bytes] = []
+        async for piece in pieces:
+            self.hold(self.size + len(piece))
+            if piece:
+                came.append(piece)
+        return came[0] if len(came) == 1 else b"".join(came)
 
     def may_hold(self, size: int, *, part: float = 1.0) -> bool:
         """Hold `size` bytes in all if they fit into a part of the memory; return whether they do."""

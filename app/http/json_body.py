@@ -133,9 +133,10 @@ async def read_json(
     """
     require_json(request)
     settings: ApiSettings = request.app.state.settings
-    body = await read_body(request, limit=settings.max_json_bytes)
-    validate = partial(validate_json, model, body, max_values=max_values, by_parts=by_parts)
-    return validate() if is_quick(body) else await in_thread_alone(validate)
+    with body_memory_of(request).share() as share:  # a large one waits for the thread
+        body = await read_body(request, limit=settings.max_json_bytes, share=share)
+        validate = partial(validate_json, model, body, max_values=max_values, by_parts=by_parts)
+        return validate() if is_quick(body) else await in_thread_alone(validate)
 
 
 def is_quick(body: bytes) -> bool:
@@ -229,32 +230,37 @@ def require_json(request: Request) -> None:
         )
 
 
-async def read_body(request: Request, *, limit: int) -> bytes:
+async def read_body(request: Request, *, limit: int, share: Share) -> bytes:
     """Read the whole body, at most `limit` bytes of it.
+
+    Args:
+        request: Request with the body.
+        limit: Most bytes.
+        share: Share of the memory of bodies, which holds a large one then.
 
     Raises:
         Problem: 413, before anything is read where the length is declared; `overloaded` when too
-            many bodies are being read.
+            many bodies are being read, or have come and wait.
     """
     _check_declared(request, limit)
-    share = None if BODY_CAME in request.scope["state"] else _share_of_whole(request)
+    if BODY_CAME not in request.scope["state"]:
+        _ask_for_whole(request, share)
     message = await request.receive()
-    del share  # of what has not come now, each part counts as it comes
+    share.hold(0)  # of what has not come now, each part counts as it comes
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
+        if len(body) > _INLINE_BYTES:
+            share.hold(len(body))
         return body  # it has come as a whole, as most do
-    return await body_memory_of(request).gather(_chunks(request, limit, message))
+    return await share.gather(_chunks(request, limit, message))
 
 
-def _share_of_whole(request: Request) -> Share | None:
-    """Ask for a body that comes fast as a whole, and return its share of the memory."""
+def _ask_for_whole(request: Request, share: Share) -> None:
+    """Ask for a body that comes fast as a whole, which the share holds while it comes."""
     connection: Connection | None = request.scope["state"].get(CONNECTION)
     declared = request.headers.get("content-length", "")
-    if connection is None or not declared.isdecimal():
-        return None
-    share = body_memory_of(request).kept_share()
-    connection.await_whole_body(int(declared), partial(share.may_hold, part=_WHOLE_PART))
-    return share
+    if connection is not None and declared.isdecimal():
+        connection.await_whole_body(int(declared), partial(share.may_hold, part=_WHOLE_PART))
 
 
 async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:

@@ -65,12 +65,12 @@ async def infer(request: Request, served: Served) -> Response:
     header_bytes = _header_bytes(request)
     settings = state_of(request).settings
     most = settings.max_json_bytes if header_bytes is None else _MAX_BODY_BYTES
-    body = await read_body(request, limit=min(most, settings.max_score_bytes))
-    if (header_bytes or 0) > settings.max_json_bytes:
-        raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
     async with AsyncExitStack() as stack:
         memory = body_memory_of(request)
         share = stack.enter_context(memory.share())
+        body = await read_body(request, limit=min(most, settings.max_score_bytes), share=share)
+        if (header_bytes or 0) > settings.max_json_bytes:
+            raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
         is_large = not is_quick(body)
         if is_large:
             share.hold(len(body) * (_JSON_MEMORY if header_bytes is None else _BINARY_MEMORY))

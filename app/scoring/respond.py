@@ -56,14 +56,17 @@ async def _respond_whole(
     score: ScoreRequest, function: RowFunction, codec: Codec, decode: Decode
 ) -> Response:
     """Respond to a request whose body is read, decoded and computed as one array."""
-    body = await read_body(score.request, limit=codec.max_bytes(score.state.settings))
-    shape = score.shape
-    rows = None if codec.numbers is None else codec.numbers(body, shape)
-    if rows is None:
-        rows = await _decoded(decode, body, shape, text=codec.text)
-    check_size(len(rows), function.width, max_bytes=score.state.settings.max_table_bytes)
-    async with score.flow(function) as flow:
-        values = await score.compute(function, flow, rows)
+    settings, shape = score.state.settings, score.shape
+    with body_memory_of(score.request).share() as share:
+        body = await read_body(score.request, limit=codec.max_bytes(settings), share=share)
+        rows = None if codec.numbers is None else codec.numbers(body, shape)
+        if rows is None:
+            rows = await _decoded(decode, body, shape, text=codec.text)
+        del body
+        check_size(len(rows), function.width, max_bytes=settings.max_table_bytes)
+        share.hold(_held_bytes(rows))
+        async with score.flow(function) as flow:
+            values = await score.compute(function, flow, rows)
     warnings = await _warnings(score, rows)
     table = score.table(function, len(rows), warnings)
     chunk = score.chunk(function, values, rows)
@@ -73,6 +76,11 @@ async def _respond_whole(
     results = _results(score, function)
     await results.add(chunk)
     return respond_streamed(score.request, score.codec, table, results.chunks, headers=headers)
+
+
+def _held_bytes(rows: Floats) -> int:
+    """Return the bytes that rows count while they wait for the model and the engine; few are free."""
+    return rows.nbytes if rows.nbytes > FEW_BYTES else 0
 
 
 def _results(score: ScoreRequest, function: RowFunction) -> Results:
@@ -209,19 +217,22 @@ class _Stream:
         score, results = self._score, self._results
         read = self._codec.read(self._source)
         chunks = read if self._is_small else ahead(read)
-        async with aclosing(self._body), aclosing(chunks), score.flow(self._function) as flow:
-            async for rows in chunks:
-                values = await score.compute(
-                    self._function,
-                    flow,
-                    rows,
-                    admitted=results.rows > 0,
-                    # While the body comes, waiting for it tells whether the caller has left.
-                    watched=self._complete,
-                )
-                if self._warnings is not None:
-                    await _warn(self._warnings, rows, start=results.rows)
-                await results.add(score.chunk(self._function, values, rows))
+        with body_memory_of(score.request).share() as share:  # of the rows of one chunk
+            async with aclosing(self._body), aclosing(chunks), score.flow(self._function) as flow:
+                async for rows in chunks:
+                    if results.rows == 0:  # others are about as large, and refused no more
+                        share.hold(_held_bytes(rows))
+                    values = await score.compute(
+                        self._function,
+                        flow,
+                        rows,
+                        admitted=results.rows > 0,
+                        # While the body comes, waiting for it tells whether the caller has left.
+                        watched=self._complete,
+                    )
+                    if self._warnings is not None:
+                        await _warn(self._warnings, rows, start=results.rows)
+                    await results.add(score.chunk(self._function, values, rows))
 
     async def _read_body(self) -> AsyncGenerator[bytes, None]:
         limit = self._codec.max_bytes(self._score.state.settings)

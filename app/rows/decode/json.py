@@ -43,15 +43,19 @@ async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
     Raises:
         Problem: Saying what is wrong, and where.
     """
-    body, shape = await source.memory.gather(source.chunks), source.shape
-    if not shape.are_numbers:
-        yield await decoded_document(body, shape)
-        return
-    values = await gathered(number_rows(body, shape.columns), max_rows=shape.max_rows)
-    if values is not None:
-        yield values
-    else:
-        yield await decoded_document(body, shape)
+    yield await _decoded(source)
+
+
+async def _decoded(source: RowsBody) -> Floats:
+    """Return the rows of a body, which counts as long as it waits for a thread."""
+    shape = source.shape
+    with source.memory.share() as share:
+        body = await share.gather(source.chunks)
+        if shape.are_numbers:
+            values = await gathered(number_rows(body, shape.columns), max_rows=shape.max_rows)
+            if values is not None:
+                return values
+        return await decoded_document(body, shape)
 
 
 def decode_numbers(body: bytes, shape: RowsShape) -> Floats | None:

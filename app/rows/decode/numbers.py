@@ -43,9 +43,11 @@ async def _read(
 ) -> AsyncGenerator[Floats, None]:
     shape, size, body = source.shape, source.declared_bytes, b""
     if shape.are_numbers and size is not None and size <= _MEMORY_BYTES:
-        body = await source.memory.gather(source.chunks)
-        values = await gathered(read(body, shape.columns), max_rows=shape.max_rows)
+        with source.memory.share() as share:
+            body = await share.gather(source.chunks)
+            values = await gathered(read(body, shape.columns), max_rows=shape.max_rows)
         if values is not None:
+            body = b""  # the rows may wait for long
             yield values
             return
     async for rows in read_table(source, start=body):

@@ -49,7 +49,8 @@ class Reading:
         scope["app"] = SimpleNamespace(state=SimpleNamespace(body_memory=self.memory))
         status = 204
         try:
-            self.body = await read_body(Request(scope, noted), limit=len(BODY))
+            with self.memory.of("one").share() as share:
+                self.body = await read_body(Request(scope, noted), limit=len(BODY), share=share)
         except Problem as problem:
             status = problem.type.status
         self.held.append(self.memory.held)

@@ -17,12 +17,17 @@ async def pieces(*sizes, until=None):
             await until.wait()
 
 
-def test_what_has_come_completely_no_longer_counts():
+async def gathered(memory, came):
+    with memory.share() as share:
+        return await share.gather(came)
+
+
+def test_what_was_used_no_longer_counts():
     memory = BodyMemory(200).of(PROJECT)
 
     async def main():
         for _ in range(5):
-            assert await memory.gather(pieces(40, 0, 50)) == b"x" * 90
+            assert await gathered(memory, pieces(40, 0, 50)) == b"x" * 90
 
     asyncio.run(main())
 
@@ -32,12 +37,12 @@ def test_bodies_that_come_slowly_count_together_and_only_the_last_is_refused():
 
     async def main():
         go_on = asyncio.Event()
-        slow = [asyncio.create_task(memory.gather(pieces(40, until=go_on))) for _ in range(2)]
+        slow = [asyncio.create_task(gathered(memory, pieces(40, until=go_on))) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Problem) as refused:
-            await memory.gather(pieces(15, 15))
+            await gathered(memory, pieces(15, 15))
         assert refused.value.type.slug == "overloaded"
-        assert await memory.gather(pieces(20)) == b"x" * 20
+        assert await gathered(memory, pieces(20)) == b"x" * 20
         go_on.set()
         assert await asyncio.gather(*slow) == [b"x" * 40] * 2
 
@@ -53,8 +58,8 @@ def test_a_caller_who_leaves_gives_back_what_came():
 
     async def main():
         with pytest.raises(ConnectionError):
-            await memory.gather(leaving())
-        assert await memory.gather(pieces(100)) == b"x" * 100
+            await gathered(memory, leaving())
+        assert await gathered(memory, pieces(100)) == b"x" * 100
 
     asyncio.run(main())
 

@@ -366,3 +366,22 @@ def test_fault_437_bodies_that_say_nothing_of_columns_have_few_values(tree_clien
     response = post(tree_client, b'{"n": 7, "part": {%s}}' % labels.encode())
     assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
     assert "at most 2000 are allowed" in response.json()["detail"]
+
+
+@pytest.mark.fault(520)
+@pytest.mark.parametrize("size", [1_000, 40_000])
+def test_fault_520_a_large_body_counts_while_it_waits_to_be_parsed(tree_client, monkeypatch, size):
+    counted, memory = [], tree_client.app.state.body_memory
+
+    async def counting(function):
+        counted.append(memory.held)
+        return await in_thread_alone(function)
+
+    monkeypatch.setattr("app.http.json_body.in_thread_alone", counting)
+    body = b'{"n": 7}'.ljust(size)
+    assert post(tree_client, body).json()["n"] == 7
+    assert counted == [size] * (size == 40_000)
+    with memory.of(ANYBODY.project).share() as share:
+        share.hold(90_000)
+        answer = post(tree_client, body)
+    assert (answer.status_code, memory.held) == (503 if size == 40_000 else 200, 0)

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from app.http.body_memory import BodyMemory
 from app.problems.problem import Problem
 from app.rows.response_table import Chunk
+from app.scoring.request import ScoreRequest
 from app.scoring.results import FEW_BYTES, Results
 from models_store.files.local_blobs import LocalBlobs
 from tests.app.conftest import assert_refused
@@ -184,3 +185,40 @@ def test_fault_461_results_on_the_disk_are_closed_in_a_thread(tmp_path, monkeypa
     assert len(closed) == 1
     assert not closed[0].closed
     closed[0].close()
+
+
+_ROWS = np.zeros((200_000, 3))
+_WAITING = {
+    "whole": ("application/x-npy", npy(_ROWS[:20_000])),
+    "streamed": ("application/x-npy", npy(_ROWS)),
+    "text": ("text/csv", b"1,1,1\n" * 20_000),
+    "document": ("application/json", b"[%b]" % b",".join([b"[1,1,1]"] * 20_000)),
+}
+
+
+@pytest.mark.fault(520)
+@pytest.mark.parametrize("what", _WAITING)
+def test_fault_520_rows_count_while_they_wait_for_the_engine(people, monkeypatch, what):
+    memory, counted = people.app.state.body_memory, []
+    compute = ScoreRequest.compute
+
+    async def counting(
+        self: ScoreRequest, function: Any, flow: Any, rows: Any, **given: Any
+    ) -> Any:
+        counted.append((memory.held, rows.nbytes))
+        return await compute(self, function, flow, rows, **given)
+
+    monkeypatch.setattr(ScoreRequest, "compute", counting)
+    kind, content = _WAITING[what]
+    headerless = kind + ";header=absent" * (kind == "text/csv")
+    assert asked(people, "log_prob", headerless, content).status_code == 200
+    held, size = counted[0]
+    assert held >= size > FEW_BYTES
+    assert asked(people, "log_prob", "application/x-npy", npy(_ROWS[:9])).status_code == 200
+    assert counted[-1][0] == memory.held == 0
+    with memory.of("default").share() as share:
+        share.hold((128 << 20) - size // 2)
+        refused = asked(people, "log_prob", headerless, content)
+        few = asked(people, "log_prob", "application/x-npy", npy(_ROWS[:9]))
+    assert_refused(refused, 503, "overloaded")
+    assert (few.status_code, memory.held) == (200, 0)
