@@ -94,9 +94,13 @@ class AccessMiddleware:
         open_requests: OpenBound = state.open_requests
         leases: Leases = state.leases
         pace: Pace = state.pace
+        connection: Connection | None = scope["state"].get(CONNECTION)
         try:
             await pace.turn(caller.key_id or caller.project)
-            with leases.lease(authorization) as lease, on_account_of(caller.project, threads):
+            with (
+                leases.lease(authorization, connection) as lease,
+                on_account_of(caller.project, threads),
+            ):
                 scope["state"].update(caller=caller, lease=lease)
                 changes = needed is not Scope.READ and scope["method"] not in _SAFE
                 app = AuditedApp(self._app, caller) if changes else self._app

@@ -42,6 +42,9 @@ class Connection(Protocol):
     def drop(self) -> None:
         """Close it now."""
 
+    def break_off(self) -> None:
+        """Close it now, within the response being sent, of which nothing more is to arrive."""
+
 
 class ConnectionGroups:
     """Open connections, in groups by caller.

@@ -339,6 +339,13 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._transport.abort()
 
+    def break_off(self) -> None:
+        """Reset the connection: neither what waits here nor what waits in the kernel is sent."""
+        served = self._served
+        if served is not None and not served.response_complete:
+            served.disconnected = self._cut_off = True
+            self._transport.reset()
+
     def shutdown(self) -> None:
         """Close after the request that is being served: the server stops."""
         self._persistent = False

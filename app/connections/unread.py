@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 
 MAX_S = 30.0
@@ -194,6 +195,13 @@ class LingeringTransport(asyncio.Transport):
     def forget(self) -> None:
         """Close at once from now on, without the function that was given."""
         self._close = self._transport.close
+
+    def reset(self) -> None:
+        """Close both directions now; what the kernel has not sent yet is dropped."""
+        sock: socket.socket | None = self.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
     def close_at_once(self) -> None:
         """Close both directions once everything has been sent."""

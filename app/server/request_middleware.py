@@ -103,6 +103,10 @@ class RequestMiddleware:
             stops = self._stopping.is_set()
             if tracked.started or (isinstance(error, asyncio.CancelledError) and not stops):
                 tracked.status = problem.status
+                tracked.refused = isinstance(error, Problem)
+                del problem  # it refers to this frame
+                if tracked.refused and is_lost(scope):
+                    return None
                 raise
             response = problem_response(
                 problem, request_id=tracked.request_id, path=str(scope["path"])
@@ -140,6 +144,7 @@ class _TrackedResponse:
         status: Status of the response, or of the error that ended it.
         started: True once its headers were sent.
         broken: True if its headers were sent and the rest was not.
+        refused: True if a problem ended it after its headers, such as that of a revoked key.
     """
 
     def __init__(self, send: Send, request_id: str) -> None:
@@ -148,6 +153,7 @@ class _TrackedResponse:
         self.status = CLIENT_LEFT
         self.started = False
         self.broken = False
+        self.refused = False
         self._complete = False
         self._endless = False
 
@@ -161,7 +167,7 @@ class _TrackedResponse:
         Args:
             lost: the connection was lost before all was sent; so ends every stream of events.
         """
-        if self.started and lost and not self._endless:
+        if self.started and lost and not (self._endless or self.refused):
             self.status = CLIENT_LEFT
             self._complete = False
         self.broken = self.started and not self._complete

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import httpx2
 import pytest
@@ -208,9 +208,10 @@ def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
         crowd.keys.revoke(key.key.id)
         received = b""
         deadline = time.monotonic() + WITHIN_S
-        while chunk := answer.recv(2**20):
-            received = (received + chunk)[-100:]
-            assert time.monotonic() < deadline, "the answer continues"
+        with suppress(ConnectionResetError):
+            while chunk := answer.recv(2**20):
+                received = (received + chunk)[-100:]
+                assert time.monotonic() < deadline, "the answer continues"
         assert not received.endswith(b"0\r\n\r\n")  # what is cut off does not look whole
         upload.settimeout(0.2)
         told = b""
@@ -222,6 +223,37 @@ def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
             except TimeoutError:
                 continue
         assert told.startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.fault(480)
+def test_fault_480_nothing_arrives_after_the_end_of_a_key_however_slow_its_reader_is(crowd):
+    """What was written before, and nobody has read, is dropped with the connection."""
+    key = crowd.many()
+    body = b'{"n": 100000000, "seed": 1}'
+    head = (
+        f"POST /v1/models/people/sample HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.socket() as answer:
+        answer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        answer.settimeout(120)
+        answer.connect(crowd.address)
+        answer.sendall(head.encode() + body)
+        assert answer.recv(1000).startswith(b"HTTP/1.1 200")
+        crowd.keys.revoke(key.key.id)
+        crowd.wait_for_open(0)
+        size, was_reset = 0, False
+        try:
+            while chunk := answer.recv(2**20):
+                size += len(chunk)
+        except ConnectionResetError:
+            was_reset = True
+        assert was_reset
+        assert size < 2**16
+    answered = [line for line in crowd.log.read_text().splitlines() if "/sample" in line]
+    assert "broke off its response: 401" in answered[-1]
+    assert "ERROR" not in crowd.log.read_text()
+    assert crowd.score(crowd.few).status_code == 200
 
 
 @pytest.mark.fault(204)
