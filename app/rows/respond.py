@@ -195,25 +195,29 @@ async def _encoded(
     held: list[_Work], compressor: Compressor | None, memory: ProjectMemory
 ) -> AsyncGenerator[Encoded, None]:
     """Encode what a list holds, and nothing here: it is freed where the list is."""
-
-    def packed(made: Encoded) -> Encoded:
-        return compressor.compress(made) if compressor is not None and made else made
-
     room = await memory.room(held[0].held_bytes, part=STREAMS_PART)
-    yield await in_thread(lambda: packed(held[0].encoder.start()))
+    begun = False
     for number in range(held[0].encoder.passes):
         if number > 0:
-            yield packed(held[0].encoder.turn())
+            yield _packed(compressor, held[0].encoder.turn())
         async with aclosing(held[0].chunks()) as rows:
             async for chunk in rows:
                 held[0].pieces = _pieces(chunk, held[0].encoder, text=held[0].codec.text)
                 del chunk  # thousands of columns take long to free
+                if not begun:  # an error of the first rows is still told as a problem
+                    begun = True
+                    yield await in_thread(lambda: _packed(compressor, held[0].encoder.start()))
                 while held[0].pieces is not None:
                     # Also where nothing is made yet: the response then checks for a disconnect.
-                    yield await in_thread(lambda: packed(held[0].next_text()))
+                    yield await in_thread(lambda: _packed(compressor, held[0].next_text()))
+    if not begun:
+        yield _packed(compressor, held[0].encoder.start())
     rest = held[0].encoder.end()
-    while made := await in_thread(lambda: packed(next(rest, b""))):
+    while made := await in_thread(lambda: _packed(compressor, next(rest, b""))):
         yield made
-    if compressor is not None:
-        yield compressor.finish()
+    yield b"" if compressor is None else compressor.finish()
     del room  # it was held until here
+
+
+def _packed(compressor: Compressor | None, made: Encoded) -> Encoded:
+    return compressor.compress(made) if compressor is not None and made else made

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -29,6 +30,7 @@ from models_store.records import Version
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
 from tables.formats import TableFormat
 
+_FEW_VALUES = 4096  # become less than 128 KiB of text
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
 _MAX_CHUNK_ROWS = 2048
@@ -96,7 +98,7 @@ class Drawing:
 
 
 async def respond_samples(score: ScoreRequest) -> Response:
-    """Respond with samples; the first chunk is drawn before the response begins.
+    """Respond with samples; the first chunk of many is drawn once the response has room, before it begins.
 
     Args:
         score: Request, whose body is not read yet.
@@ -107,8 +109,6 @@ async def respond_samples(score: ScoreRequest) -> Response:
         StoreError: The model cannot be loaded.
     """
     drawing = await _read(score)
-    chunks = ahead(drawing.chunks())
-    first = await anext(chunks)
     headers = {**score.headers, "X-Seed": str(drawing.seed)}
     columns = score.version.columns
     types = _types(score)
@@ -118,9 +118,9 @@ async def respond_samples(score: ScoreRequest) -> Response:
     roundings = _roundings(score) if types is None else None
     table = ResponseTable(
         columns=columns,
-        parts=[Part("rows", 0, first.shape[1])],
+        parts=[Part("rows", 0, len(columns))],
         rows=drawing.n,
-        dtype=first.dtype,
+        dtype=np.dtype(np.float64),
         members={"model": score.version.ref, "seed": drawing.seed, "columns": columns},
         typed=None if are_numbers else typed,
         drops_zeros=roundings is not None and roundings.some_whole,
@@ -133,17 +133,19 @@ async def respond_samples(score: ScoreRequest) -> Response:
             rows = roundings.apply(rows)
         return Chunk.of(rows) if types is None else Chunk.of_samples(rows, types)
 
-    if len(first) == drawing.n:
-        await chunks.aclose()
-        return respond_whole(score.request, score.codec, table, chunk(first), headers=headers)
+    if drawing.n * len(columns) <= _FEW_VALUES:
+        async with aclosing(drawing.chunks()) as drawn:
+            first = await anext(drawn)
+        if len(first) == drawing.n:
+            return respond_whole(score.request, score.codec, table, chunk(first), headers=headers)
+        # Of a slow flow: its first rows are drawn again.
 
-    async def all_chunks() -> AsyncGenerator[Chunk, None]:
-        yield chunk(first)
-        async with aclosing(chunks):
-            async for rows in chunks:
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        async with aclosing(ahead(drawing.chunks())) as drawn:
+            async for rows in drawn:
                 yield chunk(rows)
 
-    return respond_streamed(score.request, score.codec, table, all_chunks, headers=headers)
+    return respond_streamed(score.request, score.codec, table, chunks, headers=headers)
 
 
 def _types(score: ScoreRequest) -> ModelTypes | None:

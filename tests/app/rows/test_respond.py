@@ -366,3 +366,24 @@ def test_long_levels_become_text_a_bounded_number_of_rows_at_a_time(codec: Codec
     if codec.format is TableFormat.CSV:
         lines = b"".join(pieces).decode().splitlines()
         assert lines == ["text", *(str(LONG.levels[int(place)]) for place in values[:, 0])]
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "npy", "arrow"])
+def test_an_answer_without_rows_has_its_head(kind: str) -> None:
+    [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == kind]
+
+    none: list[Chunk] = []
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        for chunk in none:
+            yield chunk
+
+    async def main() -> bytes:
+        table = a_wide_table(2, rows=0)
+        response = respond_streamed(a_request(), codec, table, chunks, headers={})
+        assert isinstance(response, StreamedResponse)
+        return b"".join([piece async for piece in response._pieces])
+
+    content = asyncio.run(main())
+    encoder = codec.encoder(a_wide_table(2, rows=0))
+    assert content == b"".join([encoder.start(), *encoder.end()])
