@@ -18,7 +18,7 @@ from models_store.files.checkpoints import load_model
 from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_address import StoreAddress
 from models_store.job_states import JobKind, JobState
-from models_store.plans.plan import Child, Finish, NewChild, Start
+from models_store.plans.plan import Child, Finish, GiveUp, NewChild, Start
 from models_store.plans.search import search_step
 from models_store.records import Dataset
 from models_store.requests.accept_search import accept_auto
@@ -79,10 +79,11 @@ def _search(folder: str, dataset: Dataset, request: TrainingRequest) -> dict[str
     search, children = accepted.model_dump(mode="json"), list[Child]()
     while isinstance(step := search_step(search, children), Start):
         children += [_child(folder, dataset, new) for new in step.children]
-    version = step.child.product() if isinstance(step, Finish) else None
-    if version is None:
-        raise RuntimeError("no training of the search succeeded")
-    return version
+    match step:
+        case Finish(child):
+            return child.product()
+        case GiveUp():
+            raise RuntimeError(f"no training of the search succeeded: {step.detail}")
 
 
 def _child(folder: str, dataset: Dataset, new: NewChild) -> Child:
