@@ -15,7 +15,8 @@ OLD, NEW = "ix_webhook_delivery_webhook_id_position", "ix_webhook_delivery_of_we
 
 
 def upgrade() -> None:
-    op.create_index(NEW, "webhook_delivery", ["webhook_id", "position", "ended_at", "due_at"])
+    columns = ["webhook_id", "position", "ended_at", "due_at", "bytes"]
+    op.create_index(NEW, "webhook_delivery", columns)
     op.drop_index(OLD, table_name="webhook_delivery")
 
 

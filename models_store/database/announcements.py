@@ -6,7 +6,7 @@ the job, some worker finds the row and sends it.
 
 from typing import Any, Protocol
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, insert, or_, select
 from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
 
 from models_store.database.base import JsonObject
@@ -17,6 +17,9 @@ from models_store.job_states import FINAL_STATES, JobRole
 
 MAX_WAITING = 1000
 """Deliveries of a webhook that may wait; further ones are not made."""
+
+MAX_WAITING_BYTES = 8 << 20
+"""Bytes that they may take, since some changes write or delete all of them in one transaction."""
 
 _EVENTS, _ENDED = "events", "ended jobs"
 _EVENT = insert(JobEventRow.__table__)
@@ -89,16 +92,22 @@ def add_delivery(
     return delivery_id
 
 
-def waiting_deliveries(session: Session, webhook_ids: list[str]) -> dict[str, int]:
-    """Return how many deliveries wait for webhooks, for those that have any."""
-    counts = (
-        select(WebhookDeliveryRow.webhook_id, func.count())
+def overdue(session: Session, webhook_ids: list[str]) -> set[str]:
+    """Return those of some webhooks for which so much waits that nothing is added."""
+    waiting = (
+        select(WebhookDeliveryRow.webhook_id)
         .where(
             WebhookDeliveryRow.webhook_id.in_(webhook_ids), WebhookDeliveryRow.ended_at.is_(None)
         )
         .group_by(WebhookDeliveryRow.webhook_id)
+        .having(
+            or_(
+                func.count() >= MAX_WAITING,
+                func.sum(WebhookDeliveryRow.bytes) >= MAX_WAITING_BYTES,
+            )
+        )
     )
-    return {webhook_id: count for webhook_id, count in session.execute(counts)}  # noqa: C416 - rows are no pairs to a type checker
+    return {*session.scalars(waiting)}
 
 
 def job_data(row: EndedJob | JobRow) -> dict[str, Any]:
@@ -122,5 +131,5 @@ def _listening(session: Session, project: str, state: str) -> list[str]:
     wanting = [found.id for found in known if f"job.{state}" in found.events]
     if not wanting:
         return []
-    waiting = waiting_deliveries(session, wanting)
-    return [webhook_id for webhook_id in wanting if waiting.get(webhook_id, 0) < MAX_WAITING]
+    behind = overdue(session, wanting)
+    return [webhook_id for webhook_id in wanting if webhook_id not in behind]

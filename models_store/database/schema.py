@@ -348,7 +348,14 @@ class WebhookDeliveryRow(Base):
     __tablename__ = "webhook_delivery"
     __table_args__ = (
         # Rows may have 200 KB: to count and to choose among those that wait reads the index alone.
-        Index("ix_webhook_delivery_of_webhook", "webhook_id", "position", "ended_at", "due_at"),
+        Index(
+            "ix_webhook_delivery_of_webhook",
+            "webhook_id",
+            "position",
+            "ended_at",
+            "due_at",
+            "bytes",
+        ),
         Index(None, "project", "bytes"),
         Index("ix_webhook_delivery_due", "due_at", **where("ended_at IS NULL")),
         Index("ix_webhook_delivery_ended", "ended_at", **where("ended_at IS NOT NULL")),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from models_store.database.announcements import MAX_WAITING, add_delivery, waiting_deliveries
+from models_store.database.announcements import MAX_WAITING, add_delivery, overdue
 from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, new_id
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
@@ -161,8 +161,10 @@ class Webhooks:
             ConflictError: Too many deliveries wait for it.
         """
         row = _find(session, project, webhook_id, lock=True)
-        if waiting_deliveries(session, [row.id]).get(row.id, 0) >= MAX_WAITING:
-            raise ConflictError(f"{MAX_WAITING:,} deliveries wait for this webhook already.")
+        if overdue(session, [row.id]):
+            raise ConflictError(
+                f"{MAX_WAITING:,} deliveries wait for this webhook already, or large ones."
+            )
         data = {"id": row.id, "url": f"/v1/webhooks/{row.id}"}
         made = add_delivery(session, row.id, project, "webhook.test", data)
         query = select(WebhookDeliveryRow).where(WebhookDeliveryRow.id == made)

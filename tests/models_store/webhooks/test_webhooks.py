@@ -62,7 +62,7 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
     webhook: Webhook,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models_store.webhooks.webhooks.MAX_WAITING", 3)
+    monkeypatch.setattr("models_store.database.announcements.MAX_WAITING", 3)
     monkeypatch.setattr("models_store.webhooks.deliveries._KEEP", 2)
     for _ in range(3):
         webhooks.test(PROJECT, webhook.id)
@@ -116,6 +116,21 @@ def test_fault_471_to_count_and_to_choose_deliveries_reads_an_index_alone(
             assert len(found) == 1
             assert "COVERING INDEX" in found[0]
     database.dispose()
+
+
+@pytest.mark.fault(472)
+def test_fault_472_what_waits_for_a_webhook_is_bounded_in_bytes(
+    database: Database, webhooks: Webhooks, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models_store.database.announcements.MAX_WAITING_BYTES", 200_000)
+    other, jobs = webhooks.create(PROJECT, URL, events=["job.succeeded"]), Jobs(database)
+    for _ in range(4):
+        job = jobs.submit(a_job(tags={f"t{n}": "\U0001f600" * 128 for n in range(64)})).job
+        jobs.cancel(PROJECT, job.id)
+    assert waits(database) == 2, "each has more than 100,000 bytes"
+    with pytest.raises(ConflictError):
+        webhooks.test(PROJECT, webhook.id)
+    assert webhooks.test(PROJECT, other.id).event == "webhook.test"
 
 
 @pytest.mark.fault(306)
