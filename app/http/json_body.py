@@ -144,8 +144,8 @@ def is_quick(body: bytes) -> bool:
     return len(body) <= _INLINE_BYTES and body.count(b"{") + body.count(b"[") <= _INLINE_LISTS
 
 
-def check_values(document: object, *, most: int, beside: str) -> None:
-    """Refuse a parsed document with too many values, of which no more are looked at.
+def check_values(document: object, *, most: int, beside: str) -> int:
+    """Count the values of a parsed document, and refuse too many, of which no more are looked at.
 
     Args:
         document: Parsed JSON document.
@@ -165,6 +165,7 @@ def check_values(document: object, *, most: int, beside: str) -> None:
                 detail = f"The JSON has more than {most} values beside those of `{beside}`."
                 raise Problem("validation", detail)
             pending += (item for item in inner if isinstance(item, dict | list))
+    return count
 
 
 def json_body(

@@ -39,7 +39,8 @@ _Value = bool | Annotated[float, Field(ge=-float_info.max, le=float_info.max)] |
 TensorValue = _Value | Annotated[list[_Value], Field(max_length=MAX_VALUES)]
 """Value of a tensor, or all values of a row."""
 
-_MAX_TENSORS = 10_000
+MAX_TENSORS = 10_000
+"""Most tensors of a request."""
 _MAX_ID = 1024
 
 
@@ -141,10 +142,10 @@ class InferRequest(BaseModel):
         " longest wait for the computation to begin, in microseconds.",
     )
     inputs: list[InputTensor] = Field(
-        min_length=1, max_length=_MAX_TENSORS, description="Tensors of the request."
+        min_length=1, max_length=MAX_TENSORS, description="Tensors of the request."
     )
     outputs: list[RequestedOutput] | None = Field(
-        default=None, max_length=_MAX_TENSORS, description="Outputs to return; null for all."
+        default=None, max_length=MAX_TENSORS, description="Outputs to return; null for all."
     )
 
 

@@ -57,7 +57,7 @@ def validate_context(
     try:
         whole = model.model_validate_json(orjson.dumps(fields), strict=True)
     except ValidationError as error:
-        faults += _details(error, 0)
+        faults += fault_details(error, 0)
     most = len(rows) if max_rows is None else min(len(rows), max_rows)
     step = max(PART_VALUES // (longest + 1), _LEAST_ROWS)
     for start in range(0, most, step):
@@ -65,7 +65,7 @@ def validate_context(
         try:
             found.append(Context.model_validate_json(part, strict=True).context)
         except ValidationError as error:
-            faults += _details(error, start)
+            faults += fault_details(error, start)
             break
     else:
         if most < len(rows):
@@ -77,8 +77,13 @@ def validate_context(
     return whole.model_copy(update={"context": [row for part in found for row in part or ()]})
 
 
-def _details(error: ValidationError, start: int) -> list[InitErrorDetails]:
-    """Return the faults of a part of the context, as those of the whole, of which `start` rows come before."""
+def fault_details(error: ValidationError, start: int) -> list[InitErrorDetails]:
+    """Return the faults of a part of a list, as those of the whole.
+
+    Args:
+        error: Faults of the part, whose first number is a place in it.
+        start: Entries of the list that come before the part.
+    """
     details = []
     for fault in error.errors(include_url=False):
         steps = list(fault["loc"])

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from app.http.json_body import validate_json
+from app.inference import tensors
 from app.inference.tensors import read_request, validated
 from app.inference.views import InferRequest
 from app.problems.problem import Problem
@@ -208,7 +209,7 @@ def test_fault_378_values_of_tensors_are_not_validated_once_more(monkeypatch):
     for inputs in (
         [tensor, other, {"name": 1}],
         [tensor, 3],
-        {"a": [1] * 30_000},
+        {"a": "x" * 70_000},
         [tensor | {"x": 1}],
     ):
         body = json.dumps({"inputs": inputs}).encode()
@@ -220,3 +221,54 @@ def test_fault_378_values_of_tensors_are_not_validated_once_more(monkeypatch):
             whole.value.detail,
             whole.value.errors,
         )
+
+
+def many_tensors(**wrong):
+    """A request of many tensors, of which the one of number 1,500 is different."""
+    inputs = [{**TENSOR, "name": f"x{place}", "parameters": {"a": 1}} for place in range(2_000)]
+    return {"id": "1", "inputs": [*inputs[:1500], {**TENSOR, **wrong}, *inputs[1501:]]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        many_tensors(),
+        many_tensors(name=3, shape=["x"]),
+        many_tensors(parameters={"a": {}}),
+        many_tensors(other=1),
+        {**many_tensors(), "id": 1},
+        {**many_tensors(), "inputs": [], "outputs": [{"name": "x" * 900}] * 100},
+    ],
+)
+def test_many_tensors_are_validated_as_in_one_piece(fields):
+    body = json.dumps(fields).encode()
+    assert len(body) > PART_BYTES
+    assert outcome(body, validated, InferRequest) == outcome(body, None, InferRequest)
+
+
+@pytest.mark.fault(482)
+@pytest.mark.parametrize("wrong", [[], 1])
+def test_fault_482_no_more_than_some_tensors_are_validated_at_once(wrong, monkeypatch):
+    """However many of them are wrong: each value takes as long as several right ones."""
+    sizes = []
+
+    def noted(function):
+        def validate(text, *, strict):
+            sizes.append(len(text))
+            return function(text, strict=strict)
+
+        return validate
+
+    for model in (InferRequest, tensors._Inputs):
+        monkeypatch.setattr(model, "model_validate_json", noted(model.model_validate_json))
+    tensor = {**TENSOR, "parameters": {str(place): wrong for place in range(90)}}
+    body = json.dumps({"inputs": [tensor] * 900}).encode()
+    told = outcome(body, validated, InferRequest)
+    assert isinstance(told, str) == (wrong == 1)
+    assert max(sizes) < 20_000 < len(body)
+
+
+@pytest.mark.fault(482)
+def test_fault_482_more_tensors_than_any_request_has_are_refused():
+    body = json.dumps({"inputs": [TENSOR] * 10_001}).encode()
+    assert outcome(body, validated, InferRequest)[0] == 422
