@@ -224,11 +224,9 @@ class Keys:
     @reading
     def list(self, session: Session, project: str | None = None) -> "list[ApiKey]":
         """Return the keys of a project, or all, oldest first, with revoked and expired ones."""
-        query = select(ApiKeyRow).order_by(ApiKeyRow.position)
-        if project is not None:
-            query = query.where(ApiKeyRow.project == project)
-        rows = session.scalars(query)
-        usable = set(session.scalars(select(ApiKeyRow.id).where(*_USABLE)))
+        of_it = [] if project is None else [ApiKeyRow.project == project]
+        rows = session.scalars(select(ApiKeyRow).where(*of_it).order_by(ApiKeyRow.position))
+        usable = set(session.scalars(select(ApiKeyRow.id).where(*of_it, *_USABLE)))
         return [_to_key(row, usable=row.id in usable) for row in rows]
 
     @writing

@@ -189,7 +189,7 @@ class Registry:
         """
         # A job that is being submitted holds the row too: one of the two waits for the other.
         row = find_dataset(session, project, dataset_id, lock=True)
-        job_id = user_of(session, dataset_id)
+        job_id = user_of(session, project, dataset_id)
         if job_id is not None:
             raise DatasetInUseError(dataset_id, job_id=job_id)
         forget_resource(session, project, dataset_id)

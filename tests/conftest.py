@@ -33,6 +33,7 @@ from models_store.jobs.retention import JobRetention
 from models_store.process.logs import TurnHandler
 from models_store.registry import Registry
 from tests.attempts import THOROUGH
+from tests.query_plans import planned
 from tests.servers import PostgresServer, RedisServer
 from tests.write_locks import watched
 
@@ -217,6 +218,13 @@ def _umask() -> Iterator[None]:
 def _write_locks() -> Iterator[None]:
     """Fail where a transaction that writes reads or encodes what may be large."""
     with watched():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _query_plans() -> Iterator[None]:
+    """Fail where a statement reads a whole table of all projects."""
+    with planned():
         yield
 
 

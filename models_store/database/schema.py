@@ -18,6 +18,8 @@ from models_store.database.clock import db_now
 METADATA = Base.metadata
 """All tables."""
 
+_CHILD_FILES = "parent_id IS NOT NULL AND (product IS NOT NULL OR checkpoint_bytes > 0)"
+
 
 class DatasetRow(Described, Base):
     """An uploaded table whose bytes are durable in the blob store."""
@@ -64,8 +66,9 @@ class JobRow(Described, Base):
         Index(None, "project", "state", "position"),
         Index(None, "finished_at", **where("checkpoint_bytes > 0")),
         Index("ix_job_ended", "finished_at", **where("finished_at IS NOT NULL")),
-        Index("ix_job_parent", "state", **where("role = 'parent'")),
-        Index("ix_job_child", "parent_id", **where("role = 'child'")),
+        Index("ix_job_parent", "state", "finished_at", **where("role = 'parent'")),
+        Index("ix_job_child", "parent_id", "state", "noticed", **where("role = 'child'")),
+        Index("ix_job_child_files", "parent_id", **where(_CHILD_FILES)),
         CheckConstraint(
             "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
         ),
@@ -204,6 +207,7 @@ class IdempotencyRow(Base):
     """
 
     __tablename__ = "idempotency"
+    __table_args__ = (Index("ix_idempotency_resource", "project", "resource_id"),)
 
     project: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
@@ -238,7 +242,10 @@ class ModelVersionRow(Described, Base):
     """A trained flow; never changed after it is written."""
 
     __tablename__ = "model_version"
-    __table_args__ = (UniqueConstraint("model_id", "version"),)
+    __table_args__ = (
+        UniqueConstraint("model_id", "version"),
+        Index("ix_model_version_project", "project"),
+    )
 
     id: Mapped[int] = mapped_column(Counter, primary_key=True)
     project: Mapped[str]
@@ -383,7 +390,10 @@ class ApiKeyRow(Base):
     """A key that lets its bearer into one project; kept when it is revoked, as a record."""
 
     __tablename__ = "api_key"
-    __table_args__ = (CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),)
+    __table_args__ = (
+        Index("ix_api_key_project", "project", "position"),
+        CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),
+    )
 
     position: Mapped[int] = mapped_column(Counter, primary_key=True)
     id: Mapped[str] = mapped_column(unique=True)

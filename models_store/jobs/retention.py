@@ -3,11 +3,23 @@
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, freeing, reading
+from models_store.database.dialects import constant, is_one_of
 from models_store.database.schema import (
     DatasetRow,
     JobDatasetRow,
@@ -15,12 +27,18 @@ from models_store.database.schema import (
     ModelRow,
     ModelVersionRow,
 )
-from models_store.job_states import FINAL_STATES, RESUMABLE_STATES, JobRole, JobState
+from models_store.job_states import RESUMABLE_STATES, UNFINISHED_STATES, JobRole, JobState
 from models_store.jobs.parents.children import (
     children_of,
     delete_with_children,
     lock_parent,
 )
+
+_IS_CHILD = JobRow.role == constant(JobRole.CHILD)
+# As the indexes of these jobs have it. A state among some would have SQLite read all jobs in these, so it is
+# asked for as none of the others.
+_HAS_CHECKPOINTS = JobRow.checkpoint_bytes > literal_column("0")
+_HAS_FILES = or_(JobRow.product.is_not(None), _HAS_CHECKPOINTS)
 
 
 @dataclass(frozen=True)
@@ -75,7 +93,7 @@ class JobRetention:
         old = JobRow.finished_at <= db_now(-keep_s)
         query = (
             select(JobRow.id)
-            .where(JobRow.checkpoint_bytes > 0, JobRow.state.in_(RESUMABLE_STATES))
+            .where(_HAS_CHECKPOINTS, JobRow.state.not_in({*JobState} - RESUMABLE_STATES))
             .where(old | _lacks_input())
             .order_by(JobRow.finished_at)
             .limit(limit)
@@ -140,7 +158,7 @@ def _expired(keep_s: float) -> ColumnElement[bool]:
     old = JobRow.finished_at <= db_now(-keep_s)
     made_version = exists().where(ModelVersionRow.job_id == JobRow.id)
     alone = JobRow.role.is_distinct_from(JobRole.CHILD)
-    return old & alone & JobRow.state.in_(FINAL_STATES) & ~made_version
+    return old & alone & JobRow.state.not_in(UNFINISHED_STATES) & ~made_version
 
 
 def _lacks_input() -> ColumnElement[bool]:
@@ -160,16 +178,20 @@ def _with_needless_files() -> ColumnElement[bool]:
     parent = aliased(JobRow)
     ended = exists().where(
         parent.id == JobRow.parent_id,
-        parent.role == JobRole.PARENT,
-        parent.state == JobState.SUCCEEDED,
+        parent.role == constant(JobRole.PARENT),
+        parent.state == constant(JobState.SUCCEEDED),
     )
-    return and_(JobRow.role == JobRole.CHILD, ended, _has_files())
+    return and_(JobRow.parent_id.is_not(None), _HAS_FILES, ended)
 
 
 # Built once: that takes longer than to run them.
 @cache
-def _needless_children(keep_s: float, limit: int) -> Select[str]:
-    return select(JobRow.id).where(_with_needless_files() | _of_abandoned(keep_s)).limit(limit)
+def _needless_children(keep_s: float, limit: int) -> CompoundSelect[str]:
+    # Two queries, so that neither reads all children that there are.
+    parents = select(JobRow.id).where(_is_abandoned(JobRow, keep_s))
+    abandoned = select(JobRow.id).where(_IS_CHILD, JobRow.parent_id.in_(parents))
+    with_files = select(JobRow.id).where(_with_needless_files())
+    return union_all(with_files, abandoned).limit(limit)
 
 
 @cache
@@ -184,13 +206,16 @@ def _of_abandoned(keep_s: float) -> ColumnElement[bool]:
     Resumed later, it begins again.
     """
     parent = aliased(JobRow)
-    old = exists().where(
-        parent.id == JobRow.parent_id,
-        parent.role == JobRole.PARENT,
-        parent.state.in_(RESUMABLE_STATES),
+    old = exists().where(parent.id == JobRow.parent_id, _is_abandoned(parent, keep_s))
+    return and_(_IS_CHILD, old)
+
+
+def _is_abandoned(parent: type[JobRow], keep_s: float) -> ColumnElement[bool]:
+    return and_(
+        parent.role == constant(JobRole.PARENT),
+        is_one_of(parent.state, RESUMABLE_STATES),
         parent.finished_at <= db_now(-keep_s),
     )
-    return and_(JobRow.role == JobRole.CHILD, old)
 
 
 def _kept_key(session: Session, row: JobRow) -> str | None:
@@ -208,7 +233,3 @@ def _has_succeeded(session: Session, job_id: str | None) -> bool:
     """Return whether a job has succeeded."""
     state = session.scalar(select(JobRow.state).where(JobRow.id == job_id))
     return state == JobState.SUCCEEDED
-
-
-def _has_files() -> ColumnElement[bool]:
-    return or_(JobRow.product.is_not(None), JobRow.checkpoint_bytes > 0)

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import Select, bindparam, exists, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.base import large_names, whole
+from models_store.database.dialects import is_one_of
 from models_store.database.ids import is_id
 from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
 from models_store.database.usage import check_storage
 from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
-from models_store.job_states import FINAL_STATES, RESUMABLE_STATES, Idempotency
+from models_store.job_states import RESUMABLE_STATES, UNFINISHED_STATES, Idempotency
 from models_store.records import Dataset, NewDataset
 from models_store.rows.idempotency import claim_key
 
@@ -56,6 +57,17 @@ _PINNED = (
     .where(DatasetRow.id == bindparam("dataset_id"), DatasetRow.project == bindparam("project"))
     .with_for_update(read=True, key_share=True)
 )
+_USER = (
+    select(JobRow.id)
+    .where(JobRow.project == bindparam("project"), is_one_of(JobRow.state, UNFINISHED_STATES))
+    .where(
+        exists().where(
+            JobDatasetRow.job_id == JobRow.id,
+            JobDatasetRow.dataset_id == bindparam("dataset_id"),
+        )
+    )
+    .limit(1)
+)
 
 
 def pin_dataset(session: Session, project: str, dataset_id: str) -> None:
@@ -69,14 +81,13 @@ def pin_dataset(session: Session, project: str, dataset_id: str) -> None:
         raise NotFoundError("dataset", dataset_id)
 
 
-def user_of(session: Session, dataset_id: str) -> str | None:
-    """Return the id of a job that has not ended and reads the dataset, if there is one."""
-    return session.scalar(
-        select(JobRow.id)
-        .join(JobDatasetRow, JobDatasetRow.job_id == JobRow.id)
-        .where(JobDatasetRow.dataset_id == dataset_id, JobRow.state.not_in(FINAL_STATES))
-        .limit(1)
-    )
+def user_of(session: Session, project: str, dataset_id: str) -> str | None:
+    """Return the id of a job that has not ended and reads a dataset of a project, if there is one.
+
+    Found among the jobs that have not ended, which are few; any number may have read it before.
+    """
+    values = {"dataset_id": dataset_id, "project": project}
+    return session.connection().scalar(_USER, values)
 
 
 def add_dataset(
@@ -138,16 +149,18 @@ def retype_dataset(
         LimitError: The project would store too much.
     """
     row = find_dataset(session, old.project, old.id, lock=True)
-    job_id = user_of(session, old.id)
+    job_id = user_of(session, old.project, old.id)
     if job_id is not None:
         raise DatasetInUseError(old.id, job_id=job_id)
     if row.key != old.key:
         raise ConflictError(f"Dataset {old.id} was changed meanwhile.")
     # What such a job did before it was resumed would be of another table than the rest.
-    ended = select(JobRow.id).where(JobRow.state.in_(RESUMABLE_STATES))
+    ended = exists().where(
+        JobRow.id == JobDatasetRow.job_id, is_one_of(JobRow.state, RESUMABLE_STATES)
+    )
     session.execute(
         update(JobDatasetRow)
-        .where(JobDatasetRow.dataset_id == old.id, JobDatasetRow.job_id.in_(ended))
+        .where(JobDatasetRow.dataset_id == old.id, ended)
         .values(dataset_id=old.key),
         execution_options={"synchronize_session": False},
     )

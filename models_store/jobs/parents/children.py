@@ -14,7 +14,6 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
-    exists,
     func,
     select,
 )
@@ -36,7 +35,10 @@ WANTED = func.coalesce(JobRow.accelerator, Accelerator.NONE.value)
 _CHILD = aliased(JobRow)
 _PARENT = (
     select(JobRow.id)
-    .where(exists().where(_CHILD.id == bindparam("child_id"), _CHILD.parent_id == JobRow.id))
+    .where(
+        JobRow.id
+        == select(_CHILD.parent_id).where(_CHILD.id == bindparam("child_id")).scalar_subquery()
+    )
     .with_for_update(of=JobRow)
 )
 
