@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _MOST_JOBS = 100
 _INTERVAL_S = 30.0
+_MORE_S = 1.0  # while more is due, so that jobs of one caller do not keep those of others
 _STALE_S = 6 * 3600  # since the last write to a staged file
 
 
@@ -107,19 +108,31 @@ class Leftovers:
         """
         return self._blobs.sweep_staging(older_than_s=_STALE_S) if self._fit() else 0
 
+    def sweep(self) -> bool:
+        """Delete what is due of all kinds, some of each; return whether more may be due.
+
+        Raises:
+            DatabaseError: The database is unavailable.
+            StorageFullError: Its disk is full.
+            OSError: The staging folder cannot be used.
+        """
+        forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
+        self.sweep_staging()
+        if forgotten:
+            log.info("deleted the checkpoints of %d ended jobs", forgotten)
+        if deleted:
+            log.info("deleted %d jobs that ended long ago", deleted)
+        return max(forgotten, deleted) >= _MOST_JOBS
+
     def _run(self) -> None:
-        pause_s = min(_INTERVAL_S, max(1.0, self._keep_s))
+        usual_s = min(_INTERVAL_S, max(1.0, self._keep_s))
+        pause_s = usual_s
         while not self._stopping.wait(pause_s * random.uniform(1, 2)):  # noqa: S311
+            pause_s = usual_s
             try:
-                forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
-                self.sweep_staging()
+                pause_s = _MORE_S if self.sweep() else usual_s
             except (DatabaseError, StorageFullError, OSError) as error:
                 log.warning("files and jobs of the past cannot be deleted now: %s", error)
             except Exception:
                 # This thread must outlive whatever it meets.
                 log.exception("deleting files and jobs of the past failed")
-            else:
-                if forgotten:
-                    log.info("deleted the checkpoints of %d ended jobs", forgotten)
-                if deleted:
-                    log.info("deleted %d jobs that ended long ago", deleted)

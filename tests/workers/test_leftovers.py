@@ -81,3 +81,17 @@ def test_a_staging_folder_that_cannot_be_swept_keeps_no_jobs(
     wait_until(lambda: not jobs.list("default", limit=9).items)
     leftovers.stop()
     database.dispose()
+
+
+@pytest.mark.fault(475)
+def test_fault_475_a_sweep_tells_whether_more_jobs_are_due(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(database)
+    for _ in range(3):
+        jobs.cancel("default", submitted(jobs).id)
+    monkeypatch.setattr("workers.leftovers._MOST_JOBS", 2)
+    leftovers = Leftovers(database, LocalBlobs(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)
+    assert [leftovers.sweep() for _ in range(2)] == [True, False]
+    assert jobs.list("default", limit=9).items == []
+    database.dispose()
