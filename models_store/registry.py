@@ -25,7 +25,13 @@ from models_store.records import (
     VersionSummary,
 )
 from models_store.rows.aliases import find_alias
-from models_store.rows.datasets import add_dataset, find_dataset, retype_dataset, user_of
+from models_store.rows.datasets import (
+    add_dataset,
+    find_dataset,
+    is_same_table,
+    retype_dataset,
+    user_of,
+)
 from models_store.rows.idempotency import claim_key, forget_resource, is_known
 from models_store.rows.versions import (
     LargeField,
@@ -175,7 +181,10 @@ class Registry:
         changed = {
             name: value for name, value in columns_of(new, DatasetRow).items() if name in _RETYPED
         }
-        return self._database.transact(retype_dataset, old, new, changed, max_bytes=max_bytes)
+        same = is_same_table(old, new)
+        return self._database.transact(
+            retype_dataset, old, new, changed, same=same, max_bytes=max_bytes
+        )
 
     @freeing
     def delete_dataset(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:

@@ -123,23 +123,36 @@ def add_dataset(
     return Dataset(**vars(new), created_at=row.created_at)
 
 
+def is_same_table(old: NewDataset, new: NewDataset) -> bool:
+    """Return whether jobs compute the same with two tables, whether types were found or stated."""
+    return old.sha256 == new.sha256 and _used(old) == _used(new)
+
+
+def _used(dataset: NewDataset) -> list[dict[str, Any]]:
+    used = (column for column in dataset.columns if column.get("type") != "ignored")
+    return [{**column, "reason": None} for column in used]
+
+
 def retype_dataset(
     session: Session,
     old: Dataset,
     new: NewDataset,
     changed: Mapping[str, Any],
     *,
+    same: bool,
     max_bytes: int | None,
 ) -> Dataset:
     """Put a table with other types in the place of one, as `Registry.retype_dataset` says.
 
-    Jobs that could be resumed read the old table, which is gone: they name its key in place of the dataset.
+    Jobs that could be resumed read the old table, which is gone: they name its key in place of the dataset,
+    unless the new one is the same.
 
     Args:
         session: Transaction to write in.
         old: Dataset as it was read before.
         new: The same dataset with another table.
         changed: Columns of the row that change, the large ones encoded.
+        same: True if jobs compute the same with both, as `is_same_table` finds.
         max_bytes: Bytes that the project may store.
 
     Raises:
@@ -154,6 +167,18 @@ def retype_dataset(
         raise DatasetInUseError(old.id, job_id=job_id)
     if row.key != old.key:
         raise ConflictError(f"Dataset {old.id} was changed meanwhile.")
+    if not same:
+        _disown(session, old)
+    for name, value in changed.items():
+        setattr(row, name, value)
+    session.flush()
+    if max_bytes is not None:
+        check_storage(session, old.project, max_bytes)
+    return Dataset.of_row(row, **{name: getattr(new, name) for name in large_names(DatasetRow)})
+
+
+def _disown(session: Session, old: Dataset) -> None:
+    """Let jobs that could be resumed name the key of a table in place of its dataset."""
     # What such a job did before it was resumed would be of another table than the rest.
     ended = exists().where(
         JobRow.id == JobDatasetRow.job_id, is_one_of(JobRow.state, RESUMABLE_STATES)
@@ -164,9 +189,3 @@ def retype_dataset(
         .values(dataset_id=old.key),
         execution_options={"synchronize_session": False},
     )
-    for name, value in changed.items():
-        setattr(row, name, value)
-    session.flush()
-    if max_bytes is not None:
-        check_storage(session, old.project, max_bytes)
-    return Dataset.of_row(row, **{name: getattr(new, name) for name in large_names(DatasetRow)})

@@ -90,7 +90,7 @@ def due_parents(query: Select[*Ts]) -> Select[*Ts]:
     """Restrict to parents with a step to take, the first one of each project, then the second ones.
 
     Of a project with many children that wait, those that would start their first ones for the same workers
-    are left out, unless their priority is higher than that of all these.
+    are left out, unless their priority is higher than that of all these. One that was resumed has some.
     """
     # Worked out once, whatever the statistics of the table say.
     crowded = crowded_projects().cte().prefix_with("MATERIALIZED", dialect="postgresql")
@@ -101,6 +101,7 @@ def due_parents(query: Select[*Ts]) -> Select[*Ts]:
     may_start = or_(
         JobRow.state == constant(JobState.RUNNING),
         crowded.c.project.is_(None),
+        exists().where(_CHILD.parent_id == JobRow.id, _CHILD.role == constant(JobRole.CHILD)),
         and_(crowded.c.jobs < 2 * MOST_WAITING, priority > crowded.c.priority),
     )
     in_project = func.row_number().over(

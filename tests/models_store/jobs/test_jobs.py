@@ -345,7 +345,7 @@ def test_fault_470_a_job_whose_dataset_got_other_types_cannot_be_resumed(
         )
         jobs.cancel(PROJECT, job.id)
         work.cancelled(job.id, 1)
-    new = replace(a_dataset(id=held_out.id), key=next_table_key(held_out.id))
+    new = replace(a_dataset(id=held_out.id), key=next_table_key(held_out.id), sha256="e" * 64)
     registry.retype_dataset(held_out, new)
     with pytest.raises(JobNotResumableError, match="types of a dataset"):
         jobs.resume(PROJECT, both.id)
@@ -353,6 +353,26 @@ def test_fault_470_a_job_whose_dataset_got_other_types_cannot_be_resumed(
     assert jobs.resume(PROJECT, apart.id).state is JobState.QUEUED
     assert submitted(jobs, dataset_id=held_out.id).state is JobState.QUEUED
     assert jobs.delete(PROJECT, both.id) == [both.id]
+
+
+@pytest.mark.fault(536)
+def test_fault_536_a_job_whose_dataset_was_given_the_types_that_it_had_can_be_resumed(
+    jobs: Jobs, registry: Registry
+) -> None:
+    column = {"name": "x", "type": "number", "reason": "Its cells are numbers."}
+    dataset = added(registry, columns=[column])
+    job = submitted(jobs, dataset_id=dataset.id)
+    jobs.cancel(PROJECT, job.id)
+    stated = [{**column, "reason": "It was stated."}]
+    key = next_table_key(dataset.id)
+    same = a_dataset(id=dataset.id, columns=stated, key=key)
+    again = registry.retype_dataset(dataset, same)
+    assert jobs.resume(PROJECT, job.id).state is JobState.QUEUED
+    jobs.cancel(PROJECT, job.id)
+    other = replace(same, columns=[{**column, "type": "integer"}], key=next_table_key(dataset.id))
+    registry.retype_dataset(again, other)
+    with pytest.raises(JobNotResumableError, match="types of a dataset"):
+        jobs.resume(PROJECT, job.id)
 
 
 def test_events_are_paged_by_number(jobs: Jobs, work: JobWork) -> None:

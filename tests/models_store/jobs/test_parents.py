@@ -291,6 +291,34 @@ def test_fault_402_a_project_with_many_children_that_wait_starts_more_for_urgent
     assert jobs.get(PROJECT, parents[-2].id).state is JobState.RUNNING
 
 
+@pytest.mark.fault(535)
+def test_fault_535_a_resumed_parent_ends_while_many_children_of_others_wait(
+    jobs: Jobs, work: JobWork, database: Database
+) -> None:
+    resumed = a_parent(jobs, trials=1, stages=((1, 1.0),))
+    steps.take_steps(database)
+    (child,) = children_of(jobs, resumed)
+    jobs.cancel(PROJECT, resumed.id)
+    others = [a_parent(jobs, trials=64) for _ in range(16)]
+    for _ in others[1:]:
+        steps.take_steps(database)
+    jobs.resume(PROJECT, resumed.id, max_queued=100)
+    with database.write() as session:  # as if those of others had been started since
+        for one, later in (
+            (resumed, {"not_before": db_now(60)}),
+            (child, {"queued_at": db_now(-60)}),
+        ):
+            session.execute(update(JobRow).where(JobRow.id == one.id).values(later))
+    steps.take_steps(database)
+    running = claimed(work)
+    assert running.id == child.id
+    ended(work, running, 1.0)
+    no_wait(database, resumed.id)
+    assert jobs.claimable(1) == [resumed.id]
+    steps.take_steps(database)
+    assert jobs.get(PROJECT, resumed.id).state is JobState.SUCCEEDED
+
+
 @pytest.mark.fault(402)
 def test_fault_402_the_steps_of_a_project_keep_none_of_another_waiting(
     jobs: Jobs, database: Database

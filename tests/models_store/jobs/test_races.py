@@ -84,7 +84,8 @@ def test_fault_470_a_job_is_resumed_or_its_dataset_gets_other_types(
         dataset = added(registry)
         job = submitted(jobs, dataset_id=dataset.id)
         jobs.cancel(PROJECT, job.id)
-        new = replace(a_dataset(id=dataset.id), key=next_table_key(dataset.id))
+        key = next_table_key(dataset.id)
+        new = replace(a_dataset(id=dataset.id), key=key, sha256="e" * 64)
         resumed, retyped = race(
             partial(jobs.resume, PROJECT, job.id), partial(registry.retype_dataset, dataset, new)
         )
