@@ -129,6 +129,14 @@ class Leases:
 
     async def _check(self, key: bytes) -> None:
         try:
+            await self._look(key)
+        except StoreError as error:
+            log.warning("keys cannot be looked at, requests continue: %s", error)
+        except Exception:  # all keys live on this
+            log.exception("keys cannot be looked at, requests continue")
+
+    async def _look(self, key: bytes) -> None:
+        try:
             await self._callers.identify([key] if key else [])
         except Problem as problem:
             if problem.status != 401:
@@ -136,7 +144,3 @@ class Leases:
             detail = "The API key was revoked or has expired."
             for lease in list(self._open.get(key, ())):
                 lease.end(Problem(problem.type.slug, detail, headers=problem.headers))
-        except StoreError as error:
-            log.warning("keys cannot be looked at, requests continue: %s", error)
-        except Exception:  # all keys live on this
-            log.exception("keys cannot be looked at, requests continue")

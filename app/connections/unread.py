@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 MAX_S = 30.0
 MAX_BYTES = 256 * 1024 * 1024
@@ -24,7 +25,10 @@ def bound_unsent(transport: asyncio.Transport) -> None:
     """
     sock: socket.socket | None = transport.get_extra_info("socket")
     if _BOUND is not None and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, _BOUND, KERNEL_BYTES)
+        with suppress(
+            OSError
+        ):  # not every kernel that is called Linux has it, nor a socket that was reset
+            sock.setsockopt(socket.IPPROTO_TCP, _BOUND, KERNEL_BYTES)
 
 
 class Unread:
@@ -199,8 +203,10 @@ class LingeringTransport(asyncio.Transport):
     def reset(self) -> None:
         """Close both directions now; what the kernel has not sent yet is dropped."""
         sock: socket.socket | None = self.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # It may be closed already, which uvloop says in words of its own.
+        with suppress(OSError, ValueError):
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
     def close_at_once(self) -> None:

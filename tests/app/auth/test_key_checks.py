@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.auth import key_checks
-from app.auth.key_checks import Lease
+from app.auth.key_checks import Lease, Leases
 from app.problems.problem import Problem
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -18,10 +18,11 @@ class Line:
 
     def __init__(self):
         self.broken_off = False
-        self.read = asyncio.Event()
+        self.read, self.gone = asyncio.Event(), asyncio.Event()
 
     def break_off(self):
         self.broken_off = True
+        self.gone.set()
 
     async def send(self, message):
         if message is not START:
@@ -76,3 +77,41 @@ def test_fault_480_a_stream_may_say_why_before_it_is_broken_off(last):
 def test_what_has_not_begun_or_is_complete_keeps_its_connection(told):
     assert outcome([], told=told) == (False, False)
     assert outcome([START, MORE, LAST], told=told, reads=True) == (False, False)
+
+
+class Revoked:
+    """Keys, none of which is valid."""
+
+    async def identify(self, authorization):
+        raise Problem("unauthorized", str(authorization))
+
+
+class Failing(Line):
+    """A connection that cannot be broken off."""
+
+    def break_off(self):
+        raise OSError
+
+
+@pytest.mark.fault(530)
+def test_fault_530_keys_are_checked_for_ever_though_the_end_of_a_request_fails(monkeypatch):
+    monkeypatch.setattr(key_checks, "_LOOK_S", 0.0)
+
+    async def main():
+        leases = Leases(Revoked())  # type: ignore[arg-type]  # it has what leases need
+        checks = asyncio.create_task(leases.run())
+        failing, line = Failing(), Line()
+        with (
+            leases.lease([b"1"], failing) as first,  # type: ignore[arg-type]  # as above
+            leases.lease([b"2"], line) as second,  # type: ignore[arg-type]  # as above
+        ):
+            for lease, at in ((first, failing), (second, line)):
+                at.read.set()
+                await lease.sending(at.send)(START)
+            broken_off = asyncio.create_task(line.gone.wait())
+            await asyncio.wait({checks, broken_off}, return_when=asyncio.FIRST_COMPLETED)
+        checks.cancel()
+        broken_off.cancel()
+        return line.broken_off
+
+    assert asyncio.run(main())
