@@ -255,18 +255,20 @@ def _check_queue(session: Session, project: str, max_queued: int) -> None:
 def _check_children(session: Session, parent: JobRow) -> None:
     """Refuse to resume a parent while many children of others wait for the same workers; the project is held.
 
+    One of a higher priority than all of these is refused at twice as many, as it would start its children.
+
     Raises:
         LimitError: ``limit-queued-jobs``.
     """
     wanted = parent.accelerator or Accelerator.NONE.value
-    waiting = session.scalar(
-        select(func.count())
-        .select_from(JobRow)
+    waiting, highest = session.execute(
+        select(func.count(), func.max(func.coalesce(JobRow.priority, 0)))
         .where(JobRow.project == parent.project, JobRow.state == JobState.QUEUED)
         .where(JobRow.role == JobRole.CHILD, JobRow.parent_id != parent.id)
         .where(WANTED.in_([wanted]))
-    )
-    if (waiting or 0) >= MOST_WAITING:
+    ).one()
+    urgent = waiting > 0 and (parent.priority or 0) > highest
+    if waiting >= (2 * MOST_WAITING if urgent else MOST_WAITING):
         raise LimitError(
             "limit-queued-jobs",
             f"{MOST_WAITING} children of other jobs wait already; try again later.",

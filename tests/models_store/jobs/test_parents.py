@@ -291,6 +291,26 @@ def test_fault_402_a_project_with_many_children_that_wait_starts_more_for_urgent
     assert jobs.get(PROJECT, parents[-2].id).state is JobState.RUNNING
 
 
+@pytest.mark.fault(537)
+def test_fault_537_an_urgent_parent_is_resumed_while_many_children_of_others_wait(
+    jobs: Jobs, database: Database
+) -> None:
+    others = [a_parent(jobs, trials=64) for _ in range(16)]
+    few = {"role": JobRole.PARENT, "request": a_search(trials=2), "reserved_bytes": 1}
+    usual, urgent, more = (submitted(jobs, priority=priority, **few) for priority in (0, 1, 1))
+    for parent in (usual, urgent, more):
+        jobs.cancel(PROJECT, parent.id)
+    for _ in others:
+        steps.take_steps(database)
+    with pytest.raises(LimitError, match="children of other jobs"):
+        jobs.resume(PROJECT, usual.id, max_queued=100)
+    jobs.resume(PROJECT, urgent.id, max_queued=100)
+    steps.take_steps(database)
+    assert jobs.get(PROJECT, urgent.id).state is JobState.RUNNING
+    with pytest.raises(LimitError, match="children of other jobs"):
+        jobs.resume(PROJECT, more.id, max_queued=100)  # the children of an urgent one wait
+
+
 @pytest.mark.fault(535)
 def test_fault_535_a_resumed_parent_ends_while_many_children_of_others_wait(
     jobs: Jobs, work: JobWork, database: Database
