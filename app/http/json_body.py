@@ -1,7 +1,7 @@
 """Strict JSON request bodies: RFC 8259 to the letter, then the schema without any conversion."""
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,14 +32,13 @@ MAX_CONTEXT_VALUES = 500_000
 """Most values of a body with a context, which may have 10,000 rows."""
 MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
-MAX_COLUMN_VALUES = 100_000
-"""Most values of a body that says something of each column of a table."""
+_MAX_COLUMN_VALUES = 100_000  # of a body that says something of each column of a table
+_OF_COLUMNS = frozenset({"columns", "context_columns", "loadings", "offset"})  # have one for each
+_MAX_BESIDE_COLUMNS = 5_000
 # Validation keeps the interpreter's lock, and a value that is wrong takes a microsecond or two.
 _MAX_VALUES = 2_000
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
-_MOST_ADVISED = (
-    50  # faults for which names like the caller's are looked for; a problem shows twenty
-)
+_MOST_ADVISED = 50  # faults for which names like the caller's are looked for
 
 # Words of a body for the faults of JSON that tables have, too.
 _SLUGS: dict[Slug, Slug] = {
@@ -144,13 +143,14 @@ def is_quick(body: bytes) -> bool:
     return len(body) <= _INLINE_BYTES and body.count(b"{") + body.count(b"[") <= _INLINE_LISTS
 
 
-def check_values(document: object, *, most: int, beside: str) -> int:
+def check_values(document: object, *, most: int, beside: str, without: Container[str] = ()) -> int:
     """Count the values of a parsed document, and refuse too many, of which no more are looked at.
 
     Args:
         document: Parsed JSON document.
         most: Most values of any kind.
         beside: Name of the field that is not among them, for the problem.
+        without: Names of members whose values do not count, of any object.
 
     Raises:
         Problem: It has more.
@@ -158,7 +158,9 @@ def check_values(document: object, *, most: int, beside: str) -> int:
     count, pending = 0, [document]
     while pending:
         value = pending.pop()
-        inner = list(value.values()) if isinstance(value, dict) else value
+        inner = value
+        if isinstance(value, dict):
+            inner = [member for name, member in value.items() if name not in without]
         if isinstance(inner, list):
             count += len(inner)
             if count > most:
@@ -186,6 +188,20 @@ def json_body(
         return await read_json(request, model, max_values=max_values, by_parts=by_parts)
 
     return read
+
+
+def columns_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
+    """Return a dependency that reads a body which may say something of each column of a table.
+
+    Args:
+        model: Model of the body.
+    """
+
+    def validate(document: dict[str, Any]) -> _Model:
+        check_values(document, most=_MAX_BESIDE_COLUMNS, beside="columns", without=_OF_COLUMNS)
+        return model.model_validate_json(orjson.dumps(document), strict=True)
+
+    return json_body(model, max_values=_MAX_COLUMN_VALUES, by_parts=validate)
 
 
 def json_request(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Response, status
 
 from app.dependencies import built
 from app.fairness.fair_routes import FairRoute
-from app.http.json_body import MAX_COLUMN_VALUES, MAX_CONTEXT_VALUES, json_body, json_request
+from app.http.json_body import MAX_CONTEXT_VALUES, columns_body, json_body, json_request
 from app.jobs.examples import (
     SAMPLING_EXAMPLES,
     SCORING_EXAMPLES,
@@ -80,9 +80,7 @@ _SAMPLING_BODY = json_body(
     responses=_TRAINING_RESPONSES,
 )
 def start_training(
-    body: Annotated[
-        TrainingRequest, Depends(json_body(TrainingRequest, max_values=MAX_COLUMN_VALUES))
-    ],
+    body: Annotated[TrainingRequest, Depends(columns_body(TrainingRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -123,7 +121,7 @@ def start_training(
     responses=_TRAINING_RESPONSES,
 )
 def start_sweep(
-    body: Annotated[SweepRequest, Depends(json_body(SweepRequest, max_values=MAX_COLUMN_VALUES))],
+    body: Annotated[SweepRequest, Depends(columns_body(SweepRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -209,9 +207,7 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
     ),
 )
 def start_variational(
-    body: Annotated[
-        VariationalRequest, Depends(json_body(VariationalRequest, max_values=MAX_COLUMN_VALUES))
-    ],
+    body: Annotated[VariationalRequest, Depends(columns_body(VariationalRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -258,9 +254,7 @@ def start_variational(
     responses=start_responses("unknown-column", "limit-result"),
 )
 def start_scoring(
-    body: Annotated[
-        ScoringRequest, Depends(json_body(ScoringRequest, max_values=MAX_COLUMN_VALUES))
-    ],
+    body: Annotated[ScoringRequest, Depends(columns_body(ScoringRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:

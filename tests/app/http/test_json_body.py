@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from app.auth.callers import ANYBODY
 from app.fairness.turns import in_thread_alone
 from app.http.body_memory import BodyMemory
-from app.http.json_body import json_body, parse_json, validate_json
+from app.http.json_body import columns_body, json_body, parse_json, validate_json
 from app.metrics import Metrics
 from app.problems import wording
 from app.problems.problem import Problem, install_problem_handlers
@@ -263,20 +263,38 @@ def test_an_unknown_tag_is_not_repeated():
     assert "'leaf'" in caught.value.errors[0].detail
 
 
-@pytest.fixture
-def tree_client(tmp_path: Path) -> TestClient:
+def app_for(folder: Path, *, max_json_bytes: int) -> FastAPI:
     async def let_in(request: Request) -> None:
         request.scope["state"]["caller"] = ANYBODY
 
     app = FastAPI(dependencies=[Depends(let_in)])
     app.add_middleware(RequestMiddleware, metrics=Metrics(), stopping=asyncio.Event())
-    app.state.settings = ApiSettings(data_dir=tmp_path, max_json_bytes=100_000)
-    app.state.body_memory = BodyMemory(200_000)
+    app.state.settings = ApiSettings(data_dir=folder, max_json_bytes=max_json_bytes)
+    app.state.body_memory = BodyMemory(2 * max_json_bytes)
     install_problem_handlers(app)
+    return app
+
+
+@pytest.fixture
+def tree_client(tmp_path: Path) -> TestClient:
+    app = app_for(tmp_path, max_json_bytes=100_000)
 
     @app.post("/tree")
     async def plant(tree: Annotated[Tree, Depends(json_body(Tree))]) -> Tree:
         return tree
+
+    return TestClient(app)
+
+
+@pytest.fixture
+def training_client(tmp_path: Path) -> TestClient:
+    app = app_for(tmp_path, max_json_bytes=10**6)
+
+    @app.post("/tree")
+    async def train(
+        body: Annotated[TrainingRequest, Depends(columns_body(TrainingRequest))],
+    ) -> TrainingRequest:
+        return body
 
     return TestClient(app)
 
@@ -366,6 +384,32 @@ def test_fault_437_bodies_that_say_nothing_of_columns_have_few_values(tree_clien
     response = post(tree_client, b'{"n": 7, "part": {%s}}' % labels.encode())
     assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
     assert "at most 2000 are allowed" in response.json()["detail"]
+
+
+@pytest.mark.fault(483)
+@pytest.mark.parametrize("field", ["quality", "tags", "optimisation"])
+def test_fault_483_fields_that_say_nothing_of_columns_have_few_values(training_client, field):
+    required = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
+    wide = {"columns": [f"c{n}" for n in range(9_000)], field: [[n] for n in range(9_000)]}
+    response = post(training_client, json.dumps(required | wide).encode())
+    assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
+    assert "more than 5000 values beside those of `columns`" in response.json()["detail"]
+
+
+@pytest.mark.fault(483)
+def test_fault_483_each_of_many_columns_may_have_options(training_client):
+    names = [f"c{n}" for n in range(9_000)]
+    options = {name: {"low": 0.125} for name in names}
+    body = {
+        "model_name": "m",
+        "dataset_id": "ds_" + 32 * "0",
+        "columns": names,
+        "preprocessing": {"columns": options},
+        "optimisation": {"learning_rate": 0.0123456789},
+    }
+    response = post(training_client, json.dumps(body).encode())
+    assert response.status_code == 200, response.text
+    assert TrainingRequest.model_validate(response.json()) == TrainingRequest.model_validate(body)
 
 
 @pytest.mark.fault(520)
