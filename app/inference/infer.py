@@ -119,7 +119,7 @@ async def _sampled(
     score: ScoreRequest, tensors: Sequence[Tensor], stack: AsyncExitStack, share: Share
 ) -> Mapping[str, Output]:
     """Return the output of samples, which are drawn as they are sent, until the stack is left."""
-    drawing = await _drawing(score, {tensor.name: tensor for tensor in tensors})
+    drawing = await _drawing(score, {tensor.name: tensor for tensor in tensors}, share)
     share.hold(0 if drawing.context is None else drawing.context.nbytes)
     drawn = await stack.enter_async_context(aclosing(ahead(drawing.chunks())))
     first = await anext(drawn)  # what is refused is so before the response begins
@@ -147,7 +147,7 @@ async def _sampled(
     return {ROWS: Output(shape, "BYTES", texts, value_bytes=value_bytes)}
 
 
-async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor]) -> Drawing:
+async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor], share: Share) -> Drawing:
     unknown = tensors.keys() - {N, SEED, CONTEXT}
     if N not in tensors or unknown:
         raise Problem(
@@ -162,7 +162,7 @@ async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor]) -> Drawin
         raise Problem("validation", f"The tensor `{N}` must hold at least 1.")
     seed = number_of(tensors[SEED], most=_MAX_SEED) if SEED in tensors else secrets.randbits(32)
     context = await in_thread(_context, tensors.get(CONTEXT), version, n)
-    return Drawing(score, n, seed, context)
+    return Drawing(score, n, seed, context, share)
 
 
 def _context(tensor: Tensor | None, version: Version, n: int) -> Floats | None:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from app.engine.engine import Terms
 from app.fairness.turns import in_thread
+from app.http.body_memory import Share, body_memory_of
 from app.http.json_body import read_json
 from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
@@ -66,12 +67,14 @@ class Drawing:
         n: Number of rows.
         seed: Seed of the random numbers.
         context: Context of a conditional model: one row, or one for each sample.
+        share: Share of memory that holds the context, which is released with this object.
     """
 
     score: ScoreRequest
     n: int
     seed: int
     context: Floats | None
+    share: Share
 
     async def chunks(self) -> AsyncGenerator[Floats, None]:
         """Yield the rows, each chunk as one turn of the engine."""
@@ -181,8 +184,12 @@ async def _read(score: ScoreRequest) -> Drawing:
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
     rows = len(wanted.context) if isinstance(wanted.context, list) else 1
     if rows * len(score.version.context_columns) <= PART_VALUES:
-        return Drawing(score, wanted.n, seed, _context(wanted, score.version))
-    return Drawing(score, wanted.n, seed, await in_thread(_context, wanted, score.version))
+        context = _context(wanted, score.version)
+    else:
+        context = await in_thread(_context, wanted, score.version)
+    share = body_memory_of(score.request).kept_share()
+    share.hold(0 if context is None else context.nbytes)
+    return Drawing(score, wanted.n, seed, context, share)
 
 
 def _context(wanted: SampleRequest, version: Version) -> Floats | None:

@@ -16,6 +16,7 @@ from app.problems.problem import Problem
 from app.rows.response_table import Chunk
 from app.scoring.request import ScoreRequest
 from app.scoring.results import FEW_BYTES, Results
+from app.scoring.samples import Drawing
 from models_store.files.local_blobs import LocalBlobs
 from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, registered
@@ -222,3 +223,29 @@ def test_fault_520_rows_count_while_they_wait_for_the_engine(people, monkeypatch
         few = asked(people, "log_prob", "application/x-npy", npy(_ROWS[:9]))
     assert_refused(refused, 503, "overloaded")
     assert (few.status_code, memory.held) == (200, 0)
+
+
+@pytest.mark.fault(521)
+def test_fault_521_the_context_of_samples_counts_while_they_are_drawn_and_read(client, monkeypatch):
+    state, names = client.app.state, ("day", "hour")
+    registered(state.database, state.blobs, name="given", context_columns=names)
+    memory, counted, draw = state.body_memory, [], Drawing._draw
+
+    async def counting(self: Drawing, drawing: Any, *, admitted: bool) -> Any:
+        counted.append(memory.held)
+        return await draw(self, drawing, admitted=admitted)
+
+    def sampled(rows: int, n: int) -> int:
+        counted.clear()
+        body = {"n": n, "context": [[0.5, 1.0]] * rows}
+        return int(client.post("/v1/models/given/sample", json=body).status_code)
+
+    monkeypatch.setattr(Drawing, "_draw", counting)
+    assert sampled(1, 10_000) == 200
+    few = min(counted)
+    assert (sampled(10_000, 10_000), memory.held) == (200, 0)
+    assert min(counted) == few + 16 * 9_999
+    with memory.of("default").share() as share:
+        share.hold((128 << 20) - 100_000)
+        assert (sampled(1, 1), sampled(10_000, 10_000)) == (200, 503)
+    assert memory.held == 0
