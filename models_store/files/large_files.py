@@ -39,4 +39,7 @@ def delete_apart(file: Path) -> None:
 
 
 def _apart(close: Callable[[], None]) -> None:
-    Thread(target=close, name="closing", daemon=True).start()
+    try:
+        Thread(target=close, name="closing", daemon=True).start()
+    except RuntimeError:  # no more threads, or the interpreter ends
+        close()

@@ -2,6 +2,7 @@ import io
 import os
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -89,3 +90,13 @@ def test_fault_461_a_file_without_a_name_is_closed_in_a_thread():
     wait_for_closing()
     assert len(threads) == 1
     assert threading.get_ident() not in threads
+
+
+@pytest.mark.fault(532)
+def test_fault_532_a_large_file_is_closed_though_no_thread_starts(tmp_path, closers, monkeypatch):
+    file = file_of(LARGE, tmp_path / "large")
+    closers.clear()
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError))
+    delete_apart(file)
+    assert not file.exists()
+    assert len(closers) == 1
