@@ -120,7 +120,9 @@ async def respond(
     if held_bytes <= PIECE_BYTES:
         body = b"".join([piece async for piece in pieces])
         return Response(body, media_type=media_type, headers=headers)
-    pieces = memory.holding(min(held_bytes, _HELD_BYTES), pieces)
+    more = min(held_bytes, _HELD_BYTES) - share.size
+    if more > 0:  # who holds much already would wait for others who wait, too
+        pieces = memory.holding(more, pieces)
     return StreamedResponse(pieces, media_type=media_type, headers=headers, held=stack.pop_all())
 
 

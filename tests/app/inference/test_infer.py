@@ -264,6 +264,19 @@ def test_fault_395_samples_take_memory_while_they_are_read(
     assert memory.held == 0
 
 
+@pytest.mark.fault(533)
+def test_fault_533_who_holds_all_of_an_answer_waits_for_no_room(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
+    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
+    asked = {"parameters": {"binary_data_output": True}}
+    with memory.of("default").share() as others:
+        others.hold(96 * 2**20 - 2**18)
+        rows = read_rows(infer(client, "long:sample", n_tensor(10_000), **asked))
+    assert (len(rows), memory.held) == (10_000, 0)
+
+
 def read_rows(answer: Any) -> list[Any]:
     """Rows of the only output of a response, in either form."""
     assert answer.status_code == 200, answer.text
