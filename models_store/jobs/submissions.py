@@ -260,7 +260,7 @@ def _check_children(session: Session, parent: JobRow) -> None:
     Raises:
         LimitError: ``limit-queued-jobs``.
     """
-    wanted = parent.accelerator or Accelerator.NONE.value
+    wanted = session.scalar(select(WANTED).where(JobRow.id == parent.id))
     waiting, highest = session.execute(
         select(func.count(), func.max(func.coalesce(JobRow.priority, 0)))
         .where(JobRow.project == parent.project, JobRow.state == JobState.QUEUED)

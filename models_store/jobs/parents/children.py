@@ -12,25 +12,38 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
+    case,
     cast,
     delete,
     func,
+    literal_column,
     select,
 )
 from sqlalchemy.orm import Session, aliased
 
-from models_store.database.clock import moment
+from models_store.database.clock import db_now, moment
 from models_store.database.dialects import constant, dialect_of, is_one_of
-from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow
+from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, WorkerRow
 from models_store.job_states import FINAL_STATES, UNFINISHED_STATES, Accelerator, JobRole, JobState
+from models_store.jobs.live_workers import LIVE_S
 from models_store.jobs.rows import move, tell_if_unsuited
 from models_store.rows.idempotency import forget_resource
 
 MOST_WAITING = 1000
 """Children of a project that wait for one kind of worker, beyond which its parents start no more of them."""
 
-WANTED = func.coalesce(JobRow.accelerator, Accelerator.NONE.value)
-"""Workers that a job waits for."""
+_MOST_MEMORY = (
+    select(func.max(func.coalesce(WorkerRow.memory_bytes, literal_column("9223372036854775807"))))
+    .where(WorkerRow.seen_at > db_now(-LIVE_S))
+    .scalar_subquery()
+)
+WANTED = func.coalesce(JobRow.accelerator, constant(Accelerator.NONE)).concat(
+    case(
+        (JobRow.memory_bytes > _MOST_MEMORY, literal_column("', larger'")),
+        else_=literal_column("''"),
+    )
+)
+"""Workers that a job waits for: their accelerator, and whether none at work has the memory."""
 
 _CHILD = aliased(JobRow)
 _PARENT = (
@@ -110,7 +123,7 @@ def resume_children(session: Session, row: JobRow) -> None:
 def crowded_projects() -> Select[str, str, int, int]:
     """Return the query of the projects with many children that wait for one kind of worker.
 
-    Its columns are the project, the wanted accelerator, and their number and highest priority.
+    Its columns are the project, the workers that are wanted, and their number and highest priority.
     """
     jobs = func.count().label("jobs")
     return (
@@ -121,7 +134,7 @@ def crowded_projects() -> Select[str, str, int, int]:
             func.max(func.coalesce(JobRow.priority, 0)).label("priority"),
         )
         .where(JobRow.state == constant(JobState.QUEUED), JobRow.role == constant(JobRole.CHILD))
-        .group_by(JobRow.project, WANTED)
+        .group_by(JobRow.project, "wanted")
         .having(jobs >= MOST_WAITING)
     )
 

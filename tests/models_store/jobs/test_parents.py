@@ -29,6 +29,7 @@ from models_store.errors import (
 from models_store.job_states import Accelerator, EventKind, Job, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.live_workers import Workers
 from models_store.jobs.parents import steps
 from models_store.jobs.retention import ForgottenChild, JobRetention
 from models_store.jobs.retries import OUTSIDE_LIMIT, Failure, wait_s
@@ -309,6 +310,25 @@ def test_fault_537_an_urgent_parent_is_resumed_while_many_children_of_others_wai
     assert jobs.get(PROJECT, urgent.id).state is JobState.RUNNING
     with pytest.raises(LimitError, match="children of other jobs"):
         jobs.resume(PROJECT, more.id, max_queued=100)  # the children of an urgent one wait
+
+
+@pytest.mark.fault(538)
+def test_fault_538_children_too_large_for_all_workers_keep_no_others_waiting(
+    jobs: Jobs, database: Database
+) -> None:
+    Workers(database).beat("w1", unfit=None, accelerator=False, memory_bytes=8_000)
+    large = [a_parent(jobs, trials=64) for _ in range(18)]
+    with database.write() as session:
+        session.execute(update(JobRow).values(memory_bytes=9_000))
+    few = {"role": JobRole.PARENT, "request": a_search(trials=2), "reserved_bytes": 1}
+    fitting, stopped = (submitted(jobs, memory_bytes=7_000, **few) for _ in range(2))
+    jobs.cancel(PROJECT, stopped.id)
+    for _ in large:
+        steps.take_steps(database)
+    states = Counter(jobs.get(PROJECT, parent.id).state for parent in large)
+    assert states == {JobState.RUNNING: 16, JobState.QUEUED: 2}
+    assert jobs.get(PROJECT, fitting.id).state is JobState.RUNNING
+    jobs.resume(PROJECT, stopped.id, max_queued=100)
 
 
 @pytest.mark.fault(535)
