@@ -79,7 +79,7 @@ def respond_whole(
     return Response(body, media_type=codec.media_type, headers=headers)
 
 
-def respond_streamed(
+def respond_streamed(  # noqa: PLR0913 - all of a response
     request: Request,
     codec: Codec,
     layout: ResponseTable,
@@ -87,6 +87,7 @@ def respond_streamed(
     *,
     headers: Mapping[str, str],
     filling: "asyncio.Task[None] | None" = None,
+    counted_bytes: int = 0,
 ) -> Response:
     """Return a response that is encoded while it is sent.
 
@@ -97,6 +98,7 @@ def respond_streamed(
         chunks: Makes a generator of the rows, once for each pass of the format.
         headers: Further headers.
         filling: Task that reads the rest of the request's body, while it is not done.
+        counted_bytes: Bytes that it has in the memory of bodies already, and so need not wait for.
     """
     coding = _coding(request, codec)
     headers = {**headers, **ROWS_VARY}
@@ -111,9 +113,10 @@ def respond_streamed(
     memory = body_memory_of(request)
     if encoder is None:
         make = partial(_wide_work, codec, layout, chunks)
-        encoded = _encoded_aside(make, compressor, memory)
+        encoded = _encoded_aside(make, compressor, memory, counted_bytes)
     else:
-        encoded = _encoded([_Work(codec, encoder, chunks)], compressor, memory)
+        work = [_Work(codec, encoder, chunks)]
+        encoded = _encoded(work, compressor, memory, counted_bytes)
     return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
 
 
@@ -177,14 +180,17 @@ def _pieces(chunk: Chunk, encoder: Encoder, *, text: bool) -> Iterator[tuple[Chu
 
 
 async def _encoded_aside(
-    make: Callable[[], _Work], compressor: Compressor | None, memory: ProjectMemory
+    make: Callable[[], _Work],
+    compressor: Compressor | None,
+    memory: ProjectMemory,
+    counted_bytes: int,
 ) -> AsyncGenerator[Encoded, None]:
     """Encode with what is made, and freed with all that it refers to, in a thread."""
     held = [make]
     del make
     work = await in_thread(lambda: [held.pop()()])
     try:
-        async with aclosing(_encoded(work, compressor, memory)) as pieces:
+        async with aclosing(_encoded(work, compressor, memory, counted_bytes)) as pieces:
             async for piece in pieces:
                 yield piece
     finally:
@@ -192,10 +198,12 @@ async def _encoded_aside(
 
 
 async def _encoded(
-    held: list[_Work], compressor: Compressor | None, memory: ProjectMemory
+    held: list[_Work], compressor: Compressor | None, memory: ProjectMemory, counted_bytes: int
 ) -> AsyncGenerator[Encoded, None]:
     """Encode what a list holds, and nothing here: it is freed where the list is."""
-    room = await memory.room(held[0].held_bytes, part=STREAMS_PART)
+    more = held[0].held_bytes - counted_bytes
+    # Who holds much already would wait for others who wait, too.
+    room = await memory.room(more, part=STREAMS_PART) if more > 0 else None
     begun = False
     for number in range(held[0].encoder.passes):
         if number > 0:

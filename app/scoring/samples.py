@@ -148,7 +148,14 @@ async def respond_samples(score: ScoreRequest) -> Response:
             async for rows in drawn:
                 yield chunk(rows)
 
-    return respond_streamed(score.request, score.codec, table, chunks, headers=headers)
+    return respond_streamed(
+        score.request,
+        score.codec,
+        table,
+        chunks,
+        headers=headers,
+        counted_bytes=drawing.share.size,
+    )
 
 
 def _types(score: ScoreRequest) -> ModelTypes | None:
