@@ -168,14 +168,14 @@ def test_a_request_has_a_bounded_number_of_values_and_of_errors(model, unit):
 
 @pytest.mark.fault(231)
 @pytest.mark.parametrize(
-    ("path", "frame"),
+    ("path", "frame", "most"),
     [
-        ("jobs/training", b'{"flow":{"family":"maf","hidden":[%b]}}'),
-        ("jobs/variational", b'{"flow":{"family":"maf","hidden":[%b]}}'),
-        ("webhooks", b'{"events":[%b]}'),
+        ("jobs/training", b'{"flow":{"family":"maf","hidden":[%b]}}', 100_000),
+        ("jobs/variational", b'{"flow":{"family":"maf","hidden":[%b]}}', 100_000),
+        ("webhooks", b'{"events":[%b]}', 2_000),
     ],
 )
-def test_a_request_without_a_context_has_fewer_values(server, path, frame):
+def test_a_request_without_a_context_has_fewer_values(server, path, frame, most):
     answer = httpx2.post(
         f"{server}/v1/{path}",
         content=filled(frame, b'"x"', size=MIB),
@@ -183,7 +183,7 @@ def test_a_request_without_a_context_has_fewer_values(server, path, frame):
         timeout=60,
     )
     assert answer.status_code == 422
-    assert "at most 100000 are allowed" in answer.json()["detail"]
+    assert f"at most {most} are allowed" in answer.json()["detail"]
 
 
 @pytest.mark.long
