@@ -30,7 +30,7 @@ class Line:
 
 
 def outcome(messages, *, told=False, reads=False):
-    """Whether a connection is broken off after the end of a key, before or after a farewell."""
+    """Tell whether a connection was broken off after the end of a key, before or after a farewell."""
 
     async def main():
         line = Line()

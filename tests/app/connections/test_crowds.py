@@ -227,7 +227,7 @@ def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
 
 @pytest.mark.fault(480)
 def test_fault_480_nothing_arrives_after_the_end_of_a_key_however_slow_its_reader_is(crowd):
-    """What was written before, and nobody has read, is dropped with the connection."""
+    """Drop what was written before and nobody has read, with the connection."""
     key = crowd.many()
     body = b'{"n": 100000000, "seed": 1}'
     head = (

@@ -1,5 +1,5 @@
 # ruff: noqa: S608, ISC004 - statements that fill tables
-"""What the service does again and again takes no longer where one project has stored much.
+"""Repeated work of the service takes no longer where one project has stored much.
 
 Counted are the steps of SQLite's machine, not seconds; `tests.query_plans` looks at the plans of both databases.
 """
