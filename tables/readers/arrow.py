@@ -67,7 +67,7 @@ def open_arrow(source: Path | bytes, options: ParseOptions) -> TableSource:
         TableError: The stream is damaged, too large, or holds anything but plain real columns.
     """
     with decoding():
-        messages = Messages(source)
+        messages = Messages(source, max_columns=options.max_columns)
         schema = messages.schema()
         check_columns(len(schema), options=options)
         names, dtypes = real_columns(schema)
@@ -82,7 +82,7 @@ def open_arrow_cells(path: Path, options: ParseOptions) -> CellSource:
         TableError: The stream is damaged or too large, or a column holds no single values.
     """
     with decoding():
-        schema = Messages(path).schema()
+        schema = Messages(path, max_columns=options.max_columns).schema()
         check_columns(len(schema), options=options)
 
         def read(_: frozenset[int]) -> Iterator[pa.RecordBatch]:
@@ -190,7 +190,7 @@ def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Itera
     rows = remembered = 0
     deltas, check = DeltaCheck(), _BatchCheck()
     with decoding():
-        messages = Messages(path, dictionaries=True)
+        messages = Messages(path, max_columns=options.max_columns, dictionaries=True)
         messages.schema()
         for message, header in messages.batches():
             header.check_size()
@@ -291,7 +291,7 @@ def is_packed(source: Path, options: ParseOptions) -> bool:
     check_content(source, TableFormat.ARROW)
     rows = 0
     with decoding():
-        messages = Messages(source, dictionaries=True)
+        messages = Messages(source, max_columns=options.max_columns, dictionaries=True)
         kinds = messages.schema().types
         packed = any(map(_holds_views, kinds))
         for message, header in messages.batches():
@@ -328,7 +328,7 @@ def check_stream(
     unpacked = rows = 0
     certain = validate
     with decoding():
-        messages = Messages(source)
+        messages = Messages(source, max_columns=options.max_columns)
         schema = messages.schema()
         check_columns(len(schema), options=options)
         _, dtypes = real_columns(schema)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 from tables.errors import TableError
+from tables.readers.flatbuffers import HEADER_SLOT, Flatbuffer, check_message
 
 MAX_SCHEMA_BYTES = 16 << 20
 """The largest schema that is parsed."""
@@ -31,7 +32,7 @@ MAX_DELTA_BYTES = 2 << 30
 """Most bytes that are copied to extend dictionaries, each time the whole of one."""
 
 _DAMAGED = "The Arrow stream is damaged or cut off"
-_HEADER_SLOT = 2  # of a message (format/Message.fbs)
+_CONTINUES = b"\xff\xff\xff\xff"  # before the length of a message, but in old streams
 _ID_SLOT, _DATA_SLOT, _DELTA_SLOT = 0, 1, 2  # of a dictionary batch
 _LENGTH_SLOT, _BUFFERS_SLOT, _COMPRESSION_SLOT = 0, 2, 3  # of a record batch
 _BUFFER_BYTES = 16
@@ -39,9 +40,18 @@ _NOT_PACKED = -1
 
 
 class Messages:
-    """Messages of a stream, which must end with its end marker and nothing after it."""
+    """Messages of a stream, which must end with its end marker and nothing after it.
 
-    def __init__(self, source: Path | bytes, *, dictionaries: bool = False) -> None:
+    Args:
+        source: File, or all of its bytes.
+        max_columns: Most columns of a table.
+        dictionaries: True if dictionaries may be among them.
+    """
+
+    def __init__(
+        self, source: Path | bytes, *, max_columns: int, dictionaries: bool = False
+    ) -> None:
+        self._max_columns = max_columns
         self._kinds = {"record batch", "dictionary"} if dictionaries else {"record batch"}
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise TableError("dataset-empty", "The file is empty.")
@@ -65,7 +75,7 @@ class Messages:
 
     def schema(self) -> pa.Schema:
         """Read the first message."""
-        message = self._reader.read_next_message()
+        message = self._next_message()
         if message.type != "schema":
             raise damaged("it does not begin with a schema")
         if message.metadata.size > MAX_SCHEMA_BYTES:
@@ -80,7 +90,7 @@ class Messages:
         while True:
             position = self._file.tell()
             try:
-                message = self._reader.read_next_message()
+                message = self._next_message()
             except StopIteration:
                 break
             if message.type not in self._kinds:
@@ -93,35 +103,42 @@ class Messages:
         if position == len(self._bytes):
             raise damaged("its end marker is missing")
 
+    def _next_message(self) -> pa.Message:
+        at = self._file.tell()
+        start = at + 8 if self._bytes[at : at + 4] == _CONTINUES else at + 4
+        size = int.from_bytes(self._bytes[start - 4 : start], "little")
+        if 0 < size <= len(self._bytes) - start:  # else Arrow says what is wrong
+            metadata = memoryview(self._bytes)[start : start + size]
+            check_message(metadata, max_columns=self._max_columns)
+        return self._reader.read_next_message()
+
 
 class BatchHeader:
     """Header of a record batch, whose flatbuffer has been verified by Arrow."""
 
     def __init__(self, message: pa.Message) -> None:
         self._body = memoryview(message.body)
-        self._bytes = memoryview(message.metadata)
-        root = self._int("I", 0)
-        place = self._field(root, _HEADER_SLOT)
-        if place is None:
+        self._buffer = buffer = Flatbuffer(memoryview(message.metadata))
+        batch = buffer.target(buffer.root, HEADER_SLOT)
+        if batch is None:
             raise damaged("a record batch has no header")
-        self._batch = place + self._int("I", place)
+        self._batch = batch
         self.dictionary, self.is_delta = 0, False
         if message.type == "dictionary":
             self._read_dictionary(self._batch)
-        length = self._field(self._batch, _LENGTH_SLOT)
-        self.rows = 0 if length is None else self._int("q", length)
+        length = buffer.field(self._batch, _LENGTH_SLOT)
+        self.rows = 0 if length is None else buffer.number("q", length)
         if self.rows < 0:
             raise damaged("a record batch has a negative number of rows")
 
     def _read_dictionary(self, table: int) -> None:
-        number, data, delta = (
-            self._field(table, slot) for slot in (_ID_SLOT, _DATA_SLOT, _DELTA_SLOT)
-        )
+        buffer, data = self._buffer, self._buffer.target(table, _DATA_SLOT)
+        number, delta = (buffer.field(table, slot) for slot in (_ID_SLOT, _DELTA_SLOT))
         if data is None:
             raise damaged("a dictionary has no values")
-        self._batch = data + self._int("I", data)
-        self.dictionary = 0 if number is None else self._int("q", number)
-        self.is_delta = delta is not None and self._int("?", delta) != 0
+        self._batch = data
+        self.dictionary = 0 if number is None else buffer.number("q", number)
+        self.is_delta = delta is not None and buffer.number("?", delta) != 0
 
     @property
     def size(self) -> int:
@@ -131,7 +148,7 @@ class BatchHeader:
     @property
     def compressed(self) -> bool:
         """True where the buffers are compressed."""
-        return self._field(self._batch, _COMPRESSION_SLOT) is not None
+        return self._buffer.field(self._batch, _COMPRESSION_SLOT) is not None
 
     @property
     def unpacked(self) -> int:
@@ -156,23 +173,21 @@ class BatchHeader:
 
     def check_overlaps(self) -> None:
         """Refuse buffers that lie in the same bytes: each is looked at."""
-        place = self._field(self._batch, _BUFFERS_SLOT)
-        if place is None:
+        vector = self._buffer.target(self._batch, _BUFFERS_SLOT)
+        if vector is None:
             return
-        vector = place + self._int("I", place)
-        count = self._int("I", vector)
-        lengths = np.frombuffer(self._bytes, "<i8", count=2 * count, offset=vector + 4)[1::2]
+        count, data = self._buffer.number("I", vector), self._buffer.data
+        lengths = np.frombuffer(data, "<i8", count=2 * count, offset=vector + 4)[1::2]
         if float(lengths.clip(0).sum(dtype=np.float64)) > len(self._body):
             raise damaged("buffers of a record batch lie in the same bytes")
 
     def _unpacked_sizes(self) -> Iterator[int]:
-        place = self._field(self._batch, _BUFFERS_SLOT)
-        if place is None:
+        vector = self._buffer.target(self._batch, _BUFFERS_SLOT)
+        if vector is None:
             return
-        vector = place + self._int("I", place)
-        for index in range(self._int("I", vector)):
+        for index in range(self._buffer.number("I", vector)):
             at = vector + 4 + _BUFFER_BYTES * index
-            offset, length = self._int("q", at), self._int("q", at + 8)
+            offset, length = self._buffer.number("q", at), self._buffer.number("q", at + 8)
             if length == 0:
                 continue
             if offset < 0:
@@ -181,19 +196,6 @@ class BatchHeader:
             if size < _NOT_PACKED:
                 raise damaged("a buffer has a negative size")
             yield length if size == _NOT_PACKED else size
-
-    def _field(self, table: int, slot: int) -> int | None:
-        """Return the place of a field of a flatbuffer table, or None where it has none."""
-        vtable = table - self._int("i", table)
-        entry = 4 + 2 * slot
-        if entry >= self._int("H", vtable):
-            return None
-        offset = self._int("H", vtable + entry)
-        return table + offset if offset else None
-
-    def _int(self, code: str, place: int) -> int:
-        (number,) = struct.unpack_from(f"<{code}", self._bytes, place)
-        return int(number)
 
 
 class _Tally:
