@@ -19,6 +19,7 @@ from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import READS, READS_EACH, BoundedProtocol
+from app.connections.unread import bound_unread
 from app.fairness.pace import Pace
 from app.main import create_app
 from app.server.connection_shares import ConnectionShares
@@ -250,12 +251,14 @@ class Server(uvicorn.Server):
         for sock in [sock for server in self.servers for sock in server.sockets]:
             for _ in range(_HANDLES - 1):
                 handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
+                bound_unread(handle)
                 further = await loop.create_server(self._protocol, sock=handle, backlog=_BACKLOG)
                 self.servers.append(further)
 
     def _listen_beside_others(self, sockets: list[socket.socket], shares: ConnectionShares) -> None:
         """Listen on sockets of several processes; the event loop itself accepts all that wait."""
         for sock in sockets:
+            bound_unread(sock)
             listener = SharedListener(
                 sock,
                 self._protocol,

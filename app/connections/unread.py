@@ -14,7 +14,25 @@ MIN_BYTES_PER_S = 1024
 KERNEL_BYTES = 128 * 1024
 """Bytes of a response that the kernel takes before the caller has made room for them."""
 
+UNREAD_BYTES = 128 * 1024
+"""Bytes of a body that the kernel keeps unread; Linux counts twice as many, with what surrounds them.
+
+A caller has as many on their way at most, a few megabytes per second over a line of 50 ms.
+"""
+
 _BOUND = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # of Linux and macOS
+
+
+def bound_unread(listener: socket.socket) -> None:
+    """Have the kernel keep little of what callers send, however slowly the service reads it.
+
+    It would take up to a megabyte of each body that is not read soon, and more of one that was read
+    fast before; no other bound counts what waits there.
+
+    Args:
+        listener: Listening socket, whose connections have its bound.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
 
 
 def bound_unsent(transport: asyncio.Transport) -> None:

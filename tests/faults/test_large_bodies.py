@@ -3,6 +3,8 @@
 import gzip
 import itertools
 import json
+import socket
+import struct
 import zlib
 from collections.abc import Iterator
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from backports import zstd
 
+from app.connections.unread import UNREAD_BYTES
 from tests.faults.invariants import MIB, resident_bytes
 from tests.faults.service import MAX_BYTES
 from tests.faults.wire import head, talk
@@ -22,6 +25,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 JOBS = "/v1/jobs/training"
 LOG_PROB = "/v1/models/people/log_prob"
 UPLOAD = "/v1/datasets"
+_WINDOW_AT = 228  # tcpi_snd_wnd of Linux
 
 
 def chunks(piece: bytes) -> Iterator[bytes]:
@@ -63,6 +67,19 @@ def test_a_body_without_end_is_cut_at_the_limit(service, path, media_type, piece
     answer = talk(service.port, pieces)
     assert answer.status in {0, 413}  # 0: what was on its way met a closed connection
     assert not answer.status or answer.slug == "limit-body"
+
+
+@pytest.mark.fault(564)
+def test_fault_564_the_kernel_takes_little_of_a_body_in_advance(service):
+    """The window that callers are told, though all before was read fast."""
+    with socket.create_connection(("127.0.0.1", service.port)) as caller:
+        caller.sendall(head("POST", "/v1/nothing", CSV, f"Content-Length: {1 << 30}"))
+        windows = set()
+        for _ in range(512):
+            caller.sendall(bytes(1 << 16))
+            info = caller.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+            windows.add(struct.unpack_from("I", info, _WINDOW_AT)[0])
+    assert 2**16 < max(windows) <= 2 * UNREAD_BYTES
 
 
 def text() -> bytes:
