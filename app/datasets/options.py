@@ -46,7 +46,7 @@ def _listed(value: object) -> object:
     if isinstance(value, list) and len(value) == 1 and str(value[0]).lstrip().startswith("["):
         try:
             found = json.loads(value[0])
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
         return found if isinstance(found, list) else value
     return value

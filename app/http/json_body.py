@@ -32,9 +32,6 @@ MAX_CONTEXT_VALUES = 500_000
 """Most values of a body with a context, which may have 10,000 rows."""
 MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
-_MAX_COLUMN_VALUES = 100_000  # of a body that says something of each column of a table
-_OF_COLUMNS = frozenset({"columns", "context_columns", "loadings", "offset"})  # have one for each
-_MAX_BESIDE_COLUMNS = 5_000
 # Validation keeps the interpreter's lock, and a value that is wrong takes a microsecond or two.
 _MAX_VALUES = 2_000
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
@@ -187,20 +184,6 @@ def json_body(
         return await read_json(request, model, max_values=max_values, by_parts=by_parts)
 
     return read
-
-
-def columns_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
-    """Return a dependency that reads a body which may say something of each column of a table.
-
-    Args:
-        model: Model of the body.
-    """
-
-    def validate(document: dict[str, Any]) -> _Model:
-        check_values(document, most=_MAX_BESIDE_COLUMNS, beside="columns", without=_OF_COLUMNS)
-        return model.model_validate_json(orjson.dumps(document), strict=True)
-
-    return json_body(model, max_values=_MAX_COLUMN_VALUES, by_parts=validate)
 
 
 def json_request(

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Response, status
 
 from app.dependencies import built
 from app.fairness.fair_routes import FairRoute
-from app.http.json_body import MAX_CONTEXT_VALUES, columns_body, json_body, json_request
+from app.http.json_body import MAX_CONTEXT_VALUES, json_body, json_request
+from app.jobs.column_bodies import columns_body
 from app.jobs.examples import (
     SAMPLING_EXAMPLES,
     SCORING_EXAMPLES,

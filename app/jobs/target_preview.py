@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from app.fairness.fair_routes import FairRoute
-from app.http.json_body import columns_body, json_request
+from app.http.json_body import json_request
+from app.jobs.column_bodies import columns_body
 from app.jobs.examples import PREVIEW_EXAMPLES
 from app.problems.problem import Problem, problem_responses
 from app.problems.wording import told

@@ -43,6 +43,7 @@ CurveName = Literal[
 
 _MAX_RECORD_BYTES = 1 << 20
 _MAX_RECORD_LISTS = 10_000
+_MAX_RECORD_VALUES = 20_000  # beside the target: validation keeps the interpreter's lock
 _MAX_METRICS_BYTES = 64 << 10  # lists of versions show all metrics
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
@@ -169,7 +170,9 @@ def read_record(path: Path) -> VersionRecord | None:
     if len(text) > _MAX_RECORD_BYTES:
         raise ModelFileError(f"The record of the version has more than {_MAX_RECORD_BYTES} bytes.")
     try:
-        parse_strict(text.encode(), max_lists=_MAX_RECORD_LISTS)
+        record = parse_strict(text.encode(), max_lists=_MAX_RECORD_LISTS)
+        rest = record | {"target": None} if isinstance(record, dict) else None
+        parse_strict(dump_in_pieces(rest).encode(), max_values=_MAX_RECORD_VALUES)
         return VersionRecord.model_validate_json(text, strict=True)
     except (JsonError, ValidationError) as error:
         detail = f"The record under the key `{RECORD_KEY}` of the header is not that of a version."

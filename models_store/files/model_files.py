@@ -19,7 +19,7 @@ from models_store.requests.training import Flow as AnyFlow, Strict
 from tables.calendar.formats import EITHER, check_format
 from tables.columns import MAX_LIST_BYTES, Column, list_bytes
 from tables.errors import JsonError
-from tables.json.strict import parse_strict
+from tables.json.strict import parse_strict, without_strings
 from tables.numerals import MAX_DECIMALS, MAX_NUMBER_FORMAT
 from tables.source import clean_names
 
@@ -29,6 +29,7 @@ MAX_HEADER_BYTES = 8 << 20
 _LENGTH_BYTES = 8
 # A tensor has five strings, and an entry of the metadata two: what is more than ten thousand tensors.
 _MAX_QUOTES = 100_000
+_MAX_COMMAS = 100_000  # outside of strings: a tensor has five or six
 _MAX_LISTS = 100_000
 _MAX_VALUES = 1_000_000
 _MOST_FORMATS = 16  # of the dates of a column; a table's has a few
@@ -85,6 +86,8 @@ def check_header(path: Path) -> int:
     # The description is a string in it, whose own quotes are escaped.
     if header.count(b'"') - header.count(b'\\"') > _MAX_QUOTES:
         raise ModelFileError(f"The header has more than {_MAX_QUOTES // 2:,} keys and texts.")
+    if without_strings(header).count(b",") > _MAX_COMMAS:
+        raise ModelFileError(f"The header has more than {_MAX_COMMAS:,} entries.")
     return length
 
 

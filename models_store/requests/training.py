@@ -77,6 +77,10 @@ class Logit(Strict):
     )
 
 
+MAX_OPTIONS = 10_000
+"""Most columns that a request has options of."""
+
+
 class ColumnOptions(Strict):
     """Options of one continuous column; those that are absent or null stay as the dataset has them."""
 
@@ -108,7 +112,7 @@ class Preprocessing(Strict):
         description="Transform of values from 0 to 1 to logit(lambda + (1 - 2 lambda) x); null if"
         " there is none.",
     )
-    columns: Annotated[dict[str, ColumnOptions], Field(max_length=10_000)] = Field(
+    columns: Annotated[dict[str, ColumnOptions], Field(max_length=MAX_OPTIONS)] = Field(
         default_factory=dict,
         description="Options of single columns, by name, in place of those that the dataset has.",
     )

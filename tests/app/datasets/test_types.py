@@ -82,6 +82,12 @@ class TestTypes:
         only = upload(client, MIXED, columns="size").json()["columns"]
         assert [c["name"] for c in only if c["type"] != "ignored"] == ["size"]
 
+    @pytest.mark.fault(543)
+    @pytest.mark.parametrize("option", ["columns", "exclude", "na_values"])
+    def test_fault_543_a_list_in_thousands_of_lists_is_no_list_of_names(self, client, option):
+        response = upload(client, MIXED, **{option: "[" * 20_000})
+        assert_refused(response, 422, "validation")
+
     def test_all_columns_that_cannot_be_of_their_types_are_named_at_once(self, client, settings):
         response = upload(client, MIXED, types='{"name": "number", "size": "boolean"}')
         assert_refused(response, 422, "dataset-dtype")

@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 from app.auth.callers import ANYBODY
 from app.fairness.turns import in_thread_alone
 from app.http.body_memory import BodyMemory
-from app.http.json_body import columns_body, json_body, parse_json, validate_json
+from app.http.json_body import json_body, parse_json, validate_json
+from app.jobs.column_bodies import _Part, columns_body
 from app.metrics import Metrics
 from app.problems import wording
 from app.problems.problem import Problem, install_problem_handlers
@@ -410,6 +411,46 @@ def test_fault_483_each_of_many_columns_may_have_options(training_client):
     response = post(training_client, json.dumps(body).encode())
     assert response.status_code == 200, response.text
     assert TrainingRequest.model_validate(response.json()) == TrainingRequest.model_validate(body)
+
+
+@pytest.mark.fault(541)
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({f"c{n}": {"low": "x"} for n in range(9_000)}, "in 500 places"),
+        ({f"c{n}": {f"k{m}": 1 for m in range(9)} for n in range(9_000)}, "in 4000 places"),
+        ({f"c{n}": {"low": n and 0.5} for n in range(9_000)}, None),
+        ({f"c{n}": {"low": 0.5 if n < 8_999 else "x"} for n in range(9_000)}, "`c8999.low` must"),
+        ({"c": {f"k{n}": 1 for n in range(60_000)}}, "`preprocessing.columns.c.k0` is no field"),
+        ({f"c{n}": 1 for n in range(20_000)}, "must have at most 10000 items"),
+    ],
+)
+def test_fault_541_options_of_columns_are_validated_some_at_a_time(
+    training_client, monkeypatch, options, told
+):
+    sizes = []
+
+    def noted(function):
+        def validate(text, *, strict):
+            sizes.append(len(text))
+            return function(text, strict=strict)
+
+        return validate
+
+    for model in (_Part, TrainingRequest):
+        monkeypatch.setattr(model, "model_validate_json", noted(model.model_validate_json))
+    required = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
+    body = required | {"preprocessing": {"standardise": False, "columns": options}}
+    response = post(training_client, json.dumps(body).encode())
+    assert max(sizes) < 64_000 < len(json.dumps(body))
+    if told is None:
+        assert response.status_code == 200, response.text
+        assert TrainingRequest.model_validate(response.json()) == TrainingRequest.model_validate(
+            body
+        )
+    else:
+        assert response.status_code == 422
+        assert told.replace("`c8999", "`preprocessing.columns.c8999") in response.json()["detail"]
 
 
 @pytest.mark.fault(520)

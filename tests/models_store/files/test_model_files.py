@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from models_store.errors import ModelFileError
-from models_store.exports.exported_files import RECORD_KEY, read_record
+from models_store.exports.exported_files import RECORD_KEY, VersionRecord, read_record
 from models_store.files.model_check import check_model_file
 from models_store.files.model_files import describe
 from models_store.requests.flow_limits import TrainingLimits
@@ -50,6 +50,46 @@ def test_a_header_of_many_parts_is_refused_before_it_is_parsed(
     tensors = a_file(tmp_path, {}, tensors=10_100)
     with pytest.raises(ModelFileError, match="keys and texts"):
         read_record(tensors)
+
+
+@pytest.mark.fault(542)
+@pytest.mark.parametrize("entry", [b'"shape": [%b1]', b'"x": [%b1]'])
+def test_fault_542_a_header_of_many_numbers_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: bytes
+) -> None:
+    header = b'{"t": {%b}}' % (entry % (b"1," * 100_001))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    monkeypatch.setattr("models_store.exports.exported_files.safe_open", None)
+    with pytest.raises(ModelFileError, match="entries"):
+        read_record(path)
+
+
+@pytest.mark.fault(542)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": {"a": [1] * 21_000}},
+        {"tags": {f"t{n}": 1 for n in range(21_000)}},
+        {"learning_curve": {"at": [], "values": {f"v{n}": 1 for n in range(21_000)}}},
+    ],
+)
+def test_fault_542_a_record_of_many_values_is_not_validated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    path = a_file(tmp_path, {RECORD_KEY: json.dumps(RECORD | change)})
+    monkeypatch.setattr(VersionRecord, "model_validate_json", None)
+    with pytest.raises(ModelFileError, match="not that of a version"):
+        read_record(path)
+
+
+@pytest.mark.fault(542)
+def test_fault_542_the_target_of_a_record_may_have_many_values(tmp_path: Path) -> None:
+    target = {"loadings": [[0.5] * 100] * 1_100}
+    path = a_file(tmp_path, {RECORD_KEY: json.dumps(RECORD | {"target": target})})
+    found = read_record(path)
+    assert found is not None
+    assert found.target == target
 
 
 @pytest.mark.fault(268)
