@@ -26,18 +26,25 @@ class FastBodies:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._kept: list[bytes | bytearray] = []
-        self._size = 0  # of what is kept
+        self._size = 0  # of what is kept, but for what came in this read
+        self._came = 0  # in this read
         self._awaits_whole = False
 
-    def add(self, cycle: RequestResponseCycle, chunk: bytes) -> None:
-        """Keep a chunk for a moment, or pass it on with what was kept."""
-        if cycle.response_complete:
-            return
+    def add(self, chunk: bytes) -> None:
+        """Keep a chunk: a read may hold thousands of them."""
         self._kept.append(chunk)
-        self._size += len(chunk)
-        if self._awaits_whole:
+        self._came += len(chunk)
+
+    def end_read(self, cycle: RequestResponseCycle) -> None:
+        """Keep for a moment what came in a read, or pass it on with what was kept."""
+        if cycle.response_complete:
+            self.drop()
             return
-        if len(chunk) < _FAST_BYTES or len(cycle.body) + self._size >= _TOGETHER_BYTES:
+        came, self._came = self._came, 0
+        self._size += came
+        if not came or self._awaits_whole:
+            return
+        if came < _FAST_BYTES or len(cycle.body) + self._size >= _TOGETHER_BYTES:
             self.pass_on(cycle)
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 cycle.flow.pause_reading()
@@ -81,7 +88,7 @@ class FastBodies:
 
     def drop(self) -> None:
         """Keep nothing: nobody waits for it."""
-        self._kept, self._size, self._awaits_whole = [], 0, False
+        self._kept, self._size, self._came, self._awaits_whole = [], 0, 0, False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -33,6 +33,8 @@ beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
 _ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
+_SLICE_BYTES = 16 * 1024  # parsed at once of what may hold many chunks
+_CHUNKS_A_TURN = 256
 READS_EACH = 2
 """Reads and ends of the connections of one caller in an iteration of the event loop."""
 READS = 64
@@ -67,6 +69,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _header_bytes = 0
     _fields = 0
     _framing_bytes = 0
+    _declared_left = 0  # bytes of the body that are still to come, by its Content-Length
+    _chunks = 0  # of bodies, in this turn
     _in_body = False  # the head of a request has come, the rest has not
     _upgrade_ignored = False  # the head that came is to be parsed again, without its Upgrade
     _persistent = True  # what the newest request says about the connection
@@ -151,10 +155,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread.add(len(data))
         if self._ended:
             self._more_came = True
+            if self._unread.active:
+                self._read_on_in_turn()
             return
         self._unset_keepalive_if_required()
         if self._in_body and self._unread.active:
-            self._drop_data(data)
+            # At once: a thousand connections that wait would keep a quarter of a megabyte each.
+            self._take(data)
+            self._read_on_in_turn()
             return
         if self._heard:
             now = self.pace.begin(self._caller, partial(self._take, data))
@@ -165,17 +173,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if not now:
             self._transport.hold_reading()
 
-    def _drop_data(self, data: bytes) -> None:
-        """Take what nobody reads at once, and read on when it is the caller's turn.
+    def _read_on_in_turn(self) -> None:
+        """Read on what nobody reads when it is the caller's turn."""
+        self._transport.hold_reading()
+        self.pace.begin(self._caller, self._transport.release_reading)
 
-        A thousand connections whose data waited for it would keep a quarter of a megabyte each.
-        """
-        self._take(data)
-        if not self.transport.is_closing():
-            self._transport.hold_reading()
-            self.pace.begin(self._caller, self._transport.release_reading)
-
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes | memoryview) -> None:
         """Parse data.
 
         Uvicorn ends a silent connection between two requests. One that is not silent, but sends
@@ -189,13 +192,39 @@ class BoundedProtocol(HttpToolsProtocol):
         is_idle = not self._in_body and (cycle is None or cycle.response_complete)
         if is_idle and self._header_timer is None:
             self._await_headers()
-        self._framing_bytes += len(data)
-        self._parse(data)
-        if self._framing_bytes > MAX_FRAMING_BYTES and not self._ended:
-            if self._in_body:
-                self._refuse("bad-request", "The chunks of the body hold too little.")
-            else:
-                self._refuse("limit-headers")  # one without end, which the parser keeps
+        rest = self._parse_some(memoryview(data))
+        if self._in_body:
+            self._bodies.end_read(self.cycle)
+        if rest:
+            self._take_later(rest)
+
+    def _take_later(self, rest: memoryview) -> None:
+        """Parse the rest of a read in the caller's next turn, unless nobody reads it."""
+        if self._ended:
+            self._more_came = True
+        elif self._unread.active:
+            self.transport.close()  # to find its end takes too long
+        else:
+            self._transport.hold_reading()
+            self.pace.begin(self._caller, partial(self._take, rest))
+
+    def _parse_some(self, data: memoryview) -> memoryview:
+        """Parse what takes no longer than a turn may, and return the rest.
+
+        A read of a body in the smallest chunks calls `on_body` fifty thousand times.
+        """
+        self._chunks = 0
+        while data and not self._ended and self._chunks < _CHUNKS_A_TURN:
+            size = len(data) if len(data) <= self._declared_left else _SLICE_BYTES
+            part, data = data[:size], data[size:]
+            self._framing_bytes += len(part)
+            self._parse(part)
+            if self._framing_bytes > MAX_FRAMING_BYTES and not self._ended:
+                if self._in_body:
+                    self._refuse("bad-request", "The chunks of the body hold too little.")
+                else:
+                    self._refuse("limit-headers")  # one without end, which the parser keeps
+        return data
 
     def on_message_begin(self) -> None:
         """Begin a request: its headers must come soon."""
@@ -204,7 +233,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _ParsingEndedError
         super().on_message_begin()
         self.scope["state"][CONNECTION] = self
-        self._header_bytes = self._fields = self._framing_bytes = 0
+        self._header_bytes = self._fields = self._framing_bytes = self._declared_left = 0
         if self._header_timer is None:
             self._await_headers()
 
@@ -226,6 +255,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.headers.append((name, value))
             if name == b"expect":
                 self.expect_100_continue = value.lower() == b"100-continue"
+            elif name == b"content-length":
+                self._declared_left = int(value)
 
     def on_headers_complete(self) -> None:
         """Check the head of a request, and have it served."""
@@ -257,11 +288,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of the body on; more at a time of a fast one."""
+        self._chunks += 1
         self._framing_bytes -= 2 * len(body)
+        self._declared_left -= len(body)
         if self.expect_100_continue:
             self._expect_nothing()
         if self.cycle is not self._ignored:
-            self._bodies.add(self.cycle, body)
+            self._bodies.add(body)
 
     def on_message_complete(self) -> None:
         """End the body of a request."""
@@ -360,7 +393,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._served = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: memoryview) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:

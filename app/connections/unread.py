@@ -194,7 +194,8 @@ class LingeringTransport(asyncio.Transport):
     def hold_reading(self) -> None:
         """Read nothing until `release_reading`."""
         self.held = True
-        self._transport.pause_reading()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def release_reading(self) -> None:
         """Read again, once it is not paused either."""
