@@ -243,8 +243,8 @@ class ApiSettings(StoreSettings):
         default=30,
         gt=0,
         le=3_600,
-        description="Longest time, in seconds, that a caller may read a response more slowly than"
-        " 1 KiB/s.",
+        description="Longest time, in seconds, in which a caller may read less than 64 KiB of a"
+        " response, or 2 KiB/s where that is more.",
     )
     early_answers: EarlyAnswers = Field(
         default=EarlyAnswers.ASKED,

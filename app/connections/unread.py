@@ -9,7 +9,11 @@ from contextlib import suppress
 MAX_S = 30.0
 MAX_BYTES = 256 * 1024 * 1024
 MIN_BYTES_PER_S = 1024
-"""Least rate at which bodies must arrive and responses must be read."""
+"""Least rate at which bodies must arrive and responses leave the process.
+
+The kernel asks for half of `KERNEL_BYTES` at a time, so that who reads more slowly than that in a period
+is taken for one who reads nothing.
+"""
 
 KERNEL_BYTES = 128 * 1024
 """Bytes of a response that the kernel takes before the caller has made room for them."""

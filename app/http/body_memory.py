@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from threading import RLock
 from typing import TypeVar
+from weakref import WeakSet
 
 from fastapi import Request
 
@@ -19,7 +20,7 @@ STREAMS_PART = 0.75
 
 _PATIENCE_S = 10.0
 _LOOK_S = 0.05
-_MOST_WAITING = 64  # of a project, of which each has some of its rows already
+_MOST_WAITING = 512  # of a project: as many as its keys have open, unless the settings allow more
 
 _Piece = TypeVar("_Piece")
 
@@ -35,6 +36,7 @@ class BodyMemory:
         max_bytes: Most bytes of all bodies together.
 
     Attributes:
+        rooms: Shares of what could not be divided, of all projects.
         looks: Turns at looking for room, of which each project has one.
     """
 
@@ -43,6 +45,7 @@ class BodyMemory:
         self._held = 0
         self._held_by: Counter[str] = Counter()
         self._lock = RLock()  # a share may be released where its last owner is, even in here
+        self.rooms: WeakSet[Share] = WeakSet()
         self.looks = Turns(sys.maxsize, each=1, waiting=_MOST_WAITING)
 
     @property
@@ -90,28 +93,36 @@ class ProjectMemory:
         self._memory = memory
         self._project = project
 
-    async def room(self, size: int, *, part: float = 1.0) -> "Share":
+    async def room(self, size: int, *, part: float = 1.0, share: "Share | None" = None) -> "Share":
         """Wait until there is room for what cannot be divided; return its share, as `kept_share` does.
 
-        Callers of a project get it in the order in which they came.
+        Callers of a project get it in the order in which they came. While none of them has any, the
+        first one may take what is kept for others: those that wait and hold something meanwhile do not
+        wait for each other, nor a new project for those that had all.
 
         Args:
             size: Bytes to hold.
             part: Part of the memory that it must fit into, with all that is held already.
+            share: Share of the project that holds them beside what it has; a new one without.
 
         Raises:
             Problem: `overloaded`, when there is none for a while, or too many wait.
         """
-        share = self.kept_share()
-        size = self._memory.most_at_once(size)
+        share = self.kept_share() if share is None else share
+        size = share.size + self._memory.most_at_once(size)
         try:
             async with asyncio.timeout(_PATIENCE_S), self._memory.looks.turn(self._project):
-                while not share.may_hold(size, part=part):  # noqa: ASYNC110 - it is given back in any thread
+                while not share.may_hold(size, part=self._part(part)):  # noqa: ASYNC110 - it is given back in any thread
                     await asyncio.sleep(_LOOK_S)
         except (TimeoutError, QueueFullError):
             detail = "Too many responses of many rows are on their way. Try again."
             raise Problem("overloaded", detail) from None
+        self._memory.rooms.add(share)
         return share
+
+    def _part(self, part: float) -> float:
+        has_some = any(share.project == self._project for share in self._memory.rooms)
+        return part if has_some else 1.0
 
     async def holding(
         self, size: int, pieces: AsyncGenerator[_Piece, None]
@@ -148,14 +159,19 @@ class ProjectMemory:
 class Share:
     """Bytes that one request holds.
 
+    Args:
+        memory: Memory of all projects.
+        project: Project that the request belongs to.
+
     Attributes:
         size: Number of bytes.
+        project: The project.
     """
 
     def __init__(self, memory: BodyMemory, project: str) -> None:
         self.size = 0
+        self.project = project
         self._memory = memory
-        self._project = project
 
     def hold(self, size: int) -> None:
         """Hold `size` bytes in all.
@@ -165,7 +181,7 @@ class Share:
         """
         more, self.size = size - self.size, size
         if more != 0:
-            self._memory.change(self._project, more)
+            self._memory.change(self.project, more)
 
     async def gather(self, pieces: AsyncIterator[bytes]) -> bytes:
         """Join the chunks of a body, all of which the share holds then.
@@ -182,7 +198,7 @@ class Share:
 
     def may_hold(self, size: int, *, part: float = 1.0) -> bool:
         """Hold `size` bytes in all if they fit into a part of the memory; return whether they do."""
-        fits = self._memory.has_room(self._project, size - self.size, part=part)
+        fits = self._memory.has_room(self.project, size - self.size, part=part)
         if fits:
             self.hold(size)
         return fits

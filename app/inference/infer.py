@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.fairness.turns import in_thread, in_thread_alone
-from app.http.body_memory import Share, body_memory_of
+from app.http.body_memory import STREAMS_PART, Share, body_memory_of
 from app.http.json_body import is_quick, read_body
-from app.http.streaming import ahead
+from app.http.streaming import ahead, unless_disconnected
 from app.inference.functions import (
     CONTEXT,
     FUNCTIONS,
@@ -24,7 +24,15 @@ from app.inference.functions import (
     Served,
     output_names,
 )
-from app.inference.respond import HEADER_LENGTH, NUMBER_BYTES, PIECE_BYTES, Output, Values, respond
+from app.inference.respond import (
+    HEADER_LENGTH,
+    HELD_BYTES,
+    NUMBER_BYTES,
+    PIECE_BYTES,
+    Output,
+    Values,
+    respond,
+)
 from app.inference.tensors import MAX_CELLS, ROWS, Tensor, number_of, read_request, rows_of
 from app.inference.views import MAX_VALUES, InferRequest
 from app.problems.fields import shown
@@ -121,20 +129,23 @@ async def _sampled(
     """Return the output of samples, which are drawn as they are sent, until the stack is left."""
     drawing = await _drawing(score, {tensor.name: tensor for tensor in tensors}, share)
     share.hold(0 if drawing.context is None else drawing.context.nbytes)
-    drawn = await stack.enter_async_context(aclosing(ahead(drawing.chunks())))
-    first = await anext(drawn)  # what is refused is so before the response begins
     known = score.types
     types = None if known is None else await in_thread(lambda: known.samples)
+    dim, row_bytes = score.version.dim, NUMBER_BYTES * score.version.dim
+    if types is not None:
+        row_bytes = types.text_bytes + _CELL_BYTES * dim
+    value_bytes = -(-row_bytes // dim)
+    await _take_room(score.request, drawing.n * dim * value_bytes, share)
+    drawn = await stack.enter_async_context(aclosing(ahead(drawing.chunks())))
+    first = await anext(drawn)  # what is refused is so before the response begins
 
     async def numbers() -> AsyncGenerator[Floats, None]:
         yield first
         async for rows in drawn:
             yield rows
 
-    shape = drawing.n, score.version.dim
     if types is None:
-        return {ROWS: Output(shape, "FP64", numbers)}
-    row_bytes = types.text_bytes + _CELL_BYTES * score.version.dim
+        return {ROWS: Output((drawing.n, dim), "FP64", numbers)}
     step = max(1, PIECE_BYTES // row_bytes)
 
     async def texts() -> AsyncGenerator[Values, None]:
@@ -143,8 +154,15 @@ async def _sampled(
                 for start in range(0, len(rows), step):
                     yield await in_thread(_texts, types, rows[start : start + step])
 
-    value_bytes = -(-row_bytes // score.version.dim)
-    return {ROWS: Output(shape, "BYTES", texts, value_bytes=value_bytes)}
+    return {ROWS: Output((drawing.n, dim), "BYTES", texts, value_bytes=value_bytes)}
+
+
+async def _take_room(request: Request, size: int, share: Share) -> None:
+    """Hold what a response of so many bytes needs while it is read: nothing of it is drawn before."""
+    more = min(size, HELD_BYTES) - share.size
+    if size > PIECE_BYTES and more > 0:
+        room = body_memory_of(request).room(more, part=STREAMS_PART, share=share)
+        await unless_disconnected(request, room)
 
 
 async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor], share: Share) -> Drawing:

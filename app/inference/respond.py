@@ -32,7 +32,8 @@ PIECE_BYTES = 2**18
 NUMBER_BYTES = np.dtype(np.float64).itemsize
 """Bytes of a number."""
 
-_HELD_BYTES = 2**21  # of values and their text, of more than that, while a caller reads slowly
+HELD_BYTES = 2**21
+"""Bytes of values and their text, of a response of more than that, while a caller reads slowly."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ async def respond(
     if held_bytes <= PIECE_BYTES:
         body = b"".join([piece async for piece in pieces])
         return Response(body, media_type=media_type, headers=headers)
-    more = min(held_bytes, _HELD_BYTES) - share.size
+    more = min(held_bytes, HELD_BYTES) - share.size
     if more > 0:  # who holds much already would wait for others who wait, too
         pieces = memory.holding(more, pieces)
     return StreamedResponse(pieces, media_type=media_type, headers=headers, held=stack.pop_all())

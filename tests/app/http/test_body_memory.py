@@ -4,7 +4,7 @@ from contextlib import ExitStack
 import pytest
 
 from app.http import body_memory
-from app.http.body_memory import BodyMemory
+from app.http.body_memory import BodyMemory, Share
 from app.problems.problem import Problem
 
 PROJECT = "one"
@@ -155,14 +155,17 @@ def test_fault_441_no_more_than_some_of_a_project_wait_for_room():
     async def main():
         with memory.of(PROJECT).share() as share:
             share.hold(1 << 19)
-            waiting = [asyncio.create_task(memory.of(PROJECT).room(1)) for _ in range(65)]
+            waiting = [
+                asyncio.create_task(memory.of(PROJECT).room(1))
+                for _ in range(1 + body_memory._MOST_WAITING)
+            ]
             await asyncio.sleep(0)
             with pytest.raises(Problem) as refused:
                 await memory.of(PROJECT).room(1)
             assert refused.value.type.slug == "overloaded"
             await memory.of("another").room(1)
             share.hold(0)
-            assert [one.size for one in await asyncio.gather(*waiting)] == [1] * 65
+            assert [one.size for one in await asyncio.gather(*waiting)] == [1] * len(waiting)
 
     asyncio.run(main())
 
@@ -193,3 +196,61 @@ def test_fault_441_room_is_given_in_the_order_of_arrival(monkeypatch):
             await asyncio.gather(large, small)
 
     asyncio.run(main())
+
+
+@pytest.mark.fault(565)
+def test_fault_565_all_that_a_project_has_open_waits_for_room():
+    memory = BodyMemory(1 << 20)
+
+    async def main():
+        with memory.of(PROJECT).share() as share:
+            share.hold(1 << 19)
+            waiting = [asyncio.create_task(memory.of(PROJECT).room(1)) for _ in range(256)]
+            await asyncio.sleep(0)
+            assert not any(one.done() for one in waiting)
+        await asyncio.gather(*waiting)
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(566)
+def test_fault_566_callers_who_hold_something_do_not_wait_for_each_other():
+    memory = BodyMemory(800)
+
+    all_hold = asyncio.Barrier(20)
+
+    async def whole(share):
+        share.hold(15)
+        await all_hold.wait()
+        await memory.of(PROJECT).room(5, part=0.75, share=share)
+        share.hold(0)
+
+    async def main():
+        with ExitStack() as stack:
+            shares = [stack.enter_context(memory.of(PROJECT).share()) for _ in range(20)]
+            await asyncio.wait_for(asyncio.gather(*map(whole, shares)), 8)
+
+    asyncio.run(main())
+    assert memory.held == 0
+
+
+@pytest.mark.fault(567)
+@pytest.mark.parametrize("projects", [5, 20])
+def test_fault_567_a_large_response_of_a_new_project_fits_beside_those_of_many(
+    projects, monkeypatch
+):
+    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
+    memory = BodyMemory(256)
+
+    async def main():
+        names = [str(number) for number in range(projects)]
+        held = [await memory.of(name).room(2, part=0.75) for name in names]
+        for _ in range(16):
+            waiting = [memory.of(name).room(2, part=0.75) for name in names]
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+            held += [one for one in found if isinstance(one, Share)]
+        with pytest.raises(Problem):
+            await memory.of("0").room(18, part=0.75)
+        return (await memory.of("new").room(18, part=0.75)).size
+
+    assert asyncio.run(main()) == 18

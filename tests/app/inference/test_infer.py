@@ -1,5 +1,6 @@
 """Inference requests of models with types, and hostile ones."""
 
+import asyncio
 import csv
 import io
 import json
@@ -20,6 +21,7 @@ from app.inference.tensors import read_request
 from app.inference.views import MAX_VALUES
 from app.main import create_app
 from app.problems.problem import Problem
+from app.scoring.samples import Drawing
 from app.settings import ApiSettings
 from tests.app.mixed_model import NAMES, SPEC, TYPES, mixed_flow
 from tests.app.serving import registered
@@ -256,12 +258,34 @@ def test_fault_395_samples_take_memory_while_they_are_read(
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
     memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
     with memory.of("default").share() as others:
+        reading = asyncio.run(memory.of("default").room(1))
         others.hold(96 * 2**20 - 2**18)
         refused = infer(client, f"{model}:sample", n_tensor(n))
         few = infer(client, f"{model}:sample", n_tensor(9))
+        del reading
     assert (refused.status_code, few.status_code, memory.held) == (503, 200, 0)
     assert len(read_rows(infer(client, f"{model}:sample", n_tensor(n)))) == n
     assert memory.held == 0
+
+
+@pytest.mark.fault(565)
+def test_fault_565_samples_that_wait_for_room_have_drawn_nothing(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
+    drawn: list[bool] = []
+
+    async def counted(self: Drawing, *args: Any, **options: Any) -> Any:
+        drawn.append(True)
+        return await draw(self, *args, **options)
+
+    draw = Drawing._draw
+    monkeypatch.setattr(Drawing, "_draw", counted)
+    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
+    with memory.of("default").share() as others:
+        others.hold(128 * 2**20 - 2**18)
+        assert infer(client, "people:sample", n_tensor(20_000)).status_code == 503
+    assert (drawn, memory.held) == ([], 0)
 
 
 @pytest.mark.fault(533)

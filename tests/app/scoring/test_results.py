@@ -249,7 +249,9 @@ def test_fault_521_the_context_of_samples_counts_while_they_are_drawn_and_read(c
     with memory.of("default").share() as share:
         share.hold((128 << 20) - 100_000)
         assert (sampled(1, 1), sampled(10_000, 10_000)) == (200, 503)
+        reading = asyncio.run(memory.of("default").room(1))
         share.hold(96 << 20)  # a context that counts as much as the response waits for no others
         monkeypatch.setattr("app.http.body_memory._PATIENCE_S", 0.1)
         assert (sampled(1, 150_000), sampled(150_000, 150_000)) == (503, 200)
+        del reading
     assert memory.held == 0
