@@ -1,6 +1,7 @@
 """Kinds, states and transitions of jobs, as plain values."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -109,6 +110,8 @@ class NewJob:
         memory_bytes: Least memory of a worker that it fits on; None: not known.
         description: Text of the caller.
         tags: Values of the caller's tags by their names.
+        tables: Keys of the tables that the request was accepted for, by the ids of their datasets; one
+            that is left out may have any.
     """
 
     project: str
@@ -127,6 +130,7 @@ class NewJob:
     memory_bytes: int | None = None
     description: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

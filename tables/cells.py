@@ -141,7 +141,7 @@ def recode(
         target: Columns to return, a subset of the same names in any order.
 
     Raises:
-        TableError: `dataset-dtype`: a level cannot be a value of the other column.
+        TableError: `dataset-dtype`: a level cannot be a value of the other column, or one holds dates alone.
     """
     places = {column.name: place for place, column in enumerate(source)}
     recoded = np.empty((len(rows), len(target)))
@@ -329,7 +329,15 @@ def _values(column: Column) -> NDArray[np.float64] | None:
 def _recoded(numbers: NDArray[np.floating], source: Column, target: Column) -> NDArray[np.float64]:
     if source.holds_values:
         values = np.asarray(numbers, np.float64)
-        return values if target.holds_values else encode_cells(decode_cells(values, source), target)
+        if not target.holds_values:
+            return encode_cells(decode_cells(values, source), target)
+        if (source.type == "datetime") != (target.type == "datetime"):  # whose numbers are seconds
+            raise TableError(
+                "dataset-dtype",
+                f"Column {source.name!r} holds dates in one table and numbers in the other.",
+                column=source.name,
+            )
+        return values
     levels = encode_cells(level_cells(source), target)
     unseen = _unseen(target) if target.is_discrete else np.nan
     places = np.where(np.isnan(numbers), levels.size, numbers).astype(np.int64)

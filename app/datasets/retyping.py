@@ -12,10 +12,11 @@ from app.datasets.options import UploadOptions
 from app.datasets.uploads import deleted
 from app.resources.labels import LabelsRequest
 from app.state import state_of
-from models_store.errors import BlobMissingError, ConflictError, DatabaseUnavailableError
+from models_store.errors import BlobMissingError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs, cells_key, next_table_key
 from models_store.records import Dataset, NewDataset
 from models_store.registry import Registry
+from models_store.rows.datasets import changed_meanwhile
 from tables.columns import ColumnType
 from tables.formats import ParseOptions, TableSummary
 from tables.ingest.parse import cells_path
@@ -78,7 +79,7 @@ async def retype_dataset(request: Request, old: Dataset, types: dict[str, Column
                 )
             except (BlobMissingError, FileNotFoundError):
                 if state.registry.dataset(old.project, old.id).key != old.key:
-                    raise ConflictError(f"Dataset {old.id} was changed meanwhile.") from None
+                    raise changed_meanwhile(old.id) from None
                 raise
             kept = cells if summary.cells else None
             retyped = RetypedTable(old, table, kept, summary, types)

@@ -167,6 +167,7 @@ def _start_on_table(
             kind=JobKind.TRAINING,
             body=body,
             accept=accept_body,
+            inputs=inputs,
             dataset_id=body.dataset_id,
             held_out_ids=tuple(filter(None, held_out_ids)),
         )
@@ -240,6 +241,7 @@ def start_variational(
             kind=JobKind.VARIATIONAL,
             body=body,
             accept=accept,
+            inputs=inputs,
             dataset_id=dataset_id,
         )
     )
@@ -281,7 +283,13 @@ def start_scoring(
         )
 
     return submission.start(
-        JobRequest(kind=JobKind.SCORING, body=body, accept=accept, dataset_id=body.dataset_id)
+        JobRequest(
+            kind=JobKind.SCORING,
+            body=body,
+            accept=accept,
+            inputs=inputs,
+            dataset_id=body.dataset_id,
+        )
     )
 
 
@@ -321,5 +329,5 @@ def start_sampling(
         )
 
     return submission.start(
-        JobRequest(kind=JobKind.SAMPLING, body=body, accept=accept, dataset_id=None)
+        JobRequest(kind=JobKind.SAMPLING, body=body, accept=accept, inputs=inputs, dataset_id=None)
     )

@@ -55,12 +55,14 @@ class JobInputs:
         limits: Limits of a training job.
         max_result_bytes: Largest size of a result's numbers in bytes.
         part_rows: Rows of a part of a bulk job; None: as many as take about a minute.
+        tables: Keys of the tables of the datasets that were read, by their ids.
     """
 
     def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
         self.limits = _limits(settings)
         self.max_result_bytes = settings.max_result_bytes
         self.part_rows = settings.bulk_part_rows
+        self.tables: dict[str, str] = {}
         self._project = project
         self._registry = registry
 
@@ -78,7 +80,9 @@ class JobInputs:
         Raises:
             NotFoundError: the caller has no such dataset.
         """
-        return self._registry.dataset(self._project, dataset_id)
+        found = self._registry.dataset(self._project, dataset_id)
+        self.tables[found.id] = found.key
+        return found
 
     def optional(self, dataset_id: str | None) -> Dataset | None:
         """Return the caller's dataset, or None for no id."""
@@ -114,6 +118,7 @@ class JobRequest:
         kind: Kind of the job.
         body: Body of the request.
         accept: Function that checks the body and fills in its defaults, or raises a StoreError.
+        inputs: Datasets and versions that the function reads.
         dataset_id: Dataset that the job reads.
         held_out_ids: Further datasets that it reads.
     """
@@ -121,6 +126,7 @@ class JobRequest:
     kind: JobKind
     body: Placed
     accept: Callable[[], Accepted]
+    inputs: JobInputs
     dataset_id: str | None
     held_out_ids: tuple[str, ...] = ()
 
@@ -187,6 +193,7 @@ class JobSubmission:
             accelerator=wanted.body.resources.accelerator,
             description=wanted.body.description,
             tags=wanted.body.tags,
+            tables=wanted.inputs.tables,
         )
         settings = state_of(self._request).settings
         return self._jobs.submit(
@@ -226,6 +233,7 @@ def start_responses(*refusals: Slug) -> dict[int | str, dict[str, Any]]:
         },
         **problem_responses(
             "not-found",
+            "conflict",
             "idempotency-key-reused",
             "limit-queued-jobs",
             "quota-storage",

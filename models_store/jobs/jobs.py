@@ -98,6 +98,7 @@ class Jobs:
 
         Raises:
             NotFoundError: the project has no such dataset or version.
+            ConflictError: a dataset has another table than the request was accepted for.
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """

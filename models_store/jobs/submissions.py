@@ -1,7 +1,8 @@
 """Submitting, cancelling and resuming jobs inside a transaction; how many may wait."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import func, insert, select
@@ -66,7 +67,7 @@ def submit(
         if first_id != job_id:
             return first_id
     dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
-    pin_inputs(session, new, dataset_ids)
+    pin_inputs(session, new, dataset_ids, tables=new.tables)
     request_bytes = json_bytes(request)
     row = JobRow(
         id=job_id,
@@ -209,14 +210,27 @@ def _pin_again(session: Session, row: JobRow) -> None:
         raise JobNotResumableError(row.id, state=row.state, retyped=True)
 
 
-def pin_inputs(session: Session, job: NewJob | JobRow, dataset_ids: Iterable[str]) -> None:
+def pin_inputs(
+    session: Session,
+    job: NewJob | JobRow,
+    dataset_ids: Iterable[str],
+    *,
+    tables: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Keep what a job reads from being deleted until this transaction, which queues it, has ended.
+
+    Args:
+        session: Transaction to read in.
+        job: Job that reads it.
+        dataset_ids: Ids of its datasets.
+        tables: Keys of the tables that these must have still, by their ids.
 
     Raises:
         NotFoundError: the project has no such dataset or version.
+        ConflictError: a dataset has another table.
     """
     for dataset_id in sorted(dataset_ids):
-        pin_dataset(session, job.project, dataset_id)
+        pin_dataset(session, job.project, dataset_id, table=tables.get(dataset_id))
     if job.model_version is not None:
         pin_version(session, job.project, job.model_name, job.model_version)
 

@@ -170,7 +170,9 @@ def check_held_out(columns: Sequence[Column], dataset: Dataset) -> None:
     found = {column.name: column for column in dataset.column_types}
     for column in columns:
         other = found[column.name]
-        same = other.holds_values == column.holds_values
+        same = other.holds_values == column.holds_values and (
+            (other.type == "datetime") == (column.type == "datetime")
+        )
         gaps = other.missing and not column.missing
         if gaps or not same:
             what = "has gaps, which the training rows lack" if gaps else "holds other values"

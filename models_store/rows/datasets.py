@@ -53,7 +53,7 @@ def _found(lock: bool, full: bool) -> Select[DatasetRow]:  # noqa: FBT001 - as o
 
 # Statements are built once: that takes longer than to run them.
 _PINNED = (
-    select(DatasetRow.id)
+    select(DatasetRow.key)
     .where(DatasetRow.id == bindparam("dataset_id"), DatasetRow.project == bindparam("project"))
     .with_for_update(read=True, key_share=True)
 )
@@ -70,15 +70,32 @@ _USER = (
 )
 
 
-def pin_dataset(session: Session, project: str, dataset_id: str) -> None:
+def pin_dataset(
+    session: Session, project: str, dataset_id: str, *, table: str | None = None
+) -> None:
     """Keep a dataset from being deleted until this transaction, which adds a user, has ended.
+
+    Args:
+        session: Transaction to read in.
+        project: Project that owns the dataset.
+        dataset_id: Id of the dataset.
+        table: Key of the table that it must have still; None: any.
 
     Raises:
         NotFoundError: the project has no such dataset.
+        ConflictError: its types were changed, so that it has another table.
     """
     values = {"dataset_id": dataset_id, "project": project}
-    if not is_id(dataset_id, "ds") or session.connection().scalar(_PINNED, values) is None:
+    key = session.connection().scalar(_PINNED, values) if is_id(dataset_id, "ds") else None
+    if key is None:
         raise NotFoundError("dataset", dataset_id)
+    if table not in (None, key):
+        raise changed_meanwhile(dataset_id)
+
+
+def changed_meanwhile(dataset_id: str) -> ConflictError:
+    """Return the error of a request for which a dataset was read that has other types by now."""
+    return ConflictError(f"Dataset {dataset_id} was changed meanwhile; send the request again.")
 
 
 def user_of(session: Session, project: str, dataset_id: str) -> str | None:
@@ -166,7 +183,7 @@ def retype_dataset(
     if job_id is not None:
         raise DatasetInUseError(old.id, job_id=job_id)
     if row.key != old.key:
-        raise ConflictError(f"Dataset {old.id} was changed meanwhile.")
+        raise changed_meanwhile(old.id)
     if not same:
         _disown(session, old)
     for name, value in changed.items():

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from tables import cells
 from tables.cells import decode_cells, encode_cells, level_text, recode, try_encode
-from tables.columns import OTHER, UNSEEN, Column
+from tables.columns import OTHER, UNSEEN, Column, ColumnType
 from tables.dates import parse_dates
 from tables.errors import TableError
 
@@ -207,6 +207,16 @@ def test_rows_take_the_levels_of_another_table() -> None:
         [0, UNSEEN, 4],
     ]
     assert np.array_equal(recode(rows, source, target), expected, equal_nan=True)
+
+
+@pytest.mark.fault(557)
+@pytest.mark.parametrize("kind", ["number", "integer"])
+def test_fault_557_dates_are_no_numbers_of_another_table(kind: ColumnType) -> None:
+    number, date = Column(name="a", type=kind), Column(name="a", type="datetime")
+    for source, target in ((number, date), (date, number)):
+        with pytest.raises(TableError, match="dates in one table"):
+            recode(np.array([[20210403.0]]), [source], [target])
+        assert recode(np.array([[1.0]]), [source], [source]) == 1.0
 
 
 LEVEL_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1)

@@ -14,11 +14,13 @@ from starlette.testclient import TestClient
 from app.http import downloads
 from app.http.downloads import result_path
 from app.jobs import results
+from app.jobs.submission import JobInputs
 from flows import CompiledFlow, compile_flow
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.parents.steps import take_steps
 from models_store.jobs.retention import JobRetention
+from models_store.records import Dataset
 from tables.formats import TableFormat
 from tests.app.conftest import CSV, JSON, slug
 from tests.app.serving import COLUMNS, a_flow, registered
@@ -297,6 +299,34 @@ def test_other_jobs_have_no_file(client):
         assert (response.status_code, slug(response)) == (404, "job-without-result")
     response = client.get("/v1/jobs/job_none/result")
     assert (response.status_code, slug(response)) == (404, "not-found")
+
+
+@pytest.mark.fault(556)
+def test_fault_556_a_job_is_refused_whose_dataset_gets_other_types_while_it_is_accepted(
+    client, monkeypatch
+):
+    table = TABLE.round()
+    table[:, 0] = 20200101 + np.arange(400) % 28
+    dataset_id = uploaded(client, table)
+    read = JobInputs.dataset
+
+    def retyped(types: dict[str, str]) -> None:
+        answer = client.patch(f"/v1/datasets/{dataset_id}", json={"types": types})
+        assert answer.status_code == 200, answer.text
+
+    def read_before(inputs: JobInputs, found_id: str) -> Dataset:
+        found = read(inputs, found_id)
+        monkeypatch.undo()
+        retyped({"age": "datetime"})  # whose numbers are seconds
+        return found
+
+    retyped({"age": "number"})
+    monkeypatch.setattr(JobInputs, "dataset", read_before)
+    refused = start(client, "scoring", dataset_id=dataset_id)
+    assert (refused.status_code, slug(refused)) == (409, "conflict")
+    assert slug(start(client, "scoring", dataset_id=dataset_id)) == "dataset-dtype"
+    retyped({"age": "number"})
+    assert start(client, "scoring", dataset_id=dataset_id).status_code == 202
 
 
 def test_a_file_that_is_not_whole_is_not_sent(client, supervisor, blobs):

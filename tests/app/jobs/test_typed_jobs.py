@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,22 @@ def test_texts_are_not_scored_as_numbers(client):
     response = client.post("/v1/jobs/scoring", content=json.dumps(request), headers=JSON)
     assert (response.status_code, response.json()["type"]) == (422, "/problems/dataset-dtype")
     assert "'height'" in response.json()["detail"]
+
+
+@pytest.mark.fault(557)
+@pytest.mark.usefixtures("dataset")
+def test_fault_557_numbers_are_not_scored_as_dates(client):
+    digits = re.sub(rb",(20\d\d)-(\d\d)-(\d\d),", rb",\1\2\3,", BODY)
+    other = client.post("/v1/datasets?exclude=comment", content=digits, headers=CSV)
+    request = {"model": "table", "dataset_id": other.json()["id"]}
+
+    def scored_as(kind: str) -> Any:
+        changed = client.patch(other.headers["location"], json={"types": {"on": kind}})
+        assert changed.status_code == 200, changed.text
+        return client.post("/v1/jobs/scoring", content=json.dumps(request), headers=JSON)
+
+    dates = scored_as("datetime")
+    assert dates.status_code == 202, dates.text
+    client.post(f"{dates.headers['location']}/cancel")
+    numbers = scored_as("number")
+    assert (numbers.status_code, numbers.json()["type"]) == (422, "/problems/dataset-dtype")

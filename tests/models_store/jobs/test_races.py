@@ -93,6 +93,23 @@ def test_fault_470_a_job_is_resumed_or_its_dataset_gets_other_types(
         assert sorted(refused) == [False, True], (resumed, retyped)
 
 
+@pytest.mark.fault(556)
+def test_fault_556_a_job_is_submitted_or_a_dataset_of_it_gets_other_types(
+    jobs: Jobs, registry: Registry
+) -> None:
+    for number in range(10):
+        dataset, held_out = added(registry), added(registry)
+        tables = {one.id: one.key for one in (dataset, held_out)}
+        job = a_job(dataset_id=dataset.id, held_out_ids=(held_out.id,), tables=tables)
+        changed = (dataset, held_out)[number % 2]
+        new = replace(a_dataset(id=changed.id), key=next_table_key(changed.id), sha256="e" * 64)
+        accepted, retyped = race(
+            partial(jobs.submit, job), partial(registry.retype_dataset, changed, new)
+        )
+        refused = isinstance(accepted, ConflictError), isinstance(retyped, DatasetInUseError)
+        assert sorted(refused) == [False, True], (accepted, retyped)
+
+
 @pytest.mark.fault(109)
 def test_fault_109_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: JobWork) -> None:
     for _ in range(10):

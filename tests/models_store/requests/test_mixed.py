@@ -194,6 +194,14 @@ def test_held_out_rows_may_have_no_gaps_that_training_rows_lack() -> None:
     assert (error.slug, error.pointer) == ("split-invalid", "/split")
 
 
+@pytest.mark.fault(557)
+def test_fault_557_held_out_rows_have_no_dates_where_training_rows_have_numbers() -> None:
+    numbers = table(replace(PRICE, name="day"), CUT)
+    split = {"validation_dataset_id": numbers.id}
+    error = refused(table(DAY, CUT), HeldOut(validation=numbers), split=split)
+    assert (error.slug, error.pointer) == ("split-invalid", "/split")
+
+
 @pytest.mark.fault(246)
 def test_the_memory_of_many_levels_is_counted_before_anything_is_built() -> None:
     levels = tuple(f"level {number}" for number in range(100_000))
