@@ -20,8 +20,8 @@ _LIKELY_BYTES = 4096  # that are searched for a key
 _VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
 _VERSION_RULE = "The version of HTTP must be 1.1 or 1.0."
 _STRANGERS = 8  # parts of all who show neither a known key nor the line of a health check
-# Marks of parameters, which count twice, and of escaped characters: to read one takes the event loop about
-# a microsecond, and a head has room for sixty thousand.
+# Marks of parameters and of list members, which count twice, and of escaped characters: to read one takes
+# the event loop about a microsecond, and a head has room for sixty thousand.
 _MOST_MARKS = 8192
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
 
@@ -76,8 +76,7 @@ def checked_target(method: bytes, version: str, target: bytes, headers: Headers)
         raise HeadError("http-version", _VERSION_RULE)
     if method not in METHODS:
         raise HeadError("not-implemented", "The method is none that this server knows.")
-    if len(target) > _MOST_MARKS // 2:
-        _check_marks(target)
+    _check_marks(target, headers)
     hosts, codings = _hosts_and_codings(headers)
     if codings:
         _check_codings(codings, version)
@@ -103,9 +102,11 @@ def grammar_error(reason: str) -> HeadError:
     return HeadError("bad-request", "The request breaks the grammar of HTTP.")
 
 
-def _check_marks(target: bytes) -> None:
+def _check_marks(target: bytes, headers: Headers) -> None:
     if 2 * target.count(b"&") + target.count(b"%") > _MOST_MARKS:
         raise HeadError("limit-headers", "The query has too many parameters and escapes.")
+    if 2 * sum([value.count(b",") for _, value in headers]) > _MOST_MARKS:
+        raise HeadError("limit-headers", "The headers have too many members of lists.")
 
 
 def _hosts_and_codings(headers: Headers) -> tuple[list[bytes], list[bytes]]:

@@ -397,3 +397,15 @@ def test_a_silent_rest_of_an_answered_body_gets_no_second_answer(server):
 def test_fault_430_a_long_url_with_a_fragment_is_refused(target):
     with pytest.raises(HeadError, match="no http or https URL"):
         checked_target(b"GET", "1.1", target % (b"a" * 60_000), [(b"host", b"a")])
+
+
+@pytest.mark.fault(589)
+@pytest.mark.parametrize("lines", [1, 50])
+def test_fault_589_lists_of_thousands_of_members_are_refused(lines):
+    def headers(members):
+        value = b"a," * (members // lines)
+        return [(b"host", b"a"), *[(b"accept", value)] * lines]
+
+    assert checked_target(b"GET", "1.1", b"/", headers(4000)) == b"/"
+    with pytest.raises(HeadError, match="too many members of lists"):
+        checked_target(b"GET", "1.1", b"/", headers(5000))
