@@ -20,6 +20,9 @@ from tables.typed_rows import encode_columns, encode_rows
 _BATCH_BYTES = 16 << 20
 """Bytes of cells that are encoded at a time."""
 
+_MAX_RESTARTS = 4
+"""Readings of a file that find one more column of texts each; the next one reads all columns as text."""
+
 _DICTIONARY_BYTES = 1 << 20
 """Bytes of a dictionary that is looked at as a whole with each piece of its rows."""
 
@@ -84,7 +87,7 @@ def _encoded(
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the rows; where a column proves to hold more than numbers, read on with its texts."""
     text = _text_columns(source, columns, places)
-    done = looked_at = 0
+    done = looked_at = restarts = 0
     while True:
         try:
             for cells, before in _after(source.read(text), done):
@@ -98,7 +101,9 @@ def _encoded(
                 yield encode_columns(wanted, columns, rows=cells.num_rows, before=before)
                 done = before + cells.num_rows
         except NotNumbersError as error:
-            text |= {error.column}
+            restarts += 1
+            every = range(len(source.names)) if restarts == _MAX_RESTARTS else ()
+            text |= {error.column, *every}
         else:
             return
 
@@ -149,7 +154,7 @@ def _after(batches: Iterator[pa.RecordBatch], done: int) -> Iterator[tuple[pa.Re
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     rows = batch.num_rows
-    step = rows if batch.nbytes <= _BATCH_BYTES else max(1, rows * _BATCH_BYTES // batch.nbytes)
+    step = max(1, rows if batch.nbytes <= _BATCH_BYTES else rows * _BATCH_BYTES // batch.nbytes)
     for start in range(0, rows, step):
         yield batch.slice(start, step)
 

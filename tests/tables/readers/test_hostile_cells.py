@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import tables.readers.arrow_messages
+import tables.readers.csv
 from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
@@ -213,3 +214,32 @@ def test_a_row_of_millions_of_empty_values_is_not_taken_apart(path: Path) -> Non
     with pytest.raises(TableError, match="Row 31 has 20002 value") as caught:
         read(path, table.encode(), format=TableFormat.CSV)
     assert caught.value.slug == "dataset-parse"
+
+
+@pytest.mark.fault(544)
+def test_fault_544_texts_that_come_late_in_many_columns_are_read_in_a_few_passes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"c{place}" for place in range(20)]
+    plain, late = ",".join(["0.25"] * 20), ",".join(["\u2212" + "5"] * 20)
+    path.write_text("\n".join([",".join(names), *[plain] * 20_000, late, plain]), "utf-8")
+    read = tables.readers.csv._Rows.cells
+    passes: list[frozenset[int]] = []
+
+    def noted(rows: Any, text: frozenset[int]) -> Iterator[pa.RecordBatch]:
+        passes.append(text)
+        return read(rows, text)
+
+    monkeypatch.setattr(tables.readers.csv._Rows, "cells", noted)
+    table = open_typed(
+        path,
+        format=TableFormat.CSV,
+        options=OPTIONS,
+        columns=[Column(name=name) for name in names],
+        choose=lambda *_: range(20),
+    )
+    values = np.concatenate(list(table.chunks))
+    assert values.shape == (20_002, 20)
+    assert (values[20_000] == -5).all()
+    assert (np.delete(values, 20_000, axis=0) == 0.25).all()
+    assert [len(text) for text in passes] == [0, 1, 2, 3, 20]
