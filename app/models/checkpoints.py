@@ -237,6 +237,7 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
             },
         },
         **problem_responses(
+            "not-found",
             "checkpoint-invalid",
             "signature-invalid",
             "media-type",

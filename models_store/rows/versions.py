@@ -123,11 +123,17 @@ def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | 
 
 
 def version_of_weights(session: Session, model: ModelRow, key: str) -> Version:
-    """Return the version of a model that has the weights under a key; there is one."""
+    """Return the version of a model that has the weights under a key.
+
+    Raises:
+        NotFoundError: It was deleted meanwhile.
+    """
     query = select(ModelVersionRow).where(
         ModelVersionRow.model_id == model.id, ModelVersionRow.checkpoint_key == key
     )
-    row = session.scalars(query.options(*whole(ModelVersionRow))).one()
+    row = session.scalar(query.options(*whole(ModelVersionRow)))
+    if row is None:
+        raise NotFoundError("version", model.name)
     return to_versions(session, model, [row])[0]
 
 
