@@ -128,12 +128,16 @@ class Threads:
         at_once: Number of threads.
         each: Most threads that work for one project.
         alone: Pool of one thread for work that keeps the interpreter's lock; None for this pool.
+
+    Attributes:
+        pieces: Turns at pieces of long work on the event loop; see `loop_turn`.
     """
 
     def __init__(
         self, name: str, at_once: int, *, each: int, alone: "Threads | None" = None
     ) -> None:
         self.alone = alone or self
+        self.pieces = Turns(1, each=1)
         self._turns = Turns(at_once, each=each)
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix=name)
 
@@ -196,6 +200,24 @@ def owner_here() -> str:
     """Return the project that this context works for."""
     account = _account.get()
     return NOBODY if account is None else account[1]
+
+
+@asynccontextmanager
+async def loop_turn() -> AsyncIterator[None]:
+    """Hold the turn at a piece of long work on the event loop until its next iteration.
+
+    An iteration has one piece, of whichever request: with one of each of fifty requests it would last as
+    long as all of them, for everybody. Projects take turns, and so do the requests of one.
+    """
+    account = _account.get()
+    if account is None:
+        yield
+        await asyncio.sleep(0)
+        return
+    threads, owner = account
+    async with threads.pieces.turn(owner):
+        yield
+        await asyncio.sleep(0)
 
 
 async def in_thread(

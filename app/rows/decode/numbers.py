@@ -1,11 +1,11 @@
 """Rows of numbers alone, which compiled loops read from memory; all else is left to other readers."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.fairness.turns import loop_turn
 from app.rows.body import RowsBody, is_headerless
 from app.rows.decode.tables import read_table
 from app.rows.shape import Floats
@@ -55,7 +55,7 @@ async def _read(
 
 
 async def gathered(slices: _Slices, *, max_rows: int) -> NDArray[np.float64] | None:
-    """Return all rows, one slice of which is read in each turn of the event loop.
+    """Return all rows, slice by slice, each of which is a turn of the event loop.
 
     Args:
         slices: Slices of rows; None among them for what needs another reader.
@@ -66,12 +66,16 @@ async def gathered(slices: _Slices, *, max_rows: int) -> NDArray[np.float64] | N
     """
     found: list[NDArray[np.float64] | None] = []
     count = 0
-    for rows in slices:
+    while True:
+        async with loop_turn():
+            try:
+                rows = next(slices)
+            except StopIteration:
+                break
         found.append(rows)
         count += 0 if rows is None else len(rows)
         if rows is None or count > max_rows:
             return None
-        await asyncio.sleep(0)
     return joined(found, max_rows=max_rows)
 
 
