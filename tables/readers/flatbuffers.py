@@ -1,7 +1,7 @@
 """Flatbuffers of Arrow's messages, of which any two parts may lie in the same bytes."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tables.errors import TableError
 
@@ -12,6 +12,10 @@ _NAME_SLOT, _KIND_SLOT, _TYPE_SLOT, _CHILDREN_SLOT, _FIELD_PAIRS_SLOT = 0, 2, 3,
 _KEY_SLOT, _VALUE_SLOT = 0, 1
 _DETAIL_SLOT = 1  # of a type: the zone of a timestamp, the numbers of the members of a union
 _SCHEMA, _TIMESTAMP, _UNION = 1, 10, 14
+_READERS: dict[str, Callable[[memoryview, int], tuple[int]]] = {
+    code: struct.Struct(f"<{code}").unpack_from for code in "BHIiq?"
+}
+_signed, _short = _READERS["i"], _READERS["H"]
 _FREE_PARTS, _COLUMN_PARTS = 10_000, 4
 _FIELD_BYTES, _PAIR_BYTES = 24, 16  # that the smallest ones take, where no two share any
 
@@ -35,19 +39,19 @@ class Flatbuffer:
         """Return the number at a place.
 
         Args:
-            code: Format of `struct`.
+            code: Format of `struct`, one of those that Arrow uses.
             place: Byte at which it begins.
         """
-        (number,) = struct.unpack_from(f"<{code}", self.data, place)
-        return int(number)
+        (number,) = _READERS[code](self.data, place)
+        return number
 
     def field(self, table: int, slot: int) -> int | None:
         """Return the place of a field of a table; None where the table has none."""
-        vtable = table - self.number("i", table)
+        vtable = table - _signed(self.data, table)[0]
         entry = 4 + 2 * slot
-        if entry >= self.number("H", vtable):
+        if entry >= _short(self.data, vtable)[0]:
             return None
-        offset = self.number("H", vtable + entry)
+        offset = _short(self.data, vtable + entry)[0]
         return table + offset if offset else None
 
     def target(self, table: int, slot: int) -> int | None:
@@ -120,13 +124,15 @@ class _Parts:
         """Add what the type of a field names, if it is one of those that name something."""
         place = self._buffer.field(field, _KIND_SLOT)
         kind = 0 if place is None else self._buffer.number("B", place)
-        table = self._buffer.target(field, _TYPE_SLOT)
-        if table is not None and kind in (_TIMESTAMP, _UNION):
+        table = self._buffer.target(field, _TYPE_SLOT) if kind in (_TIMESTAMP, _UNION) else None
+        if table is not None:
             self._take(self._buffer.length(table, _DETAIL_SLOT))
 
     def _list(self, table: int, slot: int, *, size: int) -> list[int]:
         """Return the tables of a list, each of which takes some bytes at least."""
         count = self._buffer.length(table, slot)
+        if count == 0:  # as of most
+            return []
         self._take(size * count)
         self._count += count
         if self._count > self._most:
