@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -349,7 +350,8 @@ def _settings() -> tuple[ApiSettings, WorkerSettings]:
 
 
 def _say(text: str) -> None:
-    typer.echo(text)
+    with suppress(OSError):  # the service serves on, though nobody can read what it says
+        typer.echo(text)
 
 
 def _fail(text: str, status: int) -> NoReturn:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _FIRST_PAUSE_S = 0.5
@@ -47,10 +48,17 @@ class Child:
         """Time of the next start, by the monotonic clock; None while it runs."""
         return self._restart_at
 
-    def start(self) -> None:
-        """Start the process now."""
+    def start(self) -> str | None:
+        """Start the process now; return None, or why it cannot be, and plan the next try."""
         self._restart_at = None
         self._started_at = time.monotonic()
+        try:
+            self._spawn()
+        except OSError as error:
+            return f"cannot be started: {error.strerror or error}; {self._plan_restart()}"
+        return None
+
+    def _spawn(self) -> None:
         tied = [
             sys.executable,
             "-P",
@@ -80,12 +88,15 @@ class Child:
         if self._process is None or (status := self._process.poll()) is None:
             return None
         self._process = None
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"{how}; {self._plan_restart()}"
+
+    def _plan_restart(self) -> str:
         now = time.monotonic()
         self.failures = 1 if now - self._started_at > _HEALTHY_S else self.failures + 1
         pause = min(_FIRST_PAUSE_S * 2 ** min(self.failures - 1, 10), _LONGEST_PAUSE_S)
         self._restart_at = now + pause
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return f"{how}; it starts again in {pause:g} s"
+        return f"it starts again in {pause:g} s"
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal if the process runs."""
@@ -108,13 +119,21 @@ class Child:
         return _extract_message(lines[-1]) if lines else ""
 
     def trim_log(self) -> None:
-        """Move a log that is too long to a second file, replacing the one before."""
+        """Move a log that is too long to a second file, replacing the one before.
+
+        On a disk without room for it, it begins anew, and on one that cannot be written, it stays.
+        """
         path = self._log_path
         if path is None or not path.exists() or path.stat().st_size < _LOG_BYTES:
             return
+        aside = path.with_suffix(".log.1")
         # The process appends, so it continues at the beginning of the truncated file.
-        shutil.copyfile(path, path.with_suffix(".log.1"))
-        os.truncate(path, 0)
+        with suppress(OSError):
+            try:
+                shutil.copyfile(path, aside)
+            except OSError:
+                aside.unlink(missing_ok=True)  # a part of it would keep the room that is left
+            os.truncate(path, 0)
 
 
 def _extract_message(line: str) -> str:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from densityd.errors import StartError
@@ -37,8 +37,9 @@ def lock_data_dir(folder: Path, *, address: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StartError(_describe_holder(folder, lock)) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()}, {address}".encode(), 0)
+        with suppress(OSError):  # a full disk, on which the service starts without it
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()}, {address}".encode(), 0)
         yield
     finally:
         os.close(lock)

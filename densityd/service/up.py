@@ -64,7 +64,10 @@ class Service:
             data_dir = self._settings.data_dir
             self._say(format_banner(url, data_dir=data_dir, with_key=wants_key(url)))
             while not signals.asked_to_end:
-                self._check_children(say=self._say)
+                try:
+                    self._check_children(say=self._say)
+                except StartError as error:  # of a part: the others serve on
+                    self._say(str(error))
                 signals.wait(self._get_pause_s())
             self._say("Stopping: trainings write a checkpoint and continue at the next start.")
         except InterruptedStartError:
@@ -85,7 +88,7 @@ class Service:
     def _start(self, signals: Signals) -> None:
         broker = self._settings.resolved_broker_url
         if self._redis is not None:
-            self._redis.start()
+            _start(self._redis)
             self._wait(
                 "Redis",
                 lambda: None if private_redis.is_up(broker) else "It does not respond yet.",
@@ -93,8 +96,8 @@ class Service:
                 signals,
             )
         _prepare_stores(self._settings)
-        self._api.start()
-        self._worker.start()
+        _start(self._api)
+        _start(self._worker)
         url = build_url(self._settings.host, self._settings.port)
         self._wait("the API", lambda: why_unready(url), _API_START_S, signals)
 
@@ -129,7 +132,9 @@ class Service:
                 say(f"{child.name} {ended}.")
                 self._set_aside_queue(child)
             if child.restart_at is not None and time.monotonic() >= child.restart_at:
-                child.start()
+                unstarted = child.start()
+                if unstarted is not None:
+                    say(f"{child.name} {unstarted}.")
             child.trim_log()
 
     def _set_aside_queue(self, child: Child) -> None:
@@ -177,6 +182,11 @@ def up(settings: ApiSettings, *, say: Callable[[str], None], verbose: bool = Fal
         _make_folder(settings.data_dir / "logs")
         _close_to_others(settings.data_dir, say=say)
         Service(settings, say=say, verbose=verbose).run(signals)
+
+
+def _start(child: Child) -> None:
+    if (why := child.start()) is not None:
+        raise StartError(f"{child.name} {why.partition(';')[0]}.")
 
 
 def _say_nothing(_text: str) -> None:

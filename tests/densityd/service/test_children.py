@@ -140,3 +140,38 @@ def test_a_long_log_is_moved_aside_and_the_child_writes_on(
         assert log.read_bytes().startswith(b"x")
     finally:
         end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)
+
+
+@pytest.mark.fault(572)
+def test_a_long_log_on_a_full_disk_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densityd.service.children._LOG_BYTES", 1000)
+    child, log, aside = python("", tmp_path), tmp_path / "child.log", tmp_path / "child.log.1"
+    log.write_bytes(b"x" * 1001)
+    aside.symlink_to("/dev/full")
+
+    child.trim_log()
+
+    assert log.stat().st_size == 0
+    assert not os.path.lexists(aside)
+
+
+@pytest.mark.fault(572)
+def test_a_child_that_cannot_be_started_is_planned_again(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    child = python(SLEEPS, folder)
+    for failures in (1, 2):
+        told = child.start()
+        assert told is not None
+        assert "cannot be started: No such file or directory; it starts again in" in told
+        assert (child.failures, child.running) == (failures, False)
+        assert child.restart_at is not None
+    child.trim_log()
+    folder.mkdir()
+    try:
+        assert child.start() is None
+        assert child.restart_at is None
+        pid_in(child)
+    finally:
+        end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)
