@@ -176,14 +176,17 @@ class LocalBlobs:
 
     def files(self) -> Iterator[FoundFile]:
         """Give all that lies in the folder, links among it, but what is staged."""
+        now = self._now()
         for path in sorted(self.root.rglob("*")):
             aside = path.relative_to(self.root).parts[0] in (STAGING, STORE_ID)
-            if not aside and (found := self._found(path)) is not None:
+            if not aside and (found := self._found(path, now)) is not None:
                 yield found
 
     def staged_files(self, *, older_than_s: float) -> list[FoundFile]:
         """Give what crashed writers left in the staging folder; see `sweep_staging`."""
-        found = map(self._found, sorted(self.staging.glob("*")))
+        paths = sorted(self.staging.glob("*"))
+        now = self._now() if paths else 0.0
+        found = (self._found(path, now) for path in paths)
         return [file for file in found if file is not None and file.age_s >= older_than_s]
 
     def delete(self, prefix: str) -> None:
@@ -269,8 +272,19 @@ class LocalBlobs:
             folder.mkdir(exist_ok=True)
             _sync_folder(folder.parent)
 
-    def _found(self, path: Path) -> FoundFile | None:
-        """Return the status of a file; None for a folder, and for a file that is gone."""
+    def _now(self) -> float:
+        """Return the time by the clock that stamps the files, that of a server for a shared folder.
+
+        By this machine's, a wrong one, files would seem old that are being written.
+        """
+        try:
+            with self.staged(".probe") as path:
+                return path.stat().st_mtime
+        except (BlobError, StorageFullError):
+            return time.time()
+
+    def _found(self, path: Path, now: float) -> FoundFile | None:
+        """Return the status of a file at a time; None for a folder, and for a file that is gone."""
         try:
             status = path.lstat()
         except FileNotFoundError:
@@ -281,7 +295,7 @@ class LocalBlobs:
         return FoundFile(
             key=key,
             bytes=status.st_size,
-            age_s=time.time() - status.st_mtime,
+            age_s=now - status.st_mtime,
             own=stat.S_ISREG(status.st_mode) and KEY.fullmatch(key) is not None,
         )
 

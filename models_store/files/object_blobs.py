@@ -13,6 +13,7 @@ from typing import IO
 from models_store.errors import (
     BlobCorruptError,
     BlobDiskError,
+    BlobError,
     BlobMissingError,
     StorageFullError,
 )
@@ -133,7 +134,7 @@ class ObjectBlobs:
 
     def files(self) -> Iterator[FoundFile]:
         """Give all objects below the store's own prefix, as `Blobs.files` says."""
-        now = time.time()
+        now = self._now()
         for name, size, changed_at in self._bucket.found(None):
             if name != STORE_ID and not name.startswith(f"{_PROBES}/"):
                 own = KEY.fullmatch(name) is not None
@@ -164,6 +165,18 @@ class ObjectBlobs:
             folder = folder.parent
         if shutil.disk_usage(folder).free == 0:
             raise StorageFullError
+
+    def _now(self) -> float:
+        """Return the time by the clock of the bucket: by this machine's, new objects might seem old."""
+        key = f"{_PROBES}/{secrets.token_hex(8)}"
+        try:
+            self._bucket.put_bytes(key, b"")
+            found = self._bucket.found(_PROBES)
+            now = max((changed_at for _, _, changed_at in found), default=time.time())
+            self._bucket.delete([key])
+        except BlobError:
+            return time.time()
+        return now
 
     def ping(self, size: int = 5) -> None:
         """Write, read back and remove a probe, as `Blobs.ping` says."""

@@ -192,6 +192,24 @@ def test_fault_118_old_staged_files_are_swept_and_fresh_ones_spared(blobs: Local
         assert blobs.sweep_staging(older_than_s=0) == 1
 
 
+@pytest.mark.fault(573)
+@pytest.mark.parametrize("wrong_s", [-(10**8), 10**8])
+def test_what_is_old_is_told_by_the_clock_of_the_files(
+    blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch, wrong_s: float
+) -> None:
+    put(blobs, b"new")
+    truth = time.time
+    monkeypatch.setattr(time, "time", lambda: truth() + wrong_s)
+    with blobs.staged() as old, blobs.staged() as fresh:
+        os.utime(old, (truth() - 1000, truth() - 1000))
+        assert [Path(file.key).name for file in blobs.staged_files(older_than_s=500)] == [old.name]
+        assert blobs.sweep_staging(older_than_s=500) == 1
+        assert staging(blobs) == [fresh]
+        [stored] = blobs.files()
+        assert 0 <= stored.age_s < 500
+    assert staging(blobs) == []
+
+
 def test_a_ping_leaves_nothing(blobs: LocalBlobs) -> None:
     blobs.ping()
     assert staging(blobs) == []

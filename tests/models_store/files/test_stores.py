@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,17 @@ def test_a_store_knows_whose_it_is(blobs: Blobs) -> None:
     with pytest.raises(WrongStoreError, match="is store a"):
         check_identity(blobs, "b" * 32)
     assert list(blobs.files()) == []
+
+
+@pytest.mark.fault(573)
+def test_the_age_of_a_file_is_told_by_the_clock_of_the_store(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(blobs, b"new")
+    truth = time.time
+    monkeypatch.setattr(time, "time", lambda: truth() + 10**8)
+    [stored] = blobs.files()
+    assert 0 <= stored.age_s < 500
 
 
 def test_a_look_and_a_ping_leave_nothing(blobs: Blobs) -> None:
