@@ -33,6 +33,7 @@ _REFUSALS = {
     ),
 }
 _DISK_FULL = "53100"
+NO_ROOM_FOR_INDEX = "SQLITE_IOERR_SHMSIZE"
 _READ_ONLY = "25006"
 
 
@@ -86,7 +87,7 @@ def _reason(text: str) -> str:
 def _translate_sqlite(error: sqlite3.Error) -> DatabaseError | StorageFullError | None:
     # Such as SQLITE_BUSY or SQLITE_IOERR_WRITE; an error that we raise has none.
     name = getattr(error, "sqlite_errorname", "SQLITE_")
-    match name.split("_")[1]:
+    match "FULL" if name == NO_ROOM_FOR_INDEX else name.split("_")[1]:
         case "BUSY" | "LOCKED":
             return DatabaseBusyError()
         case "FULL":

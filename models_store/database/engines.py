@@ -12,7 +12,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection, QueuePool
 
+from models_store.database.ballast import Ballast
 from models_store.database.base import to_json
+from models_store.database.driver_errors import NO_ROOM_FOR_INDEX
 from tables.json.pieces import load_in_pieces
 
 Use = Literal["service", "migration"]
@@ -169,7 +171,13 @@ def _sqlite_engine(
         )
 
     def prepare(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
-        (journal,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        try:
+            journal = _keep_log(connection)
+        except sqlite3.OperationalError as error:
+            # The first connection makes the index of the log, for which a full disk has no room.
+            if error.sqlite_errorname != NO_ROOM_FOR_INDEX or not Ballast(file.parent, 0).release():
+                raise
+            journal = _keep_log(connection)
         if journal != "wal":
             raise sqlite3.OperationalError("its file system keeps no write-ahead log")
         # FULL: a commit that was answered survives a power cut.
@@ -189,6 +197,11 @@ def _sqlite_engine(
     )
     event.listen(engine, "connect", prepare)
     return beginning(engine, "BEGIN")
+
+
+def _keep_log(connection: sqlite3.Connection) -> str:
+    (journal,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    return str(journal)
 
 
 def writer_of(engine: Engine) -> Engine:
