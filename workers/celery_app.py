@@ -40,7 +40,8 @@ class PromptConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's signature
         super().__init__(*args, **kwargs)
-        broken = (ValueError, TypeError, AttributeError, LookupError, redis.ResponseError)
+        broken = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+        broken += (redis.ResponseError,)
         self.connection_errors += broken
 
     def ensure_connected(self, conn: Connection) -> Connection:

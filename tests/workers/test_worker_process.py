@@ -48,6 +48,24 @@ def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_j
 
 
 @pytest.mark.usefixtures("place_redis")
+@pytest.mark.fault(575)
+def test_bytes_that_no_parser_gets_through_end_no_worker(
+    place: Place, start_worker: StartWorker
+) -> None:
+    dataset = place.add_dataset()
+    client = redis.Redis(unix_socket_path=str(place.settings.redis_socket))
+    worker = start_worker()
+    wait_until(lambda: heartbeat_of(place.settings).age_s() is not None)
+    client.lpush(QUEUE, "[" * 100_000)
+    wait_until(lambda: not client.exists(QUEUE))
+    job_id = place.submit(dataset, max_epochs=1)
+
+    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED or worker.poll() is not None)
+    assert worker.poll() is None
+    assert place.job(job_id).attempt == 1
+
+
+@pytest.mark.usefixtures("place_redis")
 @pytest.mark.fault(407)
 def test_fault_407_a_key_that_is_no_queue_ends_no_worker(
     place: Place, start_worker: StartWorker
