@@ -41,8 +41,7 @@ class PromptConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's signature
         super().__init__(*args, **kwargs)
         broken = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
-        broken += (redis.ResponseError,)
-        self.connection_errors += broken
+        self.connection_errors += (*broken, redis.ResponseError)
 
     def ensure_connected(self, conn: Connection) -> Connection:
         """Wait for the broker without limit; ends when the worker stops."""

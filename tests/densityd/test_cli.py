@@ -133,3 +133,11 @@ def test_a_wrong_setting_is_one_line_that_names_it_and_not_its_value(
 def test_the_command_line_answers_without_importing_torch() -> None:
     code = "import sys, densityd.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own code
+
+
+@pytest.mark.fault(572)
+def test_a_service_whose_words_cannot_be_written_serves_on() -> None:
+    code = "import os; from densityd.cli import _say; _say('api was killed.'); os._exit(7)"
+    with Path("/dev/full").open("w") as full:
+        said = subprocess.run([sys.executable, "-c", code], stdout=full, check=False)  # noqa: S603 - our own code
+    assert said.returncode == 7
