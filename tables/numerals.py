@@ -6,7 +6,7 @@ number needs.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ MAX_DECIMALS = 15
 
 MAX_PLACES = 40
 """Most decimals of a format of numbers, each of which is a zero in it."""
+
+_LONGEST_BYTES = 4096  # of a text that may be a number
 
 MAX_NUMBER_FORMAT = 256
 """Most characters of a format of numbers."""
@@ -111,14 +113,21 @@ def parse_numbers(
     return values
 
 
+def _by_cell(text: pa.Array, change: Callable[[str], str]) -> pa.Array:
+    """Return texts of which a function has changed those that may be numbers; others may have megabytes."""
+    short = pc.less_equal(pc.binary_length(text), _LONGEST_BYTES)
+    cells = pc.if_else(short, text, pa.scalar(None, pa.string())).to_pylist()
+    changed = pa.array([cell and change(cell) for cell in cells], pa.string())
+    return pc.if_else(short, changed, text)
+
+
 def plain_digits(text: pa.Array) -> pa.Array:
     """Return texts with the digits of ASCII, and the separators that go with them, for those of other scripts."""
     if pc.all(pc.string_is_ascii(text)).as_py():
         return text
     if not pc.any(pc.match_substring_regex(text, OTHER_DIGITS)).as_py():
         return text
-    cells = [cell and cell.translate(_ASCII_DIGITS) for cell in text.to_pylist()]
-    return pa.array(cells, pa.string())
+    return _by_cell(text, lambda cell: cell.translate(_ASCII_DIGITS))
 
 
 def plain_marks(text: pa.Array) -> pa.Array:
@@ -156,8 +165,7 @@ def _with_exponents(text: pa.Array) -> pa.Array:
     if not pc.any(pc.match_substring_regex(text, _POWERS)).as_py():
         return text
     if not pc.all(pc.string_is_ascii(text)).as_py():
-        cells = [cell and re.sub("[⁰¹²³⁴-⁹⁺⁻]+", _raised, cell) for cell in text.to_pylist()]
-        text = pa.array(cells, pa.string())
+        text = _by_cell(text, lambda cell: re.sub("[⁰¹²³⁴-⁹⁺⁻]+", _raised, cell))
     # Seat 29D-7 is no number.
     for digits, power in ((r"\d*[.,][\d.,]*", r"\d{1,3}"), (r"\d+", r"\d{2,3}")):
         pattern = rf"^([+-]?{digits})[dD]([+-]{power})$"

@@ -16,6 +16,7 @@ import tables.readers.csv
 from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
+from tables.numerals import plain_digits, plain_marks
 from tables.readers.arrow import check_stream, is_packed, open_arrow_cells
 from tables.readers.uneven import UnevenRows
 from tables.typed_table import open_typed
@@ -243,3 +244,18 @@ def test_fault_544_texts_that_come_late_in_many_columns_are_read_in_a_few_passes
     assert (values[20_000] == -5).all()
     assert (np.delete(values, 20_000, axis=0) == 0.25).all()
     assert [len(text) for text in passes] == [0, 1, 2, 3, 20]
+
+
+@pytest.mark.fault(545)
+def test_fault_545_digits_of_megabytes_are_left_as_they_are() -> None:
+    """To replace them takes the interpreter's lock for as long."""
+    digits, powers = "\u0661" * 2_049, "1\u00d710\u2075" * 1_000
+    assert plain_digits(pa.array(["\u0661\u0662", digits, None, ""])).to_pylist() == [
+        "12",
+        digits,
+        None,
+        "",
+    ]
+    marks = plain_marks(pa.array(["1\u00d710\u2075", powers, None])).to_pylist()
+    assert (marks[0], marks[2]) == ("1e5", None)
+    assert "\u2075" in marks[1]
