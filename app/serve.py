@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
 from app.connections.groups import ConnectionGroups
-from app.connections.protocol import READS, READS_EACH, BoundedProtocol
+from app.connections.protocol import IDLE_ENDS, READS, READS_EACH, BoundedProtocol
 from app.connections.unread import bound_unread
 from app.fairness.pace import Pace
 from app.main import create_app
@@ -203,6 +203,7 @@ class Server(uvicorn.Server):
             path_prefix = settings.root_path or ""
             open_connections = ConnectionGroups(connections_that_fit(settings.max_connections))
             pace = Pace(each=READS_EACH, most=READS)
+            idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
 
             @staticmethod
             def known_key(authorization: bytes) -> str | None:

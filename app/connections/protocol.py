@@ -39,6 +39,8 @@ READS_EACH = 2
 """Reads and ends of the connections of one caller in an iteration of the event loop."""
 READS = 64
 """The same of all callers."""
+IDLE_ENDS = 32
+"""Ends of connections without a request in an iteration, more than are accepted in one, so that none pile up."""
 RESERVED = 16
 """Connections beyond the limit that are accepted for health checks."""
 
@@ -63,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """True if connections close with their responses, since the server is about to stop."""
     open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
     pace: ClassVar[Pace] = Pace(each=READS_EACH, most=READS)
+    idle_ends: ClassVar[Pace] = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
@@ -117,7 +120,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if served is not None and not served.response_complete:
             served.disconnected = self._cut_off = True
         self.open_connections.remove(self)
-        self.pace.begin(self._caller, partial(self._leave, exc))
+        pace = self.idle_ends if served is None else self.pace
+        pace.begin(self._caller, partial(self._leave, exc))
 
     def _leave(self, exc: Exception | None) -> None:
         """Stop the timers, and tell the request that is being served."""

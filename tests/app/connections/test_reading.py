@@ -11,7 +11,7 @@ import uvicorn
 import uvloop
 
 from app.connections.groups import CONNECTION, ConnectionGroups
-from app.connections.protocol import BoundedProtocol
+from app.connections.protocol import IDLE_ENDS, BoundedProtocol
 from app.connections.unread import LingeringTransport
 from app.fairness.pace import Pace
 
@@ -76,6 +76,7 @@ async def serving(application, pace, *, header_timeout_s=10.0):
         open_connections = ConnectionGroups(100)
 
     Protocol.pace, Protocol.header_timeout_s = pace, header_timeout_s
+    Protocol.idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
     return server, server.sockets[0].getsockname()[1]
@@ -121,6 +122,36 @@ def test_what_many_send_at_once_is_read_some_in_each_iteration():
 
 
 @pytest.mark.long
+@pytest.mark.fault(549)
+def test_fault_549_more_connections_without_a_request_end_in_an_iteration_than_are_accepted(
+    monkeypatch,
+):
+    iterations = Iterations()
+    ends = Counter[int]()
+    leave = BoundedProtocol._leave
+
+    def counted(protocol, exc):
+        ends[iterations.number] += 1
+        leave(protocol, exc)
+
+    monkeypatch.setattr(BoundedProtocol, "_leave", counted)
+
+    async def main():
+        server, port = await serving(answer, Pace(each=1, most=1))
+        counting = asyncio.create_task(iterations.count())
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        for _, writer in opened:
+            writer.transport.abort()
+        async with asyncio.timeout(10):
+            while ends.total() < len(opened):  # noqa: ASYNC110 - what is waited for is no event
+                await asyncio.sleep(0)
+        counting.cancel()
+        server.close()
+
+    asyncio.run(main())
+    assert 16 < max(ends.values()) <= IDLE_ENDS
+
+
 def test_a_closed_connection_leaves_no_cycles():
     async def main():
         server, port = await serving(answer, Pace(each=1, most=1))
