@@ -165,7 +165,7 @@ class Share:
 
     Attributes:
         size: Number of bytes.
-        project: The project.
+        project: Project that it counts for.
     """
 
     def __init__(self, memory: BodyMemory, project: str) -> None:
