@@ -85,6 +85,9 @@ class TextParts:
         return pc.struct_field(self.text, [self.text.type.get_field_index(name)])
 
 
+_LONGEST_BYTES = 1024  # of a date; another text may have megabytes
+
+
 @dataclass(frozen=True)
 class ShapedParts:
     """Parts of dates that have digits in the same places, and the same characters between these.
@@ -102,7 +105,8 @@ class ShapedParts:
         """Return the parts of dates of which the first tells the places; None if others differ."""
         if text.type != pa.string() or text.null_count or not len(text):
             return None
-        if (_WORDS | _ONES) & pattern.groupindex.keys():
+        is_long = text[0].as_buffer().size > _LONGEST_BYTES
+        if is_long or (_WORDS | _ONES) & pattern.groupindex.keys():
             return None
         match = pattern.match(first := text[0].as_py())
         if match is None or not first.isascii():

@@ -1,6 +1,7 @@
 """Small files of cells that would take much to read: what they take is counted before it is taken."""
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 import tables.readers.arrow_messages
 import tables.readers.csv
+from tables.calendar.parts import ShapedParts
 from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
@@ -259,3 +261,10 @@ def test_fault_545_digits_of_megabytes_are_left_as_they_are() -> None:
     marks = plain_marks(pa.array(["1\u00d710\u2075", powers, None])).to_pylist()
     assert (marks[0], marks[2]) == ("1e5", None)
     assert "\u2075" in marks[1]
+
+
+@pytest.mark.fault(545)
+def test_fault_545_a_text_of_megabytes_has_not_the_shape_of_a_date() -> None:
+    shape = re.compile("(?P<Y>[0-9]+)")
+    assert ShapedParts.of(pa.array(["2026"]), shape) is not None
+    assert ShapedParts.of(pa.array(["2" * 1_025]), shape) is None
