@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 
 from models_store.database.database import Database
@@ -15,6 +16,7 @@ from models_store.jobs.retention import JobRetention
 log = logging.getLogger(__name__)
 
 _MOST_JOBS = 100
+_MOST_BITS = 20
 _INTERVAL_S = 30.0
 _MORE_S = 1.0  # while more is due, so that jobs of one caller do not keep those of others
 _STALE_S = 6 * 3600  # since the last write to a staged file
@@ -100,6 +102,18 @@ class Leftovers:
                 delete_job_files(self._blobs, gone)
         return deleted
 
+    def delete_events(self) -> int:
+        """Delete events of deleted jobs bit by bit, some of them; return the number of bits. It raises as `once`.
+
+        Between two bits it lets others write for as long as one took.
+        """
+        for bits in range(_MOST_BITS):
+            began = time.monotonic()
+            if not self._retention.delete_some_events():
+                return bits
+            self._stopping.wait(time.monotonic() - began)
+        return _MOST_BITS
+
     def sweep_staging(self) -> int:
         """Delete staged files that crashed writers left; return their number.
 
@@ -117,12 +131,13 @@ class Leftovers:
             OSError: The staging folder cannot be used.
         """
         forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
+        bits = self.delete_events()
         self.sweep_staging()
         if forgotten:
             log.info("deleted the checkpoints of %d ended jobs", forgotten)
         if deleted:
             log.info("deleted %d jobs that ended long ago", deleted)
-        return max(forgotten, deleted) >= _MOST_JOBS
+        return max(forgotten, deleted) >= _MOST_JOBS or bits == _MOST_BITS
 
     def _run(self) -> None:
         usual_s = min(_INTERVAL_S, max(1.0, self._keep_s))

@@ -28,6 +28,7 @@ from models_store.database.schema import (
     ModelVersionRow,
 )
 from models_store.job_states import RESUMABLE_STATES, UNFINISHED_STATES, JobRole, JobState
+from models_store.jobs.deletions import delete_jobs, delete_some_events
 from models_store.jobs.parents.children import (
     children_of,
     delete_with_children,
@@ -145,13 +146,17 @@ class JobRetention:
             return []
         if not _has_succeeded(session, row.parent_id):
             abandoned = children_of(session, str(row.parent_id), lock=True)
-            for child in abandoned:
-                delete_with_children(session, child)
+            delete_jobs(session, abandoned)
             return [ForgottenChild(child.id, child.attempt, None) for child in abandoned]
         kept = _kept_key(session, row)
         row.product = row.product_bytes = None
         row.checkpoints = []
         return [ForgottenChild(row.id, row.attempt, kept)]
+
+    @freeing
+    def delete_some_events(self, session: Session) -> bool:
+        """Delete some events of a job that was deleted with many; return whether there was one."""
+        return delete_some_events(session)
 
 
 def _expired(keep_s: float) -> ColumnElement[bool]:

@@ -233,6 +233,38 @@ def test_fault_237_a_deleted_job_leaves_no_row(
     assert not again.replayed
 
 
+@pytest.mark.fault(600)
+def test_fault_600_many_events_are_deleted_bit_by_bit(
+    database: Database,
+    jobs: Jobs,
+    registry: Registry,
+    retention: JobRetention,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dataset = added(registry)
+    before, rows = stored(database), counted(database)
+    job = jobs.submit(a_job(dataset_id=dataset.id)).job
+    for _ in range(5):
+        jobs.cancel(PROJECT, job.id)
+        jobs.resume(PROJECT, job.id)
+    jobs.cancel(PROJECT, job.id)
+    events = len(jobs.events(PROJECT, job.id))
+    monkeypatch.setattr("models_store.jobs.deletions.EVENTS_AT_ONCE", 4)
+    assert jobs.delete(PROJECT, job.id) == [job.id]
+    assert stored(database) == before
+    for look in (jobs.get, jobs.summary, jobs.delete, jobs.cancel, jobs.resume, jobs.events):
+        with pytest.raises(NotFoundError):
+            look(PROJECT, job.id)
+    assert retention.expired(keep_s=0, limit=9) == []
+    assert retention.leftover(keep_s=0, limit=9) == []
+    registry.delete_dataset(PROJECT, dataset.id)
+    left = list[int]()
+    while retention.delete_some_events():
+        left.append(counted(database)["job_event"])
+    assert left == [*range(events - 4, 0, -4), 0, 0]
+    assert counted(database) == rows
+
+
 def test_a_running_job_cannot_be_deleted(jobs: Jobs, work: JobWork) -> None:
     job = submitted(jobs)
     work.claim("w", lease_s=LEASE_S)

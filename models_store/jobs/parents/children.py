@@ -14,7 +14,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    delete,
     func,
     literal_column,
     select,
@@ -23,11 +22,11 @@ from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import db_now, moment
 from models_store.database.dialects import constant, dialect_of, is_one_of
-from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, WorkerRow
+from models_store.database.schema import JobRow, WorkerRow
 from models_store.job_states import FINAL_STATES, UNFINISHED_STATES, Accelerator, JobRole, JobState
+from models_store.jobs.deletions import delete_jobs
 from models_store.jobs.live_workers import LIVE_S
 from models_store.jobs.rows import move, tell_if_unsuited
-from models_store.rows.idempotency import forget_resource
 
 MOST_WAITING = 1000
 """Children of a project that wait for one kind of worker, beyond which its parents start no more of them."""
@@ -189,12 +188,4 @@ def _stage(row: JobRow) -> int:
 def delete_with_children(session: Session, row: JobRow) -> list[str]:
     """Delete a locked job that nothing needs, and its children; return their ids."""
     children = children_of(session, row.id, lock=True) if row.role == JobRole.PARENT else []
-    for one in (*children, row):
-        forget_resource(session, one.project, one.id)
-        for table in (JobEventRow, JobDatasetRow):
-            session.execute(
-                delete(table).where(table.job_id == one.id),
-                execution_options={"synchronize_session": False},
-            )
-        session.delete(one)
-    return [one.id for one in (*children, row)]
+    return delete_jobs(session, [*children, row])

@@ -436,6 +436,27 @@ def test_fault_410_children_of_a_parent_that_nobody_resumed_are_forgotten_at_onc
     assert claimed(work).id not in old, "it begins again"
 
 
+@pytest.mark.fault(600)
+def test_fault_600_children_with_many_events_leave_their_parent_at_once(
+    jobs: Jobs, work: JobWork, retention: JobRetention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = a_parent(jobs, trials=3)
+    ended(work, claimed(work), 1.0)
+    jobs.cancel(PROJECT, parent.id)
+    children = children_of(jobs, parent)
+    monkeypatch.setattr("models_store.jobs.deletions.EVENTS_AT_ONCE", 8)
+    old = retention.needless_children(keep_s=0, limit=10)
+    forgotten = retention.forget_child(old[0], keep_s=0)
+    assert {child.id for child in forgotten} == {child.id for child in children}
+    assert children_of(jobs, parent) == []
+    assert retention.needless_children(keep_s=0, limit=10) == []
+    jobs.resume(PROJECT, parent.id)
+    assert claimed(work).id not in old, "it begins again"
+    while retention.delete_some_events():
+        assert len(children_of(jobs, parent)) == 3
+    jobs.cancel(PROJECT, parent.id)
+
+
 @pytest.mark.fault(354)
 def test_fault_354_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waiting(
     database: Database,
