@@ -1,5 +1,6 @@
 """Learning curves: what the training of a version reported, or what the file that it came from says."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -15,8 +16,10 @@ CURVES: tuple[CurveName, ...] = get_args(CurveName)
 LARGEST = 1e100
 """Largest number that is drawn: squares and differences of those must be finite too."""
 
+MOST_EPOCHS = 100_000
+"""Most epochs of a curve that are read."""
+
 _PAGE = 1000
-_MOST_EPOCHS = 100_000
 
 
 def read_curve(version: Version, jobs: Jobs, blobs: Blobs) -> dict[str, Array]:
@@ -57,10 +60,10 @@ def _imported(version: Version, blobs: Blobs) -> dict[str, Array]:
     if record is None or record.learning_curve is None:
         return {}
     curve = record.learning_curve
-    told: dict[str, Array] = {
-        name: np.array(values, dtype=np.float64) for name, values in curve.values.items()
-    }
-    return told | {"at": np.array(curve.at, dtype=np.float64)}
+    told = {name: _array(values) for name, values in curve.values.items()}
+    at = _array(curve.at)
+    placed = ~np.isnan(at)
+    return {name: values[placed] for name, values in (*told.items(), ("at", at))}
 
 
 def _trained(version: Version, jobs: Jobs) -> dict[str, Array]:
@@ -74,7 +77,7 @@ def _trained(version: Version, jobs: Jobs) -> dict[str, Array]:
         for event in page:
             if event.event is EventKind.EPOCH:
                 told.append(_numbers(event.data, at=len(told)))
-        if len(told) > _MOST_EPOCHS:
+        if len(told) > MOST_EPOCHS:
             break
     table = np.array(told).reshape(len(told), 1 + len(CURVES))
     return dict(zip(("at", *CURVES), table.T, strict=True))
@@ -83,6 +86,10 @@ def _trained(version: Version, jobs: Jobs) -> dict[str, Array]:
 def _numbers(data: dict[str, Any], *, at: int) -> tuple[float, ...]:
     place = data.get("epoch", data.get("iteration", at))
     return _number(place), *(_number(data.get(name)) for name in CURVES)
+
+
+def _array(values: Sequence[object]) -> Array:
+    return np.array([_number(value) for value in values], dtype=np.float64)
 
 
 def _number(value: object) -> float:

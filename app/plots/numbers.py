@@ -11,7 +11,7 @@ import torch
 from app.engine.batches import Array
 from app.engine.engine import Engine, Terms
 from app.fairness.turns import in_thread
-from app.plots.curves import CURVES, LARGEST, read_curve
+from app.plots.curves import CURVES, LARGEST, MOST_EPOCHS, read_curve
 from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem
 from app.reference_rows.version_rows import data_rows, sampled_rows
@@ -104,7 +104,8 @@ class Source:
             raise _unavailable(unknown)
         decides = next((name for name in _DECIDES if name in curves), None)
         best = version.metrics.get("best_epoch")
-        if decides is None or not isinstance(best, int):
+        # An imported file may have anything in its place.
+        if decides is None or not isinstance(best, int) or abs(best) > MOST_EPOCHS:
             return curves
         return {**curves, "decides": np.array(decides), "best": np.array(best)}
 

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browsers import findings_of_axe, needs_chromium, watched_page
 from tests.e2e.test_up import Up
+from tests.exported_records import edited
 
 MAIN = Path(__file__).parents[2] / "app/site/static/page/js/main.js"
 SOON_MS = 240_000  # of jobs, on a machine that may be busy
@@ -131,6 +132,56 @@ def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
         found = findings_of_axe(page)
         findings += f"{view}: {found}" if found else ""
     assert findings == ""
+
+
+ADDRESSES = (
+    *("models/%", "jobs/%E0%A4%A", "models/..", "models/x%3fa=1", "models/people%2f1"),
+    "jobs/..%2fdatasets%2fds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
+)
+
+
+@pytest.mark.fault(580)
+def test_fault_580_an_address_that_is_no_name_shows_nothing_and_asks_for_nothing(
+    page: Page, up: Up
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(up.url)))
+    for address in ADDRESSES:
+        page.goto("about:blank")
+        page.goto(f"/#/{address}")
+        expect(page.get_by_role("heading", name="Nothing is here", exact=True)).to_be_visible()
+    assert [path for path in asked if path.startswith("/v1/")] == []
+
+
+METRICS: list[dict[str, object]] = [
+    {"best_robust_validation_log_likelihood": "<b>high</b>", "summary": "<b>good</b>"},
+    {"validation_log_likelihood": {"mean": 1}, "summary": [{"a": 1}, None]},
+]
+
+
+@pytest.mark.fault(581)
+@pytest.mark.parametrize("metrics", METRICS)
+def test_fault_581_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
+    page: Page, up: Up, model: str, metrics: dict[str, object]
+) -> None:
+    file = httpx.get(f"{up.url}/v1/models/{model}/versions/1/export").content
+    made = httpx.post(
+        f"{up.url}/v1/models/odd/versions",
+        content=edited(file, {"metrics": metrics}),
+        headers={"Content-Type": "application/octet-stream"},
+        timeout=SOON_MS / 1000,
+    ).json()
+    version = made["version"]
+    for tab in ("fit", "facts", "versions"):
+        page.goto("about:blank")
+        page.goto(f"/#/models/odd/{version}/{tab}")
+        expect(
+            page.get_by_role("heading", name=f"odd version {version}", exact=True)
+        ).to_be_visible()
+        expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
+    page.goto("/#/models")
+    expect(page.get_by_role("link", name="odd", exact=True)).to_be_visible()
+    httpx.delete(f"{up.url}/v1/models/odd").raise_for_status()
 
 
 def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:

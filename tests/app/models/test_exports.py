@@ -17,10 +17,10 @@ from app.main import create_app
 from app.plots.curves import read_curve
 from app.settings import ApiSettings
 from flows import IafSpec, MafSpec
-from models_store.exports.exported_files import RECORD_KEY
 from tests.app.conftest import assert_refused
 from tests.app.mixed_model import DAY, NAMES, SPEC, TYPES, mixed_flow
 from tests.app.serving import registered
+from tests.exported_records import edited
 from tests.models_store.makers import PROJECT
 
 FILE = {"Content-Type": "application/octet-stream"}
@@ -61,17 +61,6 @@ def imported(client, body):
     return client.post("/v1/models/copy/versions", content=body, headers=FILE)
 
 
-def edited(body, change):
-    """The file with another record."""
-    length = int.from_bytes(body[:8], "little")
-    header = json.loads(body[8 : 8 + length])
-    record = json.loads(header["__metadata__"][RECORD_KEY])
-    header["__metadata__"][RECORD_KEY] = json.dumps({**record, **change})
-    content = json.dumps(header).encode()
-    content += b" " * (-len(content) % 8)
-    return len(content).to_bytes(8, "little") + content + body[8 + length :]
-
-
 @pytest.mark.long
 def test_an_import_restores_what_was_exported(client, exported):
     made = imported(client, exported)
@@ -108,6 +97,28 @@ def test_a_record_that_is_none_is_refused(client, exported):
     for change in CHANGES:
         refused = imported(client, edited(exported, change))
         assert_refused(refused, 422, "checkpoint-invalid")
+
+
+CURVES: list[dict[str, object]] = [
+    {"at": [1.0, 2.0], "values": {"validation_log_likelihood": [1e308, -1e308]}},
+    {"at": [-1e308, 1e308], "values": {"validation_log_likelihood": [1.0, 2.0]}},
+    {"at": [1.0, 2.0], "values": {"validation_log_likelihood": [1.0, 2.0]}},
+]
+
+
+@pytest.mark.fault(582)
+@pytest.mark.long
+@pytest.mark.parametrize("curve", CURVES)
+def test_fault_582_a_curve_of_any_numbers_is_drawn_and_exported_or_left_out(
+    client, exported, curve
+):
+    change = {"learning_curve": curve, "metrics": {"best_epoch": 2**70}}
+    assert imported(client, edited(exported, change)).status_code == 201
+    plot = client.get("/v1/models/copy/versions/1/plots/learning-curve")
+    assert plot.status_code in (200, 422), plot.text
+    if plot.status_code == 422:
+        assert_refused(plot, 422, "plot-unavailable")
+    assert imported(client, client.get("/v1/models/copy/versions/1/export").content).is_success
 
 
 @pytest.mark.long

@@ -12,8 +12,8 @@ export function number(value) {
   return size !== 0 && (size < 1e-3 || size >= 1e9) ? value.toExponential(3) : DIGITS.format(value);
 }
 
-/** Return a log density: two decimals. */
-export const nats = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+/** Return a log density: two decimals. The file of an imported version may have anything in its place. */
+export const nats = (value) => (typeof value === "number" ? value.toFixed(2) : "–");
 
 export const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`);
 

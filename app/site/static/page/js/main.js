@@ -35,19 +35,19 @@ function setTheme(name) {
 dark.addEventListener("change", showTheme);
 showTheme();
 
-// Parts of the address, and what they show. `title` is read out when the view changes.
+// Parts of the address, and what they show; what is no name or id, such as `..`, would be another path of the API. `title` is read out when the view changes.
 const VIEWS = [
   [/^$/, () => ["Start", html`<${Home} />`]],
   [/^datasets$/, () => ["Data", html`<${Datasets} />`]],
-  [/^datasets\/([^/]+)$/, (id) => ["Data set", html`<${Dataset} key=${id} id=${id} />`]],
-  [/^datasets\/([^/]+)\/train$/, (id) => ["Train a model", html`<${Train} key=${id} id=${id} />`]],
+  [/^datasets\/(\w[\w.-]*)$/, (id) => ["Data set", html`<${Dataset} key=${id} id=${id} />`]],
+  [/^datasets\/(\w[\w.-]*)\/train$/, (id) => ["Train a model", html`<${Train} key=${id} id=${id} />`]],
   [/^jobs$/, () => ["Jobs", html`<${Jobs} />`]],
   [/^jobs\/variational$/, () => ["Fit a flow to a density", html`<${Variational} />`]],
-  [/^jobs\/([^/]+)$/, (id) => ["Job", html`<${Job} key=${id} id=${id} />`]],
+  [/^jobs\/(\w[\w.-]*)$/, (id) => ["Job", html`<${Job} key=${id} id=${id} />`]],
   [/^models$/, () => ["Models", html`<${Models} />`]],
-  [/^models\/([^/]+)\/compare(?:\/([\d,]+))?$/, (name, chosen) => ["Compare versions", html`<${Compare} key=${`${name} ${chosen}`} name=${name} chosen=${chosen ? chosen.split(",").map(Number) : []} />`]],
-  [/^models\/([^/]+)\/(\d+)(?:\/(\w+))?$/, (name, version, tab) => [`Model ${name}`, html`<${Model} key=${`${name}:${version}`} name=${name} version=${Number(version)} tab=${tab ?? "fit"} />`]],
-  [/^models\/([^/]+)$/, (name) => [`Model ${name}`, html`<${Model} key=${name} name=${name} tab="fit" />`]],
+  [/^models\/(\w[\w.-]*)\/compare(?:\/([\d,]+))?$/, (name, chosen) => ["Compare versions", html`<${Compare} key=${`${name} ${chosen}`} name=${name} chosen=${chosen ? chosen.split(",").map(Number) : []} />`]],
+  [/^models\/(\w[\w.-]*)\/(\d+)(?:\/(\w+))?$/, (name, version, tab) => [`Model ${name}`, html`<${Model} key=${`${name}:${version}`} name=${name} version=${Number(version)} tab=${tab ?? "fit"} />`]],
+  [/^models\/(\w[\w.-]*)$/, (name) => [`Model ${name}`, html`<${Model} key=${name} name=${name} tab="fit" />`]],
   [/^settings$/, () => ["Settings", html`<${Settings} theme=${theme} setTheme=${setTheme} />`]],
 ];
 
@@ -56,7 +56,7 @@ const TABS = [["datasets", "Data"], ["jobs", "Jobs"], ["models", "Models"]];
 function App() {
   const path = place.value.replace(/^#\/?/, "");
   const found = VIEWS.map(([pattern, show]) => [path.match(pattern), show]).find(([match]) => match);
-  const [title, view] = found ? found[1](...found[0].slice(1).map((part) => part && decodeURIComponent(part))) : ["Not found", html`<${NotFound} />`];
+  const [title, view] = found ? found[1](...found[0].slice(1)) : ["Not found", html`<${NotFound} />`];
   const main = useRef(null);
   const seen = useRef(path);
   useEffect(() => {

@@ -201,9 +201,9 @@ export function DataTable({ caption, columns, rows, first }) {
 /** Return a text with what is between grave accents as code. */
 const withCode = (text) => text.split("`").map((part, at) => (at % 2 ? html`<code>${part}</code>` : part));
 
-/** What a training says of its model to people. */
-export const InWords = ({ of }) => of?.length > 0 && html`<div class="note"><strong>In words</strong>
-  <ul>${of.map((text) => html`<li key=${text}>${withCode(text)}</li>`)}</ul></div>`;
+/** What a training says of its model to people; an imported file may have anything in its place. */
+export const InWords = ({ of }) => Array.isArray(of) && of.length > 0 && html`<div class="note"><strong>In words</strong>
+  <ul>${of.map((text) => html`<li key=${text}>${withCode(String(text))}</li>`)}</ul></div>`;
 
 export const Crumbs = ({ path }) => html`<nav class="crumbs" aria-label="Breadcrumb">
   ${path.map(([name, href], at) => html`${at > 0 && " / "}<a key=${at} href=${href}>${name}</a>`)}
