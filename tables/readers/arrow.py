@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
-from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat
-from tables.numerals import MAX_DECIMALS, round_to
-from tables.readers.arrow_messages import (
+from tables.arrow.messages import (
     MAX_UNPACKED_BYTES,
     DeltaCheck,
     Messages,
     decoding,
 )
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableFormat
+from tables.numerals import MAX_DECIMALS, round_to
 from tables.source import (
     NESTED,
     CellSource,

@@ -12,7 +12,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 from numpy.typing import NDArray
 
-import tables.readers.arrow_messages
+import tables.arrow.messages
 import tables.readers.csv
 from tables.calendar.parts import ShapedParts
 from tables.columns import Column
@@ -149,7 +149,7 @@ def test_dictionaries_that_are_extended_without_end_are_refused(
     content = stream(*growing(30), deltas=True)
     assert len(read(path, content)) == 30
     assert is_packed(path, OPTIONS)
-    monkeypatch.setattr(tables.readers.arrow_messages, "MAX_DELTA_BYTES", 1_000)
+    monkeypatch.setattr(tables.arrow.messages, "MAX_DELTA_BYTES", 1_000)
     assert refused(path, content) == "dataset-too-large"
     assert len(read(path, stream(*growing(30)))) == 30  # whole ones
 
@@ -167,7 +167,7 @@ def test_fault_335_thousands_of_empty_batches_are_refused(path: Path, check: Any
 
 @pytest.mark.fault(335)
 def test_fault_335_further_batches_need_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.readers.arrow_messages, "FREE_MESSAGES", 10)
+    monkeypatch.setattr(tables.arrow.messages, "FREE_MESSAGES", 10)
     one, more = (rows_of(pa.array(["q"] * rows)) for rows in (1, 64))
     assert len(read(path, stream(*[one] * 10))) == 10
     assert refused(path, stream(*[one] * 11)) == "limit-metadata"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
+from tables.arrow.flatbuffers import HEADER_SLOT, Flatbuffer, check_message
 from tables.errors import TableError
-from tables.readers.flatbuffers import HEADER_SLOT, Flatbuffer, check_message
 
 MAX_SCHEMA_BYTES = 16 << 20
 """The largest schema that is parsed."""

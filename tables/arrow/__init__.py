@@ -1,0 +1,1 @@
+"""Messages of Arrow IPC streams, which are checked before Arrow reads them."""
