@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import ClassVar, NoReturn
 
@@ -21,7 +21,7 @@ from app.connections.request_heads import (
     without_upgrade,
 )
 from app.connections.unread import LingeringTransport, Unread, Unsent, bound_unsent
-from app.fairness.pace import Pace
+from app.fairness.pace import Pace, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ READS_EACH = 2
 READS = 64
 """The same of all callers."""
 IDLE_ENDS = 32
-"""Ends of connections without a request in an iteration, more than are accepted in one, so that none pile up."""
+"""Ends of connections without a request in progress in an iteration, more than are accepted in one, so that none pile
+up."""
 RESERVED = 16
 """Connections beyond the limit that are accepted for health checks."""
 
@@ -86,6 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _ignored: RequestResponseCycle | None = None  # a request of whose body nothing is kept
     _cut_off = False  # the connection was lost before its response was complete
     _heard = False  # something was received
+    _waiting: Waiting | None = None  # what is due to what was received
     _caller = ""  # group of the caller who shares the event loop's time with others
     _transport: LingeringTransport
     _unread: Unread
@@ -120,7 +122,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if served is not None and not served.response_complete:
             served.disconnected = self._cut_off = True
         self.open_connections.remove(self)
-        pace = self.idle_ends if served is None else self.pace
+        if self._waiting is not None:
+            self._waiting.drop()
+        nobody_waits = served is None or served.response_complete
+        pace = self.idle_ends if nobody_waits else self.pace
         pace.begin(self._caller, partial(self._leave, exc))
 
     def _leave(self, exc: Exception | None) -> None:
@@ -169,18 +174,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self._read_on_in_turn()
             return
         if self._heard:
-            now = self.pace.begin(self._caller, partial(self._take, data))
+            now = self._in_turn(partial(self._take, data))
         else:
             self._heard = True
             group, part = f"new {self._caller}", likely_caller(data, self.known_key)
-            now = self.pace.begin(group, partial(self._take, data), part=part)
+            now = self._in_turn(partial(self._take, data), group=group, part=part)
         if not now:
             self._transport.hold_reading()
 
     def _read_on_in_turn(self) -> None:
         """Read on what nobody reads when it is the caller's turn."""
         self._transport.hold_reading()
-        self.pace.begin(self._caller, self._transport.release_reading)
+        self._in_turn(self._transport.release_reading)
+
+    def _in_turn(self, work: Callable[[], None], *, group: str = "", part: Hashable = None) -> bool:
+        """Do what is due to the data that came; return False if it must wait for the caller's turn."""
+        waiting = self.pace.begin(group or self._caller, work, part=part)
+        if waiting is not None:
+            self._waiting = waiting
+        return waiting is None
 
     def _take(self, data: bytes | memoryview) -> None:
         """Parse data.
@@ -210,7 +222,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()  # to find its end takes too long
         else:
             self._transport.hold_reading()
-            self.pace.begin(self._caller, partial(self._take, rest))
+            self._in_turn(partial(self._take, rest))
 
     def _parse_some(self, data: memoryview) -> memoryview:
         """Parse what takes no longer than a turn may, and return the rest.

@@ -7,27 +7,49 @@ from collections.abc import Callable, Hashable
 _ALONE_AFTER_S = 1.0
 
 
+class Waiting:
+    """Piece of work that waits for its turn.
+
+    Args:
+        work: Function to call.
+    """
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work: Callable[[], None] | None = work
+
+    def drop(self) -> None:
+        """Do it never, and refer to nothing from now on."""
+        self._work = None
+
+    def take(self) -> Callable[[], None] | None:
+        """Return the function, if there still is one, and refer to nothing from now on."""
+        work, self._work = self._work, None
+        return work
+
+
 class _Queue:
     """Pieces of work of one group that wait; its parts take turns, each in order of arrival."""
 
     def __init__(self) -> None:
-        self._parts: OrderedDict[Hashable, deque[Callable[[], None]]] = OrderedDict()
+        self._parts: OrderedDict[Hashable, deque[Waiting]] = OrderedDict()
 
     def __bool__(self) -> bool:
         """Return whether there is any work."""
         return bool(self._parts)
 
-    def put(self, part: Hashable, work: Callable[[], None]) -> None:
+    def put(self, part: Hashable, work: Waiting) -> None:
         """Put a piece of work behind those of its part."""
         self._parts.setdefault(part, deque()).append(work)
 
-    def take(self) -> Callable[[], None]:
-        """Take the next piece of work out."""
+    def take(self) -> Callable[[], None] | None:
+        """Take the next piece of work out; None if it was dropped."""
         part, works = self._parts.popitem(last=False)
         work = works.popleft()
         if works:
             self._parts[part] = works  # behind all others
-        return work
+        return work.take()
 
 
 class Pace:
@@ -52,7 +74,9 @@ class Pace:
         self._begun: Counter[str] = Counter()  # in this iteration
         self._scheduled = False
 
-    def begin(self, group: str, work: Callable[[], None], *, part: Hashable = None) -> bool:
+    def begin(
+        self, group: str, work: Callable[[], None], *, part: Hashable = None
+    ) -> Waiting | None:
         """Call a function now, or in a later iteration, when it is the group's turn.
 
         Args:
@@ -61,14 +85,12 @@ class Pace:
             part: Part of the group, which has its turn among the group's work that waits.
 
         Returns:
-            True if it was called now.
+            What waits; None if the function was called now.
         """
-        now = self._take(group)
-        if now:
+        if self._take(group):
             work()
-        else:
-            self._wait(group, part, work)
-        return now
+            return None
+        return self._wait(group, part, work)
 
     async def turn(self, group: str) -> None:
         """Wait until it is the group's turn."""
@@ -77,8 +99,10 @@ class Pace:
             self._wait(group, None, lambda: _wake(place))
             await place
 
-    def _wait(self, group: str, part: Hashable, work: Callable[[], None]) -> None:
-        self._queues.setdefault(group, _Queue()).put(part, work)
+    def _wait(self, group: str, part: Hashable, work: Callable[[], None]) -> Waiting:
+        waiting = Waiting(work)
+        self._queues.setdefault(group, _Queue()).put(part, waiting)
+        return waiting
 
     def _take(self, group: str) -> bool:
         """Count a piece of work that begins now; return False if it must wait."""
@@ -110,12 +134,13 @@ class Pace:
             group = next((g for g in self._queues if self._begun[g] < each), None)
             if group is None:
                 return
-            self._begun[group] += 1
             queue = self._queues.pop(group)
             work = queue.take()
             if queue:
                 self._queues[group] = queue  # behind all others
-            work()
+            if work is not None:
+                self._begun[group] += 1
+                work()
 
 
 def _wake(place: "asyncio.Future[None]") -> None:

@@ -121,7 +121,6 @@ def test_what_many_send_at_once_is_read_some_in_each_iteration():
     assert max(iterations.begun.values()) <= 2
 
 
-@pytest.mark.long
 @pytest.mark.fault(549)
 def test_fault_549_more_connections_without_a_request_end_in_an_iteration_than_are_accepted(
     monkeypatch,
@@ -152,6 +151,7 @@ def test_fault_549_more_connections_without_a_request_end_in_an_iteration_than_a
     assert 16 < max(ends.values()) <= IDLE_ENDS
 
 
+@pytest.mark.long
 def test_a_closed_connection_leaves_no_cycles():
     async def main():
         server, port = await serving(answer, Pace(each=1, most=1))

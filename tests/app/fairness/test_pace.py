@@ -1,13 +1,14 @@
 """Work begins in the turn of its group, a few pieces in an iteration of the event loop."""
 
 import asyncio
+import weakref
 from functools import partial
 
 from app.fairness.pace import Pace
 
 
 def numbered(pace, begun, group, number):
-    return pace.begin(group, lambda: begun.append(f"{group}{number}"))
+    return pace.begin(group, lambda: begun.append(f"{group}{number}")) is None
 
 
 def fail():
@@ -100,3 +101,29 @@ def test_parts_of_a_group_take_turns():
         return begun
 
     assert asyncio.run(main()) == ["x0", "b0", "x1", "y0", "x2"]
+
+
+def test_what_was_dropped_is_not_done_counts_for_nothing_and_is_forgotten_at_once():
+    async def main():
+        pace, begun = Pace(each=1, most=8), list[str]()
+        numbered(pace, begun, "b", 0)
+        numbered(pace, begun, "a", 0)
+        works = [Big() for _ in range(4)]
+        waiting = [pace.begin("a", work.method) for work in works]
+        known = [weakref.ref(work) for work in works]
+        works.clear()
+        numbered(pace, begun, "a", 1)
+        for each in waiting:
+            assert each is not None
+            each.drop()
+        freed = all(ref() is None for ref in known)
+        await iterations(2)
+        return begun, freed
+
+    assert asyncio.run(main()) == (["b0", "a0", "a1"], True)
+
+
+class Big:
+    def method(self):
+        """Fail: it was dropped."""
+        raise AssertionError
