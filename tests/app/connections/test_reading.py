@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import socket
+import weakref
 from collections import Counter
 
 import pytest
@@ -64,7 +65,7 @@ async def answer(_scope, _receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-async def serving(application, pace, *, header_timeout_s=10.0):
+async def serving(application, pace, *, header_timeout_s=10.0, open_connections=None):
     """A server on a free port, and the port."""
     config = uvicorn.Config(
         application, interface="asgi3", lifespan="off", ws="none", log_config=None
@@ -73,9 +74,11 @@ async def serving(application, pace, *, header_timeout_s=10.0):
     state = uvicorn.Server(config).server_state
 
     class Protocol(BoundedProtocol):
-        open_connections = ConnectionGroups(100)
+        pass
 
     Protocol.pace, Protocol.header_timeout_s = pace, header_timeout_s
+    groups = ConnectionGroups(100) if open_connections is None else open_connections
+    Protocol.open_connections = groups
     Protocol.idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
@@ -274,3 +277,30 @@ def test_fault_399_the_kernel_takes_little_of_a_response_that_nobody_reads(loop)
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(main())
     assert sent <= 2**19
+
+
+@pytest.mark.fault(550)
+def test_fault_550_nothing_is_kept_of_a_lost_connection_whose_data_wait_for_their_turn():
+    connections = weakref.WeakSet[BoundedProtocol]()
+
+    class Noted(ConnectionGroups):
+        def put(self, connection, group):
+            connections.add(connection)
+            super().put(connection, group)
+
+    async def main():
+        server, port = await serving(answer, Pace(each=0, most=0), open_connections=Noted(5))
+        writers = []
+        for _ in range(20):  # each of which makes room for the next
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET)
+            writers.append(writer)
+            await asyncio.sleep(0.02)
+        gc.collect()
+        kept = len(connections)
+        for writer in writers:
+            writer.transport.abort()
+        server.close()
+        return kept
+
+    assert asyncio.run(main()) == 5
