@@ -91,7 +91,7 @@ class Callers:
             Problem: `unauthorized`, or `rate-limited` when too many unknown keys were sent.
             DatabaseError: The keys cannot be read.
         """
-        if self._anonymous and await self._no_keys():
+        if self._anonymous and await self._no_keys(sure=bool(authorization)):
             return ANYBODY
         if len(authorization) != 1:
             raise _unauthorized("Send one `Authorization: Bearer` header with an API key.")
@@ -115,9 +115,10 @@ class Callers:
         used, self._used = self._used, set()
         return used
 
-    async def _no_keys(self) -> bool:
+    async def _no_keys(self, *, sure: bool) -> bool:
+        """Return whether there are no keys; who sends one knows of a first one, made a moment ago."""
         now = time.monotonic()
-        if now >= self._keyless_until:
+        if sure or now >= self._keyless_until:
             loop = asyncio.get_running_loop()
             try:
                 exist = await loop.run_in_executor(self._for_known, self._keys.exist)

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from app.auth.callers import Callers
+from app.auth.callers import ANYBODY, Callers
 from app.engine import loaded_models
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.warming import preloaded
@@ -239,3 +239,19 @@ def test_a_process_that_is_told_to_stop_serves_until_others_know(draining):
     assert process.wait(60) == 0
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.mark.fault(551)
+def test_fault_551_the_first_key_is_that_of_its_project_as_soon_as_it_is_made(outage):
+    async def main():
+        callers = Callers(outage, anonymous=True, known_for_s=60.0)
+        assert await callers.identify([]) == ANYBODY
+        made = outage.keys.create("one", Scope.WRITE)
+        assert await callers.identify([]) == ANYBODY  # for a minute, as it was found
+        caller = await callers.identify([f"Bearer {made.token}".encode()])
+        assert (caller.project, caller.key_id) == ("one", made.key.id)
+        with pytest.raises(Problem):
+            await callers.identify([])
+        callers.close()
+
+    asyncio.run(main())
