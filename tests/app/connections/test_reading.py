@@ -85,6 +85,14 @@ async def serving(application, pace, *, header_timeout_s=10.0, open_connections=
     return server, server.sockets[0].getsockname()[1]
 
 
+async def ended(server, groups):
+    """End a server and its open connections."""
+    server.close()
+    for connection in list(groups._group_of):
+        connection._transport._transport.abort()
+    await asyncio.sleep(0.02)
+
+
 class Iterations:
     """Number of the iteration of the event loop, and of the requests that began in each."""
 
@@ -289,7 +297,8 @@ def test_fault_550_nothing_is_kept_of_a_lost_connection_whose_data_wait_for_thei
             super().put(connection, group)
 
     async def main():
-        server, port = await serving(answer, Pace(each=0, most=0), open_connections=Noted(5))
+        groups = Noted(5)
+        server, port = await serving(answer, Pace(each=0, most=0), open_connections=groups)
         writers = []
         for _ in range(20):  # each of which makes room for the next
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -300,7 +309,7 @@ def test_fault_550_nothing_is_kept_of_a_lost_connection_whose_data_wait_for_thei
         kept = len(connections)
         for writer in writers:
             writer.transport.abort()
-        server.close()
+        await ended(server, groups)
         return kept
 
     assert asyncio.run(main()) == 5

@@ -6,9 +6,10 @@ from statistics import median
 
 import pytest
 
+from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.fairness.pace import Pace
-from tests.app.connections.test_reading import Iterations, serving
+from tests.app.connections.test_reading import Iterations, ended, serving
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -47,14 +48,15 @@ class Bodies(Iterations):
 
 async def exchanged(bodies, sent, answers):
     """Send bytes, and return the heads of so many answers."""
-    server, port = await serving(bodies.application, Pace(each=1, most=1))
+    groups, pace = ConnectionGroups(100), Pace(each=1, most=1)
+    server, port = await serving(bodies.application, pace, open_connections=groups)
     counting = asyncio.create_task(bodies.count())
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     heads = [await reader.readuntil(b"\r\n\r\n") for _ in range(answers)]
     writer.close()
     counting.cancel()
-    server.close()
+    await ended(server, groups)
     return [head.partition(b"\r\n")[0] for head in heads]
 
 
@@ -93,7 +95,8 @@ def test_fault_588_what_a_refused_connection_sends_is_read_in_its_turn(monkeypat
     monkeypatch.setattr(BoundedProtocol, "data_received", data_received)
 
     async def main():
-        server, port = await serving(bodies.application, Pace(each=1, most=1))
+        groups, pace = ConnectionGroups(100), Pace(each=1, most=1)
+        server, port = await serving(bodies.application, pace, open_connections=groups)
         counting = asyncio.create_task(bodies.count())
         pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         for _, writer in pairs:
@@ -104,7 +107,7 @@ def test_fault_588_what_a_refused_connection_sends_is_read_in_its_turn(monkeypat
         for _, writer in pairs:
             writer.transport.abort()
         counting.cancel()
-        server.close()
+        await ended(server, groups)
         return heads
 
     heads = asyncio.run(main())
