@@ -124,11 +124,13 @@ class Child:
         On a disk without room for it, it begins anew, and on one that cannot be written, it stays.
         """
         path = self._log_path
-        if path is None or not path.exists() or path.stat().st_size < _LOG_BYTES:
+        if path is None:
             return
         aside = path.with_suffix(".log.1")
-        # The process appends, so it continues at the beginning of the truncated file.
-        with suppress(OSError):
+        with suppress(OSError):  # as where there is none
+            if path.stat().st_size < _LOG_BYTES:
+                return
+            # The process appends, so it continues at the beginning of the truncated file.
             try:
                 shutil.copyfile(path, aside)
             except OSError:

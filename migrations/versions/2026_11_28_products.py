@@ -25,7 +25,9 @@ def upgrade() -> None:
     product = sa.cast(JOB.c.product, sa.Text())
     if op.get_bind().dialect.name == "postgresql":
         # Its operators of JSON refuse any that has U+0000 somewhere, as levels may.
-        file_bytes = sa.func.substring(product, '"checkpoint_bytes": ?([0-9]+)')
+        # A caller may have named something of a target or a metric so, but not both.
+        field = r'"checkpoint_sha256": ?"[0-9a-f]*", ?"checkpoint_bytes": ?([0-9]+)'
+        file_bytes = sa.func.substring(product, field)
     else:
         file_bytes = sa.func.json_extract(product, "$.checkpoint_bytes")
     counted = sa.func.length(product) + sa.cast(file_bytes, sa.BigInteger())

@@ -174,7 +174,7 @@ class ObjectBlobs:
             found = self._bucket.found(_PROBES)
             now = max((changed_at for _, _, changed_at in found), default=time.time())
             self._bucket.delete([key])
-        except BlobError:
+        except (BlobError, StorageFullError):
             return time.time()
         return now
 

@@ -77,7 +77,9 @@ def uncover(session: Session, children: Sequence[JobRow]) -> None:
 def _product_bytes(dialect: str) -> Select[int]:
     product = cast(JobRow.product, Text)
     if dialect == "postgresql":  # whose operators of JSON refuse any that has U+0000 somewhere
-        file_bytes = func.substring(product, '"checkpoint_bytes": ?([0-9]+)')
+        # A caller may have named something of a target or a metric so, but not both.
+        field = r'"checkpoint_sha256": ?"[0-9a-f]*", ?"checkpoint_bytes": ?([0-9]+)'
+        file_bytes = func.substring(product, field)
     else:
         file_bytes = func.json_extract(product, "$.checkpoint_bytes")
     length = func.length(product) + cast(file_bytes, BigInteger)

@@ -157,6 +157,25 @@ def test_a_long_log_on_a_full_disk_begins_anew(
     assert not os.path.lexists(aside)
 
 
+@pytest.mark.fault(616)
+def test_fault_616_a_log_that_nobody_may_look_at_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, log = python("", tmp_path), tmp_path / "child.log"
+    log.write_bytes(b"x")
+    look = Path.stat
+
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path == log:
+            raise PermissionError(13, "Permission denied")
+        return look(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    child.trim_log()
+    monkeypatch.undo()
+    assert log.read_bytes() == b"x"
+
+
 @pytest.mark.fault(572)
 def test_a_child_that_cannot_be_started_is_planned_again(tmp_path: Path) -> None:
     folder = tmp_path / "logs"

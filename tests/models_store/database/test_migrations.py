@@ -251,7 +251,8 @@ def test_fault_443_products_of_more_than_2_gib_and_of_any_characters_are_counted
     child = work.claim("w", lease_s=30)
     assert child is not None
     types = [{"name": "cut", "levels": ["a\0b", 'the "checkpoint_bytes": 5 of it']}]
-    product = vars(a_version(child, checkpoint_bytes=3 * 2**30, types=types))
+    target = {"constants": {"checkpoint_bytes": 5}}
+    product = vars(a_version(child, checkpoint_bytes=3 * 2**30, types=types, target=target))
     work.finish_child(child.id, child.attempt, metrics={"epoch": 5}, product=product)
     counts = text("SELECT product_bytes FROM job ORDER BY position")
     with database.read() as session:

@@ -15,6 +15,7 @@ from models_store.errors import (
     BlobCorruptError,
     BlobDiskError,
     BlobMissingError,
+    StorageFullError,
     WrongStoreError,
 )
 from models_store.files.blobs import Blobs, check_identity
@@ -161,6 +162,20 @@ def test_the_age_of_a_file_is_told_by_the_clock_of_the_store(
     monkeypatch.setattr(time, "time", lambda: truth() + 10**8)
     [stored] = blobs.files()
     assert 0 <= stored.age_s < 500
+
+
+@pytest.mark.fault(615)
+@pytest.mark.cluster
+def test_fault_615_the_objects_of_a_full_bucket_are_found(
+    s3: ObjectBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, b"old")
+
+    def refuse(_key: str, _content: bytes) -> None:
+        raise StorageFullError
+
+    monkeypatch.setattr(s3._bucket, "put_bytes", refuse)
+    assert [found.key for found in s3.files()] == [KEY]
 
 
 def test_a_look_and_a_ping_leave_nothing(blobs: Blobs) -> None:
