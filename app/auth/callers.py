@@ -75,6 +75,8 @@ class Callers:
         self._known: dict[bytes, _Known] = {}
         self._used: set[str] = set()
         self._keyless_until = self._keyless_stale_at = 0.0
+        self._keyless_look: asyncio.Task[None] | None = None
+        self._silent = False
         self._new = 0
         self._for_known = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self._for_new = ThreadPoolExecutor(1, thread_name_prefix="new-keys")
@@ -117,21 +119,39 @@ class Callers:
 
     async def _no_keys(self, *, sure: bool) -> bool:
         """Return whether there are no keys; who sends one knows of a first one, made a moment ago."""
-        now = time.monotonic()
-        if sure or now >= self._keyless_until:
-            loop = asyncio.get_running_loop()
-            try:
-                exist = await loop.run_in_executor(self._for_known, self._keys.exist)
-            except DatabaseError:
-                if now >= self._keyless_stale_at:
-                    raise
-            else:
-                if exist:
-                    self._anonymous = False  # keys are never deleted
-                    return False
-                self._keyless_stale_at = now + self._stale_s
-            self._keyless_until = now + self._known_for_s
-        return True
+        if sure and self._keyless_look is not None:
+            await self._look_for_keys()  # which began before the request
+        if sure or time.monotonic() >= self._keyless_until:
+            await self._look_for_keys()
+        return self._anonymous
+
+    async def _look_for_keys(self) -> None:
+        """Look whether there are keys now; a database that does not answer delays nobody twice."""
+        look = self._keyless_look
+        if look is None:
+            look = self._keyless_look = asyncio.create_task(self._find_keys())
+            look.add_done_callback(_retrieve)
+        is_stale = time.monotonic() < self._keyless_stale_at
+        patience_s = 0.0 if self._silent else self._known_for_s
+        await asyncio.wait({look}, timeout=patience_s if is_stale else None)
+        if look.done():
+            look.result()
+        else:
+            self._silent = True
+
+    async def _find_keys(self) -> None:
+        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        try:
+            exist = await loop.run_in_executor(self._for_known, self._keys.exist)
+            self._anonymous = not exist  # keys are never deleted
+            self._keyless_stale_at = began + self._stale_s
+        except DatabaseError:
+            if time.monotonic() >= self._keyless_stale_at:
+                raise
+        finally:
+            self._keyless_look, self._silent = None, False
+        self._keyless_until = time.monotonic() + self._known_for_s
 
     async def _bearer(self, authorization: bytes) -> Caller | None:
         token = _token(authorization)
@@ -212,7 +232,7 @@ def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
 
-def _retrieve(look: "asyncio.Task[Caller | None]") -> None:
+def _retrieve(look: "asyncio.Task[Caller | None] | asyncio.Task[None]") -> None:
     if not look.cancelled():
         look.exception()
 

@@ -34,7 +34,8 @@ _REFUSALS = {
 }
 _DISK_FULL = "53100"
 NO_ROOM_FOR_INDEX = "SQLITE_IOERR_SHMSIZE"
-_READ_ONLY = "25006"
+# A write on a server that is read-only; one on a standby, which refuses to begin it.
+_READ_ONLY = frozenset({"25006", "0A000"})
 
 
 @contextmanager
@@ -70,8 +71,12 @@ def _translate(error: DBAPIError) -> DatabaseError | StorageFullError | None:
         return DatabaseBusyError()
     if state == _DISK_FULL:
         return StorageFullError()
-    lost = error.connection_invalidated or state == _READ_ONLY
-    if lost or type(error).__name__ in ("OperationalError", "InterfaceError"):
+    if state in _READ_ONLY:
+        return DatabaseUnavailableError("The database takes no writes; perhaps it is a standby.")
+    if error.connection_invalidated or type(error).__name__ in (
+        "OperationalError",
+        "InterfaceError",
+    ):
         return DatabaseUnavailableError(_reason(str(error.orig)))
     return None
 

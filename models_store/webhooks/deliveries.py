@@ -33,7 +33,7 @@ _FIRST = (
 )
 _OLDEST = select(_FIRST, WebhookRow.id, WebhookRow.project)
 _DUE = (
-    select(WebhookDeliveryRow, WebhookRow)
+    select(WebhookDeliveryRow, WebhookRow, db_now())
     .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
     .where(WebhookDeliveryRow.position.in_(bindparam("positions", expanding=True)), *_IS_DUE)
     .with_for_update(of=WebhookDeliveryRow, skip_locked=True)
@@ -55,6 +55,7 @@ class DueDelivery:
 
     Attributes:
         attempt: Number of this attempt, from 1.
+        taken_at: Time at which it was taken for this attempt.
         secret: Text that signs it.
         created_at: Time of the event.
     """
@@ -67,6 +68,7 @@ class DueDelivery:
     event: str
     data: dict[str, Any]
     attempt: int
+    taken_at: datetime
     created_at: datetime
 
 
@@ -121,10 +123,10 @@ class Deliveries:
         self, session: Session, positions: Sequence[int], *, lease_s: float
     ) -> list[DueDelivery]:
         taken = []
-        for row, webhook in session.execute(_DUE, {"positions": positions}):
+        for row, webhook, now in session.execute(_DUE, {"positions": positions}):
             row.attempts += 1
             row.due_at = db_now(lease_s)
-            taken.append(_due(row, webhook))
+            taken.append(_due(row, webhook, now))
         return taken
 
     @writing
@@ -192,7 +194,7 @@ def _disable(session: Session, webhook_id: str) -> None:
     )
 
 
-def _due(row: WebhookDeliveryRow, webhook: WebhookRow) -> DueDelivery:
+def _due(row: WebhookDeliveryRow, webhook: WebhookRow, now: datetime) -> DueDelivery:
     return DueDelivery(
         id=row.id,
         webhook_id=webhook.id,
@@ -202,5 +204,6 @@ def _due(row: WebhookDeliveryRow, webhook: WebhookRow) -> DueDelivery:
         event=row.event,
         data=row.data,
         attempt=row.attempts,
+        taken_at=now,
         created_at=row.created_at,
     )

@@ -110,7 +110,7 @@ class Sender:
         """Send a delivery once."""
         content = {"type": due.event, "timestamp": due.created_at.isoformat(), "data": due.data}
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-        now = int(time.time())
+        now = int(due.taken_at.timestamp())
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"densityd/{version('densityd')}",

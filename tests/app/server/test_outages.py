@@ -135,6 +135,57 @@ def test_known_keys_are_accepted_while_the_database_is_away_and_no_others(outage
     asyncio.run(main())
 
 
+@pytest.mark.fault(578)
+def test_a_silent_database_delays_callers_without_a_key_once(outage, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("app.auth.callers.time", clock)
+
+    async def main():
+        callers = Callers(outage, anonymous=True, known_for_s=0.05, stale_s=300.0)
+        assert await callers.identify([]) == ANYBODY
+        outage.silent = True
+        for _ in range(20):
+            clock.now += 10
+            async with asyncio.timeout(10):
+                assert await callers.identify([]) == ANYBODY
+                assert await callers.identify([b"Bearer key_1"]) == ANYBODY
+        assert outage.asked == 2
+        # The first key is made meanwhile; the database speaks again, and is believed.
+        outage.keys.create("default", Scope.WRITE)
+        outage.silent = False
+        outage.go_on.set()
+        look = callers._keyless_look
+        assert look is not None
+        await look
+        with pytest.raises(Problem):
+            await callers.identify([])
+        callers.close()
+
+    asyncio.run(main())
+
+
+def test_nobody_without_a_key_is_admitted_for_longer_than_that(outage, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("app.auth.callers.time", clock)
+
+    async def main():
+        callers = Callers(outage, anonymous=True, known_for_s=0.05, stale_s=1.0)
+        outage.away = True
+        with pytest.raises(DatabaseUnavailableError):
+            await callers.identify([])
+        outage.away = False
+        assert await callers.identify([]) == ANYBODY
+        outage.away = True
+        clock.now += 0.5
+        assert await callers.identify([]) == ANYBODY
+        clock.now += 0.6
+        with pytest.raises(DatabaseUnavailableError):
+            await callers.identify([])
+        callers.close()
+
+    asyncio.run(main())
+
+
 def test_a_key_is_one_key_however_its_header_is_spelled(outage):
     made = outage.keys.create("default", Scope.WRITE)
 

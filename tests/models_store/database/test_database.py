@@ -133,6 +133,16 @@ def test_a_read_cannot_write_to_postgresql(postgres: Database) -> None:
         session.execute(update(DatasetRow).values(name="other"))
 
 
+@pytest.mark.fault(577)
+def test_a_standby_is_a_database_that_takes_no_writes(postgres: Database) -> None:
+    # A standby refuses BEGIN READ WRITE with this code; it allows no such transaction at all.
+    standby = text("DO $$ BEGIN RAISE EXCEPTION 'recovery' USING ERRCODE = '0A000'; END $$")
+    with pytest.raises(DatabaseUnavailableError, match="standby"), postgres.write() as session:
+        session.execute(standby)
+    with pytest.raises(DatabaseUnavailableError, match="standby"), postgres.read() as session:
+        session.execute(update(DatasetRow).values(name="other"))
+
+
 def test_a_database_works_from_many_threads(registry: Registry) -> None:
     threads = [
         threading.Thread(target=lambda: [added(registry) for _ in range(5)]) for _ in range(12)

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -143,6 +144,22 @@ def test_a_failing_receiver_gets_the_event_in_the_end(
     told = json.loads(body)
     assert told["type"] == "job.cancelled"
     assert told["data"]["id"] == job.id
+
+
+@pytest.mark.fault(576)
+def test_a_worker_whose_clock_is_wrong_signs_the_time_of_the_database(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    webhooks = Webhooks(database)
+    webhook = webhooks.create(PROJECT, receiver.url, events=["job.cancelled"])
+    webhooks.test(PROJECT, webhook.id)
+    sender = Sender(Deliveries(database), private=True)
+    monkeypatch.setattr(time, "time", lambda: real() - 7200)
+    assert sender.send_due() == 1
+    monkeypatch.undo()
+    headers, _ = receiver.requests[0]
+    assert abs(int(headers["webhook-timestamp"]) - real()) < 300
 
 
 def test_what_cannot_be_reached_is_told(database: Database) -> None:
@@ -307,5 +324,6 @@ def a_due(one: Waiting) -> DueDelivery:
         event="webhook.test",
         data={},
         attempt=1,
+        taken_at=datetime.now(UTC),
         created_at=datetime.now(UTC),
     )
