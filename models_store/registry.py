@@ -371,7 +371,9 @@ class Registry:
 
     @freeing
     def delete_model(self, session: Session, project: str, name: str) -> list[str]:
-        """Delete all versions of a model; return the keys of their weights, as `delete_version`.
+        """Delete the oldest versions of a model; return the keys of their weights, as `delete_version`.
+
+        There may be more if these are `VERSIONS_AT_ONCE`.
 
         Raises:
             NotFoundError: the project has no such model.

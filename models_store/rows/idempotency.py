@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, delete, select, tuple_
+from sqlalchemy import Row, bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -91,7 +91,7 @@ def forget_resource(session: Session, project: str, resource_id: str) -> None:
     forget_resources(session, project, [resource_id])
 
 
-def forget_resources(session: Session, project: str, ids: list[str] | Select[str]) -> None:
+def forget_resources(session: Session, project: str, ids: list[str]) -> None:
     """Free the keys that stand for one of several things which are no more."""
     session.execute(
         delete(IdempotencyRow).where(

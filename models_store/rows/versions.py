@@ -39,6 +39,9 @@ _DELETED = load_only(
     ModelVersionRow.charged_bytes,
     raiseload=True,
 )
+VERSIONS_AT_ONCE = 100
+"""Most versions that a transaction deletes: while it does, nobody else writes to SQLite."""
+
 _LARGEST = 2**31 - 1
 # Statements are built once: that takes longer than to run them.
 _MODEL = select(ModelRow).where(
@@ -196,7 +199,7 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     Args:
         session: Transaction to write in.
         model: Model that has the versions.
-        number: Number of the only one to delete; None: delete all.
+        number: Number of the only one to delete; None: delete the oldest, `VERSIONS_AT_ONCE` at most.
 
     Raises:
         NotFoundError: the model has no such version.
@@ -206,12 +209,13 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     if number is not None:
         chosen.append(ModelVersionRow.version == min(number, _LARGEST))
     # A job that is being submitted holds the row too: one of the two waits for the other.
-    query = select(ModelVersionRow).options(_DELETED).where(*chosen).with_for_update()
-    rows = session.scalars(query).all()
+    query = select(ModelVersionRow).options(_DELETED).where(*chosen)
+    oldest = query.order_by(ModelVersionRow.version).limit(VERSIONS_AT_ONCE)
+    rows = session.scalars(oldest.with_for_update()).all()
     if not rows:
         raise NotFoundError("version", f"{model.name}:{number}")
     _check_unused(session, model, number)
-    keys = select(ModelVersionRow.checkpoint_key).where(*chosen)
+    keys = [row.checkpoint_key for row in rows]
     forget_resources(session, model.project, keys)  # of imports
     for row in rows:
         session.delete(row)
@@ -221,7 +225,7 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     if model.latest_version == 0:  # the next model of this name is another one
         model.description, model.tags = None, {}
         forget_changes(session, model)
-    return [row.checkpoint_key for row in rows]
+    return keys
 
 
 def _check_unused(session: Session, model: ModelRow, number: int | None) -> None:

@@ -195,3 +195,17 @@ def test_fault_353_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
     monkeypatch.setattr(owner, name, delete)
     response = client.get(f"/v1/models/people/versions/2/{what}")
     assert_refused(response, 404, "not-found")
+
+
+@pytest.mark.fault(601)
+@pytest.mark.parametrize("at_once", [2, 3])
+def test_fault_601_a_model_is_deleted_with_all_its_versions(
+    client, database, blobs, settings, monkeypatch, at_once
+):
+    for seed in range(4):
+        registered(database, blobs, seed=seed)
+    for module in ("models_store.rows.versions", "app.models.routes"):
+        monkeypatch.setattr(f"{module}.VERSIONS_AT_ONCE", at_once)
+    assert client.delete("/v1/models/people").status_code == 204
+    assert client.get("/v1/models/people").status_code == 404
+    assert files_of(settings) == []
