@@ -175,7 +175,7 @@ class Registry:
         Raises:
             NotFoundError: The project has no such dataset any more.
             DatasetInUseError: A job that has not ended reads it.
-            ConflictError: It was changed since it was read.
+            ConflictError: It was changed since it was read, or too many jobs have read it.
             LimitError: The project would store too much.
         """
         changed = {

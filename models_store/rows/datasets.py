@@ -17,6 +17,9 @@ from models_store.job_states import RESUMABLE_STATES, UNFINISHED_STATES, Idempot
 from models_store.records import Dataset, NewDataset
 from models_store.rows.idempotency import claim_key
 
+MOST_READERS = 10_000
+"""Most jobs of a dataset whose table may change: while these are told, nobody else writes to SQLite."""
+
 
 def find_dataset(
     session: Session, project: str, dataset_id: str, *, lock: bool = False, full: bool = False
@@ -175,7 +178,7 @@ def retype_dataset(
     Raises:
         NotFoundError: The project has no such dataset any more.
         DatasetInUseError: A job that has not ended reads it.
-        ConflictError: It was changed since it was read.
+        ConflictError: It was changed since it was read, or too many jobs have read it.
         LimitError: The project would store too much.
     """
     row = find_dataset(session, old.project, old.id, lock=True)
@@ -185,6 +188,7 @@ def retype_dataset(
     if row.key != old.key:
         raise changed_meanwhile(old.id)
     if not same:
+        _check_readers(session, old)
         _disown(session, old)
     for name, value in changed.items():
         setattr(row, name, value)
@@ -192,6 +196,20 @@ def retype_dataset(
     if max_bytes is not None:
         check_storage(session, old.project, max_bytes)
     return Dataset.of_row(row, **{name: getattr(new, name) for name in large_names(DatasetRow)})
+
+
+def _check_readers(session: Session, old: Dataset) -> None:
+    """Refuse to change the table of a dataset that so many jobs have read that others would wait for it.
+
+    Raises:
+        ConflictError: There are more than `MOST_READERS`.
+    """
+    read = select(JobDatasetRow.dataset_id).where(JobDatasetRow.dataset_id == old.id)
+    if session.scalar(read.offset(MOST_READERS).limit(1)) is not None:
+        raise ConflictError(
+            f"More than {MOST_READERS:,} jobs have read dataset {old.id}: delete some of them, or upload"
+            " its file again with these types."
+        )
 
 
 def _disown(session: Session, old: Dataset) -> None:

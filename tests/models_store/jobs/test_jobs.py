@@ -12,6 +12,7 @@ from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.database.schema import IdempotencyRow
 from models_store.errors import (
+    ConflictError,
     CursorError,
     DatasetInUseError,
     IdempotencyReusedError,
@@ -324,6 +325,29 @@ def test_a_job_whose_dataset_is_gone_cannot_be_resumed(jobs: Jobs, registry: Reg
     with pytest.raises(NotFoundError, match="dataset"):
         jobs.resume(PROJECT, job.id)
     assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
+
+
+@pytest.mark.fault(602)
+def test_fault_602_a_table_that_very_many_jobs_have_read_does_not_change(
+    jobs: Jobs, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = added(registry)
+    read = [submitted(jobs, dataset_id=dataset.id) for _ in range(3)]
+    for job in read:
+        jobs.cancel(PROJECT, job.id)
+    monkeypatch.setattr("models_store.rows.datasets.MOST_READERS", 2)
+    new = replace(a_dataset(id=dataset.id), key=next_table_key(dataset.id), sha256="e" * 64)
+    with pytest.raises(ConflictError, match="More than 2 jobs have read"):
+        registry.retype_dataset(dataset, new)
+    same = registry.retype_dataset(
+        dataset, a_dataset(id=dataset.id, key=next_table_key(dataset.id))
+    )
+    jobs.resume(PROJECT, read[0].id)
+    jobs.cancel(PROJECT, read[0].id)
+    jobs.delete(PROJECT, read[1].id)
+    registry.retype_dataset(same, new)
+    with pytest.raises(JobNotResumableError, match="types of a dataset"):
+        jobs.resume(PROJECT, read[0].id)
 
 
 @pytest.mark.fault(470)
