@@ -13,6 +13,7 @@ from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.database.usage import check_storage, stored_bytes
 from models_store.errors import DatasetInUseError, NotFoundError
 from models_store.job_states import Idempotency
+from models_store.labels import LabelChange
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.records import (
@@ -49,6 +50,7 @@ DEFAULT_ALIAS = "production"
 """The alias that a model's name alone stands for, if it is set."""
 
 _RETYPED = ("dtype", "columns", "warnings", "key", "sha256", "bytes", "cells", "options")
+_NO_LABELS = LabelChange()
 _DATASETS = Listing(name="datasets", key=DatasetRow.position)
 _MODELS = Listing(name="models", key=ModelRow.id)
 _VERSIONS = Listing(name="versions", key=ModelVersionRow.version)
@@ -163,27 +165,43 @@ class Registry:
         return page.map(DatasetSummary.of_row)
 
     def retype_dataset(
-        self, old: Dataset, new: NewDataset, *, max_bytes: int | None = None
+        self,
+        old: Dataset,
+        new: NewDataset,
+        *,
+        labels: LabelChange = _NO_LABELS,
+        as_labelled: bool = False,
+        max_bytes: int | None = None,
     ) -> Dataset:
         """Put a table with other types in the place of one; the caller deletes the files of the old one.
 
         Args:
             old: Dataset as it was read before.
             new: The same dataset with another table, which is durable in the blob store.
+            labels: Change of its labels, which is made, too.
+            as_labelled: True if it must have the labels still that it was read with.
             max_bytes: Bytes that the project may store.
 
         Raises:
             NotFoundError: The project has no such dataset any more.
             DatasetInUseError: A job that has not ended reads it.
             ConflictError: It was changed since it was read, or too many jobs have read it.
-            LimitError: The project would store too much.
+            PreconditionError: It has other labels.
+            LimitError: It would have too many tags, or the project would store too much.
         """
         changed = {
             name: value for name, value in columns_of(new, DatasetRow).items() if name in _RETYPED
         }
         same = is_same_table(old, new)
         return self._database.transact(
-            retype_dataset, old, new, changed, same=same, max_bytes=max_bytes
+            retype_dataset,
+            old,
+            new,
+            changed,
+            same=same,
+            relabel=labels.apply,
+            as_labelled=as_labelled,
+            max_bytes=max_bytes,
         )
 
     @freeing

@@ -14,6 +14,7 @@ from app.resources.labels import LabelsRequest
 from app.state import state_of
 from models_store.errors import BlobMissingError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs, cells_key, next_table_key
+from models_store.labels import LabelChange
 from models_store.records import Dataset, NewDataset
 from models_store.registry import Registry
 from models_store.rows.datasets import changed_meanwhile
@@ -42,6 +43,8 @@ class RetypedTable:
         cells: Staged file of the cells that are no numbers, if there are any.
         summary: Summary of the parser.
         types: Types that the caller stated.
+        labels: Change of the dataset's labels.
+        as_labelled: True if it must have the labels still that it was read with.
     """
 
     old: Dataset
@@ -49,15 +52,26 @@ class RetypedTable:
     cells: Path | None
     summary: TableSummary
     types: dict[str, ColumnType]
+    labels: LabelChange
+    as_labelled: bool
 
 
-async def retype_dataset(request: Request, old: Dataset, types: dict[str, ColumnType]) -> None:
-    """Give columns of a dataset other types.
+async def retype_dataset(
+    request: Request,
+    old: Dataset,
+    types: dict[str, ColumnType],
+    labels: LabelChange,
+    *,
+    as_labelled: bool,
+) -> Dataset:
+    """Give columns of a dataset other types, and the dataset other labels; return it then.
 
     Args:
         request: Request of the caller.
         old: Dataset as it is now.
         types: New types of columns by name.
+        labels: Change of its labels.
+        as_labelled: True if nothing is changed where it has other labels than `old` by then.
     """
     state = state_of(request)
     settings, blobs = state.settings, state.blobs
@@ -82,11 +96,11 @@ async def retype_dataset(request: Request, old: Dataset, types: dict[str, Column
                     raise changed_meanwhile(old.id) from None
                 raise
             kept = cells if summary.cells else None
-            retyped = RetypedTable(old, table, kept, summary, types)
+            retyped = RetypedTable(old, table, kept, summary, types, labels, as_labelled)
             most = settings.max_project_bytes
             return replace_table(retyped, blobs, state.registry, max_bytes=most)
 
-        await state.parsers.run(old.project, store)
+        return await state.parsers.run(old.project, store)
 
 
 def _stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:
@@ -138,7 +152,13 @@ def replace_table(
     }
     same = {field.name: getattr(old, field.name) for field in fields(NewDataset)}
     try:
-        dataset = registry.retype_dataset(old, NewDataset(**same | changed), max_bytes=max_bytes)
+        dataset = registry.retype_dataset(
+            old,
+            NewDataset(**same | changed),
+            labels=table.labels,
+            as_labelled=table.as_labelled,
+            max_bytes=max_bytes,
+        )
     except DatabaseUnavailableError:
         raise
     except BaseException:

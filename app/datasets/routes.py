@@ -241,7 +241,7 @@ async def update_dataset(
     Types change without another upload. No job that has not ended may read the dataset then, and
     models that were trained on it keep their types.
     """
-    state = state_of(request)
+    state, labels, always = state_of(request), change.change(), conditions.hold_always
 
     def holds(dataset: Dataset) -> bool:
         return conditions.hold(etag_of_view(DatasetView.whole(dataset)))
@@ -250,19 +250,19 @@ async def update_dataset(
         old = state.registry.dataset(project, dataset_id)
         if not holds(old):
             raise Problem("precondition", "The dataset has another ETag.")
-        change.change().merged(old.tags)  # nothing is changed by halves
+        labels.merged(old.tags)
         return old
 
-    if change.types is not None:
-        await retype_dataset(request, await in_thread(unchanged), change.types)
-    always = change.types is not None or conditions.hold_always
-    condition = any_state if always else holds
+    def label() -> Dataset:
+        return state.labels.dataset(project, dataset_id, labels, any_state if always else holds)
 
-    def label() -> Response:
-        dataset = state.labels.dataset(project, dataset_id, change.change(), condition)
-        return respond_large(DatasetView.whole(dataset), blobs, NO_CONDITIONS)
-
-    return await in_thread(label)
+    if change.types is None:
+        dataset = await in_thread(label)
+    else:
+        old = await in_thread(unchanged)
+        types = change.types
+        dataset = await retype_dataset(request, old, types, labels, as_labelled=not always)
+    return await in_thread(lambda: respond_large(DatasetView.whole(dataset), blobs, NO_CONDITIONS))
 
 
 @router.delete(

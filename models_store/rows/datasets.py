@@ -1,6 +1,6 @@
 """Datasets inside a transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,12 @@ from models_store.database.dialects import is_one_of
 from models_store.database.ids import is_id
 from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
 from models_store.database.usage import check_storage
-from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
+from models_store.errors import (
+    ConflictError,
+    DatasetInUseError,
+    NotFoundError,
+    PreconditionError,
+)
 from models_store.job_states import RESUMABLE_STATES, UNFINISHED_STATES, Idempotency
 from models_store.records import Dataset, NewDataset
 from models_store.rows.idempotency import claim_key
@@ -153,13 +158,15 @@ def _used(dataset: NewDataset) -> list[dict[str, Any]]:
     return [{**column, "reason": None} for column in used]
 
 
-def retype_dataset(
+def retype_dataset(  # noqa: PLR0913 - each is another part of the change
     session: Session,
     old: Dataset,
     new: NewDataset,
     changed: Mapping[str, Any],
     *,
     same: bool,
+    relabel: Callable[[DatasetRow], None],
+    as_labelled: bool,
     max_bytes: int | None,
 ) -> Dataset:
     """Put a table with other types in the place of one, as `Registry.retype_dataset` says.
@@ -173,13 +180,16 @@ def retype_dataset(
         new: The same dataset with another table.
         changed: Columns of the row that change, the large ones encoded.
         same: True if jobs compute the same with both, as `is_same_table` finds.
+        relabel: Function that changes the labels of the row, too.
+        as_labelled: True if it must have the labels still that it was read with.
         max_bytes: Bytes that the project may store.
 
     Raises:
         NotFoundError: The project has no such dataset any more.
         DatasetInUseError: A job that has not ended reads it.
         ConflictError: It was changed since it was read, or too many jobs have read it.
-        LimitError: The project would store too much.
+        PreconditionError: It has other labels.
+        LimitError: It would have too many tags, or the project would store too much.
     """
     row = find_dataset(session, old.project, old.id, lock=True)
     job_id = user_of(session, old.project, old.id)
@@ -187,11 +197,14 @@ def retype_dataset(
         raise DatasetInUseError(old.id, job_id=job_id)
     if row.key != old.key:
         raise changed_meanwhile(old.id)
+    if as_labelled and (row.description, row.tags) != (old.description, old.tags):
+        raise PreconditionError("The dataset is in another state")
     if not same:
         _check_readers(session, old)
         _disown(session, old)
     for name, value in changed.items():
         setattr(row, name, value)
+    relabel(row)
     session.flush()
     if max_bytes is not None:
         check_storage(session, old.project, max_bytes)

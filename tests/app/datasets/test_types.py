@@ -210,6 +210,37 @@ class TestRetyping:
         assert_refused(self.change(client, location, zip="integer"), 404, "not-found")
         assert_nothing_was_left(client, settings)
 
+    @pytest.mark.fault(617)
+    @pytest.mark.parametrize("condition", [None, "*", "the tag"])
+    def test_fault_617_labels_that_change_while_types_do_are_not_lost_to_if_match(
+        self, client, monkeypatch, condition
+    ):
+        location = upload(client, MIXED).headers["location"]
+        tag = client.get(location).headers["ETag"] if condition == "the tag" else condition
+        labels = {"description": "mine", "tags": {"a": "1"}}
+
+        def late(*given, **options):
+            other = {"description": "theirs", "tags": {"a": "2", "b": "3"}}
+            assert client.patch(location, json=other).status_code == 200
+            return retype_table_isolated(*given, **options)
+
+        monkeypatch.setattr("app.datasets.retyping.retype_table_isolated", late)
+        response = client.patch(
+            location,
+            json={"types": {"zip": "integer"}, **labels},
+            headers={} if tag is None else {"If-Match": tag},
+        )
+        dataset = client.get(location).json()
+        kind = next(one["type"] for one in dataset["columns"] if one["name"] == "zip")
+        if condition == "the tag":
+            assert_refused(response, 412, "precondition")
+            assert (dataset["description"], dataset["tags"]) == ("theirs", {"a": "2", "b": "3"})
+            assert kind == "category"
+        else:
+            assert response.json() == dataset
+            assert (dataset["description"], dataset["tags"]) == ("mine", {"a": "1", "b": "3"})
+            assert kind == "integer"
+
     @pytest.mark.fault(336)
     def test_fault_336_rows_are_read_from_the_table_that_took_the_place_of_another(
         self, client, monkeypatch
