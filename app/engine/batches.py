@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.fair_order import FairOrder
 from app.fairness.turns import owner_here
 from app.metrics import EngineMetrics
 
@@ -227,7 +228,8 @@ class QuickBatches:
 
     A switch to a thread and back, and the wait for the interpreter's lock before each small step
     there, take longer than the score of one row of a typical flow. Requests that come in one
-    iteration of the event loop are computed together in the next. The number of rows of a function
+    iteration of the event loop are computed together in the next; those for several functions are
+    computed in one iteration each, in the order of `FairOrder`. The number of rows of a function
     that is quick is learnt from the processor time of each of its batches; functions that are not
     known to be quick are not taken.
 
@@ -239,6 +241,7 @@ class QuickBatches:
         self._metrics = metrics
         self._limit_of = lru_cache(MAX_KEYS)(lambda _key: _Limit())
         self._waiting: list[Small] = []
+        self._order = FairOrder()
 
     def __len__(self) -> int:
         """Return the number of requests that wait."""
@@ -268,7 +271,7 @@ class QuickBatches:
 
     def _compute(self) -> None:
         """Compute one batch; the event loop serves others before the next one."""
-        first = self._waiting[0]
+        first = self._order.first(self._waiting)
         limit = max(1, self._limit_of(first.key).rows)
         batch: list[Small] = []
         rest: list[Small] = []
@@ -285,7 +288,9 @@ class QuickBatches:
         began = time.thread_time()
         try:
             rows = compute_together(batch, _settle)
-            self.learn(first.key, rows, time.thread_time() - began)
+            seconds = time.thread_time() - began
+            self._order.charge(first.owner, seconds)
+            self.learn(first.key, rows, seconds)
             self._metrics.batch_rows.observe(rows)
         except BaseException:
             for work in batch:

@@ -29,7 +29,8 @@ from app.engine.batches import (
     compute_together,
     side_by_side,
 )
-from app.engine.shares import EngineShares, FairOrder, Terms
+from app.engine.fair_order import FairOrder
+from app.engine.shares import EngineShares, Terms
 from app.fairness.turns import owner_here
 from app.metrics import EngineMetrics
 

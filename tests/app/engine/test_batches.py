@@ -7,6 +7,7 @@ import pytest
 
 from app.engine.batches import MAX_KEYS
 from app.engine.engine import Engine
+from app.fairness.turns import Threads, on_account_of
 
 
 @pytest.fixture
@@ -152,3 +153,48 @@ def test_a_caller_who_leaves_costs_nothing(engine):
 
     asyncio.run(main())
     assert function.rows == [1]
+
+
+@pytest.mark.fault(585)
+def test_many_functions_of_a_project_do_not_keep_that_of_another_waiting(engine):
+    computed = []
+    threads = Threads("test", 1, each=1)
+
+    async def score(owner, key):
+        def function(rows):
+            computed.append(key)
+            return (rows[:, 0],)
+
+        with on_account_of(owner, threads):
+            await engine.apply(function, np.zeros((1, 1)), np.empty((1, 1)), key=key)
+
+    async def main():
+        mine = [("many", number) for number in range(16)]
+        for key in [*mine, ("one", 0)]:
+            engine._quick.learn((key, np.dtype(float), 1), 1, 0.0)
+        await asyncio.gather(*(score("many", key) for key in mine), score("one", ("one", 0)))
+        assert computed[1] == ("one", 0)
+        assert sorted(computed) == [*mine, ("one", 0)]
+
+    asyncio.run(main())
+    threads.close()
+
+
+@pytest.mark.fault(585)
+def test_functions_of_one_project_are_computed_as_they_came(engine):
+    computed = []
+
+    async def score(key):
+        def function(rows):
+            computed.append(key)
+            return (rows[:, 0],)
+
+        await engine.apply(function, np.zeros((1, 1)), np.empty((1, 1)), key=key)
+
+    async def main():
+        for key in range(8):
+            engine._quick.learn((key, np.dtype(float), 1), 1, 0.0)
+        await asyncio.gather(*(score(key) for key in range(8)))
+
+    asyncio.run(main())
+    assert computed == list(range(8))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.engine.engine import Engine
-from app.engine.shares import FairOrder
+from app.engine.fair_order import FairOrder
 from app.fairness.turns import Threads, on_account_of
 
 WAIT_S = 120.0
