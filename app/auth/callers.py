@@ -47,6 +47,7 @@ class _Known:
     caller: Caller | None = None
     looked_at: float = -math.inf
     failed_at: float = -math.inf  # when the database did not answer
+    silent: bool = False  # the look takes longer than anybody waits for it
     look: "asyncio.Task[Caller | None] | None" = None
 
 
@@ -169,9 +170,10 @@ class Callers:
             return known.caller
         if self._is_stale(known):  # a database that does not answer delays nobody twice
             look = known.look
-            await asyncio.wait({look}, timeout=self._known_for_s)
+            await asyncio.wait({look}, timeout=0.0 if known.silent else self._known_for_s)
             if look.done():
                 return look.result()
+            known.silent = True
             known.failed_at = time.monotonic()
             return known.caller
         # Shielded: other requests may wait for the same query.
@@ -209,7 +211,7 @@ class Callers:
                     raise
                 known.failed_at = time.monotonic()
             finally:
-                known.look = None
+                known.look, known.silent = None, False
                 self._new -= is_new
             return known.caller
 

@@ -164,6 +164,38 @@ def test_a_silent_database_delays_callers_without_a_key_once(outage, monkeypatch
     asyncio.run(main())
 
 
+@pytest.mark.fault(579)
+def test_a_silent_database_delays_a_key_once(outage, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("app.auth.callers.time", clock)
+    made = outage.keys.create("default", Scope.READ)
+    header = f"Bearer {made.token}".encode()
+
+    async def main():
+        callers = Callers(outage, anonymous=False, known_for_s=0.05, stale_s=1e6)
+        caller = await callers.identify([header])
+        outage.silent = True
+        clock.now += 10
+        assert await callers.identify([header]) == caller
+        callers._known_for_s = 600.0
+        for _ in range(5):
+            clock.now += 1300
+            async with asyncio.timeout(60):
+                assert await callers.identify([header]) == caller
+        assert outage.asked == 2
+        outage.keys.revoke(made.key.id)
+        outage.silent = False
+        outage.go_on.set()
+        (known,) = callers._known.values()
+        assert known.look is not None
+        await known.look
+        with pytest.raises(Problem):
+            await callers.identify([header])
+        callers.close()
+
+    asyncio.run(main())
+
+
 def test_nobody_without_a_key_is_admitted_for_longer_than_that(outage, monkeypatch):
     clock = Clock()
     monkeypatch.setattr("app.auth.callers.time", clock)
