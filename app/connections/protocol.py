@@ -20,7 +20,13 @@ from app.connections.request_heads import (
     likely_caller,
     without_upgrade,
 )
-from app.connections.unread import LingeringTransport, Unread, Unsent, bound_unsent
+from app.connections.unread import (
+    BoundedReads,
+    LingeringTransport,
+    Unread,
+    Unsent,
+    bound_unsent,
+)
 from app.fairness.pace import Pace, Waiting
 
 log = logging.getLogger(__name__)
@@ -97,6 +103,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Make room for the connection or refuse it, and wait for its first request."""
         bound_unsent(transport)
+        transport.set_protocol(BoundedReads(self))
         self._transport = LingeringTransport(transport, self._close)
         self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
         self._unsent = Unsent(self.loop, self._transport, self.write_timeout_s)

@@ -14,7 +14,7 @@ from tables.formats import TableFormat, TableWarning
 
 INLINE_BYTES = 32 * 1024
 """Largest body that is decoded on the event loop."""
-_WRITE_BYTES = 1024 * 1024
+_WRITE_BYTES = 128 * 1024  # which hundreds of slow bodies have in memory, each
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")

@@ -28,12 +28,12 @@ from models_store.database.schema import (
     ModelVersionRow,
 )
 from models_store.job_states import RESUMABLE_STATES, UNFINISHED_STATES, JobRole, JobState
-from models_store.jobs.deletions import delete_jobs, delete_some_events
 from models_store.jobs.parents.children import (
     children_of,
     delete_with_children,
     lock_parent,
 )
+from models_store.rows.job_deletions import delete_jobs, delete_some_events
 
 _IS_CHILD = JobRow.role == constant(JobRole.CHILD)
 # As the indexes of these jobs have it. A state among some would have SQLite read all jobs in these, so it is

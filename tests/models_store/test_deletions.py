@@ -272,7 +272,7 @@ def test_fault_600_many_events_are_deleted_bit_by_bit(
         jobs.resume(PROJECT, job.id)
     jobs.cancel(PROJECT, job.id)
     events = len(jobs.events(PROJECT, job.id))
-    monkeypatch.setattr("models_store.jobs.deletions.EVENTS_AT_ONCE", 4)
+    monkeypatch.setattr("models_store.rows.job_deletions.EVENTS_AT_ONCE", 4)
     assert jobs.delete(PROJECT, job.id) == [job.id]
     assert stored(database) == before
     for look in (jobs.get, jobs.summary, jobs.delete, jobs.cancel, jobs.resume, jobs.events):

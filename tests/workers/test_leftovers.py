@@ -109,7 +109,7 @@ def test_fault_600_a_sweep_deletes_some_events_of_deleted_jobs(
         jobs.cancel("default", job.id)
         jobs.resume("default", job.id)
     jobs.cancel("default", job.id)
-    monkeypatch.setattr("models_store.jobs.deletions.EVENTS_AT_ONCE", 4)
+    monkeypatch.setattr("models_store.rows.job_deletions.EVENTS_AT_ONCE", 4)
     monkeypatch.setattr("workers.leftovers._MOST_BITS", 3)
     jobs.delete("default", job.id)
     leftovers = Leftovers(database, LocalBlobs(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)

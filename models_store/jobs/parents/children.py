@@ -24,9 +24,9 @@ from models_store.database.clock import db_now, moment
 from models_store.database.dialects import constant, dialect_of, is_one_of
 from models_store.database.schema import JobRow, WorkerRow
 from models_store.job_states import FINAL_STATES, UNFINISHED_STATES, Accelerator, JobRole, JobState
-from models_store.jobs.deletions import delete_jobs
 from models_store.jobs.live_workers import LIVE_S
 from models_store.jobs.rows import move, tell_if_unsuited
+from models_store.rows.job_deletions import delete_jobs
 
 MOST_WAITING = 1000
 """Children of a project that wait for one kind of worker, beyond which its parents start no more of them."""

@@ -162,6 +162,44 @@ def test_fault_549_more_connections_without_a_request_end_in_an_iteration_than_a
     assert 16 < max(ends.values()) <= IDLE_ENDS
 
 
+@pytest.mark.fault(591)
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_fault_591_little_is_read_of_a_connection_that_waits_for_its_turn(monkeypatch, runner):
+    waiting = Counter[BoundedProtocol]()
+    take, leave = BoundedProtocol.data_received, BoundedProtocol._take
+    most = []
+
+    def data_received(protocol, data):
+        waiting[protocol] += len(data)
+        most.append(waiting[protocol])
+        take(protocol, data)
+
+    def taken(protocol, data):
+        waiting[protocol] -= len(data)
+        leave(protocol, data)
+
+    monkeypatch.setattr(BoundedProtocol, "data_received", data_received)
+    monkeypatch.setattr(BoundedProtocol, "_take", taken)
+    body = b"x" * 200_000
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + body
+
+    async def main():
+        server, port = await serving(answer, Pace(each=1, most=1))
+        pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+        for _, writer in pairs:
+            writer.write(request)
+        for reader, _ in pairs:
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        for _, writer in pairs:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)
+        server.close()
+
+    runner(main())
+    assert sum(most) > len(body)
+    assert max(most) <= 64 * 1024
+
+
 @pytest.mark.long
 def test_a_closed_connection_leaves_no_cycles():
     async def main():

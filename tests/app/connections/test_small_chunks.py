@@ -54,7 +54,8 @@ async def exchanged(bodies, sent, answers):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     heads = [await reader.readuntil(b"\r\n\r\n") for _ in range(answers)]
-    writer.close()
+    writer.transport.abort()
+    await asyncio.sleep(0.05)  # the connection is lost on the other side, too
     counting.cancel()
     await ended(server, groups)
     return [head.partition(b"\r\n")[0] for head in heads]

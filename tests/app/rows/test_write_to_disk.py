@@ -36,3 +36,17 @@ def test_fault_461_a_body_is_closed_in_a_thread(fail):
         assert asyncio.run(write_to_disk(chunks(fail=False), destination)) == 8
         assert file.content == b"1,2\n3,4\n"
     assert file.closer != threading.get_ident()
+
+
+@pytest.mark.fault(590)
+def test_fault_590_little_of_a_slow_body_waits_in_memory_to_be_written():
+    file, waiting = Noting(), []
+    destination: Any = SimpleNamespace(open=lambda _mode: file)
+
+    async def slow() -> AsyncIterator[bytes]:
+        for number in range(1, 1_000):
+            yield b"1,2,3,4\n" * 128
+            waiting.append(number * 1024 - file.tell())
+
+    asyncio.run(write_to_disk(slow(), destination))
+    assert max(waiting) <= 128 * 1024

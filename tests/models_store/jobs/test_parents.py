@@ -444,7 +444,7 @@ def test_fault_600_children_with_many_events_leave_their_parent_at_once(
     ended(work, claimed(work), 1.0)
     jobs.cancel(PROJECT, parent.id)
     children = children_of(jobs, parent)
-    monkeypatch.setattr("models_store.jobs.deletions.EVENTS_AT_ONCE", 8)
+    monkeypatch.setattr("models_store.rows.job_deletions.EVENTS_AT_ONCE", 8)
     old = retention.needless_children(keep_s=0, limit=10)
     forgotten = retention.forget_child(old[0], keep_s=0)
     assert {child.id for child in forgotten} == {child.id for child in children}
