@@ -52,6 +52,7 @@ async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result,
         while (item := await pending) is not None:
             pending = asyncio.ensure_future(anext(items, None))
             yield item
+            del item  # the next one may come late
     finally:
         pending.cancel()
         await asyncio.wait({pending})

@@ -233,6 +233,7 @@ class _Stream:
                     if self._warnings is not None:
                         await _warn(self._warnings, rows, start=results.rows)
                     await results.add(score.chunk(self._function, values, rows))
+                    del rows, values  # more may come late
 
     async def _read_body(self) -> AsyncGenerator[bytes, None]:
         limit = self._codec.max_bytes(self._score.state.settings)

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from app.problems.problem import Problem
 from app.rows.body import RowsBody
 from app.rows.decode.problems import NPY_SLUGS, as_problem
-from app.rows.decode.tables import TAKEN_BYTES, read_table
+from app.rows.decode.tables import read_table
 from app.rows.shape import Floats, RowsShape
 from tables.readers.npy import NpyHeader, parse_header
 from tables.typed_rows import check_codes
+
+_TAKEN_BYTES = 512 * 1024  # hundreds of slow bodies wait for as much, each
 
 
 def decode_npy(body: bytes, shape: RowsShape) -> Floats:
@@ -56,6 +58,7 @@ async def read_npy(source: RowsBody) -> AsyncGenerator[Floats, None]:
         _check_codes(rows, source.shape, before=count)
         count += len(rows)
         yield rows
+        del rows  # more may come late
 
 
 def _npy_header(start: bytes, shape: RowsShape) -> NpyHeader | None:
@@ -75,16 +78,17 @@ async def _rows_first(
         _check_size(header, came=source.declared_bytes - header.offset)
         source.total_rows = header.rows
     row_bytes = header.dtype.itemsize * header.columns
-    step = max(1, TAKEN_BYTES // row_bytes) * row_bytes
-    waiting: list[bytes | memoryview] = [start]
+    step = max(1, _TAKEN_BYTES // row_bytes) * row_bytes
+    waiting = [start]
     size = came = len(start)
     while True:
-        if size >= step:
+        while size >= step:
             together = b"".join(waiting)
-            whole = size - size % step
-            for begin in range(0, whole, step):
-                yield _npy_rows(together[begin : begin + step], header)
-            waiting, size = [memoryview(together)[whole:]], size - whole
+            waiting, size = [together[step:]], size - step
+            rows = _npy_rows(together[:step], header)
+            del together  # the caller may wait for long before more comes
+            yield rows
+            del rows
         chunk = await anext(source.chunks, None)
         if chunk is None:
             break
