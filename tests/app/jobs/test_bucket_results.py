@@ -156,7 +156,7 @@ def test_fault_398_what_is_read_ahead_of_a_bucket_counts_as_streamed_rows_do(
     with TestClient(create_app(settings)) as client:
         memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
         with memory.of("default").share() as others:
-            others.hold(96 * 2**20 - 1000)
+            others.hold(128 * 2**20 - 1000)
             assert client.get(url).status_code == 503
             few = client.get(url, headers={"Range": "bytes=0-99"})
         assert (few.status_code, few.content, memory.held) == (206, CONTENT[:100], 0)
