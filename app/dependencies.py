@@ -12,7 +12,7 @@ from app.engine.loaded_models import LoadedModels
 from app.settings import ApiSettings
 from app.state import AppState, state_of
 from models_store.aliases import Aliases
-from models_store.database.computed import Usage
+from models_store.computed import Usage
 from models_store.files.blobs import Blobs
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs

@@ -67,8 +67,8 @@ from app.state import AppState
 from app.webhooks import routes as webhooks
 from models_store.aliases import Aliases
 from models_store.audit.trail import AuditTrail
-from models_store.database.computed import Usage
-from models_store.database.database import Database
+from models_store.computed import Usage
+from models_store.database.database import SERVICE_ANSWER_S, Database
 from models_store.errors import BlobDiskError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs
 from models_store.files.stores import open_blobs
@@ -225,6 +225,7 @@ async def _lifespan(
 ) -> AsyncIterator[None]:
     database = Database(
         settings.resolved_database_url,
+        answer_s=SERVICE_ANSWER_S,
         pool_size=settings.database_pool,
         ballast_bytes=settings.ballast_bytes,
     )
@@ -260,6 +261,7 @@ async def _lifespan(
             yield
         finally:
             shutdown.stopping.set()
+            database.hurry()
             for task in tasks:
                 task.cancel()
             await _close(state)

@@ -27,7 +27,7 @@ from app.server.readiness import Lookout
 from app.server.startup import Shutdown
 from app.settings import ApiSettings
 from models_store.aliases import Aliases
-from models_store.database.computed import Usage
+from models_store.computed import Usage
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from models_store.jobs.job_queue import JobQueue

@@ -256,6 +256,16 @@ class DatabaseUnavailableError(DatabaseError):
         super().__init__(detail)
 
 
+class CommitLostError(DatabaseUnavailableError):
+    """Connection that was lost while a transaction was committed: all of it was done, or nothing, perhaps later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database did not say whether it made the change: all of it is made, or nothing. Look,"
+            " or send the same request again with its `Idempotency-Key`."
+        )
+
+
 class SchemaMismatchError(DatabaseError):
     """Database that was made by another version of the code."""
 

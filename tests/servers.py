@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,6 +186,21 @@ class PostgresServer:
         """Return the id of its first process, the parent of all others."""
         return self._process.pid
 
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Stop all its processes for a while: connections stay open, and nothing is answered."""
+        stopped = [self.pid]
+        try:
+            os.kill(self.pid, signal.SIGSTOP)  # so that it forks no further ones
+            stopped += _children_of(self.pid)
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in reversed(stopped):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def url(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database."""
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
@@ -250,6 +265,11 @@ class PostgresServer:
         )
         if result.returncode != 0:
             raise RuntimeError(f"{name}: {result.stderr[-2000:]}")
+
+
+def _children_of(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
 
 
 def _redis_binary() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery, signals  # type: ignore[import-untyped]  # celery ships no types
 from celery.exceptions import SecurityWarning  # type: ignore[import-untyped]
 
-from models_store.database.database import Database
+from models_store.database.database import SERVICE_ANSWER_S, Database
 from models_store.errors import (
     BlobDiskError,
     BlobError,
@@ -63,6 +63,7 @@ def run_worker(settings: WorkerSettings) -> int:
     warnings.simplefilter("ignore", SecurityWarning)
     database = Database(
         settings.resolved_database_url,
+        answer_s=SERVICE_ANSWER_S,
         pool_size=len(devices_of(settings)) + 2,
         ballast_bytes=settings.ballast_bytes,
     )
@@ -156,6 +157,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
 
     def stop(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
         supervisor.stop()
+        database.hurry()
 
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_ready.connect(_end_alike, weak=False)
@@ -169,7 +171,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     try:
         return _start(app, settings)
     finally:
-        supervisor.stop()
+        stop()
         queue.stop()
         leftovers.stop()
         sender.stop()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from models_store.database.computed import ProjectUsage
+from models_store.computed import ProjectUsage
 from models_store.keys import ApiKey, NewKey, Scope
 
 _KEY_EXAMPLE: dict[str, Any] = {

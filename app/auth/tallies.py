@@ -5,8 +5,8 @@ import logging
 
 from app.auth.callers import Callers
 from app.fairness.turns import owner_here
-from models_store.database.computed import Usage
-from models_store.errors import StoreError
+from models_store.computed import Usage
+from models_store.errors import CommitLostError, StoreError
 from models_store.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,14 @@ class Tallies:
         try:
             if rows:
                 await asyncio.to_thread(self._usage.add_rows, rows)
-            if used:
-                await asyncio.to_thread(self._keys.note_uses, used)
+        except CommitLostError as error:
+            log.warning("rows that were computed are perhaps not counted: %s", error)
         except StoreError as error:
             log.warning("usage cannot be written, trying again: %s", error)
             for project, count in rows.items():
                 self._rows[project] = self._rows.get(project, 0) + count
+        try:
+            if used:
+                await asyncio.to_thread(self._keys.note_uses, used)
+        except StoreError as error:
+            log.warning("uses of keys cannot be written: %s", error)

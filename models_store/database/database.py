@@ -22,7 +22,14 @@ from models_store.database.announcements import announce, note_ends
 from models_store.database.ballast import Ballast
 from models_store.database.clock import db_now
 from models_store.database.driver_errors import may_rerun, translated
-from models_store.database.engines import parse_url, service_engine, sqlite_file, writer_of
+from models_store.database.engines import (
+    ANSWER_S,
+    Patience,
+    parse_url,
+    service_engine,
+    sqlite_file,
+    writer_of,
+)
 from models_store.database.filesystems import network_filesystem
 from models_store.database.revisions import (
     check_fits,
@@ -54,6 +61,9 @@ class _HasDatabase(Protocol):
 
 S = TypeVar("S", bound=_HasDatabase)
 
+SERVICE_ANSWER_S = 10.0
+"""Longest run of a statement of a process that serves; that of commands may be longer."""
+
 _RETRIES = 3
 _FIRST_RETRY_S = 0.02
 
@@ -79,6 +89,7 @@ class Database:
         url: str,
         *,
         busy_timeout_s: float = 5.0,
+        answer_s: float | None = None,
         pool_size: int = 5,
         ballast_bytes: int = 0,
     ) -> None:
@@ -88,12 +99,22 @@ class Database:
             url: ``sqlite:///file`` or ``postgresql://user:password@host/name``.
             busy_timeout_s: longest wait for another transaction, for a connection of the pool,
                 and for the server to answer a connect.
+            answer_s: longest run of a statement on a server; one that is silent for longer counts as
+                unavailable. None: six times the longest wait.
             pool_size: connections that stay open; as many again may open for a moment.
             ballast_bytes: space that is kept for `transact_freeing` beside a SQLite file.
         """
         self._url = parse_url(url)
         self._file = sqlite_file(self._url)
-        self._engine = service_engine(self._url, busy_timeout_s=busy_timeout_s, pool_size=pool_size)
+        answer_s = 6 * busy_timeout_s if answer_s is None else answer_s
+        self._patience = Patience(answer_s + ANSWER_S)
+        self._engine = service_engine(
+            self._url,
+            busy_timeout_s=busy_timeout_s,
+            pool_size=pool_size,
+            answer_s=answer_s,
+            patience=self._patience,
+        )
         self._busy_timeout_s = busy_timeout_s
         self._writers = threading.Lock()
         self._write, self._read = self._engine, self._engine
@@ -236,6 +257,10 @@ class Database:
             self.check_schema()
             if self._file is not None:
                 self._check_file(self._file)
+
+    def hurry(self) -> None:
+        """Wait for a silent server for a moment only from now on: this process is to end."""
+        self._patience.hurry()
 
     def dispose(self) -> None:
         """Close every connection of the pool."""

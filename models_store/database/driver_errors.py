@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 
 from models_store.errors import (
+    CommitLostError,
     DatabaseBusyError,
     DatabaseError,
     DatabaseUnavailableError,
@@ -20,6 +21,10 @@ _RERUN = frozenset({"40001", "40P01"})
 _BUSY = _RERUN | {"55P03", "57014"}
 # What PostgreSQL and its client say of a connection that is not made; such an error has no SQLSTATE.
 _REFUSALS = {
+    r"timeout expired|gave no answer": "The database does not answer.",
+    r"unsupported startup parameter": (
+        "The server of the database's URL is a pooler, which its option pgbouncer=true has to say."
+    ),
     r"password authentication failed|no password supplied|role .* does not exist": (
         "The database refuses the user or the password of its URL."
     ),
@@ -45,6 +50,7 @@ def translated() -> Iterator[None]:
     Raises:
         DatabaseBusyError: others held a lock, or every connection, for too long.
         DatabaseUnavailableError: the database cannot be used.
+        CommitLostError: as that, but the transaction may have been committed.
         StorageFullError: its disk is full.
     """
     try:
@@ -77,8 +83,14 @@ def _translate(error: DBAPIError) -> DatabaseError | StorageFullError | None:
         "OperationalError",
         "InterfaceError",
     ):
-        return DatabaseUnavailableError(_reason(str(error.orig)))
+        return _unavailable(error.orig)
     return None
+
+
+def _unavailable(error: BaseException | None) -> DatabaseUnavailableError:
+    if getattr(error, "may_be_committed", False):
+        return CommitLostError()
+    return DatabaseUnavailableError(_reason(str(error)))
 
 
 def _reason(text: str) -> str:

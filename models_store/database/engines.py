@@ -1,6 +1,8 @@
 """Engines for the two databases: how a connection is made, and what it is told first."""
 
+import math
 import sqlite3
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,9 @@ from tables.json.pieces import load_in_pieces
 
 Use = Literal["service", "migration"]
 
+ANSWER_S = 1.0
+"""Seconds within which a server tells that it has ended a statement that ran for too long."""
+
 _POOLER = "pgbouncer"
 """Option of the URL: true where a pooler gives each transaction another connection."""
 # Statements that were prepared on one connection are not there on the next.
@@ -28,10 +33,58 @@ _DRIVER_OPTIONS = frozenset(  # of Python's driver of SQLite
     {"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements", "uri"}
 )
 _MIGRATION_WAIT_S = 60.0
+# After a server was silent, until it is asked again: what was queued meanwhile does not wait for it in turn.
+_ASK_AGAIN_S = 1.0
+# For an answer, in a process that is to end.
+_HURRIED_S = 2.0
+# libpq counts whole seconds, and two at the least.
+_LEAST_CONNECT_S = 2
 _SUPPORTED = (
     "the database is sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; in a password,"
     " write special characters as %XX"
 )
+
+
+class Patience:
+    """Time for which a process waits for an answer of its database server.
+
+    Args:
+        limit_s: Seconds without a word after which the server counts as silent.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._ask_again_s = _ASK_AGAIN_S
+        self._silent_until = -math.inf
+
+    def hurry(self) -> None:
+        """Wait for a moment only, and never again for a server that was silent: the process is to end."""
+        self._limit_s = min(self._limit_s, _HURRIED_S)
+        self._ask_again_s = math.inf
+
+    def is_over(self, waited_s: float, most_s: float) -> bool:
+        """Return whether a server that has said nothing for a while is waited for no longer, and note that.
+
+        Args:
+            waited_s: Seconds since it said something.
+            most_s: Seconds for which this answer is waited for, if that is less than usual.
+        """
+        if waited_s < min(self._limit_s, most_s):
+            return False
+        self.note_silence()
+        return True
+
+    def note_silence(self) -> None:
+        """Note that the server has said nothing for too long."""
+        self._silent_until = time.monotonic() + self._ask_again_s
+
+    def is_silent(self) -> bool:
+        """Return whether the server was silent a moment ago, and is not to be asked again yet."""
+        return time.monotonic() < self._silent_until
+
+    def connect_s(self, usual_s: int) -> int:
+        """Return the seconds that a connect may take, which are fewer than usual in a hurry."""
+        return int(min(usual_s, max(self._limit_s, _LEAST_CONNECT_S)))
 
 
 def parse_url(url: str) -> URL:
@@ -88,8 +141,18 @@ def sqlite_file(url: URL) -> Path | None:
     return Path(url.database or "").absolute()
 
 
-def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine:
-    """Return an engine with a pool, for many short transactions."""
+def service_engine(
+    url: URL, *, busy_timeout_s: float, pool_size: int, answer_s: float, patience: Patience
+) -> Engine:
+    """Return an engine with a pool, for many short transactions.
+
+    Args:
+        url: URL of the database.
+        busy_timeout_s: Longest wait for another transaction, for a connection, and for one that is idle to answer.
+        pool_size: Connections that stay open.
+        answer_s: Longest run of a statement on a server.
+        patience: Time for which a server is waited for.
+    """
     file = sqlite_file(url)
     if file is not None:
         return _sqlite_engine(
@@ -98,7 +161,7 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine
     timeout_ms = int(busy_timeout_s * 1000)
     limits = {
         "lock_timeout": f"{timeout_ms}ms",
-        "statement_timeout": f"{6 * timeout_ms}ms",
+        "statement_timeout": f"{int(answer_s * 1000)}ms",
         "idle_in_transaction_session_timeout": f"{6 * timeout_ms}ms",
     }
     pooled = _is_pooled(url)
@@ -113,8 +176,7 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine
         json_serializer=to_json,  # refuses NaN on both databases; SQLite alone would keep it
         json_deserializer=load_in_pieces,
         connect_args={
-            # libpq counts whole seconds, and two at the least.
-            "connect_timeout": max(2, int(busy_timeout_s)),
+            "connect_timeout": max(_LEAST_CONNECT_S, int(busy_timeout_s)),
             "application_name": "densityd",
             **session,
             # A server that vanished is noticed within seconds, not after two hours.
@@ -124,9 +186,19 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine
             "tcp_user_timeout": 6 * timeout_ms,
         },
     )
+    _bound(engine, patience, ping_s=busy_timeout_s)
     if pooled:
         event.listen(engine, "begin", partial(_limit, limits))
     return engine
+
+
+def _bound(engine: Engine, patience: Patience, *, ping_s: float) -> None:
+    """Have an engine of a server wait for it as long as there is patience."""
+    from models_store.database.postgres import connect, pinging  # noqa: PLC0415 - slow, as above
+
+    # Not by an event, for the reason that `beginning` gives.
+    engine.dialect.connect = partial(connect, patience)  # type: ignore[method-assign, assignment]  # of the same use
+    engine.dialect.do_ping = pinging(engine.dialect.do_ping, ping_s)  # type: ignore[method-assign, assignment]  # as above
 
 
 def _is_pooled(url: URL) -> bool:

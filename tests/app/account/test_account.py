@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from models_store.keys import Scope
+from models_store.computed import Usage
+from models_store.errors import CommitLostError, DatabaseBusyError
+from models_store.keys import Keys, Scope
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.keyed import bearer, keyed
 from tests.app.serving import registered
@@ -124,6 +126,32 @@ def test_usage_is_counted(client):
     assert usage["jobs"] == {"succeeded": 1}
     asyncio.run(state.tallies.write())
     assert client.get("/v1/usage").json() == usage
+
+
+@pytest.mark.fault(646)
+@pytest.mark.parametrize(
+    ("method", "error", "counted"),
+    [
+        ("note_uses", DatabaseBusyError, [12, 12]),
+        ("add_rows", DatabaseBusyError, [0, 12]),
+        ("add_rows", CommitLostError, [0, 0]),  # it may have them: they are not added again
+    ],
+)
+def test_rows_are_counted_once_whatever_fails(client, monkeypatch, method, error, counted):
+    state = client.app.state
+    callers = {"note_uses": Keys, "add_rows": Usage}
+
+    def fail(*_):
+        raise error
+
+    state.tallies._rows = {"default": 12}
+    state.callers._used = {"key_1"}
+    with monkeypatch.context() as patched:
+        patched.setattr(callers[method], method, fail)
+        asyncio.run(state.tallies.write())
+    first = client.get("/v1/usage").json()["computed_rows"]["last_30_days"]
+    asyncio.run(state.tallies.write())
+    assert [first, client.get("/v1/usage").json()["computed_rows"]["last_30_days"]] == counted
 
 
 def test_the_last_use_of_a_key_is_noted(door):

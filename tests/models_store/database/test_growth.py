@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, inspect, text
 
+from models_store.computed import Usage
 from models_store.database.base import large_names
-from models_store.database.computed import Usage
 from models_store.database.database import Database
 from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow
 from models_store.errors import DatasetInUseError

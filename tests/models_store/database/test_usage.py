@@ -7,10 +7,17 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select, update
 
-from models_store.database import computed
-from models_store.database.computed import Usage
+from models_store import computed
+from models_store.computed import Usage
 from models_store.database.database import Database
-from models_store.database.schema import DatasetRow, JobRow, ModelRow, ModelVersionRow, UsageRow
+from models_store.database.schema import (
+    ComputedRow,
+    DatasetRow,
+    JobRow,
+    ModelRow,
+    ModelVersionRow,
+    UsageRow,
+)
 from models_store.database.usage import stored_bytes
 from models_store.errors import IdempotencyReusedError, LimitError, NotFoundError
 from models_store.job_states import Checkpoint, Idempotency, Job, JobKind, JobResult, JobState
@@ -358,3 +365,18 @@ def test_very_many_jobs_are_counted_once_a_second(
     assert usage.of_project("other").jobs == {}
     clock.now += 1.0
     assert counted() == {"queued": 4}
+
+
+@pytest.mark.fault(648)
+def test_days_that_no_longer_count_are_forgotten(database: Database) -> None:
+    usage = Usage(database)
+    usage.add_rows({"default": 1, "other": 1})
+    with database.write() as session:
+        [today] = set(session.scalars(select(ComputedRow.day)))
+        for age in (20, 31, 4000):
+            session.add(ComputedRow(project="default", day=today - age, rows=10))
+    usage.add_rows({"default": 5})
+    with database.read() as session:
+        days = set(session.scalars(select(ComputedRow.day)))
+    assert min(days) == today - 20
+    assert usage.of_project("default").rows_recently == 16

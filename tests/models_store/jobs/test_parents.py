@@ -11,9 +11,9 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from flows import MixedColumn, MixedSpec
+from models_store.computed import Usage
 from models_store.database.base import encoded
 from models_store.database.clock import db_now
-from models_store.database.computed import Usage
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.database.usage import stored_bytes

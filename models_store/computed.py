@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
@@ -55,7 +55,7 @@ class Usage:
 
     @writing
     def add_rows(self, session: Session, rows: Mapping[str, int]) -> None:
-        """Add rows that were computed today, by project."""
+        """Add rows that were computed today, by project, and forget those of days that no longer count."""
         today = _today(session)
         for project, count in sorted(rows.items()):
             session.execute(
@@ -66,6 +66,8 @@ class Usage:
                     set_={"rows": ComputedRow.rows + count},
                 )
             )
+            past = ComputedRow.project == project, ComputedRow.day <= today - _DAYS
+            session.execute(delete(ComputedRow).where(*past))
 
     @reading
     def of_project(self, session: Session, project: str) -> ProjectUsage:

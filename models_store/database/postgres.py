@@ -1,0 +1,152 @@
+"""Connections to PostgreSQL that wait for an answer for a while, and no longer.
+
+A server that is stopped, whose disk is frozen, or that no packet reaches, closes nothing: whoever waits for
+its answer would wait for as long as that lasts. What it was asked to do may be done all the same: a transaction whose COMMIT
+had no answer is committed or not, and holds its locks until the server knows.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+
+T = TypeVar("T")
+
+# Between two looks at the time.
+_LOOK_S = 0.1
+
+
+class SilentServerError(psycopg.OperationalError):
+    """Server that gave no answer for too long; its connection is closed."""
+
+
+class LostCommitError(psycopg.OperationalError):
+    """Connection that was lost while its transaction was to be committed: it is, or it is not.
+
+    Attributes:
+        may_be_committed: Marks the error for those who do not know the driver.
+    """
+
+    may_be_committed = True
+
+
+class Patience(Protocol):
+    """Judge of the time for which a server may say nothing."""
+
+    def is_over(self, waited_s: float, most_s: float) -> bool:
+        """Return whether the server is waited for no longer."""
+
+    def is_silent(self) -> bool:
+        """Return whether the server was silent a moment ago."""
+
+    def note_silence(self) -> None:
+        """Note that the server was silent."""
+
+    def connect_s(self, usual_s: int) -> int:
+        """Return the seconds that a connect may take."""
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """Connection to a server that is not waited for without an end.
+
+    Attributes:
+        patience: Judge of the time for which the server says nothing.
+    """
+
+    patience: Patience
+    _most_s = math.inf
+
+    @contextmanager
+    def answering_within(self, seconds: float) -> Iterator[None]:
+        """Wait for answers for this time at most, as long as the context lasts."""
+        self._most_s = seconds
+        try:
+            yield
+        finally:
+            self._most_s = math.inf
+
+    def wait(self, gen: PQGen[T], interval: float = _LOOK_S, timeout: float | None = None) -> T:
+        """Wait for the server as its driver does, and close the connection once that takes too long.
+
+        Raises:
+            SilentServerError: There was no answer.
+        """
+        try:
+            return super().wait(self._bounded(gen), interval, timeout)
+        except SilentServerError:
+            self.close()
+            raise
+
+    def commit(self) -> None:
+        """Commit the transaction.
+
+        Raises:
+            LostCommitError: The connection was lost before there was an answer.
+        """
+        try:
+            super().commit()
+        except psycopg.OperationalError as error:
+            if self.closed and not self.read_only:
+                raise LostCommitError(str(error)) from error
+            raise
+
+    def _bounded(self, gen: PQGen[T]) -> PQGen[T]:
+        """Pass on what the driver waits for, as long as the server is not silent for too long."""
+        heard_at = time.monotonic()
+        try:
+            waits_for = next(gen)
+            while True:
+                ready = yield waits_for
+                now = time.monotonic()
+                if ready:
+                    heard_at = now
+                elif self.patience.is_over(now - heard_at, self._most_s):
+                    raise SilentServerError("the server gave no answer in time")
+                waits_for = gen.send(ready)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def connect(patience: Patience, *args: Any, **parameters: Any) -> BoundedConnection:  # noqa: ANN401 - the driver's
+    """Connect, unless the server was silent a moment ago: whoever was queued behind the others is told so, too.
+
+    Args:
+        patience: Judge of the time for which the server may say nothing.
+        *args: Arguments of the driver.
+        **parameters: Parameters of the driver.
+
+    Raises:
+        psycopg.OperationalError: There is no connection.
+    """
+    if patience.is_silent():
+        raise SilentServerError("the server gave no answer a moment ago")
+    usual_s = int(parameters.pop("connect_timeout"))
+    try:
+        connection = BoundedConnection.connect(
+            *args, connect_timeout=patience.connect_s(usual_s), **parameters
+        )
+    except psycopg.errors.ConnectionTimeout:
+        patience.note_silence()
+        raise
+    connection.patience = patience
+    return connection
+
+
+def pinging(ping: Callable[[Any], bool], most_s: float) -> Callable[[Any], bool]:
+    """Return a function that asks a connection for a sign of life, which takes less time than a statement may.
+
+    Args:
+        ping: Function that does so however long it takes.
+        most_s: Seconds that it may take.
+    """
+
+    def bounded(connection: Any) -> bool:  # noqa: ANN401 - the pool's
+        with connection.answering_within(most_s):
+            return ping(connection)
+
+    return bounded
