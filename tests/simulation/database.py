@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from models_store.database.base import Base, to_json
 from models_store.database.database import Database, _Writing, migrate
 from models_store.database.driver_errors import translated
-from models_store.database.engines import beginning, writer_of
-from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
+from models_store.database.engines import Patience, beginning, writer_of
+from models_store.errors import CommitLostError, DatabaseBusyError, DatabaseUnavailableError
 from tests.simulation.kernel import Kernel
 from tests.simulation.modules import database_time
 from tests.simulation.plan import Effect
@@ -118,6 +118,7 @@ class SimulatedDatabase(Database):
         # As with a server, which may be away; nothing here is a file.
         self._file = None
         self._reader, self._writer = shared.reader, shared.writer
+        self._patience = Patience(0.0)  # nothing here is waited for
         self._world = world
         self._call = ""
 
@@ -157,7 +158,7 @@ class SimulatedDatabase(Database):
         if effect is Effect.DIES_AFTER:
             self._world.die()
         if effect is Effect.ANSWER_LOST:
-            raise DatabaseUnavailableError
+            raise CommitLostError
 
 
 class _Named(SimulatedDatabase):
