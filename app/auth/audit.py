@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
 from app.auth.callers import Caller
 from app.engine.engine import OverloadedError
-from app.problems.problem import Problem
+from app.problems.problem import Problem, problem_of
 from models_store.audit.trail import AuditTrail
+from models_store.database.commits import Commits, noting_commits
 from models_store.errors import StoreError
 from tables.errors import TablesError
 
@@ -158,8 +159,10 @@ def _cancels(scope: AsgiScope) -> bool:
 class AuditedApp:
     """Application that records each change when its response begins, unless it was refused.
 
-    A response of 500 and more is recorded too: some of the change may have happened. While records
-    cannot be written, only what makes room is served: DELETE, and the cancelling of jobs.
+    A response of 500 and more is recorded too: some of the change may have happened. So is a refusal
+    after something was committed, such as that of the last part of a deletion, or of a response that has
+    no room. While records cannot be written, only what makes room is served: DELETE, and the cancelling
+    of jobs.
     """
 
     def __init__(self, app: ASGIApp, caller: Caller) -> None:
@@ -177,22 +180,23 @@ class AuditedApp:
         if scope["method"] != "DELETE" and not _cancels(scope):
             await audit.require()
 
-        try:
-            await self._app(scope, receive, self._sending(audit, scope, send))
-        except asyncio.CancelledError:
-            if not self._begun:
-                audit.note(self._record(scope, _CANCELLED))
-            raise
-        except Exception as error:
-            if not self._begun and not isinstance(error, _REFUSALS):
-                await audit.add(self._record(scope, _FAILED))
-            raise
+        with noting_commits() as commits:
+            try:
+                await self._app(scope, receive, self._sending(audit, commits, scope, send))
+            except asyncio.CancelledError:
+                if not self._begun:
+                    audit.note(self._record(scope, _CANCELLED))
+                raise
+            except Exception as error:
+                if not self._begun and (commits.any or not isinstance(error, _REFUSALS)):
+                    await audit.add(self._record(scope, _status_of(error)))
+                raise
 
-    def _sending(self, audit: AuditLog, scope: AsgiScope, send: Send) -> Send:
+    def _sending(self, audit: AuditLog, commits: Commits, scope: AsgiScope, send: Send) -> Send:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._begun = True
-                if not 400 <= message["status"] < 500:
+                if commits.any or not 400 <= message["status"] < 500:
                     await audit.add(self._record(scope, message["status"], message))
             await send(message)
 
@@ -211,6 +215,15 @@ class AuditedApp:
             "key_id": self._caller.key_id or "none",
             "request_id": scope["state"]["request_id"],
         }
+
+
+def _status_of(error: Exception) -> int:
+    """Return the status of the response to an error, as the access log has it."""
+    if isinstance(error, ClientDisconnect):
+        return _CANCELLED
+    if isinstance(error, (StoreError, TablesError)):
+        error = problem_of(error)
+    return error.status if isinstance(error, Problem) else _FAILED
 
 
 def _refusal(error: Exception) -> Problem:

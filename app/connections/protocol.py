@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, NoReturn
 
@@ -12,12 +12,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.connections.early_answers import early_answer
 from app.connections.fast_bodies import FastBodies
+from app.connections.framing import CHUNKS_A_TURN, Framing
 from app.connections.groups import BODY_CAME, CONNECTION, ConnectionGroups, group_of_address
+from app.connections.reading import Reading
 from app.connections.request_heads import (
     HeadError,
     checked_target,
     grammar_error,
-    likely_caller,
     without_upgrade,
 )
 from app.connections.unread import (
@@ -27,20 +28,13 @@ from app.connections.unread import (
     Unsent,
     bound_unsent,
 )
-from app.fairness.pace import Pace, Waiting
+from app.fairness.pace import Pace
 
 log = logging.getLogger(__name__)
 
-MAX_HEADER_BYTES = 64 * 1024
-MAX_HEADERS = 100
-MAX_FRAMING_BYTES = 64 * 1024
-"""Bytes that a head has before it is complete, and that the chunks of a body have in sizes and extensions
-beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
 _ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
-_SLICE_BYTES = 16 * 1024  # parsed at once of what may hold many chunks
-_CHUNKS_A_TURN = 256
 READS_EACH = 2
 """Reads and ends of the connections of one caller in an iteration of the event loop."""
 READS = 64
@@ -52,6 +46,7 @@ RESERVED = 16
 """Connections beyond the limit that are accepted for health checks."""
 
 _LOOKS = frozenset({b"/livez", b"/readyz"})
+_NOTHING = memoryview(b"")
 
 
 class _ParsingEndedError(Exception):
@@ -76,11 +71,6 @@ class BoundedProtocol(HttpToolsProtocol):
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
-    _header_bytes = 0
-    _fields = 0
-    _framing_bytes = 0
-    _declared_left = 0  # bytes of the body that are still to come, by its Content-Length
-    _chunks = 0  # of bodies, in this turn
     _in_body = False  # the head of a request has come, the rest has not
     _upgrade_ignored = False  # the head that came is to be parsed again, without its Upgrade
     _persistent = True  # what the newest request says about the connection
@@ -92,13 +82,13 @@ class BoundedProtocol(HttpToolsProtocol):
     _served: RequestResponseCycle | None = None  # the newest request that has begun
     _ignored: RequestResponseCycle | None = None  # a request of whose body nothing is kept
     _cut_off = False  # the connection was lost before its response was complete
-    _heard = False  # something was received
-    _waiting: Waiting | None = None  # what is due to what was received
-    _caller = ""  # group of the caller who shares the event loop's time with others
+    _stopping = False  # it closes as soon as what came is answered
     _transport: LingeringTransport
+    _reading: Reading
     _unread: Unread
     _unsent: Unsent
     _bodies: FastBodies
+    _framing: Framing
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Make room for the connection or refuse it, and wait for its first request."""
@@ -108,6 +98,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
         self._unsent = Unsent(self.loop, self._transport, self.write_timeout_s)
         self._bodies = FastBodies(self.loop)
+        self._framing = Framing()
+        self._reading = Reading(self._transport, self.pace, self._take)
         super().connection_made(self._transport)
         known = self.open_connections
         is_full = len(known) >= known.most and not known.make_room()
@@ -115,8 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if is_full and len(known) >= known.most + RESERVED:
             self._refuse("overloaded")
             return
-        self._caller = group_of_address(self.client)
-        known.put(self, self._caller)
+        self._reading.caller = group_of_address(self.client)
+        known.put(self, self._reading.caller)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,11 +121,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if served is not None and not served.response_complete:
             served.disconnected = self._cut_off = True
         self.open_connections.remove(self)
-        if self._waiting is not None:
-            self._waiting.drop()
         nobody_waits = served is None or served.response_complete
         pace = self.idle_ends if nobody_waits else self.pace
-        pace.begin(self._caller, partial(self._leave, exc))
+        self._reading.end(pace, partial(self._leave, exc))
 
     def _leave(self, exc: Exception | None) -> None:
         """Stop the timers, and tell the request that is being served."""
@@ -151,6 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _forget(self) -> None:
         """Refer to nothing that refers to this connection: only a full collection would free it."""
         self._transport.forget()
+        self._reading.forget()
         self.cycle = self._served = self._ignored = self.scope = None  # type: ignore[assignment]  # as uvicorn's parser
         self.pipeline.clear()
 
@@ -160,89 +151,55 @@ class BoundedProtocol(HttpToolsProtocol):
         return None
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data when it is the caller's turn, unless the connection is being closed.
-
-        Nothing more is read until then. What comes first on a connection does not wait for what
-        others at the address, who have shown no key, send slowly; and callers at one address, as
-        behind a proxy, take turns by the key that they seem to have.
-        """
+        """Parse the data when it is the caller's turn, unless the connection is being closed."""
         self._unsent.add_received(len(data))
         if self._unread.active:
             self._unread.add(len(data))
-        if self._ended:
-            self._more_came = True
-            if self._unread.active:
-                self._read_on_in_turn()
+        if not self._ended:
+            self._unset_keepalive_if_required()
+            self._reading.receive(data, self.known_key)
             return
-        self._unset_keepalive_if_required()
-        if self._in_body and self._unread.active:
-            # At once: a thousand connections that wait would keep a quarter of a megabyte each.
-            self._take(data)
-            self._read_on_in_turn()
-            return
-        if self._heard:
-            now = self._in_turn(partial(self._take, data))
-        else:
-            self._heard = True
-            group, part = f"new {self._caller}", likely_caller(data, self.known_key)
-            now = self._in_turn(partial(self._take, data), group=group, part=part)
-        if not now:
-            self._transport.hold_reading()
-
-    def _read_on_in_turn(self) -> None:
-        """Read on what nobody reads when it is the caller's turn."""
+        self._more_came = True
         self._transport.hold_reading()
-        self._in_turn(self._transport.release_reading)
+        if self._unread.active:
+            self._reading.read_on()
 
-    def _in_turn(self, work: Callable[[], None], *, group: str = "", part: Hashable = None) -> bool:
-        """Do what is due to the data that came; return False if it must wait for the caller's turn."""
-        waiting = self.pace.begin(group or self._caller, work, part=part)
-        if waiting is not None:
-            self._waiting = waiting
-        return waiting is None
-
-    def _take(self, data: bytes | memoryview) -> None:
-        """Parse data.
+    def _take(self, data: memoryview) -> memoryview:
+        """Parse what takes no longer than a turn may, and return the rest.
 
         Uvicorn ends a silent connection between two requests. One that is not silent, but sends
         line ends, has as much time as headers have.
         """
+        if not self._ended:
+            if not self._in_body and self._is_idle() and self._header_timer is None:
+                self._await_headers()
+            data = self._parse_some(data)
+            if self._in_body:
+                self._bodies.end_read(self.cycle)
         if self._ended:
-            self._more_came = True
-            return
-        self._transport.release_reading()
-        cycle: RequestResponseCycle | None = self.cycle
-        is_idle = not self._in_body and (cycle is None or cycle.response_complete)
-        if is_idle and self._header_timer is None:
-            self._await_headers()
-        rest = self._parse_some(memoryview(data))
-        if self._in_body:
-            self._bodies.end_read(self.cycle)
-        if rest:
-            self._take_later(rest)
-
-    def _take_later(self, rest: memoryview) -> None:
-        """Parse the rest of a read in the caller's next turn, unless nobody reads it."""
-        if self._ended:
-            self._more_came = True
-        elif self._unread.active:
+            self._more_came |= bool(data)
+        elif self._unread.active and data:
             self.transport.close()  # to find its end takes too long
+        elif self._stopping and not data and self._is_idle():
+            self.transport.close()
         else:
-            self._transport.hold_reading()
-            self._in_turn(partial(self._take, rest))
+            return data
+        return _NOTHING
+
+    def _is_idle(self) -> bool:
+        """Return whether all requests that came are answered."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
 
     def _parse_some(self, data: memoryview) -> memoryview:
-        """Parse what takes no longer than a turn may, and return the rest.
-
-        A read of a body in the smallest chunks calls `on_body` fifty thousand times.
-        """
-        self._chunks = 0
-        while data and not self._ended and self._chunks < _CHUNKS_A_TURN:
-            size = len(data) if len(data) <= self._declared_left else _SLICE_BYTES
+        """Parse some of the data; a read of a body in the smallest chunks calls `on_body` thousands of times."""
+        framing = self._framing
+        framing.chunks = 0
+        while data and not self._ended and framing.chunks < CHUNKS_A_TURN:
+            size = framing.next_slice(len(data))
             part, data = data[:size], data[size:]
-            self._framing_bytes += len(part)
             self._parse(part)
-            if self._framing_bytes > MAX_FRAMING_BYTES and not self._ended:
+            if framing.has_too_much and not self._ended:
                 if self._in_body:
                     self._refuse("bad-request", "The chunks of the body hold too little.")
                 else:
@@ -256,22 +213,21 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _ParsingEndedError
         super().on_message_begin()
         self.scope["state"][CONNECTION] = self
-        self._header_bytes = self._fields = self._framing_bytes = self._declared_left = 0
+        self._framing.begin()
         if self._header_timer is None:
             self._await_headers()
 
     def on_url(self, url: bytes) -> None:
         """Count the path as header bytes."""
         self.url += url
-        self._header_bytes += len(url)
-        if self._header_bytes > MAX_HEADER_BYTES:
+        self._framing.add_target(url)
+        if self._framing.has_too_many_headers:
             self._refuse_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header and keep it, unless it follows the body."""
-        self._fields += 1
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES or self._fields > MAX_HEADERS:
+        self._framing.add_field(name, value)
+        if self._framing.has_too_many_headers:
             self._refuse_headers()
         if not self._in_body:
             name = name.lower()
@@ -279,7 +235,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if name == b"expect":
                 self.expect_100_continue = value.lower() == b"100-continue"
             elif name == b"content-length":
-                self._declared_left = int(value)
+                self._framing.declare(int(value))
 
     def on_headers_complete(self) -> None:
         """Check the head of a request, and have it served."""
@@ -303,7 +259,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = True
         cycle = self.cycle
         most = max(1, min(MAX_PIPELINED, _ALL_PIPELINED // (1 + len(self.open_connections))))
-        persistent = cycle.keep_alive and not self.draining
+        persistent = cycle.keep_alive and not (self.draining or self._stopping)
         self._persistent = persistent and len(self.pipeline) < most
         # Who waits to be asked for the body may send the next request instead, once there is an
         # answer: what is body then nobody knows.
@@ -311,9 +267,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of the body on; more at a time of a fast one."""
-        self._chunks += 1
-        self._framing_bytes -= 2 * len(body)
-        self._declared_left -= len(body)
+        self._framing.add_body(len(body))
         if self.expect_100_continue:
             self._expect_nothing()
         if self.cycle is not self._ignored:
@@ -331,6 +285,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["state"][BODY_CAME] = True
         self._bodies.pass_on(self.cycle)
         super().on_message_complete()
+        if self.cycle.response_complete:
+            self._await_next()
 
     def pause_writing(self) -> None:
         """Wait for a caller who reads more slowly than is sent, but not for ever."""
@@ -367,7 +323,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def assign(self, caller: str) -> None:
         """Move the connection to the group of a caller."""
-        self._caller = caller
+        self._reading.caller = caller
         self.open_connections.put(self, caller)
 
     def ignore_body(self) -> None:
@@ -403,14 +359,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self._transport.reset()
 
     def shutdown(self) -> None:
-        """Close after the request that is being served: the server stops."""
+        """Close after the request that is being served, or waits for its turn: the server stops."""
         self._persistent = False
-        super().shutdown()
+        self._stopping = True
+        if self._ended or not self._reading.waits:
+            super().shutdown()
+
+    def _await_next(self) -> None:
+        """Wait for the next request, now that the rest of one has come that was answered before."""
+        self._unset_keepalive_if_required()
+        wait_s, give_up = self.timeout_keep_alive, self.timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(wait_s, give_up)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection: no further request came."""
-        super().timeout_keep_alive_handler()
-        self._unsent.watch()
+        """Close the connection, unless a further request has come, of which a part may wait for its turn."""
+        if self._is_idle() and self._header_timer is None and not self._reading.waits:
+            super().timeout_keep_alive_handler()
+            self._unsent.watch()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._served = cycle
@@ -470,7 +435,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _on_timeout(self) -> None:
         self._header_timer = None
-        if not self.transport.is_closing():
+        if self.flow.read_paused:
+            self._await_headers()  # they may have come: nothing is read before the requests that wait
+        elif not self.transport.is_closing():
             # What is held has come, and waits for its turn behind the work of others.
             self._refuse("overloaded" if self._transport.held else "header-timeout")
 
@@ -482,8 +449,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         headers, prefix = self.server_state.default_headers, self.path_prefix
         self._refusal = early_answer(slug, detail, headers, is_head=is_head, root_path=prefix)
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None and self._in_body:
+        cycle = self.cycle
+        if self._in_body:
             self._in_body = False
             if self.pipeline:
                 self.pipeline.popleft()  # the newest one is this
@@ -494,7 +461,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 if cycle.response_started:
                     self._refusal = b""
                 self._send_refusal()
-        elif cycle is None or cycle.response_complete:
+        elif self._is_idle():
             self._send_refusal()
 
     def _send_refusal(self) -> None:

@@ -1,10 +1,12 @@
 """Order in which work begins on the event loop, fair by caller."""
 
 import asyncio
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 
 _ALONE_AFTER_S = 1.0
+_LONG_S = 0.004  # as sixty-four heads of requests on a machine that does nothing else
 
 
 class Waiting:
@@ -62,12 +64,18 @@ class Pace:
 
     Args:
         each: Most pieces of one group in an iteration, as long as there are several groups.
-        most: Most pieces in an iteration; so many may be those of a group that is alone.
+        most: Most pieces in an iteration; so many may be those of a group that is alone, and fewer where
+            they take long.
+        clock: Function that returns the time in seconds.
     """
 
-    def __init__(self, *, each: int, most: int) -> None:
+    def __init__(
+        self, *, each: int, most: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._each = each
         self._most = most
+        self._clock = clock
+        self._spent_s = 0.0  # in this iteration
         self._last = ""  # group
         self._shared_until = 0.0
         self._queues: OrderedDict[str, _Queue] = OrderedDict()
@@ -88,7 +96,7 @@ class Pace:
             What waits; None if the function was called now.
         """
         if self._take(group):
-            work()
+            self._do(work)
             return None
         return self._wait(group, part, work)
 
@@ -113,17 +121,27 @@ class Pace:
         if group != self._last:
             self._last = group
             self._shared_until = loop.time() + _ALONE_AFTER_S
-        full = self._begun.total() >= self._most or self._begun[group] >= self._share(loop)
-        if full or group in self._queues:
+        if self._is_full() or self._begun[group] >= self._share(loop) or group in self._queues:
             return False
         self._begun[group] += 1
         return True
+
+    def _do(self, work: Callable[[], None]) -> None:
+        began = self._clock()
+        try:
+            work()
+        finally:
+            self._spent_s += self._clock() - began
+
+    def _is_full(self) -> bool:
+        return self._begun.total() >= self._most or self._spent_s >= _LONG_S
 
     def _share(self, loop: asyncio.AbstractEventLoop) -> int:
         return self._each if loop.time() < self._shared_until else self._most
 
     def _next_iteration(self) -> None:
         self._begun.clear()
+        self._spent_s = 0.0
         self._scheduled = bool(self._queues)
         if not self._queues:
             return
@@ -132,7 +150,7 @@ class Pace:
         each = self._share(loop)
         for _ in range(self._most):
             group = next((g for g in self._queues if self._begun[g] < each), None)
-            if group is None:
+            if group is None or self._is_full():
                 return
             queue = self._queues.pop(group)
             work = queue.take()
@@ -140,7 +158,7 @@ class Pace:
                 self._queues[group] = queue  # behind all others
             if work is not None:
                 self._begun[group] += 1
-                work()
+                self._do(work)
 
 
 def _wake(place: "asyncio.Future[None]") -> None:

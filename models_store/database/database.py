@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from models_store.database.announcements import announce, note_ends
 from models_store.database.ballast import Ballast
 from models_store.database.clock import db_now
+from models_store.database.commits import note_commit
 from models_store.database.driver_errors import may_rerun, translated
 from models_store.database.engines import (
     ANSWER_S,
@@ -150,6 +151,7 @@ class Database:
             session.begin(),
         ):
             yield session
+        note_commit()
 
     @contextmanager
     def read(self) -> Iterator[Session]:

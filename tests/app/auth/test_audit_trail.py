@@ -20,10 +20,13 @@ from app.auth.audit import AuditedApp, AuditLog
 from app.auth.callers import ANYBODY
 from app.http.streaming import StreamedResponse
 from app.main import create_app
+from app.problems.problem import Problem
 from app.serve import RefusalError, refuse_unusable_audit
 from app.settings import ApiSettings
+from models_store.aliases import Aliases
 from models_store.audit.check import check_trail
 from models_store.audit.trail import AuditTrail
+from models_store.errors import DatabaseBusyError, NotFoundError
 from models_store.keys import Scope
 from models_store.process.logs import JsonFormatter, TurnHandler
 from tests.app.conftest import CSV, TABLE, assert_refused
@@ -214,6 +217,51 @@ def test_a_change_that_ends_in_a_fault_is_recorded(client, settings, monkeypatch
     monkeypatch.setattr("models_store.aliases.Aliases.set", fail)
     assert move(client).status_code == 500
     assert [(line["audit"], line["status"]) for line in trail_of(settings)] == [("set_alias", 500)]
+
+
+@pytest.mark.fault(628)
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [
+        (Problem("overloaded"), 503),
+        (DatabaseBusyError(), 503),
+        (NotFoundError("version", "people:2"), 404),
+        (ClientDisconnect(), 499),
+    ],
+)
+def test_fault_628_a_refusal_after_something_was_stored_is_recorded(
+    client, settings, refusal, status
+):
+    async def set_and_refuse(scope: Any, *_: Any) -> None:
+        aliases: Aliases = scope["app"].state.aliases
+        await asyncio.to_thread(aliases.set, "default", "people", "production", version=1)
+        raise refusal
+
+    async def only_refuse(*_: Any) -> None:
+        raise refusal
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        pass
+
+    async def call(application: Any) -> None:
+        scope = {
+            "type": "http",
+            "method": "PUT",
+            "path": "/v1/models/people/aliases/production",
+            "app": client.app,
+            "state": {"request_id": "r1"},
+        }
+        with pytest.raises(type(refusal)):
+            await AuditedApp(application, ANYBODY)(scope, receive, send)
+
+    client.portal.call(call, only_refuse)
+    assert trail_of(settings) == []
+    client.portal.call(call, set_and_refuse)
+    [line] = trail_of(settings)
+    assert (line["resource"], line["status"]) == ("/v1/models/people/aliases/production", status)
 
 
 def test_a_request_that_is_cut_off_is_recorded(client, settings, monkeypatch):

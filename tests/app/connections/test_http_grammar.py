@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from app.connections.protocol import MAX_HEADERS, MAX_PIPELINED
+from app.connections.framing import MAX_HEADERS
+from app.connections.protocol import MAX_PIPELINED
 from app.connections.request_heads import HeadError, checked_target
 from tests.raw_http import Answer, answers_in, connected, exchange, received
 

@@ -4,6 +4,8 @@ import asyncio
 import weakref
 from functools import partial
 
+import pytest
+
 from app.fairness.pace import Pace
 
 
@@ -127,3 +129,29 @@ class Big:
     def method(self):
         """Fail: it was dropped."""
         raise AssertionError
+
+
+@pytest.mark.fault(626)
+@pytest.mark.parametrize("alone", [True, False])
+def test_fault_626_no_more_work_begins_in_an_iteration_that_has_begun_what_takes_long(alone):
+    now = 0.0
+
+    def work():
+        nonlocal now
+        now += 0.003
+
+    async def main():
+        pace, begun = Pace(each=2, most=64, clock=lambda: now), list[float]()
+        groups = ["a"] * 10 if alone else [f"{number}" for number in range(10)]
+        pace.begin(groups[0], lambda: None)
+        if alone:
+            pace._shared_until = 0.0  # a second later
+        await iterations(1)
+        for group in groups:
+            pace.begin(group, work)
+        for _ in range(5):
+            begun.append(round(now / 0.003))
+            await iterations(1)
+        return begun
+
+    assert asyncio.run(main()) == [2, 4, 6, 8, 10]

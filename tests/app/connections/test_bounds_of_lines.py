@@ -1,0 +1,138 @@
+"""What a connection keeps, reads and waits for while its requests are served."""
+
+import asyncio
+
+import pytest
+
+from app.fairness.pace import Pace
+from tests.app.connections.line import answer, answers, connecting, read, run
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = b"%x\r\n%b\r\n" % (60_000, b"x" * 60_000)
+
+
+async def reading(_scope, receive, send):
+    await read(receive)
+    await answer(send)
+
+
+async def refusing(_scope, _receive, send):
+    await answer(send, status=401)
+
+
+async def iterations(number):
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def serving_for(seconds):
+    """An application that answers after so many seconds."""
+
+    async def application(_scope, _receive, send):
+        await asyncio.sleep(seconds)
+        await answer(send)
+
+    return application
+
+
+@pytest.mark.fault(620)
+@pytest.mark.parametrize("application", [reading, refusing])
+@pytest.mark.parametrize(
+    "begin", [b"0\r\nX: ", b"0\r\n", b"1;"], ids=["value", "name", "extension"]
+)
+def test_fault_620_a_large_body_does_not_pay_for_what_comes_behind_it(application, begin):
+    async def main():
+        _, line = connecting(application)(CHUNKED, *[LARGE] * 20, begin, *[b"y" * 8000] * 100)
+        await asyncio.sleep(1)
+        return line
+
+    line = run(main())
+    assert line.received < len(CHUNKED) + 20 * len(LARGE) + 2 * 64 * 1024 or line.half_closed
+    assert [status for status, _ in answers(line.sent)] == [400 if application is reading else 401]
+
+
+@pytest.mark.fault(622)
+def test_fault_622_a_request_that_waited_for_its_turn_is_served_for_as_long_as_it_takes():
+    async def main():
+        goes_on = asyncio.Event()
+
+        async def application(_scope, _receive, send):
+            await goes_on.wait()
+            await asyncio.sleep(8 if came else 0)
+            await answer(send)
+
+        came, pace = [], Pace(each=1, most=1)
+        _, line = connecting(application, pace)(GET)
+        await asyncio.sleep(1)
+        for number in range(1000):
+            pace.begin(f"another {number}", lambda: None)
+        line.feed(GET)
+        await iterations(10)
+        goes_on.set()
+        await iterations(10)
+        assert line.received == 2 * len(GET)
+        assert len(answers(line.sent)) == 1
+        came.append(GET)
+        await asyncio.sleep(20)
+        return answers(line.sent)
+
+    assert run(main()) == [(200, b"")] * 2
+
+
+@pytest.mark.fault(623)
+def test_fault_623_a_connection_ends_that_sends_nothing_behind_a_body_that_nobody_read():
+    async def main():
+        head = POST + b"Content-Length: 2000\r\n\r\n"
+        _, line = connecting(refusing)(head + b"x" * 1000, 1.0, b"x" * 1000)
+        await asyncio.sleep(4)
+        open_then = not line.closed
+        await asyncio.sleep(60)
+        return open_then, line.closed
+
+    assert run(main()) == (True, True)
+
+
+@pytest.mark.fault(624)
+def test_fault_624_the_rest_of_a_head_is_not_late_that_is_not_read_before_others_are_served():
+    async def main():
+        _, line = connecting(serving_for(12))(GET + GET + GET[:20], GET[20:])
+        await asyncio.sleep(60)
+        return answers(line.sent)
+
+    assert run(main()) == [(200, b"")] * 3
+
+
+@pytest.mark.fault(625)
+def test_fault_625_what_comes_behind_the_last_request_is_not_read_while_it_is_served():
+    async def main():
+        last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        _, line = connecting(serving_for(8))(last, *[b"x" * 60_000] * 100)
+        await asyncio.sleep(1)
+        came = line.received
+        await asyncio.sleep(60)
+        return came, answers(line.sent)
+
+    came, answered = run(main())
+    assert came < 200_000
+    assert answered == [(200, b"")]
+
+
+@pytest.mark.fault(627)
+@pytest.mark.parametrize("sent", [GET, GET[:20], b"\r\n"], ids=["request", "part", "nothing"])
+def test_fault_627_a_request_that_waits_for_its_turn_is_answered_though_the_server_stops(sent):
+    async def main():
+        pace = Pace(each=1, most=1)
+        for _ in range(100):
+            pace.begin("another", lambda: None)
+        protocol, line = connecting(reading, pace)(sent)
+        await iterations(2)
+        assert line.received > 0
+        protocol.shutdown()
+        await asyncio.sleep(2)
+        return answers(line.sent), line.closed or line.half_closed
+
+    answered, ends = run(main())
+    assert answered == ([(200, b"")] if sent == GET else [])
+    assert ends
