@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 from app.auth.callers import Caller
 from app.engine.engine import OverloadedError
 from app.problems.problem import Problem, problem_of
+from models_store.audit.commits import Commits, noting_commits
 from models_store.audit.trail import AuditTrail
-from models_store.database.commits import Commits, noting_commits
 from models_store.errors import StoreError
 from tables.errors import TablesError
 

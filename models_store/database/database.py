@@ -18,10 +18,10 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
+from models_store.audit.commits import note_commit
 from models_store.database.announcements import announce, note_ends
 from models_store.database.ballast import Ballast
 from models_store.database.clock import db_now
-from models_store.database.commits import note_commit
 from models_store.database.driver_errors import may_rerun, translated
 from models_store.database.engines import (
     ANSWER_S,
