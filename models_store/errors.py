@@ -266,6 +266,16 @@ class CommitLostError(DatabaseUnavailableError):
         )
 
 
+class LimitsIgnoredError(DatabaseError):
+    """Connection without the time limits that it asked for, which a pooler has kept from the server."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database's time limits are not in effect, as behind a pooler that ignores the options of a"
+            " connection: add pgbouncer=true to the URL."
+        )
+
+
 class SchemaMismatchError(DatabaseError):
     """Database that was made by another version of the code."""
 

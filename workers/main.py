@@ -16,8 +16,8 @@ from models_store.errors import (
     BlobDiskError,
     BlobError,
     DatabaseBusyError,
+    DatabaseError,
     DatabaseUnavailableError,
-    SchemaMismatchError,
     StorageFullError,
     WrongStoreError,
 )
@@ -72,7 +72,7 @@ def run_worker(settings: WorkerSettings) -> int:
         _prepare_store(database, settings)
         remove_abandoned()
         return _consume(database, settings)
-    except (DatabaseUnavailableError, SchemaMismatchError) as error:
+    except DatabaseError as error:
         log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
         return 1
     except BlobError:
@@ -88,6 +88,7 @@ def _wait_for(database: Database) -> None:
 
     Raises:
         SchemaMismatchError: It was made by another version of the code.
+        LimitsIgnoredError: It is behind a pooler of which its URL says nothing.
         DatabaseUnavailableError: It is a file, and of no use.
     """
     while True:

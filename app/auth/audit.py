@@ -77,6 +77,13 @@ class AuditLog:
         if self._error is not None:
             raise _refusal(self._error) from self._error
 
+    def fault(self) -> str | None:
+        """Return why changes are refused, None if they are not; beside that it is tried again."""
+        if self._error is None:
+            return None
+        self._soon()
+        return _refusal(self._error).detail
+
     def note(self, record: Record) -> "asyncio.Future[None]":
         """Log a record and return a future that ends once it was written, or could not be."""
         what = record["audit"], record["resource"], record["status"]

@@ -10,8 +10,8 @@ from models_store.errors import (
     BlobDiskError,
     BlobError,
     DatabaseBusyError,
+    DatabaseError,
     DatabaseUnavailableError,
-    SchemaMismatchError,
     StorageFullError,
     StoreError,
     WrongStoreError,
@@ -87,7 +87,7 @@ async def check_later(database: Database, blobs: Blobs, *, refuse: Callable[[], 
             await asyncio.to_thread(database.check_revision)
             await asyncio.to_thread(adopt, database, blobs)
         except (DatabaseBusyError, DatabaseUnavailableError):
-            continue
+            continue  # it comes back
         except BlobDiskError as error:
             if blobs.is_remote:
                 continue
@@ -95,7 +95,7 @@ async def check_later(database: Database, blobs: Blobs, *, refuse: Callable[[], 
             refuse()
         except StorageFullError as error:
             log.warning("the store is not marked as the database's: %s", error)
-        except (SchemaMismatchError, WrongStoreError, BlobError) as error:
+        except (DatabaseError, WrongStoreError, BlobError) as error:
             log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
             refuse()
         else:

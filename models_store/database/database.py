@@ -44,6 +44,7 @@ from models_store.database.usage import charge
 from models_store.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
+    LimitsIgnoredError,
     SchemaMismatchError,
     StorageFullError,
 )
@@ -253,12 +254,15 @@ class Database:
 
         Raises:
             SchemaMismatchError: its schema is older than this code, or too new for it.
+            LimitsIgnoredError: its server does not know how long a transaction may wait.
             DatabaseUnavailableError: it cannot be used; the message names it.
         """
         with named(self._url):
             self.check_schema()
             if self._file is not None:
                 self._check_file(self._file)
+            else:
+                self._check_limits()
 
     def hurry(self) -> None:
         """Wait for a silent server for a moment only from now on: this process is to end."""
@@ -283,6 +287,12 @@ class Database:
             yield
         finally:
             self._writers.release()
+
+    def _check_limits(self) -> None:
+        limit = text("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")
+        with self.read() as session:
+            if session.scalar(limit) != f"{self._busy_timeout_s * 1000:.0f}":
+                raise LimitsIgnoredError
 
     def _check_file(self, file: Path) -> None:
         kind = network_filesystem(file.resolve())

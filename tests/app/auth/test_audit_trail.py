@@ -32,6 +32,7 @@ from models_store.process.logs import JsonFormatter, TurnHandler
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.keyed import bearer, keyed
 from tests.app.serving import registered
+from tests.waiting import wait_until
 
 ALIAS = "/v1/models/people/aliases/production"
 
@@ -127,6 +128,30 @@ def test_while_nothing_can_be_recorded_only_what_makes_room_is_served(
     ]
     assert lines[1]["lines"] == 1
     assert check_trail(settings.data_dir / "audit").whole
+
+
+@pytest.mark.fault(649)
+def test_readiness_tells_that_changes_are_refused_and_when_they_are_not(client, monkeypatch):
+    def ready() -> tuple[int, dict[str, Any]]:
+        answer = client.get("/readyz")
+        return answer.status_code, answer.json()["checks"]["audit"]
+
+    assert ready() == (200, {"ok": True, "detail": "ok"})
+    with monkeypatch.context() as patch:
+
+        def fail(_trail: AuditTrail, _records: object) -> None:
+            raise OSError(errno.EIO, "disk")
+
+        patch.setattr(AuditTrail, "append", fail)
+        move(client)
+        for _ in range(3):
+            code, audit = ready()
+            assert (code, audit["ok"]) == (200, False)
+            assert "only DELETE and cancelling" in audit["detail"]
+        assert client.get("/readyz").json()["status"] == "degraded"
+        assert_refused(move(client, 9), 503, "storage-unavailable")
+    wait_until(lambda: ready()[1]["ok"])  # without any change
+    assert move(client).status_code == 200
 
 
 @pytest.mark.fault(372)

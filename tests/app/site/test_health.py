@@ -35,6 +35,7 @@ def test_fault_156_without_a_broker_the_service_is_degraded_but_ready(client):
         "store": True,
         "engine": True,
         "broker": False,
+        "audit": True,
     }
 
 

@@ -6,13 +6,19 @@ import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
 
 from models_store.database.database import Database, migrate
-from models_store.errors import DatabaseBusyError, DatabaseError
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    LimitsIgnoredError,
+)
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.models_store.makers import LEASE_S, submitted
@@ -30,10 +36,28 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = any
 pool_mode = transaction
+ignore_startup_parameters = {ignored}
 default_pool_size = 2
 max_client_conn = 100
 max_prepared_statements = 0
 """
+
+
+@contextmanager
+def _pooler(server: PostgresServer, url: str, folder: Path, *, ignored: str = "") -> Iterator[str]:
+    """A pooler before a server, as the URL of a database without the option that says so."""
+    port = free_port()
+    uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+    config = server.folder / "pgbouncer.ini"
+    config.write_text(_CONFIG.format(socket=server.folder, port=port, ignored=ignored))
+    config.chmod(0o644)
+    process = Guarded([str(PGBOUNCER), config], end=signal.SIGINT, log=folder / "log", uid=uid)
+    pooled = f"postgresql://postgres@127.0.0.1:{port}/{make_url(url).database}"
+    database = Database(f"{pooled}?pgbouncer=true")
+    process.wait_until(database.ping, errors=DatabaseError)
+    database.dispose()
+    yield pooled
+    process.stop()
 
 
 @pytest.fixture
@@ -41,20 +65,33 @@ def pooled(
     postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> Iterator[Database]:
     """The database of `postgres_url`, with two connections to share."""
-    port = free_port()
-    uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
-    config = postgres_server.folder / "pgbouncer.ini"
-    config.write_text(_CONFIG.format(socket=postgres_server.folder, port=port))
-    config.chmod(0o644)
-    process = Guarded([str(PGBOUNCER), config], end=signal.SIGINT, log=tmp_path / "log", uid=uid)
-    name = make_url(postgres_url).database
-    url = f"postgresql://postgres@127.0.0.1:{port}/{name}?pgbouncer=true"
-    database = Database(url, busy_timeout_s=5)
-    process.wait_until(database.ping, errors=DatabaseError)
-    migrate(url)
-    yield database
-    database.dispose()
-    process.stop()
+    with _pooler(postgres_server, postgres_url, tmp_path) as plain:
+        url = f"{plain}?pgbouncer=true"
+        database = Database(url, busy_timeout_s=5)
+        migrate(url)
+        yield database
+        database.dispose()
+
+
+@pytest.mark.fault(647)
+@pytest.mark.parametrize(
+    ("ignored", "error"), [("", DatabaseUnavailableError), ("options", LimitsIgnoredError)]
+)
+def test_a_pooler_of_which_the_url_says_nothing_is_told(
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    tmp_path: Path,
+    ignored: str,
+    error: type[DatabaseError],
+) -> None:
+    with _pooler(postgres_server, postgres_url, tmp_path, ignored=ignored) as url:
+        database = Database(url)
+        with pytest.raises(error, match="pgbouncer=true"):
+            database.check_revision()
+        database.dispose()
+        said = Database(f"{url}?pgbouncer=true")
+        said.check_revision()
+        said.dispose()
 
 
 @pytest.mark.long
