@@ -151,6 +151,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         blobs,
         keep_s=settings.keep_checkpoints_s,
         keep_jobs_s=settings.keep_jobs_s,
+        lease_s=settings.lease_s,
         fit=lambda: supervisor.fit,
     )
     sender = Sender(Deliveries(database), private=settings.webhook_private_addresses)

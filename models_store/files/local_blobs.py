@@ -33,16 +33,23 @@ _PIECE_BYTES = 256 * 1024
 
 
 class LocalBlobs:
-    """Files under one folder, which every process of the service shares."""
+    """Files under one folder, which every process of the service shares.
+
+    Once its identity was found, nothing is written while another one, or none, is there: on a folder
+    whose disk is no longer mounted a file would be lost as soon as it is again.
+    """
 
     is_remote = False
 
     def __init__(self, root: Path) -> None:
-        """Name the folder; it is made with the first file."""
+        """Name the folder, and find its identity; it is made with the first file."""
         # The folder itself may be a link to a larger disk; nothing inside it may be one.
         self.root = root.resolve()
         self.name = str(self.root)
         self.staging = self.root / STAGING
+        self._identity: str | None = None
+        with suppress(BlobDiskError):
+            self.identity()
 
     @contextmanager
     def staged(self, suffix: str = "") -> Iterator[Path]:
@@ -53,6 +60,7 @@ class LocalBlobs:
             BlobError: the disk failed, or cannot be written.
         """
         with _translated(STAGING):
+            self._check_identity(STAGING)
             self._make_staging()
             handle, name = tempfile.mkstemp(suffix=suffix, dir=self.staging)
             os.close(handle)
@@ -78,6 +86,7 @@ class LocalBlobs:
             raise ValueError("only a staged file can be committed")
         with _translated(key):
             blob = _hash_and_sync(staged, key)
+            self._check_identity(key)
             self._make_folder(target.parent)
             staged.replace(target)
             _sync_folder(target.parent)
@@ -90,11 +99,13 @@ class LocalBlobs:
             BlobDiskError: the disk failed.
         """
         try:
-            return (self.root / STORE_ID).read_bytes().decode("ascii").strip() or None
+            found = (self.root / STORE_ID).read_bytes().decode("ascii").strip() or None
         except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
             return None
         except OSError as error:
             raise BlobDiskError(STORE_ID, "cannot be read") from error
+        self._identity = self._identity or found
+        return found
 
     def mark(self, identity: str) -> None:
         """Give the store its identity, durably.
@@ -108,6 +119,7 @@ class LocalBlobs:
             _hash_and_sync(path, STORE_ID)
             path.replace(self.root / STORE_ID)
             _sync_folder(self.root)
+        self._identity = identity
 
     def path(self, key: str) -> Path:
         """Return the file of a key, for reading.
@@ -252,6 +264,11 @@ class LocalBlobs:
             _hash_and_sync(path, STAGING)
             if path.read_bytes() != probe:
                 raise BlobDiskError(STAGING, "does not keep what is written to it")
+
+    def _check_identity(self, key: str) -> None:
+        known = self._identity
+        if self.identity() != known and known is not None:
+            raise BlobDiskError(key, "cannot be written: its store is not mounted any more")
 
     def _make_staging(self) -> None:
         if self.staging.is_dir():

@@ -8,7 +8,7 @@ from models_store.files.store_address import StoreAddress
 
 
 def open_blobs(address: StoreAddress) -> Blobs:
-    """Return the store of an address; nothing is opened yet."""
+    """Return the store of an address; nothing is written yet."""
     if not address.is_remote:
         return LocalBlobs(Path(address.url))
     from models_store.files.object_blobs import ObjectBlobs  # noqa: PLC0415 - folders need none of it

@@ -1,11 +1,12 @@
 """A database and its store know each other, on both databases."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from models_store.database.database import Database
-from models_store.errors import WrongStoreError
+from models_store.errors import BlobDiskError, WrongStoreError
 from models_store.files.blobs import STORE_ID
 from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_identity import adopt, known_identity
@@ -80,3 +81,45 @@ def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
     assert known_identity(database) is None
     adopt(database, blobs)
     assert known_identity(database) == blobs.identity()
+
+
+@pytest.mark.fault(675)
+@pytest.mark.parametrize("instead", ["nothing", "an empty folder", "an old staging", "another"])
+@pytest.mark.parametrize("opened", ["before", "since"])
+def test_nothing_is_written_while_the_disk_of_a_store_is_not_mounted(
+    database: Database, blobs: LocalBlobs, tmp_path: Path, instead: str, opened: str
+) -> None:
+    adopt(database, blobs)
+    writer = LocalBlobs(blobs.root) if opened == "since" else blobs
+    away = tmp_path / "away"
+    blobs.root.rename(away)
+    if instead != "nothing":
+        blobs.root.mkdir()
+    if instead == "an old staging":
+        blobs.staging.mkdir()
+    if instead == "another":
+        (blobs.root / STORE_ID).write_text("f" * 32)
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(BlobDiskError), writer.staged():
+        pytest.fail("a file was begun in its place")
+    assert sorted(tmp_path.rglob("*")) == before
+
+    shutil.rmtree(blobs.root, ignore_errors=True)
+    away.rename(blobs.root)
+    with writer.staged() as path:
+        writer.commit(path, "datasets/ds_1/table.npy")
+    assert writer.size("datasets/ds_1/table.npy") == 0
+
+
+@pytest.mark.fault(675)
+def test_a_file_is_not_kept_where_its_disk_goes_while_it_is_written(
+    database: Database, blobs: LocalBlobs
+) -> None:
+    adopt(database, blobs)
+    identity = blobs.root / STORE_ID
+    with blobs.staged() as path:
+        identity.rename(blobs.root.parent / "away")
+        with pytest.raises(BlobDiskError):
+            blobs.commit(path, "datasets/ds_1/table.npy")
+    assert list(blobs.files()) == []
