@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
 from app.connections.groups import ConnectionGroups
-from app.connections.protocol import IDLE_ENDS, READS, READS_EACH, BoundedProtocol
+from app.connections.protocol import BoundedProtocol
+from app.connections.receiving.reading import IDLE_ENDS, READS, READS_EACH
 from app.connections.unread import bound_unread
 from app.fairness.pace import Pace
 from app.main import create_app

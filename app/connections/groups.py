@@ -13,6 +13,11 @@ CONNECTION = "connection"
 BODY_CAME = "body_came"
 """Key of a request's state that a server adds once the whole body has come."""
 
+MAX_PIPELINED = 16
+"""Requests of one connection that wait while another one is served; the last of them ends it."""
+_ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
+_RESERVED = 16  # connections beyond the limit that are accepted for health checks
+
 # More than one project may have busy, so that another group is not asked to make room for them.
 _LOOKED_AT = 1024
 _GROUPS_LOOKED_AT = 8
@@ -73,6 +78,16 @@ class ConnectionGroups:
     def __contains__(self, connection: Connection) -> bool:
         """Return whether a connection is open."""
         return connection in self._group_of
+
+    @property
+    def most_reserved(self) -> int:
+        """Largest number of connections with those that are accepted for health checks."""
+        return self.most + _RESERVED
+
+    @property
+    def most_pipelined(self) -> int:
+        """Most requests of one connection that wait while another one is served."""
+        return max(1, min(MAX_PIPELINED, _ALL_PIPELINED // (1 + len(self))))
 
     def put(self, connection: Connection, group: str) -> None:
         """Put a connection into a group, as the one that was used last."""

@@ -1,26 +1,20 @@
 """Protocol of a connection: the rules of RFC 9112, and bounds on what a connection may do."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
-import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.connections.early_answers import early_answer
-from app.connections.fast_bodies import FastBodies
-from app.connections.framing import CHUNKS_A_TURN, Framing
 from app.connections.groups import BODY_CAME, CONNECTION, ConnectionGroups, group_of_address
-from app.connections.reading import Reading
-from app.connections.request_heads import (
-    HeadError,
-    checked_target,
-    grammar_error,
-    without_upgrade,
-)
+from app.connections.receiving.fast_bodies import FastBodies
+from app.connections.receiving.framing import Framing
+from app.connections.receiving.parsing import Parsing, ParsingEndedError
+from app.connections.receiving.reading import IDLE_ENDS, READS, READS_EACH, Reading
+from app.connections.receiving.request_heads import HeadError, checked_target
 from app.connections.unread import (
     BoundedReads,
     LingeringTransport,
@@ -30,34 +24,14 @@ from app.connections.unread import (
 )
 from app.fairness.pace import Pace
 
-log = logging.getLogger(__name__)
-
-MAX_PIPELINED = 16
-"""Requests of one connection that wait while another one is served; the last of them ends it."""
-_ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
-READS_EACH = 2
-"""Reads and ends of the connections of one caller in an iteration of the event loop."""
-READS = 64
-"""The same of all callers."""
-IDLE_ENDS = 32
-"""Ends of connections without a request in progress in an iteration, more than are accepted in one, so that none pile
-up."""
-RESERVED = 16
-"""Connections beyond the limit that are accepted for health checks."""
-
 _LOOKS = frozenset({b"/livez", b"/readyz"})
 _NOTHING = memoryview(b"")
-
-
-class _ParsingEndedError(Exception):
-    """End of the parsing: raised in the parser's callbacks."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """Protocol of uvicorn, with bounds and with the rules that its parser does not check.
 
-    A request that breaks them is answered in its turn, and the connection is closed. `Upgrade` has
-    no effect, as RFC 9110, 7.8 says of one that a server does not support.
+    A request that breaks them is answered in its turn, and the connection is closed.
     """
 
     header_timeout_s = 10.0
@@ -71,13 +45,9 @@ class BoundedProtocol(HttpToolsProtocol):
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
-    _in_body = False  # the head of a request has come, the rest has not
-    _upgrade_ignored = False  # the head that came is to be parsed again, without its Upgrade
     _persistent = True  # what the newest request says about the connection
-    _ended = False  # nothing more is parsed
     _refused = False
     _looks_only = False  # it is one more than there may be, and may ask how things stand
-    _more_came = False  # after the last request
     _refusal = b""  # waits for the answers before it
     _served: RequestResponseCycle | None = None  # the newest request that has begun
     _ignored: RequestResponseCycle | None = None  # a request of whose body nothing is kept
@@ -88,6 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _unread: Unread
     _unsent: Unsent
     _bodies: FastBodies
+    _parsing: Parsing
     _framing: Framing
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -98,13 +69,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
         self._unsent = Unsent(self.loop, self._transport, self.write_timeout_s)
         self._bodies = FastBodies(self.loop)
-        self._framing = Framing()
+        self._parsing = Parsing(self, self._refuse)
+        self._framing = self._parsing.framing
         self._reading = Reading(self._transport, self.pace, self._take)
         super().connection_made(self._transport)
         known = self.open_connections
         is_full = len(known) >= known.most and not known.make_room()
         self._looks_only = is_full
-        if is_full and len(known) >= known.most + RESERVED:
+        if is_full and len(known) >= known.most_reserved:
             self._refuse("overloaded")
             return
         self._reading.caller = group_of_address(self.client)
@@ -116,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
         What is about to be sent is dropped from now on: the transport raises.
         """
-        self._ended = True
+        self._parsing.ended = True
         served = self._served  # uvicorn tells the newest request alone
         if served is not None and not served.response_complete:
             served.disconnected = self._cut_off = True
@@ -142,6 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Refer to nothing that refers to this connection: only a full collection would free it."""
         self._transport.forget()
         self._reading.forget()
+        self._parsing.forget()
         self.cycle = self._served = self._ignored = self.scope = None  # type: ignore[assignment]  # as uvicorn's parser
         self.pipeline.clear()
 
@@ -155,11 +128,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unsent.add_received(len(data))
         if self._unread.active:
             self._unread.add(len(data))
-        if not self._ended:
+        if not self._parsing.ended:
             self._unset_keepalive_if_required()
             self._reading.receive(data, self.known_key)
             return
-        self._more_came = True
+        self._parsing.more_came = True
         self._transport.hold_reading()
         if self._unread.active:
             self._reading.read_on()
@@ -170,14 +143,14 @@ class BoundedProtocol(HttpToolsProtocol):
         Uvicorn ends a silent connection between two requests. One that is not silent, but sends
         line ends, has as much time as headers have.
         """
-        if not self._ended:
-            if not self._in_body and self._is_idle() and self._header_timer is None:
+        if not self._parsing.ended:
+            if not self._parsing.in_body and self._is_idle() and self._header_timer is None:
                 self._await_headers()
-            data = self._parse_some(data)
-            if self._in_body:
+            data = self._parsing.parse_some(data)
+            if self._parsing.in_body:
                 self._bodies.end_read(self.cycle)
-        if self._ended:
-            self._more_came |= bool(data)
+        if self._parsing.ended:
+            self._parsing.more_came |= bool(data)
         elif self._unread.active and data:
             self.transport.close()  # to find its end takes too long
         elif self._stopping and not data and self._is_idle():
@@ -191,45 +164,23 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or cycle.response_complete
 
-    def _parse_some(self, data: memoryview) -> memoryview:
-        """Parse some of the data; a read of a body in the smallest chunks calls `on_body` thousands of times."""
-        framing = self._framing
-        framing.chunks = 0
-        while data and not self._ended and framing.chunks < CHUNKS_A_TURN:
-            size = framing.next_slice(len(data))
-            part, data = data[:size], data[size:]
-            self._parse(part)
-            if framing.has_too_much and not self._ended:
-                if self._in_body:
-                    self._refuse("bad-request", "The chunks of the body hold too little.")
-                else:
-                    self._refuse("limit-headers")  # one without end, which the parser keeps
-        return data
-
     def on_message_begin(self) -> None:
         """Begin a request: its headers must come soon."""
-        if self._ended:
-            self._more_came = True
-            raise _ParsingEndedError
+        self._parsing.begin()
         super().on_message_begin()
         self.scope["state"][CONNECTION] = self
-        self._framing.begin()
         if self._header_timer is None:
             self._await_headers()
 
     def on_url(self, url: bytes) -> None:
         """Count the path as header bytes."""
         self.url += url
-        self._framing.add_target(url)
-        if self._framing.has_too_many_headers:
-            self._refuse_headers()
+        self._parsing.add_target(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header and keep it, unless it follows the body."""
-        self._framing.add_field(name, value)
-        if self._framing.has_too_many_headers:
-            self._refuse_headers()
-        if not self._in_body:
+        self._parsing.add_field(name, value)
+        if not self._parsing.in_body:
             name = name.lower()
             self.headers.append((name, value))
             if name == b"expect":
@@ -248,19 +199,17 @@ class BoundedProtocol(HttpToolsProtocol):
             raise
         if self._looks_only and self.url.partition(b"?")[0] not in _LOOKS:
             self._refuse("overloaded", is_head=method == b"HEAD")
-            raise _ParsingEndedError
-        if parser.should_upgrade():
-            self._upgrade_ignored = True
+            raise ParsingEndedError
+        if self._parsing.ignores_upgrade():
             return
         self._stop_timer()
         if version == "1.0":
             self.expect_100_continue = False
         super().on_headers_complete()
-        self._in_body = True
+        self._parsing.in_body = True
         cycle = self.cycle
-        most = max(1, min(MAX_PIPELINED, _ALL_PIPELINED // (1 + len(self.open_connections))))
         persistent = cycle.keep_alive and not (self.draining or self._stopping)
-        self._persistent = persistent and len(self.pipeline) < most
+        self._persistent = persistent and len(self.pipeline) < self.open_connections.most_pipelined
         # Who waits to be asked for the body may send the next request instead, once there is an
         # answer: what is body then nobody knows.
         cycle.keep_alive = self._persistent and not self.expect_100_continue
@@ -275,13 +224,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the body of a request."""
-        if self._upgrade_ignored:
+        if self._parsing.upgrade_ignored:
             return
         if self.expect_100_continue:
             self._expect_nothing()
-        self._in_body = False
+        self._parsing.in_body = False
         self._unread.stop()
-        self._ended = not self._persistent
+        self._parsing.ended = not self._persistent
         self.scope["state"][BODY_CAME] = True
         self._bodies.pass_on(self.cycle)
         super().on_message_complete()
@@ -307,7 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unsent.watch()
         elif was_last and self._refusal:
             self._send_refusal()
-        elif was_last and self._in_body:
+        elif was_last and self._parsing.in_body:
             self._unread.begin()
 
     @property
@@ -333,7 +282,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._ignored = served
         served.body = bytearray()
-        if self.cycle is served and self._in_body:
+        if self.cycle is served and self._parsing.in_body:
             self._bodies.drop()
             self.flow.pause_reading()
 
@@ -344,7 +293,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def drop(self) -> None:
         """Close it now, since others need the room."""
-        self._ended = True
+        self._parsing.ended = True
         self._stop_timer()
         if self._served is None or self._served.response_complete:
             self._transport.close_at_once()
@@ -362,7 +311,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close after the request that is being served, or waits for its turn: the server stops."""
         self._persistent = False
         self._stopping = True
-        if self._ended or not self._reading.waits:
+        if self._parsing.ended or not self._reading.waits:
             super().shutdown()
 
     def _await_next(self) -> None:
@@ -381,49 +330,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._served = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _parse(self, data: memoryview) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            self._parse_without_upgrade()
-            rest = data[stopped.args[0] :]
-            if self._ended:
-                self._more_came |= bool(rest)
-            elif rest:
-                self._parse(rest)
-        except httptools.HttpParserError as error:
-            self._on_parser_error(error)
-
-    def _parse_without_upgrade(self) -> None:
-        """Parse the head once more: the parser then knows that a body follows it."""
-        self._upgrade_ignored = False
-        method, version = self.parser.get_method(), self.parser.get_http_version()
-        head = without_upgrade(method, version, self.url, self.headers)
-        self.parser = httptools.HttpRequestParser(self)
-        try:
-            self.parser.feed_data(head)
-        except httptools.HttpParserError as error:
-            self._on_parser_error(error)
-
-    def _on_parser_error(self, error: httptools.HttpParserError) -> None:
-        if self._ended:
-            return  # our own way to end the parsing
-        if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
-            error.__context__, httptools.HttpParserInvalidURLError
-        ):
-            log.error("a request broke the protocol's own code", exc_info=error)
-        refusal = grammar_error(str(error))
-        self._refuse(refusal.slug, refusal.detail)
-
     def _expect_nothing(self) -> None:
         """Note that the body comes, asked for or not."""
         self.expect_100_continue = False
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._persistent
-
-    def _refuse_headers(self) -> NoReturn:
-        self._refuse("limit-headers")
-        raise _ParsingEndedError
 
     def _await_headers(self) -> None:
         self._header_timer = self.loop.call_later(self.header_timeout_s, self._on_timeout)
@@ -445,13 +356,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse nothing more, and answer the newest request with a problem in its turn."""
         if self._refused:
             return
-        self._refused = self._ended = True
+        self._refused = self._parsing.ended = True
         self._stop_timer()
         headers, prefix = self.server_state.default_headers, self.path_prefix
         self._refusal = early_answer(slug, detail, headers, is_head=is_head, root_path=prefix)
         cycle = self.cycle
-        if self._in_body:
-            self._in_body = False
+        if self._parsing.in_body:
+            self._parsing.in_body = False
             if self.pipeline:
                 self.pipeline.popleft()  # the newest one is this
             else:
@@ -474,12 +385,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         """Close the connection; where the caller may still be sending, let the response arrive first."""
         paused = self.flow.read_paused or self._transport.held
-        busy = self._in_body or self._refused or self._more_came or paused
+        busy = self._parsing.in_body or self._refused or self._parsing.more_came or paused
         room = len(self._lingering) < max(1, self.open_connections.most // 16)
         if self.transport.is_closing() or not (busy and room):
             self._transport.close_at_once()
             return
-        self._ended = True
+        self._parsing.ended = True
         self._lingering.add(self)
         self._transport.half_close()
         self.flow.resume_reading()

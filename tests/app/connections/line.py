@@ -6,7 +6,8 @@ import selectors
 import uvicorn
 
 from app.connections.groups import ConnectionGroups
-from app.connections.protocol import IDLE_ENDS, BoundedProtocol
+from app.connections.protocol import BoundedProtocol
+from app.connections.receiving.reading import IDLE_ENDS
 from app.fairness.pace import Pace
 
 
@@ -126,6 +127,7 @@ def connecting(application, pace=None):
     class Protocol(BoundedProtocol):
         pass
 
+    Protocol._lingering = set()
     Protocol.pace = pace or Pace(each=2, most=64)
     Protocol.open_connections = ConnectionGroups(100)
     Protocol.idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)

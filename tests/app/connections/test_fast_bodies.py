@@ -10,7 +10,8 @@ from uvicorn.server import ServerState
 
 from app.auth.callers import ANYBODY
 from app.connections.groups import ConnectionGroups
-from app.connections.protocol import READS, READS_EACH, BoundedProtocol
+from app.connections.protocol import BoundedProtocol
+from app.connections.receiving.reading import READS, READS_EACH
 from app.fairness.pace import Pace
 from app.http.body_memory import BodyMemory
 from app.http.json_body import read_body
@@ -97,7 +98,9 @@ def run(after, head, parts, **options):
 
 @pytest.mark.parametrize("came", [len(BODY) // 8, len(BODY) // 5])
 def test_a_body_that_comes_fast_is_one_message_and_counts_before_it_has_come(came, monkeypatch):
-    monkeypatch.setattr("app.connections.fast_bodies._WHOLE_S", 60.0)  # however slow the machine
+    monkeypatch.setattr(
+        "app.connections.receiving.fast_bodies._WHOLE_S", 60.0
+    )  # however slow the machine
     reading, status = run(came, HEAD, (BODY[:came], BODY[came:]))
     assert (reading.body, status) == (BODY, 204)
     assert reading.sizes == [len(BODY)]

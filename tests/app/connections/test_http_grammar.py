@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from app.connections.framing import MAX_HEADERS
-from app.connections.protocol import MAX_PIPELINED
-from app.connections.request_heads import HeadError, checked_target
+from app.connections.groups import MAX_PIPELINED
+from app.connections.receiving.framing import MAX_HEADERS
+from app.connections.receiving.request_heads import HeadError, checked_target
 from tests.raw_http import Answer, answers_in, connected, exchange, received
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"

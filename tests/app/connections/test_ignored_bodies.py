@@ -9,7 +9,8 @@ from uvicorn.server import ServerState
 
 from app.auth.rates import Refusals
 from app.connections.groups import CONNECTION, ConnectionGroups, group_of_address
-from app.connections.protocol import READS, READS_EACH, BoundedProtocol
+from app.connections.protocol import BoundedProtocol
+from app.connections.receiving.reading import READS, READS_EACH
 from app.fairness.pace import Pace
 
 BODY = b" " * 8_000_000

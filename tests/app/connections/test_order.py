@@ -9,8 +9,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.connections.groups import ConnectionGroups
-from app.connections.protocol import READS, READS_EACH, BoundedProtocol
-from app.connections.request_heads import likely_caller
+from app.connections.protocol import BoundedProtocol
+from app.connections.receiving.reading import READS, READS_EACH
+from app.connections.receiving.request_heads import likely_caller
 from app.fairness.pace import Pace
 
 CROWD = 100

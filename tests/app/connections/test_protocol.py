@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from app.connections.framing import MAX_HEADERS
+from app.connections.receiving.framing import MAX_HEADERS
 
 
 def talk(

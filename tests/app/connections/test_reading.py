@@ -12,7 +12,8 @@ import uvicorn
 import uvloop
 
 from app.connections.groups import CONNECTION, ConnectionGroups
-from app.connections.protocol import IDLE_ENDS, BoundedProtocol
+from app.connections.protocol import BoundedProtocol
+from app.connections.receiving.reading import IDLE_ENDS
 from app.connections.unread import LingeringTransport
 from app.fairness.pace import Pace
 

@@ -3,9 +3,17 @@
 from collections.abc import Callable, Hashable
 from functools import partial
 
-from app.connections.request_heads import likely_caller
+from app.connections.receiving.request_heads import likely_caller
 from app.connections.unread import LingeringTransport
 from app.fairness.pace import Pace, Waiting
+
+READS_EACH = 2
+"""Reads and ends of the connections of one caller in an iteration of the event loop."""
+READS = 64
+"""The same of all callers."""
+IDLE_ENDS = 32
+"""Ends of connections without a request in progress in an iteration, more than are accepted in one, so that none pile
+up."""
 
 Take = Callable[[memoryview], memoryview]
 """Function that takes as much of some data as one turn may, and returns the rest."""

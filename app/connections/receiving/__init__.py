@@ -1,0 +1,1 @@
+"""Requests as they are received: turns, heads, what surrounds bodies, and their chunks."""
