@@ -18,6 +18,9 @@ _READERS: dict[str, Callable[[memoryview, int], tuple[int]]] = {
 _signed, _short = _READERS["i"], _READERS["H"]
 _FREE_PARTS, _COLUMN_PARTS = 10_000, 4
 _FIELD_BYTES, _PAIR_BYTES = 24, 16  # that the smallest ones take, where no two share any
+_SHARED_BYTES = (
+    4 << 20
+)  # of a schema: Polars writes the values of an enumeration once for all its columns
 
 
 class Flatbuffer:
@@ -73,7 +76,7 @@ class Flatbuffer:
 
 
 def check_message(data: memoryview, *, max_columns: int) -> None:
-    """Refuse a message that holds more than its bytes: each field may name the same text, and the same fields.
+    """Refuse a message that holds far more than its bytes: each field may name the same text, and the same fields.
 
     Arrow makes objects of all that is named, also where it reads no more than the message's header.
 
@@ -106,6 +109,7 @@ class _Parts:
         )
         if schema is None or kind is None or buffer.number("B", kind) != _SCHEMA:
             return
+        self._left += _SHARED_BYTES
         self._add_pairs(schema, _SCHEMA_PAIRS_SLOT)
         pending = self._list(schema, _FIELDS_SLOT, size=_FIELD_BYTES)
         while pending:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tables.readers.arrow import check_stream, is_packed, open_arrow, open_arrow
 _OPTIONS = ParseOptions(max_rows=1000, max_columns=100, max_bytes=2**20)
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 _MANY = 60
+_LONG = 100_000  # bytes of a text, of which a schema has not as many as that
 
 
 @dataclass(eq=False)
@@ -120,25 +122,25 @@ def _schema(*fields: _Table, pairs: _List | None = None) -> _Table:
 
 
 def _pairs(count: int) -> _List:
-    return _List([_Table({0: _Text(b"key"), 1: _Text(b"v" * 1000)})] * count)
+    return _List([_Table({0: _Text(b"key"), 1: _Text(b"v" * _LONG)})] * count)
 
 
 def _same_name(count: int) -> bytes:
-    name = _Text(b"a" * 500)
+    name = _Text(b"a" * _LONG)
     return _stream(_schema(*(_field(name) for _ in range(count))))
 
 
 def _same_field(count: int) -> bytes:
-    return _stream(_schema(*[_field(_Text(b"a" * 100))] * count))
+    return _stream(_schema(*[_field(_Text(b"a" * _LONG))] * count))
 
 
 def _same_children(count: int) -> bytes:
-    inner = _field(_Text(b"a" * 500), kind=13, children=[_field(_Text(b"a"))] * count)
+    inner = _field(_Text(b"a" * _LONG), kind=13, children=[_field(_Text(b"a"))] * count)
     return _stream(_schema(_field(_Text(b"a"), kind=13, children=[inner] * count)))
 
 
 def _same_zone(count: int) -> bytes:
-    zone = _Text(b"z" * 1000)
+    zone = _Text(b"z" * _LONG)
     return _stream(_schema(*(_field(_Text(b"a"), kind=10, zone=zone) for _ in range(count))))
 
 
@@ -182,6 +184,30 @@ def test_fault_540_parts_of_a_message_that_lie_in_the_same_bytes_are_refused(wri
         with pytest.raises(TableError, match="lie in the same bytes") as caught:
             read()
         assert caught.value.slug == "dataset-parse"
+
+
+@pytest.mark.fault(629)
+@pytest.mark.parametrize("compression", ["uncompressed", "zstd"])
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["0 agree", "1 agree"], polars.Enum([f"{number} agree" for number in range(100)])),
+        (
+            [datetime(2020, 1, 1, tzinfo=UTC)] * 2,
+            polars.Datetime("us", "America/Argentina/Buenos_Aires"),
+        ),
+    ],
+    ids=["values of an enumeration", "zone"],
+)
+def test_fault_629_polars_writes_what_its_columns_share_once(values, kind, compression, tmp_path):
+    column = polars.Series(values, dtype=kind)
+    path = tmp_path / "table.arrow"
+    polars.DataFrame({f"question {place}": column for place in range(90)}).write_ipc_stream(
+        path, compression=compression
+    )
+    assert pa.ipc.open_stream(path).read_all().num_rows == 2
+    batches = open_arrow_cells(path, _OPTIONS).read(frozenset())
+    assert [(batch.num_columns, batch.num_rows) for batch in batches] == [(90, 2)]
 
 
 @pytest.mark.fault(540)
