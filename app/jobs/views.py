@@ -87,14 +87,17 @@ class IterationProgressView(BaseModel):
 
 
 class RowProgressView(BaseModel):
-    """Progress of a scoring or sampling job."""
+    """Progress of a scoring or sampling job, or of the child of a search that chooses an ensemble."""
 
     model_config = ConfigDict(extra="allow")
 
     rows: int = Field(
-        description="Number of computed rows; after the last one, the file is written."
+        description="Number of computed rows; after the last one, the file is written. Of an ensemble, a"
+        " row counts for each flow that scores it."
     )
-    total_rows: int = Field(description="Number of rows of the result.")
+    total_rows: int = Field(
+        description="Number of rows of the result, or of those that the flows of an ensemble score."
+    )
     fraction: float = Field(
         description="Fraction of the time to compute and write the rows that is done, from 0 to 1. It"
         " decreases after a failed attempt to that of the last checkpoint."
@@ -264,9 +267,9 @@ def _progress(job: JobSummary) -> ProgressViews | None:
     match job.kind:
         case _ if job.role is JobRole.PARENT:
             return ParentProgressView(**job.progress)
-        case JobKind.TRAINING | JobKind.ENSEMBLE:
+        case JobKind.TRAINING:
             return ProgressView(**job.progress)
         case JobKind.VARIATIONAL:
             return IterationProgressView(**job.progress)
-        case JobKind.SCORING | JobKind.SAMPLING:
+        case JobKind.SCORING | JobKind.SAMPLING | JobKind.ENSEMBLE:
             return RowProgressView(**job.progress)

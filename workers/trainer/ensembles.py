@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +29,13 @@ from models_store.files.stores import open_blobs
 from models_store.requests.search import AcceptedEnsemble, Member
 from models_store.requests.training_rows import choose_types
 from workers.errors import TrainingError
-from workers.protocol import EnsembleTask, Interrupted, Note, Send
+from workers.protocol import EnsembleTask, Note, Send, Trained
 from workers.trainer.checkpoints import Result, store
 from workers.trainer.data import SplitRows, chunks, load_parts
 from workers.trainer.devices import find_device, memory_of
+from workers.trainer.progress import Evaluation, EvaluationEndedError
 from workers.trainer.summary import summarise
-from workers.trainer.training import held_out_quantiles, likelihoods
+from workers.trainer.training import held_out_quantiles, likelihoods, rows_to_score
 
 # An ensemble is slower to serve than its best member: it must be this much better, in nats per row.
 _LEAST_GAIN = 0.005
@@ -53,7 +55,7 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     Args:
         task: Task of the trainer.
         send: Function that sends a message.
-        interrupted: Function that returns True to stop, called between two members.
+        interrupted: Function that returns True to stop, called whenever some rows are scored.
 
     Raises:
         TrainingError: The job cannot succeed.
@@ -65,25 +67,45 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     blobs = open_blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
+    of_one = len(parts.validation) + rows_to_score(parts)
+    evaluation = Evaluation(len(request.members) * of_one, send, interrupted=interrupted)
+    with suppress(EvaluationEndedError):
+        send(_assembled(request, parts, task, blobs, send=send, evaluation=evaluation))
+
+
+def _assembled(
+    request: AcceptedEnsemble,
+    parts: SplitRows,
+    task: EnsembleTask,
+    blobs: Blobs,
+    *,
+    send: Send,
+    evaluation: Evaluation,
+) -> Trained:
+    """Choose, evaluate and store the ensemble; return the last message."""
+    device, seed = find_device(task.device), request.seed
     flows, scores = [], []
     for member in request.members:
-        if interrupted():
-            send(Interrupted(metrics={}, progress={}, checkpoint=None))
-            return
         flow = _load(blobs, member, request.columns).to(device)
         flows.append(flow)
-        scores.append(_scores(flow, parts, seed=request.seed))
+        scores.append(_scores(flow, parts, seed=seed, scored=evaluation.scored))
     choice = choose(torch.stack(scores), request.row_loss_bound)
     members = [request.members[number] for number in choice.members]
+    left_out = len(flows) - len(members)
+    evaluation.rows -= left_out * rows_to_score(parts)
     types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     send(Note(text=_account(members, gain=choice.gain)))
+
+    def scored(rows: int) -> None:
+        evaluation.scored(rows * len(members))
+
     metrics: dict[str, Any] = {
         "members": [member.trial for member in members],
         "weights": [round(weight, 4) for weight in choice.weights],
         "best_robust_validation_log_likelihood": choice.reached,
-        **likelihoods(flow, parts, seed=request.seed, on_chunk=lambda: None),
-        **summarise(flow, parts, spec=spec, columns=request.columns, seed=request.seed),
+        **likelihoods(flow, parts, seed=seed, scored=scored),
+        **summarise(flow, parts, spec=spec, columns=request.columns, seed=seed),
     }
     result = Result(
         flow=flow,
@@ -92,11 +114,11 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
         context_columns=request.context_columns,
         types=types,
         preprocessing=request.preprocessing,
-        seed=request.seed,
+        seed=seed,
         metrics=metrics,
-        held_out=held_out_quantiles(flow, parts, device, on_chunk=lambda: None),
+        held_out=held_out_quantiles(flow, parts, device, scored=scored),
     )
-    send(store(result, task, blobs))
+    return store(result, task, blobs)
 
 
 def _load(blobs: Blobs, member: Member, columns: list[str]) -> Flow:
@@ -108,7 +130,7 @@ def _load(blobs: Blobs, member: Member, columns: list[str]) -> Flow:
         raise TrainingError("model_unusable", "The file of a member cannot be used.") from error
 
 
-def _scores(flow: Flow, parts: SplitRows, *, seed: int) -> Tensor:
+def _scores(flow: Flow, parts: SplitRows, *, seed: int, scored: Callable[[int], None]) -> Tensor:
     """Return the log densities of the validation rows; discrete values have the noise of the seed."""
     noise = torch.Generator().manual_seed(seed)
     found = []
@@ -117,6 +139,7 @@ def _scores(flow: Flow, parts: SplitRows, *, seed: int) -> Tensor:
             for some in torch.split(rows, default_chunk_rows(flow)):
                 spread = spread_table(flow, some.to(flow.device), noise)
                 found.append(flow.log_prob_of_table(spread).double().cpu())
+                scored(len(some))
     return torch.cat(found)
 
 

@@ -1,9 +1,14 @@
 """Progress of jobs, and the time that is left."""
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 from flows import FitOptions, FitState, VariationalOptions
+from workers.protocol import Interrupted, Send, Tick
+
+_TICK_S = 0.5
 
 
 class Progress:
@@ -145,4 +150,61 @@ class RowProgress:
             "total_rows": self._rows,
             "fraction": round(self._fraction, 4),
             "eta_seconds": None if left is None else round(left, 1),
+        }
+
+
+class EvaluationEndedError(Exception):
+    """Evaluation that was ended since its trainer was asked to end."""
+
+
+class Evaluation:
+    """Evaluation of trained flows: signs of life with its progress, in rows that a flow has scored.
+
+    Args:
+        rows: Number of rows to score; one that several flows score counts as several.
+        send: Function that sends a message.
+        interrupted: Function that returns True once the trainer is to end.
+        trained: Metrics and progress of the training before it; None: there was none.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        send: Send,
+        *,
+        interrupted: Callable[[], bool],
+        trained: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    ) -> None:
+        self.rows = rows
+        self._send = send
+        self._interrupted = interrupted
+        self._trained = trained
+        self._done = 0
+        self._began_at = self._ticked_at = time.monotonic()
+
+    def scored(self, rows: int) -> None:
+        """Count rows that were scored, and tell of them now and then.
+
+        Raises:
+            EvaluationEndedError: The trainer is to end; the last message is sent.
+        """
+        self._done = min(self.rows, self._done + rows)
+        if self._interrupted():
+            metrics, progress = self._trained or ({}, {})
+            self._send(Interrupted(metrics=metrics, progress=progress, checkpoint=None))
+            raise EvaluationEndedError
+        now = time.monotonic()
+        if now - self._ticked_at >= _TICK_S:
+            self._ticked_at = now
+            self._send(Tick(progress=self._progress(now - self._began_at)))
+
+    def _progress(self, seconds: float) -> dict[str, Any]:
+        left = round((self.rows - self._done) * seconds / max(1, self._done), 1)
+        if self._trained is not None:
+            return {**self._trained[1], "eta_seconds": left}
+        return {
+            "rows": self._done,
+            "total_rows": self.rows,
+            "fraction": round(self._done / max(1, self.rows), 4),
+            "eta_seconds": left,
         }

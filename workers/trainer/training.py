@@ -28,6 +28,7 @@ from flows import (
     fit_encoding,
     quantiles_of,
 )
+from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
 from models_store.files.stores import open_blobs
@@ -40,10 +41,12 @@ from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample,
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.helpers import helped_by
-from workers.trainer.progress import Progress
+from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress
 from workers.trainer.summary import summarise_training
 
 _TICK_S = 0.5
+# Chunks of a flow that a compiled one, which is faster, scores between two signs of life.
+_SCORED_CHUNKS = 8
 _RESTARTED = (
     "The likelihood stopped being a finite number before epoch {epoch} was done; training went"
     " back to the best state so far and continues with a tenth of the learning rate."
@@ -62,7 +65,8 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     Args:
         task: Task of the trainer.
         send: Function that sends a message.
-        interrupted: Function that returns True to stop, called between two batches.
+        interrupted: Function that returns True to stop, called between two batches, and between the
+            chunks of the evaluation, which begins anew in the next attempt.
 
     Raises:
         TrainingError: The job cannot succeed.
@@ -91,9 +95,13 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
+    scored = run.evaluation(parts, interrupted=interrupted).scored
     metrics |= {"epochs": metrics["epoch"]}
-    metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
-    held_out = held_out_quantiles(flow, parts, device, on_chunk=run.tick)
+    try:
+        metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, scored=scored)
+        held_out = held_out_quantiles(flow, parts, device, scored=scored)
+    except EvaluationEndedError:
+        return
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
     run.finish(flow, metrics, held_out=held_out)
 
@@ -164,10 +172,11 @@ class _Run:
         )
         self._send(store(result, self._task, self._blobs))
 
-    def tick(self) -> None:
-        """Send the last progress as a sign that the trainer is alive."""
-        if self._tick_is_due():
-            self._send(Tick(progress=self._position))
+    def evaluation(self, parts: SplitRows, *, interrupted: Callable[[], bool]) -> Evaluation:
+        """Return the evaluation that follows the last epoch."""
+        trained = {**self._metrics}, self._position
+        rows = rows_to_score(parts)
+        return Evaluation(rows, self._send, interrupted=interrupted, trained=trained)
 
     def _on_state(self, snapshot: Callable[[], FitState]) -> None:
         checkpoint = self._checkpoints.save_within(snapshot)
@@ -252,21 +261,36 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
     }
 
 
+def rows_to_score(parts: SplitRows) -> int:
+    """Return the number of rows that `likelihoods` and `held_out_quantiles` score together."""
+    held_out = parts.validation if parts.test is None else parts.test
+    all_parts = parts.train, parts.validation, parts.test, held_out
+    return sum(len(rows) for rows in all_parts if rows is not None)
+
+
 def likelihoods(
-    flow: Flow, parts: SplitRows, *, seed: int, on_chunk: Callable[[], None]
+    flow: Flow, parts: SplitRows, *, seed: int, scored: Callable[[int], None]
 ) -> dict[str, Any]:
     """Return the likelihoods of the best model on each part: means and their standard errors.
 
     Discrete columns have their noise, as in training.
+
+    Args:
+        flow: Trained flow.
+        parts: Rows of the training.
+        seed: Seed of that noise.
+        scored: Function that is told of rows as soon as they are scored, and may raise.
     """
     metrics: dict[str, Any] = {}
+    chunk_rows = default_chunk_rows(flow)
     for name, rows in (
         ("train", parts.train),
         ("validation", parts.validation),
         ("test", parts.test),
     ):
         if rows is not None:
-            reached = evaluate(flow, rows, noise_seed=seed, on_chunk=on_chunk)
+            told = partial(scored, min(chunk_rows, len(rows)))
+            reached = evaluate(flow, rows, chunk_rows=chunk_rows, noise_seed=seed, on_chunk=told)
             metrics[f"{name}_log_likelihood"] = finite(reached.mean)
             metrics[f"{name}_standard_error"] = finite(reached.two_standard_errors / 2)
             metrics[f"{name}_rows"] = reached.rows
@@ -274,17 +298,24 @@ def likelihoods(
 
 
 def held_out_quantiles(
-    flow: Flow, parts: SplitRows, device: torch.device, *, on_chunk: Callable[[], None]
+    flow: Flow, parts: SplitRows, device: torch.device, *, scored: Callable[[int], None]
 ) -> dict[str, Any]:
     """Return quantiles of held-out log densities, by which scores are calibrated.
 
     Those of the test part, or else of the validation part, computed as rows are scored later:
     discrete values without noise.
+
+    Args:
+        flow: Trained flow.
+        parts: Rows of the training.
+        device: Device that computes.
+        scored: Function as for `likelihoods`.
     """
     rows = parts.validation if parts.test is None else parts.test
     compiled = compile_flow(flow, device=device)
     scores = []
     for chunk in chunks(rows):
-        scores.append(compiled.log_prob(chunk.cpu().numpy()))
-        on_chunk()
+        for some in torch.split(chunk, _SCORED_CHUNKS * default_chunk_rows(flow)):
+            scores.append(compiled.log_prob(some.cpu().numpy()))
+            scored(len(some))
     return {"rows": len(rows), "quantiles": quantiles_of(np.concatenate(scores)).tolist()}

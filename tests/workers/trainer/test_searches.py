@@ -21,7 +21,7 @@ from models_store.requests.sweep import SweepRequest
 from models_store.requests.training import TrainingRequest
 from tables.columns import Column
 from tests.workers.place import LIMITS, PROJECT, Place
-from workers.protocol import EnsembleTask, Trained, TrainingTask
+from workers.protocol import EnsembleTask, Interrupted, Note, Tick, Trained, TrainingTask
 from workers.supervisor.assignment import task_of
 from workers.trainer.ensembles import assemble, choose
 from workers.trainer.training import train
@@ -79,6 +79,50 @@ def compiled(place: Place, version: Version) -> CompiledFlow:
 
 OPTIONS = {"seed": 1, "max_epochs": 4, "batch_size": 100}
 FEW: dict[str, Any] = {"quality": "fast", "flow": {"family": "auto", "ensemble": 2}}
+
+
+def ensemble_task(place: Place) -> EnsembleTask:
+    """Train the flows of a search, and return the task that chooses among them."""
+    start(place, accepted(place.add_dataset(200), **FEW, optimisation=OPTIONS))
+    while True:
+        job = place.work.claim("here", lease_s=600)
+        assert job is not None
+        task = task_of(job, registry=place.registry, settings=place.settings)
+        if isinstance(task, EnsembleTask):
+            return task
+        assert isinstance(task, TrainingTask)
+        messages: list[Any] = []
+        train(task, messages.append, interrupted=lambda: False)
+        end = {"metrics": messages[-1].metrics, "product": messages[-1].version}
+        place.work.finish_child(job.id, job.attempt, **end)
+
+
+@pytest.mark.fault(650)
+def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.trainer.progress._TICK_S", 0.0)
+    task = ensemble_task(place)
+    messages: list[Any] = []
+    assemble(task, messages.append, interrupted=lambda: False)
+    ticks = [message.progress for message in messages if isinstance(message, Tick)]
+    chosen = next(at for at, message in enumerate(messages) if isinstance(message, Note))
+    assert isinstance(messages[0], Tick), "of the first member"
+    assert isinstance(messages[chosen + 1], Tick), "of the likelihoods"
+    assert [one["rows"] for one in ticks] == sorted({one["rows"] for one in ticks})
+    assert ticks[-1]["rows"] == ticks[-1]["total_rows"]
+    assert ticks[-1]["fraction"] == 1.0
+    assert isinstance(messages[-1], Trained)
+
+    for ends in (Tick, Note):  # while members are scored, and after the choice
+        messages = []
+
+        def interrupted(end: type = ends, told: list[Any] = messages) -> bool:
+            return any(isinstance(message, end) for message in told)
+
+        assemble(task, messages.append, interrupted=interrupted)
+        assert isinstance(messages[-1], Interrupted)
+        assert sum(isinstance(message, ends) for message in messages) == 1
 
 
 @pytest.mark.long

@@ -18,6 +18,7 @@ from tests.workers.trainer.tasks import EPOCHS, epochs, ref, result, run, split_
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     CheckpointRef,
+    EpochDone,
     Interrupted,
     Message,
     Note,
@@ -25,6 +26,7 @@ from workers.protocol import (
 )
 from workers.trainer.data import split_rows
 from workers.trainer.devices import find_device
+from workers.trainer.training import train
 
 BATCHES = 10  # of an epoch
 
@@ -122,6 +124,30 @@ def test_fault_119_interrupted_at_any_batch_it_makes_the_same_model(
     assert result(resumed).version["checkpoint_sha256"] == undisturbed.sha256
     told = [message.metrics["epoch"] for message in epochs(messages) + epochs(resumed)]
     assert told == list(range(1, EPOCHS + 1))
+
+
+@pytest.mark.fault(651)
+def test_the_evaluation_tells_what_is_left_of_it_and_ends_when_it_is_asked(
+    undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.trainer.progress._TICK_S", 0.0)
+    task = task_of(undisturbed.place, undisturbed.dataset)
+    messages = run(task)
+    last = max(at for at, message in enumerate(messages) if isinstance(message, EpochDone))
+    ticks = [message.progress for message in messages[last:] if isinstance(message, Tick)]
+    assert {one["epoch"] for one in ticks} == {EPOCHS}
+    assert ticks[-1]["eta_seconds"] == 0.0
+    assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
+
+    told: list[Message] = []
+
+    def interrupted() -> bool:
+        return isinstance(told[-1], EpochDone) and told[-1].computed if told else False
+
+    train(task, told.append, interrupted=interrupted)
+    assert told[-1] == Interrupted(
+        metrics=epochs(told)[-1].metrics, progress=epochs(told)[-1].progress, checkpoint=None
+    )
 
 
 @pytest.mark.long
@@ -396,7 +422,7 @@ def test_a_validation_row_of_density_0_is_null_in_the_metrics(place: Place) -> N
 def test_the_evaluation_of_the_final_model_is_told(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.trainer.training._TICK_S", 0.0)
+    monkeypatch.setattr("workers.trainer.progress._TICK_S", 0.0)
 
     messages = run(task_of(place, place.add_dataset()))
 
