@@ -61,7 +61,6 @@ from app.server.request_middleware import RequestMiddleware
 from app.server.startup import Shutdown, check_later, check_stores
 from app.settings import ApiSettings
 from app.site import health, problem_pages as problems, routes as docs
-from app.site.guide import GUIDE_FOLDER, guide_routes
 from app.site.openapi import DESCRIPTION, TAGS, install_openapi
 from app.state import AppState
 from app.webhooks import routes as webhooks
@@ -161,7 +160,7 @@ def create_app(
         routes=[*_routes()],
         lifespan=partial(_lifespan, settings, metrics, shutdown, after_load, compile_first),
     )
-    app.include_router(guide_routes(GUIDE_FOLDER))
+    app.include_router(docs.guide_routes(docs.GUIDE_FOLDER))
     install_problem_handlers(app)
     policy = Policy(scores.router)
     install_openapi(app, policy, root_path=settings.root_path)

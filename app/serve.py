@@ -35,8 +35,7 @@ from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
 from models_store.files.private_files import create_private_files
 from models_store.files.stores import open_blobs
-from models_store.first_key import make_first_key
-from models_store.keys import Keys
+from models_store.keys import Keys, make_first_key
 from models_store.process.logs import configure_logging
 from models_store.process.traces import TRACES
 from models_store.settings import first_error

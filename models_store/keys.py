@@ -2,12 +2,14 @@
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import func, or_, select, update
@@ -19,8 +21,10 @@ from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_id, is_name, new_id
 from models_store.database.schema import ApiKeyRow
 from models_store.database.usage import hold_project
-from models_store.errors import ConflictError, NotFoundError
+from models_store.errors import ConflictError, FirstKeyError, NotFoundError
 from models_store.records import Record
+
+log = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
 _TOKEN = re.compile(r"(?P<id>key_[0-9a-f]{32})\.(?P<secret>[0-9a-f]{64})")
@@ -270,6 +274,28 @@ _USABLE = (
     ApiKeyRow.revoked_at.is_(None),
     or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
 )
+
+
+def make_first_key(database: Database, file: Path) -> None:
+    """Make the key in a file, if no key was ever made.
+
+    Args:
+        database: Database at the revision of this code.
+        file: File with the token of the key.
+
+    Raises:
+        FirstKeyError: The file cannot be read, or has no key.
+        DatabaseError: The database cannot be used.
+    """
+    try:
+        made = Keys(database).make_first(file.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise FirstKeyError(f"{file} cannot be read: {reason}") from None
+    except ValueError as error:
+        raise FirstKeyError(f"{file}: {error}") from None
+    if made:
+        log.info("made the first API key, from %s", file)
 
 
 def _check_number(session: Session, project: str, most: int | None) -> None:

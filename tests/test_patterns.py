@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ["app", "densityd", "flows", "models_store", "tables", "workers"]
 USES = frozenset({"findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"})
 LINEAR = {
-    ("app/site/guide.py", "_INLINE"): "of the pages of the guide",
-    ("app/site/guide.py", ""): "as above",
+    ("app/site/routes.py", "_INLINE"): "of the pages of the guide",
+    ("app/site/routes.py", ""): "as above",
     ("densityd/admin/doctor.py", "_PASSWORD"): "of the settings of the one who calls it",
     ("densityd/admin/doctor.py", "_PASSWORD_PARAMETER"): "as above",
     ("tables/ingest/readings.py", "_FORMS"): "of whole texts",

@@ -60,7 +60,7 @@ def migrate(
     """
     if source is not None and to is not None:
         fail("--from and --to exclude each other", status=WRONG_USAGE)
-    from models_store.first_key import make_first_key  # noqa: PLC0415 - help is printed without it
+    from models_store.keys import make_first_key  # noqa: PLC0415 - help is printed without it
 
     settings = read_settings()
     create_private_files()

@@ -10,8 +10,7 @@ from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import ApiKeyRow
 from models_store.errors import FirstKeyError, NotFoundError
-from models_store.first_key import make_first_key
-from models_store.keys import Keys, Scope
+from models_store.keys import Keys, Scope, make_first_key
 
 
 @pytest.fixture

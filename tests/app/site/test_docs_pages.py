@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from app.site.guide import GUIDE_FOLDER
+from app.site.routes import GUIDE_FOLDER
 from tests.browsers import chromium, needs_chromium, watched_page
 
 pytestmark = [needs_chromium, pytest.mark.timeout(1800)]  # a busy machine is no fault

@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.problems.problem import install_problem_handlers
-from app.site.guide import guide_routes
+from app.site.routes import guide_routes
 
 
 @pytest.fixture
