@@ -14,20 +14,20 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from uvicorn.config import STARTUP_FAILURE
 
 from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.connections.receiving.reading import IDLE_ENDS, READS, READS_EACH
-from app.connections.unread import bound_unread
 from app.fairness.pace import Pace
 from app.main import create_app
 from app.server.connection_shares import ConnectionShares
 from app.server.garbage import GarbageCollection, freeze_heap
 from app.server.limits import connections_that_fit, return_memory_early
+from app.server.listener import BACKLOG, Listener, open_listeners
 from app.server.processes import Processes, inherit_sockets, inherited_shares
-from app.server.shared_listener import SharedListener
 from app.server.startup import Shutdown, check_stores
 from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
@@ -41,11 +41,12 @@ from models_store.process.traces import TRACES
 from models_store.settings import first_error
 
 _KEEP_ALIVE_S = 5
-_BACKLOG = 2048
-_HANDLES = 16
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them continues: a hundred connections would wait for half a second.
 _SWITCH_S = 0.0002
+
+
+log = logging.getLogger(__name__)
 
 
 class RefusalError(Exception):
@@ -225,7 +226,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=True,
                 proxy_headers=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # any number
             )
@@ -233,40 +234,21 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and listen."""
-        if sockets is None or self._shares is None:
-            await super().startup(sockets)
-            await self._listen_more()
-        else:
-            await super().startup([])
-            self._listen_beside_others(sockets, self._shares)
-        collection = GarbageCollection(self._protocol_class.open_connections)
+        await super().startup([])
+        if sockets is None:
+            try:
+                sockets = open_listeners(self.config.host, self.config.port)
+            except OSError as error:
+                log.error("cannot listen on %s:%d: %s", self.config.host, self.config.port, error)  # noqa: TRY400 - one line
+                await self.lifespan.shutdown()
+                sys.exit(STARTUP_FAILURE)
+        connections = self._protocol_class.open_connections
+        listener = Listener(
+            sockets, self._protocol, open_connections=connections, shares=self._shares
+        )
+        self.servers.append(listener)  # type: ignore[arg-type]  # of which it is closed alone
+        collection = GarbageCollection(connections)
         self._collecting = asyncio.create_task(collection.run())
-
-    async def _listen_more(self) -> None:
-        """Listen through further handles of each socket.
-
-        The event loop accepts one connection a turn from each handle; with one, a connection behind
-        thousands in the backlog would wait for thousands of turns.
-        """
-        loop = asyncio.get_running_loop()
-        for sock in [sock for server in self.servers for sock in server.sockets]:
-            for _ in range(_HANDLES - 1):
-                handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
-                bound_unread(handle)
-                further = await loop.create_server(self._protocol, sock=handle, backlog=_BACKLOG)
-                self.servers.append(further)
-
-    def _listen_beside_others(self, sockets: list[socket.socket], shares: ConnectionShares) -> None:
-        """Listen on sockets of several processes; the event loop itself accepts all that wait."""
-        for sock in sockets:
-            bound_unread(sock)
-            listener = SharedListener(
-                sock,
-                self._protocol,
-                shares=shares,
-                open_connections=self._protocol_class.open_connections,
-            )
-            self.servers.append(listener)  # type: ignore[arg-type]  # of which it is closed alone
 
     def _protocol(self) -> BoundedProtocol:
         return self._protocol_class(

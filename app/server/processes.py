@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -14,16 +15,16 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from app.http.upload_room import UploadCounts
 from app.server.connection_shares import ConnectionShares
+from app.server.listener import open_listeners
 from app.server.shared_folder import SharedFolder, shared_folder
 from app.settings import ApiSettings
 from tables.sandbox.parent_death import die_with
 
-LISTENER = "DENSITYD_LISTENER"
+_LISTENERS = "DENSITYD_LISTENERS"
 _PARENT = "DENSITYD_LISTENER_PARENT"
 _NUMBER = "DENSITYD_LISTENER_NUMBER"
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _UPLOADS, _CONNECTIONS = "uploads", "connections"  # files beside those of the metrics
-_BACKLOG = 2048
 _LEAST_LIFE_S = 5.0
 _POLL_S = 0.1
 _PAUSE_S = 1.0
@@ -52,9 +53,12 @@ class Processes:
             UploadCounts.create(folder.path / _UPLOADS, processes=processes)
             ConnectionShares.create(folder.path / _CONNECTIONS, processes=processes)
             # Closed at its end: callers are then refused once the last child listens no more.
-            with open_listener(self._settings) as sock:
+            with ExitStack() as listening:
+                sockets = open_listeners(self._settings.host, self._settings.port)
+                for sock in sockets:
+                    listening.enter_context(sock)
                 while not self._stopping:
-                    self._replace_dead(sock, folder)
+                    self._replace_dead(sockets, folder)
                     time.sleep(_POLL_S)
             for child, _ in self._children.values():
                 child.terminate()
@@ -62,7 +66,7 @@ class Processes:
                 child.wait()
         return 0
 
-    def _replace_dead(self, sock: socket.socket, folder: SharedFolder) -> None:
+    def _replace_dead(self, sockets: list[socket.socket], folder: SharedFolder) -> None:
         for number, (child, born) in list(self._children.items()):
             if child.poll() is not None and time.monotonic() - born > _LEAST_LIFE_S:
                 mark_process_dead(child.pid, str(folder.path))  # type: ignore[no-untyped-call]  # its gauges
@@ -70,7 +74,7 @@ class Processes:
                 del self._children[number]
         try:
             for number in set(range(self._settings.api_processes)) - set(self._children):
-                self._children[number] = _spawn(sock, folder, number), time.monotonic()
+                self._children[number] = _spawn(sockets, folder, number), time.monotonic()
         except OSError as error:  # a lack of memory or of process ids: temporary
             log.error("an API process cannot be started now: %s", error)  # noqa: TRY400 - one line
             time.sleep(_PAUSE_S)
@@ -79,25 +83,13 @@ class Processes:
         self._stopping = True
 
 
-def open_listener(settings: ApiSettings) -> socket.socket:
-    """Return a listening socket for all processes.
-
-    Raises:
-        OSError: The address is taken, or not one of this machine.
-    """
-    family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-    return socket.create_server(
-        (settings.host, settings.port), family=family, backlog=_BACKLOG, reuse_port=False
-    )
-
-
 def inherit_sockets() -> list[socket.socket] | None:
-    """Return the listening socket of the parent, as a list; None if there is no such parent."""
-    number = os.environ.get(LISTENER)
-    if number is None:
+    """Return the listening sockets of the parent; None if there is no such parent."""
+    numbers = os.environ.get(_LISTENERS)
+    if numbers is None:
         return None
     die_with(int(os.environ[_PARENT]))
-    return [socket.socket(fileno=int(number))]
+    return [socket.socket(fileno=int(number)) for number in numbers.split(",")]
 
 
 def inherited_counts(processes: int) -> UploadCounts | None:
@@ -121,14 +113,17 @@ def inherited_shares() -> ConnectionShares | None:
     return ConnectionShares(Path(os.environ[_METRICS_DIR], _CONNECTIONS), index=int(number))
 
 
-def _spawn(sock: socket.socket, folder: SharedFolder, number: int) -> "subprocess.Popen[bytes]":
+def _spawn(
+    sockets: list[socket.socket], folder: SharedFolder, number: int
+) -> "subprocess.Popen[bytes]":
+    numbers = [sock.fileno() for sock in sockets]
     environment = {
         **os.environ,
-        LISTENER: str(sock.fileno()),
+        _LISTENERS: ",".join(map(str, numbers)),
         _PARENT: str(os.getpid()),
         _NUMBER: str(number),
         _METRICS_DIR: str(folder.path),
     }
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "app"], env=environment, pass_fds=[sock.fileno(), folder.lock]
+        [sys.executable, "-P", "-m", "app"], env=environment, pass_fds=[*numbers, folder.lock]
     )

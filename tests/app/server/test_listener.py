@@ -4,6 +4,8 @@ import asyncio
 import os
 import resource
 import socket
+import struct
+import sys
 import warnings
 from contextlib import ExitStack
 
@@ -14,31 +16,37 @@ import uvloop
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.server.connection_shares import ConnectionShares
-from app.server.shared_listener import SharedListener
+from app.server.listener import Listener, open_listeners
 
 
 class Process:
     """Side of a process: its listener, its connections and its row."""
 
-    def __init__(self, sock, file, index):
+    def __init__(self, sock, file=None, index=0):
         config = uvicorn.Config(
             print, interface="asgi3", lifespan="off", ws="none", log_config=None
         )
         config.load()
         state = uvicorn.Server(config).server_state
         self.open = ConnectionGroups(1_000)
+        self.made = 0
 
         class Protocol(BoundedProtocol):
             open_connections = self.open
             header_timeout_s = 600.0
 
-        self.shares = ConnectionShares(file, index=index)
-        self.listener = SharedListener(
-            socket.fromfd(sock.fileno(), sock.family, sock.type),
-            lambda: Protocol(config, state, {}),
+        self.make_protocol = lambda: Protocol(config, state, {})
+        self.shares = None if file is None else ConnectionShares(file, index=index)
+        self.listener = Listener(
+            [socket.fromfd(sock.fileno(), sock.family, sock.type)],
+            self.make,
             shares=self.shares,
             open_connections=self.open,
         )
+
+    def make(self):
+        self.made += 1
+        return self.make_protocol()
 
     def __enter__(self):
         return self
@@ -70,6 +78,7 @@ def connect(sock):
             new = [socket.create_connection(sock.getsockname()[:2]) for _ in range(number)]
             for one in new:
                 opened.callback(one.close)
+                one.send(b"G")  # the kernel keeps one that is silent to itself for a second
             return new
 
         yield connect
@@ -80,6 +89,11 @@ def run(main):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         uvloop.run(main())
+
+
+def reset(client):
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
 
 
 async def until(condition):
@@ -147,3 +161,58 @@ def test_without_a_free_descriptor_connections_wait_and_others_are_not_waited_fo
             assert other.room() == 0
 
     run(main)
+
+
+def test_connections_that_were_reset_while_they_waited_cost_nothing_more(sock, connect):
+    """Fault 690: each was made ready for requests, sixteen an iteration, before who came next."""
+
+    async def main():
+        for client in connect(300):
+            reset(client)
+        connect(1)
+        with Process(sock) as process:
+            await until(lambda: len(process.open) == 1)
+            assert process.made == 1
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for this on Linux alone")
+def test_connections_on_which_nothing_came_are_never_seen(sock, connect):
+    """Fault 690."""
+
+    async def main():
+        with Process(sock) as process:
+            for _ in range(3_000):  # more than the kernel keeps for the process
+                reset(socket.create_connection(sock.getsockname()[:2]))
+            connect(1)
+            await until(lambda: len(process.open) == 1)
+            assert process.made == 1
+
+    run(main)
+
+
+def test_a_silent_connection_is_accepted_in_the_end(sock):
+    async def main():
+        with Process(sock) as process, socket.create_connection(sock.getsockname()[:2]):
+            await until(lambda: len(process.open) == 1)
+
+    run(main)
+
+
+def test_all_addresses_of_a_host_are_listened_on(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    known = [(socket.AF_INET, host) for host in ("127.0.0.1", "127.0.0.2", "192.0.2.1")]
+    found = [(family, socket.SOCK_STREAM, 6, "", (host, port)) for family, host in known]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with ExitStack() as opened:
+        sockets = open_listeners("some-host", port)
+        for listening in sockets:
+            opened.enter_context(listening)
+        assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1", "127.0.0.2"]
+        with pytest.raises(OSError, match="in use"):
+            open_listeners("some-host", port)
+    found[:] = found[2:]
+    with pytest.raises(OSError, match="assign"):
+        open_listeners("some-host", port)
