@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from asyncio import CancelledError
 from types import FrameType
 
 import uvicorn
@@ -41,6 +42,8 @@ from models_store.process.traces import TRACES
 from models_store.settings import first_error
 
 _KEEP_ALIVE_S = 5
+# Text by which uvicorn says that requests are open still after the time that they have at a stop.
+_CUT_OFF = "Cancel %s running task(s), timeout graceful shutdown exceeded"
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them continues: a hundred connections would wait for half a second.
 _SWITCH_S = 0.0002
@@ -62,6 +65,7 @@ def main() -> None:
         settings = ApiSettings()
         configure_logging(settings.log_level, "api")
         logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
+        logging.getLogger("uvicorn.error").addFilter(expect_cut_off)
         refuse_unusable_stores(settings)
         refuse_unusable_audit(settings)
         refuse_unsafe_address(settings)
@@ -83,6 +87,16 @@ def main() -> None:
     TRACES.close()
     logging.shutdown()
     os._exit(0 if server.started and not shutdown.failed else 1)
+
+
+def expect_cut_off(record: logging.LogRecord) -> bool:
+    """Log what a stop does to requests that take longer than they may as no error, and without a traceback."""
+    cut_off = record.exc_info is not None and isinstance(record.exc_info[1], CancelledError)
+    if cut_off:
+        record.msg, record.args, record.exc_info = "a request was cut off", (), None
+    if cut_off or record.msg == _CUT_OFF:
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 class FirstLoad:

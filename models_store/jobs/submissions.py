@@ -36,6 +36,7 @@ from models_store.rows.datasets import pin_dataset
 from models_store.rows.idempotency import claim_key
 from models_store.rows.versions import pin_version
 
+_HELD_BACK = f"{MOST_WAITING:,} children of other jobs wait for the same workers: it starts its own once fewer of these wait."
 _READS = insert(JobDatasetRow.__table__)
 
 
@@ -96,6 +97,8 @@ def submit(
     session.add(row)
     session.flush()
     check_limits(session, new.project, max_queued=max_queued, max_bytes=max_bytes)
+    if row.role == JobRole.PARENT and _is_held_back(session, row):
+        append(session, row, EventKind.MESSAGE, {"text": _HELD_BACK})
     if dataset_ids:
         reads = [
             {"job_id": job_id, "dataset_id": dataset_id, "project": new.project}
@@ -269,10 +272,20 @@ def _check_queue(session: Session, project: str, max_queued: int) -> None:
 def _check_children(session: Session, parent: JobRow) -> None:
     """Refuse to resume a parent while many children of others wait for the same workers; the project is held.
 
-    One of a higher priority than all of these is refused at twice as many, as it would start its children.
-
     Raises:
         LimitError: ``limit-queued-jobs``.
+    """
+    if _is_held_back(session, parent):
+        raise LimitError(
+            "limit-queued-jobs",
+            f"{MOST_WAITING} children of other jobs wait already; try again later.",
+        )
+
+
+def _is_held_back(session: Session, parent: JobRow) -> bool:
+    """Return whether many children of other jobs of the project wait for the same workers.
+
+    One of a higher priority than all of these is held back by twice as many, as it would start its children.
     """
     wanted = session.scalar(select(WANTED).where(JobRow.id == parent.id))
     waiting, highest = session.execute(
@@ -282,8 +295,4 @@ def _check_children(session: Session, parent: JobRow) -> None:
         .where(WANTED.in_([wanted]))
     ).one()
     urgent = waiting > 0 and (parent.priority or 0) > highest
-    if waiting >= (2 * MOST_WAITING if urgent else MOST_WAITING):
-        raise LimitError(
-            "limit-queued-jobs",
-            f"{MOST_WAITING} children of other jobs wait already; try again later.",
-        )
+    return bool(waiting >= (2 * MOST_WAITING if urgent else MOST_WAITING))

@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -27,7 +29,7 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.keys import Keys, Scope
 from models_store.records import Version
 from models_store.registry import Registry
-from tests.app.conftest import wait_for_port
+from tests.app.conftest import served, wait_for_port
 from tests.app.serving import registered
 from tests.clocks import Clock
 from tests.models_store.makers import PROJECT
@@ -322,6 +324,30 @@ def test_a_process_that_is_told_to_stop_serves_until_others_know(draining):
     assert process.wait(60) == 0
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.mark.long
+@pytest.mark.fault(653)
+def test_fault_653_requests_that_a_stop_cuts_off_are_no_errors(data_dir):
+    with ExitStack() as connections, served(data_dir, DENSITYD_DRAIN_S="0.3") as url:
+        address = urlsplit(url).hostname, urlsplit(url).port
+        sample = b'{"n": 1000000}'
+        for path, body, length in (
+            ("/v1/models/people/log_prob", b'{"rows"', 100),  # the rest never comes
+            ("/v1/models/people/sample", sample, len(sample)),  # nobody reads on
+        ):
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
+            head += "Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n"
+            connection = connections.enter_context(socket.create_connection(address, 60))
+            connection.sendall(head.encode())
+            assert b" 100 " in connection.recv(1000)
+            connection.sendall(body)
+            if body == sample:
+                assert b" 200 " in connection.recv(1000)
+    told = (data_dir / "log").read_text()
+    assert "Cancel 2 running" in told, told
+    assert '"ERROR"' not in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.fault(551)

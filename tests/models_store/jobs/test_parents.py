@@ -292,6 +292,30 @@ def test_fault_402_a_project_with_many_children_that_wait_starts_more_for_urgent
     assert jobs.get(PROJECT, parents[-2].id).state is JobState.RUNNING
 
 
+@pytest.mark.fault(652)
+def test_fault_652_a_parent_that_others_keep_waiting_says_so(
+    jobs: Jobs, database: Database
+) -> None:
+    for _ in [a_parent(jobs, trials=64) for _ in range(16)]:
+        steps.take_steps(database)
+    few = {"role": JobRole.PARENT, "request": a_search(trials=2), "reserved_bytes": 1}
+    held_back = submitted(jobs, **few)
+    others = (
+        submitted(jobs, priority=1, **few),
+        submitted(jobs, accelerator=Accelerator.REQUIRED, **few),
+    )
+
+    def told(job: Job) -> list[str]:
+        page = jobs.event_page(PROJECT, job.id, after=0, limit=10, max_bytes=2**20)
+        return [one.data["text"] for one in page.events if one.event is EventKind.MESSAGE]
+
+    (text,) = told(held_back)
+    assert text.startswith("1,000 children of other jobs wait")
+    assert [told(one) for one in others] == [[], []]
+    steps.take_steps(database)
+    assert jobs.get(PROJECT, held_back.id).state is JobState.QUEUED
+
+
 @pytest.mark.fault(537)
 def test_fault_537_an_urgent_parent_is_resumed_while_many_children_of_others_wait(
     jobs: Jobs, database: Database
