@@ -92,6 +92,59 @@ def test_requests_are_answered_as_if_each_came_alone_and_whole(kinds):
         assert found == [answered for [answered] in alone], seed
 
 
+async def patient(scope, receive, send):
+    """Answer as `digest`, or after a while that the body did not come."""
+    try:
+        async with asyncio.timeout(40):
+            await digest(scope, receive, send)
+    except TimeoutError:
+        await answer(send, status=408)
+
+
+def end(how, protocol, line):
+    """End a connection in one of the ways in which it may end, if it has not ended yet."""
+    if line.closed:
+        return
+    if how == "left":
+        protocol.eof_received()
+        line.close()
+    elif how == "lost":
+        line.close()
+    elif how == "dropped":
+        protocol.open_connections.remove(protocol)
+        protocol.drop()
+    elif how == "broken off":
+        protocol.break_off()
+    elif how == "stopped":
+        protocol.shutdown()
+
+
+async def left_of_a_connection(random, how):
+    """End a connection some time after it began; return what is left of it in the end."""
+    requests = [request(random, number, ["read", "begin", "ignore"]) for number in range(3)]
+    data = b"".join(requests)[: random.randint(1, 400_000)]
+    pace = Pace(each=1, most=random.choice([1, 64]))
+    protocol, line = connecting(patient, pace)(*cut(random, data, pauses=True))
+    await asyncio.sleep(random.choice([0, 0.1, 3, 6, 11, 20]))
+    for number in range(random.choice([0, 40])):
+        pace.begin(f"another {number % 7}", lambda: None)
+    for _ in range(random.randint(0, 4)):
+        await asyncio.sleep(0)
+    end(how, protocol, line)
+    await asyncio.sleep(300)
+    scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # of asyncio's
+    timers = [timer for timer in scheduled if not timer.cancelled()]
+    known = len(protocol.open_connections), len(protocol._lingering)
+    return line.closed, *known, len(protocol.connections), len(protocol.tasks), timers
+
+
+@pytest.mark.parametrize("how", ["left", "lost", "dropped", "broken off", "stopped", "late"])
+def test_nothing_is_left_of_a_connection_whenever_it_ends(how):
+    for seed in range(25):
+        random = Random(seed)  # noqa: S311 - of cases
+        assert run(left_of_a_connection(random, how)) == (True, 0, 0, 0, 0, []), seed
+
+
 @pytest.mark.fault(621)
 @pytest.mark.parametrize("others", [0, 3000])
 def test_fault_621_chunks_behind_a_body_that_nobody_read_are_taken_in_their_order(others):
