@@ -25,6 +25,9 @@ _REFUSALS = {
     r"unsupported startup parameter": (
         "The server of the database's URL is a pooler, which its option pgbouncer=true has to say."
     ),
+    r"statement pooling": (
+        "The database's pooler gives each statement another connection; it must pool transactions."
+    ),
     r"password authentication failed|no password supplied|role .* does not exist": (
         "The database refuses the user or the password of its URL."
     ),

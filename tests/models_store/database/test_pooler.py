@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import make_url, text
 
@@ -35,7 +36,7 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
 ignore_startup_parameters = {ignored}
 default_pool_size = 2
 max_client_conn = 100
@@ -44,18 +45,20 @@ max_prepared_statements = 0
 
 
 @contextmanager
-def _pooler(server: PostgresServer, url: str, folder: Path, *, ignored: str = "") -> Iterator[str]:
+def _pooler(
+    server: PostgresServer, url: str, folder: Path, *, ignored: str = "", mode: str = "transaction"
+) -> Iterator[str]:
     """A pooler before a server, as the URL of a database without the option that says so."""
     port = free_port()
     uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
     config = server.folder / "pgbouncer.ini"
-    config.write_text(_CONFIG.format(socket=server.folder, port=port, ignored=ignored))
+    config.write_text(_CONFIG.format(socket=server.folder, port=port, ignored=ignored, mode=mode))
     config.chmod(0o644)
     process = Guarded([str(PGBOUNCER), config], end=signal.SIGINT, log=folder / "log", uid=uid)
     pooled = f"postgresql://postgres@127.0.0.1:{port}/{make_url(url).database}"
-    database = Database(f"{pooled}?pgbouncer=true")
-    process.wait_until(database.ping, errors=DatabaseError)
-    database.dispose()
+    process.wait_until(
+        lambda: psycopg.connect(pooled, autocommit=True).close(), errors=psycopg.OperationalError
+    )
     yield pooled
     process.stop()
 
@@ -109,6 +112,17 @@ def test_transactions_share_the_connections_of_a_pooler(pooled: Database) -> Non
         ids = set(pool.map(run, range(40)))
     assert {job.id for job in jobs.list("default", limit=100).items} == ids
     assert {job.state for job in jobs.list("default", limit=100).items} == {"failed"}
+
+
+@pytest.mark.fault(647)
+def test_a_pooler_that_cannot_be_used_is_told(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    with _pooler(postgres_server, postgres_url, tmp_path, mode="statement") as url:
+        database = Database(f"{url}?pgbouncer=true")
+        with pytest.raises(DatabaseUnavailableError, match="must pool transactions"):
+            database.check_revision()
+        database.dispose()
 
 
 def test_limits_hold_in_each_transaction_and_in_no_other(pooled: Database) -> None:
