@@ -2,8 +2,8 @@
 
 import heapq
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
-from itertools import islice
 from typing import Protocol
 
 from starlette.types import Scope
@@ -17,19 +17,12 @@ MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
 _ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
 _RESERVED = 16  # connections beyond the limit that are accepted for health checks
-
-# More than one project may have busy, so that another group is not asked to make room for them.
-_LOOKED_AT = 1024
 _GROUPS_LOOKED_AT = 8
 _SUBNET = 64  # bits: one caller has all addresses of an IPv6 network of that size
 
 
 class Connection(Protocol):
     """Connection on which requests are served one after the other."""
-
-    @property
-    def expendable(self) -> bool:
-        """True while no caller who was admitted waits for a response on it."""
 
     @property
     def lost(self) -> bool:
@@ -51,6 +44,19 @@ class Connection(Protocol):
         """Close it now, within the response being sent, of which nothing more is to arrive."""
 
 
+@dataclass
+class _Group:
+    """Connections of one caller.
+
+    Attributes:
+        members: Connections of the caller, busy or not.
+        expendable: Those on which no caller who was admitted waits for a response, the oldest first.
+    """
+
+    members: set[Connection] = field(default_factory=set)
+    expendable: dict[Connection, None] = field(default_factory=dict)
+
+
 class ConnectionGroups:
     """Open connections, in groups by caller.
 
@@ -68,7 +74,7 @@ class ConnectionGroups:
     def __init__(self, most: int) -> None:
         self.most = most
         self.on_removed: Callable[[], None] = _nothing
-        self._groups: dict[str, dict[Connection, None]] = {}  # oldest first
+        self._groups: dict[str, _Group] = {}
         self._group_of: dict[Connection, str] = {}
 
     def __len__(self) -> int:
@@ -91,12 +97,14 @@ class ConnectionGroups:
 
     def put(self, connection: Connection, group: str) -> None:
         """Put a connection into a group, as the one that was used last."""
-        self._take_out(connection)
-        self._group_of[connection] = group
-        self._groups.setdefault(group, {})[connection] = None
+        self._put(connection, group).expendable[connection] = None
+
+    def admit(self, connection: Connection, group: str) -> None:
+        """Put a connection into the group of a caller who was admitted, and waits for a response from now on."""
+        self._put(connection, group)
 
     def touch(self, connection: Connection) -> None:
-        """Mark a connection as the one of its group that was used last."""
+        """Mark a connection as the one of its group that was used last: a response is complete."""
         if (group := self._group_of.get(connection)) is not None:
             self.put(connection, group)
 
@@ -109,24 +117,31 @@ class ConnectionGroups:
     def make_room(self) -> bool:
         """Close one expendable connection; return False if none was found."""
         for group in heapq.nlargest(_GROUPS_LOOKED_AT, self._groups, key=self._size_of):
-            for connection in list(islice(self._groups[group], _LOOKED_AT)):
-                if connection.expendable:
-                    self.remove(connection)
-                    connection.drop()
-                    return True
-                self.touch(connection)  # it is busy, and need not be looked at again soon
+            connection = next(iter(self._groups[group].expendable), None)
+            if connection is not None:
+                self.remove(connection)
+                connection.drop()
+                return True
         return False
+
+    def _put(self, connection: Connection, group: str) -> _Group:
+        self._take_out(connection)
+        self._group_of[connection] = group
+        found = self._groups.setdefault(group, _Group())
+        found.members.add(connection)
+        return found
 
     def _take_out(self, connection: Connection) -> None:
         group = self._group_of.pop(connection, None)
         if group is not None:
-            members = self._groups[group]
-            del members[connection]
-            if not members:
+            found = self._groups[group]
+            found.members.discard(connection)
+            found.expendable.pop(connection, None)
+            if not found.members:
                 del self._groups[group]
 
     def _size_of(self, group: str) -> int:
-        return len(self._groups[group])
+        return len(self._groups[group].members)
 
 
 def _nothing() -> None:

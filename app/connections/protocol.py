@@ -104,6 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread.stop()
         self._lingering.discard(self)
         self._bodies.drop()
+        self._bodies.end()
         if self._served is not None:
             self._served.message_event.set()
         self._unset_keepalive_if_required()
@@ -233,6 +234,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._parsing.ended = not self._persistent
         self.scope["state"][BODY_CAME] = True
         self._bodies.pass_on(self.cycle)
+        self._bodies.end()
         super().on_message_complete()
         if self.cycle.response_complete:
             self._await_next()
@@ -251,6 +253,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Go on with the next request; the last bytes must be read before the connection can close."""
         self.open_connections.touch(self)
         was_last = not self.pipeline
+        if was_last:
+            self._bodies.end()  # of the rest nothing is kept
         super().on_response_complete()
         if self.transport.is_closing():
             self._unsent.watch()
@@ -260,20 +264,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread.begin()
 
     @property
-    def expendable(self) -> bool:
-        """True while no caller who was admitted waits for a response."""
-        served = self._served
-        return served is None or served.response_complete or "caller" not in served.scope["state"]
-
-    @property
     def lost(self) -> bool:
         """True if the connection was lost before the response being sent was complete."""
         return self._cut_off or (self._served is not None and self._served.disconnected)
 
     def assign(self, caller: str) -> None:
-        """Move the connection to the group of a caller."""
+        """Move the connection to the group of a caller, who waits for a response from now on."""
         self._reading.caller = caller
-        self.open_connections.put(self, caller)
+        served = self._served
+        if served is None or served.response_complete:
+            self.open_connections.put(self, caller)
+        else:
+            self.open_connections.admit(self, caller)
 
     def ignore_body(self) -> None:
         """Keep nothing of the body of the request being served, and read no more before its response."""

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
+from app.connections.unfinished import UNFINISHED
+
 MAX_S = 30.0
 MAX_BYTES = 256 * 1024 * 1024
 MIN_BYTES_PER_S = 1024
@@ -78,7 +80,7 @@ class BoundedReads(asyncio.BufferedProtocol):
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Return the buffer to read into."""
-        return self._buffer
+        return self._buffer[: UNFINISHED.piece_bytes(READ_BYTES)]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass on what was read."""

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.connections.groups import BODY_CAME
+from app.connections.unfinished import UNFINISHED
 from app.connections.unread import MIN_BYTES_PER_S
 from app.fairness.turns import in_thread
 from app.http.body_memory import ProjectMemory, Share, body_memory_of
@@ -224,7 +225,7 @@ class PackedBody:
 
     def _end(self) -> Message:
         if self._bytes_in == 0 or self._unpacker.complete:
-            self._ended = True
+            self.close()
             return {"type": "http.request", "body": b"", "more_body": False}
         raise Problem("content-decoding", f"The {self._coding} data is cut off.")
 
@@ -235,12 +236,14 @@ class PackedBody:
                 self._bytes_out < _INLINE_OUT_BYTES
                 and self._unpacker.waiting_bytes <= _INLINE_BYTES
             ):
+                self._hold(_INLINE_OUT_BYTES)
                 piece = self._unpacker.step(_INLINE_OUT_BYTES)
             else:
-                piece = await in_thread(self._unpacker.step)
+                most = UNFINISHED.piece_bytes()
+                self._hold(most)
+                piece = await in_thread(self._unpacker.step, most)
             self._bytes_out += len(piece)
-            if self._window is not None:
-                self._window.hold(min(self._bytes_out, self._unpacker.max_window_bytes))
+            self._hold(0)
             self._check_work()
             self._check_size()
         except ValueError as error:
@@ -251,6 +254,11 @@ class PackedBody:
             self.close()
             raise
         return piece
+
+    def _hold(self, more: int) -> None:
+        """Count what the decompressor has, once it has made so many bytes more."""
+        if self._window is not None:
+            self._window.hold(self._unpacker.held_bytes(self._bytes_out + more))
 
     def _check_work(self) -> None:
         """Refuse bodies that take much work and hold little data."""

@@ -13,6 +13,7 @@ from fastapi import Request
 
 from app.auth.callers import project_of
 from app.fairness.turns import QueueFullError, Turns
+from app.http.pieces import Pieces
 from app.problems.problem import Problem
 
 STREAMS_PART = 0.75
@@ -189,12 +190,11 @@ class Share:
         Raises:
             Problem: `overloaded`, as soon as the bodies of a project, or all, take too much.
         """
-        came: list[bytes] = []
+        came = Pieces()
         async for piece in pieces:
             self.hold(self.size + len(piece))
-            if piece:
-                came.append(piece)
-        return came[0] if len(came) == 1 else b"".join(came)
+            came.add(piece)
+        return came.take()
 
     def may_hold(self, size: int, *, part: float = 1.0) -> bool:
         """Hold `size` bytes in all if they fit into a part of the memory; return whether they do."""

@@ -14,7 +14,6 @@ _GZIP_LEVEL = 1  # four times as fast as the default level, for a tenth more byt
 _ZSTD_LEVEL = 1
 _MAX_WINDOW_LOG = 23  # 8 MiB: RFC 9659 bids senders use no larger window
 _STEP_IN_BYTES = 64 * 1024
-_STEP_OUT_BYTES = 512 * 1024
 
 
 class Decompressor(ABC):
@@ -24,9 +23,13 @@ class Decompressor(ABC):
         members: Number of gzip members or Zstandard frames so far, empty ones too.
         bytes_in: Compressed bytes that have been used.
         max_window_bytes: Most decompressed bytes that it keeps.
+        own_bytes: Bytes that it takes beside them.
+        keeps_input: True if it keeps the bytes that a step did not use.
     """
 
     max_window_bytes: int
+    own_bytes: int
+    keeps_input = False
 
     def __init__(self) -> None:
         """Begin without data."""
@@ -39,6 +42,10 @@ class Decompressor(ABC):
         """Add compressed data."""
         if data:
             self._fed.append(memoryview(data))
+
+    def held_bytes(self, made: int) -> int:
+        """Return how much memory it takes once it has made so many bytes."""
+        return self.own_bytes + min(made, self.max_window_bytes)
 
     @property
     def waiting_bytes(self) -> int:
@@ -55,7 +62,7 @@ class Decompressor(ABC):
     def complete(self) -> bool:
         """True if a member ends with the data so far."""
 
-    def step(self, most: int = _STEP_OUT_BYTES) -> bytes:
+    def step(self, most: int) -> bytes:
         """Decompress a little, of one member alone; the result may be empty.
 
         Args:
@@ -67,14 +74,15 @@ class Decompressor(ABC):
         if self.members == 0 or (self.complete and self._fed):
             self._begin()
             self.members += 1
-        data = self._fed.popleft() if self._fed else memoryview(b"")
+        waits = self._more and self.keeps_input  # all of a body would be kept in small steps
+        data = self._fed.popleft() if self._fed and not waits else memoryview(b"")
         if len(data) > _STEP_IN_BYTES:
             self._fed.appendleft(data[_STEP_IN_BYTES:])
             data = data[:_STEP_IN_BYTES]
         piece, unused, self._more = self._unpack(data, most)
-        self.bytes_in += len(data) - unused
+        self.bytes_in += len(data) - len(unused)
         if unused:
-            self._fed.appendleft(data[-unused:])
+            self._fed.appendleft(unused)
         return piece
 
     @abstractmethod
@@ -82,12 +90,13 @@ class Decompressor(ABC):
         """Begin a member."""
 
     @abstractmethod
-    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, int, bool]:
-        """Return a chunk, the number of unused bytes, and True if there may be more already."""
+    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, memoryview, bool]:
+        """Return a chunk, the unused bytes, and True if there may be more already."""
 
 
 class _Gunzip(Decompressor):
     max_window_bytes = 1 << zlib.MAX_WBITS
+    own_bytes = 8 * 1024
 
     def _begin(self) -> None:
         self._inflater = zlib.decompressobj(_GZIP)
@@ -96,18 +105,20 @@ class _Gunzip(Decompressor):
     def complete(self) -> bool:
         return self.members > 0 and self._inflater.eof
 
-    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, int, bool]:
+    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, memoryview, bool]:
         try:
             piece = self._inflater.decompress(data, most)
         except zlib.error as error:
             raise ValueError(str(error)) from error
         if self._inflater.eof:
-            return piece, len(self._inflater.unused_data), False
-        return piece, len(self._inflater.unconsumed_tail), len(piece) == most
+            return piece, data[len(data) - len(self._inflater.unused_data) :], False
+        return piece, data[len(data) - len(self._inflater.unconsumed_tail) :], len(piece) == most
 
 
 class _Unzstd(Decompressor):
     max_window_bytes = 1 << _MAX_WINDOW_LOG
+    own_bytes = 256 * 1024  # of its tables, and of a block before and behind them
+    keeps_input = True
 
     def _begin(self) -> None:
         self._frame = zstd.ZstdDecompressor(
@@ -118,14 +129,14 @@ class _Unzstd(Decompressor):
     def complete(self) -> bool:
         return self.members > 0 and self._frame.eof
 
-    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, int, bool]:
+    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, memoryview, bool]:
         try:
             piece = self._frame.decompress(data, max_length=most)
         except zstd.ZstdError as error:
             raise ValueError(str(error)) from error
         if self._frame.eof:
-            return piece, len(self._frame.unused_data), False
-        return piece, 0, not self._frame.needs_input
+            return piece, memoryview(self._frame.unused_data), False
+        return piece, data[len(data) :], not self._frame.needs_input
 
 
 class Compressor(Protocol):

@@ -272,6 +272,7 @@ async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, 
     _check_declared(request, limit)
     async for chunk in _chunks(request, limit, await request.receive()):
         yield chunk
+        del chunk  # the next one may come late
 
 
 async def _chunks(request: Request, limit: int, message: Message) -> AsyncGenerator[bytes, None]:
@@ -286,6 +287,7 @@ async def _chunks(request: Request, limit: int, message: Message) -> AsyncGenera
             yield chunk
         if not message.get("more_body"):
             return
+        del message, chunk  # as above
         message = await request.receive()
     raise ClientDisconnect
 

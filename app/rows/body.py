@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from app.connections.unfinished import UNFINISHED
 from app.fairness.turns import Threads, in_thread, in_thread_alone
 from app.http.body_memory import ProjectMemory
+from app.http.pieces import Pieces
 from app.rows.shape import RowsShape
 from app.settings import ApiSettings
 from models_store.files.blobs import Blobs
@@ -14,7 +16,7 @@ from tables.formats import TableFormat, TableWarning
 
 INLINE_BYTES = 32 * 1024
 """Largest body that is decoded on the event loop."""
-_WRITE_BYTES = 128 * 1024  # which hundreds of slow bodies have in memory, each
+_WRITE_BYTES = 128 * 1024
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -66,16 +68,16 @@ async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
         ClientDisconnect: The client disconnected before the end.
     """
     size = 0
-    waiting = bytearray()
+    waiting = Pieces()
     file = await in_thread(destination.open, "wb")
     try:
         async for chunk in body:
             size += len(chunk)
-            waiting += chunk
-            if len(waiting) >= _WRITE_BYTES:
-                await in_thread(file.write, waiting)
-                waiting = bytearray()
-        await in_thread(file.write, waiting)
+            waiting.add(chunk)
+            del chunk  # the next one may come late
+            if waiting.size >= UNFINISHED.piece_bytes(_WRITE_BYTES):
+                await in_thread(file.write, waiting.take())
+        await in_thread(file.write, waiting.take())
     finally:
         await in_thread(file.close)  # some file systems first write what they have of it
     return size

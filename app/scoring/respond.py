@@ -239,6 +239,7 @@ class _Stream:
         limit = self._codec.max_bytes(self._score.state.settings)
         async for piece in body_chunks(self._score.request, limit=limit):
             yield piece
+            del piece  # the next one may come late
         self._complete = True
 
 

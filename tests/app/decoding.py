@@ -1,7 +1,7 @@
 """Decoding a body of rows without a server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from app.settings import ApiSettings
 from models_store.files.local_blobs import LocalBlobs
 from tables.formats import TableFormat
 
+NO_PARAMETERS: Mapping[str, str] = {}
 _CODECS = {codec.format: codec for codec in CODECS}
 
 
@@ -69,7 +70,7 @@ def _decode_stream(
     with TemporaryDirectory() as folder:
         try:
             return asyncio.run(
-                decode_pieces(pieces, kind, shape, Path(folder), size=size, **parameters)
+                decode_pieces(pieces, kind, shape, Path(folder), parameters=parameters, size=size)
             )
         finally:
             assert not [path for path in Path(folder).rglob("*") if path.is_file()]
@@ -82,7 +83,8 @@ async def decode_pieces(
     folder: Path,
     *,
     size: int | None = None,
-    **parameters: str,
+    memory: BodyMemory | None = None,
+    parameters: Mapping[str, str] = NO_PARAMETERS,
 ) -> Floats:
     """The rows of a body that comes in pieces, put together; of a size that is declared, or not."""
 
@@ -98,7 +100,7 @@ async def decode_pieces(
         settings=ApiSettings(data_dir=folder),
         blobs=LocalBlobs(folder),
         parsers=Threads("parsers", 1, each=1),
-        memory=BodyMemory(1 << 30).of("project"),
+        memory=(memory or BodyMemory(1 << 30)).of("project"),
         files=BodyMemory(1 << 40).of("project"),
         declared_bytes=size,
     )

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from app.connections.unfinished import UNFINISHED
+
 # To pass a chunk on costs as much as copying half a megabyte.
 _FAST_BYTES = 32 * 1024
 _TOGETHER_BYTES = 256 * 1024
@@ -40,13 +42,15 @@ class FastBodies:
         if cycle.response_complete:
             self.drop()
             return
+        UNFINISHED.begin(self)  # until `end`
         came, self._came = self._came, 0
         self._size += came
         if not came or self._awaits_whole:
             return
-        if came < _FAST_BYTES or len(cycle.body) + self._size >= _TOGETHER_BYTES:
+        most = UNFINISHED.piece_bytes(_TOGETHER_BYTES)
+        if came < _FAST_BYTES or len(cycle.body) + self._size >= most:
             self.pass_on(cycle)
-            if len(cycle.body) > HIGH_WATER_LIMIT:
+            if len(cycle.body) > min(most, HIGH_WATER_LIMIT):
                 cycle.flow.pause_reading()
         elif self._timer is None:
             self._timer = self._loop.call_later(_TOGETHER_S, self.pass_on, cycle)
@@ -85,6 +89,10 @@ class FastBodies:
             body += b"".join(kept)
         cycle.body = body  # type: ignore[assignment]  # uvicorn copies it unless it is bytes
         cycle.message_event.set()
+
+    def end(self) -> None:
+        """Note that nothing more comes."""
+        UNFINISHED.end(self)
 
     def drop(self) -> None:
         """Keep nothing: nobody waits for it."""

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.connections.unfinished import UNFINISHED
+from app.http.pieces import Pieces
 from app.problems.problem import Problem
 from app.rows.body import RowsBody
 from app.rows.decode.problems import NPY_SLUGS, as_problem
@@ -13,8 +15,6 @@ from app.rows.decode.tables import read_table
 from app.rows.shape import Floats, RowsShape
 from tables.readers.npy import NpyHeader, parse_header
 from tables.typed_rows import check_codes
-
-_TAKEN_BYTES = 512 * 1024  # hundreds of slow bodies wait for as much, each
 
 
 def decode_npy(body: bytes, shape: RowsShape) -> Floats:
@@ -51,10 +51,15 @@ async def read_npy(source: RowsBody) -> AsyncGenerator[Floats, None]:
             break
     if header is None:
         raise _cut_short()
-    # Of columns one after the other, no row is whole before the last column has come.
-    read = read_table(source, start=start) if header.fortran_order else None
     count = 0
-    async for rows in read or _rows_first(source, header, start=start[header.offset :]):
+    waiting = Pieces(start if header.fortran_order else start[header.offset :])
+    del start, chunk  # the rest may come late
+    if header.fortran_order:
+        # Of columns one after the other, no row is whole before the last column has come.
+        read = read_table(source, start=waiting)
+    else:
+        read = _rows_first(source, header, waiting)
+    async for rows in read:
         _check_codes(rows, source.shape, before=count)
         count += len(rows)
         yield rows
@@ -72,19 +77,17 @@ def _npy_header(start: bytes, shape: RowsShape) -> NpyHeader | None:
 
 
 async def _rows_first(
-    source: RowsBody, header: NpyHeader, *, start: bytes
+    source: RowsBody, header: NpyHeader, waiting: Pieces
 ) -> AsyncGenerator[Floats, None]:
     if source.declared_bytes is not None:
         _check_size(header, came=source.declared_bytes - header.offset)
         source.total_rows = header.rows
     row_bytes = header.dtype.itemsize * header.columns
-    step = max(1, _TAKEN_BYTES // row_bytes) * row_bytes
-    waiting = [start]
-    size = came = len(start)
+    came = waiting.size
     while True:
-        while size >= step:
-            together = b"".join(waiting)
-            waiting, size = [together[step:]], size - step
+        while waiting.size >= (step := max(1, UNFINISHED.piece_bytes() // row_bytes) * row_bytes):
+            together = waiting.take()
+            waiting.add(together[step:])
             rows = _npy_rows(together[:step], header)
             del together  # the caller may wait for long before more comes
             yield rows
@@ -93,12 +96,12 @@ async def _rows_first(
         if chunk is None:
             break
         came += len(chunk)
-        size += len(chunk)
         _check_size(header, came=came, more=True)
-        waiting.append(chunk)
+        waiting.add(chunk)
+        del chunk
     _check_size(header, came=came)
-    if size:
-        yield _npy_rows(b"".join(waiting), header)
+    if waiting.size:
+        yield _npy_rows(waiting.take(), header)
 
 
 def _check_size(header: NpyHeader, *, came: int, more: bool = False) -> None:

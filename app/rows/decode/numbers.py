@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.fairness.turns import loop_turn
+from app.http.body_memory import Share
+from app.http.pieces import Pieces
 from app.rows.body import RowsBody, is_headerless
 from app.rows.decode.tables import read_table
 from app.rows.shape import Floats
@@ -15,6 +17,7 @@ _Slices = Iterator[NDArray[np.float64] | None]
 
 _MEMORY_BYTES = 8 * 1024 * 1024
 """Largest body that is read in memory."""
+_MEMORY_PART = 0.5  # which may go to the disk instead, and leaves the rest to what cannot
 
 
 async def read_ndjson(source: RowsBody) -> AsyncGenerator[Floats, None]:
@@ -41,17 +44,30 @@ async def read_csv(source: RowsBody) -> AsyncGenerator[Floats, None]:
 async def _read(
     source: RowsBody, read: Callable[[bytes, Sequence[str]], _Slices]
 ) -> AsyncGenerator[Floats, None]:
-    shape, size, body = source.shape, source.declared_bytes, b""
-    if shape.are_numbers and size is not None and size <= _MEMORY_BYTES:
-        with source.memory.share() as share:
-            body = await share.gather(source.chunks)
+    shape, size, came = source.shape, source.declared_bytes, Pieces()
+    with source.memory.share() as share:
+        may_fit = shape.are_numbers and size is not None and size <= _MEMORY_BYTES
+        if may_fit and await _has_come(source, came, share):
+            body = came.take()
             values = await gathered(read(body, shape.columns), max_rows=shape.max_rows)
-        if values is not None:
-            body = b""  # the rows may wait for long
-            yield values
-            return
-    async for rows in read_table(source, start=body):
-        yield rows
+            if values is not None:
+                del body  # the rows may wait for long
+                share.hold(0)
+                yield values
+                return
+            came.add(body)
+            del body
+        async for rows in read_table(source, start=came, counted=share):
+            yield rows
+
+
+async def _has_come(source: RowsBody, came: Pieces, share: Share) -> bool:
+    """Keep the pieces of a body in memory; return False, with what has come, once there is no room for it."""
+    async for piece in source.chunks:
+        came.add(piece)
+        if not share.may_hold(came.size, part=_MEMORY_PART):
+            return False
+    return True
 
 
 async def gathered(slices: _Slices, *, max_rows: int) -> NDArray[np.float64] | None:

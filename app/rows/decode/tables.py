@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from app.fairness.turns import in_thread, owner_here
 from app.http.body_memory import Share
+from app.http.pieces import Pieces
 from app.rows.body import RowsBody, in_thread_if_large, is_headerless, write_to_disk
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
@@ -23,6 +24,7 @@ from tables.typed_table import TypedTable, open_typed
 TAKEN_BYTES = 1024 * 1024
 _MEMORY_BYTES = 2 * 1024 * 1024
 """Largest Arrow body that is read in memory."""
+_MEMORY_PART = 0.5  # as of numbers
 _MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Memory that a batch of Arrow may take in this process; what unpacks to more is for a process of
 its own."""
@@ -30,13 +32,14 @@ _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
 async def read_table(
-    source: RowsBody, *, start: bytes | bytearray = b""
+    source: RowsBody, *, start: Pieces | None = None, counted: Share | None = None
 ) -> AsyncGenerator[Floats, None]:
     """Yield the rows of a body; columns that have names may come in any order.
 
     Args:
         source: Body of a request.
         start: Bytes that have been taken from it before.
+        counted: Share that holds them until they are on the disk.
 
     Raises:
         Problem: Saying what is wrong, and where.
@@ -47,9 +50,7 @@ async def read_table(
         source.memory.share() as share,
         source.files.share() as on_disk,
     ):
-        await write_to_disk(_counted(_prefixed(start, source.chunks), on_disk), file)
-        if isinstance(start, bytearray):
-            start.clear()  # it is on the disk
+        await write_to_disk(_counted(_prefixed(start, counted, source.chunks), on_disk), file)
         if source.shape.holds_cells and source.format is not TableFormat.NPY:
             async for rows in _typed_rows(source, file, unpacked, on_disk):
                 yield rows
@@ -219,13 +220,19 @@ async def _counted(body: AsyncIterator[bytes], on_disk: Share) -> AsyncIterator[
     async for chunk in body:
         on_disk.hold(on_disk.size + len(chunk))
         yield chunk
+        del chunk  # the next one may come late
 
 
-async def _prefixed(start: bytes | bytearray, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if start:
-        yield bytes(start)
+async def _prefixed(
+    start: Pieces | None, counted: Share | None, body: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    if start is not None:
+        yield start.take()
+    if counted is not None:
+        counted.hold(0)
     async for chunk in body:
         yield chunk
+        del chunk  # as above
 
 
 async def read_arrow(source: RowsBody) -> AsyncGenerator[Floats, None]:
@@ -240,16 +247,15 @@ async def read_arrow(source: RowsBody) -> AsyncGenerator[Floats, None]:
 
 
 async def _read_arrow_numbers(source: RowsBody) -> AsyncGenerator[Floats, None]:
-    waiting = bytearray()
+    waiting = Pieces()
     options = _parse_options(source)
     with source.memory.share() as share:
         async for chunk in source.chunks:
-            waiting += chunk
-            share.hold(len(waiting))
-            if len(waiting) > _MEMORY_BYTES:
+            waiting.add(chunk)
+            if waiting.size > _MEMORY_BYTES or not share.may_hold(waiting.size, part=_MEMORY_PART):
                 break
-        if len(waiting) <= _MEMORY_BYTES:
-            body = bytes(waiting)
+        else:
+            body = waiting.take()
             with as_problem():
                 stream = await in_thread_if_large(check_stream, body, options, validate=False)
             if stream.unpacked <= _MAX_BATCH_BYTES:
@@ -259,5 +265,7 @@ async def _read_arrow_numbers(source: RowsBody) -> AsyncGenerator[Floats, None]:
                 async for rows in _table_rows(table, source):
                     yield rows
                 return
-    async for rows in read_table(source, start=waiting):
-        yield rows
+            waiting.add(body)
+            del body
+        async for rows in read_table(source, start=waiting, counted=share):
+            yield rows

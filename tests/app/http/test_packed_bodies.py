@@ -13,12 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx2
+import numpy as np
 import pytest
 from backports import zstd
 
+from app.connections.unfinished import UNFINISHED
 from app.http import content_codings
 from app.http.body_limits import BodyLimits, PackedBody
 from app.http.body_memory import BodyMemory
+from app.http.content_codings import Decompressor
+from app.problems.problem import Problem
 from tests.raw_http import answers_in, connected, received
 
 MIB = 1024 * 1024
@@ -166,6 +170,59 @@ def test_fault_262_few_bytes_that_become_many_are_unpacked_off_the_event_loop(co
 
     assert asyncio.run(main()) == body
     assert unpacked[threading.get_ident()] <= 16 * 1024
+
+
+async def read_packed(packed: bytes, coding: str, memory: BodyMemory) -> list[bytes]:
+    async def receive():
+        return {"type": "http.request", "body": packed, "more_body": False}
+
+    reader = PackedBody(receive, BodyLimits(max_bytes=10**7, timeout_s=30), coding, len(packed))
+    try:
+        reader.allow(10**7, memory.of("p"))
+        pieces = []
+        while (message := await reader.receive()).get("more_body"):
+            pieces.append(message["body"])
+        return pieces
+    finally:
+        reader.close()
+        assert memory.held == 0
+
+
+@pytest.mark.fault(635)
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_fault_635_little_of_each_is_unpacked_at_a_time_while_there_are_many(coding):
+    body = np.random.default_rng(0).bytes(3 * MIB)
+    packed = (gzip if coding == "gzip" else zstd).compress(body)
+    others = [object() for _ in range(1_000)]
+    for other in others:
+        UNFINISHED.begin(other)
+    try:
+        pieces = asyncio.run(read_packed(packed, coding, BodyMemory(10**8)))
+    finally:
+        for other in others:
+            UNFINISHED.end(other)
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= 20 * 1024
+    assert len(pieces) > 100
+
+
+@pytest.mark.fault(637)
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_fault_637_what_a_decompressor_takes_counts_before_it_takes_it(coding, monkeypatch):
+    packed = (gzip if coding == "gzip" else zstd).compress(np.random.default_rng(0).bytes(3 * MIB))
+    memory, step = BodyMemory(600 * 1024 if coding == "zstd" else 30 * 1024), Decompressor.step
+    made = list[int]()
+
+    def counting(self, most):
+        made.append(most)
+        assert memory.held >= self.held_bytes(sum(made))
+        return step(self, most)
+
+    monkeypatch.setattr(Decompressor, "step", counting)
+    with pytest.raises(Problem) as refused:
+        asyncio.run(read_packed(packed, coding, memory))
+    assert refused.value.type.slug == "overloaded"
+    assert sum(made) <= 200 * 1024
 
 
 @pytest.mark.long
