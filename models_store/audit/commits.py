@@ -9,7 +9,8 @@ class Commits:
     """Note of whether anything was committed.
 
     Attributes:
-        any: True once a transaction that may write was committed.
+        any: True once a transaction that may write was committed, or may have been: it had no errors, and was
+            about to be.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ def noting_commits() -> Iterator[Commits]:
 
 
 def note_commit() -> None:
-    """Note that a transaction that may write was committed here."""
+    """Note that a transaction that may write is about to be committed here."""
     commits = _here.get()
     if commits is not None:
         commits.any = True

@@ -152,7 +152,8 @@ class Database:
             session.begin(),
         ):
             yield session
-        note_commit()
+            session.flush()
+            note_commit()  # of which no answer may come
 
     @contextmanager
     def read(self) -> Iterator[Session]:
