@@ -132,6 +132,17 @@ class Registry:
         return DatasetSummary.of_row(find_dataset(session, project, dataset_id))
 
     @reading
+    def described_bytes(self, session: Session, project: str, dataset_id: str) -> int:
+        """Return the bytes of what a dataset's row says of its columns, about, without reading them.
+
+        Raises:
+            NotFoundError: the project has no such dataset.
+        """
+        row = find_dataset(session, project, dataset_id)
+        files = row.bytes + (0 if row.cells is None else int(row.cells["bytes"]))
+        return row.charged_bytes - files
+
+    @reading
     def datasets(
         self,
         session: Session,

@@ -1,12 +1,13 @@
 """Datasets: list, inspect, read back, change, delete."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path as PathField, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app.datasets.retyping import DatasetChange, retype_dataset
-from app.datasets.rows import respond_rows
+from app.datasets.rows import MOST_DESCRIBED_BYTES, respond_rows, respond_wide_rows
 from app.datasets.views import (
     ColumnPage,
     DatasetPage,
@@ -36,7 +37,6 @@ from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
 from app.rows.respond import ROWS_VARY
 from app.state import state_of
-from models_store.errors import BlobMissingError
 from models_store.labels import any_state
 from models_store.records import Dataset
 from models_store.requests.training import DatasetId
@@ -194,15 +194,11 @@ def get_dataset_rows(
     if is_head(request):
         blobs.size(registry.dataset_summary(project, dataset_id).key)
         end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
-    dataset = registry.dataset(project, dataset_id)
+    find = partial(registry.dataset, project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
-    try:
-        return respond_rows(request, dataset, blobs, codec=codec, rows=rows)
-    except (BlobMissingError, FileNotFoundError):
-        changed = registry.dataset(project, dataset_id)
-        if changed.key == dataset.key:
-            raise
-        return respond_rows(request, changed, blobs, codec=codec, rows=rows)
+    are_few = registry.described_bytes(project, dataset_id) <= MOST_DESCRIBED_BYTES
+    respond = respond_rows if are_few else respond_wide_rows
+    return respond(request, find, blobs, codec=codec, rows=rows)
 
 
 @router.patch(

@@ -1,6 +1,6 @@
 """Rows of a stored table in any format, with the cells as its file has them."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from app.fairness.turns import in_thread
 from app.rows.codecs import Codec
-from app.rows.respond import respond_streamed, respond_whole
+from app.rows.respond import Rows, respond_opened, respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats
-from models_store.errors import BlobCorruptError
+from models_store.errors import BlobCorruptError, BlobMissingError
 from models_store.files.blobs import Blobs
 from models_store.records import Dataset
 from tables.columns import Column
@@ -21,26 +21,66 @@ from tables.formats import TableFormat
 from tables.kept_cells import KeptCells
 from tables.typed_rows import TypedRows
 
+MOST_DESCRIBED_BYTES = 2**16
+"""Most bytes of the description of a small dataset; what is made of them is some times as much."""
+
 _CHUNK_VALUES = 32_768  # hundreds of callers may read theirs slowly
 _TYPED_ROWS = 32  # to make a batch of thousands of typed columns takes as long as its rows
+_TYPED_BYTES = 2**22  # of their texts
+_COLUMN_BYTES = 4096  # of a column as it is held, about, and of a level beside its text
+_LEVEL_BYTES = 64
 
 
 def respond_rows(
-    request: Request, dataset: Dataset, blobs: Blobs, *, codec: Codec, rows: range
+    request: Request, find: Callable[[], Dataset], blobs: Blobs, *, codec: Codec, rows: range
 ) -> Response:
-    """Return rows of a dataset, which are read from the disk chunk by chunk.
+    """Return rows of a small dataset, which are read from the disk chunk by chunk.
 
     Args:
         request: Request to respond to.
-        dataset: Dataset that has the rows.
+        find: Function that returns the dataset; it is called again if a file is gone meanwhile.
         blobs: Store that has its files.
         codec: Format of the response.
         rows: Indices of the rows, from 0; those after the last row are ignored. With a step, cells
             of columns that are not modelled are null, because they cannot be read one by one.
 
     Raises:
+        StoreError: There is no such dataset.
         BlobCorruptError: A file is not the one that was stored.
     """
+    opened = _found(find, blobs, codec, rows)
+    if opened.is_whole:
+        return respond_whole(request, codec, opened.layout, opened.all_rows(), headers={})
+    return respond_streamed(request, codec, opened.layout, opened.chunks, headers={})
+
+
+def respond_wide_rows(
+    request: Request, find: Callable[[], Dataset], blobs: Blobs, *, codec: Codec, rows: range
+) -> Response:
+    """Return rows of a dataset whose columns take megabytes, which are read once there is room for them.
+
+    Arguments and errors are those of `respond_rows`.
+    """
+
+    def open_rows() -> Rows:
+        opened = _found(find, blobs, codec, rows)
+        return Rows(opened.layout, opened.chunks, opened.held_bytes)
+
+    return respond_opened(request, codec, open_rows)
+
+
+def _found(find: Callable[[], Dataset], blobs: Blobs, codec: Codec, rows: range) -> "_Opened":
+    dataset = find()
+    try:
+        return _opened_rows(dataset, blobs, codec, rows)
+    except (BlobMissingError, FileNotFoundError):
+        changed = find()
+        if changed.key == dataset.key:
+            raise
+        return _opened_rows(changed, blobs, codec, rows)
+
+
+def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "_Opened":
     values = _opened(blobs.open(dataset.key, dataset.sha256), dataset)
     wanted = range(len(values))[rows.start : rows.stop : rows.step]
     # npy holds the numbers of the columns that are modelled, and nothing else.
@@ -60,16 +100,54 @@ def respond_rows(
     )
     path = None if dataset.cells is None or rows.step > 1 else _cells(dataset, blobs)
     table = _Table(values, typed, KeptCells(path, columns))
-    step = max(1 if typed is None else _TYPED_ROWS, _CHUNK_VALUES // len(names))
-    if len(wanted) <= step and len(list(table.pieces(wanted))) == 1:
-        return respond_whole(request, codec, layout, table.chunk(wanted), headers={})
+    step, text_bytes = _CHUNK_VALUES // len(names), 0
+    if typed is not None:
+        few = min(_TYPED_ROWS, _TYPED_BYTES // max(1, typed.text_bytes))
+        step = min(max(step, few), _TYPED_BYTES // max(1, typed.text_bytes))
+        text_bytes = min(len(wanted), max(1, step)) * typed.text_bytes
+    # The rows of a chunk are there twice, as they were read and as a part of the response.
+    held_bytes = sum(map(_column_bytes, columns)) + 2 * text_bytes
+    return _Opened(table, layout, wanted, max(1, step), held_bytes)
 
-    async def chunks() -> AsyncGenerator[Chunk, None]:
-        for first in range(0, len(wanted), step):
-            for piece in table.pieces(wanted[first : first + step]):
-                yield await in_thread(table.chunk, piece)
 
-    return respond_streamed(request, codec, layout, chunks, headers={})
+def _column_bytes(column: Column) -> int:
+    texts = (len(level) for level in column.levels if isinstance(level, str))
+    return _COLUMN_BYTES + _LEVEL_BYTES * len(column.levels) + sum(texts)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Rows of a dataset whose files are open.
+
+    Attributes:
+        table: Table that has them.
+        layout: Head of the response.
+        wanted: Indices of the rows.
+        step: Most rows of a chunk.
+        held_bytes: Bytes that all this and a chunk take.
+    """
+
+    table: "_Table"
+    layout: ResponseTable
+    wanted: range
+    step: int
+    held_bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """True if one chunk has all rows."""
+        few = len(self.wanted) <= self.step
+        return few and len(list(self.table.pieces(self.wanted))) == 1
+
+    def all_rows(self) -> Chunk:
+        """Return the only chunk."""
+        return self.table.chunk(self.wanted)
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """Yield the rows."""
+        for first in range(0, len(self.wanted), self.step):
+            for piece in self.table.pieces(self.wanted[first : first + self.step]):
+                yield await in_thread(self.table.chunk, piece)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from threading import RLock
 from typing import TypeVar
 from weakref import WeakSet
@@ -48,6 +48,31 @@ class BodyMemory:
         self._lock = RLock()  # a share may be released where its last owner is, even in here
         self.rooms: WeakSet[Share] = WeakSet()
         self.looks = Turns(sys.maxsize, each=1, waiting=_MOST_WAITING)
+        self._patience: dict[str, set[asyncio.Timeout]] = {}
+
+    @asynccontextmanager
+    async def patience(self, project: str) -> AsyncIterator[None]:
+        """Bound the time that a caller waits since it came, or since one of the project had its turn.
+
+        Raises:
+            TimeoutError: It waits no longer.
+        """
+        async with asyncio.timeout(_PATIENCE_S) as limit:
+            waiting = self._patience.setdefault(project, set())
+            waiting.add(limit)
+            try:
+                yield
+            finally:
+                waiting.remove(limit)
+                if not waiting:
+                    del self._patience[project]
+
+    def renew_patience(self, project: str) -> None:
+        """Let all who wait begin to wait anew: there is room now and then, and each has a turn at it."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_S
+        for limit in self._patience.get(project, ()):
+            if not limit.expired():
+                limit.reschedule(deadline)
 
     @property
     def held(self) -> int:
@@ -94,7 +119,13 @@ class ProjectMemory:
         self._memory = memory
         self._project = project
 
-    async def room(self, size: int, *, part: float = 1.0, share: "Share | None" = None) -> "Share":
+    async def room(
+        self,
+        size: int | Callable[[], Awaitable[int]],
+        *,
+        part: float = 1.0,
+        share: "Share | None" = None,
+    ) -> "Share":
         """Wait until there is room for what cannot be divided; return its share, as `kept_share` does.
 
         Callers of a project get it in the order in which they came. While none of them has any, the
@@ -102,7 +133,8 @@ class ProjectMemory:
         wait for each other, nor a new project for those that had all.
 
         Args:
-            size: Bytes to hold.
+            size: Bytes to hold, or a function that makes what is held and returns its bytes, which is
+                called when the caller is the first one of the project: others hold nothing meanwhile.
             part: Part of the memory that it must fit into, with all that is held already.
             share: Share of the project that holds them beside what it has; a new one without.
 
@@ -110,11 +142,16 @@ class ProjectMemory:
             Problem: `overloaded`, when there is none for a while, or too many wait.
         """
         share = self.kept_share() if share is None else share
-        size = share.size + self._memory.most_at_once(size)
         try:
-            async with asyncio.timeout(_PATIENCE_S), self._memory.looks.turn(self._project):
-                while not share.may_hold(size, part=self._part(part)):  # noqa: ASYNC110 - it is given back in any thread
+            async with (
+                self._memory.patience(self._project),
+                self._memory.looks.turn(self._project),
+            ):
+                bare = size if isinstance(size, int) else await size()
+                wanted = share.size + self._memory.most_at_once(bare)
+                while not share.may_hold(wanted, part=self._part(part)):  # noqa: ASYNC110 - it is given back in any thread
                     await asyncio.sleep(_LOOK_S)
+                self._memory.renew_patience(self._project)
         except (TimeoutError, QueueFullError):
             detail = "Too many responses of many rows are on their way. Try again."
             raise Problem("overloaded", detail) from None

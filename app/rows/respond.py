@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -112,12 +111,47 @@ def respond_streamed(  # noqa: PLR0913 - all of a response
         headers["Content-Length"] = str(encoder.size)
     memory = body_memory_of(request)
     if encoder is None:
-        make = partial(_wide_work, codec, layout, chunks)
-        encoded = _encoded_aside(make, compressor, memory, counted_bytes)
+        rows = Rows(layout, chunks)
+        encoded = _encoded_aside(lambda: rows, codec, compressor, memory, counted_bytes)
     else:
         work = [_Work(codec, encoder, chunks)]
         encoded = _encoded(work, compressor, memory, counted_bytes)
     return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a response.
+
+    Args:
+        layout: Head of the response.
+        chunks: Makes a generator of the rows, once for each pass of the format.
+        held_bytes: Bytes that both hold while the response is sent, if they may be many.
+    """
+
+    layout: ResponseTable
+    chunks: Chunks
+    held_bytes: int = 0
+
+
+def respond_opened(request: Request, codec: Codec, open_rows: Callable[[], Rows]) -> Response:
+    """Return a response of rows that are opened in a thread, when it is the turn of the request in its project.
+
+    What is opened counts as memory of streamed responses, and those who wait for room hold nothing.
+
+    Args:
+        request: Request to respond to.
+        codec: Format of the response.
+        open_rows: Function that opens the rows; an error of it is told as a problem.
+    """
+    coding = _coding(request, codec)
+    headers = dict(ROWS_VARY)
+    compressor: Compressor | None = None
+    if coding != IDENTITY:
+        compressor = CODINGS[coding].compressor()
+        headers["Content-Encoding"] = coding
+    encoded = _encoded_aside(open_rows, codec, compressor, body_memory_of(request), 0)
+    return StreamedResponse(encoded, media_type=codec.media_type, headers=headers)
 
 
 @dataclass
@@ -127,6 +161,7 @@ class _Work:
     codec: Codec
     encoder: Encoder
     chunks: Chunks
+    rows_bytes: int = 0
     pieces: Iterator[tuple[Chunk, bool]] | None = None
 
     def __post_init__(self) -> None:
@@ -135,7 +170,7 @@ class _Work:
         row_bytes = _VALUE_BYTES * len(layout.columns) + 2 * encoder.row_bytes
         # The texts of cells that chunks bring are not known before.
         few = layout.rows * row_bytes if layout.schema is None else _HELD_BYTES
-        self.held_bytes = encoder.kept_bytes + min(few, _HELD_BYTES)
+        self.held_bytes = self.rows_bytes + encoder.kept_bytes + min(few, _HELD_BYTES)
 
     def next_text(self) -> Encoded:
         """Return the text of the next piece of the chunk, which is freed with the last one."""
@@ -144,10 +179,6 @@ class _Work:
         if is_last:
             self.pieces = None
         return _rows(self.encoder, piece)
-
-
-def _wide_work(codec: Codec, layout: ResponseTable, chunks: Chunks) -> _Work:
-    return _Work(codec, codec.encoder(layout), chunks)
 
 
 def _is_wide(codec: Codec, layout: ResponseTable) -> bool:
@@ -180,21 +211,42 @@ def _pieces(chunk: Chunk, encoder: Encoder, *, text: bool) -> Iterator[tuple[Chu
 
 
 async def _encoded_aside(
-    make: Callable[[], _Work],
+    open_rows: Callable[[], Rows],
+    codec: Codec,
     compressor: Compressor | None,
     memory: ProjectMemory,
     counted_bytes: int,
 ) -> AsyncGenerator[Encoded, None]:
-    """Encode with what is made, and freed with all that it refers to, in a thread."""
-    held = [make]
-    del make
-    work = await in_thread(lambda: [held.pop()()])
+    """Encode with what is made, and freed with all that it refers to, in a thread.
+
+    It is made once the caller is the first one of the project that waits for room, unless the room is
+    counted already: who holds much would wait for others who wait, too.
+    """
+    held = [open_rows]
+    del open_rows
+    work: list[_Work] = []
+
+    def make() -> None:
+        rows = held.pop()()
+        work.append(_Work(codec, codec.encoder(rows.layout), rows.chunks, rows.held_bytes))
+
+    async def made() -> int:
+        await in_thread(make)
+        return work[0].held_bytes
+
+    room = None
     try:
+        if counted_bytes:
+            await in_thread(make)
+        else:
+            room = await memory.room(made, part=STREAMS_PART)
+            counted_bytes = work[0].held_bytes
         async with aclosing(_encoded(work, compressor, memory, counted_bytes)) as pieces:
             async for piece in pieces:
                 yield piece
     finally:
         await in_thread(work.clear)
+        del room  # it was held until here
 
 
 async def _encoded(

@@ -7,6 +7,7 @@ import pyarrow as pa  # type: ignore[import-untyped]  # it has no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
 import pytest
 
+from app.http.body_memory import BodyMemory
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tests.app.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
 from tests.app.datasets.uploads import MIXED, upload
@@ -399,3 +400,20 @@ class TestForms:
             headers={"Content-Type": "text/csv"},
         )
         assert query.json()["errors"] == form.json()["errors"]
+
+
+@pytest.mark.fault(660)
+def test_fault_660_columns_of_megabytes_count_while_rows_are_sent(client, monkeypatch):
+    header = ",".join(f"c{place}" for place in range(90))
+    lines = [",".join(f"{place}-{row}-{'x' * 100}" for place in range(90)) for row in range(8)]
+    made = client.post("/v1/datasets", content="\n".join([header, *lines]), headers=CSV)
+    counted = []
+    change = BodyMemory.change
+    monkeypatch.setattr(
+        BodyMemory, "change", lambda *given: counted.append(given[-1]) or change(*given)
+    )
+    rows = client.get(made.headers["location"] + "/rows")
+    assert rows.json()["rows"][7][89] == f"89-7-{'x' * 100}"
+    levels = sum(len(f"{c}-{r}-") + 100 for c in range(90) for r in range(8))
+    assert max(counted) > 3 * levels  # beside their columns, those of the rows
+    assert sum(counted) == 0

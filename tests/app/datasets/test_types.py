@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from app.datasets.rows import respond_rows
+from app.datasets.rows import _opened_rows
 from models_store.consistency import Comparison, compare
 from tables.columns import Column
 from tables.ingest.retype import retype_table_isolated
@@ -248,12 +248,12 @@ class TestRetyping:
         location = upload(client, MIXED).headers["location"]
         changes = iter([self.change])
 
-        def late(*given, **options):
+        def late(dataset, *given):
             for change in changes:
                 assert change(client, location, zip="integer").status_code == 200
-            return respond_rows(*given, **options)
+            return _opened_rows(dataset, *given)
 
-        monkeypatch.setattr("app.datasets.routes.respond_rows", late)
+        monkeypatch.setattr("app.datasets.rows._opened_rows", late)
         response = client.get(location + "/rows", params={"offset": 59, "limit": 1})
         assert response.json()["rows"] == [[60, "n59, x", "L", "04/03/2021", 413.59, 3, None]]
 

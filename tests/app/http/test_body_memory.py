@@ -213,6 +213,34 @@ def test_fault_565_all_that_a_project_has_open_waits_for_room():
     asyncio.run(main())
 
 
+@pytest.mark.fault(661)
+def test_fault_661_who_waits_while_others_are_answered_is_not_refused():
+    """The time for which they wait begins anew whenever one of the project has its turn."""
+    memory = BodyMemory(1 << 20)
+
+    def ends():
+        return [limit.when() for limit in memory._patience[PROJECT]]
+
+    async def main():
+        share = memory.of(PROJECT).kept_share()
+        share.hold(1 << 19)
+        first, second, third = (
+            asyncio.create_task(memory.of(PROJECT).room(1 << 19)) for _ in range(3)
+        )
+        await asyncio.sleep(0)
+        before = ends()
+        share.hold(0)
+        held = await first
+        assert min(ends()) > max(before)
+        held.hold(0)
+        await asyncio.gather(second)
+        third.cancel()
+        await asyncio.wait({third})
+        assert not memory._patience
+
+    asyncio.run(main())
+
+
 @pytest.mark.fault(566)
 def test_fault_566_callers_who_hold_something_do_not_wait_for_each_other():
     memory = BodyMemory(800)

@@ -21,7 +21,7 @@ from app.http.streaming import StreamedResponse
 from app.problems.problem import Problem
 from app.rows.codecs import BY_MEDIA_TYPE, Codec
 from app.rows.encode import Encoder
-from app.rows.respond import respond_streamed, respond_whole
+from app.rows.respond import Rows, respond_opened, respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
 from tables.columns import Column
 from tables.formats import TableFormat
@@ -284,6 +284,40 @@ def test_fault_357_a_row_group_does_not_wait_for_room_when_its_caller_has_left(m
                 await sending
 
     asyncio.run(main())
+    gc.collect()
+    assert memory.held == 0
+
+
+@pytest.mark.fault(660)
+def test_fault_660_of_those_who_wait_for_room_one_has_opened_its_rows():
+    [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "json"]
+    memory, opened = BodyMemory(64 << 20), []
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        yield Chunk(np.zeros((1, 100)))
+
+    def open_rows() -> Rows:
+        opened.append(1)
+        return Rows(a_wide_table(100, rows=1), chunks, held_bytes=4 << 20)
+
+    async def body() -> bytes:
+        response = respond_opened(a_request(memory), codec, open_rows)
+        assert isinstance(response, StreamedResponse)
+        return b"".join([piece async for piece in response._pieces])
+
+    async def main() -> set[bytes]:
+        with memory.of("one").share() as others:
+            others.hold(32 << 20)
+            waiting = [asyncio.create_task(body()) for _ in range(8)]
+            async with asyncio.timeout(30):
+                while not opened:  # noqa: ASYNC110 - in a thread
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert len(opened) == 1
+        return set(await asyncio.gather(*waiting))
+
+    assert len(asyncio.run(main())) == 1
+    assert len(opened) == 8
     gc.collect()
     assert memory.held == 0
 
