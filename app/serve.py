@@ -249,6 +249,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and listen."""
         await super().startup([])
+        freeze_heap()  # of the application, which was made since; later that would stop requests
         if sockets is None:
             try:
                 sockets = open_listeners(self.config.host, self.config.port)

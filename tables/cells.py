@@ -95,12 +95,15 @@ def try_encode(cells: pa.Array, column: Column) -> tuple[NDArray[np.float64], ND
     return numbers, bad
 
 
-def decode_cells(numbers: NDArray[np.floating], column: Column) -> pa.Array:
+def decode_cells(
+    numbers: NDArray[np.floating], column: Column, *, levels: pa.Array | None = None
+) -> pa.Array:
     """Return cells in the types and texts of the column, null where they are missing.
 
     Args:
         numbers: Number of each cell, as of `encode_cells`, or as a model samples them.
         column: Type of the column.
+        levels: What `level_cells` returns of the column, where it is at hand.
 
     Returns:
         An array of strings, float64, int64 or booleans; dates as text.
@@ -108,7 +111,8 @@ def decode_cells(numbers: NDArray[np.floating], column: Column) -> pa.Array:
     if not column.holds_values:
         places = np.nan_to_num(numbers, nan=UNSEEN, posinf=UNSEEN, neginf=UNSEEN).astype(np.int64)
         known = (places >= 0) & (places < column.level_count)
-        return level_cells(column).take(pa.array(places, mask=~known))
+        levels = level_cells(column) if levels is None else levels
+        return levels.take(pa.array(places, mask=~known))
     values = np.asarray(numbers, np.float64)
     if column.type == "datetime":
         if column.step_s:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
-from tables.cells import decode_cells, encode_cells, level_text
+from tables.cells import decode_cells, encode_cells, level_cells, level_text
 from tables.columns import UNSEEN, Column
 from tables.errors import TableError
 from tables.numerals import PLAIN_FORMATS, formatted_field
@@ -38,8 +38,14 @@ class TypedRows:
         nothing = np.empty(0)
         self._ignored = [column.type == "ignored" for column in columns]
         self._columns = [column for column in columns if column.type != "ignored"]
+        # Made once: of thousands of columns that takes ten times as long as some rows of them.
+        self._levels = [None if c.holds_values else level_cells(c) for c in self._columns]
+        kinds = (
+            decode_cells(nothing, c).type if levels is None else levels.type
+            for c, levels in zip(self._columns, self._levels, strict=True)
+        )
         typed = [
-            formatted_field(c, _kept_type(c) if ignored else decode_cells(nothing, c).type)
+            formatted_field(c, _kept_type(c) if ignored else next(kinds))
             for c, ignored in zip(columns, self._ignored, strict=True)
         ]
         self.schema = pa.schema([*typed, *(pa.field(name, pa.float64()) for name in numbers)])
@@ -48,7 +54,10 @@ class TypedRows:
     def batch(self, rows: _Numbers) -> pa.RecordBatch:
         """Return rows of shape (n, columns) as cells."""
         width = len(self._columns)
-        decoded = (decode_cells(rows[:, place], c) for place, c in enumerate(self._columns))
+        decoded = (
+            decode_cells(rows[:, place], c, levels=levels)
+            for place, (c, levels) in enumerate(zip(self._columns, self._levels, strict=True))
+        )
         cells = [
             pa.nulls(len(rows), field.type) if ignored else next(decoded)
             for ignored, field in zip(self._ignored, self.schema, strict=False)

@@ -105,14 +105,14 @@ def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "
         few = min(_TYPED_ROWS, _TYPED_BYTES // max(1, typed.text_bytes))
         step = min(max(step, few), _TYPED_BYTES // max(1, typed.text_bytes))
         text_bytes = min(len(wanted), max(1, step)) * typed.text_bytes
-    # The rows of a chunk are there twice, as they were read and as a part of the response.
+    # Levels are there as texts and as cells; the rows of a chunk as they were read and as they are sent.
     held_bytes = sum(map(_column_bytes, columns)) + 2 * text_bytes
     return _Opened(table, layout, wanted, max(1, step), held_bytes)
 
 
 def _column_bytes(column: Column) -> int:
     texts = (len(level) for level in column.levels if isinstance(level, str))
-    return _COLUMN_BYTES + _LEVEL_BYTES * len(column.levels) + sum(texts)
+    return _COLUMN_BYTES + _LEVEL_BYTES * len(column.levels) + 2 * sum(texts)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ _QUIET_S = 11.0  # longer than a refusal waits
 _PAUSE_S = 10.0
 _PAUSES = 1_000  # as long as the last full collection took
 _LONGEST_S = 600.0
+_LONG_S = 0.01  # of a collection: what is there by then is excluded from the next ones
 _GROWN_BYTES = 16 * 1024 * 1024  # less is not worth the locks of the heaps
 _MANY = 10  # collections of the second generation: each tells of some 2,800 more objects
 
@@ -76,6 +77,8 @@ class GarbageCollection:
         began = time.thread_time()
         gc.collect()
         took_s = time.thread_time() - began
+        if took_s > _LONG_S and self._is_quiet(now):
+            gc.freeze()
         self._pause_s = min(max(_PAUSE_S, _PAUSES * took_s), _LONGEST_S)
         self._last = now
         return True

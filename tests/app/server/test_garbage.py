@@ -10,12 +10,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import uvicorn
 from backports import zstd
 
 from app.main import create_app
+from app.serve import Server
 from app.server import garbage
 from app.server.garbage import GarbageCollection
 from app.server.limits import resident_bytes, return_memory
+from app.server.startup import Shutdown
 from tests.app.serving import registered
 
 JSON = "application/json"
@@ -132,10 +135,54 @@ def test_after_a_long_collection_the_next_one_waits_longer(monkeypatch):
             pass
 
     monkeypatch.setattr(gc, "collect", collect)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 10))
     began = time.monotonic()
     collection = GarbageCollection([])
     assert sum(collection.look(began + second) for second in range(100)) in {2, 3}
+
+
+@pytest.mark.fault(662)
+@pytest.mark.parametrize("connections", [3, 2_000])
+def test_fault_662_what_a_long_collection_finds_in_use_is_excluded_from_the_next(
+    monkeypatch, connections
+):
+    done = []
+
+    def collect():
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            pass
+        done.append("collected")
+
+    monkeypatch.setattr(gc, "collect", collect)
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("excluded"))
+    collection = GarbageCollection(range(connections))
+    began = time.monotonic()
+    collection.look(began)
+    assert collection.look(began + 601)
+    assert done == ["collected", "excluded"][: 2 if connections == 3 else 1]
+
+
+@pytest.mark.fault(662)
+def test_fault_662_what_a_server_is_made_of_is_excluded_when_it_starts(settings, monkeypatch):
+    excluded = []
+
+    async def startup(self, sockets=None):
+        self.servers = []
+
+    monkeypatch.setattr(uvicorn.Server, "startup", startup)
+    monkeypatch.setattr(gc, "freeze", lambda: excluded.append(1))
+
+    async def main():
+        server = Server(create_app(settings), settings, Shutdown(), None)
+        threshold = gc.get_threshold()
+        await server.startup()
+        server._collecting.cancel()
+        gc.set_threshold(*threshold)
+
+    asyncio.run(main())
+    assert excluded == [1]
 
 
 @pytest.mark.fault(301)
