@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from app.connections.groups import group_of_address
+from app.fairness.turns import QueueFullError, Turns
 from app.problems.problem import Problem
 from models_store.errors import DatabaseError
 from models_store.keys import Keys, Scope
@@ -16,7 +18,7 @@ from models_store.keys import Keys, Scope
 DEFAULT_PROJECT = "default"
 _SCHEME = b"bearer"
 _MAX_KNOWN = 10_000
-_MAX_NEW = 64  # queries for unknown keys; more are refused, not queued
+_MAX_NEW = 64  # queries for unknown keys of one address that wait; more are refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Callers:
         self._keyless_until = self._keyless_stale_at = 0.0
         self._keyless_look: asyncio.Task[None] | None = None
         self._silent = False
-        self._new = 0
+        self._new = Turns(1, each=1, waiting=_MAX_NEW)
         self._for_known = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self._for_new = ThreadPoolExecutor(1, thread_name_prefix="new-keys")
 
@@ -87,18 +89,24 @@ class Callers:
         self._for_known.shutdown(wait=False, cancel_futures=True)
         self._for_new.shutdown(wait=False, cancel_futures=True)
 
-    async def identify(self, authorization: list[bytes]) -> Caller:
+    async def identify(
+        self, authorization: list[bytes], *, client: tuple[str, int] | None = None
+    ) -> Caller:
         """Return the caller who sent these `Authorization` headers.
 
+        Args:
+            authorization: Values of the headers.
+            client: Address of the sender: addresses take turns at unknown keys.
+
         Raises:
-            Problem: `unauthorized`, or `rate-limited` when too many unknown keys were sent.
+            Problem: `unauthorized`, or `rate-limited` when the address sent too many unknown keys.
             DatabaseError: The keys cannot be read.
         """
         if self._anonymous and await self._no_keys(sure=bool(authorization)):
             return ANYBODY
         if len(authorization) != 1:
             raise _unauthorized("Send one `Authorization: Bearer` header with an API key.")
-        caller = await self._bearer(authorization[0])
+        caller = await self._bearer(authorization[0], client)
         if caller is None:
             raise _unauthorized(
                 "The API key is not valid: it is unknown, revoked or expired, or the header is not `Authorization: Bearer key_...`.",
@@ -154,7 +162,9 @@ class Callers:
             self._keyless_look, self._silent = None, False
         self._keyless_until = time.monotonic() + self._known_for_s
 
-    async def _bearer(self, authorization: bytes) -> Caller | None:
+    async def _bearer(
+        self, authorization: bytes, client: tuple[str, int] | None
+    ) -> Caller | None:
         token = _token(authorization)
         digest = _digest(token)
         known = self._known.get(digest)
@@ -165,7 +175,7 @@ class Callers:
         now = time.monotonic()
         age_s = now - max(known.looked_at, known.failed_at)
         if age_s >= self._known_for_s and known.look is None:
-            known.look = self._look(known, token)
+            known.look = self._look(known, token, client)
         if known.look is None or (known.caller is not None and age_s < 2 * self._known_for_s):
             return known.caller
         if self._is_stale(known):  # a database that does not answer delays nobody twice
@@ -188,23 +198,26 @@ class Callers:
         keys = {digest: known for digest, known in self._known.items() if known.caller is not None}
         self._known = {} if len(keys) >= _MAX_KNOWN else keys
 
-    def _look(self, known: _Known, token: bytes) -> "asyncio.Task[Caller | None]":
-        """Begin to read a key.
-
-        Raises:
-            Problem: `rate-limited`.
-        """
-        is_new = known.caller is None
-        if is_new and self._new >= _MAX_NEW:
-            raise Problem("rate-limited", "Too many unknown API keys were sent. Try again.")
-        self._new += is_new
+    def _look(
+        self, known: _Known, token: bytes, client: tuple[str, int] | None
+    ) -> "asyncio.Task[Caller | None]":
+        """Begin to read a key, in the turn of the address if it is unknown."""
         loop = asyncio.get_running_loop()
+
+        async def read() -> Caller | None:
+            if known.caller is not None:
+                return await loop.run_in_executor(self._for_known, self._look_up, token)
+            try:
+                async with self._new.turn(group_of_address(client)):
+                    return await loop.run_in_executor(self._for_new, self._look_up, token)
+            except QueueFullError:
+                detail = "Too many unknown API keys were sent. Try again."
+                raise Problem("rate-limited", detail) from None
 
         async def look() -> Caller | None:
             began = time.monotonic()
             try:
-                pool = self._for_new if is_new else self._for_known
-                known.caller = await loop.run_in_executor(pool, self._look_up, token)
+                known.caller = await read()
                 known.looked_at, known.failed_at = began, -math.inf
             except DatabaseError:
                 if not self._is_stale(known):
@@ -212,7 +225,6 @@ class Callers:
                 known.failed_at = time.monotonic()
             finally:
                 known.look, known.silent = None, False
-                self._new -= is_new
             return known.caller
 
         task = asyncio.create_task(look())

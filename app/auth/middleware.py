@@ -121,7 +121,7 @@ class AccessMiddleware:
         state = scope["app"].state
         callers: Callers = state.callers
         open_requests: OpenBound = state.open_requests
-        caller = await callers.identify(authorization)
+        caller = await callers.identify(authorization, client=scope.get("client"))
         scope["state"][KEY_ID] = caller.key_id
         if caller.key_id is None and self._local:
             _refuse_other_sites(scope)

@@ -307,6 +307,41 @@ def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlit
     database.dispose()
 
 
+@pytest.mark.fault(663)
+def test_fault_663_a_flood_of_unknown_keys_refuses_no_new_key_of_another_address(sqlite_url):
+    """It is read in the turn of its address, before most of the flood."""
+    database = Database(sqlite_url)
+    token = Keys(database).create("p", Scope.READ).token
+    go_on, read = threading.Event(), []
+
+    class Held(Keys):
+        def bearer(self, wanted):
+            go_on.wait(120)
+            read.append(wanted)
+            return super().bearer(wanted)
+
+    async def main():
+        callers = Callers(Held(database), anonymous=False)
+        forged = [f"Bearer key_{n:032x}.{n:064x}".encode() for n in range(80)]
+        flood = [
+            asyncio.create_task(callers.identify([text], client=("192.0.2.1", place)))
+            for place, text in enumerate(forged)
+        ]
+        await settled()
+        new = asyncio.create_task(
+            callers.identify([f"Bearer {token}".encode()], client=("192.0.2.2", 1))
+        )
+        await settled()
+        go_on.set()
+        assert (await new).project == "p"
+        await asyncio.gather(*flood, return_exceptions=True)
+        callers.close()
+
+    asyncio.run(main())
+    assert read.index(token) <= 2
+    database.dispose()
+
+
 @pytest.mark.fault(548)
 def test_fault_548_an_iteration_of_the_event_loop_reads_one_slice_of_all_bodies(threads):
     iteration = 0
