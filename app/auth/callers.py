@@ -162,9 +162,7 @@ class Callers:
             self._keyless_look, self._silent = None, False
         self._keyless_until = time.monotonic() + self._known_for_s
 
-    async def _bearer(
-        self, authorization: bytes, client: tuple[str, int] | None
-    ) -> Caller | None:
+    async def _bearer(self, authorization: bytes, client: tuple[str, int] | None) -> Caller | None:
         token = _token(authorization)
         digest = _digest(token)
         known = self._known.get(digest)

@@ -34,6 +34,7 @@ MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
 # Validation keeps the interpreter's lock, and a value that is wrong takes a microsecond or two.
 _MAX_VALUES = 2_000
+_IN_LIST = ("", "", "", "")  # names that lead to what is in a list: none are meant
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
 
 # Words of a body for the faults of JSON that tables have, too.
@@ -139,30 +140,35 @@ def is_quick(body: bytes) -> bool:
     return len(body) <= _INLINE_BYTES and body.count(b"{") + body.count(b"[") <= _INLINE_LISTS
 
 
-def check_values(document: object, *, most: int, beside: str, without: Container[str] = ()) -> int:
+def check_values(
+    document: object, *, most: int, beside: str, without: Container[tuple[str, ...]] = ()
+) -> int:
     """Count the values of a parsed document, and refuse too many, of which no more are looked at.
 
     Args:
         document: Parsed JSON document.
         most: Most values of any kind.
         beside: Name of the field that is not among them, for the problem.
-        without: Names of members whose values do not count, of any object.
+        without: Members whose values do not count, each by the three names at most that lead to it.
 
     Raises:
         Problem: It has more.
     """
-    count, pending = 0, [document]
+    count = 0
+    pending: list[tuple[tuple[str, ...], object]] = [((), document)]
     while pending:
-        value = pending.pop()
-        inner = value
+        path, value = pending.pop()
+        inner: list[tuple[tuple[str, ...], object]] = []
         if isinstance(value, dict):
-            inner = [member for name, member in value.items() if name not in without]
-        if isinstance(inner, list):
-            count += len(inner)
-            if count > most:
-                detail = f"The JSON has more than {most} values beside those of `{beside}`."
-                raise Problem("validation", detail)
-            pending += (item for item in inner if isinstance(item, dict | list))
+            members = (((*path[:3], name), one) for name, one in value.items())
+            inner = [member for member in members if member[0] not in without]
+        elif isinstance(value, list):
+            inner = [(_IN_LIST, one) for one in value]
+        count += len(inner)
+        if count > most:
+            detail = f"The JSON has more than {most} values beside those of `{beside}`."
+            raise Problem("validation", detail)
+        pending += (one for one in inner if isinstance(one[1], dict | list))
     return count
 
 

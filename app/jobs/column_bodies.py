@@ -13,7 +13,17 @@ from app.http.json_body import check_values, json_body
 from models_store.requests.training import MAX_OPTIONS, ColumnOptions, Preprocessing, Strict
 
 _MAX_VALUES = 100_000
-_OF_COLUMNS = frozenset({"columns", "context_columns", "loadings", "offset"})  # have one for each
+_OF_COLUMNS = frozenset(  # have one for each
+    {
+        ("columns",),
+        ("context_columns",),
+        ("preprocessing", "columns"),
+        ("target", "posterior", "columns"),
+        ("target", "latent", "columns"),
+        ("target", "latent", "loadings"),
+        ("target", "latent", "offset"),
+    }
+)
 _MAX_BESIDE = 5_000
 _PART_COLUMNS = 500  # whose options are validated at once
 _MOST_OPTIONS = 8  # of a column that are looked at, more than there are

@@ -23,6 +23,7 @@ _AT_ONCE = 8
 _OF_A_PROJECT = 2
 _LEASE_S = 60.0
 _FORGET_S = 3600.0
+_REST_S = 0.1  # of a place after a failed attempt
 _OK = range(200, 300)
 
 
@@ -30,7 +31,7 @@ class Sender:
     """A thread that sends what is due, a few at a time; any number of workers may have one.
 
     Projects take turns, and so do the webhooks of one; the slow receivers of a project keep but a few
-    of the places.
+    of the places, and those that refuse at once keep theirs a while: each attempt writes to the database.
 
     Args:
         deliveries: Deliveries of all projects.
@@ -44,7 +45,7 @@ class Sender:
         self._look_s = look_s
         self._turns = _Turns()
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook")
-        self._stopping = False
+        self._stopping = threading.Event()
         self._look = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
@@ -54,7 +55,7 @@ class Sender:
 
     def stop(self) -> None:
         """Send no more; what is under way is tried again by others, if it does not end."""
-        self._stopping = True
+        self._stopping.set()
         self._look.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -71,7 +72,7 @@ class Sender:
 
     def _run(self) -> None:
         forget_at = 0.0
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._look.clear()
             try:
                 self._begin()
@@ -81,7 +82,7 @@ class Sender:
             except StoreError as error:
                 log.warning("webhooks wait: %s", error)
             except Exception:  # all webhooks live on this
-                if not self._stopping:
+                if not self._stopping.is_set():
                     log.exception("webhooks wait")
             self._look.wait(self._look_s)
 
@@ -92,6 +93,8 @@ class Sender:
                 "webhook %s: attempt %d: %s", due.id, due.attempt, outcome.error or outcome.status
             )
             self._deliveries.end(due.id, due.attempt, outcome)
+            if outcome.error is not None:
+                self._stopping.wait(_REST_S)
         except StoreError as error:
             log.warning("webhook %s is sent again: %s", due.id, error)
         finally:

@@ -397,6 +397,16 @@ def test_fault_483_fields_that_say_nothing_of_columns_have_few_values(training_c
     assert "more than 5000 values beside those of `columns`" in response.json()["detail"]
 
 
+@pytest.mark.fault(665)
+@pytest.mark.parametrize("field", ["flow", "tags", "split"])
+def test_fault_665_a_member_named_columns_of_another_field_has_few_values(training_client, field):
+    required = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
+    document = required | {field: {"columns": [0.5] * 9_000}, "description": "x" * 70_000}
+    response = post(training_client, json.dumps(document).encode())
+    assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
+    assert "more than 5000 values beside those of `columns`" in response.json()["detail"]
+
+
 @pytest.mark.fault(483)
 def test_fault_483_each_of_many_columns_may_have_options(training_client):
     names = [f"c{n}" for n in range(9_000)]

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import io
 import json
+import socket
 import sys
 import time
 from collections import Counter
@@ -168,7 +169,7 @@ def test_fault_662_what_a_long_collection_finds_in_use_is_excluded_from_the_next
 def test_fault_662_what_a_server_is_made_of_is_excluded_when_it_starts(settings, monkeypatch):
     excluded = []
 
-    async def startup(self, sockets=None):
+    async def startup(self, _sockets=None):
         self.servers = []
 
     monkeypatch.setattr(uvicorn.Server, "startup", startup)
@@ -177,8 +178,11 @@ def test_fault_662_what_a_server_is_made_of_is_excluded_when_it_starts(settings,
     async def main():
         server = Server(create_app(settings), settings, Shutdown(), None)
         threshold = gc.get_threshold()
-        await server.startup()
-        server._collecting.cancel()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            await server.startup([listening])
+            server._collecting.cancel()
+            for listener in server.servers:
+                listener.close()
         gc.set_threshold(*threshold)
 
     asyncio.run(main())

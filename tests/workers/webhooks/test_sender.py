@@ -21,6 +21,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.webhooks.deliveries import Deliveries, DueDelivery, Waiting
 from models_store.webhooks.webhooks import Delivery, Webhooks
 from tests.models_store.makers import PROJECT, submitted
+from tests.waiting import wait_until
 from workers.webhooks.posting import RefusedAddressError, post
 from workers.webhooks.sender import Sender, _Turns
 
@@ -144,6 +145,31 @@ def test_a_failing_receiver_gets_the_event_in_the_end(
     told = json.loads(body)
     assert told["type"] == "job.cancelled"
     assert told["data"]["id"] == job.id
+
+
+@pytest.mark.fault(664)
+def test_fault_664_a_receiver_that_refuses_at_once_is_not_tried_without_a_pause(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt writes to the database, for which others wait."""
+    monkeypatch.setattr("workers.webhooks.sender._REST_S", 1e6)
+    receiver.statuses = [500]
+    webhooks, jobs = Webhooks(database), Jobs(database)
+    webhook = webhooks.create(PROJECT, receiver.url, events=["job.cancelled"])
+    for _ in range(5):
+        jobs.cancel(PROJECT, submitted(jobs).id)
+    sender = Sender(Deliveries(database, pauses_s=(0, 0, 0)), private=True)
+    begun = [*sender._begin(), *sender._begin()]
+
+    def refused() -> int:
+        shown = webhooks.deliveries(PROJECT, webhook.id, limit=5).items
+        return sum(one.status == 500 for one in shown)
+
+    wait_until(lambda: refused() == 2)
+    assert sender._begin() == []
+    sender.stop()
+    assert all(one.result(60) is None for one in begun)
+    assert len(receiver.requests) == 2
 
 
 @pytest.mark.fault(576)
