@@ -103,7 +103,7 @@ def decode_cells(
     Args:
         numbers: Number of each cell, as of `encode_cells`, or as a model samples them.
         column: Type of the column.
-        levels: What `level_cells` returns of the column, where it is at hand.
+        levels: Cells of its levels, as of `level_cells`; None to make them.
 
     Returns:
         An array of strings, float64, int64 or booleans; dates as text.

@@ -120,7 +120,7 @@ class _Opened:
     """Rows of a dataset whose files are open.
 
     Attributes:
-        table: Table that has them.
+        table: Stored table of the dataset.
         layout: Head of the response.
         wanted: Indices of the rows.
         step: Most rows of a chunk.

@@ -407,11 +407,14 @@ def test_fault_660_columns_of_megabytes_count_while_rows_are_sent(client, monkey
     header = ",".join(f"c{place}" for place in range(90))
     lines = [",".join(f"{place}-{row}-{'x' * 100}" for place in range(90)) for row in range(8)]
     made = client.post("/v1/datasets", content="\n".join([header, *lines]), headers=CSV)
-    counted = []
+    counted: list[int] = []
     change = BodyMemory.change
-    monkeypatch.setattr(
-        BodyMemory, "change", lambda *given: counted.append(given[-1]) or change(*given)
-    )
+
+    def noted(memory, project, size):
+        counted.append(size)
+        change(memory, project, size)
+
+    monkeypatch.setattr(BodyMemory, "change", noted)
     rows = client.get(made.headers["location"] + "/rows")
     assert rows.json()["rows"][7][89] == f"89-7-{'x' * 100}"
     levels = sum(len(f"{c}-{r}-") + 100 for c in range(90) for r in range(8))
