@@ -1,7 +1,6 @@
 """The API process: its checks, its sockets, its server and its end."""
 
 import asyncio
-import errno
 import logging
 import math
 import os
@@ -34,9 +33,11 @@ from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
+from models_store.files.disk_errors import FULL
 from models_store.files.private_files import create_private_files
 from models_store.files.stores import open_blobs
 from models_store.keys import Keys, make_first_key
+from models_store.process.endings import ending_signals
 from models_store.process.logs import configure_logging
 from models_store.process.traces import TRACES
 from models_store.settings import first_error
@@ -81,6 +82,9 @@ def main() -> None:
     shutdown = Shutdown()
     app = create_app(settings, shutdown=shutdown, after_load=FirstLoad(), compile_first=True)
     server = Server(app, settings, shutdown, inherited_shares())
+    # Of uvicorn's own two, it makes handlers itself.
+    for number in ending_signals():
+        signal.signal(number, server.handle_exit)
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
@@ -184,7 +188,7 @@ def refuse_unusable_audit(settings: ApiSettings) -> None:
     try:
         trail.open()
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in FULL:
             raise RefusalError(
                 f"The audit trail in {folder} cannot be written: {error.strerror or error}. Set"
                 " DENSITYD_AUDIT_DIR to a folder that can, or to - for the log alone."

@@ -28,7 +28,6 @@ from models_store.database.database import Database
 from models_store.database.dialects import constant
 from models_store.database.schema import JobRow, TurnRow, WebhookDeliveryRow, WorkerRow
 from models_store.job_states import JobState
-from models_store.jobs.live_workers import LIVE_S
 
 _SLACK_S = 1.0  # by which the clocks of two connections may seem to differ
 # Longer than any wait for the next attempt at a job, and any promise of a place; than any pause of a delivery.
@@ -36,9 +35,10 @@ _WAIT_S = 301.0
 _PAUSE_S = 1.25 * 86_400
 _MOST_ROWS = 1000
 _LEASE_END: BindParameter[float] = bindparam("lease_end_s", type_=Float)
+_ALIVE_SINCE: BindParameter[float] = bindparam("alive_since_s", type_=Float)
 
 
-def mend_instants(database: Database, *, lease_s: float) -> int:
+def mend_instants(database: Database, *, lease_s: float, live_s: float) -> int:
     """Make present what lies further ahead than anything that is set by a right clock; return how many kinds.
 
     The lease of a worker that is alive is left to it.
@@ -46,12 +46,13 @@ def mend_instants(database: Database, *, lease_s: float) -> int:
     Args:
         database: Database of the jobs.
         lease_s: Seconds of a lease.
+        live_s: Seconds after its last sign of life for which a worker counts as alive.
 
     Raises:
         DatabaseError: The database is unavailable.
         StorageFullError: Its disk is full.
     """
-    values = {"lease_end_s": lease_s + _SLACK_S}
+    values = {"lease_end_s": lease_s + _SLACK_S, "alive_since_s": -live_s}
     with database.read() as session:  # a look takes no lock, and mostly finds nothing
         found = [
             (wrong, change)
@@ -71,7 +72,7 @@ def _statements() -> Sequence[tuple[Select[Any], Update]]:
     queued = job.state == constant(JobState.QUEUED)
     running = job.state == constant(JobState.RUNNING)
     alive = exists().where(
-        worker.name == job.worker, worker.seen_at.between(db_now(-LIVE_S), db_now(_SLACK_S))
+        worker.name == job.worker, worker.seen_at.between(db_now(_ALIVE_SINCE), db_now(_SLACK_S))
     )
     left = and_(running, job.lease_expires_at > db_now(_LEASE_END), ~alive)
     waits = and_(or_(queued, running), job.not_before > db_now(_WAIT_S))

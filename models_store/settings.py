@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -185,7 +185,7 @@ class StoreSettings(BaseSettings):
         """The database that is used."""
         if self.database_url is not None:
             return self.database_url
-        return f"sqlite:///{self.data_dir / 'densityd.sqlite3'}"
+        return f"sqlite:///{quote(str(self.data_dir / 'densityd.sqlite3'))}"
 
     @property
     def redis_socket(self) -> Path:
@@ -197,7 +197,7 @@ class StoreSettings(BaseSettings):
         """The broker that is used, as redis-py spells it."""
         if self.broker_url is not None:
             return self.broker_url
-        return f"unix://{self.redis_socket}"
+        return f"unix://{quote(str(self.redis_socket))}"
 
     @property
     def store_address(self) -> StoreAddress:

@@ -15,6 +15,7 @@ from models_store.errors import DatabaseError, StorageFullError
 from models_store.files.blobs import Blobs
 from models_store.files.job_files import delete_job_files, delete_leftovers
 from models_store.job_states import Checkpoint
+from models_store.jobs.live_workers import LIVE_S
 from models_store.jobs.retention import JobRetention
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Leftovers:
             StorageFullError: Its disk is full.
             OSError: The staging folder cannot be used.
         """
-        if mend_instants(self._database, lease_s=self._lease_s):
+        if mend_instants(self._database, lease_s=self._lease_s, live_s=LIVE_S):
             log.warning("the database's clock was set back; what would have waited for it goes on")
         forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
         bits = self.delete_events()

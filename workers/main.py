@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from models_store.files.stores import open_blobs
 from models_store.jobs.job_queue import TASK_NAME, JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
+from models_store.process.endings import ending_signals
 from models_store.process.logs import configure_logging
 from models_store.process.traces import TRACES
 from models_store.webhooks.deliveries import Deliveries
@@ -51,9 +53,9 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
 
 def run_worker(settings: WorkerSettings) -> int:
-    """Work until SIGTERM or SIGINT; return the exit status.
+    """Work until a signal asks for the end; return the exit status.
 
-    At either signal, or SIGQUIT, every trainer writes a checkpoint, its job goes back to the queue, and the
+    At such a signal, or SIGQUIT, every trainer writes a checkpoint, its job goes back to the queue, and the
     process ends within ten seconds.
     """
     create_private_files()
@@ -162,7 +164,12 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         database.hurry()
 
     signals.worker_shutting_down.connect(stop, weak=False)
-    signals.worker_ready.connect(_end_alike, weak=False)
+    ending = ending_signals()  # before Celery has its own handlers
+
+    def end_alike(**_: Any) -> None:  # noqa: ANN401 - as above
+        _end_alike(ending)
+
+    signals.worker_ready.connect(end_alike, weak=False)
     # Celery leaves logging alone as soon as anybody listens.
     signals.setup_logging.connect(_keep_logging, weak=False)
     signs.beat()
@@ -216,10 +223,15 @@ def _work_without_messages(supervisor: Supervisor) -> None:
     threading.Thread(target=work, name="without-broker", daemon=True).start()
 
 
-def _end_alike(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
-    """Make SIGINT and SIGQUIT end the worker as SIGTERM does; Celery's own handlers raise errors."""
-    for number in (signal.SIGINT, signal.SIGQUIT):
+def _end_alike(ending: Sequence[signal.Signals]) -> None:
+    """Make some signals, and SIGQUIT, end the worker as SIGTERM does.
+
+    Celery's own handlers raise errors, and for SIGHUP start the worker again once its job has ended.
+    """
+    for number in {*ending, signal.SIGQUIT}:
         signal.signal(number, signal.getsignal(signal.SIGTERM))
+    if signal.SIGHUP not in ending:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _keep_logging(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along

@@ -1,7 +1,6 @@
 """Audit log: a record of each change, on the disk before its response is sent."""
 
 import asyncio
-import errno
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from app.problems.problem import Problem, problem_of
 from models_store.audit.commits import Commits, noting_commits
 from models_store.audit.trail import AuditTrail
 from models_store.errors import StoreError
+from models_store.files.disk_errors import FULL
 from tables.errors import TablesError
 
 log = logging.getLogger("app.audit")
@@ -234,7 +234,7 @@ def _status_of(error: Exception) -> int:
 
 
 def _refusal(error: Exception) -> Problem:
-    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    full = isinstance(error, OSError) and error.errno in FULL
     return Problem(
         "storage-full" if full else "storage-unavailable",
         "The audit trail cannot be written; until it can, only DELETE and cancelling are served.",

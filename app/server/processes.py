@@ -18,6 +18,7 @@ from app.server.connection_shares import ConnectionShares
 from app.server.listener import open_listeners
 from app.server.shared_folder import SharedFolder, shared_folder
 from app.settings import ApiSettings
+from models_store.process.endings import ending_signals
 from tables.sandbox.parent_death import die_with
 
 _LISTENERS = "DENSITYD_LISTENERS"
@@ -45,8 +46,8 @@ class Processes:
         self._stopping = False
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT, and return the exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """Serve until a signal asks for the end, and return the exit status."""
+        for number in ending_signals():
             signal.signal(number, self._on_signal)
         processes = self._settings.api_processes
         with shared_folder() as folder:

@@ -21,6 +21,7 @@ from densityd.admin.doctor_store import (
 )
 from densityd.service import private_redis
 from models_store.database.database import Database
+from models_store.database.engines import parse_url, sqlite_file
 from models_store.errors import StoreError
 from models_store.files.blobs import Blobs
 from models_store.files.stores import open_blobs
@@ -126,7 +127,7 @@ def _list_settings(*groups: BaseSettings) -> Iterator[Setting]:
 
 def _examine_database(settings: ApiSettings) -> Finding:
     url = settings.resolved_database_url
-    path = Path(url.removeprefix("sqlite:///")) if settings.database_url is None else None
+    path = sqlite_file(parse_url(url)) if settings.database_url is None else None
     if path is not None and not path.exists():
         return Finding("database", "note", f"{path} does not exist yet; `densityd up` creates it.")
     database = Database(url)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import unquote
 
 import typer
 
@@ -144,5 +145,5 @@ def _open_source(source: str, file: Path | None) -> "Iterator[Database]":
 def _sqlite_file(source: str) -> Path | None:
     """Return the SQLite file of an installation; None: it has a database server."""
     if source.startswith(_SQLITE):
-        return Path(source.removeprefix(_SQLITE)).absolute()
+        return Path(unquote(source.removeprefix(_SQLITE))).absolute()
     return None if "://" in source else Path(source).absolute() / _FILE

@@ -6,11 +6,11 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from models_store.process.endings import ending_signals
 
 
 class Signals:
-    """A context in which SIGINT, SIGTERM and SIGHUP ask for the end, and SIGCHLD ends a wait.
+    """A context in which some signals ask for the end, and SIGCHLD ends a wait.
 
     Attributes:
         asked_to_end: Number of signals that asked for the end.
@@ -18,13 +18,14 @@ class Signals:
 
     def __init__(self) -> None:
         self.asked_to_end = 0
+        self._ending = ending_signals()
 
     def __enter__(self) -> Self:
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
         self._before = {
-            number: signal.signal(number, _ignore) for number in (*_ENDING, signal.SIGCHLD)
+            number: signal.signal(number, _ignore) for number in (*self._ending, signal.SIGCHLD)
         }
         self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         return self
@@ -48,7 +49,7 @@ class Signals:
             arrived = os.read(self._read, 4096)
         except BlockingIOError:
             return
-        self.asked_to_end += sum(number in _ENDING for number in arrived)
+        self.asked_to_end += sum(number in self._ending for number in arrived)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -191,7 +192,7 @@ def open_copy(file: Path) -> Iterator[Database]:
 
 @contextmanager
 def _new_database(file: Path) -> Iterator[Database]:
-    url = f"sqlite:///{file}"
+    url = f"sqlite:///{quote(str(file))}"
     migrate(url)
     database = Database(url)
     try:

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 from models_store.errors import BlobDiskError, StorageFullError
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk without room: the last one for a file beyond what the system lets a file grow to."""
+
 _FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO, errno.ENODEV})
 
 
@@ -24,7 +26,7 @@ def disk_errors(key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StorageFullError from error
         if error.errno in _FAILED:
             raise BlobDiskError(key, "cannot be written") from error

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import ValidationError
 
+from models_store.database.engines import parse_url, sqlite_file
 from models_store.settings import StoreSettings, first_error
 
 
@@ -49,3 +51,14 @@ def test_a_bucket_has_an_endpoint_and_a_cache(tmp_path: Path) -> None:
     for bad in ("minio:9000", "http://key:secret@minio:9000"):
         with pytest.raises(ValidationError, match="endpoint"):
             StoreSettings(store_endpoint=bad)
+
+
+@pytest.mark.fault(679)
+@pytest.mark.parametrize("name", ["a%20b", "a#b", "a?b", "a?mode=ro&x=1", "a b \N{SNOWMAN}"])
+def test_fault_679_a_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    settings = StoreSettings(data_dir=tmp_path / name)
+    broker = settings.resolved_broker_url
+    assert sqlite_file(parse_url(settings.resolved_database_url)) == (
+        tmp_path / name / "densityd.sqlite3"
+    )
+    assert redis.connection.parse_url(broker)["path"] == str(settings.redis_socket)

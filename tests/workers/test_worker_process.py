@@ -161,9 +161,11 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
 
 
 @pytest.mark.slow
-@pytest.mark.fault(125)
+@pytest.mark.fault(125, 677)
 @pytest.mark.usefixtures("place_redis")
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT], ids=lambda it: it.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGQUIT, signal.SIGINT, signal.SIGHUP], ids=lambda it: it.name
+)
 def test_other_signals_end_a_worker_as_sigterm_does(
     place: Place, start_worker: StartWorker, number: signal.Signals
 ) -> None:

@@ -150,3 +150,23 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.fault(677)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_fault_677_a_closed_terminal_ends_an_api_as_sigterm_does(
+    data_dir: Path, processes: int
+) -> None:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "DENSITYD_DATA_DIR": str(data_dir),
+        "DENSITYD_PORT": str(port),
+        "DENSITYD_API_PROCESSES": str(processes),
+    }
+    with subprocess.Popen(  # noqa: S603  our own module
+        tied(sys.executable, "-P", "-m", "app"), env=environment, stderr=subprocess.DEVNULL
+    ) as api:
+        wait_for_port(port, api)
+        api.send_signal(signal.SIGHUP)
+        assert api.wait(START_S) == 0

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -62,6 +63,20 @@ def test_a_new_file_under_an_old_key_replaces_it_at_once(blobs: LocalBlobs) -> N
     with reader:
         assert reader.read() == b"old"
     assert blobs.path(KEY).read_bytes() == b"new"
+
+
+@pytest.mark.fault(678)
+def test_fault_678_a_file_beyond_the_largest_that_there_may_be_finds_no_room(
+    blobs: LocalBlobs,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StorageFullError):
+            put(blobs, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert staging(blobs) == []
 
 
 @pytest.mark.fault(104)

@@ -11,7 +11,7 @@ from models_store.database.schema import JobRow, TurnRow, WorkerRow
 from models_store.job_states import JobKind, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.live_workers import Workers
+from models_store.jobs.live_workers import LIVE_S, Workers
 from tests.models_store.makers import CRASHED, LEASE_S
 
 pytestmark = pytest.mark.fault(676)
@@ -37,7 +37,7 @@ def set_ahead(database: Database, *columns: str, table: type[Base], **where: str
 
 
 def mended(database: Database) -> int:
-    return mend_instants(database, lease_s=LEASE_S)
+    return mend_instants(database, lease_s=LEASE_S, live_s=LIVE_S)
 
 
 def taken(work: JobWork) -> str | None:
