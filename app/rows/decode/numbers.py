@@ -17,7 +17,7 @@ _Slices = Iterator[NDArray[np.float64] | None]
 
 _MEMORY_BYTES = 8 * 1024 * 1024
 """Largest body that is read in memory."""
-_MEMORY_PART = 0.5  # which may go to the disk instead, and leaves the rest to what cannot
+_MEMORY_PART = 0.25  # which may go to the disk instead, and leaves the rest to what cannot
 
 
 async def read_ndjson(source: RowsBody) -> AsyncGenerator[Floats, None]:

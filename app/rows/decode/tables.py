@@ -24,7 +24,7 @@ from tables.typed_table import TypedTable, open_typed
 TAKEN_BYTES = 1024 * 1024
 _MEMORY_BYTES = 2 * 1024 * 1024
 """Largest Arrow body that is read in memory."""
-_MEMORY_PART = 0.5  # as of numbers
+_MEMORY_PART = 0.25  # as of numbers
 _MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Memory that a batch of Arrow may take in this process; what unpacks to more is for a process of
 its own."""
