@@ -292,6 +292,20 @@ class Registry:
         return page.first(len(items)).of(items)
 
     @reading
+    def version_numbers(
+        self, session: Session, project: str, name: str, *, limit: int
+    ) -> list[int]:
+        """Return the numbers of the newest versions of a model, in their order, and nothing else of them.
+
+        Raises:
+            NotFoundError: the project has no such model.
+        """
+        model = find_model(session, project, name)
+        mine = select(ModelVersionRow.version).where(ModelVersionRow.model_id == model.id)
+        newest = mine.order_by(ModelVersionRow.version.desc()).limit(limit)
+        return sorted(session.scalars(newest))
+
+    @reading
     def version(self, session: Session, project: str, name: str, number: int) -> Version:
         """Return a version of a model.
 

@@ -254,12 +254,12 @@ async def _readiness(registry: Registry, blobs: Blobs, served: Served) -> ModelR
 
 async def _metadata(registry: Registry, served: Served) -> ModelMetadata:
     version = served.version
-    page = await in_thread(
-        registry.versions, version.project, version.name, limit=_MAX_VERSIONS, cursor=None
+    numbers = await in_thread(
+        registry.version_numbers, version.project, version.name, limit=_MAX_VERSIONS
     )
     return ModelMetadata(
         name=served.name,
-        versions=[str(found.version) for found in reversed(page.items)],
+        versions=list(map(str, numbers)),
         platform=f"densityd_{version.family}",
         inputs=input_tensors(version, served.function),
         outputs=output_tensors(version, served.function),

@@ -112,6 +112,20 @@ def test_metadata_of_a_typed_model(client: TestClient) -> None:
     assert document["platform"] == "densityd_mixed"
 
 
+@pytest.mark.fault(666)
+def test_fault_666_metadata_reads_the_numbers_of_versions_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_given: Any, **_options: Any) -> None:
+        raise AssertionError("whole versions were read")
+
+    state: Any = client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    for _ in range(2):
+        registered(state.database, state.blobs, name="again")
+    monkeypatch.setattr("models_store.registry.to_version_summaries", read)
+    assert client.get("/v2/models/again").json()["versions"] == ["1", "2"]
+
+
 def test_rows_without_a_density_are_null(client: TestClient) -> None:
     far = {"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [1e300, None, 1.0]}
     assert infer(client, "people", far).json()["outputs"][0]["data"] == [None]
