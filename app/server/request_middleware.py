@@ -16,6 +16,7 @@ from app.auth.callers import Caller
 from app.auth.rates import Refusals
 from app.connections.groups import is_lost
 from app.engine.engine import OverloadedError
+from app.http.unread_responses import UnreadResponse
 from app.metrics import Metrics
 from app.problems.problem import Problem, problem_of, problem_response
 from models_store.errors import StoreError
@@ -93,7 +94,7 @@ class RequestMiddleware:
     ) -> Response | None:
         """Call the application; return the response to the error that it raises."""
         try:
-            await self._app(scope, receive, tracked.send)
+            await self._app(scope, receive, UnreadResponse(scope, tracked.send).send)
         except ClientDisconnect:
             tracked.abandon()
         except (Exception, asyncio.CancelledError) as error:
