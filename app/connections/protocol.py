@@ -270,6 +270,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def assign(self, caller: str) -> None:
         """Move the connection to the group of a caller, who waits for a response from now on."""
+        if self not in self.open_connections:
+            return  # it was lost meanwhile, or made room: nothing would take it out again
         self._reading.caller = caller
         served = self._served
         if served is None or served.response_complete:

@@ -1,8 +1,12 @@
 """Connections that make room for new ones."""
 
+import asyncio
+
 import pytest
 
-from app.connections.groups import ConnectionGroups
+from app.connections.groups import CONNECTION, ConnectionGroups
+from app.fairness.pace import Pace
+from tests.app.connections.test_reading import serving
 
 
 class Line:
@@ -66,3 +70,26 @@ def test_fault_639_no_busy_connection_is_looked_at_to_make_room_for_a_new_one():
     Line.looks = 0
     assert not groups.make_room()
     assert Line.looks == 0
+
+
+@pytest.mark.fault(715)
+def test_fault_715_who_is_admitted_after_the_connection_was_lost_counts_no_more():
+    async def main():
+        groups, known = ConnectionGroups(100), asyncio.Event()
+
+        async def application(scope, receive, _send):
+            await receive()
+            assert (await receive())["type"] == "http.disconnect"
+            scope["state"][CONNECTION].assign("key_1")  # which was looked for meanwhile
+            known.set()
+
+        server, port = await serving(application, Pace(each=2, most=64), open_connections=groups)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await writer.drain()
+        writer.transport.abort()
+        await known.wait()
+        server.close()
+        return len(groups)
+
+    assert asyncio.run(main()) == 0
