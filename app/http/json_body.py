@@ -1,8 +1,9 @@
 """Strict JSON request bodies: RFC 8259 to the letter, then the schema without any conversion."""
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
@@ -158,17 +159,19 @@ def check_values(
     pending: list[tuple[tuple[str, ...], object]] = [((), document)]
     while pending:
         path, value = pending.pop()
-        inner: list[tuple[tuple[str, ...], object]] = []
+        members: Iterable[tuple[tuple[str, ...], object]] = ()
         if isinstance(value, dict):
-            members = (((*path[:3], name), one) for name, one in value.items())
-            inner = [member for member in members if member[0] not in without]
+            named = (((*path[:3], name), one) for name, one in value.items())
+            meant = (member for member in named if member[0] not in without)
+            members = list(islice(meant, most - count + 1))  # one more is refused
+            count += len(members)
         elif isinstance(value, list):
-            inner = [(_IN_LIST, one) for one in value]
-        count += len(inner)
+            members = ((_IN_LIST, one) for one in value)
+            count += len(value)
         if count > most:
             detail = f"The JSON has more than {most} values beside those of `{beside}`."
             raise Problem("validation", detail)
-        pending += (one for one in inner if isinstance(one[1], dict | list))
+        pending += (one for one in members if isinstance(one[1], dict | list))
     return count
 
 

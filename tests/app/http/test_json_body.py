@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from app.auth.callers import ANYBODY
 from app.fairness.turns import in_thread_alone
 from app.http.body_memory import BodyMemory
-from app.http.json_body import json_body, parse_json, validate_json
+from app.http.json_body import check_values, json_body, parse_json, validate_json
 from app.jobs.column_bodies import _Part, columns_body
 from app.metrics import Metrics
 from app.problems import wording
@@ -480,3 +480,15 @@ def test_fault_520_a_large_body_counts_while_it_waits_to_be_parsed(tree_client, 
         share.hold(90_000)
         answer = post(tree_client, body)
     assert (answer.status_code, memory.held) == (503 if size == 40_000 else 200, 0)
+
+
+class Unread(list):
+    """List whose members nobody may look at."""
+
+    def __iter__(self):
+        raise AssertionError
+
+
+def test_values_that_are_too_many_are_counted_and_not_looked_at():
+    with pytest.raises(Problem, match="more than 10 values"):
+        check_values({"a": Unread(range(11))}, most=10, beside="columns")
