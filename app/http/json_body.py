@@ -166,8 +166,8 @@ def check_values(
             members = list(islice(meant, most - count + 1))  # one more is refused
             count += len(members)
         elif isinstance(value, list):
-            members = ((_IN_LIST, one) for one in value)
             count += len(value)
+            members = ((_IN_LIST, one) for one in value if count <= most)
         if count > most:
             detail = f"The JSON has more than {most} values beside those of `{beside}`."
             raise Problem("validation", detail)

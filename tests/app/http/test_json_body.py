@@ -486,6 +486,9 @@ class Unread(list):
     """List whose members nobody may look at."""
 
     def __iter__(self):
+        return self
+
+    def __next__(self):
         raise AssertionError
 
 
