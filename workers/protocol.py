@@ -198,10 +198,11 @@ class EpochDone(_Message):
 
     @property
     def computed(self) -> bool:
-        """Return whether only the model or the file is left to make, of which there are no checkpoints."""
+        """Return whether what is left has no checkpoint so far: the evaluation, the model or the file."""
         rows = self.progress.get("total_rows")
         last_rows = rows is not None and self.metrics.get("rows") == rows
-        return last_rows or self.metrics.get("stop_reason") is not None
+        ended = self.metrics.get("stop_reason") is not None and self.checkpoint is None
+        return last_rows or ended
 
 
 class Note(_Message):

@@ -105,7 +105,7 @@ def start_training(
         return Accepted(
             request=accepted,
             model_name=body.model_name,
-            reserved_bytes=training_reservation(accepted),
+            reserved_bytes=training_reservation(accepted, rows=_rows(dataset, held_out)),
             memory_bytes=training_memory(accepted, _tables(dataset, held_out)),
         )
 
@@ -179,12 +179,16 @@ def _tables(dataset: Dataset, held_out: HeldOut) -> list[Dataset]:
     return [one for one in (dataset, held_out.validation, held_out.test) if one is not None]
 
 
+def _rows(dataset: Dataset, held_out: HeldOut) -> int:
+    return sum(one.rows for one in _tables(dataset, held_out))
+
+
 def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> Accepted:
     """Return a search as a parent, whose children train its trials."""
     return Accepted(
         request=search,
         model_name=search.model_name,
-        reserved_bytes=search_reservation(search),
+        reserved_bytes=search_reservation(search, rows=_rows(dataset, held_out)),
         memory_bytes=search_memory(search, _tables(dataset, held_out)),
         role=JobRole.PARENT,
     )

@@ -1,7 +1,7 @@
 """Evaluation of a flow on rows that it was not trained on."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -49,7 +49,7 @@ class Evaluation:
     robust_mean: float
 
 
-def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
+def evaluate(  # noqa: PLR0913  what is scored, how, from where, and a callback
     flow: Flow,
     x: Float[Tensor, "rows columns"] | Chunked,
     *,
@@ -58,6 +58,7 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     space: Space = "data",
     row_loss_bound: float | None = None,
     score: Callable[[Tensor], Tensor] | None = None,
+    scores: list[Tensor] | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Return the mean log density of rows with two standard errors, in evaluation mode.
@@ -72,7 +73,9 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
         row_loss_bound: Bound of the robust mean, as in `FitOptions`.
         score: Function of rows in that space that returns their log densities as the flow does, but
             faster; None asks the flow.
-        on_chunk: Callback after each chunk of rows.
+        scores: Log densities of the first rows, which an earlier call has computed; those of the others are
+            appended, chunk by chunk.
+        on_chunk: Callback after each chunk of rows that is scored.
 
     Raises:
         FitError: There are no rows.
@@ -82,6 +85,8 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     chunk_rows = chunk_rows or default_chunk_rows(flow)
     was_training = flow.training
     flow.eval()
+    scores = [] if scores is None else scores
+    scores[:] = [piece.to(flow.device) for piece in scores]
     with torch.no_grad():
         pieces = torch.split(x, chunk_rows) if isinstance(x, Tensor) else x.chunks(chunk_rows)
         chunks = (rows.to(flow.device) for rows in pieces)
@@ -89,15 +94,26 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
             noise = torch.Generator().manual_seed(noise_seed)
             chunks = (spread_table(flow, rows, noise) for rows in chunks)
         score = score or partial(flow.log_prob_of_table, space=space)
-        scored = (score(rows).double() for rows in chunks)
-        scores = torch.cat(list(_told(scored, on_chunk)))
+        for rows in after(chunks, sum(map(len, scores))):
+            scores.append(score(rows))
+            if on_chunk is not None:
+                on_chunk()
     flow.train(was_training)
-    mean = float(scores.mean())
-    error = 2 * float(scores.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    found = torch.cat(scores).double()
+    mean = float(found.mean())
+    error = 2 * float(found.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
     robust = mean
     if row_loss_bound is not None:
-        robust = robust_mean(scores, row_loss_bound)
+        robust = robust_mean(found, row_loss_bound)
     return Evaluation(mean, error, len(x), robust)
+
+
+def after(pieces: Iterable[Tensor], done: int) -> Iterator[Tensor]:
+    """Yield the pieces of a table that follow its first `done` rows."""
+    for piece in pieces:
+        if done < len(piece):
+            yield piece[done:]
+        done = max(0, done - len(piece))
 
 
 def default_chunk_rows(flow: Flow) -> int:
@@ -114,10 +130,3 @@ def spread_table(
     if flow.context_dim == 0:
         return spread
     return torch.cat([spread, rows[:, flow.dim :].to(spread.dtype)], dim=1)
-
-
-def _told(chunks: Iterator[Tensor], on_chunk: Callable[[], None] | None) -> Iterator[Tensor]:
-    for chunk in chunks:
-        yield chunk
-        if on_chunk is not None:
-            on_chunk()

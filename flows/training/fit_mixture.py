@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -133,6 +134,7 @@ class MixtureFitter:
             space="model",
             row_loss_bound=self._options.row_loss_bound,
             chunk_rows=self._search.chunk_rows,
+            on_chunk=partial(callbacks.step, 1, 1),
         )
         progress.robust = reached.robust_mean
         progress.validation = reached.mean if math.isfinite(reached.mean) else None

@@ -62,7 +62,8 @@ class ModelHeader(BaseModel):
 class _StateHeader(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    # 2: it holds scores of rows, which the last release knows nothing of.
+    format: Literal[1, 2] = 1
     kind: Literal["state"] = "state"
     meta: dict[str, Any]
 
@@ -173,7 +174,9 @@ def save_state(blobs: Blobs, key: str, state: FitState) -> StoredBlob:
     Raises:
         StorageFullError: nothing was stored.
     """
-    return _save(blobs, key, state.tensors, _StateHeader(meta=dict(state.meta)).model_dump())
+    scored = any(name.startswith("scores/") for name in state.tensors)
+    header = _StateHeader(format=2 if scored else 1, meta=dict(state.meta))
+    return _save(blobs, key, state.tensors, header.model_dump())
 
 
 def load_state(blobs: Blobs, key: str, sha256: str) -> FitState:

@@ -41,15 +41,26 @@ _GROUP_NUMBERS = 1_000_000
 _PACKING = 20
 
 
-def training_reservation(accepted: AcceptedTraining) -> int:
-    """Return the bytes of a training's checkpoints, events and model."""
+def training_reservation(accepted: AcceptedTraining, *, rows: int) -> int:
+    """Return the bytes of a training's checkpoints, events and model.
+
+    Args:
+        accepted: Accepted request.
+        rows: Number of rows of all its tables.
+    """
     names = [*accepted.columns, *accepted.context_columns]
     files = _files(accepted.flow, len(accepted.columns), len(accepted.context_columns))
-    return files + _text(names) + accepted.optimisation.max_epochs * _REPORT_BYTES
+    reports = accepted.optimisation.max_epochs * _REPORT_BYTES
+    return files + _scores(rows) + _text(names) + reports
 
 
-def search_reservation(accepted: AcceptedSearch) -> int:
-    """Return the bytes of all trainings of a search, of their requests, and of an ensemble."""
+def search_reservation(accepted: AcceptedSearch, *, rows: int) -> int:
+    """Return the bytes of all trainings of a search, of their requests, and of an ensemble.
+
+    Args:
+        accepted: Accepted request.
+        rows: Number of rows of all its tables.
+    """
     most = [stage.trials for stage in accepted.stages]
     search = accepted.model_dump(mode="json")
     epochs = [trial.optimisation.max_epochs for trial in accepted.trials]
@@ -58,7 +69,7 @@ def search_reservation(accepted: AcceptedSearch) -> int:
         for number, most in enumerate(epochs)
     ]
     whole = [AcceptedTraining.model_validate(request) for request in requests]
-    sizes = [training_reservation(one) + 2 * len(one.model_dump_json()) for one in whole]
+    sizes = [training_reservation(one, rows=rows) + 2 * len(one.model_dump_json()) for one in whole]
     sizes.sort(reverse=True)
     trained = sum(sum(sizes[:count]) for count in most)
     return trained + sum(sizes[: accepted.ensemble])
@@ -113,6 +124,11 @@ def _children(accepted: AcceptedBulk) -> int:
 def _files(flow: FlowSpec, dim: int, context_dim: int) -> int:
     model = _BYTES_A_WEIGHT * count_parameters(flow, dim, context_dim)
     return _BASE_BYTES + (1 + _STATES * _WEIGHTS_IN_A_STATE) * model
+
+
+def _scores(rows: int) -> int:
+    """Return the bytes of the scores in the states of an evaluation, of a part of the rows at a time."""
+    return _STATES * _BYTES_A_PART_NUMBER * rows
 
 
 def _table(output: Output, rows: int, names: Sequence[str], *, computed: int) -> int:

@@ -155,7 +155,7 @@ class Place:
             dataset_id=dataset.id,
             request=accepted.model_dump(mode="json"),
             request_id="req-1",
-            reserved_bytes=training_reservation(accepted),
+            reserved_bytes=training_reservation(accepted, rows=dataset.rows),
         )
         return self.jobs.submit(new, idempotency=None, max_queued=None).job.id
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flows import (
     EnsembleSpec,
+    FitState,
     Flow,
     FlowSpec,
     LatentSpec,
@@ -20,7 +21,7 @@ from flows import (
     spec_from_dict,
 )
 from flows.ensemble import mix
-from flows.training.evaluate import default_chunk_rows, spread_table
+from flows.training.evaluate import after, default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
@@ -30,7 +31,7 @@ from models_store.requests.search import AcceptedEnsemble, Member
 from models_store.requests.training_rows import choose_types
 from workers.errors import TrainingError
 from workers.protocol import EnsembleTask, Note, Send, Trained
-from workers.trainer.checkpoints import Result, store
+from workers.trainer.checkpoints import Checkpoints, Result, store
 from workers.trainer.data import SplitRows, chunks, load_parts
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.progress import Evaluation, EvaluationEndedError
@@ -68,7 +69,15 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
     of_one = len(parts.validation) + rows_to_score(parts)
-    evaluation = Evaluation(len(request.members) * of_one, send, interrupted=interrupted)
+    checkpoints = Checkpoints(task, blobs, send=send, unit="epoch")
+    evaluation = Evaluation(
+        len(request.members) * of_one,
+        send,
+        interrupted=interrupted,
+        checkpoints=checkpoints,
+        state=FitState({}, {"batches": 1, "progress": {"epoch": 1, "batches": 0}}),
+        before=checkpoints.newest(),
+    )
     with suppress(EvaluationEndedError):
         send(_assembled(request, parts, task, blobs, send=send, evaluation=evaluation))
 
@@ -85,26 +94,26 @@ def _assembled(
     """Choose, evaluate and store the ensemble; return the last message."""
     device, seed = find_device(task.device), request.seed
     flows, scores = [], []
-    for member in request.members:
+    for number, member in enumerate(request.members):
         flow = _load(blobs, member, request.columns).to(device)
         flows.append(flow)
-        scores.append(_scores(flow, parts, seed=seed, scored=evaluation.scored))
+        found = evaluation.scores(f"member {number}")
+        _score(flow, parts, found, seed=seed, scored=evaluation.scored)
+        scores.append(torch.cat(found).double())
     choice = choose(torch.stack(scores), request.row_loss_bound)
     members = [request.members[number] for number in choice.members]
     left_out = len(flows) - len(members)
     evaluation.rows -= left_out * rows_to_score(parts)
     types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
-    send(Note(text=_account(members, gain=choice.gain)))
-
-    def scored(rows: int) -> None:
-        evaluation.scored(rows * len(members))
-
+    evaluation.flows = len(members)
+    if not (evaluation.finished or evaluation.scores("train")):
+        send(Note(text=_account(members, gain=choice.gain)))
     metrics: dict[str, Any] = {
         "members": [member.trial for member in members],
         "weights": [round(weight, 4) for weight in choice.weights],
         "best_robust_validation_log_likelihood": choice.reached,
-        **likelihoods(flow, parts, seed=seed, scored=scored),
+        **likelihoods(flow, parts, seed=seed, evaluation=evaluation),
         **summarise(flow, parts, spec=spec, columns=request.columns, seed=seed),
     }
     result = Result(
@@ -116,7 +125,7 @@ def _assembled(
         preprocessing=request.preprocessing,
         seed=seed,
         metrics=metrics,
-        held_out=held_out_quantiles(flow, parts, device, scored=scored),
+        held_out=held_out_quantiles(flow, parts, device, evaluation=evaluation),
     )
     return store(result, task, blobs)
 
@@ -130,17 +139,25 @@ def _load(blobs: Blobs, member: Member, columns: list[str]) -> Flow:
         raise TrainingError("model_unusable", "The file of a member cannot be used.") from error
 
 
-def _scores(flow: Flow, parts: SplitRows, *, seed: int, scored: Callable[[int], None]) -> Tensor:
-    """Return the log densities of the validation rows; discrete values have the noise of the seed."""
-    noise = torch.Generator().manual_seed(seed)
-    found = []
+def _score(
+    flow: Flow,
+    parts: SplitRows,
+    found: list[Tensor],
+    *,
+    seed: int,
+    scored: Callable[[int], None],
+) -> None:
+    """Append the log densities of validation rows to those of the first ones.
+
+    Discrete values have the noise of the seed.
+    """
+    noise, most = torch.Generator().manual_seed(seed), default_chunk_rows(flow)
+    pieces = (some for rows in chunks(parts.validation) for some in torch.split(rows, most))
+    spread = (spread_table(flow, some.to(flow.device), noise) for some in pieces)
     with torch.no_grad():
-        for rows in chunks(parts.validation):
-            for some in torch.split(rows, default_chunk_rows(flow)):
-                spread = spread_table(flow, some.to(flow.device), noise)
-                found.append(flow.log_prob_of_table(spread).double().cpu())
-                scored(len(some))
-    return torch.cat(found)
+        for rows in after(spread, sum(map(len, found))):
+            found.append(flow.log_prob_of_table(rows).cpu())
+            scored(len(rows))
 
 
 @dataclass(frozen=True)

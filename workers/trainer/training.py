@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from flows import (
     fit_encoding,
     quantiles_of,
 )
-from flows.training.evaluate import default_chunk_rows
+from flows.training.evaluate import after, default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
 from models_store.files.stores import open_blobs
@@ -66,7 +65,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         task: Task of the trainer.
         send: Function that sends a message.
         interrupted: Function that returns True to stop, called between two batches, and between the
-            chunks of the evaluation, which begins anew in the next attempt.
+            chunks of an evaluation.
 
     Raises:
         TrainingError: The job cannot succeed.
@@ -95,11 +94,11 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    scored = run.evaluation(parts, interrupted=interrupted).scored
+    evaluation = run.evaluation(flow, parts, interrupted=interrupted)
     metrics |= {"epochs": metrics["epoch"]}
     try:
-        metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, scored=scored)
-        held_out = held_out_quantiles(flow, parts, device, scored=scored)
+        metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, evaluation=evaluation)
+        held_out = held_out_quantiles(flow, parts, device, evaluation=evaluation)
     except EvaluationEndedError:
         return
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
@@ -120,6 +119,8 @@ class _Run:
         self._progress = Progress(request.optimisation)
         self._metrics: dict[str, Any] = {}
         self._position: dict[str, Any] = {}
+        self._trained: FitState | None = None
+        self._evaluated: FitState | None = None
         now = time.monotonic()
         self._epoch_began_at = now
         self._ticked_at = now
@@ -129,6 +130,9 @@ class _Run:
     ) -> dict[str, Any]:
         """Fit `flow` in place, from the newest whole checkpoint; return the final metrics."""
         state = self._checkpoints.newest()
+        if state is not None and "finished" in state.meta:
+            self._go_on_evaluating(flow, state)
+            return self._metrics
         if state is not None:
             self._position = self._progress.resumed(state)
         request = self._request
@@ -172,11 +176,39 @@ class _Run:
         )
         self._send(store(result, self._task, self._blobs))
 
-    def evaluation(self, parts: SplitRows, *, interrupted: Callable[[], bool]) -> Evaluation:
-        """Return the evaluation that follows the last epoch."""
+    def evaluation(
+        self, flow: Flow, parts: SplitRows, *, interrupted: Callable[[], bool]
+    ) -> Evaluation:
+        """Return the evaluation of the trained flow, which follows the last epoch."""
+        if self._trained is None:
+            raise RuntimeError("nothing is evaluated before the last epoch")
         trained = {**self._metrics}, self._position
-        rows = rows_to_score(parts)
-        return Evaluation(rows, self._send, interrupted=interrupted, trained=trained)
+        weights = {f"flow/{name}": tensor for name, tensor in flow.state_dict().items()}
+        meta = self._trained.meta | {"metrics": trained[0], "position": self._position}
+        return Evaluation(
+            rows_to_score(parts),
+            self._send,
+            interrupted=interrupted,
+            checkpoints=self._checkpoints,
+            state=FitState(weights, meta),
+            before=self._evaluated,
+            trained=trained,
+        )
+
+    def _go_on_evaluating(self, flow: Flow, state: FitState) -> None:
+        """Give the flow the weights that an earlier attempt began to evaluate."""
+        weights = {
+            name.removeprefix("flow/"): tensor
+            for name, tensor in state.tensors.items()
+            if name.startswith("flow/")
+        }
+        flow.load_state_dict(weights)
+        flow.eval()
+        metrics, position = state.meta["metrics"], state.meta["position"]
+        if not isinstance(metrics, dict) or not isinstance(position, dict):
+            raise TypeError("a state of an evaluation holds metrics and progress")
+        self._metrics, self._position = dict(metrics), dict(position)
+        self._trained, self._evaluated = FitState({}, state.meta), state
 
     def _on_state(self, snapshot: Callable[[], FitState]) -> None:
         checkpoint = self._checkpoints.save_within(snapshot)
@@ -208,8 +240,10 @@ class _Run:
             report.epoch, best_epoch=report.best_epoch, seconds=report.seconds
         )
         checkpoint = None
-        if report.stop_reason is None:  # after the last epoch the model itself follows
+        if report.stop_reason is None:
             checkpoint = self._checkpoints.save_if_due(report.snapshot)
+        else:  # the evaluation has checkpoints of its own
+            self._trained = FitState({}, report.snapshot().meta)
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
 
 
@@ -269,7 +303,7 @@ def rows_to_score(parts: SplitRows) -> int:
 
 
 def likelihoods(
-    flow: Flow, parts: SplitRows, *, seed: int, scored: Callable[[int], None]
+    flow: Flow, parts: SplitRows, *, seed: int, evaluation: Evaluation
 ) -> dict[str, Any]:
     """Return the likelihoods of the best model on each part: means and their standard errors.
 
@@ -279,26 +313,33 @@ def likelihoods(
         flow: Trained flow.
         parts: Rows of the training.
         seed: Seed of that noise.
-        scored: Function that is told of rows as soon as they are scored, and may raise.
+        evaluation: Evaluation that is told of rows as soon as they are scored, and may raise.
     """
-    metrics: dict[str, Any] = {}
     chunk_rows = default_chunk_rows(flow)
     for name, rows in (
         ("train", parts.train),
         ("validation", parts.validation),
         ("test", parts.test),
     ):
-        if rows is not None:
-            told = partial(scored, min(chunk_rows, len(rows)))
-            reached = evaluate(flow, rows, chunk_rows=chunk_rows, noise_seed=seed, on_chunk=told)
-            metrics[f"{name}_log_likelihood"] = finite(reached.mean)
-            metrics[f"{name}_standard_error"] = finite(reached.two_standard_errors / 2)
-            metrics[f"{name}_rows"] = reached.rows
-    return metrics
+        if rows is not None and not evaluation.is_finished(name):
+            reached = evaluate(
+                flow,
+                rows,
+                chunk_rows=chunk_rows,
+                noise_seed=seed,
+                scores=evaluation.scores(name),
+                on_chunk=partial(evaluation.scored, min(chunk_rows, len(rows))),
+            )
+            metrics = {
+                f"{name}_log_likelihood": finite(reached.mean),
+                f"{name}_standard_error": finite(reached.two_standard_errors / 2),
+            }
+            evaluation.finish(name, metrics, rows=reached.rows)
+    return evaluation.finished
 
 
 def held_out_quantiles(
-    flow: Flow, parts: SplitRows, device: torch.device, *, scored: Callable[[int], None]
+    flow: Flow, parts: SplitRows, device: torch.device, *, evaluation: Evaluation
 ) -> dict[str, Any]:
     """Return quantiles of held-out log densities, by which scores are calibrated.
 
@@ -309,13 +350,14 @@ def held_out_quantiles(
         flow: Trained flow.
         parts: Rows of the training.
         device: Device that computes.
-        scored: Function as for `likelihoods`.
+        evaluation: Evaluation as for `likelihoods`.
     """
     rows = parts.validation if parts.test is None else parts.test
     compiled = compile_flow(flow, device=device)
-    scores = []
-    for chunk in chunks(rows):
-        for some in torch.split(chunk, _SCORED_CHUNKS * default_chunk_rows(flow)):
-            scores.append(compiled.log_prob(some.cpu().numpy()))
-            scored(len(some))
-    return {"rows": len(rows), "quantiles": quantiles_of(np.concatenate(scores)).tolist()}
+    scores = evaluation.scores("held_out")
+    most = _SCORED_CHUNKS * default_chunk_rows(flow)
+    pieces = (some for chunk in chunks(rows) for some in torch.split(chunk, most))
+    for some in after(pieces, sum(map(len, scores))):
+        scores.append(torch.from_numpy(compiled.log_prob(some.cpu().numpy())))
+        evaluation.scored(len(some))
+    return {"rows": len(rows), "quantiles": quantiles_of(torch.cat(scores).numpy()).tolist()}

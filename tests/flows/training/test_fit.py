@@ -181,6 +181,40 @@ def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one(least,
     assert_same(flow, undisturbed)
 
 
+@pytest.mark.fault(730)
+@pytest.mark.parametrize("least", [1024, 20])
+def test_fault_730_a_training_goes_on_in_the_midst_of_its_validation_rows(least, monkeypatch):
+    monkeypatch.setattr(fitting, "LEAST_STATISTICS_ROWS", least)
+    monkeypatch.setattr("flows.training.evaluate.default_chunk_rows", lambda _flow: 10)
+    undisturbed = new_flow()
+    expected = train(undisturbed)
+    state = None
+    found: list[EpochReport] = []
+    scored: list[int] = []
+    monkeypatch.setattr(fitting, "evaluate", lambda *args, **named: told(scored, *args, **named))
+
+    def told(rows, flow, x, *, score, **named):
+        def counted(some):
+            rows.append(len(some))
+            return score(some)
+
+        return evaluate(flow, x, score=counted, **named)
+
+    while True:
+        flow = new_flow()
+        try:
+            found.extend(
+                fit(flow, TRAIN, VALIDATION, options=OPTIONS, state=state, interrupted=lambda: True)
+            )
+        except FitInterrupted as stop:
+            state = through_bytes(stop.state)
+        else:
+            break
+    assert [numbers(report) for report in found] == [numbers(report) for report in expected]
+    assert scored == [10] * 4 * (4 + (least == 20)), "each row of an epoch once"
+    assert_same(flow, undisturbed)
+
+
 def test_a_snapshot_of_an_epoch_that_has_passed_is_refused():
     reports = fit(new_flow(), TRAIN, VALIDATION, options=OPTIONS)
     first = next(reports)

@@ -127,27 +127,77 @@ def test_fault_119_interrupted_at_any_batch_it_makes_the_same_model(
 
 
 @pytest.mark.fault(651)
-def test_the_evaluation_tells_what_is_left_of_it_and_ends_when_it_is_asked(
-    undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+def test_the_evaluation_tells_what_is_left_of_it(
+    place: Place, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.trainer.progress._TICK_S", 0.0)
-    task = task_of(undisturbed.place, undisturbed.dataset)
-    messages = run(task)
+    messages = run(task_of(place, place.add_dataset()))
     last = max(at for at, message in enumerate(messages) if isinstance(message, EpochDone))
     ticks = [message.progress for message in messages[last:] if isinstance(message, Tick)]
     assert {one["epoch"] for one in ticks} == {EPOCHS}
     assert ticks[-1]["eta_seconds"] == 0.0
     assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
 
+
+def in_chunks(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Let rows be scored few at a time."""
+    for module in ("flows.training.evaluate", "workers.trainer.training"):
+        monkeypatch.setattr(f"{module}.default_chunk_rows", lambda _flow: rows)
+    monkeypatch.setattr("workers.trainer.training._SCORED_CHUNKS", 1)
+
+
+@pytest.mark.fault(730)
+def test_fault_730_an_evaluation_that_is_ended_after_each_chunk_goes_on_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_chunks(monkeypatch, 100)
+    dataset = place.add_dataset()
+    whole = run(task_of(place, dataset))
     told: list[Message] = []
 
-    def interrupted() -> bool:
-        return isinstance(told[-1], EpochDone) and told[-1].computed if told else False
+    def after_training() -> bool:
+        return any(isinstance(message, EpochDone) and message.computed for message in told)
 
-    train(task, told.append, interrupted=interrupted)
-    assert told[-1] == Interrupted(
-        metrics=epochs(told)[-1].metrics, progress=epochs(told)[-1].progress, checkpoint=None
-    )
+    train(task_of(place, dataset), told.append, interrupted=after_training)
+    attempts = 1
+    while isinstance(last := told[-1], Interrupted):
+        assert last.checkpoint is not None
+        assert last.metrics == epochs(told)[-1].metrics
+        attempts += 1
+        task = task_of(place, dataset, attempt=attempts, checkpoints=[last.checkpoint])
+        told += run(task, lambda: True)
+    # 480 rows of training, 60 of each other part, those of the test part once more
+    assert attempts == 5 + 1 + 1 + 1 + 1
+    assert len(epochs(told)) == EPOCHS, "nothing was trained again"
+    expected, reached = result(whole), result(told)
+    changing = {"seconds", "rows_per_second"}
+    assert {**reached.metrics, **dict.fromkeys(changing)} == {
+        **expected.metrics,
+        **dict.fromkeys(changing),
+    }
+    for field in ("checkpoint_sha256", "held_out"):
+        assert reached.version[field] == expected.version[field]
+
+
+@pytest.mark.fault(730)
+def test_fault_730_a_long_evaluation_has_checkpoints(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_chunks(monkeypatch, 20)
+    dataset = place.add_dataset()
+    messages = run(task_of(place, dataset, long_epoch_s=0))
+    end = next(at for at, one in enumerate(messages) if isinstance(one, EpochDone) and one.computed)
+    within = [one for one in epochs(messages[:end]) if one.checkpoint is not None]
+    steps = [one.checkpoint.step for one in within if one.checkpoint is not None]
+    assert steps.count(BATCHES) == 1 + 2 + 1, "batch, two of three chunks of 20 rows, epoch"
+    later = epochs(messages[end + 1 :])
+    assert len(later) == 480 // 20 + 3 * 60 // 20
+    assert all(one.checkpoint is not None and not one.computed for one in later)
+
+    for at in (within[BATCHES + 1], later[3], later[-1]):
+        resumed = run(task_of(place, dataset, attempt=2, checkpoints=[at.checkpoint]))
+        for field in ("checkpoint_sha256", "held_out"):
+            assert result(resumed).version[field] == result(messages).version[field]
 
 
 @pytest.mark.long
