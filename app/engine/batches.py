@@ -23,6 +23,10 @@ QUICK_ROWS = 1024
 """Most rows of a batch on the event loop."""
 # How much larger a batch may be than one that was quick.
 _QUICK_GROWTH = 4
+# A batch that takes longer on the event loop sends those of its project to the thread for two hundred
+# times as long: the time of some functions depends on their values, which nobody knows before.
+_STALL_S = 0.004
+_AWAY_FACTOR = 200
 MAX_KEYS = 10_000
 """Most functions whose speed is known; that of the least recently used one is forgotten."""
 
@@ -99,6 +103,7 @@ class Small(Work):
 
     Attributes:
         most_rows: Number of rows of such a batch.
+        turned_away: True if the event loop has not computed it, and the thread is to.
     """
 
     function: Function
@@ -106,6 +111,7 @@ class Small(Work):
     results: Array
     key: Hashable
     most_rows: int = 1
+    turned_away: bool = field(default=False, init=False)
 
     def goes_with(self, other: "Small") -> bool:
         """Return whether the two may be computed as one batch."""
@@ -231,7 +237,8 @@ class QuickBatches:
     iteration of the event loop are computed together in the next; those for several functions are
     computed in one iteration each, in the order of `FairOrder`. The number of rows of a function
     that is quick is learnt from the processor time of each of its batches; functions that are not
-    known to be quick are not taken.
+    known to be quick are not taken. A project whose batch took much longer than it was known for is
+    turned away for a while, with what waits of it.
 
     Args:
         metrics: Metrics that count the batches.
@@ -242,6 +249,7 @@ class QuickBatches:
         self._limit_of = lru_cache(MAX_KEYS)(lambda _key: _Limit())
         self._waiting: list[Small] = []
         self._order = FairOrder()
+        self._away_until: dict[str, float] = {}  # by project
 
     def __len__(self) -> int:
         """Return the number of requests that wait."""
@@ -249,13 +257,17 @@ class QuickBatches:
 
     def takes(self, work: Small) -> bool:
         """Return whether to compute a request on the event loop."""
+        if self._away_until and time.monotonic() < self._away_until.get(work.owner, 0.0):
+            return False
         return len(work.rows) <= self._limit_of(work.key).rows
 
-    def add(self, work: Small) -> None:
-        """Compute a request in the next iteration of the event loop."""
+    async def compute(self, work: Small) -> bool:
+        """Compute a request in a later iteration of the event loop; return False if it was turned away."""
         if not self._waiting:
-            work.loop.call_soon(self._compute)
+            work.loop.call_soon(self._compute_one)
         self._waiting.append(work)
+        await work.done
+        return not work.turned_away
 
     def learn(self, key: Hashable, rows: int, seconds: float) -> None:
         """Record the time of a batch in seconds; safe in any thread."""
@@ -269,7 +281,7 @@ class QuickBatches:
             # Not 0 at once: a machine that does other work stretches a batch now and then.
             limit.rows //= 2
 
-    def _compute(self) -> None:
+    def _compute_one(self) -> None:
         """Compute one batch; the event loop serves others before the next one."""
         first = self._order.first(self._waiting)
         limit = max(1, self._limit_of(first.key).rows)
@@ -283,19 +295,35 @@ class QuickBatches:
             else:
                 rest.append(work)
         self._waiting = rest
-        if rest:
-            rest[0].loop.call_soon(self._compute)
         began = time.thread_time()
         try:
             rows = compute_together(batch, _settle)
             seconds = time.thread_time() - began
             self._order.charge(first.owner, seconds)
             self.learn(first.key, rows, seconds)
+            if seconds > _STALL_S:
+                self._turn_away(first.owner, _AWAY_FACTOR * seconds)
             self._metrics.batch_rows.observe(rows)
         except BaseException:
             for work in batch:
                 work.settle_here(EngineError())
             raise
+        finally:
+            if self._waiting:
+                first.loop.call_soon(self._compute_one)
+
+    def _turn_away(self, owner: str, seconds: float) -> None:
+        """Take nothing of a project for a while, and leave what waits of it to the thread."""
+        now = time.monotonic()
+        self._away_until = {other: until for other, until in self._away_until.items() if until > now}
+        self._away_until[owner] = now + seconds
+        waiting, self._waiting = self._waiting, []
+        for work in waiting:
+            if work.owner == owner:
+                work.turned_away = True
+                work.settle_here(None)
+            else:
+                self._waiting.append(work)
 
 
 def _settle(work: Small, error: Exception | None) -> None:

@@ -9,6 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -166,20 +167,33 @@ class Engine:
         try:
             whole_key = key, rows.dtype, rows.shape[1]
             size_bytes = rows.nbytes + results.nbytes
-            first_rows = terms.first_rows
-            small = Small(size_bytes, function, rows, results, whole_key, first_rows)
-            if len(rows) <= terms.most_rows and not self._stopping and self._quick.takes(small):
-                self._small_at = time.monotonic()
-                self._quick.add(small)
-                await small.done
-            elif len(rows) <= min(_SMALL_ROWS, first_rows):
-                self._small_at = time.monotonic()
-                await self._finished(small, left)
-            else:
-                await self._finished(self._in_turns(small, terms.most_rows), left)
+            small = Small(size_bytes, function, rows, results, whole_key, terms.first_rows)
+            if not await self._on_loop(small, terms):
+                await self._on_thread(small, terms, left)
         finally:
             self._shares.give_back(owner)
         self.count(len(rows))
+
+    async def _on_loop(self, work: Small, terms: Terms) -> bool:
+        """Compute a request on the event loop; return False if it is too slow for that."""
+        if len(work.rows) > terms.most_rows or self._stopping or not self._quick.takes(work):
+            return False
+        self._small_at = time.monotonic()
+        return await self._quick.compute(work)
+
+    async def _on_thread(self, work: Small, terms: Terms, left: Terms) -> None:
+        """Compute a request on the thread.
+
+        Args:
+            work: Request, which the event loop may have turned away.
+            terms: Conditions of the request.
+            left: Conditions that are left of them.
+        """
+        if len(work.rows) <= min(_SMALL_ROWS, terms.first_rows):
+            self._small_at = time.monotonic()
+            await self._finished(replace(work), left)
+        else:
+            await self._finished(self._in_turns(work, terms.most_rows), left)
 
     def _in_turns(self, work: Small, most_rows: int) -> Large:
         """Return the same work, to be computed some rows at a time."""

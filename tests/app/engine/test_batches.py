@@ -198,3 +198,30 @@ def test_functions_of_one_project_are_computed_as_they_came(engine):
 
     asyncio.run(main())
     assert computed == list(range(8))
+
+
+@pytest.mark.fault(700)
+def test_a_project_whose_batch_took_long_has_the_thread_alone_for_a_while(engine):
+    threads = Threads("test", 1, each=1)
+    slow, quick, other = Doubling(seconds=0.1), Doubling(), Doubling()
+
+    async def score(owner, function, value=1.0):
+        results = np.empty((1, 1))
+        with on_account_of(owner, threads):
+            await engine.apply(function, np.full((1, 1), value), results, key=id(function))
+        assert results[0, 0] == 2 * value
+
+    async def main():
+        for function in (slow, quick, other):
+            engine._quick.learn((id(function), np.dtype(float), 1), 1, 0.0)
+        mine = [score("mine", function, value) for value in (1.0, 2.0) for function in (slow, quick)]
+        await asyncio.gather(*mine, score("other", other))
+        await score("mine", quick)
+        await score("other", other)
+
+    asyncio.run(main())
+    threads.close()
+    assert slow.threads == ["MainThread"]
+    assert set(quick.threads) == {"engine"}
+    assert sum(quick.rows) == 3
+    assert other.threads == ["MainThread"] * 2
