@@ -17,6 +17,7 @@ from app.account import routes as account
 from app.auth.audit import AuditLog
 from app.auth.callers import Callers
 from app.auth.key_checks import Leases
+from app.auth.long_queries import LongQueries
 from app.auth.loopback import is_loopback
 from app.auth.middleware import AccessMiddleware, Policy
 from app.auth.open_requests import OpenBound
@@ -340,6 +341,7 @@ def _state(
         route_turns=Turns(sys.maxsize, each=EACH),
         page_turns=Turns(sys.maxsize, each=PAGES_EACH),
         pace=Pace(each=_BEGIN_EACH, most=_BEGIN),
+        long_queries=LongQueries(),
         open_requests=OpenBound("requests", settings.max_open_requests),
         open_streams=OpenBound("event streams", settings.max_open_streams),
         open_uploads=OpenBound("uploads", settings.max_open_uploads),

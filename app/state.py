@@ -8,6 +8,7 @@ from fastapi import Request
 from app.auth.audit import AuditLog
 from app.auth.callers import Callers
 from app.auth.key_checks import Leases
+from app.auth.long_queries import LongQueries
 from app.auth.open_requests import OpenBound
 from app.auth.tallies import Tallies
 from app.engine.engine import Engine
@@ -80,6 +81,7 @@ class AppState:
         route_turns: Turns of projects at routes that run in threads.
         page_turns: Turns of projects at pages of listings, before those of routes.
         pace: Requests that begin in an iteration of the event loop.
+        long_queries: Turns at reading long queries.
         open_requests: Bound on open requests.
         open_streams: Bound on open event streams.
         open_uploads: Bound on open uploads.
@@ -123,6 +125,7 @@ class AppState:
     route_turns: Turns
     page_turns: Turns
     pace: Pace
+    long_queries: LongQueries
     open_requests: OpenBound
     open_streams: OpenBound
     open_uploads: OpenBound

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 from app.auth.audit import AuditedApp
 from app.auth.callers import Caller, Callers
 from app.auth.key_checks import Leases
+from app.auth.long_queries import LongQueries
 from app.auth.loopback import is_local_name
 from app.auth.open_requests import OpenBound
 from app.auth.rates import KEY_ID, Headers, Rates
@@ -84,8 +85,10 @@ class AccessMiddleware:
             return
         state = scope["app"].state
         threads: Threads = state.threads
+        long_queries: LongQueries = state.long_queries
         needed = self._policy.needed(scope["method"], scope["path"])
         if needed is None:
+            await long_queries.wait(scope["query_string"], NOBODY)
             with on_account_of(NOBODY, threads):
                 await self._app(scope, receive, send)
             return
@@ -96,6 +99,7 @@ class AccessMiddleware:
         pace: Pace = state.pace
         connection: Connection | None = scope["state"].get(CONNECTION)
         try:
+            await long_queries.wait(scope["query_string"], caller.project)
             await pace.turn(caller.key_id or caller.project)
             with (
                 leases.lease(authorization, connection) as lease,

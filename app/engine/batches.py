@@ -315,7 +315,9 @@ class QuickBatches:
     def _turn_away(self, owner: str, seconds: float) -> None:
         """Take nothing of a project for a while, and leave what waits of it to the thread."""
         now = time.monotonic()
-        self._away_until = {other: until for other, until in self._away_until.items() if until > now}
+        self._away_until = {
+            other: until for other, until in self._away_until.items() if until > now
+        }
         self._away_until[owner] = now + seconds
         waiting, self._waiting = self._waiting, []
         for work in waiting:

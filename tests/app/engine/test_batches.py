@@ -214,7 +214,9 @@ def test_a_project_whose_batch_took_long_has_the_thread_alone_for_a_while(engine
     async def main():
         for function in (slow, quick, other):
             engine._quick.learn((id(function), np.dtype(float), 1), 1, 0.0)
-        mine = [score("mine", function, value) for value in (1.0, 2.0) for function in (slow, quick)]
+        mine = [
+            score("mine", function, value) for value in (1.0, 2.0) for function in (slow, quick)
+        ]
         await asyncio.gather(*mine, score("other", other))
         await score("mine", quick)
         await score("other", other)
