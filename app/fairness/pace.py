@@ -76,6 +76,7 @@ class Pace:
         self._most = most
         self._clock = clock
         self._spent_s = 0.0  # in this iteration
+        self._is_at_work = False
         self._last = ""  # group
         self._shared_until = 0.0
         self._queues: OrderedDict[str, _Queue] = OrderedDict()
@@ -86,6 +87,8 @@ class Pace:
         self, group: str, work: Callable[[], None], *, part: Hashable = None
     ) -> Waiting | None:
         """Call a function now, or in a later iteration, when it is the group's turn.
+
+        What work itself begins always waits: the time that it takes is not known before.
 
         Args:
             group: Group that the work belongs to.
@@ -127,14 +130,16 @@ class Pace:
         return True
 
     def _do(self, work: Callable[[], None]) -> None:
-        began = self._clock()
+        began, self._is_at_work = self._clock(), True
         try:
             work()
         finally:
+            self._is_at_work = False
             self._spent_s += self._clock() - began
 
     def _is_full(self) -> bool:
-        return self._begun.total() >= self._most or self._spent_s >= _LONG_S
+        many = self._begun.total() >= self._most or self._spent_s >= _LONG_S
+        return many or self._is_at_work
 
     def _share(self, loop: asyncio.AbstractEventLoop) -> int:
         return self._each if loop.time() < self._shared_until else self._most

@@ -69,14 +69,14 @@ class BoundedConnection(psycopg.Connection[Any]):
         finally:
             self._most_s = math.inf
 
-    def wait(self, gen: PQGen[T], interval: float = _LOOK_S, timeout: float | None = None) -> T:
+    def wait(self, gen: PQGen[T], interval: float = _LOOK_S, **limits: Any) -> T:  # noqa: ANN401 - of newer drivers alone
         """Wait for the server as its driver does, and close the connection once that takes too long.
 
         Raises:
             SilentServerError: There was no answer.
         """
         try:
-            return super().wait(self._bounded(gen), interval, timeout)
+            return super().wait(self._bounded(gen), interval, **limits)
         except SilentServerError:
             self.close()
             raise

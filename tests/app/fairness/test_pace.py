@@ -155,3 +155,28 @@ def test_fault_626_no_more_work_begins_in_an_iteration_that_has_begun_what_takes
         return begun
 
     assert asyncio.run(main()) == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.fault(717)
+def test_fault_717_the_rest_of_a_long_piece_of_work_waits_once_the_iteration_is_full():
+    now, done = 0.0, 0
+
+    async def main():
+        pace, begun = Pace(each=2, most=64, clock=lambda: now), list[int]()
+
+        def work():
+            nonlocal now, done
+            now, done = now + 0.003, done + 1
+            if done < 6:
+                pace.begin("a", work)
+
+        pace.begin("a", lambda: None)
+        pace._shared_until = 0.0  # a second later
+        await iterations(1)
+        pace.begin("a", work)
+        for _ in range(4):
+            begun.append(done)
+            await iterations(1)
+        return begun
+
+    assert asyncio.run(main()) == [1, 3, 5, 6]

@@ -6,7 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
+from psycopg.abc import PQGen
 from sqlalchemy import Connection, event, text
 
 from models_store.database.database import Database, migrate
@@ -89,6 +91,21 @@ def test_a_statement_whose_server_falls_silent_ends(
     with pytest.raises(DatabaseUnavailableError, match="does not answer"):
         _in_thread(ask).result(_FAR_S)
     _until_it_answers(database)
+
+
+@pytest.mark.fault(716)
+def test_fault_716_a_driver_that_knows_no_time_limit_of_a_wait_is_given_none(
+    monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    present = psycopg.Connection.wait
+
+    def wait(connection: psycopg.Connection[Any], gen: PQGen[T], interval: float = 0.1) -> T:
+        return present(connection, gen, interval)
+
+    monkeypatch.setattr(psycopg.Connection, "wait", wait)  # as of 3.2
+    database.ping()
+    with database.write() as session:
+        session.execute(text("SELECT 1"))
 
 
 @pytest.mark.fault(645)
