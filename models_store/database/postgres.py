@@ -69,14 +69,15 @@ class BoundedConnection(psycopg.Connection[Any]):
         finally:
             self._most_s = math.inf
 
-    def wait(self, gen: PQGen[T], interval: float = _LOOK_S, **limits: Any) -> T:  # noqa: ANN401 - of newer drivers alone
+    def wait(self, gen: PQGen[T], interval: float = _LOOK_S, timeout: float | None = None) -> T:
         """Wait for the server as its driver does, and close the connection once that takes too long.
 
         Raises:
             SilentServerError: There was no answer.
         """
+        limit = {} if timeout is None else {"timeout": timeout}  # which older drivers do not know
         try:
-            return super().wait(self._bounded(gen), interval, **limits)
+            return super().wait(self._bounded(gen), interval, **limit)
         except SilentServerError:
             self.close()
             raise
