@@ -69,6 +69,22 @@ def test_reports_are_neither_too_few_nor_too_many(
     assert accepted(BELL, optimisation=optimisation).optimisation.report_every == chosen
 
 
+@pytest.mark.fault(731)
+def test_fault_731_an_iteration_of_a_logistic_regression_is_not_too_long() -> None:
+    table = table_of(rows=1_000_000)
+    accepted(regression(table, "logistic"), table=table)
+    accepted(regression(table), table=table, optimisation={"batch_size": 100_000})
+
+    many = {"optimisation": {"batch_size": 100_000}}
+    error = refusal(regression(table, "logistic"), table=table, **many)
+    assert (error.slug, error.pointer) == ("validation", "/optimisation/batch_size")
+    assert "set `batch_rows`" in error.detail
+    few = regression(table, "logistic", batch_rows=40_000)
+    accepted(few, table=table, **many)
+    error = refusal(regression(table, "logistic", batch_rows=40_001), table=table, **many)
+    assert "lower it or `batch_rows`" in error.detail
+
+
 @pytest.mark.parametrize("kind", ["linear", "logistic"])
 def test_the_columns_and_scales_of_a_posterior_are_shown(kind: str) -> None:
     table = table_of()
