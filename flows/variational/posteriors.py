@@ -179,11 +179,13 @@ class LogisticRegression(Target):
 
     def _line_search(self, z: Tensor, step: Tensor, gain: float) -> Tensor:
         """Return the first of z + step, z + step / 2, ... that rises as concavity requires."""
-        shares = 0.5 ** torch.arange(30, dtype=z.dtype, device=z.device)
-        candidates = z + shares[:, None] * step
-        rise = self.log_density(candidates) - self.log_density(z[None])
-        enough = (rise >= 0.25 * shares * gain).nonzero()
-        return z if len(enough) == 0 else candidates[int(enough[0])]
+        before = self.log_density(z[None])
+        for halvings in range(30):  # mostly the first one rises, and each looks at all rows
+            share = 0.5**halvings
+            candidate = z + share * step
+            if float(self.log_density(candidate[None]) - before) >= 0.25 * share * gain:
+                return candidate
+        return z
 
     def _derivatives(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient and minus the second derivative of the log density."""

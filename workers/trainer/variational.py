@@ -53,11 +53,13 @@ from workers.trainer.progress import IterationProgress
 
 _TICK_S = 0.5
 _SAMPLES = 10_000
-_LEAST_SAMPLES = 1_000
+_LEAST_SAMPLES = 100
 # Rows that a model with latent variables is judged by, and samples of the posterior of each.
 _JUDGED_ROWS, _SAMPLES_A_ROW = 500, 100
 # Products of samples, rows and coefficients that judging a logistic regression may take.
 _WORK = 10**10
+# Products of samples and rows of it, which take some minutes and which nothing interrupts.
+_PRODUCTS = 2 * 10**9
 _DIVERGED = (
     "The ELBO or its gradient stopped being a finite number in iteration {iteration}. A lower"
     " learning rate may help, or a target that is finite where a standard Gaussian has its mass."
@@ -347,7 +349,7 @@ def _judgement(flow: Flow, target: Target, *, seed: int) -> dict[str, Any]:
     """Return metrics of the best flow, by fresh samples and by quadrature on a window."""
     samples = _SAMPLES
     if isinstance(target, LogisticRegression):
-        samples = max(_LEAST_SAMPLES, min(samples, _WORK // (target.rows * target.dim)))
+        samples = samples_of(target.rows, target.dim)
     try:
         judged = asdict(diagnose(flow, target, samples=samples, seed=seed))
     except FitError as error:
@@ -356,6 +358,17 @@ def _judgement(flow: Flow, target: Target, *, seed: int) -> dict[str, Any]:
     if isinstance(target, LinearRegression):
         judged["exact_log_evidence"] = finite(target.posterior().log_evidence)
     return judged
+
+
+def samples_of(rows: int, dim: int) -> int:
+    """Return the number of samples that a logistic regression is judged by.
+
+    Args:
+        rows: Number of its rows.
+        dim: Number of its coefficients.
+    """
+    most = min(_WORK // (rows * dim), _PRODUCTS // rows)
+    return max(_LEAST_SAMPLES, min(_SAMPLES, most))
 
 
 def _by_quadrature(flow: Flow, target: Target) -> dict[str, Any]:

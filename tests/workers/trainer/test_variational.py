@@ -18,7 +18,7 @@ from tests.workers.trainer.tasks import attempt_fields, epochs, ref, result
 from workers.errors import TrainingError
 from workers.protocol import Interrupted, Message, Tick, VariationalTask
 from workers.trainer.progress import IterationProgress
-from workers.trainer.variational import infer
+from workers.trainer.variational import infer, samples_of
 
 ITERATIONS = 60
 BANANA = {
@@ -268,3 +268,14 @@ def test_latent_variables_resume_to_the_same_model(place: Place) -> None:
     resumed = result(run(rest))
     assert resumed.version["checkpoint_sha256"] == undisturbed.version["checkpoint_sha256"]
     assert resumed.metrics["log_evidence"] == undisturbed.metrics["log_evidence"]
+
+
+@pytest.mark.fault(732)
+@pytest.mark.parametrize(
+    ("rows", "dim", "samples"), [(100, 3, 10_000), (500_000, 11, 1_818), (10**6, 2, 2_000)]
+)
+def test_fault_732_samples_that_judge_a_regression_are_fewer_the_more_rows_it_has(
+    rows: int, dim: int, samples: int
+) -> None:
+    assert samples_of(rows, dim) == samples
+    assert samples_of(50_000_000, dim) == 100, "which takes minutes"
