@@ -159,17 +159,18 @@ def test_fault_664_a_receiver_that_refuses_at_once_is_not_tried_without_a_pause(
     for _ in range(5):
         jobs.cancel(PROJECT, submitted(jobs).id)
     sender = Sender(Deliveries(database, pauses_s=(0, 0, 0)), private=True)
-    begun = [*sender._begin(), *sender._begin()]
+    begun = [*sender._begin(), *sender._begin()]  # the first may have been refused by then
+    assert begun
 
     def refused() -> int:
         shown = webhooks.deliveries(PROJECT, webhook.id, limit=5).items
         return sum(one.status == 500 for one in shown)
 
-    wait_until(lambda: refused() == 2)
+    wait_until(lambda: refused() == len(begun))
     assert sender._begin() == []
     sender.stop()
     assert all(one.result(60) is None for one in begun)
-    assert len(receiver.requests) == 2
+    assert len(receiver.requests) == len(begun)
 
 
 @pytest.mark.fault(576)
