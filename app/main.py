@@ -333,7 +333,11 @@ def _state(
         event_hub=EventHub(jobs),
         plots=Plots(),
         threads=Threads(
-            "requests", _THREADS, each=_THREADS_EACH, alone=Threads("documents", 1, each=1)
+            "requests",
+            _THREADS,
+            each=_THREADS_EACH,
+            alone=Threads("documents", 1, each=1),
+            cells=Threads("cells", 1, each=1),
         ),
         parsers=Threads("parsers", parsers, each=max(1, parsers - 1)),
         imports=Threads("imports", 1, each=1),

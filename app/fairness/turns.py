@@ -128,15 +128,22 @@ class Threads:
         at_once: Number of threads.
         each: Most threads that work for one project.
         alone: Pool of one thread for work that keeps the interpreter's lock; None for this pool.
+        cells: Pool of one thread for pieces of such work that take milliseconds; None for this pool.
 
     Attributes:
         pieces: Turns at pieces of long work on the event loop; see `loop_turn`.
     """
 
     def __init__(
-        self, name: str, at_once: int, *, each: int, alone: "Threads | None" = None
+        self,
+        name: str,
+        at_once: int,
+        *,
+        each: int,
+        alone: "Threads | None" = None,
+        cells: "Threads | None" = None,
     ) -> None:
-        self.alone = alone or self
+        self.alone, self.cells = alone or self, cells or self
         self.pieces = Turns(1, each=1)
         self._turns = Turns(at_once, each=each)
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix=name)
@@ -170,8 +177,9 @@ class Threads:
     def close(self) -> None:
         """Accept no more calls, and do not wait for running ones."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if self.alone is not self:
-            self.alone.close()
+        for pool in (self.alone, self.cells):
+            if pool is not self:
+                pool.close()
 
     def _end(self, loop: asyncio.AbstractEventLoop, owner: str) -> None:
         if not loop.is_closed():
@@ -255,6 +263,24 @@ async def in_thread_alone(
         return await asyncio.to_thread(call)
     threads, owner = account
     return await threads.alone.run(owner, call)
+
+
+async def in_thread_of_cells(
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call a function as `in_thread` does, but one at a time: for pieces of text, and of cells that are objects.
+
+    They keep the interpreter's lock for milliseconds each, for which the event loop waits before each of
+    its steps: with one thread of them it waits for one, with those of three projects for six.
+    """
+    account = _account.get()
+    if account is None:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    threads, owner = account
+    return await threads.cells.run(owner, function, *args, **kwargs)
 
 
 def forgetting(call: Callable[[], _Result]) -> _Result:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread, in_thread_alone
+from app.fairness.turns import in_thread, in_thread_alone, in_thread_of_cells
 from app.http.body_memory import STREAMS_PART, Share, body_memory_of
 from app.http.json_body import is_quick, read_body
 from app.http.streaming import ahead, unless_disconnected
@@ -152,7 +152,7 @@ async def _sampled(
         async with aclosing(numbers()) as chunks:
             async for rows in chunks:
                 for start in range(0, len(rows), step):
-                    yield await in_thread(_texts, types, rows[start : start + step])
+                    yield await in_thread_of_cells(_texts, types, rows[start : start + step])
 
     return {ROWS: Output((drawing.n, dim), "BYTES", texts, value_bytes=value_bytes)}
 

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread
+from app.fairness.turns import in_thread, in_thread_of_cells
 from app.http.body_memory import ProjectMemory, Share
 from app.http.json_body import JSON_MEDIA_TYPE
 from app.http.streaming import Piece, StreamedResponse
@@ -165,7 +165,7 @@ async def _packed(output: Output, share: Share) -> list[bytes]:
     packed: list[bytes] = []
     async with aclosing(output.chunks()) as chunks:
         async for values in chunks:
-            packed.append(await in_thread(bytes_of, values))
+            packed.append(await in_thread_of_cells(bytes_of, values))
             share.hold(share.size + len(packed[-1]))
     return packed
 
@@ -177,9 +177,10 @@ async def _json(start: bytes, parts: Sequence[_Part]) -> AsyncGenerator[Piece, N
         before = b","
         if not part.binary:
             comma = b""
+            write = in_thread_of_cells if part.output.datatype == "BYTES" else in_thread
             async with aclosing(part.output.chunks()) as chunks:
                 async for values in chunks:
-                    yield comma + (await in_thread(json_of, values))[1:-1]
+                    yield comma + (await write(json_of, values))[1:-1]
                     comma = b","
             yield b"]}"
     yield b"]}"

@@ -36,6 +36,11 @@ class Encoder(ABC):
         return self.layout.cell_bytes
 
     @property
+    def makes_objects(self) -> bool:
+        """Whether a row becomes objects, of names or cells, for which the interpreter's lock is kept."""
+        return self.row_bytes > 0 or self.layout.cell_schema is not None
+
+    @property
     def kept_bytes(self) -> int:
         """Most bytes that it keeps before they become a part of the response, if they may be many."""
         return 0

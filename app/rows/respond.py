@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread
+from app.fairness.turns import in_thread, in_thread_of_cells
 from app.http.accept import IDENTITY, best_coding, listed
 from app.http.body_memory import STREAMS_PART, ProjectMemory, body_memory_of
 from app.http.content_codings import CODINGS, Compressor
@@ -256,6 +256,7 @@ async def _encoded(
     more = held[0].held_bytes - counted_bytes
     # Who holds much already would wait for others who wait, too.
     room = await memory.room(more, part=STREAMS_PART) if more > 0 else None
+    encode = in_thread_of_cells if held[0].encoder.makes_objects else in_thread
     begun = False
     for number in range(held[0].encoder.passes):
         if number > 0:
@@ -266,14 +267,14 @@ async def _encoded(
                 del chunk  # thousands of columns take long to free
                 if not begun:  # an error of the first rows is still told as a problem
                     begun = True
-                    yield await in_thread(lambda: _packed(compressor, held[0].encoder.start()))
+                    yield await encode(lambda: _packed(compressor, held[0].encoder.start()))
                 while held[0].pieces is not None:
                     # Also where nothing is made yet: the response then checks for a disconnect.
-                    yield await in_thread(lambda: _packed(compressor, held[0].next_text()))
+                    yield await encode(lambda: _packed(compressor, held[0].next_text()))
     if not begun:
         yield _packed(compressor, held[0].encoder.start())
     rest = held[0].encoder.end()
-    while made := await in_thread(lambda: _packed(compressor, next(rest, b""))):
+    while made := await encode(lambda: _packed(compressor, next(rest, b""))):
         yield made
     yield b"" if compressor is None else compressor.finish()
     del room  # it was held until here

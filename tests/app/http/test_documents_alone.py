@@ -72,6 +72,13 @@ def test_the_service_has_one_thread_for_documents(client):
     assert threads.alone is not threads
 
 
+@pytest.mark.fault(702)
+def test_fault_702_the_service_has_one_thread_for_cells(client):
+    threads = client.app.state.threads
+    assert threads.cells not in (threads, threads.alone)
+    assert threads.cells._pool._max_workers == 1
+
+
 class Document:
     """Document that a parser makes."""
 

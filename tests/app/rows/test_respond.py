@@ -15,6 +15,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
+from app.fairness.turns import Threads, on_account_of
 from app.http import body_memory
 from app.http.body_memory import BodyMemory
 from app.http.streaming import StreamedResponse
@@ -153,6 +154,50 @@ def test_fault_358_the_encoder_of_many_columns_is_made_and_freed_in_a_thread(
     asyncio.run(main())
     wait_until(lambda: len(threads) == 2)  # the thread may have it for a moment longer
     assert threading.main_thread() not in threads
+
+
+@pytest.mark.fault(702)
+@pytest.mark.parametrize("codec", BY_MEDIA_TYPE.values(), ids=lambda codec: codec.format.value)
+@pytest.mark.parametrize("kind", ["cells", "numbers"])
+def test_fault_702_cells_of_all_projects_are_encoded_one_piece_at_a_time(
+    codec: Codec, kind: str
+) -> None:
+    encoding: list[str] = []
+    columns = [Column(name=f"x{place}", type="category", levels=("a", "b")) for place in range(50)]
+    table = dataclasses.replace(
+        a_wide_table(50, rows=1_000), typed=TypedRows(columns) if kind == "cells" else None
+    )
+
+    def watched(layout: ResponseTable) -> Encoder:
+        encoder = codec.encoder(layout)
+        encode = encoder.rows
+
+        def rows(chunk: Chunk) -> Encoded:
+            encoding.append(threading.current_thread().name.partition("_")[0])
+            return encode(chunk)
+
+        encoder.rows = rows  # type: ignore[method-assign]  # it calls what it replaces
+        return encoder
+
+    watching = dataclasses.replace(codec, encoder=watched)
+    threads = Threads("requests", 6, each=2, cells=Threads("cells", 1, each=1))
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        yield Chunk(np.zeros((1_000, 50)))
+
+    async def ask(project: str) -> None:
+        with on_account_of(project, threads):
+            made = respond_streamed(a_request(), watching, table, chunks, headers={})
+            assert isinstance(made, StreamedResponse)
+            assert b"".join([piece async for piece in made._pieces])
+
+    async def main() -> None:
+        await asyncio.gather(*map(ask, ["one", "two", "three"]))
+
+    asyncio.run(main())
+    threads.close()
+    names_repeat = codec.format is TableFormat.NDJSON
+    assert set(encoding) == {"cells" if kind == "cells" or names_repeat else "requests"}
 
 
 class Divided(Chunk):
