@@ -37,7 +37,7 @@ class Encoder(ABC):
 
     @property
     def makes_objects(self) -> bool:
-        """Whether a row becomes objects, of names or cells, for which the interpreter's lock is kept."""
+        """True if a row becomes objects, of names or cells, for which the interpreter's lock is kept."""
         return self.row_bytes > 0 or self.layout.cell_schema is not None
 
     @property
