@@ -175,8 +175,16 @@ class _Fitter:
     def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
         if state is not None:
             self._restore(state)
-        elif has_mixture(self._flow):
-            fit_continuous(self._flow, self._train, options=self._options, callbacks=callbacks)
+        before = state if state is not None and "mixture" in state.meta else None
+        if has_mixture(self._flow) and (state is None or before is not None):
+            fit_continuous(
+                self._flow,
+                self._train,
+                options=self._options,
+                callbacks=callbacks,
+                state=self._state,
+                before=before,
+            )
             self._best = copies(self._flow.state_dict())
             self._steps.restart()
         self._started = time.monotonic() - self._progress.seconds

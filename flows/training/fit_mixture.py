@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -75,7 +75,13 @@ def is_mixture(flow: Flow) -> bool:
 
 
 def fit_continuous(
-    flow: Flow, rows: ModelRows, *, options: FitOptions, callbacks: Callbacks
+    flow: Flow,
+    rows: ModelRows,
+    *,
+    options: FitOptions,
+    callbacks: Callbacks,
+    state: Callable[[], FitState],
+    before: FitState | None = None,
 ) -> None:
     """Fit the mixture of the continuous values of a mixed flow to the rows that lack none of them.
 
@@ -83,14 +89,32 @@ def fit_continuous(
         flow: Flow of family `mixed` whose continuous values have a mixture of Gaussians.
         rows: Training rows in the model's space.
         options: Training options.
-        callbacks: Callbacks of the caller, told of each chunk of rows.
+        callbacks: Callbacks of the caller, told of each chunk of rows, and of the state after each iteration.
+        state: Function that returns the state of the training, to which that of the fit is added.
+        before: State with which an earlier fit was interrupted.
 
     Raises:
         FitError: Too few rows lack nothing.
+        FitInterrupted: The training is to end.
     """
     search = _Search(flow, rows, options)
+    if before is not None and isinstance(before.meta["mixture"], dict):
+        kept = {
+            name.removeprefix("mixture/"): tensor
+            for name, tensor in before.tensors.items()
+            if name.startswith("mixture/")
+        }
+        search.resume(kept, before.meta["mixture"])
+
+    def whole() -> FitState:
+        training = state()
+        tensors = {f"mixture/{name}": tensor for name, tensor in search.tensors().items()}
+        meta = training.meta | {"mixture": asdict(search.progress)}
+        return FitState(training.tensors | tensors, meta)
+
     while not search.progress.done:
         search.advance(callbacks)
+        callbacks.between_steps(whole)
     search.keep(search.best)
 
 
@@ -187,11 +211,7 @@ class MixtureFitter:
         groups = {
             "flow": copies(self._flow.state_dict()),
             "best": self._best,
-            "optimiser": {
-                f"{kind}.{name}": getattr(mixture, name).clone()
-                for kind, mixture in (("now", search.now), ("fitted", search.best))
-                for name in _NAMES
-            },
+            "optimiser": search.tensors(),
         }
         return pack_state(groups, {"progress": asdict(search.progress), **self._identity()})
 
@@ -199,12 +219,7 @@ class MixtureFitter:
         groups, progress = unpack_state(state, self._flow, self._identity())
         self._flow.load_state_dict(groups["flow"])
         self._best = copies(groups["best"])
-        kept = groups["optimiser"]
-        now, fitted = (
-            Mixture(*(kept[f"{kind}.{name}"].double().cpu() for name in _NAMES))
-            for kind in ("now", "fitted")
-        )
-        self._search.resume(now, fitted, _Progress(**progress))  # type: ignore[arg-type]  # as _state wrote it
+        self._search.resume(groups["optimiser"], progress)
 
 
 @dataclass
@@ -268,9 +283,21 @@ class _Search:
             raise FitError(f"a mixture of {chosen} components needs as many whole rows at least")
         self.now = self.best = start(self._sample, 1, self._added, generator_of(options.seed))
 
-    def resume(self, now: Mixture, best: Mixture, progress: _Progress) -> None:
-        """Go on from a state."""
-        self.now, self.best, self.progress = now, best, progress
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of both mixtures, by their names in a state."""
+        return {
+            f"{kind}.{name}": getattr(mixture, name).clone()
+            for kind, mixture in (("now", self.now), ("fitted", self.best))
+            for name in _NAMES
+        }
+
+    def resume(self, kept: Mapping[str, Tensor], progress: dict[str, Json]) -> None:
+        """Go on from the tensors and the progress of a state."""
+        self.now, self.best = (
+            Mixture(*(kept[f"{kind}.{name}"].double().cpu() for name in _NAMES))
+            for kind in ("now", "fitted")
+        )
+        self.progress = _Progress(**progress)  # type: ignore[arg-type]  # as a state has it
 
     def advance(self, callbacks: Callbacks) -> None:
         """Take one iteration; if it gains nothing, compare the mixture and take the next number."""

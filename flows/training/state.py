@@ -97,7 +97,7 @@ def unpack_state(
         FitError: The state belongs to another flow or training.
     """
     groups: dict[str, dict[str, Tensor]] = {
-        group: {} for group in ("flow", "best", "optimiser", "average", "scores")
+        group: {} for group in ("flow", "best", "optimiser", "average", "scores", "mixture")
     }
     for key, tensor in state.tensors.items():
         group, _, name = key.partition("/")

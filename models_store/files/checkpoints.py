@@ -62,7 +62,7 @@ class ModelHeader(BaseModel):
 class _StateHeader(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # 2: it holds scores of rows, which the last release knows nothing of.
+    # 2: it has tensors that the last release knows nothing of.
     format: Literal[1, 2] = 1
     kind: Literal["state"] = "state"
     meta: dict[str, Any]
@@ -174,8 +174,8 @@ def save_state(blobs: Blobs, key: str, state: FitState) -> StoredBlob:
     Raises:
         StorageFullError: nothing was stored.
     """
-    scored = any(name.startswith("scores/") for name in state.tensors)
-    header = _StateHeader(format=2 if scored else 1, meta=dict(state.meta))
+    newer = any(name.startswith(("scores/", "mixture/")) for name in state.tensors)
+    header = _StateHeader(format=2 if newer else 1, meta=dict(state.meta))
     return _save(blobs, key, state.tensors, header.model_dump())
 
 

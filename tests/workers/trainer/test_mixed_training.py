@@ -1,6 +1,7 @@
 """Training on tables with categories, gaps, spikes and bounds, as a plain call on real files."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -141,3 +142,26 @@ def test_a_table_that_lost_a_column_fails_its_job_with_the_reason(place: Place) 
     less = ref(place.add_table(cells()[:, :3], TYPES[:3]))
     with pytest.raises(TrainingError, match="types of dataset"):
         run(task.model_copy(update={"dataset": less}))
+
+
+@pytest.mark.fault(733)
+def test_fault_733_the_fit_of_a_mixture_that_comes_first_goes_on_after_each_iteration(
+    place: Place,
+) -> None:
+    options = {"seed": 1, "max_epochs": 1, "batch_size": 100}
+    request = {"flow": {"family": "gaussian_mixture"}, "optimisation": options}
+    table = place.add_table(cells(), TYPES)
+    whole = run(task_of(place, table, request=request))
+    messages, attempts = run(task_of(place, table, request=request), lambda: True), 1
+    while isinstance(last := messages[-1], Interrupted):
+        assert last.checkpoint is not None
+        ends = last.checkpoint.step == 0  # within the mixture's fit
+        attempts += 1
+        task = task_of(
+            place, table, request=request, attempt=attempts, checkpoints=[last.checkpoint]
+        )
+        messages = run(task, partial(bool, ends))
+    assert attempts > 4, "one for each iteration of the mixture's fit"
+    version = result(messages).version
+    assert version["checkpoint_sha256"] == result(whole).version["checkpoint_sha256"]
+    assert version["held_out"] == result(whole).version["held_out"]
