@@ -482,7 +482,7 @@ def test_fault_520_a_large_body_counts_while_it_waits_to_be_parsed(tree_client, 
     assert (answer.status_code, memory.held) == (503 if size == 40_000 else 200, 0)
 
 
-class Unread(list):
+class Unread(list[int]):
     """List whose members nobody may look at."""
 
     def __iter__(self):
