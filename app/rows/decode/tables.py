@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import in_thread, owner_here
+from app.fairness.turns import in_thread, in_thread_alone, in_thread_of_cells, owner_here
 from app.http.body_memory import Share
 from app.http.pieces import Pieces
 from app.rows.body import RowsBody, in_thread_if_large, is_headerless, write_to_disk
@@ -25,6 +25,7 @@ TAKEN_BYTES = 1024 * 1024
 _MEMORY_BYTES = 2 * 1024 * 1024
 """Largest Arrow body that is read in memory."""
 _MEMORY_PART = 0.25  # as of numbers
+_FEW_COLUMNS = 64  # of more, a piece takes too long for the thread of cells
 _MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Memory that a batch of Arrow may take in this process; what unpacks to more is for a process of
 its own."""
@@ -74,7 +75,9 @@ async def read_table(
                 on_disk.hold(on_disk.size + _size_of(unpacked))
             else:
                 share.hold(stream.unpacked)
-                table = await in_thread(open_table, file, format=source.format, options=options)
+                table = await in_thread_alone(
+                    open_table, file, format=source.format, options=options
+                )
                 table = dataclasses.replace(table, rows=table.rows or stream.rows)
         source.total_rows, source.warnings = table.rows, table.warnings
         async for rows in _table_rows(table, source):
@@ -83,10 +86,11 @@ async def read_table(
 
 async def _table_rows(table: TableSource, source: RowsBody) -> AsyncGenerator[Floats, None]:
     order = _order_of(table, source)
+    take = in_thread_of_cells if len(table.names) <= _FEW_COLUMNS else in_thread_alone
     count = 0
     while True:
         with as_problem():
-            chunk = await in_thread(_taken, table.chunks)
+            chunk = await take(_taken, table.chunks)
         if chunk is None:
             break
         count += chunk.shape[1]
@@ -106,7 +110,7 @@ async def _typed_rows(
     count = 0
     while True:
         with as_problem():
-            rows = await in_thread(_taken_rows, chunks)
+            rows = await in_thread_of_cells(_taken_rows, chunks)
         if rows is None:
             break
         count += len(rows)
@@ -129,7 +133,7 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
     else:
         packed = source.format is TableFormat.PARQUET
     if not packed:
-        return await in_thread(read)
+        return await in_thread_alone(read)
     isolated = partial(
         open_typed_isolated,
         file,
