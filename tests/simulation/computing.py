@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import workers.supervisor.attempt
 import workers.supervisor.fitness
@@ -180,6 +181,10 @@ class _Flow:
 
     def to(self, _device: object) -> "_Flow":
         return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return its only weights: what it has seen."""
+        return {"seen": torch.tensor(list(self.seen.encode()), dtype=torch.uint8)}
 
 
 class _Position:
