@@ -39,7 +39,7 @@ class UnreadResponse:
             await self._send(message)
             return
         caller: Caller | None = self._scope["state"].get("caller")
-        if message.get("more_body", False) or not message["body"] or caller is None:
+        if message.get("more_body", False) or not message.get("body") or caller is None:
             await self._send(start)
             await self._send(message)  # what nobody is known to ask for has the same bytes for all
             return
@@ -55,5 +55,5 @@ class UnreadResponse:
 
 
 def _is_large(start: Message) -> bool:
-    length = dict(start["headers"]).get(b"content-length", b"0")
+    length = dict(start.get("headers", ())).get(b"content-length", b"0")
     return int(length) > _FREE_BYTES

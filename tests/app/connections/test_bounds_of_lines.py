@@ -1,4 +1,4 @@
-"""What a connection keeps, reads and waits for while its requests are served."""
+"""Bounds on what a connection keeps, reads and waits for while its requests are served."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What waits in memory of bodies on their way, of which there may be thousands."""
+"""Bound on what waits in memory of bodies on their way, of which there may be thousands."""
 
 import asyncio
 from types import SimpleNamespace

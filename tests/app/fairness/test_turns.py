@@ -309,7 +309,7 @@ def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlit
 
 @pytest.mark.fault(663)
 def test_fault_663_a_flood_of_unknown_keys_refuses_no_new_key_of_another_address(sqlite_url):
-    """It is read in the turn of its address, before most of the flood."""
+    """Read the key in the turn of its address, before most of the flood."""
     database = Database(sqlite_url)
     token = Keys(database).create("p", Scope.READ).token
     go_on, read = threading.Event(), []

@@ -17,7 +17,7 @@ SIZE = 100_000
 
 
 class Connection:
-    """What a server does with a response to a caller who reads nothing: it waits before it sends more."""
+    """Connection to a caller who reads nothing: the server waits before it sends more."""
 
     def __init__(self):
         self.messages = []

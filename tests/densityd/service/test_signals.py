@@ -11,7 +11,7 @@ from densityd.service.signals import Signals
 
 @pytest.fixture
 def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What the process was started with for SIGHUP."""
+    """Return what the process was started with for SIGHUP."""
     before = signal.signal(signal.SIGHUP, request.param)
     yield
     signal.signal(signal.SIGHUP, before)

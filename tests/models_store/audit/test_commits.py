@@ -1,4 +1,4 @@
-"""Whether anything was committed in a context, or may have been."""
+"""Notes of whether anything was committed in a context, or may have been."""
 
 import asyncio
 
