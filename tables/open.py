@@ -11,6 +11,7 @@ from tables.formats import ParseOptions, TableFormat
 from tables.readers.npy import open_npy
 from tables.source import (
     CellSource,
+    Choose,
     Columns,
     TableSource,
     check_content,
@@ -42,19 +43,31 @@ def open_cells(
     *,
     format: TableFormat,  # noqa: A002 - as above
     options: ParseOptions,
+    gathers: bool = True,
+    choose: Choose | None = None,
+    whole: object = None,
 ) -> CellSource:
     """Open a file of columns of any type; missing and infinite values are in its rows as they come.
+
+    Args:
+        path: File to read.
+        format: Format of the file.
+        options: Options of reading, and bounds of the size.
+        gathers: True to join batches that are short.
+        choose: Function that finds the columns that are wanted; None: all are.
+        whole: Row that has the members of all rows of NDJSON; None where it is not known.
 
     Raises:
         TableError: The file cannot be read; its batches raise the same.
     """
     check_content(path, format)
-    source = _open_cells(path, format, options)
+    source = _open_cells(path, format, options, choose, whole)
 
     def read(text: frozenset[int]) -> Iterator["pa.RecordBatch"]:
         row_bytes = len(source.names) * np.dtype(stored_dtype(source)).itemsize
         rows = 0
-        for batch in gather_batches(source.read(text)):
+        batches = source.read(text)
+        for batch in gather_batches(batches) if gathers else batches:
             rows += batch.num_rows
             check_rows(rows, row_bytes=row_bytes, options=options)
             yield batch
@@ -97,6 +110,8 @@ def _open_cells(
     path: Path,
     format: TableFormat,  # noqa: A002 - as above
     options: ParseOptions,
+    choose: Choose | None,
+    whole: object,
 ) -> CellSource:
     match format:
         case TableFormat.JSON:
@@ -106,11 +121,11 @@ def _open_cells(
         case TableFormat.NDJSON:
             from tables.readers.json import open_ndjson_cells  # noqa: PLC0415 - as below
 
-            return open_ndjson_cells(path, options)
+            return open_ndjson_cells(path, options, whole=whole)
         case TableFormat.CSV:
             from tables.readers.csv import open_csv_cells  # noqa: PLC0415 - as below
 
-            return open_csv_cells(path, options)
+            return open_csv_cells(path, options, choose=choose)
         case TableFormat.ARROW:
             from tables.readers.arrow import open_arrow_cells  # noqa: PLC0415 - as below
 

@@ -60,6 +60,11 @@ _MAX_NAMED = 5
 _JOINERS = "\u200c\u200d"  # Persian and emoji need them; other format characters deceive the eye
 
 
+Choose = Callable[[Sequence[str], bool], Sequence[int]]
+"""Function from the names of a file's columns, and whether the file gives them, to the place of each
+wanted column."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableSource:
     """An opened table: its columns, and its rows in chunks that come once.
@@ -142,8 +147,15 @@ def gather(chunks: Iterator[Columns]) -> Iterator[Columns]:
         yield _joined(waiting)
 
 
-def gather_batches(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
-    """Join batches that are too short to be worth the work per batch, where their types are the same."""
+def gather_batches(
+    batches: Iterator["pa.RecordBatch"], *, pauses: bool = False
+) -> Iterator["pa.RecordBatch"]:
+    """Join batches that are too short to be worth the work per batch, where their types are the same.
+
+    Args:
+        batches: Batches of columns.
+        pauses: True to yield an empty batch after each that is to be joined with the next one.
+    """
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         if waiting and batch.schema != waiting[0].schema:
@@ -153,6 +165,8 @@ def gather_batches(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBa
         if sum(part.num_rows for part in waiting) >= _MIN_CHUNK_ROWS:
             yield _joined_batch(waiting)
             waiting = []
+        elif pauses:
+            yield batch.slice(0, 0)
     if waiting:
         yield _joined_batch(waiting)
 

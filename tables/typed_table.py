@@ -1,6 +1,6 @@
 """Files of cells as rows of numbers, of columns whose types are known."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat, TableWarning
 from tables.open import open_cells
-from tables.source import CellSource, NotNumbersError
+from tables.source import CellSource, Choose, NotNumbersError, gather_batches
 from tables.typed_rows import encode_columns, encode_rows
 
 _BATCH_BYTES = 16 << 20
@@ -23,12 +23,11 @@ _BATCH_BYTES = 16 << 20
 _MAX_RESTARTS = 4
 """Readings of a file that find one more column of texts each; the next one reads all columns as text."""
 
+_LISTS = 4096
+"""Rows of JSON that are encoded at a time."""
+
 _DICTIONARY_BYTES = 1 << 20
 """Bytes of a dictionary that is looked at as a whole with each piece of its rows."""
-
-Choose = Callable[[Sequence[str], bool], Sequence[int]]
-"""Function from the names of a file's columns, and whether the file gives them, to the place of each
-wanted column."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class TypedTable:
     Attributes:
         names: Names of the columns of the file.
         named: True where the file gives the names.
-        chunks: Rows of the wanted columns, in order.
+        chunks: Rows of the wanted columns, in order; none after a part of the file that is not enough of them,
+            so that who takes chunks in turn with others keeps none waiting.
         warnings: Warnings about the file; all of them once all rows have been read.
     """
 
@@ -55,6 +55,7 @@ def open_typed(
     options: ParseOptions,
     columns: Sequence[Column],
     choose: Choose,
+    whole: object = None,
 ) -> TypedTable:
     """Open a file whose columns have known types, with its rows of the wanted columns.
 
@@ -64,11 +65,14 @@ def open_typed(
         options: Options of reading, and bounds of the size.
         columns: Types of the wanted columns, in order.
         choose: Function that finds the wanted columns among those of the file, or raises an error.
+        whole: Row that has the members of all rows of NDJSON; None where it is not known.
 
     Raises:
         TableError: The file cannot be read; the chunks raise the same.
     """
-    source = open_cells(path, format=format, options=options)
+    source = open_cells(
+        path, format=format, options=options, gathers=False, choose=choose, whole=whole
+    )
     places = choose(source.names, source.named)
     for place in places:
         if place in source.unread:
@@ -87,11 +91,16 @@ def _encoded(
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the rows; where a column proves to hold more than numbers, read on with its texts."""
     text = _text_columns(source, columns, places)
+    nothing = np.empty((0, len(columns)))
     done = looked_at = restarts = 0
     while True:
+        chosen = (_chosen(batch, places) for batch in source.read(text))
         try:
-            for cells, before in _after(source.read(text), done):
-                wanted = [_compact(cells.column(place)) for place in places]
+            for cells, before in _after(gather_batches(chosen, pauses=True), done):
+                if not cells.num_rows:
+                    yield nothing
+                    continue
+                wanted = [_compact(column) for column in cells.columns]
                 looked_at += sum(map(_dictionary_bytes, wanted))
                 if looked_at > max_bytes:
                     raise TableError(
@@ -114,8 +123,10 @@ def _encoded_lists(
     """Yield the rows of JSON, whose numbers and texts are told from each other cell by cell."""
     before = 0
     for rows in parts:
-        yield encode_rows([[row[at] for at in places] for row in rows], columns, before=before)
-        before += len(rows)
+        for start in range(0, len(rows), _LISTS):
+            some = rows[start : start + _LISTS]
+            yield encode_rows([[row[at] for at in places] for row in some], columns, before=before)
+            before += len(some)
 
 
 def _text_columns(
@@ -141,13 +152,25 @@ def _reads_numbers(column: Column) -> bool:
     )
 
 
+def _chosen(batch: pa.RecordBatch, places: Sequence[int]) -> pa.RecordBatch:
+    """Return some columns of a batch, under their places."""
+    columns = [batch.column(place) for place in places]
+    return pa.RecordBatch.from_arrays(columns, names=[str(place) for place in places])
+
+
 def _after(batches: Iterator[pa.RecordBatch], done: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield the batches after some rows, in pieces of bounded size, with the rows before each."""
+    """Yield the batches after some rows, in pieces of bounded size, with the rows before each.
+
+    A batch without further rows is yielded as it is.
+    """
     before = 0
     for batch in batches:
         skipped = min(max(0, done - before), batch.num_rows)
         before += skipped
-        for piece in _pieces(batch.slice(skipped)):
+        rest = batch.slice(skipped)
+        if not rest.num_rows:
+            yield rest, before
+        for piece in _pieces(rest):
             yield piece, before
             before += piece.num_rows
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -32,6 +32,7 @@ from tables.readers.text import TextFile, open_text
 from tables.readers.uneven import UnevenError, UnevenRows
 from tables.source import (
     CellSource,
+    Choose,
     Columns,
     NotNumbersError,
     TableSource,
@@ -73,17 +74,25 @@ def open_csv(path: Path, options: ParseOptions) -> TableSource:
     )
 
 
-def open_csv_cells(path: Path, options: ParseOptions) -> CellSource:
+def open_csv_cells(
+    path: Path, options: ParseOptions, *, choose: Choose | None = None
+) -> CellSource:
     """Open a CSV file of numbers, text or anything else.
+
+    Args:
+        path: File to read.
+        options: Options of reading, and bounds of the size.
+        choose: Function that finds the columns that are wanted; None: all are.
 
     Raises:
         TableError: The file is empty, or has too many columns.
     """
     rows, names, nameless, warnings = _opened(path, options)
-    found = rows.text_columns()
+    every = range(len(names))
+    found = rows.text_columns(every if choose is None else choose(names, rows.layout.header))
     return CellSource(
         names=names,
-        dtypes=["string" if place in found else "float64" for place in range(len(names))],
+        dtypes=["string" if place in found else "float64" for place in every],
         named=rows.layout.header,
         nameless=nameless,
         text=found,
@@ -153,16 +162,14 @@ class _Rows:
         if last is not None and self.text.quotes % 2 and _spans_lines(last):
             raise self._unclosed(row=rows)
 
-    def text_columns(self) -> frozenset[int]:
-        """Return the columns that hold more than numbers among the first rows."""
+    def text_columns(self, among: Iterable[int]) -> frozenset[int]:
+        """Return which of some columns hold more than numbers among the first rows."""
         every = frozenset(range(len(self.names)))
         batch = next(self._batches(every, part=BLOCK_BYTES), None)
         if batch is None:
             return frozenset()
         missing = pa.array(_missing_values(self.options.na_values), pa.string())
-        return frozenset(
-            place for place, cells in enumerate(batch.columns) if not _are_numbers(cells, missing)
-        )
+        return frozenset(place for place in among if not _are_numbers(batch.column(place), missing))
 
     def _batches(
         self, text: frozenset[int], *, part: int = _PART_BYTES

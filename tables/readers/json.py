@@ -85,8 +85,13 @@ def open_json_cells(path: Path, options: ParseOptions) -> CellSource:
     )
 
 
-def open_ndjson_cells(path: Path, options: ParseOptions) -> CellSource:
+def open_ndjson_cells(path: Path, options: ParseOptions, *, whole: Any = None) -> CellSource:  # noqa: ANN401  JSON is anything
     """Open a file of JSON lines of numbers, text, booleans and nulls.
+
+    Args:
+        path: File to read.
+        options: Bounds of the table's size.
+        whole: First row, with the members of all; None to read the file for it.
 
     Raises:
         TableError: As `open_ndjson`.
@@ -95,15 +100,32 @@ def open_ndjson_cells(path: Path, options: ParseOptions) -> CellSource:
     if lines is None:
         raise TableError("dataset-empty", "The file has no rows.")
     first = [_parse_line(line, line=number, row=row) for row, (number, line) in enumerate(lines, 1)]
-    whole = first[0]
-    if isinstance(whole, dict):
-        every = enumerate(chain.from_iterable(_blocks(path)), 1)
-        whole = _whole_row((_parse_line(line, line=n, row=r) for r, (n, line) in every), options)
+    if whole is None:
+        for some in whole_rows(path, options):
+            whole = some
 
     def parsed(reader: JsonRows) -> Iterator[list[Any]]:
         return (rows for rows in _parsed_blocks(path, reader))
 
     return _cell_source(whole, None, options, parsed, first)
+
+
+def whole_rows(path: Path, options: ParseOptions) -> Iterator[Any]:
+    """Yield the first row of JSON lines after each part of the file; of objects, one that has the members so far.
+
+    Raises:
+        TableError: A line is no strict JSON, or there are too many members.
+    """
+    whole: Any = None
+    rows = 0
+    for block in _blocks(path):
+        parsed = (_parse_line(line, line=n, row=r) for r, (n, line) in enumerate(block, rows + 1))
+        rows += len(block)
+        if block:
+            whole = _whole_row(parsed if whole is None else chain([whole], parsed), options)
+            yield whole
+            if not isinstance(whole, dict):
+                return
 
 
 def _whole_row(rows: Iterable[Any], options: ParseOptions) -> Any:  # noqa: ANN401  JSON is anything

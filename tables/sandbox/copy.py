@@ -121,7 +121,7 @@ def _do_typed(task: dict[str, Any]) -> dict[str, object]:
     except KeyError:  # the parent names what is missing
         return {**found, "rows": 0, "warnings": []}
     with RowWriter(Path(task["destination"]), len(columns), dtype="float64") as writer:
-        for chunk in table.chunks:
+        for chunk in filter(len, table.chunks):
             writer.write(chunk.T)
         writer.finish()
     return {**found, "rows": writer.rows, "warnings": table.warnings}

@@ -1,12 +1,13 @@
 """Rows of tables: Arrow in memory where that is quick, all else by way of the disk."""
 
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.fairness.turns import in_thread, in_thread_alone, in_thread_of_cells, owner_here
 from app.http.body_memory import Share
@@ -17,11 +18,17 @@ from app.rows.shape import Floats, RowsShape
 from tables.formats import ParseOptions, TableFormat
 from tables.open import open_arrow_bytes, open_table
 from tables.readers.arrow import StreamCheck, check_stream, is_packed
+from tables.readers.json import whole_rows
 from tables.sandbox.copy import open_table_isolated, open_typed_isolated
-from tables.source import Columns, TableSource
+from tables.source import TableSource
 from tables.typed_table import TypedTable, open_typed
 
+_Opened = TypeVar("_Opened", TableSource, TypedTable)
+
 TAKEN_BYTES = 1024 * 1024
+_TAKING_S = 0.008
+"""Time in which chunks of a file are taken before the next one of all who wait for the thread has its turn."""
+_SMALL_FILE_BYTES = 4 * 1024 * 1024
 _MEMORY_BYTES = 2 * 1024 * 1024
 """Largest Arrow body that is read in memory."""
 _MEMORY_PART = 0.25  # as of numbers
@@ -75,9 +82,8 @@ async def read_table(
                 on_disk.hold(on_disk.size + _size_of(unpacked))
             else:
                 share.hold(stream.unpacked)
-                table = await in_thread_alone(
-                    open_table, file, format=source.format, options=options
-                )
+                read = partial(open_table, file, format=source.format, options=options)
+                table = await _opened(file, read)
                 table = dataclasses.replace(table, rows=table.rows or stream.rows)
         source.total_rows, source.warnings = table.rows, table.warnings
         async for rows in _table_rows(table, source):
@@ -86,13 +92,8 @@ async def read_table(
 
 async def _table_rows(table: TableSource, source: RowsBody) -> AsyncGenerator[Floats, None]:
     order = _order_of(table, source)
-    take = in_thread_of_cells if len(table.names) <= _FEW_COLUMNS else in_thread_alone
     count = 0
-    while True:
-        with as_problem():
-            chunk = await take(_taken, table.chunks)
-        if chunk is None:
-            break
+    async for chunk in _gathered(table.chunks, width=len(table.names), axis=1):
         count += chunk.shape[1]
         source.shape.check_count(count)
         yield chunk[order].T if order is not None else chunk.T
@@ -106,17 +107,35 @@ async def _typed_rows(
     with as_problem():
         table = await _typed_table(source, file, unpacked)
     on_disk.hold(on_disk.size + _size_of(unpacked))
-    source.warnings, chunks = table.warnings, table.chunks
+    source.warnings = table.warnings
     count = 0
-    while True:
-        with as_problem():
-            rows = await in_thread_of_cells(_taken_rows, chunks)
-        if rows is None:
-            break
+    async for rows in _gathered(table.chunks, width=source.shape.width, axis=0):
         count += len(rows)
         source.shape.check_count(count)
         yield rows
     source.shape.check_count(count)
+
+
+async def _gathered(
+    chunks: Iterator[Floats], *, width: int, axis: int
+) -> AsyncGenerator[Floats, None]:
+    """Yield the rows of several chunks together, which is less work for the engine.
+
+    Chunks are taken for a few milliseconds at a time, since others wait for the same thread.
+
+    Args:
+        chunks: Rows of a file, some at a time.
+        width: Number of columns of a chunk.
+        axis: Axis of the rows of a chunk.
+    """
+    take = in_thread_of_cells if width <= _FEW_COLUMNS else in_thread_alone
+    parts: list[Floats] = []
+    ended = False
+    while not ended:
+        with as_problem():
+            ended = await take(_take_some, chunks, parts, axis)
+        if parts and (ended or _size(parts) >= TAKEN_BYTES):
+            yield parts.pop()
 
 
 async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTable:
@@ -133,7 +152,8 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
     else:
         packed = source.format is TableFormat.PARQUET
     if not packed:
-        return await in_thread_alone(read)
+        whole = await _whole_row(source, file)
+        return await _opened(file, partial(read, whole=whole))
     isolated = partial(
         open_typed_isolated,
         file,
@@ -149,6 +169,22 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
     return table
 
 
+async def _opened(file: Path, read: Callable[[], _Opened]) -> _Opened:
+    """Open a file; a large one takes as long as its text, for which small ones do not wait."""
+    is_small = _size_of(file) <= _SMALL_FILE_BYTES
+    return await (in_thread_alone if is_small else in_thread)(read)
+
+
+async def _whole_row(source: RowsBody, file: Path) -> object:
+    """Return a row that has the members of all rows of a file of NDJSON; None for other formats."""
+    whole: object = None
+    if source.format is TableFormat.NDJSON:
+        found = whole_rows(file, _parse_options(source))
+        while (some := await in_thread_of_cells(next, found, None)) is not None:
+            whole = some
+    return whole
+
+
 def _places_of(source: RowsBody, names: Sequence[str], named: bool) -> list[int]:  # noqa: FBT001  as `Choose`
     """Return the places of the model's columns among those of a file."""
     if not named:
@@ -162,28 +198,24 @@ def _places_of(source: RowsBody, names: Sequence[str], named: bool) -> list[int]
     return source.shape.order_of(names)
 
 
-def _taken_rows(chunks: Iterator[NDArray[np.float64]]) -> NDArray[np.float64] | None:
-    """Return the next few rows together, which is less work for the engine; None at their end."""
-    parts: list[NDArray[np.float64]] = []
+def _take_some(chunks: Iterator[Floats], parts: list[Floats], axis: int) -> bool:
+    """Add the next few chunks to the parts, which become one once they are enough; return True at the end."""
+    until = time.perf_counter() + _TAKING_S
+    ended = True
     for chunk in chunks:
-        parts.append(chunk)
-        if sum(part.nbytes for part in parts) >= TAKEN_BYTES:
+        if chunk.size:
+            parts.append(chunk)
+        if _size(parts) >= TAKEN_BYTES or time.perf_counter() >= until:
+            ended = False
             break
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if len(parts) > 1 and (ended or _size(parts) >= TAKEN_BYTES):
+        joined: Floats = np.concatenate(parts, axis=axis)  # type: ignore[assignment]  # of one type
+        parts[:] = [joined]
+    return ended
 
 
-def _taken(chunks: Iterator[Columns]) -> Columns | None:
-    """Return the next few chunks as one, which is less work for the engine; None at their end."""
-    parts: list[Columns] = []
-    for chunk in chunks:
-        parts.append(chunk)
-        if sum(part.nbytes for part in parts) >= TAKEN_BYTES:
-            break
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+def _size(parts: Sequence[Floats]) -> int:
+    return sum(part.nbytes for part in parts)
 
 
 def _order_of(table: TableSource, source: RowsBody) -> list[int] | None:

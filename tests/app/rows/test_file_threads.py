@@ -9,7 +9,9 @@ import pytest
 
 from app.fairness.turns import Threads, on_account_of
 from app.rows.decode import tables
+from app.rows.model_types import ModelTypes
 from app.rows.shape import RowsShape
+from tables.columns import Column
 from tables.formats import TableFormat
 from tests.app.decoding import decode_pieces
 
@@ -19,7 +21,7 @@ from tests.app.decoding import decode_pieces
 def test_fault_703_files_of_all_projects_are_decoded_in_two_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int, taking: str
 ) -> None:
-    used: dict[str, set[str]] = {"open_table": set(), "_taken": set()}
+    used: dict[str, set[str]] = {"open_table": set(), "_take_some": set()}
 
     def watch(name: str) -> None:
         call = getattr(tables, name)
@@ -50,4 +52,67 @@ def test_fault_703_files_of_all_projects_are_decoded_in_two_threads(
 
     asyncio.run(main())
     threads.close()
-    assert used == {"open_table": {"documents"}, "_taken": {taking}}
+    assert used == {"open_table": {"documents"}, "_take_some": {taking}}
+
+
+class CountingThreads(Threads):
+    """Threads that note the functions they call."""
+
+    def __init__(self, name: str, at_once: int, *, each: int, **options: Any) -> None:
+        super().__init__(name, at_once, each=each, **options)
+        self.calls = 0
+
+    async def run(self, owner: str, function: Any, /, *args: Any, **options: Any) -> Any:
+        self.calls += 1
+        return await super().run(owner, function, *args, **options)
+
+
+CSV_BODY = "a,b" + ",left" * 600 + "\n" + ("1.5,x" + ",7" * 600 + "\n") * 2_000
+NDJSON_BODY = '{"a": 1.5, "b": "x"}\n' * 120_000
+
+
+@pytest.mark.fault(750)
+@pytest.mark.parametrize(
+    ("kind", "body", "turns"),
+    [(TableFormat.CSV, CSV_BODY, 4), (TableFormat.NDJSON, NDJSON_BODY, 8)],
+)
+def test_fault_750_a_file_is_read_in_turns_however_little_of_it_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: TableFormat, body: str, turns: int
+) -> None:
+    monkeypatch.setattr(tables, "_TAKING_S", 0.0, raising=False)
+    cells = CountingThreads("cells", 1, each=1)
+    documents = CountingThreads("documents", 1, each=1)
+    threads = CountingThreads("requests", 2, each=2, alone=documents, cells=cells)
+    types = ModelTypes((Column(name="a"), Column(name="b", type="category", levels=("x",))), dim=2)
+    shape = RowsShape(["a", "b"], 200_000, types=types, ignores_extra=True)
+
+    async def main() -> None:
+        with on_account_of("one", threads):
+            rows = await decode_pieces([body.encode()], kind, shape, tmp_path)
+        assert rows.tolist() == [[1.5, 0.0]] * (body.count("\n") - (kind is TableFormat.CSV))
+
+    asyncio.run(main())
+    threads.close()
+    assert cells.calls >= turns
+    assert documents.calls == 1
+
+
+@pytest.mark.fault(750)
+def test_fault_750_a_large_file_is_opened_beside_small_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b"a,b\n1.5,x\n"
+    monkeypatch.setattr(tables, "_SMALL_FILE_BYTES", len(body) - 1, raising=False)
+    documents = CountingThreads("documents", 1, each=1)
+    threads = CountingThreads("requests", 2, each=2, alone=documents)
+    types = ModelTypes((Column(name="a"), Column(name="b", type="category", levels=("x",))), dim=2)
+    shape = RowsShape(["a", "b"], 10, types=types, ignores_extra=True)
+
+    async def main() -> None:
+        with on_account_of("one", threads):
+            rows = await decode_pieces([body], TableFormat.CSV, shape, tmp_path)
+        assert rows.tolist() == [[1.5, 0.0]]
+
+    asyncio.run(main())
+    threads.close()
+    assert documents.calls == 0
