@@ -66,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
         bound_unsent(transport)
         transport.set_protocol(BoundedReads(self))
         self._transport = LingeringTransport(transport, self._close)
-        self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
+        self._unread = Unread(self.loop, self.header_timeout_s, self._close_at_once)
         self._unsent = Unsent(self.loop, self._transport, self.write_timeout_s)
         self._bodies = FastBodies(self.loop)
         self._parsing = Parsing(self, self._refuse)
@@ -114,6 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _forget(self) -> None:
         """Refer to nothing that refers to this connection: only a full collection would free it."""
         self._transport.forget()
+        self._unread.forget()
         self._reading.forget()
         self._parsing.forget()
         self.cycle = self._served = self._ignored = self.scope = None  # type: ignore[assignment]  # as uvicorn's parser
@@ -245,8 +246,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unsent.watch()
 
     def resume_writing(self) -> None:
-        """Go on once the caller has read the buffered bytes."""
-        self._unsent.stop()
+        """Go on once the caller has read the buffered bytes; what is left when it closes is watched to the end."""
+        if not self.transport.is_closing():
+            self._unsent.stop()
         super().resume_writing()
 
     def on_response_complete(self) -> None:
@@ -257,8 +259,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._bodies.end()  # of the rest nothing is kept
         super().on_response_complete()
         if self.transport.is_closing():
-            self._unsent.watch()
-        elif was_last and self._refusal:
+            return
+        if was_last and self._refusal:
             self._send_refusal()
         elif was_last and self._parsing.in_body:
             self._unread.begin()
@@ -296,11 +298,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._bodies.await_whole(self._served, size, has_room)
 
     def drop(self) -> None:
-        """Close it now, since others need the room."""
+        """Close it now, since others need the room: of a response, what the kernel takes at once is sent."""
         self._parsing.ended = True
         self._stop_timer()
         if self._served is None or self._served.response_complete:
             self._transport.close_at_once()
+            self.loop.call_soon(self._transport.abort)  # once what waits in this iteration is sent
         else:
             self._transport.abort()
 
@@ -328,7 +331,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close the connection, unless a further request has come, of which a part may wait for its turn."""
         if self._is_idle() and self._header_timer is None and not self._reading.waits:
             super().timeout_keep_alive_handler()
-            self._unsent.watch()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._served = cycle
@@ -384,7 +386,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(self._refusal)
             self._refusal = b""
         self.transport.close()
-        self._unsent.watch()
 
     def _close(self) -> None:
         """Close the connection; where the caller may still be sending, let the response arrive first."""
@@ -392,11 +393,17 @@ class BoundedProtocol(HttpToolsProtocol):
         busy = self._parsing.in_body or self._refused or self._parsing.more_came or paused
         room = len(self._lingering) < max(1, self.open_connections.most // 16)
         if self.transport.is_closing() or not (busy and room):
-            self._transport.close_at_once()
+            self._close_at_once()
             return
         self._parsing.ended = True
         self._lingering.add(self)
         self._transport.half_close()
+        self._unsent.watch()
         self.flow.resume_reading()
         self._transport.release_reading()
         self._unread.begin()
+
+    def _close_at_once(self) -> None:
+        """Close both directions once everything has been sent, for which the caller must read on."""
+        self._transport.close_at_once()
+        self._unsent.watch()

@@ -135,6 +135,11 @@ class Unread:
             self._timer.cancel()
             self._timer = None
 
+    def forget(self) -> None:
+        """Read nothing more, without the function that was given."""
+        self.stop()
+        del self._give_up
+
     def _look(self) -> None:
         earned_s = self._silence_s + self._came / MIN_BYTES_PER_S
         until = min(self._heard + self._silence_s, self._began + min(earned_s, MAX_S))

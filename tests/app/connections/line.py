@@ -10,6 +10,8 @@ from app.connections.protocol import BoundedProtocol
 from app.connections.receiving.reading import IDLE_ENDS
 from app.fairness.pace import Pace
 
+_HIGH_BYTES, _LOW_BYTES = 64 * 1024, 16 * 1024  # of transports, between which nothing is told
+
 
 class _Selector(selectors.SelectSelector):
     """Selector that does not wait: the time of its next timer has come."""
@@ -87,9 +89,12 @@ class Line(asyncio.Transport):
     def close(self):
         if not self.closed:
             self.closed = True
-            self._loop.call_soon(self._protocol.connection_lost, None)
+            self._end()
 
     abort = close
+
+    def _end(self):
+        self._loop.call_soon(self._protocol.connection_lost, None)
 
     def _read_soon(self, after_s=0.0):
         if self._parts and self.reads and not (self._scheduled or self.closed):
@@ -116,7 +121,47 @@ class Line(asyncio.Transport):
         self._read_soon()
 
 
-def connecting(application, pace=None):
+class SlowLine(Line):
+    """The same, of a caller who reads when the test says so; the kernel takes nothing.
+
+    As with a real one, what waits when it is closed is sent before it ends.
+    """
+
+    def __init__(self, parts):
+        super().__init__(parts)
+        self.unread = 0
+        self.lost = self._paused = False
+
+    def write(self, data):
+        super().write(data)
+        self.unread += len(data)
+        if self.unread > _HIGH_BYTES and not self._paused:
+            self._paused = True
+            self._protocol.pause_writing()
+
+    def read(self, size):
+        self.unread -= size
+        if self.unread <= _LOW_BYTES and self._paused:
+            self._paused = False
+            self._protocol.resume_writing()
+        if self.closed:
+            self._end()
+
+    def get_write_buffer_size(self):
+        return self.unread
+
+    def abort(self):
+        self.closed = True
+        self.unread = 0
+        self._end()
+
+    def _end(self):
+        if self.unread == 0 and not self.lost:
+            self.lost = True
+            super()._end()
+
+
+def connecting(application, pace=None, line_of=Line):
     """Return a function that makes a connection to an application: its protocol and its line."""
     config = uvicorn.Config(
         application, interface="asgi3", lifespan="off", ws="none", log_config=None
@@ -133,7 +178,7 @@ def connecting(application, pace=None):
     Protocol.idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
 
     def connect(*parts):
-        line = Line(parts)
+        line = line_of(parts)
         protocol = Protocol(config, state, {})
         line.set_protocol(protocol)
         protocol.connection_made(line)
