@@ -71,6 +71,7 @@ class Call(Generic[_Result]):
         body: Body of the request; None for no body.
         retry: Failures after which the request may be sent again.
         read_timeout_s: Longest silence of the service in seconds; None for the client's own.
+        retry_s: Seconds from the first failure to the last attempt; None for the longest silence.
     """
 
     method: str
@@ -81,6 +82,7 @@ class Call(Generic[_Result]):
     body: Body | None = None
     retry: Retry = Retry.ALWAYS
     read_timeout_s: float | None = None
+    retry_s: float | None = None
 
     @property
     def query(self) -> dict[str, str | Sequence[str]]:

@@ -10,7 +10,7 @@ import httpx
 
 from densityd.client.call import JSON, Call, new_key
 from densityd.client.errors import TimedOutError, TransportError, UnreachableError
-from densityd.client.retrying import Retries
+from densityd.client.retrying import Attempts, Retries
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _CONNECT_TIMEOUT_S = 5.0
@@ -23,7 +23,8 @@ class Settings:
     Args:
         url: URL of the service; None for the one in `DENSITYD_URL`, or http://127.0.0.1:8000.
         api_key: API key, sent as a bearer token; None for the one in `DENSITYD_API_KEY`, if any.
-        timeout_s: Longest silence of the service during a request, in seconds.
+        timeout_s: Longest silence of the service during a request, in seconds; as long after the first
+            failure a request is sent again.
         retries: Policy by which failed requests are sent again.
         request_ids: Makes the `X-Request-ID` of each request, which the service logs.
 
@@ -74,14 +75,18 @@ class Settings:
             headers["Content-Type"] = call.body.media_type
             if call.body.size is not None:
                 headers["Content-Length"] = str(call.body.size)
-        timeout_s = max(self.timeout_s, call.read_timeout_s or 0.0)
         return {
             "method": call.method,
             "url": call.path,
             "params": call.query,
             "headers": headers,
-            "timeout": self._timeout(timeout_s),
+            "timeout": self._timeout(self._silence_s(call)),
         }
+
+    def attempts(self, call: Call[Any]) -> Attempts:
+        """Return the attempts at a request, of which none was made yet."""
+        longest_s = self._silence_s(call) if call.retry_s is None else call.retry_s
+        return Attempts(self.retries, call.retry, longest_s=longest_s)
 
     def wrap_error(self, error: httpx.RequestError) -> TransportError:
         """Return the error to raise for a failure of the connection."""
@@ -91,6 +96,9 @@ class Settings:
         if isinstance(error, httpx.TimeoutException):
             return TimedOutError(self.address, "the service takes too long to respond")
         return TransportError(self.address, f"the connection broke: {reason}")
+
+    def _silence_s(self, call: Call[Any]) -> float:
+        return max(self.timeout_s, call.read_timeout_s or 0.0)
 
     def _timeout(self, timeout_s: float) -> httpx.Timeout:
         return httpx.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s))

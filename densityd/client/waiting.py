@@ -64,10 +64,17 @@ class Watch:
         """Note that there was no response; a restart of the service is tolerated.
 
         Raises:
-            TransportError: There has been none for a minute.
+            TransportError: There has been none for a minute, or the wait is over.
         """
-        if time.monotonic() - self._responded > _ABSENCE_S:
+        if self.left_s() <= 0:
             raise error
+
+    def left_s(self) -> float:
+        """Return the seconds for which a response is waited for."""
+        left_s = self._responded + _ABSENCE_S - time.monotonic()
+        if self._timeout_s is None:
+            return left_s
+        return min(left_s, self._began + self._timeout_s - time.monotonic())
 
     def pause_s(self) -> float:
         """Return the seconds until the next request."""

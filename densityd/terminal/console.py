@@ -60,6 +60,7 @@ _LABELS = ("description", "tags")
 _UPLOAD_TAG = "densityd/upload"
 """Tag of a dataset that a command uploaded: a hash of the file and of the options of reading it."""
 _MOST_NAMES = 20
+_ATTEMPTS = 5  # in 2 to 4 seconds: somebody waits at a terminal, perhaps for a wrong address
 
 
 @contextmanager
@@ -78,13 +79,14 @@ def service(url: str | None, *, api_key: str | None = None) -> Iterator["Client"
         Client,
         ClientError,
         FileFormatError,
+        Retries,
         RowsWarning,
         Settings,
         TransportError,
     )
 
     try:
-        settings = Settings(url, api_key=api_key)
+        settings = Settings(url, api_key=api_key, retries=Retries(attempts=_ATTEMPTS))
     except ValueError as error:
         fail(str(error), "Give the URL with --url or DENSITYD_URL.", status=WRONG_USAGE)
     try:

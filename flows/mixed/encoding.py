@@ -143,9 +143,10 @@ class TableEncoding(Preprocessing):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *further: object
     ) -> None:
-        """Load the buffers; a model from before maps had a reach has none."""
+        """Load the buffers; a model from before maps had a reach, or samples were rounded, has none of these."""
         endless = torch.tensor([-ENDLESS, ENDLESS], dtype=torch.float64)
         state_dict.setdefault(f"{prefix}reach", endless.repeat(len(self.reach), 1))
+        state_dict.setdefault(f"{prefix}roundings", torch.zeros_like(self.roundings))
         super()._load_from_state_dict(state_dict, prefix, *further)
 
     @property

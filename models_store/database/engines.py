@@ -219,11 +219,15 @@ def migration_engine(url: URL) -> Engine:
             url, file, use="migration", busy_timeout_s=_MIGRATION_WAIT_S, pool_size=1
         )
     session = _POOLED if _is_pooled(url) else {}
-    return create_engine(
+    engine = create_engine(
         url.difference_update_query([_POOLER]),
         poolclass=NullPool,
         connect_args={"connect_timeout": 5, "application_name": "densityd migrate", **session},
     )
+    from models_store.database.postgres import connect_long  # noqa: PLC0415 - slow, as above
+
+    engine.dialect.connect = connect_long  # type: ignore[method-assign, assignment]  # as in `_bound`
+    return engine
 
 
 def _sqlite_engine(

@@ -18,6 +18,10 @@ T = TypeVar("T")
 
 # Between two looks at the time.
 _LOOK_S = 0.1
+# Seconds of a long statement from one question whether its server answers others to the next, and questions
+# without an answer after which it does not.
+_ASK_S = 10.0
+_IN_VAIN = 2
 
 
 class SilentServerError(psycopg.OperationalError):
@@ -34,11 +38,15 @@ class LostCommitError(psycopg.OperationalError):
     may_be_committed = True
 
 
-class Patience(Protocol):
-    """Judge of the time for which a server may say nothing."""
+class Judge(Protocol):
+    """Judge of the time for which a statement's server may say nothing."""
 
     def is_over(self, waited_s: float, most_s: float) -> bool:
         """Return whether the server is waited for no longer."""
+
+
+class Patience(Judge, Protocol):
+    """Judge of the time for which a server may say nothing."""
 
     def is_silent(self) -> bool:
         """Return whether the server was silent a moment ago."""
@@ -50,6 +58,40 @@ class Patience(Protocol):
         """Return the seconds that a connect may take."""
 
 
+class LongPatience:
+    """Judge that takes a server for silent once it answers nobody else either.
+
+    Args:
+        reach: Function that connects to the server anew.
+    """
+
+    def __init__(self, reach: Callable[[], None]) -> None:
+        self._reach = reach
+        self._asked_s = 0.0
+        self._in_vain = 0
+
+    def is_over(self, waited_s: float, most_s: float) -> bool:
+        """Return whether the server is waited for no longer; now and then it is asked by another connection."""
+        if waited_s < self._asked_s:  # it said something meanwhile
+            self._asked_s, self._in_vain = 0.0, 0
+        if waited_s >= most_s:
+            return True
+        if waited_s - self._asked_s < _ASK_S:
+            return False
+        self._asked_s = waited_s
+        self._in_vain = self._in_vain + 1 if self._is_deaf() else 0
+        return self._in_vain >= _IN_VAIN
+
+    def _is_deaf(self) -> bool:
+        try:
+            self._reach()
+        except psycopg.errors.ConnectionTimeout:
+            return True
+        except psycopg.Error:  # such as of one that has no room for more connections
+            return False
+        return False
+
+
 class BoundedConnection(psycopg.Connection[Any]):
     """Connection to a server that is not waited for without an end.
 
@@ -57,7 +99,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         patience: Judge of the time for which the server says nothing.
     """
 
-    patience: Patience
+    patience: Judge
     _most_s = math.inf
 
     @contextmanager
@@ -135,6 +177,25 @@ def connect(patience: Patience, *args: Any, **parameters: Any) -> BoundedConnect
         patience.note_silence()
         raise
     connection.patience = patience
+    return connection
+
+
+def connect_long(*args: Any, **parameters: Any) -> BoundedConnection:  # noqa: ANN401 - the driver's
+    """Connect for statements that take as long as they need, while their server answers others.
+
+    Args:
+        *args: Arguments of the driver.
+        **parameters: Parameters of the driver.
+
+    Raises:
+        psycopg.OperationalError: There is no connection.
+    """
+
+    def reach() -> None:
+        psycopg.connect(*args, **parameters).close()
+
+    connection = BoundedConnection.connect(*args, **parameters)
+    connection.patience = LongPatience(reach)
     return connection
 
 

@@ -8,11 +8,12 @@ tell whether it fits.
 import fcntl
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
+from typing import TextIO
 
 from alembic import command
 from alembic.config import Config
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 _LOCK_TIMEOUT_S = 3.0
 _LOCK_TRIES = 10
 _LOCK_PAUSE_S = 2.0
+# One that rewrites the tables of a large database takes minutes.
+_OTHER_MIGRATION_S = 900.0
+_OTHER_PAUSE_S = 0.1
+_TELL_S = 3.0
 # Any number that no other user of the same PostgreSQL takes: "densityd" in ASCII.
 _ADVISORY_LOCK = int.from_bytes(b"densityd", "big")
 
@@ -89,8 +94,9 @@ def _keeps_compatibility(connection: Connection) -> bool:
 def migrate(url: str, *, to: str | None = None) -> None:
     """Bring a database to a revision, making a SQLite file if there is none.
 
-    All of it is one transaction. Of two processes that start it at once, one waits for the other
-    and then finds nothing to do.
+    All of it is one transaction. Of two processes that start it at once, one waits for the other, a
+    quarter of an hour at most, and then finds nothing to do. A statement may take as long as it needs while
+    the server answers others.
 
     Args:
         url: URL of the database.
@@ -128,9 +134,7 @@ def _change_server(engine: Engine, to: str | None) -> None:
     for last in (*[False] * (_LOCK_TRIES - 1), True):
         try:
             with translated(), engine.begin() as connection:
-                connection.execute(
-                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK}
-                )
+                _outwait(partial(_lock_server, connection))
                 limit = f"{_LOCK_TIMEOUT_S * 1000:.0f}ms"
                 connection.execute(
                     text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": limit}
@@ -143,6 +147,35 @@ def _change_server(engine: Engine, to: str | None) -> None:
             time.sleep(_LOCK_PAUSE_S)
         else:
             return
+
+
+def _lock_server(connection: Connection) -> bool:
+    lock = text("SELECT pg_try_advisory_xact_lock(:key)")
+    return bool(connection.scalar(lock, {"key": _ADVISORY_LOCK}))
+
+
+def _outwait(lock: Callable[[], bool]) -> None:
+    """Wait until no other migration of the same database runs.
+
+    Args:
+        lock: Function that keeps others out, and returns whether it could.
+
+    Raises:
+        DatabaseUnavailableError: Another one takes too long.
+    """
+    began = time.monotonic()
+    told = False
+    while not lock():
+        waited_s = time.monotonic() - began
+        if waited_s >= _OTHER_MIGRATION_S:
+            raise DatabaseUnavailableError(
+                f"Another migration of the database has not ended for {_OTHER_MIGRATION_S:g} s."
+                " Look for its process; end it if it hangs, which changes nothing, and migrate again."
+            )
+        if waited_s >= _TELL_S and not told:
+            log.warning("another migration of the database runs; it is waited for")
+            told = True
+        time.sleep(_OTHER_PAUSE_S)
 
 
 @contextmanager
@@ -167,13 +200,21 @@ def _only_process(file: Path) -> Iterator[None]:
             f"The folder of the database cannot be written: {error.strerror}."
         ) from error
     with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _outwait(partial(_lock_file, handle))
         if file.exists() and file.stat().st_size == 0:
             # SQLite would take it for a new database and continue without the rows it once held.
             raise DatabaseUnavailableError(
                 "The database file is empty; restore it, or remove it to start anew."
             )
         yield
+
+
+def _lock_file(handle: TextIO) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _change(connection: Connection, to: str | None) -> None:

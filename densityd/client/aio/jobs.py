@@ -177,14 +177,7 @@ class AsyncJobs:
             job_id: Id of the job.
             wait_s: Seconds to wait for the end of the job first, at most 60.
         """
-        call = Call(
-            "GET",
-            build_path(_PATH, job_id),
-            Job.of,
-            params={"wait": wait_s},
-            read_timeout_s=None if wait_s is None else LONG_S,
-        )
-        return await self._transport.send(call)
+        return await self._transport.send(_get(job_id, wait_s=wait_s))
 
     async def update(
         self, job_id: str, *, etag: str | None = None, **labels: Unpack[Labels]
@@ -232,12 +225,12 @@ class AsyncJobs:
         Raises:
             JobFailedError: The job did not succeed.
             WaitTimeoutError: The job takes longer; it continues.
-            TransportError: The service has not responded for a minute.
+            TransportError: The service has not responded for a minute, or until the end of the wait.
         """
         watch = Watch(timeout_s=timeout_s, check=check)
         while True:
             try:
-                job = await self.get(job_id)
+                job = await self._transport.send(_get(job_id, retry_s=watch.left_s()))
             except TransportError as error:
                 watch.miss(error)
             else:
@@ -302,3 +295,14 @@ class AsyncJobs:
             body=encode_json(body),
         )
         return await self._transport.send(call)
+
+
+def _get(job_id: str, *, wait_s: int | None = None, retry_s: float | None = None) -> Call[Job]:
+    return Call(
+        "GET",
+        build_path(_PATH, job_id),
+        Job.of,
+        params={"wait": wait_s},
+        read_timeout_s=None if wait_s is None else LONG_S,
+        retry_s=retry_s,
+    )

@@ -120,13 +120,12 @@ class AsyncTransport:
     ) -> _Result:
         """Send a request until it succeeds or there is no hope; return what `take` returns."""
         request_id = self._settings.request_ids()
-        sent = 0
+        attempts = self._settings.attempts(call)
         while True:
             try:
                 return await take(await self._begin(call, request_id))
             except ClientError as error:
-                sent += 1
-                pause_s = self._settings.retries.pause_s(error, sent=sent, retry=call.retry)
+                pause_s = attempts.pause_s(error)
                 if pause_s is None:
                     raise
             await anyio.sleep(pause_s)

@@ -177,14 +177,7 @@ class Jobs:
             job_id: Id of the job.
             wait_s: Seconds to wait for the end of the job first, at most 60.
         """
-        call = Call(
-            "GET",
-            build_path(_PATH, job_id),
-            Job.of,
-            params={"wait": wait_s},
-            read_timeout_s=None if wait_s is None else LONG_S,
-        )
-        return self._transport.send(call)
+        return self._transport.send(_get(job_id, wait_s=wait_s))
 
     def update(self, job_id: str, *, etag: str | None = None, **labels: Unpack[Labels]) -> Job:
         """Describe and tag a job.
@@ -230,12 +223,12 @@ class Jobs:
         Raises:
             JobFailedError: The job did not succeed.
             WaitTimeoutError: The job takes longer; it continues.
-            TransportError: The service has not responded for a minute.
+            TransportError: The service has not responded for a minute, or until the end of the wait.
         """
         watch = Watch(timeout_s=timeout_s, check=check)
         while True:
             try:
-                job = self.get(job_id)
+                job = self._transport.send(_get(job_id, retry_s=watch.left_s()))
             except TransportError as error:
                 watch.miss(error)
             else:
@@ -300,3 +293,14 @@ class Jobs:
             body=encode_json(body),
         )
         return self._transport.send(call)
+
+
+def _get(job_id: str, *, wait_s: int | None = None, retry_s: float | None = None) -> Call[Job]:
+    return Call(
+        "GET",
+        build_path(_PATH, job_id),
+        Job.of,
+        params={"wait": wait_s},
+        read_timeout_s=None if wait_s is None else LONG_S,
+        retry_s=retry_s,
+    )

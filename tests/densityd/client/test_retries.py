@@ -24,6 +24,7 @@ from densityd.client import (
     UnreachableError,
 )
 from densityd.client.call import Retry
+from densityd.client.retrying import Attempts
 from densityd.client.wire.problems import read_retry_after
 from tests.densityd.bodies import DATASET, JOB, VERSION
 from tests.densityd.scripted import DROP, Reply, ScriptedServer, a_json, a_problem
@@ -325,6 +326,42 @@ def test_pauses_double_and_are_bounded() -> None:
     for pause, longest in zip(pauses, [1, 2, 4, 5, 5, 5, 5, 5], strict=True):
         assert pause is not None
         assert longest / 2 <= pause <= longest
+
+
+@pytest.mark.fault(820)
+def test_pauses_outlast_a_restart_unless_the_caller_waits_for_less() -> None:
+    error = UnreachableError("http://x", "gone")
+    usual = Attempts(Retries(), Retry.REFUSED, longest_s=60)
+    short = Attempts(Retries(), Retry.REFUSED, longest_s=1)
+    policy = Attempts(Retries(longest_s=60), Retry.REFUSED, longest_s=1)
+
+    assert 15 <= sum(iter(lambda: usual.pause_s(error) or 0, 0)) <= 32
+    assert sum(iter(lambda: short.pause_s(error) or 0, 0)) <= 2
+    assert sum(iter(lambda: policy.pause_s(error) or 0, 0)) >= 15
+
+
+@pytest.mark.fault(820)
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_proxy_whose_service_starts_again_is_asked_again_where_that_is_safe(
+    scripted: ScriptedServer, client: Client, status: int
+) -> None:
+    scripted.replies = [Reply(status, b"<html>"), a_json(JOB), Reply(status, b"<html>")]
+
+    assert client.jobs.get("job_1").ref == "m:1"
+    with pytest.raises(ApiError):
+        client.jobs.resume("job_1")
+
+    assert len(scripted.asked) == 3
+
+
+@pytest.mark.fault(820)
+def test_a_wait_that_is_over_asks_no_more(scripted: ScriptedServer, client: Client) -> None:
+    scripted.replies = [DROP]
+
+    with pytest.raises(TransportError):
+        client.jobs.wait("job_1", timeout_s=0)
+
+    assert len(scripted.asked) == 1
 
 
 @pytest.mark.parametrize(

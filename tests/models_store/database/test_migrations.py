@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlalchemy import ColumnDefault, inspect, text
 from models_store.database import revisions
 from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
-from models_store.database.engines import migration_engine, parse_url
+from models_store.database.engines import migration_engine, parse_url, sqlite_file
 from models_store.database.revisions import _scripts, head_revision, known_revisions, oldest_code
 from models_store.database.schema import METADATA
 from models_store.database.usage import EVENT_BYTES, json_bytes
@@ -298,6 +299,34 @@ def test_a_migration_lets_others_pass_while_it_waits_for_a_table(
     database = Database(empty_url)
     database.check_schema()
     database.dispose()
+
+
+@pytest.mark.fault(822)
+def test_fault_822_another_migration_is_not_waited_for_without_an_end(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(empty_url)
+    monkeypatch.setattr(revisions, "_OTHER_MIGRATION_S", 0.2)
+    with _other_migration(empty_url), ThreadPoolExecutor(1) as pool:
+        second = pool.submit(migrate, empty_url)
+        with pytest.raises(DatabaseUnavailableError, match="Another migration"):
+            second.result(60)
+    migrate(empty_url)
+
+
+@contextmanager
+def _other_migration(url: str) -> Iterator[None]:
+    parsed = parse_url(url)
+    file = sqlite_file(parsed)
+    if file is not None:
+        with revisions._only_process(file):
+            yield
+        return
+    engine = migration_engine(parsed)
+    with engine.begin() as connection:
+        assert revisions._lock_server(connection)
+        yield
+    engine.dispose()
 
 
 @pytest.mark.fault(134)

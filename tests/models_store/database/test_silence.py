@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 from psycopg.abc import PQGen
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, Engine, event, text
 
+from models_store.database import postgres
 from models_store.database.database import Database, migrate
+from models_store.database.driver_errors import translated
+from models_store.database.engines import migration_engine, parse_url
 from models_store.database.schema import METADATA
 from models_store.errors import CommitLostError, DatabaseUnavailableError, FencedError
 from models_store.job_states import Idempotency, Job, JobState
@@ -121,6 +124,28 @@ def test_a_process_that_is_to_end_waits_for_a_silent_server_for_a_moment_only(
             with pytest.raises(DatabaseUnavailableError, match="does not answer"):
                 last.result(_FAR_S)
     database.dispose()
+
+
+@pytest.mark.fault(822)
+def test_fault_822_a_migration_whose_server_falls_silent_ends(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_ASK_S", 0.2)
+    engine = migration_engine(parse_url(server.url("densityd")))
+
+    def ask(statement: str) -> None:
+        with translated(), engine.begin() as connection:
+            connection.execute(text(statement))
+
+    _in_thread(lambda: ask("SELECT pg_sleep(1)")).result(_FAR_S)  # it answers others
+    with pytest.raises(DatabaseUnavailableError, match="does not answer"):
+        _in_thread(lambda: _asked_in_silence(server, engine)).result(_FAR_S)
+    engine.dispose()
+
+
+def _asked_in_silence(server: PostgresServer, engine: Engine) -> None:
+    with translated(), engine.begin() as connection, server.silent():
+        connection.execute(text("SELECT 1"))
 
 
 def _until_it_answers(database: Database) -> None:
