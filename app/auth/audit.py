@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
 from app.auth.callers import Caller
 from app.engine.engine import OverloadedError
-from app.problems.problem import Problem, problem_of
+from app.problems.problem import Problem, problem_of, problem_of_lack
 from models_store.audit.commits import Commits, noting_commits
 from models_store.audit.trail import AuditTrail
 from models_store.errors import StoreError
@@ -230,7 +230,8 @@ def _status_of(error: Exception) -> int:
         return _CANCELLED
     if isinstance(error, (StoreError, TablesError)):
         error = problem_of(error)
-    return error.status if isinstance(error, Problem) else _FAILED
+    problem = error if isinstance(error, Problem) else problem_of_lack(error)
+    return _FAILED if problem is None else problem.status
 
 
 def _refusal(error: Exception) -> Problem:

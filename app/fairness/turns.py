@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -159,15 +159,22 @@ class Threads:
         """Call a function in a thread, when it is the owner's turn.
 
         A caller who is cancelled leaves the thread at work, and the turn taken until it has ended.
+
+        Raises:
+            RuntimeError: No thread can be started; the function is not called later either.
         """
         await self._turns.take(owner)
         loop = asyncio.get_running_loop()
         call = partial(copy_context().run, partial(function, *args, **kwargs))
+        work: Future[_Result] = Future()
         try:
-            work: Future[_Result] = self._pool.submit(call)
+            queued = self._pool.submit(_do, work, call)
         except RuntimeError:
-            self._turns.give_back(owner)
-            raise
+            if work.cancel():  # it stays in the queue of the pool; another thread may have begun it
+                self._turns.give_back(owner)
+                raise
+        else:
+            queued.add_done_callback(partial(_drop, work))
         work.add_done_callback(lambda _: self._end(loop, owner))
         try:
             return await asyncio.wrap_future(work)
@@ -184,6 +191,19 @@ class Threads:
     def _end(self, loop: asyncio.AbstractEventLoop, owner: str) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._turns.give_back, owner)
+
+
+def _do(work: "Future[_Result]", call: Callable[[], _Result]) -> None:
+    if not work.set_running_or_notify_cancel():
+        return
+    try:
+        work.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+        work.set_exception(error)
+
+
+def _drop(work: "Future[Any]", _queued: "Future[None]") -> None:
+    work.cancel()  # unless it was begun: the pool is closed
 
 
 _account: ContextVar[tuple[Threads, str] | None] = ContextVar("account", default=None)

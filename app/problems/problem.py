@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem+json."""
 
+import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 INFERENCE_PATH = "/v2"
 """Start of the paths of the Open Inference Protocol, whose errors are `{"error": "..."}`."""
 
+_NO_THREAD = "can't start new thread"
 _MAX_BYTES = 8000
 _MAX_ERRORS = 20
 _MAX_TEXT = 300
@@ -128,6 +130,16 @@ def problem_of(error: StoreError | TablesError) -> Problem:
     text = error.told if isinstance(error, TableError) else str(error)
     detail = "" if isinstance(error, BlobError) else _cut(told(text), _MAX_TEXT)
     return Problem(error.slug, detail, errors=errors, members=members)
+
+
+def problem_of_lack(error: BaseException) -> Problem | None:
+    """Return the problem that tells of a process or a thread that the system did not start; None: it is another error."""
+    refused = isinstance(error, RuntimeError) and str(error) == _NO_THREAD
+    if not refused and not (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+        return None
+    return Problem(
+        "overloaded", "The service cannot start another process or thread at the moment."
+    )
 
 
 def problem_response(problem: Problem, *, request_id: str, path: str = "") -> Response:

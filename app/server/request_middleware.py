@@ -18,7 +18,7 @@ from app.connections.groups import is_lost
 from app.engine.engine import OverloadedError
 from app.http.unread_responses import UnreadResponse
 from app.metrics import Metrics
-from app.problems.problem import Problem, problem_of, problem_response
+from app.problems.problem import Problem, problem_of, problem_of_lack, problem_response
 from models_store.errors import StoreError
 from models_store.process.log_limits import LIMITED
 from models_store.process.logs import REQUEST_ID, TRACEPARENT
@@ -227,6 +227,9 @@ def _problem(error: BaseException) -> Problem:
         return problem_of(error)
     if isinstance(error, OverloadedError):
         return Problem("overloaded")
+    if (lack := problem_of_lack(error)) is not None:
+        log.error("no thread or process can be started; raise the limit of processes or threads")
+        return lack
     log.error("unexpected error", exc_info=error)
     return Problem("internal")
 

@@ -1,6 +1,7 @@
 """Fair shares: of threads, of parsers, of the engine's queue, and of the looks for keys."""
 
 import asyncio
+import errno
 import itertools
 import threading
 
@@ -10,7 +11,7 @@ import pytest
 from app.auth.callers import Callers
 from app.engine.engine import Engine, OverloadedError
 from app.fairness.turns import QueueFullError, Threads, Turns, in_thread, on_account_of
-from app.problems.problem import Problem
+from app.problems.problem import Problem, problem_of_lack
 from app.rows.decode.numbers import gathered
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
@@ -219,6 +220,41 @@ def test_a_project_that_floods_the_engine_leaves_room_in_its_queue(threads, rows
 
 
 @pytest.mark.fault(204)
+@pytest.mark.fault(823)
+def test_fault_823_what_no_thread_could_be_started_for_is_not_done_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        threads = Threads("test", 1, each=1)
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="new thread"):
+                await threads.run("a", done.append, "refused")
+        await threads.run("a", done.append, "later")
+        threads.close()
+
+    asyncio.run(main())
+    assert done == ["later"]
+
+
+@pytest.mark.fault(823)
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
+)
+def test_fault_823_a_process_that_is_not_started_is_no_defect(error: Exception) -> None:
+    problem = problem_of_lack(error)
+    assert problem is not None
+    assert (problem.type.uri, problem.status) == ("/problems/overloaded", 503)
+    assert problem_of_lack(RuntimeError("other")) is None
+    assert problem_of_lack(OSError(errno.ENOSPC, "full")) is None
+
+
 def test_who_waits_for_the_share_of_a_project_is_refused_in_time(threads):
     engine = Engine(max_wait_s=0.2)
     go_on = threading.Event()
