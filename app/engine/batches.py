@@ -126,10 +126,12 @@ class Pace:
         rows_per_s: Rows a second of the last turn; 0: not known yet.
         least_rows: Number of rows below which fixed costs take most of the time of a turn, as in the
             inversion of a flow by many small steps.
+        most_per_s: Rows a second of the quickest turn.
     """
 
     rows_per_s: float = 0.0
     least_rows: int = 1
+    most_per_s: float = 0.0
     _last: tuple[int, float] = (0, 0.0)
 
     def learn(self, rows: int, seconds: float) -> None:
@@ -144,6 +146,15 @@ class Pace:
                 self.least_rows = max(self.least_rows, 2 * many)
         self._last = rows, seconds
         self.rows_per_s = rows / max(seconds, 1e-6)
+        self.most_per_s = max(self.most_per_s, self.rows_per_s)
+
+    def longer(self, rows: int, seconds: float) -> float:
+        """Return how many times as long some rows took as they would at most by the last turn; 0: not known.
+
+        Fixed costs are no reason for more: fewer rows never take longer than those of the last turn.
+        """
+        last_rows, last_s = self._last
+        return seconds / max(last_s * max(1.0, rows / last_rows), 1e-6) if last_rows else 0.0
 
 
 @dataclass(eq=False)

@@ -31,6 +31,7 @@ from app.engine.batches import (
     side_by_side,
 )
 from app.engine.fair_order import FairOrder
+from app.engine.hard_turns import HardTurns
 from app.engine.shares import EngineShares, Terms
 from app.fairness.turns import owner_here
 from app.metrics import EngineMetrics
@@ -98,6 +99,7 @@ class Engine:
         self._stopping = False
         self._steps = 0
         self._order = FairOrder()
+        self._hard = HardTurns()
         self._metrics = metrics or EngineMetrics(CollectorRegistry())
         self._shares = EngineShares(max_waiting, max_wait_s=max_wait_s, metrics=self._metrics)
         self._quick = QuickBatches(self._metrics)
@@ -365,21 +367,30 @@ class Engine:
         work.compute(work.position, stop)
         # Not by the clock: a turn that had to wait for a processor is not made shorter by fewer rows.
         seconds = time.thread_time() - began
-        work.pace.learn(stop - work.position, seconds)
+        self._learn(work, stop - work.position, seconds)
         if work.quick_key is not None and stop - work.position == work.rows <= QUICK_ROWS:
             self._quick.learn(work.quick_key, work.rows, seconds)
         self._metrics.batch_rows.observe(stop - work.position)
         work.position = stop
         return stop == work.rows
 
+    def _learn(self, work: Large, rows: int, seconds: float) -> None:
+        longer = work.pace.longer(rows, seconds)
+        work.pace.learn(rows, seconds)
+        price = work.pace.most_per_s * seconds / rows
+        self._hard.learn(work.owner, seconds, longer=longer, price=price)
+
     def _turn_rows(self, work: Large) -> int:
         pace = work.pace
         if pace.rows_per_s == 0:
             return work.first_rows
         are_small_around = time.monotonic() - self._small_at < _SMALL_AROUND_S
-        rows = int(pace.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
+        turn_s = _SHORT_TURN_S if are_small_around else _LONG_TURN_S
+        rows = int(pace.rows_per_s * turn_s)
         if work.position > 0:  # a first turn tries anew whether fewer are worth it
             rows = max(rows, pace.least_rows)
+        if (price := self._hard.price(work.owner)) > 1:
+            rows = min(rows, int(pace.most_per_s * turn_s / price))
         rows = min(rows, work.most_rows)
         if rows > _TILE_ROWS:
             rows -= rows % _TILE_ROWS
