@@ -13,7 +13,7 @@ from flows.catalogue import (
     spec_from_dict,
     spec_to_dict,
 )
-from flows.compiled.compiled_flow import CompiledFlow
+from flows.compiled.compiled_flow import CompiledFlow, drawn_bytes
 from flows.compiled.density_parts import density_parts
 from flows.compiled.ensemble import compile_flow
 from flows.compiled.evidence import evidence_parts, row_evidence
@@ -138,6 +138,7 @@ __all__ = [
     "density_in_plane",
     "density_parts",
     "diagnose",
+    "drawn_bytes",
     "ensemble_of",
     "evaluate",
     "evidence_parts",

@@ -123,7 +123,7 @@ def decode_cells(
             date_only=column.date_only,
             decimals=column.decimals or 0,
         )
-    whole = _is_whole(column)
+    whole = is_whole(column)
     decimals = 0 if whole else column.decimals
     rounded = values + 0.0 if decimals is None else round_to(values, decimals)
     gaps = np.isnan(rounded)
@@ -383,7 +383,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _is_whole(column: Column) -> bool:
+def is_whole(column: Column) -> bool:
     """Return whether all values of a column are whole numbers."""
     if column.levels and column.type != "integer":
         return all(

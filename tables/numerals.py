@@ -321,14 +321,16 @@ def formatted_field(column: Column, kind: pa.DataType) -> pa.Field:
 
 def with_formats(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch whose numbers are texts where their fields say how they are written."""
-    for place, field in enumerate(batch.schema):
+    fields, columns = list(batch.schema), batch.columns
+    for place, field in enumerate(fields):
         form = (field.metadata or {}).get(_FORMAT)
         if form is not None and (
             pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
         ):
-            cells = format_numbers(batch.column(place), form.decode())
-            batch = batch.set_column(place, field.name, cells)
-    return batch
+            columns[place] = format_numbers(columns[place], form.decode())
+            fields[place] = pa.field(field.name, columns[place].type)
+    # At once: to set a column takes as long as there are columns.
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
 def format_numbers(numbers: pa.Array, form: str) -> pa.Array:

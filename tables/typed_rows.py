@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
-from tables.cells import decode_cells, encode_cells, level_cells, level_text
+from tables.alike_columns import AlikeColumns
+from tables.cells import encode_cells, level_text
 from tables.columns import UNSEEN, Column
 from tables.errors import TableError
 from tables.numerals import PLAIN_FORMATS, formatted_field
@@ -18,6 +19,7 @@ JsonCell = str | float | bool | None
 _Numbers = NDArray[np.floating[Any]]
 _CELL_TYPES: frozenset[type] = frozenset({bool, int, float, str})
 _REAL: frozenset[type] = frozenset({int, float})
+_DATE_BYTES = len("2024-02-29T12:00:00.000000Z")
 _DATE_EXAMPLES = {True: "2024-02-29", False: "2024-02-29T12:00:00Z"}
 
 
@@ -35,15 +37,10 @@ class TypedRows:
     """
 
     def __init__(self, columns: Sequence[Column], numbers: Sequence[str] = ()) -> None:
-        nothing = np.empty(0)
         self._ignored = [column.type == "ignored" for column in columns]
         self._columns = [column for column in columns if column.type != "ignored"]
-        # Made once: of thousands of columns that takes ten times as long as some rows of them.
-        self._levels = [None if c.holds_values else level_cells(c) for c in self._columns]
-        kinds = (
-            decode_cells(nothing, c).type if levels is None else levels.type
-            for c, levels in zip(self._columns, self._levels, strict=True)
-        )
+        self._alike = AlikeColumns(self._columns)
+        kinds = iter(self._alike.types)
         typed = [
             formatted_field(c, _kept_type(c) if ignored else next(kinds))
             for c, ignored in zip(columns, self._ignored, strict=True)
@@ -54,10 +51,7 @@ class TypedRows:
     def batch(self, rows: _Numbers) -> pa.RecordBatch:
         """Return rows of shape (n, columns) as cells."""
         width = len(self._columns)
-        decoded = (
-            decode_cells(rows[:, place], c, levels=levels)
-            for place, (c, levels) in enumerate(zip(self._columns, self._levels, strict=True))
-        )
+        decoded = iter(self._alike.cells(rows))
         cells = [
             pa.nulls(len(rows), field.type) if ignored else next(decoded)
             for ignored, field in zip(self._ignored, self.schema, strict=False)
@@ -79,10 +73,7 @@ class TypedRows:
     def numbers(self, rows: _Numbers) -> _Numbers:
         """Return rows of shape (n, columns) for a format that holds numbers alone: no texts or dates."""
         written = np.array(rows, np.float64)
-        for place, column in enumerate(self._columns):
-            if column.holds_values and column.type != "datetime":
-                cells = decode_cells(rows[:, place], column)
-                written[:, place] = cells.to_numpy(zero_copy_only=False)
+        self._alike.write_values(rows, written)
         return written
 
 
@@ -92,8 +83,10 @@ def _kept_type(column: Column) -> pa.DataType:
 
 
 def _text_bytes(column: Column) -> int:
-    """Return the bytes of the longest text of a column, about: a level, or a number in its format."""
+    """Return the bytes of the longest text of a column, about: a level, a date, or a number in its format."""
     texts = (level.encode() for level in column.levels if isinstance(level, str))
+    if column.type == "datetime" and column.datetime_format is None:
+        return _DATE_BYTES
     form = len(column.number_format) + len(column.unit) + len(column.datetime_format or "")
     return max(map(len, texts), default=0) + 4 * form
 

@@ -51,8 +51,9 @@ async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result,
     try:
         while (item := await pending) is not None:
             pending = asyncio.ensure_future(anext(items, None))
-            yield item
-            del item  # the next one may come late
+            given = [item]
+            del item  # a caller may read it slowly, and the next one may come late
+            yield given.pop()
     finally:
         pending.cancel()
         await asyncio.wait({pending})

@@ -158,9 +158,7 @@ class NdjsonEncoder(Encoder):
 
     def rows(self, chunk: Chunk) -> bytes:
         """Encode a line a row; one that is not finite says why."""
-        self._template = self._template or _object_template(self.layout.columns) + b"\n"
-        numbers = self._values(chunk)
-        text = (self._template * len(chunk.values)) % tuple(numbers)
+        text = self._lines(chunk)
         stop = self._done + len(chunk.values)
         noted: dict[int, bytes] = {}
         if chunk.codes is not None and self.layout.explains:
@@ -180,11 +178,15 @@ class NdjsonEncoder(Encoder):
         self._done = stop
         return text
 
-    def _values(self, chunk: Chunk) -> list[bytes]:
-        if self.layout.cell_schema is None:
-            return self.written(chunk.values.reshape(-1)).split(b",")
-        rows = zip(*_cells_of(self.layout, chunk), strict=True)
-        return [orjson.dumps(cell) for row in rows for cell in row]
+    def _lines(self, chunk: Chunk) -> bytes:
+        names = self.layout.columns
+        if self.layout.cell_schema is not None:
+            rows = zip(*_cells_of(self.layout, chunk), strict=True)
+            objects = (dict(zip(names, row, strict=True)) for row in rows)
+            return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in objects)
+        self._template = self._template or _object_template(names) + b"\n"
+        numbers = self.written(chunk.values.reshape(-1)).split(b",")
+        return (self._template * len(chunk.values)) % tuple(numbers)
 
 
 class TableEncoder(Encoder):

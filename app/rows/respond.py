@@ -28,6 +28,7 @@ _SMALL_CELLS = 2_048  # take longer than numbers
 _SMALL_TEXT_BYTES = 131_072  # of names and levels, which are repeated in each row
 _SMALL_COLUMNS = 64  # of a columnar format, whatever they hold
 _PIECE_BYTES = 2**18  # of text that is made while the interpreter's lock is held
+_WIDE_PIECE_BYTES = 2**20  # the same of many columns: one row of thousands takes as long as ten
 _PIECE_VALUES = 32_768  # become less than 1 MiB of text
 _PIECE_ROWS = 32  # fewer of thousands of columns take as long
 _HELD_BYTES = 2**21  # of rows, their text and what is read ahead, while a caller reads slowly
@@ -86,6 +87,7 @@ def respond_streamed(  # noqa: PLR0913 - all of a response
     *,
     headers: Mapping[str, str],
     filling: "asyncio.Task[None] | None" = None,
+    held_bytes: int = 0,
     counted_bytes: int = 0,
 ) -> Response:
     """Return a response that is encoded while it is sent.
@@ -97,6 +99,7 @@ def respond_streamed(  # noqa: PLR0913 - all of a response
         chunks: Makes a generator of the rows, once for each pass of the format.
         headers: Further headers.
         filling: Task that reads the rest of the request's body, while it is not done.
+        held_bytes: Bytes that the chunks hold beside the present one and the next, if they may be many.
         counted_bytes: Bytes that it has in the memory of bodies already, and so need not wait for.
     """
     coding = _coding(request, codec)
@@ -111,10 +114,10 @@ def respond_streamed(  # noqa: PLR0913 - all of a response
         headers["Content-Length"] = str(encoder.size)
     memory = body_memory_of(request)
     if encoder is None:
-        rows = Rows(layout, chunks)
+        rows = Rows(layout, chunks, held_bytes)
         encoded = _encoded_aside(lambda: rows, codec, compressor, memory, counted_bytes)
     else:
-        work = [_Work(codec, encoder, chunks)]
+        work = [_Work(codec, encoder, chunks, held_bytes)]
         encoded = _encoded(work, compressor, memory, counted_bytes)
     return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
 
@@ -200,7 +203,9 @@ def _pieces(chunk: Chunk, encoder: Encoder, *, text: bool) -> Iterator[tuple[Chu
     """Yield the rows of a chunk, as many at a time as become a bounded text; True with the last ones."""
     rows = len(chunk.values)
     kept_bytes = 0 if chunk.cells is None or not rows else chunk.cells.nbytes // rows
-    step = max(1, _PIECE_BYTES // max(1, encoder.row_bytes + kept_bytes))
+    is_wide = len(encoder.layout.columns) > _SMALL_COLUMNS
+    most_bytes = _WIDE_PIECE_BYTES if is_wide else _PIECE_BYTES
+    step = max(1, most_bytes // max(1, encoder.row_bytes, kept_bytes))
     if text:
         step = min(step, max(_PIECE_ROWS, _PIECE_VALUES // max(1, chunk.values.shape[1])))
     if rows <= step:

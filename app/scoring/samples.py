@@ -25,7 +25,7 @@ from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.roundings import Roundings
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
-from flows import fitting_rows, turn_rows
+from flows import drawn_bytes, fitting_rows, turn_rows
 from models_store.process.traces import TRACES
 from models_store.records import Version
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
@@ -146,7 +146,9 @@ async def respond_samples(score: ScoreRequest) -> Response:
     async def chunks() -> AsyncGenerator[Chunk, None]:
         async with aclosing(ahead(drawing.chunks())) as drawn:
             async for rows in drawn:
-                yield chunk(rows)
+                made = [chunk(rows)]
+                del rows
+                yield made.pop()
 
     return respond_streamed(
         score.request,
@@ -154,6 +156,7 @@ async def respond_samples(score: ScoreRequest) -> Response:
         table,
         chunks,
         headers=headers,
+        held_bytes=drawn_bytes(drawing.n, len(columns)),
         counted_bytes=drawing.share.size,
     )
 

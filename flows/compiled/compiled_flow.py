@@ -30,6 +30,23 @@ from flows.mixed.explain import (
 CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 16_384
 PACKED_CHUNK_ROWS = 512  # the kernels cut chunks into tiles of their own
 
+_DRAWN_ROWS, _DRAWN_BYTES, _VALUE_BYTES = 1024, 2**21, 8
+
+
+def drawn_bytes(n: int, columns: int) -> int:
+    """Return the most bytes of samples that a CPU draws at once, which are kept until all of them were taken.
+
+    Args:
+        n: Number of samples.
+        columns: Numbers of a sample.
+    """
+    return _VALUE_BYTES * columns * min(n, _drawn_rows(columns))
+
+
+def _drawn_rows(columns: int) -> int:
+    fitting = _DRAWN_BYTES // (_VALUE_BYTES * columns) // NOISE_BLOCK_ROWS * NOISE_BLOCK_ROWS
+    return max(NOISE_BLOCK_ROWS, min(_DRAWN_ROWS, fitting))
+
 
 class CompiledFlow:
     """Flow without gradients, from arrays to arrays.
@@ -94,6 +111,8 @@ class CompiledFlow:
             self._moments = _moments(self._packed, self._space)
         self._steps = FoldedSteps(steps, self.model_dim)
         most = turn_rows(max(most, self._steps.sample_rows), flow.operations.sampling)
+        if device.type == "cpu":
+            most = min(most, _drawn_rows(max(self.dim, self.model_dim)))
         self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
         self.size_bytes = self._steps.size_bytes
         if self._packed is not None:

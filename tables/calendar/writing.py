@@ -1,6 +1,6 @@
 """Dates and times as text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -171,27 +171,31 @@ class _Clock:
         return pa.array([fixed] * hour.size, pa.string())
 
     def _number(self, directive: str, hour: NDArray[np.int64]) -> NDArray[np.int64]:
-        days = self.whole // DAY_S
-        thursday = days - (days + THURSDAY) % 7 + THURSDAY
-        year = thursday.astype("M8[D]").astype("M8[Y]").astype(np.int64) + 1970
-        numbers = {
-            "q": (self._month + 2) // 3,
-            "G": year,
-            "V": (thursday - first_monday(year)) // 7 + 1,
-            "u": self._weekday + 1,
-            "E": self.whole // 3600,
-            "N": self.whole // 60,
-            "D": days,
-            "Y": self._year,
-            "y": self._year % 100,
-            "m": self._month,
-            "d": self._day,
-            "H": hour,
-            "I": (hour + 11) % 12 + 1,
-            "M": self._time // 60 % 60,
-            "S": self._time % 60,
+        numbers: dict[str, Callable[[], NDArray[np.int64]]] = {
+            "q": lambda: (self._month + 2) // 3,
+            "G": self._iso_year,
+            "V": lambda: (self._thursday() - first_monday(self._iso_year())) // 7 + 1,
+            "u": lambda: self._weekday + 1,
+            "E": lambda: self.whole // 3600,
+            "N": lambda: self.whole // 60,
+            "D": lambda: self.whole // DAY_S,
+            "Y": lambda: self._year,
+            "y": lambda: self._year % 100,
+            "m": lambda: self._month,
+            "d": lambda: self._day,
+            "H": lambda: hour,
+            "I": lambda: (hour + 11) % 12 + 1,
+            "M": lambda: self._time // 60 % 60,
+            "S": lambda: self._time % 60,
         }
-        return np.asarray(numbers[directive], np.int64)
+        return np.asarray(numbers[directive](), np.int64)
+
+    def _thursday(self) -> NDArray[np.int64]:
+        days = self.whole // DAY_S
+        return np.asarray(days - (days + THURSDAY) % 7 + THURSDAY, np.int64)
+
+    def _iso_year(self) -> NDArray[np.int64]:
+        return self._thursday().astype("M8[D]").astype("M8[Y]").astype(np.int64) + 1970
 
 
 def _iso_format(digits: int) -> str:

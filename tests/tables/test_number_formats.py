@@ -5,6 +5,7 @@
 import csv
 import io
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -15,7 +16,7 @@ from tables.cells import decode_cells, encode_cells
 from tables.columns import Column
 from tables.formats import ColumnSummary, TableFormat
 from tables.ingest.parse import parse_table
-from tables.numerals import format_numbers
+from tables.numerals import format_numbers, with_formats
 from tables.typed_rows import TypedRows
 from tables.writers import CsvTable, TableHead
 
@@ -188,3 +189,13 @@ def test_fault_436_numbers_of_thousands_of_decimals_have_no_format(
     assert form(40) == f"0.{'0' * 40}{unit};-0.{'0' * 40}{unit}"
     assert form(41) == form(5_000) == ""
     assert format_numbers(pa.array([1.5]), f"0.{'0' * 5_000};-0.0").to_pylist() == ["1.5"]
+
+
+@pytest.mark.fault(782)
+def test_fault_782_columns_with_formats_are_set_at_once():
+    columns = [Column(name=f"{n}", decimals=1, number_format="0.0 kg;-0.0 kg") for n in range(3)]
+    batch = TypedRows(columns, ["score"]).batch(np.array([[1.5, -2.0, np.nan, 0.5]]))
+    watched = Mock(wraps=batch, schema=batch.schema, columns=batch.columns)
+    written = with_formats(watched)
+    assert written.to_pylist() == [{"0": "1.5 kg", "1": "-2.0 kg", "2": None, "score": 0.5}]
+    watched.set_column.assert_not_called()

@@ -8,12 +8,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.http import body_memory
+from app.http.body_memory import BodyMemory
 from app.main import create_app
 from app.scoring import samples
 from app.scoring.samples import Drawing
+from flows import drawn_bytes
 from tests.app.serving import registered
 
 NPY = "application/x-npy"
+HELD_BYTES = 2 << 20  # of the rows of a response, their text and what is read ahead
 
 
 @pytest.fixture
@@ -76,3 +79,19 @@ def test_a_few_rows_of_a_slow_flow_are_the_same(client, drawn, monkeypatch):
         np.frombuffer(at_once.content[-2400:]), np.frombuffer(ask(client, 100).content[-2400:])
     )
     assert drawn == [100, -1, 64, -1, 64, 36, -1]
+
+
+@pytest.mark.fault(781)
+def test_fault_781_samples_that_were_drawn_and_wait_count(client, monkeypatch):
+    counted: list[int] = []
+    change = BodyMemory.change
+
+    def noted(memory, project, size):
+        counted.append(size)
+        change(memory, project, size)
+
+    monkeypatch.setattr(BodyMemory, "change", noted)
+    assert ask(client, 30_000).status_code == 200
+    assert max(counted) == HELD_BYTES + drawn_bytes(30_000, 3)
+    gc.collect()
+    assert sum(counted) == 0

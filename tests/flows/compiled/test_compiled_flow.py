@@ -13,6 +13,7 @@ from flows import (
     RealNvpSpec,
     build,
     compile_flow,
+    drawn_bytes,
     turn_rows,
 )
 from flows.bijections.base import Bijection
@@ -217,3 +218,18 @@ def test_fault_324_few_rows_of_a_slow_flow_are_drawn_at_a_time(monkeypatch):
     rows = turn_rows(2048, flow.operations.sampling)
     assert len(next(flow.iter_sample(500, seed=1, chunk_rows=rows))) == 64
     assert drawn == [64]
+
+
+@pytest.mark.fault(781)
+def test_fault_781_wide_samples_are_drawn_a_few_at_a_time(monkeypatch):
+    flow = compile_flow(build(MafSpec(layers=1, hidden=[4]), 2000, seed=0))
+    drawn: list[int] = []
+    draw = CompiledFlow._draw
+
+    def spied(self, n, *given):
+        drawn.append(n)
+        return draw(self, n, *given)
+
+    monkeypatch.setattr(CompiledFlow, "_draw", spied)
+    next(flow.iter_sample(2000, seed=1, chunk_rows=4))
+    assert 8 * 2000 * drawn[0] == drawn_bytes(2000, 2000) <= 2 << 20
