@@ -12,6 +12,11 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
 from tables.columns import Column
 
+STAYING_BYTES = 8 << 20
+"""Most bytes of cells that stay in memory once they were read."""
+
+_FEW_COLUMNS = 64
+
 
 class KeptCells:
     """Parquet file of kept cells, whose columns are named by their positions in the table.
@@ -26,6 +31,7 @@ class KeptCells:
         self._file = None if path is None or not self._ignored else pa.OSFile(os.fspath(path))
         self._metadata: Any = None
         self._ends: list[int] | None = None
+        self._read: tuple[list[int], pa.Table] | None = None
 
     def pieces(self, rows: range) -> Iterator[range]:
         """Yield consecutive rows in pieces whose cells fit into memory: each has those of one row group.
@@ -51,13 +57,48 @@ class KeptCells:
         """
         if self._file is None:
             return batch
-        names = [str(at) for at in self._ignored]
-        with pq.ParquetFile(self._file, metadata=self._opened_metadata()) as file:
-            kept = _slice(file, names, start, start + batch.num_rows)
+        kept = self._slice(start, start + batch.num_rows)
         columns = batch.columns
         for at, cells in zip(self._ignored, kept, strict=True):
             columns[at] = cells.cast(batch.schema[at].type, safe=False)
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+    def _slice(self, start: int, stop: int) -> list[pa.Array]:
+        """Return some rows of the ignored columns; those that the file lacks are null."""
+        groups = list(self._groups(start, stop))
+        first = self._group_ends()[groups[0] - 1] if groups and groups[0] else 0
+        rows = self._groups_read(groups).slice(start - first, stop - start).combine_chunks()
+        place_of = {name: place for place, name in enumerate(rows.column_names)}
+        nothing = pa.nulls(stop - start, pa.string())
+        places = [place_of.get(str(at)) for at in self._ignored]
+        columns = [nothing if place is None else rows.column(place) for place in places]
+        return [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
+
+    def _groups_read(self, groups: list[int]) -> pa.Table:
+        """Return the cells of row groups; those of many columns stay until others are asked for."""
+        if self._read is not None and self._read[0] == groups:
+            return self._read[1]
+        self._read = None
+        with pq.ParquetFile(self._file, metadata=self._opened_metadata()) as file:
+            present = set(file.schema_arrow.names)  # made anew at each access, in milliseconds
+            known = [name for at in self._ignored if (name := str(at)) in present]
+            table = file.read_row_groups(groups, columns=known, use_threads=False)
+        if self.stays and table.nbytes <= STAYING_BYTES:
+            self._read = groups, table
+        return table
+
+    @property
+    def stays(self) -> bool:
+        """True if cells of a row group stay in memory: of many columns, to read each takes longer than its cells."""
+        return self._file is not None and len(self._ignored) > _FEW_COLUMNS
+
+    def _groups(self, start: int, stop: int) -> Iterator[int]:
+        """Yield the row groups that hold some rows."""
+        first = 0
+        for index, last in enumerate(self._group_ends()):
+            if first < stop and start < last:
+                yield index
+            first = last
 
     def _group_ends(self) -> list[int]:
         """Return the number of rows up to the end of each row group."""
@@ -72,26 +113,3 @@ class KeptCells:
         if self._metadata is None:
             self._metadata = pq.read_metadata(self._file)
         return self._metadata
-
-
-def _slice(file: pq.ParquetFile, names: list[str], start: int, stop: int) -> list[pa.Array]:
-    """Return some rows of some columns of a Parquet file; columns that it lacks are null."""
-    present = set(file.schema_arrow.names)  # made anew at each access, in milliseconds
-    known = [name for name in names if name in present]
-    groups = list(_groups(file, start, stop))
-    first = sum(file.metadata.row_group(i).num_rows for i in range(groups[0])) if groups else 0
-    table = file.read_row_groups(groups, columns=known, use_threads=False)
-    rows = table.slice(start - first, stop - start).combine_chunks()
-    nothing = pa.nulls(stop - start, pa.string())
-    columns = [rows.column(name) if name in present else nothing for name in names]
-    return [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
-
-
-def _groups(file: pq.ParquetFile, start: int, stop: int) -> Iterator[int]:
-    """Yield the row groups that hold some rows."""
-    first = 0
-    for index in range(file.metadata.num_row_groups):
-        last = first + file.metadata.row_group(index).num_rows
-        if first < stop and start < last:
-            yield index
-        first = last

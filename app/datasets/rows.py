@@ -18,7 +18,7 @@ from models_store.files.blobs import Blobs
 from models_store.records import Dataset
 from tables.columns import Column
 from tables.formats import TableFormat
-from tables.kept_cells import KeptCells
+from tables.kept_cells import STAYING_BYTES, KeptCells
 from tables.typed_rows import TypedRows
 
 MOST_DESCRIBED_BYTES = 2**16
@@ -51,7 +51,10 @@ def respond_rows(
     opened = _found(find, blobs, codec, rows)
     if opened.is_whole:
         return respond_whole(request, codec, opened.layout, opened.all_rows(), headers={})
-    return respond_streamed(request, codec, opened.layout, opened.chunks, headers={})
+    held_bytes = opened.held_bytes
+    return respond_streamed(
+        request, codec, opened.layout, opened.chunks, headers={}, held_bytes=held_bytes
+    )
 
 
 def respond_wide_rows(
@@ -99,7 +102,8 @@ def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "
         typed=typed,
     )
     path = None if dataset.cells is None or rows.step > 1 else _cells(dataset, blobs)
-    table = _Table(values, typed, KeptCells(path, columns))
+    kept = KeptCells(path, columns)
+    table = _Table(values, typed, kept)
     step, text_bytes = _CHUNK_VALUES // len(names), 0
     if typed is not None:
         few = min(_TYPED_ROWS, _TYPED_BYTES // max(1, typed.text_bytes))
@@ -107,6 +111,7 @@ def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "
         text_bytes = min(len(wanted), max(1, step)) * typed.text_bytes
     # Levels are there as texts and as cells; the rows of a chunk as they were read and as they are sent.
     held_bytes = sum(map(_column_bytes, columns)) + 2 * text_bytes
+    held_bytes += STAYING_BYTES if kept.stays else 0
     return _Opened(table, layout, wanted, max(1, step), held_bytes)
 
 

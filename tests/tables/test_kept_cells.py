@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
@@ -73,3 +75,19 @@ def test_fault_336_a_file_that_is_deleted_is_read_to_its_end(tmp_path):
     kept = KeptCells(tmp_path / "cells.parquet", COLUMNS)
     (tmp_path / "cells.parquet").unlink()
     assert filled(kept, range(2)) == ["a", "b"]
+
+
+@pytest.mark.fault(783)
+def test_fault_783_cells_of_many_columns_are_read_once_for_rows_of_one_group(tmp_path, monkeypatch):
+    names = [str(at) for at in range(70)]
+    with cells_writer(tmp_path / "cells.parquet") as writer:
+        writer.write(pa.record_batch([pa.array(["a", "b", "c"])] * len(names), names=names))
+    opened = Mock(side_effect=pq.ParquetFile)
+    monkeypatch.setattr(pq, "ParquetFile", opened)
+    kept = KeptCells(
+        tmp_path / "cells.parquet", [Column(name=name, type="ignored") for name in names]
+    )
+    for row, text in enumerate("abc"):
+        nulls = pa.record_batch([pa.nulls(1, pa.string())] * len(names), names=names)
+        assert kept.fill(nulls, row).to_pylist() == [dict.fromkeys(names, text)]
+    assert opened.call_count == 1
