@@ -88,7 +88,7 @@ class _Values:
 
     Attributes:
         places: Places of the columns.
-        column: One of them.
+        column: Type of one column; the cells of the others are made in the same way.
     """
 
     places: _Places
@@ -110,7 +110,7 @@ class _Levels:
 
     Attributes:
         places: Places of the columns.
-        levels: Levels of all of them, one column after another.
+        levels: Levels of all columns, one column after another.
         starts: Place of the first level of each.
         counts: Number of levels of each.
         cells_at_once: Cells whose texts fit into one array.
