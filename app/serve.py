@@ -27,7 +27,7 @@ from app.server.connection_shares import ConnectionShares
 from app.server.garbage import GarbageCollection, freeze_heap
 from app.server.limits import connections_that_fit, return_memory_early
 from app.server.listener import BACKLOG, Listener, open_listeners
-from app.server.processes import Processes, inherit_sockets, inherited_shares
+from app.server.processes import Processes, inherit_metrics, inherit_sockets, inherited_shares
 from app.server.startup import Shutdown, check_stores
 from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
@@ -77,6 +77,7 @@ def main() -> None:
     sockets = inherit_sockets()
     if sockets is None and settings.api_processes > 1:
         sys.exit(_run_processes(settings))
+    inherit_metrics()
     TRACES.configure("api")
     freeze_heap()
     shutdown = Shutdown()

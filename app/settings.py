@@ -199,8 +199,8 @@ class ApiSettings(StoreSettings):
     import_memory_bytes: int = Field(
         default=4 * _GIB,
         ge=256 * _MIB,
-        description="Memory limit of the process that checks an imported model; one such process "
-        "runs at a time.",
+        description="Memory limit of the process that checks an imported model; an API process "
+        "runs one at a time.",
     )
     export_key: SecretStr | None = Field(
         default=None,

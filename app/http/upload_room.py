@@ -1,9 +1,9 @@
 """Bytes of unfinished uploads by project, which count before they are stored."""
 
 import hashlib
+import mmap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from fastapi import Request
@@ -21,25 +21,25 @@ class UploadCounts:
     process that has the row of one that died clears it.
 
     Args:
-        file: File that holds the table; None: only this process counts.
+        memory: Descriptor of the memory that holds the table; None: only this process counts.
         processes: Number of processes.
         index: Row of this process.
     """
 
-    def __init__(self, file: Path | None = None, *, processes: int = 1, index: int = 0) -> None:
+    def __init__(self, memory: int | None = None, *, processes: int = 1, index: int = 0) -> None:
         shape = processes, _SLOTS
-        if file is None:
+        if memory is None:
             self._table = np.zeros(shape, np.int64)
         else:
-            self._table = np.memmap(file, np.int64, "r+", shape=shape).view(np.ndarray)
+            mapped = mmap.mmap(memory, self.size(processes))
+            self._table = np.frombuffer(mapped, np.int64).reshape(shape)
             self._table[index] = 0
         self._mine = self._table[index]
 
     @staticmethod
-    def create(file: Path, *, processes: int) -> None:
-        """Create the file of this many processes, which takes no room on the disk before it is used."""
-        with file.open("wb") as created:
-            created.truncate(_SLOTS * processes * np.dtype(np.int64).itemsize)
+    def size(processes: int) -> int:
+        """Return the bytes of the table of this many processes, all zero at first."""
+        return _SLOTS * processes * np.dtype(np.int64).itemsize
 
     def add(self, project: str, size: int) -> None:
         """Count `size` bytes more of a project, or fewer where it is negative."""

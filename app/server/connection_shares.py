@@ -4,7 +4,6 @@ import mmap
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 _ROW = 2  # numbers: connections, and when that was written in ns; 0 of a process that takes none
 _BYTES = 8  # of a number
@@ -20,22 +19,21 @@ class ConnectionShares:
     that died stays until another process finds it silent, or the next one with the row clears it.
 
     Args:
-        file: File that holds the rows.
+        memory: Descriptor of the memory that holds the rows.
         index: Row of this process.
     """
 
-    def __init__(self, file: Path, *, index: int) -> None:
-        with file.open("r+b") as opened:
-            self._numbers = memoryview(mmap.mmap(opened.fileno(), 0)).cast("q")
+    def __init__(self, memory: int, *, index: int) -> None:
+        self._numbers = memoryview(mmap.mmap(memory, 0)).cast("q")
         self._mine = _ROW * index
         self._others = [at for at in range(0, len(self._numbers), _ROW) if at != self._mine]
         self._silent_since = 0
         self.leave()
 
     @staticmethod
-    def create(file: Path, *, processes: int) -> None:
-        """Create the file of this many processes, none of which takes connections yet."""
-        file.write_bytes(bytes(_BYTES * _ROW * processes))
+    def size(processes: int) -> int:
+        """Return the bytes of this many processes; where all are zero, none takes connections yet."""
+        return _BYTES * _ROW * processes
 
     def tell(self, connections: int) -> None:
         """Tell the others how many connections are open, and that this process takes more."""

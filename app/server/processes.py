@@ -8,15 +8,14 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from types import FrameType
 
-from prometheus_client.multiprocess import mark_process_dead
-
 from app.http.upload_room import UploadCounts
+from app.metrics import SHARED_METRICS, make_shared_metrics, share_metrics
 from app.server.connection_shares import ConnectionShares
 from app.server.listener import open_listeners
 from app.server.shared_folder import SharedFolder, shared_folder
+from app.server.shared_memory import make_shared
 from app.settings import ApiSettings
 from models_store.process.endings import ending_signals
 from tables.sandbox.parent_death import die_with
@@ -24,11 +23,11 @@ from tables.sandbox.parent_death import die_with
 _LISTENERS = "DENSITYD_LISTENERS"
 _PARENT = "DENSITYD_LISTENER_PARENT"
 _NUMBER = "DENSITYD_LISTENER_NUMBER"
-_METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
-_UPLOADS, _CONNECTIONS = "uploads", "connections"  # files beside those of the metrics
+_UPLOADS, _CONNECTIONS = "DENSITYD_LISTENER_UPLOADS", "DENSITYD_LISTENER_CONNECTIONS"
 _LEAST_LIFE_S = 5.0
 _POLL_S = 0.1
 _PAUSE_S = 1.0
+_END_S = 5.0  # beyond the time that requests have
 
 log = logging.getLogger(__name__)
 
@@ -50,38 +49,67 @@ class Processes:
         for number in ending_signals():
             signal.signal(number, self._on_signal)
         processes = self._settings.api_processes
-        with shared_folder() as folder:
-            UploadCounts.create(folder.path / _UPLOADS, processes=processes)
-            ConnectionShares.create(folder.path / _CONNECTIONS, processes=processes)
+        shared = {
+            _UPLOADS: make_shared(UploadCounts.size(processes)),
+            _CONNECTIONS: make_shared(ConnectionShares.size(processes)),
+        }
+        with ExitStack() as metrics:
+            folder = _metrics_folder(metrics)
             # Closed at its end: callers are then refused once the last child listens no more.
             with ExitStack() as listening:
                 sockets = open_listeners(self._settings.host, self._settings.port)
                 for sock in sockets:
                     listening.enter_context(sock)
                 while not self._stopping:
-                    self._replace_dead(sockets, folder)
+                    self._replace_dead(sockets, shared, folder)
                     time.sleep(_POLL_S)
-            for child, _ in self._children.values():
-                child.terminate()
-            for child, _ in self._children.values():
-                child.wait()
+            self._end()
         return 0
 
-    def _replace_dead(self, sockets: list[socket.socket], folder: SharedFolder) -> None:
+    def _replace_dead(
+        self, sockets: list[socket.socket], shared: dict[str, int], folder: SharedFolder | None
+    ) -> None:
         for number, (child, born) in list(self._children.items()):
             if child.poll() is not None and time.monotonic() - born > _LEAST_LIFE_S:
-                mark_process_dead(child.pid, str(folder.path))  # type: ignore[no-untyped-call]  # its gauges
                 log.error("an API process ended with status %s; starting another", child.returncode)
                 del self._children[number]
         try:
             for number in set(range(self._settings.api_processes)) - set(self._children):
-                self._children[number] = _spawn(sockets, folder, number), time.monotonic()
+                child = _spawn(sockets, shared, folder, number)
+                self._children[number] = child, time.monotonic()
         except OSError as error:  # a lack of memory or of process ids: temporary
             log.error("an API process cannot be started now: %s", error)  # noqa: TRY400 - one line
             time.sleep(_PAUSE_S)
 
+    def _end(self) -> None:
+        """End all servers, those last and by force that are stopped, or hang."""
+        self._tell()
+        until = time.monotonic() + self._settings.drain_delay_s + self._settings.drain_s + _END_S
+        for child, _ in self._children.values():
+            try:
+                child.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("an API process did not end; it is killed")
+                child.kill()
+                child.wait()
+
+    def _tell(self) -> None:
+        for child, _ in self._children.values():
+            child.terminate()
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stopping:
+            self._tell()  # once more, which ends the first part of a drain
         self._stopping = True
+
+
+def _metrics_folder(stack: ExitStack) -> SharedFolder | None:
+    """Return the folder of the metrics until the end of a stack; None if there is no room for one."""
+    try:
+        return stack.enter_context(shared_folder())
+    except OSError as error:
+        log.warning("each API process has metrics of its own: %s", error)
+        return None
 
 
 def inherit_sockets() -> list[socket.socket] | None:
@@ -93,6 +121,13 @@ def inherit_sockets() -> list[socket.socket] | None:
     return [socket.socket(fileno=int(number)) for number in numbers.split(",")]
 
 
+def inherit_metrics() -> None:
+    """Keep the metrics of this process where those of all processes are, if there is a parent of several."""
+    number = os.environ.get(_NUMBER)
+    if number is not None:
+        share_metrics(int(number))
+
+
 def inherited_counts(processes: int) -> UploadCounts | None:
     """Return the counts of uploads that all processes share; None if there is no parent of several.
 
@@ -102,8 +137,7 @@ def inherited_counts(processes: int) -> UploadCounts | None:
     number = os.environ.get(_NUMBER)
     if number is None:
         return None
-    file = Path(os.environ[_METRICS_DIR], _UPLOADS)
-    return UploadCounts(file, processes=processes, index=int(number))
+    return UploadCounts(int(os.environ[_UPLOADS]), processes=processes, index=int(number))
 
 
 def inherited_shares() -> ConnectionShares | None:
@@ -111,11 +145,11 @@ def inherited_shares() -> ConnectionShares | None:
     number = os.environ.get(_NUMBER)
     if number is None:
         return None
-    return ConnectionShares(Path(os.environ[_METRICS_DIR], _CONNECTIONS), index=int(number))
+    return ConnectionShares(int(os.environ[_CONNECTIONS]), index=int(number))
 
 
 def _spawn(
-    sockets: list[socket.socket], folder: SharedFolder, number: int
+    sockets: list[socket.socket], shared: dict[str, int], folder: SharedFolder | None, number: int
 ) -> "subprocess.Popen[bytes]":
     numbers = [sock.fileno() for sock in sockets]
     environment = {
@@ -123,8 +157,15 @@ def _spawn(
         _LISTENERS: ",".join(map(str, numbers)),
         _PARENT: str(os.getpid()),
         _NUMBER: str(number),
-        _METRICS_DIR: str(folder.path),
+        **{name: str(memory) for name, memory in shared.items()},
     }
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "app"], env=environment, pass_fds=[*numbers, folder.lock]
-    )
+    passed = [*numbers, *shared.values()]
+    if folder is not None:
+        passed.append(folder.lock)
+        try:
+            make_shared_metrics(folder.path, number)
+        except OSError as error:
+            log.warning("an API process has metrics of its own: %s", error)
+        else:
+            environment[SHARED_METRICS] = str(folder.path)
+    return subprocess.Popen([sys.executable, "-P", "-m", "app"], env=environment, pass_fds=passed)

@@ -1,4 +1,4 @@
-"""Folder of files that the API processes of a machine share, in the system's temporary directory."""
+"""Folder of metrics that the API processes of a machine share, in the system's temporary directory."""
 
 import fcntl
 import os
@@ -32,15 +32,26 @@ class SharedFolder:
 def shared_folder() -> Iterator[SharedFolder]:
     """Make a folder, which is deleted at the end of the block, and delete those that nobody uses.
 
-    A process that is killed leaves its folder behind; the kernel gives up its lock.
+    A process that is killed leaves its folder behind; the kernel gives up its lock. The folder itself
+    is locked, too, by which programs that clean temporary directories of old files leave it alone.
     """
     _delete_unused()
     path, lock = _make()
-    with lock:
+    with lock, _locked(path):
         try:
             yield SharedFolder(path, lock.fileno())
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _make() -> tuple[Path, IO[bytes]]:

@@ -8,6 +8,7 @@ from app.auth.callers import Caller
 from app.auth.rates import Rates
 from app.http.upload_room import UploadCounts, UploadRoom
 from app.problems.problem import Problem
+from app.server.shared_memory import make_shared
 from models_store.errors import LimitError
 from models_store.keys import Scope
 from tests.app.conftest import CSV, TABLE, assert_refused, files_of
@@ -183,10 +184,9 @@ def test_uploads_that_still_come_count():
 
 
 @pytest.mark.fault(263)
-def test_fault_263_uploads_count_in_all_processes_and_not_after_their_end(tmp_path):
-    file = tmp_path / "counts"
-    UploadCounts.create(file, processes=2)
-    first, second = (UploadRoom(UploadCounts(file, processes=2, index=n)) for n in (0, 1))
+def test_fault_263_uploads_count_in_all_processes_and_not_after_their_end():
+    memory = make_shared(UploadCounts.size(2))
+    first, second = (UploadRoom(UploadCounts(memory, processes=2, index=n)) for n in (0, 1))
     with first.held("p") as one, second.held("p") as two, second.held("q") as other:
         one.room = two.room = other.room = 100
         one.need(70)
@@ -195,7 +195,7 @@ def test_fault_263_uploads_count_in_all_processes_and_not_after_their_end(tmp_pa
             two.need(31)
         two.need(30)
         other.need(100)
-        restarted = UploadRoom(UploadCounts(file, processes=2, index=0))  # the first one died
+        restarted = UploadRoom(UploadCounts(memory, processes=2, index=0))  # the first one died
         with restarted.held("p") as three:
             three.room = 100
             three.need(70)

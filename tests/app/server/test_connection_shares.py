@@ -1,5 +1,6 @@
 """The rule by which processes share connections, and the rows by which they know of each other."""
 
+import os
 import sys
 import time
 
@@ -7,16 +8,23 @@ import pytest
 from hypothesis import given, strategies as st
 
 from app.server.connection_shares import ConnectionShares, room_beside
+from app.server.shared_memory import make_shared
 
 COUNTS = st.lists(st.integers(0, 5_000), min_size=2, max_size=8)
 
 
 @pytest.fixture
-def shares(tmp_path):
+def memory():
+    """That of two processes."""
+    memory = make_shared(ConnectionShares.size(2))
+    yield memory
+    os.close(memory)
+
+
+@pytest.fixture
+def shares(memory):
     """Those of two processes."""
-    file = tmp_path / "connections"
-    ConnectionShares.create(file, processes=2)
-    return [ConnectionShares(file, index=index) for index in range(2)]
+    return [ConnectionShares(memory, index=index) for index in range(2)]
 
 
 def rooms(counts):
@@ -74,12 +82,12 @@ def test_one_that_says_nothing_is_left_out_until_it_does(shares):
     assert first.room() == 0
 
 
-def test_what_one_that_was_killed_had_is_forgotten_by_its_replacement(tmp_path, shares):
+def test_what_one_that_was_killed_had_is_forgotten_by_its_replacement(memory, shares):
     first, second = shares
     first.tell(3)
     second.tell(100)
     assert first.room() > 16
-    replacement = ConnectionShares(tmp_path / "connections", index=1)
+    replacement = ConnectionShares(memory, index=1)
     assert first.room() == sys.maxsize
     replacement.tell(0)
     assert (first.room(), replacement.room()) == (0, 4)

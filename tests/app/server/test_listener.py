@@ -17,12 +17,13 @@ from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.server.connection_shares import ConnectionShares
 from app.server.listener import Listener, open_listeners
+from app.server.shared_memory import make_shared
 
 
 class Process:
     """Side of a process: its listener, its connections and its row."""
 
-    def __init__(self, sock, file=None, index=0):
+    def __init__(self, sock, memory=None, index=0):
         config = uvicorn.Config(
             print, interface="asgi3", lifespan="off", ws="none", log_config=None
         )
@@ -36,7 +37,7 @@ class Process:
             header_timeout_s = 600.0
 
         self.make_protocol = lambda: Protocol(config, state, {})
-        self.shares = None if file is None else ConnectionShares(file, index=index)
+        self.shares = None if memory is None else ConnectionShares(memory, index=index)
         self.listener = Listener(
             [socket.fromfd(sock.fileno(), sock.family, sock.type)],
             self.make,
@@ -56,10 +57,10 @@ class Process:
 
 
 @pytest.fixture
-def file(tmp_path):
-    file = tmp_path / "connections"
-    ConnectionShares.create(file, processes=2)
-    return file
+def memory():
+    memory = make_shared(ConnectionShares.size(2))
+    yield memory
+    os.close(memory)
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
@@ -102,9 +103,9 @@ async def until(condition):
 
 
 @pytest.mark.parametrize("number", [8, 16, 40, 400])
-def test_connections_opened_at_once_are_shared_evenly(sock, file, connect, number):
+def test_connections_opened_at_once_are_shared_evenly(sock, memory, connect, number):
     async def main():
-        with Process(sock, file, 0) as first, Process(sock, file, 1) as second:
+        with Process(sock, memory, 0) as first, Process(sock, memory, 1) as second:
             for _ in range(2):
                 clients = connect(number)
                 await until(lambda: len(first.open) + len(second.open) == number)
@@ -116,20 +117,20 @@ def test_connections_opened_at_once_are_shared_evenly(sock, file, connect, numbe
     run(main)
 
 
-def test_the_share_of_one_that_died_or_hangs_is_taken_by_the_other(sock, file, connect):
+def test_the_share_of_one_that_died_or_hangs_is_taken_by_the_other(sock, memory, connect):
     async def main():
-        with Process(sock, file, 0) as process:
-            ConnectionShares(file, index=1).tell(2)  # its last word
+        with Process(sock, memory, 0) as process:
+            ConnectionShares(memory, index=1).tell(2)  # its last word
             connect(40)
             await until(lambda: len(process.open) == 40)
 
     run(main)
 
 
-def test_one_that_closes_leaves_what_comes_to_the_other(sock, file, connect):
+def test_one_that_closes_leaves_what_comes_to_the_other(sock, memory, connect):
     async def main():
-        with Process(sock, file, 0) as staying:
-            with Process(sock, file, 1) as leaving:
+        with Process(sock, memory, 0) as staying:
+            with Process(sock, memory, 1) as leaving:
                 connect(8)
                 await until(lambda: len(staying.open) + len(leaving.open) == 8)
             kept = len(leaving.open)
@@ -140,13 +141,13 @@ def test_one_that_closes_leaves_what_comes_to_the_other(sock, file, connect):
 
 
 def test_without_a_free_descriptor_connections_wait_and_others_are_not_waited_for(
-    sock, file, connect
+    sock, memory, connect
 ):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def main():
-        with Process(sock, file, 0) as process:
-            other = ConnectionShares(file, index=1)
+        with Process(sock, memory, 0) as process:
+            other = ConnectionShares(memory, index=1)
             other.tell(1_000)
             assert other.room() == 0
             connect(1)

@@ -1,17 +1,20 @@
 """Several API processes on one port, as real processes."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.app.conftest import wait_for_port
+from tests.app.conftest import CSV, wait_for_port
+from tests.disks import Disks
 from tests.ports import free_port
 from tests.servers import tied
 
@@ -150,6 +153,69 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.long  # as above
+@pytest.mark.timeout(4 * START_S)
+@pytest.mark.fault(800, 801, 803)
+def test_fault_800_801_803_they_live_with_a_full_and_a_cleaned_disk_of_temporary_files(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    port = free_port()
+    environment = {
+        **os.environ,
+        "DENSITYD_DATA_DIR": str(data_dir),
+        "DENSITYD_PORT": str(port),
+        "DENSITYD_API_PROCESSES": "2",
+        "DENSITYD_HEADER_TIMEOUT_S": "600",
+        "DENSITYD_DRAIN_S": "0",
+        "TMPDIR": str(temporary),
+    }
+    with (
+        closing(Disks({temporary: "32m"})) as disks,
+        subprocess.Popen(  # noqa: S603  our own module
+            disks.on(*tied(sys.executable, "-P", "-m", "app")),
+            env=environment,
+            stderr=subprocess.DEVNULL,
+        ) as parent,
+    ):
+        wait_for_port(port, parent)
+        first = both_serving(port, parent)
+        disks.fill(temporary)
+        for _ in range(10):  # each on a new connection
+            sent = httpx.post(
+                f"http://127.0.0.1:{port}/v1/datasets",
+                content="x,y\n" + "1,2\n3,5\n4,1\n" * 9,
+                headers=CSV,
+                timeout=START_S,
+            )
+            assert sent.status_code == 201
+        assert children(parent) == first
+        os.kill(first[0], signal.SIGKILL)
+        wait_for_end(first[0])
+        second = both_serving(port, parent)
+        assert first[1] in second
+
+        for folder in disks.inside(temporary).glob("densityd-api-*"):
+            shutil.rmtree(folder)
+        os.kill(first[1], signal.SIGKILL)
+        wait_for_end(first[1])
+        third = both_serving(port, parent)
+        told = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=START_S)
+        assert "densityd_http_requests_total" in told.text
+
+        os.kill(third[0], signal.SIGSTOP)
+        parent.terminate()
+        assert parent.wait(START_S) == 0
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a child is no more."""
+    deadline = time.monotonic() + START_S
+    while _is_alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.fault(677)
