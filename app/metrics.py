@@ -25,7 +25,7 @@ def make_shared_metrics(folder: Path, number: int) -> None:
     Counts of a process that died go on in the one that replaces it; what it had in progress does not.
 
     Args:
-        folder: Folder of all of them.
+        folder: Folder of the files of all processes.
         number: Number of the process.
 
     Raises:

@@ -14,11 +14,11 @@ def make_shared(size: int) -> int:
     Args:
         size: Number of bytes.
     """
-    if sys.platform == "linux":
-        memory = os.memfd_create("densityd")
-        os.ftruncate(memory, size)
-        return memory
-    with tempfile.TemporaryFile() as file:
-        file.write(bytes(size))
-        file.flush()
-        return os.dup(file.fileno())
+    if sys.platform != "linux":
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(size))
+            file.flush()
+            return os.dup(file.fileno())
+    memory = os.memfd_create("densityd")
+    os.ftruncate(memory, size)
+    return memory
