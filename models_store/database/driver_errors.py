@@ -21,6 +21,7 @@ _RERUN = frozenset({"40001", "40P01"})
 _BUSY = _RERUN | {"55P03", "57014"}
 # What PostgreSQL and its client say of a connection that is not made; such an error has no SQLSTATE.
 _REFUSALS = {
+    r"no name server answered": "No name server answers for the host of the database.",
     r"timeout expired|gave no answer": "The database does not answer.",
     r"unsupported startup parameter": (
         "The server of the database's URL is a pooler, which its option pgbouncer=true has to say."

@@ -6,9 +6,12 @@ had no answer is committed or not, and holds its locks until the server knows.
 """
 
 import math
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -22,6 +25,10 @@ _LOOK_S = 0.1
 # without an answer after which it does not.
 _ASK_S = 10.0
 _IN_VAIN = 2
+
+
+_asking = threading.Lock()
+_answers: "dict[str, Future[None]]" = {}
 
 
 class SilentServerError(psycopg.OperationalError):
@@ -168,16 +175,48 @@ def connect(patience: Patience, *args: Any, **parameters: Any) -> BoundedConnect
     """
     if patience.is_silent():
         raise SilentServerError("the server gave no answer a moment ago")
-    usual_s = int(parameters.pop("connect_timeout"))
+    longest_s = patience.connect_s(int(parameters.pop("connect_timeout")))
     try:
-        connection = BoundedConnection.connect(
-            *args, connect_timeout=patience.connect_s(usual_s), **parameters
-        )
-    except psycopg.errors.ConnectionTimeout:
+        _await_names(str(parameters.get("host", "")), longest_s)
+        connection = BoundedConnection.connect(*args, connect_timeout=longest_s, **parameters)
+    except (psycopg.errors.ConnectionTimeout, SilentServerError):
         patience.note_silence()
         raise
     connection.patience = patience
     return connection
+
+
+def _await_names(hosts: str, longest_s: float) -> None:
+    """Wait until the system's resolver has said something of each host.
+
+    The driver resolves them within its connect, for as long as that takes.
+
+    Raises:
+        SilentServerError: The resolver said nothing in time.
+    """
+    for host in hosts.split(","):
+        if host and not host.startswith("/"):
+            try:
+                _answer_of(host).result(longest_s)
+            except TimeoutError:
+                raise SilentServerError("no name server answered in time") from None
+
+
+def _answer_of(host: str) -> "Future[None]":
+    """Return the answer of the resolver, whatever it is; one thread waits for it, however many ask."""
+    with _asking:
+        answer = _answers.get(host)
+        if answer is None or answer.done():
+            answer = Future()
+            threading.Thread(target=_ask, args=(host, answer), daemon=True).start()
+            _answers[host] = answer
+        return answer
+
+
+def _ask(host: str, answer: "Future[None]") -> None:
+    with suppress(OSError, UnicodeError):  # which the driver is told, too
+        socket.getaddrinfo(host, None)
+    answer.set_result(None)
 
 
 def connect_long(*args: Any, **parameters: Any) -> BoundedConnection:  # noqa: ANN401 - the driver's

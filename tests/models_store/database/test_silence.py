@@ -1,5 +1,6 @@
 """A PostgreSQL that answers nothing and closes nothing, such as one that is stopped or whose disk is frozen."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -123,6 +124,28 @@ def test_a_process_that_is_to_end_waits_for_a_silent_server_for_a_moment_only(
         for last in (asked, *(_in_thread(database.ping) for _ in range(5))):
             with pytest.raises(DatabaseUnavailableError, match="does not answer"):
                 last.result(_FAR_S)
+    database.dispose()
+
+
+@pytest.mark.fault(824)
+def test_fault_824_nobody_waits_for_a_silent_name_server_without_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    asked: list[str] = []
+
+    def look_up(host: str, *_: object, **__: object) -> list[Any]:
+        asked.append(host)
+        answered.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    database = Database("postgresql://nobody@database.invalid/densityd", busy_timeout_s=1)
+    for _ in range(3):  # of a look, of one that is under way, of none
+        with pytest.raises(DatabaseUnavailableError, match=r"[Nn]o name server|does not answer"):
+            _in_thread(database.ping).result(_FAR_S)
+    answered.set()
+    assert asked == ["database.invalid"]
     database.dispose()
 
 
