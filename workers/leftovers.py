@@ -24,6 +24,7 @@ _MOST_JOBS = 100
 _MOST_BITS = 20
 _INTERVAL_S = 30.0
 _MORE_S = 1.0  # while more is due, so that jobs of one caller do not keep those of others
+_FOR_EVER_S = 1e9  # there are no instants long before
 _STALE_S = 6 * 3600  # since the last write to a staged file
 
 
@@ -53,8 +54,8 @@ class Leftovers:
         self._lease_s = lease_s
         self._retention = JobRetention(database)
         self._blobs = blobs
-        self._keep_s = keep_s
-        self._keep_jobs_s = keep_jobs_s
+        self._keep_s = min(keep_s, _FOR_EVER_S)
+        self._keep_jobs_s = None if keep_jobs_s is None else min(keep_jobs_s, _FOR_EVER_S)
         self._fit = fit
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leftovers", daemon=True)

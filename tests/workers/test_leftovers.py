@@ -1,5 +1,6 @@
 """The worker's thread deletes jobs that ended long ago, with their files."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -120,4 +121,18 @@ def test_fault_600_a_sweep_deletes_some_events_of_deleted_jobs(
     assert leftovers.delete_events() == 0
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(JobEventRow)) == 0
+    database.dispose()
+
+
+@pytest.mark.fault(825)
+@pytest.mark.parametrize("keep_s", [1e9, 1e13, 1e300, math.inf])
+def test_fault_825_what_is_kept_for_ever_keeps_no_sweep_from_its_work(
+    tmp_path: Path, database_url: str, keep_s: float
+) -> None:
+    database = Database(database_url)
+    jobs = Jobs(database)
+    jobs.cancel("default", submitted(jobs).id)
+    blobs = LocalBlobs(tmp_path / "blobs")
+    assert not Leftovers(database, blobs, keep_s=keep_s, keep_jobs_s=keep_s).sweep()
+    assert len(jobs.list("default", limit=9).items) == 1
     database.dispose()
