@@ -254,6 +254,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request; the last bytes must be read before the connection can close."""
         self.open_connections.touch(self)
+        if self._served is not None:
+            self._served.body = bytearray()  # nobody asks for it any more
         was_last = not self.pipeline
         if was_last:
             self._bodies.end()  # of the rest nothing is kept

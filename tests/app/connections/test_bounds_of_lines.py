@@ -136,3 +136,15 @@ def test_fault_627_a_request_that_waits_for_its_turn_is_answered_though_the_serv
     answered, ends = run(main())
     assert answered == ([(200, b"")] if sent == GET else [])
     assert ends
+
+
+@pytest.mark.fault(741)
+def test_fault_741_nothing_is_kept_of_a_body_whose_request_was_answered():
+    async def main():
+        head = POST + b"Content-Length: 1000000\r\n\r\n"
+        protocol, line = connecting(refusing)(head + b"x" * 20_000)
+        await asyncio.sleep(1)
+        assert answers(line.sent) == [(401, b"")]
+        return len(protocol.cycle.body)
+
+    assert run(main()) == 0
