@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -30,6 +32,7 @@ _FAILED = 500
 # A change is answered after this time at the latest, even if its record is not on the disk.
 _PATIENCE_S = 10.0
 _MAX_UNWRITTEN = 10_000
+_AGAIN_S = 1.0
 
 # Errors that refuse a request before it changed anything.
 _REFUSALS = (Problem, StoreError, TablesError, OverloadedError, ClientDisconnect)
@@ -59,6 +62,7 @@ class AuditLog:
         self._dropped = 0
         self._error: Exception | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._again_at = -math.inf
 
     async def start(self) -> None:
         """Open the trail; where that fails, changes are refused until it can be opened."""
@@ -78,10 +82,13 @@ class AuditLog:
             raise _refusal(self._error) from self._error
 
     def fault(self) -> str | None:
-        """Return why changes are refused, None if they are not; beside that it is tried again."""
+        """Return why changes are refused, None if they are not; beside that it is tried again, now and then."""
         if self._error is None:
             return None
-        self._soon()
+        now = time.monotonic()
+        if now >= self._again_at:  # anybody asks, and all that is unwritten is written
+            self._again_at = now + _AGAIN_S
+            self._soon()
         return _refusal(self._error).detail
 
     def note(self, record: Record) -> "asyncio.Future[None]":

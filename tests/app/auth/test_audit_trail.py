@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 from starlette.types import Message
 
+from app.auth import audit
 from app.auth.audit import AuditedApp, AuditLog
 from app.auth.callers import ANYBODY
 from app.http.streaming import StreamedResponse
@@ -145,13 +146,31 @@ def test_readiness_tells_that_changes_are_refused_and_when_they_are_not(client, 
         patch.setattr(AuditTrail, "append", fail)
         move(client)
         for _ in range(3):
-            code, audit = ready()
-            assert (code, audit["ok"]) == (200, False)
-            assert "only DELETE and cancelling" in audit["detail"]
+            code, found = ready()
+            assert (code, found["ok"]) == (200, False)
+            assert "only DELETE and cancelling" in found["detail"]
         assert client.get("/readyz").json()["status"] == "degraded"
         assert_refused(move(client, 9), 503, "storage-unavailable")
     wait_until(lambda: ready()[1]["ok"])  # without any change
     assert move(client).status_code == 200
+
+
+@pytest.mark.fault(826)
+def test_fault_826_whoever_asks_for_readiness_has_little_written_again(client, monkeypatch):
+    written: list[object] = []
+
+    def fail(_trail: AuditTrail, records: object) -> None:
+        written.append(records)
+        raise OSError(errno.EIO, "disk")
+
+    monkeypatch.setattr(audit, "_AGAIN_S", 3600.0)
+    monkeypatch.setattr(AuditTrail, "append", fail)
+    move(client)
+    before = len(written)
+    for _ in range(9):
+        assert not client.get("/readyz").json()["checks"]["audit"]["ok"]
+    wait_until(lambda: len(written) > before)
+    assert len(written) == before + 1
 
 
 @pytest.mark.fault(372)
