@@ -205,6 +205,15 @@ class EpochDone(_Message):
         return last_rows or ended
 
 
+class Uninterruptible(_Message):
+    """Message that what follows has no checkpoint before the next one that is reported.
+
+    It takes a while, in memory that the trainer has already.
+    """
+
+    type: Literal["uninterruptible"] = "uninterruptible"
+
+
 class Note(_Message):
     """Text that the caller should read among the job's events."""
 
@@ -278,7 +287,17 @@ class Unfit(_Message):
 
 
 Message = (
-    Started | Tick | EpochDone | Note | Trained | Produced | Passed | Interrupted | Failed | Unfit
+    Started
+    | Tick
+    | EpochDone
+    | Uninterruptible
+    | Note
+    | Trained
+    | Produced
+    | Passed
+    | Interrupted
+    | Failed
+    | Unfit
 )
 MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 

@@ -1,7 +1,7 @@
 """Expectation maximisation of a mixture of Gaussians with full covariances, in float64."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,8 +49,78 @@ class Mixture:
         return scales - 0.5 * (torch.stack(squares, dim=1) + rows.shape[1] * LOG_TWO_PI)
 
 
+class Sums:
+    """Sums over rows from which an iteration makes the next mixture.
+
+    Attributes:
+        rows: Number of rows of the table that were gone through, those included that lack a value.
+
+    Args:
+        mixture: Mixture to improve.
+    """
+
+    def __init__(self, mixture: Mixture) -> None:
+        self._mixture = mixture
+        self._shares = torch.zeros_like(mixture.weights)
+        self._sums = torch.zeros_like(mixture.means)
+        self._squares = torch.zeros_like(mixture.covariances)
+        self._total, self._count, self.rows = 0.0, 0, 0
+
+    def add(self, rows: Float[Tensor, "rows width"], *, of: int) -> None:
+        """Add some rows.
+
+        Args:
+            rows: Rows that lack no value.
+            of: Number of rows of the table among which they were.
+        """
+        # Moments around the component's present mean keep their digits.
+        terms = self._mixture.log_terms(rows)
+        log_density = torch.logsumexp(terms, dim=1)
+        parts = (terms - log_density[:, None]).exp()
+        self._shares += parts.sum(dim=0)
+        for k, mean in enumerate(self._mixture.means):
+            centred = rows - mean
+            weighted = centred * parts[:, k : k + 1]
+            self._sums[k] += weighted.sum(dim=0)
+            self._squares[k] += weighted.t() @ centred
+        self._total, self._count = self._total + float(log_density.sum()), self._count + len(rows)
+        self.rows += of
+
+    def improved(self, added: Float[Tensor, " width"]) -> tuple[Mixture, float]:
+        """Return the mixture after the iteration, and the mean log density of the rows before it.
+
+        Args:
+            added: Number added to each variance.
+        """
+        shares = self._shares.clamp(min=_LEAST)
+        moved = self._sums / shares[:, None]
+        covariances = self._squares / shares[:, None, None] - moved[:, :, None] * moved[:, None]
+        return (
+            Mixture(
+                shares / shares.sum(),
+                self._mixture.means + moved,
+                0.5 * (covariances + covariances.mT) + torch.diag(added),
+            ),
+            self._total / self._count,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of the sums, for a state."""
+        counts = torch.tensor([self._total, self._count, self.rows], dtype=torch.float64)
+        sums = {"shares": self._shares, "sums": self._sums, "squares": self._squares}
+        return {name: tensor.clone() for name, tensor in sums.items()} | {"counts": counts}
+
+    def resume(self, kept: Mapping[str, Tensor]) -> None:
+        """Go on from the sums of a state, which were made with the same mixture."""
+        self._shares, self._sums, self._squares = (
+            kept[name].double().cpu() for name in ("shares", "sums", "squares")
+        )
+        total, count, rows = kept["counts"].tolist()
+        self._total, self._count, self.rows = total, int(count), int(rows)
+
+
 def em_step(
-    mixture: Mixture, chunks: Iterable[Float[Tensor, "rows width"]], added: Float[Tensor, " width"]
+    mixture: Mixture, chunks: Iterable[Tensor], added: Float[Tensor, " width"]
 ) -> tuple[Mixture, float]:
     """Return the mixture after one iteration, and the mean log density of the rows before it.
 
@@ -59,32 +129,10 @@ def em_step(
         chunks: Rows of the whole table, some at a time.
         added: Number added to each variance.
     """
-    shares = torch.zeros_like(mixture.weights)
-    sums, squares = torch.zeros_like(mixture.means), torch.zeros_like(mixture.covariances)
-    total, count = 0.0, 0
+    sums = Sums(mixture)
     for rows in chunks:
-        # Moments around the component's present mean keep their digits.
-        terms = mixture.log_terms(rows)
-        log_density = torch.logsumexp(terms, dim=1)
-        parts = (terms - log_density[:, None]).exp()
-        shares += parts.sum(dim=0)
-        for k, mean in enumerate(mixture.means):
-            centred = rows - mean
-            weighted = centred * parts[:, k : k + 1]
-            sums[k] += weighted.sum(dim=0)
-            squares[k] += weighted.t() @ centred
-        total, count = total + float(log_density.sum()), count + len(rows)
-    shares = shares.clamp(min=_LEAST)
-    moved = sums / shares[:, None]
-    covariances = squares / shares[:, None, None] - moved[:, :, None] * moved[:, None]
-    return (
-        Mixture(
-            shares / shares.sum(),
-            mixture.means + moved,
-            0.5 * (covariances + covariances.mT) + torch.diag(added),
-        ),
-        total / count,
-    )
+        sums.add(rows, of=len(rows))
+    return sums.improved(added)
 
 
 def start(

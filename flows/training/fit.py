@@ -388,7 +388,8 @@ class _Fitter:
         return self._with_scores(state)
 
     def _with_scores(self, state: FitState) -> FitState:
-        scores = {"scores/validation": torch.cat(self._scores)}
+        name = self._validation.named("validation")
+        scores = {f"scores/{name}": torch.cat(self._scores)}
         return FitState(state.tensors | scores, state.meta)
 
     def _state(self) -> FitState:
@@ -415,7 +416,8 @@ class _Fitter:
         self._best = copies(groups["best"])
         self._steps.restore(groups)
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
-        self._scores = list(groups["scores"].values())
+        scores = groups["scores"].get(self._validation.named("validation"))
+        self._scores = [] if scores is None else [scores]
 
 
 def _statistics_every(flow: Flow, rows: int) -> int:

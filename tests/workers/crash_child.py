@@ -118,6 +118,7 @@ class InlineTrainer:
     """Trains in a thread, for a supervisor that takes it for a process."""
 
     at_end = False
+    pid = 0
 
     def __init__(
         self,

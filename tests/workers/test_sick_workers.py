@@ -139,10 +139,10 @@ def test_fault_212_a_store_that_goes_away_under_a_job_costs_it_nothing(
     class Vanishing(Supervisor):
         """The store goes after the claim."""
 
-        def _carry_through(self, job: object, devices: tuple[str, ...]) -> None:
+        def _carry_through(self, *given: Any) -> None:
             mounted.rename(away)
             mounted.mkdir()
-            super()._carry_through(job, devices)  # type: ignore[arg-type]  # a job
+            super()._carry_through(*given)
 
     supervisor = Vanishing(place.database, place.settings, worker="w")
     assert supervisor.run_next()

@@ -8,7 +8,7 @@ next attempt continues from there.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,18 +35,18 @@ from workers.protocol import (
     Tick,
     Trained,
     Unfit,
+    Uninterruptible,
 )
 from workers.settings import WorkerSettings
 from workers.supervisor.process import TrainerProcess, end_of, out_of_memory_kills
 from workers.supervisor.reports import AttemptReports
+from workers.supervisor.turns import Turn
 from workers.supervisor.writes import Writes
 
 log = logging.getLogger(__name__)
 
 _READ_S = 0.2
 _POLL_S = 1.0
-# Seconds between two looks for a job to give way to, after a job's turn.
-_GIVE_WAY_S = 5.0
 # Epochs without a checkpoint that end within this time share a transaction: each costs as much as
 # hundreds of steps of a small flow.
 _RELAY_S = 0.25
@@ -88,7 +88,7 @@ class Attempt:
         settings: Settings with the time limits.
         stopping: Event that is set when the worker is to end.
         reports: Spans and metrics of the attempt.
-        should_give_way: Function that returns whether a job of another project should have its place.
+        turn: Turn of the job.
     """
 
     def __init__(  # noqa: PLR0913 - the supervisor has all of it
@@ -100,7 +100,7 @@ class Attempt:
         settings: WorkerSettings,
         stopping: threading.Event,
         reports: AttemptReports,
-        should_give_way: Callable[[], bool],
+        turn: Turn,
     ) -> None:
         self._job = job
         self._trainer = trainer
@@ -108,7 +108,7 @@ class Attempt:
         self._settings = settings
         self._stopping = stopping
         self._reports = reports
-        self._should_give_way = should_give_way
+        self._turn = turn
         self._writes = Writes()
         self._unrecorded: list[EpochDone | Interrupted] = []
         self._last: Message | None = None
@@ -119,8 +119,6 @@ class Attempt:
         self._poll_at = now + _POLL_S
         self._relay_at = now
         self._time_limit_at = now + settings.max_job_s - job.run_seconds
-        self._turn_ends_at = now + settings.turn_s
-        self._resumable = False
         self._started = False
         self._kills_before = out_of_memory_kills()
         self._failed: AttemptEnd | None = None
@@ -161,21 +159,21 @@ class Attempt:
         if not isinstance(message, Started):  # loading what it works on may take a while
             self._alive_at = time.monotonic()
         self._last = message
+        self._turn.received(message)
         match message:
             case EpochDone() | Interrupted():
                 self._unrecorded.append(message)
                 if message.checkpoint is not None:
-                    self._resumable = True
                     self._relay()
-                if isinstance(message, EpochDone) and message.computed:
-                    self._resumable = False
             case Note():
                 self._relay()
                 self._writes.add(partial(self._note, message.text))
             case Started():
                 self._started = True
                 self._reports.started()
-            case Tick() | Trained() | Produced() | Passed() | Failed() | Unfit():
+            case (
+                Tick() | Uninterruptible() | Trained() | Produced() | Passed() | Failed() | Unfit()
+            ):
                 pass
 
     def _watch(self, now: float) -> None:
@@ -189,25 +187,11 @@ class Attempt:
             self._end(Order.STALLED, now)
         if now >= self._time_limit_at and self._order is None:
             self._end(Order.TIME_LIMIT, now + self._settings.stop_grace_s)
-        if now >= self._turn_ends_at and self._order is None:
-            self._end_turn(now)
+        if self._order is None and self._turn.is_to_end(now, self._writes):
+            self._end(Order.TURN_OVER, now + self._settings.stop_grace_s)
         if now >= self._kill_at:
             self._kill_at = float("inf")
             self._trainer.kill()
-
-    def _end_turn(self, now: float) -> None:
-        """Make room for a job of another project that waits, once this one can continue where it is."""
-        if not self._resumable or self._writes.waiting:
-            return
-        self._turn_ends_at = now + _GIVE_WAY_S
-        try:
-            gives_way = self._writes.now(self._should_give_way)
-        except Exception:
-            # It takes steps of others' jobs, whose faults are not this job's.
-            log.exception("could not look for a job to give way to")
-            return
-        if gives_way:
-            self._end(Order.TURN_OVER, now + self._settings.stop_grace_s)
 
     def _renew(self) -> bool:
         progress = self._last.progress if isinstance(self._last, Tick) else None

@@ -27,6 +27,7 @@ from workers.supervisor.fitness import Fitness
 from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.process import TrainerProcess
 from workers.supervisor.reports import AttemptReports
+from workers.supervisor.turns import Place, Turn
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +122,13 @@ class Supervisor:
                 job = self._run_one(devices)
             return ran
 
-    def _run_one(self, devices: tuple[str, ...]) -> Job | None:
-        """Claim the next job and run it on devices; return it, or None if there was none."""
+    def _run_one(self, devices: tuple[str, ...], *, beside_bytes: int | None = None) -> Job | None:
+        """Claim the next job and run it on devices; return it, or None if there was none.
+
+        Args:
+            devices: Devices of the job.
+            beside_bytes: Memory of the job in whose place this one runs; None: it has its own.
+        """
         if not self._fitness.wait():
             return None
         asked_at = time.time()
@@ -132,7 +138,7 @@ class Supervisor:
                 lease_s=self._settings.lease_s,
                 max_project_bytes=self._settings.max_project_bytes,
                 accelerator=self._accelerator,
-                memory_bytes=self._fitness.memory_bytes,
+                memory_bytes=self._memory_beside(beside_bytes or 0),
             )
         except DatabaseError as error:
             log.warning("could not look for a job: %s", error)
@@ -143,8 +149,24 @@ class Supervisor:
             )
             with told, self._span(job, devices):
                 TRACES.record("claim", began=asked_at)
-                self._carry_through(job, devices)
+                place = Place(self._second_of(devices) if beside_bytes is None else None)
+                self._carry_through(job, devices, place)
+            place.close()
         return job
+
+    def _second_of(self, devices: tuple[str, ...]) -> Callable[[int], bool] | None:
+        """Return the function that runs the next job beside another one, where the devices allow that.
+
+        The memory of an accelerator that a trainer has is not known.
+        """
+        if self._accelerator:
+            return None
+        return lambda taken: self._run_one(devices, beside_bytes=taken) is not None
+
+    def _memory_beside(self, taken_bytes: int) -> int | None:
+        """Return the memory that a job may need beside what another one has taken; None: any."""
+        memory_bytes = self._fitness.memory_bytes
+        return None if memory_bytes is None else max(0, memory_bytes - taken_bytes)
 
     def _span(self, job: Job, devices: tuple[str, ...]) -> AbstractContextManager[None]:
         """Return a context that is the span of an attempt, in the trace of the job's request."""
@@ -158,22 +180,22 @@ class Supervisor:
         parent = job.traceparent
         return TRACES.span(name, traceparent=parent, kind="consumer", attributes=attributes)
 
-    def _carry_through(self, job: Job, devices: tuple[str, ...]) -> None:
+    def _carry_through(self, job: Job, devices: tuple[str, ...], place: Place) -> None:
         log.info("attempt %s begins", job.attempt)
         began = time.monotonic()
         self._running.add((job.id, job.attempt))
         try:
-            ending = self._end_of(job, devices)
+            ending = self._end_of(job, devices, place)
         finally:
             self._running.discard((job.id, job.attempt))
         self._metrics.observe_attempt(job.kind.value, ending, time.monotonic() - began)
         TRACES.describe({"densityd.ending": ending})
 
-    def _end_of(self, job: Job, devices: tuple[str, ...]) -> str:
+    def _end_of(self, job: Job, devices: tuple[str, ...], place: Place) -> str:
         """Run an attempt, and return how it ended, whatever goes wrong."""
         ending = "lost"
         try:
-            ending = self._attempt(job, devices)
+            ending = self._attempt(job, devices, place)
         except FencedError as error:
             log.warning("attempt %s ends without a further word: %s", job.attempt, error)
         except DatabaseError as error:
@@ -185,7 +207,7 @@ class Supervisor:
             ending = _OWN_FAULT.ending.value
         return ending
 
-    def _attempt(self, job: Job, devices: tuple[str, ...]) -> str:
+    def _attempt(self, job: Job, devices: tuple[str, ...], place: Place) -> str:
         try:
             task = task_of(job, registry=self._registry, settings=self._settings)
         except NotFoundError:
@@ -216,17 +238,24 @@ class Supervisor:
             settings=self._settings,
             stopping=self._stopping,
             reports=AttemptReports(job.kind.value, self._metrics),
-            should_give_way=partial(
-                self._stores.work.should_give_way,
-                job,
-                self._worker,
-                accelerator=self._accelerator,
-                memory_bytes=self._fitness.memory_bytes,
+            turn=Turn(
+                time.monotonic() + self._settings.turn_s,
+                trainer.pid,
+                place=place,
+                should_give_way=partial(self._should_give_way, job),
             ),
         )
         end = attempt.follow()
         self._fitness.judge(end)
         return _DONE if end is None else end.ending.value
+
+    def _should_give_way(self, job: Job, taken_bytes: int) -> bool:
+        return self._stores.work.should_give_way(
+            job,
+            self._worker,
+            accelerator=self._accelerator,
+            memory_bytes=self._memory_beside(taken_bytes),
+        )
 
     def _give_back(self, job: Job, failed: AttemptEnd) -> None:
         try:

@@ -21,6 +21,7 @@ from flows import (
     spec_from_dict,
 )
 from flows.ensemble import mix
+from flows.table import in_order_of
 from flows.training.evaluate import after, default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
 from models_store.errors import BlobDiskError, BlobError
@@ -97,7 +98,7 @@ def _assembled(
     for number, member in enumerate(request.members):
         flow = _load(blobs, member, request.columns).to(device)
         flows.append(flow)
-        found = evaluation.scores(f"member {number}")
+        found = evaluation.scores(in_order_of(parts.validation, f"member {number}"))
         _score(flow, parts, found, seed=seed, scored=evaluation.scored)
         scores.append(torch.cat(found).double())
     choice = choose(torch.stack(scores), request.row_loss_bound)
@@ -107,7 +108,7 @@ def _assembled(
     types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     evaluation.flows = len(members)
-    if not (evaluation.finished or evaluation.scores("train")):
+    if not (evaluation.finished or evaluation.scores(in_order_of(parts.train, "train"))):
         send(Note(text=_account(members, gain=choice.gain)))
     metrics: dict[str, Any] = {
         "members": [member.trial for member in members],

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flows import FitOptions, FitState, VariationalOptions
+from flows import FitOptions, FitState, Table, VariationalOptions
+from flows.table import in_order_of
 from workers.protocol import EpochDone, Interrupted, Send, Tick
 from workers.trainer.checkpoints import Checkpoints
 
@@ -212,10 +213,10 @@ class Evaluation:
             self._skip(0 if before is None else len(before))
         return self._scores[name]
 
-    def finish(self, name: str, metrics: dict[str, Any], *, rows: int) -> None:
-        """Keep the metrics of a part of so many rows, and no scores of it any more."""
-        self.finished |= {**metrics, f"{name}_rows": rows}
-        del self._scores[name]
+    def finish(self, name: str, metrics: dict[str, Any], *, rows: Table) -> None:
+        """Keep the metrics of a part with these rows, and no scores of it any more."""
+        self.finished |= {**metrics, f"{name}_rows": len(rows)}
+        del self._scores[in_order_of(rows, name)]
 
     def is_finished(self, name: str) -> bool:
         """Return whether an earlier attempt, or this one, has the metrics of a part."""

@@ -27,6 +27,7 @@ from flows import (
     fit_encoding,
     quantiles_of,
 )
+from flows.table import in_order_of
 from flows.training.evaluate import after, default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
@@ -34,7 +35,7 @@ from models_store.files.stores import open_blobs
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
-from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
+from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask, Uninterruptible
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample, select
 from workers.trainer.devices import find_device, memory_of
@@ -101,6 +102,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         held_out = held_out_quantiles(flow, parts, device, evaluation=evaluation)
     except EvaluationEndedError:
         return
+    send(Uninterruptible())
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
     run.finish(flow, metrics, held_out=held_out)
 
@@ -124,6 +126,7 @@ class _Run:
         now = time.monotonic()
         self._epoch_began_at = now
         self._ticked_at = now
+        self._is_judging = False
 
     def fit(
         self, flow: Flow, parts: SplitRows, *, interrupted: Callable[[], bool]
@@ -218,7 +221,13 @@ class _Run:
             )
 
     def _on_batch(self, done: int, total: int) -> None:
+        if done < total:
+            self._is_judging = False
         if self._tick_is_due():
+            if done == total and not self._is_judging:
+                # Statistics of batch norms have no checkpoints; the scores that follow have some.
+                self._is_judging = True
+                self._send(Uninterruptible())
             self._position = self._progress.batch_done(
                 done, total, since_epoch_s=self._ticked_at - self._epoch_began_at
             )
@@ -327,14 +336,14 @@ def likelihoods(
                 rows,
                 chunk_rows=chunk_rows,
                 noise_seed=seed,
-                scores=evaluation.scores(name),
+                scores=evaluation.scores(in_order_of(rows, name)),
                 on_chunk=partial(evaluation.scored, min(chunk_rows, len(rows))),
             )
             metrics = {
                 f"{name}_log_likelihood": finite(reached.mean),
                 f"{name}_standard_error": finite(reached.two_standard_errors / 2),
             }
-            evaluation.finish(name, metrics, rows=reached.rows)
+            evaluation.finish(name, metrics, rows=rows)
     return evaluation.finished
 
 
@@ -354,7 +363,7 @@ def held_out_quantiles(
     """
     rows = parts.validation if parts.test is None else parts.test
     compiled = compile_flow(flow, device=device)
-    scores = evaluation.scores("held_out")
+    scores = evaluation.scores(in_order_of(rows, "held_out"))
     most = _SCORED_CHUNKS * default_chunk_rows(flow)
     pieces = (some for chunk in chunks(rows) for some in torch.split(chunk, most))
     for some in after(pieces, sum(map(len, scores))):

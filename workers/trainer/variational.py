@@ -45,7 +45,7 @@ from models_store.requests.variational import (
     closed_form,
 )
 from workers.errors import TrainingError
-from workers.protocol import EpochDone, Interrupted, Send, Tick, VariationalTask
+from workers.protocol import EpochDone, Interrupted, Send, Tick, Uninterruptible, VariationalTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import load_columns
 from workers.trainer.devices import find_device
@@ -89,7 +89,7 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     request = AcceptedVariational.model_validate(task.request)
     device = find_device(task.device)
     blobs = open_blobs(task.store)
-    problem = _problem(task, request, blobs, device)
+    problem = _problem(task, request, blobs, device, send=send)
     flow, target, seed = problem.flow, problem.target, request.optimisation.seed
     run = _Run(task, request, blobs=blobs, send=send)
     try:
@@ -100,6 +100,7 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
+    send(Uninterruptible())
     metrics |= {"iterations": metrics["iteration"]} | problem.judged(seed)
     result = Result(
         flow=flow,
@@ -141,11 +142,17 @@ class _Problem:
 
 
 def _problem(
-    task: VariationalTask, request: AcceptedVariational, blobs: Blobs, device: torch.device
+    task: VariationalTask,
+    request: AcceptedVariational,
+    blobs: Blobs,
+    device: torch.device,
+    *,
+    send: Send,
 ) -> _Problem:
     if isinstance(request.target, RequestedLatents):
         return _latents(task, request, request.target.latent, blobs, device)
     target = _target(task, request, blobs, device)
+    send(Uninterruptible())
     start = _starting_point(target)
     flow = build(request.flow, target.dim, standardise=start, seed=request.optimisation.seed)
     return _Problem(flow.to(device), target, starts_elsewhere=start is not None)

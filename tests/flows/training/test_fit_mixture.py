@@ -16,6 +16,7 @@ from flows import (
     FitState,
     Flow,
     GaussianMixtureSpec,
+    MappedTable,
     MixedColumn,
     MixedSpec,
     build,
@@ -42,7 +43,8 @@ def fitted(
 ) -> tuple[Flow, list[EpochReport]]:
     moments = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-9)
     flow = build(spec, rows.shape[1], standardise=moments, seed=1)
-    return flow, list(fit(flow, rows, held_out, options=OPTIONS, **given))  # type: ignore[arg-type]
+    tables = given.pop("tables", (rows, held_out))
+    return flow, list(fit(flow, *tables, options=OPTIONS, **given))  # type: ignore[arg-type, misc]
 
 
 def test_it_reaches_the_likelihood_of_scikit_learn_and_finds_the_number_of_clusters():
@@ -98,6 +100,54 @@ def test_an_interrupted_fit_resumes_to_the_same_weights_to_the_bit():
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert fitted(spec, train, held_out, state=reports[-1].snapshot())[1][-1].epoch == len(reports)
+
+
+def copied(state: FitState) -> FitState:
+    return FitState({name: part.clone() for name, part in state.tensors.items()}, state.meta)
+
+
+@pytest.mark.fault(761)
+def test_fault_761_an_iteration_and_its_validation_go_on_with_the_next_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flows.training.fit_mixture.CHUNK_ROWS", 64)
+    spec, train, held_out = GaussianMixtureSpec(components=2), clusters(300), clusters(150, seed=1)
+    whole, reports = fitted(spec, train, held_out)
+    state, attempts, resumed = None, 0, None
+    while resumed is None:
+        try:
+            resumed, _ = fitted(spec, train, held_out, state=state, interrupted=lambda: True)
+        except FitInterrupted as interruption:
+            state, attempts = copied(interruption.state), attempts + 1
+
+    chunks_of_an_iteration = 5 + 3
+    assert attempts == len(reports) * (chunks_of_an_iteration - 2) + len(reports) - 1
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.fault(762)
+@pytest.mark.parametrize("at", [1, 6])
+def test_fault_762_rows_in_memory_are_not_taken_for_those_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr("flows.training.fit_mixture.CHUNK_ROWS", 64)
+    spec, train, held_out = GaussianMixtureSpec(components=2), clusters(300), clusters(150, seed=1)
+    _, reports = fitted(spec, train, held_out)
+    asked = iter(range(1, 100))
+    with pytest.raises(FitInterrupted) as caught:
+        fitted(spec, train, held_out, interrupted=lambda: next(asked) == at)
+
+    # A worker with less memory leaves the rows in their file, whose order is another one.
+    mapped = [
+        MappedTable(rows.flip(0).numpy(), np.arange(len(rows)), [0, 1, 2])
+        for rows in (train, held_out)
+    ]
+    _, rest = fitted(spec, train, held_out, tables=mapped, state=copied(caught.value.state))
+
+    for report, expected in zip(rest, reports[-len(rest) :], strict=True):
+        for name in ("train_log_likelihood", "validation_log_likelihood"):
+            assert getattr(report, name) == pytest.approx(getattr(expected, name), abs=1e-3)
 
 
 def test_a_time_limit_keeps_the_mixture_so_far():

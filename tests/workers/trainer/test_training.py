@@ -23,6 +23,7 @@ from workers.protocol import (
     Message,
     Note,
     Tick,
+    Uninterruptible,
 )
 from workers.trainer.data import split_rows
 from workers.trainer.devices import find_device
@@ -478,7 +479,7 @@ def test_the_evaluation_of_the_final_model_is_told(
 
     after = messages[messages.index(epochs(messages)[-1]) + 1 : -1]
     assert len(after) >= 3
-    assert all(isinstance(message, Tick) for message in after)
+    assert all(isinstance(message, Tick | Uninterruptible) for message in after)
 
 
 def test_a_table_larger_than_memory_is_trained_on_from_its_file(place: Place) -> None:

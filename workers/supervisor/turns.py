@@ -1,0 +1,134 @@
+"""Turn of a running job: what happens once it is over and a job of another project waits."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from workers.protocol import EpochDone, Interrupted, Message, Uninterruptible
+from workers.supervisor.writes import Writes
+
+log = logging.getLogger(__name__)
+
+# Seconds between two looks for a job to give way to, after a job's turn.
+_GIVE_WAY_S = 5.0
+
+
+class Place:
+    """Place of a worker, in which one job runs, and others beside it while it cannot be interrupted.
+
+    They have the memory that the trainer of the first one leaves to them, and share the processor with it.
+
+    Args:
+        run: Function that runs the next job beside the first one, given the bytes that the trainer of
+            that one has; it returns whether there was one. None: the place is never shared.
+    """
+
+    def __init__(self, run: Callable[[int], bool] | None) -> None:
+        self._run = run
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    @property
+    def can_be_shared(self) -> bool:
+        """True if another job may run beside the first one."""
+        return self._run is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """True while another job runs beside the first one."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def share(self, taken_bytes: int) -> None:
+        """Run jobs beside the first one, until none waits or that one has ended.
+
+        Args:
+            taken_bytes: Memory of the trainer of the first one.
+        """
+        self._thread = threading.Thread(
+            target=self._work, args=(taken_bytes,), name="shared-place", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait for the job that runs beside the first one, which has ended."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self, taken_bytes: int) -> None:
+        while self._run is not None and not self._closed.is_set():
+            if not self._run(taken_bytes):
+                return
+
+
+class Turn:
+    """Turn of a running job.
+
+    Args:
+        ends_at: Time at which it is over.
+        pid: Process id of the trainer.
+        place: Place of the job.
+        should_give_way: Function that returns whether a job of another project should have its place, given
+            the bytes of the worker's trainers that it cannot have.
+    """
+
+    def __init__(
+        self, ends_at: float, pid: int, *, place: Place, should_give_way: Callable[[int], bool]
+    ) -> None:
+        self._ends_at = ends_at
+        self._pid = pid
+        self._place = place
+        self._should_give_way = should_give_way
+        self._resumable = False
+        self._uninterruptible = False
+
+    def received(self, message: Message) -> None:
+        """Take note of where the trainer is."""
+        match message:
+            case EpochDone() | Interrupted():
+                if message.checkpoint is not None:
+                    self._resumable, self._uninterruptible = True, False
+                if isinstance(message, EpochDone) and message.computed:
+                    self._resumable = False
+            case Uninterruptible():
+                self._uninterruptible = True
+            case _:
+                pass
+
+    def is_to_end(self, now: float, writes: Writes) -> bool:
+        """Return whether the trainer is to make room for a job of another project that waits.
+
+        Only one that can continue where it is: beside one that cannot be interrupted, the other job begins.
+
+        Args:
+            now: Present time.
+            writes: Writes of the attempt.
+        """
+        shares = self._uninterruptible and self._place.can_be_shared
+        if now < self._ends_at or writes.waiting or not (self._resumable or shares):
+            return False
+        if self._place.is_shared:  # its end would free no place
+            return False
+        self._ends_at = now + _GIVE_WAY_S
+        taken_bytes = resident_bytes(self._pid) if shares else 0
+        try:
+            gives_way = writes.now(lambda: self._should_give_way(taken_bytes))
+        except Exception:
+            # It takes steps of others' jobs, whose faults are not this job's.
+            log.exception("could not look for a job to give way to")
+            return False
+        if gives_way and shares:
+            log.info("jobs of other projects run beside this one, which cannot be interrupted")
+            self._place.share(taken_bytes)
+        return bool(gives_way) and not shares
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process has for itself; 0 if that is not told."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    told = status.partition("RssAnon:")[2].split()
+    return 1024 * int(told[0]) if told else 0
