@@ -1,5 +1,6 @@
 """Datasets: list, inspect, read back, change, delete."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from app.datasets.views import (
 )
 from app.dependencies import BlobsDep, ProjectDep, RegistryDep
 from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread
+from app.fairness.turns import in_thread, in_thread_alone
 from app.http.accept import listed
 from app.http.examples import COLUMNS, DATASET_ID, TABLE
 from app.http.head import end_head, is_head
@@ -52,6 +53,11 @@ DatasetPath = Annotated[
     DatasetId,
     PathField(description="Id of the dataset.", examples=[DATASET_ID]),
 ]
+
+
+def _in_thread_for(described_bytes: int) -> Callable[..., Awaitable[Response]]:
+    """Return the way to make a response of the columns of a dataset: of many, one of all projects at a time."""
+    return in_thread if described_bytes <= MOST_DESCRIBED_BYTES else in_thread_alone
 
 
 _MAX_CHANGE_VALUES = 10_000  # of which a type is one, of 4,096 columns at most
@@ -122,7 +128,7 @@ def list_datasets(
         **problem_responses("not-found", "precondition"),
     },
 )
-def get_dataset(
+async def get_dataset(
     request: Request,
     dataset_id: DatasetPath,
     project: ProjectDep,
@@ -132,10 +138,15 @@ def get_dataset(
 ) -> Response:
     """Return a dataset with the statistics of its columns and its warnings."""
     if is_head(request):
-        registry.dataset_summary(project, dataset_id)
+        await in_thread(registry.dataset_summary, project, dataset_id)
         end_head(request)
-    view = DatasetView.whole(registry.dataset(project, dataset_id))
-    return respond_large(view, blobs, conditions)
+
+    def described() -> Response:
+        view = DatasetView.whole(registry.dataset(project, dataset_id))
+        return respond_large(view, blobs, conditions)
+
+    size = await in_thread(registry.described_bytes, project, dataset_id)
+    return await _in_thread_for(size)(described)
 
 
 @router.get(
@@ -146,7 +157,7 @@ def get_dataset(
     response_model=ColumnPage,
     responses=problem_responses("not-found"),
 )
-def list_columns(
+async def list_columns(
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
@@ -154,12 +165,17 @@ def list_columns(
     wanted: Annotated[ColumnSlice, Query()],
 ) -> Response:
     """Return a page of columns with their types and statistics, for tables with many columns."""
-    columns = registry.dataset(project, dataset_id).columns
-    shown = columns[wanted.offset : wanted.offset + wanted.limit]
-    page = ColumnPage.model_validate(
-        {"items": shown, "offset": wanted.offset, "total": len(columns)}
-    )
-    return respond_large(page, blobs)
+
+    def described() -> Response:
+        columns = registry.dataset(project, dataset_id).columns
+        shown = columns[wanted.offset : wanted.offset + wanted.limit]
+        page = ColumnPage.model_validate(
+            {"items": shown, "offset": wanted.offset, "total": len(columns)}
+        )
+        return respond_large(page, blobs)
+
+    size = await in_thread(registry.described_bytes, project, dataset_id)
+    return await _in_thread_for(size)(described)
 
 
 @router.get(

@@ -8,7 +8,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread
+from app.fairness.turns import in_thread, in_thread_of_cells
 from app.rows.codecs import Codec
 from app.rows.respond import Rows, respond_opened, respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
@@ -150,9 +150,11 @@ class _Opened:
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the rows."""
+        # Cells of thousands of columns are as many objects, for each of which the interpreter's lock is kept.
+        work = in_thread if self.layout.typed is None else in_thread_of_cells
         for first in range(0, len(self.wanted), self.step):
             for piece in self.table.pieces(self.wanted[first : first + self.step]):
-                yield await in_thread(self.table.chunk, piece)
+                yield await work(self.table.chunk, piece)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread, in_thread_of_cells
+from app.fairness.turns import in_thread, in_thread_alone, in_thread_of_cells
 from app.http.accept import IDENTITY, best_coding, listed
 from app.http.body_memory import STREAMS_PART, ProjectMemory, body_memory_of
 from app.http.content_codings import CODINGS, Compressor
@@ -236,13 +236,13 @@ async def _encoded_aside(
         work.append(_Work(codec, codec.encoder(rows.layout), rows.chunks, rows.held_bytes))
 
     async def made() -> int:
-        await in_thread(make)
+        await in_thread_alone(make)
         return work[0].held_bytes
 
     room = None
     try:
         if counted_bytes:
-            await in_thread(make)
+            await in_thread_alone(make)
         else:
             room = await memory.room(made, part=STREAMS_PART)
             counted_bytes = work[0].held_bytes

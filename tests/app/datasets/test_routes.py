@@ -1,5 +1,6 @@
 import csv
 import io
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from app.http.body_memory import BodyMemory
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
+from models_store.registry import Registry
 from tests.app.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
 from tests.app.datasets.uploads import MIXED, upload
 from tests.tables.files import npy
@@ -420,3 +422,24 @@ def test_fault_660_columns_of_megabytes_count_while_rows_are_sent(client, monkey
     levels = sum(len(f"{c}-{r}-") + 100 for c in range(90) for r in range(8))
     assert max(counted) > 3 * levels  # beside their columns, those of the rows
     assert sum(counted) == 0
+
+
+@pytest.mark.fault(784)
+def test_fault_784_columns_of_megabytes_are_described_one_at_a_time(client, monkeypatch):
+    lines = [",".join(f"{place}-{row}-{'x' * 100}" for place in range(90)) for row in range(8)]
+    header = ",".join(f"c{place}" for place in range(90))
+    wide = client.post("/v1/datasets", content="\n".join([header, *lines]), headers=CSV)
+    few = client.post("/v1/datasets", content=TABLE, headers=CSV)
+    threads: list[str] = []
+    find = Registry.dataset
+
+    def noted(*given):
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return find(*given)
+
+    monkeypatch.setattr(Registry, "dataset", noted)
+    for made in (wide, few):
+        for path in ("", "/columns", "/rows"):
+            assert client.get(made.headers["location"] + path).status_code == 200
+    assert threads[:3] == ["documents"] * 3
+    assert "documents" not in threads[3:]
