@@ -178,6 +178,19 @@ def test_connections_that_were_reset_while_they_waited_cost_nothing_more(sock, c
     run(main)
 
 
+@pytest.mark.fault(742)
+def test_fault_742_connections_that_ended_without_a_byte_cost_nothing_more(sock, connect):
+    async def main():
+        for _ in range(300):
+            socket.create_connection(sock.getsockname()[:2]).close()
+        connect(1)
+        with Process(sock) as process:
+            await until(lambda: len(process.open) == 1)
+            assert process.made == 1
+
+    run(main)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for this on Linux alone")
 def test_connections_on_which_nothing_came_are_never_seen(sock, connect):
     """Fault 690."""
