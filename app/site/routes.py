@@ -17,6 +17,9 @@ from app.site.html import DOCS, STATIC, redoc, redoc_bundle, swagger_ui, web_pag
 GUIDE_FOLDER = Path(__file__).parent / "guide"
 """Folder of the documentation site, as `make docs` built it."""
 
+_DEEPEST = 16
+"""Folders of the documentation site within each other that are looked up."""
+
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 router = APIRouter(include_in_schema=False)
@@ -77,6 +80,8 @@ def guide_routes(folder: Path) -> APIRouter:
     @router.get("/guide/{path:path}")
     async def guide_file(request: Request, path: str) -> Response:
         """Serve a page or one of its files."""
+        if path.count("/") > _DEEPEST:  # each folder of a path is looked up
+            raise Problem("not-found", "There is no such file.")
         policy = _policy(folder)
         response = await files.get_response(path or "index.html", request.scope)
         response.headers["Content-Security-Policy"] = policy

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
 from app.problems.problem import install_problem_handlers
@@ -46,3 +47,12 @@ def test_pages_may_run_their_own_scripts_alone(client):
 @pytest.mark.parametrize("path", ["nowhere", "%2e%2e/secret.txt", "..%2fsecret.txt", "/etc/passwd"])
 def test_nothing_else_is_served(client, path):
     assert client.get(f"/guide/{path}").status_code == 404
+
+
+@pytest.mark.usefixtures("index")
+@pytest.mark.fault(753)
+def test_fault_753_a_path_of_thousands_of_folders_is_not_looked_up(client, monkeypatch):
+    monkeypatch.setattr(StaticFiles, "lookup_path", lambda *_: pytest.fail("looked up"))
+    answer = client.get("/guide/" + "x/" * 2_000)
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "There is no such file."
