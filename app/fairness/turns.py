@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+from weakref import ref
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -165,16 +166,16 @@ class Threads:
         """
         await self._turns.take(owner)
         loop = asyncio.get_running_loop()
-        call = partial(copy_context().run, partial(function, *args, **kwargs))
+        call: Callable[[], _Result] = partial(
+            copy_context().run, partial(function, *args, **kwargs)
+        )
         work: Future[_Result] = Future()
         try:
-            queued = self._pool.submit(_do, work, call)
+            self._pool.submit(_do, [(work, call)]).add_done_callback(partial(_drop, ref(work)))
         except RuntimeError:
             if work.cancel():  # it stays in the queue of the pool; another thread may have begun it
                 self._turns.give_back(owner)
                 raise
-        else:
-            queued.add_done_callback(partial(_drop, work))
         work.add_done_callback(lambda _: self._end(loop, owner))
         try:
             return await asyncio.wrap_future(work)
@@ -193,17 +194,21 @@ class Threads:
             loop.call_soon_threadsafe(self._turns.give_back, owner)
 
 
-def _do(work: "Future[_Result]", call: Callable[[], _Result]) -> None:
+def _do(held: "list[tuple[Future[_Result], Callable[[], _Result]]]") -> None:
+    work, call = held.pop()  # the pool keeps its arguments, and an error the pool's frame
     if not work.set_running_or_notify_cancel():
         return
     try:
         work.set_result(call())
     except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
         work.set_exception(error)
+        del work  # an error refers to this frame, and must not find itself in it
 
 
-def _drop(work: "Future[Any]", _queued: "Future[None]") -> None:
-    work.cancel()  # unless it was begun: the pool is closed
+def _drop(work: "ref[Future[Any]]", _queued: "Future[None]") -> None:
+    waiting = work()
+    if waiting is not None:
+        waiting.cancel()  # unless it was begun: the pool is closed
 
 
 _account: ContextVar[tuple[Threads, str] | None] = ContextVar("account", default=None)
