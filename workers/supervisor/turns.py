@@ -40,15 +40,20 @@ class Place:
         return self._thread is not None and self._thread.is_alive()
 
     def share(self, taken_bytes: int) -> None:
-        """Run jobs beside the first one, until none waits or that one has ended.
+        """Run jobs beside the first one, until `end_sharing` or `close`.
 
         Args:
             taken_bytes: Memory of the trainer of the first one.
         """
+        self._closed.clear()
         self._thread = threading.Thread(
             target=self._work, args=(taken_bytes,), name="shared-place", daemon=True
         )
         self._thread.start()
+
+    def end_sharing(self) -> None:
+        """Begin no further job beside the first one, which can be interrupted again."""
+        self._closed.set()
 
     def close(self) -> None:
         """Wait for the job that runs beside the first one, which has ended."""
@@ -59,7 +64,7 @@ class Place:
     def _work(self, taken_bytes: int) -> None:
         while self._run is not None and not self._closed.is_set():
             if not self._run(taken_bytes):
-                return
+                self._closed.wait(_GIVE_WAY_S)
 
 
 class Turn:
@@ -89,6 +94,7 @@ class Turn:
             case EpochDone() | Interrupted():
                 if message.checkpoint is not None:
                     self._resumable, self._uninterruptible = True, False
+                    self._place.end_sharing()
                 if isinstance(message, EpochDone) and message.computed:
                     self._resumable = False
             case Uninterruptible():
