@@ -132,6 +132,19 @@ class Registry:
         return DatasetSummary.of_row(find_dataset(session, project, dataset_id))
 
     @reading
+    def dataset_files(
+        self, session: Session, project: str, dataset_id: str
+    ) -> list[tuple[str, str]]:
+        """Return key and hash of each file of a dataset.
+
+        Raises:
+            NotFoundError: the project has no such dataset.
+        """
+        row = find_dataset(session, project, dataset_id)
+        cells = [] if row.cells is None else [(str(row.cells["key"]), str(row.cells["sha256"]))]
+        return [(row.key, row.sha256), *cells]
+
+    @reading
     def described_bytes(self, session: Session, project: str, dataset_id: str) -> int:
         """Return the bytes of what a dataset's row says of its columns, about, without reading them.
 

@@ -16,6 +16,8 @@ STAYING_BYTES = 8 << 20
 """Most bytes of cells that stay in memory once they were read."""
 
 _FEW_COLUMNS = 64
+_FOOTER_FACTOR = 12  # of its bytes in memory to those in the file
+_FOOTER_END_BYTES = 8  # its size, and the mark of the format
 
 
 class KeptCells:
@@ -24,6 +26,9 @@ class KeptCells:
     Args:
         path: File, which is opened at once and may be deleted then; None if no cells were kept.
         columns: Types of all columns of the table, in the order of its file.
+
+    Attributes:
+        footer_bytes: Memory of the footer of the file, which is as many as it has columns and row groups.
     """
 
     def __init__(self, path: Path | None, columns: Sequence[Column]) -> None:
@@ -31,7 +36,13 @@ class KeptCells:
         self._file = None if path is None or not self._ignored else pa.OSFile(os.fspath(path))
         self._metadata: Any = None
         self._ends: list[int] | None = None
+        self.footer_bytes = 0 if self._file is None else _FOOTER_FACTOR * _footer_bytes(self._file)
         self._read: tuple[list[int], pa.Table] | None = None
+
+    def read_footer(self) -> None:
+        """Read the footer, which takes a while for thousands of columns and many row groups; no other method does then."""
+        if self._file is not None:
+            self._group_ends()
 
     def pieces(self, rows: range) -> Iterator[range]:
         """Yield consecutive rows in pieces whose cells fit into memory: each has those of one row group.
@@ -47,6 +58,14 @@ class KeptCells:
         for end in [*ends[bisect_right(ends, start) : bisect_left(ends, rows.stop)], rows.stop]:
             yield range(start, end)
             start = end
+
+    def are_read(self, rows: range) -> bool:
+        """Return whether nothing has to be read for consecutive rows."""
+        if self._file is None:
+            return True
+        if self._read is None or self._ends is None:
+            return False
+        return self._read[0] == list(self._groups(rows.start, rows.stop))
 
     def fill(self, batch: pa.RecordBatch, start: int) -> pa.RecordBatch:
         """Return rows with the cells of the ignored columns in place of nulls.
@@ -113,3 +132,11 @@ class KeptCells:
         if self._metadata is None:
             self._metadata = pq.read_metadata(self._file)
         return self._metadata
+
+
+def _footer_bytes(file: pa.OSFile) -> int:
+    """Return the bytes of the footer of a Parquet file."""
+    size = int(file.size())
+    file.seek(max(0, size - _FOOTER_END_BYTES))
+    footer = int.from_bytes(file.read(4), "little")
+    return min(size, footer)

@@ -1,6 +1,7 @@
 """Datasets: list, inspect, read back, change, delete."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -38,6 +39,7 @@ from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
 from app.rows.respond import ROWS_VARY
 from app.state import state_of
+from models_store.errors import BlobMissingError
 from models_store.labels import any_state
 from models_store.records import Dataset
 from models_store.requests.training import DatasetId
@@ -212,9 +214,13 @@ def get_dataset_rows(
         end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     find = partial(registry.dataset, project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
-    are_few = registry.described_bytes(project, dataset_id) <= MOST_DESCRIBED_BYTES
-    respond = respond_rows if are_few else respond_wide_rows
-    return respond(request, find, blobs, codec=codec, rows=rows)
+    if registry.described_bytes(project, dataset_id) <= MOST_DESCRIBED_BYTES:
+        return respond_rows(request, find, blobs, codec=codec, rows=rows)
+    # From object storage they come here, in this thread: in the one of documents all would wait for them.
+    for key, sha256 in registry.dataset_files(project, dataset_id):
+        with suppress(BlobMissingError):  # it may have changed: the rows are found again
+            blobs.open(key, sha256)
+    return respond_wide_rows(request, find, blobs, codec=codec, rows=rows)
 
 
 @router.patch(

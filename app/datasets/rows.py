@@ -1,6 +1,6 @@
 """Rows of a stored table in any format, with the cells as its file has them."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,8 @@ def respond_rows(
         BlobCorruptError: A file is not the one that was stored.
     """
     opened = _found(find, blobs, codec, rows)
+    if opened.table.kept.footer_bytes > MOST_DESCRIBED_BYTES:
+        return respond_wide_rows(request, find, blobs, codec=codec, rows=rows)
     if opened.is_whole:
         return respond_whole(request, codec, opened.layout, opened.all_rows(), headers={})
     held_bytes = opened.held_bytes
@@ -111,7 +113,7 @@ def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "
         text_bytes = min(len(wanted), max(1, step)) * typed.text_bytes
     # Levels are there as texts and as cells; the rows of a chunk as they were read and as they are sent.
     held_bytes = sum(map(_column_bytes, columns)) + 2 * text_bytes
-    held_bytes += STAYING_BYTES if kept.stays else 0
+    held_bytes += kept.footer_bytes + (STAYING_BYTES if kept.stays else 0)
     return _Opened(table, layout, wanted, max(1, step), held_bytes)
 
 
@@ -150,11 +152,19 @@ class _Opened:
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the rows."""
-        # Cells of thousands of columns are as many objects, for each of which the interpreter's lock is kept.
-        work = in_thread if self.layout.typed is None else in_thread_of_cells
+        await in_thread(self.table.kept.read_footer)
         for first in range(0, len(self.wanted), self.step):
             for piece in self.table.pieces(self.wanted[first : first + self.step]):
-                yield await work(self.table.chunk, piece)
+                yield await self._in_thread_for(piece)(self.table.chunk, piece)
+
+    def _in_thread_for(self, rows: range) -> Callable[..., Awaitable[Chunk]]:
+        """Return the way to make a chunk.
+
+        Cells of thousands of columns are as many objects, for each of which the interpreter's lock is kept;
+        to read a row group of them takes longer, for which those of others do not wait.
+        """
+        is_quick = self.layout.typed is not None and self.table.kept.are_read(rows)
+        return in_thread_of_cells if is_quick else in_thread
 
 
 @dataclass(frozen=True)
