@@ -27,7 +27,7 @@ _UPLOADS, _CONNECTIONS = "DENSITYD_LISTENER_UPLOADS", "DENSITYD_LISTENER_CONNECT
 _LEAST_LIFE_S = 5.0
 _POLL_S = 0.1
 _PAUSE_S = 1.0
-_END_S = 5.0  # beyond the time that requests have
+_END_S = 12.0  # beyond the time that requests have: the audit trail may wait for its disk for ten
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.auth import audit
+from app.server import processes
 from tests.app.conftest import CSV, wait_for_port
 from tests.disks import Disks
 from tests.ports import free_port
@@ -210,6 +212,12 @@ def test_fault_800_801_803_they_live_with_a_full_and_a_cleaned_disk_of_temporary
         assert parent.wait(START_S) == 0
 
 
+@pytest.mark.fault(902)
+def test_fault_902_processes_are_not_killed_while_records_of_the_audit_trail_wait():
+    supervisors_wait_s = 15  # as the manual of operation tells
+    assert audit._PATIENCE_S < processes._END_S < supervisors_wait_s
+
+
 def wait_for_end(pid: int) -> None:
     """Wait until a child is no more."""
     deadline = time.monotonic() + START_S
@@ -219,16 +227,16 @@ def wait_for_end(pid: int) -> None:
 
 
 @pytest.mark.fault(677)
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("number", [1, 2])
 def test_fault_677_a_closed_terminal_ends_an_api_as_sigterm_does(
-    data_dir: Path, processes: int
+    data_dir: Path, number: int
 ) -> None:
     port = free_port()
     environment = {
         **os.environ,
         "DENSITYD_DATA_DIR": str(data_dir),
         "DENSITYD_PORT": str(port),
-        "DENSITYD_API_PROCESSES": str(processes),
+        "DENSITYD_API_PROCESSES": str(number),
     }
     with subprocess.Popen(  # noqa: S603  our own module
         tied(sys.executable, "-P", "-m", "app"), env=environment, stderr=subprocess.DEVNULL
