@@ -122,12 +122,12 @@ class Supervisor:
                 job = self._run_one(devices)
             return ran
 
-    def _run_one(self, devices: tuple[str, ...], *, beside_bytes: int | None = None) -> Job | None:
+    def _run_one(self, devices: tuple[str, ...], *, beside_bytes: int = 0) -> Job | None:
         """Claim the next job and run it on devices; return it, or None if there was none.
 
         Args:
             devices: Devices of the job.
-            beside_bytes: Memory of the job in whose place this one runs; None: it has its own.
+            beside_bytes: Memory of the jobs in whose place this one runs.
         """
         if not self._fitness.wait():
             return None
@@ -138,7 +138,7 @@ class Supervisor:
                 lease_s=self._settings.lease_s,
                 max_project_bytes=self._settings.max_project_bytes,
                 accelerator=self._accelerator,
-                memory_bytes=self._memory_beside(beside_bytes or 0),
+                memory_bytes=self._memory_beside(beside_bytes),
             )
         except DatabaseError as error:
             log.warning("could not look for a job: %s", error)
@@ -149,12 +149,12 @@ class Supervisor:
             )
             with told, self._span(job, devices):
                 TRACES.record("claim", began=asked_at)
-                place = Place(self._second_of(devices) if beside_bytes is None else None)
+                place = Place(self._next_of(devices), taken_bytes=beside_bytes)
                 self._carry_through(job, devices, place)
             place.close()
         return job
 
-    def _second_of(self, devices: tuple[str, ...]) -> Callable[[int], bool] | None:
+    def _next_of(self, devices: tuple[str, ...]) -> Callable[[int], bool] | None:
         """Return the function that runs the next job beside another one, where the devices allow that.
 
         The memory of an accelerator that a trainer has is not known.

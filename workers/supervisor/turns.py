@@ -18,14 +18,20 @@ class Place:
     """Place of a worker, in which one job runs, and others beside it while it cannot be interrupted.
 
     They have the memory that the trainer of the first one leaves to them, and share the processor with it.
+    Each of them has a place in this one, which is shared in the same way.
 
     Args:
-        run: Function that runs the next job beside the first one, given the bytes that the trainer of
-            that one has; it returns whether there was one. None: the place is never shared.
+        run: Function that runs the next job beside the first one, given the bytes that the trainers of
+            this place have; it returns whether there was one. None: the place is never shared.
+        taken_bytes: Memory of the trainers beside which the first job runs.
+
+    Attributes:
+        taken_bytes: Memory of the trainers beside which the first job runs.
     """
 
-    def __init__(self, run: Callable[[int], bool] | None) -> None:
+    def __init__(self, run: Callable[[int], bool] | None, *, taken_bytes: int = 0) -> None:
         self._run = run
+        self.taken_bytes = taken_bytes
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
@@ -43,7 +49,7 @@ class Place:
         """Run jobs beside the first one, until `end_sharing` or `close`.
 
         Args:
-            taken_bytes: Memory of the trainer of the first one.
+            taken_bytes: Memory of the trainers of this place.
         """
         self._closed.clear()
         self._thread = threading.Thread(
@@ -117,7 +123,7 @@ class Turn:
         if self._place.is_shared:  # its end would free no place
             return False
         self._ends_at = now + _GIVE_WAY_S
-        taken_bytes = resident_bytes(self._pid) if shares else 0
+        taken_bytes = self._place.taken_bytes + (resident_bytes(self._pid) if shares else 0)
         try:
             gives_way = writes.now(lambda: self._should_give_way(taken_bytes))
         except Exception:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models_store.job_states import JobState
+from models_store.job_states import JobKind, JobState
 from tests.waiting import wait_until
 from tests.workers.place import Place, Running
 from workers.protocol import EpochDone, Message, Uninterruptible
@@ -26,13 +26,20 @@ TARGET = {"potential": "U1"}
 
 
 @pytest.fixture
-def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Process id of the first trainer, which stands still once it has computed all."""
+def at_once() -> int:
+    """Number of trainers that stand still."""
+    return 1
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch, at_once: int) -> Iterator[list[int]]:
+    """Process ids of trainers of bulk jobs, which stand still once they have computed all."""
     receive, pids, stood = Attempt._receive, list[int](), list[bool]()
 
     def stop_at_the_file(attempt: Attempt, message: Message) -> None:
         receive(attempt, message)
-        if isinstance(message, Uninterruptible) and not stood:
+        is_bulk = attempt._job.kind is JobKind.SAMPLING
+        if isinstance(message, Uninterruptible) and is_bulk and len(stood) < at_once:
             stood.append(True)
             os.kill(attempt._trainer.pid, signal.SIGSTOP)
             pids.append(attempt._trainer.pid)
@@ -78,6 +85,30 @@ def test_fault_760_a_file_that_is_written_keeps_no_place_from_another_project(
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
     assert job.result is not None
     assert job.result["rows"] == 200_000
+
+
+@pytest.mark.fault(910)
+@pytest.mark.parametrize("at_once", [2])
+def test_fault_910_a_second_file_that_is_written_keeps_no_place_either(
+    place: Place, supervise: Supervise, stopped: list[int]
+) -> None:
+    model = place.add_model()
+    first = place.submit_sampling(model, 200_000, output="csv")
+    running = supervise(turn_s=0.01)
+    wait_until(lambda: len(stopped) == 1)
+    second = place.submit_sampling(model, 200_000, output="csv")
+    other = submit_for_another_project(place)
+    wait_until(lambda: place.jobs.get("other", other).state is JobState.SUCCEEDED, within_s=60)
+    wait_until(lambda: len(stopped) == 2, within_s=60)
+
+    later = submit_for_another_project(place)
+    wait_until(lambda: place.jobs.get("other", later).state is JobState.SUCCEEDED, within_s=60)
+
+    assert (place.state(first), place.state(second)) == (JobState.RUNNING, JobState.RUNNING)
+    for pid in (stopped.pop(), stopped.pop()):
+        os.kill(pid, signal.SIGCONT)
+    running.join()
+    assert (place.state(first), place.state(second)) == (JobState.SUCCEEDED, JobState.SUCCEEDED)
 
 
 @pytest.mark.fault(760)
