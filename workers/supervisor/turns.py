@@ -92,7 +92,8 @@ class Turn:
         self._place = place
         self._should_give_way = should_give_way
         self._resumable = False
-        self._uninterruptible = False
+        # What precedes the first checkpoint, as the start of a mixture of Gaussians does, may take long.
+        self._uninterruptible = True
 
     def received(self, message: Message) -> None:
         """Take note of where the trainer is."""

@@ -212,3 +212,16 @@ def test_fault_763_a_pass_of_a_training_without_checkpoints_shares_its_place_and
     began.set()
     place.close()
     assert turn.is_to_end(time.monotonic() + 60, Writes())
+
+
+@pytest.mark.fault(880)
+def test_fault_880_a_job_shares_its_place_until_its_first_checkpoint() -> None:
+    place = SharedPlace(lambda _taken: False)
+    turn = turn_of(place, noting([]))
+
+    assert not turn.is_to_end(time.monotonic(), Writes())
+
+    assert place._thread is not None, "nothing ran beside the start of the job"
+    place.close()
+    turn.received(reached("the first checkpoint"))
+    assert turn.is_to_end(time.monotonic() + 60, Writes())
