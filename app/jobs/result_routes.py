@@ -107,8 +107,8 @@ def download_result(
         if codec.media_type == usual:
             link_s = settings.result_link_s
             return result_download(request, result, blobs, name=job_id, link_s=link_s, look=look)
-        end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
-        return respond_result_rows(request, result, blobs, codec=codec, name=job_id)
+    end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
+    return respond_result_rows(request, result, blobs, codec=codec, name=job_id, look=look)
 
 
 @router.delete(

@@ -1,6 +1,6 @@
 """Rows of a result in another format than that of its file."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -13,11 +13,11 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread
-from app.http.downloads import result_path
+from app.fairness.turns import in_thread, in_thread_alone
+from app.http.downloads import result_path, unless_deleted
 from app.problems.problem import Problem
 from app.rows.codecs import Codec
-from app.rows.respond import respond_streamed
+from app.rows.respond import Rows, respond_opened, respond_streamed
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError
@@ -39,6 +39,10 @@ _ANY_SIZE = ParseOptions(
 )
 _CHUNK_VALUES = 32_768  # hundreds of callers may read theirs slowly
 _MIN_CHUNK_ROWS = 32
+_FEW_COLUMNS = (
+    64  # of more, to open a file and to read a chunk keep the interpreter's lock for long
+)
+_COLUMN_BYTES = 4096  # of a column of an open file, about
 _Item = TypeVar("_Item")
 
 
@@ -47,12 +51,21 @@ class _ResultTable:
     names: list[str]
     chunks: Iterator[Chunk]
     schema: pa.Schema | None = None
+    chunk_bytes: int = 0
 
 
 def respond_result_rows(
-    request: Request, result: JobResult, blobs: Blobs, *, codec: Codec, name: str
+    request: Request,
+    result: JobResult,
+    blobs: Blobs,
+    *,
+    codec: Codec,
+    name: str,
+    look: Callable[[], object],
 ) -> Response:
     """Return all rows of a result, which are converted chunk by chunk.
+
+    One of many columns is opened once there is room for what that takes, one of all projects at a time.
 
     Args:
         request: Request to respond to.
@@ -60,12 +73,30 @@ def respond_result_rows(
         blobs: Store that has its file.
         codec: Format of the response.
         name: Name of the file for callers, without the suffix.
+        look: Function as of `unless_deleted`.
 
     Raises:
         Problem: `not-acceptable`: npy is asked of a result with texts.
         BlobMissingError: The file is gone.
         BlobCorruptError: The file is not the one that was stored.
     """
+    columns = result.get("columns")  # unknown of results of former versions
+    is_wide = columns is None or len(columns) > _FEW_COLUMNS
+
+    def open_rows() -> Rows:
+        with unless_deleted(look):
+            return _rows(result, blobs, codec, is_wide=is_wide)
+
+    suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
+    headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
+    if is_wide:
+        return respond_opened(request, codec, open_rows, headers=headers)
+    rows = open_rows()
+    return respond_streamed(request, codec, rows.layout, rows.chunks, headers=headers)
+
+
+def _rows(result: JobResult, blobs: Blobs, codec: Codec, *, is_wide: bool) -> Rows:
+    """Return the rows of a result, whose file is open."""
     table = _opened(result_path(result, blobs), result)
     if table.schema is not None and codec.format is TableFormat.NPY:
         raise Problem("not-acceptable", "The result has texts or gaps, which npy cannot hold.")
@@ -79,18 +110,18 @@ def respond_result_rows(
         flat=len(table.names) == 1,
         schema=table.schema,
     )
+    work = in_thread_alone if is_wide else in_thread
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         while True:
             with _own(result):
-                read = await in_thread(lambda: list(islice(table.chunks, 1)))
+                read = await work(lambda: list(islice(table.chunks, 1)))
             if not read:
                 return
             yield read.pop()  # and keep nothing while it is sent
 
-    suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
-    headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
-    return respond_streamed(request, codec, layout, chunks, headers=headers)
+    # A chunk is there as it was read and as it is sent.
+    return Rows(layout, chunks, _COLUMN_BYTES * len(table.names) + 2 * table.chunk_bytes)
 
 
 def _opened(path: Path, result: JobResult) -> _ResultTable:
@@ -111,7 +142,8 @@ def _opened(path: Path, result: JobResult) -> _ResultTable:
         table = open_table(path, format=kind, options=_ANY_SIZE)
         chunks = (Chunk.of(columns.T) for columns in table.chunks)
         first = list(islice(chunks, 1))  # which opens the file
-        return _ResultTable(names, _from(first, chunks))
+        size = sum(chunk.values.nbytes for chunk in first)
+        return _ResultTable(names, _from(first, chunks), chunk_bytes=size)
 
 
 def _cells(source: CellSource, names: list[str], text: frozenset[int]) -> _ResultTable:
@@ -126,7 +158,8 @@ def _cells(source: CellSource, names: list[str], text: frozenset[int]) -> _Resul
         cells = pa.RecordBatch.from_arrays(columns, schema=schema)
         return Chunk(np.empty((batch.num_rows, len(names))), cells=cells)
 
-    return _ResultTable(names, map(chunk, _from([first], batches)), schema)
+    size = first.nbytes
+    return _ResultTable(names, map(chunk, _from([first], batches)), schema, size)
 
 
 def _from(read: list[_Item], rest: Iterator[_Item]) -> Iterator[_Item]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -137,7 +138,13 @@ class Rows:
     held_bytes: int = 0
 
 
-def respond_opened(request: Request, codec: Codec, open_rows: Callable[[], Rows]) -> Response:
+def respond_opened(
+    request: Request,
+    codec: Codec,
+    open_rows: Callable[[], Rows],
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Response:
     """Return a response of rows that are opened in a thread, when it is the turn of the request in its project.
 
     What is opened counts as memory of streamed responses, and those who wait for room hold nothing.
@@ -146,9 +153,10 @@ def respond_opened(request: Request, codec: Codec, open_rows: Callable[[], Rows]
         request: Request to respond to.
         codec: Format of the response.
         open_rows: Function that opens the rows; an error of it is told as a problem.
+        headers: Further headers.
     """
     coding = _coding(request, codec)
-    headers = dict(ROWS_VARY)
+    headers = {**headers, **ROWS_VARY}
     compressor: Compressor | None = None
     if coding != IDENTITY:
         compressor = CODINGS[coding].compressor()
