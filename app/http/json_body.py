@@ -17,6 +17,7 @@ from app.connections.groups import BODY_CAME, CONNECTION, Connection
 from app.fairness.turns import in_thread_alone
 from app.http.body_limits import limit_packed_body
 from app.http.body_memory import Share, body_memory_of
+from app.http.streaming import unless_disconnected
 from app.problems.problem import FieldError, Problem
 from app.problems.validation import validation_problem
 from app.problems.wording import alone, sentence, worded
@@ -133,7 +134,9 @@ async def read_json(
     with body_memory_of(request).share() as share:  # a large one waits for the thread
         body = await read_body(request, limit=settings.max_json_bytes, share=share)
         validate = partial(validate_json, model, body, max_values=max_values, by_parts=by_parts)
-        return validate() if is_quick(body) else await in_thread_alone(validate)
+        if is_quick(body):
+            return validate()
+        return await unless_disconnected(request, in_thread_alone(validate))
 
 
 def is_quick(body: bytes) -> bool:

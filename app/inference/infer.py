@@ -82,7 +82,8 @@ async def infer(request: Request, served: Served) -> Response:
         is_large = not is_quick(body)
         if is_large:
             share.hold(len(body) * (_JSON_MEMORY if header_bytes is None else _BINARY_MEMORY))
-            wanted, tensors = await in_thread_alone(read_request, body, header_bytes)
+            reading = in_thread_alone(read_request, body, header_bytes)
+            wanted, tensors = await unless_disconnected(request, reading)
         else:
             wanted, tensors = read_request(body, header_bytes)
         wanted = wanted.model_copy(update={"inputs": ()})  # the tensors hold their values

@@ -22,7 +22,7 @@ from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats, RowsShape
 from app.scoring.steps import take_steps
 from app.state import AppState, state_of
-from flows import CompiledFlow
+from flows import CompiledFlow, turn_rows
 from models_store.process.traces import TRACES
 from models_store.records import Version
 
@@ -33,7 +33,9 @@ Steps = Callable[[CompiledFlow, Floats, Floats], Iterator[None]]
 
 
 TIMEOUT_HEADER = "X-Request-Timeout"
-_UNWATCHED_ROWS = 256  # watching whether the caller leaves takes longer than to compute so few
+_UNWATCHED_ROWS = (
+    256  # of one pass of a quick flow: to watch whether the caller leaves takes longer
+)
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class ScoreRequest:
             size_bytes = rows.nbytes + values.nbytes
             work = take_steps(engine, steps, rows=len(rows), size_bytes=size_bytes, terms=terms)
         with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):
-            if watched and len(rows) > _UNWATCHED_ROWS:
+            if watched and _takes_long(function, flow, len(rows)):
                 await unless_disconnected(self.request, work)
             else:
                 await work
@@ -242,6 +244,12 @@ class ScoreRequest:
             inputs=() if self.types is None else [column.name for column in self.types.columns],
             warnings=warnings,
         )
+
+
+def _takes_long(function: RowFunction, flow: CompiledFlow, rows: int) -> bool:
+    """Return whether a function of some rows may take longer than to watch whether the caller leaves."""
+    most = turn_rows(_UNWATCHED_ROWS, max(flow.operations))
+    return function.steps is not None or rows * function.passes > most
 
 
 def _check_space(types: ModelTypes) -> None:
