@@ -23,14 +23,17 @@ _REQUEST = select(cast(JobRow.request, Text)).where(JobRow.position == bindparam
 
 
 @cache
-def waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[int], ...]:  # noqa: FBT001 - properties of the worker
+def waiting(accelerator: bool | None, bounded: bool, beside: bool) -> tuple[Select[int], ...]:  # noqa: FBT001 - properties of the worker
     """Return the queries of a worker's next job, one after the other.
 
     Args:
         accelerator: True if the worker has an accelerator; None: it takes any job.
         bounded: True if the memory of its trainer is known.
+        beside: True if a parameter `beside` names projects whose jobs it does not take.
     """
     jobs = select(JobRow.position).limit(1).with_for_update(of=JobRow, skip_locked=True)
+    if beside:
+        jobs = jobs.where(JobRow.project.not_in(bindparam("beside", expanding=True)))
     jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded)
     return expired_leases(jobs), queue(jobs, worker=WORKER)
 
@@ -48,7 +51,8 @@ def claim(
     Args:
         session: Transaction to write in.
         queries: Queries of the jobs that wait, from `waiting`.
-        values: Name of the worker (`worker`), and the memory of its trainer (`memory_bytes`) or None.
+        values: Name of the worker (`worker`), the memory of its trainer (`memory_bytes`) or None, and the
+            projects whose jobs it does not take (`beside`).
         lease_s: Seconds of the lease from now.
         max_project_bytes: Bytes that the project of the job may store; None: any number.
 

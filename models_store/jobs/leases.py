@@ -67,6 +67,7 @@ class JobWork:
         max_project_bytes: int | None = None,
         accelerator: bool | None = None,
         memory_bytes: int | None = None,
+        beside: Sequence[str] = (),
     ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
@@ -81,10 +82,11 @@ class JobWork:
             max_project_bytes: Bytes that the project of the job may store.
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of the worker's trainer, into which the job must fit; None: any job.
+            beside: Projects beside whose jobs this one is to run; none of them may have it.
         """
         take_steps(self._database)
-        values = {"worker": storable(worker), "memory_bytes": memory_bytes}
-        queries = waiting(accelerator, memory_bytes is not None)
+        values = {"worker": storable(worker), "memory_bytes": memory_bytes, "beside": beside}
+        queries = waiting(accelerator, memory_bytes is not None, bool(beside))
         found, claimed = True, None
         while found and claimed is None:
             found, claimed = self._database.transact(

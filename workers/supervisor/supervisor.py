@@ -122,15 +122,19 @@ class Supervisor:
                 job = self._run_one(devices)
             return ran
 
-    def _run_one(self, devices: tuple[str, ...], *, beside_bytes: int = 0) -> Job | None:
+    def _run_one(
+        self, devices: tuple[str, ...], *, beside: list[str] | None = None, beside_bytes: int = 0
+    ) -> Job | None:
         """Claim the next job and run it on devices; return it, or None if there was none.
 
         Args:
             devices: Devices of the job.
+            beside: Projects of the jobs beside which this one runs, which is of another one.
             beside_bytes: Memory of the jobs in whose place this one runs.
         """
         if not self._fitness.wait():
             return None
+        beside = [] if beside is None else beside
         asked_at = time.time()
         try:
             job = self._stores.work.claim(
@@ -139,6 +143,7 @@ class Supervisor:
                 max_project_bytes=self._settings.max_project_bytes,
                 accelerator=self._accelerator,
                 memory_bytes=self._memory_beside(beside_bytes),
+                beside=tuple(beside),
             )
         except DatabaseError as error:
             log.warning("could not look for a job: %s", error)
@@ -149,19 +154,22 @@ class Supervisor:
             )
             with told, self._span(job, devices):
                 TRACES.record("claim", began=asked_at)
-                place = Place(self._next_of(devices), taken_bytes=beside_bytes)
+                beside.append(job.project)
+                place = Place(self._next_of(devices, beside), taken_bytes=beside_bytes)
                 self._carry_through(job, devices, place)
+                beside.remove(job.project)
             place.close()
         return job
 
-    def _next_of(self, devices: tuple[str, ...]) -> Callable[[int], bool] | None:
-        """Return the function that runs the next job beside another one, where the devices allow that.
+    def _next_of(self, devices: tuple[str, ...], beside: list[str]) -> Callable[[int], bool] | None:
+        """Return the function that runs the next job beside those of some projects, where the devices allow that.
 
+        One of the same project would take processors, and a place, that only others wait for.
         The memory of an accelerator that a trainer has is not known.
         """
         if self._accelerator:
             return None
-        return lambda taken: self._run_one(devices, beside_bytes=taken) is not None
+        return lambda taken: self._run_one(devices, beside=beside, beside_bytes=taken) is not None
 
     def _memory_beside(self, taken_bytes: int) -> int | None:
         """Return the memory that a job may need beside what another one has taken; None: any."""

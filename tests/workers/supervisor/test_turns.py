@@ -53,15 +53,20 @@ def stopped(monkeypatch: pytest.MonkeyPatch, at_once: int) -> Iterator[list[int]
 def submit_for_another_project(place: Place) -> str:
     """Submit a short job of another project, which has waited for long."""
     job_id = place.submit_variational(TARGET, optimisation=SHORT)
+    give(place, job_id, "other")
+    return job_id
+
+
+def give(place: Place, job_id: str, project: str) -> None:
+    """Make a job one of another project, which has waited for long."""
     with place.database.write() as session:
         session.execute(
             text(
-                "UPDATE job SET project = 'other', queued_at = '2000-01-01T00:00:00.000Z'"
+                "UPDATE job SET project = :project, queued_at = '2000-01-01T00:00:00.000Z'"
                 " WHERE id = :id"
             ),
-            {"id": job_id},
+            {"id": job_id, "project": project},
         )
-    return job_id
 
 
 @pytest.mark.fault(760)
@@ -92,11 +97,12 @@ def test_fault_760_a_file_that_is_written_keeps_no_place_from_another_project(
 def test_fault_910_a_second_file_that_is_written_keeps_no_place_either(
     place: Place, supervise: Supervise, stopped: list[int]
 ) -> None:
-    model = place.add_model()
+    model, another = place.add_model(), place.add_model(project="third")
     first = place.submit_sampling(model, 200_000, output="csv")
     running = supervise(turn_s=0.01)
     wait_until(lambda: len(stopped) == 1)
-    second = place.submit_sampling(model, 200_000, output="csv")
+    second = place.submit_sampling(another, 200_000, output="csv")
+    give(place, second, "third")
     other = submit_for_another_project(place)
     wait_until(lambda: place.jobs.get("other", other).state is JobState.SUCCEEDED, within_s=60)
     wait_until(lambda: len(stopped) == 2, within_s=60)
@@ -104,11 +110,34 @@ def test_fault_910_a_second_file_that_is_written_keeps_no_place_either(
     later = submit_for_another_project(place)
     wait_until(lambda: place.jobs.get("other", later).state is JobState.SUCCEEDED, within_s=60)
 
-    assert (place.state(first), place.state(second)) == (JobState.RUNNING, JobState.RUNNING)
+    assert place.state(first) is JobState.RUNNING
+    assert place.jobs.get("third", second).state is JobState.RUNNING
     for pid in (stopped.pop(), stopped.pop()):
         os.kill(pid, signal.SIGCONT)
     running.join()
-    assert (place.state(first), place.state(second)) == (JobState.SUCCEEDED, JobState.SUCCEEDED)
+    assert place.state(first) is JobState.SUCCEEDED
+    assert place.jobs.get("third", second).state is JobState.SUCCEEDED
+
+
+@pytest.mark.fault(903)
+def test_fault_903_no_job_of_the_same_project_runs_beside_a_file_that_is_written(
+    place: Place, supervise: Supervise, stopped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
+    bulk = place.submit_sampling(place.add_model(), 200_000, output="csv")
+    running = supervise(turn_s=0.01)
+    wait_until(lambda: stopped)
+    second = place.submit_variational(TARGET, optimisation=SHORT)
+
+    for _ in ("a job", "a later one"):
+        other = submit_for_another_project(place)
+        wait_until(partial(has_succeeded, place, other), within_s=60)
+        time.sleep(0.5)  # for a claim that would take the second job
+        assert place.state(second) is JobState.QUEUED
+
+    os.kill(stopped.pop(), signal.SIGCONT)
+    running.join()
+    assert place.state(bulk) is JobState.SUCCEEDED
 
 
 @pytest.mark.fault(760)
