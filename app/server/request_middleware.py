@@ -219,8 +219,10 @@ def _describe(span: Any, scope: Scope, *, status: int) -> None:  # noqa: ANN401 
 
 
 def _problem(error: BaseException) -> Problem:
-    if isinstance(error, Problem):
-        return error
+    # Starlette counts a response as begun whose start waits for room (`UnreadResponse`), and wraps.
+    told = error if isinstance(error, Problem) else error.__cause__
+    if isinstance(told, Problem):
+        return told
     if isinstance(error, asyncio.CancelledError):
         return Problem("stopping")
     if isinstance(error, (StoreError, TablesError)):

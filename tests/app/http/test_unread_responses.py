@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
 
 from app.auth.callers import Caller
@@ -11,6 +12,7 @@ from app.http.body_memory import BodyMemory
 from app.http.streaming import StreamedResponse
 from app.http.unread_responses import UnreadResponse
 from app.problems.problem import Problem
+from app.server.request_middleware import _problem
 from models_store.keys import Scope
 
 SIZE = 100_000
@@ -71,6 +73,26 @@ def test_fault_691_whole_responses_count_until_they_are_read(memory):
                 False,
             ]
         assert memory.held == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(881)
+def test_fault_881_a_route_whose_response_has_no_room_is_overloaded(memory):
+    routed = ExceptionMiddleware(Response(bytes(SIZE)), handlers={Problem: lambda *_: Response()})
+
+    async def main():
+        begun = [begin(Response(bytes(SIZE)), memory) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        scope, connection = scope_of(memory), Connection()
+        sender = UnreadResponse(scope, connection.send)
+        with pytest.raises(RuntimeError) as told:
+            await routed(scope, asyncio.Event().wait, sender.send)
+        assert connection.messages == []
+        assert _problem(told.value).status == 503
+        for one, task in begun:
+            one.read.set()
+            await task
 
     asyncio.run(main())
 
