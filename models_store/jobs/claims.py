@@ -32,9 +32,7 @@ def waiting(accelerator: bool | None, bounded: bool, beside: bool) -> tuple[Sele
         beside: True if a parameter `beside` names projects whose jobs it does not take.
     """
     jobs = select(JobRow.position).limit(1).with_for_update(of=JobRow, skip_locked=True)
-    if beside:
-        jobs = jobs.where(JobRow.project.not_in(bindparam("beside", expanding=True)))
-    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded)
+    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded, beside=beside)
     return expired_leases(jobs), queue(jobs, worker=WORKER)
 
 

@@ -101,6 +101,7 @@ class JobWork:
         *,
         accelerator: bool | None = None,
         memory_bytes: int | None = None,
+        beside: Sequence[str] = (),
     ) -> bool:
         """Return whether a job that this worker runs is to give way to one of another project.
 
@@ -112,9 +113,10 @@ class JobWork:
             worker: Name of the worker.
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of its trainer; None: any job fits.
+            beside: Other projects beside whose jobs it runs; none of theirs may have its place.
         """
         take_steps(self._database)
-        values = {"worker": storable(worker), "memory_bytes": memory_bytes}
+        values = {"worker": storable(worker), "memory_bytes": memory_bytes, "beside": beside}
         return self._database.transact(
             should_give_way, job.project, values, accelerator=accelerator
         )

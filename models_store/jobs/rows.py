@@ -188,12 +188,13 @@ def should_give_way(
     Args:
         session: Transaction to read in.
         project: Project of the running job.
-        values: Name of the worker that runs it (`worker`), and the memory of its trainer
-            (`memory_bytes`) or None.
+        values: Name of the worker that runs it (`worker`), the memory of its trainer
+            (`memory_bytes`) or None, and the projects whose jobs cannot have the place (`beside`).
         accelerator: True if that worker has an accelerator; None: it takes any job.
     """
     connection = session.connection()
-    waiting = _next_without_place(accelerator, values["memory_bytes"] is not None)
+    bounded = values["memory_bytes"] is not None
+    waiting = _next_without_place(accelerator, bounded, bool(values["beside"]))
     other = connection.execute(waiting, values).one_or_none()
     if other is None or other.project == project:
         return False
@@ -207,10 +208,10 @@ def should_give_way(
 
 
 @cache
-def _next_without_place(accelerator: bool | None, bounded: bool) -> Select[int, str]:  # noqa: FBT001 - as of `taken_by`
+def _next_without_place(accelerator: bool | None, bounded: bool, beside: bool) -> Select[int, str]:  # noqa: FBT001 - as of `taken_by`
     """Return the query of the first job in the queue of a worker that waits and that none gives way to."""
     jobs = select(JobRow.position, JobRow.project).limit(1)
-    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded)
+    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded, beside=beside)
     waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
     return queue(jobs.where(waited, ~_PROMISED), worker=WORKER)
 
@@ -252,14 +253,19 @@ def _turn(dialect: str) -> Insert:
     )
 
 
-def taken_by(query: Select[*Ts], *, accelerator: bool | None, bounded: bool) -> Select[*Ts]:
+def taken_by(
+    query: Select[*Ts], *, accelerator: bool | None, bounded: bool, beside: bool
+) -> Select[*Ts]:
     """Restrict to jobs that a worker takes.
 
     Args:
         query: Query of jobs.
         accelerator: True if the worker has an accelerator; None: it takes any job.
         bounded: True if a parameter `memory_bytes` says how much memory a job may need.
+        beside: True if a parameter `beside` names projects whose jobs it does not take.
     """
+    if beside:
+        query = query.where(JobRow.project.not_in(bindparam("beside", expanding=True)))
     if accelerator is not None:
         query = query.where(_suited(accelerator=accelerator))
     if bounded:

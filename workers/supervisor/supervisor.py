@@ -155,7 +155,9 @@ class Supervisor:
             with told, self._span(job, devices):
                 TRACES.record("claim", began=asked_at)
                 beside.append(job.project)
-                place = Place(self._next_of(devices, beside), taken_bytes=beside_bytes)
+                place = Place(
+                    self._next_of(devices, beside), projects=beside, taken_bytes=beside_bytes
+                )
                 self._carry_through(job, devices, place)
                 beside.remove(job.project)
             place.close()
@@ -250,19 +252,20 @@ class Supervisor:
                 time.monotonic() + self._settings.turn_s,
                 trainer.pid,
                 place=place,
-                should_give_way=partial(self._should_give_way, job),
+                should_give_way=partial(self._should_give_way, job, place),
             ),
         )
         end = attempt.follow()
         self._fitness.judge(end)
         return _DONE if end is None else end.ending.value
 
-    def _should_give_way(self, job: Job, taken_bytes: int) -> bool:
+    def _should_give_way(self, job: Job, place: Place, taken_bytes: int) -> bool:
         return self._stores.work.should_give_way(
             job,
             self._worker,
             accelerator=self._accelerator,
             memory_bytes=self._memory_beside(taken_bytes),
+            beside=[project for project in place.projects if project != job.project],
         )
 
     def _give_back(self, job: Job, failed: AttemptEnd) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from workers.protocol import EpochDone, Interrupted, Message, Uninterruptible
@@ -23,14 +23,23 @@ class Place:
     Args:
         run: Function that runs the next job beside the first one, given the bytes that the trainers of
             this place have; it returns whether there was one. None: the place is never shared.
+        projects: Projects of the jobs of this place, and of those beside which the first one runs.
         taken_bytes: Memory of the trainers beside which the first job runs.
 
     Attributes:
+        projects: Projects of the jobs of this place, and of those beside which the first one runs.
         taken_bytes: Memory of the trainers beside which the first job runs.
     """
 
-    def __init__(self, run: Callable[[int], bool] | None, *, taken_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        run: Callable[[int], bool] | None,
+        *,
+        projects: Sequence[str] = (),
+        taken_bytes: int = 0,
+    ) -> None:
         self._run = run
+        self.projects = projects
         self.taken_bytes = taken_bytes
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()

@@ -247,6 +247,20 @@ def test_fault_339_a_promise_that_nobody_kept_is_made_again(database: Database) 
     assert (other.project, other.attempt) == ("b", 1), "it held no lease"
 
 
+@pytest.mark.fault(903)
+def test_fault_903_no_place_is_promised_to_a_job_that_may_not_have_it(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for name in ("a1", "b1", "b2"):
+        submit(jobs, name, project=name[0])
+    running = {job.model_name: job for job in (claimed(work) for _ in range(3))}
+    submit(jobs, "a2", project="a")
+    let_wait(database)
+    set_turn(database, "a", 0)
+    set_turn(database, "b", 1)
+    assert not work.should_give_way(running["b1"], "w", beside=["a"])
+    assert work.should_give_way(running["b2"], "w")
+
+
 def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
