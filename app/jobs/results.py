@@ -90,6 +90,9 @@ def respond_result_rows(
     suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
     headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
     if is_wide:
+        # From object storage it comes here, in this thread: in that of documents all would wait for it.
+        with unless_deleted(look):
+            result_path(result, blobs)
         return respond_opened(request, codec, open_rows, headers=headers)
     rows = open_rows()
     return respond_streamed(request, codec, rows.layout, rows.chunks, headers=headers)

@@ -81,6 +81,25 @@ def test_fault_930_results_of_many_columns_are_opened_one_at_a_time_and_count(
     assert sum(counted) == 0
 
 
+@pytest.mark.fault(931)
+def test_fault_931_files_of_wide_results_are_fetched_in_threads_that_documents_do_not_wait_for(
+    client, monkeypatch
+):
+    url = a_result(client, 90, columns=names(90), texts=list(range(90)))
+    threads: list[str] = []
+    blobs = type(client.app.state.blobs)
+    opened = blobs.open
+
+    def noted(*given):
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return opened(*given)
+
+    monkeypatch.setattr(blobs, "open", noted)
+    assert client.get(url, headers={"Accept": "application/x-ndjson"}).status_code == 200
+    assert threads[-1] == "documents"
+    assert threads[0] != "documents", "from object storage, this takes as long as the file"
+
+
 def test_results_of_a_few_columns_are_opened_beside_others(client, monkeypatch):
     url = a_result(client, 2, columns=names(2), texts=[0, 1])
     threads: list[str] = []
