@@ -42,11 +42,17 @@ def scope_of(memory, project="a"):
     return {"type": "http", "app": app, "state": {"caller": caller}}
 
 
+async def receive():
+    """Receive nothing, as from a caller who waits."""
+    await asyncio.Event().wait()
+    return {}
+
+
 def begin(response, memory, project="a"):
     """Begin to send a response; return its connection and the task that sends it."""
     connection, scope = Connection(), scope_of(memory, project)
     sender = UnreadResponse(scope, connection.send)
-    return connection, asyncio.create_task(response(scope, asyncio.Event().wait, sender.send))
+    return connection, asyncio.create_task(response(scope, receive, sender.send))
 
 
 @pytest.mark.fault(691)
@@ -87,7 +93,7 @@ def test_fault_881_a_route_whose_response_has_no_room_is_overloaded(memory):
         scope, connection = scope_of(memory), Connection()
         sender = UnreadResponse(scope, connection.send)
         with pytest.raises(RuntimeError) as told:
-            await routed(scope, asyncio.Event().wait, sender.send)
+            await routed(scope, receive, sender.send)
         assert connection.messages == []
         assert _problem(told.value).status == 503
         for one, task in begun:
