@@ -136,18 +136,23 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
 
 @pytest.mark.fault(339)
 def test_fault_339_a_job_without_an_end_gives_way_and_continues_later(
-    place: Place, supervise: Supervise
+    place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
     dataset = place.add_dataset()
     job_id = place.submit(dataset, **ENDLESS)
+    running = supervise(turn_s=0.01)
+    wait_until(lambda: place.job(job_id).checkpoints, within_s=60)
     other = NewJob(
         project="other", kind=JobKind.VARIATIONAL, model_name="m", dataset_id=None, request={}
     )
     place.jobs.submit(other)
     with place.database.write() as session:
-        session.execute(text("UPDATE job SET queued_at = '2000-01-01T00:00:00.000Z'"))
+        session.execute(
+            text("UPDATE job SET queued_at = '2000-01-01T00:00:00.000Z' WHERE state = 'queued'")
+        )
 
-    supervise(turn_s=0.01).join()
+    running.join()
 
     job = place.job(job_id)
     assert (job.state, job.attempt) == (JobState.QUEUED, 1)
