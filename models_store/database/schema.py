@@ -412,7 +412,7 @@ class ApiKeyRow(Base):
 
 
 class TurnRow(Base):
-    """Time at which a worker last took a job of a project; no row: none ever did.
+    """Time at which a worker last took a job of a project, or one of its jobs last gave way; no row: never.
 
     Kept beside the jobs, so that one that is resumed or tried again uses a turn, too, and none is
     won back by a job that is deleted.

@@ -180,10 +180,10 @@ def should_give_way(
 ) -> bool:
     """Return whether a running job of a project stands in the way of one of another project.
 
-    That is so if the other one has waited for some seconds, in which no idle worker took it, and a
-    worker that became free would take it: its project runs fewer jobs than this one would without
-    it, or as many and took its last turn earlier. Then the place is promised to it for a while, and
-    no second job gives way to it.
+    That is so if the other one has waited for some seconds, in which no idle worker took it, and its
+    project runs at most as many jobs as this one would without the running one. Then the place is
+    promised to it for a while, no second job gives way to it, and this project has had its turn: a
+    worker that becomes free takes the other job, also if that project's last turn began later.
 
     Args:
         session: Transaction to read in.
@@ -201,10 +201,12 @@ def should_give_way(
     own = connection.execute(_STANDING, {"project": project}).one()
     its = connection.execute(_STANDING, {"project": other.project}).one()
     jobs, left = its.jobs + its.promised, own.jobs - its.promised - 1
-    earlier = its.turn is None or (own.turn is not None and its.turn < own.turn)
-    if jobs > left or (jobs == left and (its.promised or not earlier)):
+    if jobs > left or (jobs == left and its.promised):
         return False
-    return connection.scalar(_promise(), {"at": other.position}) is not None
+    if connection.scalar(_promise(), {"at": other.position}) is None:
+        return False
+    take_turn(session, project)
+    return True
 
 
 @cache
@@ -238,7 +240,7 @@ def _promise() -> ReturningUpdate[int]:
 
 
 def take_turn(session: Session, project: str) -> None:
-    """Record that a worker takes a job of a project, after all other writes of a transaction.
+    """Record that a project has its turn, or had it until now, after all other writes of a transaction.
 
     No lock is waited for while this one is held, so that claims cannot block each other.
     """
@@ -324,10 +326,6 @@ _STANDING = select(
     _OWN_JOBS.where(JobRow.state == constant(JobState.QUEUED), _PROMISED)
     .scalar_subquery()
     .label("promised"),
-    select(TurnRow.taken_at)
-    .where(TurnRow.project == bindparam("project"))
-    .scalar_subquery()
-    .label("turn"),
 )
 
 

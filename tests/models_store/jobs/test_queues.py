@@ -247,6 +247,26 @@ def test_fault_339_a_promise_that_nobody_kept_is_made_again(database: Database) 
     assert (other.project, other.attempt) == ("b", 1), "it held no lease"
 
 
+@pytest.mark.fault(940)
+def test_fault_940_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_later(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = claimed(work)
+    submit(jobs, "b1", project="b")
+    beside = claimed(work)
+    work.fail(beside.id, beside.attempt, code="numerical_failure", detail="It ended.")
+    set_turn(database, "a", 0)
+    set_turn(database, "b", 1)
+    submit(jobs, "b2", project="b")
+    let_wait(database)
+
+    assert work.should_give_way(job, "w")
+    work.release(job.id, job.attempt, gives_way=True)
+    assert [claimed(work).model_name, claimed(work).model_name] == ["b2", "a1"]
+
+
 @pytest.mark.fault(903)
 def test_fault_903_no_place_is_promised_to_a_job_that_may_not_have_it(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)

@@ -93,8 +93,9 @@ def test_fault_760_a_file_that_is_written_keeps_no_place_from_another_project(
 
 
 @pytest.mark.fault(910)
+@pytest.mark.fault(940)
 @pytest.mark.parametrize("at_once", [2])
-def test_fault_910_a_second_file_that_is_written_keeps_no_place_either(
+def test_faults_910_940_a_second_file_that_is_written_keeps_no_place_either(
     place: Place, supervise: Supervise, stopped: list[int]
 ) -> None:
     model, another = place.add_model(), place.add_model(project="third")
@@ -106,6 +107,10 @@ def test_fault_910_a_second_file_that_is_written_keeps_no_place_either(
     other = submit_for_another_project(place)
     wait_until(lambda: place.jobs.get("other", other).state is JobState.SUCCEEDED, within_s=60)
     wait_until(lambda: len(stopped) == 2, within_s=60)
+    with place.database.write() as session:  # those who run had their turns before it
+        session.execute(
+            text("UPDATE turn SET taken_at = '2000-01-01T00:00:00.000Z' WHERE project != 'other'")
+        )
 
     later = submit_for_another_project(place)
     wait_until(lambda: place.jobs.get("other", later).state is JobState.SUCCEEDED, within_s=60)
