@@ -1,6 +1,6 @@
 """Learning curves: what the training of a version reported, or what the file that it came from says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -16,14 +16,11 @@ CURVES: tuple[CurveName, ...] = get_args(CurveName)
 LARGEST = 1e100
 """Largest number that is drawn: squares and differences of those must be finite too."""
 
-MOST_EPOCHS = 100_000
-"""Most epochs of a curve that are read."""
-
-_PAGE = 1000
-
 
 def read_curve(version: Version, jobs: Jobs, blobs: Blobs) -> dict[str, Array]:
     """Return the epochs `at` and their numbers by name, NaN where there are none; no empty curves.
+
+    Of a long training some epochs are left out, evenly.
 
     Args:
         version: Version whose training it is.
@@ -37,22 +34,39 @@ def read_curve(version: Version, jobs: Jobs, blobs: Blobs) -> dict[str, Array]:
     return {name: values for name, values in told.items() if not np.isnan(values).all()}
 
 
-def exported_curve(version: Version, jobs: Jobs, blobs: Blobs) -> LearningCurve | None:
-    """Return a learning curve for another service; None if nothing is known of the training.
+def kept_epoch(
+    version: Version, curve: Mapping[str, Array], decides: str
+) -> tuple[float, float] | None:
+    """Return the epoch whose weights were kept, and its likelihood; None if it is not known.
 
-    Of a long one some epochs are left out, evenly.
+    The curve may have left it out.
+
+    Args:
+        version: Version whose weights they are.
+        curve: Curve that `read_curve` gave.
+        decides: Name of the likelihood that chose the epoch.
     """
+    at, best = curve["at"], version.metrics.get("best_epoch")
+    # An imported file may have anything in its place.
+    if not isinstance(best, int) or not at.min() <= best <= at.max():
+        return None
+    found = np.flatnonzero(at == best)
+    told = curve[decides][found[-1]] if len(found) else version.metrics.get(f"best_{decides}")
+    reached = _number(told)
+    return None if np.isnan(reached) else (float(best), reached)
+
+
+def exported_curve(version: Version, jobs: Jobs, blobs: Blobs) -> LearningCurve | None:
+    """Return a learning curve for another service; None if nothing is known of the training."""
     curve = read_curve(version, jobs, blobs)
     if not curve.keys() & set(CURVES):
         return None
-    at = curve["at"]
-    chosen = np.unique(np.linspace(0, len(at) - 1, min(len(at), MAX_CURVE)).round().astype(int))
     values = {
-        name: [None if np.isnan(value) else float(value) for value in curve[name][chosen]]
+        name: [None if np.isnan(value) else float(value) for value in curve[name]]
         for name in CURVES
         if name in curve
     }
-    return LearningCurve(at=at[chosen].tolist(), values=values)
+    return LearningCurve(at=curve["at"].tolist(), values=values)
 
 
 def _imported(version: Version, blobs: Blobs) -> dict[str, Array]:
@@ -67,18 +81,11 @@ def _imported(version: Version, blobs: Blobs) -> dict[str, Array]:
 
 
 def _trained(version: Version, jobs: Jobs) -> dict[str, Array]:
-    """Read the curves of a training, a page of events at a time."""
+    """Read the curves of a training."""
     # Of a search, the child that trained the flow reported its epochs.
     job_id = job_of(version.checkpoint_key) or version.job_id or ""
-    told: list[tuple[float, ...]] = []
-    after = 0
-    while page := jobs.events(version.project, job_id, after=after, limit=_PAGE):
-        after = page[-1].seq
-        for event in page:
-            if event.event is EventKind.EPOCH:
-                told.append(_numbers(event.data, at=len(told)))
-        if len(told) > MOST_EPOCHS:
-            break
+    epochs = jobs.spread_events(version.project, job_id, EventKind.EPOCH, most=MAX_CURVE)
+    told = [_numbers(data, at=at) for at, data in enumerate(epochs)]
     table = np.array(told).reshape(len(told), 1 + len(CURVES))
     return dict(zip(("at", *CURVES), table.T, strict=True))
 

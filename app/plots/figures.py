@@ -29,8 +29,8 @@ def learning_curve(numbers: Arrays) -> Figure:
         wide = 2.4 if name == decides else 1.2
         told = f"{label} (chooses the epoch)" if name == decides and len(curves) > 1 else label
         axes.plot(at, values, color=colour, linewidth=wide, label=told)
-    if decides in curves and "best" in numbers:
-        _mark_best(axes, at, curves[decides], float(numbers["best"]))
+    if "kept" in numbers:
+        _mark_kept(axes, *numbers["kept"].tolist())
     axes.set_ylim(_curve_limits(list(curves.values())))
     axes.set_xlabel("iteration" if "elbo" in curves else "epoch")
     axes.set_ylabel("nats" if "elbo" in curves else "mean log-likelihood of a row in nats")
@@ -39,16 +39,10 @@ def learning_curve(numbers: Arrays) -> Figure:
     return figure
 
 
-def _mark_best(
-    axes: Axes, at: NDArray[np.float64], values: NDArray[np.float64], best: float
-) -> None:
+def _mark_kept(axes: Axes, epoch: float, value: float) -> None:
     """Mark the epoch whose weights were kept."""
-    found = np.flatnonzero(at == best)
-    if not len(found) or np.isnan(values[found[-1]]):
-        return
-    value = float(values[found[-1]])
-    axes.axvline(best, color=OTHER, linestyle=":", linewidth=1.2)
-    axes.plot([best], [value], "o", color=OTHER, label=f"kept: epoch {best:g}, {value:.3f} nats")
+    axes.axvline(epoch, color=OTHER, linestyle=":", linewidth=1.2)
+    axes.plot([epoch], [value], "o", color=OTHER, label=f"kept: epoch {epoch:g}, {value:.3f} nats")
 
 
 def _curve_limits(curves: list[NDArray[np.float64]]) -> tuple[float, float]:

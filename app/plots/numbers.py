@@ -11,7 +11,7 @@ import torch
 from app.engine.batches import Array
 from app.engine.engine import Engine, Terms
 from app.fairness.turns import in_thread
-from app.plots.curves import CURVES, LARGEST, MOST_EPOCHS, read_curve
+from app.plots.curves import CURVES, LARGEST, kept_epoch, read_curve
 from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem
 from app.reference_rows.version_rows import data_rows, sampled_rows
@@ -103,11 +103,10 @@ class Source:
                 unknown = "The file that the version was imported from has no learning curve."
             raise _unavailable(unknown)
         decides = next((name for name in _DECIDES if name in curves), None)
-        best = version.metrics.get("best_epoch")
-        # An imported file may have anything in its place.
-        if decides is None or not isinstance(best, int) or abs(best) > MOST_EPOCHS:
+        kept = None if decides is None else kept_epoch(version, curves, decides)
+        if decides is None or kept is None:
             return curves
-        return {**curves, "decides": np.array(decides), "best": np.array(best)}
+        return {**curves, "decides": np.array(decides), "kept": np.array(kept)}
 
     async def _marginals(self, flow: CompiledFlow, data: Array | None, most: int) -> Numbers:
         shown = slice(0, min(most, flow.dim))

@@ -1,6 +1,7 @@
 """Events of jobs, read page by page."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -21,6 +22,7 @@ Places = dict[str, EventPlace]
 News = dict[str, list[JobEvent]]
 
 _IDS_A_QUERY = 500
+_SEQ, _DATA = JobEventRow.seq, JobEventRow.data
 _EVENTS_AT_ONCE = 50
 
 
@@ -46,19 +48,39 @@ def read_events(
     Raises:
         NotFoundError: the project has no such job.
     """
-    if not is_id(job_id, "job"):
-        raise NotFoundError("job", job_id)
-    # Not the whole row: it has the request, of megabytes perhaps.
-    query = select(JobRow.state, JobRow.last_event)
-    owned = query.where(JobRow.id == job_id, JobRow.project == project)
-    row = session.execute(owned).one_or_none()
-    if row is None:
-        raise NotFoundError("job", job_id)
+    place = _place(session, project, job_id)
     events: list[JobEvent] = []
-    if after < row.last_event:
+    if after < place.last:
         events = _read(session, job_id, after=after, limit=limit, max_bytes=max_bytes)
     reached = events[-1].seq if events else after
-    return EventSlice(events, more=reached < row.last_event, final=row.state in FINAL_STATES)
+    return EventSlice(events, more=reached < place.last, final=place.final)
+
+
+def read_spread(
+    session: Session, project: str, job_id: str, kind: EventKind, *, most: int
+) -> list[dict[str, Any]]:
+    """Return the data of events of one kind, oldest first; of many, some that are spread evenly.
+
+    Args:
+        session: Transaction that sees one moment of the database.
+        project: Project that owns the job.
+        job_id: Id of the job.
+        kind: Kind of the events.
+        most: Most events, at least 2; the first and the last one are among them.
+
+    Raises:
+        NotFoundError: the project has no such job.
+    """
+    _place(session, project, job_id)
+    of_kind = JobEventRow.job_id == job_id, JobEventRow.event == kind
+    ends = [
+        session.scalar(select(_SEQ).where(*of_kind).order_by(order).limit(1))
+        for order in (_SEQ.asc(), _SEQ.desc())
+    ]
+    first, last = (end or 0 for end in ends)
+    chosen = {first + (last - first) * place // (most - 1) for place in range(most)}
+    told = select(_DATA).where(*of_kind, _SEQ.in_(sorted(chosen))).order_by(_SEQ)
+    return [*session.scalars(told)]
 
 
 def read_places(session: Session, job_ids: Sequence[str]) -> Places:
@@ -93,6 +115,18 @@ def read_news(
         for job_id in behind[:most]
     }
     return places, news
+
+
+def _place(session: Session, project: str, job_id: str) -> EventPlace:
+    """Return how far the events of a job of a project have come."""
+    if not is_id(job_id, "job"):
+        raise NotFoundError("job", job_id)
+    # Not the whole row: it has the request, of megabytes perhaps.
+    query = select(JobRow.state, JobRow.last_event)
+    row = session.execute(query.where(JobRow.id == job_id, JobRow.project == project)).one_or_none()
+    if row is None:
+        raise NotFoundError("job", job_id)
+    return EventPlace(row.last_event, row.state in FINAL_STATES)
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     CompoundSelect,
@@ -25,6 +26,7 @@ from models_store.errors import (
 )
 from models_store.job_states import (
     FINAL_STATES,
+    EventKind,
     EventSlice,
     Idempotency,
     Job,
@@ -37,7 +39,7 @@ from models_store.job_states import (
     NewJob,
     Submitted,
 )
-from models_store.jobs.events import News, Places, read_events, read_news, read_places
+from models_store.jobs.events import News, Places, read_events, read_news, read_places, read_spread
 from models_store.jobs.parents.children import (
     delete_with_children,
 )
@@ -71,6 +73,7 @@ _DISPATCHED = (
 # Inside the class, `list` is its method.
 JobIds = list[str]
 Events = list[JobEvent]
+EventData = list[dict[str, Any]]
 
 
 class Jobs:
@@ -318,6 +321,24 @@ class Jobs:
             NotFoundError: the project has no such job.
         """
         return read_events(session, project, job_id, after=after, limit=limit, max_bytes=max_bytes)
+
+    @reading
+    def spread_events(
+        self, session: Session, project: str, job_id: str, kind: EventKind, *, most: int
+    ) -> EventData:
+        """Return the data of events of one kind, oldest first; of many, some that are spread evenly.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            project: Project that owns the job.
+            job_id: Id of the job.
+            kind: Kind of the events.
+            most: Most events, at least 2; the first and the last one are among them.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
+        return read_spread(session, project, job_id, kind, most=most)
 
     @reading
     def event_places(self, session: Session, job_ids: JobIds) -> Places:

@@ -123,9 +123,10 @@ def test_fault_582_a_curve_of_any_numbers_is_drawn_and_exported_or_left_out(
 
 @pytest.mark.long
 def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
-    monkeypatch.setattr("app.plots.curves.MAX_CURVE", 10)
     state = client.app.state
     version = registered(state.database, state.blobs, epochs=25)
+    curve = read_curve(version, state.jobs, state.blobs)
+    monkeypatch.setattr("app.plots.curves.MAX_CURVE", 10)
     plots = [client.get("/v1/models/people/versions/1/plots/learning-curve")]
     file = client.get("/v1/models/people/versions/1/export").content
     for _ in range(2):  # of an imported one, too
@@ -134,7 +135,6 @@ def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
         plots.append(client.get(f"{path}/plots/learning-curve"))
         file = client.get(f"{path}/export").content
     assert [plot.status_code for plot in plots] == [200] * 3
-    curve = read_curve(version, state.jobs, state.blobs)
     copied = read_curve(state.registry.version(PROJECT, "copy", 2), state.jobs, state.blobs)
     assert copied.keys() == curve.keys()
     assert (len(curve["at"]), len(copied["at"])) == (25, 10)
@@ -142,6 +142,20 @@ def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
     assert (places[0], places[-1]) == (0, 24)
     for name, values in copied.items():
         assert np.array_equal(values, curve[name][places], equal_nan=True), name
+
+
+@pytest.mark.fault(960)
+def test_fault_960_of_a_long_training_some_epochs_are_read(client, monkeypatch):
+    state = client.app.state
+    version = registered(state.database, state.blobs, epochs=25)
+    whole = read_curve(version, state.jobs, state.blobs)
+    monkeypatch.setattr("app.plots.curves.MAX_CURVE", 10)
+    curve = read_curve(version, state.jobs, state.blobs)
+    places = curve["at"].astype(int) - 1
+    assert (len(places), places[0], places[-1]) == (10, 0, 24)
+    assert {*np.diff(places).tolist()} == {2, 3}
+    for name, values in curve.items():
+        assert np.array_equal(values, whole[name][places], equal_nan=True), name
 
 
 @pytest.mark.long

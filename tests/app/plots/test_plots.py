@@ -6,11 +6,14 @@ import io
 import json
 import re
 import threading
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from app.plots import plots
+from app.plots.curves import kept_epoch
 from app.plots.numbers import Source, _drawable
 from app.plots.plots import Drawing, Numbers, PlotKind
 from app.problems.problem import Problem
@@ -22,12 +25,14 @@ from flows import (
     build,
     compile_flow,
 )
+from models_store.records import Version
 from tables.columns import Column
 from tests.app.conftest import CSV, assert_refused
 from tests.app.plots.pictures import PNG, draw, picture
 from tests.app.serving import COLUMNS, a_flow, registered
 
 DECIDES = "robust_validation_log_likelihood"
+DECIDES_BEST = f"best_{DECIDES}"
 
 
 @pytest.mark.usefixtures("people")
@@ -124,7 +129,7 @@ def numbers_of(kind: PlotKind) -> dict[str, np.ndarray]:
             return {
                 "at": np.arange(3),
                 "decides": np.array(DECIDES),
-                "best": np.array(2),
+                "kept": np.array([2, 3]),
                 **likelihoods,
             }
         case PlotKind.DENSITY:
@@ -212,6 +217,24 @@ def test_a_learning_curve_marks_the_epoch_that_was_kept():
     labels = [text.get_text() for text in legend.get_texts()]
     assert "validation rows, far ones bounded (chooses the epoch)" in labels
     assert "kept: epoch 2, 3.000 nats" in labels
+
+
+@pytest.mark.parametrize(
+    ("metrics", "kept"),
+    [
+        ({"best_epoch": 5, DECIDES_BEST: -4.0}, (5.0, -2.0)),
+        ({"best_epoch": 3, DECIDES_BEST: -4.0}, (3.0, -4.0)),
+        ({"best_epoch": 3, DECIDES_BEST: None}, None),
+        ({"best_epoch": 10, DECIDES_BEST: -4.0}, None),
+        ({"best_epoch": 9}, None),
+        ({"best_epoch": 2**70, DECIDES_BEST: -4.0}, None),
+        ({"best_epoch": "5"}, None),
+    ],
+)
+def test_the_kept_epoch_is_known_of_a_curve_that_leaves_it_out(metrics, kept):
+    version = cast(Version, SimpleNamespace(metrics=metrics))
+    curve = {"at": np.array([1.0, 5.0, 9.0]), DECIDES: np.array([-3.0, -2.0, np.nan])}
+    assert kept_epoch(version, curve, DECIDES) == kept
 
 
 def test_tails_get_an_axis_that_shows_them():

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import select, update
@@ -22,7 +23,13 @@ from models_store.errors import (
     NotFoundError,
 )
 from models_store.files.blobs import next_table_key
-from models_store.job_states import FINAL_STATES, TRANSITIONS, Idempotency, JobState
+from models_store.job_states import (
+    FINAL_STATES,
+    TRANSITIONS,
+    EventKind,
+    Idempotency,
+    JobState,
+)
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
@@ -412,6 +419,23 @@ def test_events_are_paged_by_number(jobs: Jobs, work: JobWork) -> None:
     assert jobs.events(PROJECT, job.id, after=10**30) == []
     assert len(jobs.events(PROJECT, job.id, after=-(10**30))) == 7
     assert len(events[-1].data["text"]) == 4000
+
+
+def test_events_of_a_kind_are_spread_evenly(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    spread = partial(jobs.spread_events, PROJECT, job.id, EventKind.EPOCH)
+    assert spread(most=5) == []
+    for number in range(1, 13):
+        told = {"epoch": number}
+        work.record_epoch(job.id, job.attempt, lease_s=LEASE_S, metrics=told, progress={})
+    work.add_message(job.id, job.attempt, "over")
+    assert [data["epoch"] for data in spread(most=5)] == [1, 3, 6, 9, 12]
+    assert [data["epoch"] for data in spread(most=2)] == [1, 12]
+    assert [data["epoch"] for data in spread(most=100)] == [*range(1, 13)]
+    for project, job_id in (("other", job.id), (PROJECT, "job_0")):
+        with pytest.raises(NotFoundError):
+            jobs.spread_events(project, job_id, EventKind.EPOCH, most=5)
 
 
 def test_hints_are_marked_until_the_job_is_queued_again(jobs: Jobs, work: JobWork) -> None:
