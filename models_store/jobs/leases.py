@@ -33,6 +33,7 @@ from models_store.jobs.rows import (
     move,
     should_give_way,
     storable,
+    take_turn,
     to_job,
 )
 from models_store.records import NewVersion, Version
@@ -102,6 +103,7 @@ class JobWork:
         accelerator: bool | None = None,
         memory_bytes: int | None = None,
         beside: Sequence[str] = (),
+        promises: bool = True,
     ) -> bool:
         """Return whether a job that this worker runs is to give way to one of another project.
 
@@ -114,11 +116,13 @@ class JobWork:
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of its trainer; None: any job fits.
             beside: Other projects beside whose jobs it runs; none of theirs may have its place.
+            promises: True to promise its place to the other job; not if its end frees none before another
+                job gives way, too.
         """
         take_steps(self._database)
         values = {"worker": storable(worker), "memory_bytes": memory_bytes, "beside": beside}
         return self._database.transact(
-            should_give_way, job.project, values, accelerator=accelerator
+            should_give_way, job.project, values, accelerator=accelerator, promises=promises
         )
 
     @writing
@@ -323,6 +327,9 @@ class JobWork:
     ) -> JobState:
         """Give the job back to the queue.
 
+        If it gives way, its project has had its turn: a worker that becomes free takes the other job, also if
+        that project's last turn began later.
+
         Args:
             session: Transaction, which the decorator begins.
             job_id: Id of the job.
@@ -340,7 +347,9 @@ class JobWork:
         """
         with held(session, job_id, attempt) as row:
             end_attempt(session, row, failed, gives_way=gives_way)
-            return JobState(row.state)
+        if gives_way:
+            take_turn(session, row.project)
+        return JobState(row.state)
 
 
 @cache

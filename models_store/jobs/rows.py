@@ -176,14 +176,18 @@ def queue(query: Select[*Ts], *, worker: BindParameter[str] | None = None) -> Se
 
 
 def should_give_way(
-    session: Session, project: str, values: Mapping[str, Any], *, accelerator: bool | None
+    session: Session,
+    project: str,
+    values: Mapping[str, Any],
+    *,
+    accelerator: bool | None,
+    promises: bool,
 ) -> bool:
     """Return whether a running job of a project stands in the way of one of another project.
 
     That is so if the other one has waited for some seconds, in which no idle worker took it, and its
     project runs at most as many jobs as this one would without the running one. Then the place is
-    promised to it for a while, no second job gives way to it, and this project has had its turn: a
-    worker that becomes free takes the other job, also if that project's last turn began later.
+    promised to it for a while, and no second job gives way to it.
 
     Args:
         session: Transaction to read in.
@@ -191,6 +195,7 @@ def should_give_way(
         values: Name of the worker that runs it (`worker`), the memory of its trainer
             (`memory_bytes`) or None, and the projects whose jobs cannot have the place (`beside`).
         accelerator: True if that worker has an accelerator; None: it takes any job.
+        promises: True to promise the place; not if its end frees none before another job gives way, too.
     """
     connection = session.connection()
     bounded = values["memory_bytes"] is not None
@@ -203,10 +208,7 @@ def should_give_way(
     jobs, left = its.jobs + its.promised, own.jobs - its.promised - 1
     if jobs > left or (jobs == left and its.promised):
         return False
-    if connection.scalar(_promise(), {"at": other.position}) is None:
-        return False
-    take_turn(session, project)
-    return True
+    return not promises or connection.scalar(_promise(), {"at": other.position}) is not None
 
 
 @cache

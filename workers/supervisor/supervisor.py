@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -27,11 +27,12 @@ from workers.supervisor.fitness import Fitness
 from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.process import TrainerProcess
 from workers.supervisor.reports import AttemptReports
-from workers.supervisor.turns import Place, Turn
+from workers.supervisor.turns import Place, Turn, resident_bytes
 
 log = logging.getLogger(__name__)
 
 _DONE = "done"
+_NO_TRAINER = 0
 _OWN_FAULT = AttemptEnd(ending=Ending.CRASHED, detail="the worker met a fault of its own")
 
 
@@ -123,18 +124,18 @@ class Supervisor:
             return ran
 
     def _run_one(
-        self, devices: tuple[str, ...], *, beside: list[str] | None = None, beside_bytes: int = 0
+        self, devices: tuple[str, ...], *, beside: dict[str, int] | None = None
     ) -> Job | None:
         """Claim the next job and run it on devices; return it, or None if there was none.
 
         Args:
             devices: Devices of the job.
-            beside: Projects of the jobs beside which this one runs, which is of another one.
-            beside_bytes: Memory of the jobs in whose place this one runs.
+            beside: Projects of the jobs beside which this one runs, which is of another one, in the order
+                in which these began, with the process ids of their trainers.
         """
         if not self._fitness.wait():
             return None
-        beside = [] if beside is None else beside
+        beside = {} if beside is None else beside
         asked_at = time.time()
         try:
             job = self._stores.work.claim(
@@ -142,7 +143,7 @@ class Supervisor:
                 lease_s=self._settings.lease_s,
                 max_project_bytes=self._settings.max_project_bytes,
                 accelerator=self._accelerator,
-                memory_bytes=self._memory_beside(beside_bytes),
+                memory_bytes=self._memory_beside(beside.values()),
                 beside=tuple(beside),
             )
         except DatabaseError as error:
@@ -154,16 +155,16 @@ class Supervisor:
             )
             with told, self._span(job, devices):
                 TRACES.record("claim", began=asked_at)
-                beside.append(job.project)
-                place = Place(
-                    self._next_of(devices, beside), projects=beside, taken_bytes=beside_bytes
-                )
+                beside[job.project] = _NO_TRAINER
+                place = Place(self._next_of(devices, beside), beside)
                 self._carry_through(job, devices, place)
-                beside.remove(job.project)
+                del beside[job.project]
             place.close()
         return job
 
-    def _next_of(self, devices: tuple[str, ...], beside: list[str]) -> Callable[[int], bool] | None:
+    def _next_of(
+        self, devices: tuple[str, ...], beside: dict[str, int]
+    ) -> Callable[[], bool] | None:
         """Return the function that runs the next job beside those of some projects, where the devices allow that.
 
         One of the same project would take processors, and a place, that only others wait for.
@@ -171,12 +172,14 @@ class Supervisor:
         """
         if self._accelerator:
             return None
-        return lambda taken: self._run_one(devices, beside=beside, beside_bytes=taken) is not None
+        return lambda: self._run_one(devices, beside=beside) is not None
 
-    def _memory_beside(self, taken_bytes: int) -> int | None:
-        """Return the memory that a job may need beside what another one has taken; None: any."""
+    def _memory_beside(self, trainers: Iterable[int]) -> int | None:
+        """Return the memory that a job may need beside what trainers have taken by now; None: any."""
         memory_bytes = self._fitness.memory_bytes
-        return None if memory_bytes is None else max(0, memory_bytes - taken_bytes)
+        if memory_bytes is None:
+            return None
+        return max(0, memory_bytes - sum(map(resident_bytes, list(trainers))))
 
     def _span(self, job: Job, devices: tuple[str, ...]) -> AbstractContextManager[None]:
         """Return a context that is the span of an attempt, in the trace of the job's request."""
@@ -241,6 +244,7 @@ class Supervisor:
             self._fitness.judge(failed)
             self._give_back(job, failed)
             return failed.ending.value
+        place.trainers[job.project] = trainer.pid
         attempt = Attempt(
             job,
             trainer,
@@ -250,7 +254,6 @@ class Supervisor:
             reports=AttemptReports(job.kind.value, self._metrics),
             turn=Turn(
                 time.monotonic() + self._settings.turn_s,
-                trainer.pid,
                 place=place,
                 should_give_way=partial(self._should_give_way, job, place),
             ),
@@ -259,13 +262,25 @@ class Supervisor:
         self._fitness.judge(end)
         return _DONE if end is None else end.ending.value
 
-    def _should_give_way(self, job: Job, place: Place, taken_bytes: int) -> bool:
+    def _should_give_way(
+        self,
+        job: Job,
+        place: Place,
+        shares: bool,  # noqa: FBT001 - as of `Turn`
+    ) -> bool:
+        """Return whether a job of another project should have the place of a job, or run beside it.
+
+        If one runs beside it already, a third one may need all that both have: both give way to it.
+        """
+        projects, trainers = zip(*list(place.trainers.items()), strict=True)
+        kept = trainers if shares else trainers[: projects.index(job.project)]
         return self._stores.work.should_give_way(
             job,
             self._worker,
             accelerator=self._accelerator,
-            memory_bytes=self._memory_beside(taken_bytes),
-            beside=[project for project in place.projects if project != job.project],
+            memory_bytes=self._memory_beside(kept),
+            beside=[project for project in projects if project != job.project],
+            promises=not place.is_shared,
         )
 
     def _give_back(self, job: Job, failed: AttemptEnd) -> None:

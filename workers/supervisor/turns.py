@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from workers.protocol import EpochDone, Interrupted, Message, Uninterruptible
@@ -21,26 +21,20 @@ class Place:
     Each of them has a place in this one, which is shared in the same way.
 
     Args:
-        run: Function that runs the next job beside the first one, given the bytes that the trainers of
-            this place have; it returns whether there was one. None: the place is never shared.
-        projects: Projects of the jobs of this place, and of those beside which the first one runs.
-        taken_bytes: Memory of the trainers beside which the first job runs.
+        run: Function that runs the next job beside the first one, and returns whether there was one.
+            None: the place is never shared.
+        trainers: Process ids of the trainers of this place and of that in which it is, by the project of
+            their job, in the order in which these began.
 
     Attributes:
-        projects: Projects of the jobs of this place, and of those beside which the first one runs.
-        taken_bytes: Memory of the trainers beside which the first job runs.
+        trainers: Process ids of the trainers of this place and of that in which it is.
     """
 
     def __init__(
-        self,
-        run: Callable[[int], bool] | None,
-        *,
-        projects: Sequence[str] = (),
-        taken_bytes: int = 0,
+        self, run: Callable[[], bool] | None, trainers: dict[str, int] | None = None
     ) -> None:
         self._run = run
-        self.projects = projects
-        self.taken_bytes = taken_bytes
+        self.trainers = {} if trainers is None else trainers
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
@@ -54,16 +48,10 @@ class Place:
         """True while another job runs beside the first one."""
         return self._thread is not None and self._thread.is_alive()
 
-    def share(self, taken_bytes: int) -> None:
-        """Run jobs beside the first one, until `end_sharing` or `close`.
-
-        Args:
-            taken_bytes: Memory of the trainers of this place.
-        """
+    def share(self) -> None:
+        """Run jobs beside the first one, until `end_sharing` or `close`."""
         self._closed.clear()
-        self._thread = threading.Thread(
-            target=self._work, args=(taken_bytes,), name="shared-place", daemon=True
-        )
+        self._thread = threading.Thread(target=self._work, name="shared-place", daemon=True)
         self._thread.start()
 
     def end_sharing(self) -> None:
@@ -76,9 +64,9 @@ class Place:
         if self._thread is not None:
             self._thread.join()
 
-    def _work(self, taken_bytes: int) -> None:
+    def _work(self) -> None:
         while self._run is not None and not self._closed.is_set():
-            if not self._run(taken_bytes):
+            if not self._run():
                 self._closed.wait(_GIVE_WAY_S)
 
 
@@ -87,17 +75,15 @@ class Turn:
 
     Args:
         ends_at: Time at which it is over.
-        pid: Process id of the trainer.
         place: Place of the job.
         should_give_way: Function that returns whether a job of another project should have its place, given
-            the bytes of the worker's trainers that it cannot have.
+            whether that one is to run beside it.
     """
 
     def __init__(
-        self, ends_at: float, pid: int, *, place: Place, should_give_way: Callable[[int], bool]
+        self, ends_at: float, *, place: Place, should_give_way: Callable[[bool], bool]
     ) -> None:
         self._ends_at = ends_at
-        self._pid = pid
         self._place = place
         self._should_give_way = should_give_way
         self._resumable = False
@@ -122,6 +108,8 @@ class Turn:
         """Return whether the trainer is to make room for a job of another project that waits.
 
         Only one that can continue where it is: beside one that cannot be interrupted, the other job begins.
+        One that can be interrupted again leaves its place to the job beside it once a third one waits, which
+        that job then gives way to.
 
         Args:
             now: Present time.
@@ -130,19 +118,18 @@ class Turn:
         shares = self._uninterruptible and self._place.can_be_shared
         if now < self._ends_at or writes.waiting or not (self._resumable or shares):
             return False
-        if self._place.is_shared:  # its end would free no place
+        if shares and self._place.is_shared:
             return False
         self._ends_at = now + _GIVE_WAY_S
-        taken_bytes = self._place.taken_bytes + (resident_bytes(self._pid) if shares else 0)
         try:
-            gives_way = writes.now(lambda: self._should_give_way(taken_bytes))
+            gives_way = writes.now(lambda: self._should_give_way(shares))
         except Exception:
             # It takes steps of others' jobs, whose faults are not this job's.
             log.exception("could not look for a job to give way to")
             return False
         if gives_way and shares:
             log.info("jobs of other projects run beside this one, which cannot be interrupted")
-            self._place.share(taken_bytes)
+            self._place.share()
         return bool(gives_way) and not shares
 
 

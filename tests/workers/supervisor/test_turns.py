@@ -13,16 +13,17 @@ from sqlalchemy import text
 
 from models_store.job_states import JobKind, JobState
 from tests.waiting import wait_until
-from tests.workers.place import Place, Running
-from workers.protocol import EpochDone, Message, Uninterruptible
+from tests.workers.place import ENDLESS, Place, Running
+from workers.protocol import EpochDone, Message, Started, Uninterruptible
 from workers.supervisor.attempt import Attempt
-from workers.supervisor.turns import Place as SharedPlace, Turn
+from workers.supervisor.turns import Place as SharedPlace, Turn, resident_bytes
 from workers.supervisor.writes import Writes
 
 Supervise = Callable[..., Running]
 
 SHORT = {"iterations": 20, "report_every": 10, "batch_size": 50}
 TARGET = {"potential": "U1"}
+MEMORY_BYTES = 2**30
 
 
 @pytest.fixture
@@ -33,13 +34,15 @@ def at_once() -> int:
 
 @pytest.fixture
 def stopped(monkeypatch: pytest.MonkeyPatch, at_once: int) -> Iterator[list[int]]:
-    """Process ids of trainers of bulk jobs, which stand still once they have computed all."""
+    """Process ids of trainers that stand still: of bulk jobs once they have computed all, of trainings at the start."""
     receive, pids, stood = Attempt._receive, list[int](), list[bool]()
+
+    stands: dict[JobKind, type] = {JobKind.SAMPLING: Uninterruptible, JobKind.TRAINING: Started}
 
     def stop_at_the_file(attempt: Attempt, message: Message) -> None:
         receive(attempt, message)
-        is_bulk = attempt._job.kind is JobKind.SAMPLING
-        if isinstance(message, Uninterruptible) and is_bulk and len(stood) < at_once:
+        at = stands.get(attempt._job.kind)
+        if at is not None and isinstance(message, at) and len(stood) < at_once:
             stood.append(True)
             os.kill(attempt._trainer.pid, signal.SIGSTOP)
             pids.append(attempt._trainer.pid)
@@ -50,10 +53,33 @@ def stopped(monkeypatch: pytest.MonkeyPatch, at_once: int) -> Iterator[list[int]
         os.kill(pid, signal.SIGKILL)
 
 
-def submit_for_another_project(place: Place) -> str:
-    """Submit a short job of another project, which has waited for long."""
+def submit_for_another_project(
+    place: Place, project: str = "other", *, iterations: int | None = None
+) -> str:
+    """Submit a job of another project, a short one unless told otherwise, which has waited for long."""
     job_id = place.submit_variational(TARGET, optimisation=SHORT)
-    give(place, job_id, "other")
+    give(place, job_id, project)
+    if iterations is not None:
+        with place.database.write() as session:
+            session.execute(
+                text(
+                    "UPDATE job SET request = json_set(request, '$.optimisation.iterations', :most)"
+                    " WHERE id = :id"
+                ),
+                {"id": job_id, "most": iterations},
+            )
+    return job_id
+
+
+def submit_one_that_needs_all_memory(place: Place) -> str:
+    """Submit a job of a third project that needs as much as a trainer may have."""
+    job_id = place.submit_variational(TARGET, optimisation=SHORT)
+    with place.database.write() as session:
+        session.execute(
+            text("UPDATE job SET memory_bytes = :most WHERE id = :id"),
+            {"id": job_id, "most": MEMORY_BYTES},
+        )
+    give(place, job_id, "third")
     return job_id
 
 
@@ -152,15 +178,7 @@ def test_fault_760_a_worker_that_stops_ends_both(
     bulk = place.submit_sampling(place.add_model(), 200_000, output="csv")
     running = supervise(turn_s=0.01, stop_grace_s=1.0)
     wait_until(lambda: stopped)
-    other = submit_for_another_project(place)
-    with place.database.write() as session:
-        session.execute(
-            text(
-                "UPDATE job SET request = json_set(request, '$.optimisation.iterations', 100000)"
-                " WHERE id = :id"
-            ),
-            {"id": other},
-        )
+    other = submit_for_another_project(place, iterations=100_000)
     wait_until(lambda: place.jobs.get("other", other).state is JobState.RUNNING, within_s=60)
 
     running.end()
@@ -170,19 +188,63 @@ def test_fault_760_a_worker_that_stops_ends_both(
     assert place.jobs.get("other", other).state is JobState.QUEUED
 
 
+@pytest.mark.fault(941)
+def test_fault_941_what_ran_beside_a_job_that_ended_gives_way_to_one_that_needs_all_memory(
+    place: Place, supervise: Supervise, stopped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
+    bulk = place.submit_sampling(place.add_model(), 200_000, output="csv")
+    running = supervise(turn_s=0.01, trainer_memory_bytes=MEMORY_BYTES)
+    wait_until(lambda: stopped)
+    other = submit_for_another_project(place, iterations=100_000)
+    wait_until(lambda: place.jobs.get("other", other).state is JobState.RUNNING, within_s=60)
+    os.kill(stopped.pop(), signal.SIGCONT)
+    wait_until(lambda: place.state(bulk) is JobState.SUCCEEDED, within_s=60)
+
+    third = submit_one_that_needs_all_memory(place)
+
+    wait_until(lambda: place.jobs.get("other", other).state is JobState.QUEUED, within_s=60)
+    running.join()
+    supervise(trainer_memory_bytes=MEMORY_BYTES)
+    wait_until(lambda: place.jobs.get("third", third).state is JobState.SUCCEEDED, within_s=60)
+
+
+@pytest.mark.fault(942)
+def test_fault_942_two_jobs_that_share_a_place_leave_it_to_one_that_needs_all_memory(
+    place: Place, supervise: Supervise, stopped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
+    first = place.submit(place.add_dataset(rows=20_000), **ENDLESS)
+    running = supervise(turn_s=0.01, trainer_memory_bytes=MEMORY_BYTES)
+    wait_until(lambda: stopped)
+    other = submit_for_another_project(place, iterations=100_000)
+    wait_until(lambda: place.jobs.get("other", other).state is JobState.RUNNING, within_s=60)
+    os.kill(stopped.pop(), signal.SIGCONT)
+    wait_until(lambda: place.job(first).checkpoints, within_s=60)
+    assert place.state(first) is JobState.RUNNING, "nobody else waits"
+
+    third = submit_one_that_needs_all_memory(place)
+
+    wait_until(lambda: place.state(first) is JobState.QUEUED, within_s=60)
+    wait_until(lambda: place.jobs.get("other", other).state is JobState.QUEUED, within_s=60)
+    running.join()
+    supervise(trainer_memory_bytes=MEMORY_BYTES)
+    wait_until(lambda: place.jobs.get("third", third).state is JobState.SUCCEEDED, within_s=60)
+
+
 def has_succeeded(place: Place, job_id: str) -> bool:
     return place.jobs.get("other", job_id).state is JobState.SUCCEEDED
 
 
-def turn_of(place: SharedPlace, gives_way: Callable[[int], bool]) -> Turn:
-    return Turn(time.monotonic(), os.getpid(), place=place, should_give_way=gives_way)
+def turn_of(place: SharedPlace, gives_way: Callable[[bool], bool]) -> Turn:
+    return Turn(time.monotonic(), place=place, should_give_way=gives_way)
 
 
-def noting(taken: list[int]) -> Callable[[int], bool]:
+def noting(looks: list[bool]) -> Callable[[bool], bool]:
     """Return a function that says that another job should have the place, and notes what it is given."""
 
-    def gives_way(taken_bytes: int) -> bool:
-        taken.append(taken_bytes)
+    def gives_way(shares: bool) -> bool:
+        looks.append(shares)
         return True
 
     return gives_way
@@ -194,32 +256,21 @@ def reached(checkpoint: Any, rows: int = 1) -> EpochDone:
     )
 
 
-def test_what_runs_beside_a_job_has_the_memory_that_is_left() -> None:
-    asked, taken = list[int](), list[int]()
-
-    def run(taken_bytes: int) -> bool:
-        taken.append(taken_bytes)
-        return False
-
-    place = SharedPlace(run)
-    turn = turn_of(place, noting(asked))
-    turn.received(Uninterruptible())
-    assert not turn.is_to_end(time.monotonic(), Writes())
-    place.close()
-    assert taken == asked
-    assert taken[0] > 2**20
+def test_the_memory_of_a_process_is_known_while_it_runs() -> None:
+    assert resident_bytes(os.getpid()) > 2**20
+    assert resident_bytes(0) == 0
 
 
 def test_a_job_ends_its_turn_where_it_can_continue_and_not_before() -> None:
     place = SharedPlace(None)
-    turn = turn_of(place, lambda _taken: True)
+    turn = turn_of(place, lambda _shares: True)
     assert not turn.is_to_end(time.monotonic(), Writes())
     turn.received(Uninterruptible())
     assert not turn.is_to_end(time.monotonic(), Writes())
     turn.received(reached("a checkpoint"))
     assert turn.is_to_end(time.monotonic(), Writes())
 
-    turn = turn_of(place, lambda _taken: True)
+    turn = turn_of(place, lambda _shares: True)
     turn.received(reached("a checkpoint", rows=2))
     assert not turn.is_to_end(time.monotonic(), Writes()), "the last row is computed"
 
@@ -228,29 +279,29 @@ def test_a_job_ends_its_turn_where_it_can_continue_and_not_before() -> None:
 def test_fault_763_a_pass_of_a_training_without_checkpoints_shares_its_place_and_goes_on() -> None:
     began = threading.Event()
 
-    def run(_taken: int) -> bool:
+    def run() -> bool:
         began.wait()
         return False
 
-    place, looks = SharedPlace(run), list[int]()
+    place, looks = SharedPlace(run), list[bool]()
     turn = turn_of(place, noting(looks))
     turn.received(reached("a checkpoint"))
     turn.received(Uninterruptible())
     assert not turn.is_to_end(time.monotonic(), Writes())
     assert place.is_shared
     assert not turn.is_to_end(time.monotonic() + 60, Writes())
-    assert len(looks) == 1, "one job at a time runs beside another"
+    assert looks == [True], "one job at a time runs beside another"
 
     turn.received(reached("a later checkpoint"))
-    assert not turn.is_to_end(time.monotonic() + 60, Writes()), "its end would free no place"
+    assert turn.is_to_end(time.monotonic() + 60, Writes()), "a third job waits for both"
+    assert looks == [True, False]
     began.set()
     place.close()
-    assert turn.is_to_end(time.monotonic() + 60, Writes())
 
 
 @pytest.mark.fault(880)
 def test_fault_880_a_job_shares_its_place_until_its_first_checkpoint() -> None:
-    place = SharedPlace(lambda _taken: False)
+    place = SharedPlace(lambda: False)
     turn = turn_of(place, noting([]))
 
     assert not turn.is_to_end(time.monotonic(), Writes())
