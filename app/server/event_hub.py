@@ -177,6 +177,9 @@ class EventHub:
                 # Those who have waited longest come first the next time.
                 self._topics[job_id] = self._topics.pop(job_id)
             place = places.get(job_id)  # None if the job was deleted
+            if place is not None and place.last < last:
+                # A caller names any event as its last one: others lack what came meanwhile.
+                topic.go_back(place.last)
             topic.final = place is None or (place.final and topic.last >= place.last)
             if job_id in news or topic.final:
                 topic.wake()
@@ -213,6 +216,11 @@ class Topic:
         if last > self.last:
             self.news, self.last = [], last
             self.wake()  # those who lack some of them read for themselves, too
+
+    def go_back(self, last: int) -> None:
+        """Begin anew at the newest event, where a stream began after one that there is not yet."""
+        self.news, self.last = [], last
+        self.wake()  # each reads for itself what it lacks
 
     def wake(self) -> None:
         """Wake all streams of the job."""

@@ -336,6 +336,42 @@ def test_the_hub_does_not_read_again_what_a_stream_read_page_by_page(jobs, work,
     asyncio.run(main())
 
 
+@pytest.mark.fault(990)
+@pytest.mark.parametrize("ahead_first", [True, False])
+def test_fault_990_a_caller_whose_last_event_is_not_there_yet_hides_none_from_others(
+    jobs, work, ahead_first
+):
+    job = run(jobs, work, epochs=1)
+    ahead, usual = Caller(), Caller()
+
+    async def main() -> None:
+        hub = EventHub(jobs)
+        looking = asyncio.create_task(hub.run(asyncio.Event()))
+
+        async def follow(caller: Caller, after: int) -> None:
+            feed = EventFeed(jobs, PROJECT, job.id, after=after)
+            stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
+            scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+            await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
+
+        streams: list[asyncio.Task[None]] = []
+        places = [(ahead, 2**53), (usual, 0)]
+        for number, place in enumerate(places if ahead_first else places[::-1], 1):
+            streams.append(asyncio.create_task(follow(*place)))
+            await until(lambda n=number: sum(len(t.woken) for t in hub._topics.values()) == n)  # type: ignore[misc]
+        for epoch in (2, 3):
+            await asyncio.to_thread(record, work, job, epoch)
+            await until(partial(have_all, [usual], b'"epoch":%d' % epoch))
+        await asyncio.to_thread(end, work, job)
+        await asyncio.gather(*streams)
+        looking.cancel()
+
+    asyncio.run(main())
+    found = parse(usual.body.decode())
+    assert [place for place, _, _ in found] == list(range(1, len(found) + 1))
+    assert (found[-1][1], parse(ahead.body.decode())) == ("end", [])
+
+
 @pytest.mark.fault(322)
 def test_fault_322_a_stream_too_many_reads_nothing_while_another_one_reads(jobs, work):
     job = run(jobs, work, epochs=1)
