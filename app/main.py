@@ -251,6 +251,8 @@ async def _lifespan(
                 _sweep_staging(blobs),
                 state.event_hub.run(shutdown.stopping),
                 state.leases.run(),
+                # Copies of what is elsewhere go when the cache is full, whether they are read or not.
+                *([] if blobs.is_remote else [state.leases.watch_files()]),
                 state.tallies.run(),
                 state.warm_up.run(),
                 *([check_later(database, blobs, refuse=shutdown.fail)] if away else []),

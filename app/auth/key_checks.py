@@ -1,15 +1,18 @@
-"""Keys of requests that take long: read again, since they may be revoked meanwhile."""
+"""Keys of requests that take long, and the files that they read: either may be gone meanwhile."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope as AsgiScope, Send
 
 from app.auth.callers import Callers
 from app.connections.groups import Connection
+from app.fairness.turns import in_thread
 from app.problems.problem import Problem
 from models_store.errors import StoreError
 
@@ -17,21 +20,24 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 _FAREWELL_S = 0.5  # of what was informed, to say why it ends
+_DELETED_S = 10.0  # for which responses go on that read a file which was deleted
 
 
 class Lease:
-    """Permission for one request, as long as its key is valid.
+    """Permission for one request, as long as its key is valid and the files that it reads exist.
 
     Args:
         connection: Connection of the request; None if it has none of its own.
 
     Attributes:
-        ended: Problem of the key; None as long as it is valid.
+        ended: Problem of the key or of a file; None as long as both are there.
+        files: Stored files that the response reads.
     """
 
     def __init__(self, connection: Connection | None = None) -> None:
         self.ended: Problem | None = None
         self._connection = connection
+        self.files: list[Path] = []
         self._told: list[Callable[[], None]] = []
         self._responding = False  # its response has begun, and is not complete
 
@@ -92,6 +98,7 @@ class Leases:
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
         self._open: dict[bytes, set[Lease]] = {}
+        self._deleted: dict[Path, float] = {}  # and when that was noticed
 
     @contextmanager
     def lease(
@@ -144,3 +151,43 @@ class Leases:
             detail = "The API key was revoked or has expired."
             for lease in list(self._open.get(key, ())):
                 lease.end(Problem(problem.type.slug, detail, headers=problem.headers))
+
+    async def watch_files(self) -> None:
+        """Look once a second, for ever, whether files are deleted that responses read.
+
+        What has one open keeps its bytes on the disk, where they count in no quota, for as long as its
+        caller likes.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            reading = [lease for leases in self._open.values() for lease in leases if lease.files]
+            try:
+                await self._end_deleted(reading)
+            except Exception:  # the quotas of all projects depend on this
+                log.exception("files cannot be looked at, responses continue")
+
+    async def _end_deleted(self, reading: list[Lease]) -> None:
+        files = {file for lease in reading for file in lease.files}
+        missing = await in_thread(_missing, files) if files else []
+        now = time.monotonic()
+        self._deleted = {file: self._deleted.get(file, now) for file in missing}
+        over = {file for file, since in self._deleted.items() if now - since >= _DELETED_S}
+        for lease in reading:
+            if lease.ended is None and not over.isdisjoint(lease.files):
+                lease.end(Problem("not-found", "It was deleted while it was being sent."))
+
+
+def _missing(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if not file.exists()]
+
+
+def tell_of_file(scope: AsgiScope, file: Path) -> None:
+    """Have the response to a request end a while after a file that it reads is deleted.
+
+    Args:
+        scope: Scope of the request.
+        file: File, which is never made again once it is deleted.
+    """
+    lease: Lease | None = scope.get("state", {}).get("lease")
+    if lease is not None:
+        lease.files.append(file)

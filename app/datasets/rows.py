@@ -8,6 +8,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.auth.key_checks import tell_of_file
 from app.fairness.turns import in_thread, in_thread_of_cells
 from app.rows.codecs import Codec
 from app.rows.respond import Rows, respond_opened, respond_streamed, respond_whole
@@ -48,7 +49,7 @@ def respond_rows(
         StoreError: There is no such dataset.
         BlobCorruptError: A file is not the one that was stored.
     """
-    opened = _found(find, blobs, codec, rows)
+    opened = _found(request, find, blobs, codec, rows)
     if opened.table.kept.footer_bytes > MOST_DESCRIBED_BYTES:
         return respond_wide_rows(request, find, blobs, codec=codec, rows=rows)
     if opened.is_whole:
@@ -68,25 +69,31 @@ def respond_wide_rows(
     """
 
     def open_rows() -> Rows:
-        opened = _found(find, blobs, codec, rows)
+        opened = _found(request, find, blobs, codec, rows)
         return Rows(opened.layout, opened.chunks, opened.held_bytes)
 
     return respond_opened(request, codec, open_rows)
 
 
-def _found(find: Callable[[], Dataset], blobs: Blobs, codec: Codec, rows: range) -> "_Opened":
+def _found(
+    request: Request, find: Callable[[], Dataset], blobs: Blobs, codec: Codec, rows: range
+) -> "_Opened":
     dataset = find()
     try:
-        return _opened_rows(dataset, blobs, codec, rows)
+        opened = _opened_rows(dataset, blobs, codec, rows)
     except (BlobMissingError, FileNotFoundError):
         changed = find()
         if changed.key == dataset.key:
             raise
-        return _opened_rows(changed, blobs, codec, rows)
+        opened = _opened_rows(changed, blobs, codec, rows)
+    for file in opened.files:
+        tell_of_file(request.scope, file)
+    return opened
 
 
 def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "_Opened":
-    values = _opened(blobs.open(dataset.key, dataset.sha256), dataset)
+    file = blobs.open(dataset.key, dataset.sha256)
+    values = _opened(file, dataset)
     wanted = range(len(values))[rows.start : rows.stop : rows.step]
     # npy holds the numbers of the columns that are modelled, and nothing else.
     listed = dataset.stored_columns if codec.format is TableFormat.NPY else dataset.columns
@@ -114,7 +121,8 @@ def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "
     # Levels are there as texts and as cells; the rows of a chunk as they were read and as they are sent.
     held_bytes = sum(map(_column_bytes, columns)) + 2 * text_bytes
     held_bytes += kept.footer_bytes + (STAYING_BYTES if kept.stays else 0)
-    return _Opened(table, layout, wanted, max(1, step), held_bytes)
+    files = [file] if path is None else [file, path]
+    return _Opened(table, layout, wanted, max(1, step), held_bytes, files)
 
 
 def _column_bytes(column: Column) -> int:
@@ -132,6 +140,7 @@ class _Opened:
         wanted: Indices of the rows.
         step: Most rows of a chunk.
         held_bytes: Bytes that all this and a chunk take.
+        files: Files that they are read from.
     """
 
     table: "_Table"
@@ -139,6 +148,7 @@ class _Opened:
     wanted: range
     step: int
     held_bytes: int
+    files: list[Path]
 
     @property
     def is_whole(self) -> bool:

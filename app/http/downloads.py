@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from app.auth.key_checks import tell_of_file
 from app.fairness.turns import in_thread
 from app.http.body_memory import body_memory_of
 from app.http.head import is_head
@@ -76,6 +77,7 @@ class Download(FileResponse):
             StoreError: The file was deleted meanwhile, before anything is sent.
             ClientDisconnect: The caller has left; the rest is not read.
         """
+        tell_of_file(scope, Path(self.path))
         gone = asyncio.create_task(disconnected(receive))
         heads: list[Message] = []
 

@@ -122,7 +122,7 @@ def download_result(
     ),
 )
 def delete_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> None:
-    """Delete the result file of a job but not the job. Downloads in progress continue."""
+    """Delete the result file of a job but not the job. Downloads in progress end ten seconds later."""
     _check_kind(jobs.summary(project, job_id))
     blobs.delete(jobs.delete_result(project, job_id)["key"])
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.auth.key_checks import tell_of_file
 from app.fairness.turns import in_thread, in_thread_alone
 from app.http.downloads import result_path, unless_deleted
 from app.problems.problem import Problem
@@ -85,7 +86,9 @@ def respond_result_rows(
 
     def open_rows() -> Rows:
         with unless_deleted(look):
-            return _rows(result, blobs, codec, is_wide=is_wide)
+            path = result_path(result, blobs)
+            tell_of_file(request.scope, path)
+            return _rows(result, path, codec, is_wide=is_wide)
 
     suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
     headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
@@ -98,9 +101,9 @@ def respond_result_rows(
     return respond_streamed(request, codec, rows.layout, rows.chunks, headers=headers)
 
 
-def _rows(result: JobResult, blobs: Blobs, codec: Codec, *, is_wide: bool) -> Rows:
+def _rows(result: JobResult, path: Path, codec: Codec, *, is_wide: bool) -> Rows:
     """Return the rows of a result, whose file is open."""
-    table = _opened(result_path(result, blobs), result)
+    table = _opened(path, result)
     if table.schema is not None and codec.format is TableFormat.NPY:
         raise Problem("not-acceptable", "The result has texts or gaps, which npy cannot hold.")
     layout = ResponseTable(

@@ -10,6 +10,7 @@ from typing import Annotated, BinaryIO
 from fastapi import APIRouter, Depends, Request, Response, status
 
 from app.auth.callers import caller_of
+from app.auth.key_checks import tell_of_file
 from app.dependencies import (
     REPLAYED,
     BlobsDep,
@@ -126,6 +127,7 @@ def export_version(  # noqa: PLR0913 - FastAPI gives each
     end_head(request, media_type=_MEDIA_TYPE)
     with unless_deleted(look):
         path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
+        tell_of_file(request.scope, path)
         curve = exported_curve(found, jobs, blobs)
         file = exported_file(path, found, curve, key=state_of(request).settings.signing_key)
         size = file.size
