@@ -126,10 +126,10 @@ def _wide(words: list[bytes]) -> Iterator[tuple[float, str, str]]:
 def _words(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the first different words that are not ASCII."""
     seen: set[bytes] = set()
-    for line in _lines(blocks):
-        if line.isascii():
+    for lines in _lines(blocks):
+        if lines.isascii():
             continue
-        for word in _WORD.findall(line):
+        for word in dict.fromkeys(_WORD.findall(lines)):
             if word.isascii() or word in seen:
                 continue
             seen.add(word)
@@ -139,11 +139,11 @@ def _words(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a text; a long one in pieces."""
+    """Yield the lines of a text, many at a time; a long one in pieces."""
     rest = b""
     for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
+        lines, _, rest = (rest + block).rpartition(b"\n")
+        yield lines
         if len(rest) > _LONGEST_LINE:
             yield rest
             rest = b""

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +21,9 @@ _UTF8_BOM = codecs.BOM_UTF8
 _UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _QUOTE = b'"'
 _NOISE = (b"\x00", _UTF8_BOM)
+_ESCAPE = "surrogateescape"  # a byte that is not UTF-8 is a character of its own
+_ESCAPED = re.compile("[\udc80-\udcff]")
+_UNESCAPED = re.compile("[^\x00-\x7f\udc80-\udcff]")
 
 
 class _Copy:
@@ -144,30 +148,43 @@ def _guessed(path: Path) -> TextFile:
     Programs that append to a file in another encoding leave lines of both: those in UTF-8 stay so beside
     cp1252, of which hardly a line is UTF-8 by chance.
     """
-    found = find_encoding(line for line in _lines(path) if not _is_utf8(line))
+    found = find_encoding(_other_lines(path))
     for encoding, language in (*([found] if found else []), ("cp1252", "")):
-        mixed = encoding == "cp1252" and any(
-            not line.isascii() and _is_utf8(line) for line in _lines(path)
-        )
+        mixed = encoding == "cp1252" and any(map(_holds_utf8, _escaped(path)))
         with suppress(TableError):
             warning = _guess_warning(encoding, language, mixed=mixed)
             return _transcoded(path, encoding, warnings=[warning], mixed=mixed)
     return _transcoded(path, "latin-1", warnings=[_guess_warning("latin-1")])
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file with their ends, long ones in pieces."""
+def _escaped(path: Path) -> Iterator[str]:
+    """Yield the lines of a file, many at a time; bytes that are not UTF-8 are escaped."""
     with path.open("rb") as file:
-        while line := file.readline(_BLOCK_BYTES):
-            yield line
+        while block := file.read(_BLOCK_BYTES):
+            yield (block + file.readline(_BLOCK_BYTES)).decode("utf-8", _ESCAPE)
 
 
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _is_utf8(line: str) -> bool:
+    return line.isascii() or not _ESCAPED.search(line)
+
+
+def _holds_utf8(lines: str) -> bool:
+    """Return whether one of some lines is UTF-8 beyond ASCII."""
+    return _UNESCAPED.search(lines) is not None and any(
+        not line.isascii() and _is_utf8(line) for line in lines.split("\n")
+    )
+
+
+def _other_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file that are not UTF-8."""
+    for lines in _escaped(path):
+        if lines.isascii():
+            continue
+        others = lines
+        if _UNESCAPED.search(lines):
+            found = (line for line in lines.split("\n") if not _is_utf8(line))
+            others = "\n".join([*found, ""])
+        yield others.encode("utf-8", _ESCAPE)
 
 
 def _checked(path: Path) -> Iterator[bytes]:
@@ -209,8 +226,11 @@ def _decoded(path: Path, encoding: str) -> Iterator[bytes]:
 
 def _decoded_lines(path: Path, encoding: str) -> Iterator[bytes]:
     """Yield the lines of a file as UTF-8, those that are none decoded."""
-    for line in _lines(path):
-        yield line if _is_utf8(line) else line.decode(encoding).encode()
+    for lines in _escaped(path):
+        yield "\n".join(
+            line if _is_utf8(line) else line.encode("utf-8", _ESCAPE).decode(encoding)
+            for line in lines.split("\n")
+        ).encode()
 
 
 def _not_in(encoding: str) -> TableError:

@@ -1,3 +1,6 @@
+import sys
+from collections import Counter
+
 import pytest
 
 from tables.readers.text import open_text
@@ -28,3 +31,31 @@ def test_a_file_of_one_encoding_is_not_called_mixed(tmp_path):
     [warning] = open_text(written(tmp_path, ["cp1252"]), None).warnings
     assert warning["detail"].startswith("The file is not UTF-8 and was read as cp1252")
     assert open_text(written(tmp_path, ["utf-8"]), None).warnings == []
+
+
+@pytest.mark.parametrize("end", [b"\n", b"", b"\r\n", b"\n\n"])
+@pytest.mark.parametrize("block", [7, 64, 1 << 20])
+def test_a_mixed_file_is_read_alike_in_blocks_of_any_size(tmp_path, monkeypatch, block, end):
+    monkeypatch.setattr("tables.readers.text._BLOCK_BYTES", block)
+    path = written(tmp_path, ["utf-8", "cp1252"])
+    path.write_bytes(path.read_bytes().removesuffix(b"\n") + end)
+    with open_text(path, None).open() as file:
+        lines = file.read().decode().split("\n")
+    assert "".join(lines[1:65]).replace("\r", "") == "".join(
+        f"{n},{CITIES[n % 4]}" for n in range(64)
+    )
+    assert "\n".join(lines[64:])[len("63,Bern") :].encode() == end
+
+
+@pytest.mark.fault(950)
+def test_fault_950_lines_that_are_not_utf_8_are_not_looked_at_one_by_one(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes("".join(f"{n},{CITIES[n % 4]}\n" for n in range(20_000)).encode("cp1252"))
+    calls: Counter[str] = Counter()
+    sys.setprofile(lambda _frame, event, _function: calls.update([event]))
+    try:
+        text = open_text(path, None)
+    finally:
+        sys.setprofile(None)
+    assert text.warnings[0]["detail"].startswith("The file is not UTF-8 and was read as cp1252")
+    assert calls.total() < 20_000
