@@ -30,9 +30,17 @@ _ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives back what it does not need; others hoard
     "MALLOC_ARENA_MAX": "1",  # what one thread frees, another can use: a fifth of the page faults
 }
-# Past its own bounds a process is refused memory, or gets SIGXCPU; these come from others: from an
-# operator, or from the kernel where all memory is used up.
-_FROM_OUTSIDE = {signal.SIGTERM, signal.SIGHUP, signal.SIGKILL}
+# What a reader that a file leads astray does to itself. Past its own bounds a process is refused memory,
+# or gets SIGXCPU; all others come from outside: from an operator, from the kernel where all memory is used
+# up, or from a disk that lost a part of a mapped file (SIGBUS).
+_OF_ITS_OWN = {
+    signal.SIGABRT,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+}
 _STDERR_SHOWN = 4000
 # What libraries of C, C++, Rust and Python write when memory, or the stack of a thread, is refused.
 _NO_MEMORY = (
@@ -78,8 +86,8 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     said = done.stderr.decode(errors="replace")
     if lacks_memory(said):
         raise too_much_memory()
-    _raise_for_signal(-done.returncode)
     shown = said[-_STDERR_SHOWN:]
+    _raise_for_signal(-done.returncode, shown)
     raise RuntimeError(f"The parser ended with status {done.returncode}: {shown}")
 
 
@@ -174,15 +182,16 @@ def _limit(kind: int, value: int, *, slack: int = 0) -> None:
     resource.setrlimit(kind, (min(value, highest), highest))
 
 
-def _raise_for_signal(number: int) -> None:
+def _raise_for_signal(number: int, said: str) -> None:
     if number <= 0 or number == signal.SIGINT:  # Ctrl-C ends the service, too
         return
-    if number in _FROM_OUTSIDE:
-        log.warning("the process of a file was ended from outside, by signal %d", number)
-        raise SandboxKilledError
     if number == signal.SIGXCPU:
         raise SandboxLimitError("Reading the file took longer than is allowed.")
-    raise SandboxCrashError
+    if number in _OF_ITS_OWN:
+        log.warning("the process of a file crashed, by signal %d: %s", number, said)
+        raise SandboxCrashError
+    log.warning("the process of a file was ended from outside, by signal %d", number)
+    raise SandboxKilledError
 
 
 def _too_slow(timeout_s: float) -> SandboxLimitError:

@@ -113,12 +113,27 @@ def test_a_child_that_a_signal_ends_is_the_files_fault(child, number, slug):
 
 
 @pytest.mark.fault(356)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_fault_356_a_child_that_others_end_is_not_the_files_fault(child, number, caplog):
     with pytest.raises(SandboxKilledError) as caught:
         child(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     assert caught.value.slug == "overloaded"
     assert f"by signal {int(number)}" in caplog.text
+
+
+@pytest.mark.fault(952)
+@pytest.mark.parametrize("number", [signal.SIGBUS, signal.SIGQUIT, signal.SIGUSR1])
+def test_fault_952_no_signal_that_a_file_does_not_cause_is_its_fault(child, number, caplog):
+    with pytest.raises(SandboxKilledError):
+        child(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    assert f"from outside, by signal {int(number)}" in caplog.text
+
+
+@pytest.mark.fault(952)
+def test_fault_952_the_log_says_by_which_signal_a_process_crashed(child, caplog):
+    with pytest.raises(TableError):
+        child("import os, sys\nprint('corrupted', file=sys.stderr, flush=True)\nos.abort()\n")
+    assert f"crashed, by signal {int(signal.SIGABRT)}: corrupted" in caplog.text
 
 
 @pytest.mark.parametrize(
