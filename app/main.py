@@ -31,6 +31,7 @@ from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
 from app.fairness.fair_routes import EACH, PAGES_EACH
 from app.fairness.pace import Pace
+from app.fairness.parsers import Parsers
 from app.fairness.turns import Threads, Turns
 from app.http.body_limits import BodyLimits, BodyMiddleware
 from app.http.body_memory import BodyMemory
@@ -281,7 +282,7 @@ def _state(
 ) -> AppState:
     """Make all that requests share; nothing of it works yet."""
     registry, jobs = Registry(database), Jobs(database)
-    folder, parsers = settings.audit_folder, settings.max_parsers
+    folder = settings.audit_folder
     keys = Keys(database)
     anonymous = settings.allow_anonymous or is_loopback(settings.host)
     callers = Callers(keys, anonymous=anonymous, stale_s=settings.stale_s)
@@ -341,7 +342,11 @@ def _state(
             alone=Threads("documents", 1, each=1),
             cells=Threads("cells", 1, each=1),
         ),
-        parsers=Threads("parsers", parsers, each=max(1, parsers - 1)),
+        parsers=Parsers(
+            settings.max_parsers,
+            memory_bytes=settings.parse_memory_bytes,
+            timeout_s=settings.parse_timeout_s,
+        ),
         imports=Threads("imports", 1, each=1),
         exports=Threads("exports", 1, each=1),
         route_turns=Turns(sys.maxsize, each=EACH),

@@ -128,7 +128,8 @@ class ApiSettings(StoreSettings):
         ge=1,
         le=64,
         description="Number of uploads that are parsed at the same time. Others wait, and "
-        "projects take turns. One project uses all parsers but one at most.",
+        "projects take turns. One project uses all parsers but one at most. Where all are busy, a file "
+        "of at most 1 MiB is tried in one more, for 3 s of a processor and in 256 MiB, before it waits.",
     )
 
     max_json_bytes: int = Field(

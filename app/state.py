@@ -16,6 +16,7 @@ from app.engine.loaded_models import LoadedModels
 from app.engine.warming import WarmUp
 from app.engine.watch import EngineWatch
 from app.fairness.pace import Pace
+from app.fairness.parsers import Parsers
 from app.fairness.turns import Threads, Turns
 from app.http.body_memory import BodyMemory
 from app.http.upload_room import UploadRoom
@@ -119,7 +120,7 @@ class AppState:
     event_hub: EventHub
     plots: Plots
     threads: Threads
-    parsers: Threads
+    parsers: Parsers
     imports: Threads
     exports: Threads
     route_turns: Turns

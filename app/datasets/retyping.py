@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 from fastapi import Request
 from pydantic import Field
@@ -10,6 +10,7 @@ from pydantic import Field
 from app.auth.callers import caller_of
 from app.datasets.options import UploadOptions
 from app.datasets.uploads import deleted
+from app.fairness.parsers import Limits
 from app.resources.labels import LabelsRequest
 from app.state import state_of
 from models_store.errors import BlobMissingError, DatabaseUnavailableError
@@ -81,15 +82,14 @@ async def retype_dataset(
         deleted(cells_path(table)) as cells,
     ):
 
-        def store() -> Dataset:
+        def store(**limits: Unpack[Limits]) -> Dataset:
             try:
                 summary = retype_table_isolated(
                     _stored_files(old, blobs),
                     table,
                     types=types,
                     options=_kept_options(old, UploadOptions().parsing(settings)),
-                    memory_bytes=settings.parse_memory_bytes,
-                    timeout_s=settings.parse_timeout_s,
+                    **limits,
                 )
             except (BlobMissingError, FileNotFoundError):
                 if state.registry.dataset(old.project, old.id).key != old.key:
@@ -100,7 +100,7 @@ async def retype_dataset(
             most = settings.max_project_bytes
             return replace_table(retyped, blobs, state.registry, max_bytes=most)
 
-        return await state.parsers.run(old.project, store)
+        return await state.parsers.run(old.project, store, size=old.bytes)
 
 
 def _stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:

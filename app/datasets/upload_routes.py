@@ -1,6 +1,6 @@
 """Upload of a table, which becomes a dataset."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -11,6 +11,7 @@ from app.datasets.uploads import MULTIPART_MEDIA_TYPE, deleted, receive_upload
 from app.datasets.views import DatasetView
 from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep, built
 from app.fairness.fair_routes import FairRoute
+from app.fairness.parsers import Limits
 from app.fairness.turns import in_thread
 from app.http.examples import COLUMNS, TABLE
 from app.problems.problem import problem_responses
@@ -160,14 +161,13 @@ async def create_dataset(
         if upload.headerless:
             options = options.model_copy(update={"header": False})
 
-        def store() -> Response:
+        def store(**limits: Unpack[Limits]) -> Response:
             summary = parse_table_isolated(
                 source,
                 table,
                 format=upload.format,
                 options=options.parsing(settings),
-                memory_bytes=settings.parse_memory_bytes,
-                timeout_s=settings.parse_timeout_s,
+                **limits,
             )
             uploaded = UploadedTable(
                 id=dataset_id,
@@ -191,4 +191,4 @@ async def create_dataset(
             return respond_large(view, blobs, status_code=201, headers=headers)
 
         # The file is here: a caller who sends slowly holds no parser.
-        return await state.parsers.run(sender.project, store)
+        return await state.parsers.run(sender.project, store, size=upload.size)

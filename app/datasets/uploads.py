@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fastapi import Request
@@ -42,12 +42,14 @@ class Upload:
         headerless: True where the Content-Type says that a CSV file has no header.
         file_name: Last part of the name of the client's file, if it has one.
         fields: Names and texts of the options in a form.
+        size: Bytes of the file.
     """
 
     format: TableFormat
     headerless: bool
     file_name: str | None
     fields: list[tuple[str, str]]
+    size: int = 0
 
 
 async def receive_upload(
@@ -80,7 +82,7 @@ async def receive_upload(
     size = await write_to_disk(held.counted(limited), destination)
     if size == 0:
         raise Problem("dataset-empty", "The file has no bytes.", status=400)
-    return upload
+    return replace(upload, size=size)
 
 
 async def _limited(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[bytes]:

@@ -58,12 +58,16 @@ class Turns:
 
     def take_now(self, owner: str) -> bool:
         """Take a free turn, unless that would pass over another caller."""
-        held = self._held.get(owner, 0)
-        if self._free == 0 or held >= self._each or owner in self._queues:
+        if not self.is_free(owner):
             return False
         self._free -= 1
-        self._held[owner] = held + 1
+        self._held[owner] = self._held.get(owner, 0) + 1
         return True
+
+    def is_free(self, owner: str) -> bool:
+        """Return whether the owner need not wait for a turn."""
+        held = self._held.get(owner, 0)
+        return self._free > 0 and held < self._each and owner not in self._queues
 
     async def take(self, owner: str) -> None:
         """Take a turn, or wait for one.
@@ -181,6 +185,10 @@ class Threads:
             return await asyncio.wrap_future(work)
         finally:
             del work  # an error refers to this frame, and must not find itself in it
+
+    def is_free(self, owner: str) -> bool:
+        """Return whether the owner need not wait for a thread."""
+        return self._turns.is_free(owner)
 
     def close(self) -> None:
         """Accept no more calls, and do not wait for running ones."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from app.connections.unfinished import UNFINISHED
-from app.fairness.turns import Threads, in_thread, in_thread_alone
+from app.fairness.parsers import Parsers
+from app.fairness.turns import in_thread, in_thread_alone
 from app.http.body_memory import ProjectMemory
 from app.http.pieces import Pieces
 from app.rows.shape import RowsShape
@@ -48,7 +49,7 @@ class RowsBody:
     shape: RowsShape
     settings: ApiSettings
     blobs: Blobs
-    parsers: Threads
+    parsers: Parsers
     memory: ProjectMemory
     files: ProjectMemory
     declared_bytes: int | None = None

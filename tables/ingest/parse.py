@@ -51,13 +51,14 @@ def parse_table(
         raise
 
 
-def parse_table_isolated(
+def parse_table_isolated(  # noqa: PLR0913  limits of its process
     source: Path,
     destination: Path,
     *,
     format: TableFormat,  # noqa: A002 - the word for it
     options: ParseOptions | None = None,
     timeout_s: float = 300.0,
+    processor_s: float | None = None,
     memory_bytes: int = 1 << 30,
 ) -> TableSummary:
     """Parse a table as `parse_table` does, in a process of its own, with limits; call it in a thread.
@@ -68,6 +69,7 @@ def parse_table_isolated(
         format: Format that the client declared.
         options: Options of reading, and bounds of the size.
         timeout_s: Most seconds that it may take, by the clock and of the processor.
+        processor_s: Most seconds of the processor, if they are fewer.
         memory_bytes: Most private memory of the process.
 
     Raises:
@@ -81,7 +83,7 @@ def parse_table_isolated(
         "destination": os.fspath(destination.absolute()),
         "format": format.value,
         "options": dataclasses.asdict(options or ParseOptions()),
-        "timeout_s": timeout_s,
+        "timeout_s": processor_s or timeout_s,
         "memory_bytes": memory_bytes,
     }
     try:

@@ -38,13 +38,14 @@ class StoredFiles:
     warnings: Sequence[TableWarning]
 
 
-def retype_table_isolated(
+def retype_table_isolated(  # noqa: PLR0913  limits of its process
     stored: StoredFiles,
     destination: Path,
     *,
     types: Mapping[str, ColumnType],
     options: ParseOptions,
     timeout_s: float = 300.0,
+    processor_s: float | None = None,
     memory_bytes: int = 1 << 30,
 ) -> TableSummary:
     """Store a table again with other types of some columns, in a process of its own; call it in a thread.
@@ -55,6 +56,7 @@ def retype_table_isolated(
         types: New types by name.
         options: Options that the file was read with.
         timeout_s: Most seconds that it may take, by the clock and of the processor.
+        processor_s: Most seconds of the processor, if they are fewer.
         memory_bytes: Most private memory of the process.
 
     Raises:
@@ -68,7 +70,7 @@ def retype_table_isolated(
         "destination": os.fspath(destination.absolute()),
         "types": dict(types),
         "options": dataclasses.asdict(options),
-        "timeout_s": timeout_s,
+        "timeout_s": processor_s or timeout_s,
         "memory_bytes": memory_bytes,
     }
     try:

@@ -15,13 +15,14 @@ from tables.source import TableSource, check_content
 from tables.typed_table import TypedTable, open_typed
 
 
-def open_table_isolated(
+def open_table_isolated(  # noqa: PLR0913  limits of its process
     source: Path,
     destination: Path,
     *,
     format: TableFormat,  # noqa: A002 - the word for it
     options: ParseOptions,
     timeout_s: float = 300.0,
+    processor_s: float | None = None,
     memory_bytes: int = 1 << 30,
 ) -> TableSource:
     """Open a table as `open_table` does, read by a process of its own; call it in a thread.
@@ -32,6 +33,7 @@ def open_table_isolated(
         format: Format that the client declared.
         options: Options of reading, and bounds of the size.
         timeout_s: Most seconds that it may take, by the clock and of the processor.
+        processor_s: Most seconds of the processor, if they are fewer.
         memory_bytes: Most private memory of the process.
 
     Raises:
@@ -43,7 +45,7 @@ def open_table_isolated(
         "destination": os.fspath(destination.absolute()),
         "format": format.value,
         "options": dataclasses.asdict(options),
-        "timeout_s": timeout_s,
+        "timeout_s": processor_s or timeout_s,
         "memory_bytes": memory_bytes,
     }
     copied = run_child("tables.sandbox.copy", task, timeout_s=timeout_s)
@@ -66,6 +68,7 @@ def open_typed_isolated(  # noqa: PLR0913  as `open_table_isolated`, and the typ
     options: ParseOptions,
     columns: Sequence[Column],
     timeout_s: float = 300.0,
+    processor_s: float | None = None,
     memory_bytes: int = 1 << 30,
 ) -> TypedTable:
     """Open a file whose columns have known types, read by a process of its own; call it in a thread.
@@ -79,6 +82,7 @@ def open_typed_isolated(  # noqa: PLR0913  as `open_table_isolated`, and the typ
         options: Options of reading, and bounds of the size.
         columns: Types of the wanted columns, in order.
         timeout_s: Most seconds that it may take, by the clock and of the processor.
+        processor_s: Most seconds of the processor, if they are fewer.
         memory_bytes: Most private memory of the process.
 
     Raises:
@@ -91,7 +95,7 @@ def open_typed_isolated(  # noqa: PLR0913  as `open_table_isolated`, and the typ
         "format": format.value,
         "options": dataclasses.asdict(options),
         "columns": [column.to_dict() for column in columns],
-        "timeout_s": timeout_s,
+        "timeout_s": processor_s or timeout_s,
         "memory_bytes": memory_bytes,
     }
     copied = run_child("tables.sandbox.copy", task, timeout_s=timeout_s)

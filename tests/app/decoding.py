@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from app.fairness.turns import Threads
+from app.fairness.parsers import Parsers
 from app.http.body_memory import BodyMemory
 from app.problems.problem import Problem
 from app.rows.body import RowsBody
@@ -99,7 +99,7 @@ async def decode_pieces(
         shape=shape,
         settings=ApiSettings(data_dir=folder),
         blobs=LocalBlobs(folder),
-        parsers=Threads("parsers", 1, each=1),
+        parsers=Parsers(1, memory_bytes=1 << 30, timeout_s=300.0),
         memory=(memory or BodyMemory(1 << 30)).of("project"),
         files=BodyMemory(1 << 40).of("project"),
         declared_bytes=size,

@@ -75,10 +75,8 @@ async def read_table(
                     unpacked,
                     format=source.format,
                     options=options,
-                    memory_bytes=source.settings.parse_memory_bytes,
-                    timeout_s=source.settings.parse_timeout_s,
                 )
-                table = await source.parsers.run(owner_here(), isolated)
+                table = await source.parsers.run(owner_here(), isolated, size=_size_of(file))
                 on_disk.hold(on_disk.size + _size_of(unpacked))
             else:
                 share.hold(stream.unpacked)
@@ -161,10 +159,8 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
         format=source.format,
         options=_parse_options(source),
         columns=source.shape.cell_columns,
-        memory_bytes=source.settings.parse_memory_bytes,
-        timeout_s=source.settings.parse_timeout_s,
     )
-    table = await source.parsers.run(owner_here(), isolated)
+    table = await source.parsers.run(owner_here(), isolated, size=_size_of(file))
     _places_of(source, table.names, table.named)
     return table
 
