@@ -313,7 +313,7 @@ def _state(
         database=database,
         blobs=blobs,
         registry=registry,
-        aliases=Aliases(database),
+        aliases=Aliases(database, max_bytes=settings.max_project_bytes),
         jobs=jobs,
         labels=Labels(database, max_bytes=settings.max_project_bytes),
         webhooks=Webhooks(database),

@@ -23,10 +23,18 @@ _CHANGES = Listing(name="history", key=AliasChangeRow.position)
 
 
 class Aliases:
-    """Aliases of the models of all projects."""
+    """Aliases of the models of all projects.
 
-    def __init__(self, database: Database) -> None:
+    They move whatever a project stores: beyond its quota, their history forgets as much as it learns.
+
+    Args:
+        database: Database of the models.
+        max_bytes: Bytes that a project may store; None: any number.
+    """
+
+    def __init__(self, database: Database, *, max_bytes: int | None = None) -> None:
         self._database = database
+        self._max_bytes = max_bytes
 
     @reading
     def get(self, session: Session, project: str, name: str, alias: str) -> Alias:
@@ -74,7 +82,9 @@ class Aliases:
         model = find_model(session, project, name, lock=True)
         check_revision(alias, find_alias(session, model, alias), condition)
         number = find_version(session, model, version).version
-        record_change(session, model, alias, version=number, reason=reason)
+        record_change(
+            session, model, alias, version=number, reason=reason, max_bytes=self._max_bytes
+        )
         return point(session, model, alias, version=number)
 
     @freeing
@@ -98,7 +108,7 @@ class Aliases:
         check_revision(alias, row, condition)
         if row is None:
             raise NotFoundError("alias", alias)
-        record_change(session, model, alias, version=None, reason=None)
+        record_change(session, model, alias, version=None, reason=None, max_bytes=self._max_bytes)
         session.delete(row)
 
     @reading

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from models_store import computed
+from models_store.aliases import Aliases
 from models_store.computed import Usage
 from models_store.database.database import Database
 from models_store.database.schema import (
@@ -288,6 +289,27 @@ def test_labels_and_the_history_of_aliases_count(
     registry.delete_version(PROJECT, "shuttle", version.version)
     jobs.delete(PROJECT, job.id)
     assert stored(database) == 0 == charged(database)
+
+
+@pytest.mark.fault(992)
+def test_fault_992_beyond_the_quota_the_history_of_aliases_forgets_as_much_as_it_learns(
+    database, jobs, work
+):
+    job = claimed(jobs, work)
+    work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    free, full = Aliases(database), Aliases(database, max_bytes=1)
+    for number in range(5):
+        free.set(PROJECT, "shuttle", "live", version=1, reason=f"{number}" * 100)
+    before = stored(database)
+    for number in range(40):
+        full.set(PROJECT, "shuttle", "live", version=1, reason=chr(97 + number % 26) * 500)
+        assert stored(database) <= before
+    full.delete(PROJECT, "shuttle", "live")
+    changes = full.changes(PROJECT, "shuttle", limit=100).items
+    assert changes[0].version is None
+    assert stored(database) == charged(database) <= before
+    full.set(PROJECT, "shuttle", "other", version=1)
+    assert full.get(PROJECT, "shuttle", "other").version == 1
 
 
 @pytest.mark.fault(352)
