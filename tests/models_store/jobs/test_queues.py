@@ -267,6 +267,22 @@ def test_fault_940_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_la
     assert [claimed(work).model_name, claimed(work).model_name] == ["b2", "a1"]
 
 
+@pytest.mark.fault(942)
+def test_fault_942_a_job_whose_end_frees_no_place_promises_none(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for name in ("a1", "b1"):
+        submit(jobs, name, project=name[0])
+    first, beside = claimed(work), claimed(work)
+    submit(jobs, "c1", project="c")
+    let_wait(database)
+
+    assert work.should_give_way(first, "w", beside=["b"], promises=False)
+    work.release(first.id, first.attempt, gives_way=True)
+    assert work.should_give_way(beside, "w")
+    work.release(beside.id, beside.attempt, gives_way=True)
+    assert [claimed(work).model_name for _ in range(3)] == ["c1", "a1", "b1"]
+
+
 @pytest.mark.fault(903)
 def test_fault_903_no_place_is_promised_to_a_job_that_may_not_have_it(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
