@@ -1,5 +1,7 @@
 """Upload of a table, which becomes a dataset."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, Unpack
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -14,6 +16,7 @@ from app.fairness.fair_routes import FairRoute
 from app.fairness.parsers import Limits
 from app.fairness.turns import in_thread
 from app.http.examples import COLUMNS, TABLE
+from app.http.streaming import unless_left_waiting
 from app.problems.problem import problem_responses
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
@@ -161,7 +164,8 @@ async def create_dataset(
         if upload.headerless:
             options = options.model_copy(update={"header": False})
 
-        def store(**limits: Unpack[Limits]) -> Response:
+        def store(begin: Callable[[], None], **limits: Unpack[Limits]) -> Response:
+            begin()
             summary = parse_table_isolated(
                 source,
                 table,
@@ -191,4 +195,7 @@ async def create_dataset(
             return respond_large(view, blobs, status_code=201, headers=headers)
 
         # The file is here: a caller who sends slowly holds no parser.
-        return await state.parsers.run(sender.project, store, size=upload.size)
+        def parse(begin: Callable[[], None]) -> Awaitable[Response]:
+            return state.parsers.run(sender.project, partial(store, begin), size=upload.size)
+
+        return await unless_left_waiting(request, parse)

@@ -1,8 +1,9 @@
 """Streamed responses to callers who may be slow or gone."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from threading import Event
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -43,6 +44,43 @@ async def _unless_gone(gone: "asyncio.Task[None]", work: Awaitable[_Result]) -> 
         task.cancel()
         await asyncio.wait({task})  # a generator is closed only once it does not run
         del task  # its error refers to this frame, and must not find itself in it
+
+
+async def unless_left_waiting(
+    request: Request, start: Callable[[Callable[[], None]], Awaitable[_Result]]
+) -> _Result:
+    """Return the result of work in a thread, which is dropped when the caller leaves before it has begun.
+
+    What has begun goes on: it may have stored something.
+
+    Args:
+        request: Request whose body has been read.
+        start: Function that starts the work, which calls the argument of this function first.
+
+    Raises:
+        ClientDisconnect: The caller has left.
+    """
+    begun, left = Event(), Event()
+
+    def begin() -> None:
+        begun.set()
+        if left.is_set():
+            raise ClientDisconnect
+
+    gone = asyncio.create_task(disconnected(request.receive))
+    work = asyncio.ensure_future(start(begin))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            left.set()  # first: of the two threads one sees what the other has set
+            if not begun.is_set():
+                raise ClientDisconnect
+        return await work
+    finally:
+        gone.cancel()
+        work.cancel()
+        await asyncio.wait({work})
+        del work  # its error refers to this frame, and must not find itself in it
 
 
 async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result, None]:

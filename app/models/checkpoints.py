@@ -25,7 +25,7 @@ from app.fairness.turns import in_thread
 from app.http.downloads import Download, unless_deleted
 from app.http.head import end_head, is_head
 from app.http.json_body import body_chunks, media_type_of
-from app.http.streaming import Piece, StreamedResponse
+from app.http.streaming import Piece, StreamedResponse, unless_left_waiting
 from app.http.upload_room import declared_bytes
 from app.jobs.submission import LimitsDep
 from app.models.registration import Import, Registered, check_import, register_import
@@ -37,10 +37,10 @@ from app.resources.large_responses import PIECE_BYTES, pieces_of, respond_large
 from app.root_path import rooted
 from app.rows.body import write_to_disk
 from app.state import state_of
-from models_store.exports.exported_files import exported_file
+from models_store.exports.exported_files import VersionRecord, exported_file
 from models_store.exports.onnx_files import write_onnx_file
 from models_store.files.blobs import Blobs
-from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
+from models_store.files.model_files import MAX_HEADER_BYTES, ModelFile, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
@@ -302,8 +302,14 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         wanted = Import(
             project, name, file, idempotency_key=idempotency_key, max_project_bytes=quota
         )
-        check = partial(check_import, file, limits=limits, settings=settings)
-        model = await state.imports.run(project, check)
+
+        def check(begin: Callable[[], None]) -> tuple[ModelFile, VersionRecord | None]:
+            begin()
+            return check_import(file, limits=limits, settings=settings)
+
+        model = await unless_left_waiting(
+            request, lambda begin: state.imports.run(project, check, begin)
+        )
         registered = await in_thread(register_import, wanted, model, blobs, registry)
     models.forget(project)
     return await in_thread(_shown, registered, blobs)

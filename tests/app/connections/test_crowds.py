@@ -328,6 +328,23 @@ def test_fault_218_uploads_are_parsed_in_turn_by_project(crowd):
     assert sorted(done) == ["few", *["many"] * OPEN_REQUESTS]
 
 
+@pytest.mark.fault(953)
+def test_fault_953_uploads_whose_callers_left_are_not_parsed(crowd):
+    rows = "\n".join(f"{n}.5,{n * n % 977}.25" for n in range(100_000))
+    body = f"a,b\n{rows}\n".encode()  # too large for a short try
+    token = crowd.keys.create("left", Scope.WRITE).token
+    head = f"POST /v1/datasets HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+    head += f"Content-Type: text/csv\r\nContent-Length: {len(body)}\r\n\r\n"
+    callers = [socket.create_connection(crowd.address, timeout=120) for _ in range(OPEN_REQUESTS)]
+    for caller in callers:
+        caller.sendall(head.encode() + body)
+    for caller in callers:
+        caller.close()
+    crowd.wait_for_open(0)
+    stored = crowd.ask("GET", "/v1/datasets", token).json()["items"]
+    assert len(stored) < OPEN_REQUESTS - 1  # one was being parsed, and one more perhaps before
+
+
 @pytest.mark.fault(232)
 def test_fault_232_pipelined_requests_are_served_in_turn_with_those_of_others(crowd):
     """Hundreds of requests at once on each connection, all of which are then reset."""
