@@ -1,20 +1,25 @@
 """Routes that work in threads, of which one project has a bounded number at once."""
 
+import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial, wraps
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from app.fairness.turns import Turns, forgetting, owner_here
+from app.http.streaming import disconnected
 
 EACH = 2
 """Most requests of one project in such routes at once; others of it wait."""
 PAGES_EACH = 1
 """The same of pages of listings: making one keeps the interpreter's lock, so that two take as long in turn."""
+_READING = "GET", "HEAD"
 
 
 class FairRoute(APIRoute):
@@ -37,16 +42,46 @@ class FairRoute(APIRoute):
             return handle
 
         async def in_turn(request: Request) -> Response:
-            turns: Turns = request.app.state.route_turns
-            async with turns.turn(owner_here()):
+            async with _turn(request.app.state.route_turns, request):
                 return await handle(request)
 
         async def page_in_turn(request: Request) -> Response:
-            pages: Turns = request.app.state.page_turns
-            async with pages.turn(owner_here()):
+            async with _turn(request.app.state.page_turns, request):
                 return await in_turn(request)
 
         return page_in_turn if _is_page(self.dependant) else in_turn
+
+
+@asynccontextmanager
+async def _turn(turns: Turns, request: Request) -> AsyncIterator[None]:
+    """Hold a turn; nothing is read in it for a caller who left while waiting for it.
+
+    Raises:
+        ClientDisconnect: The caller has left.
+    """
+    owner = owner_here()
+    has_left = False
+    if not turns.take_now(owner):
+        has_left = await _left_while(request, turns.take(owner))
+    try:
+        if has_left:
+            raise ClientDisconnect
+        yield
+    finally:
+        turns.give_back(owner)
+
+
+async def _left_while(request: Request, waiting: Coroutine[Any, Any, None]) -> bool:
+    """Wait; return whether the caller of a request that only reads has left meanwhile."""
+    if request.method not in _READING:  # a body must not be read here, and changes are made
+        await waiting
+        return False
+    gone = asyncio.create_task(disconnected(request.receive))
+    try:
+        await waiting
+        return gone.done()
+    finally:
+        gone.cancel()
 
 
 def _is_page(needs: Dependant) -> bool:

@@ -1,12 +1,16 @@
 """Routes that work in threads, which also free there what a refusal leaves."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from fastapi import APIRouter, FastAPI
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import Turns
@@ -64,3 +68,56 @@ def test_pages_of_one_project_are_made_one_after_the_other_and_leave_a_turn_to_i
         assert client.get("/other").is_success
         assert all(one.result().is_success for one in lists)
     assert at_once == [1, 1]
+
+
+@pytest.mark.fault(961)
+def test_fault_961_nothing_is_read_for_callers_who_left_while_they_waited_for_their_turn():
+    read, go_on = list[str](), threading.Event()
+    router = APIRouter(route_class=FairRoute)
+
+    @router.get("/pages")
+    def pages(cursor: str) -> None:
+        read.append(cursor)
+        go_on.wait(10)
+
+    @router.delete("/pages")
+    def delete(cursor: str) -> None:
+        read.append(cursor)
+
+    app = FastAPI()
+    app.state.route_turns = turns = Turns(3, each=1)
+    app.state.page_turns = Turns(4, each=4)
+    app.include_router(router)
+
+    async def ask(method: str, cursor: str, left: asyncio.Event) -> None:
+        async def receive() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            pass
+
+        scope = {"type": "http", "method": method, "path": "/pages", "headers": []}
+        with suppress(ClientDisconnect):
+            await app({**scope, "query_string": f"cursor={cursor}".encode()}, receive, send)
+
+    async def run() -> None:
+        stays, leaves = asyncio.Event(), asyncio.Event()
+        leaves.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask("GET", "first", stays))
+            while not read:
+                await asyncio.sleep(0.001)
+            for method, cursor, left in (
+                ("GET", "left", leaves),
+                ("DELETE", "change", leaves),
+                ("GET", "stays", stays),
+            ):
+                group.create_task(ask(method, cursor, left))
+            while sum(map(len, turns._queues.values())) < 3:
+                await asyncio.sleep(0.001)
+            go_on.set()
+        assert turns.take_now("")
+
+    asyncio.run(run())
+    assert read == ["first", "change", "stays"]
