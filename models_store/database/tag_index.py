@@ -4,7 +4,7 @@ The tags themselves are a column of their row. One function, called after every 
 index up to date: nothing else writes to it.
 """
 
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import ColumnElement, Select, delete, insert, select
 from sqlalchemy.orm import InstrumentedAttribute, PassiveFlag, Session, UOWTransaction, attributes
 
 from models_store.database.schema import (
@@ -39,6 +39,24 @@ def positions(row: Tagged, project: str, name: str, value: str | None) -> Select
         TagRow.project == project, TagRow.kind == row.__tablename__, TagRow.name == name
     )
     return query if value is None else query.where(TagRow.value == value)
+
+
+def has_tag(row: Tagged, project: str, name: str, value: str | None) -> ColumnElement[bool]:
+    """Return the condition that a row has a tag, for queries that look at few of the rows.
+
+    Args:
+        row: Table of the rows.
+        project: Project that owns them.
+        name: Name of the tag.
+        value: Value of the tag; None for any.
+    """
+    found = select(TagRow.position).where(
+        TagRow.kind == row.__tablename__, TagRow.position == _KEYS[row], TagRow.name == name
+    )
+    # Without a value the project has any number of tags of the name, and the row few of its own.
+    if value is not None:
+        found = found.where(TagRow.project == project, TagRow.value == value)
+    return found.exists()
 
 
 def index_tags(session: Session, _context: UOWTransaction) -> None:

@@ -6,10 +6,10 @@ from datetime import datetime
 from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Select, func, inspect, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from models_store.database.schema import ModelVersionRow
-from models_store.database.tag_index import positions
+from models_store.database.tag_index import has_tag, positions
 from models_store.listings.paging import Listing
 
 R = TypeVar("R")
@@ -53,14 +53,17 @@ class Filters:
         among = listing.among
         if self.tags or self.name_prefix or self.created_at:
             among = select(listing.key).where(row.project == project)
-        for name, value in self.tags:
+        for name, value in self.tags[:-1]:
+            query = query.where(has_tag(row, project, name, value))
+        for name, value in self.tags[-1:]:
             among = positions(row, project, name, value)
-            query = query.where(inspect(row).primary_key[0].in_(among))
         if self.name_prefix:
             query = query.where(func.substr(row.name, 1, len(self.name_prefix)) == self.name_prefix)
         for comparison, moment in self.created_at.items():
             query = query.where(_COMPARE[comparison](row.created_at, moment))
         if row is ModelVersionRow:
+            if among is not None and self.tags:
+                query = query.where(ModelVersionRow.id.in_(among))
             among = None  # those of one model, by their numbers
         return query, replace(listing, among=among, oldest_first=self.oldest_first)
 

@@ -113,6 +113,8 @@ def page_of(
     last = _last_looked_at(session, listing, since)
     if last is not None:
         query = query.where(listing.until(key, last))
+    if listing.among is not None and listing.among.selected_columns[0] is not key:
+        query = query.where(key.in_(_between(listing.among, listing, since, last)))
     # One more than asked for tells whether there is another page.
     rows = session.scalars(query.order_by(listing.order(key)).limit(limit + 1)).all()
     items = list(rows[:limit])
@@ -127,8 +129,18 @@ def _last_looked_at(session: Session, listing: Listing, since: int | None) -> in
     if listing.among is None:
         return None
     key = listing.among.selected_columns[0]
-    seen = listing.among if since is None else listing.among.where(listing.after(key, since))
+    seen = _between(listing.among, listing, since, None)
     return session.scalar(seen.order_by(listing.order(key)).offset(_MOST_LOOKED_AT - 1).limit(1))
+
+
+def _between(
+    among: Select[int], listing: Listing, since: int | None, last: int | None
+) -> Select[int]:
+    """Return the keys among some that a page looks at."""
+    key = among.selected_columns[0]
+    if since is not None:
+        among = among.where(listing.after(key, since))
+    return among if last is None else among.where(listing.until(key, last))
 
 
 def encode_cursor(listing: str, position: int) -> str:

@@ -23,6 +23,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
 from models_store.keys import MAX_KEYS, Keys, Scope
+from models_store.listings.filters import Filters
 from models_store.registry import Registry
 from models_store.webhooks.deliveries import Deliveries, Outcome
 from models_store.webhooks.webhooks import Webhooks
@@ -30,6 +31,7 @@ from tests.models_store.makers import a_dataset, a_job, a_version
 
 OTHER = "other"
 DATASET = "ds_" + 32 * "0"
+TAG = "t", "v"
 FEW, MANY = 200, 800
 STEPS = 10
 ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :most)"
@@ -87,6 +89,8 @@ FILL = (
     f" {ROWS} SELECT '{OTHER}', 1, i + 1, 'maf', 1, '[]', '{{}}', '{{}}', 1, '{{}}', '', i, '', 0, {NOW}, 0 FROM n",
     f"INSERT INTO job_event (job_id, seq, project, event, data, created_at) {ROWS}"
     f" SELECT {JOB_ID.format(kind='e')}, 1, '{OTHER}', 'message', '{{}}', {NOW} FROM n",
+    "INSERT INTO tag (project, kind, name, value, position)"
+    " SELECT project, 'job', 't', 'v', position FROM job WHERE id LIKE 'job_e%'",
 )  # fmt: skip
 ONE = (
     jobs_of("a", "running", role="'parent'", finished_at="NULL"),
@@ -162,6 +166,28 @@ def test_fault_491_what_one_project_has_stored_keeps_nobody_waiting(
         with stored(sqlite_template, tmp_path / f"{most}.sqlite3", most) as (database, steps):
             steps.clear()
             ACTIONS[name](database)
+            taken.append(sum(steps))
+    few, many = taken
+    assert many < 1.2 * few + 200
+
+
+@pytest.mark.fault(962)
+@pytest.mark.parametrize("tags", [[TAG], 3 * [TAG], 3 * [(TAG[0], None)], [TAG, ("no", None), TAG]])
+@pytest.mark.parametrize("oldest_first", [False, True])
+def test_fault_962_a_page_of_a_filter_by_tags_looks_at_so_many_rows(
+    sqlite_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tags: list[tuple[str, str | None]],
+    *,
+    oldest_first: bool,
+) -> None:
+    monkeypatch.setattr("models_store.listings.paging._MOST_LOOKED_AT", 50)
+    filters, taken = Filters(tags=tuple(tags), oldest_first=oldest_first), []
+    for most in (FEW, MANY):
+        with stored(sqlite_template, tmp_path / f"{most}.sqlite3", most) as (database, steps):
+            steps.clear()
+            Jobs(database).list(OTHER, limit=5, filters=filters)
             taken.append(sum(steps))
     few, many = taken
     assert many < 1.2 * few + 200
