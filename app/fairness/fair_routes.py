@@ -12,8 +12,8 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from app.fairness.leaving import disconnected
 from app.fairness.turns import Turns, forgetting, owner_here
-from app.http.streaming import disconnected
 
 EACH = 2
 """Most requests of one project in such routes at once; others of it wait."""

@@ -14,10 +14,11 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.auth.key_checks import tell_of_file
+from app.fairness.leaving import disconnected
 from app.fairness.turns import in_thread
 from app.http.body_memory import body_memory_of
 from app.http.head import is_head
-from app.http.streaming import StreamedResponse, ahead, disconnected
+from app.http.streaming import StreamedResponse, ahead
 from app.problems.problem import Problem
 from models_store.errors import BlobCorruptError, BlobError
 from models_store.files.blobs import Blobs

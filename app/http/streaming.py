@@ -10,14 +10,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.fairness.leaving import disconnected
+
 _Result = TypeVar("_Result")
 Piece = bytes | memoryview
-
-
-async def disconnected(receive: Receive) -> None:
-    """Wait until the caller has left; the request body must have been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Result:

@@ -9,7 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.auth.key_checks import Lease
 from app.auth.open_requests import OpenBound
-from app.http.streaming import disconnected, send_piece
+from app.fairness.leaving import disconnected
+from app.http.streaming import send_piece
 from app.problems.problem import Problem
 from app.root_path import rooted
 from app.server.event_hub import EventFeed, EventHub, Topic

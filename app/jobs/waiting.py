@@ -7,7 +7,7 @@ from fastapi import Request
 
 from app.auth.callers import caller_of
 from app.auth.key_checks import Lease
-from app.http.streaming import disconnected
+from app.fairness.leaving import disconnected
 from app.server.event_hub import EventFeed
 from app.state import state_of
 
