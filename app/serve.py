@@ -264,7 +264,11 @@ class Server(uvicorn.Server):
                 sys.exit(STARTUP_FAILURE)
         connections = self._protocol_class.open_connections
         listener = Listener(
-            sockets, self._protocol, open_connections=connections, shares=self._shares
+            sockets,
+            self._protocol,
+            open_connections=connections,
+            known_key=self._protocol_class.known_key,
+            shares=self._shares,
         )
         self.servers.append(listener)  # type: ignore[arg-type]  # of which it is closed alone
         collection = GarbageCollection(connections)

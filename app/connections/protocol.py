@@ -45,6 +45,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
+    _made = False
     _persistent = True  # what the newest request says about the connection
     _refused = False
     _looks_only = False  # it is one more than there may be, and may ask how things stand
@@ -82,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._reading.caller = group_of_address(self.client)
         known.put(self, self._reading.caller)
         self._await_headers()
+        self._made = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Parse nothing more; what waits for the connection is told when it is the caller's turn.
@@ -266,6 +268,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._send_refusal()
         elif was_last and self._parsing.in_body:
             self._unread.begin()
+
+    @property
+    def is_unheard(self) -> bool:
+        """True while its first bytes have not come, or wait for their turn."""
+        return self._made and not (self._parsing.ended or self._reading.began)
 
     @property
     def lost(self) -> bool:

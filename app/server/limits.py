@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 _FILES_EACH = 3  # of a connection: itself, and at most two files of what its caller reads slowly
+ARRIVALS_PART = 0.5
+"""Connections that were accepted and wait to begin, as a part of the largest number of connections."""
 _SPARE = 256  # files of the database, of uploads and parsers, and listening sockets
 # Numbers of the options in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -29,13 +31,14 @@ def connections_that_fit(wanted: int) -> int:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
-    needed = _FILES_EACH * wanted + _SPARE
+    files_each = _FILES_EACH + ARRIVALS_PART
+    needed = int(files_each * wanted) + _SPARE
     if soft != unlimited and soft < needed:
         soft = needed if hard == unlimited else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == unlimited or soft >= needed:
         return wanted
-    fit = max(1, (soft - _SPARE) // _FILES_EACH)
+    fit = max(1, int((soft - _SPARE) / files_each))
     log.warning("the limit of %d open files leaves room for %d connections only", soft, fit)
     return fit
 

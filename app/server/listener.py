@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import math
 import select
 import socket
 import time
@@ -13,13 +14,15 @@ from contextlib import suppress
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.connections.unread import bound_unread
+from app.server.arrivals import Arrivals
 from app.server.connection_shares import ConnectionShares
+from app.server.limits import ARRIVALS_PART
 
 BACKLOG = 2048
 """Connections that the kernel keeps until they are accepted."""
 AT_ONCE = 16
-"""Connections that begin in an iteration of the event loop."""
-_LONGEST_S = 0.002  # of an iteration
+"""Connections that have begun, and whose first bytes, which have come, wait for their turn at the event loop."""
+_LONGEST_S = 0.002  # of an iteration, for what is accepted in it, and for what begins
 _LOOK_S = 0.001
 _PATIENCE_NS = 200_000_000
 _ERROR_PAUSE_S = 1.0
@@ -60,8 +63,8 @@ class Listener:
     wait, and have them as long as they last. So a process with more than the mean leaves what waits
     to the others, and looks again in a millisecond; who has said nothing meanwhile is not waited for.
 
-    What has been reset while it waited, or ended without a byte, is closed at once, at a tenth of what a
-    connection costs: who opens and ends thousands of them does not keep others waiting behind them.
+    What is accepted waits to begin in the order of `Arrivals`: who opens and ends thousands of connections
+    does not keep others waiting behind them.
 
     It listens as soon as it is made. Belongs to one event loop.
 
@@ -69,6 +72,7 @@ class Listener:
         sockets: Listening sockets.
         make_protocol: Function that returns the protocol of a new connection.
         open_connections: Connections of this process.
+        known_key: Function that returns the id of a key that was valid lately; see `likely_caller`.
         shares: Numbers of connections of all processes; None if the sockets are of this process alone.
     """
 
@@ -78,6 +82,7 @@ class Listener:
         make_protocol: Callable[[], BoundedProtocol],
         *,
         open_connections: ConnectionGroups,
+        known_key: Callable[[bytes], str | None],
         shares: ConnectionShares | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -86,6 +91,10 @@ class Listener:
         self._shares = shares
         self._open = open_connections
         self._open.on_removed = self._tell
+        self._most_waiting = max(AT_ONCE, int(open_connections.most * ARRIVALS_PART))
+        self._arrivals = Arrivals(known_key)
+        self._begins = False  # what has arrived, in the next iteration
+        self._unheard: set[BoundedProtocol] = set()
         self._arriving: dict[BoundedProtocol, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._waits_since = 0
@@ -99,11 +108,12 @@ class Listener:
         self._resume()
 
     def close(self) -> None:
-        """Accept no more; what waits is left to the others."""
+        """Accept no more; what waits is left to the others, but for what was accepted."""
         self._pause()
         self._stop_taking()
         for sock in self._sockets:
             sock.close()
+        self._begin(len(self._arrivals))
 
     async def wait_closed(self) -> None:
         """Return at once: the server itself waits for the connections."""
@@ -124,7 +134,7 @@ class Listener:
     def _tell(self) -> None:
         if self._takes and self._shares is not None:
             arriving = sum(protocol not in self._open for protocol in self._arriving)
-            self._shares.tell(len(self._open) + arriving)
+            self._shares.tell(len(self._open) + arriving + len(self._arrivals))
 
     def _stop_taking(self) -> None:
         self._takes = False
@@ -132,8 +142,9 @@ class Listener:
             self._shares.leave()
 
     def _room(self) -> int:
-        """Return how many connections may begin in this iteration."""
-        return AT_ONCE if self._shares is None else min(AT_ONCE, self._shares.room())
+        """Return how many connections may be accepted now."""
+        room = self._most_waiting - len(self._arrivals)
+        return room if self._shares is None else min(room, self._shares.room())
 
     def _look(self) -> None:
         """Accept the share of this process in what waits, or wait for the others."""
@@ -165,26 +176,53 @@ class Listener:
             self._resume()
 
     def _accept(self, room: int) -> None:
-        """Begin this many connections, as long as there are so many and an iteration may last."""
+        """Accept this many connections, as long as there are so many and an iteration may last."""
         until = time.monotonic() + _LONGEST_S
         ready = deque(self._sockets)
         while room and ready and time.monotonic() < until:
             sock = ready.popleft()
             try:
-                accepted, _ = sock.accept()
+                accepted, client = sock.accept()
             except BlockingIOError:
                 continue  # nothing waits, or others were faster
             except ConnectionAbortedError:
-                accepted = None
+                ready.append(sock)
+                continue
             ready.append(sock)
-            if accepted is None:
-                continue
-            if _is_over(accepted):
-                accepted.close()
-                continue
             room -= 1
+            self._arrivals.put(accepted, client)
+        if not self._begins:
+            self._begin_some()
+
+    def _begin_some(self) -> None:
+        """Begin what has room, and go on in the next iteration.
+
+        Where what a connection sent waits for its turn, it takes more memory than here, and nobody sees
+        whether it was reset.
+        """
+        self._unheard = {
+            protocol
+            for protocol in self._unheard
+            if protocol in self._arriving or protocol.is_unheard
+        }
+        try:
+            self._begin(AT_ONCE - len(self._unheard), until=time.monotonic() + _LONGEST_S)
+        finally:
+            self._begins = len(self._arrivals) > 0
+            if self._begins:
+                self._loop.call_soon(self._begin_some)
+
+    def _begin(self, most: int, *, until: float = math.inf) -> None:
+        while most > 0 and self._arrivals and time.monotonic() < until:
+            taken = self._arrivals.take()
+            if taken is None:
+                continue
+            most -= 1
+            sock, is_silent = taken
             protocol = self._make_protocol()
-            self._arriving[protocol] = self._loop.create_task(self._connect(accepted, protocol))
+            if not is_silent:
+                self._unheard.add(protocol)
+            self._arriving[protocol] = self._loop.create_task(self._connect(sock, protocol))
 
     async def _connect(self, sock: socket.socket, protocol: BoundedProtocol) -> None:
         try:
@@ -194,18 +232,6 @@ class Listener:
         finally:
             del self._arriving[protocol]
             self._tell()
-
-
-def _is_over(sock: socket.socket) -> bool:
-    """Return whether nobody asks: a connection was reset, whatever came before, or ended and nothing came."""
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0:
-        return True
-    try:
-        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:  # it was reset meanwhile
-        return True
 
 
 def _defer(sock: socket.socket) -> None:

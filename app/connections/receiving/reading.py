@@ -32,10 +32,12 @@ class Reading:
 
     Attributes:
         caller: Group of the caller who shares the event loop's time with others.
+        began: True once the first data were taken, or dropped.
     """
 
     def __init__(self, transport: LingeringTransport, pace: Pace, take: Take) -> None:
         self.caller = ""
+        self.began = False
         self._transport = transport
         self._pace = pace
         self._take = take
@@ -76,6 +78,7 @@ class Reading:
             pace: Order of the ends of such connections.
             leave: Function that ends the connection.
         """
+        self.began = True
         if self._waiting is not None:
             self._waiting.drop()
         pace.begin(self.caller, leave)
@@ -97,6 +100,7 @@ class Reading:
 
     def _take_some(self, data: memoryview) -> None:
         """Take what one turn may, and the rest in later ones."""
+        self.began = True
         self._transport.release_reading()
         rest = self._take(data)
         if rest:

@@ -16,7 +16,8 @@ _HOST = re.compile(
 )
 _AUTHORIZATION = re.compile(rb"\r\nauthorization:([^\r\n]*)", re.IGNORECASE)
 _LOOK = re.compile(rb"[A-Z]+ [^ ?]*/(livez|readyz) ")
-_LIKELY_BYTES = 4096  # that are searched for a key
+LIKELY_BYTES = 4096
+"""Most of the first bytes of a connection in which a key is searched for."""
 _VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
 _VERSION_RULE = "The version of HTTP must be 1.1 or 1.0."
 _STRANGERS = 8  # parts of all who show neither a known key nor the line of a health check
@@ -51,12 +52,12 @@ def likely_caller(data: bytes, known_key: Callable[[bytes], str | None]) -> Hash
         known_key: Function that returns the id of the key in an `Authorization` header, if it was
             valid lately.
     """
-    key = _AUTHORIZATION.search(data, 0, _LIKELY_BYTES)
+    key = _AUTHORIZATION.search(data, 0, LIKELY_BYTES)
     if key is not None:
         text = key[1].strip()
         return known_key(text) or hash(text) % _STRANGERS
     look = _LOOK.match(data)
-    line = data[:_LIKELY_BYTES].partition(b"\r\n")[0]
+    line = data[:LIKELY_BYTES].partition(b"\r\n")[0]
     return hash(line) % _STRANGERS if look is None else look[1]
 
 

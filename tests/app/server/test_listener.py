@@ -15,26 +15,30 @@ import uvloop
 
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
+from app.connections.receiving.reading import READS, READS_EACH
+from app.fairness.pace import Pace
+from app.server.arrivals import Arrivals
 from app.server.connection_shares import ConnectionShares
-from app.server.listener import Listener, open_listeners
+from app.server.listener import AT_ONCE, Listener, open_listeners
 from app.server.shared_memory import make_shared
 
 
 class Process:
     """Side of a process: its listener, its connections and its row."""
 
-    def __init__(self, sock, memory=None, index=0):
+    def __init__(self, sock, memory=None, index=0, reads=None):
         config = uvicorn.Config(
             print, interface="asgi3", lifespan="off", ws="none", log_config=None
         )
         config.load()
         state = uvicorn.Server(config).server_state
         self.open = ConnectionGroups(1_000)
-        self.made = 0
+        self.protocols = []
 
         class Protocol(BoundedProtocol):
             open_connections = self.open
             header_timeout_s = 600.0
+            pace = reads or Pace(each=READS_EACH, most=READS)
 
         self.make_protocol = lambda: Protocol(config, state, {})
         self.shares = None if memory is None else ConnectionShares(memory, index=index)
@@ -43,11 +47,20 @@ class Process:
             self.make,
             shares=self.shares,
             open_connections=self.open,
+            known_key=lambda header: header.decode() if header.startswith(b"Known") else None,
         )
 
     def make(self):
-        self.made += 1
-        return self.make_protocol()
+        self.protocols.append(self.make_protocol())
+        return self.protocols[-1]
+
+    @property
+    def made(self):
+        return len(self.protocols)
+
+    def has_one_of(self, client):
+        """Return whether the connection of a socket is open."""
+        return any(open_.client == client.getsockname()[:2] for open_ in self.protocols)
 
     def __enter__(self):
         return self
@@ -189,6 +202,66 @@ def test_fault_742_connections_that_ended_without_a_byte_cost_nothing_more(sock,
             assert process.made == 1
 
     run(main)
+
+
+@pytest.mark.fault(970)
+def test_fault_970_nobody_waits_behind_the_connections_of_another_address(connect, sock):
+    if sock.family == socket.AF_INET6:
+        pytest.skip("IPv6 has one address on the loopback interface")
+
+    async def main():
+        connect(300)
+        address = sock.getsockname()
+        with socket.create_connection(address, source_address=("127.0.0.9", 0)) as other:
+            other.send(b"G")
+            with Process(sock) as process:
+                await until(lambda: process.has_one_of(other))
+                assert process.made < 100
+
+    run(main)
+
+
+@pytest.mark.fault(970)
+def test_fault_970_nor_behind_those_of_another_key_at_the_same_address(connect, sock):
+    async def main():
+        connect(300)
+        with socket.create_connection(sock.getsockname()[:2]) as other:
+            other.send(b"GET / HTTP/1.1\r\nAuthorization: Known\r\n")
+            with Process(sock) as process:
+                await until(lambda: process.has_one_of(other))
+                assert process.made < 100
+
+    run(main)
+
+
+@pytest.mark.fault(970)
+def test_fault_970_few_begin_before_what_they_sent_has_its_turn(connect, sock):
+    async def main():
+        clients = connect(100)
+        with Process(sock, reads=Pace(each=0, most=0)) as process:  # nobody's turn
+            await until(lambda: process.made == AT_ONCE)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert process.made == AT_ONCE
+            for client in clients[:50]:  # those that began, and others that wait
+                reset(client)
+        assert process.made == AT_ONCE + 50  # what was accepted is served
+
+    run(main)
+
+
+@pytest.mark.fault(970)
+def test_fault_970_what_was_reset_takes_no_room_while_it_waits(connect, sock):
+    arrivals = Arrivals(lambda _header: None)
+    for round_ in range(20):
+        clients = connect(50)
+        for _ in clients:
+            arrivals.put(*sock.accept())
+        for client in clients:
+            reset(client)
+        assert len(arrivals) < 200, round_
+    while arrivals:
+        assert arrivals.take() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for this on Linux alone")

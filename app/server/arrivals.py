@@ -1,0 +1,105 @@
+"""Accepted connections that are not made ready for requests yet, in the order in which they will be."""
+
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from app.connections.groups import group_of_address
+from app.connections.receiving.request_heads import LIKELY_BYTES, likely_caller
+
+_LOOKED_AT = 8  # connections that wait, at each that comes
+
+_Parts = OrderedDict[Hashable, OrderedDict[socket.socket, None]]
+
+
+class Arrivals:
+    """Accepted connections that wait to be made ready: addresses take turns, and at one its likely callers.
+
+    The kernel has one queue, in which who opens a connection is behind all that others have opened. To
+    accept one costs a tenth of making it ready, so that all can be taken out of there and put in order.
+    What has been reset while it waited, or ended without a byte, is closed.
+
+    Args:
+        known_key: Function that returns the id of a key that was valid lately; see `likely_caller`.
+    """
+
+    def __init__(self, known_key: Callable[[bytes], str | None]) -> None:
+        self._known_key = known_key
+        self._addresses: OrderedDict[str, _Parts] = OrderedDict()
+        # All that wait with their places, those first that have not been looked at for longest.
+        self._places: OrderedDict[socket.socket, tuple[str, Hashable]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of connections that wait."""
+        return len(self._places)
+
+    def put(self, sock: socket.socket, client: tuple[str, int]) -> None:
+        """Put a connection behind those of its caller, or close it if it is over.
+
+        Some others are looked at, so that thousands that were reset do not take the room of those to come.
+
+        Args:
+            sock: Connection.
+            client: Address of the caller, and port.
+        """
+        first = _first_bytes(sock)
+        if first is None:
+            sock.close()
+        else:
+            address = group_of_address(client)
+            part = likely_caller(first, self._known_key) if first else None
+            parts = self._addresses.setdefault(address, OrderedDict())
+            parts.setdefault(part, OrderedDict())[sock] = None
+            self._places[sock] = address, part
+        for _ in range(min(_LOOKED_AT, len(self._places))):
+            other = next(iter(self._places))
+            self._places.move_to_end(other)
+            if _was_reset(other):
+                self._remove(other)
+                other.close()
+
+    def take(self) -> tuple[socket.socket, bool] | None:
+        """Take out the connection whose turn it is; one must wait.
+
+        Returns:
+            The connection, and whether nothing has come on it; None if it is over, and was closed.
+        """
+        address, parts = next(iter(self._addresses.items()))
+        part, waiting = next(iter(parts.items()))
+        self._addresses.move_to_end(address)
+        parts.move_to_end(part)
+        sock = next(iter(waiting))
+        self._remove(sock)
+        is_over = _first_bytes(sock) is None if part is None else _was_reset(sock)
+        if is_over:
+            sock.close()
+            return None
+        return sock, part is None
+
+    def _remove(self, sock: socket.socket) -> None:
+        address, part = self._places.pop(sock)
+        parts = self._addresses[address]
+        del parts[part][sock]
+        if not parts[part]:
+            del parts[part]
+        if not parts:
+            del self._addresses[address]
+
+
+def _was_reset(sock: socket.socket) -> bool:
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
+def _first_bytes(sock: socket.socket) -> bytes | None:
+    """Return what has come on a connection, which may be nothing.
+
+    None if nobody asks: it was reset, whatever came before, or it ended and nothing came.
+    """
+    if _was_reset(sock):
+        return None
+    try:
+        return sock.recv(LIKELY_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT) or None
+    except BlockingIOError:
+        return b""
+    except OSError:  # it was reset meanwhile
+        return None
