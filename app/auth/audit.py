@@ -202,8 +202,9 @@ class AuditedApp:
                     audit.note(self._record(scope, _CANCELLED))
                 raise
             except Exception as error:
-                if not self._begun and (commits.any or not isinstance(error, _REFUSALS)):
-                    await audit.add(self._record(scope, _status_of(error)))
+                told = _told(error)
+                if not self._begun and (commits.any or not isinstance(told, _REFUSALS)):
+                    await audit.add(self._record(scope, _status_of(told)))
                 raise
 
     def _sending(self, audit: AuditLog, commits: Commits, scope: AsgiScope, send: Send) -> Send:
@@ -231,10 +232,17 @@ class AuditedApp:
         }
 
 
+def _told(error: Exception) -> Exception:
+    """Return the refusal that Starlette wraps where the start of a response waited for room, or else the error."""
+    return error.__cause__ if isinstance(error.__cause__, Problem) else error
+
+
 def _status_of(error: Exception) -> int:
     """Return the status of the response to an error, as the access log has it."""
     if isinstance(error, ClientDisconnect):
         return _CANCELLED
+    if isinstance(error, OverloadedError):
+        error = Problem("overloaded")
     if isinstance(error, (StoreError, TablesError)):
         error = problem_of(error)
     problem = error if isinstance(error, Problem) else problem_of_lack(error)

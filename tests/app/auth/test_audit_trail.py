@@ -19,6 +19,7 @@ from starlette.types import Message
 from app.auth import audit
 from app.auth.audit import AuditedApp, AuditLog
 from app.auth.callers import ANYBODY
+from app.engine.batches import OverloadedError
 from app.http.streaming import StreamedResponse
 from app.main import create_app
 from app.problems.problem import Problem
@@ -263,11 +264,20 @@ def test_a_change_that_ends_in_a_fault_is_recorded(client, settings, monkeypatch
     assert [(line["audit"], line["status"]) for line in trail_of(settings)] == [("set_alias", 500)]
 
 
-@pytest.mark.fault(628)
+def _begun(problem: Problem) -> RuntimeError:
+    """Return what Starlette makes of a refusal after the start of a response, which waited for room."""
+    error = RuntimeError("Caught handled exception, but response already started.")
+    error.__cause__ = problem
+    return error
+
+
+@pytest.mark.fault(628, 971)
 @pytest.mark.parametrize(
     ("refusal", "status"),
     [
         (Problem("overloaded"), 503),
+        (OverloadedError(), 503),
+        (_begun(Problem("overloaded")), 503),
         (DatabaseBusyError(), 503),
         (NotFoundError("version", "people:2"), 404),
         (ClientDisconnect(), 499),
