@@ -19,7 +19,7 @@ from uvicorn.config import STARTUP_FAILURE
 from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
 from app.connections.groups import ConnectionGroups
-from app.connections.protocol import BoundedProtocol
+from app.connections.protocol import LINGERING_PART, BoundedProtocol
 from app.connections.receiving.reading import IDLE_ENDS, READS, READS_EACH
 from app.fairness.pace import Pace
 from app.main import create_app
@@ -223,6 +223,7 @@ class Server(uvicorn.Server):
             path_prefix = settings.root_path or ""
             open_connections = ConnectionGroups(connections_that_fit(settings.max_connections))
             pace = Pace(each=READS_EACH, most=READS)
+            lingering = ConnectionGroups(max(1, open_connections.most // LINGERING_PART))
             idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
 
             @staticmethod

@@ -24,6 +24,8 @@ from app.connections.unread import (
 )
 from app.fairness.pace import Pace
 
+LINGERING_PART = 16
+"""One of so many connections may be closed slowly, since its caller may still be sending."""
 _LOOKS = frozenset({b"/livez", b"/readyz"})
 _NOTHING = memoryview(b"")
 
@@ -42,7 +44,8 @@ class BoundedProtocol(HttpToolsProtocol):
     open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
     pace: ClassVar[Pace] = Pace(each=READS_EACH, most=READS)
     idle_ends: ClassVar[Pace] = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
-    _lingering: ClassVar[set["BoundedProtocol"]] = set()
+    lingering: ClassVar[ConnectionGroups] = ConnectionGroups(1_000 // LINGERING_PART)
+    """Connections whose last response arrives first, while what their callers still send is dropped."""
 
     _header_timer: asyncio.TimerHandle | None = None
     _made = False
@@ -104,7 +107,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._unsent.end()
         self._unread.stop()
-        self._lingering.discard(self)
+        self.lingering.remove(self)
         self._bodies.drop()
         self._bodies.end()
         if self._served is not None:
@@ -400,12 +403,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close the connection; where the caller may still be sending, let the response arrive first."""
         paused = self.flow.read_paused or self._transport.held
         busy = self._parsing.in_body or self._refused or self._parsing.more_came or paused
-        room = len(self._lingering) < max(1, self.open_connections.most // 16)
-        if self.transport.is_closing() or not (busy and room):
+        if self.transport.is_closing() or not busy:
             self._close_at_once()
             return
+        if len(self.lingering) >= self.lingering.most:
+            self.lingering.make_room()  # of the caller with most
         self._parsing.ended = True
-        self._lingering.add(self)
+        self.lingering.put(self, self._reading.caller)
         self._transport.half_close()
         self._unsent.watch()
         self.flow.resume_reading()

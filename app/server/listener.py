@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from app.connections.arrivals import Arrivals
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.connections.unread import bound_unread
-from app.server.arrivals import Arrivals
 from app.server.connection_shares import ConnectionShares
 from app.server.limits import ARRIVALS_PART
 

@@ -172,7 +172,7 @@ def connecting(application, pace=None, line_of=Line):
     class Protocol(BoundedProtocol):
         pass
 
-    Protocol._lingering = set()
+    Protocol.lingering = ConnectionGroups(6)
     Protocol.pace = pace or Pace(each=2, most=64)
     Protocol.open_connections = ConnectionGroups(100)
     Protocol.idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)

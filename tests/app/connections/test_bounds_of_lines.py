@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.fairness.pace import Pace
-from tests.app.connections.line import answer, answers, connecting, read, run
+from tests.app.connections.line import Line, answer, answers, connecting, read, run
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -51,6 +51,35 @@ def test_fault_620_a_large_body_does_not_pay_for_what_comes_behind_it(applicatio
     line = run(main())
     assert line.received < len(CHUNKED) + 20 * len(LARGE) + 2 * 64 * 1024 or line.half_closed
     assert [status for status, _ in answers(line.sent)] == [400 if application is reading else 401]
+
+
+class LineFromElsewhere(Line):
+    """Line of a caller at another address."""
+
+    def get_extra_info(self, name, default=None):
+        return ("198.51.100.1", 5) if name == "peername" else super().get_extra_info(name, default)
+
+
+@pytest.mark.fault(972)
+def test_fault_972_one_caller_does_not_have_all_places_of_connections_that_close_slowly():
+    begun = POST + b"Connection: close\r\nContent-Length: 1000\r\n\r\n"
+
+    def line_of(parts):
+        return LineFromElsewhere(parts) if parts[-1] == b"other" else Line(parts)
+
+    async def main():
+        connect = connecting(refusing, line_of=line_of)
+        many = [connect(begun, b"x")[1] for _ in range(20)]
+        await iterations(50)
+        _, other = connect(begun, b"other")
+        await iterations(50)
+        return other, sum(line.half_closed and not line.closed for line in many)
+
+    other, left = run(main())
+    assert other.half_closed
+    assert not other.closed
+    assert [status for status, _ in answers(other.sent)] == [401]
+    assert left == 5
 
 
 @pytest.mark.fault(622)

@@ -134,7 +134,7 @@ async def left_of_a_connection(random, how):
     await asyncio.sleep(300)
     scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # of asyncio's
     timers = [timer for timer in scheduled if not timer.cancelled()]
-    known = len(protocol.open_connections), len(protocol._lingering)
+    known = len(protocol.open_connections), len(protocol.lingering)
     return line.closed, *known, len(protocol.connections), len(protocol.tasks), timers
 
 

@@ -13,11 +13,11 @@ import pytest
 import uvicorn
 import uvloop
 
+from app.connections.arrivals import Arrivals
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.connections.receiving.reading import READS, READS_EACH
 from app.fairness.pace import Pace
-from app.server.arrivals import Arrivals
 from app.server.connection_shares import ConnectionShares
 from app.server.listener import AT_ONCE, Listener, open_listeners
 from app.server.shared_memory import make_shared

@@ -39,7 +39,7 @@ class Arrivals:
         Some others are looked at, so that thousands that were reset do not take the room of those to come.
 
         Args:
-            sock: Connection.
+            sock: Connection that was accepted.
             client: Address of the caller, and port.
         """
         first = _first_bytes(sock)
