@@ -22,6 +22,7 @@ from models_store.requests.variational import (
     Target,
 )
 from tables.formats import Output
+from tables.typed_rows import longest_texts
 
 # The row of a job, some messages, and the rows of files: headers, names of tensors.
 _BASE_BYTES = 256 * 1024
@@ -93,7 +94,9 @@ def scoring_reservation(accepted: AcceptedScoring, dataset: Dataset) -> int:
     computed = len(names)
     if accepted.explain:
         names += [f"difference.{name}" for name in accepted.columns]
-    numbers = _table(accepted.output, dataset.rows, [*beside, *names], computed=computed)
+    texts = longest_texts(dataset.column_types) if accepted.include_rows else 0
+    table = [*beside, *names]
+    numbers = _table(accepted.output, dataset.rows, table, computed=computed, texts=texts)
     numbers += _children(accepted)
     return numbers + (_kept_text(dataset, accepted.output) if accepted.include_rows else 0)
 
@@ -109,7 +112,9 @@ def _kept_text(dataset: Dataset, output: Output) -> int:
 
 def sampling_reservation(accepted: AcceptedSampling, version: Version) -> int:
     """Return the bytes of a sampling's parts and file."""
-    table = _table(accepted.output, accepted.n, version.columns, computed=version.dim)
+    texts = longest_texts(version.column_types[: version.dim])
+    names = version.columns
+    table = _table(accepted.output, accepted.n, names, computed=version.dim, texts=texts)
     return table + _children(accepted)
 
 
@@ -131,12 +136,26 @@ def _scores(rows: int) -> int:
     return _STATES * _BYTES_A_PART_NUMBER * rows
 
 
-def _table(output: Output, rows: int, names: Sequence[str], *, computed: int) -> int:
+def _table(
+    output: Output, rows: int, names: Sequence[str], *, computed: int, texts: int = 0
+) -> int:
+    """Return the bytes of the parts and the file of a table.
+
+    Args:
+        output: Format of the file.
+        rows: Number of rows.
+        names: Names of the columns.
+        computed: Number of columns that the parts hold.
+        texts: Most bytes of the texts of a row: levels may be as long as the largest list of them.
+    """
     parts = rows * computed * _BYTES_A_PART_NUMBER
     numbers = rows * len(names)
     groups = 1 + numbers // _GROUP_NUMBERS
     heads = _text(names) + groups * len(names) * _COLUMN_BYTES
-    return _BASE_BYTES + parts + numbers * _BYTES_A_NUMBER[output] + heads
+    # npy holds numbers alone; in CSV each quotation mark is doubled.
+    copies = {"npy": 0, "parquet": 1, "csv": 2}[output]
+    written = numbers * _BYTES_A_NUMBER[output] + copies * rows * texts
+    return _BASE_BYTES + parts + written + heads
 
 
 def _text(names: Sequence[str]) -> int:

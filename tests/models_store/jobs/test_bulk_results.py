@@ -21,11 +21,13 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.reservations import scoring_reservation
+from models_store.jobs.reservations import sampling_reservation, scoring_reservation
 from models_store.records import Dataset, Version
 from models_store.registry import Registry
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from tables.columns import Column
+from tables.formats import Output
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -221,3 +223,26 @@ def test_texts_of_rows_count_in_the_reservation(version: Version, dataset: Datas
     assert scoring_reservation(accepted, before) > numbers + 10_000
     alone = accepted.model_copy(update={"include_rows": False})
     assert scoring_reservation(alone, texts) == scoring_reservation(alone, dataset)
+
+
+@pytest.mark.fault(993)
+@pytest.mark.parametrize(("output", "copies"), [("npy", 0), ("parquet", 1), ("csv", 2)])
+def test_fault_993_levels_count_in_the_reservation_with_their_longest_text(
+    version: Version, dataset: Dataset, output: Output, copies: int
+) -> None:
+    level = "é" * 50_000
+    draw = SamplingRequest(model="shuttle", n=1000, output=output)
+    drawn = accept_sampling(draw, version, [[1.0]], max_bytes=2**20)
+    names = [*version.columns, *version.context_columns]
+    types = [Column(name=name, type="category", levels=(level, "b")).to_dict() for name in names]
+    typed = replace(version, types=types)
+    more = sampling_reservation(drawn, typed) - sampling_reservation(drawn, version)
+    assert more == copies * 1000 * 2 * len(level.encode())  # of two columns
+    scored = ScoringRequest(
+        model="shuttle", dataset_id=dataset.id, output=output, include_rows=True
+    )
+    accepted = accept_scoring(scored, version, dataset, max_bytes=2**20)
+    columns = [*types[:1], *dataset.columns[1:]]
+    levels = replace(dataset, columns=columns)
+    more = scoring_reservation(accepted, levels) - scoring_reservation(accepted, dataset)
+    assert more >= copies * dataset.rows * len(level.encode())
