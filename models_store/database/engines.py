@@ -173,6 +173,7 @@ def service_engine(
         max_overflow=pool_size,
         pool_timeout=busy_timeout_s,
         pool_pre_ping=True,
+        isolation_level="READ COMMITTED",  # whatever the default of the role is: locks are built on it
         json_serializer=to_json,  # refuses NaN on both databases; SQLite alone would keep it
         json_deserializer=load_in_pieces,
         connect_args={

@@ -133,13 +133,20 @@ class JobQueue:
                 message = self._messages.get(timeout=max(0.0, next_sweep - time.monotonic()))
             except queue.Empty:
                 self._attempt(self._sweep)
-                self._after_sweep()
-                if not self._broker_up:
-                    self._without_broker()
+                self._follow_up()
                 next_sweep = time.monotonic() + self._sweep_interval_s * random.uniform(1, 2)  # noqa: S311
                 continue
             if message is not None:
                 self._deliver([message, *self._waiting()])
+
+    def _follow_up(self) -> None:
+        """Call what follows each sweep; its errors, such as of a thread that cannot be started, end no thread."""
+        try:
+            self._after_sweep()
+            if not self._broker_up:
+                self._without_broker()
+        except Exception:
+            log.exception("what follows a sweep failed")
 
     def _waiting(self) -> Iterator[_Message]:
         """Take what waits behind a message; what they cost together, they share."""

@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,6 +43,8 @@ _OF_ITS_OWN = {
     signal.SIGTRAP,
 }
 _STDERR_SHOWN = 4000
+_THREADS = 4
+_STACK_BYTES = 256 * 1024
 # What libraries of C, C++, Rust and Python write when memory, or the stack of a thread, is refused.
 _NO_MEMORY = (
     "allocate memory",
@@ -100,6 +103,7 @@ def do_task(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
     task = read_task()
     confine(parent=task["parent"], memory_bytes=task["memory_bytes"], timeout_s=task["timeout_s"])
     try:
+        _prove_threads()
         outcome = do(task)
     except MemoryError:
         outcome = {"os_error": errno.ENOMEM}
@@ -137,6 +141,28 @@ def confine(*, parent: int, memory_bytes: int, timeout_s: float) -> None:
     _limit(resource.RLIMIT_CPU, math.ceil(timeout_s), slack=1)
     _limit(resource.RLIMIT_CORE, 0)
     os.nice(_NICENESS)
+
+
+def _prove_threads() -> None:
+    """Start as many threads at once as readers do, which blame the file where the system starts none, or hang.
+
+    Raises:
+        BlockingIOError: The system does not start them.
+    """
+    end, started = threading.Event(), list[threading.Thread]()
+    usual = threading.stack_size(_STACK_BYTES)  # which stays reserved
+    try:
+        for _ in range(_THREADS):
+            thread = threading.Thread(target=end.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise BlockingIOError(errno.EAGAIN, str(error)) from None
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
+        threading.stack_size(usual)
 
 
 def lacks_memory(text: str) -> bool:

@@ -44,6 +44,8 @@ from workers.trainer.preloading import load_libraries, serve
 log = logging.getLogger(__name__)
 
 _OOM_SCORE = "600"
+_NO_THREAD = "can't start new thread"
+_OF_SYSTEM = (StorageFullError, BlobError, OSError)
 _DEVICE_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 
 
@@ -198,8 +200,8 @@ def outcome_of(error: Exception, task: Task) -> Failed | Unfit:
             return _believed(error, task)
         case _ if is_out_of_memory(error):
             return Failed(code="oom", detail=_out_of_memory(task))
-        case StorageFullError() | BlobError() | OSError():
-            return _of_disk(error)
+        case _ if isinstance(error, _OF_SYSTEM) or str(error) == _NO_THREAD:
+            return _of_system(error)
         case RuntimeError() if any(sign in str(error) for sign in _DEVICE_FAULTS):
             log.error("the device failed", exc_info=error)
             return Unfit(code="device_failed", detail=f"The device {task.device} failed.")
@@ -208,9 +210,12 @@ def outcome_of(error: Exception, task: Task) -> Failed | Unfit:
             return Failed(code="internal", detail=None)
 
 
-def _of_disk(error: Exception) -> Unfit:
+def _of_system(error: Exception) -> Unfit:
     if isinstance(error, StorageFullError):
         return Unfit(code="storage_full", detail="The blob store has no space left.")
+    if str(error) == _NO_THREAD or getattr(error, "errno", None) == errno.EAGAIN:
+        log.error("no process or thread can be started", exc_info=error)
+        return Unfit(code="process_limit", detail="No further process or thread can be started.")
     log.error("the blob store failed", exc_info=error)
     return Unfit(code="storage_unavailable", detail="The blob store cannot be used.")
 

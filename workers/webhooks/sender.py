@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from importlib.metadata import version
 
 from models_store.errors import StoreError
@@ -66,9 +67,20 @@ class Sender:
     def _begin(self) -> "list[Future[None]]":
         """Begin to send what is due."""
         taken = self._deliveries.take(self._turns.choose, lease_s=_LEASE_S)
-        for due in taken:
-            self._turns.begin(due)
-        return [self._pool.submit(self._send, due) for due in taken]
+        return [begun for due in taken if (begun := self._begin_one(due)) is not None]
+
+    def _begin_one(self, due: DueDelivery) -> "Future[None] | None":
+        """Begin to send a delivery; None: no thread can be started, and it is sent once its lease has ended."""
+        held = [due]
+        self._turns.begin(due)
+        try:
+            return self._pool.submit(self._send, held)
+        except RuntimeError as error:
+            with suppress(IndexError):  # the pool keeps it, and another thread may have begun it
+                self._turns.end(held.pop())
+            if not self._stopping.is_set():
+                log.warning("webhook %s is sent later: %s", due.id, error)
+            return None
 
     def _run(self) -> None:
         forget_at = 0.0
@@ -86,7 +98,12 @@ class Sender:
                     log.exception("webhooks wait")
             self._look.wait(self._look_s)
 
-    def _send(self, due: DueDelivery) -> None:
+    def _send(self, held: list[DueDelivery]) -> None:
+        """Send the delivery of a list, unless it was taken back."""
+        with suppress(IndexError):
+            self._send_one(held.pop())
+
+    def _send_one(self, due: DueDelivery) -> None:
         try:
             outcome = self._outcome(due)
             log.info(

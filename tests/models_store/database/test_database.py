@@ -143,6 +143,26 @@ def test_a_standby_is_a_database_that_takes_no_writes(postgres: Database) -> Non
         session.execute(update(DatasetRow).values(name="other"))
 
 
+@pytest.mark.fault(980)
+def test_fault_980_the_default_isolation_of_a_database_does_not_make_writers_collide(
+    postgres_server: PostgresServer,
+) -> None:
+    url = postgres_server.create("serializable")
+    postgres_server.execute(
+        "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'", "serializable"
+    )
+    database = Database(url)
+    isolation = text("SHOW transaction_isolation")
+    with database.write() as session:
+        assert session.scalar(isolation) == "read committed"
+    with database.read() as session:
+        assert session.scalar(isolation) == "repeatable read"
+    with database.write() as session:  # on the connection of the read
+        assert session.scalar(isolation) == "read committed"
+    database.dispose()
+    postgres_server.drop("serializable")
+
+
 def test_a_database_works_from_many_threads(registry: Registry) -> None:
     threads = [
         threading.Thread(target=lambda: [added(registry) for _ in range(5)]) for _ in range(12)

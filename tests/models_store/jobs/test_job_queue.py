@@ -85,12 +85,14 @@ def start(jobs: Jobs, broker: Broker) -> Iterator[Callable[..., JobQueue]]:
         sweep_interval_s: float = 60.0,
         on: Jobs = jobs,
         after_sweep: Callable[[], None] = lambda: None,
+        without_broker: Callable[[], None] = lambda: None,
     ) -> JobQueue:
         queue = JobQueue(
             on,
             ApiBrokerClient(StoreSettings(broker_url=broker.url)),
             sweep_interval_s=sweep_interval_s,
             after_sweep=after_sweep,
+            without_broker=without_broker,
         )
         queue.start()
         queues.append(queue)
@@ -295,3 +297,19 @@ def test_without_a_broker_workers_are_told_to_look_for_themselves(database: Data
     time.sleep(0.15)
     assert not told.is_set()
     queue.stop()
+
+
+@pytest.mark.fault(981)
+def test_fault_981_the_sweeps_go_on_when_a_thread_that_looks_for_jobs_cannot_be_started(
+    broker, start
+):
+    calls: list[str] = []
+
+    def refused() -> None:
+        calls.append("without broker")
+        raise RuntimeError("can't start new thread")
+
+    broker.kill()
+    start(sweep_interval_s=0.02, after_sweep=lambda: calls.append("sweep"), without_broker=refused)
+    wait_until(lambda: calls.count("without broker") >= 3)
+    assert calls.count("sweep") >= 3

@@ -261,6 +261,32 @@ def test_the_memory_of_a_process_is_known_while_it_runs() -> None:
     assert resident_bytes(0) == 0
 
 
+@pytest.mark.fault(983)
+def test_fault_983_a_job_goes_on_where_no_thread_can_be_started_for_the_one_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = threading.Event()
+
+    def run(_taken: int) -> bool:
+        ran.set()
+        return False
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    place = SharedPlace(run)
+    turn = turn_of(place, lambda _taken: True)
+    turn.received(Uninterruptible())
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        assert not turn.is_to_end(time.monotonic(), Writes())
+    place.close()
+    assert not ran.is_set()
+    assert not turn.is_to_end(time.monotonic() + 60, Writes())
+    assert ran.wait(60)
+    place.close()
+
+
 def test_a_job_ends_its_turn_where_it_can_continue_and_not_before() -> None:
     place = SharedPlace(None)
     turn = turn_of(place, lambda _shares: True)

@@ -1,9 +1,11 @@
 """What a trainer's process sets before its work."""
 
+import errno
+
 import pytest
 import torch
 
-from workers.protocol import SamplingTask, ScoringTask, TrainingTask, VariationalTask
+from workers.protocol import SamplingTask, ScoringTask, TrainingTask, Unfit, VariationalTask
 from workers.trainer import __main__ as trainer
 
 WORK = {
@@ -34,3 +36,14 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
         torch.set_flush_denormal(False)
     [half] = halves
     assert (half == 0) == (kind in (TrainingTask, VariationalTask))
+
+
+@pytest.mark.fault(984)
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
+)
+def test_fault_984_a_thread_that_is_not_started_is_the_fault_of_no_job(error):
+    outcome = trainer.outcome_of(error, TrainingTask.model_construct(memory_bytes=None))
+    assert isinstance(outcome, Unfit)
+    assert outcome.code == "process_limit"

@@ -319,6 +319,32 @@ def test_whatever_a_delivery_raises_is_its_outcome(
     assert latest(webhooks, webhook.id).ended_at is not None
 
 
+@pytest.mark.fault(982)
+def test_fault_982_deliveries_for_which_no_thread_could_be_started_keep_no_place(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.statuses = [204]
+    webhooks = Webhooks(database)
+    made = [webhooks.create(PROJECT, receiver.url, events=["job.failed"]) for _ in range(2)]
+    for webhook in made:
+        webhooks.test(PROJECT, webhook.id)
+    monkeypatch.setattr("workers.webhooks.sender._LEASE_S", 0.0)
+    sender = Sender(Deliveries(database), private=True)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            assert sender._begin() == []
+    monkeypatch.setattr("workers.webhooks.sender._LEASE_S", 60.0)
+    assert sender.send_due() == 2
+    sender.stop()
+    assert len(receiver.requests) == 2
+    assert all(latest(webhooks, webhook.id).delivered for webhook in made)
+
+
 @pytest.mark.fault(266)
 def test_slow_receivers_of_a_project_keep_two_places_and_projects_take_turns() -> None:
     turns = _Turns()
