@@ -44,6 +44,7 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
     [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
 )
 def test_fault_984_a_thread_that_is_not_started_is_the_fault_of_no_job(error):
-    outcome = trainer.outcome_of(error, TrainingTask.model_construct(memory_bytes=None))
+    task = TrainingTask.model_construct(memory_bytes=None)  # type: ignore[call-arg]  # all that is read
+    outcome = trainer.outcome_of(error, task)
     assert isinstance(outcome, Unfit)
     assert outcome.code == "process_limit"
