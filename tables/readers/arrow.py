@@ -40,6 +40,7 @@ REMEMBERED_BYTES = 16 << 20
 
 _EXTENSION_KEY = b"ARROW:extension:name"
 _UNKNOWN = {"month_interval", "day_time_interval"}  # PyArrow has no arrays of them
+_MOST_DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}  # of decimals of so many bits
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
@@ -110,7 +111,7 @@ def cell_source(
     names, nameless, warnings = mend_names(list(schema.names))
     kinds = [field.type for field in schema]
     for name, kind in zip(names, kinds, strict=True):
-        if str(kind) in _UNKNOWN:
+        if str(kind) in _UNKNOWN or not _has_known_scale(kind):
             raise TableError(
                 "dataset-dtype",
                 f"Column {name!r} is of type {kind}, which is not read.",
@@ -134,6 +135,15 @@ def holds_numbers(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     )
+
+
+def _has_known_scale(kind: pa.DataType) -> bool:
+    """Return whether values of a type can be cast: Arrow looks the powers of decimals up without a bound."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_known_scale(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _has_known_scale(kind.value_type)
+    return not pa.types.is_decimal(kind) or abs(kind.scale) <= _MOST_DIGITS[kind.bit_width]
 
 
 def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:

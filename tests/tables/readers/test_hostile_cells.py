@@ -268,3 +268,35 @@ def test_fault_545_a_text_of_megabytes_has_not_the_shape_of_a_date() -> None:
     shape = re.compile("(?P<Y>[0-9]+)")
     assert ShapedParts.of(pa.array(["2026"]), shape) is not None
     assert ShapedParts.of(pa.array(["2" * 1_025]), shape) is None
+
+
+@pytest.mark.fault(954)
+@pytest.mark.parametrize("kind", [pa.decimal32, pa.decimal64, pa.decimal128, pa.decimal256])
+@pytest.mark.parametrize("scale", [100, -100, 12_845_096])
+@pytest.mark.parametrize("inside", [False, True])
+def test_fault_954_decimals_of_any_scale_are_refused_before_a_value_is_read(
+    path, kind, scale, inside
+):
+    digits = {pa.decimal32: 9, pa.decimal64: 18, pa.decimal128: 38, pa.decimal256: 76}[kind]
+    decimals = kind(digits, scale)
+    cell = pa.py_buffer(b"\1".ljust(decimals.bit_width // 8, b"\0"))
+    cells = pa.Array.from_buffers(decimals, 1, [None, cell])
+    if inside:
+        cells = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), cells)
+    texts = pa.record_batch([pa.array([0.5]), pa.array(["q"]), cells], names=["a", "t", "z"])
+    path.write_bytes(stream(texts))
+    with pytest.raises(TableError, match="which is not read") as caught:
+        open_arrow_cells(path, OPTIONS)
+    assert (caught.value.slug, caught.value.column) == ("dataset-dtype", "z")
+
+
+def test_decimals_of_as_many_digits_as_they_have_are_read(path):
+    kinds = [
+        pa.decimal32(9, 9),
+        pa.decimal64(18, -18),
+        pa.decimal128(38, 38),
+        pa.decimal256(76, 76),
+    ]
+    cells = [pa.array([None], kind) for kind in kinds]
+    path.write_bytes(stream(pa.record_batch(cells, names=["a", "b", "c", "d"])))
+    assert open_arrow_cells(path, OPTIONS).names == ["a", "b", "c", "d"]
