@@ -129,6 +129,8 @@ class ParseOptions:
         max_bytes: Largest size of the stored table in bytes.
         reads_ahead: False to have little of a CSV file in memory while its rows wait to be used; its
             quotes must match.
+        marks: Numbers of quotation marks and of odd characters of a CSV file in UTF-8, from `marks_of`;
+            None: all of the file is looked through when it is opened.
 
     Raises:
         ValueError: An option is not one of the choices, a limit is below 1, or the format of dates
@@ -152,6 +154,7 @@ class ParseOptions:
     max_columns: int = 4096
     max_bytes: int = 4 << 30
     reads_ahead: bool = True
+    marks: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +27,7 @@ from models_store.job_states import JobResult
 from tables.errors import TableError
 from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableFormat
 from tables.open import open_cells, open_table
+from tables.readers.text import marks_of
 from tables.source import CellSource, default_names
 
 # What was made here within the limits of results is not measured by those of uploads.
@@ -83,27 +84,38 @@ def respond_result_rows(
     """
     columns = result.get("columns")  # unknown of results of former versions
     is_wide = columns is None or len(columns) > _FEW_COLUMNS
+    # From object storage it comes here, in this thread, which also looks through all of a CSV file: in that
+    # of documents all would wait for it.
+    with unless_deleted(look):
+        options = _options(result_path(result, blobs), result)
 
     def open_rows() -> Rows:
         with unless_deleted(look):
             path = result_path(result, blobs)
             tell_of_file(request.scope, path)
-            return _rows(result, path, codec, is_wide=is_wide)
+            return _rows(result, path, codec, options, is_wide=is_wide)
 
     suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
     headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
     if is_wide:
-        # From object storage it comes here, in this thread: in that of documents all would wait for it.
-        with unless_deleted(look):
-            result_path(result, blobs)
         return respond_opened(request, codec, open_rows, headers=headers)
     rows = open_rows()
     return respond_streamed(request, codec, rows.layout, rows.chunks, headers=headers)
 
 
-def _rows(result: JobResult, path: Path, codec: Codec, *, is_wide: bool) -> Rows:
+def _options(path: Path, result: JobResult) -> ParseOptions:
+    """Return the options of reading a result."""
+    if MEDIA_TYPES[result["media_type"]] is not TableFormat.CSV:
+        return _ANY_SIZE
+    with _own(result):
+        return replace(_ANY_SIZE, marks=marks_of(path))
+
+
+def _rows(
+    result: JobResult, path: Path, codec: Codec, options: ParseOptions, *, is_wide: bool
+) -> Rows:
     """Return the rows of a result, whose file is open."""
-    table = _opened(path, result)
+    table = _opened(path, result, options)
     if table.schema is not None and codec.format is TableFormat.NPY:
         raise Problem("not-acceptable", "The result has texts or gaps, which npy cannot hold.")
     layout = ResponseTable(
@@ -130,7 +142,7 @@ def _rows(result: JobResult, path: Path, codec: Codec, *, is_wide: bool) -> Rows
     return Rows(layout, chunks, _COLUMN_BYTES * len(table.names) + 2 * table.chunk_bytes)
 
 
-def _opened(path: Path, result: JobResult) -> _ResultTable:
+def _opened(path: Path, result: JobResult, options: ParseOptions) -> _ResultTable:
     kind = MEDIA_TYPES[result["media_type"]]
     with _own(result):
         if kind is TableFormat.NPY:
@@ -139,13 +151,13 @@ def _opened(path: Path, result: JobResult) -> _ResultTable:
             # npy has no names; results of former versions do not tell theirs.
             names = result.get("columns", default_names(values.shape[1]))
             return _ResultTable(names, map(Chunk.of, _in_chunks(values)))
-        source = open_cells(path, format=kind, options=_ANY_SIZE)
+        source = open_cells(path, format=kind, options=options)
         # In CSV some names are marked.
         names = result.get("columns", source.names)
         text = frozenset(result.get("texts", source.text))
         if text:
             return _cells(source, names, text)
-        table = open_table(path, format=kind, options=_ANY_SIZE)
+        table = open_table(path, format=kind, options=options)
         chunks = (Chunk.of(columns.T) for columns in table.chunks)
         first = list(islice(chunks, 1))  # which opens the file
         size = sum(chunk.values.nbytes for chunk in first)

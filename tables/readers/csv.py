@@ -106,7 +106,7 @@ def _opened(
     path: Path, options: ParseOptions
 ) -> tuple["_Rows", list[str], frozenset[int], list[TableWarning]]:
     """Return the rows of a file, their names, the places of those without one, and warnings."""
-    text = open_text(path, options.encoding)
+    text = open_text(path, options.encoding, options.marks)
     layout = find_layout(text, options)
     check_columns(len(layout.fields), options=options)
     warnings = [*text.warnings, *layout.warnings]

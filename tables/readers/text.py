@@ -101,17 +101,32 @@ class TextFile:
         return self.path.open("rb") if self.copy is None else self.copy.open()
 
 
-def open_text(path: Path, encoding: Encoding | None) -> TextFile:
+def marks_of(path: Path) -> tuple[int, int]:
+    """Return the numbers of quotation marks and of odd characters of a file, which is looked through.
+
+    Raises:
+        TableError: ``dataset-encoding``: the file is not in UTF-8.
+    """
+    text = open_text(path, "utf-8")
+    return text.quotes, text.noise
+
+
+def open_text(
+    path: Path, encoding: Encoding | None, marks: tuple[int, int] | None = None
+) -> TextFile:
     """Return a file as UTF-8.
 
     Args:
         path: Text file.
         encoding: Encoding of the file; None to find it: a byte order mark tells it, else it is UTF-8,
             or else the one in which the words look most like those of a language.
+        marks: Numbers from `marks_of`, so that the file is not looked through again; None: it is.
 
     Raises:
         TableError: ``dataset-encoding``: the file is not in the encoding.
     """
+    if marks is not None:
+        return TextFile(path=path, copy=None, quotes=marks[0], noise=marks[1], warnings=[])
     with path.open("rb") as file:
         start = file.read(_LOOKED_AT_BYTES)
     if start.startswith(_UTF16_BOMS):

@@ -11,6 +11,7 @@ from models_store.job_states import JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tables.open import open_cells
+from tables.readers import text
 from tests.app.serving import registered
 from tests.models_store.makers import LEASE_S, submitted
 
@@ -98,6 +99,24 @@ def test_fault_931_files_of_wide_results_are_fetched_in_threads_that_documents_d
     assert client.get(url, headers={"Accept": "application/x-ndjson"}).status_code == 200
     assert threads[-1] == "documents"
     assert threads[0] != "documents", "from object storage, this takes as long as the file"
+
+
+@pytest.mark.fault(963)
+def test_fault_963_csv_files_of_wide_results_are_looked_through_once_and_not_in_the_thread_of_documents(
+    client, monkeypatch
+):
+    url = a_result(client, 90, columns=names(90), texts=list(range(90)))
+    threads: list[str] = []
+
+    def noted(*given):
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return checked(*given)
+
+    checked = text._checked
+    monkeypatch.setattr(text, "_checked", noted)
+    assert client.get(url, headers={"Accept": "application/x-ndjson"}).status_code == 200
+    assert len(threads) == 1
+    assert threads != ["documents"], "this takes as long as the file"
 
 
 def test_results_of_a_few_columns_are_opened_beside_others(client, monkeypatch):
