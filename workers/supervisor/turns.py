@@ -48,29 +48,16 @@ class Place:
         """True while another job runs beside the first one."""
         return self._thread is not None and self._thread.is_alive()
 
-<<<<<<< HEAD
     def share(self) -> None:
-        """Run jobs beside the first one, until `end_sharing` or `close`."""
-        self._closed.clear()
-        self._thread = threading.Thread(target=self._work, name="shared-place", daemon=True)
-        self._thread.start()
-=======
-    def share(self, taken_bytes: int) -> None:
         """Run jobs beside the first one, until `end_sharing` or `close`.
-
-        Args:
-            taken_bytes: Memory of the trainers of this place.
 
         Raises:
             RuntimeError: No thread can be started.
         """
         self._closed.clear()
-        thread = threading.Thread(
-            target=self._work, args=(taken_bytes,), name="shared-place", daemon=True
-        )
+        thread = threading.Thread(target=self._work, name="shared-place", daemon=True)
         thread.start()
         self._thread = thread
->>>>>>> e522e11c (Limits of processes and threads fail no job, webhook or file, and writes name their isolation (faults 980 to 985))
 
     def end_sharing(self) -> None:
         """Begin no further job beside the first one, which can be interrupted again."""
@@ -140,24 +127,14 @@ class Turn:
             return False
         self._ends_at = now + _GIVE_WAY_S
         try:
-<<<<<<< HEAD
             gives_way = writes.now(lambda: self._should_give_way(shares))
-=======
-            gives_way = writes.now(lambda: self._should_give_way(taken_bytes))
             if gives_way and shares:
                 log.info("jobs of other projects run beside this one, which cannot be interrupted")
-                self._place.share(taken_bytes)
->>>>>>> e522e11c (Limits of processes and threads fail no job, webhook or file, and writes name their isolation (faults 980 to 985))
+                self._place.share()
         except Exception:
             # It takes steps of others' jobs, whose faults are not this job's, and may start a thread.
             log.exception("could not look for a job to give way to")
             return False
-<<<<<<< HEAD
-        if gives_way and shares:
-            log.info("jobs of other projects run beside this one, which cannot be interrupted")
-            self._place.share()
-=======
->>>>>>> e522e11c (Limits of processes and threads fail no job, webhook or file, and writes name their isolation (faults 980 to 985))
         return bool(gives_way) and not shares
 
 

@@ -121,7 +121,6 @@ def test_fault_356_a_child_that_others_end_is_not_the_files_fault(child, number,
     assert f"by signal {int(number)}" in caplog.text
 
 
-<<<<<<< HEAD
 @pytest.mark.fault(952)
 @pytest.mark.parametrize("number", [signal.SIGBUS, signal.SIGQUIT, signal.SIGUSR1])
 def test_fault_952_no_signal_that_a_file_does_not_cause_is_its_fault(child, number, caplog):
@@ -135,7 +134,8 @@ def test_fault_952_the_log_says_by_which_signal_a_process_crashed(child, caplog)
     with pytest.raises(TableError):
         child("import os, sys\nprint('corrupted', file=sys.stderr, flush=True)\nos.abort()\n")
     assert f"crashed, by signal {int(signal.SIGABRT)}: corrupted" in caplog.text
-=======
+
+
 @pytest.mark.fault(985)
 def test_fault_985_a_file_is_not_blamed_where_its_process_may_start_no_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,7 +152,6 @@ def test_fault_985_a_file_is_not_blamed_where_its_process_may_start_no_thread(
     task = {"rows": 3, "memory_bytes": 300 << 20, "timeout_s": 60}
     with pytest.raises(BlockingIOError):
         run_child("limited", task, timeout_s=120)
->>>>>>> e522e11c (Limits of processes and threads fail no job, webhook or file, and writes name their isolation (faults 980 to 985))
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def test_fault_983_a_job_goes_on_where_no_thread_can_be_started_for_the_one_besi
 ) -> None:
     ran = threading.Event()
 
-    def run(_taken: int) -> bool:
+    def run() -> bool:
         ran.set()
         return False
 
@@ -275,7 +275,7 @@ def test_fault_983_a_job_goes_on_where_no_thread_can_be_started_for_the_one_besi
         raise RuntimeError("can't start new thread")
 
     place = SharedPlace(run)
-    turn = turn_of(place, lambda _taken: True)
+    turn = turn_of(place, lambda _beside: True)
     turn.received(Uninterruptible())
     with monkeypatch.context() as limited:
         limited.setattr(threading.Thread, "start", refuse)
