@@ -94,7 +94,13 @@ class Registry:
 
     @reading
     def room(
-        self, session: Session, project: str, *, max_bytes: int, idempotency_key: str | None = None
+        self,
+        session: Session,
+        project: str,
+        *,
+        max_bytes: int,
+        idempotency_key: str | None = None,
+        repeated: int = 0,
     ) -> int:
         """Return how many bytes a project may store beyond what it has.
 
@@ -104,12 +110,14 @@ class Registry:
             max_bytes: Bytes that it may store.
             idempotency_key: Key of the request. One that is known may ask again for what was
                 stored before, which takes no more room in the end.
+            repeated: Most bytes of such a request, for which there is room.
 
         Raises:
             LimitError: None at all.
         """
         if idempotency_key is not None and is_known(session, project, idempotency_key):
-            return max_bytes
+            left = max(0, max_bytes - stored_bytes(session, project))
+            return min(max_bytes, left + repeated)
         check_storage(session, project, max_bytes, more=1)
         return max_bytes - stored_bytes(session, project)
 

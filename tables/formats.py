@@ -126,7 +126,8 @@ class ParseOptions:
         constant: Policy for constant columns: refuse the table, drop them, or keep them.
         max_rows: Largest number of rows of a file, dropped ones included.
         max_columns: Largest number of columns.
-        max_bytes: Largest size of the stored table in bytes.
+        max_bytes: Largest size of the stored table in bytes, and of the cells beside it.
+        room: Bytes that there is room for, of the table and of the cells beside it each; None: any.
         reads_ahead: False to have little of a CSV file in memory while its rows wait to be used; its
             quotes must match.
         marks: Numbers of quotation marks and of odd characters of a CSV file in UTF-8, from `marks_of`;
@@ -153,6 +154,7 @@ class ParseOptions:
     max_rows: int = 50_000_000
     max_columns: int = 4096
     max_bytes: int = 4 << 30
+    room: int | None = None
     reads_ahead: bool = True
     marks: tuple[int, int] | None = None
 

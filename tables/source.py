@@ -304,6 +304,27 @@ def check_rows(rows: int, *, row_bytes: int, options: ParseOptions) -> None:
         )
 
 
+def check_written(file: Path, options: ParseOptions) -> None:
+    """Refuse a table of which a file that is being written has become too large.
+
+    Raises:
+        TableError: ``quota-storage`` or ``dataset-too-large``.
+    """
+    size = file.stat().st_size if file.exists() else 0
+    if options.room is not None and size > options.room:
+        raise TableError(
+            "quota-storage",
+            f"The table needs more than the {options.room:,} bytes that the project may store beyond"
+            " what it has; delete datasets or results that are not needed.",
+        )
+    if size > options.max_bytes:
+        raise TableError(
+            "dataset-too-large",
+            f"The table, or the texts that are kept beside it, needs more than the {options.max_bytes}"
+            " bytes that are allowed.",
+        )
+
+
 def _check_text(start: bytes, format: TableFormat) -> None:  # noqa: A002 - as above
     for magic, name in _BINARY_MAGICS.items():
         if start.startswith(magic):

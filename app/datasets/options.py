@@ -222,8 +222,13 @@ class UploadOptions(BaseModel):
             "exclude": self.exclude,
         }
 
-    def parsing(self, settings: ApiSettings) -> ParseOptions:
-        """Return the options of the parser."""
+    def parsing(self, settings: ApiSettings, *, room: int) -> ParseOptions:
+        """Return the options of the parser.
+
+        Args:
+            settings: Settings with the bounds of a table.
+            room: Bytes that the project may store beyond what it has.
+        """
         return ParseOptions(
             **self.kept(),
             header=self.header,
@@ -234,6 +239,7 @@ class UploadOptions(BaseModel):
             max_rows=settings.max_rows,
             max_columns=settings.max_columns,
             max_bytes=settings.max_table_bytes,
+            room=room,
         )
 
 

@@ -83,12 +83,15 @@ async def retype_dataset(
     ):
 
         def store(**limits: Unpack[Limits]) -> Dataset:
+            most = settings.max_project_bytes
+            # The old files go once the new ones are there.
+            room = state.registry.room(old.project, max_bytes=most + _file_bytes(old))
             try:
                 summary = retype_table_isolated(
                     _stored_files(old, blobs),
                     table,
                     types=types,
-                    options=_kept_options(old, UploadOptions().parsing(settings)),
+                    options=_kept_options(old, UploadOptions().parsing(settings, room=room)),
                     **limits,
                 )
             except (BlobMissingError, FileNotFoundError):
@@ -97,7 +100,6 @@ async def retype_dataset(
                 raise
             kept = cells if summary.cells else None
             retyped = RetypedTable(old, table, kept, summary, types, labels, as_labelled)
-            most = settings.max_project_bytes
             return replace_table(retyped, blobs, state.registry, max_bytes=most)
 
         return await state.parsers.run(old.project, store, size=old.bytes)
@@ -116,6 +118,10 @@ def _stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:
         columns=dataset.columns,
         warnings=dataset.warnings,  # type: ignore[arg-type] # as they were stored
     )
+
+
+def _file_bytes(dataset: Dataset) -> int:
+    return dataset.bytes + (0 if dataset.cells is None else int(dataset.cells["bytes"]))
 
 
 def _kept_options(dataset: Dataset, limits: ParseOptions) -> ParseOptions:

@@ -21,6 +21,7 @@ from app.problems.problem import problem_responses
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.rows.docs import upload_content
+from app.settings import ApiSettings
 from app.state import state_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
@@ -93,14 +94,17 @@ class Sender:
         self.project = project
         self.idempotency_key = idempotency_key
 
-    def room(self, registry: Registry, max_bytes: int) -> int:
+    def room(self, registry: Registry, settings: ApiSettings) -> int:
         """Return the bytes that the project may store beyond those that it has.
 
         Raises:
             LimitError: There is no room at all.
         """
         return registry.room(
-            self.project, max_bytes=max_bytes, idempotency_key=self.idempotency_key
+            self.project,
+            max_bytes=settings.max_project_bytes,
+            idempotency_key=self.idempotency_key,
+            repeated=settings.max_upload_bytes,
         )
 
     def idempotency(
@@ -155,7 +159,7 @@ async def create_dataset(
         blobs.staged(".npy") as table,
         deleted(cells_path(table)) as cells,
     ):
-        held.room = await in_thread(sender.room, registry, most)
+        held.room = await in_thread(sender.room, registry, settings)
         upload = await receive_upload(
             request, source, max_bytes=settings.max_upload_bytes, held=held
         )
@@ -170,7 +174,7 @@ async def create_dataset(
                 source,
                 table,
                 format=upload.format,
-                options=options.parsing(settings),
+                options=options.parsing(settings, room=held.room),
                 **limits,
             )
             uploaded = UploadedTable(

@@ -293,7 +293,11 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         blobs.staged(".import") as file,
     ):
         held.room = await in_thread(
-            registry.room, project, max_bytes=quota, idempotency_key=idempotency_key
+            registry.room,
+            project,
+            max_bytes=quota,
+            idempotency_key=idempotency_key,
+            repeated=most,
         )
         held.need(declared_bytes(request, most))
         await write_to_disk(held.counted(body_chunks(request, limit=most)), file)

@@ -26,7 +26,7 @@ from tables.ingest.warnings import COUNTED_ROWS, Warnings, limit_warnings, warni
 from tables.numerals import fitting
 from tables.readers.arrow import columns_of
 from tables.readers.npy import RowWriter
-from tables.source import CellSource, Columns, NotNumbersError
+from tables.source import CellSource, Columns, NotNumbersError, check_written
 
 MIN_ROWS = 2
 """The fewest rows of a table: one row has no spread."""
@@ -143,7 +143,7 @@ class _Store:
         if not self.kept:
             raise self._nothing_left()
         with RowWriter(destination, len(self.kept), dtype=self.dtype) as writer:
-            beside_columns = self._write(writer, beside)
+            beside_columns = self._write(writer, destination, beside)
             self.screen.check()
             self._check_row_count()
             summaries = self._summaries()
@@ -169,7 +169,7 @@ class _Store:
             text_bytes=self.text_bytes if cells else 0,
         )
 
-    def _write(self, writer: RowWriter, beside: Path) -> frozenset[int]:
+    def _write(self, writer: RowWriter, destination: Path, beside: Path) -> frozenset[int]:
         """Write the numbers of all rows, and beside them the cells of some columns."""
         text = frozenset(self.decisions)
         aside: list[int] | None = None
@@ -187,6 +187,8 @@ class _Store:
                     first = self.screen.rows_read - batch.num_rows + 1
                     rows = None if numbers.size == batch.num_rows else pa.array(numbers - first)
                     cells.write(taken_cells(batch, aside, rows, text=text))
+                    check_written(beside, self.options)
+                check_written(destination, self.options)
         self.text_bytes = cells.unpacked_bytes
         return frozenset(aside or ())
 

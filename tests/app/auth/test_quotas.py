@@ -1,7 +1,9 @@
 """Bounds on what a key may ask and a project may keep."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from app.auth.callers import Caller
@@ -13,6 +15,7 @@ from models_store.errors import LimitError
 from models_store.keys import Scope
 from tests.app.conftest import CSV, TABLE, assert_refused, files_of
 from tests.app.keyed import bearer, keyed, stocked
+from tests.tables.files import npy
 
 ROWS = {"rows": [[171.5, 68.2, 30.0]]}
 FIT = {"model_name": "m", "target": {"potential": "U1"}}
@@ -200,6 +203,59 @@ def test_fault_263_uploads_count_in_all_processes_and_not_after_their_end():
             three.room = 100
             three.need(70)
             assert two.left == 0
+
+
+@pytest.mark.fault(1021)
+@pytest.mark.parametrize("setting_values", [{"max_project_bytes": 500_000}])
+def test_a_table_is_written_up_to_the_room_of_its_project(settings):
+    with keyed(settings) as (client, keys):
+        mine = bearer(keys.create("p", Scope.WRITE))
+        headers = {"Content-Type": "application/x-npy", **mine}
+        short = np.random.default_rng(0).integers(0, 99, (20_000, 10)).astype(np.int8)
+        answer = client.post("/v1/datasets", content=npy(short), headers=headers)
+        assert_refused(answer, 507, "quota-storage")
+        assert answer.json()["detail"].startswith("The table needs more than the 500,000 bytes")
+
+        # Texts that are kept take little, and the numbers of the same cells much.
+        lines = [",".join(["abcdefgh"[row % 8]] * 20) for row in range(8000)]
+        body = "\n".join([",".join(f"t{at}" for at in range(20)), *lines]).encode()
+        every = {f"t{at}": "ignored" for at in range(1, 20)}
+        answer = client.post(
+            "/v1/datasets",
+            content=body,
+            headers={**CSV, **mine},
+            params={"types": json.dumps(every)},
+        )
+        assert answer.status_code == 201
+        location = answer.headers["location"]
+        wanted = {"types": dict.fromkeys(every, "category")}
+        answer = client.patch(location, json=wanted, headers=mine)
+        assert_refused(answer, 507, "quota-storage")
+        assert answer.json()["detail"].startswith("The table needs more than the ")
+        assert client.patch(location, json={"types": {"t1": "category"}}, headers=mine).is_success
+
+
+@pytest.mark.fault(1022)
+@pytest.mark.parametrize(
+    "setting_values", [{"max_project_bytes": 500_000, "max_upload_bytes": 10_000}]
+)
+def test_uploads_with_a_known_key_take_the_room_of_one_file_beyond_the_quota(settings):
+    with keyed(settings) as (client, keys):
+        mine = bearer(keys.create("p", Scope.WRITE))
+        headers = {**CSV, **mine, "Idempotency-Key": "k"}
+        assert client.post("/v1/datasets", content=TABLE, headers=headers).status_code == 201
+        short = npy(np.random.default_rng(0).integers(0, 99, (1000, 9)).astype(np.int8))
+        for _ in range(6):
+            more = {"Content-Type": "application/x-npy", **mine}
+            assert client.post("/v1/datasets", content=short, headers=more).status_code == 201
+        state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
+        left = state.registry.room("p", max_bytes=500_000)
+        for beyond, status in ((1, 507), (0, 201)):
+            with state.upload_room.held("p") as other:
+                other.room = 500_000
+                other.need(left + 10_000 - len(TABLE) + beyond)
+                answer = client.post("/v1/datasets", content=TABLE, headers=headers)
+                assert answer.status_code == status
 
 
 @pytest.mark.fault(205)

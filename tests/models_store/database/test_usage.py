@@ -90,6 +90,18 @@ def test_datasets_weights_and_results_count_against_the_quota(database, registry
     assert stored(database) < 30_000
 
 
+@pytest.mark.fault(1022)
+def test_a_known_key_has_room_for_one_request_beyond_the_quota(database, registry):
+    registry.add_dataset(a_dataset(bytes=1000), idempotency=KEY)
+    full = stored(database)
+
+    def room(max_bytes):
+        return registry.room(PROJECT, max_bytes=max_bytes, idempotency_key=KEY.key, repeated=500)
+
+    assert [room(full - 1), room(full), room(full + 100)] == [500, 500, 600]
+    assert room(400) == 400
+
+
 @pytest.mark.fault(202)
 def test_rows_count_with_what_callers_put_into_them(database, registry, jobs, work):
     column = {"name": "x" * 128, "dtype": "float64", "mean": 0.5, "std": 1.0}

@@ -261,6 +261,30 @@ def test_every_format_has_a_media_type():
     assert set(MEDIA_TYPES.values()) == set(TableFormat)
 
 
+@pytest.mark.fault(1020, 1021)
+@pytest.mark.parametrize(
+    ("bounds", "slug"),
+    [({"max_bytes": 2**20}, "dataset-too-large"), ({"room": 2**20}, "quota-storage")],
+)
+def test_cells_that_are_kept_are_written_up_to_the_bound(accept, tmp_path, bounds, slug):
+    texts = [np.random.default_rng(k).bytes(25_000).hex() for k in range(400)]
+    body = columns_parquet(a=normal(400, 1)[:, 0], t=texts)
+    with pytest.raises(TableError) as caught:
+        accept(body, types={"t": "ignored"}, **bounds)
+    assert caught.value.slug == slug
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("table")] == []
+    assert accept(body, types={"t": "ignored"}, max_bytes=2**25, room=2**25).rows == 400
+
+
+@pytest.mark.fault(1021)
+def test_numbers_are_written_up_to_the_room(accept):
+    table = normal(20_000, 10)
+    with pytest.raises(TableError) as caught:
+        accept(table, room=2**20)
+    assert caught.value.slug == "quota-storage"
+    assert accept(table, room=2**21).rows == 20_000
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
 def test_a_full_disk_is_not_the_files_fault(tmp_path):
     np.save(tmp_path / "upload.npy", normal(100_000, 2))
