@@ -2,12 +2,15 @@
 
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 
 from app.connections.groups import group_of_address
 from app.connections.receiving.request_heads import LIKELY_BYTES, likely_caller
 
 _LOOKED_AT = 8  # connections that wait, at each that comes
+
+Place = tuple[str, Hashable]
+"""Address and likely caller of connections that wait; those on which nothing has come have None in its place."""
 
 _Parts = OrderedDict[Hashable, OrderedDict[socket.socket, None]]
 
@@ -27,7 +30,7 @@ class Arrivals:
         self._known_key = known_key
         self._addresses: OrderedDict[str, _Parts] = OrderedDict()
         # All that wait with their places, those first that have not been looked at for longest.
-        self._places: OrderedDict[socket.socket, tuple[str, Hashable]] = OrderedDict()
+        self._places: OrderedDict[socket.socket, Place] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of connections that wait."""
@@ -58,23 +61,35 @@ class Arrivals:
                 self._remove(other)
                 other.close()
 
-    def take(self) -> tuple[socket.socket, bool] | None:
-        """Take out the connection whose turn it is; one must wait.
+    def next_place(self, full: Container[Place]) -> Place | None:
+        """Return the place whose turn it is, of those that are not full; None if none of them waits."""
+        return next(
+            (
+                (address, part)
+                for address, parts in self._addresses.items()
+                for part in parts
+                if (address, part) not in full
+            ),
+            None,
+        )
+
+    def take(self, place: Place) -> socket.socket | None:
+        """Take the first connection out that waits at a place, where one must wait.
 
         Returns:
-            The connection, and whether nothing has come on it; None if it is over, and was closed.
+            The connection; None if it is over, and was closed.
         """
-        address, parts = next(iter(self._addresses.items()))
-        part, waiting = next(iter(parts.items()))
+        address, part = place
+        parts = self._addresses[address]
         self._addresses.move_to_end(address)
         parts.move_to_end(part)
-        sock = next(iter(waiting))
+        sock = next(iter(parts[part]))
         self._remove(sock)
         is_over = _first_bytes(sock) is None if part is None else _was_reset(sock)
         if is_over:
             sock.close()
             return None
-        return sock, part is None
+        return sock
 
     def _remove(self, sock: socket.socket) -> None:
         address, part = self._places.pop(sock)

@@ -3,15 +3,14 @@
 import asyncio
 import errno
 import logging
-import math
 import select
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from app.connections.arrivals import Arrivals
+from app.connections.arrivals import Arrivals, Place
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.connections.unread import bound_unread
@@ -21,7 +20,7 @@ from app.server.limits import ARRIVALS_PART
 BACKLOG = 2048
 """Connections that the kernel keeps until they are accepted."""
 AT_ONCE = 16
-"""Connections that have begun, and whose first bytes, which have come, wait for their turn at the event loop."""
+"""Connections of a likely caller that have begun, and whose first bytes wait for their turn at the event loop."""
 _LONGEST_S = 0.002  # of an iteration, for what is accepted in it, and for what begins
 _LOOK_S = 0.001
 _PATIENCE_NS = 200_000_000
@@ -94,7 +93,7 @@ class Listener:
         self._most_waiting = max(AT_ONCE, int(open_connections.most * ARRIVALS_PART))
         self._arrivals = Arrivals(known_key)
         self._begins = False  # what has arrived, in the next iteration
-        self._unheard: set[BoundedProtocol] = set()
+        self._unheard: dict[BoundedProtocol, Place] = {}
         self._arriving: dict[BoundedProtocol, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._waits_since = 0
@@ -113,7 +112,8 @@ class Listener:
         self._stop_taking()
         for sock in self._sockets:
             sock.close()
-        self._begin(len(self._arrivals))
+        while (place := self._arrivals.next_place(())) is not None:
+            self._begin(place)
 
     async def wait_closed(self) -> None:
         """Return at once: the server itself waits for the connections."""
@@ -198,31 +198,39 @@ class Listener:
         """Begin what has room, and go on in the next iteration.
 
         Where what a connection sent waits for its turn, it takes more memory than here, and nobody sees
-        whether it was reset.
+        whether it was reset. Of each likely caller only a few begin so, behind whom no other waits.
         """
+        until = time.monotonic() + _LONGEST_S
         self._unheard = {
-            protocol
-            for protocol in self._unheard
+            protocol: place
+            for protocol, place in self._unheard.items()
             if protocol in self._arriving or protocol.is_unheard
         }
+        begun = Counter(self._unheard.values())
+        full = {place for place, number in begun.items() if number >= AT_ONCE}
         try:
-            self._begin(AT_ONCE - len(self._unheard), until=time.monotonic() + _LONGEST_S)
+            while time.monotonic() < until:
+                place = self._arrivals.next_place(full)
+                if place is None:
+                    break
+                begun[place] += self._begin(place)
+                if begun[place] >= AT_ONCE:
+                    full.add(place)
         finally:
             self._begins = len(self._arrivals) > 0
             if self._begins:
                 self._loop.call_soon(self._begin_some)
 
-    def _begin(self, most: int, *, until: float = math.inf) -> None:
-        while most > 0 and self._arrivals and time.monotonic() < until:
-            taken = self._arrivals.take()
-            if taken is None:
-                continue
-            most -= 1
-            sock, is_silent = taken
-            protocol = self._make_protocol()
-            if not is_silent:
-                self._unheard.add(protocol)
-            self._arriving[protocol] = self._loop.create_task(self._connect(sock, protocol))
+    def _begin(self, place: Place) -> bool:
+        """Begin a connection that waits at a place; return False if it is over."""
+        sock = self._arrivals.take(place)
+        if sock is None:
+            return False
+        protocol = self._make_protocol()
+        if place[1] is not None:
+            self._unheard[protocol] = place
+        self._arriving[protocol] = self._loop.create_task(self._connect(sock, protocol))
+        return True
 
     async def _connect(self, sock: socket.socket, protocol: BoundedProtocol) -> None:
         try:

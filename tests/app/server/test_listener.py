@@ -251,6 +251,22 @@ def test_fault_970_few_begin_before_what_they_sent_has_its_turn(connect, sock):
 
 
 @pytest.mark.fault(970)
+def test_fault_970_those_that_wait_for_their_turn_keep_no_other_caller_from_beginning(
+    connect, sock
+):
+    async def main():
+        connect(100)
+        with Process(sock, reads=Pace(each=0, most=0)) as process:  # nobody's turn
+            await until(lambda: process.made == AT_ONCE)
+            with socket.create_connection(sock.getsockname()[:2]) as other:
+                other.send(b"GET / HTTP/1.1\r\nAuthorization: Known\r\n")
+                await until(lambda: process.has_one_of(other))
+            assert process.made == AT_ONCE + 1
+
+    run(main)
+
+
+@pytest.mark.fault(970)
 def test_fault_970_what_was_reset_takes_no_room_while_it_waits(connect, sock):
     arrivals = Arrivals(lambda _header: None)
     for round_ in range(20):
@@ -260,8 +276,8 @@ def test_fault_970_what_was_reset_takes_no_room_while_it_waits(connect, sock):
         for client in clients:
             reset(client)
         assert len(arrivals) < 200, round_
-    while arrivals:
-        assert arrivals.take() is None
+    while (place := arrivals.next_place(())) is not None:
+        assert arrivals.take(place) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for this on Linux alone")
