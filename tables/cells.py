@@ -206,7 +206,7 @@ def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
     if pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type):
         return timestamps(cells)
     if column.writes_digits and _is_number(cells.type):
-        whole = pc.cast(pc.cast(cells, pa.float64()), pa.int64(), safe=False)
+        whole = pc.cast(pc.cast(cells, pa.float64(), safe=False), pa.int64(), safe=False)
         digits = pc.if_else(pc.is_finite(cells), pc.cast(whole, _TEXT), pa.scalar(None, _TEXT))
         return _date_numbers(digits, column)
     if pa.types.is_duration(cells.type) or pa.types.is_time(cells.type):
@@ -274,9 +274,9 @@ def _text_values(cells: pa.Array, column: Column) -> NDArray[np.float64]:
     if column.type == "boolean":
         place = _places(pc.index_in(pc.utf8_lower(text), value_set=pa.array(TRUTHS)))
         return np.where(place < 0, np.nan, place % 2)
-    if column.type == "datetime":
-        return _date_numbers(text, column) if _is_text(cells.type) else timestamps(cells)
-    return _parsed(text, column)
+    if column.type == "datetime" and pa.types.is_temporal(cells.type):
+        return timestamps(cells)
+    return _date_numbers(text, column) if column.type == "datetime" else _parsed(text, column)
 
 
 def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:

@@ -129,7 +129,7 @@ def _open_cells(
         case TableFormat.ARROW:
             from tables.readers.arrow import open_arrow_cells  # noqa: PLC0415 - as below
 
-            return open_arrow_cells(path, options)
+            return open_arrow_cells(path, options, choose=choose)
         case TableFormat.PARQUET:
             from tables.readers.parquet import open_parquet_cells  # noqa: PLC0415 - as below
 

@@ -28,6 +28,7 @@ NESTED = "It holds lists, structures or bytes, not single values."
 """Reason for which a column cannot be modelled."""
 
 _CHUNK_VALUES = 1 << 17  # 1 MiB of float64: stays in the second-level cache
+_CHUNK_BYTES = 16 << 20  # of rows that are joined
 _MIN_CHUNK_ROWS = 512  # of a wide table: fewer, and the work per column and chunk dominates
 
 _NPY_MAGIC = b"\x93NUMPY"
@@ -157,18 +158,25 @@ def gather_batches(
         pauses: True to yield an empty batch after each that is to be joined with the next one.
     """
     waiting: list[pa.RecordBatch] = []
+    rows = size = 0
     for batch in batches:
         if waiting and batch.schema != waiting[0].schema:
             yield _joined_batch(waiting)
-            waiting = []
+            waiting, rows, size = [], 0, 0
         waiting.append(batch)
-        if sum(part.num_rows for part in waiting) >= _MIN_CHUNK_ROWS:
+        rows, size = rows + batch.num_rows, size + batch_bytes(batch)
+        if rows >= _MIN_CHUNK_ROWS or size >= _CHUNK_BYTES:
             yield _joined_batch(waiting)
-            waiting = []
+            waiting, rows, size = [], 0, 0
         elif pauses:
             yield batch.slice(0, 0)
     if waiting:
         yield _joined_batch(waiting)
+
+
+def batch_bytes(batch: "pa.RecordBatch") -> int:
+    """Return the bytes of the rows of a batch, without its dictionaries."""
+    return sum(getattr(column, "indices", column).nbytes for column in batch.columns)
 
 
 def _joined_batch(batches: "list[pa.RecordBatch]") -> "pa.RecordBatch":

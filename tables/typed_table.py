@@ -14,11 +14,14 @@ from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat, TableWarning
 from tables.open import open_cells
-from tables.source import CellSource, Choose, NotNumbersError, gather_batches
+from tables.source import CellSource, Choose, NotNumbersError, batch_bytes, gather_batches
 from tables.typed_rows import encode_columns, encode_rows
 
 _BATCH_BYTES = 16 << 20
 """Bytes of cells that are encoded at a time."""
+
+_MOST_TEXT = 1 << 20
+"""Most bytes of a text: several times as many are taken while it is looked at, by one thread for all."""
 
 _MAX_RESTARTS = 4
 """Readings of a file that find one more column of texts each; the next one reads all columns as text."""
@@ -101,6 +104,8 @@ def _encoded(
                     yield nothing
                     continue
                 wanted = [_compact(column) for column in cells.columns]
+                for place, column in zip(places, wanted, strict=True):
+                    _check_texts(column, source.names[place])
                 looked_at += sum(map(_dictionary_bytes, wanted))
                 if looked_at > max_bytes:
                     raise TableError(
@@ -170,16 +175,35 @@ def _after(batches: Iterator[pa.RecordBatch], done: int) -> Iterator[tuple[pa.Re
         rest = batch.slice(skipped)
         if not rest.num_rows:
             yield rest, before
-        for piece in _pieces(rest):
+        for piece in pieces_of(rest):
             yield piece, before
             before += piece.num_rows
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    rows = batch.num_rows
-    step = max(1, rows if batch.nbytes <= _BATCH_BYTES else rows * _BATCH_BYTES // batch.nbytes)
+def pieces_of(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a batch in pieces of bounded size; the long ones may lie together."""
+    rows, size = batch.num_rows, batch_bytes(batch)
+    if rows <= 1 or size <= _BATCH_BYTES:
+        if rows:
+            yield batch
+        return
+    step = max(1, rows * _BATCH_BYTES // size)
     for start in range(0, rows, step):
-        yield batch.slice(start, step)
+        yield from pieces_of(batch.slice(start, step))
+
+
+def _check_texts(cells: pa.Array, name: str) -> None:
+    """Refuse texts that are too long to be values."""
+    texts = cells.dictionary if pa.types.is_dictionary(cells.type) else cells
+    if not pa.types.is_string(texts.type) or texts.nbytes <= _MOST_TEXT:
+        return
+    longest = pc.max(pc.binary_length(texts)).as_py() or 0
+    if longest > _MOST_TEXT:
+        raise TableError(
+            "dataset-too-large",
+            f"Column {name!r} has a text of {longest} bytes; at most {_MOST_TEXT} are read.",
+            column=name,
+        )
 
 
 def _dictionary_bytes(cells: pa.Array) -> int:

@@ -18,6 +18,7 @@ _READERS: dict[str, Callable[[memoryview, int], tuple[int]]] = {
 _signed, _short = _READERS["i"], _READERS["H"]
 _FREE_PARTS, _COLUMN_PARTS = 10_000, 4
 _FIELD_BYTES, _PAIR_BYTES = 24, 16  # that the smallest ones take, where no two share any
+_ZONE_BYTES = 256  # of the name of a time zone; the longest known one has 32
 _SHARED_BYTES = (
     4 << 20
 )  # of a schema: Polars writes the values of an enumeration once for all its columns
@@ -129,8 +130,14 @@ class _Parts:
         place = self._buffer.field(field, _KIND_SLOT)
         kind = 0 if place is None else self._buffer.number("B", place)
         table = self._buffer.target(field, _TYPE_SLOT) if kind in (_TIMESTAMP, _UNION) else None
-        if table is not None:
-            self._take(self._buffer.length(table, _DETAIL_SLOT))
+        if table is None:
+            return
+        size = self._buffer.length(table, _DETAIL_SLOT)
+        self._take(size)
+        if kind == _TIMESTAMP and size > _ZONE_BYTES:  # Arrow looks it up with each batch
+            raise TableError(
+                "limit-metadata", f"A time zone has a name of more than {_ZONE_BYTES} bytes."
+            )
 
     def _list(self, table: int, slot: int, *, size: int) -> list[int]:
         """Return the tables of a list, each of which takes some bytes at least."""

@@ -105,7 +105,7 @@ class ShapedParts:
         """Return the parts of dates of which the first tells the places; None if others differ."""
         if text.type != pa.string() or text.null_count or not len(text):
             return None
-        is_long = text[0].as_buffer().size > _LONGEST_BYTES
+        is_long = text[:1].nbytes > _LONGEST_BYTES  # a scalar would be a copy
         if is_long or (_WORDS | _ONES) & pattern.groupindex.keys():
             return None
         match = pattern.match(first := text[0].as_py())

@@ -24,6 +24,7 @@ from tables.numerals import MAX_DECIMALS, round_to
 from tables.source import (
     NESTED,
     CellSource,
+    Choose,
     Columns,
     TableSource,
     check_columns,
@@ -38,6 +39,7 @@ from tables.source import (
 REMEMBERED_BYTES = 16 << 20
 """How much of a file that has been read may stay in the memory of the process."""
 
+_DICTIONARY_BYTES = 16 << 20  # of one that is read in this process
 _EXTENSION_KEY = b"ARROW:extension:name"
 _UNKNOWN = {"month_interval", "day_time_interval"}  # PyArrow has no arrays of them
 _MOST_DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}  # of decimals of so many bits
@@ -76,8 +78,16 @@ def open_arrow(source: Path | bytes, options: ParseOptions) -> TableSource:
     return TableSource(names=names, dtypes=dtypes, named=True, chunks=chunks, warnings=[])
 
 
-def open_arrow_cells(path: Path, options: ParseOptions) -> CellSource:
+def open_arrow_cells(
+    path: Path, options: ParseOptions, *, choose: Choose | None = None
+) -> CellSource:
     """Open an Arrow IPC stream of numbers, text, booleans, dates or dictionaries.
+
+    Args:
+        path: File to read.
+        options: Bounds of the table's size.
+        choose: Function that finds the columns that are wanted; None: all are. The values of the others
+            are never looked at: their cells are null.
 
     Raises:
         TableError: The stream is damaged or too large, or a column holds no single values.
@@ -87,9 +97,12 @@ def open_arrow_cells(path: Path, options: ParseOptions) -> CellSource:
         check_columns(len(schema), options=options)
 
         def read(_: frozenset[int]) -> Iterator[pa.RecordBatch]:
-            return _cell_batches(path, schema, options)
+            return _cell_batches(path, schema, options, wanted)
 
-        return cell_source(schema, read, options=options)
+        source = cell_source(schema, read, options=options)
+        every = range(len(source.names))
+        wanted = frozenset(every if choose is None else choose(source.names, source.named))
+        return source
 
 
 def cell_source(
@@ -193,12 +206,14 @@ def _has_cells(kind: pa.DataType) -> bool:
     return not (pa.types.is_nested(kind) or bytes_ or fixed or odd or kind == pa.binary_view())
 
 
-def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Iterator[pa.RecordBatch]:
+def _cell_batches(
+    path: Path, schema: pa.Schema, options: ParseOptions, wanted: frozenset[int]
+) -> Iterator[pa.RecordBatch]:
     """Yield the batches of a stream in slices, after a look at all of its headers."""
     step = rows_per_chunk(len(schema))
     row_bytes = 8 * len(schema)
     rows = remembered = 0
-    deltas, check = DeltaCheck(), _BatchCheck()
+    deltas, check = DeltaCheck(), _BatchCheck(wanted)
     with decoding():
         messages = Messages(path, max_columns=options.max_columns, dictionaries=True)
         messages.schema()
@@ -227,9 +242,13 @@ class _BatchCheck:
 
     A dictionary is looked at, and made plain, once, not with each of its batches. Columns whose values
     are not read are not looked at.
+
+    Args:
+        wanted: Places of the columns whose values are read, as far as these are single cells.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: frozenset[int]) -> None:
+        self._wanted = wanted
         self._dictionaries: dict[int, tuple[pa.Array, pa.Array]] = {}
 
     def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -239,11 +258,12 @@ class _BatchCheck:
             column.storage if isinstance(column, pa.ExtensionArray) else column
             for column in batch.columns
         ]
-        read = [place for place, cells in enumerate(columns) if _has_cells(cells.type)]
+        read = {place for place in self._wanted if _has_cells(columns[place].type)}
         _check_views(columns[place] for place in read)
-        for place in read:
-            cells = columns[place]
-            if pa.types.is_dictionary(cells.type):
+        for place, cells in enumerate(columns):
+            if place not in read:
+                columns[place] = pa.nulls(batch.num_rows)
+            elif pa.types.is_dictionary(cells.type):
                 columns[place] = self._with_plain_dictionary(place, cells)
             else:
                 cells.validate(full=True)
@@ -258,7 +278,8 @@ class _BatchCheck:
             plain = _plain(values)
             self._dictionaries[place] = values, plain  # its buffers stay where they are
         cells.indices.validate(full=True)
-        return pa.DictionaryArray.from_arrays(cells.indices, plain)
+        # Of 32 bits: batches with other dictionaries may be joined, whose values are more together.
+        return pa.DictionaryArray.from_arrays(cells.indices.cast(pa.int32()), plain)
 
 
 def _buffers(cells: pa.Array) -> list[object]:
@@ -306,6 +327,8 @@ def is_packed(source: Path, options: ParseOptions) -> bool:
         packed = any(map(_holds_views, kinds))
         for message, header in messages.batches():
             packed = packed or header.unpacked > 0 or header.is_delta
+            # Its values are copied as a whole where a few rows have them all.
+            packed = packed or (message.type == "dictionary" and header.size > _DICTIONARY_BYTES)
             if message.type == "record batch":
                 rows += header.rows
                 check_rows(rows, row_bytes=8 * len(kinds), options=options)

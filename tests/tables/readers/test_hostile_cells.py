@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 import tables.arrow.messages
 import tables.readers.csv
 from tables.calendar.parts import ShapedParts
+from tables.cells import encode_cells, try_encode
 from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.numerals import plain_digits, plain_marks
 from tables.readers.arrow import check_stream, is_packed, open_arrow_cells
 from tables.readers.uneven import UnevenRows
-from tables.typed_table import open_typed
+from tables.source import gather_batches
+from tables.typed_table import open_typed, pieces_of
 
 COLUMNS = (
     Column(name="a", missing=True),
@@ -128,10 +130,11 @@ def test_an_index_outside_of_its_dictionary_is_damage(path: Path, index: int) ->
 
 @pytest.mark.fault(312)
 def test_long_texts_of_a_dictionary_count_with_each_piece_of_the_rows(path: Path) -> None:
-    values = pa.array(["x" * 2_000_000, "q"])
+    values = pa.array(["x" * 1_000_000, "q"])
     batch = rows_of(pa.DictionaryArray.from_arrays(pa.array(np.zeros(400_000, np.int8)), values))
     content = stream(batch)
-    assert refused(path, content, ParseOptions(max_bytes=10_000_000)) == "dataset-too-large"
+    rows_alone = 400_000 * 16
+    assert refused(path, content, ParseOptions(max_bytes=rows_alone)) == "dataset-too-large"
     assert len(read(path, content)) == 400_000
 
 
@@ -300,3 +303,82 @@ def test_decimals_of_as_many_digits_as_they_have_are_read(path):
     cells = [pa.array([None], kind) for kind in kinds]
     path.write_bytes(stream(pa.record_batch(cells, names=["a", "b", "c", "d"])))
     assert open_arrow_cells(path, OPTIONS).names == ["a", "b", "c", "d"]
+
+
+@pytest.mark.fault(1010)
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_fault_1010_a_text_of_megabytes_is_not_looked_at(path: Path, kind: pa.DataType) -> None:
+    texts = pa.array(["q", "x" * 2_000_000]).cast(kind)
+    assert refused(path, stream(rows_of(texts))) == "dataset-too-large"
+    assert read(path, stream(rows_of(texts.slice(0, 1))))[:, 1].tolist() == [0]
+
+
+@pytest.mark.fault(1010)
+def test_fault_1010_long_rows_are_looked_at_a_few_at_a_time() -> None:
+    names = ["t"]
+    texts = pa.record_batch([pa.array(["x" * 200_000] * 60)], names=names)  # 12 MB
+    assert [batch.num_rows for batch in gather_batches(iter([texts] * 4))] == [120, 120]
+    short = pa.array(["q"] * 3000)
+    skewed = pa.record_batch([pa.concat_arrays([short, *texts.columns * 4, short])], names=names)
+    pieces = list(pieces_of(skewed))
+    assert max(piece.nbytes for piece in pieces) <= 16 << 20
+    assert pa.Table.from_batches(pieces).column("t").combine_chunks().equals(skewed.column("t"))
+
+
+@pytest.mark.fault(1010)
+def test_fault_1010_large_dictionaries_are_read_in_another_process(path: Path) -> None:
+    values = pa.array([f"{number:>60}" for number in range(300_000)])  # 19 MB
+    path.write_bytes(stream(rows_of(of_indices([1], values))))
+    assert is_packed(path, OPTIONS)
+    path.write_bytes(stream(rows_of(of_indices([1], values.slice(0, 1000)))))
+    assert not is_packed(path, OPTIONS)
+
+
+@pytest.mark.fault(1010)
+def test_fault_1010_columns_that_are_left_out_are_not_looked_at(path: Path) -> None:
+    damaged = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(struct.pack("<2i", 0, 1)), pa.py_buffer(b"\xff")]
+    )
+    rows = pa.record_batch([pa.array([0.5]), pa.array(["z"]), damaged], names=["a", "t", "other"])
+    assert read(path, stream(rows)).tolist() == [[0.5, 1.0]]
+    rows = pa.record_batch([pa.array([0.5]), damaged, damaged], names=["a", "t", "other"])
+    assert refused(path, stream(rows)) == "dataset-parse"
+
+
+@pytest.mark.fault(1011)
+def test_fault_1011_dictionaries_of_small_batches_are_joined(path: Path) -> None:
+    values = [[f"{batch}-{number}" for number in range(99)] + ["z"] for batch in range(3)]
+    batches = [
+        rows_of(pa.DictionaryArray.from_arrays(pa.array(range(100), pa.int8()), pa.array(texts)))
+        for texts in values
+    ]
+    assert read(path, stream(*batches))[:, 1].tolist() == ([-1.0] * 99 + [1.0]) * 3
+
+
+@pytest.mark.fault(1011)
+def test_fault_1011_truth_values_are_no_dates() -> None:
+    one_day = Column(name="d", type="datetime", levels=("2024-02-29",))
+    assert encode_cells(pa.array([True, None]), one_day).tolist()[0] == -1.0
+
+
+@pytest.mark.fault(1011)
+def test_fault_1011_whole_numbers_beyond_dates_are_none() -> None:
+    digits = Column(name="d", type="datetime", datetime_format="%Y%m%d")
+    for kind, number in [(pa.uint64(), 2**64 - 1), (pa.int64(), -(2**63))]:
+        _, bad = try_encode(pa.array([20240229, number], kind), digits)
+        assert bad.tolist() == [False, True]
+
+
+@pytest.mark.fault(1012)
+def test_fault_1012_a_time_zone_has_a_short_name(path: Path) -> None:
+    for zone, is_refused in [("x" * 256, False), ("x" * 257, True), ("x" * 10_000_000, True)]:
+        times = pa.array([1], pa.timestamp("s", zone))
+        path.write_bytes(stream(rows_of(times)))
+        if is_refused:
+            with pytest.raises(TableError, match="time zone") as caught:
+                open_arrow_cells(path, OPTIONS)
+            assert caught.value.slug == "limit-metadata"
+        else:
+            assert open_arrow_cells(path, OPTIONS).names == ["a", "t"]
