@@ -162,6 +162,8 @@ class Listener:
             self._pause()
             self._stop_taking()
             self._timer = self._loop.call_later(_ERROR_PAUSE_S, self._resume)
+        if not self._begins:
+            self._begin_some()  # also what was accepted before an error
         self._tell()
 
     def _look_again(self) -> None:
@@ -191,8 +193,6 @@ class Listener:
             ready.append(sock)
             room -= 1
             self._arrivals.put(accepted, client)
-        if not self._begins:
-            self._begin_some()
 
     def _begin_some(self) -> None:
         """Begin what has room, and go on in the next iteration.

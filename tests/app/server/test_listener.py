@@ -177,6 +177,26 @@ def test_without_a_free_descriptor_connections_wait_and_others_are_not_waited_fo
     run(main)
 
 
+@pytest.mark.fault(1000)
+def test_fault_1000_what_was_accepted_before_the_descriptors_ran_out_begins(sock, connect):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main():
+        connect(3)
+        with Process(sock) as process:
+            free = [os.dup(0) for _ in range(2)]  # the lowest ones
+            for descriptor in free:
+                os.close(descriptor)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1] + 1, limits[1]))
+            try:
+                await until(lambda: len(process.open) == 2)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            await until(lambda: len(process.open) == 3)
+
+    run(main)
+
+
 def test_connections_that_were_reset_while_they_waited_cost_nothing_more(sock, connect):
     """Fault 690: each was made ready for requests, sixteen an iteration, before who came next."""
 
