@@ -56,6 +56,9 @@ _NO_MEMORY = (
     "out of memory",
     "resource temporarily unavailable",
 )
+_NO_WORKER = (
+    "Unknown error: Failed to launch worker thread"  # of Arrow, in place of the memory of its stack
+)
 
 
 def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> dict[str, Any]:
@@ -108,7 +111,8 @@ def do_task(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
     except MemoryError:
         outcome = {"os_error": errno.ENOMEM}
     except TableError as error:
-        outcome = _error_of(error)
+        refused = str(error.__context__).startswith(_NO_WORKER)
+        outcome = {"os_error": errno.ENOMEM} if refused else _error_of(error)
     except OSError as error:
         outcome = {"os_error": error.errno}
     write_outcome(outcome)

@@ -136,6 +136,28 @@ def test_fault_952_the_log_says_by_which_signal_a_process_crashed(child, caplog)
     assert f"crashed, by signal {int(signal.SIGABRT)}: corrupted" in caplog.text
 
 
+@pytest.mark.fault(1001)
+@pytest.mark.parametrize("reason", ["Failed to launch worker thread: Resource", "Failed to read"])
+def test_fault_1001_a_file_is_not_called_damaged_where_its_reader_got_no_memory_for_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    (tmp_path / "refused.py").write_text(
+        "import pyarrow as pa\n"
+        "from tables.arrow.messages import decoding\n"
+        "from tables.sandbox.child import do_task\n"
+        "def read(_task):\n"
+        "    with decoding():\n"
+        f"        raise pa.ArrowException('Unknown error: {reason}')\n"
+        "do_task(read)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    task = {"memory_bytes": 300 << 20, "timeout_s": 60}
+    with pytest.raises(TableError) as caught:
+        run_child("refused", task, timeout_s=120)
+    expected = "dataset-too-large" if "thread" in reason else "dataset-parse"
+    assert caught.value.slug == expected
+
+
 @pytest.mark.fault(985)
 def test_fault_985_a_file_is_not_blamed_where_its_process_may_start_no_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
