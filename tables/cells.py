@@ -7,6 +7,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
+from tables.arrow.type_names import type_name
 from tables.calendar.writing import format_dates
 from tables.columns import OTHER, UNSEEN, Column, Level
 from tables.dates import parse_dates
@@ -78,7 +79,7 @@ def try_encode(cells: pa.Array, column: Column) -> tuple[NDArray[np.float64], ND
     if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
         raise TableError(
             "dataset-dtype",
-            f"Column {column.name!r} is of type {str(cells.type)[:64]}, which holds no single values.",
+            f"Column {column.name!r} is of type {type_name(cells.type)}, which holds no single values.",
             column=column.name,
         )
     if pa.types.is_dictionary(cells.type):

@@ -18,6 +18,7 @@ from tables.arrow.messages import (
     Messages,
     decoding,
 )
+from tables.arrow.type_names import type_name
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.numerals import MAX_DECIMALS, round_to
@@ -124,16 +125,16 @@ def cell_source(
     names, nameless, warnings = mend_names(list(schema.names))
     kinds = [field.type for field in schema]
     for name, kind in zip(names, kinds, strict=True):
-        if str(kind) in _UNKNOWN or not _has_known_scale(kind):
+        if type_name(kind) in _UNKNOWN or not _has_known_scale(kind):
             raise TableError(
                 "dataset-dtype",
-                f"Column {name!r} is of type {kind}, which is not read.",
+                f"Column {name!r} is of type {type_name(kind)}, which is not read.",
                 column=name,
             )
     check_columns(len(names), options=options)
     return CellSource(
         names=names,
-        dtypes=[_FLOATS.get(str(kind), str(kind)[:64]) for kind in kinds],
+        dtypes=[_FLOATS.get(name, name) for name in map(type_name, kinds)],
         named=True,
         nameless=nameless,
         text=frozenset(place for place, kind in enumerate(kinds) if not holds_numbers(kind)),
@@ -388,7 +389,7 @@ def real_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
         if not _is_real(field):
             raise TableError(
                 "dataset-dtype",
-                f"Column {name!r} is of type {str(field.type)[:64]}; only plain integers and"
+                f"Column {name!r} is of type {type_name(field.type)}; only plain integers and"
                 " floats are accepted.",
                 column=name,
             )

@@ -382,3 +382,31 @@ def test_fault_1012_a_time_zone_has_a_short_name(path: Path) -> None:
             assert caught.value.slug == "limit-metadata"
         else:
             assert open_arrow_cells(path, OPTIONS).names == ["a", "t"]
+
+
+@pytest.mark.fault(1013)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (pa.list_(pa.struct([("x" * 100, pa.int8())])), "list"),
+        (pa.map_(pa.string(), pa.list_(pa.int8())), "map"),
+        (pa.dense_union([pa.field("x", pa.int8())]), "dense_union"),
+        (pa.run_end_encoded(pa.int16(), pa.string()), "run_end_encoded"),
+        (pa.dictionary(pa.int8(), pa.list_(pa.int8())), "dictionary"),
+        (pa.fixed_shape_tensor(pa.float64(), [1] * 100), "extension<arrow.fixed_shape_tensor>"),
+        (
+            pa.dictionary(pa.int8(), pa.string()),
+            "dictionary<values=string, indices=int8, ordered=0>",
+        ),
+        (pa.timestamp("s", "UTC"), "timestamp[s, tz=UTC]"),
+    ],
+)
+def test_fault_1013_the_name_of_a_type_has_nothing_that_is_nested_in_it(
+    path: Path, kind: pa.DataType, name: str
+) -> None:
+    schema = pa.schema([("a", pa.float64()), ("t", kind)])
+    with pa.ipc.new_stream(path, schema):
+        pass
+    assert open_arrow_cells(path, OPTIONS).dtypes == ["float64", name]
+    with pytest.raises(TableError, match=re.escape(f"is of type {name}; only")):
+        check_stream(path, OPTIONS)
