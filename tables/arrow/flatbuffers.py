@@ -18,6 +18,7 @@ _READERS: dict[str, Callable[[memoryview, int], tuple[int]]] = {
 _signed, _short = _READERS["i"], _READERS["H"]
 _FREE_PARTS, _COLUMN_PARTS = 10_000, 4
 _FIELD_BYTES, _PAIR_BYTES = 24, 16  # that the smallest ones take, where no two share any
+_NAME_BYTES = 64 << 10  # far more than a name that is cut to what may stay
 _ZONE_BYTES = 256  # of the name of a time zone; the longest known one has 32
 _SHARED_BYTES = (
     4 << 20
@@ -115,7 +116,12 @@ class _Parts:
         pending = self._list(schema, _FIELDS_SLOT, size=_FIELD_BYTES)
         while pending:
             field = pending.pop()
-            self._take(buffer.length(field, _NAME_SLOT))
+            size = buffer.length(field, _NAME_SLOT)
+            self._take(size)
+            if size > _NAME_BYTES:
+                raise TableError(
+                    "limit-metadata", f"The name of a column has more than {_NAME_BYTES} bytes."
+                )
             self._add_pairs(field, _FIELD_PAIRS_SLOT)
             self._add_type(field)
             pending += self._list(field, _CHILDREN_SLOT, size=_FIELD_BYTES)

@@ -410,3 +410,15 @@ def test_fault_1013_the_name_of_a_type_has_nothing_that_is_nested_in_it(
     assert open_arrow_cells(path, OPTIONS).dtypes == ["float64", name]
     with pytest.raises(TableError, match=re.escape(f"is of type {name}; only")):
         check_stream(path, OPTIONS)
+
+
+@pytest.mark.fault(1013)
+def test_fault_1013_a_name_of_megabytes_is_refused(path: Path) -> None:
+    for name in ("x" * 65_537, "x" * 5_000_000):
+        path.write_bytes(stream(pa.record_batch([pa.array([1.0])], names=[name])))
+        for opened in (open_arrow_cells, check_stream):
+            with pytest.raises(TableError, match="name of a column has more") as caught:
+                opened(path, OPTIONS)
+            assert caught.value.slug == "limit-metadata"
+    path.write_bytes(stream(pa.record_batch([pa.array([1.0])], names=["x" * 65_536])))
+    assert open_arrow_cells(path, OPTIONS).names == ["x" * 128]
