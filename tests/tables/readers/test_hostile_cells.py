@@ -327,6 +327,18 @@ def test_fault_1010_long_rows_are_looked_at_a_few_at_a_time() -> None:
     assert pa.Table.from_batches(pieces).column("t").combine_chunks().equals(skewed.column("t"))
 
 
+@pytest.mark.fault(1002)
+@pytest.mark.parametrize("rows", [900, 3000])
+def test_fault_1002_a_few_long_rows_before_many_short_ones_are_looked_at_in_few_pieces(
+    rows: int,
+) -> None:
+    texts = ["x" * (1 << 20)] * 17 + [""] * (rows - 17)
+    batch = pa.record_batch([pa.array(texts)], names=["a"])
+    pieces = list(pieces_of(batch))
+    assert pa.Table.from_batches(pieces).equals(pa.Table.from_batches([batch]))
+    assert len(pieces) < 20
+
+
 @pytest.mark.fault(1010)
 def test_fault_1010_large_dictionaries_are_read_in_another_process(path: Path) -> None:
     values = pa.array([f"{number:>60}" for number in range(300_000)])  # 19 MB
