@@ -154,12 +154,14 @@ async def create_dataset(
     dataset_id = new_id("ds")
     with (
         state.open_uploads.hold(caller_of(request)),
-        state.upload_room.held(sender.project) as held,
+        state.upload_room.held(
+            sender.project, partial(in_thread, sender.room, registry, settings)
+        ) as held,
         blobs.staged(".upload") as source,
         blobs.staged(".npy") as table,
         deleted(cells_path(table)) as cells,
     ):
-        held.room = await in_thread(sender.room, registry, settings)
+        await held.look()
         upload = await receive_upload(
             request, source, max_bytes=settings.max_upload_bytes, held=held
         )

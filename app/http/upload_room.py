@@ -2,7 +2,7 @@
 
 import hashlib
 import mmap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +12,8 @@ from models_store.errors import LimitError
 
 # Projects whose names share one of these count together, which takes thousands that upload at once.
 _SLOTS = 2**16
+_LOOK_BYTES = 32 << 20
+"""Bytes of an upload after which its project's room is looked up again: others are stored meanwhile."""
 
 
 class UploadCounts:
@@ -61,9 +63,16 @@ class UploadRoom:
         self._counts = counts or UploadCounts()
 
     @contextmanager
-    def held(self, project: str) -> Iterator["Held"]:
-        """Count an upload of a project until the end of the block."""
-        held = Held(self._counts, project)
+    def held(
+        self, project: str, look_up: Callable[[], Awaitable[int]] | None = None
+    ) -> Iterator["Held"]:
+        """Count an upload of a project until the end of the block.
+
+        Args:
+            project: Project that uploads.
+            look_up: Function that returns how many bytes the project may store beyond what it has.
+        """
+        held = Held(self._counts, project, look_up)
         try:
             yield held
         finally:
@@ -77,8 +86,14 @@ class Held:
         room: Bytes that the project may store beyond what it has; none until this is set.
     """
 
-    def __init__(self, counts: UploadCounts, project: str) -> None:
+    def __init__(
+        self,
+        counts: UploadCounts,
+        project: str,
+        look_up: Callable[[], Awaitable[int]] | None = None,
+    ) -> None:
         self.room = 0
+        self._look_up = look_up
         self._counts = counts
         self._project = project
         self._bytes = 0
@@ -87,6 +102,15 @@ class Held:
     def left(self) -> int:
         """Bytes that the project may still take beside all its unfinished uploads."""
         return max(0, self.room - self._counts.total(self._project))
+
+    async def look(self) -> None:
+        """Look up the room of the project.
+
+        Raises:
+            LimitError: `quota-storage`; there is none at all.
+        """
+        if self._look_up is not None:
+            self.room = await self._look_up()
 
     def need(self, size: int) -> None:
         """Take what is missing of this many bytes in all.
@@ -110,9 +134,12 @@ class Held:
         Raises:
             LimitError: `quota-storage`; the project has not so much room.
         """
-        size = 0
+        size = looked_at = 0
         async for chunk in chunks:
             size += len(chunk)
+            if size - looked_at > _LOOK_BYTES:
+                looked_at = size
+                await self.look()
             self.need(size)
             yield chunk
 

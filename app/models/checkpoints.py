@@ -287,18 +287,19 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         )
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
     quota = settings.max_project_bytes
+    room = partial(
+        registry.room,
+        project,
+        max_bytes=quota,
+        idempotency_key=idempotency_key,
+        repeated=most,
+    )
     with (
         state.open_uploads.hold(caller_of(request)),
-        state.upload_room.held(project) as held,
+        state.upload_room.held(project, partial(in_thread, room)) as held,
         blobs.staged(".import") as file,
     ):
-        held.room = await in_thread(
-            registry.room,
-            project,
-            max_bytes=quota,
-            idempotency_key=idempotency_key,
-            repeated=most,
-        )
+        await held.look()
         held.need(declared_bytes(request, most))
         await write_to_disk(held.counted(body_chunks(request, limit=most)), file)
         if not looks_like_safetensors(file):

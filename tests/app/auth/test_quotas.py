@@ -1,5 +1,6 @@
 """Bounds on what a key may ask and a project may keep."""
 
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -184,6 +185,29 @@ def test_uploads_that_still_come_count():
     with room.held("p") as three:
         three.room = 100
         three.need(100)
+
+
+@pytest.mark.fault(1023)
+def test_fault_1023_a_long_upload_sees_what_was_stored_since_it_began():
+    stored: list[int] = []
+
+    async def look_up():
+        return 2**30 - sum(stored)
+
+    async def chunks():
+        for _ in range(100):
+            stored.append(2**24)
+            yield bytes(2**24)
+
+    async def received():
+        with UploadRoom().held("p", look_up) as held:
+            await held.look()
+            return [len(chunk) async for chunk in held.counted(chunks())]
+
+    with pytest.raises(LimitError):
+        asyncio.run(received())
+    # What came and what was stored beside it are the quota, but for what came since it was looked up.
+    assert 2**29 < sum(stored) <= 2**29 + 2**26
 
 
 @pytest.mark.fault(263)
