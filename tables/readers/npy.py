@@ -23,8 +23,8 @@ from tables.source import (
     rows_per_chunk,
 )
 
-MAX_HEADER_BYTES = 10_000
-"""Longest header that is parsed, as in NumPy itself."""
+MAX_HEADER_BYTES = 1024
+"""Longest header that is parsed, which keeps the interpreter's lock: that of a table of numbers has 118."""
 
 _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

@@ -21,6 +21,7 @@ from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.numerals import plain_digits, plain_marks
 from tables.readers.arrow import check_stream, is_packed, open_arrow_cells
+from tables.readers.npy import parse_header
 from tables.readers.uneven import UnevenRows
 from tables.source import gather_batches
 from tables.typed_table import open_typed, pieces_of
@@ -434,3 +435,17 @@ def test_fault_1013_a_name_of_megabytes_is_refused(path: Path) -> None:
             assert caught.value.slug == "limit-metadata"
     path.write_bytes(stream(pa.record_batch([pa.array([1.0])], names=["x" * 65_536])))
     assert open_arrow_cells(path, OPTIONS).names == ["x" * 128]
+
+
+@pytest.mark.fault(1014)
+def test_fault_1014_the_header_of_an_array_is_short() -> None:
+    text = b"{'descr': '<f8', 'fortran_order': False, 'shape': (3, 2), }"
+    for size, is_refused in ((1024, False), (1025, True), (9000, True)):
+        content = b"\x93NUMPY\1\0" + struct.pack("<H", size) + text.ljust(size - 1) + b"\n"
+        if is_refused:
+            with pytest.raises(TableError, match="more than 1024 bytes"):
+                parse_header(content)
+        else:
+            found = parse_header(content)
+            assert found is not None
+            assert found.shape == (3, 2)
