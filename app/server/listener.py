@@ -200,7 +200,6 @@ class Listener:
         Where what a connection sent waits for its turn, it takes more memory than here, and nobody sees
         whether it was reset. Of each likely caller only a few begin so, behind whom no other waits.
         """
-        until = time.monotonic() + _LONGEST_S
         self._unheard = {
             protocol: place
             for protocol, place in self._unheard.items()
@@ -208,6 +207,7 @@ class Listener:
         }
         begun = Counter(self._unheard.values())
         full = {place for place, number in begun.items() if number >= AT_ONCE}
+        until = time.monotonic() + _LONGEST_S
         try:
             while time.monotonic() < until:
                 place = self._arrivals.next_place(full)
