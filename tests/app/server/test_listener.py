@@ -189,7 +189,7 @@ def test_fault_1000_what_was_accepted_before_the_descriptors_ran_out_begins(sock
                 os.close(descriptor)
             resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1] + 1, limits[1]))
             try:
-                await until(lambda: len(process.open) == 2)
+                await until(lambda: len(process.open) > 0)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             await until(lambda: len(process.open) == 3)
