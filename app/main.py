@@ -50,6 +50,7 @@ from app.models import checkpoints, plot_routes as plots, routes as models
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.reference_rows.usual_terms import UsualTerms
+from app.resources.large_responses import LargeResponses
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
 from app.scoring.raw_route import HotRoutes
@@ -304,6 +305,8 @@ def _state(
         metrics=metrics.models,
         after_load=after_load,
     )
+    body_memory = BodyMemory(settings.max_bodies_bytes)
+    body_files = BodyMemory(settings.max_body_files_bytes)
     lookout = Lookout(database, blobs, every_s=settings.ready_look_s, stale_s=settings.stale_s)
     return AppState(
         settings=settings,
@@ -358,8 +361,9 @@ def _state(
         open_uploads=OpenBound("uploads", settings.max_open_uploads),
         open_exports=OpenBound("ONNX exports", _OPEN_EXPORTS),
         upload_room=UploadRoom(inherited_counts(settings.api_processes)),
-        body_memory=BodyMemory(settings.max_bodies_bytes),
-        body_files=BodyMemory(settings.max_body_files_bytes),
+        body_memory=body_memory,
+        body_files=body_files,
+        large_responses=LargeResponses(blobs.staging, files=body_files, memory=body_memory),
     )
 
 

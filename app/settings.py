@@ -148,8 +148,8 @@ class ApiSettings(StoreSettings):
     max_body_files_bytes: int = Field(
         default=32 * _GIB,
         ge=_KIB,
-        description="Disk space for bodies and results of scoring requests of all callers, in "
-        "each API process; one project uses half of it at most, and never more than is left.",
+        description="Disk space for bodies and results of scoring requests of all callers, and for large "
+        "responses that wait to be read, in each API process; one project uses half of it at most, and never more than is left.",
     )
     max_score_bytes: int = Field(
         default=2 * _GIB,

@@ -23,6 +23,7 @@ from app.http.upload_room import UploadRoom
 from app.metrics import Metrics
 from app.plots.plots import Plots
 from app.reference_rows.usual_terms import UsualTerms
+from app.resources.large_responses import LargeResponses
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
@@ -90,6 +91,7 @@ class AppState:
         upload_room: Bytes of unfinished uploads.
         body_memory: Bytes of request bodies and results in memory.
         body_files: Bytes of request bodies and results on the disk.
+        large_responses: Large responses that wait on the disk for their callers.
     """
 
     settings: ApiSettings
@@ -134,6 +136,7 @@ class AppState:
     upload_room: UploadRoom
     body_memory: BodyMemory
     body_files: BodyMemory
+    large_responses: LargeResponses
 
 
 def state_of(request: Request) -> AppState:

@@ -11,7 +11,15 @@ from app.datasets.options import UploadOptions
 from app.datasets.registration import UploadedTable, register_table
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, deleted, receive_upload
 from app.datasets.views import DatasetView
-from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep, built
+from app.dependencies import (
+    REPLAYED,
+    BlobsDep,
+    IdempotencyKey,
+    LargeDep,
+    ProjectDep,
+    RegistryDep,
+    built,
+)
 from app.fairness.fair_routes import FairRoute
 from app.fairness.parsers import Limits
 from app.fairness.turns import in_thread
@@ -140,6 +148,7 @@ async def create_dataset(
     options: Annotated[UploadOptions, Query()],
     sender: Annotated[Sender, Depends(built(Sender))],
     blobs: BlobsDep,
+    large: LargeDep,
     registry: RegistryDep,
 ) -> Response:
     """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
@@ -198,7 +207,7 @@ async def create_dataset(
             if dataset.id != dataset_id:
                 headers["Idempotent-Replayed"] = "true"
             view = DatasetView.whole(dataset)
-            return respond_large(view, blobs, status_code=201, headers=headers)
+            return respond_large(view, large, status_code=201, headers=headers)
 
         # The file is here: a caller who sends slowly holds no parser.
         def parse(begin: Callable[[], None]) -> Awaitable[Response]:

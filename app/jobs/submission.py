@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from app.dependencies import (
     REPLAYED,
-    BlobsDep,
     IdempotencyKey,
     JobsDep,
+    LargeDep,
     ProjectDep,
     QueueDep,
     RegistryDep,
@@ -139,14 +139,14 @@ class JobSubmission:
         request: Request,
         project: ProjectDep,
         jobs: JobsDep,
-        blobs: BlobsDep,
+        large: LargeDep,
         queue: QueueDep,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
         self._request = request
         self._project = project
         self._jobs = jobs
-        self._blobs = blobs
+        self._large = large
         self._queue = queue
         self._key = idempotency_key
 
@@ -166,7 +166,7 @@ class JobSubmission:
             sent = send(self._queue, job)
         view = JobView.whole(job, sent=sent)
         return respond_large(
-            view, self._blobs, status_code=status.HTTP_202_ACCEPTED, headers=headers
+            view, self._large, status_code=status.HTTP_202_ACCEPTED, headers=headers
         )
 
     def _submit(self, wanted: JobRequest) -> Submitted:

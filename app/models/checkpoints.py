@@ -33,13 +33,12 @@ from app.models.routes import ModelName, VersionNumber
 from app.models.views import VersionView
 from app.plots.curves import exported_curve
 from app.problems.problem import Problem, problem_responses
-from app.resources.large_responses import PIECE_BYTES, pieces_of, respond_large
+from app.resources.large_responses import PIECE_BYTES, LargeResponses, respond_large
 from app.root_path import rooted
 from app.rows.body import write_to_disk
 from app.state import state_of
 from models_store.exports.exported_files import VersionRecord, exported_file
 from models_store.exports.onnx_files import write_onnx_file
-from models_store.files.blobs import Blobs
 from models_store.files.model_files import MAX_HEADER_BYTES, ModelFile, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -131,7 +130,7 @@ def export_version(  # noqa: PLR0913 - FastAPI gives each
         curve = exported_curve(found, jobs, blobs)
         file = exported_file(path, found, curve, key=state_of(request).settings.signing_key)
         size = file.size
-        head = pieces_of(file.head, blobs)  # may have megabytes
+        head = state_of(request).large_responses.pieces_of(file.head)  # may have megabytes
     filename = f"{found.name}-{found.version}.safetensors"
     headers = {
         "Content-Length": str(size),
@@ -317,16 +316,16 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         )
         registered = await in_thread(register_import, wanted, model, blobs, registry)
     models.forget(project)
-    return await in_thread(_shown, registered, blobs)
+    return await in_thread(_shown, registered, state.large_responses)
 
 
-def _shown(registered: Registered, blobs: Blobs) -> Response:
+def _shown(registered: Registered, large: LargeResponses) -> Response:
     version = registered.version
     headers = {"Location": rooted(f"/v1/models/{version.name}/versions/{version.version}")}
     if registered.replayed:
         headers["Idempotent-Replayed"] = "true"
     view = VersionView.of(version)
-    return respond_large(view, blobs, status_code=status.HTTP_201_CREATED, headers=headers)
+    return respond_large(view, large, status_code=status.HTTP_201_CREATED, headers=headers)
 
 
 def _wrong_type(detail: str) -> Problem:

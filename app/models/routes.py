@@ -10,6 +10,7 @@ from app.dependencies import (
     AliasesDep,
     BlobsDep,
     LabelsDep,
+    LargeDep,
     ModelsDep,
     ProjectDep,
     RegistryDep,
@@ -126,11 +127,11 @@ def get_model(
     name: ModelName,
     registry: RegistryDep,
     project: ProjectDep,
-    blobs: BlobsDep,
+    large: LargeDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a model: its newest version, its aliases and its tags."""
-    return respond_large(ModelView.of(registry.model(project, name)), blobs, conditions)
+    return respond_large(ModelView.of(registry.model(project, name)), large, conditions)
 
 
 @router.patch(
@@ -222,7 +223,7 @@ def get_version(
     request: Request,
     target: Annotated[VersionTarget, Depends(built(VersionTarget))],
     registry: RegistryDep,
-    blobs: BlobsDep,
+    large: LargeDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a version: its flow, its metrics and its origin."""
@@ -230,7 +231,7 @@ def get_version(
         registry.version_summary(target.project, target.model, target.number)
         end_head(request)
     found = registry.version(target.project, target.model, target.number)
-    return respond_large(VersionView.of(found), blobs, conditions)
+    return respond_large(VersionView.of(found), large, conditions)
 
 
 @router.patch(

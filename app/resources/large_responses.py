@@ -11,11 +11,11 @@ from types import MappingProxyType
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread
+from app.fairness.turns import in_thread, owner_here
+from app.http.body_memory import STREAMS_PART, BodyMemory, Share
 from app.http.streaming import Piece, StreamedResponse
 from app.problems.problem import Problem
 from app.resources.etags import Preconditions, etag_of, json_of
-from models_store.files.blobs import Blobs
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +25,44 @@ PIECE_BYTES = 64 * 1024
 """Bytes of a response in memory at once: hundreds of callers may read theirs slowly."""
 
 
+class LargeResponses:
+    """Large responses of all callers that wait to be read, which count until they were.
+
+    Args:
+        folder: Folder on the disk that holds them.
+        files: Disk space of bodies and results.
+        memory: Memory of these, which has them where the disk takes none: reading works on a full disk, too.
+    """
+
+    def __init__(self, folder: Path, *, files: BodyMemory, memory: BodyMemory) -> None:
+        self._folder = folder
+        self._files = files
+        self._memory = memory
+
+    def pieces_of(self, content: bytes) -> AsyncGenerator[Piece, None]:
+        """Return bytes in pieces that are read from the disk as they are sent; call it in a thread.
+
+        Raises:
+            Problem: `overloaded`: the caller's project leaves too much unread.
+        """
+        share = self._files.of(owner_here()).kept_share()
+        share.hold(len(content))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return _from_disk(_Stored(content, self._folder), share)
+        except OSError as error:
+            log.debug("a large response is sent from memory: %s", error)
+        share = self._memory.of(owner_here()).kept_share()
+        if not share.may_hold(len(content), part=STREAMS_PART):
+            raise Problem(
+                "overloaded", "Too many responses wait to be read. Read them, and try again."
+            )
+        return _from_memory(content, share)
+
+
 def respond_large(
     view: BaseModel,
-    blobs: Blobs,
+    large: LargeResponses,
     conditions: Preconditions | None = None,
     *,
     status_code: int = HTTPStatus.OK,
@@ -37,13 +72,13 @@ def respond_large(
 
     Args:
         view: View to send.
-        blobs: Store with the disk that holds the response while it is sent.
+        large: Responses that wait to be read.
         conditions: Conditions of the request; the response then has an ETag.
         status_code: Status of the response.
         headers: Further headers.
 
     Raises:
-        Problem: `precondition`.
+        Problem: `precondition`, or `overloaded`: the caller's project leaves too much unread.
     """
     content = json_of(view)
     headers = dict(headers)
@@ -54,13 +89,13 @@ def respond_large(
         if not conditions.new(tag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return respond_content(
-        content, blobs, media_type=_MEDIA_TYPE, headers=headers, status_code=status_code
+        content, large, media_type=_MEDIA_TYPE, headers=headers, status_code=status_code
     )
 
 
 def respond_content(
     content: bytes,
-    blobs: Blobs,
+    large: LargeResponses,
     *,
     media_type: str,
     headers: Mapping[str, str],
@@ -70,35 +105,22 @@ def respond_content(
 
     Args:
         content: Body of the response.
-        blobs: Store with the disk that holds the body while it is sent.
+        large: Responses that wait to be read.
         media_type: Media type of the body.
         headers: Further headers.
         status_code: Status of the response.
+
+    Raises:
+        Problem: `overloaded`: the caller's project leaves too much unread.
     """
     if len(content) <= _SMALL_BYTES:
         return Response(content, status_code, headers=headers, media_type=media_type)
     return StreamedResponse(
-        pieces_of(content, blobs),
+        large.pieces_of(content),
         media_type=media_type,
         headers={**headers, "Content-Length": str(len(content))},
         status_code=status_code,
     )
-
-
-def pieces_of(content: bytes, blobs: Blobs) -> AsyncGenerator[Piece, None]:
-    """Return bytes in pieces that are read from the disk as they are sent; call it in a thread.
-
-    Args:
-        content: Bytes to send.
-        blobs: Store with the disk that holds them meanwhile.
-    """
-    try:
-        blobs.staging.mkdir(parents=True, exist_ok=True)
-        stored = _Stored(content, blobs.staging)
-    except OSError as error:  # reading works on a full disk, too
-        log.debug("a large response is sent from memory: %s", error)
-        return _from_memory(content)
-    return _from_disk(stored)
 
 
 class _Stored:
@@ -120,10 +142,12 @@ class _Stored:
         return os.pread(self._handle, PIECE_BYTES, start)
 
 
-async def _from_disk(stored: _Stored) -> AsyncGenerator[Piece, None]:
+async def _from_disk(stored: _Stored, share: Share) -> AsyncGenerator[Piece, None]:
     for start in range(0, stored.size, PIECE_BYTES):
         yield await in_thread(stored.read, start)
+    del share  # it was held until here
 
 
-async def _from_memory(content: bytes) -> AsyncGenerator[Piece, None]:
+async def _from_memory(content: bytes, share: Share) -> AsyncGenerator[Piece, None]:
     yield content
+    del share

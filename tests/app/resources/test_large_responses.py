@@ -10,12 +10,13 @@ from pydantic import BaseModel
 
 from app.datasets.views import DatasetView
 from app.http import streaming
+from app.http.body_memory import BodyMemory
 from app.http.streaming import StreamedResponse, send_piece
 from app.jobs.views import JobView
 from app.models.views import VersionView
+from app.problems.problem import Problem
 from app.resources.etags import json_of
-from app.resources.large_responses import respond_large
-from models_store.files.local_blobs import LocalBlobs
+from app.resources.large_responses import LargeResponses, respond_large
 from tests.app.resources.test_listing import WIDE
 from tests.app.rows.bodies import npy
 from tests.app.serving import registered
@@ -53,13 +54,33 @@ def test_what_is_large_is_whole_and_leaves_no_file(client, registry, blobs, monk
     assert not staging.exists() or list(staging.iterdir()) == []
 
 
+def waiting(folder, *, files=1 << 30, memory=1 << 30):
+    return LargeResponses(folder, files=BodyMemory(files), memory=BodyMemory(memory))
+
+
 @pytest.mark.fault(200)
 def test_what_is_large_does_not_wait_in_memory(tmp_path):
-    large = respond_large(Text(text="x" * 100_000), LocalBlobs(tmp_path))
-    small = respond_large(Text(text="x"), LocalBlobs(tmp_path))
+    large = respond_large(Text(text="x" * 100_000), waiting(tmp_path / "staging"))
+    small = respond_large(Text(text="x"), waiting(tmp_path / "staging"))
     assert isinstance(large, StreamedResponse)
     assert (large.body, small.body) == (b"", b'{"text":"x"}')
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.fault(1060)
+@pytest.mark.parametrize("full", [False, True], ids=["on the disk", "on a full disk, in memory"])
+def test_fault_1060_large_responses_count_until_they_were_read(tmp_path, monkeypatch, full):
+    if full:
+        monkeypatch.setattr("app.resources.large_responses.tempfile.TemporaryFile", no_room)
+    bounds = {"files": 1 << 30, "memory": 1 << 20} if full else {"files": 1 << 20}
+    large = waiting(tmp_path, **bounds)
+    text = Text(text="x" * 200_000)
+    unread = [respond_large(text, large) for _ in range(2 - full)]
+    with pytest.raises(Problem) as refused:
+        respond_large(text, large)
+    assert refused.value.type.slug == "overloaded"
+    del refused, unread
+    assert isinstance(respond_large(text, large), StreamedResponse)
 
 
 @pytest.mark.fault(383)
