@@ -9,7 +9,7 @@ from fastapi import Depends, Header, Request
 
 from app.auth.callers import project_of
 from app.engine.loaded_models import LoadedModels
-from app.resources.large_responses import LargeResponses
+from app.http.stored_responses import StoredResponses
 from app.settings import ApiSettings
 from app.state import AppState, state_of
 from models_store.aliases import Aliases
@@ -54,7 +54,7 @@ async def _project(request: Request) -> str:
 StateDep = Annotated[AppState, _from_state(lambda state: state)]
 SettingsDep = Annotated[ApiSettings, _from_state(lambda state: state.settings)]
 BlobsDep = Annotated[Blobs, _from_state(lambda state: state.blobs)]
-LargeDep = Annotated[LargeResponses, _from_state(lambda state: state.large_responses)]
+StoredDep = Annotated[StoredResponses, _from_state(lambda state: state.stored_responses)]
 AliasesDep = Annotated[Aliases, _from_state(lambda state: state.aliases)]
 RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]

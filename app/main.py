@@ -36,6 +36,7 @@ from app.fairness.turns import Threads, Turns
 from app.http.body_limits import BodyLimits, BodyMiddleware
 from app.http.body_memory import BodyMemory
 from app.http.head import HeadMiddleware
+from app.http.stored_responses import StoredResponses
 from app.http.unknown_parameters import known_parameters
 from app.http.upload_room import UploadRoom
 from app.inference import routes as inference
@@ -50,7 +51,6 @@ from app.models import checkpoints, plot_routes as plots, routes as models
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.reference_rows.usual_terms import UsualTerms
-from app.resources.large_responses import LargeResponses
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
 from app.scoring.raw_route import HotRoutes
@@ -363,7 +363,7 @@ def _state(
         upload_room=UploadRoom(inherited_counts(settings.api_processes)),
         body_memory=body_memory,
         body_files=body_files,
-        large_responses=LargeResponses(blobs.staging, files=body_files, memory=body_memory),
+        stored_responses=StoredResponses(blobs.staging, files=body_files, memory=body_memory),
     )
 
 

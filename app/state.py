@@ -19,11 +19,11 @@ from app.fairness.pace import Pace
 from app.fairness.parsers import Parsers
 from app.fairness.turns import Threads, Turns
 from app.http.body_memory import BodyMemory
+from app.http.stored_responses import StoredResponses
 from app.http.upload_room import UploadRoom
 from app.metrics import Metrics
 from app.plots.plots import Plots
 from app.reference_rows.usual_terms import UsualTerms
-from app.resources.large_responses import LargeResponses
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
@@ -91,7 +91,7 @@ class AppState:
         upload_room: Bytes of unfinished uploads.
         body_memory: Bytes of request bodies and results in memory.
         body_files: Bytes of request bodies and results on the disk.
-        large_responses: Large responses that wait on the disk for their callers.
+        stored_responses: Large responses that wait on the disk for their callers.
     """
 
     settings: ApiSettings
@@ -136,7 +136,7 @@ class AppState:
     upload_room: UploadRoom
     body_memory: BodyMemory
     body_files: BodyMemory
-    large_responses: LargeResponses
+    stored_responses: StoredResponses
 
 
 def state_of(request: Request) -> AppState:

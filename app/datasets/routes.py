@@ -17,7 +17,7 @@ from app.datasets.views import (
     DatasetView,
     RowsView,
 )
-from app.dependencies import BlobsDep, LargeDep, ProjectDep, RegistryDep
+from app.dependencies import BlobsDep, ProjectDep, RegistryDep, StoredDep
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread, in_thread_alone
 from app.http.accept import listed
@@ -135,7 +135,7 @@ async def get_dataset(
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
-    large: LargeDep,
+    stored: StoredDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a dataset with the statistics of its columns and its warnings."""
@@ -145,7 +145,7 @@ async def get_dataset(
 
     def described() -> Response:
         view = DatasetView.whole(registry.dataset(project, dataset_id))
-        return respond_large(view, large, conditions)
+        return respond_large(view, stored, conditions)
 
     size = await in_thread(registry.described_bytes, project, dataset_id)
     return await _in_thread_for(size)(described)
@@ -163,7 +163,7 @@ async def list_columns(
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
-    large: LargeDep,
+    stored: StoredDep,
     wanted: Annotated[ColumnSlice, Query()],
 ) -> Response:
     """Return a page of columns with their types and statistics, for tables with many columns."""
@@ -174,7 +174,7 @@ async def list_columns(
         page = ColumnPage.model_validate(
             {"items": shown, "offset": wanted.offset, "total": len(columns)}
         )
-        return respond_large(page, large)
+        return respond_large(page, stored)
 
     size = await in_thread(registry.described_bytes, project, dataset_id)
     return await _in_thread_for(size)(described)
@@ -252,7 +252,7 @@ async def update_dataset(
     ],
     project: ProjectDep,
     conditions: PreconditionsDep,
-    large: LargeDep,
+    stored: StoredDep,
 ) -> Response:
     """Change the description, the tags or the types of columns; other fields stay unchanged.
 
@@ -280,7 +280,7 @@ async def update_dataset(
         old = await in_thread(unchanged)
         types = change.types
         dataset = await retype_dataset(request, old, types, labels, as_labelled=not always)
-    return await in_thread(lambda: respond_large(DatasetView.whole(dataset), large, NO_CONDITIONS))
+    return await in_thread(lambda: respond_large(DatasetView.whole(dataset), stored, NO_CONDITIONS))
 
 
 @router.delete(

@@ -15,9 +15,9 @@ from app.dependencies import (
     REPLAYED,
     BlobsDep,
     IdempotencyKey,
-    LargeDep,
     ProjectDep,
     RegistryDep,
+    StoredDep,
     built,
 )
 from app.fairness.fair_routes import FairRoute
@@ -148,7 +148,7 @@ async def create_dataset(
     options: Annotated[UploadOptions, Query()],
     sender: Annotated[Sender, Depends(built(Sender))],
     blobs: BlobsDep,
-    large: LargeDep,
+    stored: StoredDep,
     registry: RegistryDep,
 ) -> Response:
     """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
@@ -207,7 +207,7 @@ async def create_dataset(
             if dataset.id != dataset_id:
                 headers["Idempotent-Replayed"] = "true"
             view = DatasetView.whole(dataset)
-            return respond_large(view, large, status_code=201, headers=headers)
+            return respond_large(view, stored, status_code=201, headers=headers)
 
         # The file is here: a caller who sends slowly holds no parser.
         def parse(begin: Callable[[], None]) -> Awaitable[Response]:

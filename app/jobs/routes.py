@@ -11,10 +11,10 @@ from app.dependencies import (
     BlobsDep,
     JobsDep,
     LabelsDep,
-    LargeDep,
     ProjectDep,
     QueueDep,
     SettingsDep,
+    StoredDep,
     built,
 )
 from app.fairness.fair_routes import FairRoute
@@ -152,7 +152,7 @@ def list_jobs(
 async def get_job(
     request: Request,
     watched: Annotated[WatchedJob, Depends(built(WatchedJob))],
-    large: LargeDep,
+    stored: StoredDep,
     conditions: PreconditionsDep,
     wait: Annotated[
         int,
@@ -172,7 +172,7 @@ async def get_job(
         await wait_for_end(request, watched.feed(0), seconds=wait)
 
     def show() -> Response:
-        return respond_large(JobView.whole(watched.job()), large, conditions)
+        return respond_large(JobView.whole(watched.job()), stored, conditions)
 
     return await in_thread(show)
 
@@ -220,11 +220,11 @@ def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDe
         **problem_responses("not-found", "job-final"),
     },
 )
-def cancel_job(job_id: JobId, jobs: JobsDep, large: LargeDep, project: ProjectDep) -> Response:
+def cancel_job(job_id: JobId, jobs: JobsDep, stored: StoredDep, project: ProjectDep) -> Response:
     """Cancel a job. A queued job is cancelled at once; cancelling twice is not an error."""
     job = jobs.cancel(project, job_id)
     code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
-    return respond_large(JobView.whole(job), large, status_code=code)
+    return respond_large(JobView.whole(job), stored, status_code=code)
 
 
 @router.post(
@@ -243,7 +243,7 @@ def cancel_job(job_id: JobId, jobs: JobsDep, large: LargeDep, project: ProjectDe
 def resume_job(
     job_id: JobId,
     jobs: JobsDep,
-    large: LargeDep,
+    stored: StoredDep,
     queue: QueueDep,
     project: ProjectDep,
     settings: SettingsDep,
@@ -259,7 +259,7 @@ def resume_job(
         max_bytes=settings.max_project_bytes,
     )
     view = JobView.whole(job, sent=send(queue, job))
-    return respond_large(view, large, status_code=status.HTTP_202_ACCEPTED)
+    return respond_large(view, stored, status_code=status.HTTP_202_ACCEPTED)
 
 
 @router.get(

@@ -12,11 +12,11 @@ from app.dependencies import (
     REPLAYED,
     IdempotencyKey,
     JobsDep,
-    LargeDep,
     ProjectDep,
     QueueDep,
     RegistryDep,
     SettingsDep,
+    StoredDep,
 )
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
@@ -139,14 +139,14 @@ class JobSubmission:
         request: Request,
         project: ProjectDep,
         jobs: JobsDep,
-        large: LargeDep,
+        stored: StoredDep,
         queue: QueueDep,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
         self._request = request
         self._project = project
         self._jobs = jobs
-        self._large = large
+        self._stored = stored
         self._queue = queue
         self._key = idempotency_key
 
@@ -166,7 +166,7 @@ class JobSubmission:
             sent = send(self._queue, job)
         view = JobView.whole(job, sent=sent)
         return respond_large(
-            view, self._large, status_code=status.HTTP_202_ACCEPTED, headers=headers
+            view, self._stored, status_code=status.HTTP_202_ACCEPTED, headers=headers
         )
 
     def _submit(self, wanted: JobRequest) -> Submitted:

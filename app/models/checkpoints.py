@@ -25,6 +25,7 @@ from app.fairness.turns import in_thread
 from app.http.downloads import Download, unless_deleted
 from app.http.head import end_head, is_head
 from app.http.json_body import body_chunks, media_type_of
+from app.http.stored_responses import PIECE_BYTES, StoredResponses
 from app.http.streaming import Piece, StreamedResponse, unless_left_waiting
 from app.http.upload_room import declared_bytes
 from app.jobs.submission import LimitsDep
@@ -33,7 +34,7 @@ from app.models.routes import ModelName, VersionNumber
 from app.models.views import VersionView
 from app.plots.curves import exported_curve
 from app.problems.problem import Problem, problem_responses
-from app.resources.large_responses import PIECE_BYTES, LargeResponses, respond_large
+from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.rows.body import write_to_disk
 from app.state import state_of
@@ -130,7 +131,7 @@ def export_version(  # noqa: PLR0913 - FastAPI gives each
         curve = exported_curve(found, jobs, blobs)
         file = exported_file(path, found, curve, key=state_of(request).settings.signing_key)
         size = file.size
-        head = state_of(request).large_responses.pieces_of(file.head)  # may have megabytes
+        head = state_of(request).stored_responses.pieces_of(file.head)  # may have megabytes
     filename = f"{found.name}-{found.version}.safetensors"
     headers = {
         "Content-Length": str(size),
@@ -316,16 +317,16 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         )
         registered = await in_thread(register_import, wanted, model, blobs, registry)
     models.forget(project)
-    return await in_thread(_shown, registered, state.large_responses)
+    return await in_thread(_shown, registered, state.stored_responses)
 
 
-def _shown(registered: Registered, large: LargeResponses) -> Response:
+def _shown(registered: Registered, stored: StoredResponses) -> Response:
     version = registered.version
     headers = {"Location": rooted(f"/v1/models/{version.name}/versions/{version.version}")}
     if registered.replayed:
         headers["Idempotent-Replayed"] = "true"
     view = VersionView.of(version)
-    return respond_large(view, large, status_code=status.HTTP_201_CREATED, headers=headers)
+    return respond_large(view, stored, status_code=status.HTTP_201_CREATED, headers=headers)
 
 
 def _wrong_type(detail: str) -> Problem:

@@ -79,5 +79,5 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
                 return await source.numbers(kind, flow)
 
         image = await state.plots.draw(drawing, numbers)
-    content = partial(respond_content, image, state.large_responses)
+    content = partial(respond_content, image, state.stored_responses)
     return await in_thread(content, media_type=media_type, headers=_HEADERS)

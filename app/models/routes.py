@@ -10,10 +10,10 @@ from app.dependencies import (
     AliasesDep,
     BlobsDep,
     LabelsDep,
-    LargeDep,
     ModelsDep,
     ProjectDep,
     RegistryDep,
+    StoredDep,
     built,
 )
 from app.fairness.fair_routes import FairRoute
@@ -127,11 +127,11 @@ def get_model(
     name: ModelName,
     registry: RegistryDep,
     project: ProjectDep,
-    large: LargeDep,
+    stored: StoredDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a model: its newest version, its aliases and its tags."""
-    return respond_large(ModelView.of(registry.model(project, name)), large, conditions)
+    return respond_large(ModelView.of(registry.model(project, name)), stored, conditions)
 
 
 @router.patch(
@@ -223,7 +223,7 @@ def get_version(
     request: Request,
     target: Annotated[VersionTarget, Depends(built(VersionTarget))],
     registry: RegistryDep,
-    large: LargeDep,
+    stored: StoredDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a version: its flow, its metrics and its origin."""
@@ -231,7 +231,7 @@ def get_version(
         registry.version_summary(target.project, target.model, target.number)
         end_head(request)
     found = registry.version(target.project, target.model, target.number)
-    return respond_large(VersionView.of(found), large, conditions)
+    return respond_large(VersionView.of(found), stored, conditions)
 
 
 @router.patch(

@@ -1,68 +1,24 @@
 """Large JSON responses, which wait on the disk instead of in memory for slow callers."""
 
-import logging
-import os
-import tempfile
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
-from pathlib import Path
 from types import MappingProxyType
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread, owner_here
-from app.http.body_memory import STREAMS_PART, BodyMemory, Share
-from app.http.streaming import Piece, StreamedResponse
+from app.http.stored_responses import StoredResponses
+from app.http.streaming import StreamedResponse
 from app.problems.problem import Problem
 from app.resources.etags import Preconditions, etag_of, json_of
 
-log = logging.getLogger(__name__)
-
 _MEDIA_TYPE = "application/json"
 _SMALL_BYTES = 64 * 1024
-PIECE_BYTES = 64 * 1024
-"""Bytes of a response in memory at once: hundreds of callers may read theirs slowly."""
-
-
-class LargeResponses:
-    """Large responses of all callers that wait to be read, which count until they were.
-
-    Args:
-        folder: Folder on the disk that holds them.
-        files: Disk space of bodies and results.
-        memory: Memory of these, which has them where the disk takes none: reading works on a full disk, too.
-    """
-
-    def __init__(self, folder: Path, *, files: BodyMemory, memory: BodyMemory) -> None:
-        self._folder = folder
-        self._files = files
-        self._memory = memory
-
-    def pieces_of(self, content: bytes) -> AsyncGenerator[Piece, None]:
-        """Return bytes in pieces that are read from the disk as they are sent; call it in a thread.
-
-        Raises:
-            Problem: `overloaded`: the caller's project leaves too much unread.
-        """
-        share = self._files.of(owner_here()).kept_share()
-        share.hold(len(content))
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            return _from_disk(_Stored(content, self._folder), share)
-        except OSError as error:
-            log.debug("a large response is sent from memory: %s", error)
-        share = self._memory.of(owner_here()).kept_share()
-        if not share.may_hold(len(content), part=STREAMS_PART):
-            raise Problem(
-                "overloaded", "Too many responses wait to be read. Read them, and try again."
-            )
-        return _from_memory(content, share)
 
 
 def respond_large(
     view: BaseModel,
-    large: LargeResponses,
+    stored: StoredResponses,
     conditions: Preconditions | None = None,
     *,
     status_code: int = HTTPStatus.OK,
@@ -72,7 +28,7 @@ def respond_large(
 
     Args:
         view: View to send.
-        large: Responses that wait to be read.
+        stored: Responses that wait to be read.
         conditions: Conditions of the request; the response then has an ETag.
         status_code: Status of the response.
         headers: Further headers.
@@ -89,13 +45,13 @@ def respond_large(
         if not conditions.new(tag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return respond_content(
-        content, large, media_type=_MEDIA_TYPE, headers=headers, status_code=status_code
+        content, stored, media_type=_MEDIA_TYPE, headers=headers, status_code=status_code
     )
 
 
 def respond_content(
     content: bytes,
-    large: LargeResponses,
+    stored: StoredResponses,
     *,
     media_type: str,
     headers: Mapping[str, str],
@@ -105,7 +61,7 @@ def respond_content(
 
     Args:
         content: Body of the response.
-        large: Responses that wait to be read.
+        stored: Responses that wait to be read.
         media_type: Media type of the body.
         headers: Further headers.
         status_code: Status of the response.
@@ -116,38 +72,8 @@ def respond_content(
     if len(content) <= _SMALL_BYTES:
         return Response(content, status_code, headers=headers, media_type=media_type)
     return StreamedResponse(
-        large.pieces_of(content),
+        stored.pieces_of(content),
         media_type=media_type,
         headers={**headers, "Content-Length": str(len(content))},
         status_code=status_code,
     )
-
-
-class _Stored:
-    """Bytes on the disk, in a file without a name that is deleted with this object."""
-
-    def __init__(self, content: bytes, folder: Path) -> None:
-        self.size = len(content)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(content)
-            file.flush()
-            self._handle = os.dup(file.fileno())
-
-    def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            os.close(self._handle)
-
-    def read(self, start: int) -> bytes:
-        """Return a chunk."""
-        return os.pread(self._handle, PIECE_BYTES, start)
-
-
-async def _from_disk(stored: _Stored, share: Share) -> AsyncGenerator[Piece, None]:
-    for start in range(0, stored.size, PIECE_BYTES):
-        yield await in_thread(stored.read, start)
-    del share  # it was held until here
-
-
-async def _from_memory(content: bytes, share: Share) -> AsyncGenerator[Piece, None]:
-    yield content
-    del share

@@ -11,12 +11,13 @@ from pydantic import BaseModel
 from app.datasets.views import DatasetView
 from app.http import streaming
 from app.http.body_memory import BodyMemory
+from app.http.stored_responses import StoredResponses
 from app.http.streaming import StreamedResponse, send_piece
 from app.jobs.views import JobView
 from app.models.views import VersionView
 from app.problems.problem import Problem
 from app.resources.etags import json_of
-from app.resources.large_responses import LargeResponses, respond_large
+from app.resources.large_responses import respond_large
 from tests.app.resources.test_listing import WIDE
 from tests.app.rows.bodies import npy
 from tests.app.serving import registered
@@ -42,7 +43,7 @@ def test_what_is_large_is_whole_and_leaves_no_file(client, registry, blobs, monk
     dataset = added(registry, columns=WIDE)
     job = submitted(client.app.state.jobs, request={"context": [[0.25] * 4] * 10_000})
     if full:
-        monkeypatch.setattr("app.resources.large_responses.tempfile.TemporaryFile", no_room)
+        monkeypatch.setattr("app.http.stored_responses.tempfile.TemporaryFile", no_room)
     answer = client.get(f"/v1/datasets/{dataset.id}")
     shown = answer.json()["columns"]
     assert [
@@ -55,7 +56,7 @@ def test_what_is_large_is_whole_and_leaves_no_file(client, registry, blobs, monk
 
 
 def waiting(folder, *, files=1 << 30, memory=1 << 30):
-    return LargeResponses(folder, files=BodyMemory(files), memory=BodyMemory(memory))
+    return StoredResponses(folder, files=BodyMemory(files), memory=BodyMemory(memory))
 
 
 @pytest.mark.fault(200)
@@ -71,7 +72,7 @@ def test_what_is_large_does_not_wait_in_memory(tmp_path):
 @pytest.mark.parametrize("full", [False, True], ids=["on the disk", "on a full disk, in memory"])
 def test_fault_1060_large_responses_count_until_they_were_read(tmp_path, monkeypatch, full):
     if full:
-        monkeypatch.setattr("app.resources.large_responses.tempfile.TemporaryFile", no_room)
+        monkeypatch.setattr("app.http.stored_responses.tempfile.TemporaryFile", no_room)
     bounds = {"files": 1 << 30, "memory": 1 << 20} if full else {"files": 1 << 20}
     large = waiting(tmp_path, **bounds)
     text = Text(text="x" * 200_000)
@@ -95,7 +96,7 @@ def test_fault_383_files_of_versions_are_in_memory_a_little_at_a_time(
     registered(state.database, state.blobs, columns=columns)
     monkeypatch.setattr(state.plots, "known", lambda _drawing: b"x" * 200_000)
     if full:
-        monkeypatch.setattr("app.resources.large_responses.tempfile.TemporaryFile", no_room)
+        monkeypatch.setattr("app.http.stored_responses.tempfile.TemporaryFile", no_room)
     sizes = []
 
     async def spy(send, piece, *, more=True):
