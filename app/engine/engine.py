@@ -251,16 +251,22 @@ class Engine:
     async def _finished(self, work: Small | Large, terms: Terms) -> None:
         """Admit a request and wait for its end, or for the end of its time if it has not begun."""
         self._admit(work, admitted=terms.admitted)
-        if terms.admitted:
-            await work.done
-            return
-        wait_s = terms.wait_s(self._max_wait_s)
-        # Not left to the thread, which may be busy for longer, or dead.
-        timer = work.loop.call_later(wait_s, self._refuse, work)
+        timer = None
+        if not terms.admitted:
+            # Not left to the thread, which may be busy for longer, or dead.
+            timer = work.loop.call_later(terms.wait_s(self._max_wait_s), self._refuse, work)
         try:
             await work.done
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+            self._leave(work)
+
+    def _leave(self, work: Small | Large) -> None:
+        """Give back the place of a request that was refused or left before it began: others may have it."""
+        with self._changed:
+            if not work.begun:
+                self._take_off(work)
 
     def _refuse(self, work: Small | Large) -> None:
         """Refuse a request whose time is over before it began, from its event loop."""
@@ -339,7 +345,11 @@ class Engine:
 
     def _next_turn(self) -> Large | None:
         with self._changed:
-            return self._order.first(self._turns) if self._turns else None
+            if not self._turns:
+                return None
+            turn = self._order.first(self._turns)
+            turn.begun = True  # and so stays in the queue until its end
+            return turn
 
     def _compute_batch(self, batch: list[Small]) -> None:
         began = time.thread_time()
@@ -361,7 +371,6 @@ class Engine:
             self._turns.append(work)
 
     def _turn(self, work: Large) -> bool:
-        work.begun = True
         began = time.thread_time()
         stop = min(work.position + self._turn_rows(work), work.rows)
         work.compute(work.position, stop)
@@ -401,15 +410,18 @@ class Engine:
 
     def _end(self, work: Small | Large, error: Exception | None) -> None:
         """Take a request off its queue, if it is still there, and wake its caller."""
-        queue: deque[Any] = self._small if isinstance(work, Small) else self._turns
         try:
             with self._changed:
-                if work in queue:
-                    queue.remove(work)
-                    self._waiting_bytes -= work.size_bytes
-                self._count_waiting()
+                self._take_off(work)
         finally:
             work.settle(error)
+
+    def _take_off(self, work: Small | Large) -> None:
+        queue: deque[Any] = self._small if isinstance(work, Small) else self._turns
+        if work in queue:
+            queue.remove(work)
+            self._waiting_bytes -= work.size_bytes
+        self._count_waiting()
 
     def _count_waiting(self) -> None:
         self._metrics.waiting.set(len(self._small) + len(self._turns))

@@ -134,6 +134,46 @@ def test_fault_194_what_waits_is_refused_in_time_whatever_the_thread_does(dead, 
     engine.stop()
 
 
+@pytest.mark.fault(1080)
+@pytest.mark.parametrize("n", [1, 65])
+@pytest.mark.parametrize("leaves", [True, False], ids=["left", "refused"])
+def test_fault_1080_who_waits_no_longer_keeps_no_place_from_others(leaves, n):
+    engine = Engine(max_waiting=3, max_waiting_bytes=100 * n)
+    began, release = threading.Event(), threading.Event()
+
+    def block(_start: int, _stop: int) -> None:
+        began.set()
+        release.wait(120)
+
+    def ask(key: int, terms: Terms) -> asyncio.Task[None]:
+        rows, results = np.ones((n, 1)), np.empty((n, 1))
+        asked = engine.apply(lambda some: (some[:, 0],), rows, results, key=key, terms=terms)
+        return asyncio.create_task(asked)
+
+    async def main() -> None:
+        busy = asyncio.create_task(engine.run(block, rows=1))
+        assert await asyncio.to_thread(began.wait, 120)
+        for key in range(20):
+            gone = ask(key, Terms(max_wait_s=None if leaves else 0.001))
+            if leaves:
+                await asyncio.sleep(0)
+                gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+        assert engine.waiting == 1
+        late = ask(0, Terms())
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(busy, late)
+        assert engine.waiting == 0
+
+    engine.start()
+    try:
+        asyncio.run(main())
+    finally:
+        release.set()
+        engine.stop()
+
+
 @pytest.mark.fault(197)
 @pytest.mark.parametrize("n", [1, 64, 65, 1000])
 def test_fault_197_the_rows_of_a_turn_are_bounded_by_memory(n):
