@@ -4,6 +4,8 @@ import importlib.metadata
 import json
 import re
 import runpy
+import subprocess
+import sys
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -137,3 +139,23 @@ def test_what_the_image_is_made_of_is_sent_to_its_build():
     )
     copied = {path for line in lines for path in line.split()} - {"requirements"}
     assert {"flows", "tables", "pyproject.toml"} <= copied <= sent
+
+
+_READS_A_SCHEMA = """
+import pyarrow, sys
+metadata = {"ARROW:extension:name": "arrow.opaque", "ARROW:extension:metadata": "[" * 1_000_000}
+field = pyarrow.field("a", pyarrow.float64(), metadata=metadata)
+message = pyarrow.ipc.read_message(pyarrow.schema([field]).serialize())
+try:
+    pyarrow.ipc.read_schema(message)
+except pyarrow.ArrowException:
+    pass
+"""
+
+
+@pytest.mark.fault(1040)
+def test_fault_1040_no_version_of_arrow_is_allowed_that_nested_metadata_ends():
+    """Versions before 26 go down a level of the stack for each, in the process of the API."""
+    (arrow,) = (one for one in declared("run.lock") if one.name == "pyarrow")
+    assert not any(arrow.specifier.contains(f"{version}.0.0") for version in range(20, 26))
+    subprocess.run([sys.executable, "-c", _READS_A_SCHEMA], check=True)  # noqa: S603  our own program

@@ -40,7 +40,9 @@ from tables.source import (
 REMEMBERED_BYTES = 16 << 20
 """How much of a file that has been read may stay in the memory of the process."""
 
-_DICTIONARY_BYTES = 16 << 20  # of one that is read in this process
+_DICTIONARY_BYTES = (
+    4 << 20
+)  # of all that are read in this process, where to join them takes a tenth of a second
 _EXTENSION_KEY = b"ARROW:extension:name"
 _UNKNOWN = {"month_interval", "day_time_interval"}  # PyArrow has no arrays of them
 _MOST_DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}  # of decimals of so many bits
@@ -214,7 +216,7 @@ def _cell_batches(
     step = rows_per_chunk(len(schema))
     row_bytes = 8 * len(schema)
     rows = remembered = 0
-    deltas, check = DeltaCheck(), _BatchCheck(wanted)
+    deltas, check = DeltaCheck(), BatchCheck(wanted)
     with decoding():
         messages = Messages(path, max_columns=options.max_columns, dictionaries=True)
         messages.schema()
@@ -238,8 +240,8 @@ def _cell_batches(
                         remembered = 0
 
 
-class _BatchCheck:
-    """Check of the batches of a stream, whose lengths may lie about their buffers.
+class BatchCheck:
+    """Check of the batches of a file, whose lengths may lie about their buffers.
 
     A dictionary is looked at, and made plain, once, not with each of its batches. Columns whose values
     are not read are not looked at.
@@ -250,7 +252,7 @@ class _BatchCheck:
 
     def __init__(self, wanted: frozenset[int]) -> None:
         self._wanted = wanted
-        self._dictionaries: dict[int, tuple[pa.Array, pa.Array]] = {}
+        self._dictionaries: dict[int, tuple[pa.Array, pa.Array, pa.Array | None]] = {}
 
     def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return a batch with plain dictionaries; refuse it if it is damaged, or its texts are too long."""
@@ -272,15 +274,33 @@ class _BatchCheck:
 
     def _with_plain_dictionary(self, place: int, cells: pa.Array) -> pa.Array:
         values = cells.dictionary
-        known, plain = self._dictionaries.get(place, (None, None))
+        known, plain, places = self._dictionaries.get(place, (None, None, None))
         if known is None or _buffers(known) != _buffers(values):
             _check_views([values])
             values.validate(full=True)
-            plain = _plain(values)
-            self._dictionaries[place] = values, plain  # its buffers stay where they are
+            plain, places = _without_nulls(_plain(values))
+            self._dictionaries[place] = values, plain, places  # its buffers stay where they are
         cells.indices.validate(full=True)
         # Of 32 bits: batches with other dictionaries may be joined, whose values are more together.
-        return pa.DictionaryArray.from_arrays(cells.indices.cast(pa.int32()), plain)
+        indices = cells.indices.cast(pa.int32())
+        indices = indices if places is None else places.take(indices)
+        return pa.DictionaryArray.from_arrays(indices, plain)
+
+
+def _without_nulls(values: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Return the values of a dictionary but nulls, with which none can be joined, and the new index of each.
+
+    Args:
+        values: Values of one dictionary.
+
+    Returns:
+        The values, and None where no index changes.
+    """
+    if not values.null_count:
+        return values, None
+    valid = values.is_valid().to_numpy(zero_copy_only=False)
+    places = pa.array(np.cumsum(valid, dtype=np.int32) - 1, pa.int32(), mask=~valid)
+    return values.drop_null(), places
 
 
 def _buffers(cells: pa.Array) -> list[object]:
@@ -321,16 +341,18 @@ def is_packed(source: Path, options: ParseOptions) -> bool:
         TableError: The stream is damaged, or has too many rows or batches.
     """
     check_content(source, TableFormat.ARROW)
-    rows = 0
+    rows = dictionaries = 0
     with decoding():
         messages = Messages(source, max_columns=options.max_columns, dictionaries=True)
         kinds = messages.schema().types
         packed = any(map(_holds_views, kinds))
         for message, header in messages.batches():
             packed = packed or header.unpacked > 0 or header.is_delta
-            # Its values are copied as a whole where a few rows have them all.
-            packed = packed or (message.type == "dictionary" and header.size > _DICTIONARY_BYTES)
-            if message.type == "record batch":
+            if message.type == "dictionary":
+                # Values are copied as a whole where a few rows have them all, or batches are joined.
+                dictionaries += header.size
+                packed = packed or dictionaries > _DICTIONARY_BYTES
+            else:
                 rows += header.rows
                 check_rows(rows, row_bytes=8 * len(kinds), options=options)
             messages.forget()  # the kernel maps more than is looked at

@@ -10,7 +10,14 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
 from tables.errors import TableError
 from tables.formats import ParseOptions
-from tables.readers.arrow import cell_source, columns_of, plain_batch, real_columns, row_bytes
+from tables.readers.arrow import (
+    BatchCheck,
+    cell_source,
+    columns_of,
+    plain_batch,
+    real_columns,
+    row_bytes,
+)
 from tables.source import (
     CellSource,
     Columns,
@@ -69,8 +76,12 @@ def open_parquet_cells(path: Path, options: ParseOptions) -> CellSource:
 
 
 def _cell_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a file; texts, which Parquet does not check, are UTF-8."""
     with _decoding():
-        return map(plain_batch, _batches(_open(path)))
+        file = _open(path)
+        check = BatchCheck(frozenset(range(len(file.schema_arrow))))
+        for batch in _batches(file):
+            yield plain_batch(check.checked(batch))
 
 
 @contextmanager

@@ -276,6 +276,17 @@ def test_fault_040_a_parquet_name_that_is_not_utf_8_is_refused(refuse):
     assert refuse(with_footer(data, b"zz", b"\xff\xfe"), PARQUET).slug == "dataset-encoding"
 
 
+@pytest.mark.fault(1042)
+@pytest.mark.parametrize("encoded", [False, True])
+def test_fault_1042_parquet_texts_that_are_not_utf_8_are_refused(refuse, accept, encoded):
+    texts = pa.array(["aaaa", "bbbb"] * 3)
+    table = pa.table({"x": np.arange(6.0), "t": texts.dictionary_encode() if encoded else texts})
+    settings = {"compression": "none", "write_statistics": False}
+    data = parquet(table, **settings)
+    accept(data, PARQUET)
+    assert refuse(data.replace(b"bbbb", b"b\xe4bb"), PARQUET).slug == "dataset-parse"
+
+
 @pytest.mark.fault(41)
 def test_fault_041_an_extension_type_is_its_values_and_not_executed(accept, tmp_path):
     canary = tmp_path / "canary"
