@@ -14,6 +14,7 @@ from typing import Any
 from tables.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
 from tables.open import open_cells
 from tables.sandbox.child import do_task, run_child, too_much_memory
+from tables.sandbox.reader_threads import start_threads
 from tables.source import check_content
 
 
@@ -146,4 +147,4 @@ def _do(task: dict[str, Any]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    do_task(_do)
+    do_task(_do, prepare=start_threads)

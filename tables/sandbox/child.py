@@ -97,16 +97,25 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     raise RuntimeError(f"The parser ended with status {done.returncode}: {shown}")
 
 
-def do_task(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
+def do_task(
+    do: Callable[[dict[str, Any]], Mapping[str, object]],
+    *,
+    prepare: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
     """Read the task, put limits on this process, do the task and hand over the outcome.
 
     Args:
         do: Function from the task to the outcome, which must be JSON.
+        prepare: Function that is called before, without limits, and reads nothing of a caller.
     """
     task = read_task()
-    confine(parent=task["parent"], memory_bytes=task["memory_bytes"], timeout_s=task["timeout_s"])
     try:
         _prove_threads()
+        if prepare is not None:
+            prepare(task)
+        confine(
+            parent=task["parent"], memory_bytes=task["memory_bytes"], timeout_s=task["timeout_s"]
+        )
         outcome = do(task)
     except MemoryError:
         outcome = {"os_error": errno.ENOMEM}

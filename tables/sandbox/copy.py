@@ -11,6 +11,7 @@ from tables.formats import ParseOptions, TableFormat
 from tables.open import open_table, stored_dtype
 from tables.readers.npy import RowWriter, open_npy
 from tables.sandbox.child import do_task, run_child
+from tables.sandbox.reader_threads import start_threads
 from tables.source import TableSource, check_content
 from tables.typed_table import TypedTable, open_typed
 
@@ -151,4 +152,4 @@ def _do(task: dict[str, Any]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    do_task(_do)
+    do_task(_do, prepare=start_threads)

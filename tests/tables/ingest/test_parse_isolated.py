@@ -229,3 +229,32 @@ def test_a_child_dies_with_its_parent(tmp_path):
             parent.kill()
     pid = int((tmp_path / "pid").read_text())
     wait_until(lambda: not is_alive(pid))
+
+
+@pytest.mark.fault(1044)
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts stacks as data")
+def test_fault_1044_csv_is_read_where_there_is_no_memory_for_a_further_thread(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n1,x\n2,y\n")
+    (tmp_path / "late.py").write_text(
+        "import re, resource\n"
+        "from pathlib import Path\n"
+        "from tables.formats import ParseOptions\n"
+        "from tables.readers.csv import open_csv_cells\n"
+        "from tables.sandbox.reader_threads import start_threads\n"
+        "start_threads({'format': 'csv'})\n"
+        "data = re.search(r'VmData:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]\n"
+        "limit = 1024 * int(data) + (100 << 20)  # less than the stack of a thread\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))\n"
+        "table = open_csv_cells(Path('table.csv'), ParseOptions())\n"
+        "print(sum(batch.num_rows for batch in table.read(frozenset([1]))))\n"
+    )
+    done = subprocess.run(  # noqa: S603  a program of our own
+        ["/bin/sh", "-c", f"ulimit -s 262144; exec {sys.executable} late.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "2\n"
