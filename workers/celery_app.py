@@ -17,7 +17,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
 
-from models_store.jobs.job_queue import QUEUE, TASK_NAME
+from models_store.jobs.job_queue import QUEUE, TASK_NAME, length_if_writable
 from models_store.settings import StoreSettings
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class WorkerBrokerClient:
         with self._connected() as connection:
             client = connection.default_channel.client
             try:
-                return int(client.llen(QUEUE))
+                return length_if_writable(client)
             except redis.ResponseError as error:
                 if not str(error).startswith("WRONGTYPE"):
                     raise

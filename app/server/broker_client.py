@@ -7,7 +7,7 @@ from celery import Celery  # type: ignore[import-untyped]  # celery ships no typ
 from kombu.exceptions import KombuError
 
 from app.server.redis_client import redis_client
-from models_store.jobs.job_queue import QUEUE, TASK_NAME
+from models_store.jobs.job_queue import QUEUE, TASK_NAME, length_if_writable
 from models_store.settings import StoreSettings
 
 _TIMEOUT_S = 1.0
@@ -36,7 +36,7 @@ class ApiBrokerClient:
 
     def count_queued(self) -> int:
         """Return the number of messages in the queue."""
-        return int(self._redis.llen(QUEUE))
+        return length_if_writable(self._redis)
 
     def close(self) -> None:
         """Close all connections."""

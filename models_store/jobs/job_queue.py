@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from models_store.errors import StoreError
 from models_store.jobs.jobs import Jobs
@@ -26,6 +26,28 @@ QUEUE = "densityd"
 TASK_NAME = "densityd.run"
 _BACKLOG = 1000
 _SWEEP_LIMIT = 1000
+
+
+class _Lists(Protocol):
+    """Client of Redis, as far as a queue is counted."""
+
+    def ltrim(self, name: str, start: int, end: int) -> Any:  # noqa: ANN401 - the library leaves it open
+        """Keep some items of a list."""
+
+    def llen(self, name: str) -> Any:  # noqa: ANN401 - as above
+        """Return the number of items of a list."""
+
+
+def length_if_writable(client: _Lists) -> int:
+    """Return the number of messages in the queue, of a server that lets somebody take them.
+
+    A replica, and a server whose disk is full, count messages and give none away: workers must know that.
+
+    Args:
+        client: Client of Redis; its errors are raised.
+    """
+    client.ltrim(QUEUE, 0, -1)  # a write that changes nothing
+    return int(client.llen(QUEUE))
 
 
 class BrokerClient(Protocol):
@@ -41,7 +63,7 @@ class BrokerClient(Protocol):
         """Send a message for each job, with these headers."""
 
     def count_queued(self) -> int:
-        """Return the number of messages in the queue."""
+        """Return the number of messages in the queue, as `length_if_writable`."""
 
     def close(self) -> None:
         """Close all connections."""

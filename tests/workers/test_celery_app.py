@@ -91,6 +91,20 @@ def test_fault_407_what_has_the_name_of_the_queue_and_is_none_is_deleted(redis_u
     assert client.count_queued() == 1
 
 
+@pytest.mark.fault(1070)
+def test_fault_1070_a_queue_that_nobody_can_take_from_is_not_counted(redis_url: str) -> None:
+    server = redis.Redis.from_url(redis_url)
+    client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))
+    client.send(["job_1"], {})
+    server.config_set("min-replicas-to-write", "1")
+    try:
+        with pytest.raises(client.errors):
+            client.count_queued()
+    finally:
+        server.config_set("min-replicas-to-write", "0")
+    assert client.count_queued() == 1
+
+
 def test_the_client_keeps_its_connection_and_replaces_one_that_is_gone(redis_url: str) -> None:
     server = redis.Redis.from_url(redis_url)
     others = clients(server)  # of earlier tests: collected, and so closed, at any time

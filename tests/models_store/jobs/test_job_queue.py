@@ -53,6 +53,7 @@ class Broker:
         self.start()
         self.client.config_set("maxmemory", "0")
         self.client.config_set("maxmemory-policy", "noeviction")
+        self.client.config_set("min-replicas-to-write", "0")
         self.client.close()
 
     def messages(self) -> list[str]:
@@ -216,6 +217,21 @@ def test_a_broker_without_memory_keeps_the_job_pending(broker, jobs, start, poli
     assert not queue.announce(job_id, wait_s=1)
     broker.client.config_set("maxmemory", "0")
     wait_until(lambda: job_id in broker.messages())
+
+
+@pytest.mark.fault(1070)
+def test_fault_1070_a_broker_that_gives_no_message_away_counts_as_away(broker, jobs, start):
+    """As one does whose disk is full, or that has become a replica; its messages are still counted."""
+    looks: list[None] = []
+    queue = start(sweep_interval_s=0.1, without_broker=lambda: looks.append(None))
+    job_id = submit(jobs)
+    wait_until(lambda: broker.messages() == [job_id])
+    broker.client.config_set("min-replicas-to-write", "1")
+    wait_until(lambda: looks)
+    assert not queue.broker_up
+    broker.client.config_set("min-replicas-to-write", "0")
+    wait_until(lambda: queue.broker_up)
+    assert broker.messages() == [job_id]
 
 
 def test_stopping_is_quick_even_if_the_broker_is_frozen(broker, jobs, start):
