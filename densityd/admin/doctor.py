@@ -31,8 +31,9 @@ GRACE_S = 24 * 3600.0
 """Age from which a file without a row is of no use, in seconds."""
 
 _PREFIX = "DENSITYD_"
-_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/\s]*@")
-_PASSWORD_PARAMETER = re.compile(r"((?:^|[?&])\w*(?:password|secret|token)\w*=)[^&\s]*", re.I)
+# A password may have any sign that SQLAlchemy takes for a part of it, slashes and spaces among them.
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^\n]*@")
+_PASSWORD_PARAMETER = re.compile(r"((?:^|[?&])\w*(?:password|secret|token)\w*=)[^&\n]*", re.I)
 _LOW_SPACE_BYTES = 2**30
 _MOST_ITEMS = 20
 
@@ -135,7 +136,7 @@ def _examine_database(settings: ApiSettings) -> Finding:
         database.check_revision()
         return Finding("database", "ok", f"{mask(url)} is at revision {database.revision()}.")
     except StoreError as error:
-        return Finding("database", "problem", mask(f"{url}: {error}"))
+        return Finding("database", "problem", f"{mask(url)}: {error}")
     finally:
         database.dispose()
 

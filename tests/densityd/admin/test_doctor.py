@@ -110,6 +110,17 @@ def test_fault_076_a_device_that_is_not_there_is_a_problem(
         ),
         ("postgresql://host/db?sslpassword=s3cret", "postgresql://host/db?sslpassword=***"),
         ("unix:///data/redis.sock", "unix:///data/redis.sock"),
+        ("http://minio:9000", "http://minio:9000"),
+        pytest.param(
+            "postgresql://u:s3/cr et@host/db",
+            "postgresql://u:***@host/db",
+            marks=pytest.mark.fault(1071),
+        ),
+        pytest.param(
+            "postgresql://host/db?password=s3 cret&x=1",
+            "postgresql://host/db?password=***&x=1",
+            marks=pytest.mark.fault(1071),
+        ),
     ],
 )
 def test_fault_182_passwords_are_masked(url: str, masked: str) -> None:
