@@ -35,10 +35,19 @@ _OWN_FILES = frozenset(
     }
 )
 _STATUS = re.compile(r"(?:status|HTTP error)[^0-9]{0,20}([45][0-9]{2})")
+# Causes by what the client says; the first that it says holds.
+_CAUSES = {
+    r"edirect": "answered with a redirect, as it does for a wrong region or endpoint",
+    r"returned error response": "answered with an error",
+    r"onnect|(?i:dns)": "cannot be reached",
+    r"(?i:timed out|(?<!retry_)timeout)": "did not answer in time",
+    r"redential|oken|(?i:account)": "needs credentials that are not set",
+}
 _NOT_ENOUGH_ROOM = "507"
 _PART_BYTES = 8 * 2**20
 _MOST_PARTS = 5_000
 _PAGE = 1_000
+_MOST_SMALL_BYTES = 4 * 2**20
 
 Found = tuple[str, int, float]
 
@@ -77,9 +86,18 @@ class Bucket:
             obstore.put(self._hasty, key, content, use_multipart=False)
 
     def get_bytes(self, key: str) -> bytes:
-        """Return a small object."""
+        """Return a small object; one that does not end is not read into memory.
+
+        Raises:
+            BlobDiskError: It is not small, or the server failed.
+        """
+        content = bytearray()
         with _translated(key):
-            return bytes(obstore.get(self._hasty, key).bytes())
+            for piece in obstore.get(self._hasty, key).stream(min_chunk_size=_MOST_SMALL_BYTES):
+                content += piece
+                if len(content) > _MOST_SMALL_BYTES:
+                    raise BlobDiskError(key, "is larger than anything that is written there")
+        return bytes(content)
 
     def size(self, key: str) -> int:
         """Return the size of an object."""
@@ -94,15 +112,26 @@ class Bucket:
                 piece = bytes(obstore.get_range(self._bytes, key, start=start, length=length))
             if not piece:
                 raise BlobDiskError(key, "ends too early")
+            if len(piece) > length:
+                raise BlobDiskError(key, "is not sent as it was asked for")
             start += len(piece)
             yield piece
 
     def found(self, prefix: str | None) -> Iterator[Found]:
-        """Yield name, size and time of change of the objects below a prefix."""
+        """Yield name, size and time of change of the objects below a prefix, whatever else is listed.
+
+        Raises:
+            BlobDiskError: The server begins its list again, and would not end, or it failed.
+        """
+        first = None
         with _translated(prefix or ""):
             for page in obstore.list(self._hasty, prefix, chunk_size=_PAGE):
                 for one in page:
-                    yield one["path"], one["size"], one["last_modified"].timestamp()
+                    if one["path"] == first:
+                        raise BlobDiskError(prefix or "store", "has a list without an end")
+                    first = first or one["path"]
+                    if prefix is None or one["path"].startswith(f"{prefix}/"):
+                        yield one["path"], one["size"], one["last_modified"].timestamp()
 
     def delete(self, keys: list[str]) -> None:
         """Delete objects; one that is not there is no error."""
@@ -185,10 +214,5 @@ def _cause(text: str) -> str:
     status = _STATUS.search(text)
     if status is not None:
         return _NOT_ENOUGH_ROOM if status[1] == _NOT_ENOUGH_ROOM else f"answered {status[1]}"
-    if "onnect" in text or "dns" in text.lower():
-        return "cannot be reached"
-    if "timed out" in text or "timeout" in text.lower():
-        return "did not answer in time"
-    if "redential" in text or "oken" in text or "account" in text.lower():
-        return "needs credentials that are not set"
-    return "failed"
+    found = (cause for pattern, cause in _CAUSES.items() if re.search(pattern, text))
+    return next(found, "failed")
