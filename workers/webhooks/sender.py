@@ -8,8 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from importlib.metadata import version
 
 from models_store.errors import StoreError
@@ -45,7 +43,6 @@ class Sender:
         self._private = private
         self._look_s = look_s
         self._turns = _Turns()
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook")
         self._stopping = threading.Event()
         self._look = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -58,29 +55,31 @@ class Sender:
         """Send no more; what is under way is tried again by others, if it does not end."""
         self._stopping.set()
         self._look.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def send_due(self) -> int:
         """Send deliveries that are due, as many as there are places, and return their number."""
-        return len(wait(self._begin()).done)
+        begun = self._begin()
+        for thread in begun:
+            thread.join()
+        return len(begun)
 
-    def _begin(self) -> "list[Future[None]]":
+    def _begin(self) -> list[threading.Thread]:
         """Begin to send what is due."""
         taken = self._deliveries.take(self._turns.choose, lease_s=_LEASE_S)
         return [begun for due in taken if (begun := self._begin_one(due)) is not None]
 
-    def _begin_one(self, due: DueDelivery) -> "Future[None] | None":
+    def _begin_one(self, due: DueDelivery) -> threading.Thread | None:
         """Begin to send a delivery; None: no thread can be started, and it is sent once its lease has ended."""
-        held = [due]
+        # A daemon: a worker that ends does not wait for the receivers of callers.
+        thread = threading.Thread(target=self._send, args=[due], name="webhook", daemon=True)
         self._turns.begin(due)
         try:
-            return self._pool.submit(self._send, held)
+            thread.start()
         except RuntimeError as error:
-            with suppress(IndexError):  # the pool keeps it, and another thread may have begun it
-                self._turns.end(held.pop())
-            if not self._stopping.is_set():
-                log.warning("webhook %s is sent later: %s", due.id, error)
+            self._turns.end(due)
+            log.warning("webhook %s is sent later: %s", due.id, error)
             return None
+        return thread
 
     def _run(self) -> None:
         forget_at = 0.0
@@ -98,12 +97,7 @@ class Sender:
                     log.exception("webhooks wait")
             self._look.wait(self._look_s)
 
-    def _send(self, held: list[DueDelivery]) -> None:
-        """Send the delivery of a list, unless it was taken back."""
-        with suppress(IndexError):
-            self._send_one(held.pop())
-
-    def _send_one(self, due: DueDelivery) -> None:
+    def _send(self, due: DueDelivery) -> None:
         try:
             outcome = self._outcome(due)
             log.info(

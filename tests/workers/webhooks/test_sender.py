@@ -6,12 +6,15 @@ import hmac
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,7 +172,9 @@ def test_fault_664_a_receiver_that_refuses_at_once_is_not_tried_without_a_pause(
     wait_until(lambda: refused() == len(begun))
     assert sender._begin() == []
     sender.stop()
-    assert all(one.result(60) is None for one in begun)
+    for thread in begun:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in begun)
     assert len(receiver.requests) == len(begun)
 
 
@@ -343,6 +348,31 @@ def test_fault_982_deliveries_for_which_no_thread_could_be_started_keep_no_place
     sender.stop()
     assert len(receiver.requests) == 2
     assert all(latest(webhooks, webhook.id).delivered for webhook in made)
+
+
+@pytest.mark.fault(1073)
+def test_fault_1073_a_worker_that_ends_does_not_wait_for_a_receiver(tmp_path: Path) -> None:
+    """It ends while the receiver says nothing, for which the attempt would wait an hour."""
+    code = f"""
+import socket, sys
+from models_store.database.database import Database, migrate
+from models_store.webhooks.deliveries import Deliveries
+from models_store.webhooks.webhooks import Webhooks
+from workers.webhooks import posting
+from workers.webhooks.sender import Sender
+posting.post.__kwdefaults__["timeout_s"] = 3600.0
+migrate("sqlite:///{tmp_path}/rows.sqlite3")
+database = Database("sqlite:///{tmp_path}/rows.sqlite3")
+receiver = socket.create_server(("127.0.0.1", 0))
+url = f"http://127.0.0.1:{{receiver.getsockname()[1]}}/"
+webhooks = Webhooks(database)
+webhooks.test("default", webhooks.create("default", url, events=["job.failed"]).id)
+sender = Sender(Deliveries(database), private=True)
+sender.start()
+connection, _ = receiver.accept()
+sender.stop()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)  # noqa: S603 - our own code
 
 
 @pytest.mark.fault(266)
