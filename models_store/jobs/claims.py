@@ -5,40 +5,43 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Select, Text, bindparam, cast, select
+from sqlalchemy import Row, Select, Text, bindparam, cast, select
 from sqlalchemy.orm import Session
 
-from models_store.database.clock import moment
+from models_store.database.clock import db_now, moment
 from models_store.database.schema import JobRow
 from models_store.database.usage import check_storage
 from models_store.errors import LimitError
 from models_store.job_states import JobState
 from models_store.jobs.attempt_ends import end_attempt
 from models_store.jobs.held_jobs import HeldJob, taken
-from models_store.jobs.retries import AttemptEnd, Ending
-from models_store.jobs.rows import WORKER, expired_leases, fail, move, queue, take_turn, taken_by
+from models_store.jobs.retries import PREFERENCE_S, AttemptEnd, Ending
+from models_store.jobs.rows import WORKER, expired_leases, fail, is_taken, move, queue, take_turn
 
 _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
 _REQUEST = select(cast(JobRow.request, Text)).where(JobRow.position == bindparam("at"))
 
 
 @cache
-def waiting(accelerator: bool | None, bounded: bool, beside: bool) -> tuple[Select[int], ...]:  # noqa: FBT001 - properties of the worker
-    """Return the queries of a worker's next job, one after the other.
+def waiting(accelerator: bool | None, bounded: bool, beside: bool) -> tuple[Select[int, bool], ...]:  # noqa: FBT001 - properties of the worker
+    """Return the queries of a worker's next job, one after the other, and of whether it takes that.
+
+    Whoever looks ends an attempt whose worker is gone: nobody that is at work may take its job.
 
     Args:
         accelerator: True if the worker has an accelerator; None: it takes any job.
         bounded: True if the memory of its trainer is known.
         beside: True if a parameter `beside` names projects whose jobs it does not take.
     """
-    jobs = select(JobRow.position).limit(1).with_for_update(of=JobRow, skip_locked=True)
-    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded, beside=beside)
-    return expired_leases(jobs), queue(jobs, worker=WORKER)
+    its = is_taken(accelerator=accelerator, bounded=bounded, beside=beside)
+    jobs = select(JobRow.position, its.label("its")).limit(1)
+    jobs = jobs.with_for_update(of=JobRow, skip_locked=True)
+    return expired_leases(jobs), queue(jobs.where(its), worker=WORKER)
 
 
 def claim(
     session: Session,
-    queries: Sequence[Select[int]],
+    queries: Sequence[Select[int, bool]],
     values: dict[str, Any],
     *,
     lease_s: float,
@@ -57,14 +60,15 @@ def claim(
     Returns:
         The row with its request, which is JSON still: to read that takes longer than all else.
     """
-    position = _next(session, queries, values)
-    if position is None:
+    found = _next(session, queries, values)
+    if found is None:
         return False, None
+    position, its = found
     with taken(session, position) as row:
         if row.state == JobState.RUNNING:
             end_attempt(session, row, _SILENT)
-            # At once, unless it waits for a while or has ended.
-            if row.state != JobState.QUEUED or row.not_before is not None:
+            # At once, unless it is for other workers, waits for a while or has ended.
+            if not its or row.state != JobState.QUEUED or row.not_before is not None:
                 return True, None
         row.worker = values["worker"]
         row.lease_expires_at = moment(session, later_s=lease_s)
@@ -74,6 +78,20 @@ def claim(
     request = session.connection().scalar(_REQUEST, {"at": position})
     take_turn(session, row.project)
     return True, row.whole(request=request)
+
+
+def end_silent(session: Session) -> None:
+    """End the attempt of a worker that is gone, if no idle one has taken over its job for some seconds."""
+    position = session.connection().scalar(_left())
+    if position is not None:
+        with taken(session, position) as row:
+            end_attempt(session, row, _SILENT)
+
+
+@cache
+def _left() -> Select[int]:
+    left = select(JobRow.position).where(JobRow.lease_expires_at <= db_now(-PREFERENCE_S))
+    return expired_leases(left).limit(1).with_for_update(of=JobRow, skip_locked=True)
 
 
 def _has_room(session: Session, row: HeldJob, max_bytes: int | None) -> bool:
@@ -92,8 +110,10 @@ def _has_room(session: Session, row: HeldJob, max_bytes: int | None) -> bool:
     return True
 
 
-def _next(session: Session, queries: Sequence[Select[int]], values: dict[str, Any]) -> int | None:
-    """Return the position of the next job, which is locked now."""
+def _next(
+    session: Session, queries: Sequence[Select[int, bool]], values: dict[str, Any]
+) -> Row[int, bool] | None:
+    """Return the position of the next job, which is locked now, and whether the worker takes it."""
     connection = session.connection()
-    found = (connection.scalar(query, values) for query in queries)
-    return next((position for position in found if position is not None), None)
+    found = (connection.execute(query, values).one_or_none() for query in queries)
+    return next((job for job in found if job is not None), None)

@@ -23,7 +23,7 @@ from models_store.job_states import (
     JobState,
 )
 from models_store.jobs.attempt_ends import end_attempt, finish, finish_bulk, finish_child
-from models_store.jobs.claims import claim, waiting
+from models_store.jobs.claims import claim, end_silent, waiting
 from models_store.jobs.held_jobs import held, name_checkpoint
 from models_store.jobs.parents.steps import take_steps
 from models_store.jobs.retries import AttemptEnd
@@ -103,12 +103,12 @@ class JobWork:
         accelerator: bool | None = None,
         memory_bytes: int | None = None,
         beside: Sequence[str] = (),
-        promises: bool = True,
+        promise_s: float | None = 60.0,
     ) -> bool:
         """Return whether a job that this worker runs is to give way to one of another project.
 
-        Steps of parents that are due are taken first: where every worker is at work, nobody else
-        takes them.
+        Steps of parents that are due are taken first, and an attempt is ended whose worker is gone: where
+        every worker is at work, nobody else does.
 
         Args:
             job: Running job.
@@ -116,13 +116,14 @@ class JobWork:
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of its trainer; None: any job fits.
             beside: Other projects beside whose jobs it runs; none of theirs may have its place.
-            promises: True to promise its place to the other job; not if its end frees none before another
-                job gives way, too.
+            promise_s: Seconds for which its place is promised to the other job, until when no second one gives
+                way to it; None: it is not promised, as its end frees none before another job gives way, too.
         """
         take_steps(self._database)
+        self._database.transact(end_silent)
         values = {"worker": storable(worker), "memory_bytes": memory_bytes, "beside": beside}
         return self._database.transact(
-            should_give_way, job.project, values, accelerator=accelerator, promises=promises
+            should_give_way, job.project, values, accelerator=accelerator, promise_s=promise_s
         )
 
     @writing

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    Float,
     Insert,
     Select,
     Text,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.orm import Session, undefer
@@ -60,7 +62,7 @@ _AT_WORK = select(WorkerRow.accelerator, WorkerRow.memory_bytes).where(
 )
 _OWN_FAULT = "An unexpected fault of the service; its log tells more."
 _TEXT_LIMIT = 4000
-# Seconds for which a place is promised: a trainer has ended by then, and a worker looked for work.
+# Longest promise of a place, in seconds.
 _PROMISE_S = 60.0
 
 
@@ -181,7 +183,7 @@ def should_give_way(
     values: Mapping[str, Any],
     *,
     accelerator: bool | None,
-    promises: bool,
+    promise_s: float | None,
 ) -> bool:
     """Return whether a running job of a project stands in the way of one of another project.
 
@@ -195,7 +197,8 @@ def should_give_way(
         values: Name of the worker that runs it (`worker`), the memory of its trainer
             (`memory_bytes`) or None, and the projects whose jobs cannot have the place (`beside`).
         accelerator: True if that worker has an accelerator; None: it takes any job.
-        promises: True to promise the place; not if its end frees none before another job gives way, too.
+        promise_s: Seconds for which the place is promised, a minute at most; None: it is not promised, as
+            its end frees none before another job gives way, too.
     """
     connection = session.connection()
     bounded = values["memory_bytes"] is not None
@@ -208,16 +211,19 @@ def should_give_way(
     jobs, left = its.jobs + its.promised, own.jobs - its.promised - 1
     if jobs > left or (jobs == left and its.promised):
         return False
-    return not promises or connection.scalar(_promise(), {"at": other.position}) is not None
+    if promise_s is None:
+        return True
+    promise = {"at": other.position, "promise_s": min(promise_s, _PROMISE_S)}
+    return connection.scalar(_promise(), promise) is not None
 
 
 @cache
-def _next_without_place(accelerator: bool | None, bounded: bool, beside: bool) -> Select[int, str]:  # noqa: FBT001 - as of `taken_by`
+def _next_without_place(accelerator: bool | None, bounded: bool, beside: bool) -> Select[int, str]:  # noqa: FBT001 - as of `is_taken`
     """Return the query of the first job in the queue of a worker that waits and that none gives way to."""
     jobs = select(JobRow.position, JobRow.project).limit(1)
-    jobs = taken_by(jobs, accelerator=accelerator, bounded=bounded, beside=beside)
+    its = is_taken(accelerator=accelerator, bounded=bounded, beside=beside)
     waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
-    return queue(jobs.where(waited, ~_PROMISED), worker=WORKER)
+    return queue(jobs.where(its, waited, ~_PROMISED), worker=WORKER)
 
 
 @cache
@@ -236,7 +242,7 @@ def _promise() -> ReturningUpdate[int]:
     return (
         update(JobRow.__table__)
         .where(job.position.in_(still))
-        .values(lease_expires_at=db_now(_PROMISE_S))
+        .values(lease_expires_at=db_now(bindparam("promise_s", type_=Float)))
         .returning(job.position)
     )
 
@@ -257,25 +263,23 @@ def _turn(dialect: str) -> Insert:
     )
 
 
-def taken_by(
-    query: Select[*Ts], *, accelerator: bool | None, bounded: bool, beside: bool
-) -> Select[*Ts]:
-    """Restrict to jobs that a worker takes.
+def is_taken(*, accelerator: bool | None, bounded: bool, beside: bool) -> ColumnElement[bool]:
+    """Return the condition of jobs that a worker takes.
 
     Args:
-        query: Query of jobs.
         accelerator: True if the worker has an accelerator; None: it takes any job.
         bounded: True if a parameter `memory_bytes` says how much memory a job may need.
         beside: True if a parameter `beside` names projects whose jobs it does not take.
     """
+    conditions = list[ColumnElement[bool]]()
     if beside:
-        query = query.where(JobRow.project.not_in(bindparam("beside", expanding=True)))
+        conditions.append(JobRow.project.not_in(bindparam("beside", expanding=True)))
     if accelerator is not None:
-        query = query.where(_suited(accelerator=accelerator))
+        conditions.append(_suited(accelerator=accelerator))
     if bounded:
         needed, most = JobRow.memory_bytes, bindparam("memory_bytes", type_=BigInteger)
-        query = query.where(or_(needed.is_(None), needed <= most))
-    return query
+        conditions.append(or_(needed.is_(None), needed <= most))
+    return and_(true(), *conditions)
 
 
 def _suited(*, accelerator: bool) -> ColumnElement[bool]:

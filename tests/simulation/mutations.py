@@ -464,7 +464,7 @@ MUTATIONS = (
         (
             Change(
                 workers.trainer.__main__,
-                "_of_disk",
+                "_of_system",
                 'Unfit(code="storage_unavailable"',
                 'Failed(code="storage_unavailable"',
             ),

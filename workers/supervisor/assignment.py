@@ -1,6 +1,8 @@
 """Task of a trainer, made of a claimed job: names become files, settings become limits."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from workers.protocol import (
 )
 from workers.settings import WorkerSettings
 
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _SHARE_OF_MEMORY = 0.75
 
 
@@ -136,11 +138,31 @@ def host_memory_bytes(settings: WorkerSettings) -> int:
 
 def _machine_memory_bytes() -> int:
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip()
-    except OSError:
-        return physical
-    return physical if limit == "max" else min(physical, int(limit))
+    return min([physical, *group_limits(_OWN_GROUPS, _GROUPS)])
+
+
+def group_limits(own: Path, groups: Path) -> Iterator[int]:
+    """Yield the limits of memory of the control groups of a process, and of those that these are in.
+
+    Args:
+        own: File that names its groups; a container may see them at another place than it says.
+        groups: Folder of all groups.
+    """
+    with suppress(OSError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers == "":
+                root, limit = groups, "memory.max"
+            elif "memory" in controllers.split(","):
+                root, limit = groups / "memory", "memory.limit_in_bytes"
+            else:
+                continue
+            folder = root / name.strip("/")
+            for group in (folder, *folder.parents)[: len(folder.parts) - len(root.parts) + 1]:
+                with suppress(
+                    OSError, ValueError
+                ):  # not there, or no number where there is no limit
+                    yield int((group / limit).read_text(encoding="ascii"))
 
 
 def _model(registry: Registry, job: Job) -> ModelRef:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _DONE = "done"
 _NO_TRAINER = 0
+# Seconds from the end of a trainer until its place is taken.
+_CLAIM_S = 10.0
 _OWN_FAULT = AttemptEnd(ending=Ending.CRASHED, detail="the worker met a fault of its own")
 
 
@@ -157,8 +159,10 @@ class Supervisor:
                 TRACES.record("claim", began=asked_at)
                 beside[job.project] = _NO_TRAINER
                 place = Place(self._next_of(devices, beside), beside)
-                self._carry_through(job, devices, place)
-                del beside[job.project]
+                try:
+                    self._carry_through(job, devices, place)
+                finally:
+                    del beside[job.project]
             place.close()
         return job
 
@@ -280,7 +284,7 @@ class Supervisor:
             accelerator=self._accelerator,
             memory_bytes=self._memory_beside(kept),
             beside=[project for project in projects if project != job.project],
-            promises=not place.is_shared,
+            promise_s=None if place.is_shared else self._settings.stop_grace_s + _CLAIM_S,
         )
 
     def _give_back(self, job: Job, failed: AttemptEnd) -> None:

@@ -103,9 +103,9 @@ class Turn:
                     self._resumable, self._uninterruptible = True, False
                     self._place.end_sharing()
                 if isinstance(message, EpochDone) and message.computed:
-                    self._resumable = False
+                    self._resumable, self._uninterruptible = False, True
             case Uninterruptible():
-                self._uninterruptible = True
+                self._resumable, self._uninterruptible = False, True
             case _:
                 pass
 

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from models_store.errors import StorageFullError
 from models_store.job_states import JobKind, JobState
+from models_store.jobs.leases import JobWork
 from tests.waiting import wait_until
 from tests.workers.place import ENDLESS, Place, Running
 from workers.protocol import EpochDone, Message, Started, Uninterruptible
 from workers.supervisor.attempt import Attempt
+from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.turns import Place as SharedPlace, Turn, resident_bytes
 from workers.supervisor.writes import Writes
 
@@ -336,3 +339,58 @@ def test_fault_880_a_job_shares_its_place_until_its_first_checkpoint() -> None:
     place.close()
     turn.received(reached("the first checkpoint"))
     assert turn.is_to_end(time.monotonic() + 60, Writes())
+
+
+@pytest.mark.fault(1053)
+def test_fault_1053_what_has_no_checkpoint_is_not_ended_where_no_job_can_run_beside_it() -> None:
+    turn = turn_of(SharedPlace(None), noting([]))
+    turn.received(reached("a checkpoint"))
+    turn.received(Uninterruptible())
+    assert not turn.is_to_end(time.monotonic() + 60, Writes())
+    turn.received(reached("a later checkpoint"))
+    assert turn.is_to_end(time.monotonic() + 60, Writes())
+
+
+@pytest.mark.fault(1055)
+def test_fault_1055_a_job_shares_its_place_once_all_is_computed() -> None:
+    place, looks = SharedPlace(lambda: False), list[bool]()
+    turn = turn_of(place, noting(looks))
+    turn.received(reached("a checkpoint", rows=2))
+    assert not turn.is_to_end(time.monotonic(), Writes())
+    assert looks == [True]
+    place.close()
+    turn.received(reached("a checkpoint of the evaluation"))
+    assert turn.is_to_end(time.monotonic() + 60, Writes())
+
+
+@pytest.mark.fault(1054)
+def test_fault_1054_a_place_is_promised_for_as_long_as_a_trainer_takes_to_end(
+    place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promised, gives_way = list[float | None](), JobWork.should_give_way
+
+    def noted(*arguments: Any, promise_s: float | None, **named: Any) -> bool:
+        promised.append(promise_s)
+        return gives_way(*arguments, promise_s=promise_s, **named)
+
+    monkeypatch.setattr(JobWork, "should_give_way", noted)
+    place.submit(place.add_dataset(), **ENDLESS)
+    running = supervise(turn_s=0.01, stop_grace_s=3.0)
+    wait_until(lambda: promised, within_s=60)
+    running.end()
+    assert promised[0] == 3.0 + 10.0
+
+
+@pytest.mark.fault(1056)
+def test_fault_1056_a_job_that_cannot_be_given_back_keeps_its_project_from_no_place(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise StorageFullError
+
+    monkeypatch.setattr(Supervisor, "_carry_through", fail)
+    submit_for_another_project(place)
+    supervisor, beside = Supervisor(place.database, place.settings, worker="w"), {"third": 1}
+    with pytest.raises(StorageFullError):
+        supervisor._run_one(("cpu",), beside=beside)
+    assert beside == {"third": 1}

@@ -1,0 +1,272 @@
+"""Running jobs that give way to those of other projects, and jobs whose worker is gone."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from sqlalchemy import text
+
+from models_store.database.database import Database
+from models_store.job_states import Accelerator, Job, JobKind, JobRole, JobState, NewJob
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from tests.models_store.jobs.test_queues import set_turn, submit
+from tests.models_store.makers import LEASE_S
+
+
+def let_wait(database: Database) -> None:
+    """Let the time pass that a job waits for until a running one gives way to it."""
+    with database.write() as session:
+        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
+
+
+def claimed(work: JobWork) -> Job:
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    return job
+
+
+@pytest.mark.fault(339)
+def test_fault_339_a_running_job_gives_way_to_the_project_whose_turn_it_is(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    give_way = partial(work.should_give_way, worker="w", accelerator=False)
+    for name in ("a1", "a2", "a3"):
+        submit(jobs, name, project="a", priority=100)
+    first, second = (work.claim("w", lease_s=LEASE_S) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    let_wait(database)
+    assert not give_way(first), "its own project alone waits"
+    submit(jobs, "gpu", project="b", accelerator=Accelerator.REQUIRED)
+    submit(jobs, "large", project="b", memory_bytes=2**30)
+    let_wait(database)
+    assert not give_way(first, memory_bytes=2**29), "nothing for this worker"
+    submit(jobs, "b1", project="b")
+    assert not give_way(first, memory_bytes=2**29), "an idle worker may take it"
+    let_wait(database)
+    assert give_way(first, memory_bytes=2**29)
+
+    work.release(first.id, first.attempt, gives_way=True)
+    other = work.claim("w", lease_s=LEASE_S, accelerator=False, memory_bytes=2**29)
+    assert other is not None
+    assert other.model_name == "b1"
+    assert not give_way(second), "both projects run one job"
+    again = jobs.get("a", first.id)
+    assert (again.state, again.not_before) == ("queued", None)
+    assert "another project" in jobs.events("a", first.id)[-2].data["text"]
+
+
+@pytest.mark.fault(339)
+def test_fault_339_the_only_place_of_a_worker_goes_round(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    submit(jobs, "b1", project="b")
+    let_wait(database)
+    order = []
+    for number in range(4):
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        order.append(job.project)
+        set_turn(database, job.project, number)
+        assert work.should_give_way(job, "w")
+        work.release(job.id, job.attempt, gives_way=True)
+    assert order == ["a", "b", "a", "b"]
+
+
+@pytest.mark.fault(339)
+def test_fault_339_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
+    database: Database,
+) -> None:
+    """Check that a look for work takes the steps of parents, which nobody else does then."""
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    search = {
+        "trials": [{"flow": {"family": "maf"}, "optimisation": {"max_epochs": 1, "patience": 1}}],
+        "stages": [{"trials": 1, "share": 1}],
+        "ensemble": 1,
+        "max_seconds": None,
+        "mixed": None,
+    }
+    new = NewJob(
+        project="b",
+        kind=JobKind.TRAINING,
+        model_name="search",
+        dataset_id=None,
+        request=search,
+        role=JobRole.PARENT,
+    )
+    jobs.submit(new)
+    assert not work.should_give_way(job, "w"), "an idle worker may take it"
+    let_wait(database)
+    assert work.should_give_way(job, "w")
+
+
+@pytest.mark.fault(339)
+@pytest.mark.parametrize(("waiting", "expected"), [(1, 1), (2, 2), (6, 4)])
+def test_fault_339_as_many_jobs_give_way_as_wait_or_as_are_fair(
+    database: Database, waiting: int, expected: int
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for number in range(8):
+        submit(jobs, f"a{number}", project="a")
+    running = [claimed(work) for _ in range(8)]
+    for number in range(waiting):
+        submit(jobs, f"b{number}", project="b")
+    let_wait(database)
+    asked = partial(work.should_give_way, worker="w")
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(asked, running))
+    told = [gives_way or asked(job) for job, gives_way in zip(running, told, strict=True)]
+    assert sum(told) == expected
+    first = running.pop(told.index(True))
+    work.release(first.id, first.attempt, gives_way=True)
+    assert not any(asked(job) for job in running), "the free place is the other project's"
+    assert claimed(work).model_name == "b0"
+
+
+@pytest.mark.fault(339)
+def test_fault_339_a_promise_that_nobody_kept_is_made_again(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = claimed(work)
+    submit(jobs, "b1", project="b")
+    let_wait(database)
+    assert work.should_give_way(job, "w")
+    assert not work.should_give_way(job, "w")
+    with database.write() as session:
+        passed = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(
+            text("UPDATE job SET lease_expires_at = :at WHERE state = 'queued'"), passed
+        )
+    assert work.should_give_way(job, "w")
+    other = claimed(work)
+    assert (other.project, other.attempt) == ("b", 1), "it held no lease"
+
+
+@pytest.mark.fault(940)
+def test_fault_940_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_later(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = claimed(work)
+    submit(jobs, "b1", project="b")
+    beside = claimed(work)
+    work.fail(beside.id, beside.attempt, code="numerical_failure", detail="It ended.")
+    set_turn(database, "a", 0)
+    set_turn(database, "b", 1)
+    submit(jobs, "b2", project="b")
+    let_wait(database)
+
+    assert work.should_give_way(job, "w")
+    work.release(job.id, job.attempt, gives_way=True)
+    assert [claimed(work).model_name, claimed(work).model_name] == ["b2", "a1"]
+
+
+@pytest.mark.fault(942)
+def test_fault_942_a_job_whose_end_frees_no_place_promises_none(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for name in ("a1", "b1"):
+        submit(jobs, name, project=name[0])
+    first, beside = claimed(work), claimed(work)
+    submit(jobs, "c1", project="c")
+    let_wait(database)
+
+    assert work.should_give_way(first, "w", beside=["b"], promise_s=None)
+    work.release(first.id, first.attempt, gives_way=True)
+    assert work.should_give_way(beside, "w")
+    work.release(beside.id, beside.attempt, gives_way=True)
+    assert [claimed(work).model_name for _ in range(3)] == ["c1", "a1", "b1"]
+
+
+@pytest.mark.fault(1054)
+def test_fault_1054_a_promise_lasts_as_long_as_it_is_given(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = claimed(work)
+    submit(jobs, "b1", project="b")
+    let_wait(database)
+    assert work.should_give_way(job, "w", promise_s=0.0)
+    assert work.should_give_way(job, "w", promise_s=30.0), "the last promise is over"
+    assert not work.should_give_way(job, "w", promise_s=30.0)
+
+
+def lose_worker(database: Database, worker: str) -> None:
+    """Let the leases of a worker run out, long ago."""
+    with database.write() as session:
+        session.execute(
+            text("UPDATE job SET lease_expires_at = :at, queued_at = :at WHERE worker = :worker"),
+            {"at": "2026-01-01T00:00:00.000Z", "worker": worker},
+        )
+
+
+@pytest.mark.fault(1050)
+def test_fault_1050_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for name in ("a1", "b1"):
+        submit(jobs, name, project=name[0])
+    job = claimed(work)
+    lost = work.claim("gone", lease_s=LEASE_S)
+    assert lost is not None
+    assert not work.should_give_way(job, "w"), "its worker is at work"
+    lose_worker(database, "gone")
+
+    assert work.should_give_way(job, "w")
+    work.release(job.id, job.attempt, gives_way=True)
+    assert [(one.model_name, one.attempt) for one in (claimed(work), claimed(work))] == [
+        ("b1", 2),
+        ("a1", 2),
+    ]
+
+
+@pytest.mark.fault(1050)
+def test_fault_1050_a_job_whose_worker_is_gone_keeps_its_project_from_no_other_place(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = claimed(work)
+    submit(jobs, "large", project="b", memory_bytes=2**30)
+    assert work.claim("gone", lease_s=LEASE_S) is not None
+    lose_worker(database, "gone")
+    submit(jobs, "b1", project="b")
+    let_wait(database)
+
+    assert work.should_give_way(job, "w", memory_bytes=2**29)
+
+
+@pytest.mark.fault(1051)
+@pytest.mark.parametrize(
+    ("cancels", "state"), [(False, JobState.QUEUED), (True, JobState.CANCELLED)]
+)
+def test_fault_1051_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
+    database: Database, cancels: bool, state: JobState
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    gpu = submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
+    assert work.claim("gone", lease_s=LEASE_S, accelerator=True) is not None
+    lose_worker(database, "gone")
+    if cancels:
+        jobs.cancel("p", gpu.id)
+
+    assert work.claim("w", lease_s=LEASE_S, accelerator=False) is None
+    assert jobs.get("p", gpu.id).state is state
+
+
+@pytest.mark.fault(903)
+def test_fault_903_no_place_is_promised_to_a_job_that_may_not_have_it(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for name in ("a1", "b1", "b2"):
+        submit(jobs, name, project=name[0])
+    running = {job.model_name: job for job in (claimed(work) for _ in range(3))}
+    submit(jobs, "a2", project="a")
+    let_wait(database)
+    set_turn(database, "a", 0)
+    set_turn(database, "b", 1)
+    assert not work.should_give_way(running["b1"], "w", beside=["a"])
+    assert work.should_give_way(running["b2"], "w")
