@@ -15,7 +15,8 @@ from models_store.errors import LimitError
 from models_store.job_states import JobState
 from models_store.jobs.attempt_ends import end_attempt
 from models_store.jobs.held_jobs import HeldJob, taken
-from models_store.jobs.retries import PREFERENCE_S, AttemptEnd, Ending
+from models_store.jobs.live_workers import LIVE_S
+from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.jobs.rows import WORKER, expired_leases, fail, is_taken, move, queue, take_turn
 
 _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
@@ -81,7 +82,10 @@ def claim(
 
 
 def end_silent(session: Session) -> None:
-    """End the attempt of a worker that is gone, if no idle one has taken over its job for some seconds."""
+    """End the attempt of a worker that is gone, if no idle one has taken over its job for a while.
+
+    Not at once: workers that live may be late when the database was away.
+    """
     position = session.connection().scalar(_left())
     if position is not None:
         with taken(session, position) as row:
@@ -90,7 +94,7 @@ def end_silent(session: Session) -> None:
 
 @cache
 def _left() -> Select[int]:
-    left = select(JobRow.position).where(JobRow.lease_expires_at <= db_now(-PREFERENCE_S))
+    left = select(JobRow.position).where(JobRow.lease_expires_at <= db_now(-LIVE_S))
     return expired_leases(left).limit(1).with_for_update(of=JobRow, skip_locked=True)
 
 

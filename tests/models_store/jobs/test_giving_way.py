@@ -214,6 +214,8 @@ def test_fault_1050_a_running_job_gives_way_to_one_whose_worker_is_gone(database
     lost = work.claim("gone", lease_s=LEASE_S)
     assert lost is not None
     assert not work.should_give_way(job, "w"), "its worker is at work"
+    work.renew(lost.id, lost.attempt, lease_s=-30.0)
+    assert not work.should_give_way(job, "w"), "its worker may be late"
     lose_worker(database, "gone")
 
     assert work.should_give_way(job, "w")
