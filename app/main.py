@@ -73,6 +73,7 @@ from models_store.computed import Usage
 from models_store.database.database import SERVICE_ANSWER_S, Database
 from models_store.errors import BlobDiskError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs
+from models_store.files.disks import FreeSpace
 from models_store.files.stores import open_blobs
 from models_store.jobs.figures import JobFigures
 from models_store.jobs.job_queue import JobQueue
@@ -86,6 +87,7 @@ from tables.readers.plain_numbers import load_loops
 _BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600
 _SWEEP_PAUSE_S = 3600.0
+_DISK_LOOK_S = 1.0
 _FIRST_LOOK_S = 2.0
 _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
@@ -251,6 +253,7 @@ async def _lifespan(
                 state.engine_watch.run(end=shutdown.fail),
                 _keep_ballast(database),
                 _sweep_staging(blobs),
+                _look_at_disk(state.free_space),
                 state.event_hub.run(shutdown.stopping),
                 state.leases.run(),
                 # Copies of what is elsewhere go when the cache is full, whether they are read or not.
@@ -305,8 +308,9 @@ def _state(
         metrics=metrics.models,
         after_load=after_load,
     )
+    free_space = _free_space(settings, database, blobs)
     body_memory = BodyMemory(settings.max_bodies_bytes)
-    body_files = BodyMemory(settings.max_body_files_bytes)
+    body_files = BodyMemory(settings.max_body_files_bytes, left=free_space.left)
     lookout = Lookout(database, blobs, every_s=settings.ready_look_s, stale_s=settings.stale_s)
     return AppState(
         settings=settings,
@@ -318,7 +322,9 @@ def _state(
         registry=registry,
         aliases=Aliases(database, max_bytes=settings.max_project_bytes),
         jobs=jobs,
-        labels=Labels(database, max_bytes=settings.max_project_bytes),
+        labels=Labels(
+            database, max_bytes=partial(free_space.most_stored, settings.max_project_bytes)
+        ),
         webhooks=Webhooks(database),
         keys=keys,
         usage=usage,
@@ -363,6 +369,7 @@ def _state(
         upload_room=UploadRoom(inherited_counts(settings.api_processes)),
         body_memory=body_memory,
         body_files=body_files,
+        free_space=free_space,
         stored_responses=StoredResponses(blobs.staging, files=body_files, memory=body_memory),
     )
 
@@ -388,6 +395,18 @@ async def _sweep_staging(blobs: Blobs) -> None:
         except OSError as error:
             log.warning("the blob store's staging folder could not be swept: %s", error)
         await asyncio.sleep(_SWEEP_PAUSE_S)
+
+
+def _free_space(settings: ApiSettings, database: Database, blobs: Blobs) -> FreeSpace:
+    folders = [blobs.staging] if database.folder is None else [blobs.staging, database.folder]
+    # Beside a bucket the disk has little of what projects store.
+    return FreeSpace(folders, reserve=0 if blobs.is_remote else settings.reserve_bytes)
+
+
+async def _look_at_disk(free_space: FreeSpace) -> None:
+    while True:
+        await asyncio.to_thread(free_space.look)
+        await asyncio.sleep(_DISK_LOOK_S)
 
 
 async def _keep_ballast(database: Database) -> None:

@@ -33,7 +33,7 @@ from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
-from models_store.files.disk_errors import FULL
+from models_store.files.disks import FULL
 from models_store.files.private_files import create_private_files
 from models_store.files.stores import open_blobs
 from models_store.keys import Keys, make_first_key

@@ -33,6 +33,7 @@ from models_store.aliases import Aliases
 from models_store.computed import Usage
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
+from models_store.files.disks import FreeSpace
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
@@ -91,6 +92,7 @@ class AppState:
         upload_room: Bytes of unfinished uploads.
         body_memory: Bytes of request bodies and results in memory.
         body_files: Bytes of request bodies and results on the disk.
+        free_space: Free space of the disk, which projects leave to each other.
         stored_responses: Large responses that wait on the disk for their callers.
     """
 
@@ -136,7 +138,12 @@ class AppState:
     upload_room: UploadRoom
     body_memory: BodyMemory
     body_files: BodyMemory
+    free_space: FreeSpace
     stored_responses: StoredResponses
+
+    def quota(self) -> int:
+        """Return the bytes that a project may store now: fewer than its quota where the disk is nearly full."""
+        return self.free_space.most_stored(self.settings.max_project_bytes)
 
 
 def state_of(request: Request) -> AppState:

@@ -72,10 +72,10 @@ class Labels:
 
     Args:
         database: Database of the resources.
-        max_bytes: Bytes that a project may store; None: any number.
+        max_bytes: Function that returns the bytes that a project may store now; None: any number.
     """
 
-    def __init__(self, database: Database, *, max_bytes: int | None = None) -> None:
+    def __init__(self, database: Database, *, max_bytes: Callable[[], int] | None = None) -> None:
         self._database = database
         self._max_bytes = max_bytes
 
@@ -208,7 +208,7 @@ class Labels:
         change.apply(row)
         session.flush()
         if self._max_bytes is not None and label_bytes(row) > stored:
-            check_storage(session, row.project, self._max_bytes)
+            check_storage(session, row.project, self._max_bytes())
         return record()
 
 

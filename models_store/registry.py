@@ -93,6 +93,11 @@ class Registry:
         return added if isinstance(added, Dataset) else self.dataset(new.project, added)
 
     @reading
+    def stored_bytes(self, session: Session, project: str) -> int:
+        """Return how many bytes count in the quota of a project."""
+        return stored_bytes(session, project)
+
+    @reading
     def room(
         self,
         session: Session,

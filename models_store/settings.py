@@ -166,6 +166,13 @@ class StoreSettings(BaseSettings):
         "of bulk jobs, and the rows that describe them. An unfinished job counts with"
         " the largest size that its files may reach.",
     )
+    reserve_bytes: int = Field(
+        default=4 * 2**30,
+        ge=0,
+        description="Disk space that projects leave to each other where the store is a folder: the more of it"
+        " the more they store, half of it where they store as much, nine tenths where they store nine times"
+        " as much. 0: none.",
+    )
     first_key_file: Path | None = Field(
         default=None,
         description="File with an API key that is made at the start, with the scope admin of the project"

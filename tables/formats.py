@@ -128,6 +128,7 @@ class ParseOptions:
         max_columns: Largest number of columns.
         max_bytes: Largest size of the stored table in bytes, and of the cells beside it.
         room: Bytes that there is room for, of the table and of the cells beside it each; None: any.
+        leave: Bytes of the disk that stay free while it is stored.
         reads_ahead: False to have little of a CSV file in memory while its rows wait to be used; its
             quotes must match.
         marks: Numbers of quotation marks and of odd characters of a CSV file in UTF-8, from `marks_of`;
@@ -155,6 +156,7 @@ class ParseOptions:
     max_columns: int = 4096
     max_bytes: int = 4 << 30
     room: int | None = None
+    leave: int = 0
     reads_ahead: bool = True
     marks: tuple[int, int] | None = None
 

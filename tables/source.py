@@ -1,6 +1,7 @@
 """Result of every reader of a format, and the checks that all readers share."""
 
 import math
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -325,6 +326,14 @@ def check_written(file: Path, options: ParseOptions) -> None:
             f"The table needs more than the {options.room:,} bytes that the project may store beyond"
             " what it has; delete datasets or results that are not needed.",
         )
+    if options.leave:
+        disk = os.statvfs(file.parent)
+        if disk.f_bavail * disk.f_frsize < options.leave:
+            raise TableError(
+                "quota-storage",
+                "The disk of the service is nearly full, and what is left is kept for projects that store"
+                " less; delete datasets or results that are not needed.",
+            )
     if size > options.max_bytes:
         raise TableError(
             "dataset-too-large",

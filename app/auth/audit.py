@@ -20,7 +20,7 @@ from app.problems.problem import Problem, problem_of, problem_of_lack
 from models_store.audit.commits import Commits, noting_commits
 from models_store.audit.trail import AuditTrail
 from models_store.errors import StoreError
-from models_store.files.disk_errors import FULL
+from models_store.files.disks import FULL
 from tables.errors import TablesError
 
 log = logging.getLogger("app.audit")

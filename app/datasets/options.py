@@ -222,12 +222,13 @@ class UploadOptions(BaseModel):
             "exclude": self.exclude,
         }
 
-    def parsing(self, settings: ApiSettings, *, room: int) -> ParseOptions:
+    def parsing(self, settings: ApiSettings, *, room: int, leave: int) -> ParseOptions:
         """Return the options of the parser.
 
         Args:
             settings: Settings with the bounds of a table.
             room: Bytes that the project may store beyond what it has.
+            leave: Bytes of the disk that stay free.
         """
         return ParseOptions(
             **self.kept(),
@@ -240,6 +241,7 @@ class UploadOptions(BaseModel):
             max_columns=settings.max_columns,
             max_bytes=settings.max_table_bytes,
             room=room,
+            leave=leave,
         )
 
 

@@ -83,7 +83,8 @@ async def retype_dataset(
     ):
 
         def store(**limits: Unpack[Limits]) -> Dataset:
-            most = settings.max_project_bytes
+            most = state.quota()
+            leave = state.free_space.kept(state.registry.stored_bytes(old.project))
             # The old files go once the new ones are there.
             room = state.registry.room(old.project, max_bytes=most + _file_bytes(old))
             try:
@@ -91,7 +92,9 @@ async def retype_dataset(
                     _stored_files(old, blobs),
                     table,
                     types=types,
-                    options=_kept_options(old, UploadOptions().parsing(settings, room=room)),
+                    options=_kept_options(
+                        old, UploadOptions().parsing(settings, room=room, leave=leave)
+                    ),
                     **limits,
                 )
             except (BlobMissingError, FileNotFoundError):

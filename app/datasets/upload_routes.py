@@ -29,11 +29,9 @@ from app.problems.problem import problem_responses
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.rows.docs import upload_content
-from app.settings import ApiSettings
-from app.state import state_of
+from app.state import AppState, state_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
-from models_store.registry import Registry
 from tables.formats import TableFormat, TableSummary
 from tables.ingest.parse import cells_path, parse_table_isolated
 from tables.slugs import Slug
@@ -102,17 +100,17 @@ class Sender:
         self.project = project
         self.idempotency_key = idempotency_key
 
-    def room(self, registry: Registry, settings: ApiSettings) -> int:
+    def room(self, state: AppState) -> int:
         """Return the bytes that the project may store beyond those that it has.
 
         Raises:
             LimitError: There is no room at all.
         """
-        return registry.room(
+        return state.registry.room(
             self.project,
-            max_bytes=settings.max_project_bytes,
+            max_bytes=state.quota(),
             idempotency_key=self.idempotency_key,
-            repeated=settings.max_upload_bytes,
+            repeated=state.settings.max_upload_bytes,
         )
 
     def idempotency(
@@ -159,13 +157,10 @@ async def create_dataset(
     """
     state = state_of(request)
     settings = state.settings
-    most = settings.max_project_bytes
     dataset_id = new_id("ds")
     with (
         state.open_uploads.hold(caller_of(request)),
-        state.upload_room.held(
-            sender.project, partial(in_thread, sender.room, registry, settings)
-        ) as held,
+        state.upload_room.held(sender.project, partial(in_thread, sender.room, state)) as held,
         blobs.staged(".upload") as source,
         blobs.staged(".npy") as table,
         deleted(cells_path(table)) as cells,
@@ -181,11 +176,12 @@ async def create_dataset(
 
         def store(begin: Callable[[], None], **limits: Unpack[Limits]) -> Response:
             begin()
+            leave = state.free_space.kept(registry.stored_bytes(sender.project))
             summary = parse_table_isolated(
                 source,
                 table,
                 format=upload.format,
-                options=options.parsing(settings, room=held.room),
+                options=options.parsing(settings, room=held.room, leave=leave),
                 **limits,
             )
             uploaded = UploadedTable(
@@ -198,7 +194,7 @@ async def create_dataset(
                 options=options.kept(),
                 summary=summary,
                 idempotency=sender.idempotency(options, upload.format, summary),
-                max_project_bytes=most,
+                max_project_bytes=state.quota(),
                 description=options.description,
                 tags=options.labels(),
             )

@@ -35,14 +35,16 @@ class BodyMemory:
 
     Args:
         max_bytes: Most bytes of all bodies together.
+        left: Function that returns how many more there is place for, such as on a disk; None: any number.
 
     Attributes:
         rooms: Shares of what could not be divided, of all projects.
         looks: Turns at looking for room, of which each project has one.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, left: Callable[[], int] | None = None) -> None:
         self._max_bytes = max_bytes
+        self._left = left
         self._held = 0
         self._held_by: Counter[str] = Counter()
         self._lock = RLock()  # a share may be released where its last owner is, even in here
@@ -94,13 +96,17 @@ class BodyMemory:
             self._held_by[project] += size
             if self._held_by[project] == 0:
                 del self._held_by[project]
-        if size > 0 and self._held_by[project] > self._max_bytes - self._held:
+        if size > 0 and self._held_by[project] > self._room(self._max_bytes - self._held):
             raise Problem("overloaded", "Too many bodies and results are on their way. Try again.")
 
     def has_room(self, project: str, size: int, *, part: float = 1.0) -> bool:
         """Return whether `size` bytes more of a project, with all that is held, fit into a part of the memory."""
-        left = part * self._max_bytes - self._held - size
+        left = self._room(part * self._max_bytes - self._held, size)
         return self._held_by[project] + size <= left
+
+    def _room(self, left: float, size: int = 0) -> float:
+        """Return what is left once `size` bytes more are held, of what the bound and the place leave."""
+        return (left if self._left is None else min(left, self._left())) - size
 
     def most_at_once(self, size: int) -> int:
         """Return the bytes to count for what takes `size` and cannot be refused for ever."""

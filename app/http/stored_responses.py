@@ -38,10 +38,10 @@ class StoredResponses:
             Problem: `overloaded`: the caller's project leaves too much unread.
         """
         share = self._files.of(owner_here()).kept_share()
-        share.hold(len(content))
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            return _from_disk(_Stored(content, self._folder), share)
+            if share.may_hold(len(content)):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                return _from_disk(_Stored(content, self._folder), share)
         except OSError as error:
             log.debug("a large response is sent from memory: %s", error)
         share = self._memory.of(owner_here()).kept_share()

@@ -13,7 +13,7 @@ from app.dependencies import (
     LabelsDep,
     ProjectDep,
     QueueDep,
-    SettingsDep,
+    StateDep,
     StoredDep,
     built,
 )
@@ -246,7 +246,7 @@ def resume_job(
     stored: StoredDep,
     queue: QueueDep,
     project: ProjectDep,
-    settings: SettingsDep,
+    state: StateDep,
 ) -> Response:
     """Queue a cancelled or failed job again, to continue from its newest checkpoint.
 
@@ -255,8 +255,8 @@ def resume_job(
     job = jobs.resume(
         project,
         job_id,
-        max_queued=settings.max_queued_jobs,
-        max_bytes=settings.max_project_bytes,
+        max_queued=state.settings.max_queued_jobs,
+        max_bytes=state.quota(),
     )
     view = JobView.whole(job, sent=send(queue, job))
     return respond_large(view, stored, status_code=status.HTTP_202_ACCEPTED)

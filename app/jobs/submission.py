@@ -195,12 +195,12 @@ class JobSubmission:
             tags=wanted.body.tags,
             tables=wanted.inputs.tables,
         )
-        settings = state_of(self._request).settings
+        state = state_of(self._request)
         return self._jobs.submit(
             new,
             idempotency=idempotency,
-            max_queued=settings.max_queued_jobs,
-            max_bytes=settings.max_project_bytes,
+            max_queued=state.settings.max_queued_jobs,
+            max_bytes=state.quota(),
         )
 
 

@@ -286,14 +286,12 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
             "The Content-Type of a model is application/octet-stream; the file is what an export gave."
         )
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
-    quota = settings.max_project_bytes
-    room = partial(
-        registry.room,
-        project,
-        max_bytes=quota,
-        idempotency_key=idempotency_key,
-        repeated=most,
-    )
+
+    def room() -> int:
+        return registry.room(
+            project, max_bytes=state.quota(), idempotency_key=idempotency_key, repeated=most
+        )
+
     with (
         state.open_uploads.hold(caller_of(request)),
         state.upload_room.held(project, partial(in_thread, room)) as held,
@@ -305,7 +303,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         if not looks_like_safetensors(file):
             raise _wrong_type("The body is no safetensors file. No other kind is read.")
         wanted = Import(
-            project, name, file, idempotency_key=idempotency_key, max_project_bytes=quota
+            project, name, file, idempotency_key=idempotency_key, max_project_bytes=state.quota()
         )
 
         def check(begin: Callable[[], None]) -> tuple[ModelFile, VersionRecord | None]:

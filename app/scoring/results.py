@@ -14,7 +14,7 @@ from app.problems.problem import Problem
 from app.rows.response_table import Chunk, Codes
 from app.rows.shape import Floats
 from models_store.files.blobs import STAGING, Blobs
-from models_store.files.disk_errors import disk_errors
+from models_store.files.disks import disk_errors
 from models_store.files.large_files import close_apart
 
 FEW_BYTES = 256 * 1024

@@ -132,6 +132,11 @@ class Database:
             self._write = writer_of(self._engine)
 
     @property
+    def folder(self) -> Path | None:
+        """Folder of the database's file; None for a server."""
+        return None if self._file is None else self._file.parent
+
+    @property
     def is_server(self) -> bool:
         """True for a server, which may be unavailable for a while; False for a file."""
         return self._file is None

@@ -243,6 +243,13 @@ class Blobs(Protocol):
             BlobError: It cannot be used.
         """
 
+    def check_room(self) -> None:
+        """Check that as much of the disk is free as is to stay free; who writes a large file asks meanwhile.
+
+        Raises:
+            StorageFullError: It is not.
+        """
+
     def ping(self, size: int = 5) -> None:
         """Write, read back and remove a probe file of this many bytes.
 

@@ -26,7 +26,7 @@ from models_store.files.blobs import (
     FoundFile,
     StoredBlob,
 )
-from models_store.files.disk_errors import disk_errors
+from models_store.files.disks import disk_errors, free_bytes
 from models_store.files.large_files import delete_apart
 
 _PIECE_BYTES = 256 * 1024
@@ -41,8 +41,14 @@ class LocalBlobs:
 
     is_remote = False
 
-    def __init__(self, root: Path) -> None:
-        """Name the folder, and find its identity; it is made with the first file."""
+    def __init__(self, root: Path, *, leave_bytes: int = 0) -> None:
+        """Name the folder, and find its identity; it is made with the first file.
+
+        Args:
+            root: Folder of the store.
+            leave_bytes: Bytes of its disk that stay free.
+        """
+        self._leave_bytes = leave_bytes
         # The folder itself may be a link to a larger disk; nothing inside it may be one.
         self.root = root.resolve()
         self.name = str(self.root)
@@ -84,6 +90,7 @@ class LocalBlobs:
         target = self._locate(key)
         if staged.parent != self.staging:
             raise ValueError("only a staged file can be committed")
+        self.check_room()
         with _translated(key):
             blob = _hash_and_sync(staged, key)
             self._check_identity(key)
@@ -250,6 +257,12 @@ class LocalBlobs:
             raise BlobDiskError(STAGING, "cannot be written")
         if found.f_bavail == 0 or (found.f_files and found.f_favail == 0):
             raise StorageFullError
+
+    def check_room(self) -> None:
+        """Check that as much of the disk is free as is to stay free, as `Blobs.check_room` says."""
+        with suppress(OSError):  # a disk that fails is told of by the next write
+            if self._leave_bytes and free_bytes(self.root) < self._leave_bytes:
+                raise StorageFullError
 
     def ping(self, size: int = 5) -> None:
         """Write, read back and remove a probe file of this many bytes.

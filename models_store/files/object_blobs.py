@@ -20,7 +20,7 @@ from models_store.errors import (
 from models_store.files.blob_cache import BlobCache
 from models_store.files.blobs import FOLDERS, KEY, STAGING, STORE_ID, FoundFile, StoredBlob
 from models_store.files.buckets import Bucket
-from models_store.files.disk_errors import disk_errors
+from models_store.files.disks import disk_errors
 from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_address import StoreAddress
 
@@ -177,6 +177,9 @@ class ObjectBlobs:
         except (BlobError, StorageFullError):
             return time.time()
         return now
+
+    def check_room(self) -> None:
+        """Return: nothing is kept of the disk, which has only files on their way."""
 
     def ping(self, size: int = 5) -> None:
         """Write, read back and remove a probe, as `Blobs.ping` says."""

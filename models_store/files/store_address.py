@@ -17,6 +17,7 @@ class StoreAddress(BaseModel):
         endpoint: Address of the server of a bucket; None: that of the provider.
         cache_dir: Folder on this machine for what is read from a bucket and written to it.
         cache_bytes: Bound of the files in that folder.
+        leave_bytes: Bytes that stay free of the disk of a folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,6 +26,7 @@ class StoreAddress(BaseModel):
     endpoint: str | None = None
     cache_dir: str = ""
     cache_bytes: int = 0
+    leave_bytes: int = 0
 
     @property
     def is_remote(self) -> bool:

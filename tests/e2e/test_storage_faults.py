@@ -39,6 +39,7 @@ class Place:
             "DENSITYD_PORT": str(port),
             "DENSITYD_BALLAST_BYTES": str(2**20),
             "DENSITYD_READY_LOOK_S": "0.2",
+            "DENSITYD_RESERVE_BYTES": "0",  # nobody leaves anything to others
         }
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own command

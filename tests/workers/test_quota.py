@@ -9,10 +9,10 @@ import pytest
 from models_store.database.usage import EVENT_BYTES
 from models_store.files.job_files import load_list
 from tests.waiting import wait_until
-from tests.workers.place import ENDLESS, Place, Running
+from tests.workers.place import ENDLESS, PROJECT, Place, Running
 from workers.leftovers import Leftovers
 from workers.protocol import Interrupted, Message
-from workers.supervisor.assignment import scoring_task, training_task
+from workers.supervisor.assignment import scoring_task, store_for, training_task
 from workers.trainer import bulk
 from workers.trainer.training import train
 
@@ -32,6 +32,19 @@ def files(place: Place, job_id: str) -> int:
     """Bytes of a job's files."""
     found = [file for file in place.blobs.files() if job_id in file.key]
     return sum(file.bytes for file in found)
+
+
+@pytest.mark.fault(1061)
+def test_jobs_leave_the_more_of_the_disk_the_more_their_project_stores(place: Place) -> None:
+    place.add_dataset(100)
+    stored = place.stored_bytes()
+    settings = place.settings.model_copy(update={"reserve_bytes": stored})
+    stores = [
+        store_for(project, registry=place.registry, settings=settings)
+        for project in (PROJECT, "another")
+    ]
+    assert [store.leave_bytes for store in stores] == [stored // 2, 0]
+    assert {store.url for store in stores} == {settings.store_address.url}
 
 
 @pytest.mark.fault(205)

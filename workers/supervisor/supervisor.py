@@ -21,7 +21,7 @@ from workers.devices import Slots, devices_of, has_accelerator
 from workers.metrics import WorkerMetrics
 from workers.protocol import TrainingTask
 from workers.settings import WorkerSettings
-from workers.supervisor.assignment import task_of
+from workers.supervisor.assignment import store_for, task_of
 from workers.supervisor.attempt import Attempt, Stores
 from workers.supervisor.fitness import Fitness
 from workers.supervisor.fork_server import ForkServer
@@ -234,6 +234,7 @@ class Supervisor:
             return _DONE
         try:
             chosen: dict[str, Any] = {
+                "store": store_for(job.project, registry=self._registry, settings=self._settings),
                 "store_id": self._fitness.store_id,
                 "device": devices[0],
                 "traceparent": TRACEPARENT.get(),

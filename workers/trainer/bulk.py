@@ -189,6 +189,7 @@ class _Run:
             for block in self._parts.blocks(head.block_rows):
                 if self._interrupted():
                     return False
+                self._blobs.check_room()
                 start = summary.rows
                 summary.add(block)
                 first = [] if beside is None else list(beside.read(start, summary.rows).T)

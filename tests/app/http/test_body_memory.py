@@ -32,6 +32,21 @@ def test_what_was_used_no_longer_counts():
     asyncio.run(main())
 
 
+@pytest.mark.fault(1061)
+def test_a_project_holds_no_more_than_the_disk_has_left():
+    left = [100]
+    memory = BodyMemory(1_000, left=lambda: left[0])
+    share, second = memory.of(PROJECT).kept_share(), memory.of("two").kept_share()
+    share.hold(90)
+    left[0] = 60
+    assert not share.may_hold(100)
+    with pytest.raises(Problem) as refused:
+        share.hold(95)
+    assert refused.value.type.slug == "overloaded"
+    assert second.may_hold(30)
+    assert not second.may_hold(46)
+
+
 def test_bodies_that_come_slowly_count_together_and_only_the_last_is_refused():
     memory = BodyMemory(200).of(PROJECT)
 

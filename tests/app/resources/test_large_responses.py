@@ -69,14 +69,15 @@ def test_what_is_large_does_not_wait_in_memory(tmp_path):
 
 
 @pytest.mark.fault(1060)
-@pytest.mark.parametrize("full", [False, True], ids=["on the disk", "on a full disk, in memory"])
+@pytest.mark.parametrize(
+    "full", [False, True], ids=["on the disk, then in memory", "on a full disk, in memory"]
+)
 def test_fault_1060_large_responses_count_until_they_were_read(tmp_path, monkeypatch, full):
     if full:
         monkeypatch.setattr("app.http.stored_responses.tempfile.TemporaryFile", no_room)
-    bounds = {"files": 1 << 30, "memory": 1 << 20} if full else {"files": 1 << 20}
-    large = waiting(tmp_path, **bounds)
+    large = waiting(tmp_path, files=1 << 20, memory=1 << 20)
     text = Text(text="x" * 200_000)
-    unread = [respond_large(text, large) for _ in range(2 - full)]
+    unread = [respond_large(text, large) for _ in range(1 if full else 3)]
     with pytest.raises(Problem) as refused:
         respond_large(text, large)
     assert refused.value.type.slug == "overloaded"

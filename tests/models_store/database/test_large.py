@@ -62,7 +62,7 @@ def test_fault_375_changes_of_jobs_leave_their_requests_alone(
 def test_fault_375_changes_of_datasets_and_versions_leave_their_columns_alone(
     registry: Registry, aliases: Aliases, jobs: Jobs, work: JobWork, database: Database
 ) -> None:
-    labels = Labels(database, max_bytes=10**9)
+    labels = Labels(database, max_bytes=lambda: 10**9)
     dataset = registry.add_dataset(a_dataset(), idempotency=KEY)
     assert registry.add_dataset(a_dataset(), idempotency=KEY) == dataset
     assert labels.dataset(PROJECT, dataset.id, CHANGE, any_state).columns == dataset.columns

@@ -329,13 +329,14 @@ def test_labels_beyond_the_quota_are_refused_and_can_be_removed(database, regist
     added(registry)
     job = submitted(jobs)
     jobs.cancel(PROJECT, job.id)
-    labels = Labels(database, max_bytes=stored(database) + 1200)
+    limit = stored(database) + 1200
+    labels = Labels(database, max_bytes=lambda: limit)
     labels.job(PROJECT, job.id, a_change(), any_state)
     with pytest.raises(LimitError) as caught:
         labels.job(PROJECT, job.id, a_change(a="x" * 200, b="y" * 250), any_state)
     assert caught.value.slug == "quota-storage"
     assert jobs.get(PROJECT, job.id).tags == {}
-    labels = Labels(database, max_bytes=1)
+    labels = Labels(database, max_bytes=lambda: 1)
     assert labels.job(PROJECT, job.id, LabelChange(describes=True), any_state).description is None
 
 
@@ -355,7 +356,7 @@ def test_labels_from_before_they_counted_can_be_removed_at_the_quota(database, j
             session.execute(update(kind).values(charged_bytes=0))
         of_version = select(ModelVersionRow.charged_bytes).scalar_subquery()
         session.execute(update(UsageRow).values(bytes=of_version))
-    labels._max_bytes = stored(database)
+    labels._max_bytes = partial(stored, database)
     for change in owners:
         assert change(a_change(a=None), any_state).tags == {"b": "y" * 200}
         with pytest.raises(LimitError):

@@ -285,6 +285,15 @@ def test_numbers_are_written_up_to_the_room(accept):
     assert accept(table, room=2**21).rows == 20_000
 
 
+@pytest.mark.fault(1061)
+def test_a_table_is_written_while_as_much_of_the_disk_stays_free(accept):
+    table = normal(20_000, 10)
+    with pytest.raises(TableError) as caught:
+        accept(table, leave=10**18)
+    assert caught.value.slug == "quota-storage"
+    assert accept(table, leave=1).rows == 20_000
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
 def test_a_full_disk_is_not_the_files_fault(tmp_path):
     np.save(tmp_path / "upload.npy", normal(100_000, 2))

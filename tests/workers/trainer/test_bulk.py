@@ -13,8 +13,10 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type 
 import pytest
 
 from flows import CompiledFlow, compile_flow, quantiles_of, rank_among
+from models_store.errors import StorageFullError
 from models_store.files.blobs import model_key
 from models_store.files.checkpoints import save_model
+from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
@@ -297,6 +299,22 @@ def test_without_a_list_it_starts_again(place: Place, dataset: Dataset) -> None:
     assert len(notes) == 3
     assert notes[-1].startswith("No list of parts is usable")
     assert produced(messages).result["sha256"] == produced(undisturbed).result["sha256"]
+
+
+@pytest.mark.fault(1061)
+def test_a_file_is_written_while_as_much_of_the_disk_stays_free(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(sampling(place))
+    checkpoint = parts(first)[-1].checkpoint
+    store = StoreAddress(url=str(place.blobs.root), leave_bytes=10**18)
+    task = sampling(place, store=store, attempt=2, checkpoints=[checkpoint])
+    committed: list[str] = []
+    monkeypatch.setattr(LocalBlobs, "commit", lambda _self, _path, key: committed.append(key))
+    with pytest.raises(StorageFullError):
+        run(task)
+    assert committed == [], "it ended before the file was whole"
+    assert list(place.blobs.staging.iterdir()) == []
 
 
 def test_parts_are_not_made_before_they_are_due(place: Place, dataset: Dataset) -> None:

@@ -1,0 +1,97 @@
+"""Disks: what they answer as errors of the store, and free space, some of which projects leave to each other."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from models_store.errors import BlobDiskError, StorageFullError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk without room: the last one for a file beyond what the system lets a file grow to."""
+
+_FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO, errno.ENODEV})
+
+
+@contextmanager
+def disk_errors(key: str) -> Iterator[None]:
+    """Raise the store's error when the disk is full or failed; other errors pass through.
+
+    Args:
+        key: the file, for the error.
+
+    Raises:
+        StorageFullError: no space is left.
+        BlobDiskError: the disk failed, or cannot be written any more.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise StorageFullError from error
+        if error.errno in _FAILED:
+            raise BlobDiskError(key, "cannot be written") from error
+        raise
+
+
+def kept_free(stored: int, *, reserve: int) -> int:
+    """Return the bytes that stay free of what a project adds: the more, the more it stores already.
+
+    Half of the reserve where it stores as much, nine tenths where it stores nine times as much. Who stores
+    less so always finds room after who stores more.
+
+    Args:
+        stored: Bytes that it stores.
+        reserve: Bytes that projects leave to each other.
+    """
+    return reserve * stored // max(1, reserve + stored)
+
+
+class FreeSpace:
+    """Free space of some disks, as it was when it was looked at.
+
+    Args:
+        folders: Folders on these disks.
+        reserve: Bytes that projects leave to each other.
+    """
+
+    def __init__(self, folders: Sequence[Path], *, reserve: int) -> None:
+        self._folders = folders
+        self._reserve = reserve
+        self._free: int | None = None
+
+    def look(self) -> None:
+        """Look at the disks, which may take as long as they like."""
+        found = []
+        for folder in self._folders:
+            with suppress(OSError):
+                found.append(free_bytes(folder))
+        self._free = min(found, default=None)
+
+    def most_stored(self, quota: int) -> int:
+        """Return the bytes that a project may store: its quota, and less where the reserve is touched."""
+        free, reserve = self._free, self._reserve
+        if free is None or free >= reserve:
+            return quota
+        return min(quota, reserve * free // (reserve - free))
+
+    def kept(self, stored: int) -> int:
+        """Return the bytes that stay free of what a project adds to the so many that it stores."""
+        return kept_free(stored, reserve=self._reserve)
+
+    def left(self) -> int:
+        """Return the bytes that are free, or a great many where that is not known."""
+        return sys.maxsize if self._free is None else self._free
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk of a folder, which may not have been made yet.
+
+    Raises:
+        OSError: The disk cannot be looked at.
+    """
+    made = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    disk = os.statvfs(made)
+    return disk.f_bavail * disk.f_frsize
