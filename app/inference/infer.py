@@ -40,6 +40,7 @@ from app.problems.problem import Problem
 from app.rows.cell_codes import SlowRowsError
 from app.rows.codecs import CODECS
 from app.rows.context import context_cells, context_rows
+from app.rows.decode.json import QUICK_COLUMNS
 from app.rows.model_types import types_of
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
@@ -113,7 +114,9 @@ async def _computed(
         try:
             rows = rows_of(tensors, replace(score.shape, quick=True))
         except SlowRowsError:
-            rows = await in_thread_alone(rows_of, tensors, score.shape)
+            is_narrow = len(score.shape.columns) <= QUICK_COLUMNS
+            in_turn = in_thread_of_cells if is_narrow else in_thread_alone
+            rows = await in_turn(rows_of, tensors, score.shape)
     else:
         rows = await in_thread_alone(rows_of, tensors, score.shape)
         share.hold(share.size + len(rows) * compute.width * NUMBER_BYTES)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import in_thread_alone
+from app.fairness.turns import in_thread_alone, in_thread_of_cells
 from app.http.json_body import parse_json
 from app.problems.fields import MAX_ERRORS, field_error, named, shown_names
 from app.problems.problem import Problem
@@ -74,6 +74,8 @@ async def decoded_document(body: bytes, shape: RowsShape) -> Floats:
     if is_narrow and len(body) <= INLINE_BYTES:
         with suppress(SlowRowsError):
             return decode_document(body, replace(shape, quick=True))
+        # Milliseconds; in the other thread it would wait for documents that take up to a second.
+        return await in_thread_of_cells(decode_document, body, shape)
     return await in_thread_alone(decode_document, body, shape)
 
 

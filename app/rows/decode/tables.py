@@ -12,7 +12,7 @@ import numpy as np
 from app.fairness.turns import in_thread, in_thread_alone, in_thread_of_cells, owner_here
 from app.http.body_memory import Share
 from app.http.pieces import Pieces
-from app.rows.body import RowsBody, in_thread_if_large, is_headerless, write_to_disk
+from app.rows.body import INLINE_BYTES, RowsBody, in_thread_if_large, is_headerless, write_to_disk
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
 from tables.formats import ParseOptions, TableFormat
@@ -81,7 +81,7 @@ async def read_table(
             else:
                 share.hold(stream.unpacked)
                 read = partial(open_table, file, format=source.format, options=options)
-                table = await _opened(file, read)
+                table = await _opened(file, read, width=source.shape.width)
                 table = dataclasses.replace(table, rows=table.rows or stream.rows)
         source.total_rows, source.warnings = table.rows, table.warnings
         async for rows in _table_rows(table, source):
@@ -151,7 +151,7 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
         packed = source.format is TableFormat.PARQUET
     if not packed:
         whole = await _whole_row(source, file)
-        return await _opened(file, partial(read, whole=whole))
+        return await _opened(file, partial(read, whole=whole), width=source.shape.width)
     isolated = partial(
         open_typed_isolated,
         file,
@@ -165,10 +165,12 @@ async def _typed_table(source: RowsBody, file: Path, unpacked: Path) -> TypedTab
     return table
 
 
-async def _opened(file: Path, read: Callable[[], _Opened]) -> _Opened:
+async def _opened(file: Path, read: Callable[[], _Opened], *, width: int) -> _Opened:
     """Open a file; a large one takes as long as its text, for which small ones do not wait."""
-    is_small = _size_of(file) <= _SMALL_FILE_BYTES
-    return await (in_thread_alone if is_small else in_thread)(read)
+    size = _size_of(file)
+    if size <= INLINE_BYTES and width <= _FEW_COLUMNS:
+        return await in_thread_of_cells(read)  # nor do a few rows for large documents
+    return await (in_thread_alone if size <= _SMALL_FILE_BYTES else in_thread)(read)
 
 
 async def _whole_row(source: RowsBody, file: Path) -> object:
