@@ -62,7 +62,7 @@ def move(source: Database, files: Blobs, target: Database, store: Blobs, *, tell
     with target.read() as session:
         check_empty(session)
     _check_store(store, keys, set(_checkpoints(source)))
-    adopt(target, store)
+    adopt(target, store, looked_at=True)
     copier = FileCopier(files, store, tell=tell)
     unusable = copier.copy_all(named)
     if keys and len(unusable) == len(keys):

@@ -14,7 +14,7 @@ from models_store.database.database import Database
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import DatasetRow, ModelVersionRow, StoreRow
 from models_store.errors import BlobError, WrongStoreError
-from models_store.files.blobs import Blobs, check_identity
+from models_store.files.blobs import STORE_ID, Blobs, check_identity
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,16 @@ def known_identity(database: Database) -> str | None:
         return session.connection().scalar(_IDENTITY)
 
 
-def adopt(database: Database, blobs: Blobs) -> None:
+def adopt(database: Database, blobs: Blobs, *, looked_at: bool = False) -> None:
     """Tie a database to its store at the first start; check that they belong together at others.
+
+    A database without rows of its own does not take the store of another one: to either, the files of
+    the other are such as no row names, which `densityd prune-files` deletes.
+
+    Args:
+        database: Database at the revision of this code.
+        blobs: Store that it has, or will have.
+        looked_at: True if the store's files were found to be those that the database is to name.
 
     Raises:
         WrongStoreError: they do not belong together.
@@ -48,6 +56,8 @@ def adopt(database: Database, blobs: Blobs) -> None:
         check_identity(blobs, identity)
         return
     found = blobs.identity()
+    if found is not None and not looked_at:
+        _check_own(database, blobs, found)
     identity = database.transact(_intend, found)
     if found is None:
         _check_files(database, blobs)
@@ -80,17 +90,37 @@ def _check_files(database: Database, blobs: Blobs) -> None:
     Raises:
         WrongStoreError: none of their files is there.
     """
-    with database.read() as session:
-        newest = (
-            select(DatasetRow.key).order_by(DatasetRow.position.desc()).limit(1),
-            select(ModelVersionRow.checkpoint_key).order_by(ModelVersionRow.id.desc()).limit(1),
-        )
-        keys = [key for query in newest if (key := session.scalar(query)) is not None]
+    keys = _newest_keys(database)
     if keys and not any(_is_there(blobs, key) for key in keys):
         raise WrongStoreError(
             f"{blobs.name} holds nothing of what the database names: the store is not mounted"
             " there, or is another one."
         )
+
+
+def _check_own(database: Database, blobs: Blobs, found: str) -> None:
+    """Refuse a store of which a database without rows knows nothing.
+
+    Raises:
+        WrongStoreError: it is of another database.
+    """
+    with database.read() as session:
+        intended = session.scalar(select(StoreRow.identity))
+    if found != intended and not _newest_keys(database):
+        raise WrongStoreError(
+            f"{blobs.name} is the store of another database: use another folder or prefix, or remove its"
+            f" file {STORE_ID} if that database is no more."
+        )
+
+
+def _newest_keys(database: Database) -> list[str]:
+    """Return the keys of files that the newest rows name."""
+    with database.read() as session:
+        newest = (
+            select(DatasetRow.key).order_by(DatasetRow.position.desc()).limit(1),
+            select(ModelVersionRow.checkpoint_key).order_by(ModelVersionRow.id.desc()).limit(1),
+        )
+        return [key for query in newest if (key := session.scalar(query)) is not None]
 
 
 def _is_there(blobs: Blobs, key: str) -> bool:

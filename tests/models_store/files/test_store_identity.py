@@ -54,6 +54,19 @@ def test_a_restored_database_takes_the_identity_of_its_store(
     assert known_identity(database) == "a" * 32
 
 
+@pytest.mark.fault(1074)
+def test_fault_1074_a_new_database_does_not_take_the_store_of_another_one(
+    database: Database, blobs: LocalBlobs
+) -> None:
+    blobs.mark("a" * 32)
+    with pytest.raises(WrongStoreError, match="another database"):
+        adopt(database, blobs)
+    assert known_identity(database) is None
+    (blobs.root / STORE_ID).unlink()
+    adopt(database, LocalBlobs(blobs.root))
+    assert known_identity(database) == LocalBlobs(blobs.root).identity()
+
+
 def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
     database: Database, blobs: LocalBlobs
 ) -> None:
