@@ -42,8 +42,8 @@ def adopt(database: Database, blobs: Blobs, *, looked_at: bool = False) -> None:
 
     Args:
         database: Database at the revision of this code.
-        blobs: Store that it has, or will have.
-        looked_at: True if the store's files were found to be those that the database is to name.
+        blobs: Store of the settings.
+        looked_at: True if the files of the store were found to be those of a copy that goes on.
 
     Raises:
         WrongStoreError: they do not belong together.
