@@ -8,6 +8,7 @@ and end.
 import atexit
 import errno
 import logging
+import mmap
 import os
 import resource
 import signal
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _OOM_SCORE = "600"
 _NO_THREAD = "can't start new thread"
+_STACK_BYTES = 9 * 2**20  # as is usual on Linux, and the rest of a thread
 _OF_SYSTEM = (StorageFullError, BlobError, OSError)
 _DEVICE_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 
@@ -198,7 +200,7 @@ def outcome_of(error: Exception, task: Task) -> Failed | Unfit:
             return Unfit(code=error.code, detail=str(error))
         case TrainingError():
             return _believed(error, task)
-        case _ if is_out_of_memory(error):
+        case _ if is_out_of_memory(error) or (str(error) == _NO_THREAD and not _has_stack()):
             return Failed(code="oom", detail=_out_of_memory(task))
         case _ if isinstance(error, _OF_SYSTEM) or str(error) == _NO_THREAD:
             return _of_system(error)
@@ -244,6 +246,15 @@ def is_out_of_memory(error: BaseException) -> bool:
             "could not allocate",
         )
     )
+
+
+def _has_stack() -> bool:
+    """Return whether there is memory for the stack of a thread, without which none is started either."""
+    try:
+        mmap.mmap(-1, _STACK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _out_of_memory(task: Task) -> str:

@@ -1,6 +1,8 @@
 """What a trainer's process sets before its work."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -48,3 +50,23 @@ def test_fault_984_a_thread_that_is_not_started_is_the_fault_of_no_job(error):
     outcome = trainer.outcome_of(error, task)
     assert isinstance(outcome, Unfit)
     assert outcome.code == "process_limit"
+
+
+@pytest.mark.fault(1057)
+def test_fault_1057_a_thread_for_which_the_job_left_no_memory_is_its_own_fault():
+    program = (
+        "import resource, threading\n"
+        "from workers.protocol import TrainingTask\n"
+        "from workers.trainer import __main__ as trainer\n"
+        "used = int(open('/proc/self/status').read().partition('VmData:')[2].split()[0]) * 1024\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (used + 4 * 2**20,) * 2)\n"
+        "try:\n"
+        "    threading.Thread(target=print).start()\n"
+        "except RuntimeError as error:\n"
+        "    task = TrainingTask.model_construct(memory_bytes=2**30)\n"
+        "    print(trainer.outcome_of(error, task).code)\n"
+    )
+    told = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "oom"
