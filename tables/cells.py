@@ -236,9 +236,11 @@ def timestamps(cells: pa.Array) -> NDArray[np.float64]:
 
 def _seconds(cells: pa.Array) -> NDArray[np.float64]:
     """Return the seconds of timestamps, durations and times of day."""
-    per_s = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[cells.type.unit]
+    per_s = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[cells.type.unit]
     ticks = pc.cast(cells, pa.int32() if cells.type.bit_width == 32 else pa.int64())
-    numbers = pc.fill_null(ticks, 0).to_numpy(zero_copy_only=False) / per_s
+    known = pc.fill_null(ticks, 0).to_numpy(zero_copy_only=False)
+    part = np.fmod(known, per_s)  # apart: nanoseconds since 1970 have more digits than a float
+    numbers = (known - part) / per_s + part / per_s
     return np.where(pc.is_valid(cells).to_numpy(zero_copy_only=False), numbers, np.nan)
 
 

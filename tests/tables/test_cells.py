@@ -317,3 +317,15 @@ def test_fault_436_levels_that_are_texts_are_not_asked_for_their_texts(monkeypat
     monkeypatch.setattr(cells, "level_text", asked)
     assert encode(["l7", "new", "1.5", None], column) == [7.0, 4096.0, 4096.0, None]
     asked.assert_not_called()
+
+
+@pytest.mark.fault(1045)
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_fault_1045_a_time_of_any_unit_is_that_of_its_text(unit):
+    when = datetime(2024, 2, 29, 12, 30, 15, 250_000)  # noqa: DTZ001  without a zone, as the text
+    cells = pa.array([when, None, datetime(1969, 12, 31, 23, 59, 59, 900_000)], pa.timestamp(unit))  # noqa: DTZ001
+    texts = pa.array(["2024-02-29T12:30:15.25", None])
+    column = Column(name="d", type="datetime", missing=True)
+    numbers = encode_cells(cells, column)
+    assert numbers[:2].tolist()[0] == encode_cells(texts, column)[0] == 1_709_209_815.25
+    assert numbers[2] == -0.1
