@@ -161,11 +161,13 @@ def gather_batches(
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
-        if waiting and batch.schema != waiting[0].schema:
+        own = batch_bytes(batch)
+        # A large one would be copied for the sake of a few rows before it.
+        if waiting and (own > _CHUNK_BYTES or batch.schema != waiting[0].schema):
             yield _joined_batch(waiting)
             waiting, rows, size = [], 0, 0
         waiting.append(batch)
-        rows, size = rows + batch.num_rows, size + batch_bytes(batch)
+        rows, size = rows + batch.num_rows, size + own
         if rows >= _MIN_CHUNK_ROWS or size >= _CHUNK_BYTES:
             yield _joined_batch(waiting)
             waiting, rows, size = [], 0, 0

@@ -328,6 +328,15 @@ def test_fault_1010_long_rows_are_looked_at_a_few_at_a_time() -> None:
     assert pa.Table.from_batches(pieces).column("t").combine_chunks().equals(skewed.column("t"))
 
 
+@pytest.mark.fault(1046)
+def test_fault_1046_a_large_batch_is_not_copied_for_the_rows_before_it() -> None:
+    short = rows_of(pa.array(["q"]))
+    large = rows_of(pa.array(["q" * (1 << 20)] * 20))
+    found = list(gather_batches(iter([short, short, large, short, large])))
+    assert [batch.num_rows for batch in found] == [2, 20, 1, 20]
+    assert found[1].column(1).buffers()[2].address == large.column(1).buffers()[2].address
+
+
 @pytest.mark.fault(1002)
 @pytest.mark.parametrize("rows", [900, 3000])
 def test_fault_1002_a_few_long_rows_before_many_short_ones_are_looked_at_in_few_pieces(
