@@ -249,7 +249,8 @@ def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch
 
 
 @pytest.mark.fault(212)
-def test_an_api_refuses_a_store_that_is_not_the_databases(database, blobs, tmp_path):
+def test_an_api_refuses_a_store_that_is_not_the_databases(database, tmp_path):
+    blobs = LocalBlobs(tmp_path / "own")
     assert check_stores(database, blobs) == []
     unmounted = tmp_path / "unmounted"
     unmounted.mkdir()
