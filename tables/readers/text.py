@@ -15,6 +15,9 @@ from tables.errors import TableError
 from tables.formats import Encoding, TableWarning
 
 _BLOCK_BYTES = 1 << 20
+_WORDS_BYTES = (
+    1 << 16
+)  # of lines that are looked through in one go, which keeps the interpreter's lock
 _LOOKED_AT_BYTES = 4096
 _WIDE_SHARE = 0.7
 _UTF8_BOM = codecs.BOM_UTF8
@@ -175,7 +178,7 @@ def _guessed(path: Path) -> TextFile:
 def _escaped(path: Path) -> Iterator[str]:
     """Yield the lines of a file, many at a time; bytes that are not UTF-8 are escaped."""
     with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
+        while block := file.read(_WORDS_BYTES):
             yield (block + file.readline(_BLOCK_BYTES)).decode("utf-8", _ESCAPE)
 
 

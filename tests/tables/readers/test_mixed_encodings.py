@@ -1,8 +1,11 @@
 import sys
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 
+from tables.encodings import find_encoding
+from tables.readers import text as text_files
 from tables.readers.text import open_text
 
 CITIES = ["Zürich", "Genève", "Köniz", "Bern"]
@@ -59,3 +62,20 @@ def test_fault_950_lines_that_are_not_utf_8_are_not_looked_at_one_by_one(tmp_pat
         sys.setprofile(None)
     assert text.warnings[0]["detail"].startswith("The file is not UTF-8 and was read as cp1252")
     assert calls.total() < 20_000
+
+
+@pytest.mark.fault(1082)
+def test_fault_1082_few_lines_are_looked_through_in_one_go(tmp_path, monkeypatch):
+    sizes: list[int] = []
+
+    def noted(blocks: Iterable[bytes]) -> tuple[str, str] | None:
+        pieces = list(blocks)
+        sizes.extend(map(len, pieces))
+        return find_encoding(pieces)
+
+    monkeypatch.setattr(text_files, "find_encoding", noted)
+    path = tmp_path / "table.csv"
+    path.write_bytes("caf\xe9\n".encode("cp1252") * 200_000)
+    assert open_text(path, None).size == 200_000 * len("caf\xe9\n".encode())
+    assert sum(sizes) == path.stat().st_size
+    assert max(sizes) < 128 * 1024
