@@ -15,9 +15,7 @@ from tables.errors import TableError
 from tables.formats import Encoding, TableWarning
 
 _BLOCK_BYTES = 1 << 20
-_WORDS_BYTES = (
-    1 << 16
-)  # of lines that are looked through in one go, which keeps the interpreter's lock
+_WORDS_BYTES = 1 << 16  # looked through in one go, which keeps the interpreter's lock
 _LOOKED_AT_BYTES = 4096
 _WIDE_SHARE = 0.7
 _UTF8_BOM = codecs.BOM_UTF8

@@ -75,7 +75,7 @@ def test_fault_1082_few_lines_are_looked_through_in_one_go(tmp_path, monkeypatch
 
     monkeypatch.setattr(text_files, "find_encoding", noted)
     path = tmp_path / "table.csv"
-    path.write_bytes("caf\xe9\n".encode("cp1252") * 200_000)
-    assert open_text(path, None).size == 200_000 * len("caf\xe9\n".encode())
+    path.write_bytes("Zürich\n".encode("cp1252") * 200_000)
+    assert open_text(path, None).size == 200_000 * len("Zürich\n".encode())
     assert sum(sizes) == path.stat().st_size
     assert max(sizes) < 128 * 1024
