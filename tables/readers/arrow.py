@@ -162,12 +162,6 @@ def _has_known_scale(kind: pa.DataType) -> bool:
     return not pa.types.is_decimal(kind) or abs(kind.scale) <= _MOST_DIGITS[kind.bit_width]
 
 
-def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch whose columns have placeholders for names, and types that are computed with."""
-    columns = [_plain(column) for column in batch.columns]
-    return pa.record_batch(columns, names=[str(place) for place in range(len(columns))])
-
-
 def _plain(cells: pa.Array) -> pa.Array:
     if isinstance(cells, pa.ExtensionArray):
         cells = cells.storage
@@ -183,8 +177,6 @@ def _plain(cells: pa.Array) -> pa.Array:
         return cells.cast(pa.string())
     if pa.types.is_timestamp(kind) and not _has_known_zone(kind):
         return cells.cast(pa.timestamp(kind.unit, "UTC"))
-    if pa.types.is_dictionary(kind):
-        return pa.DictionaryArray.from_arrays(cells.indices, _plain(cells.dictionary))
     return cells
 
 
@@ -233,7 +225,7 @@ def _cell_batches(
             for batch in reader:
                 batch = check.checked(batch)  # noqa: PLW2901 - the same, with other dictionaries
                 for start in range(0, batch.num_rows, step):
-                    yield plain_batch(batch.slice(start, step))
+                    yield check.plain(batch.slice(start, step))
                     remembered += step * row_bytes
                     if remembered > REMEMBERED_BYTES:
                         messages.forget()
@@ -243,8 +235,8 @@ def _cell_batches(
 class BatchCheck:
     """Check of the batches of a file, whose lengths may lie about their buffers.
 
-    A dictionary is looked at, and made plain, once, not with each of its batches. Columns whose values
-    are not read are not looked at.
+    A dictionary is looked at, and made plain, once, not with each of its batches, and its indices some rows
+    at a time. Columns whose values are not read are not looked at.
 
     Args:
         wanted: Places of the columns whose values are read, as far as these are single cells.
@@ -255,7 +247,7 @@ class BatchCheck:
         self._dictionaries: dict[int, tuple[pa.Array, pa.Array, pa.Array | None]] = {}
 
     def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch with plain dictionaries; refuse it if it is damaged, or its texts are too long."""
+        """Return a batch without what is not read; refuse it if it is damaged, or its texts are too long."""
         batch.validate()
         columns = [
             column.storage if isinstance(column, pa.ExtensionArray) else column
@@ -267,20 +259,31 @@ class BatchCheck:
             if place not in read:
                 columns[place] = pa.nulls(batch.num_rows)
             elif pa.types.is_dictionary(cells.type):
-                columns[place] = self._with_plain_dictionary(place, cells)
+                self._check_dictionary(place, cells)
             else:
                 cells.validate(full=True)
         return pa.record_batch(columns, names=[str(place) for place in range(len(columns))])
 
-    def _with_plain_dictionary(self, place: int, cells: pa.Array) -> pa.Array:
+    def plain(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return some rows of the batch that was checked last, of types that are computed with."""
+        columns = [
+            self._plain_cells(place, cells) if pa.types.is_dictionary(cells.type) else _plain(cells)
+            for place, cells in enumerate(rows.columns)
+        ]
+        return pa.record_batch(columns, names=rows.schema.names)
+
+    def _check_dictionary(self, place: int, cells: pa.Array) -> None:
         values = cells.dictionary
-        known, plain, places = self._dictionaries.get(place, (None, None, None))
+        known, _, _ = self._dictionaries.get(place, (None, None, None))
         if known is None or _buffers(known) != _buffers(values):
             _check_views([values])
             values.validate(full=True)
-            plain, places = _without_nulls(_plain(values))
-            self._dictionaries[place] = values, plain, places  # its buffers stay where they are
+            # The buffers of the values stay where they are.
+            self._dictionaries[place] = values, *_without_nulls(_plain(values))
         cells.indices.validate(full=True)
+
+    def _plain_cells(self, place: int, cells: pa.Array) -> pa.Array:
+        _, plain, places = self._dictionaries[place]
         # Of 32 bits: batches with other dictionaries may be joined, whose values are more together.
         indices = cells.indices.cast(pa.int32())
         indices = indices if places is None else places.take(indices)

@@ -14,7 +14,6 @@ from tables.readers.arrow import (
     BatchCheck,
     cell_source,
     columns_of,
-    plain_batch,
     real_columns,
     row_bytes,
 )
@@ -81,7 +80,7 @@ def _cell_batches(path: Path) -> Iterator[pa.RecordBatch]:
         file = _open(path)
         check = BatchCheck(frozenset(range(len(file.schema_arrow))))
         for batch in _batches(file):
-            yield plain_batch(check.checked(batch))
+            yield check.plain(check.checked(batch))
 
 
 @contextmanager

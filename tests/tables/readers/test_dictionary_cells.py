@@ -9,7 +9,7 @@ import pytest
 from tables.columns import Column
 from tables.formats import ParseOptions, TableFormat
 from tables.ingest.parse import parse_table
-from tables.readers.arrow import is_packed
+from tables.readers.arrow import BatchCheck, is_packed
 from tables.typed_table import open_typed
 
 _LEVELS = Column(name="t", type="category", levels=("a", "b"), missing=True)
@@ -59,3 +59,15 @@ def test_fault_1043_many_dictionaries_are_read_in_another_process(tmp_path):
 
     assert not is_packed(_written(tmp_path / "few", batches(100)), ParseOptions())
     assert is_packed(_written(tmp_path / "many", batches(2000)), ParseOptions())
+
+
+@pytest.mark.fault(1047)
+def test_fault_1047_the_indices_of_a_whole_batch_are_not_copied():
+    cells = _cells([0, 1, 2, None] * 100, pa.array(["a", None, "b"]))
+    check = BatchCheck(frozenset([0]))
+    checked = check.checked(pa.record_batch([cells], names=["t"]))
+    places = [cells.indices.buffers()[1].address for cells in (cells, checked.column(0))]
+    assert places[0] == places[1]
+    plain = check.plain(checked.slice(1, 3)).column(0)
+    assert plain.type == pa.dictionary(pa.int32(), pa.string())
+    assert plain.to_pylist() == [None, "b", None]
