@@ -180,7 +180,8 @@ class ProtocolMachine(RuleBasedStateMachine):
         there = number in self.numbers(model)
         expected = None if there else NotFoundError
         self.answer(lambda: self.registry.delete_version(PROJECT, model, number), expected)
-        self.deleted.add((model, number))
+        if there:
+            self.deleted.add((model, number))
 
     @rule(model=MODELS)
     def delete_model(self, model: str) -> None:
