@@ -14,6 +14,7 @@ from models_store.webhooks.addresses import as_address, is_public
 _TIMEOUT_S = 10.0
 _MOST_PLACES = 4
 _MAX_HEAD_BYTES = 64 * 1024
+_INTERIM = range(102, 200)
 _Place = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
@@ -82,10 +83,13 @@ def post(
 
 
 def _status(sock: socket.socket) -> int:
-    """Read the head of a response, and those of `100 Continue` before it."""
+    """Read the head of a response, and those of interim ones before it, such as `103 Early Hints`."""
     response = http.client.HTTPResponse(sock, method="POST")
     response.fp = io.BufferedReader(_Head(sock))
-    response.begin()
+    response.begin()  # which passes over `100 Continue` itself
+    while response.status in _INTERIM:
+        response.headers = None  # type: ignore[assignment]  # or it would not read another one
+        response.begin()
     return response.status
 
 

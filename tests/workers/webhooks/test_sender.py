@@ -280,6 +280,24 @@ def test_fault_388_a_receiver_that_says_to_continue_for_ever_is_left(
         thread.join()
 
 
+@pytest.mark.fault(1075)
+def test_fault_1075_the_response_after_early_hints_counts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+                connection.sendall(2 * hints + b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        assert post(url, b"{}", {}, private=True) == 204
+        thread.join()
+
+
 @pytest.mark.fault(265)
 def test_a_handshake_that_never_ends_is_ended(drip: int) -> None:
     with pytest.raises(TimeoutError):
