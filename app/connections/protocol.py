@@ -363,6 +363,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._header_timer = None
 
     def _on_timeout(self) -> None:
+        """Refuse a head that is late when it is the caller's turn: thousands may be late at once."""
+        self.idle_ends.begin(self._reading.caller, partial(self._give_up, self._header_timer))
+
+    def _give_up(self, timer: asyncio.TimerHandle | None) -> None:
+        if timer is not self._header_timer:
+            return  # the head has come meanwhile
         self._header_timer = None
         if self.flow.read_paused:
             self._await_headers()  # they may have come: nothing is read before the requests that wait

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from app.connections.receiving.reading import IDLE_ENDS
 from app.fairness.pace import Pace
 from tests.app.connections.line import Line, answer, answers, connecting, read, run
 
@@ -177,3 +178,43 @@ def test_fault_741_nothing_is_kept_of_a_body_whose_request_was_answered():
         return len(protocol.cycle.body)
 
     assert run(main()) == 0
+
+
+@pytest.mark.fault(1031)
+def test_fault_1031_heads_that_are_late_at_once_are_refused_some_in_each_iteration():
+    refused, in_one = [], []
+
+    class LateLine(Line):
+        def write(self, data):
+            super().write(data)
+            refused.append(self)
+            if len(refused) == 1:  # what is called soon comes after all timers that have ended
+                asyncio.get_running_loop().call_soon(lambda: in_one.append(len(refused)))
+
+    async def main():
+        connect = connecting(reading, line_of=LateLine)
+        lines = [connect(GET[:-2], 11.0, b"\r\n")[1] for _ in range(100)]
+        await asyncio.sleep(60)
+        return [status for line in lines for status, _ in answers(line.sent)]
+
+    assert run(main()) == [408] * 100
+    assert in_one[0] <= 2 * IDLE_ENDS  # of the iteration, and of the turns that the next one begins with
+
+
+@pytest.mark.fault(1031)
+def test_fault_1031_a_head_that_comes_before_its_refusal_has_its_turn_is_served():
+    async def main():
+        protocol, line = connecting(reading)(GET[:-2])
+        crowded = type(protocol).idle_ends = Pace(each=1, most=1)
+
+        def come_late():
+            for number in range(1000):
+                crowded.begin(f"another {number}", lambda: None)
+            line.feed(GET[-2:])
+
+        # In the iteration in which the time is over, before that is noticed.
+        asyncio.get_running_loop().call_at(protocol._header_timer.when() - 5e-10, come_late)
+        await asyncio.sleep(60)
+        return answers(line.sent)
+
+    assert run(main()) == [(200, b"")]
