@@ -15,7 +15,7 @@ _HOST = re.compile(
     rb"|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
 )
 _AUTHORIZATION = re.compile(rb"\r\nauthorization:([^\r\n]*)", re.IGNORECASE)
-_LOOK = re.compile(rb"[A-Z]+ [^ ?]*/(livez|readyz) ")
+_LOOKS = frozenset({b"livez", b"readyz"})
 LIKELY_BYTES = 4096
 """Most of the first bytes of a connection in which a key is searched for."""
 _VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
@@ -56,9 +56,10 @@ def likely_caller(data: bytes, known_key: Callable[[bytes], str | None]) -> Hash
     if key is not None:
         text = key[1].strip()
         return known_key(text) or hash(text) % _STRANGERS
-    look = _LOOK.match(data)
     line = data[:LIKELY_BYTES].partition(b"\r\n")[0]
-    return hash(line) % _STRANGERS if look is None else look[1]
+    path = line.partition(b" ")[2].partition(b" ")[0]
+    name = path.rpartition(b"/")[2]
+    return name if name in _LOOKS and b"?" not in path else hash(line) % _STRANGERS
 
 
 def checked_target(method: bytes, version: str, target: bytes, headers: Headers) -> bytes:

@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.connections.receiving.reading import READS, READS_EACH
-from app.connections.receiving.request_heads import likely_caller
+from app.connections.receiving.request_heads import LIKELY_BYTES, likely_caller
 from app.fairness.pace import Pace
 
 CROWD = 100
@@ -114,3 +114,10 @@ def test_strangers_are_a_few_likely_callers_however_many_they_are():
     seen = {likely_caller(request(line.format(n)), KNOWN.get) for line in lines for n in range(999)}
     seen |= {likely_caller(request("/", key(f"forged-{n}")), KNOWN.get) for n in range(999)}
     assert len(seen) <= 8
+
+
+@pytest.mark.fault(1030)
+def test_fault_1030_no_more_of_the_first_bytes_is_looked_through_than_may_have_a_key():
+    long = b"GET " + b"/" * LIKELY_BYTES + b"livez HTTP/1.1\r\n\r\n"
+    assert likely_caller(long, KNOWN.get) in range(8)
+    assert likely_caller(request("/a/livez"), KNOWN.get) == b"livez"
