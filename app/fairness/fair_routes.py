@@ -79,7 +79,7 @@ async def _left_while(request: Request, waiting: Coroutine[Any, Any, None]) -> b
     gone = asyncio.create_task(disconnected(request.receive))
     try:
         await waiting
-        return gone.done()
+        return gone.done() and gone.exception() is None  # or else its body is late, or too large
     finally:
         gone.cancel()
 

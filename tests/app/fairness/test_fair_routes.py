@@ -77,11 +77,15 @@ async def until(holds: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def ask(app: FastAPI, method: str, cursor: str, left: asyncio.Event) -> None:
-    """Send a request whose caller may leave."""
+async def ask(
+    app: FastAPI, method: str, cursor: str, left: asyncio.Event, refusal: Problem | None = None
+) -> None:
+    """Send a request whose caller may leave, or whose body is refused then."""
 
     async def receive() -> Message:
         await left.wait()
+        if refusal is not None:
+            raise refusal
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
@@ -93,6 +97,7 @@ async def ask(app: FastAPI, method: str, cursor: str, left: asyncio.Event) -> No
 
 
 @pytest.mark.fault(961)
+@pytest.mark.fault(1032)
 def test_fault_961_nothing_is_read_for_callers_who_left_while_they_waited_for_their_turn():
     read, go_on = list[str](), threading.Event()
     router = APIRouter(route_class=FairRoute)
@@ -104,7 +109,7 @@ def test_fault_961_nothing_is_read_for_callers_who_left_while_they_waited_for_th
         go_on.wait(10)
 
     app = FastAPI()
-    app.state.route_turns, app.state.page_turns = Turns(1, each=1), Turns(4, each=4)
+    app.state.route_turns, app.state.page_turns = Turns(1, each=1), Turns(5, each=5)
     app.include_router(router)
     queues = app.state.route_turns._queues
 
@@ -117,9 +122,11 @@ def test_fault_961_nothing_is_read_for_callers_who_left_while_they_waited_for_th
             group.create_task(ask(app, "GET", "left", leaves))
             group.create_task(ask(app, "DELETE", "change", leaves))
             group.create_task(ask(app, "GET", "stays", stays))
-            await until(lambda: sum(map(len, queues.values())) == 3)
+            # A body that nobody reads, and that comes too slowly: the caller is there (fault 1032).
+            group.create_task(ask(app, "GET", "slow body", leaves, Problem("body-timeout")))
+            await until(lambda: sum(map(len, queues.values())) == 4)
             go_on.set()
 
     asyncio.run(run())
-    assert read == ["first", "change", "stays"]
+    assert read == ["first", "change", "stays", "slow body"]
     assert app.state.route_turns.take_now("")
