@@ -20,7 +20,7 @@ from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import LINGERING_PART, BoundedProtocol
-from app.connections.receiving.reading import IDLE_ENDS, READS, READS_EACH
+from app.connections.receiving.reading import IDLE_ENDS, LATE_HEADS, READS, READS_EACH
 from app.fairness.pace import Pace
 from app.main import create_app
 from app.server.connection_shares import ConnectionShares
@@ -225,6 +225,7 @@ class Server(uvicorn.Server):
             pace = Pace(each=READS_EACH, most=READS)
             lingering = ConnectionGroups(max(1, open_connections.most // LINGERING_PART))
             idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
+            late_heads = Pace(each=LATE_HEADS, most=LATE_HEADS)
 
             @staticmethod
             def known_key(authorization: bytes) -> str | None:

@@ -13,7 +13,13 @@ from app.connections.groups import BODY_CAME, CONNECTION, ConnectionGroups, grou
 from app.connections.receiving.fast_bodies import FastBodies
 from app.connections.receiving.framing import Framing
 from app.connections.receiving.parsing import Parsing, ParsingEndedError
-from app.connections.receiving.reading import IDLE_ENDS, READS, READS_EACH, Reading
+from app.connections.receiving.reading import (
+    IDLE_ENDS,
+    LATE_HEADS,
+    READS,
+    READS_EACH,
+    Reading,
+)
 from app.connections.receiving.request_heads import HeadError, checked_target
 from app.connections.unread import (
     BoundedReads,
@@ -44,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
     open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
     pace: ClassVar[Pace] = Pace(each=READS_EACH, most=READS)
     idle_ends: ClassVar[Pace] = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
+    late_heads: ClassVar[Pace] = Pace(each=LATE_HEADS, most=LATE_HEADS)
     lingering: ClassVar[ConnectionGroups] = ConnectionGroups(1_000 // LINGERING_PART)
     """Connections whose last response arrives first, while what their callers still send is dropped."""
 
@@ -364,7 +371,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _on_timeout(self) -> None:
         """Refuse a head that is late when it is the caller's turn: thousands may be late at once."""
-        self.idle_ends.begin(self._reading.caller, partial(self._give_up, self._header_timer))
+        self.late_heads.begin(self._reading.caller, partial(self._give_up, self._header_timer))
 
     def _give_up(self, timer: asyncio.TimerHandle | None) -> None:
         if timer is not self._header_timer:

@@ -14,6 +14,8 @@ READS = 64
 IDLE_ENDS = 32
 """Ends of connections without a request in progress in an iteration, more than are accepted in one, so that none pile
 up."""
+LATE_HEADS = 2
+"""Connections whose heads came too slowly, and are refused in an iteration: each costs as much as a request."""
 
 Take = Callable[[memoryview], memoryview]
 """Function that takes as much of some data as one turn may, and returns the rest."""

@@ -7,7 +7,7 @@ import uvicorn
 
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
-from app.connections.receiving.reading import IDLE_ENDS
+from app.connections.receiving.reading import IDLE_ENDS, LATE_HEADS
 from app.fairness.pace import Pace
 
 _HIGH_BYTES, _LOW_BYTES = 64 * 1024, 16 * 1024  # of transports, between which nothing is told
@@ -176,6 +176,7 @@ def connecting(application, pace=None, line_of=Line):
     Protocol.pace = pace or Pace(each=2, most=64)
     Protocol.open_connections = ConnectionGroups(100)
     Protocol.idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
+    Protocol.late_heads = Pace(each=LATE_HEADS, most=LATE_HEADS)
 
     def connect(*parts):
         line = line_of(parts)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.connections.receiving.reading import IDLE_ENDS
+from app.connections.receiving.reading import LATE_HEADS
 from app.fairness.pace import Pace
 from tests.app.connections.line import Line, answer, answers, connecting, read, run
 
@@ -198,14 +198,14 @@ def test_fault_1031_heads_that_are_late_at_once_are_refused_some_in_each_iterati
         return [status for line in lines for status, _ in answers(line.sent)]
 
     assert run(main()) == [408] * 100
-    assert in_one[0] <= 2 * IDLE_ENDS  # of the iteration, and of the turns that the next one begins with
+    assert in_one[0] <= 2 * LATE_HEADS  # with the turns that the next iteration begins with
 
 
 @pytest.mark.fault(1031)
 def test_fault_1031_a_head_that_comes_before_its_refusal_has_its_turn_is_served():
     async def main():
         protocol, line = connecting(reading)(GET[:-2])
-        crowded = type(protocol).idle_ends = Pace(each=1, most=1)
+        crowded = type(protocol).late_heads = Pace(each=1, most=1)
 
         def come_late():
             for number in range(1000):

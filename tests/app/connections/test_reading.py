@@ -13,7 +13,7 @@ import uvloop
 
 from app.connections.groups import CONNECTION, ConnectionGroups
 from app.connections.protocol import BoundedProtocol
-from app.connections.receiving.reading import IDLE_ENDS
+from app.connections.receiving.reading import IDLE_ENDS, LATE_HEADS
 from app.connections.unread import LingeringTransport
 from app.fairness.pace import Pace
 
@@ -81,6 +81,7 @@ async def serving(application, pace, *, header_timeout_s=10.0, open_connections=
     groups = ConnectionGroups(100) if open_connections is None else open_connections
     Protocol.open_connections = groups
     Protocol.idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
+    Protocol.late_heads = Pace(each=LATE_HEADS, most=LATE_HEADS)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
     return server, server.sockets[0].getsockname()[1]
