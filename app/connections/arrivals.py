@@ -1,6 +1,7 @@
 """Accepted connections that are not made ready for requests yet, in the order in which they will be."""
 
 import socket
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Container, Hashable
 
@@ -8,6 +9,7 @@ from app.connections.groups import group_of_address
 from app.connections.receiving.request_heads import LIKELY_BYTES, likely_caller
 
 _LOOKED_AT = 8  # connections that wait, at each that comes
+_FULL_S = 0.2  # no burst that a service can serve lasts so long
 
 Place = tuple[str, Hashable]
 """Address and likely caller of connections that wait; those on which nothing has come have None in its place."""
@@ -22,12 +24,18 @@ class Arrivals:
     accept one costs a tenth of making it ready, so that all can be taken out of there and put in order.
     What has been reset while it waited, or ended without a byte, is closed.
 
+    Beyond the most that may wait the kernel keeps them, for a moment. If that lasts, the likely caller with most
+    that wait loses the one that came first for each that comes, until half as many wait.
+
     Args:
         known_key: Function that returns the id of a key that was valid lately; see `likely_caller`.
+        most: Largest number of connections that wait.
     """
 
-    def __init__(self, known_key: Callable[[bytes], str | None]) -> None:
+    def __init__(self, known_key: Callable[[bytes], str | None], *, most: int) -> None:
         self._known_key = known_key
+        self._most = most
+        self._full_since: float | None = None
         self._addresses: OrderedDict[str, _Parts] = OrderedDict()
         # All that wait with their places, those first that have not been looked at for longest.
         self._places: OrderedDict[socket.socket, Place] = OrderedDict()
@@ -35,6 +43,16 @@ class Arrivals:
     def __len__(self) -> int:
         """Return the number of connections that wait."""
         return len(self._places)
+
+    def room(self) -> int:
+        """Return how many connections may be put here now."""
+        if len(self) <= self._most // 2:
+            self._full_since = None
+        elif len(self) >= self._most and self._full_since is None:
+            self._full_since = time.monotonic()
+        if self._full_since is not None and time.monotonic() > self._full_since + _FULL_S:
+            return self._most
+        return self._most - len(self)
 
     def put(self, sock: socket.socket, client: tuple[str, int]) -> None:
         """Put a connection behind those of its caller, or close it if it is over.
@@ -54,6 +72,8 @@ class Arrivals:
             parts = self._addresses.setdefault(address, OrderedDict())
             parts.setdefault(part, OrderedDict())[sock] = None
             self._places[sock] = address, part
+            if len(self) > self._most:
+                self._close_first_of_most()
         for _ in range(min(_LOOKED_AT, len(self._places))):
             other = next(iter(self._places))
             self._places.move_to_end(other)
@@ -90,6 +110,12 @@ class Arrivals:
             sock.close()
             return None
         return sock
+
+    def _close_first_of_most(self) -> None:
+        parts = max(self._addresses.values(), key=lambda parts: sum(map(len, parts.values())))
+        sock = next(iter(max(parts.values(), key=len)))
+        self._remove(sock)
+        sock.close()
 
     def _remove(self, sock: socket.socket) -> None:
         address, part = self._places.pop(sock)

@@ -90,8 +90,8 @@ class Listener:
         self._shares = shares
         self._open = open_connections
         self._open.on_removed = self._tell
-        self._most_waiting = max(AT_ONCE, int(open_connections.most * ARRIVALS_PART))
-        self._arrivals = Arrivals(known_key)
+        most = max(AT_ONCE, int(open_connections.most * ARRIVALS_PART))
+        self._arrivals = Arrivals(known_key, most=most)
         self._begins = False  # what has arrived, in the next iteration
         self._unheard: dict[BoundedProtocol, Place] = {}
         self._arriving: dict[BoundedProtocol, asyncio.Task[None]] = {}
@@ -143,7 +143,7 @@ class Listener:
 
     def _room(self) -> int:
         """Return how many connections may be accepted now."""
-        room = self._most_waiting - len(self._arrivals)
+        room = self._arrivals.room()
         return room if self._shares is None else min(room, self._shares.room())
 
     def _look(self) -> None:

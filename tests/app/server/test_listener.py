@@ -110,6 +110,16 @@ def reset(client):
     client.close()
 
 
+def was_closed(client):
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
 async def until(condition):
     while not condition():  # noqa: ASYNC110 - there is nothing that tells
         await asyncio.sleep(0.001)
@@ -288,7 +298,7 @@ def test_fault_970_those_that_wait_for_their_turn_keep_no_other_caller_from_begi
 
 @pytest.mark.fault(970)
 def test_fault_970_what_was_reset_takes_no_room_while_it_waits(connect, sock):
-    arrivals = Arrivals(lambda _header: None)
+    arrivals = Arrivals(lambda _header: None, most=1_000)
     for round_ in range(20):
         clients = connect(50)
         for _ in clients:
@@ -298,6 +308,52 @@ def test_fault_970_what_was_reset_takes_no_room_while_it_waits(connect, sock):
         assert len(arrivals) < 200, round_
     while (place := arrivals.next_place(())) is not None:
         assert arrivals.take(place) is None
+
+
+@pytest.mark.fault(1033)
+def test_fault_1033_nobody_waits_in_the_kernel_behind_those_of_another_caller(connect, sock):
+    async def main():
+        many = connect(600)  # half as many as may be open wait
+        with socket.create_connection(sock.getsockname()[:2]) as other:
+            other.send(b"GET / HTTP/1.1\r\nAuthorization: Known\r\n")
+            with Process(sock, reads=Pace(each=0, most=0)) as process:  # nobody's turn
+                await until(lambda: process.has_one_of(other))
+                assert process.made == AT_ONCE + 1
+                closed = sum(map(was_closed, many))
+                assert 600 - AT_ONCE - 500 <= closed <= 600 + 1 - 500
+
+    run(main)
+
+
+@pytest.mark.fault(1033)
+def test_fault_1033_a_burst_loses_none_and_a_crowd_those_that_came_first(
+    connect, sock, monkeypatch
+):
+    arrivals = Arrivals(lambda _header: None, most=8)
+    crowd = connect(12)
+
+    def put(number):
+        for _ in range(number):
+            arrivals.put(*sock.accept())
+
+    def take():
+        arrivals.take(arrivals.next_place(())).close()
+
+    put(8)
+    assert arrivals.room() == 0  # the others wait in the kernel for now
+    monkeypatch.setattr("app.connections.arrivals._FULL_S", -1.0)  # it lasts
+    assert arrivals.room() == 8
+    put(4)
+    assert [was_closed(one) for one in crowd] == [True] * 4 + [False] * 8
+    while len(arrivals) > 4:
+        assert arrivals.room() == 8
+        take()
+    assert arrivals.room() == 4
+    connect(4)
+    put(3)
+    assert arrivals.room() == 1
+    while arrivals:
+        take()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for this on Linux alone")
