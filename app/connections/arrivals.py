@@ -113,7 +113,8 @@ class Arrivals:
 
     def _close_first_of_most(self) -> None:
         parts = max(self._addresses.values(), key=lambda parts: sum(map(len, parts.values())))
-        sock = next(iter(max(parts.values(), key=len)))
+        sockets = max(parts.values(), key=len)
+        sock = next(iter(sockets))
         self._remove(sock)
         sock.close()
 

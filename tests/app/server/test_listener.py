@@ -337,7 +337,11 @@ def test_fault_1033_a_burst_loses_none_and_a_crowd_those_that_came_first(
             arrivals.put(*sock.accept())
 
     def take():
-        arrivals.take(arrivals.next_place(())).close()
+        place = arrivals.next_place(())
+        assert place is not None
+        taken = arrivals.take(place)
+        assert taken is not None
+        taken.close()
 
     put(8)
     assert arrivals.room() == 0  # the others wait in the kernel for now
