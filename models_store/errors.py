@@ -305,8 +305,20 @@ class StorageFullError(StoreError):
 
     slug: Slug = "storage-full"
 
+    def __init__(self, detail: str = "The storage is full.") -> None:
+        super().__init__(detail)
+
+
+class DiskKeptError(StorageFullError):
+    """Disk whose free space is kept for projects that store less."""
+
+    slug: Slug = "quota-storage"
+
     def __init__(self) -> None:
-        super().__init__("The storage is full.")
+        super().__init__(
+            "The disk of the service is nearly full, and what is left is kept for projects that store less;"
+            " delete datasets or results that are not needed."
+        )
 
 
 class BlobError(StoreError):

@@ -247,7 +247,7 @@ class Blobs(Protocol):
         """Check that as much of the disk is free as is to stay free; who writes a large file asks meanwhile.
 
         Raises:
-            StorageFullError: It is not.
+            DiskKeptError: It is not.
         """
 
     def ping(self, size: int = 5) -> None:

@@ -16,6 +16,7 @@ from models_store.errors import (
     BlobDiskError,
     BlobError,
     BlobMissingError,
+    DiskKeptError,
     StorageFullError,
 )
 from models_store.files.blobs import (
@@ -262,7 +263,7 @@ class LocalBlobs:
         """Check that as much of the disk is free as is to stay free, as `Blobs.check_room` says."""
         with suppress(OSError):  # a disk that fails is told of by the next write
             if self._leave_bytes and free_bytes(self.root) < self._leave_bytes:
-                raise StorageFullError
+                raise DiskKeptError
 
     def ping(self, size: int = 5) -> None:
         """Write, read back and remove a probe file of this many bytes.

@@ -5,7 +5,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Row, Select, Text, bindparam, cast, select
+from sqlalchemy import Row, Select, Text, bindparam, cast, or_, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now, moment
@@ -16,10 +16,11 @@ from models_store.job_states import JobState
 from models_store.jobs.attempt_ends import end_attempt
 from models_store.jobs.held_jobs import HeldJob, taken
 from models_store.jobs.live_workers import LIVE_S
-from models_store.jobs.retries import AttemptEnd, Ending
+from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
 from models_store.jobs.rows import WORKER, expired_leases, fail, is_taken, move, queue, take_turn
 
 _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
+_IS_LEFT = JobRow.lease_expires_at <= db_now(-LIVE_S)
 _REQUEST = select(cast(JobRow.request, Text)).where(JobRow.position == bindparam("at"))
 
 
@@ -27,7 +28,8 @@ _REQUEST = select(cast(JobRow.request, Text)).where(JobRow.position == bindparam
 def waiting(accelerator: bool | None, bounded: bool, beside: bool) -> tuple[Select[int, bool], ...]:  # noqa: FBT001 - properties of the worker
     """Return the queries of a worker's next job, one after the other, and of whether it takes that.
 
-    Whoever looks ends an attempt whose worker is gone: nobody that is at work may take its job.
+    Whoever looks ends an attempt whose worker is gone, as nobody that is at work may take its job: a while
+    after its lease, since workers that live may be late when the database was away.
 
     Args:
         accelerator: True if the worker has an accelerator; None: it takes any job.
@@ -37,7 +39,7 @@ def waiting(accelerator: bool | None, bounded: bool, beside: bool) -> tuple[Sele
     its = is_taken(accelerator=accelerator, bounded=bounded, beside=beside)
     jobs = select(JobRow.position, its.label("its")).limit(1)
     jobs = jobs.with_for_update(of=JobRow, skip_locked=True)
-    return expired_leases(jobs), queue(jobs.where(its), worker=WORKER)
+    return expired_leases(jobs.where(or_(its, _IS_LEFT))), queue(jobs.where(its), worker=WORKER)
 
 
 def claim(
@@ -94,7 +96,7 @@ def end_silent(session: Session) -> None:
 
 @cache
 def _left() -> Select[int]:
-    left = select(JobRow.position).where(JobRow.lease_expires_at <= db_now(-LIVE_S))
+    left = select(JobRow.position).where(_IS_LEFT)
     return expired_leases(left).limit(1).with_for_update(of=JobRow, skip_locked=True)
 
 
@@ -109,7 +111,7 @@ def _has_room(session: Session, row: HeldJob, max_bytes: int | None) -> bool:
         check_storage(session, row.project, max_bytes)
     except LimitError as error:
         with taken(session, row.position) as now:
-            fail(session, now, code="quota_storage", detail=error.detail)
+            fail(session, now, code=QUOTA_STORAGE, detail=error.detail)
         return False
     return True
 

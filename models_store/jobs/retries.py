@@ -42,6 +42,9 @@ OUTSIDE_LIMIT = 20
 PATIENCE = 3
 """Multiple of a limit at which it holds although every failure was on the same worker."""
 
+QUOTA_STORAGE = "quota_storage"
+"""Code of a failure whose cause is what the job's project stores: it says nothing of a worker."""
+
 PREFERENCE_S = 10.0
 """Seconds for which a job waits longer for the worker that it failed on than for another."""
 

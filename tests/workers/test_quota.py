@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 
 from models_store.database.usage import EVENT_BYTES
+from models_store.errors import DiskKeptError
 from models_store.files.job_files import load_list
+from models_store.files.local_blobs import LocalBlobs
+from models_store.files.store_address import StoreAddress
+from models_store.job_states import JobState
 from tests.waiting import wait_until
 from tests.workers.place import ENDLESS, PROJECT, Place, Running
 from workers.leftovers import Leftovers
 from workers.protocol import Interrupted, Message
-from workers.supervisor.assignment import scoring_task, store_for, training_task
+from workers.supervisor.assignment import sampling_task, scoring_task, store_for, training_task
 from workers.trainer import bulk
 from workers.trainer.training import train
 
@@ -151,3 +155,39 @@ def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(
     assert error["code"] == "quota_storage"
     assert place.messages(job_id) == []
     assert place.blobs.keys("jobs") == []
+
+
+@pytest.mark.fault(1100)
+def test_a_project_that_leaves_too_little_of_the_disk_puts_no_worker_out(
+    place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_full_disk(_project: str, **_stores: Any) -> StoreAddress:
+        return place.settings.store_address.model_copy(update={"leave_bytes": 10**18})
+
+    monkeypatch.setattr("workers.supervisor.supervisor.store_for", on_a_full_disk)
+    job_id = place.submit(place.add_dataset(), max_epochs=3)
+    running = supervise()
+    running.join()
+    assert "kept for projects that store less" in place.messages(job_id)[-1]
+    assert place.state(job_id) is JobState.QUEUED
+    assert place.job(job_id).attempt == 1
+    assert running.supervisor.fit
+
+
+@pytest.mark.fault(1100)
+def test_rows_that_are_computed_leave_some_of_the_disk_before_their_part_is_whole(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.submit_sampling(place.add_model(), 10 * ROWS)
+    job = place.work.claim("w", lease_s=60)
+    assert job is not None
+    settings = place.with_settings(checkpoint_interval_s=3600.0, long_epoch_s=3600.0)
+    task = sampling_task(job, registry=place.registry, settings=settings)
+    store = settings.store_address.model_copy(update={"leave_bytes": 10**18})
+    messages: list[Message] = []
+    committed: list[str] = []
+    monkeypatch.setattr(LocalBlobs, "commit", lambda _self, _path, key: committed.append(key))
+    with pytest.raises(DiskKeptError):
+        bulk.produce(task.model_copy(update={"store": store}), messages.append, interrupted=bool)
+    assert committed == []
+    assert list(place.blobs.staging.iterdir()) == []

@@ -10,7 +10,7 @@ from models_store.errors import BlobError, DatabaseError, WrongStoreError
 from models_store.files.blobs import check_identity
 from models_store.files.store_identity import known_identity
 from models_store.files.stores import open_blobs
-from models_store.jobs.retries import AttemptEnd, Ending
+from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import common_fields, memory_limit_bytes
@@ -92,7 +92,7 @@ class Fitness:
         with self._lock:
             if failed is None:
                 self._failures = 0
-            elif failed.ending in _DOUBTFUL:
+            elif failed.ending in _DOUBTFUL and failed.code != QUOTA_STORAGE:
                 self._tested = False
                 if failed.ending is not Ending.CRASHED:
                     self._put_out(f"{failed.detail}.")

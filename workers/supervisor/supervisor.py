@@ -163,7 +163,7 @@ class Supervisor:
                     self._carry_through(job, devices, place)
                 finally:
                     del beside[job.project]
-            place.close()
+                    place.close()
         return job
 
     def _next_of(

@@ -19,9 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from models_store.errors import BlobError, StorageFullError, WrongStoreError
+from models_store.errors import BlobError, DiskKeptError, StorageFullError, WrongStoreError
 from models_store.files.blobs import check_identity
 from models_store.files.stores import open_blobs
+from models_store.jobs.retries import QUOTA_STORAGE
 from models_store.process.logs import configure_logging, log_context
 from tables.sandbox.parent_death import die_with
 from workers.errors import TrainingError, UnfitError
@@ -213,6 +214,8 @@ def outcome_of(error: Exception, task: Task) -> Failed | Unfit:
 
 
 def _of_system(error: Exception) -> Unfit:
+    if isinstance(error, DiskKeptError):
+        return Unfit(code=QUOTA_STORAGE, detail=str(error))
     if isinstance(error, StorageFullError):
         return Unfit(code="storage_full", detail="The blob store has no space left.")
     if str(error) == _NO_THREAD or getattr(error, "errno", None) == errno.EAGAIN:

@@ -93,6 +93,7 @@ class Parts:
             with path.open("wb") as file:
                 for chunk in chunks:
                     file.write(np.ascontiguousarray(chunk, dtype=_DTYPE).data)
+                    self._blobs.check_room()
                     done()
                     if time.monotonic() >= due_at or interrupted():
                         break

@@ -242,7 +242,7 @@ def test_fault_1050_a_job_whose_worker_is_gone_keeps_its_project_from_no_other_p
     assert work.should_give_way(job, "w", memory_bytes=2**29)
 
 
-@pytest.mark.fault(1051)
+@pytest.mark.fault(1051, 1102)
 @pytest.mark.parametrize(
     ("cancels", "state"), [(False, JobState.QUEUED), (True, JobState.CANCELLED)]
 )
@@ -251,7 +251,12 @@ def test_fault_1051_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_su
 ) -> None:
     jobs, work = Jobs(database), JobWork(database)
     gpu = submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
-    assert work.claim("gone", lease_s=LEASE_S, accelerator=True) is not None
+    lost = work.claim("gone", lease_s=LEASE_S, accelerator=True)
+    assert lost is not None
+    work.renew(lost.id, lost.attempt, lease_s=-30.0)
+    for beside in ((), ("p",)):
+        assert work.claim("w", lease_s=LEASE_S, accelerator=bool(beside), beside=beside) is None
+    assert jobs.get("p", gpu.id).state is JobState.RUNNING, "its worker may be late"
     lose_worker(database, "gone")
     if cancels:
         jobs.cancel("p", gpu.id)

@@ -438,7 +438,7 @@ def test_fault_133_a_full_disk_gives_the_job_back_until_there_is_room(
     try:
         place.blobs = LocalBlobs(small)
         job_id = place.submit(place.add_dataset(), **ENDLESS)
-        running = supervise(store_url=str(small))
+        running = supervise(store_url=str(small), reserve_bytes=0)
         wait_until(lambda: place.epoch(job_id) >= 3)
         filler = small / "filler"
         with suppress(OSError), filler.open("wb", buffering=0) as file:
@@ -455,7 +455,7 @@ def test_fault_133_a_full_disk_gives_the_job_back_until_there_is_room(
 
         filler.unlink()
         place.no_wait(job_id)
-        running = supervise(store_url=str(small))
+        running = supervise(store_url=str(small), reserve_bytes=0)
         wait_until(lambda: place.epoch(job_id) > reached)
         running.end()
     finally:

@@ -394,3 +394,19 @@ def test_fault_1056_a_job_that_cannot_be_given_back_keeps_its_project_from_no_pl
     with pytest.raises(StorageFullError):
         supervisor._run_one(("cpu",), beside=beside)
     assert beside == {"third": 1}
+
+
+@pytest.mark.fault(1101)
+def test_fault_1101_no_job_runs_beside_one_that_could_not_be_given_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_supervisor: Supervisor, _job: Any, _devices: Any, shared: SharedPlace) -> None:
+        shared.share()
+        raise StorageFullError
+
+    monkeypatch.setattr(Supervisor, "_carry_through", fail)
+    submit_for_another_project(place)
+    supervisor = Supervisor(place.database, place.settings, worker="w")
+    with pytest.raises(StorageFullError):
+        supervisor._run_one(("cpu",))
+    assert "shared-place" not in {thread.name for thread in threading.enumerate()}
