@@ -342,6 +342,18 @@ class Registry:
         return to_versions(session, model, [find_version(session, model, number, full=True)])[0]
 
     @reading
+    def version_described_bytes(
+        self, session: Session, project: str, name: str, number: int
+    ) -> int:
+        """Return the bytes of what a version's row says of it, about, without reading them.
+
+        Raises:
+            NotFoundError: the project has no such model, or the model no such version.
+        """
+        row = find_version(session, find_model(session, project, name), number)
+        return row.charged_bytes - row.checkpoint_bytes
+
+    @reading
     def version_summary(
         self, session: Session, project: str, name: str, number: int
     ) -> VersionSummary:

@@ -1,6 +1,5 @@
 """Datasets: list, inspect, read back, change, delete."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Annotated
@@ -9,7 +8,7 @@ from fastapi import APIRouter, Depends, Path as PathField, Query, Request, Respo
 from pydantic import BaseModel, Field
 
 from app.datasets.retyping import DatasetChange, retype_dataset
-from app.datasets.rows import MOST_DESCRIBED_BYTES, respond_rows, respond_wide_rows
+from app.datasets.rows import respond_rows, respond_wide_rows
 from app.datasets.views import (
     ColumnPage,
     DatasetPage,
@@ -19,7 +18,7 @@ from app.datasets.views import (
 )
 from app.dependencies import BlobsDep, ProjectDep, RegistryDep, StoredDep
 from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread, in_thread_alone
+from app.fairness.turns import MOST_DESCRIBED_BYTES, in_thread, in_thread_for
 from app.http.accept import listed
 from app.http.examples import COLUMNS, DATASET_ID, TABLE
 from app.http.head import end_head, is_head
@@ -55,11 +54,6 @@ DatasetPath = Annotated[
     DatasetId,
     PathField(description="Id of the dataset.", examples=[DATASET_ID]),
 ]
-
-
-def _in_thread_for(described_bytes: int) -> Callable[..., Awaitable[Response]]:
-    """Return the way to make a response of the columns of a dataset: of many, one of all projects at a time."""
-    return in_thread if described_bytes <= MOST_DESCRIBED_BYTES else in_thread_alone
 
 
 _MAX_CHANGE_VALUES = 10_000  # of which a type is one, of 4,096 columns at most
@@ -148,7 +142,7 @@ async def get_dataset(
         return respond_large(view, stored, conditions)
 
     size = await in_thread(registry.described_bytes, project, dataset_id)
-    return await _in_thread_for(size)(described)
+    return await in_thread_for(size, described)
 
 
 @router.get(
@@ -177,7 +171,7 @@ async def list_columns(
         return respond_large(page, stored)
 
     size = await in_thread(registry.described_bytes, project, dataset_id)
-    return await _in_thread_for(size)(described)
+    return await in_thread_for(size, described)
 
 
 @router.get(
@@ -274,13 +268,18 @@ async def update_dataset(
     def label() -> Dataset:
         return state.labels.dataset(project, dataset_id, labels, any_state if always else holds)
 
+    size = await in_thread(state.registry.described_bytes, project, dataset_id)
     if change.types is None:
-        dataset = await in_thread(label)
+        dataset = await in_thread_for(size, label)
     else:
-        old = await in_thread(unchanged)
+        old = await in_thread_for(size, unchanged)
         types = change.types
         dataset = await retype_dataset(request, old, types, labels, as_labelled=not always)
-    return await in_thread(lambda: respond_large(DatasetView.whole(dataset), stored, NO_CONDITIONS))
+
+    def shown() -> Response:
+        return respond_large(DatasetView.whole(dataset), stored, NO_CONDITIONS)
+
+    return await in_thread_for(size, shown)
 
 
 @router.delete(

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.auth.key_checks import tell_of_file
-from app.fairness.turns import in_thread, in_thread_of_cells
+from app.fairness.turns import MOST_DESCRIBED_BYTES, in_thread, in_thread_of_cells
 from app.rows.codecs import Codec
 from app.rows.respond import Rows, respond_opened, respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
@@ -21,9 +21,6 @@ from tables.columns import Column
 from tables.formats import TableFormat
 from tables.kept_cells import STAYING_BYTES, KeptCells
 from tables.typed_rows import TypedRows
-
-MOST_DESCRIBED_BYTES = 2**16
-"""Most bytes of the description of a small dataset; what is made of them is some times as much."""
 
 _CHUNK_VALUES = 32_768  # hundreds of callers may read theirs slowly
 _TYPED_ROWS = 32  # to make a batch of thousands of typed columns takes as long as its rows

@@ -18,6 +18,10 @@ NOBODY = ""
 """Owner of work that belongs to no project."""
 
 
+MOST_DESCRIBED_BYTES = 2**16
+"""Most bytes that describe a small resource; what is made of them is some times as much."""
+
+
 class QueueFullError(Exception):
     """Too many callers of one owner wait."""
 
@@ -296,6 +300,27 @@ async def in_thread_alone(
         return await asyncio.to_thread(call)
     threads, owner = account
     return await threads.alone.run(owner, call)
+
+
+async def in_thread_for(
+    described_bytes: int,
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call a function off the event loop that reads or makes the description of a resource.
+
+    Of thousands of columns, one of all projects is made at a time.
+
+    Args:
+        described_bytes: Bytes that describe the resource.
+        function: Function to call.
+        args: Positional arguments of the function.
+        kwargs: Keyword arguments of the function.
+    """
+    run = in_thread if described_bytes <= MOST_DESCRIBED_BYTES else in_thread_alone
+    return await run(function, *args, **kwargs)
 
 
 async def in_thread_of_cells(

@@ -18,7 +18,7 @@ from app.dependencies import (
     built,
 )
 from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread
+from app.fairness.turns import in_thread, in_thread_for
 from app.http.head import end_head, is_head
 from app.jobs.event_views import EventPage, view_event
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
@@ -101,6 +101,10 @@ class WatchedJob:
         """Return the job."""
         return self._jobs.get(self._project, self._job_id)
 
+    def described_bytes(self) -> int:
+        """Return the bytes of its request, about."""
+        return self._jobs.described_bytes(self._project, self._job_id)
+
     def summary(self) -> JobSummary:
         """Return the job without its large fields."""
         return self._jobs.summary(self._project, self._job_id)
@@ -174,7 +178,7 @@ async def get_job(
     def show() -> Response:
         return respond_large(JobView.whole(watched.job()), stored, conditions)
 
-    return await in_thread(show)
+    return await in_thread_for(await in_thread(watched.described_bytes), show)
 
 
 @router.patch(
@@ -184,11 +188,17 @@ async def get_job(
     response_model=JobView,
     **LABEL_ROUTE,
 )
-def update_job(
-    job_id: JobId, labels: LabelsDep, project: ProjectDep, update: LabelUpdateDep
+async def update_job(
+    job_id: JobId,
+    labels: LabelsDep,
+    jobs: JobsDep,
+    project: ProjectDep,
+    update: LabelUpdateDep,
 ) -> Response:
     """Change the description and tags of a job; fields that the body leaves out stay unchanged."""
-    return update.make(partial(labels.job, project, job_id), JobView.whole)
+    size = await in_thread(jobs.described_bytes, project, job_id)
+    change = partial(labels.job, project, job_id)
+    return await in_thread_for(size, update.make, change, JobView.whole)
 
 
 @router.delete(
@@ -220,11 +230,17 @@ def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDe
         **problem_responses("not-found", "job-final"),
     },
 )
-def cancel_job(job_id: JobId, jobs: JobsDep, stored: StoredDep, project: ProjectDep) -> Response:
+async def cancel_job(
+    job_id: JobId, jobs: JobsDep, stored: StoredDep, project: ProjectDep
+) -> Response:
     """Cancel a job. A queued job is cancelled at once; cancelling twice is not an error."""
-    job = jobs.cancel(project, job_id)
-    code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
-    return respond_large(JobView.whole(job), stored, status_code=code)
+
+    def cancel() -> Response:
+        job = jobs.cancel(project, job_id)
+        code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
+        return respond_large(JobView.whole(job), stored, status_code=code)
+
+    return await in_thread_for(await in_thread(jobs.described_bytes, project, job_id), cancel)
 
 
 @router.post(
@@ -240,7 +256,7 @@ def cancel_job(job_id: JobId, jobs: JobsDep, stored: StoredDep, project: Project
         ),
     },
 )
-def resume_job(
+async def resume_job(
     job_id: JobId,
     jobs: JobsDep,
     stored: StoredDep,
@@ -252,14 +268,18 @@ def resume_job(
 
     Checkpoints are kept for a week by default; without one the job starts from the beginning.
     """
-    job = jobs.resume(
-        project,
-        job_id,
-        max_queued=state.settings.max_queued_jobs,
-        max_bytes=state.quota(),
-    )
-    view = JobView.whole(job, sent=send(queue, job))
-    return respond_large(view, stored, status_code=status.HTTP_202_ACCEPTED)
+
+    def resume() -> Response:
+        job = jobs.resume(
+            project,
+            job_id,
+            max_queued=state.settings.max_queued_jobs,
+            max_bytes=state.quota(),
+        )
+        view = JobView.whole(job, sent=send(queue, job))
+        return respond_large(view, stored, status_code=status.HTTP_202_ACCEPTED)
+
+    return await in_thread_for(await in_thread(jobs.described_bytes, project, job_id), resume)
 
 
 @router.get(

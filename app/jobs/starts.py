@@ -80,7 +80,7 @@ _SAMPLING_BODY = json_body(
     openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
     responses=_TRAINING_RESPONSES,
 )
-def start_training(
+async def start_training(
     body: Annotated[TrainingRequest, Depends(columns_body(TrainingRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
@@ -109,7 +109,7 @@ def start_training(
             memory_bytes=training_memory(accepted, _tables(dataset, held_out)),
         )
 
-    return _start_on_table(body, submission, inputs, accept)
+    return await _start_on_table(body, submission, inputs, accept)
 
 
 @router.post(
@@ -121,7 +121,7 @@ def start_training(
     openapi_extra=json_request(SweepRequest, examples=SWEEP_EXAMPLES),
     responses=_TRAINING_RESPONSES,
 )
-def start_sweep(
+async def start_sweep(
     body: Annotated[SweepRequest, Depends(columns_body(SweepRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
@@ -139,10 +139,10 @@ def start_sweep(
         search = accept_sweep(body, dataset, limits=inputs.limits, held_out=held_out)
         return _searching(search, dataset, held_out)
 
-    return _start_on_table(body, submission, inputs, accept)
+    return await _start_on_table(body, submission, inputs, accept)
 
 
-def _start_on_table(
+async def _start_on_table(
     body: TrainingRequest | SweepRequest,
     submission: JobSubmission,
     inputs: JobInputs,
@@ -162,7 +162,7 @@ def _start_on_table(
         dataset = inputs.dataset(body.dataset_id)
         return accept(dataset, HeldOut(*map(inputs.optional, held_out_ids)))
 
-    return submission.start(
+    return await submission.start(
         JobRequest(
             kind=JobKind.TRAINING,
             body=body,
@@ -212,7 +212,7 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
         "preprocessing-unsuitable",
     ),
 )
-def start_variational(
+async def start_variational(
     body: Annotated[VariationalRequest, Depends(columns_body(VariationalRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
@@ -240,7 +240,7 @@ def start_variational(
             memory_bytes=variational_memory(accepted, dataset),
         )
 
-    return submission.start(
+    return await submission.start(
         JobRequest(
             kind=JobKind.VARIATIONAL,
             body=body,
@@ -260,7 +260,7 @@ def start_variational(
     openapi_extra=json_request(ScoringRequest, examples=SCORING_EXAMPLES),
     responses=start_responses("unknown-column", "limit-result"),
 )
-def start_scoring(
+async def start_scoring(
     body: Annotated[ScoringRequest, Depends(columns_body(ScoringRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
@@ -286,7 +286,7 @@ def start_scoring(
             role=None if split is None else JobRole.PARENT,
         )
 
-    return submission.start(
+    return await submission.start(
         JobRequest(
             kind=JobKind.SCORING,
             body=body,
@@ -306,7 +306,7 @@ def start_scoring(
     openapi_extra=json_request(SamplingRequest, examples=SAMPLING_EXAMPLES),
     responses=start_responses("context-mismatch", "limit-result"),
 )
-def start_sampling(
+async def start_sampling(
     body: Annotated[SamplingRequest, Depends(_SAMPLING_BODY)],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
@@ -332,6 +332,6 @@ def start_sampling(
             role=None if split is None else JobRole.PARENT,
         )
 
-    return submission.start(
+    return await submission.start(
         JobRequest(kind=JobKind.SAMPLING, body=body, accept=accept, inputs=inputs, dataset_id=None)
     )

@@ -1,7 +1,8 @@
 """Submission of jobs of every kind: idempotent, stored durably, then sent to the queue."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,12 +19,14 @@ from app.dependencies import (
     SettingsDep,
     StoredDep,
 )
+from app.fairness.turns import in_thread, in_thread_for
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.settings import ApiSettings
 from app.state import state_of
+from models_store.errors import NotFoundError
 from models_store.job_states import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
 from models_store.jobs.job_queue import JobQueue
 from models_store.records import Dataset, Version
@@ -83,6 +86,14 @@ class JobInputs:
         found = self._registry.dataset(self._project, dataset_id)
         self.tables[found.id] = found.key
         return found
+
+    def described_bytes(self, dataset_ids: Iterable[str | None]) -> int:
+        """Return the bytes that describe the columns of those of some datasets that the caller has."""
+        size = 0
+        for dataset_id in filter(None, dataset_ids):
+            with suppress(NotFoundError):  # the request may be a repeated one
+                size += self._registry.described_bytes(self._project, dataset_id)
+        return size
 
     def optional(self, dataset_id: str | None) -> Dataset | None:
         """Return the caller's dataset, or None for no id."""
@@ -150,12 +161,17 @@ class JobSubmission:
         self._queue = queue
         self._key = idempotency_key
 
-    def start(self, wanted: JobRequest) -> Response:
+    async def start(self, wanted: JobRequest) -> Response:
         """Accept a job, store it durably and send it to the queue.
 
         Raises:
             StoreError: The job is refused.
         """
+        ids = wanted.dataset_id, *wanted.held_out_ids
+        size = await in_thread(wanted.inputs.described_bytes, ids)
+        return await in_thread_for(size, self._start, wanted)
+
+    def _start(self, wanted: JobRequest) -> Response:
         submitted = self._submit(wanted)
         job = submitted.job
         headers = {"Location": rooted(f"/v1/jobs/{job.id}")}

@@ -17,6 +17,7 @@ from app.dependencies import (
     built,
 )
 from app.fairness.fair_routes import FairRoute
+from app.fairness.turns import in_thread, in_thread_for
 from app.http.examples import MODEL
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
@@ -219,7 +220,7 @@ def list_versions(
         **problem_responses("not-found", "precondition"),
     },
 )
-def get_version(
+async def get_version(
     request: Request,
     target: Annotated[VersionTarget, Depends(built(VersionTarget))],
     registry: RegistryDep,
@@ -227,11 +228,15 @@ def get_version(
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a version: its flow, its metrics and its origin."""
+    named = target.project, target.model, target.number
     if is_head(request):
-        registry.version_summary(target.project, target.model, target.number)
+        await in_thread(registry.version_summary, *named)
         end_head(request)
-    found = registry.version(target.project, target.model, target.number)
-    return respond_large(VersionView.of(found), stored, conditions)
+
+    def shown() -> Response:
+        return respond_large(VersionView.of(registry.version(*named)), stored, conditions)
+
+    return await in_thread_for(await in_thread(registry.version_described_bytes, *named), shown)
 
 
 @router.patch(
@@ -241,14 +246,16 @@ def get_version(
     response_model=VersionView,
     **LABEL_ROUTE,
 )
-def update_version(
+async def update_version(
     target: Annotated[VersionTarget, Depends(built(VersionTarget))],
     labels: LabelsDep,
+    registry: RegistryDep,
     update: LabelUpdateDep,
 ) -> Response:
     """Change the description and tags of a version; fields that the body leaves out stay unchanged."""
-    change = partial(labels.version, target.project, target.model, target.number)
-    return update.make(change, VersionView.of)
+    named = target.project, target.model, target.number
+    size = await in_thread(registry.version_described_bytes, *named)
+    return await in_thread_for(size, update.make, partial(labels.version, *named), VersionView.of)
 
 
 @router.delete(

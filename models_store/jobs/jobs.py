@@ -7,7 +7,10 @@ from typing import Any
 from sqlalchemy import (
     CompoundSelect,
     Integer,
+    Text,
     bindparam,
+    cast,
+    func,
     literal_column,
     select,
     union_all,
@@ -69,6 +72,8 @@ _DISPATCHED = (
     .values(dispatched=True)
     .returning(_JOB.id)
 )
+
+_SMALL_BYTES = 2**16  # of a request and its events, of which nobody needs to know more
 
 # Inside the class, `list` is its method.
 JobIds = list[str]
@@ -151,6 +156,20 @@ class Jobs:
             NotFoundError: the project has no such job.
         """
         return to_summary(find(session, project, job_id))
+
+    @reading
+    def described_bytes(self, session: Session, project: str, job_id: str) -> int:
+        """Return the bytes of a job's request, about, without reading it.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
+        row = find(session, project, job_id)
+        if row.metadata_bytes <= _SMALL_BYTES:
+            return row.metadata_bytes
+        request = func.length(cast(JobRow.request, Text))  # without those of its events
+        size: int = session.scalars(select(request).where(JobRow.id == job_id)).one()
+        return size
 
     def list(  # noqa: PLR0913 - what a list is asked for
         self,

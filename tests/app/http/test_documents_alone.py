@@ -1,8 +1,10 @@
 import asyncio
 import gc
+import json
 import threading
 import tracemalloc
 import weakref
+from typing import Any
 
 import httpx2
 import pytest
@@ -14,8 +16,13 @@ from app.rows.body import in_thread_if_large
 from app.rows.decode.json import decode_document
 from app.rows.shape import RowsShape
 from app.scoring.samples import SampleRequest
+from models_store.jobs.jobs import Jobs
+from models_store.labels import Labels
+from models_store.registry import Registry
 from models_store.requests.bulk import SamplingRequest
+from tests.app.conftest import CSV, JSON
 from tests.app.http.test_packed_bodies import pulse
+from tests.app.serving import registered
 
 WAIT_S = 120.0
 
@@ -209,3 +216,58 @@ def test_large_documents_of_small_values_hold_nobody_up(server, what):
             )
             assert response.status_code == 422
     assert max(seconds) < 10  # it was half a minute
+
+
+@pytest.mark.fault(1120)
+def test_fault_1120_what_megabytes_describe_is_changed_and_shown_one_at_a_time(client, monkeypatch):
+    names = [f"{'c' * 100}{place}" for place in range(300)]
+    rows = [
+        ",".join(str((place * row) % 17 + row / 7) for place in range(300)) for row in range(40)
+    ]
+    wide = client.post("/v1/datasets", content="\n".join([",".join(names), *rows]), headers=CSV)
+    rows = [f"{row},{row % 7}.5" for row in range(40)]
+    few = client.post("/v1/datasets", content="\n".join(["a,b", *rows]), headers=CSV)
+    threads: list[str] = []
+
+    def note(kind: type, name: str) -> None:
+        real = getattr(kind, name)
+
+        def noted(*given: Any, **options: Any) -> Any:
+            threads.append(threading.current_thread().name.partition("_")[0])
+            return real(*given, **options)
+
+        monkeypatch.setattr(kind, name, noted)
+
+    note(Labels, "_change")
+    for name in ("get", "cancel", "resume", "submit"):
+        note(Jobs, name)
+
+    def threads_of(dataset: Any) -> list[str]:
+        threads.clear()
+        changed = json.dumps({"description": "x"})
+        for headers in (JSON, {**JSON, "If-Match": '"no"'}):
+            client.patch(dataset.headers["location"], content=changed, headers=headers)
+        wanted = json.dumps({"model_name": "m", "dataset_id": dataset.json()["id"]})
+        made = client.post("/v1/jobs/training", content=wanted, headers=JSON)
+        assert made.status_code == 202, made.text
+        job = made.headers["location"]
+        assert client.post(f"{job}/cancel").status_code == 200
+        assert client.post(f"{job}/resume").status_code == 202
+        assert client.get(job).status_code == 200
+        assert client.patch(job, content=changed, headers=JSON).status_code == 200
+        return threads.copy()
+
+    def threads_of_version(columns: list[str]) -> list[str]:
+        registered(client.app.state.database, client.app.state.blobs, name="v", columns=columns)
+        version = client.get("/v1/models/v").json()["latest"]["version"]
+        threads.clear()
+        path = f"/v1/models/v/versions/{version}"
+        assert client.get(path).json()["columns"] == columns
+        assert client.patch(path, content='{"description": "x"}', headers=JSON).status_code == 200
+        return threads.copy()
+
+    note(Registry, "version")
+    assert threads_of_version([name.ljust(250, "c") for name in names]) == ["documents"] * 2
+    assert threads_of_version(["a", "b"]) == ["requests"] * 2
+    assert set(threads_of(wide)) == {"documents"}
+    assert set(threads_of(few)) == {"requests"}
