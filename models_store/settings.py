@@ -169,9 +169,9 @@ class StoreSettings(BaseSettings):
     reserve_bytes: int = Field(
         default=4 * 2**30,
         ge=0,
-        description="Disk space that projects leave to each other where the store is a folder: the more of it"
-        " the more they store, half of it where they store as much, nine tenths where they store nine times"
-        " as much. 0: none.",
+        description="Disk space that projects leave to each other where the store is a folder, a tenth of the"
+        " disk at most: the more of it the more they store, half of it where they store as much, nine tenths"
+        " where they store nine times as much. 0: none.",
     )
     first_key_file: Path | None = Field(
         default=None,

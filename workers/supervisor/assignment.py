@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models_store.errors import NotFoundError
-from models_store.files.disks import kept_free
+from models_store.files.disks import kept_free, reserve_of
 from models_store.files.store_address import StoreAddress
 from models_store.job_states import Job, JobKind
 from models_store.records import Dataset
@@ -111,8 +111,12 @@ def _common(job: Job, settings: WorkerSettings) -> dict[str, Any]:
 
 def store_for(project: str, *, registry: Registry, settings: WorkerSettings) -> StoreAddress:
     """Return the address of the store for jobs of a project, which leave some of its disk to others."""
-    leave = kept_free(registry.stored_bytes(project), reserve=settings.reserve_bytes)
-    return settings.store_address.model_copy(update={"leave_bytes": leave})
+    address = settings.store_address
+    if address.is_remote:
+        return address
+    reserve = reserve_of(Path(address.url), settings.reserve_bytes)
+    leave = kept_free(registry.stored_bytes(project), reserve=reserve)
+    return address.model_copy(update={"leave_bytes": leave})
 
 
 def common_fields(settings: WorkerSettings) -> dict[str, Any]:

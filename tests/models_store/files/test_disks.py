@@ -1,5 +1,7 @@
 """Free space that projects leave to each other."""
 
+import shutil
+
 import pytest
 
 from models_store.errors import StorageFullError
@@ -47,6 +49,18 @@ def test_without_a_reserve_nothing_is_kept(tmp_path, disk):
     disk["bytes"] = 0
     found.look()
     assert (found.most_stored(7), found.kept(10**12)) == (7, 0)
+
+
+@pytest.mark.fault(1103)
+def test_no_more_than_a_tenth_of_a_disk_is_reserved(tmp_path, disk):
+    found, tenth = FreeSpace([tmp_path], reserve=10**18), shutil.disk_usage(tmp_path).total // 10
+    disk["bytes"] = tenth
+    found.look()
+    assert found.most_stored(10**17) == 10**17
+    disk["bytes"] = tenth // 2
+    found.look()
+    assert 0.9 * tenth < found.most_stored(10**17) <= tenth
+    assert found.kept(tenth) == tenth // 2
 
 
 def test_a_folder_that_was_not_made_yet_has_the_space_of_its_disk(tmp_path):
