@@ -81,8 +81,8 @@ class FreeSpace:
         return kept_free(stored, reserve=reserve_of(self._folders[0], self._reserve))
 
     def left(self) -> int:
-        """Return the bytes that are free, or a great many where that is not known."""
-        return min((free for free, _ in self._found), default=sys.maxsize)
+        """Return the bytes that are free on the disk of the store, or a great many where that is not known."""
+        return next((free for free, _ in self._found), sys.maxsize)
 
 
 def free_bytes(folder: Path) -> int:

@@ -63,6 +63,16 @@ def test_no_more_than_a_tenth_of_a_disk_is_reserved(tmp_path, disk):
     assert found.kept(tenth) == tenth // 2
 
 
+@pytest.mark.fault(1104)
+def test_what_lies_beside_the_store_has_the_space_of_its_disk(tmp_path, monkeypatch):
+    store, database = tmp_path / "store", tmp_path / "database"
+    monkeypatch.setattr(disks, "free_bytes", {store: 9 * MIB, database: MIB}.__getitem__)
+    found = FreeSpace([store, database], reserve=2 * MIB)
+    found.look()
+    assert found.left() == 9 * MIB
+    assert found.most_stored(10**12) == 2 * MIB, "rows are stored, too"
+
+
 def test_a_folder_that_was_not_made_yet_has_the_space_of_its_disk(tmp_path):
     assert disks.free_bytes(tmp_path / "no" / "such") > 0
 
