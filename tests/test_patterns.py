@@ -38,6 +38,7 @@ COMPOSED = {
     ("tables/readers/header.py", "_blank_lines"): "a text as it is",
     ("tables/readers/section.py", "_rows"): "it begins where lines do",
     ("models_store/database/driver_errors.py", "_reason"): "of messages of the database",
+    ("models_store/files/buckets.py", "_cause"): "fixed words, without repetition",
 }
 """Functions that make patterns of what they are given."""
 
