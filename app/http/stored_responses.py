@@ -78,5 +78,7 @@ async def _from_disk(stored: _Stored, share: Share) -> AsyncGenerator[Piece, Non
 
 
 async def _from_memory(content: bytes, share: Share) -> AsyncGenerator[Piece, None]:
-    yield content
+    # What waits in the connection is copied: little of it, so that the last of it does not keep the whole.
+    for start in range(0, len(content), PIECE_BYTES):
+        yield content[start : start + PIECE_BYTES]
     del share
