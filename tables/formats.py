@@ -128,7 +128,8 @@ class ParseOptions:
         max_columns: Largest number of columns.
         max_bytes: Largest size of the stored table in bytes, and of the cells beside it.
         room: Bytes that there is room for, of the table and of the cells beside it each; None: any.
-        leave: Bytes of the disk that stay free while it is stored.
+        reserve: Bytes of the disk that projects leave to each other, the more the more they store.
+        stored: Bytes that the project stores already.
         reads_ahead: False to have little of a CSV file in memory while its rows wait to be used; its
             quotes must match.
         marks: Numbers of quotation marks and of odd characters of a CSV file in UTF-8, from `marks_of`;
@@ -156,7 +157,8 @@ class ParseOptions:
     max_columns: int = 4096
     max_bytes: int = 4 << 30
     room: int | None = None
-    leave: int = 0
+    reserve: int = 0
+    stored: int = 0
     reads_ahead: bool = True
     marks: tuple[int, int] | None = None
 
@@ -269,3 +271,16 @@ class TableSummary:
     bytes: int
     cells: bool = False
     text_bytes: int = 0
+
+
+def kept_free(stored: int, reserve: int) -> int:
+    """Return the bytes of a disk that stay free of what a project adds: the more, the more it stores already.
+
+    Half of the reserve where it stores as much, nine tenths where it stores nine times as much. Who stores
+    less so always finds room after who stores more.
+
+    Args:
+        stored: Bytes that it stores.
+        reserve: Bytes that projects leave to each other.
+    """
+    return reserve * stored // max(1, reserve + stored)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat, TableWarning
+from tables.formats import ParseOptions, TableFormat, TableWarning, kept_free
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -328,9 +328,9 @@ def check_written(file: Path, options: ParseOptions) -> None:
             f"The table needs more than the {options.room:,} bytes that the project may store beyond"
             " what it has; delete datasets or results that are not needed.",
         )
-    if options.leave:
+    if options.reserve:
         disk = os.statvfs(file.parent)
-        if disk.f_bavail * disk.f_frsize < options.leave:
+        if disk.f_bavail * disk.f_frsize < kept_free(options.stored + size, options.reserve):
             raise TableError(
                 "quota-storage",
                 "The disk of the service is nearly full, and what is left is kept for projects that store"

@@ -222,13 +222,16 @@ class UploadOptions(BaseModel):
             "exclude": self.exclude,
         }
 
-    def parsing(self, settings: ApiSettings, *, room: int, leave: int) -> ParseOptions:
+    def parsing(
+        self, settings: ApiSettings, *, room: int, reserve: int, stored: int
+    ) -> ParseOptions:
         """Return the options of the parser.
 
         Args:
             settings: Settings with the bounds of a table.
             room: Bytes that the project may store beyond what it has.
-            leave: Bytes of the disk that stay free.
+            reserve: Bytes of the disk that projects leave to each other.
+            stored: Bytes that the project stores already.
         """
         return ParseOptions(
             **self.kept(),
@@ -241,7 +244,8 @@ class UploadOptions(BaseModel):
             max_columns=settings.max_columns,
             max_bytes=settings.max_table_bytes,
             room=room,
-            leave=leave,
+            reserve=reserve,
+            stored=stored,
         )
 
 

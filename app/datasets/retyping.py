@@ -84,7 +84,8 @@ async def retype_dataset(
 
         def store(**limits: Unpack[Limits]) -> Dataset:
             most = state.quota()
-            leave = state.free_space.kept(state.registry.stored_bytes(old.project))
+            reserve = state.free_space.reserve()
+            stored = state.registry.stored_bytes(old.project)
             # The old files go once the new ones are there.
             room = state.registry.room(old.project, max_bytes=most + _file_bytes(old))
             try:
@@ -93,7 +94,10 @@ async def retype_dataset(
                     table,
                     types=types,
                     options=_kept_options(
-                        old, UploadOptions().parsing(settings, room=room, leave=leave)
+                        old,
+                        UploadOptions().parsing(
+                            settings, room=room, reserve=reserve, stored=stored
+                        ),
                     ),
                     **limits,
                 )

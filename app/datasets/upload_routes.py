@@ -176,12 +176,17 @@ async def create_dataset(
 
         def store(begin: Callable[[], None], **limits: Unpack[Limits]) -> Response:
             begin()
-            leave = state.free_space.kept(registry.stored_bytes(sender.project))
+            reserve, stored_bytes = (
+                state.free_space.reserve(),
+                registry.stored_bytes(sender.project),
+            )
             summary = parse_table_isolated(
                 source,
                 table,
                 format=upload.format,
-                options=options.parsing(settings, room=held.room, leave=leave),
+                options=options.parsing(
+                    settings, room=held.room, reserve=reserve, stored=stored_bytes
+                ),
                 **limits,
             )
             uploaded = UploadedTable(

@@ -37,19 +37,6 @@ def disk_errors(key: str) -> Iterator[None]:
         raise
 
 
-def kept_free(stored: int, *, reserve: int) -> int:
-    """Return the bytes that stay free of what a project adds: the more, the more it stores already.
-
-    Half of the reserve where it stores as much, nine tenths where it stores nine times as much. Who stores
-    less so always finds room after who stores more.
-
-    Args:
-        stored: Bytes that it stores.
-        reserve: Bytes that projects leave to each other.
-    """
-    return reserve * stored // max(1, reserve + stored)
-
-
 class FreeSpace:
     """Free space of some disks, as it was when it was looked at.
 
@@ -76,9 +63,9 @@ class FreeSpace:
         touched = [(free, reserve) for free, reserve in self._found if free < reserve]
         return min([quota, *(reserve * free // (reserve - free) for free, reserve in touched)])
 
-    def kept(self, stored: int) -> int:
-        """Return the bytes that stay free of what a project adds to the so many that it stores."""
-        return kept_free(stored, reserve=reserve_of(self._folders[0], self._reserve))
+    def reserve(self) -> int:
+        """Return the bytes that projects leave to each other of the disk of the store."""
+        return reserve_of(self._folders[0], self._reserve)
 
     def left(self) -> int:
         """Return the bytes that are free on the disk of the store, or a great many where that is not known."""

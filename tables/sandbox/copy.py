@@ -1,6 +1,7 @@
 """Copying the rows of an untrusted file to an npy file as they are, in a process of its own."""
 
 import dataclasses
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,6 +129,7 @@ def _do_typed(task: dict[str, Any]) -> dict[str, object]:
     with RowWriter(Path(task["destination"]), len(columns), dtype="float64") as writer:
         for chunk in filter(len, table.chunks):
             writer.write(chunk.T)
+            _check_room(Path(task["destination"]), options)
         writer.finish()
     return {**found, "rows": writer.rows, "warnings": table.warnings}
 
@@ -141,6 +143,7 @@ def _do(task: dict[str, Any]) -> dict[str, object]:
     with RowWriter(destination, len(table.names), dtype=stored_dtype(table)) as writer:
         for chunk in table.chunks:
             writer.write(chunk)
+            _check_room(destination, options)
         writer.finish()
     return {
         "names": table.names,
@@ -149,6 +152,19 @@ def _do(task: dict[str, Any]) -> dict[str, object]:
         "rows": writer.rows,
         "warnings": table.warnings,
     }
+
+
+def _check_room(file: Path, options: ParseOptions) -> None:
+    """Refuse a copy that takes more of the disk than it leaves, as a full disk would.
+
+    Raises:
+        OSError: It does.
+    """
+    if not options.reserve:
+        return
+    disk = os.statvfs(file.parent)
+    if disk.f_bavail * disk.f_frsize < file.stat().st_size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from models_store.files.blobs import STORE_ID
 from models_store.files.store_identity import adopt
 from models_store.job_states import JobState
 from models_store.jobs.live_workers import Workers
-from models_store.jobs.retries import AttemptEnd, Ending
 from tests.waiting import wait_until
 from tests.workers.place import ENDLESS, Place, Running
 from workers.heartbeat import heartbeat_of
@@ -242,20 +241,3 @@ def test_a_fit_worker_passes_its_own_test(place: Place) -> None:
     assert fitness.wait()
     assert told == [None]
     assert fitness.store_id == place.blobs.identity()
-
-
-@pytest.mark.fault(1091)
-@pytest.mark.parametrize("code", ["storage_full", "storage_unavailable"])
-def test_fault_1091_a_worker_whose_project_leaves_too_little_takes_jobs_of_others(
-    place: Place, code: str
-) -> None:
-    told: list[str | None] = []
-    fitness = Fitness(
-        place.database,
-        place.settings,
-        stopping=threading.Event(),
-        tested=True,
-        tell=lambda reason, _: told.append(reason),
-    )
-    fitness.judge(AttemptEnd(ending=Ending.ENVIRONMENT, detail="it ended", code=code))
-    assert told == ([] if code == "storage_full" else ["it ended."])

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from models_store.errors import NotFoundError
-from models_store.files.disks import kept_free, reserve_of
+from models_store.files.disks import reserve_of
 from models_store.files.store_address import StoreAddress
 from models_store.job_states import Job, JobKind
 from models_store.records import Dataset
 from models_store.registry import Registry
 from tables.columns import Column
+from tables.formats import kept_free
 from workers.devices import devices_of
 from workers.protocol import (
     CheckpointRef,
@@ -115,7 +116,7 @@ def store_for(project: str, *, registry: Registry, settings: WorkerSettings) -> 
     if address.is_remote:
         return address
     reserve = reserve_of(Path(address.url), settings.reserve_bytes)
-    leave = kept_free(registry.stored_bytes(project), reserve=reserve)
+    leave = kept_free(registry.stored_bytes(project), reserve)
     return address.model_copy(update={"leave_bytes": leave})
 
 

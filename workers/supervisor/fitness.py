@@ -94,8 +94,7 @@ class Fitness:
                 self._failures = 0
             elif failed.ending in _DOUBTFUL and failed.code != QUOTA_STORAGE:
                 self._tested = False
-                # Where a project leaves others too little of the disk, these have room: the test tells.
-                if failed.ending is not Ending.CRASHED and failed.code != "storage_full":
+                if failed.ending is not Ending.CRASHED:
                     self._put_out(f"{failed.detail}.")
 
     def _is_fit(self) -> bool:

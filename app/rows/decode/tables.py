@@ -242,6 +242,7 @@ def _parse_options(source: RowsBody) -> ParseOptions:
         max_rows=source.shape.max_rows,
         max_columns=max(source.settings.max_columns, source.shape.width),
         max_bytes=source.settings.max_table_bytes,
+        reserve=0 if source.blobs.is_remote else source.settings.reserve_bytes,
     )
 
 

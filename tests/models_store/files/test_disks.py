@@ -7,8 +7,9 @@ import pytest
 from models_store.errors import StorageFullError
 from models_store.files import disks
 from models_store.files.blobs import table_key
-from models_store.files.disks import FreeSpace, kept_free
+from models_store.files.disks import FreeSpace
 from models_store.files.local_blobs import LocalBlobs
+from tables.formats import kept_free
 
 MIB = 2**20
 
@@ -48,7 +49,7 @@ def test_without_a_reserve_nothing_is_kept(tmp_path, disk):
     found = FreeSpace([tmp_path], reserve=0)
     disk["bytes"] = 0
     found.look()
-    assert (found.most_stored(7), found.kept(10**12)) == (7, 0)
+    assert (found.most_stored(7), found.reserve()) == (7, 0)
 
 
 @pytest.mark.fault(1103)
@@ -60,7 +61,7 @@ def test_no_more_than_a_tenth_of_a_disk_is_reserved(tmp_path, disk):
     disk["bytes"] = tenth // 2
     found.look()
     assert 0.9 * tenth < found.most_stored(10**17) <= tenth
-    assert found.kept(tenth) == tenth // 2
+    assert found.reserve() == tenth
 
 
 @pytest.mark.fault(1104)

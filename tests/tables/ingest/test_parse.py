@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -289,9 +290,24 @@ def test_numbers_are_written_up_to_the_room(accept):
 def test_a_table_is_written_while_as_much_of_the_disk_stays_free(accept):
     table = normal(20_000, 10)
     with pytest.raises(TableError) as caught:
-        accept(table, leave=10**18)
+        accept(table, reserve=10**18, stored=10**18)
     assert caught.value.slug == "quota-storage"
-    assert accept(table, leave=1).rows == 20_000
+    assert accept(table, reserve=1, stored=10**18).rows == 20_000
+
+
+@pytest.mark.fault(1092)
+@pytest.mark.parametrize("reserve", [2**20, 0])
+def test_fault_1092_a_table_in_the_making_counts_as_stored(accept, monkeypatch, reserve):
+    look = os.statvfs
+    full = os.statvfs_result([*look("/")[:2], 0, 0, 0, *look("/")[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _folder: full)
+    table = normal(20_000, 10)
+    if not reserve:
+        assert accept(table, reserve=reserve).rows == 20_000
+        return
+    with pytest.raises(TableError) as caught:
+        accept(table, reserve=reserve)
+    assert caught.value.slug == "quota-storage"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
