@@ -161,8 +161,8 @@ def group_limits(own: Path, groups: Path) -> Iterator[int]:
         own: File that names its groups; a container may see them at another place than it says.
         groups: Folder of all groups.
     """
-    with suppress(OSError):
-        for line in own.read_text(encoding="utf-8").splitlines():
+    with suppress(OSError, ValueError):  # not there, or empty
+        for line in os.fsdecode(own.read_bytes()).rstrip("\n").split("\n"):
             _, controllers, name = line.split(":", 2)
             if controllers == "":
                 root, limit = groups, "memory.max"

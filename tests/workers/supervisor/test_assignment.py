@@ -1,5 +1,6 @@
 """Memory that a worker has for its trainers: of the machine, or what its control groups leave of it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,5 +56,15 @@ def test_fault_1052_the_limits_of_all_groups_of_a_process_are_found(
     assert list(group_limits(tmp_path / "own", tmp_path / "groups")) == limits
 
 
+@pytest.mark.fault(1105)
+def test_fault_1105_a_group_may_have_any_name(tmp_path: Path) -> None:
+    name = os.fsdecode(b"b\xfcro\x0b1")
+    (tmp_path / "own").write_bytes(os.fsencode(f"0::/{name}\n"))
+    make(tmp_path / "groups" / name / "memory.max", "3")
+    assert list(group_limits(tmp_path / "own", tmp_path / "groups")) == [3]
+
+
 def test_a_system_without_groups_has_no_limits(tmp_path: Path) -> None:
     assert not list(group_limits(tmp_path / "none", tmp_path))
+    make(tmp_path / "empty", "")
+    assert not list(group_limits(tmp_path / "empty", tmp_path))
