@@ -137,10 +137,18 @@ def rows_per_chunk(columns: int) -> int:
     return max(_MIN_CHUNK_ROWS, _CHUNK_VALUES // columns)
 
 
-def gather(chunks: Iterator[Columns]) -> Iterator[Columns]:
-    """Join chunks that are too short to be worth the work per chunk."""
+def gather(chunks: Iterator[Columns], *, pauses: bool = False) -> Iterator[Columns]:
+    """Join chunks that are too short to be worth the work per chunk.
+
+    Args:
+        chunks: Columns of some rows each.
+        pauses: True to pass empty ones on, for those who take chunks in turn with others.
+    """
     waiting: list[Columns] = []
     for chunk in chunks:
+        if pauses and not chunk.size:
+            yield chunk
+            continue
         waiting.append(chunk)
         if sum(part.shape[1] for part in waiting) >= _MIN_CHUNK_ROWS:
             yield _joined(waiting)

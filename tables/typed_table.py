@@ -128,6 +128,8 @@ def _encoded_lists(
     """Yield the rows of JSON, whose numbers and texts are told from each other cell by cell."""
     before = 0
     for rows in parts:
+        if not rows:
+            yield np.empty((0, len(columns)))
         for start in range(0, len(rows), _LISTS):
             some = rows[start : start + _LISTS]
             yield encode_rows([[row[at] for at in places] for row in some], columns, before=before)

@@ -49,6 +49,7 @@ LARGEST_BLOCK_BYTES = LONGEST_LINE_BYTES
 _PART_BYTES = 128 << 10  # of a file of which little may be in memory
 _CODE = r"^[+-]?0\d"
 _MOST_VERSIONS = 20
+_LOOKED_THROUGH_BYTES = 4 << 20  # for the line of a fault
 _OTHER_DELIMITERS = ";\t|,"
 _CONVERSION = re.compile(
     r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error[^']*'(.*)'", re.DOTALL
@@ -210,10 +211,8 @@ class _Rows:
             file = pa.PythonFile(section, mode="r")
             with file, self._reader(file, text, block, uneven) as reader:
                 for batch in reader:
-                    if (whole := uneven.restored(batch)).num_rows:
-                        yield whole
-                if (left := uneven.rest(reader.schema)).num_rows:
-                    yield left
+                    yield from filter(len, uneven.restored(batch))
+                yield from filter(len, uneven.rest(reader.schema))
         except MemoryError:
             raise
         except UnevenError as error:
@@ -330,7 +329,10 @@ class _Rows:
             raise self._unclosed()
 
     def _unclosed(self, row: int | None = None) -> TableError:
-        """Return the error about a quote that is never closed, which names the line where it begins."""
+        """Return the error about a quote that is never closed; of a small file, with the line where it begins."""
+        advice = "Double a quote that is part of a value."
+        if self.text.size > _LOOKED_THROUGH_BYTES:
+            return TableError("dataset-parse", f"{_UNCLOSED} {advice}", row=row)
         before = line = 0
         with self.text.open() as file, io.TextIOWrapper(file, "utf-8", "replace") as lines:
             reader = csv.reader(lines, delimiter=self.layout.delimiter, quotechar=self.layout.quote)

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
@@ -68,7 +69,7 @@ def open_ndjson(path: Path, options: ParseOptions) -> TableSource:
         raise TableError("dataset-empty", "The file has no rows.")
     reader = JsonRows.of(_parse_line(first, line=1, row=1), names=None, options=options)
     reader.has_gaps = True
-    return _source(reader, gather(_read_blocks(path, reader)))
+    return _source(reader, _read_blocks(path, reader))
 
 
 def open_json_cells(path: Path, options: ParseOptions) -> CellSource:
@@ -113,6 +114,8 @@ def open_ndjson_cells(path: Path, options: ParseOptions, *, whole: Any = None) -
 def whole_rows(path: Path, options: ParseOptions) -> Iterator[Any]:
     """Yield the first row of JSON lines after each part of the file; of objects, one that has the members so far.
 
+    Before the first row that is None, as parts of blank lines are.
+
     Raises:
         TableError: A line is no strict JSON, or there are too many members.
     """
@@ -122,10 +125,10 @@ def whole_rows(path: Path, options: ParseOptions) -> Iterator[Any]:
         parsed = (_parse_line(line, line=n, row=r) for r, (n, line) in enumerate(block, rows + 1))
         rows += len(block)
         if block:
-            whole = _whole_row(parsed if whole is None else chain([whole], parsed), options)
-            yield whole
-            if not isinstance(whole, dict):
-                return
+            whole = _whole_row(chain([whole], parsed) if rows > len(block) else parsed, options)
+        yield whole
+        if rows and not isinstance(whole, dict):
+            return
 
 
 def _whole_row(rows: Iterable[Any], options: ParseOptions) -> Any:  # noqa: ANN401  JSON is anything
@@ -223,7 +226,7 @@ def _cell_source(
 
     def read(text: frozenset[int]) -> Iterator[pa.RecordBatch]:
         reader = fresh()
-        return (reader.cells(rows, text) for rows in parsed(reader))
+        return (reader.cells(rows, text) for rows in parsed(reader) if rows)
 
     def lists() -> Iterator[list[list[Any]]]:
         reader = fresh()
@@ -264,13 +267,17 @@ _Block = list[tuple[int, bytes]]
 
 
 def _read_blocks(path: Path, reader: JsonRows) -> Iterator[Columns]:
-    return map(reader.columns, _parsed_blocks(path, reader))
+    """Yield the rows of a file as numbers; none after blank lines, so that nobody waits for their end."""
+    nothing = np.empty((len(reader.names), 0))
+    chunks = (reader.columns(rows) if rows else nothing for rows in _parsed_blocks(path, reader))
+    return gather(chunks, pauses=True)
 
 
 def _parsed_blocks(path: Path, reader: JsonRows) -> Iterator[list[Any]]:
-    """Yield the rows of a file some at a time; the reader counts those that came before."""
+    """Yield the rows of a file some at a time, none after blank lines; the reader counts those that came before."""
     for block in _blocks(path):
         if not block:
+            yield []
             continue
         parsed = [
             _parse_line(line, line=number, row=reader.rows + index)

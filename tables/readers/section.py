@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from tables.errors import TableError
 from tables.formats import TableWarning
 from tables.readers.delimiters import joined_blanks, quoted_brackets, without_rules
 from tables.readers.header import skipped_warning
@@ -14,6 +15,9 @@ LONGEST_LINE_BYTES = 8 << 20
 """Longest line that is kept for its end; what is longer is passed on as it is, for Arrow to refuse."""
 
 _READ_BYTES = 512 << 10
+_MOST_SKIPPED_BYTES = (
+    8 << 20
+)  # one after the other: Arrow yields nothing of them, and others may wait
 _MARK = re.compile(rb"(?m)(^|(?<=\r))\xef\xbb\xbf")  # a byte order mark before a line
 
 
@@ -39,6 +43,7 @@ class Section:
         self._left = -1 if layout.stop is None else layout.stop - layout.start
         self._waiting = bytearray()
         self._rest = b""
+        self._skipped = 0
         self.repeated = self.comments = self.rules = 0
         self._file.seek(layout.start)
 
@@ -52,9 +57,15 @@ class Section:
         self._file.close()
 
     def read(self, size: int = -1) -> bytes:
-        """Return at most this many bytes; none at the end."""
+        """Return at most this many bytes; none at the end.
+
+        Raises:
+            TableError: Megabytes of lines are no rows.
+        """
         if self._is_plain:
-            return self._raw(size)
+            block = self._raw(size)
+            self._count_skipped(block, rows=block)
+            return block
         while not self._waiting and (block := self._block()):
             self._waiting += block
         taken = bytes(self._waiting[:size] if size >= 0 else self._waiting)
@@ -83,8 +94,20 @@ class Section:
                 self._rest = b""
                 return lines
             lines, self._rest = lines[:ends], lines[ends:]
-            if rows := self._rows(lines):
+            rows = self._rows(lines)
+            self._count_skipped(lines, rows=rows)
+            if rows:
                 return rows
+
+    def _count_skipped(self, lines: bytes, *, rows: bytes) -> None:
+        """Refuse lines of which nothing is a row; in a table of one column a blank line is one."""
+        is_row = len(self._layout.fields) < 2 or rows.strip(b"\r\n")
+        self._skipped = 0 if is_row else self._skipped + len(lines)
+        if self._skipped > _MOST_SKIPPED_BYTES:
+            raise TableError(
+                "dataset-parse",
+                f"More than {_MOST_SKIPPED_BYTES >> 20} MiB of lines, one after the other, are no rows.",
+            )
 
     def _rows(self, lines: bytes) -> bytes:
         layout = self._layout

@@ -1,6 +1,7 @@
 """Rows of a CSV file that have more or fewer values than the header."""
 
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -11,6 +12,7 @@ from tables.formats import TableWarning
 from tables.numerals import parse_numbers
 from tables.readers.delimiters import split_line
 from tables.readers.layout import Layout
+from tables.source import rows_per_chunk
 
 _FEWEST_ROWS = 20  # of fewer, an uneven one may be any fault
 _SLACK = 10
@@ -89,8 +91,7 @@ class UnevenRows:
             self._first.setdefault(is_long, (row.number, len(cells)))
             if not is_long:
                 self._most_of_short = max(self._most_of_short, len(cells))
-        padded = cells[: self._width] + [""] * (self._width - len(cells))
-        self._waiting.append((row.number, padded))
+        self._waiting.append((row.number, cells[: self._width]))
         try:
             self._check(row.number, slack=_MOST_WAITING)
         except UnevenError as error:
@@ -98,36 +99,52 @@ class UnevenRows:
             return "error"
         return "skip"
 
-    def restored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch of Arrow with the uneven rows in their places.
+    def restored(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """Yield a batch of Arrow with the uneven rows in their places, in pieces: these may be many more.
 
         Raises:
             UnevenError: There are too many of them, or a value of one is no number.
         """
-        rows: list[tuple[int, list[str]]] = []
-        start, room = self._next, batch.num_rows
-        while self._waiting and self._waiting[0][0] - start <= room + len(rows):
-            rows.append(self._waiting.popleft())
-        self._next += room + len(rows)
-        if rows:
-            uneven = np.zeros(room + len(rows), np.bool_)
-            uneven[[number - start for number, _ in rows]] = True
-            order = np.empty(len(uneven), np.int64)
-            order[~uneven] = np.arange(room)
-            order[uneven] = np.arange(room, len(uneven))
-            batch = pa.concat_batches([batch, self._mended(rows, batch.schema)]).take(order)
-        self._check(self._next - 1, slack=_SLACK)
-        return batch
+        return self._restored(batch, slack=_SLACK)
 
-    def rest(self, schema: pa.Schema) -> pa.RecordBatch:
-        """Return the rows after the last batch.
+    def rest(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Yield the rows after the last batch.
 
         Raises:
             UnevenError: As `restored`; there are too few rows to tell what is wrong.
         """
-        left = self.restored(pa.RecordBatch.from_pylist([], schema=schema))
-        self._check(self._next - 1, slack=0)
-        return left
+        return self._restored(pa.RecordBatch.from_pylist([], schema=schema), slack=0)
+
+    def _restored(self, batch: pa.RecordBatch, *, slack: int) -> Iterator[pa.RecordBatch]:
+        rows: deque[tuple[int, list[str]]] = deque()
+        start, room = self._next, batch.num_rows
+        while self._waiting and self._waiting[0][0] - start <= room + len(rows):
+            rows.append(self._waiting.popleft())
+        self._next += room + len(rows)
+        self._check(self._next - 1, slack=slack)  # before work that grows with the columns
+        if not rows:
+            yield batch
+            return
+        step = rows_per_chunk(self._width)
+        for first in range(start, self._next, step):
+            stop = min(first + step, self._next)
+            some = []
+            while rows and rows[0][0] < stop:
+                some.append(rows.popleft())
+            whole = batch.slice(0, stop - first - len(some))
+            batch = batch.slice(whole.num_rows)
+            yield self._merged(whole, some, first) if some else whole
+
+    def _merged(
+        self, whole: pa.RecordBatch, rows: list[tuple[int, list[str]]], start: int
+    ) -> pa.RecordBatch:
+        """Return whole rows and uneven ones, which have numbers, from that of the first one on."""
+        uneven = np.zeros(whole.num_rows + len(rows), np.bool_)
+        uneven[[number - start for number, _ in rows]] = True
+        order = np.empty(len(uneven), np.int64)
+        order[~uneven] = np.arange(whole.num_rows)
+        order[uneven] = np.arange(whole.num_rows, len(uneven))
+        return pa.concat_batches([whole, self._mended(rows, whole.schema)]).take(order)
 
     def warning(self) -> TableWarning | None:
         """Return the warning about the rows that were mended, if there are any."""
@@ -147,11 +164,16 @@ class UnevenRows:
         }
 
     def _mended(self, rows: list[tuple[int, list[str]]], schema: pa.Schema) -> pa.RecordBatch:
-        """Return uneven rows as a batch; all at once, for there may be as many as others."""
+        """Return uneven rows as a batch."""
         arrays: list[pa.Array] = []
         wrong: list[tuple[int, int]] = []  # row among these, and column
+        longest = max(len(row) for _, row in rows)
         for place, field in enumerate(schema):
-            cells = [row[place] for _, row in rows]
+            if place >= longest:
+                none = "" if field.type == pa.string() else None
+                arrays.append(pa.repeat(pa.scalar(none, field.type), len(rows)))
+                continue
+            cells = [row[place] if place < len(row) else "" for _, row in rows]
             if field.type == pa.string():
                 arrays.append(pa.array(cells, pa.string()))
                 continue

@@ -36,6 +36,7 @@ _FEW_COLUMNS = 64  # of more, a piece takes too long for the thread of cells
 _MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Memory that a batch of Arrow may take in this process; what unpacks to more is for a process of
 its own."""
+_END = object()
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
@@ -178,7 +179,7 @@ async def _whole_row(source: RowsBody, file: Path) -> object:
     whole: object = None
     if source.format is TableFormat.NDJSON:
         found = whole_rows(file, _parse_options(source))
-        while (some := await in_thread_of_cells(next, found, None)) is not None:
+        while (some := await in_thread_of_cells(next, found, _END)) is not _END:
             whole = some
     return whole
 
