@@ -31,6 +31,9 @@ _SPARSE_VALUES = 2**20
 QUICK_COLUMNS = 64
 """Columns with types of rows that are decoded on the event loop, where no text of them is new."""
 
+_FEW_CELLS = 2**18
+"""Most of the product of bytes and columns of a document with new texts that takes milliseconds."""
+
 _FEW_LISTS = 1_000  # which parsers find faults in quickly
 
 
@@ -74,8 +77,9 @@ async def decoded_document(body: bytes, shape: RowsShape) -> Floats:
     if is_narrow and len(body) <= INLINE_BYTES:
         with suppress(SlowRowsError):
             return decode_document(body, replace(shape, quick=True))
-        # Milliseconds; in the other thread it would wait for documents that take up to a second.
-        return await in_thread_of_cells(decode_document, body, shape)
+        if len(body) * shape.width <= _FEW_CELLS:
+            # In the other thread it would wait for documents that take up to a second.
+            return await in_thread_of_cells(decode_document, body, shape)
     return await in_thread_alone(decode_document, body, shape)
 
 

@@ -1,11 +1,16 @@
 """Requests of a few cells, which do not wait for the large documents of others."""
 
+import asyncio
 import json
 import threading
 
 import pytest
 
-from app.fairness.turns import NOBODY
+from app.fairness.turns import NOBODY, Threads, on_account_of
+from app.rows.decode.json import QUICK_COLUMNS, decoded_document
+from app.rows.model_types import ModelTypes
+from app.rows.shape import RowsShape
+from tables.columns import Column
 from tables.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.app.serving import registered
@@ -65,3 +70,27 @@ def test_fault_1081_a_few_cells_do_not_wait_for_large_documents(client, path, me
     finally:
         release.set()
     large.result(WAIT_S)
+
+
+@pytest.mark.fault(1093)
+@pytest.mark.parametrize(("rows", "is_brief"), [(1, True), (40, False)])
+def test_fault_1093_many_new_texts_are_not_read_where_few_ones_are(rows, is_brief):
+    names = [f"c{number}" for number in range(QUICK_COLUMNS)]
+    types = ModelTypes(tuple(Column(name=n, type="category", levels=("a",)) for n in names), dim=64)
+    read_in = []
+
+    class Shape(RowsShape):
+        def check_count(self, count: int) -> None:
+            read_in.append(threading.current_thread().name.partition("_")[0])
+            super().check_count(count)
+
+    async def read() -> None:
+        pools = {name: Threads(name, 1, each=1) for name in ("alone", "cells")}
+        threads = Threads("any", 1, each=1, **pools)
+        body = json.dumps([["new"] * len(names)] * rows).encode()
+        with on_account_of("project", threads):
+            await decoded_document(body, Shape(names, 100, types))
+        threads.close()
+
+    asyncio.run(read())
+    assert read_in[-1] == ("cells" if is_brief else "alone")
