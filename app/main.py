@@ -350,6 +350,7 @@ def _state(
             each=_THREADS_EACH,
             alone=Threads("documents", 1, each=1),
             cells=Threads("cells", 1, each=1),
+            files=Threads("files", 1, each=1),
         ),
         parsers=Parsers(
             settings.max_parsers,

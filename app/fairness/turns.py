@@ -138,6 +138,7 @@ class Threads:
         each: Most threads that work for one project.
         alone: Pool of one thread for work that keeps the interpreter's lock; None for this pool.
         cells: Pool of one thread for pieces of such work that take milliseconds; None for this pool.
+        files: Pool of one thread for pieces of large files; None for this pool.
 
     Attributes:
         pieces: Turns at pieces of long work on the event loop; see `loop_turn`.
@@ -151,8 +152,9 @@ class Threads:
         each: int,
         alone: "Threads | None" = None,
         cells: "Threads | None" = None,
+        files: "Threads | None" = None,
     ) -> None:
-        self.alone, self.cells = alone or self, cells or self
+        self.alone, self.cells, self.files = alone or self, cells or self, files or self
         self.pieces = Turns(1, each=1)
         self._turns = Turns(at_once, each=each)
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix=name)
@@ -197,7 +199,7 @@ class Threads:
     def close(self) -> None:
         """Accept no more calls, and do not wait for running ones."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for pool in (self.alone, self.cells):
+        for pool in (self.alone, self.cells, self.files):
             if pool is not self:
                 pool.close()
 
@@ -339,6 +341,23 @@ async def in_thread_of_cells(
         return await asyncio.to_thread(function, *args, **kwargs)
     threads, owner = account
     return await threads.cells.run(owner, function, *args, **kwargs)
+
+
+async def in_thread_of_files(
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call a function as `in_thread_of_cells` does, for pieces of large files: a few rows do not wait for them.
+
+    A piece may take a second where nearly all rows of a file have fewer values than its header.
+    """
+    account = _account.get()
+    if account is None:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    threads, owner = account
+    return await threads.files.run(owner, function, *args, **kwargs)
 
 
 def forgetting(call: Callable[[], _Result]) -> _Result:

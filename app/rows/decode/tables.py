@@ -9,7 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from app.fairness.turns import in_thread, in_thread_alone, in_thread_of_cells, owner_here
+from app.fairness.turns import (
+    in_thread,
+    in_thread_alone,
+    in_thread_of_cells,
+    in_thread_of_files,
+    owner_here,
+)
 from app.http.body_memory import Share
 from app.http.pieces import Pieces
 from app.rows.body import INLINE_BYTES, RowsBody, in_thread_if_large, is_headerless, write_to_disk
@@ -85,14 +91,16 @@ async def read_table(
                 table = await _opened(file, read, width=source.shape.width)
                 table = dataclasses.replace(table, rows=table.rows or stream.rows)
         source.total_rows, source.warnings = table.rows, table.warnings
-        async for rows in _table_rows(table, source):
+        async for rows in _table_rows(table, source, size=_size_of(file)):
             yield rows
 
 
-async def _table_rows(table: TableSource, source: RowsBody) -> AsyncGenerator[Floats, None]:
+async def _table_rows(
+    table: TableSource, source: RowsBody, *, size: int
+) -> AsyncGenerator[Floats, None]:
     order = _order_of(table, source)
     count = 0
-    async for chunk in _gathered(table.chunks, width=len(table.names), axis=1):
+    async for chunk in _gathered(table.chunks, size=size, width=len(table.names), axis=1):
         count += chunk.shape[1]
         source.shape.check_count(count)
         yield chunk[order].T if order is not None else chunk.T
@@ -108,7 +116,8 @@ async def _typed_rows(
     on_disk.hold(on_disk.size + _size_of(unpacked))
     source.warnings = table.warnings
     count = 0
-    async for rows in _gathered(table.chunks, width=source.shape.width, axis=0):
+    width = source.shape.width
+    async for rows in _gathered(table.chunks, size=_size_of(file), width=width, axis=0):
         count += len(rows)
         source.shape.check_count(count)
         yield rows
@@ -116,7 +125,7 @@ async def _typed_rows(
 
 
 async def _gathered(
-    chunks: Iterator[Floats], *, width: int, axis: int
+    chunks: Iterator[Floats], *, size: int, width: int, axis: int
 ) -> AsyncGenerator[Floats, None]:
     """Yield the rows of several chunks together, which is less work for the engine.
 
@@ -124,10 +133,13 @@ async def _gathered(
 
     Args:
         chunks: Rows of a file, some at a time.
+        size: Bytes of the file.
         width: Number of columns of a chunk.
         axis: Axis of the rows of a chunk.
     """
-    take = in_thread_of_cells if width <= _FEW_COLUMNS else in_thread_alone
+    take = in_thread_of_cells if size <= INLINE_BYTES else in_thread_of_files
+    if width > _FEW_COLUMNS:
+        take = in_thread_alone
     parts: list[Floats] = []
     ended = False
     while not ended:
@@ -179,7 +191,8 @@ async def _whole_row(source: RowsBody, file: Path) -> object:
     whole: object = None
     if source.format is TableFormat.NDJSON:
         found = whole_rows(file, _parse_options(source))
-        while (some := await in_thread_of_cells(next, found, _END)) is not _END:
+        take = in_thread_of_cells if _size_of(file) <= INLINE_BYTES else in_thread_of_files
+        while (some := await take(next, found, _END)) is not _END:
             whole = some
     return whole
 
@@ -298,7 +311,7 @@ async def _read_arrow_numbers(source: RowsBody) -> AsyncGenerator[Floats, None]:
                 share.hold(len(body) + stream.unpacked)
                 with as_problem():
                     table = await in_thread_if_large(open_arrow_bytes, body, options)
-                async for rows in _table_rows(table, source):
+                async for rows in _table_rows(table, source, size=len(body)):
                     yield rows
                 return
             waiting.add(body)

@@ -80,10 +80,12 @@ def test_the_service_has_one_thread_for_documents(client):
 
 
 @pytest.mark.fault(702)
-def test_fault_702_the_service_has_one_thread_for_cells(client):
+@pytest.mark.fault(1113)
+def test_fault_702_the_service_has_one_thread_for_cells_and_one_for_large_files(client):
     threads = client.app.state.threads
-    assert threads.cells not in (threads, threads.alone)
-    assert threads.cells._pool._max_workers == 1
+    pools = [threads.cells, threads.files]
+    assert len({threads, threads.alone, *pools}) == 4
+    assert [pool._pool._max_workers for pool in pools] == [1, 1]
 
 
 class Document:

@@ -80,9 +80,9 @@ def test_fault_750_a_file_is_read_in_turns_however_little_of_it_is_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: TableFormat, body: str, turns: int
 ) -> None:
     monkeypatch.setattr(tables, "_TAKING_S", 0.0, raising=False)
-    cells = CountingThreads("cells", 1, each=1)
+    files = CountingThreads("files", 1, each=1)
     documents = CountingThreads("documents", 1, each=1)
-    threads = CountingThreads("requests", 2, each=2, alone=documents, cells=cells)
+    threads = CountingThreads("requests", 2, each=2, alone=documents, files=files)
     types = ModelTypes((Column(name="a"), Column(name="b", type="category", levels=("x",))), dim=2)
     shape = RowsShape(["a", "b"], 200_000, types=types, ignores_extra=True)
 
@@ -93,7 +93,7 @@ def test_fault_750_a_file_is_read_in_turns_however_little_of_it_is_wanted(
 
     asyncio.run(main())
     threads.close()
-    assert cells.calls >= turns
+    assert files.calls >= turns
     assert documents.calls == 1
 
 

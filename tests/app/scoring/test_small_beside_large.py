@@ -72,6 +72,33 @@ def test_fault_1081_a_few_cells_do_not_wait_for_large_documents(client, path, me
     large.result(WAIT_S)
 
 
+@pytest.mark.fault(1113)
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("text/csv", CSV + CSV.partition(b"\n")[2] * 2_000),
+        ("application/x-ndjson", REQUESTS["NDJSON"][2] * 1_000),
+    ],
+    ids=["CSV", "NDJSON"],
+)
+def test_fault_1113_large_files_are_not_read_where_a_few_cells_are(client, media_type, body):
+    begun, release = threading.Event(), threading.Event()
+
+    def read() -> None:
+        begun.set()
+        release.wait(WAIT_S)
+
+    few = client.portal.start_task_soon(client.app.state.threads.cells.run, NOBODY, read)
+    try:
+        assert begun.wait(WAIT_S)
+        response = client.post(SCORE, content=body, headers={"Content-Type": media_type})
+        assert response.status_code == 200, response.text
+        assert not few.done()
+    finally:
+        release.set()
+    few.result(WAIT_S)
+
+
 @pytest.mark.fault(1093)
 @pytest.mark.parametrize(("rows", "is_brief"), [(1, True), (40, False)])
 def test_fault_1093_many_new_texts_are_not_read_where_few_ones_are(rows, is_brief):
