@@ -3,8 +3,12 @@
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 
 import pytest
+from fastapi.testclient import TestClient
 
 from app.fairness.turns import NOBODY, Threads, on_account_of
 from app.rows.decode.json import QUICK_COLUMNS, decoded_document
@@ -52,24 +56,32 @@ def client(client):
     return client
 
 
-@pytest.mark.fault(1081)
-@pytest.mark.parametrize(("path", "media_type", "body"), REQUESTS.values(), ids=list(REQUESTS))
-def test_fault_1081_a_few_cells_do_not_wait_for_large_documents(client, path, media_type, body):
+@contextmanager
+def held(client: TestClient, pool: Threads) -> Iterator[Future[None]]:
+    """Keep the thread of a pool at work."""
+    assert client.portal is not None
     begun, release = threading.Event(), threading.Event()
 
-    def parse() -> None:
+    def work() -> None:
         begun.set()
         release.wait(WAIT_S)
 
-    large = client.portal.start_task_soon(client.app.state.threads.alone.run, NOBODY, parse)
+    working = client.portal.start_task_soon(pool.run, NOBODY, work)
     try:
         assert begun.wait(WAIT_S)
+        yield working
+    finally:
+        release.set()
+    working.result(WAIT_S)
+
+
+@pytest.mark.fault(1081)
+@pytest.mark.parametrize(("path", "media_type", "body"), REQUESTS.values(), ids=list(REQUESTS))
+def test_fault_1081_a_few_cells_do_not_wait_for_large_documents(client, path, media_type, body):
+    with held(client, client.app.state.threads.alone) as large:
         response = client.post(path, content=body, headers={"Content-Type": media_type})
         assert response.status_code in (200, 201), response.text
         assert not large.done()
-    finally:
-        release.set()
-    large.result(WAIT_S)
 
 
 @pytest.mark.fault(1113)
@@ -82,21 +94,10 @@ def test_fault_1081_a_few_cells_do_not_wait_for_large_documents(client, path, me
     ids=["CSV", "NDJSON"],
 )
 def test_fault_1113_large_files_are_not_read_where_a_few_cells_are(client, media_type, body):
-    begun, release = threading.Event(), threading.Event()
-
-    def read() -> None:
-        begun.set()
-        release.wait(WAIT_S)
-
-    few = client.portal.start_task_soon(client.app.state.threads.cells.run, NOBODY, read)
-    try:
-        assert begun.wait(WAIT_S)
+    with held(client, client.app.state.threads.cells) as few:
         response = client.post(SCORE, content=body, headers={"Content-Type": media_type})
         assert response.status_code == 200, response.text
         assert not few.done()
-    finally:
-        release.set()
-    few.result(WAIT_S)
 
 
 @pytest.mark.fault(1093)

@@ -221,7 +221,7 @@ def test_a_broker_without_memory_keeps_the_job_pending(broker, jobs, start, poli
 
 @pytest.mark.fault(1070)
 def test_fault_1070_a_broker_that_gives_no_message_away_counts_as_away(broker, jobs, start):
-    """As one does whose disk is full, or that has become a replica; its messages are still counted."""
+    """Refuse writes, as a broker does whose disk is full, or that has become a replica; messages can still be counted."""
     looks: list[None] = []
     queue = start(sweep_interval_s=0.1, without_broker=lambda: looks.append(None))
     job_id = submit(jobs)

@@ -370,7 +370,7 @@ def test_fault_982_deliveries_for_which_no_thread_could_be_started_keep_no_place
 
 @pytest.mark.fault(1073)
 def test_fault_1073_a_worker_that_ends_does_not_wait_for_a_receiver(tmp_path: Path) -> None:
-    """It ends while the receiver says nothing, for which the attempt would wait an hour."""
+    """End a sender while its receiver says nothing, for which the attempt would wait an hour."""
     code = f"""
 import socket, sys
 from models_store.database.database import Database, migrate
