@@ -7,6 +7,7 @@ or swells takes down nothing but itself.
 
 import dataclasses
 import hashlib
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -146,5 +147,12 @@ def _do(task: dict[str, Any]) -> dict[str, object]:
     return {"summary": vars(summary) | {"columns": columns}}
 
 
+def _prepare(task: dict[str, Any]) -> None:
+    """Load the code of which no import may run out of memory halfway, and start the threads."""
+    importlib.import_module("numpy.random")
+    importlib.import_module("tables.ingest.storing")
+    start_threads(task)
+
+
 if __name__ == "__main__":
-    do_task(_do, prepare=start_threads)
+    do_task(_do, prepare=_prepare)

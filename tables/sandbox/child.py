@@ -50,6 +50,7 @@ _NO_MEMORY = (
     "allocate memory",
     "bad_alloc",
     "can't start new thread",
+    "cannot map zero-fill pages",
     "failed to map segment",
     "memory allocation",
     "memoryerror",
