@@ -354,6 +354,16 @@ class Registry:
         return row.charged_bytes - row.checkpoint_bytes
 
     @reading
+    def described_bytes_of(self, session: Session, project: str, ref: str) -> int:
+        """Return the bytes that describe the version of a reference, as `version_described_bytes`.
+
+        Raises:
+            NotFoundError: There is no such model, alias or version.
+        """
+        _, row = _referred(session, project, ref)
+        return row.charged_bytes - row.checkpoint_bytes
+
+    @reading
     def version_summary(
         self, session: Session, project: str, name: str, number: int
     ) -> VersionSummary:
@@ -375,12 +385,8 @@ class Registry:
         Raises:
             NotFoundError: there is no such model, alias or version.
         """
-        match = _REF.fullmatch(ref)
-        if match is None:
-            raise NotFoundError("model", ref)
-        model = find_model(session, project, match["name"])
-        number = _number(session, model, alias=match["alias"], version=match["version"])
-        return to_versions(session, model, [find_version(session, model, number, full=True)])[0]
+        model, row = _referred(session, project, ref, full=True)
+        return to_versions(session, model, [row])[0]
 
     def add_version(
         self,
@@ -461,6 +467,17 @@ class Registry:
             VersionInUseError: it has an alias, or a job that has not ended uses a version.
         """
         return delete_versions(session, find_model(session, project, name, lock=True))
+
+
+def _referred(
+    session: Session, project: str, ref: str, *, full: bool = False
+) -> tuple[ModelRow, ModelVersionRow]:
+    match = _REF.fullmatch(ref)
+    if match is None:
+        raise NotFoundError("model", ref)
+    model = find_model(session, project, match["name"])
+    number = _number(session, model, alias=match["alias"], version=match["version"])
+    return model, find_version(session, model, number, full=full)
 
 
 def _number(session: Session, model: ModelRow, *, alias: str | None, version: str | None) -> int:

@@ -293,6 +293,7 @@ async def start_scoring(
             accept=accept,
             inputs=inputs,
             dataset_id=body.dataset_id,
+            model=body.model,
         )
     )
 
@@ -333,5 +334,12 @@ async def start_sampling(
         )
 
     return await submission.start(
-        JobRequest(kind=JobKind.SAMPLING, body=body, accept=accept, inputs=inputs, dataset_id=None)
+        JobRequest(
+            kind=JobKind.SAMPLING,
+            body=body,
+            accept=accept,
+            inputs=inputs,
+            dataset_id=None,
+            model=body.model,
+        )
     )

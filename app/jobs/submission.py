@@ -87,9 +87,12 @@ class JobInputs:
         self.tables[found.id] = found.key
         return found
 
-    def described_bytes(self, dataset_ids: Iterable[str | None]) -> int:
-        """Return the bytes that describe the columns of those of some datasets that the caller has."""
+    def described_bytes(self, dataset_ids: Iterable[str | None], model: str | None) -> int:
+        """Return the bytes that describe the columns of those of some datasets, and of a model, that the caller has."""
         size = 0
+        if model is not None:
+            with suppress(NotFoundError):
+                size += self._registry.described_bytes_of(self._project, model)
         for dataset_id in filter(None, dataset_ids):
             with suppress(NotFoundError):  # the request may be a repeated one
                 size += self._registry.described_bytes(self._project, dataset_id)
@@ -132,6 +135,7 @@ class JobRequest:
         inputs: Datasets and versions that the function reads.
         dataset_id: Dataset that the job reads.
         held_out_ids: Further datasets that it reads.
+        model: Reference of the version that it uses; None for one that makes a version.
     """
 
     kind: JobKind
@@ -140,6 +144,7 @@ class JobRequest:
     inputs: JobInputs
     dataset_id: str | None
     held_out_ids: tuple[str, ...] = ()
+    model: str | None = None
 
 
 class JobSubmission:
@@ -168,7 +173,7 @@ class JobSubmission:
             StoreError: The job is refused.
         """
         ids = wanted.dataset_id, *wanted.held_out_ids
-        size = await in_thread(wanted.inputs.described_bytes, ids)
+        size = await in_thread(wanted.inputs.described_bytes, ids, wanted.model)
         return await in_thread_for(size, self._start, wanted)
 
     def _start(self, wanted: JobRequest) -> Response:

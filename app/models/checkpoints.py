@@ -21,7 +21,7 @@ from app.dependencies import (
     RegistryDep,
 )
 from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread
+from app.fairness.turns import in_thread, in_thread_for
 from app.http.downloads import Download, unless_deleted
 from app.http.head import end_head, is_head
 from app.http.json_body import body_chunks, media_type_of
@@ -108,7 +108,7 @@ def download_checkpoint(
         **problem_responses("not-found", "artifact-missing", "artifact-corrupt"),
     },
 )
-def export_version(  # noqa: PLR0913 - FastAPI gives each
+async def export_version(  # noqa: PLR0913 - FastAPI gives each
     request: Request,
     name: ModelName,
     version: VersionNumber,
@@ -122,24 +122,28 @@ def export_version(  # noqa: PLR0913 - FastAPI gives each
     The weights and the spec are those of `checkpoint`, to the last bit; beside them are metrics,
     calibration, lineage, learning curve and labels, and a signature if the service has a key for it.
     """
+    state = state_of(request)
     look = partial(registry.version, project, name, version)
-    found = look()
+    size = await in_thread(registry.version_described_bytes, project, name, version)
+    found = await in_thread_for(size, look)
     end_head(request, media_type=_MEDIA_TYPE)
-    with unless_deleted(look):
-        path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
-        tell_of_file(request.scope, path)
-        curve = exported_curve(found, jobs, blobs)
-        file = exported_file(path, found, curve, key=state_of(request).settings.signing_key)
-        size = file.size
-        head = state_of(request).stored_responses.pieces_of(file.head)  # may have megabytes
-    filename = f"{found.name}-{found.version}.safetensors"
-    headers = {
-        "Content-Length": str(size),
-        "Content-Disposition": f'attachment; filename="{filename}"',
-    }
-    return StreamedResponse(
-        _pieces(head, file.path, file.start, look), media_type=_MEDIA_TYPE, headers=headers
-    )
+
+    def made() -> Response:
+        with unless_deleted(look):
+            path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
+            tell_of_file(request.scope, path)
+            curve = exported_curve(found, jobs, blobs)
+            file = exported_file(path, found, curve, key=state.settings.signing_key)
+            head = state.stored_responses.pieces_of(file.head)  # may have megabytes
+        filename = f"{found.name}-{found.version}.safetensors"
+        headers = {
+            "Content-Length": str(file.size),
+            "Content-Disposition": f'attachment; filename="{filename}"',
+        }
+        pieces = _pieces(head, file.path, file.start, look)
+        return StreamedResponse(pieces, media_type=_MEDIA_TYPE, headers=headers)
+
+    return await in_thread(made)
 
 
 async def _pieces(
@@ -205,7 +209,8 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
     state = state_of(request)
     settings = state.settings
     look = partial(registry.version, project, name, version)
-    found = await in_thread(look)
+    size = await in_thread(registry.version_described_bytes, project, name, version)
+    found = await in_thread_for(size, look)
     end_head(request, media_type=_MEDIA_TYPE)
 
     def write() -> None:

@@ -273,3 +273,41 @@ def test_fault_1120_what_megabytes_describe_is_changed_and_shown_one_at_a_time(c
     assert threads_of_version(["a", "b"]) == ["requests"] * 2
     assert set(threads_of(wide)) == {"documents"}
     assert set(threads_of(few)) == {"requests"}
+
+
+@pytest.mark.fault(1160)
+def test_fault_1160_what_uses_a_version_that_megabytes_describe_reads_it_one_at_a_time(
+    client, monkeypatch
+):
+    rows = [f"{row},{row % 7}.5" for row in range(40)]
+    dataset = client.post("/v1/datasets", content="\n".join(["a,b", *rows]), headers=CSV).json()
+    threads: list[str] = []
+
+    def note(name: str) -> None:
+        real = getattr(Registry, name)
+
+        def noted(*given: Any) -> Any:
+            threads.append(threading.current_thread().name.partition("_")[0])
+            return real(*given)
+
+        monkeypatch.setattr(Registry, name, noted)
+
+    def threads_of(name: str, columns: list[str]) -> list[str]:
+        registered(client.app.state.database, client.app.state.blobs, name=name, columns=columns)
+        threads.clear()
+        sampling = json.dumps({"model": name, "n": 3})
+        made = client.post("/v1/jobs/sampling", content=sampling, headers=JSON)
+        assert made.status_code == 202, made.text
+        scoring = json.dumps({"model": f"{name}:1", "dataset_id": dataset["id"]})
+        client.post("/v1/jobs/scoring", content=scoring, headers=JSON)
+        version = f"/v1/models/{name}/versions/1"
+        assert client.get(f"{version}/export").status_code == 200
+        assert client.head(f"{version}/onnx").status_code == 200
+        client.get(f"{version}/plots/learning-curve")
+        return threads.copy()
+
+    note("version")
+    note("resolve")
+    wide = [f"{place}".ljust(250, "c") for place in range(300)]
+    assert threads_of("wide", wide) == ["documents"] * 5
+    assert threads_of("few", ["a", "b"]) == ["requests"] * 5
