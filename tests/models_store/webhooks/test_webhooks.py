@@ -21,6 +21,7 @@ from models_store.job_states import JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.rows import find, move
+from models_store.registry import Registry
 from models_store.webhooks.addresses import check_url, is_public
 from models_store.webhooks.deliveries import PAUSES_S, Deliveries, Outcome, Waiting
 from models_store.webhooks.webhooks import Event, Webhook, Webhooks
@@ -156,6 +157,17 @@ def test_deliveries_count_in_the_quota_until_they_are_deleted(
         jobs.submit(a_job(), max_bytes=ended)
     webhooks.delete(PROJECT, webhook.id)
     assert stored() < ended - 64 * 256
+
+
+@pytest.mark.fault(1150)
+def test_fault_1150_what_a_project_stores_is_a_whole_number_beside_deliveries(
+    database: Database, webhooks: Webhooks, webhook: Webhook
+) -> None:
+    webhooks.test(PROJECT, webhook.id)
+    registry = Registry(database)
+    stored = registry.stored_bytes(PROJECT)
+    assert type(stored) is int, "a table is parsed by a process that gets it as JSON"
+    assert type(registry.room(PROJECT, max_bytes=stored + 1)) is int
 
 
 def test_every_end_of_a_job_is_written_with_it(
