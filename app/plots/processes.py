@@ -3,10 +3,10 @@
 import asyncio
 import os
 import signal
-import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
+from tables.sandbox.child_command import child_command
 from tables.sandbox.child_environment import child_environment
 
 # A process that forks must not have threads of its own.
@@ -80,7 +80,7 @@ class DrawingProcesses:
 
 async def _start() -> Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "app.plots.drawing"),
+        *child_command("app.plots.drawing"),
         stdin=PIPE,
         stdout=PIPE,
         env=child_environment(**_ONE_THREAD),

@@ -19,12 +19,12 @@ from typing import Any
 
 from tables.errors import SandboxCrashError, SandboxKilledError, SandboxLimitError, TableError
 from tables.json.pieces import dump_in_pieces, load_in_pieces
+from tables.sandbox.child_command import child_command
 from tables.sandbox.child_environment import child_environment
 from tables.sandbox.parent_death import die_with
 
 log = logging.getLogger(__name__)
 
-_NICENESS = 5  # the requests that the server answers meanwhile come first
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -79,7 +79,7 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     """
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-m", module],
+            child_command(module),
             input=dump_in_pieces({"parent": os.getpid(), **task}).encode(),
             capture_output=True,
             timeout=timeout_s,
@@ -154,7 +154,6 @@ def confine(*, parent: int, memory_bytes: int, timeout_s: float) -> None:
     # Past the first limit comes SIGXCPU; at the second SIGKILL, which would speak of others.
     _limit(resource.RLIMIT_CPU, math.ceil(timeout_s), slack=1)
     _limit(resource.RLIMIT_CORE, 0)
-    os.nice(_NICENESS)
 
 
 def _prove_threads() -> None:

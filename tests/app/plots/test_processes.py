@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import subprocess
 import sys
 
@@ -59,6 +60,19 @@ def test_fault_393_a_process_that_ended_while_it_was_idle_is_replaced_on_the_loo
         await processes.close()
 
     uvloop.run(main())
+
+
+@pytest.mark.fault(1140)
+def test_fault_1140_plots_give_way_to_the_service():
+    async def main():
+        processes = DrawingProcesses()
+        await processes.draw(LIGHT, numbers())
+        [process] = processes._idle
+        niceness = os.getpriority(os.PRIO_PROCESS, process.pid)
+        await processes.close()
+        assert niceness == min(os.getpriority(os.PRIO_PROCESS, 0) + 5, 19)
+
+    asyncio.run(main())
 
 
 @pytest.mark.long

@@ -210,6 +210,21 @@ def test_a_child_sees_no_secret_of_the_parent(child, monkeypatch):
     assert "s3same" not in json.dumps(outcome)
 
 
+@pytest.mark.fault(1140)
+def test_fault_1140_a_child_gives_way_before_it_imports_anything(tmp_path, monkeypatch):
+    (tmp_path / "polite.py").write_text(
+        "import os\n"
+        "at_first = os.getpriority(os.PRIO_PROCESS, 0)\n"
+        "from tables.sandbox.child import do_task\n"
+        "do_task(lambda _: {'niceness': [at_first, os.getpriority(os.PRIO_PROCESS, 0)]})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    task = {"memory_bytes": 300 << 20, "timeout_s": 60.0}
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    outcome = run_child("polite", task, timeout_s=120)
+    assert outcome["niceness"] == [min(ours + 5, 19)] * 2
+
+
 @pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux tells a child of its parent's death"
 )
