@@ -32,6 +32,9 @@ EVENT_BYTES = 256
 ROW_BYTES = 1024
 """Bytes of any row: identities, hashes, times and indexes, an idempotency record."""
 
+# A tag stands in its row, in the index of tags and in the key of that, whose rows take some bytes besides.
+_TAG_COPIES, _TAG_BYTES = 3, 160
+
 _encoded = json.JSONEncoder(separators=(",", ":")).encode
 _COUNTED = select(UsageRow.bytes).where(UsageRow.project == bindparam("project"))
 # Deliveries are few, and deleted many at once: they are added up when that is asked.
@@ -130,12 +133,11 @@ def _charge(row: Charged) -> int:
     described: tuple[object, ...]
     match row:
         case DatasetRow() | ModelVersionRow() if not is_whole(row):
-            return row.charged_bytes + _change_of_labels(row)  # nothing else of it changes
+            # Nothing else of it changes; tags of rows from before counted less.
+            return max(ROW_BYTES + _file_bytes(row), row.charged_bytes + _change_of_labels(row))
         case DatasetRow():
-            cells = 0 if row.cells is None else int(row.cells["bytes"])
             described = (row.columns, row.warnings, row.options)
-            files = row.bytes + cells
-            return ROW_BYTES + files + sum(map(json_bytes, described)) + label_bytes(row)
+            return ROW_BYTES + _file_bytes(row) + sum(map(json_bytes, described)) + label_bytes(row)
         case ModelRow():
             return row.history_bytes + label_bytes(row)
         case ModelVersionRow():
@@ -148,10 +150,16 @@ def _charge(row: Charged) -> int:
                 row.target,
                 row.held_out,
             )
-            files = row.checkpoint_bytes
-            return ROW_BYTES + files + sum(map(json_bytes, described)) + label_bytes(row)
+            return ROW_BYTES + _file_bytes(row) + sum(map(json_bytes, described)) + label_bytes(row)
         case JobRow():
             return charge_of_job(row)
+
+
+def _file_bytes(row: DatasetRow | ModelVersionRow) -> int:
+    """Return the bytes of the files of a dataset or a version."""
+    if isinstance(row, ModelVersionRow):
+        return row.checkpoint_bytes
+    return row.bytes + (0 if row.cells is None else int(row.cells["bytes"]))
 
 
 class ChargedJob(Protocol):
@@ -183,15 +191,22 @@ def charge_of_job(row: ChargedJob | JobRow) -> int:
 
 def label_bytes(row: ChargedJob | Described) -> int:
     """Return the bytes of a description and of tags, which mostly there are none of."""
-    return sum(json_bytes(label) for label in (row.description, row.tags) if label)
+    return sum(_label_bytes(label) for label in (row.description, row.tags) if label)
+
+
+def _label_bytes(label: str | dict[str, str]) -> int:
+    """Return the bytes of a description, or of tags with their index."""
+    if isinstance(label, str):
+        return json_bytes(label)
+    return _TAG_COPIES * json_bytes(label) + _TAG_BYTES * len(label)
 
 
 def _change_of_labels(row: Described) -> int:
     """Return how many bytes more the labels of a changed row take."""
     unloaded = PassiveFlag.PASSIVE_NO_INITIALIZE
     found = [attributes.get_history(row, name, unloaded) for name in ("description", "tags")]
-    before = sum(json_bytes(old) for one in found for old in one.deleted or () if old)
-    return sum(json_bytes(new) for one in found for new in one.added or () if new) - before
+    before = sum(_label_bytes(old) for one in found for old in one.deleted or () if old)
+    return sum(_label_bytes(new) for one in found for new in one.added or () if new) - before
 
 
 def _checkpoint_bytes(row: ChargedJob | JobRow) -> int:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
 from models_store import computed
 from models_store.aliases import Aliases
@@ -25,6 +25,7 @@ from models_store.job_states import Checkpoint, Idempotency, Job, JobKind, JobRe
 from models_store.jobs.jobs import Jobs
 from models_store.labels import LabelChange, Labels, any_state
 from models_store.records import Model
+from models_store.registry import Registry
 from models_store.rows import alias_changes
 from tests.clocks import Clock
 from tests.models_store.makers import (
@@ -322,6 +323,44 @@ def test_fault_992_beyond_the_quota_the_history_of_aliases_forgets_as_much_as_it
     assert stored(database) == charged(database) <= before
     full.set(PROJECT, "shuttle", "other", version=1)
     assert full.get(PROJECT, "shuttle", "other").version == 1
+
+
+def database_bytes(database: Database) -> int:
+    with database.read() as session:
+        if database.is_server:
+            return session.scalar(text("SELECT pg_database_size(current_database())")) or 0
+        pages = session.scalar(text("PRAGMA page_count")) or 0
+        return pages * (session.scalar(text("PRAGMA page_size")) or 0)
+
+
+@pytest.mark.fault(1151)
+@pytest.mark.parametrize("value", ["", "x" * 256])
+def test_fault_1151_tags_count_with_the_rows_of_their_index(
+    database: Database, registry: Registry, value: str
+) -> None:
+    tags = {f"t{number}": value for number in range(64)}
+    before = database_bytes(database)
+    for _ in range(60):
+        registry.add_dataset(a_dataset(bytes=0, tags=tags))
+    assert stored(database) >= database_bytes(database) - before
+    [first, *_] = registry.datasets(PROJECT, limit=1).items
+    removed = LabelChange(tags=dict.fromkeys(tags))
+    Labels(database).dataset(PROJECT, first.id, removed, any_state)
+    assert stored(database) == charged(database)
+
+
+@pytest.mark.fault(1151)
+def test_fault_1151_what_counted_less_before_never_counts_less_than_its_files(
+    database: Database, registry: Registry
+) -> None:
+    tags = {f"t{number}": "" for number in range(64)}
+    old = registry.add_dataset(a_dataset(bytes=5000, tags=tags))
+    with database.write() as session:  # as before tags counted with their index
+        session.execute(update(DatasetRow).values(charged_bytes=6500))
+        session.execute(update(UsageRow).values(bytes=6500))
+    removed = LabelChange(tags=dict.fromkeys(tags))
+    Labels(database).dataset(PROJECT, old.id, removed, any_state)
+    assert stored(database) == charged(database) >= 5000
 
 
 @pytest.mark.fault(352)
