@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat, TableWarning, kept_free
+from tables.json.members import Members
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -117,7 +118,8 @@ class CellSource:
         warnings: Warnings that are known when the file is opened.
         unread: Reasons for which columns, by position, cannot be modelled; their cells are null.
         untyped: True of a text format, whose numbers may have zeros at the end.
-        lists: Function that yields the rows of a JSON format as they are, some lists of cells at a time.
+        lists: Function that yields the rows of a JSON format as they are, some at a time: lists of the cells of
+            the columns in the positions that it is given, or what rows have that lack most of them.
     """
 
     names: list[str]
@@ -129,7 +131,7 @@ class CellSource:
     warnings: list[TableWarning]
     unread: Mapping[int, str] = field(default_factory=dict)
     untyped: bool = False
-    lists: Callable[[], Iterator[list[list[Any]]]] | None = None
+    lists: Callable[[Sequence[int]], Iterator[list[list[Any]] | Members]] | None = None
 
 
 def rows_per_chunk(columns: int) -> int:

@@ -1,6 +1,7 @@
 """Rows of a stored table as cells, in the types and texts of its columns, and as bare numbers."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tables.alike_columns import AlikeColumns
 from tables.cells import encode_cells, level_text
 from tables.columns import UNSEEN, Column
 from tables.errors import TableError
+from tables.json.members import Members
 from tables.numerals import PLAIN_FORMATS, formatted_field
 
 JsonCell = str | float | bool | None
@@ -19,6 +21,9 @@ JsonCell = str | float | bool | None
 _Numbers = NDArray[np.floating[Any]]
 _CELL_TYPES: frozenset[type] = frozenset({bool, int, float, str})
 _REAL: frozenset[type] = frozenset({int, float})
+ENCODED_ROWS = 4096
+"""Rows of JSON that are encoded at a time."""
+
 _DATE_BYTES = len("2024-02-29T12:00:00.000000Z")
 _DATE_EXAMPLES = {True: "2024-02-29", False: "2024-02-29T12:00:00Z"}
 
@@ -129,6 +134,52 @@ def encode_columns(
         TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
     """
     return _gathered(map(encode_cells, cells, columns), columns, rows=rows, before=before)
+
+
+def encode_members(
+    members: Members, columns: Sequence[Column], *, before: int = 0
+) -> Iterator[NDArray[np.float64]]:
+    """Yield rows of objects that lack most members as rows of numbers, some at a time.
+
+    Each column is encoded once for all rows: that takes some tenths of a millisecond, however few its cells are.
+
+    Args:
+        members: Cells of the rows.
+        columns: Types of the columns.
+        before: Number of rows of the table before these.
+
+    Raises:
+        TableError: ``dataset-dtype``, naming the first bad column of the first rows that have one, as if each
+            step of the rows were encoded by itself.
+    """
+    faults: list[tuple[int, int, TableError]] = []
+    found = [(np.empty(0, np.intp), 0, np.empty(0))]
+    for place, (rows, cells) in sorted(members.cells.items()):
+        try:
+            found.append((np.array(rows, np.intp), place, _encode_json(cells, columns[place])))
+        except TableError as error:
+            row = 0 if error.row is None else rows[error.row - 1]
+            own = TableError(error.slug, error.detail, row=row + 1)
+            faults.append((_first_encoded(row, members.step), place, own))
+    at_row = np.concatenate([rows for rows, _, _ in found])
+    at_place = np.repeat([place for _, place, _ in found], [len(rows) for rows, _, _ in found])
+    order = np.argsort(at_row, kind="stable")
+    at_row, at_place = at_row[order], at_place[order]
+    encoded = np.concatenate([numbers for _, _, numbers in found])[order]
+    fault = min(faults, key=itemgetter(0, 1), default=None)
+    end = members.rows if fault is None else fault[0]
+    for start in range(0, end, members.step):
+        numbers = np.full((min(members.step, end - start), len(columns)), np.nan)
+        first, last = np.searchsorted(at_row, [start, start + len(numbers)])
+        numbers[at_row[first:last] - start, at_place[first:last]] = encoded[first:last]
+        yield numbers
+    if fault is not None:
+        raise _with_remedy(fault[2], columns[fault[1]], before=before)
+
+
+def _first_encoded(row: int, step: int) -> int:
+    """Return the first of the rows that are encoded together with a row, where they do not lack most members."""
+    return row // step * step + row % step // ENCODED_ROWS * ENCODED_ROWS
 
 
 def _encode_json(values: Sequence[JsonCell], column: Column) -> NDArray[np.float64]:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat, TableWarning
+from tables.json.members import Members
 from tables.open import open_cells
 from tables.source import CellSource, Choose, NotNumbersError, batch_bytes, gather_batches
-from tables.typed_rows import encode_columns, encode_rows
+from tables.typed_rows import ENCODED_ROWS, encode_columns, encode_members, encode_rows
 
 _BATCH_BYTES = 16 << 20
 """Bytes of cells that are encoded at a time."""
@@ -25,9 +26,6 @@ _MOST_TEXT = 1 << 20
 
 _MAX_RESTARTS = 4
 """Readings of a file that find one more column of texts each; the next one reads all columns as text."""
-
-_LISTS = 4096
-"""Rows of JSON that are encoded at a time."""
 
 _DICTIONARY_BYTES = 1 << 20
 """Bytes of a dictionary that is looked at as a whole with each piece of its rows."""
@@ -83,7 +81,7 @@ def open_typed(
             text = f"Column {name!r} cannot be read: {source.unread[place]}"
             raise TableError("dataset-dtype", text, column=name)
     if source.lists is not None:
-        chunks = _encoded_lists(source.lists(), columns, places)
+        chunks = _encoded_lists(source.lists(places), columns)
     else:
         chunks = _encoded(source, columns, places, max_bytes=options.max_bytes)
     return TypedTable(source.names, source.named, chunks, source.warnings)
@@ -123,16 +121,20 @@ def _encoded(
 
 
 def _encoded_lists(
-    parts: Iterator[list[list[Any]]], columns: Sequence[Column], places: Sequence[int]
+    parts: Iterator[list[list[Any]] | Members], columns: Sequence[Column]
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the rows of JSON, whose numbers and texts are told from each other cell by cell."""
     before = 0
     for rows in parts:
+        if isinstance(rows, Members):
+            yield from encode_members(rows, columns, before=before)
+            before += rows.rows
+            continue
         if not rows:
             yield np.empty((0, len(columns)))
-        for start in range(0, len(rows), _LISTS):
-            some = rows[start : start + _LISTS]
-            yield encode_rows([[row[at] for at in places] for row in some], columns, before=before)
+        for start in range(0, len(rows), ENCODED_ROWS):
+            some = rows[start : start + ENCODED_ROWS]
+            yield encode_rows(some, columns, before=before)
             before += len(some)
 
 

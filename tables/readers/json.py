@@ -3,7 +3,9 @@
 Rows are lists, or objects keyed by column.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 
 from tables.errors import JsonError, TableError
 from tables.formats import ParseOptions, TableWarning
+from tables.json.members import Members
+from tables.json.parts import PART_BYTES
 from tables.json.strict import MAX_NUMBER_DIGITS, check_numbers, parse_strict, without_strings
 from tables.readers.json_rows import JsonRows
 from tables.source import (
@@ -100,15 +104,12 @@ def open_ndjson_cells(path: Path, options: ParseOptions, *, whole: Any = None) -
     lines = next((block for block in _blocks(path) if block), None)
     if lines is None:
         raise TableError("dataset-empty", "The file has no rows.")
-    first = [_parse_line(line, line=number, row=row) for row, (number, line) in enumerate(lines, 1)]
+    first = list(_parsed_lines(lines, before=0))
     if whole is None:
         for some in whole_rows(path, options):
             whole = some
 
-    def parsed(reader: JsonRows) -> Iterator[list[Any]]:
-        return (rows for rows in _parsed_blocks(path, reader))
-
-    return _cell_source(whole, None, options, parsed, first)
+    return _cell_source(whole, None, options, partial(_parsed_blocks, path), first)
 
 
 def whole_rows(path: Path, options: ParseOptions) -> Iterator[Any]:
@@ -122,7 +123,7 @@ def whole_rows(path: Path, options: ParseOptions) -> Iterator[Any]:
     whole: Any = None
     rows = 0
     for block in _blocks(path):
-        parsed = (_parse_line(line, line=n, row=r) for r, (n, line) in enumerate(block, rows + 1))
+        parsed = _parsed_lines(block, before=rows)
         rows += len(block)
         if block:
             whole = _whole_row(chain([whole], parsed) if rows > len(block) else parsed, options)
@@ -219,22 +220,27 @@ def _cell_source(
 
     template = JsonRows.of(first, names=names, options=options, clean=mend)
     template.has_gaps = True
-    nested = template.nested_columns(sample)
+    text, nested = template.look_at(sample)
 
     def fresh() -> JsonRows:
         return JsonRows(template.names, keys=template.keys, named=template.named, nested=nested)
 
     def read(text: frozenset[int]) -> Iterator[pa.RecordBatch]:
         reader = fresh()
-        return (reader.cells(rows, text) for rows in parsed(reader) if rows)
+        return (
+            reader.cells(some, text) for rows in parsed(reader) for some in _steps(rows, reader)
+        )
 
-    def lists() -> Iterator[list[list[Any]]]:
+    def lists(places: Sequence[int]) -> Iterator[list[list[Any]] | Members]:
         reader = fresh()
         for rows in parsed(reader):
-            yield reader.lists(rows)
-            reader.rows += len(rows)
+            if reader.are_sparse(rows):
+                yield from _sparse_parts(rows, reader, places)
+                continue
+            for some in _steps(rows, reader) if rows else [rows]:
+                yield [[row[at] for at in places] for row in reader.lists(some)]
+                reader.rows += len(some)
 
-    text = fresh().text_columns(sample)
     return CellSource(
         names=template.names,
         dtypes=["string" if place in text else "float64" for place in range(len(template.names))],
@@ -269,8 +275,33 @@ _Block = list[tuple[int, bytes]]
 def _read_blocks(path: Path, reader: JsonRows) -> Iterator[Columns]:
     """Yield the rows of a file as numbers; none after blank lines, so that nobody waits for their end."""
     nothing = np.empty((len(reader.names), 0))
-    chunks = (reader.columns(rows) if rows else nothing for rows in _parsed_blocks(path, reader))
-    return gather(chunks, pauses=True)
+
+    def chunks() -> Iterator[Columns]:
+        for rows in _parsed_blocks(path, reader):
+            if not rows:
+                yield nothing
+            yield from map(reader.columns, _steps(rows, reader))
+
+    return gather(chunks(), pauses=True)
+
+
+def _steps(rows: list[Any], reader: JsonRows) -> Iterator[list[Any]]:
+    """Yield rows some at a time: an object may have far fewer members than there are columns."""
+    step = rows_per_chunk(len(reader.names))
+    return (rows[start : start + step] for start in range(0, len(rows), step))
+
+
+def _sparse_parts(rows: list[Any], reader: JsonRows, places: Sequence[int]) -> Iterator[Members]:
+    """Yield the cells of rows that lack most members; before a row that is none, those of the steps before its own."""
+    try:
+        yield reader.members(rows, places)
+    except TableError as error:
+        step = rows_per_chunk(len(reader.names))
+        before = 0 if error.row is None else (error.row - 1 - reader.rows) // step * step
+        if before:
+            yield reader.members(rows[:before], places)
+        raise
+    reader.rows += len(rows)
 
 
 def _parsed_blocks(path: Path, reader: JsonRows) -> Iterator[list[Any]]:
@@ -279,18 +310,49 @@ def _parsed_blocks(path: Path, reader: JsonRows) -> Iterator[list[Any]]:
         if not block:
             yield []
             continue
-        parsed = [
-            _parse_line(line, line=number, row=reader.rows + index)
-            for index, (number, line) in enumerate(block, 1)
-        ]
-        # An object may have far fewer members than there are columns.
-        step = rows_per_chunk(len(reader.names))
-        yield from (parsed[start : start + step] for start in range(0, len(parsed), step))
+        parsed = list(_parsed_lines(block, before=reader.rows))
+        yield parsed
         # Once they are known to have the right keys.
         try:
             _check_text(b"\n".join(line for _, line in block), parsed)
         except JsonError as error:
             raise _table_error(error, f"Lines {block[0][0]} to {block[-1][0]}: ") from None
+
+
+def _parsed_lines(block: _Block, *, before: int) -> Iterator[Any]:
+    """Yield the values of lines.
+
+    Args:
+        block: Lines of a file, with their numbers.
+        before: Number of rows before them.
+    """
+    size = sum(len(line) for _, line in block)
+    step = max(PART_BYTES * len(block) // (size + 1), 1)
+    for start in range(0, len(block), step):
+        some = block[start : start + step]
+        together = _parsed_together([line for _, line in some])
+        if together is not None:
+            yield from together
+            continue
+        for row, (number, line) in enumerate(some, before + start + 1):
+            yield _parse_line(line, line=number, row=row)
+
+
+def _parsed_together(lines: list[bytes]) -> list[Any] | None:
+    """Return the values of lines, which are parsed in a fraction of the time together; None if one is no value.
+
+    Between them stands a text that nobody knows: where all of them are items of the list, each line is one.
+    """
+    mark = secrets.token_hex(8)
+    try:
+        items = orjson.loads(b"[%b]" % (b',"%b",' % mark.encode()).join(lines))
+    except orjson.JSONDecodeError:
+        return None
+    marks = len(lines) - 1
+    if len(items) != len(lines) + marks or items[1::2].count(mark) != marks:
+        return None
+    values: list[Any] = items[::2]
+    return values
 
 
 def _parse_line(text: bytes, *, line: int, row: int) -> Any:  # noqa: ANN401  JSON is anything

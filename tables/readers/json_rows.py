@@ -1,7 +1,7 @@
 """Parsed rows of JSON, as numbers or as cells."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from tables.errors import TableError
 from tables.formats import ParseOptions
+from tables.json.members import Members
 from tables.source import (
     Columns,
     NotNumbersError,
     check_columns,
     clean_names,
     default_names,
+    rows_per_chunk,
 )
 
 _NUMBERS: Final = frozenset({int, float})
@@ -101,6 +103,8 @@ class JsonRows:
         Raises:
             TableError: Naming the row, and the column where it can.
         """
+        if self.are_sparse(rows):
+            return self._sparse_values(rows)
         lists = self.lists(rows)
         if not set(map(type, chain.from_iterable(lists))) <= _NUMBERS_AND_NULL:
             raise self._not_a_number(lists)
@@ -119,6 +123,38 @@ class JsonRows:
             TableError: Naming the row that is no such list or object.
         """
         return self._lists(rows) if self.keys is None else self._ordered(rows, self.keys)
+
+    def are_sparse(self, rows: list[Any]) -> bool:
+        """Return whether rows that may lack members lack most of them: a list of the cells of each costs too much."""
+        if self.keys is None or not self.has_gaps:
+            return False
+        have = sum(len(row) for row in rows if type(row) is dict)
+        return 2 * have < len(rows) * len(self.keys)
+
+    def members(self, rows: list[Any], places: Sequence[int] | None = None) -> Members:
+        """Return the cells that parsed rows have, of objects.
+
+        Args:
+            rows: Rows that follow the rows converted before.
+            places: Positions of the wanted columns; None: all.
+
+        Raises:
+            TableError: As of `lists`.
+        """
+        keys = self.keys or ()
+        wanted = range(len(keys)) if places is None else places
+        place_of = {keys[place]: at for at, place in enumerate(wanted)}
+        cells: dict[int, tuple[list[int], list[Any]]] = {}
+        for index, row in enumerate(rows):
+            if type(row) is not dict or len(row) > len(keys):
+                self._check_object(row, self.rows + index + 1)
+            for key, cell in row.items():
+                at = place_of.get(key)
+                if at is not None:
+                    own_rows, own_cells = cells.get(at) or cells.setdefault(at, ([], []))
+                    own_rows.append(index)
+                    own_cells.append(cell)
+        return Members(len(rows), rows_per_chunk(len(keys)), cells)
 
     def cells(self, rows: list[Any], text: frozenset[int]) -> pa.RecordBatch:
         """Return parsed rows as columns of numbers, booleans or text.
@@ -168,25 +204,46 @@ class JsonRows:
         """Return what `values` does, column by column."""
         return np.ascontiguousarray(self.values(rows).T)
 
-    def text_columns(self, rows: list[Any]) -> frozenset[int]:
-        """Return the columns that hold more than numbers in some rows."""
-        lists = self.lists(rows)
-        return frozenset(
-            place
-            for place in range(len(self.names))
-            if not set(map(type, map(itemgetter(place), lists))) <= _NUMBERS_AND_NULL
-        )
+    def look_at(self, rows: list[Any]) -> tuple[frozenset[int], frozenset[int]]:
+        """Return the columns that hold more than numbers in some rows, and those of lists and objects.
 
-    def nested_columns(self, rows: list[Any]) -> frozenset[int]:
-        """Return the columns of which most cells are lists or objects; a single one is a fault."""
+        Of the latter most cells are such; a single one is a fault.
+        """
+        text, nested = set(), set()
+        for place, cells in self._by_column(rows):
+            kinds = Counter(map(type, cells))
+            if not kinds.keys() <= _NUMBERS_AND_NULL:
+                text.add(place)
+            inside = kinds[list] + kinds[dict]
+            if inside and 2 * inside > kinds.total() - kinds[type(None)]:
+                nested.add(place)
+        return frozenset(text), frozenset(nested)
+
+    def _by_column(self, rows: list[Any]) -> Iterator[tuple[int, Iterable[Any]]]:
+        """Yield columns with their cells; what rows lack may be left out, or null."""
+        if self.are_sparse(rows):
+            for place, (_, cells) in self.members(rows).cells.items():
+                yield place, cells
+            return
         lists = self.lists(rows)
-        found = []
         for place in range(len(self.names)):
-            kinds = Counter(map(type, map(itemgetter(place), lists)))
-            nested = kinds[list] + kinds[dict]
-            if nested and 2 * nested > len(lists) - kinds[type(None)]:
-                found.append(place)
-        return frozenset(found)
+            yield place, map(itemgetter(place), lists)
+
+    def _sparse_values(self, rows: list[Any]) -> NDArray[np.float64]:
+        """Return what `values` does of rows that lack most members."""
+        cells = self.members(rows).cells
+        if not set(map(type, chain.from_iterable(own for _, own in cells.values()))) <= (
+            _NUMBERS_AND_NULL
+        ):
+            raise self._not_a_number(self.lists(rows))
+        values = np.full((len(rows), len(self.names)), np.nan)
+        try:
+            for place, (own_rows, own) in cells.items():
+                values[own_rows, place] = np.array(own, np.float64)
+        except OverflowError:
+            raise _too_large() from None
+        self.rows += len(rows)
+        return values
 
     def _lists(self, rows: list[Any]) -> list[list[Any]]:
         width = len(self.names)
@@ -202,7 +259,7 @@ class JsonRows:
         ordered = []
         for index, row in enumerate(rows, self.rows + 1):
             if type(row) is not dict:
-                raise _misshapen(index, "is not an object keyed by column")
+                raise _no_object(index)
             try:
                 ordered.append(get(row))
             except KeyError:
@@ -211,8 +268,16 @@ class JsonRows:
                 ordered.append(tuple(map(row.get, keys)))
                 continue
             if len(row) != len(keys):
-                raise _misshapen(index, f"has {len(row)} members; row 1 has {len(keys)}")
+                raise _has_more(row, index, keys)
         return ordered
+
+    def _check_object(self, row: object, index: int) -> None:
+        """Refuse a row that is no object, or that has all members and others."""
+        if type(row) is not dict:
+            raise _no_object(index)
+        keys = self.keys or ()
+        if len(row) > len(keys) and all(key in row for key in keys):
+            raise _has_more(row, index, keys)
 
     def _missing(self, row: dict[str, Any], index: int, keys: Sequence[str]) -> TableError:
         name = next(name for key, name in zip(keys, self.names, strict=True) if key not in row)
@@ -255,6 +320,14 @@ def _values(count: int) -> str:
 
 def _misshapen(row: int, reason: str) -> TableError:
     return TableError("dataset-shape", f"Row {row} {reason}.", row=row)
+
+
+def _no_object(row: int) -> TableError:
+    return _misshapen(row, "is not an object keyed by column")
+
+
+def _has_more(row: dict[str, Any], index: int, keys: Sequence[str]) -> TableError:
+    return _misshapen(index, f"has {len(row)} members; row 1 has {len(keys)}")
 
 
 def _too_large() -> TableError:
