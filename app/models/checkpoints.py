@@ -22,6 +22,7 @@ from app.dependencies import (
 )
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread, in_thread_for
+from app.http.body_memory import Share, body_files_of
 from app.http.downloads import Download, unless_deleted
 from app.http.head import end_head, is_head
 from app.http.json_body import body_chunks, media_type_of
@@ -162,10 +163,14 @@ async def _pieces(
             yield piece
 
 
-async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[Path]:
-    """Give a file to write; it goes when the response has been sent."""
-    with state_of(request).open_exports.hold(caller_of(request)), blobs.staged(".onnx") as file:
-        yield file
+async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[tuple[Path, Share]]:
+    """Give a file to write, and the share that counts it; both go when the response has been sent."""
+    with (
+        state_of(request).open_exports.hold(caller_of(request)),
+        blobs.staged(".onnx") as file,
+        body_files_of(request).share() as share,
+    ):
+        yield file, share
 
 
 @router.get(
@@ -183,6 +188,7 @@ async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[Path]:
             "onnx-unsupported",
             "limit-memory",
             "limit-open-requests",
+            "overloaded",
             "bad-request",
             "range",
             "storage-full",
@@ -198,7 +204,7 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
     registry: RegistryDep,
     blobs: BlobsDep,
     project: ProjectDep,
-    file: Annotated[Path, Depends(_onnx_file)],
+    written: Annotated[tuple[Path, Share], Depends(_onnx_file)],
 ) -> Download:
     """Return a graph that computes the log density of raw rows, without this service.
 
@@ -223,8 +229,10 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
                 timeout_s=min(_EXPORT_S, settings.parse_timeout_s),
             )
 
+    file, share = written
     # Not the thread of imports: a key that may only read must not delay them.
     await state.exports.run(project, write)
+    share.hold(file.stat().st_size)
     filename = f"{found.name}-{found.version}.onnx"
     return Download(file, look=look, media_type=_MEDIA_TYPE, filename=filename)
 
