@@ -125,8 +125,8 @@ async def export_version(  # noqa: PLR0913 - FastAPI gives each
     """
     state = state_of(request)
     look = partial(registry.version, project, name, version)
-    size = await in_thread(registry.version_described_bytes, project, name, version)
-    found = await in_thread_for(size, look)
+    described = await in_thread(registry.version_described_bytes, project, name, version)
+    found = await in_thread_for(described, look)
     end_head(request, media_type=_MEDIA_TYPE)
 
     def made() -> Response:
@@ -135,10 +135,11 @@ async def export_version(  # noqa: PLR0913 - FastAPI gives each
             tell_of_file(request.scope, path)
             curve = exported_curve(found, jobs, blobs)
             file = exported_file(path, found, curve, key=state.settings.signing_key)
+            size = file.size
             head = state.stored_responses.pieces_of(file.head)  # may have megabytes
         filename = f"{found.name}-{found.version}.safetensors"
         headers = {
-            "Content-Length": str(file.size),
+            "Content-Length": str(size),
             "Content-Disposition": f'attachment; filename="{filename}"',
         }
         pieces = _pieces(head, file.path, file.start, look)
