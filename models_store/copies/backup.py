@@ -143,13 +143,14 @@ def restore(folder: Path, target: Database, store: Blobs, *, tell: Tell) -> Copi
     """Copy a back-up into an empty installation, as `move`.
 
     Raises:
-        CopyError: The folder has no whole back-up, or as `move` says.
+        CopyError: The folder has no whole back-up, another one is being written to it, or as `move` says.
         SchemaMismatchError: The back-up is of a newer version.
         StoreError: As `move` says.
     """
-    manifest = read_manifest(folder)
-    with open_copy(folder / manifest.rows_file) as source:
-        return move(source, LocalBlobs(folder / _FILES), target, store, tell=tell)
+    with _unchanged(folder):
+        manifest = read_manifest(folder)
+        with open_copy(folder / manifest.rows_file) as source:
+            return move(source, LocalBlobs(folder / _FILES), target, store, tell=tell)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -226,7 +227,27 @@ def _own_folder(folder: Path, kept: LocalBlobs) -> Iterator[None]:
         kept.mark(f"{_MARK}{secrets.token_hex(8)}")
         yield
     except BlockingIOError:
-        raise CopyError(f"another back-up writes to {folder}") from None
+        raise CopyError(f"another back-up writes to {folder}, or is restored from it") from None
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _unchanged(folder: Path) -> Iterator[None]:
+    """Keep back-ups out of a folder, whose files they would delete.
+
+    Raises:
+        CopyError: One writes to it, or there is no such folder.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise CopyError(f"{folder} has no whole back-up: {error}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise CopyError(f"a back-up writes to {folder}; restore it once that has ended") from None
     finally:
         os.close(handle)
 

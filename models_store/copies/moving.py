@@ -12,7 +12,7 @@ from models_store.consistency import (
 )
 from models_store.copies.errors import CopyError, TargetNotEmptyError
 from models_store.copies.files import FileCopier, Tell
-from models_store.copies.rows import check_empty, copy_rows
+from models_store.copies.rows import copy_rows, count_copied
 from models_store.database.base import JsonObject
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
@@ -45,7 +45,7 @@ def move(source: Database, files: Blobs, target: Database, store: Blobs, *, tell
     Args:
         source: Database of the source, at the revision of this code.
         files: Store of the source.
-        target: Database without rows, at the same revision.
+        target: Database without rows, or with those that an earlier call has copied, at the same revision.
         store: Store that holds nothing, or what an earlier call has copied.
         tell: Function that is called for each file.
 
@@ -59,8 +59,7 @@ def move(source: Database, files: Blobs, target: Database, store: Blobs, *, tell
     with source.read() as session:
         named = named_files(session)
     keys = {file.key for file in named}
-    with target.read() as session:
-        check_empty(session)
+    there = count_copied(source, target)
     _check_store(store, keys, set(_checkpoints(source)))
     adopt(target, store, looked_at=True)
     copier = FileCopier(files, store, tell=tell)
@@ -68,7 +67,7 @@ def move(source: Database, files: Blobs, target: Database, store: Blobs, *, tell
     if keys and len(unusable) == len(keys):
         raise CopyError(f"{files.name} has none of the {len(keys)} files that the rows name")
     checkpoints = copy_checkpoints(source, store, copier)
-    rows = copy_rows(source, target)
+    rows = copy_rows(source, target) if there is None else there
     keep_checkpoints(target, checkpoints)
     return Copied(rows=rows, files=copier.files, bytes=copier.bytes, unusable=unusable)
 

@@ -38,6 +38,23 @@ def check_empty(session: Session) -> None:
             raise TargetNotEmptyError(f"the database has rows in its table {table.name}")
 
 
+def count_copied(source: Database, target: Database) -> dict[str, int] | None:
+    """Return the numbers of rows by table if an earlier call has copied all of them; None: none are there.
+
+    Raises:
+        TargetNotEmptyError: The target has other rows.
+    """
+    counts = {}
+    with source.read() as reader, target.read() as session:
+        for table in copied_tables():
+            there = _digest(table, session)
+            if there != _digest(table, reader):
+                check_empty(session)
+                return None
+            counts[table.name], _ = there
+    return counts
+
+
 def copy_rows(source: Database, target: Database) -> dict[str, int]:
     """Copy all rows as they are at one moment, in one transaction, and compare them afterwards.
 

@@ -150,9 +150,9 @@ def _describe(error: Exception) -> str:
             return f"TLS failed: {error.reason or 'the certificate is not valid'}."
         case TimeoutError():
             return "The receiver did not answer in time."
-        case OSError():
+        case OSError() if not isinstance(error, http.client.HTTPException):
             return f"The connection failed: {error.strerror or 'there is no such host'}."
-        case _:
+        case _:  # a connection that ended before the response, too, which is both
             return "The receiver did not answer with HTTP."
 
 

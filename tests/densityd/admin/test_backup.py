@@ -13,6 +13,7 @@ from models_store.database.database import Database, migrate
 from models_store.database.revisions import head_revision
 from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_identity import adopt
+from models_store.keys import Keys, Scope
 from tests.app.serving import registered
 
 OLDER = "2026_11_26_webhooks"
@@ -64,8 +65,13 @@ def test_a_laptop_moves_to_postgresql_in_one_command(
     assert "1 files" in moved.output
     check_whole(postgres_url, laptop / "new" / "blobs")
     again = run("migrate", "--from", laptop)
-    assert again.exit_code == 1
-    assert "densityd: the target is not empty: the database has rows" in again.stderr
+    assert (again.exit_code, again.stdout) == (0, moved.stdout)
+    database = Database(postgres_url)
+    Keys(database).create("default", Scope.READ)
+    database.dispose()
+    refused = run("migrate", "--from", laptop)
+    assert refused.exit_code == 1
+    assert "densityd: the target is not empty: the database has rows" in refused.stderr
     # And from there into a folder, and into an empty installation.
     assert run("backup", laptop / "backup").exit_code == 0
     monkeypatch.setenv("DENSITYD_DATABASE_URL", "")

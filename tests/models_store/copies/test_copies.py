@@ -126,6 +126,7 @@ def test_a_back_up_of_all_kinds_of_rows_is_restored_into_an_empty_installation(
     kept = Jobs(target).get(PROJECT, job_id).checkpoints
     assert [at["key"].rpartition("-")[2] for at in kept] == ["2.safetensors"]
 
+    a_table(target, store)
     with pytest.raises(TargetNotEmptyError, match="rows in its table"):
         restore(tmp_path / "backup", target, store, tell=quiet)
 
@@ -176,6 +177,49 @@ def test_a_move_that_was_broken_off_goes_on_and_a_store_with_other_files_is_refu
 
     assert move(target, store, database, blobs, tell=quiet).unusable == []
 
+    check_whole(database, blobs)
+    database.dispose()
+
+
+@pytest.mark.fault(1180)
+def test_fault_1180_a_restore_that_was_killed_once_its_rows_were_there_ends_when_it_is_run_again(
+    target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
+) -> None:
+    a_table(target, store)
+    checkpointed(target, store)
+    back_up(target, store, tmp_path / "backup", tell=quiet)
+    database, blobs = Database(sqlite_url), LocalBlobs(tmp_path / "blobs")
+    once = restore(tmp_path / "backup", database, blobs, tell=quiet)
+
+    assert restore(tmp_path / "backup", database, blobs, tell=quiet) == once
+    check_whole(database, blobs)
+    database.dispose()
+
+
+@pytest.mark.fault(1181)
+def test_fault_1181_no_back_up_is_restored_while_another_one_takes_its_place(
+    target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backup"
+    a_table(target, store)
+    back_up(target, store, folder, tell=quiet)
+    database, blobs = Database(sqlite_url), LocalBlobs(tmp_path / "blobs")
+    refused: set[str] = set()
+
+    def restore_meanwhile(*_numbers: int) -> None:
+        with pytest.raises(CopyError, match="a back-up writes to") as error:
+            restore(folder, database, blobs, tell=quiet)
+        refused.add(str(error.value))
+
+    def back_up_meanwhile(*_numbers: int) -> None:
+        with pytest.raises(CopyError, match="is restored from it") as error:
+            back_up(target, store, folder, tell=quiet)
+        refused.add(str(error.value))
+
+    back_up(target, store, folder, tell=restore_meanwhile)
+    restore(folder, database, blobs, tell=back_up_meanwhile)
+
+    assert len(refused) == 2
     check_whole(database, blobs)
     database.dispose()
 

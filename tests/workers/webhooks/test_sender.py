@@ -203,6 +203,29 @@ def test_what_cannot_be_reached_is_told(database: Database) -> None:
     assert "refused" in (latest(webhooks, webhook.id).error or "")
 
 
+@pytest.mark.fault(1182)
+def test_fault_1182_a_receiver_that_hangs_up_is_not_called_a_host_that_does_not_exist(
+    database: Database,
+) -> None:
+    webhooks = Webhooks(database)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        webhook = webhooks.create(PROJECT, url, events=["job.failed"])
+        webhooks.test(PROJECT, webhook.id)
+
+        def hang_up() -> None:
+            caller, _ = server.accept()
+            with caller:
+                caller.recv(65_536)  # or what is left unread would reset the connection
+                caller.shutdown(socket.SHUT_WR)
+                while caller.recv(65_536):
+                    pass
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        assert Sender(Deliveries(database, pauses_s=(0,)), private=True).send_due() == 1
+    assert latest(webhooks, webhook.id).error == "The receiver did not answer with HTTP."
+
+
 def test_a_private_address_behind_a_name_is_not_called(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
