@@ -10,6 +10,7 @@ import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
 from tables.formats import TableWarning
 from tables.numerals import parse_numbers
+from tables.readers.arrow_threads import keep_state_of_thread
 from tables.readers.delimiters import split_line
 from tables.readers.layout import Layout
 from tables.source import rows_per_chunk
@@ -70,6 +71,7 @@ class UnevenRows:
 
     def note(self, row: "pa_csv.InvalidRow") -> str:
         """Keep a row for its place, and tell Arrow to continue; or to end, where the file is refused."""
+        keep_state_of_thread()
         if self.error is not None:
             return "error"
         if row.actual_columns > self._width + _MOST_SURPLUS:

@@ -1,0 +1,43 @@
+"""Rows of which Arrow tells Python one at a time, in a thread that Python did not start."""
+
+import io
+import threading
+import time
+
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
+import pytest
+
+from tables.readers.layout import Layout
+from tables.readers.uneven import UnevenRows
+
+_NAMES = ["a", "b", "c"]
+
+
+class _LateFile(io.BytesIO):
+    """File that Arrow waits for, so that it goes on in the thread that has read it."""
+
+    def read(self, size=-1):
+        time.sleep(0.02)
+        return super().read(size)
+
+
+@pytest.mark.fault(1131)
+def test_fault_1131_the_state_of_a_thread_is_made_once_and_not_for_each_short_row():
+    rows = UnevenRows(3, Layout(fields=_NAMES, header=False, delimiter=","), missing=[""])
+    state, threads, made = threading.local(), set(), []
+
+    def note(row):
+        threads.add(threading.get_native_id())
+        if not hasattr(state, "is_known"):
+            state.is_known = True
+            made.append(row.number)
+        return rows.note(row)
+
+    file = pa.PythonFile(_LateFile(b"1,2,3\n" + b"4,5\n6,7,8\n" * 500), mode="r")
+    options = pa_csv.ParseOptions(invalid_row_handler=note)
+    read_options = pa_csv.ReadOptions(use_threads=False, column_names=_NAMES)
+    with pa_csv.open_csv(file, read_options=read_options, parse_options=options) as reader:
+        found = [part.num_rows for batch in reader for part in rows.restored(batch)]
+    assert sum(found) == 1001
+    assert len(made) == len(threads)
