@@ -11,7 +11,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -244,10 +244,14 @@ def _unchanged(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise CopyError(f"{folder} has no whole back-up: {error}") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with suppress(OSError):  # a file system without locks takes no back-ups
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CopyError(
+                    f"a back-up writes to {folder}; restore it once that has ended"
+                ) from None
         yield
-    except BlockingIOError:
-        raise CopyError(f"a back-up writes to {folder}; restore it once that has ended") from None
     finally:
         os.close(handle)
 
