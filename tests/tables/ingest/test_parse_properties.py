@@ -23,13 +23,17 @@ ATTEMPTS = settings(max_examples=attempts(120), deadline=None, derandomize=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_cut_after_any_byte_is_refused_or_its_summary_is_true(kind, step):
     for length in range(0, len(WHOLE[kind]), step):
-        outcome = parse(WHOLE[kind][:length], kind)
+        cut = WHOLE[kind][:length]
+        outcome = parse(cut, kind)
         if outcome is None:
             continue
         assert kind in {TableFormat.CSV, TableFormat.NDJSON}  # the others know their length
         summary, stored = outcome
-        # The last number may have lost digits, which no reader can see.
-        assert np.array_equal(stored[:-1], EXACT[: summary.rows - 1])
+        # The last number may have lost digits, which no reader can see, or all but its sign, which is text.
+        is_text = cut.endswith(b"-")
+        assert (summary.columns[-1].column.type == "category") == is_text
+        numbers = stored[:-1, :-1] if is_text else stored[:-1]
+        assert np.array_equal(numbers, EXACT[: summary.rows - 1, : numbers.shape[1]])
         assert np.array_equal(stored[-1, :-1], EXACT[summary.rows - 1, :-1])
 
 
