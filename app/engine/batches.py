@@ -74,6 +74,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.done: asyncio.Future[None] = self.loop.create_future()
+        self._errors: list[Exception] = []
 
     @property
     def over(self) -> bool:
@@ -91,10 +92,20 @@ class Work:
         """Wake the request, from its event loop."""
         if self.done.done():
             return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
+        if error is not None:
+            self._errors.append(error)
+        self.done.set_result(None)
+
+    async def settled(self) -> None:
+        """Wait until it is computed, or has failed.
+
+        Raises:
+            Exception: Error that it failed with. It refers to the frames that it passes, and these to this
+                object, which therefore keeps it no longer.
+        """
+        await self.done
+        if self._errors:
+            raise self._errors.pop()
 
 
 @dataclass(eq=False)
@@ -277,7 +288,7 @@ class QuickBatches:
         if not self._waiting:
             work.loop.call_soon(self._compute_one)
         self._waiting.append(work)
-        await work.done
+        await work.settled()
         return not work.turned_away
 
     def learn(self, key: Hashable, rows: int, seconds: float) -> None:

@@ -256,7 +256,7 @@ class Engine:
             # Not left to the thread, which may be busy for longer, or dead.
             timer = work.loop.call_later(terms.wait_s(self._max_wait_s), self._refuse, work)
         try:
-            await work.done
+            await work.settled()
         finally:
             if timer is not None:
                 timer.cancel()
@@ -299,10 +299,14 @@ class Engine:
     def _loop(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
         while self._wait():
-            if batch := self._next_batch():
-                self._step(batch, partial(self._compute_batch, batch))
-            if turn := self._next_turn():
-                self._step([turn], partial(self._take_turn, turn))
+            self._compute_next()
+
+    def _compute_next(self) -> None:
+        """Compute a batch and a turn; nothing of them is kept while there is no work."""
+        if batch := self._next_batch():
+            self._step(batch, partial(self._compute_batch, batch))
+        if turn := self._next_turn():
+            self._step([turn], partial(self._take_turn, turn))
 
     def _step(self, works: Sequence[Small | Large], compute: Callable[[], None]) -> None:
         """Run a computation; an error ends its requests, and no others."""

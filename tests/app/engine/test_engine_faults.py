@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from app.engine.batches import EngineError, ResultShapeError
 from app.engine.engine import Engine, OverloadedError, Terms
 from app.metrics import EngineMetrics
+from tests.waiting import wait_until
 
 SHAPES = {
     "one column": (lambda rows: (rows[:, 0],), 1),
@@ -165,6 +167,60 @@ def test_fault_1080_who_waits_no_longer_keeps_no_place_from_others(leaves, n):
         release.set()
         await asyncio.gather(busy, late)
         assert engine.waiting == 0
+
+    engine.start()
+    try:
+        asyncio.run(main())
+    finally:
+        release.set()
+        engine.stop()
+
+
+class Held:
+    """What a request holds while it is computed, such as its share of the memory."""
+
+    def rows(self, _rows: object) -> tuple[np.ndarray, ...]:
+        raise ArithmeticError
+
+    def turn(self, _start: int, _stop: int) -> None:
+        raise ArithmeticError
+
+
+@pytest.mark.fault(1190)
+@pytest.mark.parametrize("kind", ["a row", "rows", "a computation"])
+@pytest.mark.parametrize("is_late", [True, False], ids=["late", "failed"])
+def test_fault_1190_a_request_that_ends_with_an_error_holds_nothing_more(is_late, kind):
+    """The collector of cycles is off in tests, and seldom comes while a service has little to do."""
+    engine = Engine()
+    began, release = threading.Event(), threading.Event()
+
+    def block(_start: int, _stop: int) -> None:
+        began.set()
+        release.wait(120)
+
+    async def ask(held: Held) -> None:
+        terms = Terms(max_wait_s=0.01 if is_late else None)
+        if kind == "a computation":
+            await engine.run(held.turn, rows=1, terms=terms)
+        else:
+            rows = np.ones((1 if kind == "a row" else 65, 1))
+            await engine.apply(held.rows, rows, np.empty_like(rows), key=0, terms=terms)
+
+    async def main() -> None:
+        busy = asyncio.create_task(engine.run(block, rows=1))
+        assert await asyncio.to_thread(began.wait, 120)
+        held = Held()
+        gone = weakref.ref(held)
+        asked = asyncio.create_task(ask(held))
+        del held
+        if not is_late:
+            release.set()
+        with pytest.raises(OverloadedError if is_late else ArithmeticError):
+            await asked
+        del asked
+        release.set()
+        await busy
+        await asyncio.to_thread(wait_until, lambda: gone() is None, within_s=30)
 
     engine.start()
     try:
