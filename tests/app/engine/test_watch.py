@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+from app.engine.batches import QUICK_ROWS
 from app.engine.engine import Engine
 from app.engine.watch import EngineWatch
 from app.settings import ApiSettings
@@ -24,17 +25,18 @@ from tests.app.conftest import wait_for_port
 from tests.app.serving import registered
 from tests.ports import free_port
 from tests.servers import tied
+from tests.waiting import wait_until
 
 START_S = 300.0
-ROWS = {"rows": [[170.0, 70.0, 40.0]] * 300}  # more than are ever computed on the event loop
+ROWS = {"rows": [[170.0, 70.0, 40.0]] * 2 * QUICK_ROWS}  # are not computed on the event loop
 # A fault in the middle of the API process: its engine breaks down, once, when a file is there.
 BROKEN = """
 import sys
 if sys.orig_argv[-2:] == ["-m", "app"]:
     import time
     from pathlib import Path
-    from app.engine import Engine
-    folder, wait = Path(__file__).parents[1], Engine._wait
+    from app.engine.engine import Engine
+    folder, wait = Path(__file__).parent, Engine._wait
 
     def breaks_down(engine):
         there_is_work = wait(engine)
@@ -188,17 +190,23 @@ def broken_api(folder: Path, *command: str, **variables: str) -> Iterator[Api]:
 @pytest.mark.timeout(900)
 @pytest.mark.fault(194)
 @pytest.mark.parametrize(
-    ("command", "variables", "told"),
+    ("command", "variables", "started", "told"),
     [
-        (APP, {"DENSITYD_API_PROCESSES": "2"}, "an API process ended with status 1"),
-        (UP, {}, "api ended with status 1; it starts again"),
+        (
+            APP,
+            {"DENSITYD_API_PROCESSES": "2"},
+            "startup complete",
+            "an API process ended with status 1",
+        ),
+        (UP, {}, "Ctrl-C", "api ended with status 1; it starts again"),
     ],
     ids=["api", "up"],
 )
 def test_fault_194_a_process_whose_engine_has_ended_is_started_again(
-    data_dir, command, variables, told
+    data_dir, command, variables, started, told
 ):
     with broken_api(data_dir, *command, **variables) as api:
+        wait_until(lambda: started in (data_dir / "log").read_text())
         api.break_down("ends")
         deadline = time.monotonic() + START_S
         while told not in (log := (data_dir / "log").read_text()):
