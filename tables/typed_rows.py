@@ -1,5 +1,6 @@
 """Rows of a stored table as cells, in the types and texts of its columns, and as bare numbers."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
@@ -155,12 +156,18 @@ def encode_members(
     faults: list[tuple[int, int, TableError]] = []
     found = [(np.empty(0, np.intp), 0, np.empty(0))]
     for place, (rows, cells) in sorted(members.cells.items()):
-        try:
-            found.append((np.array(rows, np.intp), place, _encode_json(cells, columns[place])))
-        except TableError as error:
-            row = 0 if error.row is None else rows[error.row - 1]
-            own = TableError(error.slug, error.detail, row=row + 1)
-            faults.append((_first_encoded(row, members.step), place, own))
+        whole = len(rows)
+        while True:
+            try:
+                encoded = _encode_json(cells[:whole], columns[place])
+                break
+            except TableError as error:  # of rows that are encoded together; those before them may have others
+                row = 0 if error.row is None else rows[error.row - 1]
+                begin = _first_encoded(row, members.step)
+                own = TableError(error.slug, error.detail, row=row + 1)
+                faults.append((begin, place, own))
+                whole = bisect_left(rows, begin)
+        found.append((np.array(rows[:whole], np.intp), place, encoded))
     at_row = np.concatenate([rows for rows, _, _ in found])
     at_place = np.repeat([place for _, place, _ in found], [len(rows) for rows, _, _ in found])
     order = np.argsort(at_row, kind="stable")

@@ -111,6 +111,26 @@ def test_the_first_fault_is_that_of_the_first_rows(opened):
         assert (caught.value.column, caught.value.row) == (name, row)
 
 
+@pytest.mark.fault(1220)
+def test_fault_1220_rows_before_a_fault_have_the_cells_of_its_column(opened):
+    table = opened(FULL, *({"x1": place} for place in range(700)), {"x1": "dear"})
+    chunks = []
+    with pytest.raises(TableError, match="Column 'x1', row 702"):
+        chunks.extend(table.chunks)
+    assert np.concatenate(chunks)[:, COLUMNS.index(Column(name="x1", missing=True))].tolist() == [
+        0.5,
+        *range(511),
+    ]
+
+
+@pytest.mark.fault(1220)
+def test_fault_1220_the_first_fault_of_a_column_comes_before_a_list_in_later_rows(opened):
+    later: list[object] = [*({} for _ in range(600)), {"x1": [1]}]
+    table = opened(FULL, {"x1": 1}, {"x1": "dear"}, *later)
+    with pytest.raises(TableError, match="Column 'x1', row 3"):
+        list(table.chunks)
+
+
 def test_a_row_that_is_no_object_is_named(tmp_path):
     path = tmp_path / "rows"
     path.write_text(json.dumps(FULL) + "\n" + "{}\n" * 5 + "[1]\n")
