@@ -156,30 +156,29 @@ def encode_members(
     faults: list[tuple[int, int, TableError]] = []
     found = [(np.empty(0, np.intp), 0, np.empty(0))]
     for place, (rows, cells) in sorted(members.cells.items()):
-        whole = len(rows)
-        while True:
+        whole, numbers = len(rows), None
+        while numbers is None:
             try:
-                encoded = _encode_json(cells[:whole], columns[place])
-                break
-            except TableError as error:  # of rows that are encoded together; those before them may have others
+                numbers = _encode_json(cells[:whole], columns[place])
+            except TableError as error:  # the rows before those of its step may have others
                 row = 0 if error.row is None else rows[error.row - 1]
                 begin = _first_encoded(row, members.step)
                 own = TableError(error.slug, error.detail, row=row + 1)
                 faults.append((begin, place, own))
                 whole = bisect_left(rows, begin)
-        found.append((np.array(rows[:whole], np.intp), place, encoded))
+        found.append((np.array(rows[:whole], np.intp), place, numbers))
     at_row = np.concatenate([rows for rows, _, _ in found])
     at_place = np.repeat([place for _, place, _ in found], [len(rows) for rows, _, _ in found])
     order = np.argsort(at_row, kind="stable")
     at_row, at_place = at_row[order], at_place[order]
-    encoded = np.concatenate([numbers for _, _, numbers in found])[order]
+    encoded = np.concatenate([cells for _, _, cells in found])[order]
     fault = min(faults, key=itemgetter(0, 1), default=None)
     end = members.rows if fault is None else fault[0]
     for start in range(0, end, members.step):
-        numbers = np.full((min(members.step, end - start), len(columns)), np.nan)
-        first, last = np.searchsorted(at_row, [start, start + len(numbers)])
-        numbers[at_row[first:last] - start, at_place[first:last]] = encoded[first:last]
-        yield numbers
+        part = np.full((min(members.step, end - start), len(columns)), np.nan)
+        first, last = np.searchsorted(at_row, [start, start + len(part)])
+        part[at_row[first:last] - start, at_place[first:last]] = encoded[first:last]
+        yield part
     if fault is not None:
         raise _with_remedy(fault[2], columns[fault[1]], before=before)
 
