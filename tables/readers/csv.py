@@ -210,9 +210,14 @@ class _Rows:
             section = Section(self.text, layout)
             file = pa.PythonFile(section, mode="r")
             with file, self._reader(file, text, block, uneven) as reader:
-                for batch in reader:
-                    yield from filter(len, uneven.restored(batch))
-                yield from filter(len, uneven.rest(reader.schema))
+                try:
+                    for batch in reader:
+                        yield from filter(len, uneven.restored(batch))
+                    yield from filter(len, uneven.rest(reader.schema))
+                finally:
+                    # An error of the file refers to this frame, and the thread of Arrow that has read it may be
+                    # the last to drop it: the reader would wait in that thread for the end of its own work.
+                    del reader
         except MemoryError:
             raise
         except UnevenError as error:

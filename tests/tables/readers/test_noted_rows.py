@@ -3,11 +3,15 @@
 import io
 import threading
 import time
+from traceback import walk_tb
 
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 import pytest
 
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableFormat
+from tables.open import open_table
 from tables.readers.layout import Layout
 from tables.readers.uneven import UnevenRows
 
@@ -41,3 +45,19 @@ def test_fault_1131_the_state_of_a_thread_is_made_once_and_not_for_each_short_ro
         found = [part.num_rows for batch in reader for part in rows.restored(batch)]
     assert sum(found) == 1001
     assert len(made) == len(threads)
+
+
+@pytest.mark.fault(1221)
+def test_fault_1221_an_error_of_a_file_does_not_refer_to_its_reader(tmp_path):
+    """Arrow drops the error in the thread that has read the file, for whose work the reader waits as it goes."""
+    path = tmp_path / "rows"
+    path.write_bytes(b"a,b\n" + b"1,2\n" * 500_000 + b"\xff,2\n")
+    with pytest.raises(TableError) as caught:
+        list(open_table(path, format=TableFormat.CSV, options=ParseOptions()).chunks)
+    error: BaseException | None = caught.value
+    held: list[object] = []
+    while error is not None:
+        held += [it for frame, _ in walk_tb(error.__traceback__) for it in frame.f_locals.values()]
+        error = error.__context__
+    assert not [it for it in held if isinstance(it, pa.RecordBatchReader)]
+    assert caught.value.__context__ is not None
