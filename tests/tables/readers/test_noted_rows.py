@@ -51,8 +51,8 @@ def test_fault_1131_the_state_of_a_thread_is_made_once_and_not_for_each_short_ro
 def test_fault_1221_an_error_of_a_file_does_not_refer_to_its_reader(tmp_path):
     """Arrow drops the error in the thread that has read the file, for whose work the reader waits as it goes."""
     path = tmp_path / "rows"
-    path.write_bytes(b"a,b\n" + b"1,2\n" * 500_000 + b"\xff,2\n")
-    with pytest.raises(TableError) as caught:
+    path.write_bytes(b"a,b\n" + b"1,2\n" * 500_000 + b"\n" * (9 << 20))
+    with pytest.raises(TableError, match="are no rows") as caught:
         list(open_table(path, format=TableFormat.CSV, options=ParseOptions()).chunks)
     error: BaseException | None = caught.value
     held: list[object] = []
@@ -60,4 +60,3 @@ def test_fault_1221_an_error_of_a_file_does_not_refer_to_its_reader(tmp_path):
         held += [it for frame, _ in walk_tb(error.__traceback__) for it in frame.f_locals.values()]
         error = error.__context__
     assert not [it for it in held if isinstance(it, pa.RecordBatchReader)]
-    assert caught.value.__context__ is not None
