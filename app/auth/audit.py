@@ -202,9 +202,9 @@ class AuditedApp:
                     audit.note(self._record(scope, _CANCELLED))
                 raise
             except Exception as error:
-                told = _told(error)
-                if not self._begun and (commits.any or not isinstance(told, _REFUSALS)):
-                    await audit.add(self._record(scope, _status_of(told)))
+                # No variable of this frame may keep what it is told: the error refers to the frame.
+                if not self._begun and (commits.any or not isinstance(_told(error), _REFUSALS)):
+                    await audit.add(self._record(scope, _status_of(_told(error))))
                 raise
 
     def _sending(self, audit: AuditLog, commits: Commits, scope: AsgiScope, send: Send) -> Send:

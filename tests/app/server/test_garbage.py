@@ -79,6 +79,7 @@ async def ask(app, method, path, body, media_type, coding, leaves):
 
 
 @pytest.mark.long
+@pytest.mark.fault(1191)
 def test_no_request_leaves_cycles_that_only_a_full_collection_frees(settings):
     async def main():
         app = create_app(settings)
