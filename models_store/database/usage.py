@@ -98,9 +98,8 @@ def stored_bytes(session: Session, project: str) -> int:
     """Return what a project stores and has reserved, with what it has to deliver."""
     session.flush()
     found = session.connection().execute(_STORED, {"project": project}).one()
-    return sum(
-        int(part or 0) for part in found
-    )  # PostgreSQL adds deliveries up as a decimal number
+    # PostgreSQL adds deliveries up as a decimal number.
+    return sum(int(part or 0) for part in found)
 
 
 def check_storage(session: Session, project: str, max_bytes: int, *, more: int = 0) -> None:

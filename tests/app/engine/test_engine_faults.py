@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import weakref
+from collections.abc import Coroutine
 
 import numpy as np
 import pytest
@@ -136,6 +137,16 @@ def test_fault_194_what_waits_is_refused_in_time_whatever_the_thread_does(dead, 
     engine.stop()
 
 
+def run(main: Coroutine[None, None, None], engine: Engine, release: threading.Event) -> None:
+    """Run a test beside an engine, whose thread is released at the end in every case."""
+    engine.start()
+    try:
+        asyncio.run(main)
+    finally:
+        release.set()
+        engine.stop()
+
+
 @pytest.mark.fault(1080)
 @pytest.mark.parametrize("n", [1, 65])
 @pytest.mark.parametrize("leaves", [True, False], ids=["left", "refused"])
@@ -168,16 +179,11 @@ def test_fault_1080_who_waits_no_longer_keeps_no_place_from_others(leaves, n):
         await asyncio.gather(busy, late)
         assert engine.waiting == 0
 
-    engine.start()
-    try:
-        asyncio.run(main())
-    finally:
-        release.set()
-        engine.stop()
+    run(main(), engine, release)
 
 
 class Held:
-    """What a request holds while it is computed, such as its share of the memory."""
+    """Held object of a request that is computed, as its share of the memory is."""
 
     def rows(self, _rows: object) -> tuple[np.ndarray, ...]:
         raise ArithmeticError
@@ -222,12 +228,7 @@ def test_fault_1190_a_request_that_ends_with_an_error_holds_nothing_more(is_late
         await busy
         await asyncio.to_thread(wait_until, lambda: gone() is None, within_s=30)
 
-    engine.start()
-    try:
-        asyncio.run(main())
-    finally:
-        release.set()
-        engine.stop()
+    run(main(), engine, release)
 
 
 @pytest.mark.fault(197)
