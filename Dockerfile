@@ -17,7 +17,7 @@ COPY experiments experiments
 COPY flows flows
 COPY migrations migrations
 COPY models_store models_store
-COPY tables tables
+COPY tabular tabular
 COPY workers workers
 RUN /opt/densityd/bin/pip install --no-deps --no-build-isolation . \
  && /opt/densityd/bin/pip check

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test long cluster chaos simulate check format migration bench fuzz lock sbom dist vendor docs
+.PHONY: help install up test long cluster chaos check format migration bench lock sbom dist vendor docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -28,10 +28,10 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	touch $@
 
 # Compiled once here, not by the first process that computes; what serves and what trains share nothing.
-LOOPS := $(wildcard flows/compiled/*.py flows/compiled/loops/*.py flows/compiled_training/*.py flows/compiled_training/maps/*.py) tables/readers/number_loops.py
+LOOPS := $(wildcard flows/compiled/*.py flows/compiled/loops/*.py flows/compiled_training/*.py flows/compiled_training/maps/*.py) tabular/readers/number_loops.py
 COMPILED := $(VENV)/.training-loops-stamp $(VENV)/.loops-stamp
 $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	$(BIN)/python -c 'import flows.compiled.kernels, tables.readers.number_loops'
+	$(BIN)/python -c 'import flows.compiled.kernels, tabular.readers.number_loops'
 	touch $@
 $(VENV)/.training-loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
 	$(BIN)/python -c 'import flows.compiled_training.kernels'
@@ -82,10 +82,6 @@ cluster: install ## Run what needs servers or tools of a cluster
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.chaos $(CHAOS)
 
-SCHEDULES ?= 5000
-simulate: install ## Run jobs, workers and faults in simulated time; SCHEDULES=5000 of them
-	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --first $${FIRST:-$$(date +%s)}
-
 check: install ## Format, lint, types, dependency rules, dead code, spelling, known holes, migrations, guide
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -113,11 +109,6 @@ format: install ## Format the code, and generate the synchronous client
 bench: install ## Measure speed and memory against peers (minutes)
 	$(BIN)/pip install --quiet --editable . --group bench
 	$(BIN)/python -m bench
-
-SECONDS ?= 60
-fuzz: install ## Fuzz what reads strangers' bytes; SECONDS=60 for each of 17 targets
-	$(BIN)/pip install --quiet --editable . --group fuzz
-	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 # Pins that are there stay, unless UPGRADE=--upgrade; torch.txt is edited by hand.
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -82,7 +82,7 @@ from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
-from tables.readers.plain_numbers import load_loops
+from tabular.readers.plain_numbers import load_loops
 
 _BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600

@@ -2,7 +2,7 @@
 
 import re
 
-from tables.slugs import Slug
+from tabular.slugs import Slug
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:@-]{1,140}")
 

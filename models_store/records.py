@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
 
-from tables.columns import Column
+from tabular.columns import Column
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows import CompiledFlow, fitting_rows
-from tables.cells import recode
-from tables.columns import Column
-from tables.errors import TableError
+from tabular.cells import recode
+from tabular.columns import Column
+from tabular.errors import TableError
 
 Array = NDArray[np.floating]
 

@@ -21,7 +21,6 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped] # it ships no type information
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # nor this
 
-import tests.compiled_statements  # engines share what they compile
 import tests.shape_checks  # noqa: F401  adds checks to flows, which nothing may import before
 from models_store.aliases import Aliases
 from models_store.database.database import Database, migrate
@@ -33,9 +32,7 @@ from models_store.jobs.retention import JobRetention
 from models_store.process.logs import TurnHandler
 from models_store.registry import Registry
 from tests.attempts import THOROUGH
-from tests.query_plans import planned
 from tests.servers import PostgresServer, RedisServer
-from tests.write_locks import watched
 
 _DATABASE = "densityd"
 _LOGGING_FLAGS = ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
@@ -80,13 +77,11 @@ _ORDER = (
     "app/",
     "densityd/",
     "models_store/",
-    "simulation/",
 )
 # Where tests share nothing, or take longer than a server of their own to start, each goes to the next
 # process that is free.
 _SINGLE = (
     "flows/",
-    "simulation/test_simulation.py",
     "app/test_schemathesis.py::test_every_answer_is_a_documented_one[1-",
 )
 
@@ -212,20 +207,6 @@ def _umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
-
-
-@pytest.fixture(autouse=True)
-def _write_locks() -> Iterator[None]:
-    """Fail where a transaction that writes reads or encodes what may be large."""
-    with watched():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _query_plans() -> Iterator[None]:
-    """Fail where a statement reads a whole table of all projects."""
-    with planned():
-        yield
 
 
 def _is_logger(found: logging.Logger | logging.PlaceHolder) -> TypeGuard[logging.Logger]:

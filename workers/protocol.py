@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from models_store.files.store_address import StoreAddress
-from tables.columns import Column
+from tabular.columns import Column
 
 
 class _Message(BaseModel):

@@ -21,7 +21,7 @@ from models_store.audit.commits import Commits, noting_commits
 from models_store.audit.trail import AuditTrail
 from models_store.errors import StoreError
 from models_store.files.disks import FULL
-from tables.errors import TablesError
+from tabular.errors import TablesError
 
 log = logging.getLogger("app.audit")
 

@@ -20,9 +20,9 @@ from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, worded
 from app.settings import ApiSettings
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
-from tables.calendar.formats import check_format
-from tables.columns import ColumnType
-from tables.formats import (
+from tabular.calendar.formats import check_format
+from tabular.columns import ColumnType
+from tabular.formats import (
     ConstantPolicy,
     DecimalMark,
     Delimiter,

@@ -9,7 +9,7 @@ from models_store.files.blobs import Blobs, cells_key, table_key
 from models_store.job_states import Idempotency
 from models_store.records import Dataset, NewDataset
 from models_store.registry import Registry
-from tables.formats import TableFormat, TableSummary
+from tabular.formats import TableFormat, TableSummary
 
 
 @dataclass(frozen=True)

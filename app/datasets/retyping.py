@@ -19,10 +19,10 @@ from models_store.labels import LabelChange
 from models_store.records import Dataset, NewDataset
 from models_store.registry import Registry
 from models_store.rows.datasets import changed_meanwhile
-from tables.columns import ColumnType
-from tables.formats import ParseOptions, TableSummary
-from tables.ingest.parse import cells_path
-from tables.ingest.retype import StoredFiles, retype_table_isolated
+from tabular.columns import ColumnType
+from tabular.formats import ParseOptions, TableSummary
+from tabular.ingest.parse import cells_path
+from tabular.ingest.retype import StoredFiles, retype_table_isolated
 
 
 class DatasetChange(LabelsRequest):

@@ -17,10 +17,10 @@ from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError, BlobMissingError
 from models_store.files.blobs import Blobs
 from models_store.records import Dataset
-from tables.columns import Column
-from tables.formats import TableFormat
-from tables.kept_cells import STAYING_BYTES, KeptCells
-from tables.typed_rows import TypedRows
+from tabular.columns import Column
+from tabular.formats import TableFormat
+from tabular.kept_cells import STAYING_BYTES, KeptCells
+from tabular.typed_rows import TypedRows
 
 _CHUNK_VALUES = 32_768  # hundreds of callers may read theirs slowly
 _TYPED_ROWS = 32  # to make a batch of thousands of typed columns takes as long as its rows

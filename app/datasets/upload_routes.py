@@ -32,9 +32,9 @@ from app.rows.docs import upload_content
 from app.state import AppState, state_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
-from tables.formats import TableFormat, TableSummary
-from tables.ingest.parse import cells_path, parse_table_isolated
-from tables.slugs import Slug
+from tabular.formats import TableFormat, TableSummary
+from tabular.ingest.parse import cells_path, parse_table_isolated
+from tabular.slugs import Slug
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
 

@@ -15,7 +15,7 @@ from app.problems.problem import Problem
 from app.rows.body import is_headerless, write_to_disk
 from app.rows.codecs import BY_MEDIA_TYPE, TEXT_AND_CURL, known_codec
 from models_store.files.large_files import delete_apart
-from tables.formats import SUFFIXES, TableFormat
+from tabular.formats import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024

@@ -4,7 +4,7 @@ from functools import partial
 from typing import NotRequired, Protocol, TypedDict, TypeVar, Unpack
 
 from app.fairness.turns import Threads
-from tables.errors import TableError
+from tabular.errors import TableError
 
 BRIEF_FILE_BYTES = 1 << 20
 """Largest file that is tried for a moment where all parsers are busy."""

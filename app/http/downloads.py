@@ -23,7 +23,7 @@ from app.problems.problem import Problem
 from models_store.errors import BlobCorruptError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.job_states import JobResult
-from tables.slugs import Slug
+from tabular.slugs import Slug
 
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,19})-([0-9]{0,19})\s*")
 _PIECE_BYTES = 2**19

@@ -22,10 +22,10 @@ from app.problems.problem import FieldError, Problem
 from app.problems.validation import validation_problem
 from app.problems.wording import alone, sentence, worded
 from app.settings import ApiSettings
-from tables.errors import JsonError
-from tables.json.parts import PART_BYTES
-from tables.json.strict import parse_strict
-from tables.slugs import Slug
+from tabular.errors import JsonError
+from tabular.json.parts import PART_BYTES
+from tabular.json.strict import parse_strict
+from tabular.slugs import Slug
 
 JSON_MEDIA_TYPE = "application/json"
 _WHOLE_PART = 0.5  # most of the memory of bodies that such may take before they have come

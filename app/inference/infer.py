@@ -48,8 +48,8 @@ from app.scoring.samples import Drawing
 from app.state import state_of
 from models_store.records import Version
 from models_store.requests.bulk import ContextRow
-from tables.numerals import with_formats
-from tables.typed_rows import TypedRows
+from tabular.numerals import with_formats
+from tabular.typed_rows import TypedRows
 
 _MAX_BODY_BYTES = 40 * 2**20
 _MICROSECONDS = 1e6

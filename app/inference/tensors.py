@@ -19,7 +19,7 @@ from app.problems.problem import Problem
 from app.rows.context_parts import fault_details
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
-from tables.typed_rows import JsonCell, check_codes, encode_rows
+from tabular.typed_rows import JsonCell, check_codes, encode_rows
 
 ROWS = "rows"
 """Name of the tensor that holds whole rows."""

@@ -13,7 +13,7 @@ from models_store.requests.sweep import RangeValue
 from models_store.requests.training import Flow, Preprocessing, Schedule
 from models_store.requests.variational import Target
 from models_store.schema_of import SchemaOf
-from tables.formats import Output
+from tabular.formats import Output
 
 
 class AcceptedSplitView(BaseModel):

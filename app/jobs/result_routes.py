@@ -15,7 +15,7 @@ from app.rows.docs import rows_response_content
 from app.rows.respond import ROWS_VARY
 from models_store.job_states import JobResult, JobSummary
 from models_store.jobs.jobs import result_of
-from tables.writers import OUTPUT_MEDIA_TYPES
+from tabular.writers import OUTPUT_MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 

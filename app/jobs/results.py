@@ -24,11 +24,11 @@ from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError
 from models_store.files.blobs import Blobs
 from models_store.job_states import JobResult
-from tables.errors import TableError
-from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableFormat
-from tables.open import open_cells, open_table
-from tables.readers.text import marks_of
-from tables.source import CellSource, default_names
+from tabular.errors import TableError
+from tabular.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableFormat
+from tabular.open import open_cells, open_table
+from tabular.readers.text import marks_of
+from tabular.source import CellSource, default_names
 
 # What was made here within the limits of results is not measured by those of uploads.
 _ANY_SIZE = ParseOptions(

@@ -32,7 +32,7 @@ from models_store.jobs.job_queue import JobQueue
 from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.placement import Placed
-from tables.slugs import Slug
+from tabular.slugs import Slug
 
 
 def _limits(settings: ApiSettings) -> TrainingLimits:

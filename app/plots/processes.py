@@ -6,8 +6,8 @@ import signal
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
-from tables.sandbox.child_command import child_command
-from tables.sandbox.child_environment import child_environment
+from tabular.sandbox.child_command import child_command
+from tabular.sandbox.child_environment import child_environment
 
 # A process that forks must not have threads of its own.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

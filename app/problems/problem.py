@@ -18,8 +18,8 @@ from app.problems.types import PROBLEM_TYPES, REFUSALS, ProblemType
 from app.problems.wording import alone, is_unknown, sentence, told, worded
 from app.root_path import rooted
 from models_store.errors import BlobError, RequestError, StoreError
-from tables.errors import TableError, TablesError
-from tables.slugs import Slug
+from tabular.errors import TableError, TablesError
+from tabular.slugs import Slug
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tables.slugs import SLUGS, Slug
+from tabular.slugs import SLUGS, Slug
 
 REFUSALS = frozenset({401, 403, 413, 429})
 """Statuses of refusals that cost their caller nothing, and wait where one caller gets many of them."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from app.problems.fields import shown
 from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, fields_at, is_unknown, joined, sentence, worded
-from tables.slugs import Slug
+from tabular.slugs import Slug
 
 _MOST_ADVISED = 50  # faults for which names like the caller's are looked for
 

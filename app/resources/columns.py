@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from tables.columns import ColumnType, TransformName
+from tabular.columns import ColumnType, TransformName
 
 
 class TypedColumn(BaseModel):

@@ -13,7 +13,7 @@ from app.http.pieces import Pieces
 from app.rows.shape import RowsShape
 from app.settings import ApiSettings
 from models_store.files.blobs import Blobs
-from tables.formats import TableFormat, TableWarning
+from tabular.formats import TableFormat, TableWarning
 
 INLINE_BYTES = 32 * 1024
 """Largest body that is decoded on the event loop."""

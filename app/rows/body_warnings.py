@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import TypedDict
 
-from tables.formats import TableWarning, WarningCode
+from tabular.formats import TableWarning, WarningCode
 
 BODY_WARNINGS_HEADER = "X-Body-Warnings"
 """Header of the warnings, a JSON list, in every format of a response."""

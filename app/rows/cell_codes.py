@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tables.cells import level_text, try_encode
-from tables.columns import Column
-from tables.typed_rows import JsonCell, encode_rows, json_cells
+from tabular.cells import level_text, try_encode
+from tabular.columns import Column
+from tabular.typed_rows import JsonCell, encode_rows, json_cells
 
 _MAX_TEXTS = 10_000
 _MAX_LENGTH = 128

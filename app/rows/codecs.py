@@ -1,6 +1,6 @@
 """Formats of rows: their readers and encoders, and which of them the headers of a request name.
 
-A new format is a member of `TableFormat` with its media type, a reader in `tables/readers`, and one
+A new format is a member of `TableFormat` with its media type, a reader in `tabular/readers`, and one
 entry here.
 """
 
@@ -22,8 +22,8 @@ from app.rows.encode import Encoder, JsonEncoder, NdjsonEncoder, TableEncoder
 from app.rows.response_table import ResponseTable
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
-from tables.formats import MEDIA_TYPES, TableFormat
-from tables.writers import ArrowTable, CsvTable, NpyTable, ParquetTable
+from tabular.formats import MEDIA_TYPES, TableFormat
+from tabular.writers import ArrowTable, CsvTable, NpyTable, ParquetTable
 
 
 @dataclass(frozen=True)

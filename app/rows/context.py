@@ -10,8 +10,8 @@ from app.rows.model_types import ModelTypes, types_of
 from app.rows.shape import Floats
 from models_store.records import Version
 from models_store.requests.bulk import ContextCell, ContextRow
-from tables.errors import TableError
-from tables.typed_rows import encode_rows
+from tabular.errors import TableError
+from tabular.typed_rows import encode_rows
 
 _MAX_NAMES = 20
 _NUMBERS = frozenset({int, float})

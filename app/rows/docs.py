@@ -7,7 +7,7 @@ import numpy as np
 
 from app.rows.codecs import CODECS, Codec
 from app.rows.response_table import Chunk, Part, ResponseTable
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 
 ExampleRows = Sequence[Sequence[float]]
 

@@ -8,7 +8,7 @@ import orjson
 
 from app.rows.response_table import Chunk, Codes, ResponseTable, row_errors
 from app.rows.shape import Floats
-from tables.writers import Encoded, NpyTable, TableHead, TableWriter, json_numbers
+from tabular.writers import Encoded, NpyTable, TableHead, TableWriter, json_numbers
 
 _ERRORS_AT_ONCE = 1000
 

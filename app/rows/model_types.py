@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from app.rows.cell_codes import CellCodes
 from app.rows.roundings import Roundings
 from models_store.records import Version
-from tables.columns import UNSEEN, Column
-from tables.typed_rows import TypedRows
+from tabular.columns import UNSEEN, Column
+from tabular.typed_rows import TypedRows
 
 MAX_ROW_WARNINGS = 1000
 """Most warnings about single rows that a response lists."""

@@ -17,7 +17,7 @@ from app.http.streaming import StreamedResponse
 from app.rows.codecs import Codec
 from app.rows.encode import Encoder
 from app.rows.response_table import Chunk, ResponseTable
-from tables.writers import Encoded
+from tabular.writers import Encoded
 
 Chunks = Callable[[], AsyncGenerator[Chunk, None]]
 

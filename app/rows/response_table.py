@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.rows.model_types import ModelTypes, RowWarnings
 from app.rows.shape import Floats
-from tables.typed_rows import TypedRows
+from tabular.typed_rows import TypedRows
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
 """What is wrong with each row: `FINE`, another of these, or `MISSING` + the place of a column."""

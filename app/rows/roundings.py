@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tables.columns import Column
+from tabular.columns import Column
 
 _EXACT = 2.0**53
 _Rows = NDArray[np.floating[Any]]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from app.problems.fields import MAX_ERRORS, named, shown_names
 from app.problems.problem import Problem
 from app.rows.model_types import ModelTypes
-from tables.columns import Column
-from tables.source import default_names
+from tabular.columns import Column
+from tabular.source import default_names
 
 LEAVE_OUT = " Leave the unknown ones out, or, of rows of data, add `?extra=ignore`."
 """Remedy for rows that have more columns than the model."""

@@ -6,7 +6,7 @@ from typing import Any
 from app.http.examples import COLUMNS, MODEL, NOISE, ROWS
 from app.problems.problem import problem_responses
 from app.rows.docs import rows_content, rows_response_content
-from tables.slugs import Slug
+from tabular.slugs import Slug
 
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
 _CELL = {"type": ["number", "string", "boolean", "null"]}

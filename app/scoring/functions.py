@@ -13,7 +13,7 @@ from app.rows.shape import Floats
 from app.scoring.request import Compute, RowFunction, Space
 from flows import CompiledFlow, density_parts, evidence_parts, rank_among, row_evidence
 from flows.mixed.explain import Explained
-from tables.writers import unused_name
+from tabular.writers import unused_name
 
 Doubles = NDArray[np.float64]
 

@@ -29,7 +29,7 @@ from flows import drawn_bytes, fitting_rows, turn_rows
 from models_store.process.traces import TRACES
 from models_store.records import Version
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 
 _FEW_VALUES = 4096  # become less than 128 KiB of text
 _CHUNK_VALUES = 32_768

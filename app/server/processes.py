@@ -18,7 +18,7 @@ from app.server.shared_folder import SharedFolder, shared_folder
 from app.server.shared_memory import make_shared
 from app.settings import ApiSettings
 from models_store.process.endings import ending_signals
-from tables.sandbox.parent_death import die_with
+from tabular.sandbox.parent_death import die_with
 
 _LISTENERS = "DENSITYD_LISTENERS"
 _PARENT = "DENSITYD_LISTENER_PARENT"

@@ -23,7 +23,7 @@ from models_store.errors import StoreError
 from models_store.process.log_limits import LIMITED
 from models_store.process.logs import REQUEST_ID, TRACEPARENT
 from models_store.process.traces import TRACES
-from tables.errors import TablesError
+from tabular.errors import TablesError
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from tables.sandbox.parent_death import die_with
+from tabular.sandbox.parent_death import die_with
 
 
 def main() -> None:

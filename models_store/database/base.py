@@ -34,7 +34,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.interfaces import ORMOption
 
 from models_store.database.clock import Instant
-from tables.json.pieces import dump_in_pieces
+from tabular.json.pieces import dump_in_pieces
 
 JsonObject = dict[str, Any]
 

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
 from models_store.database.ballast import Ballast
 from models_store.database.base import to_json
 from models_store.database.driver_errors import NO_ROOM_FOR_INDEX
-from tables.json.pieces import load_in_pieces
+from tabular.json.pieces import load_in_pieces
 
 Use = Literal["service", "migration"]
 

@@ -26,9 +26,9 @@ from models_store.files.model_files import check_header
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.records import Version
 from models_store.requests.training import Strict
-from tables.errors import JsonError
-from tables.json.pieces import dump_in_pieces, load_in_pieces
-from tables.json.strict import parse_strict
+from tabular.errors import JsonError
+from tabular.json.pieces import dump_in_pieces, load_in_pieces
+from tabular.json.strict import parse_strict
 
 RECORD_KEY = "densityd.version"
 MAX_CURVE = 1000

@@ -10,8 +10,8 @@ from models_store.errors import OnnxUnsupportedError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_tensors
 from models_store.files.disks import disk_errors
 from models_store.records import Version
-from tables.errors import SandboxLimitError
-from tables.sandbox.child import do_task, lacks_memory, run_child
+from tabular.errors import SandboxLimitError
+from tabular.sandbox.child import do_task, lacks_memory, run_child
 
 
 def write_onnx_file(

@@ -8,8 +8,8 @@ from typing import Any
 from models_store.errors import ModelFileError, RequestError
 from models_store.files.model_files import ModelFile, check_header, describe, read_model_file
 from models_store.requests.flow_limits import TrainingLimits
-from tables.errors import SandboxCrashError, SandboxLimitError
-from tables.sandbox.child import do_task, lacks_memory, run_child
+from tabular.errors import SandboxCrashError, SandboxLimitError
+from tabular.sandbox.child import do_task, lacks_memory, run_child
 
 _SMALL_BYTES = 256 << 10
 

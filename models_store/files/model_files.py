@@ -16,12 +16,12 @@ from models_store.errors import ModelFileError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.training import Flow as AnyFlow, Strict
-from tables.calendar.formats import EITHER, check_format
-from tables.columns import MAX_LIST_BYTES, Column, list_bytes
-from tables.errors import JsonError
-from tables.json.strict import parse_strict, without_strings
-from tables.numerals import MAX_DECIMALS, MAX_NUMBER_FORMAT
-from tables.source import clean_names
+from tabular.calendar.formats import EITHER, check_format
+from tabular.columns import MAX_LIST_BYTES, Column, list_bytes
+from tabular.errors import JsonError
+from tabular.json.strict import parse_strict, without_strings
+from tabular.numerals import MAX_DECIMALS, MAX_NUMBER_FORMAT
+from tabular.source import clean_names
 
 MAX_HEADER_BYTES = 8 << 20
 """The largest description, of the tensors and of the flow, that is parsed."""

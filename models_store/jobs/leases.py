@@ -38,7 +38,7 @@ from models_store.jobs.rows import (
 )
 from models_store.records import NewVersion, Version
 from models_store.rows.versions import version_of_job
-from tables.json.pieces import load_in_pieces
+from tabular.json.pieces import load_in_pieces
 
 _UNITS = ("epoch", "iteration", "part")
 _JOB = JobRow.__table__.c

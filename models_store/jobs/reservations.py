@@ -21,8 +21,8 @@ from models_store.requests.variational import (
     PotentialTarget,
     Target,
 )
-from tables.formats import Output
-from tables.typed_rows import longest_texts
+from tabular.formats import Output
+from tabular.typed_rows import longest_texts
 
 # The row of a job, some messages, and the rows of files: headers, names of tensors.
 _BASE_BYTES = 256 * 1024

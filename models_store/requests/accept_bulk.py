@@ -20,9 +20,9 @@ from models_store.requests.bulk import (
     SamplingRequest,
     ScoringRequest,
 )
-from tables.cells import recode
-from tables.columns import Column
-from tables.errors import TableError
+from tabular.cells import recode
+from tabular.columns import Column
+from tabular.errors import TableError
 
 Bulk = TypeVar("Bulk", bound=AcceptedBulk)
 

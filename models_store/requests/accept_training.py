@@ -42,8 +42,8 @@ from models_store.requests.training import (
     StepSchedule as StepRequest,
     TrainingRequest,
 )
-from tables.columns import Column
-from tables.source import MAX_NAME_LENGTH
+from tabular.columns import Column
+from tabular.source import MAX_NAME_LENGTH
 
 MIN_TRAIN_ROWS = 10
 MIN_HELD_OUT_ROWS = 2

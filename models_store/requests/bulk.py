@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_ser
 
 from models_store.requests.placement import Placed
 from models_store.requests.training import DatasetId, Seed, Strict
-from tables.formats import Output
+from tabular.formats import Output
 
 MAX_CONTEXT_ROWS = 10_000
 CONTEXT_DESCRIPTION = (

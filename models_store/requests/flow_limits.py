@@ -16,7 +16,7 @@ from flows import (
     flow_cost,
 )
 from models_store.errors import RequestError
-from tables.slugs import Slug
+from tabular.slugs import Slug
 
 # Rows that a score or a sample computes at once at the least: a block of noise.
 _LEAST_ROWS = 64

@@ -8,8 +8,8 @@ from flows import MixedColumn
 from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.training import ColumnOptions, Levels, Preprocessing, TrainingRequest
-from tables.columns import Column
-from tables.source import MAX_NAME_LENGTH
+from tabular.columns import Column
+from tabular.source import MAX_NAME_LENGTH
 
 _ROWS_PER_DISTINCT_VALUE = 10
 _DAY_SECONDS = 86_400.0

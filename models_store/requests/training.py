@@ -17,7 +17,7 @@ from flows import FitOptions, FlowSpec, StepSchedule as FitStepSchedule
 from flows.families.family import FamilySpec
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
-from tables.columns import Column, TransformName
+from tabular.columns import Column, TransformName
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{32}$")]

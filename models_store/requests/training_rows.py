@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from flows import MixedColumn, MixedSpec
 from models_store.requests.mixed import has_giants, is_numeric
 from models_store.requests.training import AcceptedTable, AcceptedTraining, ColumnOptions
-from tables.columns import Column, TransformName
-from tables.ingest.numbers import (
+from tabular.columns import Column, TransformName
+from tabular.ingest.numbers import (
     MAX_SAMPLE_BYTES,
     MAX_SAMPLE_ROWS,
     choose_transform,

@@ -15,7 +15,7 @@ from app.rows.codecs import CODECS
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from models_store.files.local_blobs import LocalBlobs
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 
 NO_PARAMETERS: Mapping[str, str] = {}
 _CODECS = {codec.format: codec for codec in CODECS}

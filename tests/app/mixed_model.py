@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from flows import Flow, MixedColumn, MixedSpec, NsfSpec, build, fit_encoding
-from tables.columns import Column
+from tabular.columns import Column
 
 COLUMNS = (
     Column(name="cut", type="category", levels=("Ideal", "Good, really", "=1+1"), missing=True),

@@ -40,8 +40,7 @@ def sampling(client: TestClient, ref: str, **headers: str) -> Any:
     return client.post("/v1/jobs/sampling", content=body, headers=JSON | headers)
 
 
-@pytest.mark.fault(238)
-def test_fault_238_a_deleted_version_is_not_found_from_the_next_request_on(client, settings):
+def test_a_deleted_version_is_not_found_from_the_next_request_on(client, settings):
     assert scored(client, "people:2").status_code == 200
     kept = client.get("/v1/models/people/versions/2/checkpoint").content
     assert client.delete("/v1/models/people/versions/2").status_code == 204
@@ -59,10 +58,7 @@ def test_fault_238_a_deleted_version_is_not_found_from_the_next_request_on(clien
     assert again.json()["version"] == 3
 
 
-@pytest.mark.fault(238)
-def test_fault_238_a_version_that_another_process_deleted_is_not_found(
-    client, blobs, registry, aliases
-):
+def test_a_version_that_another_process_deleted_is_not_found(client, blobs, registry, aliases):
     aliases.set("default", "people", "production", version=1)
     assert client.get("/v1/models/people/versions/2/checkpoint").status_code == 200
     # What a process knows for a second: it has looked, and has not loaded.
@@ -74,8 +70,7 @@ def test_fault_238_a_version_that_another_process_deleted_is_not_found(
     assert_refused(scored(client, "people:2"), 404, "not-found")
 
 
-@pytest.mark.fault(353)
-def test_fault_353_a_version_that_another_process_deleted_is_not_ready(client, blobs, registry):
+def test_a_version_that_another_process_deleted_is_not_ready(client, blobs, registry):
     # What a process knows for a second.
     client.portal.call(client.app.state.models.resolve, "default", "people:2")
     for key in registry.delete_version("default", "people", 2):
@@ -125,8 +120,7 @@ def test_a_key_of_a_deleted_job_starts_a_new_one(client):
     assert "idempotent-replayed" not in second.headers
 
 
-@pytest.mark.fault(239)
-def test_fault_239_files_that_a_crash_left_after_a_deletion_are_orphans(
+def test_files_that_a_crash_left_after_a_deletion_are_orphans(
     database: Database, blobs: LocalBlobs, registry: Registry
 ) -> None:
     [key] = registry.delete_version("default", "people", 2)
@@ -163,7 +157,6 @@ def test_the_stream_of_a_deleted_job_ends(client):
     assert client.get(f"/v1/jobs/{job}/events").status_code == 404
 
 
-@pytest.mark.fault(353)
 @pytest.mark.parametrize(
     ("what", "step"),
     [
@@ -171,7 +164,7 @@ def test_the_stream_of_a_deleted_job_ends(client):
         ("export", "open"),
     ],
 )
-def test_fault_353_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
+def test_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
     client, registry, monkeypatch, what, step
 ):
     """Before or after its hash is checked, or before the file of an export is opened once more."""
@@ -197,9 +190,8 @@ def test_fault_353_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
     assert_refused(response, 404, "not-found")
 
 
-@pytest.mark.fault(601)
 @pytest.mark.parametrize("at_once", [2, 3])
-def test_fault_601_a_model_is_deleted_with_all_its_versions(
+def test_a_model_is_deleted_with_all_its_versions(
     client, database, blobs, settings, monkeypatch, at_once
 ):
     for seed in range(4):

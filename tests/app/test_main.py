@@ -29,7 +29,6 @@ def test_a_loopback_address_is_served(host):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "nonexistent.invalid"])  # noqa: S104  refused
-@pytest.mark.fault(184)
 def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
     with pytest.raises(RefusalError, match="DENSITYD_ALLOW_ANONYMOUS=true"):
         refuse_unsafe_address(ApiSettings(host=host, data_dir=data_dir))
@@ -60,8 +59,7 @@ def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
         ),
     ],
 )
-@pytest.mark.fault(134, 154, 215)
-def test_fault_134_154_215_the_process_says_in_a_few_words_why_it_does_not_start(
+def test_154_215_the_process_says_in_a_few_words_why_it_does_not_start(
     monkeypatch, data_dir, name, value, reason
 ):
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(data_dir))
@@ -74,8 +72,7 @@ def test_fault_134_154_215_the_process_says_in_a_few_words_why_it_does_not_start
     assert not (data_dir / "s3:").exists()
 
 
-@pytest.mark.fault(146)
-def test_fault_146_a_garbage_database_is_named(monkeypatch, data_dir):
+def test_a_garbage_database_is_named(monkeypatch, data_dir):
     (data_dir / "densityd.sqlite3").write_bytes(b"garbage" * 1000)
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(data_dir))
     with pytest.raises(SystemExit, match=r"densityd\.sqlite3"):
@@ -120,8 +117,7 @@ def submit_job(client: httpx.Client) -> str:
     return str(client.post("/v1/jobs/training", json=training).json()["id"])
 
 
-@pytest.mark.fault(233)
-def test_fault_233_requests_of_the_time_of_a_load_are_collected_later():
+def test_requests_of_the_time_of_a_load_are_collected_later():
     class InFlight:
         itself: "InFlight"
 
@@ -145,8 +141,7 @@ def test_a_first_key_from_a_file_opens_another_address(data_dir, tmp_path):
     database.dispose()
 
 
-@pytest.mark.fault(118)
-def test_fault_118_staged_files_are_swept_while_the_service_runs(settings, monkeypatch):
+def test_staged_files_are_swept_while_the_service_runs(settings, monkeypatch):
     monkeypatch.setattr("app.main._SWEEP_PAUSE_S", 0.01)
     with TestClient(create_app(settings)) as client, ExitStack() as files:
         staged = client.app.state.blobs.staged  # type: ignore[attr-defined]  # a FastAPI

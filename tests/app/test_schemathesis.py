@@ -85,7 +85,6 @@ def _has_no_time(case: Case[Any]) -> bool:
         return False
 
 
-@pytest.mark.fault(189)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 @pytest.mark.parametrize("every", [_EVERY, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_answer_is_a_documented_one(
@@ -131,7 +130,6 @@ def _machine(schema: BaseSchema, url: str, headers: dict[str, str]) -> type[APIS
 
 
 @pytest.mark.long
-@pytest.mark.fault(189)
 def test_every_answer_in_a_sequence_of_requests_is_a_documented_one(
     schema: BaseSchema, guarded_server: tuple[str, dict[str, str]]
 ) -> None:

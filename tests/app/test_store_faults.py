@@ -43,7 +43,6 @@ def upload(client):
     return client.post("/v1/datasets", content=ROWS, headers=CSV)
 
 
-@pytest.mark.fault(143)
 @pytest.mark.parametrize(
     ("code", "status", "slug"),
     [(errno.EIO, 503, "storage-unavailable"), (errno.ENOSPC, 507, "storage-full")],
@@ -62,7 +61,6 @@ def test_an_upload_whose_fsync_fails_is_refused_and_leaves_nothing(
     assert upload(client).status_code == 201
 
 
-@pytest.mark.fault(132)
 def test_on_a_full_disk_the_service_starts_so_that_something_can_be_deleted(settings, monkeypatch):
     with TestClient(create_app(settings)) as client:
         dataset = upload(client).json()["id"]
@@ -77,7 +75,6 @@ def test_on_a_full_disk_the_service_starts_so_that_something_can_be_deleted(sett
         assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
 
 
-@pytest.mark.fault(136, 137)
 def test_a_torn_dataset_is_corrupt_and_others_are_read(client, blobs):
     whole, torn = (upload(client).json()["id"] for _ in range(2))
     path = blobs.path(f"datasets/{torn}/table.npy")
@@ -90,7 +87,6 @@ def test_a_torn_dataset_is_corrupt_and_others_are_read(client, blobs):
     assert client.get(f"/v1/datasets/{torn}/rows").status_code == 200
 
 
-@pytest.mark.fault(139)
 def test_files_that_were_swapped_are_served_for_neither_model(client, blobs):
     database = client.app.state.database
     one, other = (
@@ -107,7 +103,6 @@ def test_files_that_were_swapped_are_served_for_neither_model(client, blobs):
     assert client.post("/v1/models/third/log_prob", json=ROW).status_code == 200
 
 
-@pytest.mark.fault(140)
 def test_a_lost_model_raises_a_metric_and_leaves_the_service_ready(client, blobs):
     database = client.app.state.database
     blobs.delete(registered(database, blobs, name="lost").checkpoint_key)
@@ -125,7 +120,6 @@ def test_a_lost_model_raises_a_metric_and_leaves_the_service_ready(client, blobs
     assert client.get("/readyz").status_code == 200
 
 
-@pytest.mark.fault(145)
 def test_a_writer_behind_a_long_one_is_told_that_the_database_is_busy(impatient, settings):
     dataset = upload(impatient).json()["id"]
     training = {"model_name": "m", "dataset_id": dataset}
@@ -146,7 +140,6 @@ def test_a_writer_behind_a_long_one_is_told_that_the_database_is_busy(impatient,
     other.close()
 
 
-@pytest.mark.fault(153)
 def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impatient):
     scope = {
         "type": "http",
@@ -199,7 +192,6 @@ NEWER = "UPDATE alembic_version SET version_num = 'from_the_future', compatible_
 
 
 @pytest.mark.long
-@pytest.mark.fault(149)
 def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
     monkeypatch.setattr("app.server.startup._RETRY_S", 0.1)
     server = PostgresServer()
@@ -233,7 +225,6 @@ def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
     server.close()
 
 
-@pytest.mark.fault(149, 154)
 @pytest.mark.parametrize("revision", ["from_the_future", None])
 def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch, caplog, revision):
     monkeypatch.setattr("app.server.startup._RETRY_S", 0.01)
@@ -248,7 +239,6 @@ def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch
     database.dispose()
 
 
-@pytest.mark.fault(212)
 def test_an_api_refuses_a_store_that_is_not_the_databases(database, tmp_path):
     blobs = LocalBlobs(tmp_path / "own")
     assert check_stores(database, blobs) == []

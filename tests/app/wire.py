@@ -11,7 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from tables.formats import MEDIA_TYPES, TableFormat
+from tabular.formats import MEDIA_TYPES, TableFormat
 
 MEDIA_TYPE = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
 FORMATS = list(TableFormat)

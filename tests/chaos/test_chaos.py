@@ -9,7 +9,6 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.fault(116, 117, 120, 131)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_service_that_is_killed_at_random_keeps_every_promise(database: str) -> None:
     options = ["--database", database, "--jobs", "12", "--kills", "8"]

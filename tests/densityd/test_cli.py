@@ -78,7 +78,6 @@ def test_migrating_twice_is_safe_and_names_the_revision(data_dir: Path) -> None:
         "sqlite:////dev/null",
     ],
 )
-@pytest.mark.fault(225)
 def test_migrating_a_database_that_cannot_be_used_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
@@ -93,7 +92,6 @@ def test_migrating_a_database_that_cannot_be_used_is_refused_in_one_line(
     assert "s3cret" not in result.output
 
 
-@pytest.mark.fault(221)
 def test_migrating_creates_private_files_and_warns_of_a_folder_that_others_may_enter(
     data_dir: Path,
 ) -> None:
@@ -135,7 +133,6 @@ def test_the_command_line_answers_without_importing_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own code
 
 
-@pytest.mark.fault(572)
 def test_a_service_whose_words_cannot_be_written_serves_on() -> None:
     code = "import os; from densityd.cli import _say; _say('api was killed.'); os._exit(7)"
     with Path("/dev/full").open("w") as full:

@@ -140,10 +140,7 @@ ADDRESSES = (
 )
 
 
-@pytest.mark.fault(580)
-def test_fault_580_an_address_that_is_no_name_shows_nothing_and_asks_for_nothing(
-    page: Page, up: Up
-) -> None:
+def test_an_address_that_is_no_name_shows_nothing_and_asks_for_nothing(page: Page, up: Up) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.removeprefix(up.url)))
     for address in ADDRESSES:
@@ -159,9 +156,8 @@ METRICS: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.fault(581)
 @pytest.mark.parametrize("metrics", METRICS)
-def test_fault_581_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
+def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
     page: Page, up: Up, model: str, metrics: dict[str, object]
 ) -> None:
     file = httpx.get(f"{up.url}/v1/models/{model}/versions/1/export").content

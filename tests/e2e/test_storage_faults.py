@@ -101,7 +101,6 @@ def assert_problem(answer: httpx.Response, status: int, slug: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.fault(132)
 @pytest.mark.parametrize("when", ["while sent", "while parsed"])
 def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(
     place: Place, dataset: str, when: str
@@ -118,7 +117,6 @@ def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(
 
 
 @pytest.mark.long
-@pytest.mark.fault(132, 216)
 def test_a_database_on_a_full_disk_is_507_for_writes_alone(
     place: Place, dataset: str, tmp_path: Path
 ) -> None:
@@ -146,7 +144,6 @@ def test_a_database_on_a_full_disk_is_507_for_writes_alone(
 
 
 @pytest.mark.long
-@pytest.mark.fault(219)
 def test_a_disk_that_is_full_to_the_last_byte_can_be_emptied(place: Place, dataset: str) -> None:
     others = [place.upload().json()["id"] for _ in range(20)]
     ballast = place.disks.inside(place.data) / "ballast"
@@ -169,7 +166,6 @@ def test_a_disk_that_is_full_to_the_last_byte_can_be_emptied(place: Place, datas
 
 
 @pytest.mark.long
-@pytest.mark.fault(135)
 def test_a_store_that_became_read_only_still_serves_what_it_holds(
     place: Place, dataset: str
 ) -> None:
@@ -188,7 +184,6 @@ def test_a_store_that_became_read_only_still_serves_what_it_holds(
 
 
 @pytest.mark.long
-@pytest.mark.fault(134)
 @pytest.mark.parametrize(
     "names",
     # A worker and the API take seconds to import what they need.

@@ -214,7 +214,6 @@ def test_the_printed_lines_send_the_key_that_the_service_wants(
 
 
 @pytest.mark.long  # two whole services
-@pytest.mark.fault(192)
 def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(
     start: Callable[[], Up], collector: Collector
 ) -> None:
@@ -261,7 +260,7 @@ def check_the_trace(collector: Collector) -> None:
 
 
 @pytest.mark.slow
-def test_fault_184_an_address_that_strangers_reach_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_address_that_strangers_reach_is_refused_in_one_line(tmp_path: Path) -> None:
     refusal = refused(tmp_path / "data", free_port(), host="0.0.0.0")  # noqa: S104 - it is refused
 
     assert "DENSITYD_ALLOW_ANONYMOUS" in refusal

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from densityd.client import Client
-from tables.source import mend_names
+from tabular.source import mend_names
 from tests.browsers import needs_chromium, watched_page
 from tests.e2e.test_up import EXAMPLES, Up
 

@@ -76,7 +76,6 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
 
 
 @pytest.mark.long
-@pytest.mark.fault(5, 7, 16, 26, 27, 34, 35, 42, 43, 178, 179)
 @pytest.mark.parametrize(("body", "media_type", "slug"), FILES.values(), ids=list(FILES))
 def test_a_bad_file_is_refused_and_leaves_nothing(
     service: Service, body: bytes | Callable[[], bytes], media_type: str, slug: str
@@ -104,7 +103,6 @@ STATUSES = {
 ARCHIVES = ["application/zip", "application/x-tar", "application/x-pickle", "application/gzip"]
 
 
-@pytest.mark.fault(178, 179)
 @pytest.mark.parametrize("media_type", ARCHIVES)
 @pytest.mark.parametrize("path", ["/v1/datasets", "/v1/models/people/log_prob"])
 def test_archives_and_pickles_are_no_media_type_of_any_route(service, path, media_type):
@@ -114,7 +112,6 @@ def test_archives_and_pickles_are_no_media_type_of_any_route(service, path, medi
     assert (response.status_code, response.json()["type"]) == (415, "/problems/media-type")
 
 
-@pytest.mark.fault(23, 24, 25, 188)
 def test_names_that_look_like_something_else_are_only_names(service):
     names = ["../../etc/passwd", "C:\\x", 'x"; DROP TABLE job;--', "<script>alert(1)</script>"]
     quoted = ",".join('"' + name.replace('"', '""') + '"' for name in names)

@@ -11,7 +11,6 @@ CSV = "Content-Type: text/csv"
 SMUGGLED = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-@pytest.mark.fault(88)
 @pytest.mark.parametrize(
     "request_head",
     [
@@ -29,7 +28,6 @@ def test_headers_beyond_the_limits_are_refused(service, request_head):
     assert not answer.status or answer.slug == "limit-headers"
 
 
-@pytest.mark.fault(89)
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -60,7 +58,6 @@ def test_an_ambiguous_request_is_refused_and_nothing_after_it_is_served(service,
     assert dataset_ids(service) == before
 
 
-@pytest.mark.fault(92)
 @pytest.mark.parametrize(
     ("count", "statuses"), [(100_000, {0, 431}), (9_000, {431}), (4_000, {200, 206, 400, 416})]
 )

@@ -59,7 +59,6 @@ def job(service: Service, job_id: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.fault(94)
 def test_rows_are_scored_while_a_training_runs(service, start):
     job_id = start(**ENDLESS).json()["id"]
     while job(service, job_id)["state"] != "running":
@@ -71,7 +70,6 @@ def test_rows_are_scored_while_a_training_runs(service, start):
     assert job(service, job_id)["state"] == "running"
 
 
-@pytest.mark.fault(93)
 def test_jobs_beyond_the_queues_limit_are_refused_and_the_others_end(start):
     start(**ENDLESS)
     answers = [start(max_epochs=1) for _ in range(30)]
@@ -80,7 +78,6 @@ def test_jobs_beyond_the_queues_limit_are_refused_and_the_others_end(start):
     assert all("retry-after" in r.headers for r in answers if r.status_code == 429)
 
 
-@pytest.mark.fault(95)
 def test_more_models_than_fit_take_turns_in_bounded_memory(service, idle):
     names = [f"turn{i}" for i in range(40)]
     for i, name in enumerate(names):

@@ -14,7 +14,6 @@ JSON = "Content-Type: application/json"
 LOG_PROB = "/v1/models/people/log_prob"
 
 
-@pytest.mark.fault(97)
 @pytest.mark.parametrize("part", [0.0, 0.5, 1.0], ids=["head", "half", "whole"])
 def test_callers_who_leave_in_the_middle_of_a_score_leave_nothing_behind(service, part):
     body = json.dumps({"rows": [[171.5, 68.2, 33.0]] * 20_000}).encode()
@@ -40,7 +39,6 @@ def forged_cursors() -> list[str]:
     ]
 
 
-@pytest.mark.fault(98, 99)
 @pytest.mark.parametrize(
     "path", ["/v1/datasets", "/v1/jobs", "/v1/models", "/v1/models/people/versions"]
 )

@@ -33,7 +33,6 @@ def chunks(piece: bytes) -> Iterator[bytes]:
     return itertools.repeat(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
-@pytest.mark.fault(82)
 @pytest.mark.parametrize(
     ("path", "media_type", "length"),
     [
@@ -52,7 +51,6 @@ def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(
     assert "connection: close" in answer.head
 
 
-@pytest.mark.fault(83)
 @pytest.mark.parametrize(
     ("path", "media_type", "piece"),
     [
@@ -69,8 +67,7 @@ def test_a_body_without_end_is_cut_at_the_limit(service, path, media_type, piece
     assert not answer.status or answer.slug == "limit-body"
 
 
-@pytest.mark.fault(564)
-def test_fault_564_the_kernel_takes_little_of_a_body_in_advance(service):
+def test_the_kernel_takes_little_of_a_body_in_advance(service):
     """The window that callers are told, though all before was read fast."""
     with socket.create_connection(("127.0.0.1", service.port)) as caller:
         caller.sendall(head("POST", "/v1/nothing", CSV, f"Content-Length: {1 << 30}"))
@@ -102,7 +99,6 @@ BOMBS = {
 }
 
 
-@pytest.mark.fault(64)
 @pytest.mark.parametrize(("path", "media_type", "coding", "make"), BOMBS.values(), ids=list(BOMBS))
 def test_a_bomb_is_stopped_while_it_unpacks(service, path, media_type, coding, make):
     body = make()
@@ -112,7 +108,6 @@ def test_a_bomb_is_stopped_while_it_unpacks(service, path, media_type, coding, m
     assert answer.slug in {"limit-decoded-bytes", "limit-body"}
 
 
-@pytest.mark.fault(65)
 @pytest.mark.parametrize("coding", ["br", "gzip, gzip", "deflate", "compress", "gzip, zstd"])
 def test_other_codings_and_more_than_one_are_refused(service, coding):
     body = gzip.compress(gzip.compress(text(), 1)) if "," in coding else zlib.compress(b"a,b\n")
@@ -124,7 +119,6 @@ def test_other_codings_and_more_than_one_are_refused(service, coding):
     assert (answer.status, answer.slug) == (415, "content-encoding")
 
 
-@pytest.mark.fault(52, 53, 54, 66)
 @pytest.mark.parametrize(
     ("body", "status", "slug"),
     [
@@ -160,7 +154,6 @@ FORMS = {
 }
 
 
-@pytest.mark.fault(90)
 @pytest.mark.parametrize(("form", "statuses"), FORMS.values(), ids=list(FORMS))
 def test_an_abusive_form_is_refused(service, form, statuses):
     media_type = "Content-Type: multipart/form-data; boundary=x"
@@ -169,7 +162,6 @@ def test_an_abusive_form_is_refused(service, form, statuses):
     assert answer.status in {0, *statuses}
 
 
-@pytest.mark.fault(91)
 @pytest.mark.parametrize("path", [UPLOAD, JOBS, LOG_PROB])
 def test_a_form_of_fields_is_not_read(service, path):
     body = b"&".join(b"a%d=1" % i for i in range(90_000))

@@ -43,7 +43,6 @@ def trickle(service: Service, start: bytes, piece: bytes) -> tuple[int, str, boo
     return answer.status, answer.slug, answer.seconds < GIVEN_UP_S
 
 
-@pytest.mark.fault(84)
 def test_headers_that_trickle_are_given_up(service):
     start = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
     cases = {
@@ -55,7 +54,6 @@ def test_headers_that_trickle_are_given_up(service):
     assert at_once(trickle, cases) == dict.fromkeys(cases, (408, "header-timeout", True))
 
 
-@pytest.mark.fault(85)
 def test_bodies_that_trickle_are_given_up(service):
     def start(path: str, media_type: str, body: bytes) -> bytes:
         return head("POST", path, f"Content-Type: {media_type}", LENGTH) + body
@@ -73,7 +71,6 @@ def test_bodies_that_trickle_are_given_up(service):
     assert at_once(trickle, cases) == dict.fromkeys(cases, (408, "body-timeout", True))
 
 
-@pytest.mark.fault(84, 85)
 def test_what_nobody_reads_does_not_hold_a_connection(service):
     requests = {
         "no route": (head("POST", "/v1/nowhere", LENGTH), b"1"),
@@ -86,7 +83,6 @@ def test_what_nobody_reads_does_not_hold_a_connection(service):
     assert {name: s for name, s in held_s.items() if s > GIVEN_UP_S} == {}
 
 
-@pytest.mark.fault(86)
 @pytest.mark.parametrize("close", [True, False], ids=["close", "keep-alive"])
 def test_a_reader_who_takes_nothing_of_a_huge_sample_is_given_up(service, close):
     before = resident_bytes(service.pid)
@@ -109,7 +105,6 @@ def test_a_reader_who_takes_nothing_of_a_huge_sample_is_given_up(service, close)
 
 
 @pytest.mark.slow
-@pytest.mark.fault(86)
 def test_a_reader_who_takes_nothing_of_a_file_is_given_up(service):
     version = registered(
         service.database, service.blobs, name="large", spec=MafSpec(layers=2, hidden=[1600, 1600])
@@ -127,7 +122,6 @@ def test_a_reader_who_takes_nothing_of_a_file_is_given_up(service):
         assert len(receive(connection, 0.0).body) < version.checkpoint_bytes - MIB
 
 
-@pytest.mark.fault(87)
 def test_a_thousand_idle_connections_keep_nobody_out(service):
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     number = min(1_000, MAX_CONNECTIONS - 100, soft - 200)

@@ -18,8 +18,6 @@ from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
 from tests.models_store.makers import LEASE_S, PROJECT, a_version, added, submitted
 
-pytestmark = pytest.mark.fault(144)
-
 
 def put(blobs: LocalBlobs, key: str, content: bytes = b"content") -> StoredBlob:
     with blobs.staged() as path:

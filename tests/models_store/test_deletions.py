@@ -105,10 +105,7 @@ def test_a_version_that_is_not_there_cannot_be_deleted(
     assert registry.version(PROJECT, NAME, 1).version == 1
 
 
-@pytest.mark.fault(234)
-def test_fault_234_a_number_is_never_used_twice(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_a_number_is_never_used_twice(jobs: Jobs, work: JobWork, registry: Registry) -> None:
     for _ in range(2):
         trained(jobs, work)
     registry.delete_version(PROJECT, NAME, 2)
@@ -129,8 +126,7 @@ def test_fault_234_a_number_is_never_used_twice(
     assert [version.version for version in registry.versions(PROJECT, NAME, limit=9).items] == [4]
 
 
-@pytest.mark.fault(601)
-def test_fault_601_a_transaction_deletes_a_few_versions_of_a_model(
+def test_a_transaction_deletes_a_few_versions_of_a_model(
     database: Database,
     jobs: Jobs,
     work: JobWork,
@@ -152,8 +148,7 @@ def test_fault_601_a_transaction_deletes_a_few_versions_of_a_model(
     assert stored(database) == before
 
 
-@pytest.mark.fault(235)
-def test_fault_235_a_version_stays_while_an_alias_points_at_it(
+def test_a_version_stays_while_an_alias_points_at_it(
     jobs: Jobs, work: JobWork, registry: Registry, aliases: Aliases
 ) -> None:
     for _ in range(2):
@@ -171,10 +166,7 @@ def test_fault_235_a_version_stays_while_an_alias_points_at_it(
     assert aliases.set(PROJECT, NAME, "production", version=3).revision > tag
 
 
-@pytest.mark.fault(235)
-def test_fault_235_a_version_stays_while_a_job_uses_it(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_a_version_stays_while_a_job_uses_it(jobs: Jobs, work: JobWork, registry: Registry) -> None:
     first, second = trained(jobs, work), trained(jobs, work)
     job = scoring(jobs, first)
     registry.delete_version(PROJECT, NAME, second.version)
@@ -233,10 +225,7 @@ def test_a_key_of_an_import_ends_with_its_version(jobs: Jobs, registry: Registry
     assert imported("6" * 32, key).version == 4
 
 
-@pytest.mark.fault(237)
-def test_fault_237_a_deleted_job_leaves_no_row(
-    database: Database, jobs: Jobs, registry: Registry
-) -> None:
+def test_a_deleted_job_leaves_no_row(database: Database, jobs: Jobs, registry: Registry) -> None:
     dataset = added(registry)
     before, rows = stored(database), counted(database)
     key = Idempotency(key="k", fingerprint="f")
@@ -256,8 +245,7 @@ def test_fault_237_a_deleted_job_leaves_no_row(
     assert not again.replayed
 
 
-@pytest.mark.fault(600)
-def test_fault_600_many_events_are_deleted_bit_by_bit(
+def test_many_events_are_deleted_bit_by_bit(
     database: Database,
     jobs: Jobs,
     registry: Registry,
@@ -298,8 +286,7 @@ def test_a_running_job_cannot_be_deleted(jobs: Jobs, work: JobWork) -> None:
     jobs.delete(PROJECT, job.id)
 
 
-@pytest.mark.fault(237)
-def test_fault_237_a_job_stays_while_its_version_exists(
+def test_a_job_stays_while_its_version_exists(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     version = trained(jobs, work)
@@ -310,8 +297,7 @@ def test_fault_237_a_job_stays_while_its_version_exists(
     jobs.delete(PROJECT, version.job_id)
 
 
-@pytest.mark.fault(240)
-def test_fault_240_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
+def test_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
     database: Database, jobs: Jobs, work: JobWork, registry: Registry, retention: JobRetention
 ) -> None:
     version = trained(jobs, work)

@@ -29,7 +29,6 @@ def test_a_token_opens_its_project_with_its_scope(keys):
     assert keys.exist()
 
 
-@pytest.mark.fault(174)
 def test_whatever_is_not_a_token_opens_nothing(keys):
     token = keys.create("p", Scope.READ).token
     other = keys.create("p", Scope.READ).token
@@ -41,7 +40,6 @@ def test_whatever_is_not_a_token_opens_nothing(keys):
     assert keys.bearer(token) is not None
 
 
-@pytest.mark.fault(174)
 def test_a_revoked_key_opens_nothing_but_stays_as_a_record(keys):
     new, other = keys.create("p", Scope.READ), keys.create("q", Scope.ADMIN)
     revoked = keys.revoke(new.key.id)
@@ -57,7 +55,6 @@ def test_a_revoked_key_opens_nothing_but_stays_as_a_record(keys):
     assert keys.exist()
 
 
-@pytest.mark.fault(174)
 def test_a_key_expires_by_the_databases_clock(keys, database):
     new = keys.create("p", Scope.READ, expires_days=2)
     with database.write() as session:
@@ -94,7 +91,6 @@ def test_days_and_rates_are_above_0(keys, wrong):
         keys.create("p", Scope.READ, **wrong)
 
 
-@pytest.mark.fault(182)
 def test_the_secret_is_nowhere_in_the_database(keys, database):
     token = keys.create("p", Scope.READ).token
     with database.read() as session:

@@ -215,7 +215,7 @@ def at(revision: int | None) -> RevisionCondition:
 
 
 @pytest.mark.usefixtures("model")
-def test_fault_113_an_alias_moves_only_from_the_revision_that_was_seen(aliases: Aliases) -> None:
+def test_an_alias_moves_only_from_the_revision_that_was_seen(aliases: Aliases) -> None:
     first = aliases.set(PROJECT, "shuttle", "production", version=1, condition=at(None))
     second = aliases.set(PROJECT, "shuttle", "production", version=2, condition=at(first.revision))
     assert second.revision != first.revision
@@ -281,9 +281,7 @@ def test_an_alias_needs_a_model_and_a_version(aliases: Aliases) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_fault_177_a_bad_name_finds_nothing_and_makes_nothing(
-    registry: Registry, aliases: Aliases
-) -> None:
+def test_a_bad_name_finds_nothing_and_makes_nothing(registry: Registry, aliases: Aliases) -> None:
     for bad in BAD_NAMES:
         with pytest.raises(NotFoundError):
             registry.model(PROJECT, bad)

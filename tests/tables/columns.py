@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tables.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
-from tables.ingest.parse import parse_table
+from tabular.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
+from tabular.ingest.parse import parse_table
 
 
 def read(data: bytes, **options: Any) -> tuple[TableSummary, np.ndarray[Any, Any]]:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat, TableSummary
-from tables.ingest.parse import parse_table
+from tabular.errors import TableError
+from tabular.formats import ParseOptions, TableFormat, TableSummary
+from tabular.ingest.parse import parse_table
 from tests.tables.files import Accept, Refuse
 
 

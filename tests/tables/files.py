@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
-from tables.errors import TableError
-from tables.formats import TableSummary
+from tabular.errors import TableError
+from tabular.formats import TableSummary
 
 Accept = Callable[..., TableSummary]
 Refuse = Callable[..., TableError]

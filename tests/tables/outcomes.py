@@ -12,9 +12,9 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 from numpy.typing import NDArray
 
-from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat, TableSummary
-from tables.ingest.parse import parse_table
+from tabular.errors import TableError
+from tabular.formats import ParseOptions, TableFormat, TableSummary
+from tabular.ingest.parse import parse_table
 
 EXACT = np.random.default_rng(7).integers(-4096, 4096, (11, 3)) / 64
 PERMISSIVE = ParseOptions(missing="drop", constant="keep")

@@ -7,11 +7,11 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from tables import cells
-from tables.calendar.writing import format_dates
-from tables.cells import decode_cells
-from tables.columns import Column
-from tables.typed_rows import TypedRows
+from tabular import cells
+from tabular.calendar.writing import format_dates
+from tabular.cells import decode_cells
+from tabular.columns import Column
+from tabular.typed_rows import TypedRows
 
 KINDS = (
     Column(name="a"),
@@ -73,8 +73,7 @@ def test_numbers_alone_are_those_of_the_cells(rows: int) -> None:
         np.testing.assert_array_equal(written[:, place], expected)
 
 
-@pytest.mark.fault(780)
-def test_fault_780_dates_of_many_columns_are_written_as_one(monkeypatch):
+def test_dates_of_many_columns_are_written_as_one(monkeypatch):
     forms = (None, "%d.%m.%Y")
     columns = [
         Column(name=f"{number}", type="datetime", datetime_format=forms[number % 2])

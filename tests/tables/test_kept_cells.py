@@ -4,9 +4,9 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
-from tables.columns import Column
-from tables.ingest.kept_cells import GROUP_BYTES, cells_writer
-from tables.kept_cells import KeptCells
+from tabular.columns import Column
+from tabular.ingest.kept_cells import GROUP_BYTES, cells_writer
+from tabular.kept_cells import KeptCells
 
 ROWS = 40
 COLUMNS = [Column(name="x", type="number"), Column(name="t", type="ignored")]
@@ -29,9 +29,8 @@ def filled(kept: KeptCells, rows: range) -> list[str]:
     return texts
 
 
-@pytest.mark.fault(331)
 @pytest.mark.parametrize("rows", [range(ROWS), range(3, 29), range(ROWS - 1, ROWS)])
-def test_fault_331_long_texts_are_read_a_few_megabytes_at_a_time(kept, rows):
+def test_long_texts_are_read_a_few_megabytes_at_a_time(kept, rows):
     pieces = list(kept.pieces(rows))
     texts = [filled(kept, piece) for piece in pieces]
     assert max(sum(map(len, some)) for some in texts) <= GROUP_BYTES
@@ -46,10 +45,7 @@ def test_no_rows_are_one_empty_piece(kept):
     assert list(kept.pieces(range(ROWS, ROWS))) == [range(ROWS, ROWS)]
 
 
-@pytest.mark.fault(333)
-def test_fault_333_the_names_of_a_file_are_listed_once_however_many_columns_it_has(
-    tmp_path, monkeypatch
-):
+def test_the_names_of_a_file_are_listed_once_however_many_columns_it_has(tmp_path, monkeypatch):
     names = [str(at) for at in range(50)]
     with cells_writer(tmp_path / "cells.parquet") as writer:
         writer.write(pa.record_batch([pa.array(["a", "b"])] * len(names), names=names))
@@ -68,8 +64,7 @@ def test_fault_333_the_names_of_a_file_are_listed_once_however_many_columns_it_h
     assert len(listed) == 1
 
 
-@pytest.mark.fault(336)
-def test_fault_336_a_file_that_is_deleted_is_read_to_its_end(tmp_path):
+def test_a_file_that_is_deleted_is_read_to_its_end(tmp_path):
     with cells_writer(tmp_path / "cells.parquet") as writer:
         writer.write(pa.record_batch([pa.array(["a", "b"])], names=["1"]))
     kept = KeptCells(tmp_path / "cells.parquet", COLUMNS)
@@ -77,8 +72,7 @@ def test_fault_336_a_file_that_is_deleted_is_read_to_its_end(tmp_path):
     assert filled(kept, range(2)) == ["a", "b"]
 
 
-@pytest.mark.fault(783)
-def test_fault_783_cells_of_many_columns_are_read_once_for_rows_of_one_group(tmp_path, monkeypatch):
+def test_cells_of_many_columns_are_read_once_for_rows_of_one_group(tmp_path, monkeypatch):
     names = [str(at) for at in range(70)]
     with cells_writer(tmp_path / "cells.parquet") as writer:
         writer.write(pa.record_batch([pa.array(["a", "b", "c"])] * len(names), names=names))

@@ -12,13 +12,13 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 from hypothesis import given, strategies as st
 
-from tables.cells import decode_cells, encode_cells
-from tables.columns import Column
-from tables.formats import ColumnSummary, TableFormat
-from tables.ingest.parse import parse_table
-from tables.numerals import format_numbers, with_formats
-from tables.typed_rows import TypedRows
-from tables.writers import CsvTable, TableHead
+from tabular.cells import decode_cells, encode_cells
+from tabular.columns import Column
+from tabular.formats import ColumnSummary, TableFormat
+from tabular.ingest.parse import parse_table
+from tabular.numerals import format_numbers, with_formats
+from tabular.typed_rows import TypedRows
+from tabular.writers import CsvTable, TableHead
 
 ROWS = 60
 AMOUNTS = [round((i - 20) * 321.25 + 0.5, 2) for i in range(ROWS)]
@@ -176,11 +176,8 @@ def test_kinds_of_columns_that_are_no_plain_numbers(tmp_path: Path) -> None:
     assert decode_cells(seconds, found["duration"]).to_pylist()[1:] == kinds["duration"][1:11]
 
 
-@pytest.mark.fault(436)
 @pytest.mark.parametrize("unit", ["", " kg"])
-def test_fault_436_numbers_of_thousands_of_decimals_have_no_format(
-    tmp_path: Path, unit: str
-) -> None:
+def test_numbers_of_thousands_of_decimals_have_no_format(tmp_path: Path, unit: str) -> None:
     def form(decimals: int) -> str:
         return column_of(
             tmp_path, [f"{i}.5{'0' * (decimals - 1)}{unit}" for i in range(ROWS)]
@@ -191,8 +188,7 @@ def test_fault_436_numbers_of_thousands_of_decimals_have_no_format(
     assert format_numbers(pa.array([1.5]), f"0.{'0' * 5_000};-0.0").to_pylist() == ["1.5"]
 
 
-@pytest.mark.fault(782)
-def test_fault_782_columns_with_formats_are_set_at_once():
+def test_columns_with_formats_are_set_at_once():
     columns = [Column(name=f"{n}", decimals=1, number_format="0.0 kg;-0.0 kg") for n in range(3)]
     batch = TypedRows(columns, ["score"]).batch(np.array([[1.5, -2.0, np.nan, 0.5]]))
     watched = Mock(wraps=batch, schema=batch.schema, columns=batch.columns)

@@ -7,10 +7,10 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
-from tables.columns import Column
-from tables.formats import Output
-from tables.typed_rows import TypedRows, encode_columns
-from tables.writers import WRITERS, TableHead, text_places, unused_name
+from tabular.columns import Column
+from tabular.formats import Output
+from tabular.typed_rows import TypedRows, encode_columns
+from tabular.writers import WRITERS, TableHead, text_places, unused_name
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 COLUMNS = [
@@ -31,7 +31,7 @@ def written(output: Output, columns: list[Any], *, block: int = 2, **head: Any) 
 
 
 def test_parquet_keeps_precisions_and_gathers_blocks_to_row_groups(monkeypatch):
-    monkeypatch.setattr("tables.writers._GROUP_ROWS", 2)
+    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 2)
     content = io.BytesIO(written("parquet", COLUMNS, block=1))
     table = pq.read_table(content)
     assert [str(field.type) for field in table.schema] == ["float", "double"]
@@ -110,8 +110,7 @@ def test_a_name_that_is_taken_gets_longer():
     assert unused_name("log_prob", ["x", "log_prob", "log_prob_"]) == "log_prob__"
 
 
-@pytest.mark.fault(442)
-def test_fault_442_what_a_csv_file_writes_as_numbers_is_no_text():
+def test_what_a_csv_file_writes_as_numbers_is_no_text():
     columns = [
         Column(name="plain"),
         Column(name="whole", decimals=0),

@@ -40,7 +40,7 @@ from models_store.requests.bulk import SamplingRequest, ScoringRequest
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from models_store.requests.variational import VariationalRequest
-from tables.columns import Column
+from tabular.columns import Column
 from tests.app.serving import registered
 from tests.models_store.makers import no_wait
 from tests.servers import tied

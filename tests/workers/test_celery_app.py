@@ -14,7 +14,6 @@ from workers.celery_app import WorkerBrokerClient, create_celery
 from workers.main import register_tasks
 
 
-@pytest.mark.fault(130)
 def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
     """A parent that is warm with torch hangs what it forks; this one never gets warm."""
     code = (
@@ -25,8 +24,7 @@ def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
     assert run.returncode == 0
 
 
-@pytest.mark.fault(163)
-def test_fault_163_only_json_is_accepted(tmp_path: Path) -> None:
+def test_only_json_is_accepted(tmp_path: Path) -> None:
     app = create_celery(StoreSettings(data_dir=tmp_path))
 
     assert list(app.conf.accept_content) == ["json"]
@@ -55,8 +53,7 @@ class _Looks:
         self.run_next = iter(found).__next__
 
 
-@pytest.mark.fault(405)
-def test_fault_405_looks_in_vain_are_followed_by_pauses_and_others_by_none(
+def test_looks_in_vain_are_followed_by_pauses_and_others_by_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
@@ -81,8 +78,7 @@ def test_the_client_sends_messages_that_a_worker_takes(redis_url: str) -> None:
     assert (message["headers"]["task"], message["headers"]["request_id"]) == (TASK_NAME, "r1")
 
 
-@pytest.mark.fault(407)
-def test_fault_407_what_has_the_name_of_the_queue_and_is_none_is_deleted(redis_url: str) -> None:
+def test_what_has_the_name_of_the_queue_and_is_none_is_deleted(redis_url: str) -> None:
     server = redis.Redis.from_url(redis_url)
     server.hset(QUEUE, "a", "b")
     client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))
@@ -91,8 +87,7 @@ def test_fault_407_what_has_the_name_of_the_queue_and_is_none_is_deleted(redis_u
     assert client.count_queued() == 1
 
 
-@pytest.mark.fault(1070)
-def test_fault_1070_a_queue_that_nobody_can_take_from_is_not_counted(redis_url: str) -> None:
+def test_a_queue_that_nobody_can_take_from_is_not_counted(redis_url: str) -> None:
     server = redis.Redis.from_url(redis_url)
     client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))
     client.send(["job_1"], {})
@@ -133,7 +128,6 @@ def clients(server: "redis.Redis") -> set[str]:
     return {one["id"] for one in server.client_list(_type="normal")} - {own}
 
 
-@pytest.mark.fault(156)
 def test_faults_156_161_a_broker_that_is_away_is_reported_soon(tmp_path: Path) -> None:
     client = WorkerBrokerClient(create_celery(StoreSettings(data_dir=tmp_path)))
     began = time.monotonic()

@@ -57,7 +57,6 @@ def die(place: Place, point: str) -> None:
     assert run.returncode == DIED, run.stderr
 
 
-@pytest.mark.fault(119, 122, 123, 124)
 @pytest.mark.parametrize(
     "point",
     [

@@ -23,8 +23,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     place.database.dispose()
 
 
-@pytest.mark.fault(209)
-def test_fault_209_trainers_killed_while_they_start_cost_their_job_nothing(
+def test_trainers_killed_while_they_start_cost_their_job_nothing(
     place: Place, supervise: Supervise
 ) -> None:
     job_id = place.submit(place.add_dataset(), **ENDLESS)
@@ -42,10 +41,7 @@ def test_fault_209_trainers_killed_while_they_start_cost_their_job_nothing(
         )
 
 
-@pytest.mark.fault(211)
-def test_fault_211_sigterm_to_a_trainer_that_starts_is_a_release(
-    place: Place, supervise: Supervise
-) -> None:
+def test_sigterm_to_a_trainer_that_starts_is_a_release(place: Place, supervise: Supervise) -> None:
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     for attempt in range(1, OWN_LIMIT + 1):
         running = supervise()
@@ -57,8 +53,7 @@ def test_fault_211_sigterm_to_a_trainer_that_starts_is_a_release(
 
 
 @pytest.mark.slow
-@pytest.mark.fault(210)
-def test_fault_210_attempts_that_end_within_the_first_epoch_get_further_each_time(
+def test_attempts_that_end_within_the_first_epoch_get_further_each_time(
     place: Place, supervise: Supervise
 ) -> None:
     # Some twenty seconds an epoch.
@@ -84,8 +79,7 @@ def test_fault_210_attempts_that_end_within_the_first_epoch_get_further_each_tim
 
 
 @pytest.mark.long
-@pytest.mark.fault(226)
-def test_fault_226_a_job_that_runs_for_too_long_fails_and_goes_on_when_resumed(
+def test_a_job_that_runs_for_too_long_fails_and_goes_on_when_resumed(
     place: Place, supervise: Supervise
 ) -> None:
     job_id = place.submit(place.add_dataset(), **ENDLESS)

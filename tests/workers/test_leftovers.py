@@ -27,10 +27,7 @@ def database(tmp_path: Path) -> Database:
     return Database(url)
 
 
-@pytest.mark.fault(240)
-def test_fault_240_old_jobs_are_deleted_with_their_files(
-    tmp_path: Path, database: Database
-) -> None:
+def test_old_jobs_are_deleted_with_their_files(tmp_path: Path, database: Database) -> None:
     blobs, jobs = LocalBlobs(tmp_path / "blobs"), Jobs(database)
     version = registered(database, blobs)
     old, waiting = submitted(jobs), submitted(jobs)
@@ -52,10 +49,7 @@ def test_fault_240_old_jobs_are_deleted_with_their_files(
     database.dispose()
 
 
-@pytest.mark.fault(118)
-def test_fault_118_staged_files_are_swept_while_the_worker_runs(
-    tmp_path: Path, database: Database
-) -> None:
+def test_staged_files_are_swept_while_the_worker_runs(tmp_path: Path, database: Database) -> None:
     blobs = LocalBlobs(tmp_path / "blobs")
     with blobs.staged() as old, blobs.staged() as fresh:
         past = time.time() - 24 * 3600
@@ -86,8 +80,7 @@ def test_a_staging_folder_that_cannot_be_swept_keeps_no_jobs(
     database.dispose()
 
 
-@pytest.mark.fault(475)
-def test_fault_475_a_sweep_tells_whether_more_jobs_are_due(
+def test_a_sweep_tells_whether_more_jobs_are_due(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = Jobs(database)
@@ -100,8 +93,7 @@ def test_fault_475_a_sweep_tells_whether_more_jobs_are_due(
     database.dispose()
 
 
-@pytest.mark.fault(600)
-def test_fault_600_a_sweep_deletes_some_events_of_deleted_jobs(
+def test_a_sweep_deletes_some_events_of_deleted_jobs(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = Jobs(database)
@@ -124,9 +116,8 @@ def test_fault_600_a_sweep_deletes_some_events_of_deleted_jobs(
     database.dispose()
 
 
-@pytest.mark.fault(825)
 @pytest.mark.parametrize("keep_s", [1e9, 1e13, 1e300, math.inf])
-def test_fault_825_what_is_kept_for_ever_keeps_no_sweep_from_its_work(
+def test_what_is_kept_for_ever_keeps_no_sweep_from_its_work(
     tmp_path: Path, database_url: str, keep_s: float
 ) -> None:
     database = Database(database_url)

@@ -16,7 +16,7 @@ from tests.workers.crash_child import InlineTrainer
 from tests.workers.place import Place
 from workers.supervisor.supervisor import Supervisor
 
-pytestmark = [pytest.mark.cluster, pytest.mark.fault(314)]
+pytestmark = pytest.mark.cluster
 
 SHORT: dict[str, Any] = {"max_epochs": 3, "patience": 3, "batch_size": 120}
 TRIES = 6

@@ -69,7 +69,6 @@ def life(
 
 
 @pytest.mark.long
-@pytest.mark.fault(228)
 @pytest.mark.parametrize("submit", [training, sampling])
 def test_a_power_cut_at_any_call_takes_nothing_that_a_row_names(
     tmp_path: Path, submit: Submit

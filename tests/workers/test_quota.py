@@ -38,7 +38,6 @@ def files(place: Place, job_id: str) -> int:
     return sum(file.bytes for file in found)
 
 
-@pytest.mark.fault(1061)
 def test_jobs_leave_the_more_of_the_disk_the_more_their_project_stores(place: Place) -> None:
     place.add_dataset(100)
     stored = place.stored_bytes()
@@ -51,7 +50,6 @@ def test_jobs_leave_the_more_of_the_disk_the_more_their_project_stores(place: Pl
     assert {store.url for store in stores} == {settings.store_address.url}
 
 
-@pytest.mark.fault(205)
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow["family"])
 def test_a_training_stores_no_more_than_was_reserved(place: Place, flow: dict[str, Any]) -> None:
     dataset = place.add_dataset(100)
@@ -73,7 +71,6 @@ def test_a_training_stores_no_more_than_was_reserved(place: Place, flow: dict[st
     assert reserved < 6 * state + 1000 * 1024 + 300_000
 
 
-@pytest.mark.fault(205)
 @pytest.mark.parametrize(
     ("output", "include_rows"), list(product(("parquet", "csv", "npy"), (False, True)))
 )
@@ -98,7 +95,6 @@ def test_a_scoring_stores_no_more_than_was_reserved(
 
 
 @pytest.mark.slow  # its trainer starts, and makes some parts
-@pytest.mark.fault(206)
 def test_parts_of_a_cancelled_sampling_count_and_go_in_time(
     place: Place, supervise: Supervise
 ) -> None:
@@ -126,7 +122,6 @@ def test_parts_of_a_cancelled_sampling_count_and_go_in_time(
 
 
 @pytest.mark.slow  # as above
-@pytest.mark.fault(206)
 def test_what_an_ended_job_has_no_use_for_goes_at_once(place: Place, supervise: Supervise) -> None:
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     running = supervise()
@@ -144,7 +139,6 @@ def test_what_an_ended_job_has_no_use_for_goes_at_once(place: Place, supervise: 
 
 
 @pytest.mark.long
-@pytest.mark.fault(205)
 def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(
     place: Place, supervise: Supervise
 ) -> None:
@@ -157,7 +151,6 @@ def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(
     assert place.blobs.keys("jobs") == []
 
 
-@pytest.mark.fault(1100)
 def test_a_project_that_leaves_too_little_of_the_disk_puts_no_worker_out(
     place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +167,6 @@ def test_a_project_that_leaves_too_little_of_the_disk_puts_no_worker_out(
     assert running.supervisor.fit
 
 
-@pytest.mark.fault(1100)
 def test_rows_that_are_computed_leave_some_of_the_disk_before_their_part_is_whole(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

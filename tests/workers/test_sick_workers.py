@@ -78,7 +78,6 @@ def get_sick(place: Place) -> Iterator[Callable[..., Sick]]:
         sick.end()
 
 
-@pytest.mark.fault(212, 213)
 @pytest.mark.parametrize(
     "sickness",
     ["store not mounted", "broken torch", pytest.param("no GPU", marks=pytest.mark.long)],
@@ -111,8 +110,7 @@ def test_faults_212_213_a_sick_worker_takes_no_job_and_says_why(
 
 
 @pytest.mark.long
-@pytest.mark.fault(212)
-def test_fault_212_a_worker_whose_store_comes_back_takes_jobs_again(
+def test_a_worker_whose_store_comes_back_takes_jobs_again(
     place: Place, get_sick: Callable[..., Sick]
 ) -> None:
     job_id = place.submit(place.add_dataset(), max_epochs=1)
@@ -130,8 +128,7 @@ def test_fault_212_a_worker_whose_store_comes_back_takes_jobs_again(
 
 
 @pytest.mark.long
-@pytest.mark.fault(212)
-def test_fault_212_a_store_that_goes_away_under_a_job_costs_it_nothing(
+def test_a_store_that_goes_away_under_a_job_costs_it_nothing(
     place: Place, supervise: Supervise
 ) -> None:
     job_id = place.submit(place.add_dataset(), **ENDLESS)
@@ -161,7 +158,6 @@ def test_fault_212_a_store_that_goes_away_under_a_job_costs_it_nothing(
 
 
 @pytest.mark.long
-@pytest.mark.fault(212)
 def test_a_dataset_that_is_missing_from_the_right_store_fails_its_job(place: Place) -> None:
     dataset = place.add_dataset()
     job_id = place.submit(dataset, max_epochs=1)
@@ -173,8 +169,7 @@ def test_a_dataset_that_is_missing_from_the_right_store_fails_its_job(place: Pla
 
 
 @pytest.mark.long
-@pytest.mark.fault(213)
-def test_fault_213_a_worker_is_tested_again_after_its_environment_failed_a_job(
+def test_a_worker_is_tested_again_after_its_environment_failed_a_job(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [place.submit(place.add_dataset(), max_epochs=1) for _ in range(2)]
@@ -198,9 +193,8 @@ def test_fault_213_a_worker_is_tested_again_after_its_environment_failed_a_job(
 
 
 @pytest.mark.long  # its parts are told above, without processes
-@pytest.mark.fault(212)
 @pytest.mark.usefixtures("place_redis")
-def test_fault_212_a_worker_process_without_its_store_lives_and_tells_it_everywhere(
+def test_a_worker_process_without_its_store_lives_and_tells_it_everywhere(
     place: Place, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     job_id = place.submit(place.add_dataset(), max_epochs=1)

@@ -23,7 +23,6 @@ EPOCHS = 15
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 
 
-@pytest.mark.fault(129, 157, 159, 162, 163, 164)
 def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_job_is_lost(
     place: Place, place_redis: PlaceRedis, start_worker: StartWorker
 ) -> None:
@@ -48,7 +47,6 @@ def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_j
 
 
 @pytest.mark.usefixtures("place_redis")
-@pytest.mark.fault(575)
 def test_bytes_that_no_parser_gets_through_end_no_worker(
     place: Place, start_worker: StartWorker
 ) -> None:
@@ -66,10 +64,7 @@ def test_bytes_that_no_parser_gets_through_end_no_worker(
 
 
 @pytest.mark.usefixtures("place_redis")
-@pytest.mark.fault(407)
-def test_fault_407_a_key_that_is_no_queue_ends_no_worker(
-    place: Place, start_worker: StartWorker
-) -> None:
+def test_a_key_that_is_no_queue_ends_no_worker(place: Place, start_worker: StartWorker) -> None:
     dataset = place.add_dataset()
     client = redis.Redis(unix_socket_path=str(place.settings.redis_socket))
     client.hset(QUEUE, "a", "b")
@@ -83,7 +78,6 @@ def test_fault_407_a_key_that_is_no_queue_ends_no_worker(
 
 
 @pytest.mark.long  # the chaos run kills them too, and the supervisor's tests its trainers
-@pytest.mark.fault(120, 157, 162)
 def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
     place: Place, place_redis: PlaceRedis, start_worker: StartWorker
 ) -> None:
@@ -108,7 +102,6 @@ def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
 
 @pytest.mark.long
 @pytest.mark.usefixtures("place_redis")
-@pytest.mark.fault(110, 124, 164, 165)
 def test_a_thousand_messages_about_a_running_job_start_nothing_and_sigterm_releases_it_in_ten_seconds(
     place: Place, start_worker: StartWorker
 ) -> None:
@@ -136,7 +129,6 @@ def test_a_thousand_messages_about_a_running_job_start_nothing_and_sigterm_relea
 
 
 @pytest.mark.slow
-@pytest.mark.fault(111)
 @pytest.mark.usefixtures("place_redis")
 def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
     place: Place, start_worker: StartWorker
@@ -161,7 +153,6 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
 
 
 @pytest.mark.slow
-@pytest.mark.fault(125, 677)
 @pytest.mark.usefixtures("place_redis")
 @pytest.mark.parametrize(
     "number", [signal.SIGQUIT, signal.SIGINT, signal.SIGHUP], ids=lambda it: it.name
@@ -184,7 +175,6 @@ def test_other_signals_end_a_worker_as_sigterm_does(
 
 
 @pytest.mark.slow
-@pytest.mark.fault(120)
 @pytest.mark.usefixtures("place_redis")
 def test_a_killed_workers_job_goes_on_within_ten_seconds_of_its_leases_end(
     place: Place, start_worker: StartWorker
@@ -212,7 +202,6 @@ def test_a_killed_workers_job_goes_on_within_ten_seconds_of_its_leases_end(
 
 
 @pytest.mark.slow
-@pytest.mark.fault(107, 167)
 @pytest.mark.usefixtures("place_redis")
 @pytest.mark.parametrize("when", ["queued", "starting", "training", "checkpointing"])
 def test_cancelling_takes_less_than_five_seconds(

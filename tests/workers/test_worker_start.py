@@ -35,7 +35,6 @@ def spoil_store(place: Place) -> str:
     return str(place.settings.blob_root)
 
 
-@pytest.mark.fault(134, 146, 154)
 @pytest.mark.parametrize("spoil", [spoil_database, spoil_schema, spoil_store])
 def test_a_worker_without_its_stores_ends_with_one_line(
     place: Place,

@@ -12,8 +12,8 @@ from models_store.files.store_address import StoreAddress
 from models_store.job_states import Job, JobKind
 from models_store.records import Dataset
 from models_store.registry import Registry
-from tables.columns import Column
-from tables.formats import kept_free
+from tabular.columns import Column
+from tabular.formats import kept_free
 from workers.devices import devices_of
 from workers.protocol import (
     CheckpointRef,

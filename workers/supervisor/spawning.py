@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import IO
 
 from models_store.files.store_address import CREDENTIAL_PREFIXES, StoreAddress
-from tables.sandbox.child_environment import child_environment
+from tabular.sandbox.child_environment import child_environment
 
 _POLL_FIRST_S = 0.0005
 _POLL_MOST_S = 0.05

@@ -24,7 +24,7 @@ from models_store.files.blobs import check_identity
 from models_store.files.stores import open_blobs
 from models_store.jobs.retries import QUOTA_STORAGE
 from models_store.process.logs import configure_logging, log_context
-from tables.sandbox.parent_death import die_with
+from tabular.sandbox.parent_death import die_with
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     TASK,

@@ -20,7 +20,7 @@ from models_store.files.blobs import Blobs, result_key
 from models_store.files.checkpoints import load_model
 from models_store.files.stores import open_blobs
 from models_store.requests.bulk import AcceptedBulk, AcceptedSampling, AcceptedScoring
-from tables.writers import (
+from tabular.writers import (
     OUTPUT_MEDIA_TYPES,
     WRITERS,
     Encoded,

@@ -16,9 +16,9 @@ from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.requests.training import AcceptedSplit
 from models_store.requests.training_rows import most_rows
-from tables.cells import recode
-from tables.columns import Column
-from tables.errors import TableError
+from tabular.cells import recode
+from tabular.columns import Column
+from tabular.errors import TableError
 from workers.errors import TrainingError
 from workers.protocol import DatasetRef, EnsembleTask, TrainingTask
 

@@ -22,7 +22,7 @@ from models_store.files.blobs import model_key
 from models_store.files.checkpoints import load_model, save_model
 from models_store.files.local_blobs import LocalBlobs
 from models_store.requests.training import AcceptedTraining
-from tables.sandbox.parent_death import die_with
+from tabular.sandbox.parent_death import die_with
 from workers.errors import UnfitError
 from workers.meetings import meeting
 

@@ -107,7 +107,7 @@ def _load_loops() -> None:
     """Load the compiled loops; a trainer that needs those that cannot be loaded logs that itself."""
     from flows.compiled import packing  # noqa: PLC0415
     from flows.compiled_training import step  # noqa: PLC0415
-    from tables.readers import plain_numbers  # noqa: PLC0415
+    from tabular.readers import plain_numbers  # noqa: PLC0415
 
     for load in (step.load_kernels, packing.load_kernels, plain_numbers.load_loops):
         if load() is None:

@@ -20,13 +20,13 @@ from models_store.reference_rows import (
     usual_terms,
 )
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
-from tables.cells import recode
-from tables.columns import Column
-from tables.errors import TableError
-from tables.formats import Output
-from tables.kept_cells import KeptCells
-from tables.typed_rows import TypedRows, encode_rows
-from tables.writers import TableHead, unused_name
+from tabular.cells import recode
+from tabular.columns import Column
+from tabular.errors import TableError
+from tabular.formats import Output
+from tabular.kept_cells import KeptCells
+from tabular.typed_rows import TypedRows, encode_rows
+from tabular.writers import TableHead, unused_name
 from workers.errors import TrainingError
 from workers.protocol import SamplingTask, ScoringTask
 from workers.trainer.data import MappedRows, open_table

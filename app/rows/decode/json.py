@@ -17,10 +17,10 @@ from app.rows.cell_codes import SlowRowsError
 from app.rows.decode.numbers import gathered, joined
 from app.rows.decode.problems import as_problem
 from app.rows.shape import LEAVE_OUT, Floats, RowsShape
-from tables.errors import COUNTING
-from tables.readers.json import COLUMNS, ROWS, split_document
-from tables.readers.json_rows import JsonRows
-from tables.readers.plain_numbers import number_rows
+from tabular.errors import COUNTING
+from tabular.readers.json import COLUMNS, ROWS, split_document
+from tabular.readers.json_rows import JsonRows
+from tabular.readers.plain_numbers import number_rows
 
 SAMPLE_MEMBERS = ("model", "seed", "row_errors")
 """Members of a response of samples beside its rows, which are left out, so that it can be scored as it is."""

@@ -13,8 +13,8 @@ from app.rows.body import RowsBody
 from app.rows.decode.problems import NPY_SLUGS, as_problem
 from app.rows.decode.tables import read_table
 from app.rows.shape import Floats, RowsShape
-from tables.readers.npy import NpyHeader, parse_header
-from tables.typed_rows import check_codes
+from tabular.readers.npy import NpyHeader, parse_header
+from tabular.typed_rows import check_codes
 
 
 def decode_npy(body: bytes, shape: RowsShape) -> Floats:

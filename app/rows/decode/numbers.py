@@ -11,7 +11,7 @@ from app.http.pieces import Pieces
 from app.rows.body import RowsBody, is_headerless
 from app.rows.decode.tables import read_table
 from app.rows.shape import Floats
-from tables.readers.plain_numbers import csv_rows, number_lines
+from tabular.readers.plain_numbers import csv_rows, number_lines
 
 _Slices = Iterator[NDArray[np.float64] | None]
 

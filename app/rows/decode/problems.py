@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from app.problems.fields import field_error
 from app.problems.problem import Problem
-from tables.errors import TableError
-from tables.slugs import Slug
+from tabular.errors import TableError
+from tabular.slugs import Slug
 
 # What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
 _SLUGS: dict[Slug, Slug] = {

@@ -21,13 +21,13 @@ from app.http.pieces import Pieces
 from app.rows.body import INLINE_BYTES, RowsBody, in_thread_if_large, is_headerless, write_to_disk
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
-from tables.formats import ParseOptions, TableFormat
-from tables.open import open_arrow_bytes, open_table
-from tables.readers.arrow import StreamCheck, check_stream, is_packed
-from tables.readers.json import whole_rows
-from tables.sandbox.copy import open_table_isolated, open_typed_isolated
-from tables.source import TableSource
-from tables.typed_table import TypedTable, open_typed
+from tabular.formats import ParseOptions, TableFormat
+from tabular.open import open_arrow_bytes, open_table
+from tabular.readers.arrow import StreamCheck, check_stream, is_packed
+from tabular.readers.json import whole_rows
+from tabular.sandbox.copy import open_table_isolated, open_typed_isolated
+from tabular.source import TableSource
+from tabular.typed_table import TypedTable, open_typed
 
 _Opened = TypeVar("_Opened", TableSource, TypedTable)
 

@@ -76,7 +76,6 @@ def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
         assert_refused(refused, 422, "validation")
 
 
-@pytest.mark.fault(270)
 def test_a_key_makes_none_beyond_its_rate_and_not_without_end(door, monkeypatch):
     client, keys = door
     admin = bearer(keys.create("people", Scope.ADMIN, rate=50.0).token)
@@ -128,7 +127,6 @@ def test_usage_is_counted(client):
     assert client.get("/v1/usage").json() == usage
 
 
-@pytest.mark.fault(646)
 @pytest.mark.parametrize(
     ("method", "error", "counted"),
     [

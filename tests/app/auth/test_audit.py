@@ -77,7 +77,6 @@ def test_changes_by_nobody_are_recorded_as_such(client, lines):
 
 
 @pytest.mark.long
-@pytest.mark.fault(182, 183)
 def test_secrets_are_in_no_log_no_answer_and_no_metric(door, lines):
     client, keys = door
     tokens = [keys.create("p", scope).token for scope in Scope]
@@ -109,7 +108,6 @@ def test_secrets_are_in_no_log_no_answer_and_no_metric(door, lines):
     assert "key_" not in client.get("/metrics", headers=bearer(tokens[2])).text
 
 
-@pytest.mark.fault(181)
 def test_a_name_cannot_write_a_log_line_of_its_own(door, lines):
     client, keys = door
     headers = {**bearer(keys.create("p", Scope.WRITE)), **CSV}

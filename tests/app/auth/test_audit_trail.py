@@ -55,7 +55,6 @@ def move(client: TestClient, version: int = 1) -> Any:
     return client.put(ALIAS, json={"version": version})
 
 
-@pytest.mark.fault(208)
 def test_a_change_is_in_the_trail_when_its_answer_comes(client, settings):
     made = client.post("/v1/datasets", content=TABLE, headers={**CSV, "X-Request-ID": "r1"})
     [line] = trail_of(settings)
@@ -132,7 +131,6 @@ def test_while_nothing_can_be_recorded_only_what_makes_room_is_served(
     assert check_trail(settings.data_dir / "audit").whole
 
 
-@pytest.mark.fault(649)
 def test_readiness_tells_that_changes_are_refused_and_when_they_are_not(client, monkeypatch):
     def ready() -> tuple[int, dict[str, Any]]:
         answer = client.get("/readyz")
@@ -156,8 +154,7 @@ def test_readiness_tells_that_changes_are_refused_and_when_they_are_not(client, 
     assert move(client).status_code == 200
 
 
-@pytest.mark.fault(826)
-def test_fault_826_whoever_asks_for_readiness_has_little_written_again(client, monkeypatch):
+def test_whoever_asks_for_readiness_has_little_written_again(client, monkeypatch):
     written: list[object] = []
 
     def fail(_trail: AuditTrail, records: object) -> None:
@@ -174,8 +171,7 @@ def test_fault_826_whoever_asks_for_readiness_has_little_written_again(client, m
     assert len(written) == before + 1
 
 
-@pytest.mark.fault(372)
-def test_fault_372_a_job_is_cancelled_while_nothing_can_be_recorded(client, monkeypatch):
+def test_a_job_is_cancelled_while_nothing_can_be_recorded(client, monkeypatch):
     wanted = {"model_name": "ring", "target": {"potential": "U1"}}
     job = client.post("/v1/jobs/variational", json=wanted).json()["id"]
 
@@ -197,8 +193,7 @@ def test_fault_372_a_job_is_cancelled_while_nothing_can_be_recorded(client, monk
     )
 
 
-@pytest.mark.fault(374)
-def test_fault_374_a_change_is_recorded_though_its_caller_has_hung_up(client, settings):
+def test_a_change_is_recorded_though_its_caller_has_hung_up(client, settings):
     async def made() -> AsyncGenerator[bytes, None]:
         await asyncio.Event().wait()  # its answer is not ready when the caller leaves
         yield b""
@@ -271,7 +266,6 @@ def _begun(problem: Problem) -> RuntimeError:
     return error
 
 
-@pytest.mark.fault(628, 971)
 @pytest.mark.parametrize(
     ("refusal", "status"),
     [
@@ -283,9 +277,7 @@ def _begun(problem: Problem) -> RuntimeError:
         (ClientDisconnect(), 499),
     ],
 )
-def test_fault_628_a_refusal_after_something_was_stored_is_recorded(
-    client, settings, refusal, status
-):
+def test_a_refusal_after_something_was_stored_is_recorded(client, settings, refusal, status):
     async def set_and_refuse(scope: Any, *_: Any) -> None:
         aliases: Aliases = scope["app"].state.aliases
         await asyncio.to_thread(aliases.set, "default", "people", "production", version=1)
@@ -353,7 +345,6 @@ def test_records_that_come_together_share_an_fsync(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.fault(208)
 def test_callers_without_a_key_push_nothing_out_of_log_and_trail(settings):
     flood, written = 600, io.StringIO()
     handler = TurnHandler()

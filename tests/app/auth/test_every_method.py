@@ -190,7 +190,6 @@ def check(method: str, path: str, answer: Answer) -> None:
         assert answer.status in (401, 404), where
 
 
-@pytest.mark.fault(207)
 @pytest.mark.parametrize("there", [True, False], ids=["present", "absent"])
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_wrong_method_is_refused_with_those_that_there_are(door, template, there):
@@ -218,7 +217,6 @@ def test_a_wrong_method_is_refused_with_those_that_there_are(door, template, the
         )
 
 
-@pytest.mark.fault(207)
 @pytest.mark.parametrize("path", NOWHERE)
 def test_where_there_is_nothing_every_method_is_not_found(door, path):
     for method in METHODS:
@@ -228,7 +226,6 @@ def test_where_there_is_nothing_every_method_is_not_found(door, path):
 
 
 @pytest.mark.long
-@pytest.mark.fault(207)
 def test_without_a_key_nothing_is_told_about_methods_and_paths(door):
     policy = Policy(scores.router)
     paths = [template.format_map(ABSENT) for template in TEMPLATES] + NOWHERE

@@ -61,15 +61,13 @@ def short_farewell(monkeypatch):
     monkeypatch.setattr(key_checks, "_FAREWELL_S", 0.0)
 
 
-@pytest.mark.fault(480)
 @pytest.mark.parametrize("last", [MORE, LAST])
-def test_fault_480_what_a_slow_caller_has_not_read_is_broken_off_at_once(last):
+def test_what_a_slow_caller_has_not_read_is_broken_off_at_once(last):
     assert outcome([START, last]) == (True, True)
 
 
-@pytest.mark.fault(480)
 @pytest.mark.parametrize("last", [MORE, LAST])
-def test_fault_480_a_stream_may_say_why_before_it_is_broken_off(last):
+def test_a_stream_may_say_why_before_it_is_broken_off(last):
     assert outcome([START, last], told=True) == (False, True)
 
 
@@ -93,8 +91,7 @@ class Failing(Line):
         raise OSError
 
 
-@pytest.mark.fault(530)
-def test_fault_530_keys_are_checked_for_ever_though_the_end_of_a_request_fails(monkeypatch):
+def test_keys_are_checked_for_ever_though_the_end_of_a_request_fails(monkeypatch):
     monkeypatch.setattr(key_checks, "_LOOK_S", 0.0)
 
     async def main():

@@ -12,9 +12,8 @@ from app.problems.problem import Problem
 LONG = "&".join(f"a{number}=%41" for number in range(2_700))
 
 
-@pytest.mark.fault(701)
 @pytest.mark.parametrize("path", ["/livez", "/docs"])
-def test_fault_701_a_short_query_does_not_wait_for_long_ones(shared_settings, path):
+def test_a_short_query_does_not_wait_for_long_ones(shared_settings, path):
     answered: list[tuple[str, int]] = []
 
     async def ask(client: httpx.AsyncClient, target: str) -> None:

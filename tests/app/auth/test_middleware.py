@@ -78,7 +78,6 @@ def assert_unauthorized(response, *, invalid=False):
     assert ('error="invalid_token"' in challenge) is invalid
 
 
-@pytest.mark.fault(175, 184)
 def test_every_route_of_the_application_wants_a_key(client):
     paths = {route.path for route in iter_route_contexts(client.app.routes)}
     assert paths >= OPEN
@@ -90,7 +89,6 @@ def test_every_route_of_the_application_wants_a_key(client):
             assert "www-authenticate" in response.headers
 
 
-@pytest.mark.fault(175)
 def test_every_documented_operation_wants_a_key_and_says_so(client):
     for method, path, operation in OPERATIONS:
         needs = {"401", "403", "429"} & set(operation["responses"])
@@ -109,7 +107,6 @@ def test_every_documented_operation_wants_a_key_and_says_so(client):
     assert DOCUMENT["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
 
 
-@pytest.mark.fault(175)
 def test_what_does_not_exist_wants_a_key_as_well(client, tokens):
     for path in ("/nowhere", "/v1", "/livez/", "/docs/x"):
         assert client.get(path).status_code == 401
@@ -122,7 +119,6 @@ def test_what_does_not_exist_wants_a_key_as_well(client, tokens):
     assert client.get("/new", headers=bearer(tokens[Scope.READ])).status_code == 200
 
 
-@pytest.mark.fault(175)
 @pytest.mark.parametrize("path", ["/livez", "/", "/openapi.json", "/problems/not-found"])
 def test_open_paths_are_open_to_look_at_only(client, path):
     assert client.get(path).status_code == 200
@@ -131,7 +127,6 @@ def test_open_paths_are_open_to_look_at_only(client, path):
         assert client.request(method, path).status_code == 401
 
 
-@pytest.mark.fault(174)
 def test_only_a_bearer_token_in_the_one_header_counts(client, tokens):
     token = tokens[Scope.READ].token
     path = "/v1/datasets"
@@ -157,7 +152,6 @@ def test_only_a_bearer_token_in_the_one_header_counts(client, tokens):
     assert_unauthorized(client.get(path, headers={"X-API-Key": token}))
 
 
-@pytest.mark.fault(173)
 @pytest.mark.parametrize("scope", list(Scope))
 def test_a_scope_allows_what_it_says_and_nothing_above(client, tokens, scope):
     refused = 0
@@ -190,7 +184,6 @@ def test_questions_need_read_changes_write_and_metrics_and_keys_admin():
         assert POLICY.needed("POST", f"/v1/models//{verb}") is Scope.WRITE
 
 
-@pytest.mark.fault(174)
 def test_a_revoked_key_is_out_within_a_second_or_so(settings):
     with keyed(settings) as (client, keys):
         key = keys.create("mine", Scope.READ)
@@ -224,7 +217,6 @@ def test_a_service_without_keys_asks_for_none_until_the_first_is_made(settings):
         assert_unauthorized(client.get("/v1/datasets"))
 
 
-@pytest.mark.fault(185)
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -244,7 +236,6 @@ def test_without_keys_no_public_name_is_served(open_client, host, status):
     assert client.get("/v1/datasets", headers={"Host": host}).status_code == status
 
 
-@pytest.mark.fault(185)
 def test_without_keys_pages_of_other_sites_change_nothing(open_client):
     for origin, status in (
         ("https://evil.example", 403),
@@ -265,7 +256,6 @@ def open_client(tmp_path_factory, migrated_database):
         yield client
 
 
-@pytest.mark.fault(185)
 def test_no_site_may_use_the_api_but_those_that_are_named(settings):
     chosen = settings.model_copy(update={"cors_origins": "https://a.example"})
     with keyed(chosen) as (client, keys):
@@ -288,14 +278,12 @@ def test_no_site_may_use_the_api_but_those_that_are_named(settings):
                 assert "access-control-allow-credentials" not in response.headers
 
 
-@pytest.mark.fault(185)
 @pytest.mark.parametrize("text", ["*", "https://*", "a.example", "https://a.example/", "null", ","])
 def test_origins_that_are_none_are_refused(text):
     with pytest.raises(ValueError, match="origins look like"):
         ApiSettings(cors_origins=text)
 
 
-@pytest.mark.fault(187)
 def test_an_unknown_key_and_a_wrong_secret_get_the_same_answer(client, tokens):
     key_id, _, secret = tokens[Scope.READ].token.partition(".")
     bodies = []

@@ -3,13 +3,11 @@
 import asyncio
 
 import httpx
-import pytest
 
 from app.main import create_app
 
 
-@pytest.mark.fault(752)
-def test_fault_752_requests_without_a_key_begin_some_at_a_time(shared_settings):
+def test_requests_without_a_key_begin_some_at_a_time(shared_settings):
     answered: list[str] = []
 
     async def ask(client: httpx.AsyncClient, target: str) -> None:

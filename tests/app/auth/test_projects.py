@@ -101,7 +101,6 @@ def posterior(dataset):
 
 
 @pytest.mark.long
-@pytest.mark.fault(168, 169, 170, 171, 190)
 def test_what_is_anothers_answers_as_what_does_not_exist(place):
     client, ours, theirs, ids = place
     # An id makes the answer to its request differ in nothing.
@@ -123,7 +122,6 @@ def test_what_is_anothers_answers_as_what_does_not_exist(place):
 
 
 @pytest.mark.long
-@pytest.mark.fault(168)
 def test_the_owner_sees_all_of_it(place):
     client, ours, _, ids = place
     for method, path, body in requests(ids["dataset"], ids["job"], ids["drawn"], "people"):
@@ -138,7 +136,6 @@ def snapshot(client, headers):
     return [client.get(path, headers=headers).content for path in paths]
 
 
-@pytest.mark.fault(168)
 def test_listings_show_nothing_of_other_projects(place):
     client, _, theirs, _ = place
     for listing in ("datasets", "jobs", "models", "jobs?state=queued&model_name=people"):
@@ -146,7 +143,6 @@ def test_listings_show_nothing_of_other_projects(place):
         assert found == {"items": [], "next_cursor": None}
 
 
-@pytest.mark.fault(168)
 def test_a_cursor_of_another_project_shows_nothing(place):
     client, ours, theirs, _ = place
     cursor = client.get("/v1/jobs?limit=1", headers=ours).json()["next_cursor"]
@@ -154,7 +150,6 @@ def test_a_cursor_of_another_project_shows_nothing(place):
     assert found["items"] == []
 
 
-@pytest.mark.fault(190)
 def test_names_and_idempotency_keys_are_a_projects_own(place):
     client, ours, theirs, _ = place
     key = {"Idempotency-Key": "the-same"}
@@ -183,7 +178,6 @@ def fit():
     return {"model_name": "people", "target": {"potential": "U1"}}
 
 
-@pytest.mark.fault(102)
 def test_a_key_of_one_upload_is_not_for_another(place):
     client, ours, _, _ = place
     headers = {**CSV, **ours, "Idempotency-Key": "one"}
@@ -196,7 +190,6 @@ def test_a_key_of_one_upload_is_not_for_another(place):
     assert_refused(job, 422, "idempotency-key-reused")
 
 
-@pytest.mark.fault(190)
 def test_what_was_deleted_is_gone_for_every_use(place):
     client, ours, _, _ = place
     headers = {**CSV, **ours}
@@ -211,7 +204,6 @@ def test_what_was_deleted_is_gone_for_every_use(place):
         blobs.path(table_key(dataset))
 
 
-@pytest.mark.fault(172)
 @pytest.mark.parametrize(
     "field", ["project", "owner", "state", "attempt", "id", "checkpoint_key", "path", "source_url"]
 )
@@ -231,7 +223,6 @@ def test_nobody_sets_what_the_service_decides(place, field):
     assert_refused(answer, 422, "unknown-parameter")
 
 
-@pytest.mark.fault(171, 177)
 @pytest.mark.parametrize(
     "text",
     [
@@ -264,7 +255,6 @@ def test_guessed_ids_and_paths_are_no_way_in(place, text):
     assert answer.status_code == 404
 
 
-@pytest.mark.fault(180)
 @pytest.mark.parametrize(
     "text", ["' OR 1=1 --", '"; DROP TABLE job;--', "queued') UNION SELECT 1--"]
 )
@@ -276,7 +266,6 @@ def test_filters_and_cursors_never_become_sql(place, text):
     assert client.get(f"/v1/jobs/{ids['job']}", headers=ours).status_code == 200
 
 
-@pytest.mark.fault(164, 169)
 def test_a_job_resolves_what_it_reads_in_its_own_project(place):
     client, _, _, ids = place
     registry: Registry = client.app.state.registry

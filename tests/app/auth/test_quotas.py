@@ -70,7 +70,6 @@ def test_processes_share_a_rate_and_0_is_none(clock):  # noqa: ARG001 - it stand
     assert taken(Rates(rate=0, burst_s=1), caller(), 500) == (500, None)
 
 
-@pytest.mark.fault(93, 186)
 @pytest.mark.parametrize("setting_values", [{"rate_limit": 0.01, "rate_burst_s": 500}])
 def test_a_burst_is_cut_off_with_a_time_to_wait(settings):
     with keyed(settings) as (client, keys):
@@ -89,7 +88,6 @@ def test_a_burst_is_cut_off_with_a_time_to_wait(settings):
         assert client.get("/v1/jobs", headers=bearer(slow)).status_code == 429
 
 
-@pytest.mark.fault(93)
 @pytest.mark.parametrize("setting_values", [{"max_queued_jobs": 3}])
 def test_a_project_queues_so_many_jobs_and_each_that_was_accepted_has_a_row(settings):
     with keyed(settings) as (client, keys):
@@ -104,7 +102,6 @@ def test_a_project_queues_so_many_jobs_and_each_that_was_accepted_has_a_row(sett
         assert client.post("/v1/jobs/variational", json=FIT, headers=other).status_code == 202
 
 
-@pytest.mark.fault(100)
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 5000}])
 def test_a_project_stores_so_many_bytes_and_others_are_not_affected(settings):
     with keyed(settings) as (client, keys):
@@ -126,7 +123,6 @@ def test_a_project_stores_so_many_bytes_and_others_are_not_affected(settings):
         assert upload(mine).status_code == 201
 
 
-@pytest.mark.fault(100)
 def test_a_full_project_starts_no_job_and_takes_no_table_but_is_asked_as_ever(settings):
     with keyed(settings.model_copy(update={"max_project_bytes": 1000})) as (client, keys):
         assert stocked(client).checkpoint_bytes > 1000
@@ -143,7 +139,6 @@ def test_a_full_project_starts_no_job_and_takes_no_table_but_is_asked_as_ever(se
 SAMPLING = {"model": "people", "n": 500_000, "output": "csv"}
 
 
-@pytest.mark.fault(205)
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 150_000_000}])
 def test_jobs_that_wait_take_no_more_than_the_quota_together(settings):
     with keyed(settings) as (client, keys):
@@ -166,7 +161,6 @@ def test_jobs_that_wait_take_no_more_than_the_quota_together(settings):
         assert_refused(client.post(f"/v1/jobs/{first}/resume", headers=mine), 507, "quota-storage")
 
 
-@pytest.mark.fault(205)
 def test_uploads_that_still_come_count():
     room = UploadRoom()
     with room.held("p") as one, room.held("p") as two:
@@ -187,8 +181,7 @@ def test_uploads_that_still_come_count():
         three.need(100)
 
 
-@pytest.mark.fault(1023)
-def test_fault_1023_a_long_upload_sees_what_was_stored_since_it_began():
+def test_a_long_upload_sees_what_was_stored_since_it_began():
     stored: list[int] = []
 
     async def look_up():
@@ -210,8 +203,7 @@ def test_fault_1023_a_long_upload_sees_what_was_stored_since_it_began():
     assert 2**29 < sum(stored) <= 2**29 + 2**26
 
 
-@pytest.mark.fault(263)
-def test_fault_263_uploads_count_in_all_processes_and_not_after_their_end():
+def test_uploads_count_in_all_processes_and_not_after_their_end():
     memory = make_shared(UploadCounts.size(2))
     first, second = (UploadRoom(UploadCounts(memory, processes=2, index=n)) for n in (0, 1))
     with first.held("p") as one, second.held("p") as two, second.held("q") as other:
@@ -229,7 +221,6 @@ def test_fault_263_uploads_count_in_all_processes_and_not_after_their_end():
             assert two.left == 0
 
 
-@pytest.mark.fault(1021)
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 500_000}])
 def test_a_table_is_written_up_to_the_room_of_its_project(settings):
     with keyed(settings) as (client, keys):
@@ -259,7 +250,6 @@ def test_a_table_is_written_up_to_the_room_of_its_project(settings):
         assert client.patch(location, json={"types": {"t1": "category"}}, headers=mine).is_success
 
 
-@pytest.mark.fault(1061)
 @pytest.mark.parametrize("setting_values", [{"reserve_bytes": 1_000_000}])
 def test_a_full_disk_has_room_for_who_stores_less(settings, monkeypatch):
     with keyed(settings) as (client, keys):
@@ -284,7 +274,6 @@ def test_a_full_disk_has_room_for_who_stores_less(settings, monkeypatch):
         assert client.post("/v1/datasets", content=TABLE, headers=CSV | mine).status_code == 201
 
 
-@pytest.mark.fault(1022)
 @pytest.mark.parametrize(
     "setting_values", [{"max_project_bytes": 500_000, "max_upload_bytes": 10_000}]
 )
@@ -307,7 +296,6 @@ def test_uploads_with_a_known_key_take_the_room_of_one_file_beyond_the_quota(set
                 assert answer.status_code == status
 
 
-@pytest.mark.fault(205)
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 1_000_000}])
 def test_an_upload_beyond_the_room_is_refused_before_it_is_whole(settings, chunked):

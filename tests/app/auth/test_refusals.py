@@ -49,11 +49,8 @@ def full(monkeypatch):
     monkeypatch.setattr(Sender, "room", read)
 
 
-@pytest.mark.fault(260)
 @pytest.mark.usefixtures("full")
-def test_fault_260_a_stream_or_an_upload_too_many_is_refused_before_anything_is_read(
-    client, paused
-):
+def test_a_stream_or_an_upload_too_many_is_refused_before_anything_is_read(client, paused):
     stream = client.get("/v1/jobs/job_0/events")
     upload = client.post("/v1/datasets", content=TABLE, headers=CSV)
     assert [stream.status_code, upload.status_code] == [429, 429]
@@ -61,8 +58,7 @@ def test_fault_260_a_stream_or_an_upload_too_many_is_refused_before_anything_is_
     assert paused == [429, 429]
 
 
-@pytest.mark.fault(260)
-def test_fault_260_a_refusal_of_the_database_waits_too(client, paused, monkeypatch):
+def test_a_refusal_of_the_database_waits_too(client, paused, monkeypatch):
     def room(*_args, **_options):
         raise LimitError("limit-queued-jobs", "Too many.")
 
@@ -72,16 +68,14 @@ def test_fault_260_a_refusal_of_the_database_waits_too(client, paused, monkeypat
     assert paused == [429]
 
 
-@pytest.mark.fault(260)
 @pytest.mark.usefixtures("full")
-def test_fault_260_no_upload_leaves_a_file_when_it_is_refused(client, blobs):
+def test_no_upload_leaves_a_file_when_it_is_refused(client, blobs):
     for _ in range(3):
         assert client.post("/v1/datasets", content=TABLE, headers=CSV).status_code == 429
     assert [path for path in Path(blobs.root).rglob("*") if ".upload" in path.name] == []
 
 
-@pytest.mark.fault(260)
-def test_fault_260_a_refusal_that_is_passed_on_is_not_kept_by_its_own_frames():
+def test_a_refusal_that_is_passed_on_is_not_kept_by_its_own_frames():
     refusal = Problem("limit-body")
     with pytest.raises(Problem) as raised:
         asyncio.run(problem._on_problem(Request({"type": "http"}), refusal))
@@ -89,8 +83,7 @@ def test_fault_260_a_refusal_that_is_passed_on_is_not_kept_by_its_own_frames():
     assert refusal not in kept
 
 
-@pytest.mark.fault(319)
-def test_fault_319_all_addresses_of_an_ipv6_network_wait_together():
+def test_all_addresses_of_an_ipv6_network_wait_together():
     async def waits(addresses):
         refusals = Refusals()
         for address in addresses:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
 from flows import compile_flow
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 from tests.app.serving import COLUMNS, MEAN, STD, a_flow
 from tests.app.wire import FORMATS, MEDIA_TYPE, read
 from tests.proxies import NGINX, Nginx, nginx_before
@@ -90,35 +90,30 @@ def assert_scored(
     np.testing.assert_allclose(scores[:, 0], expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.fault(214)
 @pytest.mark.parametrize("kind", FORMATS)
-def test_fault_214_ten_thousand_rows_in_every_format(url, kind):
+def test_ten_thousand_rows_in_every_format(url, kind):
     assert_scored(url, kind, 10_000)
 
 
-@pytest.mark.fault(214)
 @pytest.mark.parametrize("answer", FORMATS)
-def test_fault_214_answers_in_every_format(url, answer):
+def test_answers_in_every_format(url, answer):
     assert_scored(url, TableFormat.NPY, 50_000, answer=answer)
 
 
-@pytest.mark.fault(214)
 @pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
-def test_fault_214_three_hundred_thousand_rows(url, kind):
+def test_three_hundred_thousand_rows(url, kind):
     assert_scored(url, kind, 300_000)
 
 
-@pytest.mark.fault(214)
 @pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.CSV])
-def test_fault_214_packed_bodies(url, kind):
+def test_packed_bodies(url, kind):
     assert_scored(url, kind, 100_000, packed=True)
 
 
 @pytest.mark.slow
-@pytest.mark.fault(214)
 @pytest.mark.parametrize(("n", "packed"), [(1_000_000, False), (300_000, True)])
 @pytest.mark.parametrize("kind", LARGE_FORMATS)
-def test_fault_214_large_bodies_in_every_format(url, kind, packed, n):
+def test_large_bodies_in_every_format(url, kind, packed, n):
     assert_scored(url, kind, n, packed=packed)
 
 

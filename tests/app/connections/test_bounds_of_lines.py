@@ -38,12 +38,11 @@ def serving_for(seconds):
     return application
 
 
-@pytest.mark.fault(620)
 @pytest.mark.parametrize("application", [reading, refusing])
 @pytest.mark.parametrize(
     "begin", [b"0\r\nX: ", b"0\r\n", b"1;"], ids=["value", "name", "extension"]
 )
-def test_fault_620_a_large_body_does_not_pay_for_what_comes_behind_it(application, begin):
+def test_a_large_body_does_not_pay_for_what_comes_behind_it(application, begin):
     async def main():
         _, line = connecting(application)(CHUNKED, *[LARGE] * 20, begin, *[b"y" * 8000] * 100)
         await asyncio.sleep(1)
@@ -61,8 +60,7 @@ class LineFromElsewhere(Line):
         return ("198.51.100.1", 5) if name == "peername" else super().get_extra_info(name, default)
 
 
-@pytest.mark.fault(972)
-def test_fault_972_one_caller_does_not_have_all_places_of_connections_that_close_slowly():
+def test_one_caller_does_not_have_all_places_of_connections_that_close_slowly():
     begun = POST + b"Connection: close\r\nContent-Length: 1000\r\n\r\n"
 
     def line_of(parts):
@@ -83,8 +81,7 @@ def test_fault_972_one_caller_does_not_have_all_places_of_connections_that_close
     assert left == 5
 
 
-@pytest.mark.fault(622)
-def test_fault_622_a_request_that_waited_for_its_turn_is_served_for_as_long_as_it_takes():
+def test_a_request_that_waited_for_its_turn_is_served_for_as_long_as_it_takes():
     async def main():
         goes_on = asyncio.Event()
 
@@ -111,8 +108,7 @@ def test_fault_622_a_request_that_waited_for_its_turn_is_served_for_as_long_as_i
     assert run(main()) == [(200, b"")] * 2
 
 
-@pytest.mark.fault(623)
-def test_fault_623_a_connection_ends_that_sends_nothing_behind_a_body_that_nobody_read():
+def test_a_connection_ends_that_sends_nothing_behind_a_body_that_nobody_read():
     async def main():
         head = POST + b"Content-Length: 2000\r\n\r\n"
         _, line = connecting(refusing)(head + b"x" * 1000, 1.0, b"x" * 1000)
@@ -124,8 +120,7 @@ def test_fault_623_a_connection_ends_that_sends_nothing_behind_a_body_that_nobod
     assert run(main()) == (True, True)
 
 
-@pytest.mark.fault(624)
-def test_fault_624_the_rest_of_a_head_is_not_late_that_is_not_read_before_others_are_served():
+def test_the_rest_of_a_head_is_not_late_that_is_not_read_before_others_are_served():
     async def main():
         _, line = connecting(serving_for(12))(GET + GET + GET[:20], GET[20:])
         await asyncio.sleep(60)
@@ -134,8 +129,7 @@ def test_fault_624_the_rest_of_a_head_is_not_late_that_is_not_read_before_others
     assert run(main()) == [(200, b"")] * 3
 
 
-@pytest.mark.fault(625)
-def test_fault_625_what_comes_behind_the_last_request_is_not_read_while_it_is_served():
+def test_what_comes_behind_the_last_request_is_not_read_while_it_is_served():
     async def main():
         last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         _, line = connecting(serving_for(8))(last, *[b"x" * 60_000] * 100)
@@ -149,9 +143,8 @@ def test_fault_625_what_comes_behind_the_last_request_is_not_read_while_it_is_se
     assert answered == [(200, b"")]
 
 
-@pytest.mark.fault(627)
 @pytest.mark.parametrize("sent", [GET, GET[:20], b"\r\n"], ids=["request", "part", "nothing"])
-def test_fault_627_a_request_that_waits_for_its_turn_is_answered_though_the_server_stops(sent):
+def test_a_request_that_waits_for_its_turn_is_answered_though_the_server_stops(sent):
     async def main():
         pace = Pace(each=1, most=1)
         for _ in range(100):
@@ -168,8 +161,7 @@ def test_fault_627_a_request_that_waits_for_its_turn_is_answered_though_the_serv
     assert ends
 
 
-@pytest.mark.fault(741)
-def test_fault_741_nothing_is_kept_of_a_body_whose_request_was_answered():
+def test_nothing_is_kept_of_a_body_whose_request_was_answered():
     async def main():
         head = POST + b"Content-Length: 1000000\r\n\r\n"
         protocol, line = connecting(refusing)(head + b"x" * 20_000)
@@ -180,8 +172,7 @@ def test_fault_741_nothing_is_kept_of_a_body_whose_request_was_answered():
     assert run(main()) == 0
 
 
-@pytest.mark.fault(1031)
-def test_fault_1031_heads_that_are_late_at_once_are_refused_some_in_each_iteration():
+def test_heads_that_are_late_at_once_are_refused_some_in_each_iteration():
     refused, in_one = [], []
 
     class LateLine(Line):
@@ -201,8 +192,7 @@ def test_fault_1031_heads_that_are_late_at_once_are_refused_some_in_each_iterati
     assert in_one[0] <= 2 * LATE_HEADS  # with the turns that the next iteration begins with
 
 
-@pytest.mark.fault(1031)
-def test_fault_1031_a_head_that_comes_before_its_refusal_has_its_turn_is_served():
+def test_a_head_that_comes_before_its_refusal_has_its_turn_is_served():
     async def main():
         protocol, line = connecting(reading)(GET[:-2])
         crowded = type(protocol).late_heads = Pace(each=1, most=1)

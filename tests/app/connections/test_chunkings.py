@@ -145,9 +145,8 @@ def test_nothing_is_left_of_a_connection_whenever_it_ends(how):
         assert run(left_of_a_connection(random, how)) == (True, 0, 0, 0, 0, []), seed
 
 
-@pytest.mark.fault(621)
 @pytest.mark.parametrize("others", [0, 3000])
-def test_fault_621_chunks_behind_a_body_that_nobody_read_are_taken_in_their_order(others):
+def test_chunks_behind_a_body_that_nobody_read_are_taken_in_their_order(others):
     bodies = []
     digits = b"".join(b"%06d" % number for number in range(24_000))
     small = b"".join(b"6\r\n%b\r\n" % digits[at : at + 6] for at in range(0, len(digits), 6))

@@ -130,8 +130,7 @@ def closing(connections):
             connection.close()
 
 
-@pytest.mark.fault(204)
-def test_fault_204_a_key_has_a_bounded_number_of_requests_open(crowd):
+def test_a_key_has_a_bounded_number_of_requests_open(crowd):
     token = crowd.many().token
     slow = [crowd.hold(token) for _ in range(OPEN_REQUESTS)]
     with closing(slow):
@@ -145,8 +144,7 @@ def test_fault_204_a_key_has_a_bounded_number_of_requests_open(crowd):
     wait_until(lambda: not crowd.is_refused(token), "what was closed still counts")
 
 
-@pytest.mark.fault(204)
-def test_fault_204_the_keys_of_a_project_are_bounded_together(crowd):
+def test_the_keys_of_a_project_are_bounded_together(crowd):
     tokens = [crowd.many().token for _ in range(3)]
     slow = [crowd.hold(token) for token in tokens[:2] for _ in range(OPEN_REQUESTS)]
     with closing(slow):
@@ -156,8 +154,7 @@ def test_fault_204_the_keys_of_a_project_are_bounded_together(crowd):
         assert crowd.score(crowd.few).status_code == 200
 
 
-@pytest.mark.fault(203)
-def test_fault_203_a_key_has_a_bounded_number_of_streams(crowd):
+def test_a_key_has_a_bounded_number_of_streams(crowd):
     token = crowd.many(rate=1000).token
     streams = [events_of(crowd, token) for _ in range(STREAMS)]
     try:
@@ -172,9 +169,8 @@ def test_fault_203_a_key_has_a_bounded_number_of_streams(crowd):
             stack.close()
 
 
-@pytest.mark.fault(217)
 @pytest.mark.parametrize("how", ["revoked", "expired"])
-def test_fault_217_a_stream_ends_with_its_key_and_says_so(crowd, how):
+def test_a_stream_ends_with_its_key_and_says_so(crowd, how):
     key = crowd.many(expires_days=2 / 86_400 if how == "expired" else None)
     stack, response, lines = events_of(crowd, key.token)
     with stack:
@@ -191,8 +187,7 @@ def test_fault_217_a_stream_ends_with_its_key_and_says_so(crowd, how):
     assert crowd.ask("GET", f"/v1/jobs/{crowd.job.id}/events", key.token).status_code == 401
 
 
-@pytest.mark.fault(217)
-def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
+def test_long_answers_and_bodies_end_with_the_key_too(crowd):
     key = crowd.many()
     body = b'{"n": 100000000, "seed": 1}'
     head = (
@@ -225,8 +220,7 @@ def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
         assert told.startswith(b"HTTP/1.1 401")
 
 
-@pytest.mark.fault(480)
-def test_fault_480_nothing_arrives_after_the_end_of_a_key_however_slow_its_reader_is(crowd):
+def test_nothing_arrives_after_the_end_of_a_key_however_slow_its_reader_is(crowd):
     """Drop what was written before and nobody has read, with the connection."""
     key = crowd.many()
     body = b'{"n": 100000000, "seed": 1}'
@@ -256,8 +250,7 @@ def test_fault_480_nothing_arrives_after_the_end_of_a_key_however_slow_its_reade
     assert crowd.score(crowd.few).status_code == 200
 
 
-@pytest.mark.fault(204)
-def test_fault_204_idle_connections_make_room_for_new_ones(crowd):
+def test_idle_connections_make_room_for_new_ones(crowd):
     idle = [socket.create_connection(crowd.address, timeout=120) for _ in range(CONNECTIONS + 4)]
     with closing(idle):
         for one in idle:
@@ -269,8 +262,7 @@ def test_fault_204_idle_connections_make_room_for_new_ones(crowd):
         assert idle[0].recv(1000) == b""
 
 
-@pytest.mark.fault(204)
-def test_fault_204_who_asks_again_at_once_has_no_more_connections_than_others_leave(crowd):
+def test_who_asks_again_at_once_has_no_more_connections_than_others_leave(crowd):
     """Requests that are refused hold no place: those of others come first."""
     token = crowd.many().token
     slow = [crowd.hold(token) for _ in range(OPEN_REQUESTS)]
@@ -283,8 +275,7 @@ def test_fault_204_who_asks_again_at_once_has_no_more_connections_than_others_le
         assert all(connection.fileno() >= 0 for connection in slow)
 
 
-@pytest.mark.fault(204)
-def test_fault_204_a_service_full_of_requests_still_says_that_it_lives(crowd):
+def test_a_service_full_of_requests_still_says_that_it_lives(crowd):
     tokens = [
         crowd.keys.create(f"p{n // 2}", Scope.WRITE).token
         for n in range(CONNECTIONS // OPEN_REQUESTS)
@@ -301,8 +292,7 @@ def test_fault_204_a_service_full_of_requests_still_says_that_it_lives(crowd):
     )
 
 
-@pytest.mark.fault(218)
-def test_fault_218_uploads_are_parsed_in_turn_by_project(crowd):
+def test_uploads_are_parsed_in_turn_by_project(crowd):
     """One parser: what the others have queued before waits for its turn."""
     done = []
     rows = "\n".join(f"{n}.5,{n * n % 977}.25" for n in range(40_000))
@@ -328,8 +318,7 @@ def test_fault_218_uploads_are_parsed_in_turn_by_project(crowd):
     assert sorted(done) == ["few", *["many"] * OPEN_REQUESTS]
 
 
-@pytest.mark.fault(953)
-def test_fault_953_uploads_whose_callers_left_are_not_parsed(crowd):
+def test_uploads_whose_callers_left_are_not_parsed(crowd):
     rows = "\n".join(f"{n}.5,{n * n % 977}.25" for n in range(100_000))
     body = f"a,b\n{rows}\n".encode()  # too large for a short try
     token = crowd.keys.create("left", Scope.WRITE).token
@@ -345,8 +334,7 @@ def test_fault_953_uploads_whose_callers_left_are_not_parsed(crowd):
     assert len(stored) < OPEN_REQUESTS - 1  # one was being parsed, and one more perhaps before
 
 
-@pytest.mark.fault(232)
-def test_fault_232_pipelined_requests_are_served_in_turn_with_those_of_others(crowd):
+def test_pipelined_requests_are_served_in_turn_with_those_of_others(crowd):
     """Hundreds of requests at once on each connection, all of which are then reset."""
     token = crowd.many(rate=10_000).token
     head = f"HEAD /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"

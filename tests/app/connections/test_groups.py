@@ -2,8 +2,6 @@
 
 import asyncio
 
-import pytest
-
 from app.connections.groups import CONNECTION, ConnectionGroups
 from app.fairness.pace import Pace
 from tests.app.connections.test_reading import serving
@@ -62,8 +60,7 @@ def test_a_connection_can_make_room_again_once_its_response_is_complete():
     assert len(groups) == 2
 
 
-@pytest.mark.fault(639)
-def test_fault_639_no_busy_connection_is_looked_at_to_make_room_for_a_new_one():
+def test_no_busy_connection_is_looked_at_to_make_room_for_a_new_one():
     groups = ConnectionGroups(4_000)
     for project in range(8):
         lines(groups, str(project), 500, admitted=True)
@@ -72,8 +69,7 @@ def test_fault_639_no_busy_connection_is_looked_at_to_make_room_for_a_new_one():
     assert Line.looks == 0
 
 
-@pytest.mark.fault(715)
-def test_fault_715_who_is_admitted_after_the_connection_was_lost_counts_no_more():
+def test_who_is_admitted_after_the_connection_was_lost_counts_no_more():
     async def main():
         groups, known = ConnectionGroups(100), asyncio.Event()
 

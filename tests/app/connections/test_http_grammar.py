@@ -47,11 +47,10 @@ UPGRADES = {
 }
 
 
-@pytest.mark.fault(195)
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=list(UPGRADES))
 @pytest.mark.parametrize("apart", [False, True], ids=["together", "body apart"])
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_fault_195_the_body_behind_an_upgrade_is_a_body(server, upgrade, apart, framing):
+def test_the_body_behind_an_upgrade_is_a_body(server, upgrade, apart, framing):
     if framing == "length":
         request = score(*upgrade)
     else:
@@ -64,9 +63,8 @@ def test_fault_195_the_body_behind_an_upgrade_is_a_body(server, upgrade, apart, 
     assert answers[1].body == b'{"status":"ok"}'
 
 
-@pytest.mark.fault(195)
 @pytest.mark.parametrize("apart", [False, True], ids=["together", "body apart"])
-def test_fault_195_a_request_inside_the_body_of_an_upgrade_is_not_served(server, apart):
+def test_a_request_inside_the_body_of_an_upgrade_is_not_served(server, apart):
     head = score(*UPGRADES["anything"], b"Content-Length: %d" % len(SMUGGLED), body=b"")
     pieces = [head, SMUGGLED + LAST] if apart else [head + SMUGGLED + LAST]
     answers = exchange(server, *pieces, pause_s=0.05 if apart else 0)
@@ -75,8 +73,7 @@ def test_fault_195_a_request_inside_the_body_of_an_upgrade_is_not_served(server,
     assert "smuggled" not in [answer.headers.get("x-request-id") for answer in answers]
 
 
-@pytest.mark.fault(195)
-def test_fault_195_an_upgrade_that_is_cut_anywhere_is_the_same(server):
+def test_an_upgrade_that_is_cut_anywhere_is_the_same(server):
     upgrade = UPGRADES["h2c of Java and curl"]
     both = score(*upgrade) + score(*upgrade, b"Connection: close")
     for position in range(1, len(both)):
@@ -226,9 +223,8 @@ BAD_CHUNKS = {
 }
 
 
-@pytest.mark.fault(196)
 @pytest.mark.parametrize(("request_", "status", "slug"), REFUSED.values(), ids=list(REFUSED))
-def test_fault_196_what_breaks_a_rule_is_refused_and_nothing_after_it_is_served(
+def test_what_breaks_a_rule_is_refused_and_nothing_after_it_is_served(
     server, request_, status, slug
 ):
     answers = exchange(server, request_ + LIVE)
@@ -236,16 +232,14 @@ def test_fault_196_what_breaks_a_rule_is_refused_and_nothing_after_it_is_served(
     assert answers[0].headers["connection"] == "close"
 
 
-@pytest.mark.fault(196)
 @pytest.mark.parametrize("body", BAD_CHUNKS.values(), ids=list(BAD_CHUNKS))
-def test_fault_196_bad_chunks_are_refused_and_nothing_after_them_is_served(server, body):
+def test_bad_chunks_are_refused_and_nothing_after_them_is_served(server, body):
     answers = exchange(server, score(CHUNKED, body=body) + LIVE)
     assert [(answer.status, answer.slug) for answer in answers] == [(400, "bad-request")]
     assert answers[0].headers["connection"] == "close"
 
 
-@pytest.mark.fault(196)
-def test_fault_196_trailers_are_bounded_and_are_no_headers(server):
+def test_trailers_are_bounded_and_are_no_headers(server):
     many = b"".join(b"A%d: b\r\n" % i for i in range(MAX_HEADERS))
     body = chunked(ROWS, end=b"0\r\n" + many + b"\r\n")
     answers = exchange(server, score(CHUNKED, body=body) + LIVE)
@@ -256,9 +250,8 @@ def test_fault_196_trailers_are_bounded_and_are_no_headers(server):
     assert answers[0].headers["x-request-id"] != "trailed"
 
 
-@pytest.mark.fault(88)
 @pytest.mark.parametrize("start", [b"A: ", b"A", b""])
-def test_fault_088_a_head_without_end_is_refused_while_it_comes(server, start):
+def test_a_head_without_end_is_refused_while_it_comes(server, start):
     head = b"GET /livez" + (b" HTTP/1.1\r\nHost: x\r\n" if start else b"?") + start
     with connected(server) as connection:
         with suppress(ConnectionError):
@@ -267,7 +260,6 @@ def test_fault_088_a_head_without_end_is_refused_while_it_comes(server, start):
     assert [(answer.status, answer.slug) for answer in answers] == [(431, "limit-headers")]
 
 
-@pytest.mark.fault(88)
 @pytest.mark.parametrize(
     ("part", "times", "status"),
     [
@@ -279,7 +271,7 @@ def test_fault_088_a_head_without_end_is_refused_while_it_comes(server, start):
         ("x&%%", 2049, 431),
     ],
 )
-def test_fault_088_a_query_has_no_more_parts_than_the_event_loop_reads_in_passing(
+def test_a_query_has_no_more_parts_than_the_event_loop_reads_in_passing(
     server, part, times, status
 ):
     head = f"GET /v1/version?{part * times} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
@@ -336,8 +328,7 @@ def test_nothing_is_served_after_connection_close(server):
     assert answers[0].headers["connection"] == "close"
 
 
-@pytest.mark.fault(196)
-def test_fault_196_a_refusal_comes_after_the_answers_before_it(server):
+def test_a_refusal_comes_after_the_answers_before_it(server):
     answers = exchange(server, score() + LIVE + score() + b"nonsense\r\n\r\n" + LIVE)
     assert statuses(answers) == [200, 200, 200, 400]
     bad_body = score(CHUNKED, body=b"zz\r\n\r\n")
@@ -393,16 +384,14 @@ def test_a_silent_rest_of_an_answered_body_gets_no_second_answer(server):
     assert statuses(answers_in(raw)) == [415]
 
 
-@pytest.mark.fault(430)
 @pytest.mark.parametrize("target", [b"http://%b#", b"http://a/%b#", b"https://%b?#b"])
-def test_fault_430_a_long_url_with_a_fragment_is_refused(target):
+def test_a_long_url_with_a_fragment_is_refused(target):
     with pytest.raises(HeadError, match="no http or https URL"):
         checked_target(b"GET", "1.1", target % (b"a" * 60_000), [(b"host", b"a")])
 
 
-@pytest.mark.fault(589)
 @pytest.mark.parametrize("lines", [1, 50])
-def test_fault_589_lists_of_thousands_of_members_are_refused(lines):
+def test_lists_of_thousands_of_members_are_refused(lines):
     def headers(members):
         value = b"a," * (members // lines)
         return [(b"host", b"a"), *[(b"accept", value)] * lines]

@@ -3,7 +3,6 @@
 import asyncio
 import time
 
-import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -56,8 +55,7 @@ async def kept_of_a_body(*, waits):
     return kept, answers.count(b"HTTP/1.1 401")
 
 
-@pytest.mark.fault(323)
-def test_fault_323_who_waits_to_be_refused_keeps_nothing_of_the_body():
+def test_who_waits_to_be_refused_keeps_nothing_of_the_body():
     (before, after), answers = asyncio.run(kept_of_a_body(waits=True))
     assert (before >= FEW, after, answers) == (True, 0, 2)
 

@@ -63,25 +63,21 @@ async def order_of(requests):
     return begun
 
 
-@pytest.mark.fault(317)
 @pytest.mark.parametrize(
     ("path", "lines"), [("/livez", []), ("/readyz", []), ("/v1/models", [key("few")])]
 )
-def test_fault_317_who_comes_last_does_not_wait_for_a_crowd_with_one_key(path, lines):
+def test_who_comes_last_does_not_wait_for_a_crowd_with_one_key(path, lines):
     crowd = [request("/v1/jobs", key("many"))] * CROWD
     begun = asyncio.run(order_of([*crowd, request(path, *lines)]))
     assert len(begun) == CROWD + 1
     assert begun.index(path) < CROWD // 4
 
 
-@pytest.mark.fault(319)
 @pytest.mark.parametrize(
     ("path", "lines"), [("/livez", []), ("/x/readyz", []), ("/v1/models", [key("few")])]
 )
 @pytest.mark.parametrize("with_keys", [True, False])
-def test_fault_319_who_comes_last_does_not_wait_for_a_crowd_that_never_looks_the_same(
-    with_keys, path, lines
-):
+def test_who_comes_last_does_not_wait_for_a_crowd_that_never_looks_the_same(with_keys, path, lines):
     crowd = [
         request(f"/v1/jobs/{n}", *[key(f"forged-{n}")] if with_keys else []) for n in range(CROWD)
     ]
@@ -108,7 +104,6 @@ def test_the_likely_caller_is_told_by_a_known_key_or_a_health_check():
     assert likely(b"GET /livez HTTP/1.1") == likely(request("/livez", "A: b"))
 
 
-@pytest.mark.fault(319)
 def test_strangers_are_a_few_likely_callers_however_many_they_are():
     lines = ["/v1/jobs?{}", "/livez?{}", "/{}livez"]
     seen = {likely_caller(request(line.format(n)), KNOWN.get) for line in lines for n in range(999)}
@@ -116,8 +111,7 @@ def test_strangers_are_a_few_likely_callers_however_many_they_are():
     assert len(seen) <= 8
 
 
-@pytest.mark.fault(1030)
-def test_fault_1030_no_more_of_the_first_bytes_is_looked_through_than_may_have_a_key():
+def test_no_more_of_the_first_bytes_is_looked_through_than_may_have_a_key():
     long = b"GET " + b"/" * LIKELY_BYTES + b"livez HTTP/1.1\r\n\r\n"
     assert likely_caller(long, KNOWN.get) in range(8)
     assert likely_caller(request("/a/livez"), KNOWN.get) == b"livez"

@@ -129,8 +129,7 @@ def attack_all(front: str, seeds: range) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.fault(195, 196)
-def test_fault_195_every_answer_belongs_to_its_request(front):
+def test_every_answer_belongs_to_its_request(front):
     assert attack_all(front, range(120)) == []
 
 
@@ -141,9 +140,8 @@ def test_every_answer_belongs_to_its_request_at_length(front):
 
 
 @needs_haproxy
-@pytest.mark.fault(195)
 @pytest.mark.parametrize("gap_s", [0.0, 0.05])
-def test_fault_195_nobody_gets_the_answer_to_a_request_that_another_one_hid(server, gap_s):
+def test_nobody_gets_the_answer_to_a_request_that_another_one_hid(server, gap_s):
     """What is hidden takes a while to serve: whoever comes next on the connection would get it."""
     body = b'{"n": 200000}'
     hidden = (

@@ -134,8 +134,7 @@ def test_what_many_send_at_once_is_read_some_in_each_iteration():
     assert max(iterations.begun.values()) <= 2
 
 
-@pytest.mark.fault(549)
-def test_fault_549_more_connections_without_a_request_end_in_an_iteration_than_are_accepted(
+def test_more_connections_without_a_request_end_in_an_iteration_than_are_accepted(
     monkeypatch,
 ):
     iterations = Iterations()
@@ -164,9 +163,8 @@ def test_fault_549_more_connections_without_a_request_end_in_an_iteration_than_a
     assert 16 < max(ends.values()) <= IDLE_ENDS
 
 
-@pytest.mark.fault(591)
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_fault_591_little_is_read_of_a_connection_that_waits_for_its_turn(monkeypatch, runner):
+def test_little_is_read_of_a_connection_that_waits_for_its_turn(monkeypatch, runner):
     waiting = Counter[BoundedProtocol]()
     take, leave = BoundedProtocol.data_received, BoundedProtocol._take
     most = []
@@ -234,8 +232,7 @@ def test_a_closed_connection_leaves_no_cycles():
     assert asyncio.run(main()) == []
 
 
-@pytest.mark.fault(315)
-def test_fault_315_what_is_sent_to_a_caller_who_left_is_dropped_before_that_is_its_turn():
+def test_what_is_sent_to_a_caller_who_left_is_dropped_before_that_is_its_turn():
     """The transport of uvloop raises once it is closed, which would be an error with a traceback."""
     ends: list[object] = []
 
@@ -271,9 +268,8 @@ def test_fault_315_what_is_sent_to_a_caller_who_left_is_dropped_before_that_is_i
     assert ends == [True]
 
 
-@pytest.mark.fault(326)
 @pytest.mark.parametrize("sent", [GET, GET[:-2]])
-def test_fault_326_a_head_that_came_in_time_and_waited_for_its_turn_is_not_called_late(sent):
+def test_a_head_that_came_in_time_and_waited_for_its_turn_is_not_called_late(sent):
     async def main():
         server, port = await serving(answer, Pace(each=0, most=0), header_timeout_s=0.1)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -291,11 +287,10 @@ def test_fault_326_a_head_that_came_in_time_and_waited_for_its_turn_is_not_calle
     assert kind == "/problems/overloaded"
 
 
-@pytest.mark.fault(399)
 @pytest.mark.parametrize(
     "loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"]
 )
-def test_fault_399_the_kernel_takes_little_of_a_response_that_nobody_reads(loop):
+def test_the_kernel_takes_little_of_a_response_that_nobody_reads(loop):
     """The rest waits where it counts, and where a caller who reads nothing is noticed."""
     sent = 0
 
@@ -327,8 +322,7 @@ def test_fault_399_the_kernel_takes_little_of_a_response_that_nobody_reads(loop)
     assert sent <= 2**19
 
 
-@pytest.mark.fault(550)
-def test_fault_550_nothing_is_kept_of_a_lost_connection_whose_data_wait_for_their_turn():
+def test_nothing_is_kept_of_a_lost_connection_whose_data_wait_for_their_turn():
     connections = weakref.WeakSet[BoundedProtocol]()
 
     class Noted(ConnectionGroups):

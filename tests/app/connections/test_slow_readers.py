@@ -21,7 +21,6 @@ def answering(size):
     return application
 
 
-@pytest.mark.fault(740)
 @pytest.mark.parametrize(
     "parts",
     [
@@ -36,7 +35,7 @@ def answering(size):
     ],
     ids=["idle", "last", "head", "line", "error", "body", "whole body", "chunks"],
 )
-def test_fault_740_nobody_keeps_a_connection_who_does_not_read(parts):
+def test_nobody_keeps_a_connection_who_does_not_read(parts):
     async def main():
         protocol, line = connecting(answering(SMALL), line_of=SlowLine)(*parts)
         await asyncio.sleep(300)
@@ -45,8 +44,7 @@ def test_fault_740_nobody_keeps_a_connection_who_does_not_read(parts):
     assert run(main()) == (0, True, 0)
 
 
-@pytest.mark.fault(740)
-def test_fault_740_nobody_keeps_a_connection_who_reads_all_but_the_last_bytes():
+def test_nobody_keeps_a_connection_who_reads_all_but_the_last_bytes():
     async def main():
         _, line = connecting(answering(LARGE), line_of=SlowLine)(LAST)
         await asyncio.sleep(1)
@@ -57,9 +55,8 @@ def test_fault_740_nobody_keeps_a_connection_who_reads_all_but_the_last_bytes():
     assert run(main())
 
 
-@pytest.mark.fault(740)
 @pytest.mark.parametrize("parts", [[GET], [GET, 1.0, GET[:9]]], ids=["idle", "head"])
-def test_fault_740_a_connection_that_makes_room_does_not_wait_for_its_caller(parts):
+def test_a_connection_that_makes_room_does_not_wait_for_its_caller(parts):
     async def main():
         protocol, line = connecting(answering(SMALL), line_of=SlowLine)(*parts)
         await asyncio.sleep(2)

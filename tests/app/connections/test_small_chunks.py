@@ -61,13 +61,12 @@ async def exchanged(bodies, sent, answers):
     return [head.partition(b"\r\n")[0] for head in heads]
 
 
-@pytest.mark.fault(588)
 @pytest.mark.parametrize(
     "before",
     [b"", POST + b"Content-Length: 3\r\n\r\nabc", POST + b"Content-Length: 0\r\n\r\n"],
     ids=["first", "after another body", "after an empty body"],
 )
-def test_fault_588_a_body_in_small_chunks_is_parsed_some_at_a_time(monkeypatch, before):
+def test_a_body_in_small_chunks_is_parsed_some_at_a_time(monkeypatch, before):
     bodies = Bodies(monkeypatch, reads=True)
     answers = 1 + bool(before)
     heads = asyncio.run(exchanged(bodies, before + CHUNKED + SMALL + END, answers))
@@ -76,15 +75,13 @@ def test_fault_588_a_body_in_small_chunks_is_parsed_some_at_a_time(monkeypatch, 
     assert max(bodies.chunks.values()) < MOST
 
 
-@pytest.mark.fault(588)
-def test_fault_588_chunks_that_nobody_reads_are_parsed_no_more_and_the_answer_arrives(monkeypatch):
+def test_chunks_that_nobody_reads_are_parsed_no_more_and_the_answer_arrives(monkeypatch):
     bodies = Bodies(monkeypatch, reads=False)
     assert asyncio.run(exchanged(bodies, CHUNKED + SMALL * 10, 1)) == [b"HTTP/1.1 200 OK"]
     assert bodies.chunks.total() < 2 * MOST
 
 
-@pytest.mark.fault(588)
-def test_fault_588_what_a_refused_connection_sends_is_read_in_its_turn(monkeypatch):
+def test_what_a_refused_connection_sends_is_read_in_its_turn(monkeypatch):
     reads = Counter[int]()
     bodies = Bodies(monkeypatch, reads=False)
     take = BoundedProtocol.data_received

@@ -4,8 +4,6 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from app.connections.receiving.fast_bodies import FastBodies
 from app.connections.unfinished import UNFINISHED, UnfinishedBodies
 from app.connections.unread import BoundedReads
@@ -25,8 +23,7 @@ class Cycle:
         self.is_paused = True
 
 
-@pytest.mark.fault(635)
-def test_fault_635_all_pieces_of_bodies_on_their_way_have_a_bound_together():
+def test_all_pieces_of_bodies_on_their_way_have_a_bound_together():
     known = UnfinishedBodies()
     assert known.piece_bytes(100_000) == 100_000
     sizes = list[int]()
@@ -40,8 +37,7 @@ def test_fault_635_all_pieces_of_bodies_on_their_way_have_a_bound_together():
     assert known.piece_bytes() == 512 * 1024
 
 
-@pytest.mark.fault(635)
-def test_fault_635_little_of_hundreds_of_fast_bodies_that_nobody_reads_is_kept():
+def test_little_of_hundreds_of_fast_bodies_that_nobody_reads_is_kept():
     async def main() -> int:
         loop = asyncio.get_running_loop()
         bodies: list[tuple[Any, Cycle]] = [(FastBodies(loop), Cycle()) for _ in range(500)]

@@ -27,14 +27,12 @@ class Line:
         self.aborted = True
 
 
-@pytest.mark.fault(530)
 @pytest.mark.parametrize("error", [OSError(9, "Bad file descriptor"), ValueError("of uvloop")])
-def test_fault_530_a_connection_that_is_closed_already_may_be_reset(error):
+def test_a_connection_that_is_closed_already_may_be_reset(error):
     line = Line(error)
     LingeringTransport(line, lambda: None).reset()  # type: ignore[arg-type]  # it has what is asked for
     assert line.aborted
 
 
-@pytest.mark.fault(531)
-def test_fault_531_connections_are_served_where_the_kernel_bounds_nothing():
+def test_connections_are_served_where_the_kernel_bounds_nothing():
     bound_unsent(Line(OSError()))  # type: ignore[arg-type]  # as above

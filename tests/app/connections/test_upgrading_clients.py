@@ -39,8 +39,7 @@ def scores(lines: str) -> list[float]:
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="needs a JDK")
-@pytest.mark.fault(195)
-def test_fault_195_java_gets_its_answers(server, tmp_path):
+def test_java_gets_its_answers(server, tmp_path):
     source = tmp_path / "Post.java"
     source.write_text(JAVA)
     command = [
@@ -57,8 +56,7 @@ def test_fault_195_java_gets_its_answers(server, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-@pytest.mark.fault(195)
-def test_fault_195_curl_gets_its_answers(server):
+def test_curl_gets_its_answers(server):
     url = f"{server}/v1/models/people/log_prob"
     common = ["-s", "-H", "Content-Type: application/json", "-d", ROWS, "-w", "\n%{http_code}\n"]
     command = ["curl", "--max-time", "20", "--http2", *common, url, url]

@@ -11,7 +11,7 @@ import pytest
 from app.http.body_memory import BodyMemory
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from models_store.registry import Registry
-from tables import kept_cells
+from tabular import kept_cells
 from tests.app.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
 from tests.app.datasets.uploads import MIXED, upload
 from tests.tables.files import npy
@@ -101,7 +101,6 @@ def test_a_dataset_is_called_like_its_file_unless_it_has_a_name(client):
     assert named.json()["name"] == "other"
 
 
-@pytest.mark.fault(44)
 @pytest.mark.parametrize(
     ("file_name", "label"),
     [
@@ -112,7 +111,7 @@ def test_a_dataset_is_called_like_its_file_unless_it_has_a_name(client):
         ("\u202ea.csv", "a"),
     ],
 )
-def test_fault_044_a_file_name_is_a_label_and_never_a_path(client, settings, file_name, label):
+def test_a_file_name_is_a_label_and_never_a_path(client, settings, file_name, label):
     response = client.post("/v1/datasets", files={"file": (file_name, TABLE, "text/csv")})
     assert response.status_code == 201
     assert response.json()["name"] == label
@@ -146,7 +145,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.fault(1, 2, 3, 6, 13, 26, 29, 32, 33, 34, 37, 40, 43, 63, 91)
 @pytest.mark.parametrize(("body", "headers", "status", "slug"), FAULTS.values(), ids=list(FAULTS))
 def test_a_bad_file_is_refused_and_leaves_nothing(
     shared_client, shared_settings, body, headers, status, slug
@@ -155,9 +153,8 @@ def test_a_bad_file_is_refused_and_leaves_nothing(
     assert_nothing_was_left(shared_client, shared_settings)
 
 
-@pytest.mark.fault(176)
 @pytest.mark.parametrize("params", [{"separator": ";"}, {"source_url": "http://169.254.169.254/"}])
-def test_fault_176_an_unknown_option_is_refused(shared_client, shared_settings, params):
+def test_an_unknown_option_is_refused(shared_client, shared_settings, params):
     assert_refused(upload(shared_client, **params), 422, "unknown-parameter")
     assert_nothing_was_left(shared_client, shared_settings)
 
@@ -188,27 +185,23 @@ class TestLimits:
     def setting_values(self):
         return {"max_upload_bytes": 2000, "max_rows": 50, "max_columns": 3, "max_score_bytes": 1024}
 
-    @pytest.mark.fault(82)
-    def test_fault_082_a_file_over_the_limit_is_refused(self, client, settings):
+    def test_a_file_over_the_limit_is_refused(self, client, settings):
         assert_refused(upload(client, b"x" * 2001), 413, "limit-body")
         assert_refused(upload(client, b"x" * 100_000), 413, "limit-body")
         assert_nothing_was_left(client, settings)
 
-    @pytest.mark.fault(83)
-    def test_fault_083_a_file_of_unknown_length_is_counted(self, client, settings):
+    def test_a_file_of_unknown_length_is_counted(self, client, settings):
         response = upload(client, (b"1,2\n" * 100 for _ in range(20)))
         assert_refused(response, 413, "limit-body")
         assert response.headers["connection"] == "close"
         assert_nothing_was_left(client, settings)
 
-    @pytest.mark.fault(59)
-    def test_fault_059_rows_over_the_limit_are_refused(self, client, settings):
+    def test_rows_over_the_limit_are_refused(self, client, settings):
         rows = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(60))
         assert_refused(upload(client, rows), 413, "limit-rows")
         assert_nothing_was_left(client, settings)
 
-    @pytest.mark.fault(5)
-    def test_fault_005_columns_over_the_limit_are_refused(self, client, settings):
+    def test_columns_over_the_limit_are_refused(self, client, settings):
         assert_refused(upload(client, b"a,b,c,d\n1,2,3,4\n2,3,4,6\n"), 422, "limit-columns")
         assert_nothing_was_left(client, settings)
 
@@ -224,7 +217,6 @@ def test_a_database_that_turns_the_row_away_leaves_no_file(client, settings, reg
     assert files_of(settings) == []
 
 
-@pytest.mark.fault(149)
 def test_a_connection_that_is_lost_after_the_commit_leaves_no_row_without_its_file(
     client, registry, monkeypatch
 ):
@@ -249,8 +241,7 @@ def test_datasets_are_listed_newest_first_in_pages(client):
     assert second["next_cursor"] is None
 
 
-@pytest.mark.fault(98)
-def test_fault_098_a_forged_cursor_and_a_huge_page_are_refused(shared_client):
+def test_a_forged_cursor_and_a_huge_page_are_refused(shared_client):
     assert_refused(shared_client.get("/v1/datasets", params={"cursor": "forged"}), 400, "cursor")
     assert_refused(shared_client.get("/v1/datasets", params={"limit": 10**9}), 422, "validation")
 
@@ -265,7 +256,7 @@ def test_a_deleted_dataset_is_gone_with_its_file(client, settings):
 
 
 @pytest.mark.parametrize("dataset_id", ["ds_1", "a%00b", "..%2f..%2fx", "ds_" + "g" * 32])
-def test_fault_177_a_malformed_id_is_refused(shared_client, dataset_id):
+def test_a_malformed_id_is_refused(shared_client, dataset_id):
     assert shared_client.get(f"/v1/datasets/{dataset_id}").status_code in {404, 422}
 
 
@@ -284,8 +275,7 @@ class TestRows:
             "total": 10,
         }
 
-    @pytest.mark.fault(12)
-    def test_fault_012_formulas_in_column_names_are_escaped_in_csv(self, client, location):
+    def test_formulas_in_column_names_are_escaped_in_csv(self, client, location):
         response = client.get(location, params={"limit": 1}, headers={"Accept": "text/csv"})
         assert list(csv.reader(io.StringIO(response.text))) == [["'=cmd", "b"], ["0", "0.25"]]
 
@@ -327,15 +317,13 @@ class TestRows:
         response = client.get(location, headers={"Accept": accept})
         assert response.headers["content-type"] == "application/x-npy"
 
-    @pytest.mark.fault(140)
-    def test_fault_140_a_missing_file_is_said_to_be_missing(self, client, settings, location):
+    def test_a_missing_file_is_said_to_be_missing(self, client, settings, location):
         files_of(settings)[0].unlink()
         assert_refused(client.get(location), 503, "artifact-missing")
         assert client.get("/readyz").status_code == 200
 
 
-@pytest.mark.fault(118)
-def test_fault_118_a_caller_who_leaves_early_leaves_nothing(client, settings):
+def test_a_caller_who_leaves_early_leaves_nothing(client, settings):
     messages = iter(
         [
             {"type": "http.request", "body": TABLE * 10_000, "more_body": True},
@@ -405,8 +393,7 @@ class TestForms:
         assert query.json()["errors"] == form.json()["errors"]
 
 
-@pytest.mark.fault(660)
-def test_fault_660_columns_of_megabytes_count_while_rows_are_sent(client, monkeypatch):
+def test_columns_of_megabytes_count_while_rows_are_sent(client, monkeypatch):
     header = ",".join(f"c{place}" for place in range(90))
     lines = [",".join(f"{place}-{row}-{'x' * 100}" for place in range(90)) for row in range(8)]
     made = client.post("/v1/datasets", content="\n".join([header, *lines]), headers=CSV)
@@ -425,8 +412,7 @@ def test_fault_660_columns_of_megabytes_count_while_rows_are_sent(client, monkey
     assert sum(counted) == 0
 
 
-@pytest.mark.fault(784)
-def test_fault_784_columns_of_megabytes_are_described_one_at_a_time(client, monkeypatch):
+def test_columns_of_megabytes_are_described_one_at_a_time(client, monkeypatch):
     lines = [",".join(f"{place}-{row}-{'x' * 100}" for place in range(90)) for row in range(8)]
     header = ",".join(f"c{place}" for place in range(90))
     wide = client.post("/v1/datasets", content="\n".join([header, *lines]), headers=CSV)
@@ -446,8 +432,7 @@ def test_fault_784_columns_of_megabytes_are_described_one_at_a_time(client, monk
     assert "documents" not in threads[3:]
 
 
-@pytest.mark.fault(900)
-def test_fault_900_files_of_wide_datasets_are_fetched_in_threads_that_documents_do_not_wait_for(
+def test_files_of_wide_datasets_are_fetched_in_threads_that_documents_do_not_wait_for(
     client, monkeypatch
 ):
     header = ",".join(f"c{place}" for place in range(90))
@@ -467,10 +452,7 @@ def test_fault_900_files_of_wide_datasets_are_fetched_in_threads_that_documents_
     assert threads[0] != "documents", "from object storage, this takes as long as the file"
 
 
-@pytest.mark.fault(901)
-def test_fault_901_footers_of_kept_cells_count_and_are_not_read_by_the_event_loop(
-    client, monkeypatch
-):
+def test_footers_of_kept_cells_count_and_are_not_read_by_the_event_loop(client, monkeypatch):
     """A small footer stands for one of thousands of columns."""
     monkeypatch.setattr(kept_cells, "_FOOTER_FACTOR", 1_000_000)
     lines = [f"{row / 3},{row}-{'x' * 20}-{'yz' * row}" for row in range(400)]

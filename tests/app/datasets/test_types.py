@@ -9,8 +9,8 @@ import pytest
 
 from app.datasets.rows import _opened_rows
 from models_store.consistency import Comparison, compare
-from tables.columns import Column
-from tables.ingest.retype import retype_table_isolated
+from tabular.columns import Column
+from tabular.ingest.retype import retype_table_isolated
 from tests.app.conftest import assert_nothing_was_left, assert_refused, files_of
 from tests.app.datasets.uploads import MIXED, upload
 
@@ -82,9 +82,8 @@ class TestTypes:
         only = upload(client, MIXED, columns="size").json()["columns"]
         assert [c["name"] for c in only if c["type"] != "ignored"] == ["size"]
 
-    @pytest.mark.fault(543)
     @pytest.mark.parametrize("option", ["columns", "exclude", "na_values"])
-    def test_fault_543_a_list_in_thousands_of_lists_is_no_list_of_names(self, client, option):
+    def test_a_list_in_thousands_of_lists_is_no_list_of_names(self, client, option):
         response = upload(client, MIXED, **{option: "[" * 20_000})
         assert_refused(response, 422, "validation")
 
@@ -147,8 +146,7 @@ class TestRetyping:
         assert kinds == [column["type"] for column in first.json()["columns"]]
         assert again.json()["sha256"] == first.json()["sha256"]
 
-    @pytest.mark.fault(536)
-    def test_fault_536_types_that_were_found_and_are_stated_change_reasons_alone(self, client):
+    def test_types_that_were_found_and_are_stated_change_reasons_alone(self, client):
         first = upload(client, MIXED)
         found = {column["name"]: column["type"] for column in first.json()["columns"]}
         again = self.change(client, first.headers["location"], **found)
@@ -196,8 +194,7 @@ class TestRetyping:
         assert statuses <= {200, 409}
         assert len(files_of(settings)) == 2
 
-    @pytest.mark.fault(336)
-    def test_fault_336_a_dataset_that_goes_while_its_types_change_is_not_found(
+    def test_a_dataset_that_goes_while_its_types_change_is_not_found(
         self, client, settings, monkeypatch
     ):
         location = upload(client, MIXED).headers["location"]
@@ -210,9 +207,8 @@ class TestRetyping:
         assert_refused(self.change(client, location, zip="integer"), 404, "not-found")
         assert_nothing_was_left(client, settings)
 
-    @pytest.mark.fault(617)
     @pytest.mark.parametrize("condition", [None, "*", "the tag"])
-    def test_fault_617_labels_that_change_while_types_do_are_not_lost_to_if_match(
+    def test_labels_that_change_while_types_do_are_not_lost_to_if_match(
         self, client, monkeypatch, condition
     ):
         location = upload(client, MIXED).headers["location"]
@@ -241,10 +237,7 @@ class TestRetyping:
             assert (dataset["description"], dataset["tags"]) == ("mine", {"a": "1", "b": "3"})
             assert kind == "integer"
 
-    @pytest.mark.fault(336)
-    def test_fault_336_rows_are_read_from_the_table_that_took_the_place_of_another(
-        self, client, monkeypatch
-    ):
+    def test_rows_are_read_from_the_table_that_took_the_place_of_another(self, client, monkeypatch):
         location = upload(client, MIXED).headers["location"]
         changes = iter([self.change])
 

@@ -155,7 +155,6 @@ def test_a_caller_who_leaves_costs_nothing(engine):
     assert function.rows == [1]
 
 
-@pytest.mark.fault(585)
 def test_many_functions_of_a_project_do_not_keep_that_of_another_waiting(engine):
     computed = []
     threads = Threads("test", 1, each=1)
@@ -180,7 +179,6 @@ def test_many_functions_of_a_project_do_not_keep_that_of_another_waiting(engine)
     threads.close()
 
 
-@pytest.mark.fault(585)
 def test_functions_of_one_project_are_computed_as_they_came(engine):
     computed = []
 
@@ -200,7 +198,6 @@ def test_functions_of_one_project_are_computed_as_they_came(engine):
     assert computed == list(range(8))
 
 
-@pytest.mark.fault(700)
 def test_a_project_whose_batch_took_long_has_the_thread_alone_for_a_while(engine):
     threads = Threads("test", 1, each=1)
     slow, quick, other = Doubling(seconds=0.1), Doubling(), Doubling()

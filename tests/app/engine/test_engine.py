@@ -56,8 +56,7 @@ def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one(engine):
     assert done == ["small", "large"]
 
 
-@pytest.mark.fault(97)
-def test_fault_097_a_caller_who_leaves_stops_the_work_at_the_next_chunk(engine):
+def test_a_caller_who_leaves_stops_the_work_at_the_next_chunk(engine):
     chunks: list[int] = []
 
     async def main() -> None:
@@ -104,8 +103,7 @@ def blocked(engine):
     release.set()
 
 
-@pytest.mark.fault(96)
-def test_fault_096_a_full_queue_refuses_but_lets_what_was_begun_go_on(blocked):
+def test_a_full_queue_refuses_but_lets_what_was_begun_go_on(blocked):
     engine, release = blocked
 
     async def main() -> None:
@@ -345,9 +343,8 @@ def test_a_caller_may_wait_less_than_others(blocked):
 
 
 @pytest.mark.long
-@pytest.mark.fault(318)
 @pytest.mark.parametrize("n", [1, 16, 70])
-def test_fault_318_functions_of_many_passes_begin_with_few_rows(n):
+def test_functions_of_many_passes_begin_with_few_rows(n):
     """Bound first turns and batches where each row stands for a hundred of the flow."""
     engine = Engine()
     engine.start()
@@ -400,9 +397,8 @@ def test_turns_are_no_shorter_than_pays(fixed_s, row_s, most_s):
     assert spent < most_s
 
 
-@pytest.mark.fault(373)
 @pytest.mark.parametrize(("fixed_s", "row_s", "most"), [(0.02, 1e-5, 4096), (0.02, 1e-3, 20)])
-def test_fault_373_small_requests_do_not_shorten_the_turns_of_large_ones(fixed_s, row_s, most):
+def test_small_requests_do_not_shorten_the_turns_of_large_ones(fixed_s, row_s, most):
     pace = Pace()
     for rows in (5, 1):
         pace.learn(rows, fixed_s + row_s * rows)

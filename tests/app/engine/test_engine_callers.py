@@ -151,9 +151,8 @@ PLAIN: dict[str, Callable[[CompiledFlow, np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.long
-@pytest.mark.fault(193)
 @pytest.mark.parametrize("verb", PLAIN)
-def test_fault_193_scores_of_any_number_of_rows_are_the_plain_ones(shared_client, model, verb):
+def test_scores_of_any_number_of_rows_are_the_plain_ones(shared_client, model, verb):
     if verb in ("inverse", "forward") and not model.flow.has_noise:
         pytest.skip("the density has no noise")
     for n in counts_of(model):
@@ -166,8 +165,7 @@ def test_fault_193_scores_of_any_number_of_rows_are_the_plain_ones(shared_client
         )
 
 
-@pytest.mark.fault(193)
-def test_fault_193_samples_of_any_number_are_the_plain_ones(shared_client, model):
+def test_samples_of_any_number_are_the_plain_ones(shared_client, model):
     context = np.array([[0.5]]) if model.flow.context_dim else None
     for n in counts_of(model):
         body: dict[str, object] = {"n": n, "seed": 7}
@@ -177,11 +175,10 @@ def test_fault_193_samples_of_any_number_are_the_plain_ones(shared_client, model
         np.testing.assert_allclose(ask(shared_client, model, "sample", body), expected, rtol=1e-5)
 
 
-@pytest.mark.fault(193)
 @pytest.mark.parametrize(
     "n", [*[pytest.param(n, marks=pytest.mark.long) for n in (3, 64)], 65, 3000]
 )
-def test_fault_193_numbers_of_pictures_are_the_plain_ones(shared_client, model, n):
+def test_numbers_of_pictures_are_the_plain_ones(shared_client, model, n):
     rows = rows_of(n, model.width).round(3)
     names = ["a", "b", "c"][: model.width]
     table = "\n".join(",".join(map(str, row)) for row in [names, *rows.tolist()])

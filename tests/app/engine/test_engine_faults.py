@@ -53,10 +53,9 @@ def test_columns_of_every_shape_are_written_by_every_way(shape, n):
         engine.stop()
 
 
-@pytest.mark.fault(193)
 @pytest.mark.parametrize("n", [1, 64, 65, 1000])
 @pytest.mark.parametrize("wrong", WRONG)
-def test_fault_193_columns_that_do_not_fit_fail_their_request_alone(engine, wrong, n):
+def test_columns_that_do_not_fit_fail_their_request_alone(engine, wrong, n):
     async def main() -> None:
         for _ in range(3):
             bad = engine.apply(WRONG[wrong], np.ones((n, 3)), np.empty((n, 1)), key=wrong)
@@ -80,9 +79,8 @@ class FailingGauge:
             raise OSError
 
 
-@pytest.mark.fault(193)
 @pytest.mark.parametrize("n", [1, 65])
-def test_fault_193_the_engine_goes_on_whatever_is_raised_in_its_thread(n):
+def test_the_engine_goes_on_whatever_is_raised_in_its_thread(n):
     metrics = EngineMetrics(CollectorRegistry())
     metrics.waiting = FailingGauge()  # type: ignore[assignment]  # it fails
     engine = Engine(metrics=metrics)
@@ -107,10 +105,9 @@ def test_fault_193_the_engine_goes_on_whatever_is_raised_in_its_thread(n):
         engine.stop()
 
 
-@pytest.mark.fault(194)
 @pytest.mark.parametrize("n", [1, 65])
 @pytest.mark.parametrize("dead", [True, False], ids=["dead", "busy"])
-def test_fault_194_what_waits_is_refused_in_time_whatever_the_thread_does(dead, n):
+def test_what_waits_is_refused_in_time_whatever_the_thread_does(dead, n):
     engine = Engine(max_wait_s=0.1)
     release = threading.Event()
 
@@ -147,10 +144,9 @@ def run(main: Coroutine[None, None, None], engine: Engine, release: threading.Ev
         engine.stop()
 
 
-@pytest.mark.fault(1080)
 @pytest.mark.parametrize("n", [1, 65])
 @pytest.mark.parametrize("leaves", [True, False], ids=["left", "refused"])
-def test_fault_1080_who_waits_no_longer_keeps_no_place_from_others(leaves, n):
+def test_who_waits_no_longer_keeps_no_place_from_others(leaves, n):
     engine = Engine(max_waiting=3, max_waiting_bytes=100 * n)
     began, release = threading.Event(), threading.Event()
 
@@ -192,10 +188,9 @@ class Held:
         raise ArithmeticError
 
 
-@pytest.mark.fault(1190)
 @pytest.mark.parametrize("kind", ["a row", "rows", "a computation"])
 @pytest.mark.parametrize("is_late", [True, False], ids=["late", "failed"])
-def test_fault_1190_a_request_that_ends_with_an_error_holds_nothing_more(is_late, kind):
+def test_a_request_that_ends_with_an_error_holds_nothing_more(is_late, kind):
     """The collector of cycles is off in tests, and seldom comes while a service has little to do."""
     engine = Engine()
     began, release = threading.Event(), threading.Event()
@@ -231,9 +226,8 @@ def test_fault_1190_a_request_that_ends_with_an_error_holds_nothing_more(is_late
     run(main(), engine, release)
 
 
-@pytest.mark.fault(197)
 @pytest.mark.parametrize("n", [1, 64, 65, 1000])
-def test_fault_197_the_rows_of_a_turn_are_bounded_by_memory(n):
+def test_the_rows_of_a_turn_are_bounded_by_memory(n):
     engine = Engine()
     engine.start()
     turns: list[int] = []

@@ -26,8 +26,7 @@ def spending(row_s: float, turns: list[int]) -> Callable[[int, int], None]:
     return compute
 
 
-@pytest.mark.fault(751)
-def test_fault_751_hard_rows_after_easy_ones_have_one_long_turn() -> None:
+def test_hard_rows_after_easy_ones_have_one_long_turn() -> None:
     engine = Engine()
     engine.start()
     threads = Threads("test", 1, each=1)
@@ -53,8 +52,7 @@ def test_fault_751_hard_rows_after_easy_ones_have_one_long_turn() -> None:
     assert max(others) >= 4_000
 
 
-@pytest.mark.fault(751)
-def test_fault_751_a_price_is_kept_for_a_while() -> None:
+def test_a_price_is_kept_for_a_while() -> None:
     now = 0.0
     turns = HardTurns(clock=lambda: now)
     turns.learn("mine", 0.2, longer=5.0, price=30.0)
@@ -66,9 +64,8 @@ def test_fault_751_a_price_is_kept_for_a_while() -> None:
     assert turns.price("mine") == 1.0
 
 
-@pytest.mark.fault(751)
 @pytest.mark.parametrize("fixed_s", [0.0, 0.02])
-def test_fault_751_fixed_costs_are_not_hard_rows(fixed_s: float) -> None:
+def test_fixed_costs_are_not_hard_rows(fixed_s: float) -> None:
     pace = Pace()
     assert pace.longer(64, 1.0) == 0.0
     for rows in (256, 1, 8192, 25):

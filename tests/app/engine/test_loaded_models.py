@@ -110,8 +110,7 @@ def test_a_model_is_read_once_however_many_want_it_at_once(cache, blobs, version
     run(main())
 
 
-@pytest.mark.fault(95)
-def test_fault_095_the_least_recently_used_model_goes_first(cache, blobs, versions):
+def test_the_least_recently_used_model_goes_first(cache, blobs, versions):
     async def main() -> None:
         size = await size_of(cache(10**9), versions[0])
         models = cache(2 * size)
@@ -141,10 +140,7 @@ def test_what_is_in_use_is_not_evicted(cache, blobs, versions):
     run(main())
 
 
-@pytest.mark.fault(390)
-def test_fault_390_a_project_uses_no_more_large_models_at_once_than_fit(
-    cache, versions, monkeypatch
-):
+def test_a_project_uses_no_more_large_models_at_once_than_fit(cache, versions, monkeypatch):
     monkeypatch.setattr(models_in_use, "_WAIT_S", 0.05)
 
     async def main() -> None:
@@ -173,8 +169,7 @@ def test_fault_390_a_project_uses_no_more_large_models_at_once_than_fit(
     run(main())
 
 
-@pytest.mark.fault(140)
-def test_fault_140_a_load_that_failed_is_tried_again(cache, blobs, versions):
+def test_a_load_that_failed_is_tried_again(cache, blobs, versions):
     path = blobs.path(versions[0].checkpoint_key)
     data = path.read_bytes()
 
@@ -251,8 +246,7 @@ def test_a_look_that_takes_long_does_not_keep_a_moved_alias_alive_longer(databas
     assert registry.looks == 2
 
 
-@pytest.mark.fault(261)
-def test_fault_261_all_who_ask_at_once_share_one_look_but_not_its_error(database, blobs):
+def test_all_who_ask_at_once_share_one_look_but_not_its_error(database, blobs):
     registered(database, blobs, name="m0")
     registry = SlowRegistry(database)
 
@@ -293,10 +287,7 @@ def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
     run(main())
 
 
-@pytest.mark.fault(337)
-def test_fault_337_changes_of_a_project_leave_the_references_of_others(
-    database, blobs, monkeypatch
-):
+def test_changes_of_a_project_leave_the_references_of_others(database, blobs, monkeypatch):
     monkeypatch.setattr(loaded_models, "time", Clock())
     registered(database, blobs, name="m0")
     registry = SlowRegistry(database)
@@ -314,10 +305,7 @@ def test_fault_337_changes_of_a_project_leave_the_references_of_others(
     run(main())
 
 
-@pytest.mark.fault(390)
-def test_fault_390_references_to_large_versions_are_bounded_by_their_bytes(
-    database, blobs, monkeypatch
-):
+def test_references_to_large_versions_are_bounded_by_their_bytes(database, blobs, monkeypatch):
     monkeypatch.setattr(loaded_models, "time", Clock())
     monkeypatch.setattr(loaded_models, "_MAX_REFS_BYTES", 10_000, raising=False)
     levels = [f"level {number:0100d}" for number in range(30)]
@@ -347,8 +335,7 @@ def test_fault_390_references_to_large_versions_are_bounded_by_their_bytes(
     run(main())
 
 
-@pytest.mark.fault(390)
-def test_fault_390_types_of_large_versions_are_bounded_by_their_bytes(database, blobs, monkeypatch):
+def test_types_of_large_versions_are_bounded_by_their_bytes(database, blobs, monkeypatch):
     types = [{"name": name, "type": "category", "levels": ["level"] * 100} for name in COLUMNS]
     version = registered(database, blobs, name="large", types=types)
     monkeypatch.setattr(model_types, "_prepared", OrderedDict())
@@ -390,10 +377,7 @@ def test_types_are_kept_and_dropped_by_several_threads_at_once(database, blobs, 
     assert len(model_types._prepared) == 30
 
 
-@pytest.mark.fault(320)
-def test_fault_320_no_request_waits_while_a_reference_in_use_is_looked_up_again(
-    database, blobs, monkeypatch
-):
+def test_no_request_waits_while_a_reference_in_use_is_looked_up_again(database, blobs, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(loaded_models, "time", clock)
     registered(database, blobs, name="m0")

@@ -76,7 +76,6 @@ def test_who_comes_anew_has_saved_up_nothing():
     assert abs(turns["new"] - turns["a"]) <= 2
 
 
-@pytest.mark.fault(230)
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_many_slow_requests_of_a_project_delay_another_by_one_turn(engine, account, size):
     done: list[str] = []

@@ -61,8 +61,7 @@ async def until(condition, *, within_s=120.0):
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.fault(194)
-def test_fault_194_an_engine_that_stands_still_is_told_and_then_given_up():
+def test_an_engine_that_stands_still_is_told_and_then_given_up():
     engine = Engine()
     engine.start()
     watch = EngineWatch(engine, stall_s=1)
@@ -94,8 +93,7 @@ def test_fault_194_an_engine_that_stands_still_is_told_and_then_given_up():
     assert "for 1 s" in str(ended)
 
 
-@pytest.mark.fault(194)
-def test_fault_194_an_engine_that_has_ended_is_given_up_at_once():
+def test_an_engine_that_has_ended_is_given_up_at_once():
     engine = Engine()  # its thread was not started
     watch = EngineWatch(engine, stall_s=60)
     ended: list[str | None] = []
@@ -188,7 +186,6 @@ def broken_api(folder: Path, *command: str, **variables: str) -> Iterator[Api]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.fault(194)
 @pytest.mark.parametrize(
     ("command", "variables", "started", "told"),
     [
@@ -202,7 +199,7 @@ def broken_api(folder: Path, *command: str, **variables: str) -> Iterator[Api]:
     ],
     ids=["api", "up"],
 )
-def test_fault_194_a_process_whose_engine_has_ended_is_started_again(
+def test_a_process_whose_engine_has_ended_is_started_again(
     data_dir, command, variables, started, told
 ):
     with broken_api(data_dir, *command, **variables) as api:
@@ -218,8 +215,7 @@ def test_fault_194_a_process_whose_engine_has_ended_is_started_again(
 
 
 @pytest.mark.slow
-@pytest.mark.fault(194)
-def test_fault_194_a_process_whose_engine_stands_still_is_unready_and_then_ends(data_dir):
+def test_a_process_whose_engine_stands_still_is_unready_and_then_ends(data_dir):
     with broken_api(data_dir, *APP, DENSITYD_ENGINE_STALL_S="2") as api:
         api.break_down("stands")
         asked = threading.Thread(target=api.score)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
@@ -18,8 +17,7 @@ from app.fairness.turns import Turns
 from app.problems.problem import Problem, install_problem_handlers
 
 
-@pytest.mark.fault(347)
-def test_fault_347_what_a_refused_request_made_is_freed_in_its_thread():
+def test_what_a_refused_request_made_is_freed_in_its_thread():
     worked, freed = [], []
 
     class Columns:
@@ -96,9 +94,7 @@ async def ask(
         await app({**scope, "query_string": f"cursor={cursor}".encode()}, receive, send)
 
 
-@pytest.mark.fault(961)
-@pytest.mark.fault(1032)
-def test_fault_961_nothing_is_read_for_callers_who_left_while_they_waited_for_their_turn():
+def test_nothing_is_read_for_callers_who_left_while_they_waited_for_their_turn():
     read, go_on = list[str](), threading.Event()
     router = APIRouter(route_class=FairRoute)
 

@@ -131,9 +131,8 @@ class Big:
         raise AssertionError
 
 
-@pytest.mark.fault(626)
 @pytest.mark.parametrize("alone", [True, False])
-def test_fault_626_no_more_work_begins_in_an_iteration_that_has_begun_what_takes_long(alone):
+def test_no_more_work_begins_in_an_iteration_that_has_begun_what_takes_long(alone):
     now = 0.0
 
     def work():
@@ -157,8 +156,7 @@ def test_fault_626_no_more_work_begins_in_an_iteration_that_has_begun_what_takes
     assert asyncio.run(main()) == [2, 4, 6, 8, 10]
 
 
-@pytest.mark.fault(717)
-def test_fault_717_the_rest_of_a_long_piece_of_work_waits_once_the_iteration_is_full():
+def test_the_rest_of_a_long_piece_of_work_waits_once_the_iteration_is_full():
     now, done = 0.0, 0
 
     async def main():

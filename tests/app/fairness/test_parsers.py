@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from app.fairness.parsers import BRIEF_FILE_BYTES, Parsers
-from tables.errors import SandboxLimitError, TableError
+from tabular.errors import SandboxLimitError, TableError
 
 MEMORY_BYTES = 1 << 30
 TIMEOUT_S = 600.0
@@ -34,9 +34,8 @@ def test_a_file_has_all_time_and_memory_while_there_is_a_parser(parsers):
     assert found == ALL
 
 
-@pytest.mark.fault(951)
 @pytest.mark.parametrize("slug", ["dataset-parse", "dataset-too-large"])
-def test_fault_951_a_small_file_does_not_wait_for_the_large_ones_of_several_projects(parsers, slug):
+def test_a_small_file_does_not_wait_for_the_large_ones_of_several_projects(parsers, slug):
     async def main():
         go_on = threading.Event()
         tried = []

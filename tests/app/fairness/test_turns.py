@@ -109,8 +109,7 @@ def test_a_queue_may_have_an_end():
     asyncio.run(main())
 
 
-@pytest.mark.fault(344)
-def test_fault_344_who_asks_while_another_has_the_only_turn_is_next():
+def test_who_asks_while_another_has_the_only_turn_is_next():
     async def main():
         turns = Turns(1, each=1)
         await turns.take("a")
@@ -129,7 +128,6 @@ def test_fault_344_who_asks_while_another_has_the_only_turn_is_next():
     asyncio.run(main())
 
 
-@pytest.mark.fault(218)
 def test_one_project_in_all_its_threads_keeps_no_other_waiting(threads):
     async def main():
         go_on = threading.Event()
@@ -179,7 +177,6 @@ def test_work_is_done_on_the_account_of_whoever_sent_the_request(threads):
     asyncio.run(main())
 
 
-@pytest.mark.fault(204)
 @pytest.mark.parametrize("rows", [1, 100])
 def test_a_project_that_floods_the_engine_leaves_room_in_its_queue(threads, rows):
     engine = Engine(max_waiting=64)
@@ -219,9 +216,7 @@ def test_a_project_that_floods_the_engine_leaves_room_in_its_queue(threads, rows
         engine.stop()
 
 
-@pytest.mark.fault(204)
-@pytest.mark.fault(823)
-def test_fault_823_what_no_thread_could_be_started_for_is_not_done_later(
+def test_what_no_thread_could_be_started_for_is_not_done_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done: list[str] = []
@@ -242,12 +237,11 @@ def test_fault_823_what_no_thread_could_be_started_for_is_not_done_later(
     assert done == ["later"]
 
 
-@pytest.mark.fault(823)
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
 )
-def test_fault_823_a_process_that_is_not_started_is_no_defect(error: Exception) -> None:
+def test_a_process_that_is_not_started_is_no_defect(error: Exception) -> None:
     problem = problem_of_lack(error)
     assert problem is not None
     assert (problem.type.uri, problem.status) == ("/problems/overloaded", 503)
@@ -287,7 +281,6 @@ def test_who_waits_for_the_share_of_a_project_is_refused_in_time(threads):
         engine.stop()
 
 
-@pytest.mark.fault(203)
 def test_keys_are_looked_for_whatever_all_other_threads_do(sqlite_url):
     database = Database(sqlite_url)
     keys = Keys(database)
@@ -310,7 +303,6 @@ def test_keys_are_looked_for_whatever_all_other_threads_do(sqlite_url):
     database.dispose()
 
 
-@pytest.mark.fault(203)
 def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlite_url):
     database = Database(sqlite_url)
     keys = Keys(database)
@@ -343,8 +335,7 @@ def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlit
     database.dispose()
 
 
-@pytest.mark.fault(663)
-def test_fault_663_a_flood_of_unknown_keys_refuses_no_new_key_of_another_address(sqlite_url):
+def test_a_flood_of_unknown_keys_refuses_no_new_key_of_another_address(sqlite_url):
     """Read the key in the turn of its address, before most of the flood."""
     database = Database(sqlite_url)
     token = Keys(database).create("p", Scope.READ).token
@@ -378,8 +369,7 @@ def test_fault_663_a_flood_of_unknown_keys_refuses_no_new_key_of_another_address
     database.dispose()
 
 
-@pytest.mark.fault(548)
-def test_fault_548_an_iteration_of_the_event_loop_reads_one_slice_of_all_bodies(threads):
+def test_an_iteration_of_the_event_loop_reads_one_slice_of_all_bodies(threads):
     iteration = 0
     read = []
 
@@ -415,8 +405,7 @@ def test_fault_548_an_iteration_of_the_event_loop_reads_one_slice_of_all_bodies(
     assert max(totals) - min(totals) <= 20  # nor do requests of one project wait for each other
 
 
-@pytest.mark.fault(548)
-def test_fault_548_a_body_that_is_given_up_gives_its_turn_back(threads):
+def test_a_body_that_is_given_up_gives_its_turn_back(threads):
     async def gather(slices):
         with on_account_of("project", threads):
             return await gathered(slices, max_rows=1000)

@@ -1,14 +1,11 @@
 """Lists of headers: the best of what is offered, and preferences."""
 
-import pytest
-
 from app.http.accept import best_coding, best_media_type, preferences
 
 OFFERED = ["identity", "gzip", "br"]
 
 
-@pytest.mark.fault(432)
-def test_fault_432_a_quote_without_an_end_takes_the_rest_of_a_list():
+def test_a_quote_without_an_end_takes_the_rest_of_a_list():
     assert preferences('respond-early, wait="1, 2", handling="lenient, a, b') == {
         *("respond-early", "wait", "handling")
     }

@@ -74,15 +74,13 @@ def test_a_plain_body_passes_unchanged():
     assert read([b"ab", b"", b"cd"])[0] == b"abcd"
 
 
-@pytest.mark.fault(82)
-def test_fault_082_a_declared_length_over_the_limit_is_refused_before_reading():
+def test_a_declared_length_over_the_limit_is_refused_before_reading():
     pieces = iter([b"not read"])
     assert slug_of(pieces, content_length="4000001") == "limit-body"
     assert list(pieces) == [b"not read"]
 
 
-@pytest.mark.fault(83)
-def test_fault_083_an_undeclared_length_is_counted():
+def test_an_undeclared_length_is_counted():
     assert slug_of([b"x" * 1_000_000] * 5) == "limit-body"
 
 
@@ -113,26 +111,23 @@ def test_gzip_members_may_follow_each_other():
     assert read([gzip.compress(b"a") + gzip.compress(b"b")], content_encoding="x-gzip")[0] == b"ab"
 
 
-@pytest.mark.fault(64)
-def test_fault_064_a_bomb_is_stopped_by_its_size():
+def test_a_bomb_is_stopped_by_its_size():
     assert (
         slug_of([gzip.compress(b"\0" * 100_000_000, 1)], content_encoding="gzip")
         == "limit-decoded-bytes"
     )
 
 
-@pytest.mark.fault(64)
-def test_fault_064_a_bomb_is_stopped_by_its_ratio():
+def test_a_bomb_is_stopped_by_its_ratio():
     limits = BodyLimits(max_bytes=10**9, timeout_s=1)
     packed = gzip.compress(b"\0" * 20_000_000)
     assert slug_of([packed], limits, content_encoding="gzip") == "limit-decoded-bytes"
 
 
-@pytest.mark.fault(65)
 @pytest.mark.parametrize(
     "encoding", ["br", "gzip, gzip", "br, gzip, gzip", "deflate", "x-zstd, gzip", "nonsense"]
 )
-def test_fault_065_other_and_stacked_encodings_are_refused(encoding):
+def test_other_and_stacked_encodings_are_refused(encoding):
     assert slug_of([b""], content_encoding=encoding) == "content-encoding"
 
 
@@ -171,8 +166,7 @@ def test_corrupt_and_cut_zstandard_is_refused(packed):
 
 
 @pytest.mark.long
-@pytest.mark.fault(64)
-def test_fault_064_a_zstandard_bomb_is_stopped_early_by_its_size_and_its_ratio():
+def test_a_zstandard_bomb_is_stopped_early_by_its_size_and_its_ratio():
     bomb = zstd.compress(bytes(1 << 30))
     assert len(bomb) < 200_000
     tracemalloc.start()
@@ -211,8 +205,7 @@ def test_corrupt_and_cut_gzip_data_is_refused(packed):
     assert slug_of([packed], content_encoding="gzip") == "content-decoding"
 
 
-@pytest.mark.fault(85)
-def test_fault_085_a_body_that_stops_coming_is_given_up():
+def test_a_body_that_stops_coming_is_given_up():
     async def messages() -> AsyncIterator[Message]:
         yield {"type": "http.request", "body": b"a", "more_body": True}
         await asyncio.sleep(30)
@@ -222,8 +215,7 @@ def test_fault_085_a_body_that_stops_coming_is_given_up():
     assert caught.value.type.slug == "body-timeout"
 
 
-@pytest.mark.fault(85)
-def test_fault_085_a_body_that_trickles_is_given_up():
+def test_a_body_that_trickles_is_given_up():
     async def messages() -> AsyncIterator[Message]:
         while True:
             yield {"type": "http.request", "body": b"a", "more_body": True}

@@ -32,7 +32,6 @@ def test_what_was_used_no_longer_counts():
     asyncio.run(main())
 
 
-@pytest.mark.fault(1061)
 def test_a_project_holds_no_more_than_the_disk_has_left():
     left = [100]
     memory = BodyMemory(1_000, left=lambda: left[0])
@@ -108,9 +107,8 @@ def test_one_project_takes_half_of_all_and_leaves_the_rest_to_others():
         other.hold(50)
 
 
-@pytest.mark.fault(396)
 @pytest.mark.parametrize("projects", [1, 2, 5])
-def test_fault_396_projects_that_take_all_they_get_leave_as_much_to_another(projects):
+def test_projects_that_take_all_they_get_leave_as_much_to_another(projects):
     memory = BodyMemory(600)
     with ExitStack() as stack:
         shares = [stack.enter_context(memory.of(str(i)).share()) for i in range(projects)]
@@ -123,8 +121,7 @@ def test_fault_396_projects_that_take_all_they_get_leave_as_much_to_another(proj
             share.hold(each // 2)
 
 
-@pytest.mark.fault(396)
-def test_fault_396_streams_of_two_projects_leave_room_for_those_of_a_third():
+def test_streams_of_two_projects_leave_room_for_those_of_a_third():
     memory = BodyMemory(800)
 
     async def main():
@@ -138,8 +135,7 @@ def test_fault_396_streams_of_two_projects_leave_room_for_those_of_a_third():
     asyncio.run(main())
 
 
-@pytest.mark.fault(441)
-def test_fault_441_of_many_who_wait_for_room_one_looks_for_it(monkeypatch):
+def test_of_many_who_wait_for_room_one_looks_for_it(monkeypatch):
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.5)
     memory, looks = BodyMemory(1 << 20), 0
     has_room = memory.has_room
@@ -163,8 +159,7 @@ def test_fault_441_of_many_who_wait_for_room_one_looks_for_it(monkeypatch):
     assert memory.held == 0
 
 
-@pytest.mark.fault(441)
-def test_fault_441_no_more_than_some_of_a_project_wait_for_room():
+def test_no_more_than_some_of_a_project_wait_for_room():
     memory = BodyMemory(1 << 20)
 
     async def main():
@@ -185,8 +180,7 @@ def test_fault_441_no_more_than_some_of_a_project_wait_for_room():
     asyncio.run(main())
 
 
-@pytest.mark.fault(441)
-def test_fault_441_room_is_given_in_the_order_of_arrival(monkeypatch):
+def test_room_is_given_in_the_order_of_arrival(monkeypatch):
     memory, looks = BodyMemory(1 << 20), asyncio.Event()
     has_room, came = memory.has_room, 0
 
@@ -213,8 +207,7 @@ def test_fault_441_room_is_given_in_the_order_of_arrival(monkeypatch):
     asyncio.run(main())
 
 
-@pytest.mark.fault(565)
-def test_fault_565_all_that_a_project_has_open_waits_for_room():
+def test_all_that_a_project_has_open_waits_for_room():
     memory = BodyMemory(1 << 20)
 
     async def main():
@@ -228,8 +221,7 @@ def test_fault_565_all_that_a_project_has_open_waits_for_room():
     asyncio.run(main())
 
 
-@pytest.mark.fault(661)
-def test_fault_661_who_waits_while_others_are_answered_is_not_refused():
+def test_who_waits_while_others_are_answered_is_not_refused():
     """The time for which they wait begins anew whenever one of the project has its turn."""
     memory = BodyMemory(1 << 20)
 
@@ -256,8 +248,7 @@ def test_fault_661_who_waits_while_others_are_answered_is_not_refused():
     asyncio.run(main())
 
 
-@pytest.mark.fault(566)
-def test_fault_566_callers_who_hold_something_do_not_wait_for_each_other():
+def test_callers_who_hold_something_do_not_wait_for_each_other():
     memory = BodyMemory(800)
 
     all_hold = asyncio.Barrier(20)
@@ -277,11 +268,8 @@ def test_fault_566_callers_who_hold_something_do_not_wait_for_each_other():
     assert memory.held == 0
 
 
-@pytest.mark.fault(567)
 @pytest.mark.parametrize("projects", [5, 20])
-def test_fault_567_a_large_response_of_a_new_project_fits_beside_those_of_many(
-    projects, monkeypatch
-):
+def test_a_large_response_of_a_new_project_fits_beside_those_of_many(projects, monkeypatch):
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
     memory = BodyMemory(256)
 

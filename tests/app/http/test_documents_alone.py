@@ -66,22 +66,18 @@ def threads():
     made.close()
 
 
-@pytest.mark.fault(231)
 def test_large_bodies_are_decoded_one_at_a_time_by_project(threads):
     most, order = most_at_once(threads, ["a"] * 5 + ["b"])
     assert most == 1
     assert order.index("b") <= 2
 
 
-@pytest.mark.fault(231)
 def test_the_service_has_one_thread_for_documents(client):
     threads = client.app.state.threads
     assert threads.alone is not threads
 
 
-@pytest.mark.fault(702)
-@pytest.mark.fault(1113)
-def test_fault_702_the_service_has_one_thread_for_cells_and_one_for_large_files(client):
+def test_the_service_has_one_thread_for_cells_and_one_for_large_files(client):
     threads = client.app.state.threads
     pools = [threads.cells, threads.files]
     assert len({threads, threads.alone, *pools}) == 4
@@ -92,7 +88,6 @@ class Document:
     """Document that a parser makes."""
 
 
-@pytest.mark.fault(231)
 def test_the_error_about_a_document_does_not_keep_the_document(threads):
     made: list[weakref.ref[Document]] = []
 
@@ -110,8 +105,7 @@ def test_the_error_about_a_document_does_not_keep_the_document(threads):
     assert made[0]() is None, error
 
 
-@pytest.mark.fault(327)
-def test_fault_327_a_document_leaves_no_large_collection_to_whoever_makes_the_next_object(threads):
+def test_a_document_leaves_no_large_collection_to_whoever_makes_the_next_object(threads):
     def uncollected(_body: bytes) -> int:
         document = [[number] for number in range(100_000)]
         return gc.get_count()[0] if document else 0
@@ -140,7 +134,6 @@ def filled(frame: bytes, unit: bytes, *, size: int = 4 * MIB) -> bytes:
 
 
 @pytest.mark.long
-@pytest.mark.fault(231)
 @pytest.mark.parametrize("unit", LISTS.values(), ids=list(LISTS))
 def test_more_lists_than_a_table_of_that_size_can_have_are_refused_before_they_are_made(unit):
     body = filled(b'{"rows":[%b]}', unit)
@@ -155,7 +148,6 @@ def test_more_lists_than_a_table_of_that_size_can_have_are_refused_before_they_a
     assert most < 12 * len(body)  # the lists would take twenty times as much
 
 
-@pytest.mark.fault(231)
 def test_the_narrowest_table_has_no_more_lists_than_are_allowed():
     body = b'{"rows":[' + b",".join([b"[1]"] * 1000) + b'],"columns":["a"]}'
     assert decode_document(body, RowsShape(["a"], max_rows=1000)).shape == (1000, 1)
@@ -169,7 +161,6 @@ VALUES = {
 }
 
 
-@pytest.mark.fault(231)
 @pytest.mark.parametrize("model", [SampleRequest, SamplingRequest])
 @pytest.mark.parametrize("unit", VALUES.values(), ids=list(VALUES))
 def test_a_request_has_a_bounded_number_of_values_and_of_errors(model, unit):
@@ -182,7 +173,6 @@ def test_a_request_has_a_bounded_number_of_values_and_of_errors(model, unit):
     assert len(caught.value.errors) <= 10
 
 
-@pytest.mark.fault(231)
 @pytest.mark.parametrize(
     ("path", "frame", "most"),
     [
@@ -203,7 +193,6 @@ def test_a_request_without_a_context_has_fewer_values(server, path, frame, most)
 
 
 @pytest.mark.long
-@pytest.mark.fault(231)
 @pytest.mark.parametrize("what", ["log_prob", "sample"])
 def test_large_documents_of_small_values_hold_nobody_up(server, what):
     frame = {"log_prob": b'{"rows":[%b]}', "sample": b'{"n":3,"context":[%b]}'}[what]
@@ -220,8 +209,7 @@ def test_large_documents_of_small_values_hold_nobody_up(server, what):
     assert max(seconds) < 10  # it was half a minute
 
 
-@pytest.mark.fault(1120)
-def test_fault_1120_what_megabytes_describe_is_changed_and_shown_one_at_a_time(client, monkeypatch):
+def test_what_megabytes_describe_is_changed_and_shown_one_at_a_time(client, monkeypatch):
     names = [f"{'c' * 100}{place}" for place in range(300)]
     rows = [
         ",".join(str((place * row) % 17 + row / 7) for place in range(300)) for row in range(40)
@@ -275,10 +263,7 @@ def test_fault_1120_what_megabytes_describe_is_changed_and_shown_one_at_a_time(c
     assert set(threads_of(few)) == {"requests"}
 
 
-@pytest.mark.fault(1160)
-def test_fault_1160_what_uses_a_version_that_megabytes_describe_reads_it_one_at_a_time(
-    client, monkeypatch
-):
+def test_what_uses_a_version_that_megabytes_describe_reads_it_one_at_a_time(client, monkeypatch):
     rows = [f"{row},{row % 7}.5" for row in range(40)]
     dataset = client.post("/v1/datasets", content="\n".join(["a,b", *rows]), headers=CSV).json()
     threads: list[str] = []

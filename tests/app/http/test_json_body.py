@@ -20,7 +20,7 @@ from app.problems.problem import Problem, install_problem_handlers
 from app.server.request_middleware import RequestMiddleware
 from app.settings import ApiSettings
 from models_store.requests.training import TrainingRequest
-from tables.json.strict import MAX_DEPTH
+from tabular.json.strict import MAX_DEPTH
 from tests.app.serving import registered
 
 
@@ -62,9 +62,8 @@ def pointers_of(body: bytes) -> list[str | None]:
     return [error.pointer for error in caught.value.errors]
 
 
-@pytest.mark.fault(47)
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "nan"])
-def test_fault_047_nonfinite_literals_are_no_json(literal):
+def test_nonfinite_literals_are_no_json(literal):
     assert slug_of(b'{"rate": %s}' % literal.encode()) == (400, "json-nonfinite")
 
 
@@ -72,19 +71,16 @@ def test_nan_inside_a_string_is_only_a_syntax_error_elsewhere():
     assert slug_of(b'{"label": "NaN", }') == (400, "json-syntax")
 
 
-@pytest.mark.fault(48)
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 309])
-def test_fault_048_numbers_beyond_float64_are_not_finite(number):
+def test_numbers_beyond_float64_are_not_finite(number):
     assert slug_of(b'{"rate": %s}' % number.encode()) == (422, "value-nonfinite")
 
 
-@pytest.mark.fault(50)
-def test_fault_050_a_nonfinite_literal_in_an_invalid_field_is_refused_before_it_is_looked_at():
+def test_a_nonfinite_literal_in_an_invalid_field_is_refused_before_it_is_looked_at():
     assert slug_of(b'{"n": NaN}') == (400, "json-nonfinite")
 
 
-@pytest.mark.fault(51)
-def test_fault_051_half_a_surrogate_pair_is_refused():
+def test_half_a_surrogate_pair_is_refused():
     assert slug_of(b'{"n": "\\ud800"}') == (422, "validation")
 
 
@@ -92,9 +88,8 @@ def test_a_whole_surrogate_pair_is_one_character():
     assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
 
 
-@pytest.mark.fault(52)
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
-def test_fault_052_deep_nesting_is_refused(opening):
+def test_deep_nesting_is_refused(opening):
     assert slug_of(opening * 100_000) == (400, "json-depth")
 
 
@@ -106,14 +101,12 @@ def test_brackets_inside_strings_do_not_nest():
     assert parse_json(b'"%s"' % (b"[" * 5000)) == "[" * 5000
 
 
-@pytest.mark.fault(53)
 @pytest.mark.parametrize("nested", [b"[" * 900 + b"]" * 900, b'{"a":' * 900 + b"1" + b"}" * 900])
-def test_fault_053_nesting_below_the_limit_does_not_fit_any_field(nested):
+def test_nesting_below_the_limit_does_not_fit_any_field(nested):
     assert slug_of(b'{"n": %s}' % nested) == (422, "validation")
 
 
-@pytest.mark.fault(54)
-def test_fault_054_millions_of_digits_in_numbers_that_are_short_enough_take_linear_time():
+def test_millions_of_digits_in_numbers_that_are_short_enough_take_linear_time():
     """A search that begins again at every digit would take a quarter of a minute."""
     numbers = b",".join([b"1." + b"1" * 990] * 4_000)
     assert len(parse_json(b"[%b]" % numbers)) == 4_000
@@ -121,12 +114,10 @@ def test_fault_054_millions_of_digits_in_numbers_that_are_short_enough_take_line
         parse_json(b"[%b x]" % numbers)
 
 
-@pytest.mark.fault(54)
-def test_fault_054_numbers_of_thousands_of_digits_are_refused():
+def test_numbers_of_thousands_of_digits_are_refused():
     assert slug_of(b'{"n": %s}' % (b"1" * 5000)) == (400, "json-number")
 
 
-@pytest.mark.fault(55)
 @pytest.mark.parametrize(
     "body",
     [
@@ -137,7 +128,7 @@ def test_fault_054_numbers_of_thousands_of_digits_are_refused():
         b'{"a:b":{"x":[{"y":1,"y":2}]}}',
     ],
 )
-def test_fault_055_a_duplicate_key_is_refused(body):
+def test_a_duplicate_key_is_refused(body):
     assert slug_of(body) == (400, "json-duplicate-key")
 
 
@@ -146,15 +137,13 @@ def test_equal_keys_of_different_objects_and_colons_in_strings_are_no_duplicates
     parse_json(body)
 
 
-@pytest.mark.fault(56)
 @pytest.mark.parametrize("value", [b"true", b'"1.5"', b"null", b"[1.5]"])
-def test_fault_056_nothing_is_converted_to_a_float(value):
+def test_nothing_is_converted_to_a_float(value):
     assert slug_of(b'{"rate": %s}' % value) == (422, "validation")
 
 
-@pytest.mark.fault(69)
 @pytest.mark.parametrize("value", [b"1.5", b"1.0", b'"5"', b"true", b"0", b"1000000000"])
-def test_fault_069_an_integer_field_takes_integers_in_range_only(value):
+def test_an_integer_field_takes_integers_in_range_only(value):
     assert slug_of(b'{"n": %s}' % value) == (422, "validation")
 
 
@@ -162,8 +151,7 @@ def test_an_integer_is_a_fine_float():
     assert validate_json(Tree, b'{"rate": 2}').rate == 2.0
 
 
-@pytest.mark.fault(60)
-def test_fault_060_an_unknown_field_of_a_flow_is_pointed_at():
+def test_an_unknown_field_of_a_flow_is_pointed_at():
     flow = b'{"model_name": "m", "dataset_id": "ds_%s", "flow": {"family": "maf", "layrs": 2}}'
     with pytest.raises(Problem) as caught:
         validate_json(TrainingRequest, flow % (b"0" * 32))
@@ -173,7 +161,6 @@ def test_fault_060_an_unknown_field_of_a_flow_is_pointed_at():
     ]
 
 
-@pytest.mark.fault(434)
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
@@ -181,7 +168,7 @@ def test_fault_060_an_unknown_field_of_a_flow_is_pointed_at():
         (Branches, {"parts": [{"family": "laef"}] * 290}),
     ],
 )
-def test_fault_434_names_like_the_callers_are_looked_for_a_few_times(monkeypatch, kind, body):
+def test_names_like_the_callers_are_looked_for_a_few_times(monkeypatch, kind, body):
     matches = Mock(return_value=[])
     monkeypatch.setattr(wording, "get_close_matches", matches)
     with pytest.raises(Problem):
@@ -189,20 +176,17 @@ def test_fault_434_names_like_the_callers_are_looked_for_a_few_times(monkeypatch
     assert 0 < matches.call_count <= 50
 
 
-@pytest.mark.fault(434)
-def test_fault_434_a_body_with_hundreds_of_faults_is_not_told_of_each():
+def test_a_body_with_hundreds_of_faults_is_not_told_of_each():
     fields = ", ".join(f'"preprocessign{n}": 1' for n in range(400))
     with pytest.raises(Problem, match="more fields than there are"):
         validate_json(TrainingRequest, b"{%s}" % fields.encode())
 
 
-@pytest.mark.fault(60)
-def test_fault_060_an_unknown_field_is_pointed_at():
+def test_an_unknown_field_is_pointed_at():
     assert slug_of(b'{"epocs": 3}') == (422, "unknown-field")
     assert pointers_of(b'{"epocs": 3}') == ["/epocs"]
 
 
-@pytest.mark.fault(61, 62)
 @pytest.mark.parametrize(
     "body",
     [
@@ -215,19 +199,17 @@ def test_fault_060_an_unknown_field_is_pointed_at():
         b'{"label": "\xc0\xaf"}',
     ],
 )
-def test_fault_061_and_062_only_plain_utf8_is_json(body):
+def test_and_062_only_plain_utf8_is_json(body):
     assert slug_of(body) == (400, "json-encoding")
 
 
-@pytest.mark.fault(67)
 @pytest.mark.parametrize("body", [b"", b"  \n"])
-def test_fault_067_an_empty_body_is_refused(body):
+def test_an_empty_body_is_refused(body):
     assert slug_of(body) == (400, "body-empty")
 
 
-@pytest.mark.fault(67)
 @pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"1"])
-def test_fault_067_another_value_than_an_object_is_refused(body):
+def test_another_value_than_an_object_is_refused(body):
     assert slug_of(body) == (422, "validation")
 
 
@@ -311,16 +293,14 @@ def test_a_json_body_reaches_the_route(tree_client, content_type):
     assert post(tree_client, b'{"n": 7}', content_type).json()["n"] == 7
 
 
-@pytest.mark.fault(63)
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded"])
-def test_fault_063_other_media_types_are_refused(tree_client, content_type):
+def test_other_media_types_are_refused(tree_client, content_type):
     response = post(tree_client, b'{"n": 7}', content_type)
     assert (response.status_code, response.json()["type"]) == (415, "/problems/media-type")
     assert response.json()["supported"] == ["application/json"]
 
 
-@pytest.mark.fault(66)
-def test_fault_066_a_huge_string_is_not_sent_back(tree_client):
+def test_a_huge_string_is_not_sent_back(tree_client):
     response = post(tree_client, b'{"n": "%s"}' % (b"x" * 90_000))
     assert response.status_code == 422
     assert len(response.content) < 8000
@@ -334,15 +314,13 @@ def test_many_errors_fit_into_a_small_answer(tree_client):
     assert len(response.content) <= 8000
 
 
-@pytest.mark.fault(82)
-def test_fault_082_a_body_over_the_route_limit_is_refused(tree_client):
+def test_a_body_over_the_route_limit_is_refused(tree_client):
     response = post(tree_client, b'{"label": "%s"}' % (b"x" * 100_000))
     assert (response.status_code, response.json()["type"]) == (413, "/problems/limit-body")
     assert response.headers["connection"] == "close"
 
 
-@pytest.mark.fault(83)
-def test_fault_083_a_body_without_a_length_is_counted(tree_client):
+def test_a_body_without_a_length_is_counted(tree_client):
     response = tree_client.post(
         "/tree",
         content=(b"x" * 10_000 for _ in range(20)),
@@ -357,10 +335,9 @@ def test_a_large_body_is_parsed_off_the_event_loop_with_the_same_result(tree_cli
     assert post(tree_client, b'{"n": NaN %s}' % (b" " * 90_000)).status_code == 400
 
 
-@pytest.mark.fault(384)
 @pytest.mark.parametrize("path", ["/v1/jobs/training", "/v2/models/people/infer"])
 @pytest.mark.parametrize("objects", [900, 5_000])
-def test_fault_384_thousands_of_small_objects_are_checked_in_a_thread(
+def test_thousands_of_small_objects_are_checked_in_a_thread(
     shared_client, monkeypatch, path, objects
 ):
     state = shared_client.app.state
@@ -379,17 +356,15 @@ def test_fault_384_thousands_of_small_objects_are_checked_in_a_thread(
     assert bool(aside) == (objects == 5_000)
 
 
-@pytest.mark.fault(437)
-def test_fault_437_bodies_that_say_nothing_of_columns_have_few_values(tree_client):
+def test_bodies_that_say_nothing_of_columns_have_few_values(tree_client):
     labels = ",".join(f'"{n}": 1' for n in range(2_001))
     response = post(tree_client, b'{"n": 7, "part": {%s}}' % labels.encode())
     assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
     assert "at most 2000 are allowed" in response.json()["detail"]
 
 
-@pytest.mark.fault(483)
 @pytest.mark.parametrize("field", ["quality", "tags", "optimisation"])
-def test_fault_483_fields_that_say_nothing_of_columns_have_few_values(training_client, field):
+def test_fields_that_say_nothing_of_columns_have_few_values(training_client, field):
     required = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
     wide = {"columns": [f"c{n}" for n in range(9_000)], field: [[n] for n in range(9_000)]}
     response = post(training_client, json.dumps(required | wide).encode())
@@ -397,9 +372,8 @@ def test_fault_483_fields_that_say_nothing_of_columns_have_few_values(training_c
     assert "more than 5000 values beside those of `columns`" in response.json()["detail"]
 
 
-@pytest.mark.fault(665)
 @pytest.mark.parametrize("field", ["flow", "tags", "split"])
-def test_fault_665_a_member_named_columns_of_another_field_has_few_values(training_client, field):
+def test_a_member_named_columns_of_another_field_has_few_values(training_client, field):
     required = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
     document = required | {field: {"columns": [0.5] * 9_000}, "description": "x" * 70_000}
     response = post(training_client, json.dumps(document).encode())
@@ -407,8 +381,7 @@ def test_fault_665_a_member_named_columns_of_another_field_has_few_values(traini
     assert "more than 5000 values beside those of `columns`" in response.json()["detail"]
 
 
-@pytest.mark.fault(483)
-def test_fault_483_each_of_many_columns_may_have_options(training_client):
+def test_each_of_many_columns_may_have_options(training_client):
     names = [f"c{n}" for n in range(9_000)]
     options = {name: {"low": 0.125} for name in names}
     body = {
@@ -423,7 +396,6 @@ def test_fault_483_each_of_many_columns_may_have_options(training_client):
     assert TrainingRequest.model_validate(response.json()) == TrainingRequest.model_validate(body)
 
 
-@pytest.mark.fault(541)
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -435,7 +407,7 @@ def test_fault_483_each_of_many_columns_may_have_options(training_client):
         ({f"c{n}": 1 for n in range(20_000)}, "must have at most 10000 items"),
     ],
 )
-def test_fault_541_options_of_columns_are_validated_some_at_a_time(
+def test_options_of_columns_are_validated_some_at_a_time(
     training_client, monkeypatch, options, told
 ):
     sizes = []
@@ -463,9 +435,8 @@ def test_fault_541_options_of_columns_are_validated_some_at_a_time(
         assert told.replace("`c8999", "`preprocessing.columns.c8999") in response.json()["detail"]
 
 
-@pytest.mark.fault(520)
 @pytest.mark.parametrize("size", [1_000, 40_000])
-def test_fault_520_a_large_body_counts_while_it_waits_to_be_parsed(tree_client, monkeypatch, size):
+def test_a_large_body_counts_while_it_waits_to_be_parsed(tree_client, monkeypatch, size):
     counted, memory = [], tree_client.app.state.body_memory
 
     async def counting(function):

@@ -77,13 +77,10 @@ def post(client: TestClient, content_type: str, body: bytes) -> httpx2.Response:
     return client.post("/v1/datasets", content=body, headers={"Content-Type": content_type})
 
 
-@pytest.mark.fault(90)
 @pytest.mark.parametrize(
     ("content_type", "body", "status", "slug"), FORMS.values(), ids=list(FORMS)
 )
-def test_fault_090_a_bad_form_is_refused(
-    shared_client, shared_settings, content_type, body, status, slug
-):
+def test_a_bad_form_is_refused(shared_client, shared_settings, content_type, body, status, slug):
     assert_refused(post(shared_client, content_type, body), status, slug)
     assert_nothing_was_left(shared_client, shared_settings)
 
@@ -102,16 +99,14 @@ def test_a_form_in_single_bytes_is_the_same_form(client):
 SEMICOLONS = b'Content-Disposition: form-data; name="name"'
 
 
-@pytest.mark.fault(460)
-def test_fault_460_a_header_with_many_semicolons_is_refused(client):
+def test_a_header_with_many_semicolons_is_refused(client):
     fine = form(SEMICOLONS + b";" * 63 + b"\r\n\r\nn", FILE + b"\r\n" + TABLE)
     assert post(client, "multipart/form-data; boundary=x", fine).status_code == 201
     long = form(SEMICOLONS + b";" * 64 + b"\r\n\r\nn", FILE + b"\r\n" + TABLE)
     assert_refused(post(client, "multipart/form-data; boundary=x", long), 400, "multipart")
 
 
-@pytest.mark.fault(460)
-def test_fault_460_headers_of_all_parts_are_bounded_together(client, settings):
+def test_headers_of_all_parts_are_bounded_together(client, settings):
     option = b'Content-Disposition: form-data; name="exclude"'
     parts = [option + b" " * 900 + b"\r\n\r\na"] * 600
     body = form(*parts, FILE + b"\r\n" + TABLE)
@@ -122,8 +117,7 @@ def test_fault_460_headers_of_all_parts_are_bounded_together(client, settings):
     assert response.status_code == 201
 
 
-@pytest.mark.fault(460)
-def test_fault_460_parts_before_the_file_are_read_in_a_thread(monkeypatch):
+def test_parts_before_the_file_are_read_in_a_thread(monkeypatch):
     threads = []
     feed = multipart._Form.feed
 

@@ -101,26 +101,23 @@ def slug_of(response: httpx2.Response) -> str:
     return str(response.json()["type"]).removeprefix("/problems/")
 
 
-@pytest.mark.fault(199)
 @pytest.mark.parametrize(("coding", "make"), EMPTY.values(), ids=list(EMPTY))
-def test_fault_199_packed_bytes_are_bounded_by_the_route(server, coding, make):
+def test_packed_bytes_are_bounded_by_the_route(server, coding, make):
     """JSON takes 4 MiB; no other route's limit matters, nor what it unpacks to."""
     body = make(LARGE)
     response = post(server, "/v1/models/people/log_prob", coding, body, "application/json")
     assert (response.status_code, slug_of(response)) == (413, "limit-body")
 
 
-@pytest.mark.fault(199)
 @pytest.mark.parametrize(("coding", "make"), EMPTY.values(), ids=list(EMPTY))
-def test_fault_199_empty_frames_and_members_are_refused_early(server, coding, make):
+def test_empty_frames_and_members_are_refused_early(server, coding, make):
     body = make(SMALL)
     response = post(server, "/v1/models/people/log_prob", coding, body, "application/json")
     assert (response.status_code, slug_of(response)) == (400, "content-decoding")
 
 
-@pytest.mark.fault(199)
 @pytest.mark.parametrize(("coding", "make"), EMPTY.values(), ids=list(EMPTY))
-def test_fault_199_uploads_of_nothing_are_refused_and_nobody_waits(server, coding, make):
+def test_uploads_of_nothing_are_refused_and_nobody_waits(server, coding, make):
     body = make(LARGE)
     with pulse(server) as seconds:
         response = post(server, "/v1/datasets", coding, body, "text/csv")
@@ -130,8 +127,7 @@ def test_fault_199_uploads_of_nothing_are_refused_and_nobody_waits(server, codin
     assert max(seconds) < 10  # it was 64 s
 
 
-@pytest.mark.fault(199)
-def test_fault_199_a_body_that_no_route_reads_is_not_unpacked(server):
+def test_a_body_that_no_route_reads_is_not_unpacked(server):
     """What is no gzip at all does not matter, as nobody looks."""
     head = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nConnection: close\r\n"
     body = b"no gzip" * 100_000
@@ -140,9 +136,8 @@ def test_fault_199_a_body_that_no_route_reads_is_not_unpacked(server):
         assert [answer.status for answer in answers_in(received(connection))] == [200]
 
 
-@pytest.mark.fault(262)
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_fault_262_few_bytes_that_become_many_are_unpacked_off_the_event_loop(coding, monkeypatch):
+def test_few_bytes_that_become_many_are_unpacked_off_the_event_loop(coding, monkeypatch):
     body = b"0" * 200_000
     packed = gzip.compress(body) if coding == "gzip" else zstd.compress(body)
     assert len(packed) < 1024
@@ -188,9 +183,8 @@ async def read_packed(packed: bytes, coding: str, memory: BodyMemory) -> list[by
         assert memory.held == 0
 
 
-@pytest.mark.fault(635)
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_fault_635_little_of_each_is_unpacked_at_a_time_while_there_are_many(coding):
+def test_little_of_each_is_unpacked_at_a_time_while_there_are_many(coding):
     body = np.random.default_rng(0).bytes(3 * MIB)
     packed = (gzip if coding == "gzip" else zstd).compress(body)
     others = [object() for _ in range(1_000)]
@@ -206,9 +200,8 @@ def test_fault_635_little_of_each_is_unpacked_at_a_time_while_there_are_many(cod
     assert len(pieces) > 100
 
 
-@pytest.mark.fault(637)
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_fault_637_what_a_decompressor_takes_counts_before_it_takes_it(coding, monkeypatch):
+def test_what_a_decompressor_takes_counts_before_it_takes_it(coding, monkeypatch):
     packed = (gzip if coding == "gzip" else zstd).compress(np.random.default_rng(0).bytes(3 * MIB))
     memory, step = BodyMemory(600 * 1024 if coding == "zstd" else 30 * 1024), Decompressor.step
     made = list[int]()

@@ -1,7 +1,6 @@
 import asyncio
 import tracemalloc
 
-import pytest
 from hypothesis import given, strategies as st
 
 from app.http.body_memory import BodyMemory
@@ -29,8 +28,7 @@ def test_one_large_piece_is_not_copied():
     assert kept.take() is body
 
 
-@pytest.mark.fault(636)
-def test_fault_636_a_body_in_the_smallest_pieces_takes_no_more_than_it_counts():
+def test_a_body_in_the_smallest_pieces_takes_no_more_than_it_counts():
     size = 200_000
     memory = BodyMemory(10 * size)
     at_end = list[int]()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.files.local_blobs import LocalBlobs
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, write
@@ -192,7 +192,6 @@ def test_ten_million_samples_take_no_more_memory_than_a_few(server, kind):
     assert most - before < 60 * MIB
 
 
-@pytest.mark.fault(86)
 def test_a_caller_who_does_not_read_stops_the_work_and_one_who_leaves_ends_it(server):
     connection = server.connect()
     response = server.sample(connection, 50_000_000, TableFormat.CSV)
@@ -307,9 +306,8 @@ def test_an_arrow_answer_is_the_same_however_its_body_is_cut(server, batch_rows)
     assert np.allclose(scores, expected)
 
 
-@pytest.mark.fault(214)
 @pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
-def test_fault_214_no_answer_begins_before_the_end_of_the_body(server, kind):
+def test_no_answer_begins_before_the_end_of_the_body(server, kind):
     rows = 16 * 65_536
     body = npy(body_values(rows)) if kind is TableFormat.NPY else arrow_body(*[65_536] * 16)
     before = server.rows_computed()
@@ -341,9 +339,8 @@ def test_an_arrow_body_that_is_cut_off_is_refused(server):
     server.wait_until_idle()
 
 
-@pytest.mark.fault(214)
 @pytest.mark.parametrize("by", ["caller", pytest.param("service", marks=pytest.mark.long)])
-def test_fault_214_an_answer_that_broke_is_counted_as_broken(server, by):
+def test_an_answer_that_broke_is_counted_as_broken(server, by):
     """A caller who leaves in the middle of an answer, and one whose body ends in its middle."""
     before = server.counted()
     body = body_of(TableFormat.NPY, 1_000_000)

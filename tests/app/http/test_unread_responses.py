@@ -55,8 +55,7 @@ def begin(response, memory, project="a"):
     return connection, asyncio.create_task(response(scope, receive, sender.send))
 
 
-@pytest.mark.fault(691)
-def test_fault_691_whole_responses_count_until_they_are_read(memory):
+def test_whole_responses_count_until_they_are_read(memory):
     async def main():
         begun = [begin(Response(bytes(SIZE)), memory) for _ in range(3)]
         await asyncio.sleep(0.01)
@@ -83,8 +82,7 @@ def test_fault_691_whole_responses_count_until_they_are_read(memory):
     asyncio.run(main())
 
 
-@pytest.mark.fault(881)
-def test_fault_881_a_route_whose_response_has_no_room_is_overloaded(memory):
+def test_a_route_whose_response_has_no_room_is_overloaded(memory):
     routed = ExceptionMiddleware(Response(bytes(SIZE)), handlers={Problem: lambda *_: Response()})
 
     async def main():

@@ -112,8 +112,7 @@ def test_metadata_of_a_typed_model(client: TestClient) -> None:
     assert document["platform"] == "densityd_mixed"
 
 
-@pytest.mark.fault(666)
-def test_fault_666_metadata_reads_the_numbers_of_versions_alone(
+def test_metadata_reads_the_numbers_of_versions_alone(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(*_given: Any, **_options: Any) -> None:
@@ -224,10 +223,9 @@ def n_tensor(n: int) -> dict[str, Any]:
     return {"name": "n", "shape": [1], "datatype": "INT64", "data": [n]}
 
 
-@pytest.mark.fault(287)
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize(("model", "n"), [("people", 20_000), ("cars", 8_000)])
-def test_fault_287_many_samples_are_written_as_they_are_drawn(
+def test_many_samples_are_written_as_they_are_drawn(
     client: TestClient, model: str, n: int, binary: bool
 ) -> None:
     seed = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [3]}
@@ -242,9 +240,8 @@ def test_fault_287_many_samples_are_written_as_they_are_drawn(
     assert memory.held == 0
 
 
-@pytest.mark.fault(395)
 @pytest.mark.parametrize("binary", [False, True])
-def test_fault_395_long_texts_are_written_a_few_at_a_time(
+def test_long_texts_are_written_a_few_at_a_time(
     client: TestClient, binary: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of a piece are as many as its longest texts allow."""
@@ -264,9 +261,8 @@ def test_fault_395_long_texts_are_written_a_few_at_a_time(
     assert sum(sizes) > 8 * PIECE_BYTES
 
 
-@pytest.mark.fault(395)
 @pytest.mark.parametrize(("model", "n"), [("people", 20_000), ("long", 1_000)])
-def test_fault_395_samples_take_memory_while_they_are_read(
+def test_samples_take_memory_while_they_are_read(
     client: TestClient, model: str, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
@@ -282,8 +278,7 @@ def test_fault_395_samples_take_memory_while_they_are_read(
     assert memory.held == 0
 
 
-@pytest.mark.fault(565)
-def test_fault_565_samples_that_wait_for_room_have_drawn_nothing(
+def test_samples_that_wait_for_room_have_drawn_nothing(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
@@ -302,8 +297,7 @@ def test_fault_565_samples_that_wait_for_room_have_drawn_nothing(
     assert (drawn, memory.held) == ([], 0)
 
 
-@pytest.mark.fault(533)
-def test_fault_533_who_holds_all_of_an_answer_waits_for_no_room(
+def test_who_holds_all_of_an_answer_waits_for_no_room(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
@@ -334,8 +328,7 @@ def read_rows(answer: Any) -> list[Any]:
     return [values[place : place + width] for place in range(0, count * width, width)]
 
 
-@pytest.mark.fault(287)
-def test_fault_287_large_requests_hold_memory_until_they_are_answered(client: TestClient) -> None:
+def test_large_requests_hold_memory_until_they_are_answered(client: TestClient) -> None:
     rows = np.zeros((30_000, 3))
     head = {
         "name": "rows",
@@ -362,8 +355,7 @@ def test_fault_287_large_requests_hold_memory_until_they_are_answered(client: Te
     assert (refused.status_code, memory.held) == (503, 0)
 
 
-@pytest.mark.fault(287)
-def test_fault_287_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -> None:
+def test_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -> None:
     text = b"x" * (64 * 1024 + 1)
     head = {
         "name": "rows",

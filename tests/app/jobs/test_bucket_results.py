@@ -113,8 +113,7 @@ def test_bytes_are_passed_on_from_the_bucket(settings: ApiSettings) -> None:
         assert client.get(url).status_code == 503
 
 
-@pytest.mark.fault(353)
-def test_fault_353_a_result_that_is_deleted_before_it_is_read_is_gone(
+def test_a_result_that_is_deleted_before_it_is_read_is_gone(
     settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, key = a_result(settings)
@@ -147,8 +146,7 @@ def test_a_caller_is_sent_to_the_bucket_where_that_is_set(settings: ApiSettings)
         assert client.get(url, headers={"Accept": "text/csv"}).status_code != 307
 
 
-@pytest.mark.fault(398)
-def test_fault_398_what_is_read_ahead_of_a_bucket_counts_as_streamed_rows_do(
+def test_what_is_read_ahead_of_a_bucket_counts_as_streamed_rows_do(
     settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, _ = a_result(settings)

@@ -21,7 +21,7 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.parents.steps import take_steps
 from models_store.jobs.retention import JobRetention
 from models_store.records import Dataset
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 from tests.app.conftest import CSV, JSON, slug
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read
@@ -214,10 +214,9 @@ def forget_columns(session: Session) -> None:
     session.execute(text("UPDATE job SET result = json_remove(result, '$.columns')"))
 
 
-@pytest.mark.fault(353)
 @pytest.mark.parametrize("accept", ["*/*", "application/json"])
 @pytest.mark.parametrize("output", ["parquet", "csv", "npy"])
-def test_fault_353_a_result_that_is_deleted_while_it_is_fetched_is_gone(
+def test_a_result_that_is_deleted_while_it_is_fetched_is_gone(
     client, supervisor, monkeypatch, output, accept
 ):
     url = finished(client, supervisor, "sampling", model="people:1", n=20, output=output)
@@ -301,10 +300,7 @@ def test_other_jobs_have_no_file(client):
     assert (response.status_code, slug(response)) == (404, "not-found")
 
 
-@pytest.mark.fault(556)
-def test_fault_556_a_job_is_refused_whose_dataset_gets_other_types_while_it_is_accepted(
-    client, monkeypatch
-):
+def test_a_job_is_refused_whose_dataset_gets_other_types_while_it_is_accepted(client, monkeypatch):
     table = TABLE.round()
     table[:, 0] = 20200101 + np.arange(400) % 28
     dataset_id = uploaded(client, table)
@@ -350,9 +346,8 @@ def test_a_cancelled_job_says_why_there_is_no_file(client):
     assert response.json()["detail"] == f"Job {job_id} is cancelled and has no result."
 
 
-@pytest.mark.fault(410)
 @pytest.mark.parametrize("setting_values", [{"bulk_part_rows": 150}])
-def test_fault_410_a_job_that_is_resumed_while_its_parts_are_forgotten_has_all_rows(
+def test_a_job_that_is_resumed_while_its_parts_are_forgotten_has_all_rows(
     client, supervisor, database
 ):
     job = start(client, "sampling", n=400, output="csv").json()

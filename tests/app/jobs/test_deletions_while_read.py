@@ -60,7 +60,6 @@ def sampled(client: TestClient, supervisor: Supervisor) -> str:
     return f"/v1/jobs/{job['id']}/result"
 
 
-@pytest.mark.fault(991)
 @pytest.mark.parametrize(
     ("read", "accept"),
     [
@@ -71,7 +70,7 @@ def sampled(client: TestClient, supervisor: Supervisor) -> str:
         ("result", "text/csv"),
     ],
 )
-def test_fault_991_a_response_ends_a_while_after_its_file_was_deleted(
+def test_a_response_ends_a_while_after_its_file_was_deleted(
     client: TestClient,
     database: Database,
     blobs: LocalBlobs,

@@ -237,7 +237,6 @@ class CountedJobs(Jobs):
         return super().event_page(*args, **kwargs)
 
 
-@pytest.mark.fault(203)
 @pytest.mark.parametrize("count", [1, 8])
 def test_streams_cost_one_transaction_a_look_however_many_and_of_however_many_jobs(
     jobs, work, count
@@ -336,11 +335,8 @@ def test_the_hub_does_not_read_again_what_a_stream_read_page_by_page(jobs, work,
     asyncio.run(main())
 
 
-@pytest.mark.fault(990)
 @pytest.mark.parametrize("ahead_first", [True, False])
-def test_fault_990_a_caller_whose_last_event_is_not_there_yet_hides_none_from_others(
-    jobs, work, ahead_first
-):
+def test_a_caller_whose_last_event_is_not_there_yet_hides_none_from_others(jobs, work, ahead_first):
     job = run(jobs, work, epochs=1)
     ahead, usual = Caller(), Caller()
 
@@ -372,8 +368,7 @@ def test_fault_990_a_caller_whose_last_event_is_not_there_yet_hides_none_from_ot
     assert (found[-1][1], parse(ahead.body.decode())) == ("end", [])
 
 
-@pytest.mark.fault(322)
-def test_fault_322_a_stream_too_many_reads_nothing_while_another_one_reads(jobs, work):
+def test_a_stream_too_many_reads_nothing_while_another_one_reads(jobs, work):
     job = run(jobs, work, epochs=1)
     go_on = threading.Event()
 
@@ -411,8 +406,7 @@ def test_fault_322_a_stream_too_many_reads_nothing_while_another_one_reads(jobs,
     assert held.pages == 1
 
 
-@pytest.mark.fault(322)
-def test_fault_322_a_stream_holds_few_events_of_a_caller_who_does_not_read(jobs, work, monkeypatch):
+def test_a_stream_holds_few_events_of_a_caller_who_does_not_read(jobs, work, monkeypatch):
     monkeypatch.setattr(event_hub, "STREAMED", 3)
     job = run(jobs, work, epochs=9)
 

@@ -69,8 +69,7 @@ def test_an_accepted_training_shows_every_choice_that_was_made(client, dataset_i
     assert client.get(response.headers["location"]).json() == job
 
 
-@pytest.mark.fault(156)
-def test_fault_156_without_a_broker_the_job_is_accepted_and_pending(client, dataset_id):
+def test_without_a_broker_the_job_is_accepted_and_pending(client, dataset_id):
     began = time.monotonic()
     response = start(client, dataset_id)
     assert time.monotonic() - began < 60
@@ -87,7 +86,6 @@ class TestWithBroker:
         # A busy machine may take longer than a request waits for the broker.
         wait_until(lambda: start(client, dataset_id).json()["dispatch"] == "sent")
 
-    @pytest.mark.fault(116, 117)
     def test_an_end_between_the_commit_and_the_hint_loses_and_doubles_nothing(
         self, client, dataset_id, monkeypatch
     ):
@@ -107,7 +105,6 @@ class TestWithBroker:
             time.sleep(0.05)
 
 
-@pytest.mark.fault(69, 70, 72, 74, 75, 77)
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
@@ -128,7 +125,7 @@ class TestWithBroker:
     ],
     ids=str,
 )
-def test_fault_069_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
+def test_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
     client, dataset_id, fields, pointer
 ):
     response = start(client, dataset_id, **fields)
@@ -137,7 +134,6 @@ def test_fault_069_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
     assert client.get("/v1/jobs").json()["items"] == []
 
 
-@pytest.mark.fault(60, 73, 76, 77, 81, 172, 176)
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -157,7 +153,7 @@ def test_fault_069_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_fault_060_073_077_172_what_cannot_work_is_refused_before_it_is_accepted(
+def test_073_077_172_what_cannot_work_is_refused_before_it_is_accepted(
     client, dataset_id, fields, expected
 ):
     response = start(client, dataset_id, **fields)
@@ -165,12 +161,11 @@ def test_fault_060_073_077_172_what_cannot_work_is_refused_before_it_is_accepted
     assert len(response.content) <= 8192
 
 
-def test_fault_169_a_dataset_that_is_not_there_is_not_found(client):
+def test_a_dataset_that_is_not_there_is_not_found(client):
     assert slug(start(client, "ds_" + "0" * 32)) == "not-found"
 
 
-@pytest.mark.fault(101)
-def test_fault_101_the_same_key_at_once_makes_one_job(client, dataset_id):
+def test_the_same_key_at_once_makes_one_job(client, dataset_id):
     responses = []
 
     def send() -> None:
@@ -187,8 +182,7 @@ def test_fault_101_the_same_key_at_once_makes_one_job(client, dataset_id):
     assert sorted(map(str, replayed)) == ["None", *["true"] * 5]
 
 
-@pytest.mark.fault(102)
-def test_fault_102_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset_id):
+def test_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset_id):
     first = start(client, dataset_id, key="k-2", columns=["x1", "x2"])
     spelt = f'{{"columns":["x1","\\u00782"],"dataset_id":"{dataset_id}","model_name":"people"}}'
     again = client.post(
@@ -199,8 +193,7 @@ def test_fault_102_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset
     assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
 
 
-@pytest.mark.fault(103)
-def test_fault_103_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, dataset_id):
+def test_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, dataset_id):
     first = start(client, dataset_id, key="k-3").json()
     client.post(f"/v1/jobs/{first['id']}/cancel")
     assert client.delete(f"/v1/datasets/{dataset_id}").status_code == 204
@@ -208,7 +201,6 @@ def test_fault_103_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(cl
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
 
 
-@pytest.mark.fault(103)
 def test_a_repeat_after_a_restart_gives_the_first_job(client, settings, dataset_id):
     first = start(client, dataset_id, key="k-4").json()
     with TestClient(create_app(settings)) as restarted:
@@ -227,7 +219,7 @@ def test_keys_that_are_no_keys_are_refused(client, dataset_id, key):
     assert (response.status_code, slug(response)) == (422, "validation")
 
 
-def test_fault_093_a_full_queue_answers_429_with_retry_after(client, dataset_id):
+def test_a_full_queue_answers_429_with_retry_after(client, dataset_id):
     for _ in range(5):
         assert start(client, dataset_id).status_code == 202
     response = start(client, dataset_id)
@@ -235,8 +227,7 @@ def test_fault_093_a_full_queue_answers_429_with_retry_after(client, dataset_id)
     assert int(response.headers["retry-after"]) > 0
 
 
-@pytest.mark.fault(340)
-def test_fault_340_a_full_queue_takes_no_job_that_is_resumed(client, dataset_id):
+def test_a_full_queue_takes_no_job_that_is_resumed(client, dataset_id):
     job_id = start(client, dataset_id).json()["id"]
     client.post(f"/v1/jobs/{job_id}/cancel")
     for _ in range(5):
@@ -263,7 +254,6 @@ def test_jobs_are_listed_newest_first_by_pages_and_filters(client, dataset_id, w
     assert ids_of("state=failed") == []
 
 
-@pytest.mark.fault(98, 99, 180)
 @pytest.mark.parametrize(
     ("query", "status"),
     [
@@ -275,7 +265,7 @@ def test_jobs_are_listed_newest_first_by_pages_and_filters(client, dataset_id, w
         ("model_name=%27%20OR%201=1", 422),
     ],
 )
-def test_fault_098_180_a_forged_listing_is_refused(client, query, status):
+def test_180_a_forged_listing_is_refused(client, query, status):
     assert client.get(f"/v1/jobs?{query}").status_code == status
 
 
@@ -298,10 +288,7 @@ def test_a_failed_job_says_why(client, dataset_id, work):
     assert answer["error"] == {"code": "diverged", "detail": "The likelihood was NaN."}
 
 
-@pytest.mark.fault(108)
-def test_fault_108_cancelling_is_idempotent_until_the_job_has_ended_otherwise(
-    client, dataset_id, work
-):
+def test_cancelling_is_idempotent_until_the_job_has_ended_otherwise(client, dataset_id, work):
     waiting, running, done = (start(client, dataset_id).json()["id"] for _ in range(3))
     claimed(work)
     first = claimed(work)
@@ -336,8 +323,7 @@ def test_a_succeeded_job_names_its_version(client, database, blobs):
     assert job["metrics"] == {"epoch": 7, "test_log_likelihood": 3.0}
 
 
-@pytest.mark.fault(107)
-def test_fault_107_a_cancel_that_comes_first_beats_the_result(client, dataset_id, work):
+def test_a_cancel_that_comes_first_beats_the_result(client, dataset_id, work):
     job_id = start(client, dataset_id).json()["id"]
     job = claimed(work)
     client.post(f"/v1/jobs/{job_id}/cancel")
@@ -348,7 +334,7 @@ def test_fault_107_a_cancel_that_comes_first_beats_the_result(client, dataset_id
 
 
 @pytest.mark.parametrize("job_id", ["1", "job_1", "..%5C..", "a%00b", "x" * 200])
-def test_fault_171_177_ids_that_are_none_are_not_found_or_refused(client, job_id):
+def test_177_ids_that_are_none_are_not_found_or_refused(client, job_id):
     assert client.get(f"/v1/jobs/{job_id}").status_code in {404, 422}
 
 

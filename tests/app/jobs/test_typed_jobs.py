@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from flows import MixedColumn, MixedSpec, NsfSpec, build, fit_encoding
 from models_store.files.local_blobs import LocalBlobs
-from tables.columns import Column
-from tables.formats import TableFormat
+from tabular.columns import Column
+from tabular.formats import TableFormat
 from tests.app.conftest import CSV, JSON
 from tests.app.serving import registered
 from tests.app.wire import MEDIA_TYPE
@@ -165,9 +165,8 @@ def test_texts_are_not_scored_as_numbers(client):
     assert "'height'" in response.json()["detail"]
 
 
-@pytest.mark.fault(557)
 @pytest.mark.usefixtures("dataset")
-def test_fault_557_numbers_are_not_scored_as_dates(client):
+def test_numbers_are_not_scored_as_dates(client):
     digits = re.sub(rb",(20\d\d)-(\d\d)-(\d\d),", rb",\1\2\3,", BODY)
     other = client.post("/v1/datasets?exclude=comment", content=digits, headers=CSV)
     request = {"model": "table", "dataset_id": other.json()["id"]}

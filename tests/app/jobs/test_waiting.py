@@ -39,7 +39,6 @@ def test_a_wait_is_bounded(client):
     assert_refused(client.get(f"{url[:-1]}_?wait=1"), 404, "not-found")
 
 
-@pytest.mark.fault(271)
 def test_waits_are_counted_as_streams_and_what_is_refused_reads_nothing(client, monkeypatch):
     url = f"/v1/jobs/{submitted(client.app.state.jobs).id}"
     bound = client.app.state.open_streams

@@ -10,8 +10,8 @@ from app.jobs import results
 from models_store.job_states import JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from tables.open import open_cells
-from tables.readers import text
+from tabular.open import open_cells
+from tabular.readers import text
 from tests.app.serving import registered
 from tests.models_store.makers import LEASE_S, submitted
 
@@ -51,11 +51,8 @@ def names(width):
     return [f"c{place}" for place in range(width)]
 
 
-@pytest.mark.fault(930)
 @pytest.mark.parametrize("known", [True, False])
-def test_fault_930_results_of_many_columns_are_opened_one_at_a_time_and_count(
-    client, monkeypatch, known
-):
+def test_results_of_many_columns_are_opened_one_at_a_time_and_count(client, monkeypatch, known):
     width = 90
     told = {"columns": names(width), "texts": list(range(width))} if known else {}
     url = a_result(client, width, **told)
@@ -82,8 +79,7 @@ def test_fault_930_results_of_many_columns_are_opened_one_at_a_time_and_count(
     assert sum(counted) == 0
 
 
-@pytest.mark.fault(931)
-def test_fault_931_files_of_wide_results_are_fetched_in_threads_that_documents_do_not_wait_for(
+def test_files_of_wide_results_are_fetched_in_threads_that_documents_do_not_wait_for(
     client, monkeypatch
 ):
     url = a_result(client, 90, columns=names(90), texts=list(range(90)))
@@ -101,8 +97,7 @@ def test_fault_931_files_of_wide_results_are_fetched_in_threads_that_documents_d
     assert threads[0] != "documents", "from object storage, this takes as long as the file"
 
 
-@pytest.mark.fault(963)
-def test_fault_963_csv_files_of_wide_results_are_looked_through_once_and_not_in_the_thread_of_documents(
+def test_csv_files_of_wide_results_are_looked_through_once_and_not_in_the_thread_of_documents(
     client, monkeypatch
 ):
     url = a_result(client, 90, columns=names(90), texts=list(range(90)))

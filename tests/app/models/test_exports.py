@@ -106,12 +106,9 @@ CURVES: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.fault(582)
 @pytest.mark.long
 @pytest.mark.parametrize("curve", CURVES)
-def test_fault_582_a_curve_of_any_numbers_is_drawn_and_exported_or_left_out(
-    client, exported, curve
-):
+def test_a_curve_of_any_numbers_is_drawn_and_exported_or_left_out(client, exported, curve):
     change = {"learning_curve": curve, "metrics": {"best_epoch": 2**70}}
     assert imported(client, edited(exported, change)).status_code == 201
     plot = client.get("/v1/models/copy/versions/1/plots/learning-curve")
@@ -144,8 +141,7 @@ def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
         assert np.array_equal(values, curve[name][places], equal_nan=True), name
 
 
-@pytest.mark.fault(960)
-def test_fault_960_of_a_long_training_some_epochs_are_read(client, monkeypatch):
+def test_of_a_long_training_some_epochs_are_read(client, monkeypatch):
     state = client.app.state
     version = registered(state.database, state.blobs, epochs=25)
     whole = read_curve(version, state.jobs, state.blobs)
@@ -241,7 +237,6 @@ def test_an_onnx_export_of_a_density_of_several_passes_says_why_not(client):
 
 
 @pytest.mark.long
-@pytest.mark.fault(304)
 def test_onnx_exports_delay_no_import_and_are_few_at_once(client, exported, monkeypatch):
     def write(_checkpoint, _version, target, **_):
         release.wait(120)
@@ -272,8 +267,7 @@ def test_an_onnx_export_has_a_limit_of_memory(settings):
 
 
 @pytest.mark.long
-@pytest.mark.fault(1161)
-def test_fault_1161_an_onnx_export_counts_as_a_response_on_the_disk(settings):
+def test_an_onnx_export_counts_as_a_response_on_the_disk(settings):
     path = "/v1/models/people/versions/1/onnx"
 
     def status(most: int) -> int:

@@ -27,8 +27,8 @@ from models_store.files.model_files import describe, read_model_file
 from models_store.records import Version
 from models_store.registry import Registry
 from models_store.requests.flow_limits import TrainingLimits
-from tables.columns import Column
-from tables.sandbox import child as table_process
+from tabular.columns import Column
+from tabular.sandbox import child as table_process
 from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.waiting import wait_until
@@ -136,10 +136,7 @@ def test_the_same_import_under_one_key_makes_one_version(shared_client, exported
     assert files(shared_client) == before
 
 
-@pytest.mark.fault(558)
-def test_fault_558_an_import_is_repeated_while_its_version_is_deleted(
-    shared_client, exported, monkeypatch
-):
+def test_an_import_is_repeated_while_its_version_is_deleted(shared_client, exported, monkeypatch):
     key = {"Idempotency-Key": "import-and-delete"}
     first = imported(shared_client, exported, name="fleeting", **key)
     assert imported(shared_client, exported, name="fleeting").status_code == 201
@@ -209,7 +206,6 @@ def a_tar() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.fault(178, 179)
 @pytest.mark.parametrize(
     ("body", "media_type"),
     [
@@ -235,9 +231,8 @@ def files(client):
     return client.app.state.blobs.keys("models")
 
 
-@pytest.mark.fault(138)
 @pytest.mark.parametrize("case", ["2^63", "200 MB", "beyond the end", "junk", "cut", "overlap"])
-def test_fault_138_a_header_that_lies_is_refused(shared_client, exported, case):
+def test_a_header_that_lies_is_refused(shared_client, exported, case):
     before = files(shared_client)
     header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32",'
     header += b'"shape":[2],"data_offsets":[4,12]}}'
@@ -285,7 +280,6 @@ def assert_unreadable(body: bytes, folder: Path) -> None:
         read_model_file(folder / "model", limits=limits, max_columns=10)
 
 
-@pytest.mark.fault(303)
 @pytest.mark.parametrize("field", ["levels", "spikes", "na_values"])
 def test_types_of_megabytes_are_refused_before_any_weight_is_read(exported, tmp_path, field):
     many = [float(number) for number in range(270_000)]
@@ -298,7 +292,6 @@ def test_types_of_megabytes_are_refused_before_any_weight_is_read(exported, tmp_
         describe(tmp_path / "model", limits=limits, max_columns=10)
 
 
-@pytest.mark.fault(394)
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -308,10 +301,10 @@ def test_types_of_megabytes_are_refused_before_any_weight_is_read(exported, tmp_
         ("datetime_format", "|".join(["%d.%m.%Y"] * 17)),
         ("decimals", 400),
         ("decimals", -1),
-        pytest.param("number_format", f"0.{'0' * 300};-0.0", marks=pytest.mark.fault(436)),
+        pytest.param("number_format", f"0.{'0' * 300};-0.0"),
     ],
 )
-def test_fault_394_types_whose_cells_cannot_be_read_are_refused(exported, tmp_path, field, value):
+def test_types_whose_cells_cannot_be_read_are_refused(exported, tmp_path, field, value):
     types = [Column(name=name).to_dict() for name in COLUMNS]
     types[1] |= {"type": "datetime", "datetime_format": "%d.%m.%Y|%m/%Y", "decimals": 15}
     limits = TrainingLimits(10**6, 100, 2**32, 2**30)
@@ -364,7 +357,6 @@ def test_weights_that_are_not_the_flows_own_are_not_read(exported, tmp_path, cas
     assert_unreadable(save(tensors, metadata), tmp_path)
 
 
-@pytest.mark.fault(197)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -374,9 +366,7 @@ def test_weights_that_are_not_the_flows_own_are_not_read(exported, tmp_path, cas
     ],
     ids=str,
 )
-def test_fault_197_fields_beyond_the_weights_are_refused_by_the_estimate(
-    shared_client, exported, changes
-):
+def test_fields_beyond_the_weights_are_refused_by_the_estimate(shared_client, exported, changes):
     before = files(shared_client)
     spec = {"family": "made", "hidden": [4], **changes}
     refused = imported(shared_client, edited(exported, spec=spec))
@@ -387,8 +377,7 @@ def test_fault_197_fields_beyond_the_weights_are_refused_by_the_estimate(
     assert files(shared_client) == before
 
 
-@pytest.mark.fault(197)
-def test_fault_197_a_registered_model_that_takes_too_much_is_not_loaded(shared_client, trained):
+def test_a_registered_model_that_takes_too_much_is_not_loaded(shared_client, trained):
     state = shared_client.app.state
     version = state.registry.version("default", trained.name, 1)
     huge = replace(version, flow={"family": "made", "masks": 10**8}, checkpoint_key="models/other")
@@ -403,8 +392,7 @@ async def _used(models: LoadedModels, version: Version) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.fault(198)
-def test_fault_198_imports_are_checked_one_at_a_time_in_children_with_a_limit(
+def test_imports_are_checked_one_at_a_time_in_children_with_a_limit(
     shared_client, exported, monkeypatch
 ):
     children: list[str] = []
@@ -429,8 +417,7 @@ def test_fault_198_imports_are_checked_one_at_a_time_in_children_with_a_limit(
     assert most == [1, 1]
 
 
-@pytest.mark.fault(198)
-def test_fault_198_more_than_a_few_waiting_imports_are_refused_with_a_time_to_come_back(
+def test_more_than_a_few_waiting_imports_are_refused_with_a_time_to_come_back(
     shared_client, exported, monkeypatch
 ):
     release, began = threading.Event(), threading.Event()
@@ -456,8 +443,7 @@ def test_fault_198_more_than_a_few_waiting_imports_are_refused_with_a_time_to_co
             assert_refused(answer.result(), 422, "checkpoint-invalid")
 
 
-@pytest.mark.fault(198, 218)
-def test_fault_198_imports_are_checked_in_turn_by_project(settings, monkeypatch):
+def test_imports_are_checked_in_turn_by_project(settings, monkeypatch):
     order: list[bytes] = []
     began, release = threading.Event(), threading.Event()
 
@@ -487,10 +473,7 @@ def test_fault_198_imports_are_checked_in_turn_by_project(settings, monkeypatch)
     assert order.index(b"b") < 3  # the last of the other three came before
 
 
-@pytest.mark.fault(356)
-def test_fault_356_a_check_that_others_end_is_tried_again(
-    shared_client, exported, monkeypatch, tmp_path
-):
+def test_a_check_that_others_end_is_tried_again(shared_client, exported, monkeypatch, tmp_path):
     (tmp_path / "victim.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(
@@ -509,8 +492,7 @@ def test_fault_356_a_check_that_others_end_is_tried_again(
 
 
 @pytest.mark.long
-@pytest.mark.fault(198)
-def test_fault_198_a_check_that_swells_ends_its_child_alone(exported, tmp_path):
+def test_a_check_that_swells_ends_its_child_alone(exported, tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(exported)
     limits = TrainingLimits(10**6, 100, 2**32, 2**30)

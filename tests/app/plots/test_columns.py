@@ -47,7 +47,6 @@ def drawn(kind, rows, scales):
     return figure
 
 
-@pytest.mark.fault(330)
 def test_columns_of_thousands_of_levels_have_few_bins_in_pairs():
     levels = 20_000
     scale = typed(labels=[f"level {n}" for n in range(levels)], numbers=list(range(levels)))
@@ -59,7 +58,6 @@ def test_columns_of_thousands_of_levels_have_few_bins_in_pairs():
     assert [round(float(mesh.sum()), 6) for mesh in meshes] == [1, 1]  # no row is lost
 
 
-@pytest.mark.fault(330)
 @pytest.mark.parametrize("kind", ["marginals", "pairs"])
 def test_dates_beyond_all_years_are_left_out(kind):
     day = 86_400.0

@@ -82,12 +82,9 @@ def uploaded(client: TestClient, rows: int, columns: int) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.fault(220)
 @pytest.mark.parametrize(("name", "rows"), [*CASES, ("gaussian", 2)])
 @pytest.mark.usefixtures("people")
-def test_fault_220_every_kind_is_drawn_or_refused_whatever_the_model_and_its_data(
-    shared_client, name, rows
-):
+def test_every_kind_is_drawn_or_refused_whatever_the_model_and_its_data(shared_client, name, rows):
     flow, state = MODELS[name], shared_client.app.state
     columns = [f"c{index}" for index in range(flow.dim + flow.context_dim)]
     version = registered(state.database, state.blobs, name="any", columns=columns)
@@ -122,8 +119,7 @@ def test_fault_220_every_kind_is_drawn_or_refused_whatever_the_model_and_its_dat
 
 
 @pytest.mark.long
-@pytest.mark.fault(220)
-def test_fault_220_the_picture_says_what_is_left_out(shared_client):
+def test_the_picture_says_what_is_left_out(shared_client):
     state = shared_client.app.state
     columns = ["c0", "c1"]
     version = registered(state.database, state.blobs, name="wild", columns=columns)
@@ -135,10 +131,8 @@ def test_fault_220_the_picture_says_what_is_left_out(shared_client):
         assert re.search(r"\d+ of 2000 rows of samples are not finite", title)
 
 
-@pytest.mark.fault(193)
-@pytest.mark.fault(220)
 @pytest.mark.parametrize("rows", [3, 64])
-def test_fault_193_a_picture_of_little_data_harms_nobody(shared_client, rows):
+def test_a_picture_of_little_data_harms_nobody(shared_client, rows):
     state = shared_client.app.state
     name = f"few{rows}"
     dataset_id = uploaded(shared_client, rows, 3)
@@ -149,8 +143,7 @@ def test_fault_193_a_picture_of_little_data_harms_nobody(shared_client, rows):
     assert shared_client.post(f"/v1/models/{name}/log_prob", json=many).status_code == 200
 
 
-@pytest.mark.fault(220)
-def test_fault_220_a_model_without_finite_samples_is_refused(shared_client):
+def test_a_model_without_finite_samples_is_refused(shared_client):
     state = shared_client.app.state
     spec = RealNvpSpec(layers=3, hidden=[16])
     flow = MODELS["no sample finite"]
@@ -161,8 +154,7 @@ def test_fault_220_a_model_without_finite_samples_is_refused(shared_client):
         assert_refused(picture(shared_client, kind, "infinite"), 422, "plot-unavailable")
 
 
-@pytest.mark.fault(220)
-def test_fault_220_a_file_that_is_gone_is_left_out(shared_client):
+def test_a_file_that_is_gone_is_left_out(shared_client):
     state = shared_client.app.state
     dataset_id = uploaded(shared_client, 5, 3)
     version = registered(state.database, state.blobs, name="left")
@@ -186,9 +178,8 @@ EXTREMES = [
 
 
 @pytest.mark.long
-@pytest.mark.fault(220)
 @pytest.mark.parametrize(("scale", "spread", "rows"), EXTREMES)
-def test_fault_220_numbers_of_any_size_are_drawn(scale, spread, rows):
+def test_numbers_of_any_size_are_drawn(scale, spread, rows):
     noise = np.random.default_rng(0).normal(size=(rows, 2))
     values = np.clip(scale * (1 + spread * noise), -1e100, 1e100)
     names = np.array(["a", "b"])

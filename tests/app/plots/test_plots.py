@@ -26,7 +26,7 @@ from flows import (
     compile_flow,
 )
 from models_store.records import Version
-from tables.columns import Column
+from tabular.columns import Column
 from tests.app.conftest import CSV, assert_refused
 from tests.app.plots.pictures import PNG, draw, picture
 from tests.app.serving import COLUMNS, a_flow, registered
@@ -71,12 +71,9 @@ def test_data_stand_beside_the_samples_in_the_models_order(shared_client):
     assert noise["normal"].mean() == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.fault(392)
 @pytest.mark.parametrize("kind", [PlotKind.MARGINALS, PlotKind.PAIRS, PlotKind.NOISE])
 @pytest.mark.usefixtures("people")
-def test_fault_392_no_numbers_of_a_plot_are_worked_out_on_the_event_loop(
-    shared_client, monkeypatch, kind
-):
+def test_no_numbers_of_a_plot_are_worked_out_on_the_event_loop(shared_client, monkeypatch, kind):
     threads = []
 
     def drawable(*given, **options):
@@ -91,9 +88,8 @@ def test_fault_392_no_numbers_of_a_plot_are_worked_out_on_the_event_loop(
     assert threading.main_thread() not in threads
 
 
-@pytest.mark.fault(392)
 @pytest.mark.usefixtures("people")
-def test_fault_392_a_plot_is_told_no_more_of_a_level_than_it_shows(shared_client):
+def test_a_plot_is_told_no_more_of_a_level_than_it_shows(shared_client):
     state = shared_client.app.state
     levels = ("a" * 128, "b" * 128, 3.5)
     typed = [{**Column(name=COLUMNS[0], type="category").to_dict(), "levels": levels}]
@@ -351,7 +347,6 @@ def test_unknown_kinds_formats_and_versions_are_refused(shared_client):
     assert_refused(picture(shared_client, "pairs", "nobody"), 404, "not-found")
 
 
-@pytest.mark.fault(223)
 def test_the_process_that_draws_gets_no_secret(monkeypatch, tmp_path):
     noted = tmp_path / "environment"
     (tmp_path / "sitecustomize.py").write_text(

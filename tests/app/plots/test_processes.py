@@ -48,8 +48,7 @@ def test_one_process_draws_plots_that_know_nothing_of_each_other_and_is_replaced
     asyncio.run(main())
 
 
-@pytest.mark.fault(393)
-def test_fault_393_a_process_that_ended_while_it_was_idle_is_replaced_on_the_loop_of_the_service():
+def test_a_process_that_ended_while_it_was_idle_is_replaced_on_the_loop_of_the_service():
     async def main():
         processes = DrawingProcesses()
         await processes.draw(LIGHT, numbers())
@@ -62,8 +61,7 @@ def test_fault_393_a_process_that_ended_while_it_was_idle_is_replaced_on_the_loo
     uvloop.run(main())
 
 
-@pytest.mark.fault(1140)
-def test_fault_1140_plots_give_way_to_the_service():
+def test_plots_give_way_to_the_service():
     async def main():
         processes = DrawingProcesses()
         await processes.draw(LIGHT, numbers())
@@ -123,7 +121,6 @@ sys.stdout.write(repr([drawing._in_fork(work) for work in (fill, spin, lambda fi
 """
 
 
-@pytest.mark.fault(330)
 @pytest.mark.long
 def test_a_plot_that_takes_too_much_memory_or_time_ends_and_no_other():
     command = [sys.executable, "-P", "-c", LIMITS]
@@ -131,7 +128,6 @@ def test_a_plot_that_takes_too_much_memory_or_time_ends_and_no_other():
     assert done.stdout == b"[None, None, b'x']"
 
 
-@pytest.mark.fault(330)
 def test_a_process_that_says_that_a_plot_is_too_large_draws_the_next_one(monkeypatch):
     code = "import sys; [print(-1, flush=True) for line in sys.stdin]"
 

@@ -14,8 +14,8 @@ from app.main import create_app
 from app.reference_rows import usual_terms
 from app.settings import ApiSettings
 from flows import MixedColumn, compile_flow
-from tables.columns import Column
-from tables.typed_rows import TypedRows
+from tabular.columns import Column
+from tabular.typed_rows import TypedRows
 from tests.app.conftest import CSV
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.app.serving import registered

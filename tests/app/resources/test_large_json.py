@@ -11,7 +11,7 @@ import pytest
 
 from app.datasets.views import DatasetView
 from app.resources.etags import json_of
-from tables.json.pieces import dump_in_pieces, load_in_pieces
+from tabular.json.pieces import dump_in_pieces, load_in_pieces
 
 COLUMN = {"name": "é", "dtype": "int64", "mean": 0.1, "std": 1.0, "min": -1e300, "max": 5.0}
 LISTS: dict[str, list[Any]] = {
@@ -70,7 +70,6 @@ WORK: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.fault(329)
 @pytest.mark.parametrize("work", WORK)
 def test_other_threads_can_run_while_thousands_of_columns_are_read_and_written(work: str) -> None:
     """They can at each call in Python; within one of C, an event loop waits for its end."""

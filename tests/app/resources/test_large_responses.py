@@ -38,7 +38,6 @@ def no_room(**_):
 
 
 @pytest.mark.long
-@pytest.mark.fault(200)
 @pytest.mark.parametrize("full", [False, True], ids=["", "on a full disk"])
 def test_what_is_large_is_whole_and_leaves_no_file(client, registry, blobs, monkeypatch, full):
     dataset = added(registry, columns=WIDE)
@@ -60,7 +59,6 @@ def waiting(folder, *, files=1 << 30, memory=1 << 30):
     return StoredResponses(folder, files=BodyMemory(files), memory=BodyMemory(memory))
 
 
-@pytest.mark.fault(200)
 def test_what_is_large_does_not_wait_in_memory(tmp_path):
     large = respond_large(Text(text="x" * 100_000), waiting(tmp_path / "staging"))
     small = respond_large(Text(text="x"), waiting(tmp_path / "staging"))
@@ -69,11 +67,10 @@ def test_what_is_large_does_not_wait_in_memory(tmp_path):
     assert list((tmp_path / "staging").iterdir()) == []
 
 
-@pytest.mark.fault(1060)
 @pytest.mark.parametrize(
     "full", [False, True], ids=["on the disk, then in memory", "on a full disk, in memory"]
 )
-def test_fault_1060_large_responses_count_until_they_were_read(tmp_path, monkeypatch, full):
+def test_large_responses_count_until_they_were_read(tmp_path, monkeypatch, full):
     if full:
         monkeypatch.setattr("app.http.stored_responses.tempfile.TemporaryFile", no_room)
     large = waiting(tmp_path, files=1 << 20, memory=1 << 20)
@@ -86,10 +83,7 @@ def test_fault_1060_large_responses_count_until_they_were_read(tmp_path, monkeyp
     assert isinstance(respond_large(text, large), StreamedResponse)
 
 
-@pytest.mark.fault(1090)
-def test_fault_1090_a_response_in_memory_counts_until_its_last_pieces_are_read(
-    tmp_path, monkeypatch
-):
+def test_a_response_in_memory_counts_until_its_last_pieces_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr("app.http.stored_responses.tempfile.TemporaryFile", no_room)
     memory = BodyMemory(1 << 30)
     large = StoredResponses(tmp_path, files=BodyMemory(1 << 30), memory=memory)
@@ -110,12 +104,9 @@ def test_fault_1090_a_response_in_memory_counts_until_its_last_pieces_are_read(
     assert memory.held == 0
 
 
-@pytest.mark.fault(383)
 @pytest.mark.parametrize("what", ["export", "plots/images"])
 @pytest.mark.parametrize("full", [False, True], ids=["", "on a full disk"])
-def test_fault_383_files_of_versions_are_in_memory_a_little_at_a_time(
-    client, monkeypatch, what, full
-):
+def test_files_of_versions_are_in_memory_a_little_at_a_time(client, monkeypatch, what, full):
     """Wait on the disk: the head of an export alone may have megabytes."""
     state = client.app.state
     columns = [f"{number}{'x' * 100}" for number in range(1_500)]
@@ -135,8 +126,7 @@ def test_fault_383_files_of_versions_are_in_memory_a_little_at_a_time(
     assert max(sizes) <= 64 * 1024
 
 
-@pytest.mark.fault(383)
-def test_fault_383_rows_of_a_dataset_are_in_memory_a_little_at_a_time(client, monkeypatch):
+def test_rows_of_a_dataset_are_in_memory_a_little_at_a_time(client, monkeypatch):
     rows = np.random.default_rng(0).normal(size=(40_000, 4))
     answer = client.post("/v1/datasets", content=npy(rows), headers={"Content-Type": NPY})
     dataset = answer.raise_for_status().json()["id"]
@@ -169,7 +159,6 @@ def views_on_the_event_loop(monkeypatch, *classes):
     return seen
 
 
-@pytest.mark.fault(302)
 def test_what_may_be_large_is_made_off_the_event_loop(client, monkeypatch):
     seen = views_on_the_event_loop(monkeypatch, ("whole", DatasetView), ("of", VersionView))
     made = client.post("/v1/datasets", content=b"a,b\n1,2\n3,5\n4,9\n", headers=CSV)
@@ -189,10 +178,7 @@ def test_what_may_be_large_is_made_off_the_event_loop(client, monkeypatch):
     assert seen == []
 
 
-@pytest.mark.fault(361)
-def test_fault_361_jobs_that_start_stop_and_resume_are_shown_off_the_event_loop(
-    client, monkeypatch
-):
+def test_jobs_that_start_stop_and_resume_are_shown_off_the_event_loop(client, monkeypatch):
     shown = []
 
     def spy(view):

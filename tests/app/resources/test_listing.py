@@ -42,7 +42,6 @@ def pages(client, path):
 
 
 @pytest.mark.long
-@pytest.mark.fault(200)
 def test_wide_datasets_are_listed_without_their_columns(client, registry):
     made = [added(registry, columns=WIDE).id for _ in range(5)]
     [listed] = pages(client, "/v1/datasets?limit=200")
@@ -55,7 +54,6 @@ def test_wide_datasets_are_listed_without_their_columns(client, registry):
 
 
 @pytest.mark.long
-@pytest.mark.fault(200)
 def test_jobs_are_listed_without_their_requests(client, jobs):
     context = [[0.25] * 4] * 10_000
     made = [submitted(jobs, request={"context": context}).id for _ in range(5)]
@@ -67,7 +65,6 @@ def test_jobs_are_listed_without_their_requests(client, jobs):
     assert whole["request"]["context"] == context
 
 
-@pytest.mark.fault(200)
 def test_versions_are_listed_without_what_may_be_large(client):
     state = client.app.state
     registered(state.database, state.blobs)
@@ -87,7 +84,6 @@ def test_versions_are_listed_without_what_may_be_large(client):
 
 
 @pytest.mark.long
-@pytest.mark.fault(200)
 def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, jobs):
     made = [submitted(jobs).id for _ in range(40)]
     work = JobWork(client.app.state.database)
@@ -99,7 +95,6 @@ def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, j
 
 
 @pytest.mark.long
-@pytest.mark.fault(200)
 def test_pages_of_events_are_bounded_in_bytes(client, jobs):
     work = JobWork(client.app.state.database)
     submitted(jobs)
@@ -124,7 +119,6 @@ def test_pages_of_events_are_bounded_in_bytes(client, jobs):
     assert stream.text.count("id: ") == 104
 
 
-@pytest.mark.fault(200)
 def test_a_filter_looks_at_so_many_jobs_a_page(client, jobs, monkeypatch):
     monkeypatch.setattr("models_store.listings.paging._MOST_LOOKED_AT", 10)
     rare = submitted(jobs, kind=JobKind.SAMPLING, model_name="rare").id
@@ -137,7 +131,6 @@ def test_a_filter_looks_at_so_many_jobs_a_page(client, jobs, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.fault(202)
 def test_a_model_has_so_many_aliases(client):
     state = client.app.state
     registered(state.database, state.blobs)
@@ -158,7 +151,6 @@ def working(*_args, **_kwargs):
     raise Worked
 
 
-@pytest.mark.fault(201)
 @pytest.mark.parametrize(
     ("path", "worker"),
     [
@@ -192,7 +184,6 @@ def test_head_does_not_do_the_work_of_get(client, jobs, monkeypatch, path, worke
         assert head.headers.get("vary") == got.headers.get("vary")
 
 
-@pytest.mark.fault(201)
 def test_head_of_a_listing_reads_one_item_at_most(client, registry, monkeypatch):
     for _ in range(5):
         added(registry)

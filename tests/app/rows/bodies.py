@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.problems.problem import Problem
 from app.rows.shape import Floats, RowsShape
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 from tests.app.decoding import decode
 
 SHAPE = RowsShape(["a", "b", "c"], max_rows=4)

@@ -10,7 +10,7 @@ import pytest
 
 from app.http.body_memory import BodyMemory
 from app.rows.shape import RowsShape
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 from tests.app.decoding import decode_pieces
 
 ROWS = np.arange(3000.0).reshape(-1, 3)
@@ -29,12 +29,9 @@ def written(kind: TableFormat) -> bytes:
     return sink.getvalue()
 
 
-@pytest.mark.fault(638)
 @pytest.mark.parametrize("room", [0, 8_000, 5 * 10**6])
 @pytest.mark.parametrize("kind", [TableFormat.CSV, TableFormat.NDJSON, TableFormat.ARROW])
-def test_fault_638_rows_that_find_no_room_in_memory_are_read_by_way_of_the_disk(
-    kind, room, tmp_path
-):
+def test_rows_that_find_no_room_in_memory_are_read_by_way_of_the_disk(kind, room, tmp_path):
     """What others hold, a quarter of the memory at least, is not asked for."""
     memory, body = BodyMemory(4 * 10**7), written(kind)
     taken = memory.of("other").kept_share()

@@ -11,14 +11,13 @@ from app.fairness.turns import Threads, on_account_of
 from app.rows.decode import tables
 from app.rows.model_types import ModelTypes
 from app.rows.shape import RowsShape
-from tables.columns import Column
-from tables.formats import TableFormat
+from tabular.columns import Column
+from tabular.formats import TableFormat
 from tests.app.decoding import decode_pieces
 
 
-@pytest.mark.fault(703)
 @pytest.mark.parametrize(("columns", "taking"), [(5, "cells"), (65, "documents")])
-def test_fault_703_files_of_all_projects_are_decoded_in_two_threads(
+def test_files_of_all_projects_are_decoded_in_two_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int, taking: str
 ) -> None:
     used: dict[str, set[str]] = {"open_table": set(), "_take_some": set()}
@@ -71,12 +70,11 @@ CSV_BODY = "a,b" + ",left" * 600 + "\n" + ("1.5,x" + ",7" * 600 + "\n") * 2_000
 NDJSON_BODY = '{"a": 1.5, "b": "x"}\n' * 120_000
 
 
-@pytest.mark.fault(750)
 @pytest.mark.parametrize(
     ("kind", "body", "turns"),
     [(TableFormat.CSV, CSV_BODY, 4), (TableFormat.NDJSON, NDJSON_BODY, 8)],
 )
-def test_fault_750_a_file_is_read_in_turns_however_little_of_it_is_wanted(
+def test_a_file_is_read_in_turns_however_little_of_it_is_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: TableFormat, body: str, turns: int
 ) -> None:
     monkeypatch.setattr(tables, "_TAKING_S", 0.0, raising=False)
@@ -97,8 +95,7 @@ def test_fault_750_a_file_is_read_in_turns_however_little_of_it_is_wanted(
     assert documents.calls == 1
 
 
-@pytest.mark.fault(750)
-def test_fault_750_a_large_file_is_opened_beside_small_ones(
+def test_a_large_file_is_opened_beside_small_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = b"a,b\n1.5,x\n"

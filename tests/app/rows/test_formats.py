@@ -22,8 +22,8 @@ from app.problems.problem import Problem
 from app.rows.codecs import CODECS
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
-from tables.formats import MEDIA_TYPES, TableFormat
-from tables.sandbox import child, copy
+from tabular.formats import MEDIA_TYPES, TableFormat
+from tabular.sandbox import child, copy
 from tests.app.conftest import slug
 from tests.app.decoding import decode
 from tests.app.serving import COLUMNS, MEAN, STD, registered
@@ -188,16 +188,14 @@ def test_columns_that_are_missing_or_unknown_are_named(client, kind):
     assert response.json()["unknown"] == ["shoe"]
 
 
-@pytest.mark.fault(58)
 @pytest.mark.parametrize("kind", FORMATS)
-def test_fault_058_rows_of_another_width_are_refused(client, kind):
+def test_rows_of_another_width_are_refused(client, kind):
     response = ask(client, "log_prob", write(kind, COLUMNS[:2], ROWS[:, :2]), kind)
     assert slug(response) in {"columns-mismatch", "dimension-mismatch"}
 
 
-@pytest.mark.fault(59)
 @pytest.mark.parametrize("kind", FORMATS)
-def test_fault_059_too_many_rows_are_refused(client, kind):
+def test_too_many_rows_are_refused(client, kind):
     body = write(kind, COLUMNS, np.zeros((20_001, 3)))
     response = ask(client, "log_prob", body, kind)
     assert (response.status_code, slug(response)) == (413, "limit-rows")
@@ -217,8 +215,7 @@ def test_json_lines_that_are_lists_are_in_the_models_order(client):
     assert ask(client, "log_prob", body, TableFormat.NDJSON).content == named.content
 
 
-@pytest.mark.fault(12)
-def test_fault_012_a_name_like_a_formula_survives_the_way_through_csv(client):
+def test_a_name_like_a_formula_survives_the_way_through_csv(client):
     state = client.app.state
     registered(state.database, state.blobs, name="formulas", columns=["=a", "b", "'c"])
     headers = {"Accept": "text/csv"}
@@ -278,8 +275,7 @@ def _loads(text: str) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.fault(49)
-def test_fault_049_infinite_results_are_themselves_in_csv(client):
+def test_infinite_results_are_themselves_in_csv(client):
     rows = np.array([[1e308] * 3, ROWS[0]])
     body = write(TableFormat.NPY, COLUMNS, rows)
     text = ask(client, "log_prob", body, TableFormat.NPY, TableFormat.CSV).text
@@ -295,9 +291,8 @@ COLUMN_FAULTS = {
 }
 
 
-@pytest.mark.fault(56)
 @pytest.mark.parametrize("column", COLUMN_FAULTS.values(), ids=list(COLUMN_FAULTS))
-def test_fault_056_columns_of_other_types_are_refused_by_name(client, column):
+def test_columns_of_other_types_are_refused_by_name(client, column):
     table = pa.table({"height": [1.0, 2.0], "weight": column, "age": [1.0, 2.0]})
     response = ask(client, "log_prob", arrow(table), TableFormat.ARROW)
     assert (response.status_code, slug(response)) == (422, "batch-value")
@@ -469,9 +464,8 @@ def test_a_damaged_parquet_file_never_is_an_error_of_ours(client, data):
     assert response.status_code < 500
 
 
-@pytest.mark.fault(63)
 @pytest.mark.parametrize("accept", ["image/png", "application/json;q=0"])
-def test_fault_063_a_caller_is_told_what_there_is(client, accept):
+def test_a_caller_is_told_what_there_is(client, accept):
     body = write(TableFormat.NPY, COLUMNS, ROWS)
     response = ask(client, "log_prob", body, TableFormat.NPY, Accept=accept)
     assert (response.status_code, slug(response)) == (406, "not-acceptable")
@@ -490,9 +484,8 @@ def arrow_of_large_batches(batches: int, rows: int) -> bytes:
 
 
 @pytest.mark.long
-@pytest.mark.fault(199)
 @pytest.mark.parametrize("padding", [0, 200_000], ids=["whole", "as it comes"])
-def test_fault_199_what_batches_unpack_to_takes_no_memory_of_the_server(
+def test_what_batches_unpack_to_takes_no_memory_of_the_server(
     tmp_path, migrated_database, monkeypatch, padding
 ):
     """A process of its own unpacks large ones; 20 kB may be a quarter of a gigabyte."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.http.streaming import ahead
 from app.rows.decode.npy import decode_npy, read_npy
 from app.rows.shape import RowsShape
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 from tests.app.decoding import decode
 from tests.app.rows.bodies import SHAPE, npy, refusal
 
@@ -25,7 +25,6 @@ NPY = TableFormat.NPY
 
 
 @pytest.mark.long
-@pytest.mark.fault(30, 31)
 @given(
     hnp.arrays(
         st.sampled_from(["<f4", "<f8", ">f8", "<f2", "<i4", ">i2", "<u8", "|u1"]),
@@ -33,7 +32,7 @@ NPY = TableFormat.NPY
     ),
     st.booleans(),
 )
-def test_fault_030_031_npy_rows_are_read_whatever_their_dtype_and_order(array, fortran):
+def test_031_npy_rows_are_read_whatever_their_dtype_and_order(array, fortran):
     body = npy(np.asfortranarray(array) if fortran else array)
     rows = decode(body, NPY, SHAPE)
     single = array.dtype.str[1:] in {"f2", "f4"}
@@ -55,7 +54,6 @@ def test_both_npy_formats_are_read(version):
     assert decode(body, NPY, SHAPE).shape == (2, 3)
 
 
-@pytest.mark.fault(29)
 @pytest.mark.parametrize(
     "array",
     [
@@ -68,20 +66,18 @@ def test_both_npy_formats_are_read(version):
     ],
     ids=lambda array: array.dtype.str,
 )
-def test_fault_029_arrays_of_anything_but_real_numbers_are_refused(array):
+def test_arrays_of_anything_but_real_numbers_are_refused(array):
     assert refusal(npy(array), NPY).type.slug == "array-dtype"
 
 
-@pytest.mark.fault(29)
 @pytest.mark.parametrize("descr", ["<<f8", "><f8", "<f16", "f8,", "<f8 ", "", "<"])
-def test_fault_029_a_type_that_numpy_does_not_know_is_refused(descr):
+def test_a_type_that_numpy_does_not_know_is_refused(descr):
     text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': (1, 3), }}\n".encode()
     body = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24)
     assert refusal(body, NPY).type.slug == "array-dtype"
 
 
-@pytest.mark.fault(26)
-def test_fault_026_an_object_array_is_refused_and_never_unpickled(tmp_path):
+def test_an_object_array_is_refused_and_never_unpickled(tmp_path):
     canary = tmp_path / "canary"
 
     class Bomb:
@@ -93,22 +89,19 @@ def test_fault_026_an_object_array_is_refused_and_never_unpickled(tmp_path):
     assert not canary.exists()
 
 
-@pytest.mark.fault(32)
 @pytest.mark.parametrize("shape", [(), (3,), (1, 1, 3)])
-def test_fault_032_arrays_that_are_no_table_are_refused(shape):
+def test_arrays_that_are_no_table_are_refused(shape):
     assert refusal(npy(np.zeros(shape)), NPY).type.slug == "batch-shape"
 
 
-@pytest.mark.fault(27)
 @pytest.mark.parametrize("shape", ["(1000000000000, 3)", "(0, 1000000000000000000000)", "(-1, 3)"])
-def test_fault_027_a_header_that_lies_about_the_shape_allocates_nothing(shape):
+def test_a_header_that_lies_about_the_shape_allocates_nothing(shape):
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     body = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
     problem = refusal(body, NPY)
     assert problem.type.slug in {"array-parse", "batch-empty", "limit-rows"}
 
 
-@pytest.mark.fault(28)
 @pytest.mark.parametrize(
     "header",
     [
@@ -122,15 +115,14 @@ def test_fault_027_a_header_that_lies_about_the_shape_allocates_nothing(shape):
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (1, 0x%s)}" % (b"f" * 3900),
     ],
 )
-def test_fault_028_a_header_that_is_not_what_it_should_be_is_refused(header):
+def test_a_header_that_is_not_what_it_should_be_is_refused(header):
     body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(24)
     with warnings.catch_warnings():
         assert refusal(body, NPY).type.slug == "array-parse"
 
 
 @pytest.mark.long
-@pytest.mark.fault(33)
-def test_fault_033_an_array_cut_anywhere_is_refused():
+def test_an_array_cut_anywhere_is_refused():
     body = npy(np.ones((2, 3)))
     for length in range(len(body)):
         assert refusal(body[:length], NPY).type.slug == "array-parse"
@@ -147,8 +139,7 @@ def test_npy_rows_are_read_whatever_the_pieces_they_come_in(step, order):
     np.testing.assert_array_equal(decode(pieces, NPY, shape), array)
 
 
-@pytest.mark.fault(590)
-def test_fault_590_little_of_a_slow_array_waits_in_memory():
+def test_little_of_a_slow_array_waits_in_memory():
     """Rows are passed on, and then nothing refers to them while more may come late."""
     array = np.random.default_rng(0).normal(size=(60_000, 3))
     shape = RowsShape(SHAPE.columns, len(array))

@@ -16,9 +16,9 @@ from app.rows.model_types import ModelTypes
 from app.rows.response_table import Chunk, row_errors
 from app.rows.shape import Floats, RowsShape
 from models_store.files.local_blobs import LocalBlobs
-from tables.columns import Column
-from tables.formats import TableFormat
-from tables.readers import plain_numbers
+from tabular.columns import Column
+from tabular.formats import TableFormat
+from tabular.readers import plain_numbers
 from tests.app.decoding import decode, decode_pieces
 from tests.app.rows.bodies import SHAPE, from_json
 
@@ -82,9 +82,8 @@ def test_more_rows_than_a_request_may_have_are_left_to_the_parser_of_documents()
     assert decode_numbers(b"[[1, 2, 3], [4, 5, 6]]", few) is None
 
 
-@pytest.mark.fault(381)
 @pytest.mark.parametrize("row", [b"{}", b"1", b"{},[]", b"[[" + b"1," * 50_000 + b"1]]"])
-def test_fault_381_no_piece_of_a_document_is_long(monkeypatch, row):
+def test_no_piece_of_a_document_is_long(monkeypatch, row):
     """The brackets that end a piece may be missing: a piece was then all that was left."""
     sizes = []
     matrix = plain_numbers._matrix

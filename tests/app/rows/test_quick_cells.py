@@ -14,7 +14,7 @@ from app.rows import cell_codes
 from app.rows.decode.json import QUICK_COLUMNS, decoded_document
 from app.rows.model_types import ModelTypes
 from app.rows.shape import Floats, RowsShape
-from tables.columns import Column
+from tabular.columns import Column
 
 
 def a_shape(columns: int = 2) -> RowsShape:
@@ -48,8 +48,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     return threads
 
 
-@pytest.mark.fault(359)
-def test_fault_359_texts_that_are_new_are_read_in_a_thread_once(
+def test_texts_that_are_new_are_read_in_a_thread_once(
     slow: list[threading.Thread],
 ) -> None:
     shape = a_shape()
@@ -60,8 +59,7 @@ def test_fault_359_texts_that_are_new_are_read_in_a_thread_once(
     assert threading.main_thread() not in slow
 
 
-@pytest.mark.fault(359)
-def test_fault_359_a_cell_that_is_wrong_is_looked_for_in_a_thread(
+def test_a_cell_that_is_wrong_is_looked_for_in_a_thread(
     slow: list[threading.Thread],
 ) -> None:
     shape = a_shape()

@@ -24,10 +24,10 @@ from app.rows.codecs import BY_MEDIA_TYPE, Codec
 from app.rows.encode import Encoder
 from app.rows.respond import Rows, respond_opened, respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
-from tables.columns import Column
-from tables.formats import TableFormat
-from tables.typed_rows import TypedRows
-from tables.writers import Encoded
+from tabular.columns import Column
+from tabular.formats import TableFormat
+from tabular.typed_rows import TypedRows
+from tabular.writers import Encoded
 from tests.waiting import wait_until
 
 LEAVES_AFTER = 3
@@ -99,12 +99,9 @@ def a_wide_table(columns: int, rows: int = 1) -> ResponseTable:
     )
 
 
-@pytest.mark.fault(345)
 @pytest.mark.parametrize("kind", ["arrow", "parquet"])
 @pytest.mark.parametrize("columns", [64, 65])
-def test_fault_345_many_columns_of_a_few_rows_are_encoded_in_a_thread(
-    kind: str, columns: int
-) -> None:
+def test_many_columns_of_a_few_rows_are_encoded_in_a_thread(kind: str, columns: int) -> None:
     [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == kind]
     encoding = []
 
@@ -125,12 +122,9 @@ def test_fault_345_many_columns_of_a_few_rows_are_encoded_in_a_thread(
     assert [thread is threading.main_thread() for thread in encoding] == [columns == 64]
 
 
-@pytest.mark.fault(358)
 @pytest.mark.parametrize("kind", ["arrow", "parquet"])
 @pytest.mark.parametrize("leaves", [False, True])
-def test_fault_358_the_encoder_of_many_columns_is_made_and_freed_in_a_thread(
-    kind: str, leaves: bool
-) -> None:
+def test_the_encoder_of_many_columns_is_made_and_freed_in_a_thread(kind: str, leaves: bool) -> None:
     [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == kind]
     threads = []
 
@@ -156,12 +150,9 @@ def test_fault_358_the_encoder_of_many_columns_is_made_and_freed_in_a_thread(
     assert threading.main_thread() not in threads
 
 
-@pytest.mark.fault(702)
 @pytest.mark.parametrize("codec", BY_MEDIA_TYPE.values(), ids=lambda codec: codec.format.value)
 @pytest.mark.parametrize("kind", ["cells", "numbers"])
-def test_fault_702_cells_of_all_projects_are_encoded_one_piece_at_a_time(
-    codec: Codec, kind: str
-) -> None:
+def test_cells_of_all_projects_are_encoded_one_piece_at_a_time(codec: Codec, kind: str) -> None:
     encoding: list[str] = []
     columns = [Column(name=f"x{place}", type="category", levels=("a", "b")) for place in range(50)]
     table = dataclasses.replace(
@@ -237,12 +228,9 @@ def many_cells(codec: Codec, freeing: list[threading.Thread]) -> StreamedRespons
     return made
 
 
-@pytest.mark.fault(382)
 @pytest.mark.parametrize("codec", BY_MEDIA_TYPE.values(), ids=lambda codec: codec.format.value)
 @pytest.mark.parametrize("leaves", [False, True])
-def test_fault_382_rows_of_many_cells_are_divided_and_freed_in_a_thread(
-    codec: Codec, leaves: bool
-) -> None:
+def test_rows_of_many_cells_are_divided_and_freed_in_a_thread(codec: Codec, leaves: bool) -> None:
     """So is all that their generator refers to, such as the columns of a dataset."""
     freeing: list[threading.Thread] = []
     Divided.threads.clear()
@@ -262,8 +250,7 @@ def test_fault_382_rows_of_many_cells_are_divided_and_freed_in_a_thread(
     assert Divided.threads or codec.format is not TableFormat.NDJSON
 
 
-@pytest.mark.fault(346)
-def test_fault_346_row_groups_that_are_gathered_count_as_bodies_in_memory(monkeypatch):
+def test_row_groups_that_are_gathered_count_as_bodies_in_memory(monkeypatch):
     """One that finds no room waits for those before it, not for ever."""
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.2)
     [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "parquet"]
@@ -300,8 +287,7 @@ def test_fault_346_row_groups_that_are_gathered_count_as_bodies_in_memory(monkey
     assert memory.held == 0
 
 
-@pytest.mark.fault(357)
-def test_fault_357_a_row_group_does_not_wait_for_room_when_its_caller_has_left(monkeypatch):
+def test_a_row_group_does_not_wait_for_room_when_its_caller_has_left(monkeypatch):
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 1e6)
     [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "parquet"]
     table, memory = a_wide_table(100, rows=10_000), BodyMemory(64 << 20)
@@ -333,8 +319,7 @@ def test_fault_357_a_row_group_does_not_wait_for_room_when_its_caller_has_left(m
     assert memory.held == 0
 
 
-@pytest.mark.fault(660)
-def test_fault_660_of_those_who_wait_for_room_one_has_opened_its_rows():
+def test_of_those_who_wait_for_room_one_has_opened_its_rows():
     [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "json"]
     memory, opened = BodyMemory(64 << 20), []
 
@@ -367,9 +352,8 @@ def test_fault_660_of_those_who_wait_for_room_one_has_opened_its_rows():
     assert memory.held == 0
 
 
-@pytest.mark.fault(346)
 @pytest.mark.parametrize("most", [1 << 10, 32 << 20])
-def test_fault_346_a_row_group_alone_always_has_room(most: int) -> None:
+def test_a_row_group_alone_always_has_room(most: int) -> None:
     [codec] = [codec for codec in BY_MEDIA_TYPE.values() if codec.format.value == "parquet"]
     table = dataclasses.replace(a_wide_table(5, rows=200_000), typed=TypedRows([LONG] * 5))
     memory = BodyMemory(most)
@@ -402,7 +386,6 @@ def sent_pieces(codec: Codec, table: ResponseTable, values: np.ndarray) -> list[
     return [message["body"] for message in sent[1:]]
 
 
-@pytest.mark.fault(328)
 @pytest.mark.parametrize("kind", ["json", "ndjson"])
 def test_names_that_each_row_repeats_become_text_a_bounded_number_of_rows_at_a_time(
     kind: str,
@@ -425,7 +408,6 @@ def test_names_that_each_row_repeats_become_text_a_bounded_number_of_rows_at_a_t
     assert [list(row.values()) for row in rows] == values.tolist()
 
 
-@pytest.mark.fault(328)
 @pytest.mark.parametrize("codec", BY_MEDIA_TYPE.values(), ids=lambda codec: codec.format.value)
 def test_long_levels_become_text_a_bounded_number_of_rows_at_a_time(codec: Codec) -> None:
     values = np.ones((60, 1))

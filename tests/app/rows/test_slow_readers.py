@@ -49,9 +49,8 @@ def pieces_of(codec: Codec, memory: BodyMemory, project: str) -> AsyncGenerator[
     return response._pieces
 
 
-@pytest.mark.fault(377)
 @pytest.mark.parametrize("codec", BY_MEDIA_TYPE.values(), ids=lambda codec: codec.format.value)
-def test_fault_377_what_answers_hold_counts_while_their_callers_read(codec, monkeypatch):
+def test_what_answers_hold_counts_while_their_callers_read(codec, monkeypatch):
     """Others wait, for a while; other projects and bodies have room."""
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
     memory = BodyMemory(1 << 30)

@@ -17,10 +17,10 @@ from app.rows.cell_codes import CellCodes
 from app.rows.decode.json import decode_document
 from app.rows.model_types import ModelTypes
 from app.rows.shape import RowsShape
-from tables.cells import encode_cells
-from tables.columns import UNSEEN, Column
-from tables.errors import TableError
-from tables.formats import TableFormat
+from tabular.cells import encode_cells
+from tabular.columns import UNSEEN, Column
+from tabular.errors import TableError
+from tabular.formats import TableFormat
 from tests.app.decoding import decode
 from tests.tables.files import arrow, parquet
 
@@ -186,7 +186,6 @@ def columns_of(order: list[int] | None = None) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("order", [None, [3, 1, 4, 0, 2]])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.fault(242)
 def test_every_format_gives_the_numbers_of_the_json_objects(kind, order):
     body = file_of(kind, columns_of(order))
     np.testing.assert_array_equal(decode(body, kind, STRICT), NUMBERS)
@@ -202,7 +201,6 @@ def test_columns_that_the_model_lacks_are_left_out_of_every_format(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.fault(242)
 def test_a_missing_column_is_named_in_every_format(kind):
     body = file_of(kind, EXTRA | columns_of([0, 1, 2, 3]))
     problem = refusal(body, kind)
@@ -328,7 +326,6 @@ def test_compressed_arrow_is_read_by_a_process_of_its_own(monkeypatch):
     np.testing.assert_array_equal(decode(body, TableFormat.ARROW, SHAPE), NUMBERS)
 
 
-@pytest.mark.fault(247)
 def test_a_large_dictionary_costs_no_more_than_its_rows(monkeypatch):
     """Its entries are not encoded anew for each run of rows."""
     rows = 4_000
@@ -342,7 +339,7 @@ def test_a_large_dictionary_costs_no_more_than_its_rows(monkeypatch):
         seen.append(len(cells.dictionary))
         return encode_cells(cells, column)
 
-    monkeypatch.setattr("tables.typed_rows.encode_cells", encode)
+    monkeypatch.setattr("tabular.typed_rows.encode_cells", encode)
     shape = RowsShape(["cut"], rows, types=ModelTypes((column,), dim=1))
     values = decode(arrow(pa.table({"cut": cells}), rows=500), TableFormat.ARROW, shape)
     expected = np.where(np.arange(rows) % 60 < 50, np.arange(rows) % 60, UNSEEN)
@@ -389,7 +386,6 @@ def outcome(call: Any) -> Any:
         return error
 
 
-@pytest.mark.fault(247)
 def test_the_memory_of_cells_is_bounded(monkeypatch):
     monkeypatch.setattr("app.rows.cell_codes._MAX_TEXTS", 10)
     codes = CellCodes([COLUMNS[0]])
@@ -401,8 +397,7 @@ def test_the_memory_of_cells_is_bounded(monkeypatch):
     assert sum(map(len, codes._numbers)) <= 10
 
 
-@pytest.mark.fault(435)
-def test_fault_435_members_that_are_no_columns_are_not_gathered():
+def test_members_that_are_no_columns_are_not_gathered():
     """Each row has one of its own: eight times as many rows took sixty times as long."""
     shape = RowsShape(["a"], 100_000, ignores_extra=True)
 
@@ -416,8 +411,7 @@ def test_fault_435_members_that_are_no_columns_are_not_gathered():
     assert seconds(32_000) < 32 * few
 
 
-@pytest.mark.fault(435)
-def test_fault_435_the_first_row_says_what_there_is_instead_of_a_column():
+def test_the_first_row_says_what_there_is_instead_of_a_column():
     shape = RowsShape(["a", "b"], 50, ignores_extra=True)
     with pytest.raises(Problem, match=r"Missing: b\. Unknown: c, d\.") as caught:
         decode_document(b'[{"a": 1, "c": 1, "d": 2}, {"a": 2, "e": 3}]', shape)

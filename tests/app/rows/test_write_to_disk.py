@@ -24,9 +24,8 @@ async def chunks(*, fail: bool) -> AsyncIterator[bytes]:
     yield b"3,4\n"
 
 
-@pytest.mark.fault(461)
 @pytest.mark.parametrize("fail", [False, True], ids=["whole", "cut off"])
-def test_fault_461_a_body_is_closed_in_a_thread(fail):
+def test_a_body_is_closed_in_a_thread(fail):
     file = Noting()
     destination: Any = SimpleNamespace(open=lambda _mode: file)
     if fail:
@@ -38,8 +37,7 @@ def test_fault_461_a_body_is_closed_in_a_thread(fail):
     assert file.closer != threading.get_ident()
 
 
-@pytest.mark.fault(590)
-def test_fault_590_little_of_a_slow_body_waits_in_memory_to_be_written():
+def test_little_of_a_slow_body_waits_in_memory_to_be_written():
     file, waiting = Noting(), []
     destination: Any = SimpleNamespace(open=lambda _mode: file)
 

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from flows import quantiles_of
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read, write
 

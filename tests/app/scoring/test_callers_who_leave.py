@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from app.fairness.turns import NOBODY
-from tables.typed_rows import TypedRows
+from tabular.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.app.serving import registered
 
@@ -91,8 +91,7 @@ def ends_when_its_caller_leaves(client, path, body, busy):
     return client.portal.call(main)
 
 
-@pytest.mark.fault(860)
-def test_fault_860_few_rows_of_many_passes_are_not_computed_for_a_caller_who_left(client):
+def test_few_rows_of_many_passes_are_not_computed_for_a_caller_who_left(client):
     path = "/v1/models/mixed/score?explain=true"
     body = json.dumps({"rows": CELLS}, default=str).encode()
     headers = {"Content-Type": "application/json"}
@@ -102,7 +101,6 @@ def test_fault_860_few_rows_of_many_passes_are_not_computed_for_a_caller_who_lef
     assert ends_when_its_caller_leaves(client, path, body, engine)
 
 
-@pytest.mark.fault(861)
 @pytest.mark.parametrize(
     ("path", "document"),
     [
@@ -110,6 +108,6 @@ def test_fault_860_few_rows_of_many_passes_are_not_computed_for_a_caller_who_lef
         ("/v2/models/people/infer", {"inputs": [TENSOR]}),
     ],
 )
-def test_fault_861_a_large_document_is_not_read_for_a_caller_who_left(client, path, document):
+def test_a_large_document_is_not_read_for_a_caller_who_left(client, path, document):
     body = json.dumps(document).encode()
     assert ends_when_its_caller_leaves(client, path, body, documents)

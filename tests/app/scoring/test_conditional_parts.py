@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from flows import MadeSpec, MafSpec, compile_flow, conditional_densities, conditional_order
-from tables.formats import TableFormat
+from tabular.formats import TableFormat
 from tests.app.mixed_model import NAMES, SPEC, TYPES, mixed_flow
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read

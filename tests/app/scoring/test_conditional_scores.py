@@ -82,9 +82,8 @@ def test_samples_take_one_context_for_all_or_one_for_each(client, context):
     np.testing.assert_allclose(answer.json()["rows"], expected, rtol=1e-4)
 
 
-@pytest.mark.fault(378)
 @pytest.mark.parametrize("rows", [100, 5_000])
-def test_fault_378_thousands_of_rows_of_a_context_are_read_in_a_thread(client, monkeypatch, rows):
+def test_thousands_of_rows_of_a_context_are_read_in_a_thread(client, monkeypatch, rows):
     on_loop = []
 
     def noted(*args, **kwargs):

@@ -14,7 +14,7 @@ from app.rows.context_parts import Context, validate_context
 from app.scoring.samples import SampleRequest
 from models_store.requests.bulk import MAX_CONTEXT_ROWS, SamplingRequest, ScoringRequest
 from models_store.requests.sweep import SweepRequest
-from tables.json.parts import PART_BYTES
+from tabular.json.parts import PART_BYTES
 
 ROWS = [[0.5, 1, "a", True, None, -0.0]] * 5_000
 OBJECTS = [{"x": 1, "y": 2.5, "z": "a"}] * 5_000
@@ -59,9 +59,8 @@ def test_a_large_request_for_samples_is_validated_as_in_one_piece(fields):
         assert outcome(job, validate_job, SamplingRequest) == outcome(job, None, SamplingRequest)
 
 
-@pytest.mark.fault(378)
 @pytest.mark.parametrize("context", [ROWS * 10, OBJECTS * 5, [*ROWS * 5, [[]]]])
-def test_fault_378_no_more_than_some_rows_are_validated_at_once(monkeypatch, context):
+def test_no_more_than_some_rows_are_validated_at_once(monkeypatch, context):
     body, sizes = json.dumps({"n": 1, "context": context}).encode(), []
     validate = Context.model_validate_json
 
@@ -74,9 +73,8 @@ def test_fault_378_no_more_than_some_rows_are_validated_at_once(monkeypatch, con
     assert max(sizes) < 100_000 < len(body)
 
 
-@pytest.mark.fault(378)
 @pytest.mark.parametrize("form", ["object", "objects", "lists"])
-def test_fault_378_a_row_of_more_values_than_any_model_has_columns_is_refused(form):
+def test_a_row_of_more_values_than_any_model_has_columns_is_refused(form):
     row = dict.fromkeys(map(str, range(20_000)), 1)
     context = {"object": row, "objects": [row], "lists": [list(row)]}[form]
     body = json.dumps({"n": 1, "context": context}).encode()
@@ -90,7 +88,6 @@ OTHERS = {str(place): place for place in range(120_000)}
 TENSOR = {"name": "n", "shape": [1], "datatype": "INT64", "data": [1]}
 
 
-@pytest.mark.fault(397)
 @pytest.mark.parametrize(
     ("model", "by_parts", "fields"),
     [
@@ -102,9 +99,7 @@ TENSOR = {"name": "n", "shape": [1], "datatype": "INT64", "data": [1]}
         (InferRequest, validated, {"inputs": OTHERS}),
     ],
 )
-def test_fault_397_many_values_where_none_are_many_are_not_validated(
-    model, by_parts, fields, monkeypatch
-):
+def test_many_values_where_none_are_many_are_not_validated(model, by_parts, fields, monkeypatch):
     monkeypatch.setattr(model, "model_validate_json", None)
     with pytest.raises(Problem) as refused:
         validate_json(model, json.dumps(fields).encode(), by_parts=by_parts)
@@ -112,9 +107,8 @@ def test_fault_397_many_values_where_none_are_many_are_not_validated(
     assert "values beside those of" in refused.value.detail
 
 
-@pytest.mark.fault(397)
 @pytest.mark.parametrize("rows", [ROWS * 2, ROWS * 3, OBJECTS])
-def test_fault_397_a_context_of_a_job_is_validated_some_rows_at_a_time(rows, monkeypatch):
+def test_a_context_of_a_job_is_validated_some_rows_at_a_time(rows, monkeypatch):
     sizes = []
 
     def noted(function):
@@ -132,7 +126,6 @@ def test_fault_397_a_context_of_a_job_is_validated_some_rows_at_a_time(rows, mon
     assert max(sizes) < 100_000 < len(body)
 
 
-@pytest.mark.fault(397)
 @pytest.mark.parametrize(
     ("model", "fields"),
     [
@@ -142,9 +135,7 @@ def test_fault_397_a_context_of_a_job_is_validated_some_rows_at_a_time(rows, mon
         (SweepRequest, {"tags": dict.fromkeys(map(str, range(99)), "x" * 1_000)}),
     ],
 )
-def test_fault_397_a_large_body_with_wrong_fields_is_refused_for_these_alone(
-    model, fields, monkeypatch
-):
+def test_a_large_body_with_wrong_fields_is_refused_for_these_alone(model, fields, monkeypatch):
     """Each of them takes a copy of the whole body, or of what is in it."""
     body = json.dumps(fields).encode()
     with pytest.raises(Problem) as whole:
@@ -160,7 +151,6 @@ def test_fault_397_a_large_body_with_wrong_fields_is_refused_for_these_alone(
     assert {error.pointer for error in refused.value.errors} == {f"/{name}" for name in wrong}
 
 
-@pytest.mark.fault(440)
 @pytest.mark.parametrize("deep", [220, 300, 900])
 @pytest.mark.parametrize(
     ("model", "by_parts", "form"),
@@ -173,7 +163,7 @@ def test_fault_397_a_large_body_with_wrong_fields_is_refused_for_these_alone(
         (InferRequest, validated, '{"inputs":[{"name":"rows","data":[1],"shape":%s}]}'),
     ],
 )
-def test_fault_440_a_large_body_that_is_nested_deeply_is_refused_as_a_small_one_is(
+def test_a_large_body_that_is_nested_deeply_is_refused_as_a_small_one_is(
     model, by_parts, form, deep
 ):
     body = (form % ("[" * deep + "]" * deep)).encode()
@@ -189,8 +179,7 @@ def test_fault_440_a_large_body_that_is_nested_deeply_is_refused_as_a_small_one_
     )
 
 
-@pytest.mark.fault(378)
-def test_fault_378_values_of_tensors_are_not_validated_once_more(monkeypatch):
+def test_values_of_tensors_are_not_validated_once_more(monkeypatch):
     data = [[0.5, None, 1]] * 10_000
     tensor = {"name": "rows", "shape": [10_000, 3], "datatype": "FP64", "data": data}
     other = {"name": "other", "shape": [1], "datatype": "FP64", "data": None}
@@ -246,9 +235,8 @@ def test_many_tensors_are_validated_as_in_one_piece(fields):
     assert outcome(body, validated, InferRequest) == outcome(body, None, InferRequest)
 
 
-@pytest.mark.fault(482)
 @pytest.mark.parametrize("wrong", [[], 1])
-def test_fault_482_no_more_than_some_tensors_are_validated_at_once(wrong, monkeypatch):
+def test_no_more_than_some_tensors_are_validated_at_once(wrong, monkeypatch):
     """However many of them are wrong: each value takes as long as several right ones."""
     sizes = []
 
@@ -268,7 +256,6 @@ def test_fault_482_no_more_than_some_tensors_are_validated_at_once(wrong, monkey
     assert max(sizes) < 20_000 < len(body)
 
 
-@pytest.mark.fault(482)
-def test_fault_482_more_tensors_than_any_request_has_are_refused():
+def test_more_tensors_than_any_request_has_are_refused():
     body = json.dumps({"inputs": [TENSOR] * 10_001}).encode()
     assert outcome(body, validated, InferRequest)[0] == 422

@@ -65,9 +65,8 @@ def test_metrics_tell_of_the_models_and_the_engine(client):
     assert "densityd_models_loaded_bytes 0.0" not in text
 
 
-@pytest.mark.fault(391)
 @pytest.mark.parametrize("setting_values", [{"model_cache_bytes": 0}])
-def test_fault_391_the_speed_of_a_flow_is_known_by_its_version(client, monkeypatch):
+def test_the_speed_of_a_flow_is_known_by_its_version(client, monkeypatch):
     state = client.app.state
     registered(state.database, state.blobs, name="others", seed=1)
     keys, flows = [], []  # flows that are held have identities of their own

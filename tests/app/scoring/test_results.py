@@ -40,9 +40,8 @@ async def read(results: Results) -> list[Chunk]:
     return [chunk async for chunk in results.chunks()]
 
 
-@pytest.mark.fault(342)
 @pytest.mark.parametrize("room", [10 * MANY.nbytes, MANY.nbytes])
-def test_fault_342_results_beyond_the_memory_of_a_project_wait_on_the_disk(tmp_path, room):
+def test_results_beyond_the_memory_of_a_project_wait_on_the_disk(tmp_path, room):
     memory, files = BodyMemory(room), BodyMemory(1 << 30)
     codes = np.arange(len(MANY)).astype(np.uint8)
 
@@ -66,8 +65,7 @@ def test_fault_342_results_beyond_the_memory_of_a_project_wait_on_the_disk(tmp_p
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.fault(342)
-def test_fault_342_results_leave_room_for_bodies(tmp_path):
+def test_results_leave_room_for_bodies(tmp_path):
     """Results can go to the disk, which bodies cannot."""
     memory, files = BodyMemory(8 * MANY.nbytes), BodyMemory(1 << 30)
 
@@ -82,8 +80,7 @@ def test_fault_342_results_leave_room_for_bodies(tmp_path):
     asyncio.run(main())
 
 
-@pytest.mark.fault(342)
-def test_fault_342_wide_results_come_in_more_rows_at_a_time(tmp_path):
+def test_wide_results_come_in_more_rows_at_a_time(tmp_path):
     """A format that writes column by column would take several times as long."""
     memory = BodyMemory(1 << 30)
 
@@ -97,8 +94,7 @@ def test_fault_342_wide_results_come_in_more_rows_at_a_time(tmp_path):
     asyncio.run(main())
 
 
-@pytest.mark.fault(342)
-def test_fault_342_few_results_are_one_chunk(tmp_path):
+def test_few_results_are_one_chunk(tmp_path):
     memory = BodyMemory(1 << 30)
 
     async def main() -> None:
@@ -110,8 +106,7 @@ def test_fault_342_few_results_are_one_chunk(tmp_path):
     asyncio.run(main())
 
 
-@pytest.mark.fault(343)
-def test_fault_343_results_beyond_the_disk_space_of_a_project_are_refused(tmp_path):
+def test_results_beyond_the_disk_space_of_a_project_are_refused(tmp_path):
     memory, files = BodyMemory(0), BodyMemory(3 * MANY.nbytes)
 
     async def main() -> None:
@@ -137,8 +132,7 @@ def asked(client: TestClient, what: str, kind: str, content: bytes) -> Any:
     return client.post(f"/v1/models/people/{what}", content=content, headers=headers)
 
 
-@pytest.mark.fault(342)
-def test_fault_342_large_results_count_until_they_are_read(people, monkeypatch):
+def test_large_results_count_until_they_are_read(people, monkeypatch):
     counted = []
     change = BodyMemory.change
 
@@ -154,12 +148,11 @@ def test_fault_342_large_results_count_until_they_are_read(people, monkeypatch):
     assert people.app.state.body_memory.held == 0
 
 
-@pytest.mark.fault(343)
 @pytest.mark.parametrize(
     ("kind", "write"),
     [("application/vnd.apache.arrow.stream", arrow), ("application/vnd.apache.parquet", parquet)],
 )
-def test_fault_343_bodies_and_what_they_unpack_to_count_on_the_disk(people, kind, write):
+def test_bodies_and_what_they_unpack_to_count_on_the_disk(people, kind, write):
     content = write(pa.table(dict.fromkeys(COLUMNS, np.zeros(100_000))))
     files = people.app.state.body_files
     assert asked(people, "log_prob", kind, content).status_code == 200
@@ -170,8 +163,7 @@ def test_fault_343_bodies_and_what_they_unpack_to_count_on_the_disk(people, kind
     assert files.held == 0
 
 
-@pytest.mark.fault(461)
-def test_fault_461_results_on_the_disk_are_closed_in_a_thread(tmp_path, monkeypatch):
+def test_results_on_the_disk_are_closed_in_a_thread(tmp_path, monkeypatch):
     closed: list[Any] = []
     monkeypatch.setattr("app.scoring.results.close_apart", closed.append)
 
@@ -197,9 +189,8 @@ _WAITING = {
 }
 
 
-@pytest.mark.fault(520)
 @pytest.mark.parametrize("what", _WAITING)
-def test_fault_520_rows_count_while_they_wait_for_the_engine(people, monkeypatch, what):
+def test_rows_count_while_they_wait_for_the_engine(people, monkeypatch, what):
     memory, counted = people.app.state.body_memory, []
     compute = ScoreRequest.compute
 
@@ -225,9 +216,7 @@ def test_fault_520_rows_count_while_they_wait_for_the_engine(people, monkeypatch
     assert (few.status_code, memory.held) == (200, 0)
 
 
-@pytest.mark.fault(521)
-@pytest.mark.fault(533)
-def test_fault_521_the_context_of_samples_counts_while_they_are_drawn_and_read(client, monkeypatch):
+def test_the_context_of_samples_counts_while_they_are_drawn_and_read(client, monkeypatch):
     state, names = client.app.state, ("day", "hour")
     registered(state.database, state.blobs, name="given", context_columns=names)
     memory, counted, draw = state.body_memory, [], Drawing._draw

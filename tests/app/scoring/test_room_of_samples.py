@@ -54,10 +54,7 @@ def ask(client, rows):
     return client.post("/v1/models/people/sample", json=body, headers={"Accept": NPY})
 
 
-@pytest.mark.fault(481)
-def test_fault_481_what_is_refused_for_want_of_room_has_drawn_nothing(
-    client, drawn, monkeypatch, caplog
-):
+def test_what_is_refused_for_want_of_room_has_drawn_nothing(client, drawn, monkeypatch, caplog):
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.05)
     memory = client.app.state.body_memory
     with memory.of("default").share() as others:
@@ -81,8 +78,7 @@ def test_a_few_rows_of_a_slow_flow_are_the_same(client, drawn, monkeypatch):
     assert drawn == [100, -1, 64, -1, 64, 36, -1]
 
 
-@pytest.mark.fault(781)
-def test_fault_781_samples_that_were_drawn_and_wait_count(client, monkeypatch):
+def test_samples_that_were_drawn_and_wait_count(client, monkeypatch):
     counted: list[int] = []
     change = BodyMemory.change
 

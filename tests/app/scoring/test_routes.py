@@ -116,8 +116,7 @@ def test_the_density_in_model_space_lacks_the_units_of_the_data(client):
     np.testing.assert_allclose(response.json()["log_prob"], expected(ROWS) + units, atol=1e-3)
 
 
-@pytest.mark.fault(49)
-def test_fault_049_a_row_without_a_finite_density_is_null_and_the_others_are_not_affected(client):
+def test_a_row_without_a_finite_density_is_null_and_the_others_are_not_affected(client):
     alone = ask(client, "log_prob", {"rows": ROWS}).json()["log_prob"]
     body = ask(client, "log_prob", {"rows": [ROWS[0], [1e308, 1e308, 1e308], ROWS[1]]}).json()
     assert body["log_prob"][1] is None
@@ -162,7 +161,6 @@ def test_a_large_answer_in_json_is_whole(client):
 # refusals
 
 
-@pytest.mark.fault(56, 57, 58, 59)
 @pytest.mark.parametrize(
     ("body", "status", "slug"),
     [
@@ -183,14 +181,13 @@ def test_a_large_answer_in_json_is_whole(client):
     ],
     ids=repr,
 )
-def test_fault_056_to_059_bad_batches_are_refused_with_a_reason(client, body, status, slug):
+def test_to_059_bad_batches_are_refused_with_a_reason(client, body, status, slug):
     answer = problem(ask(client, "log_prob", body))
     assert (answer["status"], answer["slug"]) == (status, slug)
     if slug == "dimension-mismatch":
         assert (answer["expected"], answer["got"]) == (3, 2)
 
 
-@pytest.mark.fault(47, 48, 52, 55, 61, 62, 66, 67)
 @pytest.mark.parametrize(
     ("content", "status", "slug"),
     [
@@ -207,7 +204,7 @@ def test_fault_056_to_059_bad_batches_are_refused_with_a_reason(client, body, st
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_fault_047_to_067_bad_json_is_refused_and_never_echoed(client, content, status, slug):
+def test_to_067_bad_json_is_refused_and_never_echoed(client, content, status, slug):
     headers = {"Content-Type": "application/json"}
     response = client.post("/v1/models/people/log_prob", content=content, headers=headers)
     answer = problem(response)
@@ -215,8 +212,7 @@ def test_fault_047_to_067_bad_json_is_refused_and_never_echoed(client, content, 
     assert len(response.content) < 8192
 
 
-@pytest.mark.fault(63)
-def test_fault_063_an_unknown_content_type_is_told_what_is_supported(client):
+def test_an_unknown_content_type_is_told_what_is_supported(client):
     response = client.post(
         "/v1/models/people/log_prob",
         content=json.dumps({"rows": ROWS}),
@@ -236,7 +232,7 @@ def test_a_caller_who_accepts_nothing_of_ours_gets_406(client):
 @pytest.mark.parametrize(
     "ref", ["nobody", "people:2", "people@production", "people:0", "people:x", "..%5C", "a%00b"]
 )
-def test_fault_177_what_is_not_there_is_not_found(client, ref):
+def test_what_is_not_there_is_not_found(client, ref):
     assert problem(ask(client, "log_prob", {"rows": ROWS}, ref=ref))["status"] == 404
 
 
@@ -289,8 +285,7 @@ def test_the_same_seed_gives_the_same_rows(client):
     assert first.headers["x-seed"] == "7"
 
 
-@pytest.mark.fault(75)
-def test_fault_075_a_seed_that_the_server_picked_is_told(client):
+def test_a_seed_that_the_server_picked_is_told(client):
     body = ask(client, "sample", {"n": 3}).json()
     assert body["rows"] == ask(client, "sample", {"n": 3, "seed": body["seed"]}).json()["rows"]
     assert body["rows"] != ask(client, "sample", {"n": 3, "seed": None}).json()["rows"]
@@ -315,7 +310,6 @@ def test_samples_in_model_space_are_standardised(client):
     np.testing.assert_allclose((data - MEAN.numpy()) / STD.numpy(), standard, atol=1e-4)
 
 
-@pytest.mark.fault(79, 80)
 @pytest.mark.parametrize(
     ("body", "status", "slug"),
     [
@@ -333,7 +327,7 @@ def test_samples_in_model_space_are_standardised(client):
     ],
     ids=str,
 )
-def test_fault_079_080_samples_out_of_range_are_refused(client, body, status, slug):
+def test_080_samples_out_of_range_are_refused(client, body, status, slug):
     answer = problem(ask(client, "sample", body))
     assert (answer["status"], answer["slug"]) == (status, slug)
 
@@ -369,8 +363,7 @@ def occupied(client, *, max_waiting):
         client.app.state = usual
 
 
-@pytest.mark.fault(96)
-def test_fault_096_a_full_engine_answers_503_with_retry_after(client):
+def test_a_full_engine_answers_503_with_retry_after(client):
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
     with occupied(client, max_waiting=1):
         for what, body in (("log_prob", {"rows": ROWS}), ("sample", {"n": 3})):
@@ -398,8 +391,7 @@ def test_who_waited_as_long_as_they_would_is_answered_503(client):
     assert int(refused.headers["retry-after"]) >= 1
 
 
-@pytest.mark.fault(140)
-def test_fault_140_a_missing_file_is_503_for_its_model_alone(client):
+def test_a_missing_file_is_503_for_its_model_alone(client):
     database, blobs = stores(client)
     lost = registered(database, blobs, name="lost")
     blobs.delete(lost.checkpoint_key)
@@ -408,8 +400,7 @@ def test_fault_140_a_missing_file_is_503_for_its_model_alone(client):
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
 
 
-@pytest.mark.fault(137)
-def test_fault_137_a_corrupt_file_is_503_and_serves_nothing(client):
+def test_a_corrupt_file_is_503_and_serves_nothing(client):
     database, blobs = stores(client)
     path = blobs.path(registered(database, blobs, name="flipped").checkpoint_key)
     data = bytearray(path.read_bytes())
@@ -423,8 +414,7 @@ def test_fault_137_a_corrupt_file_is_503_and_serves_nothing(client):
     assert ask(client, "sample", {"n": 3}, ref="flipped").status_code == 200
 
 
-@pytest.mark.fault(139)
-def test_fault_139_a_file_of_another_flow_is_503(client):
+def test_a_file_of_another_flow_is_503(client):
     database, blobs = stores(client)
     narrow = registered(database, blobs, name="narrow", columns=["a", "b"])
     swapped = registered(database, blobs, name="swapped")

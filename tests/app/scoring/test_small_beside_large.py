@@ -14,8 +14,8 @@ from app.fairness.turns import NOBODY, Threads, on_account_of
 from app.rows.decode.json import QUICK_COLUMNS, decoded_document
 from app.rows.model_types import ModelTypes
 from app.rows.shape import RowsShape
-from tables.columns import Column
-from tables.typed_rows import TypedRows
+from tabular.columns import Column
+from tabular.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.app.serving import registered
 
@@ -75,16 +75,14 @@ def held(client: TestClient, pool: Threads) -> Iterator[Future[None]]:
     working.result(WAIT_S)
 
 
-@pytest.mark.fault(1081)
 @pytest.mark.parametrize(("path", "media_type", "body"), REQUESTS.values(), ids=list(REQUESTS))
-def test_fault_1081_a_few_cells_do_not_wait_for_large_documents(client, path, media_type, body):
+def test_a_few_cells_do_not_wait_for_large_documents(client, path, media_type, body):
     with held(client, client.app.state.threads.alone) as large:
         response = client.post(path, content=body, headers={"Content-Type": media_type})
         assert response.status_code in (200, 201), response.text
         assert not large.done()
 
 
-@pytest.mark.fault(1113)
 @pytest.mark.parametrize(
     ("media_type", "body"),
     [
@@ -93,16 +91,15 @@ def test_fault_1081_a_few_cells_do_not_wait_for_large_documents(client, path, me
     ],
     ids=["CSV", "NDJSON"],
 )
-def test_fault_1113_large_files_are_not_read_where_a_few_cells_are(client, media_type, body):
+def test_large_files_are_not_read_where_a_few_cells_are(client, media_type, body):
     with held(client, client.app.state.threads.cells) as few:
         response = client.post(SCORE, content=body, headers={"Content-Type": media_type})
         assert response.status_code == 200, response.text
         assert not few.done()
 
 
-@pytest.mark.fault(1093)
 @pytest.mark.parametrize(("rows", "is_brief"), [(1, True), (40, False)])
-def test_fault_1093_many_new_texts_are_not_read_where_few_ones_are(rows, is_brief):
+def test_many_new_texts_are_not_read_where_few_ones_are(rows, is_brief):
     names = [f"c{number}" for number in range(QUICK_COLUMNS)]
     types = ModelTypes(tuple(Column(name=n, type="category", levels=("a",)) for n in names), dim=64)
     read_in = []

@@ -30,8 +30,7 @@ def engine():
     engine.stop()
 
 
-@pytest.mark.fault(325)
-def test_fault_325_others_are_computed_between_the_steps_of_one_row(engine):
+def test_others_are_computed_between_the_steps_of_one_row(engine):
     running, counted = engine
     taken: list[int] = []
     first, goes_on = threading.Event(), threading.Event()
@@ -62,8 +61,7 @@ def test_fault_325_others_are_computed_between_the_steps_of_one_row(engine):
     assert counted == [1]
 
 
-@pytest.mark.fault(325)
-def test_fault_325_the_evidence_of_a_row_has_a_step_for_each_tile_of_samples():
+def test_the_evidence_of_a_row_has_a_step_for_each_tile_of_samples():
     flow = compile_flow(build(LatentSpec(flow=GaussianSpec()), 2, context_dim=3, seed=0))
     rows = np.random.default_rng(0).normal(size=(2, 3))
     function = evidence_of(200, 1)

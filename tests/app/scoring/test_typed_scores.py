@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from flows import compile_flow
-from tables.formats import TableFormat
-from tables.typed_rows import TypedRows
+from tabular.formats import TableFormat
+from tabular.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.app.serving import COLUMNS as PEOPLE, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read
@@ -103,7 +103,6 @@ def test_gaps_that_training_had_are_values(client):
     assert scored(client, [row])["log_prob"][0] is not None
 
 
-@pytest.mark.fault(243)
 def test_a_gap_that_training_never_had_names_its_column(client):
     rows = cells()[:3]
     rows[1] = rows[1] | {"cut": None, "weight": None}
@@ -114,7 +113,6 @@ def test_a_gap_that_training_never_had_names_its_column(client):
     assert "'weight'" in error["detail"]
 
 
-@pytest.mark.fault(243)
 def test_levels_that_training_never_saw_are_scored_and_listed(client):
     rows = cells()[:4]
     rows[1] = rows[1] | {"cut": "Astor", "doors": 4}
@@ -130,7 +128,6 @@ def test_levels_that_training_never_saw_are_scored_and_listed(client):
     assert answer["row_warning_count"] == 3
 
 
-@pytest.mark.fault(247)
 def test_warnings_about_rows_are_bounded_and_all_are_counted(client):
     rows = [cells()[0] | {"cut": "Astor"}] * 1500
     response = ask(client, "log_prob", json.dumps({"rows": rows}).encode())
@@ -243,8 +240,6 @@ def test_a_model_that_explains_nothing_says_so(client):
     assert response.json()["type"] == "/problems/explanation-unavailable"
 
 
-@pytest.mark.fault(248)
-@pytest.mark.fault(325)
 @pytest.mark.parametrize("limit", ["_MAX_PASSES", "_MAX_PASS_BYTES", "_MAX_OPERATIONS"])
 def test_an_explanation_that_would_hold_the_engine_is_refused(client, monkeypatch, limit):
     body = json.dumps({"rows": cells()[:1]}).encode()

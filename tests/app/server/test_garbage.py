@@ -79,7 +79,6 @@ async def ask(app, method, path, body, media_type, coding, leaves):
 
 
 @pytest.mark.long
-@pytest.mark.fault(1191)
 def test_no_request_leaves_cycles_that_only_a_full_collection_frees(settings):
     async def main():
         app = create_app(settings)
@@ -144,11 +143,8 @@ def test_after_a_long_collection_the_next_one_waits_longer(monkeypatch):
     assert sum(collection.look(began + second) for second in range(100)) in {2, 3}
 
 
-@pytest.mark.fault(662)
 @pytest.mark.parametrize("connections", [3, 2_000])
-def test_fault_662_what_a_long_collection_finds_in_use_is_excluded_from_the_next(
-    monkeypatch, connections
-):
+def test_what_a_long_collection_finds_in_use_is_excluded_from_the_next(monkeypatch, connections):
     done = []
 
     def collect():
@@ -166,8 +162,7 @@ def test_fault_662_what_a_long_collection_finds_in_use_is_excluded_from_the_next
     assert done == ["collected", "excluded"][: 2 if connections == 3 else 1]
 
 
-@pytest.mark.fault(662)
-def test_fault_662_what_a_server_is_made_of_is_excluded_when_it_starts(settings, monkeypatch):
+def test_what_a_server_is_made_of_is_excluded_when_it_starts(settings, monkeypatch):
     excluded = []
 
     async def startup(self, _sockets=None):
@@ -190,7 +185,6 @@ def test_fault_662_what_a_server_is_made_of_is_excluded_when_it_starts(settings,
     assert excluded == [1]
 
 
-@pytest.mark.fault(301)
 def test_a_quiet_service_is_not_stopped_where_few_objects_were_made(collections, monkeypatch):
     monkeypatch.setattr(gc, "get_count", lambda: (700, 3, 9))
     began = time.monotonic()
@@ -208,7 +202,6 @@ def test_garbage_is_collected_in_the_end_though_it_never_gets_quiet(collections)
     assert len(collections) == 1
 
 
-@pytest.mark.fault(307)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no such pieces")
 def test_memory_that_few_requests_leave_in_pieces_is_returned(monkeypatch):
     for name, seconds in {"_LOOK_S": 0.01, "_QUIET_S": 0, "_PAUSE_S": 0}.items():
@@ -237,7 +230,6 @@ def test_memory_that_few_requests_leave_in_pieces_is_returned(monkeypatch):
     assert full > before + 90_000_000
 
 
-@pytest.mark.fault(307)
 @pytest.mark.skipif(sys.platform != "linux", reason="as above")
 def test_memory_is_returned_once_more_for_what_was_still_in_use(monkeypatch):
     monkeypatch.setattr(garbage, "_QUIET_S", 0)

@@ -25,7 +25,6 @@ print(full - before, full - resident_bytes())
 """
 
 
-@pytest.mark.fault(87)
 @pytest.mark.parametrize(
     ("soft", "hard", "wanted", "expected"),
     [
@@ -42,9 +41,8 @@ def test_the_limit_of_open_files_is_raised_or_bounds_the_connections(soft, hard,
     assert ("leaves room" in done.stderr) == (not expected.startswith("2000"))
 
 
-@pytest.mark.fault(316)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep Python's own allocator")
-def test_fault_316_few_small_objects_keep_no_memory_around_them():
+def test_few_small_objects_keep_no_memory_around_them():
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONMALLOC"}
     done = subprocess.run(  # noqa: S603 - ours
         [sys.executable, "-c", HOLES], capture_output=True, check=True, text=True, env=environment

@@ -187,8 +187,7 @@ def test_without_a_free_descriptor_connections_wait_and_others_are_not_waited_fo
     run(main)
 
 
-@pytest.mark.fault(1000)
-def test_fault_1000_what_was_accepted_before_the_descriptors_ran_out_begins(sock, connect):
+def test_what_was_accepted_before_the_descriptors_ran_out_begins(sock, connect):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def main():
@@ -221,8 +220,7 @@ def test_connections_that_were_reset_while_they_waited_cost_nothing_more(sock, c
     run(main)
 
 
-@pytest.mark.fault(742)
-def test_fault_742_connections_that_ended_without_a_byte_cost_nothing_more(sock, connect):
+def test_connections_that_ended_without_a_byte_cost_nothing_more(sock, connect):
     async def main():
         for _ in range(300):
             socket.create_connection(sock.getsockname()[:2]).close()
@@ -234,8 +232,7 @@ def test_fault_742_connections_that_ended_without_a_byte_cost_nothing_more(sock,
     run(main)
 
 
-@pytest.mark.fault(970)
-def test_fault_970_nobody_waits_behind_the_connections_of_another_address(connect, sock):
+def test_nobody_waits_behind_the_connections_of_another_address(connect, sock):
     if sock.family == socket.AF_INET6:
         pytest.skip("IPv6 has one address on the loopback interface")
 
@@ -251,8 +248,7 @@ def test_fault_970_nobody_waits_behind_the_connections_of_another_address(connec
     run(main)
 
 
-@pytest.mark.fault(970)
-def test_fault_970_nor_behind_those_of_another_key_at_the_same_address(connect, sock):
+def test_nor_behind_those_of_another_key_at_the_same_address(connect, sock):
     async def main():
         connect(300)
         with socket.create_connection(sock.getsockname()[:2]) as other:
@@ -264,8 +260,7 @@ def test_fault_970_nor_behind_those_of_another_key_at_the_same_address(connect, 
     run(main)
 
 
-@pytest.mark.fault(970)
-def test_fault_970_few_begin_before_what_they_sent_has_its_turn(connect, sock):
+def test_few_begin_before_what_they_sent_has_its_turn(connect, sock):
     async def main():
         clients = connect(100)
         with Process(sock, reads=Pace(each=0, most=0)) as process:  # nobody's turn
@@ -280,10 +275,7 @@ def test_fault_970_few_begin_before_what_they_sent_has_its_turn(connect, sock):
     run(main)
 
 
-@pytest.mark.fault(970)
-def test_fault_970_those_that_wait_for_their_turn_keep_no_other_caller_from_beginning(
-    connect, sock
-):
+def test_those_that_wait_for_their_turn_keep_no_other_caller_from_beginning(connect, sock):
     async def main():
         connect(100)
         with Process(sock, reads=Pace(each=0, most=0)) as process:  # nobody's turn
@@ -296,8 +288,7 @@ def test_fault_970_those_that_wait_for_their_turn_keep_no_other_caller_from_begi
     run(main)
 
 
-@pytest.mark.fault(970)
-def test_fault_970_what_was_reset_takes_no_room_while_it_waits(connect, sock):
+def test_what_was_reset_takes_no_room_while_it_waits(connect, sock):
     arrivals = Arrivals(lambda _header: None, most=1_000)
     for round_ in range(20):
         clients = connect(50)
@@ -310,8 +301,7 @@ def test_fault_970_what_was_reset_takes_no_room_while_it_waits(connect, sock):
         assert arrivals.take(place) is None
 
 
-@pytest.mark.fault(1033)
-def test_fault_1033_nobody_waits_in_the_kernel_behind_those_of_another_caller(connect, sock):
+def test_nobody_waits_in_the_kernel_behind_those_of_another_caller(connect, sock):
     async def main():
         many = connect(600)  # half as many as may be open wait
         with socket.create_connection(sock.getsockname()[:2]) as other:
@@ -325,10 +315,7 @@ def test_fault_1033_nobody_waits_in_the_kernel_behind_those_of_another_caller(co
     run(main)
 
 
-@pytest.mark.fault(1033)
-def test_fault_1033_a_burst_loses_none_and_a_crowd_those_that_came_first(
-    connect, sock, monkeypatch
-):
+def test_a_burst_loses_none_and_a_crowd_those_that_came_first(connect, sock, monkeypatch):
     arrivals = Arrivals(lambda _header: None, most=8)
     crowd = connect(12)
 

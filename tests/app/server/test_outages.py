@@ -137,7 +137,6 @@ def test_known_keys_are_accepted_while_the_database_is_away_and_no_others(outage
     asyncio.run(main())
 
 
-@pytest.mark.fault(578)
 def test_a_silent_database_delays_callers_without_a_key_once(outage, monkeypatch):
     clock = Clock()
     monkeypatch.setattr("app.auth.callers.time", clock)
@@ -166,7 +165,6 @@ def test_a_silent_database_delays_callers_without_a_key_once(outage, monkeypatch
     asyncio.run(main())
 
 
-@pytest.mark.fault(579)
 def test_a_silent_database_delays_a_key_once(outage, monkeypatch):
     clock = Clock()
     monkeypatch.setattr("app.auth.callers.time", clock)
@@ -327,8 +325,7 @@ def test_a_process_that_is_told_to_stop_serves_until_others_know(draining):
 
 
 @pytest.mark.long
-@pytest.mark.fault(653)
-def test_fault_653_requests_that_a_stop_cuts_off_are_no_errors(data_dir):
+def test_requests_that_a_stop_cuts_off_are_no_errors(data_dir):
     with ExitStack() as connections, served(data_dir, DENSITYD_DRAIN_S="0.3") as url:
         address = urlsplit(url).hostname, urlsplit(url).port
         sample = b'{"n": 1000000}'
@@ -350,8 +347,7 @@ def test_fault_653_requests_that_a_stop_cuts_off_are_no_errors(data_dir):
     assert "Traceback" not in told
 
 
-@pytest.mark.fault(551)
-def test_fault_551_the_first_key_is_that_of_its_project_as_soon_as_it_is_made(outage):
+def test_the_first_key_is_that_of_its_project_as_soon_as_it_is_made(outage):
     async def main():
         callers = Callers(outage, anonymous=True, known_for_s=60.0)
         assert await callers.identify([]) == ANYBODY

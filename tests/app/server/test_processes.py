@@ -159,8 +159,7 @@ def _is_alive(pid: int) -> bool:
 
 @pytest.mark.long  # as above
 @pytest.mark.timeout(4 * START_S)
-@pytest.mark.fault(800, 801, 803)
-def test_fault_800_801_803_they_live_with_a_full_and_a_cleaned_disk_of_temporary_files(
+def test_801_803_they_live_with_a_full_and_a_cleaned_disk_of_temporary_files(
     data_dir: Path, tmp_path: Path
 ) -> None:
     temporary = tmp_path / "temporary"
@@ -212,8 +211,7 @@ def test_fault_800_801_803_they_live_with_a_full_and_a_cleaned_disk_of_temporary
         assert parent.wait(START_S) == 0
 
 
-@pytest.mark.fault(902)
-def test_fault_902_processes_are_not_killed_while_records_of_the_audit_trail_wait():
+def test_processes_are_not_killed_while_records_of_the_audit_trail_wait():
     supervisors_wait_s = 15  # as the manual of operation tells
     assert audit._PATIENCE_S < processes._END_S < supervisors_wait_s
 
@@ -226,11 +224,8 @@ def wait_for_end(pid: int) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.fault(677)
 @pytest.mark.parametrize("number", [1, 2])
-def test_fault_677_a_closed_terminal_ends_an_api_as_sigterm_does(
-    data_dir: Path, number: int
-) -> None:
+def test_a_closed_terminal_ends_an_api_as_sigterm_does(data_dir: Path, number: int) -> None:
     port = free_port()
     environment = {
         **os.environ,

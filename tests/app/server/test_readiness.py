@@ -31,8 +31,7 @@ def read_only(file):
     connection.close()
 
 
-@pytest.mark.fault(216)
-def test_fault_216_asking_looks_at_nothing(client, settings):
+def test_asking_looks_at_nothing(client, settings):
     shutil.rmtree(settings.blob_root)
     settings.blob_root.write_text("no folder")
     files = [path for path in settings.data_dir.iterdir() if path.name != "ballast"]
@@ -44,8 +43,7 @@ def test_fault_216_asking_looks_at_nothing(client, settings):
         assert path.stat().st_size == status.st_size
 
 
-@pytest.mark.fault(216)
-def test_fault_216_a_database_that_takes_no_writes_is_not_ready(settings):
+def test_a_database_that_takes_no_writes_is_not_ready(settings):
     read_only(settings.data_dir / "densityd.sqlite3")
     with TestClient(create_app(settings)) as client:
         response = client.get("/readyz")
@@ -70,8 +68,7 @@ def levels(lookout):
     return {name: finding.level for name, finding in lookout.found().items()}
 
 
-@pytest.mark.fault(216)
-def test_fault_216_a_look_commits_a_write(settings):
+def test_a_look_commits_a_write(settings):
     database = Database(settings.resolved_database_url)
     database.ping()
     log = settings.data_dir / "densityd.sqlite3-wal"
@@ -81,8 +78,7 @@ def test_fault_216_a_look_commits_a_write(settings):
     database.dispose()
 
 
-@pytest.mark.fault(216)
-def test_fault_216_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
+def test_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
     def full(_folder):
         return SimpleNamespace(f_flag=0, f_bavail=0, f_files=0)
 
@@ -95,8 +91,7 @@ def test_fault_216_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
     wait_until(lambda: levels(lookout)["store"] is Level.OK)
 
 
-@pytest.mark.fault(216)
-def test_fault_216_a_database_whose_lock_others_hold_is_degraded(lookout, settings):
+def test_a_database_whose_lock_others_hold_is_degraded(lookout, settings):
     lookout.start(wait_s=120)
     other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -106,8 +101,7 @@ def test_fault_216_a_database_whose_lock_others_hold_is_degraded(lookout, settin
     wait_until(lambda: levels(lookout)["database"] is Level.OK)
 
 
-@pytest.mark.fault(216)
-def test_fault_216_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
+def test_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
     monkeypatch.setattr(readiness, "_STUCK_S", 0.2)
     database = Database(settings.resolved_database_url, busy_timeout_s=3)
     blobs = LocalBlobs(settings.blob_root)

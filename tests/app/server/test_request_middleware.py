@@ -29,7 +29,7 @@ def test_a_sane_id_of_the_caller_is_kept(shared_client):
 
 
 @pytest.mark.parametrize("given", ["", "a b", "a\tb", "x" * 129, 'a"b', "\u00e9".encode()])
-def test_fault_181_another_id_is_replaced(shared_client, given):
+def test_another_id_is_replaced(shared_client, given):
     request_id = shared_client.get("/livez", headers={"X-Request-ID": given}).headers[
         "x-request-id"
     ]
@@ -57,8 +57,7 @@ def test_requests_are_logged_with_template_and_status(shared_client, caplog):
     assert any("GET /v1/datasets answered 200" in message for message in caplog.messages)
 
 
-@pytest.mark.fault(385)
-def test_fault_385_refusals_of_a_project_are_lines_of_one_kind(settings, caplog):
+def test_refusals_of_a_project_are_lines_of_one_kind(settings, caplog):
     caplog.set_level(logging.INFO, "app.server.request_middleware")
     with keyed(settings) as (client, keys):
         headers = bearer(keys.create("fraud", Scope.WRITE))

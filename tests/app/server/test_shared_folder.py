@@ -56,7 +56,7 @@ def test_a_folder_is_in_use_until_its_block_ends(temporary):
     assert not list(temporary.iterdir())
 
 
-def test_fault_321_the_folder_of_a_process_that_was_killed_goes_at_the_next_start(temporary):
+def test_the_folder_of_a_process_that_was_killed_goes_at_the_next_start(temporary):
     with held(temporary) as (process, [folder]):
         with shared_folder():
             assert Path(folder).exists()

@@ -38,8 +38,7 @@ def told(folder, number, program=PROCESS):
     return dict(sample.rsplit(" ", 1) for sample in samples)
 
 
-@pytest.mark.fault(802)
-def test_fault_802_a_process_that_is_replaced_again_and_again_leaves_no_more_files(tmp_path):
+def test_a_process_that_is_replaced_again_and_again_leaves_no_more_files(tmp_path):
     assert told(tmp_path, 0)[COUNT] == "1.0"
     assert told(tmp_path, 1)[COUNT] == "2.0"
     files = {file: file.stat().st_size for file in tmp_path.iterdir()}
@@ -52,8 +51,7 @@ def test_fault_802_a_process_that_is_replaced_again_and_again_leaves_no_more_fil
     assert {file: file.stat().st_size for file in tmp_path.iterdir()} == files
 
 
-@pytest.mark.fault(800)
-def test_fault_800_without_room_for_metrics_there_is_an_error_and_no_part_of_a_file(tmp_path):
+def test_without_room_for_metrics_there_is_an_error_and_no_part_of_a_file(tmp_path):
     folder = tmp_path / "small"
     with closing(Disks({folder: "4m"})) as disks:
         inside = disks.inside(folder)

@@ -24,7 +24,7 @@ def test_liveness_looks_at_nothing(client, settings):
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-def test_fault_156_without_a_broker_the_service_is_degraded_but_ready(client):
+def test_without_a_broker_the_service_is_degraded_but_ready(client):
     response = client.get("/readyz")
     assert response.status_code == 200
     content = response.json()
@@ -39,8 +39,7 @@ def test_fault_156_without_a_broker_the_service_is_degraded_but_ready(client):
     }
 
 
-@pytest.mark.fault(135)
-def test_fault_135_without_a_store_the_service_is_unavailable(client, settings):
+def test_without_a_store_the_service_is_unavailable(client, settings):
     shutil.rmtree(settings.blob_root)
     settings.blob_root.write_text("no folder")
     wait_until(lambda: not is_ready(client))
@@ -52,8 +51,7 @@ def test_fault_135_without_a_store_the_service_is_unavailable(client, settings):
     assert client.get("/v1/datasets").status_code == 200
 
 
-@pytest.mark.fault(149)
-def test_fault_149_without_a_database_the_service_is_unavailable(client, settings):
+def test_without_a_database_the_service_is_unavailable(client, settings):
     for file in settings.data_dir.glob("densityd.sqlite3*"):
         # Written over, never cut short: a process that maps a file dies of a page that went away.
         with file.open("r+b") as opened:
@@ -67,8 +65,7 @@ def test_fault_149_without_a_database_the_service_is_unavailable(client, setting
     assert client.get("/v1/datasets").json()["type"] == "/problems/db-unavailable"
 
 
-@pytest.mark.fault(154)
-def test_fault_154_another_schema_is_refused_with_both_revisions(settings):
+def test_another_schema_is_refused_with_both_revisions(settings):
     (settings.data_dir / "densityd.sqlite3").unlink()
     app = create_app(settings)
     with pytest.raises(SchemaMismatchError, match="needs revision"), TestClient(app):

@@ -72,7 +72,7 @@ def test_a_document_that_could_not_be_built_is_built_again(monkeypatch):
     assert [answer.status_code for answer in answers] == [500, 200, 200]
 
 
-def test_fault_175_every_route_is_documented():
+def test_every_route_is_documented():
     documented = {(method, path) for method, path, _ in operations()}
     for route in iter_route_contexts(APP.routes):
         if route.path in UNDOCUMENTED:

@@ -32,7 +32,6 @@ def test_help_has_examples() -> None:
     assert "verify" in CliRunner().invoke(app, ["audit", "--help"]).output
 
 
-@pytest.mark.fault(208)
 def test_a_whole_trail_is_told_with_the_hash_to_keep(folder: Path) -> None:
     told = verify()
     assert (told.exit_code, told.output.splitlines()[-1]) == (
@@ -48,7 +47,6 @@ def test_a_whole_trail_is_told_with_the_hash_to_keep(folder: Path) -> None:
     assert (missing.exit_code, "no line has the hash 000" in missing.output) == (1, True)
 
 
-@pytest.mark.fault(208)
 def test_a_changed_line_is_named_and_is_exit_status_1(folder: Path) -> None:
     [file] = folder.glob("*.jsonl")
     file.write_bytes(file.read_bytes().replace(b'"n": 1', b'"n": 7'))

@@ -48,8 +48,7 @@ def test_a_migrated_database_is_named_with_its_revision() -> None:
     assert "revision" in finding.detail
 
 
-@pytest.mark.fault(146)
-def test_fault_146_a_damaged_database_is_a_problem(data_dir: Path) -> None:
+def test_a_damaged_database_is_a_problem(data_dir: Path) -> None:
     (data_dir / "densityd.sqlite3").write_bytes(b"garbage" * 1000)
 
     report = examined()
@@ -66,8 +65,7 @@ def test_a_broker_that_is_named_but_silent_is_a_problem(
     assert verdicts(examined())["broker"] == "problem"
 
 
-@pytest.mark.fault(144)
-def test_fault_144_files_that_crashes_left_are_counted(data_dir: Path) -> None:
+def test_files_that_crashes_left_are_counted(data_dir: Path) -> None:
     staging = data_dir / "blobs" / STAGING
     staging.mkdir(parents=True)
     old, new = staging / "old", staging / "new"
@@ -87,10 +85,9 @@ def test_fault_144_files_that_crashes_left_are_counted(data_dir: Path) -> None:
     assert [path.name for path in staging.iterdir()] == ["new"]
 
 
-@pytest.mark.fault(76)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("device", ["cuda:99", "cuda:all"])
-def test_fault_076_a_device_that_is_not_there_is_a_problem(
+def test_a_device_that_is_not_there_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     monkeypatch.setenv("DENSITYD_DEVICE", device)
@@ -114,16 +111,14 @@ def test_fault_076_a_device_that_is_not_there_is_a_problem(
         pytest.param(
             "postgresql://u:s3/cr et@host/db",
             "postgresql://u:***@host/db",
-            marks=pytest.mark.fault(1071),
         ),
         pytest.param(
             "postgresql://host/db?password=s3 cret&x=1",
             "postgresql://host/db?password=***&x=1",
-            marks=pytest.mark.fault(1071),
         ),
     ],
 )
-def test_fault_182_passwords_are_masked(url: str, masked: str) -> None:
+def test_passwords_are_masked(url: str, masked: str) -> None:
     assert mask(url) == masked
 
 

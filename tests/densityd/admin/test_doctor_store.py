@@ -83,7 +83,6 @@ def test_an_installation_in_order_is_told_so(database: Database, blobs: LocalBlo
 
 
 @pytest.mark.long
-@pytest.mark.fault(144)
 def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
     database: Database, blobs: LocalBlobs
 ) -> None:
@@ -117,7 +116,6 @@ def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
 
 
 @pytest.mark.long
-@pytest.mark.fault(140, 144)
 def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: LocalBlobs) -> None:
     registered(database, blobs, name="kept")
     blobs.delete(registered(database, blobs, name="lost").checkpoint_key)
@@ -132,7 +130,6 @@ def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: L
 
 
 @pytest.mark.long
-@pytest.mark.fault(137, 144)
 def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: LocalBlobs) -> None:
     flip_last_bit(blobs.path(registered(database, blobs).checkpoint_key))
 
@@ -149,7 +146,6 @@ def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: LocalBl
 
 
 @pytest.mark.long
-@pytest.mark.fault(144)
 def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
     database: Database,  # noqa: ARG001 - it must be there, empty
     blobs: LocalBlobs,
@@ -164,7 +160,6 @@ def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
 
 
 @pytest.mark.long
-@pytest.mark.fault(141, 142)
 def test_what_is_not_of_the_service_is_told_and_left_alone(
     database: Database, blobs: LocalBlobs, tmp_path: Path
 ) -> None:

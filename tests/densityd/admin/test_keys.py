@@ -27,7 +27,6 @@ def keys(*arguments: str) -> Result:
 
 
 @pytest.mark.long
-@pytest.mark.fault(182)
 def test_a_key_is_shown_once_then_listed_without_its_secret_then_revoked(data_dir: Path) -> None:
     made = keys("create", "--project", "fraud", "--scope", "write", "--rate", "5")
     assert made.exit_code == 0, made.output

@@ -328,7 +328,6 @@ def test_pauses_double_and_are_bounded() -> None:
         assert longest / 2 <= pause <= longest
 
 
-@pytest.mark.fault(820)
 def test_pauses_outlast_a_restart_unless_the_caller_waits_for_less() -> None:
     error = UnreachableError("http://x", "gone")
     usual = Attempts(Retries(), Retry.REFUSED, longest_s=60)
@@ -340,7 +339,6 @@ def test_pauses_outlast_a_restart_unless_the_caller_waits_for_less() -> None:
     assert sum(iter(lambda: policy.pause_s(error) or 0, 0)) >= 15
 
 
-@pytest.mark.fault(820)
 @pytest.mark.parametrize("status", [502, 504])
 def test_a_proxy_whose_service_starts_again_is_asked_again_where_that_is_safe(
     scripted: ScriptedServer, client: Client, status: int
@@ -354,7 +352,6 @@ def test_a_proxy_whose_service_starts_again_is_asked_again_where_that_is_safe(
     assert len(scripted.asked) == 3
 
 
-@pytest.mark.fault(820)
 def test_a_wait_that_is_over_asks_no_more(scripted: ScriptedServer, client: Client) -> None:
     scripted.replies = [DROP]
 

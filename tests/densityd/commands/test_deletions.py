@@ -108,8 +108,7 @@ def test_what_is_no_age_is_wrong_usage(text: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.fault(241)
-def test_fault_241_the_same_file_is_one_dataset_and_a_refused_training_leaves_none(
+def test_the_same_file_is_one_dataset_and_a_refused_training_leaves_none(
     service: Service, client: Client, tmp_path: Path
 ) -> None:
     file = tmp_path / "table.csv"

@@ -142,7 +142,6 @@ def test_a_long_log_is_moved_aside_and_the_child_writes_on(
         end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)
 
 
-@pytest.mark.fault(572)
 def test_a_long_log_on_a_full_disk_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,8 +156,7 @@ def test_a_long_log_on_a_full_disk_begins_anew(
     assert not os.path.lexists(aside)
 
 
-@pytest.mark.fault(616)
-def test_fault_616_a_log_that_nobody_may_look_at_stays(
+def test_a_log_that_nobody_may_look_at_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child, log = python("", tmp_path), tmp_path / "child.log"
@@ -176,7 +174,6 @@ def test_fault_616_a_log_that_nobody_may_look_at_stays(
     assert log.read_bytes() == b"x"
 
 
-@pytest.mark.fault(572)
 def test_a_child_that_cannot_be_started_is_planned_again(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     child = python(SLEEPS, folder)

@@ -40,8 +40,7 @@ def test_a_killed_service_leaves_the_folder_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/proc/densityd", "/dev/null/densityd"])
-@pytest.mark.fault(134)
-def test_fault_134_a_folder_that_cannot_be_written_is_refused_in_one_line(folder: str) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(folder: str) -> None:
     with (
         pytest.raises(StartError, match="cannot be used") as refusal,
         lock_data_dir(Path(folder), address="x"),

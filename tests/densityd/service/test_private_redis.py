@@ -44,7 +44,6 @@ def test_it_listens_on_a_private_socket_alone_and_keeps_a_log(tmp_path: Path) ->
     assert settings["appendonly"] == "yes"
 
 
-@pytest.mark.fault(158)
 def test_what_it_held_survives_kill_9(tmp_path: Path, server: "subprocess.Popen[bytes]") -> None:
     client = redis.Redis(unix_socket_path=str(tmp_path / "redis" / "redis.sock"))
     client.lpush("queue", "hint")
@@ -82,8 +81,7 @@ def test_a_log_that_cannot_be_read_is_set_aside_and_the_server_starts(tmp_path: 
     private_redis.set_aside_log(folder / "redis.sock")
 
 
-@pytest.mark.fault(387)
-def test_fault_387_a_log_is_set_aside_whatever_it_is_and_whatever_was_set_aside_before(
+def test_a_log_is_set_aside_whatever_it_is_and_whatever_was_set_aside_before(
     tmp_path: Path,
 ) -> None:
     path, aside = tmp_path / "appendonlydir", tmp_path / "appendonlydir.unreadable"
@@ -105,8 +103,7 @@ def test_fault_387_a_log_is_set_aside_whatever_it_is_and_whatever_was_set_aside_
         assert not os.path.lexists(path)
 
 
-@pytest.mark.fault(387)
-def test_fault_387_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "redis").write_text("no folder")
     with pytest.raises(StartError, match="redis cannot be used: File exists"):
         private_redis.build_command(tmp_path / "redis" / "redis.sock")
@@ -128,7 +125,6 @@ def refused(*_: object) -> None:
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
-@pytest.mark.fault(192)
 def test_the_queue_of_an_older_server_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()

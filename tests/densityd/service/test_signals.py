@@ -17,12 +17,11 @@ def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.fault(677)
 @pytest.mark.parametrize(
     ("hang_up", "endings"), [(signal.SIG_IGN, 1), (signal.SIG_DFL, 2)], indirect=["hang_up"]
 )
 @pytest.mark.usefixtures("hang_up")
-def test_fault_677_a_closed_terminal_ends_it_unless_nohup_has_it_ignored(endings: int) -> None:
+def test_a_closed_terminal_ends_it_unless_nohup_has_it_ignored(endings: int) -> None:
     with Signals() as signals:
         for number in (signal.SIGHUP, signal.SIGTERM):
             os.kill(os.getpid(), number)

@@ -10,8 +10,7 @@ from flows.mixed.encoding import TableEncoding
 from flows.mixed.spec import MixedSpec
 
 
-@pytest.mark.fault(821)
-def test_fault_821_weights_from_before_samples_were_rounded_are_read() -> None:
+def test_weights_from_before_samples_were_rounded_are_read() -> None:
     spec = MixedSpec(flow=MafSpec(layers=1, hidden=[4]), hidden=[4])
     flow, earlier = build(spec, 2, seed=0), build(spec, 2, seed=1)
     assert isinstance(flow.preprocessing, TableEncoding)
@@ -31,8 +30,7 @@ def test_fault_821_weights_from_before_samples_were_rounded_are_read() -> None:
         earlier.load_state_dict(weights)
 
 
-@pytest.mark.fault(821)
-def test_fault_821_weights_of_a_single_category_that_see_nothing_are_left_out() -> None:
+def test_weights_of_a_single_category_that_see_nothing_are_left_out() -> None:
     columns = [MixedColumn(), MixedColumn(levels=3)]
     spec = MixedSpec(columns=columns, flow=MafSpec(layers=1, hidden=[4]), hidden=[4])
     flow, earlier = build(spec, 2, seed=0), build(spec, 2, seed=1)

@@ -181,9 +181,8 @@ def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one(least,
     assert_same(flow, undisturbed)
 
 
-@pytest.mark.fault(730)
 @pytest.mark.parametrize("least", [1024, 20])
-def test_fault_730_a_training_goes_on_in_the_midst_of_its_validation_rows(least, monkeypatch):
+def test_a_training_goes_on_in_the_midst_of_its_validation_rows(least, monkeypatch):
     monkeypatch.setattr(fitting, "LEAST_STATISTICS_ROWS", least)
     monkeypatch.setattr("flows.training.evaluate.default_chunk_rows", lambda _flow: 10)
     undisturbed = new_flow()

@@ -106,8 +106,7 @@ def copied(state: FitState) -> FitState:
     return FitState({name: part.clone() for name, part in state.tensors.items()}, state.meta)
 
 
-@pytest.mark.fault(761)
-def test_fault_761_an_iteration_and_its_validation_go_on_with_the_next_rows(
+def test_an_iteration_and_its_validation_go_on_with_the_next_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flows.training.fit_mixture.CHUNK_ROWS", 64)
@@ -126,9 +125,8 @@ def test_fault_761_an_iteration_and_its_validation_go_on_with_the_next_rows(
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-@pytest.mark.fault(762)
 @pytest.mark.parametrize("at", [1, 6])
-def test_fault_762_rows_in_memory_are_not_taken_for_those_of_a_file(
+def test_rows_in_memory_are_not_taken_for_those_of_a_file(
     monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     monkeypatch.setattr("flows.training.fit_mixture.CHUNK_ROWS", 64)

@@ -169,8 +169,7 @@ def test_values_that_do_not_fit_are_refused():
         LogisticRegression(X, CLASSES, batch_rows=0)
 
 
-@pytest.mark.fault(732)
-def test_fault_732_a_step_to_the_mode_that_rises_at_once_looks_at_the_rows_twice(monkeypatch):
+def test_a_step_to_the_mode_that_rises_at_once_looks_at_the_rows_twice(monkeypatch):
     compared = []
     log_density = LogisticRegression.log_density
 

@@ -38,8 +38,7 @@ def test_what_is_read_or_rolled_back_is_not_noted(database):
     assert not commits.any
 
 
-@pytest.mark.fault(630)
-def test_fault_630_a_commit_without_an_answer_is_noted(database):
+def test_a_commit_without_an_answer_is_noted(database):
     lost = pytest.raises(DatabaseUnavailableError)
     with noting_commits() as commits, lost, database.write() as session:
         event.listen(session, "before_commit", lose)

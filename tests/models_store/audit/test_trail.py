@@ -198,8 +198,7 @@ def test_a_removed_file_is_missed_and_an_archived_beginning_is_told(tmp_path: Pa
     assert check_trail(tmp_path).broken == ["file 4 of series 1 is missing"]
 
 
-@pytest.mark.fault(386)
-def test_fault_386_a_copied_file_is_told_whatever_its_series_is(tmp_path: Path) -> None:
+def test_a_copied_file_is_told_whatever_its_series_is(tmp_path: Path) -> None:
     filled(tmp_path, 40, max_file_bytes=500)
     copies = {FIRST: "audit-7.000001.jsonl", "audit-1.000003.jsonl": "audit-8.000002.jsonl"}
     for name, copy in copies.items():
@@ -208,8 +207,7 @@ def test_fault_386_a_copied_file_is_told_whatever_its_series_is(tmp_path: Path) 
     assert [text for text in check_trail(tmp_path).broken if "copy" in text] == told
 
 
-@pytest.mark.fault(386)
-def test_fault_386_a_changed_file_has_no_other_that_stands_for_it(tmp_path: Path) -> None:
+def test_a_changed_file_has_no_other_that_stands_for_it(tmp_path: Path) -> None:
     file = filled(tmp_path) / FIRST
     for zeros in range(1, 8):
         (tmp_path / f"audit-1.{'0' * zeros}000001.jsonl").write_bytes(file.read_bytes())
@@ -218,8 +216,7 @@ def test_fault_386_a_changed_file_has_no_other_that_stands_for_it(tmp_path: Path
     assert not check_trail(tmp_path).whole
 
 
-@pytest.mark.fault(386)
-def test_fault_386_a_series_without_files_is_told(trail: AuditTrail, tmp_path: Path) -> None:
+def test_a_series_without_files_is_told(trail: AuditTrail, tmp_path: Path) -> None:
     trail.append([{"n": 0}])
     other = AuditTrail(tmp_path)
     other.append([{"n": 1}])
@@ -288,8 +285,7 @@ def test_a_folder_that_cannot_be_is_an_error_of_the_system(tmp_path: Path) -> No
         check_trail(tmp_path / "nothing")
 
 
-@pytest.mark.fault(438)
-def test_fault_438_series_that_are_renamed_to_each_other_are_found(tmp_path: Path) -> None:
+def test_series_that_are_renamed_to_each_other_are_found(tmp_path: Path) -> None:
     trails = [AuditTrail(tmp_path), AuditTrail(tmp_path)]
     for number, trail in enumerate(trails):
         trail.append([{"n": number}, {"n": -number}])

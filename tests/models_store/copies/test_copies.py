@@ -181,8 +181,7 @@ def test_a_move_that_was_broken_off_goes_on_and_a_store_with_other_files_is_refu
     database.dispose()
 
 
-@pytest.mark.fault(1180)
-def test_fault_1180_a_restore_that_was_killed_once_its_rows_were_there_ends_when_it_is_run_again(
+def test_a_restore_that_was_killed_once_its_rows_were_there_ends_when_it_is_run_again(
     target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
 ) -> None:
     a_table(target, store)
@@ -196,8 +195,7 @@ def test_fault_1180_a_restore_that_was_killed_once_its_rows_were_there_ends_when
     database.dispose()
 
 
-@pytest.mark.fault(1181)
-def test_fault_1181_no_back_up_is_restored_while_another_one_takes_its_place(
+def test_no_back_up_is_restored_while_another_one_takes_its_place(
     target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "backup"

@@ -104,8 +104,7 @@ def test_instants_are_utc_and_sort_by_time(database: Database, registry: Registr
         assert session.scalar(select(func.count()).where(earlier, later)) == 1
 
 
-@pytest.mark.fault(128, 155)
-def test_fault_155_the_clock_is_the_databases(database: Database) -> None:
+def test_the_clock_is_the_databases(database: Database) -> None:
     with database.read() as session:
         now = session.scalar(select(db_now()))
         shifted = session.scalar(select(db_now(3600.25)))
@@ -133,7 +132,6 @@ def test_a_read_cannot_write_to_postgresql(postgres: Database) -> None:
         session.execute(update(DatasetRow).values(name="other"))
 
 
-@pytest.mark.fault(577)
 def test_a_standby_is_a_database_that_takes_no_writes(postgres: Database) -> None:
     # A standby refuses BEGIN READ WRITE with this code; it allows no such transaction at all.
     standby = text("DO $$ BEGIN RAISE EXCEPTION 'recovery' USING ERRCODE = '0A000'; END $$")
@@ -143,8 +141,7 @@ def test_a_standby_is_a_database_that_takes_no_writes(postgres: Database) -> Non
         session.execute(update(DatasetRow).values(name="other"))
 
 
-@pytest.mark.fault(980)
-def test_fault_980_the_default_isolation_of_a_database_does_not_make_writers_collide(
+def test_the_default_isolation_of_a_database_does_not_make_writers_collide(
     postgres_server: PostgresServer,
 ) -> None:
     url = postgres_server.create("serializable")
@@ -174,10 +171,7 @@ def test_a_database_works_from_many_threads(registry: Registry) -> None:
     assert len(registry.datasets(PROJECT, limit=100).items) == 60
 
 
-@pytest.mark.fault(145)
-def test_fault_145_a_writer_waits_for_another_only_so_long(
-    sqlite: Database, sqlite_url: str
-) -> None:
+def test_a_writer_waits_for_another_only_so_long(sqlite: Database, sqlite_url: str) -> None:
     registry = Registry(sqlite)
     dataset = added(registry)
     with sqlite3.connect(parse_url(sqlite_url).database or "") as other:
@@ -193,8 +187,7 @@ def test_fault_145_a_writer_waits_for_another_only_so_long(
     other.close()
 
 
-@pytest.mark.fault(145)
-def test_fault_145_a_long_reader_stops_no_writer(sqlite: Database) -> None:
+def test_a_long_reader_stops_no_writer(sqlite: Database) -> None:
     registry = Registry(sqlite)
     added(registry)
     with sqlite.read() as session:
@@ -216,8 +209,7 @@ def test_a_lock_on_postgresql_is_waited_for_only_so_long(
     Registry(postgres).delete_dataset(PROJECT, dataset.id)
 
 
-@pytest.mark.fault(153)
-def test_fault_153_a_pool_that_is_used_up_says_busy(database_url: str) -> None:
+def test_a_pool_that_is_used_up_says_busy(database_url: str) -> None:
     database = Database(database_url, busy_timeout_s=0.2, pool_size=1)
     with database.read() as one, database.read() as two:
         one.execute(text("SELECT 1"))
@@ -229,10 +221,7 @@ def test_fault_153_a_pool_that_is_used_up_says_busy(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("bytes_", [b"garbage" * 1000, b"SQLite format 3\0" + b"x" * 5000])
-@pytest.mark.fault(146)
-def test_fault_146_a_file_that_is_no_database_is_named_and_kept(
-    tmp_path: Path, bytes_: bytes
-) -> None:
+def test_a_file_that_is_no_database_is_named_and_kept(tmp_path: Path, bytes_: bytes) -> None:
     file = tmp_path / "broken.sqlite3"
     file.write_bytes(bytes_)
     database = Database(f"sqlite:///{file}")
@@ -243,8 +232,7 @@ def test_fault_146_a_file_that_is_no_database_is_named_and_kept(
     assert file.read_bytes() == bytes_
 
 
-@pytest.mark.fault(146)
-def test_fault_146_a_truncated_database_is_named(sqlite_url: str) -> None:
+def test_a_truncated_database_is_named(sqlite_url: str) -> None:
     file = Path(parse_url(sqlite_url).database or "")
     database = Database(sqlite_url)
     for _ in range(50):
@@ -256,8 +244,7 @@ def test_fault_146_a_truncated_database_is_named(sqlite_url: str) -> None:
     database.dispose()
 
 
-@pytest.mark.fault(146)
-def test_fault_146_an_emptied_database_is_not_made_anew(tmp_path: Path) -> None:
+def test_an_emptied_database_is_not_made_anew(tmp_path: Path) -> None:
     file = tmp_path / "emptied.sqlite3"
     file.touch()
     with pytest.raises(DatabaseUnavailableError, match=r"empty.*emptied\.sqlite3"):
@@ -295,9 +282,8 @@ for _ in range(int(sys.argv[2])):
 
 
 @pytest.mark.long
-@pytest.mark.fault(147)
 @pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
-def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str, kills: int) -> None:
+def test_killing_writers_loses_no_answered_job(sqlite_url: str, kills: int) -> None:
     writer = subprocess.Popen(  # noqa: S603 (our own program)
         [sys.executable, "-c", _SUBMIT_FOR_EVER, sqlite_url, str(kills)],
         stdout=subprocess.PIPE,
@@ -339,8 +325,7 @@ def test_a_full_disk_is_told_and_what_was_stored_stays(sqlite: Database) -> None
     assert [found.id for found in registry.datasets(PROJECT, limit=9).items] == [dataset.id]
 
 
-@pytest.mark.fault(135)
-def test_fault_135_a_database_that_became_read_only_still_reads(sqlite: Database) -> None:
+def test_a_database_that_became_read_only_still_reads(sqlite: Database) -> None:
     registry = Registry(sqlite)
     dataset = added(registry)
 
@@ -353,8 +338,7 @@ def test_fault_135_a_database_that_became_read_only_still_reads(sqlite: Database
     assert registry.dataset(PROJECT, dataset.id) == dataset
 
 
-@pytest.mark.fault(149)
-def test_fault_149_postgresql_that_is_down_is_unavailable_and_comes_back(
+def test_postgresql_that_is_down_is_unavailable_and_comes_back(
     own_postgres: PostgresServer,
 ) -> None:
     database = Database(own_postgres.url("densityd"))
@@ -410,9 +394,8 @@ def test_a_host_that_has_no_address_is_named() -> None:
     database.dispose()
 
 
-@pytest.mark.fault(371)
 @pytest.mark.parametrize("use", [lambda url: Database(url).check_revision(), migrate])
-def test_fault_371_a_password_among_the_parameters_of_the_url_is_not_shown(
+def test_a_password_among_the_parameters_of_the_url_is_not_shown(
     use: Callable[[str], None],
 ) -> None:
     secrets = "password=s3cret&sslpassword=s3cret-too"
@@ -421,8 +404,7 @@ def test_fault_371_a_password_among_the_parameters_of_the_url_is_not_shown(
     assert "s3cret" not in str(refused.value)
 
 
-@pytest.mark.fault(151)
-def test_fault_151_a_killed_postgresql_loses_no_answered_job(
+def test_a_killed_postgresql_loses_no_answered_job(
     own_postgres: PostgresServer,
 ) -> None:
     database = Database(own_postgres.url("densityd"), pool_size=2)
@@ -455,8 +437,7 @@ def test_fault_151_a_killed_postgresql_loses_no_answered_job(
     assert len(stored) <= len(answered) + len(threads)
 
 
-@pytest.mark.fault(152)
-def test_fault_152_a_deadlock_is_run_again(postgres_url: str) -> None:
+def test_a_deadlock_is_run_again(postgres_url: str) -> None:
     database = Database(postgres_url)
     registry = Registry(database)
     ids = [added(registry).id for _ in range(2)]
@@ -484,8 +465,7 @@ def test_fault_152_a_deadlock_is_run_again(postgres_url: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
-@pytest.mark.fault(152)
-def test_fault_152_a_collision_that_does_not_end_is_busy_after_three_more_tries(
+def test_a_collision_that_does_not_end_is_busy_after_three_more_tries(
     postgres: Database, code: str
 ) -> None:
     runs: list[int] = []
@@ -499,8 +479,7 @@ def test_fault_152_a_collision_that_does_not_end_is_busy_after_three_more_tries(
     assert len(runs) == 4
 
 
-@pytest.mark.fault(154)
-def test_fault_154_a_database_of_another_version_is_refused_with_both_revisions(
+def test_a_database_of_another_version_is_refused_with_both_revisions(
     database: Database,
 ) -> None:
     database.check_revision()
@@ -543,8 +522,7 @@ def test_a_password_is_not_told(tmp_path: Path) -> None:
     database.dispose()
 
 
-@pytest.mark.fault(439)
-def test_fault_439_options_that_sqlite_would_not_get_are_refused():
+def test_options_that_sqlite_would_not_get_are_refused():
     for options in ("mode=ro", "timeout=5&cache=shared", "uri=false&mode=ro"):
         with pytest.raises(ValueError, match="uri=true alone"):
             parse_url(f"sqlite:////a/b.sqlite3?{options}")

@@ -26,8 +26,7 @@ MOUNTS = r"""
         ("/srvwork/densityd.sqlite3", None),
     ],
 )
-@pytest.mark.fault(148)
-def test_fault_148_a_path_lies_on_the_innermost_mount(
+def test_a_path_lies_on_the_innermost_mount(
     tmp_path: Path, path: str, expected: str | None
 ) -> None:
     mounts = tmp_path / "mountinfo"
@@ -39,8 +38,7 @@ def test_without_a_list_of_mounts_every_path_is_local(tmp_path: Path) -> None:
     assert network_filesystem(tmp_path, mounts=tmp_path / "none") is None
 
 
-@pytest.mark.fault(148)
-def test_fault_148_a_database_on_a_network_file_system_warns_at_the_start(
+def test_a_database_on_a_network_file_system_warns_at_the_start(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = Database(sqlite_url)

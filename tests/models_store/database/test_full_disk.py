@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.disks import Disks
 
 _MAKE = """
@@ -29,7 +27,6 @@ else:
 """
 
 
-@pytest.mark.fault(574)
 def test_ballast_makes_room_for_the_index_of_the_log(tmp_path: Path) -> None:
     data = tmp_path / "data"
     disks = Disks({data: "24m"})

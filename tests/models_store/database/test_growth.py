@@ -1,7 +1,7 @@
 # ruff: noqa: S608, ISC004 - statements that fill tables
 """Repeated work of the service takes no longer where one project has stored much.
 
-Counted are the steps of SQLite's machine, not seconds; `tests.query_plans` looks at the plans of both databases.
+Counted are the steps of SQLite's machine, not seconds.
 """
 
 import shutil
@@ -157,8 +157,7 @@ ACTIONS: dict[str, Callable[[Database], object]] = {
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-@pytest.mark.fault(491)
-def test_fault_491_what_one_project_has_stored_keeps_nobody_waiting(
+def test_what_one_project_has_stored_keeps_nobody_waiting(
     sqlite_template: Path, tmp_path: Path, name: str
 ) -> None:
     taken = []
@@ -171,10 +170,9 @@ def test_fault_491_what_one_project_has_stored_keeps_nobody_waiting(
     assert many < 1.2 * few + 200
 
 
-@pytest.mark.fault(962)
 @pytest.mark.parametrize("tags", [[TAG], 3 * [TAG], 3 * [(TAG[0], None)], [TAG, ("no", None), TAG]])
 @pytest.mark.parametrize("oldest_first", [False, True])
-def test_fault_962_a_page_of_a_filter_by_tags_looks_at_so_many_rows(
+def test_a_page_of_a_filter_by_tags_looks_at_so_many_rows(
     sqlite_template: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -193,8 +191,7 @@ def test_fault_962_a_page_of_a_filter_by_tags_looks_at_so_many_rows(
     assert many < 1.2 * few + 200
 
 
-@pytest.mark.fault(490)
-def test_fault_490_looks_for_work_do_not_read_through_large_columns(sqlite_url: str) -> None:
+def test_looks_for_work_do_not_read_through_large_columns(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     with database.read() as session:
         for table in (DatasetRow, JobRow, ModelVersionRow):

@@ -1,17 +1,11 @@
 """Large columns: what changes a row, or makes one, neither reads nor encodes them under the write lock."""
 
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from models_store.aliases import Aliases
-from models_store.database.base import encoded, whole
 from models_store.database.database import Database
-from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow
 from models_store.errors import PreconditionError
 from models_store.job_states import Idempotency, JobRole, JobState
 from models_store.jobs.jobs import Jobs
@@ -21,7 +15,6 @@ from models_store.labels import LabelChange, Labels, any_state
 from models_store.plans.search import SCORE
 from models_store.records import NewDataset
 from models_store.registry import Registry
-from tests import write_locks
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -38,8 +31,7 @@ CHANGE = LabelChange(describes=True, description="x", tags={"a": "1"})
 KEY = Idempotency(key="k", fingerprint="f")
 
 
-@pytest.mark.fault(375)
-def test_fault_375_changes_of_jobs_leave_their_requests_alone(
+def test_changes_of_jobs_leave_their_requests_alone(
     jobs: Jobs, work: JobWork, retention: JobRetention, database: Database
 ) -> None:
     request = {"model_name": "shuttle", "long": [0.5] * 1000}
@@ -58,8 +50,7 @@ def test_fault_375_changes_of_jobs_leave_their_requests_alone(
     assert jobs.delete(PROJECT, job.id) == [job.id]
 
 
-@pytest.mark.fault(375)
-def test_fault_375_changes_of_datasets_and_versions_leave_their_columns_alone(
+def test_changes_of_datasets_and_versions_leave_their_columns_alone(
     registry: Registry, aliases: Aliases, jobs: Jobs, work: JobWork, database: Database
 ) -> None:
     labels = Labels(database, max_bytes=lambda: 10**9)
@@ -88,8 +79,7 @@ def test_fault_375_changes_of_datasets_and_versions_leave_their_columns_alone(
     assert registry.delete_dataset(PROJECT, dataset.id).id == dataset.id
 
 
-@pytest.mark.fault(375)
-def test_fault_375_steps_of_parents_leave_requests_and_products_alone(
+def test_steps_of_parents_leave_requests_and_products_alone(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     parent = submitted(jobs, role=JobRole.PARENT, request=a_search(trials=2, stages=((2, 1.0),)))
@@ -106,39 +96,6 @@ def test_fault_375_steps_of_parents_leave_requests_and_products_alone(
     assert work.claim("worker", lease_s=LEASE_S) is None
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
     assert registry.version(PROJECT, "shuttle", 1).columns == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("table", "name"), [(DatasetRow, "columns"), (JobRow, "request"), (ModelVersionRow, "flow")]
-)
-def test_what_reads_or_encodes_them_under_the_lock_is_found(
-    database: Database, registry: Registry, jobs: Jobs, table: Any, name: str
-) -> None:
-    dataset = added(registry)
-    job = submitted(jobs, dataset_id=dataset.id)
-    registry.add_version(PROJECT, "shuttle", a_version(job))
-
-    def reads(session: Session) -> None:
-        session.scalars(select(table).options(*whole(table))).all()
-
-    def names(session: Session) -> None:
-        session.scalars(select(getattr(table, name))).all()
-
-    def encodes(_session: Session) -> None:
-        encoded([1])
-
-    works: tuple[Callable[[Session], None], ...] = (reads, names, encodes)
-    for work in works:
-        with pytest.raises(AssertionError, match="while a transaction"), write_locks.watched():
-            database.transact(work)
-        with (
-            pytest.raises(AssertionError, match="while a transaction"),
-            write_locks.watched(),
-            suppress(AssertionError),  # as those do who go on after any error
-        ):
-            database.transact(work)
-    with database.read() as session:
-        reads(session)
 
 
 def test_a_condition_is_tested_again_if_the_resource_has_changed_meanwhile(

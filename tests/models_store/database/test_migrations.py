@@ -115,10 +115,7 @@ def test_the_first_migration_goes_down_again(empty_url: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.fault(115)
-def test_fault_115_processes_that_migrate_at_once_make_one_schema(
-    empty_url: str, tmp_path: Path
-) -> None:
+def test_processes_that_migrate_at_once_make_one_schema(empty_url: str, tmp_path: Path) -> None:
     program = "import sys; from models_store.database.database import migrate; migrate(sys.argv[1])"
     processes = [
         # Elsewhere, so that the scripts are found by their package and not by the folder.
@@ -147,8 +144,7 @@ def test_a_migration_that_breaks_changes_nothing(empty_url: str) -> None:
     database.dispose()
 
 
-@pytest.mark.fault(154)
-def test_fault_154_a_newer_database_is_not_migrated(database: Database, database_url: str) -> None:
+def test_a_newer_database_is_not_migrated(database: Database, database_url: str) -> None:
     with at_revision(database, "from_the_future", oldest="from_the_future"):
         with pytest.raises(SchemaMismatchError) as caught:
             migrate(database_url)
@@ -208,7 +204,6 @@ def test_a_database_goes_back_and_forth(empty_url: str) -> None:
     database.dispose()
 
 
-@pytest.mark.fault(352)
 def test_what_aliases_changed_before_it_counted_is_counted_and_forgotten_again(
     empty_url: str,
 ) -> None:
@@ -241,8 +236,7 @@ def test_what_aliases_changed_before_it_counted_is_counted_and_forgotten_again(
     database.dispose()
 
 
-@pytest.mark.fault(443)
-def test_fault_443_products_of_more_than_2_gib_and_of_any_characters_are_counted(
+def test_products_of_more_than_2_gib_and_of_any_characters_are_counted(
     empty_url: str,
 ) -> None:
     migrate(empty_url)
@@ -301,8 +295,7 @@ def test_a_migration_lets_others_pass_while_it_waits_for_a_table(
     database.dispose()
 
 
-@pytest.mark.fault(822)
-def test_fault_822_another_migration_is_not_waited_for_without_an_end(
+def test_another_migration_is_not_waited_for_without_an_end(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrate(empty_url)
@@ -329,8 +322,7 @@ def _other_migration(url: str) -> Iterator[None]:
     engine.dispose()
 
 
-@pytest.mark.fault(134)
-def test_fault_134_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailableError, match="cannot be written"):
         migrate(f"sqlite:///{tmp_path / 'none' / 'densityd.sqlite3'}")
 

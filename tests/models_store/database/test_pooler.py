@@ -76,7 +76,6 @@ def pooled(
         database.dispose()
 
 
-@pytest.mark.fault(647)
 @pytest.mark.parametrize(
     ("ignored", "error"), [("", DatabaseUnavailableError), ("options", LimitsIgnoredError)]
 )
@@ -114,7 +113,6 @@ def test_transactions_share_the_connections_of_a_pooler(pooled: Database) -> Non
     assert {job.state for job in jobs.list("default", limit=100).items} == {"failed"}
 
 
-@pytest.mark.fault(647)
 def test_a_pooler_that_cannot_be_used_is_told(
     postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:

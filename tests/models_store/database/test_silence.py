@@ -71,7 +71,6 @@ def _in_thread(call: Callable[[], T]) -> "Future[T]":
     return future
 
 
-@pytest.mark.fault(645)
 def test_nobody_waits_for_a_silent_server_without_an_end(
     server: PostgresServer, database: Database
 ) -> None:
@@ -84,7 +83,6 @@ def test_nobody_waits_for_a_silent_server_without_an_end(
         pool.submit(_until_it_answers, database).result(_FAR_S)
 
 
-@pytest.mark.fault(645)
 def test_a_statement_whose_server_falls_silent_ends(
     server: PostgresServer, database: Database
 ) -> None:
@@ -97,8 +95,7 @@ def test_a_statement_whose_server_falls_silent_ends(
     _until_it_answers(database)
 
 
-@pytest.mark.fault(716)
-def test_fault_716_a_driver_that_knows_no_time_limit_of_a_wait_is_given_none(
+def test_a_driver_that_knows_no_time_limit_of_a_wait_is_given_none(
     monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     present = psycopg.Connection.wait
@@ -112,7 +109,6 @@ def test_fault_716_a_driver_that_knows_no_time_limit_of_a_wait_is_given_none(
         session.execute(text("SELECT 1"))
 
 
-@pytest.mark.fault(645)
 def test_a_process_that_is_to_end_waits_for_a_silent_server_for_a_moment_only(
     server: PostgresServer,
 ) -> None:
@@ -127,8 +123,7 @@ def test_a_process_that_is_to_end_waits_for_a_silent_server_for_a_moment_only(
     database.dispose()
 
 
-@pytest.mark.fault(824)
-def test_fault_824_nobody_waits_for_a_silent_name_server_without_an_end(
+def test_nobody_waits_for_a_silent_name_server_without_an_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answered = threading.Event()
@@ -149,8 +144,7 @@ def test_fault_824_nobody_waits_for_a_silent_name_server_without_an_end(
     database.dispose()
 
 
-@pytest.mark.fault(822)
-def test_fault_822_a_migration_whose_server_falls_silent_ends(
+def test_a_migration_whose_server_falls_silent_ends(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "_ASK_S", 0.2)
@@ -214,7 +208,6 @@ _WRITES: dict[str, _Write] = {
 }
 
 
-@pytest.mark.fault(645)
 @pytest.mark.parametrize(("name", "write"), _WRITES.items(), ids=_WRITES)
 def test_a_write_of_an_attempt_whose_answer_was_lost_is_repeated_without_harm(
     server: PostgresServer, database: Database, name: str, write: _Write
@@ -243,7 +236,6 @@ def _story(jobs: Jobs, job: Job) -> tuple[object, ...]:
     return counted, found.checkpoints, [(one.event, one.data) for one in events]
 
 
-@pytest.mark.fault(645)
 def test_a_submission_whose_answer_was_lost_is_the_same_job_with_its_key(
     server: PostgresServer, database: Database
 ) -> None:
@@ -260,7 +252,6 @@ def test_a_submission_whose_answer_was_lost_is_the_same_job_with_its_key(
     assert [job.id for job in jobs.list(PROJECT, limit=100).items] == [first.id]
 
 
-@pytest.mark.fault(645)
 def test_a_claim_whose_answer_was_lost_is_left_to_its_lease(
     server: PostgresServer, database: Database
 ) -> None:

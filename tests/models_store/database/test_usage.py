@@ -61,7 +61,6 @@ def claimed(jobs, work, **changes):
     return work.claim("w", lease_s=LEASE_S)
 
 
-@pytest.mark.fault(100)
 def test_datasets_weights_and_results_count_against_the_quota(database, registry, jobs, work):
     added(registry, bytes=1000)
     job = claimed(jobs, work)
@@ -91,7 +90,6 @@ def test_datasets_weights_and_results_count_against_the_quota(database, registry
     assert stored(database) < 30_000
 
 
-@pytest.mark.fault(1022)
 def test_a_known_key_has_room_for_one_request_beyond_the_quota(database, registry):
     registry.add_dataset(a_dataset(bytes=1000), idempotency=KEY)
     full = stored(database)
@@ -103,7 +101,6 @@ def test_a_known_key_has_room_for_one_request_beyond_the_quota(database, registr
     assert room(400) == 400
 
 
-@pytest.mark.fault(202)
 def test_rows_count_with_what_callers_put_into_them(database, registry, jobs, work):
     column = {"name": "x" * 128, "dtype": "float64", "mean": 0.5, "std": 1.0}
     wide = added(registry, columns=[column] * 1000, bytes=1)
@@ -122,7 +119,6 @@ def test_rows_count_with_what_callers_put_into_them(database, registry, jobs, wo
     assert stored(database) == charged(database)
 
 
-@pytest.mark.fault(202)
 def test_a_small_quota_holds_however_many_rows_there_are(registry, jobs):
     added(registry)
     refused = 0
@@ -134,7 +130,6 @@ def test_a_small_quota_holds_however_many_rows_there_are(registry, jobs):
     assert 50 < refused < 90
 
 
-@pytest.mark.fault(205)
 def test_unfinished_jobs_count_with_the_most_that_they_may_store(database, jobs, work):
     quota = 10_000
     first = jobs.submit(a_job(reserved_bytes=6000), max_bytes=quota).job
@@ -156,7 +151,6 @@ def test_unfinished_jobs_count_with_the_most_that_they_may_store(database, jobs,
     assert stored(database, "other") == charged(database, "other")
 
 
-@pytest.mark.fault(205)
 def test_submissions_that_race_do_not_pass_the_quota(database, jobs):
     with ThreadPoolExecutor(16) as pool:
         tries = [
@@ -170,7 +164,6 @@ def test_submissions_that_race_do_not_pass_the_quota(database, jobs):
     assert stored(database) == charged(database) < 55_000
 
 
-@pytest.mark.fault(205)
 def test_a_job_beyond_a_quota_that_was_lowered_fails_when_it_is_claimed(database, jobs, work):
     large, small = submitted(jobs, reserved_bytes=90_000), submitted(jobs)
     other = submitted(jobs, project="other")
@@ -183,7 +176,6 @@ def test_a_job_beyond_a_quota_that_was_lowered_fails_when_it_is_claimed(database
     assert stored(database) == charged(database)
 
 
-@pytest.mark.fault(206)
 @pytest.mark.parametrize(("kind", "of_two"), [(JobKind.TRAINING, 9_000), (JobKind.SCORING, 5_000)])
 def test_checkpoints_count_as_long_as_a_job_names_them(
     database, jobs, work, kind, of_two, retention
@@ -212,7 +204,6 @@ def test_checkpoints_count_as_long_as_a_job_names_them(
     assert jobs.resume("default", job.id).checkpoints == []
 
 
-@pytest.mark.fault(206)
 def test_checkpoints_of_a_job_whose_dataset_is_gone_are_of_no_use(registry, jobs, work, retention):
     dataset = added(registry)
     job = claimed(jobs, work, dataset_id=dataset.id)
@@ -231,7 +222,6 @@ def test_checkpoints_of_a_job_whose_dataset_is_gone_are_of_no_use(registry, jobs
     assert retention.forget_checkpoints(job.id, keep_s=3600) == 1
 
 
-@pytest.mark.fault(206)
 def test_a_job_that_was_resumed_keeps_its_checkpoints(jobs, work, retention):
     job = claimed(jobs, work)
     work.record_epoch(
@@ -258,7 +248,6 @@ def test_an_upload_that_comes_twice_gives_the_first_dataset(registry):
         registry.add_dataset(a_dataset(), idempotency=Idempotency(key="k", fingerprint="g"))
 
 
-@pytest.mark.fault(190)
 def test_keys_of_projects_are_apart_and_end_with_their_dataset(registry):
     first = registry.add_dataset(a_dataset(), idempotency=KEY)
     other = registry.add_dataset(a_dataset(project="other"), idempotency=KEY)
@@ -275,7 +264,6 @@ def a_change(**tags: str | None) -> LabelChange:
     return LabelChange(describes=True, description="d" * 1000, tags=tags)
 
 
-@pytest.mark.fault(352)
 def test_labels_and_the_history_of_aliases_count(
     database, registry, jobs, work, aliases, monkeypatch
 ):
@@ -304,10 +292,7 @@ def test_labels_and_the_history_of_aliases_count(
     assert stored(database) == 0 == charged(database)
 
 
-@pytest.mark.fault(992)
-def test_fault_992_beyond_the_quota_the_history_of_aliases_forgets_as_much_as_it_learns(
-    database, jobs, work
-):
+def test_beyond_the_quota_the_history_of_aliases_forgets_as_much_as_it_learns(database, jobs, work):
     job = claimed(jobs, work)
     work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
     free, full = Aliases(database), Aliases(database, max_bytes=1)
@@ -333,9 +318,8 @@ def database_bytes(database: Database) -> int:
         return pages * (session.scalar(text("PRAGMA page_size")) or 0)
 
 
-@pytest.mark.fault(1151)
 @pytest.mark.parametrize("value", ["", "x" * 256])
-def test_fault_1151_tags_count_with_the_rows_of_their_index(
+def test_tags_count_with_the_rows_of_their_index(
     database: Database, registry: Registry, value: str
 ) -> None:
     tags = {f"t{number}": value for number in range(64)}
@@ -349,8 +333,7 @@ def test_fault_1151_tags_count_with_the_rows_of_their_index(
     assert stored(database) == charged(database)
 
 
-@pytest.mark.fault(1151)
-def test_fault_1151_what_counted_less_before_never_counts_less_than_its_files(
+def test_what_counted_less_before_never_counts_less_than_its_files(
     database: Database, registry: Registry
 ) -> None:
     tags = {f"t{number}": "" for number in range(64)}
@@ -363,7 +346,6 @@ def test_fault_1151_what_counted_less_before_never_counts_less_than_its_files(
     assert stored(database) == charged(database) >= 5000
 
 
-@pytest.mark.fault(352)
 def test_labels_beyond_the_quota_are_refused_and_can_be_removed(database, registry, jobs):
     added(registry)
     job = submitted(jobs)
@@ -379,7 +361,6 @@ def test_labels_beyond_the_quota_are_refused_and_can_be_removed(database, regist
     assert labels.job(PROJECT, job.id, LabelChange(describes=True), any_state).description is None
 
 
-@pytest.mark.fault(352)
 def test_labels_from_before_they_counted_can_be_removed_at_the_quota(database, jobs, work):
     job = claimed(jobs, work)
     work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
@@ -441,7 +422,6 @@ def test_very_many_jobs_are_counted_once_a_second(
     assert counted() == {"queued": 4}
 
 
-@pytest.mark.fault(648)
 def test_days_that_no_longer_count_are_forgotten(database: Database) -> None:
     usage = Usage(database)
     usage.add_rows({"default": 1, "other": 1})

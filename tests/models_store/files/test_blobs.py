@@ -65,8 +65,7 @@ def test_a_new_file_under_an_old_key_replaces_it_at_once(blobs: LocalBlobs) -> N
     assert blobs.path(KEY).read_bytes() == b"new"
 
 
-@pytest.mark.fault(678)
-def test_fault_678_a_file_beyond_the_largest_that_there_may_be_finds_no_room(
+def test_a_file_beyond_the_largest_that_there_may_be_finds_no_room(
     blobs: LocalBlobs,
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -79,8 +78,7 @@ def test_fault_678_a_file_beyond_the_largest_that_there_may_be_finds_no_room(
     assert staging(blobs) == []
 
 
-@pytest.mark.fault(104)
-def test_fault_104_many_writers_leave_whole_files(blobs: LocalBlobs) -> None:
+def test_many_writers_leave_whole_files(blobs: LocalBlobs) -> None:
     keys = [f"datasets/ds_{number}/table.npy" for number in range(40)]
     threads = [threading.Thread(target=put, args=(blobs, b"x" * 10_000, key)) for key in keys]
     for thread in threads:
@@ -91,8 +89,7 @@ def test_fault_104_many_writers_leave_whole_files(blobs: LocalBlobs) -> None:
     assert {blobs.path(key).stat().st_size for key in keys} == {10_000}
 
 
-@pytest.mark.fault(137)
-def test_fault_137_a_flipped_bit_is_found(blobs: LocalBlobs) -> None:
+def test_a_flipped_bit_is_found(blobs: LocalBlobs) -> None:
     sha256 = put(blobs, b"\0" * 1000)
     with blobs.path(KEY).open("r+b") as file:
         file.seek(500)
@@ -103,16 +100,14 @@ def test_fault_137_a_flipped_bit_is_found(blobs: LocalBlobs) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 500, 999])
-@pytest.mark.fault(136)
-def test_fault_136_a_truncated_file_is_found(blobs: LocalBlobs, size: int) -> None:
+def test_a_truncated_file_is_found(blobs: LocalBlobs, size: int) -> None:
     sha256 = put(blobs, b"\0" * 1000)
     os.truncate(blobs.path(KEY), size)
     with pytest.raises(BlobCorruptError):
         blobs.verify(KEY, sha256)
 
 
-@pytest.mark.fault(140)
-def test_fault_140_a_file_that_is_gone_is_missing(blobs: LocalBlobs) -> None:
+def test_a_file_that_is_gone_is_missing(blobs: LocalBlobs) -> None:
     sha256 = put(blobs, b"x")
     blobs.path(KEY).unlink()
     for look in (lambda: blobs.path(KEY), lambda: blobs.verify(KEY, sha256)):
@@ -121,14 +116,13 @@ def test_fault_140_a_file_that_is_gone_is_missing(blobs: LocalBlobs) -> None:
 
 
 @pytest.mark.parametrize("bad", NO_KEYS)
-def test_fault_177_what_is_no_key_reaches_no_file(blobs: LocalBlobs, bad: str) -> None:
+def test_what_is_no_key_reaches_no_file(blobs: LocalBlobs, bad: str) -> None:
     for use in (blobs.path, blobs.delete, lambda key: put(blobs, b"x", key)):
         with pytest.raises(ValueError, match="key"):
             use(bad)
 
 
-@pytest.mark.fault(142)
-def test_fault_142_a_link_is_not_followed(blobs: LocalBlobs, tmp_path: Path) -> None:
+def test_a_link_is_not_followed(blobs: LocalBlobs, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     (secret / "ds_2").mkdir(parents=True)
     (secret / "ds_2" / "table.npy").write_bytes(b"secret")
@@ -166,8 +160,7 @@ def test_only_a_staged_file_is_committed(blobs: LocalBlobs, tmp_path: Path) -> N
     assert other.exists()
 
 
-@pytest.mark.fault(106)
-def test_fault_106_a_deleted_file_stays_for_who_has_it_open(blobs: LocalBlobs) -> None:
+def test_a_deleted_file_stays_for_who_has_it_open(blobs: LocalBlobs) -> None:
     put(blobs, b"x")
     with blobs.path(KEY).open("rb") as reader:
         blobs.delete("datasets/ds_1")
@@ -196,8 +189,7 @@ def test_no_two_attempts_share_a_key() -> None:
     assert len({*keys, table_key(new_id("ds"))}) == 5
 
 
-@pytest.mark.fault(118)
-def test_fault_118_old_staged_files_are_swept_and_fresh_ones_spared(blobs: LocalBlobs) -> None:
+def test_old_staged_files_are_swept_and_fresh_ones_spared(blobs: LocalBlobs) -> None:
     assert blobs.sweep_staging(older_than_s=0) == 0
     with blobs.staged() as old, blobs.staged() as fresh:
         past = time.time() - 1000
@@ -207,7 +199,6 @@ def test_fault_118_old_staged_files_are_swept_and_fresh_ones_spared(blobs: Local
         assert blobs.sweep_staging(older_than_s=0) == 1
 
 
-@pytest.mark.fault(573)
 @pytest.mark.parametrize("wrong_s", [-(10**8), 10**8])
 def test_what_is_old_is_told_by_the_clock_of_the_files(
     blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch, wrong_s: float
@@ -230,16 +221,14 @@ def test_a_ping_leaves_nothing(blobs: LocalBlobs) -> None:
     assert staging(blobs) == []
 
 
-@pytest.mark.fault(135)
-def test_fault_135_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BlobError, match="cannot be written"):
         LocalBlobs(tmp_path / "file").ping()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.fault(132)
-def test_fault_132_no_space_is_told_and_nothing_is_left(blobs: LocalBlobs, code: int) -> None:
+def test_no_space_is_told_and_nothing_is_left(blobs: LocalBlobs, code: int) -> None:
     put(blobs, b"old")
     with pytest.raises(StorageFullError), blobs.staged():
         raise OSError(code, "no space")
@@ -250,8 +239,7 @@ def test_fault_132_no_space_is_told_and_nothing_is_left(blobs: LocalBlobs, code:
 @pytest.mark.parametrize(
     ("code", "expected"), [(errno.ENOSPC, StorageFullError), (errno.EIO, BlobError)]
 )
-@pytest.mark.fault(143)
-def test_fault_143_a_failed_fsync_stores_nothing(
+def test_a_failed_fsync_stores_nothing(
     blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
 ) -> None:
     put(blobs, b"old")

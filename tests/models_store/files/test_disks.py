@@ -9,7 +9,7 @@ from models_store.files import disks
 from models_store.files.blobs import table_key
 from models_store.files.disks import FreeSpace
 from models_store.files.local_blobs import LocalBlobs
-from tables.formats import kept_free
+from tabular.formats import kept_free
 
 MIB = 2**20
 
@@ -22,7 +22,6 @@ def disk(monkeypatch):
     return free
 
 
-@pytest.mark.fault(1061)
 def test_who_stores_more_leaves_more():
     kept = [kept_free(stored * MIB, reserve=100 * MIB) for stored in (0, 100, 900, 10**9)]
     assert kept[:3] == [0, 50 * MIB, 90 * MIB]
@@ -30,7 +29,6 @@ def test_who_stores_more_leaves_more():
     assert kept_free(0, reserve=0) == kept_free(MIB, reserve=0) == 0
 
 
-@pytest.mark.fault(1061)
 def test_a_quota_is_less_where_the_reserve_is_touched(tmp_path, disk):
     found = FreeSpace([tmp_path], reserve=100 * MIB)
     assert found.most_stored(7) == 7, "it was not looked at"
@@ -44,7 +42,6 @@ def test_a_quota_is_less_where_the_reserve_is_touched(tmp_path, disk):
     assert found.most_stored(7) == 7
 
 
-@pytest.mark.fault(1061)
 def test_without_a_reserve_nothing_is_kept(tmp_path, disk):
     found = FreeSpace([tmp_path], reserve=0)
     disk["bytes"] = 0
@@ -52,7 +49,6 @@ def test_without_a_reserve_nothing_is_kept(tmp_path, disk):
     assert (found.most_stored(7), found.reserve()) == (7, 0)
 
 
-@pytest.mark.fault(1103)
 def test_no_more_than_a_tenth_of_a_disk_is_reserved(tmp_path, disk):
     found, tenth = FreeSpace([tmp_path], reserve=10**18), shutil.disk_usage(tmp_path).total // 10
     disk["bytes"] = tenth
@@ -64,7 +60,6 @@ def test_no_more_than_a_tenth_of_a_disk_is_reserved(tmp_path, disk):
     assert found.reserve() == tenth
 
 
-@pytest.mark.fault(1104)
 def test_what_lies_beside_the_store_has_the_space_of_its_disk(tmp_path, monkeypatch):
     store, database = tmp_path / "store", tmp_path / "database"
     monkeypatch.setattr(disks, "free_bytes", {store: 9 * MIB, database: MIB}.__getitem__)
@@ -78,7 +73,6 @@ def test_a_folder_that_was_not_made_yet_has_the_space_of_its_disk(tmp_path):
     assert disks.free_bytes(tmp_path / "no" / "such") > 0
 
 
-@pytest.mark.fault(1061)
 def test_a_store_commits_nothing_that_takes_what_stays_free(tmp_path):
     LocalBlobs(tmp_path, leave_bytes=1).check_room()
     blobs = LocalBlobs(tmp_path, leave_bytes=10**18)

@@ -12,7 +12,7 @@ from models_store.files.object_blobs import ObjectBlobs
 from tests.bucket_servers import S3Server
 from tests.faulty_bucket import Fault, Way, Wrong
 
-pytestmark = [pytest.mark.cluster, pytest.mark.fault(314)]
+pytestmark = pytest.mark.cluster
 LARGE = table_key("ds_1")
 KEYS = (LARGE, model_key("job_1", 1), model_key("job_2", 1), part_key("job_1", 1, number=1))
 EVERY = 11  # of the requests, in the quick tests

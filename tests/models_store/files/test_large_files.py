@@ -39,8 +39,7 @@ def wait_for_closing() -> None:
             thread.join()
 
 
-@pytest.mark.fault(461)
-def test_fault_461_the_space_of_a_large_file_is_freed_in_a_thread(tmp_path, closers):
+def test_the_space_of_a_large_file_is_freed_in_a_thread(tmp_path, closers):
     file = file_of(LARGE, tmp_path / "large")
     closers.clear()
     delete_apart(file)
@@ -66,8 +65,7 @@ def test_a_file_that_is_not_there_or_not_readable_is_no_error(tmp_path, monkeypa
     assert not file.exists()
 
 
-@pytest.mark.fault(461)
-def test_fault_461_a_large_staged_file_goes_in_a_thread(tmp_path, closers):
+def test_a_large_staged_file_goes_in_a_thread(tmp_path, closers):
     with LocalBlobs(tmp_path).staged(".rows") as path:
         os.truncate(path, LARGE)
         closers.clear()
@@ -77,8 +75,7 @@ def test_fault_461_a_large_staged_file_goes_in_a_thread(tmp_path, closers):
     assert threading.get_ident() not in closers
 
 
-@pytest.mark.fault(461)
-def test_fault_461_a_file_without_a_name_is_closed_in_a_thread():
+def test_a_file_without_a_name_is_closed_in_a_thread():
     threads = []
 
     class Noting(io.BytesIO):
@@ -92,8 +89,7 @@ def test_fault_461_a_file_without_a_name_is_closed_in_a_thread():
     assert threading.get_ident() not in threads
 
 
-@pytest.mark.fault(532)
-def test_fault_532_a_large_file_is_closed_though_no_thread_starts(tmp_path, closers, monkeypatch):
+def test_a_large_file_is_closed_though_no_thread_starts(tmp_path, closers, monkeypatch):
     file = file_of(LARGE, tmp_path / "large")
     closers.clear()
     monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError))

@@ -104,7 +104,6 @@ def test_a_store_that_syncs_less_is_found_out(
 
 
 @pytest.mark.long
-@pytest.mark.fault(227)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 def test_a_call_that_fails_is_told_and_the_next_try_is_whole(tmp_path: Path, code: int) -> None:
     template = tmp_path / "template"

@@ -12,8 +12,6 @@ from models_store.errors import BlobDiskError
 from models_store.files.object_blobs import ObjectBlobs
 from models_store.files.store_address import StoreAddress
 
-pytestmark = pytest.mark.fault(1072)
-
 _ITEM = (
     "<Contents><Key>p/{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
     "<ETag>a</ETag><Size>1</Size></Contents>"

@@ -11,7 +11,6 @@ def _open_umask() -> None:
     os.umask(0o022)
 
 
-@pytest.mark.fault(221)
 def test_what_an_earlier_version_left_open_is_closed_and_the_folder_is_named(
     tmp_path: Path,
 ) -> None:

@@ -13,8 +13,6 @@ from models_store.files.store_identity import adopt, known_identity
 from models_store.registry import Registry
 from tests.models_store.makers import added
 
-pytestmark = pytest.mark.fault(212)
-
 
 def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
     database: Database, blobs: LocalBlobs
@@ -54,8 +52,7 @@ def test_a_restored_database_takes_the_identity_of_its_store(
     assert known_identity(database) == "a" * 32
 
 
-@pytest.mark.fault(1074)
-def test_fault_1074_a_new_database_does_not_take_the_store_of_another_one(
+def test_a_new_database_does_not_take_the_store_of_another_one(
     database: Database, blobs: LocalBlobs
 ) -> None:
     blobs.mark("a" * 32)
@@ -96,7 +93,6 @@ def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
     assert known_identity(database) == blobs.identity()
 
 
-@pytest.mark.fault(675)
 @pytest.mark.parametrize("instead", ["nothing", "an empty folder", "an old staging", "another"])
 @pytest.mark.parametrize("opened", ["before", "since"])
 def test_nothing_is_written_while_the_disk_of_a_store_is_not_mounted(
@@ -125,7 +121,6 @@ def test_nothing_is_written_while_the_disk_of_a_store_is_not_mounted(
     assert writer.size("datasets/ds_1/table.npy") == 0
 
 
-@pytest.mark.fault(675)
 def test_a_file_is_not_kept_where_its_disk_goes_while_it_is_written(
     database: Database, blobs: LocalBlobs
 ) -> None:

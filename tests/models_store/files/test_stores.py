@@ -153,7 +153,6 @@ def test_a_store_knows_whose_it_is(blobs: Blobs) -> None:
     assert list(blobs.files()) == []
 
 
-@pytest.mark.fault(573)
 def test_the_age_of_a_file_is_told_by_the_clock_of_the_store(
     blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,9 +163,8 @@ def test_the_age_of_a_file_is_told_by_the_clock_of_the_store(
     assert 0 <= stored.age_s < 500
 
 
-@pytest.mark.fault(615)
 @pytest.mark.cluster
-def test_fault_615_the_objects_of_a_full_bucket_are_found(
+def test_the_objects_of_a_full_bucket_are_found(
     s3: ObjectBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(s3, b"old")

@@ -26,8 +26,8 @@ from models_store.records import Dataset, Version
 from models_store.registry import Registry
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
-from tables.columns import Column
-from tables.formats import Output
+from tabular.columns import Column
+from tabular.formats import Output
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -225,9 +225,8 @@ def test_texts_of_rows_count_in_the_reservation(version: Version, dataset: Datas
     assert scoring_reservation(alone, texts) == scoring_reservation(alone, dataset)
 
 
-@pytest.mark.fault(993)
 @pytest.mark.parametrize(("output", "copies"), [("npy", 0), ("parquet", 1), ("csv", 2)])
-def test_fault_993_levels_count_in_the_reservation_with_their_longest_text(
+def test_levels_count_in_the_reservation_with_their_longest_text(
     version: Version, dataset: Dataset, output: Output, copies: int
 ) -> None:
     level = "é" * 50_000

@@ -14,7 +14,6 @@ from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import LIVE_S, Workers
 from tests.models_store.makers import CRASHED, LEASE_S
 
-pytestmark = pytest.mark.fault(676)
 HOUR_S = 3600.0
 
 

@@ -27,8 +27,7 @@ def claimed(work: JobWork) -> Job:
     return job
 
 
-@pytest.mark.fault(339)
-def test_fault_339_a_running_job_gives_way_to_the_project_whose_turn_it_is(
+def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(
     database: Database,
 ) -> None:
     jobs, work = Jobs(database), JobWork(database)
@@ -59,8 +58,7 @@ def test_fault_339_a_running_job_gives_way_to_the_project_whose_turn_it_is(
     assert "another project" in jobs.events("a", first.id)[-2].data["text"]
 
 
-@pytest.mark.fault(339)
-def test_fault_339_the_only_place_of_a_worker_goes_round(database: Database) -> None:
+def test_the_only_place_of_a_worker_goes_round(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
     submit(jobs, "b1", project="b")
@@ -76,8 +74,7 @@ def test_fault_339_the_only_place_of_a_worker_goes_round(database: Database) -> 
     assert order == ["a", "b", "a", "b"]
 
 
-@pytest.mark.fault(339)
-def test_fault_339_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
+def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
     database: Database,
 ) -> None:
     """Check that a look for work takes the steps of parents, which nobody else does then."""
@@ -106,9 +103,8 @@ def test_fault_339_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
     assert work.should_give_way(job, "w")
 
 
-@pytest.mark.fault(339)
 @pytest.mark.parametrize(("waiting", "expected"), [(1, 1), (2, 2), (6, 4)])
-def test_fault_339_as_many_jobs_give_way_as_wait_or_as_are_fair(
+def test_as_many_jobs_give_way_as_wait_or_as_are_fair(
     database: Database, waiting: int, expected: int
 ) -> None:
     jobs, work = Jobs(database), JobWork(database)
@@ -129,8 +125,7 @@ def test_fault_339_as_many_jobs_give_way_as_wait_or_as_are_fair(
     assert claimed(work).model_name == "b0"
 
 
-@pytest.mark.fault(339)
-def test_fault_339_a_promise_that_nobody_kept_is_made_again(database: Database) -> None:
+def test_a_promise_that_nobody_kept_is_made_again(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
     job = claimed(work)
@@ -148,8 +143,7 @@ def test_fault_339_a_promise_that_nobody_kept_is_made_again(database: Database) 
     assert (other.project, other.attempt) == ("b", 1), "it held no lease"
 
 
-@pytest.mark.fault(940)
-def test_fault_940_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_later(
+def test_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_later(
     database: Database,
 ) -> None:
     jobs, work = Jobs(database), JobWork(database)
@@ -168,8 +162,7 @@ def test_fault_940_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_la
     assert [claimed(work).model_name, claimed(work).model_name] == ["b2", "a1"]
 
 
-@pytest.mark.fault(942)
-def test_fault_942_a_job_whose_end_frees_no_place_promises_none(database: Database) -> None:
+def test_a_job_whose_end_frees_no_place_promises_none(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     for name in ("a1", "b1"):
         submit(jobs, name, project=name[0])
@@ -184,8 +177,7 @@ def test_fault_942_a_job_whose_end_frees_no_place_promises_none(database: Databa
     assert [claimed(work).model_name for _ in range(3)] == ["c1", "a1", "b1"]
 
 
-@pytest.mark.fault(1054)
-def test_fault_1054_a_promise_lasts_as_long_as_it_is_given(database: Database) -> None:
+def test_a_promise_lasts_as_long_as_it_is_given(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
     job = claimed(work)
@@ -205,8 +197,7 @@ def lose_worker(database: Database, worker: str) -> None:
         )
 
 
-@pytest.mark.fault(1050)
-def test_fault_1050_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database) -> None:
+def test_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     for name in ("a1", "b1"):
         submit(jobs, name, project=name[0])
@@ -226,8 +217,7 @@ def test_fault_1050_a_running_job_gives_way_to_one_whose_worker_is_gone(database
     ]
 
 
-@pytest.mark.fault(1050)
-def test_fault_1050_a_job_whose_worker_is_gone_keeps_its_project_from_no_other_place(
+def test_a_job_whose_worker_is_gone_keeps_its_project_from_no_other_place(
     database: Database,
 ) -> None:
     jobs, work = Jobs(database), JobWork(database)
@@ -242,11 +232,10 @@ def test_fault_1050_a_job_whose_worker_is_gone_keeps_its_project_from_no_other_p
     assert work.should_give_way(job, "w", memory_bytes=2**29)
 
 
-@pytest.mark.fault(1051, 1102)
 @pytest.mark.parametrize(
     ("cancels", "state"), [(False, JobState.QUEUED), (True, JobState.CANCELLED)]
 )
-def test_fault_1051_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
+def test_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
     database: Database, cancels: bool, state: JobState
 ) -> None:
     jobs, work = Jobs(database), JobWork(database)
@@ -265,8 +254,7 @@ def test_fault_1051_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_su
     assert jobs.get("p", gpu.id).state is state
 
 
-@pytest.mark.fault(903)
-def test_fault_903_no_place_is_promised_to_a_job_that_may_not_have_it(database: Database) -> None:
+def test_no_place_is_promised_to_a_job_that_may_not_have_it(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     for name in ("a1", "b1", "b2"):
         submit(jobs, name, project=name[0])

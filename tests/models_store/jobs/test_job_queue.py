@@ -120,8 +120,7 @@ def test_a_message_carries_the_job_id_and_the_ids_of_the_request(broker, jobs, s
     wait_until(lambda: jobs.get(PROJECT, job_id).dispatched)
 
 
-@pytest.mark.fault(156)
-def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_message_when_it_is_back(
+def test_a_broker_that_is_down_delays_nobody_and_gets_the_message_when_it_is_back(
     broker, jobs, start
 ):
     broker.kill()
@@ -137,8 +136,7 @@ def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_message_when
     wait_until(lambda: jobs.get(PROJECT, job_id).dispatched and queue.broker_up)
 
 
-@pytest.mark.fault(161)
-def test_fault_161_a_broker_that_is_frozen_delays_a_submit_by_its_wait_alone(broker, jobs, start):
+def test_a_broker_that_is_frozen_delays_a_submit_by_its_wait_alone(broker, jobs, start):
     queue = start(sweep_interval_s=0.1)
     wait_until(lambda: queue.broker_up)
     assert queue.announce(submit(jobs), wait_s=60)
@@ -156,8 +154,7 @@ def test_fault_161_a_broker_that_is_frozen_delays_a_submit_by_its_wait_alone(bro
     wait_until(lambda: queue.broker_up)
 
 
-@pytest.mark.fault(129, 157)
-def test_fault_157_messages_lost_with_the_broker_are_sent_again(broker, jobs, start):
+def test_messages_lost_with_the_broker_are_sent_again(broker, jobs, start):
     queue = start(sweep_interval_s=0.1)
     waiting = {submit(jobs) for _ in range(20)}
     wait_until(lambda: len(broker.messages()) == len(waiting))
@@ -167,8 +164,7 @@ def test_fault_157_messages_lost_with_the_broker_are_sent_again(broker, jobs, st
     wait_until(lambda: set(broker.messages()) == waiting)
 
 
-@pytest.mark.fault(159)
-def test_fault_159_a_wiped_broker_gets_its_messages_again(broker, jobs, start):
+def test_a_wiped_broker_gets_its_messages_again(broker, jobs, start):
     start(sweep_interval_s=0.1)
     waiting = {submit(jobs) for _ in range(5)}
     wait_until(lambda: len(broker.messages()) == len(waiting))
@@ -200,14 +196,12 @@ class BusyThenFine(Jobs):
         return super().claimable(limit)
 
 
-@pytest.mark.fault(145)
-def test_fault_145_a_busy_database_does_not_end_the_sweeps(broker, database, jobs, start):
+def test_a_busy_database_does_not_end_the_sweeps(broker, database, jobs, start):
     job_id = submit(jobs)
     start(sweep_interval_s=0.05, on=BusyThenFine(database))
     wait_until(lambda: broker.messages() == [job_id])
 
 
-@pytest.mark.fault(160)
 @pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru"])
 def test_a_broker_without_memory_keeps_the_job_pending(broker, jobs, start, policy):
     broker.client.config_set("maxmemory", "1")
@@ -219,8 +213,7 @@ def test_a_broker_without_memory_keeps_the_job_pending(broker, jobs, start, poli
     wait_until(lambda: job_id in broker.messages())
 
 
-@pytest.mark.fault(1070)
-def test_fault_1070_a_broker_that_gives_no_message_away_counts_as_away(broker, jobs, start):
+def test_a_broker_that_gives_no_message_away_counts_as_away(broker, jobs, start):
     """Refuse writes, as a broker does whose disk is full, or that has become a replica; messages can still be counted."""
     looks: list[None] = []
     queue = start(sweep_interval_s=0.1, without_broker=lambda: looks.append(None))
@@ -261,8 +254,7 @@ class _Busy(Jobs):
         return super().mark_dispatched(job_ids) if self.looks > 1 else []
 
 
-@pytest.mark.fault(406)
-def test_fault_406_a_later_sweep_records_what_an_earlier_one_could_not(broker, database, start):
+def test_a_later_sweep_records_what_an_earlier_one_could_not(broker, database, start):
     busy = _Busy(database)
     job_id = submit(busy)
     start(sweep_interval_s=0.05, on=busy)
@@ -315,10 +307,7 @@ def test_without_a_broker_workers_are_told_to_look_for_themselves(database: Data
     queue.stop()
 
 
-@pytest.mark.fault(981)
-def test_fault_981_the_sweeps_go_on_when_a_thread_that_looks_for_jobs_cannot_be_started(
-    broker, start
-):
+def test_the_sweeps_go_on_when_a_thread_that_looks_for_jobs_cannot_be_started(broker, start):
     calls: list[str] = []
 
     def refused() -> None:

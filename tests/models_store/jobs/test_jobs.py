@@ -106,7 +106,7 @@ def test_a_job_needs_all_its_datasets_in_its_own_project(jobs: Jobs, registry: R
     assert submitted(jobs, dataset_id=ours.id, held_out_ids=(ours.id,)).dataset_id == ours.id
 
 
-def test_fault_093_a_full_queue_refuses_and_keeps_what_it_accepted(jobs: Jobs) -> None:
+def test_a_full_queue_refuses_and_keeps_what_it_accepted(jobs: Jobs) -> None:
     kept = [jobs.submit(a_job(), max_queued=2).job.id for _ in range(2)]
     with pytest.raises(LimitError) as caught:
         jobs.submit(a_job(), max_queued=2, idempotency=KEY)
@@ -117,10 +117,7 @@ def test_fault_093_a_full_queue_refuses_and_keeps_what_it_accepted(jobs: Jobs) -
     assert not jobs.submit(a_job(), max_queued=2, idempotency=KEY).replayed
 
 
-@pytest.mark.fault(103)
-def test_fault_103_a_repeated_request_gets_its_first_answer_again(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_a_repeated_request_gets_its_first_answer_again(jobs: Jobs, work: JobWork) -> None:
     first = jobs.submit(a_job(), idempotency=KEY)
     claimed = work.claim("w", lease_s=LEASE_S)
     assert claimed is not None
@@ -131,8 +128,7 @@ def test_fault_103_a_repeated_request_gets_its_first_answer_again(
     assert len(jobs.list(PROJECT, limit=10).items) == 1
 
 
-@pytest.mark.fault(102)
-def test_fault_102_a_key_with_another_request_is_refused(jobs: Jobs) -> None:
+def test_a_key_with_another_request_is_refused(jobs: Jobs) -> None:
     jobs.submit(a_job(), idempotency=KEY)
     with pytest.raises(IdempotencyReusedError) as caught:
         jobs.submit(a_job(), idempotency=Idempotency(key=KEY.key, fingerprint="0" * 64))
@@ -147,8 +143,7 @@ def test_an_idempotency_key_belongs_to_its_project(jobs: Jobs) -> None:
     assert not theirs.replayed
 
 
-@pytest.mark.fault(103)
-def test_fault_103_a_key_is_forgotten_after_its_day(jobs: Jobs, database: Database) -> None:
+def test_a_key_is_forgotten_after_its_day(jobs: Jobs, database: Database) -> None:
     first = jobs.submit(a_job(), idempotency=KEY)
     for other in ("a", "b"):
         jobs.submit(a_job(), idempotency=Idempotency(key=other, fingerprint=""))
@@ -192,8 +187,7 @@ def test_listing_filters_by_state_and_model(jobs: Jobs) -> None:
     assert [job.id for job in named.items] == [cancelled.id]
 
 
-@pytest.mark.fault(98)
-def test_fault_098_a_forged_cursor_is_refused(jobs: Jobs) -> None:
+def test_a_forged_cursor_is_refused(jobs: Jobs) -> None:
     forged = ["", "x", "1", "am9iczow", "am9iczotMQ", "ZGF0YXNldHM6MQ", "am9iczox="]
     for cursor in (*forged, "\0", "\u00e9", "A" * 9999):
         with pytest.raises(CursorError):
@@ -212,8 +206,7 @@ def test_cancelling_a_queued_job_ends_it_at_once(jobs: Jobs, work: JobWork) -> N
     ]
 
 
-@pytest.mark.fault(108)
-def test_fault_108_cancelling_twice_changes_nothing_and_a_final_job_refuses(
+def test_cancelling_twice_changes_nothing_and_a_final_job_refuses(
     jobs: Jobs, work: JobWork
 ) -> None:
     job = submitted(jobs)
@@ -276,8 +269,7 @@ def test_a_cancelled_or_failed_job_resumes_behind_the_others(jobs: Jobs, work: J
     assert [getattr(work.claim("w", lease_s=LEASE_S), "id", None) for _ in order] == order
 
 
-@pytest.mark.fault(340)
-def test_fault_340_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
+def test_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
     cancelled = submitted(jobs)
     jobs.cancel(PROJECT, cancelled.id)
     waiting = submitted(jobs)
@@ -303,8 +295,7 @@ def test_a_job_that_has_not_ended_badly_cannot_be_resumed(jobs: Jobs, work: JobW
     assert caught.value.state == "succeeded"
 
 
-@pytest.mark.fault(105)
-def test_fault_105_a_dataset_stays_while_a_job_needs_it(
+def test_a_dataset_stays_while_a_job_needs_it(
     jobs: Jobs, registry: Registry, work: JobWork
 ) -> None:
     dataset, held_out = added(registry), added(registry)
@@ -334,8 +325,7 @@ def test_a_job_whose_dataset_is_gone_cannot_be_resumed(jobs: Jobs, registry: Reg
     assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
 
 
-@pytest.mark.fault(602)
-def test_fault_602_a_table_that_very_many_jobs_have_read_does_not_change(
+def test_a_table_that_very_many_jobs_have_read_does_not_change(
     jobs: Jobs, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = added(registry)
@@ -357,8 +347,7 @@ def test_fault_602_a_table_that_very_many_jobs_have_read_does_not_change(
         jobs.resume(PROJECT, read[0].id)
 
 
-@pytest.mark.fault(470)
-def test_fault_470_a_job_whose_dataset_got_other_types_cannot_be_resumed(
+def test_a_job_whose_dataset_got_other_types_cannot_be_resumed(
     jobs: Jobs, registry: Registry, retention: JobRetention, work: JobWork
 ) -> None:
     dataset, held_out, other = (added(registry) for _ in range(3))
@@ -386,8 +375,7 @@ def test_fault_470_a_job_whose_dataset_got_other_types_cannot_be_resumed(
     assert jobs.delete(PROJECT, both.id) == [both.id]
 
 
-@pytest.mark.fault(536)
-def test_fault_536_a_job_whose_dataset_was_given_the_types_that_it_had_can_be_resumed(
+def test_a_job_whose_dataset_was_given_the_types_that_it_had_can_be_resumed(
     jobs: Jobs, registry: Registry
 ) -> None:
     column = {"name": "x", "type": "number", "reason": "Its cells are numbers."}

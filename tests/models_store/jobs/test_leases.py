@@ -85,8 +85,7 @@ def test_claims_go_in_the_order_of_submission_across_projects(jobs: Jobs, work: 
     assert work.claim("w", lease_s=LEASE_S) is None
 
 
-@pytest.mark.fault(128, 155)
-def test_fault_155_a_claim_sets_attempt_and_lease_by_the_databases_clock(
+def test_a_claim_sets_attempt_and_lease_by_the_databases_clock(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
     submitted(jobs)
@@ -101,8 +100,7 @@ def test_fault_155_a_claim_sets_attempt_and_lease_by_the_databases_clock(
     assert jobs.events(PROJECT, job.id)[-1].data == {"state": "running", "attempt": 1}
 
 
-@pytest.mark.fault(109)
-def test_fault_109_a_claimed_job_is_nobody_elses(jobs: Jobs, work: JobWork) -> None:
+def test_a_claimed_job_is_nobody_elses(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
     claimed(work)
     assert work.claim("other", lease_s=LEASE_S) is None
@@ -118,8 +116,7 @@ def test_renewing_extends_the_lease_and_shows_progress(jobs: Jobs, work: JobWork
     assert work.claim("other", lease_s=LEASE_S) is None
 
 
-@pytest.mark.fault(119)
-def test_fault_119_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
+def test_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
     jobs: Jobs, work: JobWork
 ) -> None:
     submitted(jobs)
@@ -139,8 +136,7 @@ def test_fault_119_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
     assert states == [{"state": "queued", "attempt": 1}, {"state": "running", "attempt": 2}]
 
 
-@pytest.mark.fault(111)
-def test_fault_111_a_zombies_writes_are_refused_and_change_nothing(
+def test_a_zombies_writes_are_refused_and_change_nothing(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     submitted(jobs)
@@ -273,8 +269,7 @@ def test_finishing_registers_the_version_and_ends_the_job(
     assert [event.event for event in jobs.events(PROJECT, job.id)][-2:] == ["state", "end"]
 
 
-@pytest.mark.fault(114)
-def test_fault_114_versions_count_up_and_belong_to_one_job_each(
+def test_versions_count_up_and_belong_to_one_job_each(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     for model in ("b", "a", "a"):
@@ -292,8 +287,7 @@ def test_fault_114_versions_count_up_and_belong_to_one_job_each(
     assert registry.model(PROJECT, "a").latest_version == 2
 
 
-@pytest.mark.fault(123)
-def test_fault_123_a_finish_that_breaks_leaves_neither_state_nor_version(
+def test_a_finish_that_breaks_leaves_neither_state_nor_version(
     jobs: Jobs, work: JobWork, registry: Registry, database: Database
 ) -> None:
     submitted(jobs)
@@ -308,8 +302,7 @@ def test_fault_123_a_finish_that_breaks_leaves_neither_state_nor_version(
     assert registry.model(PROJECT, "shuttle").latest_version == 1
 
 
-@pytest.mark.fault(122)
-def test_fault_122_an_attempt_lost_before_its_version_leaves_one_version(
+def test_an_attempt_lost_before_its_version_leaves_one_version(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     submitted(jobs)
@@ -323,8 +316,7 @@ def test_fault_122_an_attempt_lost_before_its_version_leaves_one_version(
     assert len(registry.versions(PROJECT, "shuttle", limit=10).items) == 1
 
 
-@pytest.mark.fault(107)
-def test_fault_107_a_cancel_request_that_came_first_leaves_no_version(
+def test_a_cancel_request_that_came_first_leaves_no_version(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     submitted(jobs)
@@ -349,8 +341,7 @@ def test_failing_keeps_the_reason(jobs: Jobs, work: JobWork, registry: Registry)
     assert registry.models(PROJECT, limit=10).items == []
 
 
-@pytest.mark.fault(124)
-def test_fault_124_a_released_job_is_queued_in_its_old_place(jobs: Jobs, work: JobWork) -> None:
+def test_a_released_job_is_queued_in_its_old_place(jobs: Jobs, work: JobWork) -> None:
     first, second = submitted(jobs), submitted(jobs)
     job = claimed(work)
     assert work.release(job.id, job.attempt) is JobState.QUEUED
@@ -359,7 +350,6 @@ def test_fault_124_a_released_job_is_queued_in_its_old_place(jobs: Jobs, work: J
     assert claimed(work).attempt == 2
 
 
-@pytest.mark.fault(167)
 def test_a_cancelled_job_whose_worker_died_is_cancelled_at_the_next_claim(
     jobs: Jobs, work: JobWork
 ) -> None:
@@ -371,7 +361,6 @@ def test_a_cancelled_job_whose_worker_died_is_cancelled_at_the_next_claim(
     assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
 
 
-@pytest.mark.fault(229)
 def test_a_job_that_fails_after_its_cancel_was_answered_is_cancelled(
     jobs: Jobs, work: JobWork
 ) -> None:

@@ -62,8 +62,7 @@ def _is_one_waiting(database: Database) -> bool:
         return bool(session.scalar(_WAITING))
 
 
-@pytest.mark.fault(355)
-def test_fault_355_a_step_that_makes_a_version_locks_its_model_before_the_usage(
+def test_a_step_that_makes_a_version_locks_its_model_before_the_usage(
     database: Database,
     jobs: Jobs,
     work: JobWork,
@@ -94,8 +93,7 @@ def test_fault_355_a_step_that_makes_a_version_locks_its_model_before_the_usage(
     assert registry.model(PROJECT, "shuttle").latest_version == 2
 
 
-@pytest.mark.fault(350)
-def test_fault_350_a_parent_is_deleted_after_what_changes_its_children(
+def test_a_parent_is_deleted_after_what_changes_its_children(
     database: Database,
     jobs: Jobs,
     work: JobWork,
@@ -122,8 +120,7 @@ def test_fault_350_a_parent_is_deleted_after_what_changes_its_children(
         assert stored_bytes(session, PROJECT) == 0
 
 
-@pytest.mark.fault(355)
-def test_fault_355_a_claim_locks_the_usage_of_one_project_at_a_time(
+def test_a_claim_locks_the_usage_of_one_project_at_a_time(
     database: Database,
     jobs: Jobs,
     work: JobWork,
@@ -145,10 +142,7 @@ def test_fault_355_a_claim_locks_the_usage_of_one_project_at_a_time(
     assert jobs.get(first.project, first.id).state is JobState.CANCELLED
 
 
-@pytest.mark.fault(406)
-def test_fault_406_a_sweep_waits_for_no_job_that_is_being_changed(
-    database: Database, jobs: Jobs
-) -> None:
+def test_a_sweep_waits_for_no_job_that_is_being_changed(database: Database, jobs: Jobs) -> None:
     held, other = submitted(jobs), submitted(jobs)
     with database.write() as session:
         find(session, PROJECT, held.id, lock=True)

@@ -138,8 +138,7 @@ def test_failures_of_some_children_are_part_of_what_was_tried(jobs: Jobs, work: 
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
 
 
-@pytest.mark.fault(281)
-def test_fault_281_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(
+def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(
     jobs: Jobs, work: JobWork
 ) -> None:
     parent = a_parent(jobs, trials=2)
@@ -161,8 +160,7 @@ def test_fault_281_a_parent_fails_when_all_children_do_and_tries_them_again_when
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
 
 
-@pytest.mark.fault(282)
-def test_fault_282_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> None:
+def test_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> None:
     parent = a_parent(jobs)
     one, two = claimed(work), claimed(work)
     ended(work, one, 1.0)
@@ -217,8 +215,7 @@ def test_a_child_is_resumed_and_deleted_with_its_parent_alone(jobs: Jobs, work: 
         jobs.get(PROJECT, child.id)
 
 
-@pytest.mark.fault(280)
-def test_fault_280_a_step_that_nobody_took_is_due_still(jobs: Jobs, work: JobWork) -> None:
+def test_a_step_that_nobody_took_is_due_still(jobs: Jobs, work: JobWork) -> None:
     parent = a_parent(jobs)
     assert jobs.claimable(10) == [parent.id]
     children = [claimed(work) for _ in range(3)]
@@ -227,8 +224,7 @@ def test_fault_280_a_step_that_nobody_took_is_due_still(jobs: Jobs, work: JobWor
     assert jobs.claimable(10) == [parent.id]
 
 
-@pytest.mark.fault(283)
-def test_fault_283_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
+def test_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
     jobs: Jobs, work: JobWork, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = submitted(jobs, role=JobRole.PARENT, request={"no": "plan"})
@@ -238,8 +234,7 @@ def test_fault_283_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
     assert "cannot be reported" in caplog.text
 
 
-@pytest.mark.fault(284)
-def test_fault_284_projects_take_turns(jobs: Jobs, work: JobWork) -> None:
+def test_projects_take_turns(jobs: Jobs, work: JobWork) -> None:
     a_parent(jobs, trials=8)
     claimed(work)
     other = jobs.submit(replace(a_job(), project="other")).job
@@ -247,8 +242,7 @@ def test_fault_284_projects_take_turns(jobs: Jobs, work: JobWork) -> None:
     assert claimed(work).project == PROJECT
 
 
-@pytest.mark.fault(286)
-def test_fault_286_a_claim_starts_the_children_of_few_parents_and_projects_take_turns(
+def test_a_claim_starts_the_children_of_few_parents_and_projects_take_turns(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
     parents = [a_parent(jobs, trials=64) for _ in range(3)]
@@ -266,8 +260,7 @@ def test_fault_286_a_claim_starts_the_children_of_few_parents_and_projects_take_
     assert jobs.get("other", other.id).state is JobState.RUNNING
 
 
-@pytest.mark.fault(402)
-def test_fault_402_a_project_with_many_children_that_wait_starts_more_for_urgent_work_alone(
+def test_a_project_with_many_children_that_wait_starts_more_for_urgent_work_alone(
     jobs: Jobs, database: Database
 ) -> None:
     parents = [a_parent(jobs, trials=64) for _ in range(18)]
@@ -292,10 +285,7 @@ def test_fault_402_a_project_with_many_children_that_wait_starts_more_for_urgent
     assert jobs.get(PROJECT, parents[-2].id).state is JobState.RUNNING
 
 
-@pytest.mark.fault(652)
-def test_fault_652_a_parent_that_others_keep_waiting_says_so(
-    jobs: Jobs, database: Database
-) -> None:
+def test_a_parent_that_others_keep_waiting_says_so(jobs: Jobs, database: Database) -> None:
     for _ in [a_parent(jobs, trials=64) for _ in range(16)]:
         steps.take_steps(database)
     few = {"role": JobRole.PARENT, "request": a_search(trials=2), "reserved_bytes": 1}
@@ -316,8 +306,7 @@ def test_fault_652_a_parent_that_others_keep_waiting_says_so(
     assert jobs.get(PROJECT, held_back.id).state is JobState.QUEUED
 
 
-@pytest.mark.fault(537)
-def test_fault_537_an_urgent_parent_is_resumed_while_many_children_of_others_wait(
+def test_an_urgent_parent_is_resumed_while_many_children_of_others_wait(
     jobs: Jobs, database: Database
 ) -> None:
     others = [a_parent(jobs, trials=64) for _ in range(16)]
@@ -336,8 +325,7 @@ def test_fault_537_an_urgent_parent_is_resumed_while_many_children_of_others_wai
         jobs.resume(PROJECT, more.id, max_queued=100)  # the children of an urgent one wait
 
 
-@pytest.mark.fault(538)
-def test_fault_538_children_too_large_for_all_workers_keep_no_others_waiting(
+def test_children_too_large_for_all_workers_keep_no_others_waiting(
     jobs: Jobs, database: Database
 ) -> None:
     Workers(database).beat("w1", unfit=None, accelerator=False, memory_bytes=8_000)
@@ -355,8 +343,7 @@ def test_fault_538_children_too_large_for_all_workers_keep_no_others_waiting(
     jobs.resume(PROJECT, stopped.id, max_queued=100)
 
 
-@pytest.mark.fault(535)
-def test_fault_535_a_resumed_parent_ends_while_many_children_of_others_wait(
+def test_a_resumed_parent_ends_while_many_children_of_others_wait(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
     resumed = a_parent(jobs, trials=1, stages=((1, 1.0),))
@@ -383,8 +370,7 @@ def test_fault_535_a_resumed_parent_ends_while_many_children_of_others_wait(
     assert jobs.get(PROJECT, resumed.id).state is JobState.SUCCEEDED
 
 
-@pytest.mark.fault(402)
-def test_fault_402_the_steps_of_a_project_keep_none_of_another_waiting(
+def test_the_steps_of_a_project_keep_none_of_another_waiting(
     jobs: Jobs, database: Database
 ) -> None:
     for _ in range(3):
@@ -395,16 +381,14 @@ def test_fault_402_the_steps_of_a_project_keep_none_of_another_waiting(
     assert jobs.get("other", other.id).state is JobState.RUNNING
 
 
-@pytest.mark.fault(360)
-def test_fault_360_a_claim_starts_fewer_large_children(jobs: Jobs, work: JobWork) -> None:
+def test_a_claim_starts_fewer_large_children(jobs: Jobs, work: JobWork) -> None:
     wide = MixedSpec(columns=[MixedColumn(spikes=[float(n) for n in range(300_000)])])
     parents = [a_parent(jobs, trials=2, mixed=wide) for _ in range(2)]
     claimed(work)
     assert [len(children_of(jobs, parent)) for parent in parents] == [2, 0]
 
 
-@pytest.mark.fault(360)
-def test_fault_360_nothing_but_a_claim_reads_the_requests_of_children(
+def test_nothing_but_a_claim_reads_the_requests_of_children(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
     parent = a_parent(jobs, trials=3)
@@ -438,8 +422,7 @@ def test_files_of_children_go_when_nothing_needs_them(
     assert len(children_of(jobs, parent)) == 2
 
 
-@pytest.mark.fault(410)
-def test_fault_410_children_of_a_parent_that_nobody_resumed_are_forgotten_at_once(
+def test_children_of_a_parent_that_nobody_resumed_are_forgotten_at_once(
     database: Database, jobs: Jobs, work: JobWork, retention: JobRetention
 ) -> None:
     parent = a_parent(jobs, trials=2)
@@ -460,8 +443,7 @@ def test_fault_410_children_of_a_parent_that_nobody_resumed_are_forgotten_at_onc
     assert claimed(work).id not in old, "it begins again"
 
 
-@pytest.mark.fault(600)
-def test_fault_600_children_with_many_events_leave_their_parent_at_once(
+def test_children_with_many_events_leave_their_parent_at_once(
     jobs: Jobs, work: JobWork, retention: JobRetention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = a_parent(jobs, trials=3)
@@ -481,8 +463,7 @@ def test_fault_600_children_with_many_events_leave_their_parent_at_once(
     jobs.cancel(PROJECT, parent.id)
 
 
-@pytest.mark.fault(354)
-def test_fault_354_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waiting(
+def test_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waiting(
     database: Database,
     jobs: Jobs,
     work: JobWork,
@@ -521,10 +502,7 @@ def test_fault_354_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waitin
     assert (done.state, done.not_before) == (JobState.SUCCEEDED, None)
 
 
-@pytest.mark.fault(354)
-def test_fault_354_a_step_that_was_put_off_is_cancelled_with_its_parent(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_a_step_that_was_put_off_is_cancelled_with_its_parent(jobs: Jobs, work: JobWork) -> None:
     broken = a_parent(jobs, trials=1, stages=((1, 1.0),))
     child = claimed(work)
     product = vars(a_version(child)) | {"no": "field of a version"}
@@ -551,8 +529,7 @@ def messages(jobs: Jobs, job: Job) -> list[str]:
     return [event.data["text"] for event in events if event.event is EventKind.MESSAGE]
 
 
-@pytest.mark.fault(376)
-def test_fault_376_a_parent_whose_steps_fail_in_a_row_fails_with_its_children_and_can_be_resumed(
+def test_a_parent_whose_steps_fail_in_a_row_fails_with_its_children_and_can_be_resumed(
     database: Database, jobs: Jobs, work: JobWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = a_parent(jobs, trials=3, stages=((3, 1.0),))
@@ -589,9 +566,8 @@ def test_fault_376_a_parent_whose_steps_fail_in_a_row_fails_with_its_children_an
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
 
 
-@pytest.mark.fault(376)
 @pytest.mark.parametrize("error", [DatabaseUnavailableError, StorageFullError])
-def test_fault_376_outages_do_not_count_and_a_step_that_succeeds_ends_the_row(
+def test_outages_do_not_count_and_a_step_that_succeeds_ends_the_row(
     database: Database,
     jobs: Jobs,
     work: JobWork,
@@ -613,8 +589,7 @@ def test_fault_376_outages_do_not_count_and_a_step_that_succeeds_ends_the_row(
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
 
 
-@pytest.mark.fault(376)
-def test_fault_376_a_parent_whose_first_step_fails_again_and_again_fails(
+def test_a_parent_whose_first_step_fails_again_and_again_fails(
     database: Database, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = a_parent(jobs)
@@ -626,8 +601,7 @@ def test_fault_376_a_parent_whose_first_step_fails_again_and_again_fails(
     assert storage(database) < RESERVED
 
 
-@pytest.mark.fault(376)
-def test_fault_376_a_cancelled_parent_whose_steps_fail_is_cancelled(
+def test_a_cancelled_parent_whose_steps_fail_is_cancelled(
     database: Database, jobs: Jobs, work: JobWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = a_parent(jobs, trials=1)
@@ -641,8 +615,7 @@ def test_fault_376_a_cancelled_parent_whose_steps_fail_is_cancelled(
     assert jobs.get(PROJECT, parent.id).state is JobState.CANCELLED
 
 
-@pytest.mark.fault(376)
-def test_fault_376_a_step_that_fails_for_several_workers_at_once_is_put_off_once(
+def test_a_step_that_fails_for_several_workers_at_once_is_put_off_once(
     database: Database, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = a_parent(jobs)
@@ -661,8 +634,7 @@ def test_fault_376_a_step_that_fails_for_several_workers_at_once_is_put_off_once
     assert messages(jobs, parent) == [steps._PUT_OFF.format(pause_s=1.0)]
 
 
-@pytest.mark.fault(376)
-def test_fault_376_a_parent_that_cannot_even_be_given_up_keeps_nobody_waiting(
+def test_a_parent_that_cannot_even_be_given_up_keeps_nobody_waiting(
     database: Database, jobs: Jobs, work: JobWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent, alone = a_parent(jobs, trials=1), submitted(jobs)

@@ -90,8 +90,7 @@ def reads_of_products(statements: list[str]) -> int:
     return sum("job.attempt =" not in one for one in reads)
 
 
-@pytest.mark.fault(379)
-def test_fault_379_a_search_reads_only_the_product_that_becomes_its_version(
+def test_a_search_reads_only_the_product_that_becomes_its_version(
     database: Database, jobs: Jobs, work: JobWork, statements: list[str]
 ) -> None:
     parent = a_parent(jobs, trials=3)
@@ -107,8 +106,7 @@ def test_fault_379_a_search_reads_only_the_product_that_becomes_its_version(
     assert reads_of_products(statements) == 1
 
 
-@pytest.mark.fault(379)
-def test_fault_379_a_search_reads_only_the_products_of_the_members_of_its_ensemble(
+def test_a_search_reads_only_the_products_of_the_members_of_its_ensemble(
     database: Database, jobs: Jobs, work: JobWork, statements: list[str]
 ) -> None:
     a_parent(jobs, trials=3, stages=ONE_STAGE, ensemble=2)
@@ -124,8 +122,7 @@ def test_fault_379_a_search_reads_only_the_products_of_the_members_of_its_ensemb
     assert reads_of_products(statements) == 2
 
 
-@pytest.mark.fault(379)
-def test_fault_379_children_that_have_ended_are_told_of_though_others_end_meanwhile(
+def test_children_that_have_ended_are_told_of_though_others_end_meanwhile(
     database: Database, jobs: Jobs, work: JobWork
 ) -> None:
     parent = a_parent(jobs, trials=3)
@@ -144,8 +141,7 @@ def test_fault_379_children_that_have_ended_are_told_of_though_others_end_meanwh
     assert (told(jobs, parent), trials(jobs, parent)) == ([0, 1, 2], 4)
 
 
-@pytest.mark.fault(379)
-def test_fault_379_an_old_plan_takes_back_nothing_that_a_newer_one_told(
+def test_an_old_plan_takes_back_nothing_that_a_newer_one_told(
     database: Database, jobs: Jobs, work: JobWork
 ) -> None:
     parent = a_parent(jobs, trials=3)
@@ -159,8 +155,7 @@ def test_fault_379_an_old_plan_takes_back_nothing_that_a_newer_one_told(
     assert (children_ended(jobs, parent), told(jobs, parent)) == (2, [0, 1])
 
 
-@pytest.mark.fault(379)
-def test_fault_379_a_plan_is_noted_once(database: Database, jobs: Jobs, work: JobWork) -> None:
+def test_a_plan_is_noted_once(database: Database, jobs: Jobs, work: JobWork) -> None:
     parent = a_parent(jobs, trials=3)
     one, two, three = (claimed(work) for _ in range(3))
     ended(work, one, 1.0)
@@ -176,8 +171,7 @@ def test_fault_379_a_plan_is_noted_once(database: Database, jobs: Jobs, work: Jo
     assert metrics["trials"][2]["epochs"] == 3, "as of the later plan"
 
 
-@pytest.mark.fault(379)
-def test_fault_379_a_plan_for_children_that_were_resumed_since_is_dropped(
+def test_a_plan_for_children_that_were_resumed_since_is_dropped(
     database: Database, jobs: Jobs, work: JobWork
 ) -> None:
     parent = a_parent(jobs, trials=1)
@@ -194,8 +188,7 @@ def test_fault_379_a_plan_for_children_that_were_resumed_since_is_dropped(
     assert error["detail"].endswith("The second time.")
 
 
-@pytest.mark.fault(379)
-def test_fault_379_a_parent_that_is_cancelled_after_its_plan_was_made_makes_nothing(
+def test_a_parent_that_is_cancelled_after_its_plan_was_made_makes_nothing(
     database: Database, jobs: Jobs, work: JobWork
 ) -> None:
     parent = a_parent(jobs, trials=2, stages=((2, 1.0),))
@@ -212,9 +205,8 @@ def test_fault_379_a_parent_that_is_cancelled_after_its_plan_was_made_makes_noth
     assert told(jobs, parent) == [0, 1]
 
 
-@pytest.mark.fault(379)
 @pytest.mark.parametrize("ensemble", [1, 2])
-def test_fault_379_a_product_that_cannot_be_read_for_now_puts_the_step_off(
+def test_a_product_that_cannot_be_read_for_now_puts_the_step_off(
     database: Database, jobs: Jobs, work: JobWork, monkeypatch: pytest.MonkeyPatch, ensemble: int
 ) -> None:
     parent = a_parent(jobs, trials=2, stages=((2, 1.0),), ensemble=ensemble)
@@ -235,9 +227,8 @@ def test_fault_379_a_product_that_cannot_be_read_for_now_puts_the_step_off(
     assert jobs.get(PROJECT, parent.id).not_before is None
 
 
-@pytest.mark.fault(379)
 @pytest.mark.parametrize("end", ["cancelled", "succeeded"])
-def test_fault_379_products_that_a_worker_of_the_last_release_made_count_when_the_parent_ends(
+def test_products_that_a_worker_of_the_last_release_made_count_when_the_parent_ends(
     database: Database, jobs: Jobs, work: JobWork, end: str
 ) -> None:
     charged = []
@@ -264,10 +255,9 @@ def test_fault_379_products_that_a_worker_of_the_last_release_made_count_when_th
     assert charged[0][1].product_bytes is None
 
 
-@pytest.mark.fault(443)
 @pytest.mark.parametrize("end", ["cancelled", "succeeded"])
 @pytest.mark.parametrize("level", ["a\0b", "\ud800", '"checkpoint_bytes": 5'])
-def test_fault_443_products_with_any_characters_are_counted(
+def test_products_with_any_characters_are_counted(
     database: Database, jobs: Jobs, work: JobWork, end: str, level: str
 ) -> None:
     parent = a_parent(jobs, trials=2, stages=((2, 1.0),))
@@ -291,8 +281,7 @@ def test_fault_443_products_with_any_characters_are_counted(
         assert session.scalars(query).one() == measured
 
 
-@pytest.mark.fault(379)
-def test_fault_379_a_step_that_another_has_taken_is_not_planned(
+def test_a_step_that_another_has_taken_is_not_planned(
     database: Database,
     jobs: Jobs,
     work: JobWork,

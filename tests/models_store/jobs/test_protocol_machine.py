@@ -19,7 +19,6 @@ def _no_wait_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.fault(101, 102, 105, 107, 108, 109, 111, 114)
 @pytest.mark.parametrize("examples", [6, pytest.param(24, marks=pytest.mark.long)])
 def test_the_protocol_keeps_its_promises_in_any_order(database: Database, examples: int) -> None:
     # Always the same examples: what is found here must not come and go.

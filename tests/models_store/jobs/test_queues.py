@@ -91,8 +91,7 @@ def set_turn(database: Database, project: str, second: int) -> None:
         )
 
 
-@pytest.mark.fault(291)
-def test_fault_291_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> None:
+def test_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a0", project="a")
     for number in range(4):

@@ -66,8 +66,7 @@ def race(*racers: Callable[[], T]) -> list[T | StoreError]:
         return list(pool.map(run, racers))
 
 
-@pytest.mark.fault(93)
-def test_fault_093_submissions_that_race_never_pass_the_limit_of_waiting_jobs(jobs: Jobs) -> None:
+def test_submissions_that_race_never_pass_the_limit_of_waiting_jobs(jobs: Jobs) -> None:
     for number in range(8):
         project = f"project-{number}"
         racers = [lambda p=project: jobs.submit(a_job(project=p), max_queued=3)] * 6
@@ -76,10 +75,7 @@ def test_fault_093_submissions_that_race_never_pass_the_limit_of_waiting_jobs(jo
         assert len(jobs.list(project, limit=10).items) == 3
 
 
-@pytest.mark.fault(470)
-def test_fault_470_a_job_is_resumed_or_its_dataset_gets_other_types(
-    jobs: Jobs, registry: Registry
-) -> None:
+def test_a_job_is_resumed_or_its_dataset_gets_other_types(jobs: Jobs, registry: Registry) -> None:
     for _ in range(10):
         dataset = added(registry)
         job = submitted(jobs, dataset_id=dataset.id)
@@ -93,8 +89,7 @@ def test_fault_470_a_job_is_resumed_or_its_dataset_gets_other_types(
         assert sorted(refused) == [False, True], (resumed, retyped)
 
 
-@pytest.mark.fault(556)
-def test_fault_556_a_job_is_submitted_or_a_dataset_of_it_gets_other_types(
+def test_a_job_is_submitted_or_a_dataset_of_it_gets_other_types(
     jobs: Jobs, registry: Registry
 ) -> None:
     for number in range(10):
@@ -110,8 +105,7 @@ def test_fault_556_a_job_is_submitted_or_a_dataset_of_it_gets_other_types(
         assert sorted(refused) == [False, True], (accepted, retyped)
 
 
-@pytest.mark.fault(109)
-def test_fault_109_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: JobWork) -> None:
+def test_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: JobWork) -> None:
     for _ in range(10):
         job = submitted(jobs)
         results = race(*[lambda: work.claim("w", lease_s=LEASE_S)] * 2)
@@ -120,7 +114,6 @@ def test_fault_109_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: Jo
         assert winners[0].attempt == 1
 
 
-@pytest.mark.fault(109)
 def test_an_expired_lease_has_one_winner_too(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
     for attempt in range(1, 3):
@@ -156,8 +149,7 @@ def test_many_claimers_share_many_jobs_each_once(jobs: Jobs, work: JobWork) -> N
     assert sorted(taken) == wanted
 
 
-@pytest.mark.fault(107)
-def test_fault_107_cancel_against_finish_ends_in_exactly_one_of_them(
+def test_cancel_against_finish_ends_in_exactly_one_of_them(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     outcomes: Counter[JobState] = Counter()
@@ -186,8 +178,7 @@ def test_fault_107_cancel_against_finish_ends_in_exactly_one_of_them(
     assert sum(model.latest_version for model in models) == outcomes[JobState.SUCCEEDED]
 
 
-@pytest.mark.fault(111)
-def test_fault_111_a_zombie_against_the_new_owner_gives_one_version(
+def test_a_zombie_against_the_new_owner_gives_one_version(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     for number in range(1, 7):
@@ -210,8 +201,7 @@ def test_fault_111_a_zombie_against_the_new_owner_gives_one_version(
         assert jobs.get(PROJECT, zombie.id).state is JobState.SUCCEEDED
 
 
-@pytest.mark.fault(101)
-def test_fault_101_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
+def test_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
     for number in range(4):
         key = Idempotency(key=f"key-{number}", fingerprint="f")
 
@@ -227,8 +217,7 @@ def test_fault_101_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
         assert len(jobs.list(PROJECT, limit=100).items) == number + 1
 
 
-@pytest.mark.fault(114)
-def test_fault_114_versions_that_race_have_no_gap_and_no_double(
+def test_versions_that_race_have_no_gap_and_no_double(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     def train() -> int:
@@ -245,8 +234,7 @@ def test_fault_114_versions_that_race_have_no_gap_and_no_double(
     assert [version.version for version in versions] == list(range(12, 0, -1))
 
 
-@pytest.mark.fault(105)
-def test_fault_105_deleting_a_dataset_against_a_submission_lets_one_win(
+def test_deleting_a_dataset_against_a_submission_lets_one_win(
     jobs: Jobs, registry: Registry
 ) -> None:
     for _ in range(10):
@@ -267,7 +255,7 @@ def test_fault_105_deleting_a_dataset_against_a_submission_lets_one_win(
             assert isinstance(deleted, DatasetSummary)
 
 
-def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(
+def test_an_alias_moved_by_two_at_once_has_one_winner(
     jobs: Jobs, work: JobWork, aliases: Aliases
 ) -> None:
     for _ in range(2):
@@ -301,8 +289,7 @@ def _trained(jobs: Jobs, work: JobWork) -> Version:
     return work.finish(job.id, 1, metrics={}, version=a_version(claimed))
 
 
-@pytest.mark.fault(236)
-def test_fault_236_deleting_a_version_against_a_submission_lets_one_win(
+def test_deleting_a_version_against_a_submission_lets_one_win(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     for number in range(1, 13):
@@ -332,8 +319,7 @@ def test_fault_236_deleting_a_version_against_a_submission_lets_one_win(
             assert deleted == [version.checkpoint_key]
 
 
-@pytest.mark.fault(236)
-def test_fault_236_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
+def test_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
     jobs: Jobs, work: JobWork, registry: Registry, aliases: Aliases
 ) -> None:
     for _ in range(12):
@@ -355,8 +341,7 @@ def test_fault_236_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
 
 
 @pytest.mark.long
-@pytest.mark.fault(234)
-def test_fault_234_deleting_a_model_against_a_new_version_repeats_no_number(
+def test_deleting_a_model_against_a_new_version_repeats_no_number(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     seen = []
@@ -379,8 +364,7 @@ def test_fault_234_deleting_a_model_against_a_new_version_repeats_no_number(
     assert seen == sorted(set(seen))
 
 
-@pytest.mark.fault(237)
-def test_fault_237_deleting_a_job_against_its_resumption_lets_one_win(jobs: Jobs) -> None:
+def test_deleting_a_job_against_its_resumption_lets_one_win(jobs: Jobs) -> None:
     for _ in range(12):
         job = submitted(jobs)
         jobs.cancel(PROJECT, job.id)
@@ -409,7 +393,6 @@ while (job := work.claim("process", lease_s=60)) is not None:
 
 
 @pytest.mark.long
-@pytest.mark.fault(109)
 def test_processes_share_the_queue_each_job_once(
     jobs: Jobs, database: Database, database_url: str
 ) -> None:
@@ -436,10 +419,7 @@ def test_processes_share_the_queue_each_job_once(
     assert sorted(taken[0] + taken[1]) == wanted
 
 
-@pytest.mark.fault(350)
-def test_fault_350_jobs_that_end_while_webhooks_are_deleted_end(
-    database: Database, jobs: Jobs
-) -> None:
+def test_jobs_that_end_while_webhooks_are_deleted_end(database: Database, jobs: Jobs) -> None:
     webhooks = Webhooks(database)
     for _ in range(15):
         urls = [webhooks.create(PROJECT, URL, events=["job.cancelled"]) for _ in range(3)]
@@ -459,8 +439,7 @@ def test_fault_350_jobs_that_end_while_webhooks_are_deleted_end(
         assert {jobs.get(PROJECT, job_id).state for job_id in ending} == {JobState.CANCELLED}
 
 
-@pytest.mark.fault(350)
-def test_fault_350_keys_that_are_made_at_once_are_not_too_many(database: Database) -> None:
+def test_keys_that_are_made_at_once_are_not_too_many(database: Database) -> None:
     keys = Keys(database)
     for number in range(5):
         project = f"project-{number}"
@@ -468,7 +447,6 @@ def test_fault_350_keys_that_are_made_at_once_are_not_too_many(database: Databas
         assert Counter(type(result) for result in made) == {NewKey: 3, ConflictError: 3}
 
 
-@pytest.mark.fault(267)
 def test_webhooks_that_are_made_at_once_are_not_too_many(database: Database) -> None:
     webhooks = Webhooks(database)
     for _ in range(MAX_WEBHOOKS - 1):

@@ -59,8 +59,7 @@ def crash(work: JobWork, database: Database) -> Callable[..., Job]:
     return fail_once
 
 
-@pytest.mark.fault(126)
-def test_fault_126_three_crashes_without_progress_fail_the_job(
+def test_three_crashes_without_progress_fail_the_job(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
     poison, healthy = submitted(jobs), submitted(jobs)
@@ -77,8 +76,7 @@ def test_fault_126_three_crashes_without_progress_fail_the_job(
     assert claimed(work).id == healthy.id
 
 
-@pytest.mark.fault(126)
-def test_fault_126_a_job_that_takes_its_worker_down_each_time_fails_in_the_end(
+def test_a_job_that_takes_its_worker_down_each_time_fails_in_the_end(
     jobs: Jobs, work: JobWork, crash: Callable[..., Job]
 ) -> None:
     poison = submitted(jobs)
@@ -90,9 +88,8 @@ def test_fault_126_a_job_that_takes_its_worker_down_each_time_fails_in_the_end(
     assert jobs.events(PROJECT, poison.id)[-1].data == {"state": "failed"}
 
 
-@pytest.mark.fault(209)
 @pytest.mark.parametrize("ending", [Ending.KILLED, Ending.NOT_STARTED, Ending.ENVIRONMENT])
-def test_fault_209_what_comes_from_outside_counts_apart_and_ends_later(
+def test_what_comes_from_outside_counts_apart_and_ends_later(
     jobs: Jobs, crash: Callable[..., Job], ending: Ending
 ) -> None:
     job = submitted(jobs)
@@ -108,8 +105,7 @@ def test_fault_209_what_comes_from_outside_counts_apart_and_ends_later(
     assert now.error["code"] == "storage_full"
 
 
-@pytest.mark.fault(209)
-def test_fault_209_a_failed_attempt_waits_by_the_databases_clock_and_others_go_first(
+def test_a_failed_attempt_waits_by_the_databases_clock_and_others_go_first(
     jobs: Jobs, work: JobWork, database: Database, crash: Callable[..., Job]
 ) -> None:
     first = submitted(jobs)
@@ -204,8 +200,7 @@ def test_a_job_goes_to_another_worker_first_than_the_one_it_failed_on(
     assert work.claim("a", lease_s=LEASE_S) is not None
 
 
-@pytest.mark.fault(210)
-def test_fault_210_a_newer_checkpoint_is_progress_also_within_an_epoch(
+def test_a_newer_checkpoint_is_progress_also_within_an_epoch(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
     job = submitted(jobs)
@@ -257,10 +252,7 @@ def test_a_checkpoint_at_an_old_position_is_no_progress(
     assert len(states) == OWN_LIMIT
 
 
-@pytest.mark.fault(211)
-def test_fault_211_shutdowns_do_not_count_as_crashes_and_wait_for_nothing(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_shutdowns_do_not_count_as_crashes_and_wait_for_nothing(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
     for _ in range(2 * OUTSIDE_LIMIT):
         job = claimed(work)
@@ -282,8 +274,7 @@ def test_resuming_a_crash_loop_gives_it_three_attempts_more(
     assert jobs.get(PROJECT, job.id).state is JobState.FAILED
 
 
-@pytest.mark.fault(226)
-def test_fault_226_running_time_adds_up_over_attempts_until_the_end_of_the_lease(
+def test_running_time_adds_up_over_attempts_until_the_end_of_the_lease(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
     submitted(jobs)

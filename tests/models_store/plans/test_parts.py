@@ -1,7 +1,5 @@
 """Accounts of split bulk jobs."""
 
-import pytest
-
 from models_store.job_states import JobKind, JobState
 from models_store.plans.parts import parts_account
 from models_store.plans.plan import Child
@@ -20,8 +18,7 @@ def a_part(number: int, state: JobState) -> Child:
     )
 
 
-@pytest.mark.fault(379)
-def test_fault_379_rows_of_parts_follow_from_the_request() -> None:
+def test_rows_of_parts_follow_from_the_request() -> None:
     parts = [
         a_part(0, JobState.SUCCEEDED),
         a_part(1, JobState.RUNNING),

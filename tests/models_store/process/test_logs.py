@@ -40,7 +40,7 @@ def test_a_line_tells_when_who_and_what() -> None:
     assert fields == {"level": "INFO", "process": "api", "logger": "a.b", "message": "3 rows"}
 
 
-def test_fault_181_a_message_cannot_forge_a_line_or_reach_the_terminal() -> None:
+def test_a_message_cannot_forge_a_line_or_reach_the_terminal() -> None:
     evil = 'a\r\n{"level": "CRITICAL"}\u2028\x1b[31m\x00\ud800'
     assert line("%s", evil)["message"] == evil
 

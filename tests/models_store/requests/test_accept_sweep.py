@@ -149,8 +149,7 @@ def test_a_wide_table_may_have_fewer_trials() -> None:
         accept_sweep(wanted, dataset(dim=4096), limits=LIMITS, held_out=HeldOut())
 
 
-@pytest.mark.fault(362)
-def test_fault_362_trials_that_repeat_long_levels_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_that_repeat_long_levels_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(json.dumps(accepted(RATES, trials=1).model_dump(mode="json")))
     monkeypatch.setattr(accept_search, "MAX_REQUESTS_BYTES", 4 * size)
     most = len(accepted(RATES, trials=2).trials)

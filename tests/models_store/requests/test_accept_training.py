@@ -172,21 +172,18 @@ def test_one_column_gets_a_flow_that_works_in_one_dimension() -> None:
     assert flow.conditional == "mixture"
 
 
-@pytest.mark.fault(4)
-def test_fault_004_a_coupling_flow_of_one_column_is_refused() -> None:
+def test_a_coupling_flow_of_one_column_is_refused() -> None:
     error = refusal(dataset(dim=1), flow={"family": "realnvp"})
     assert (error.slug, error.pointer) == ("dimension-unsupported", "/flow")
 
 
-@pytest.mark.fault(72)
-def test_fault_072_a_batch_larger_than_the_training_rows_is_clamped() -> None:
+def test_a_batch_larger_than_the_training_rows_is_clamped() -> None:
     table = dataset(rows=100)
     wanted = request(table, optimisation={"batch_size": 1000})
     assert accept_training(wanted, table, limits=LIMITS).optimisation.batch_size == 80
 
 
-@pytest.mark.fault(73)
-def test_fault_073_too_many_parameters_are_refused_before_they_exist() -> None:
+def test_too_many_parameters_are_refused_before_they_exist() -> None:
     error = refusal(dataset(), flow={"family": "maf", "hidden": [4096, 4096]})
     assert error.slug == "limit-parameters"
 
@@ -229,12 +226,11 @@ def test_the_memory_of_wide_maps_of_single_features_is_counted(flow: dict[str, A
     accept_training(plain, table, limits=LIMITS)
 
 
-@pytest.mark.fault(77)
 @pytest.mark.parametrize(
     ("rows", "split"),
     [(3, {"validation": 0.999}), (1000, {"validation": 0.0}), (1000, {"train": 0.001})],
 )
-def test_fault_077_a_part_without_enough_rows_is_refused(rows: int, split: dict[str, Any]) -> None:
+def test_a_part_without_enough_rows_is_refused(rows: int, split: dict[str, Any]) -> None:
     error = refusal(dataset(rows=rows), split=split)
     assert error.slug in {"split-too-small", "split-invalid"}
     assert "-" not in error.detail  # no part has fewer than no rows
@@ -286,12 +282,10 @@ def test_columns_must_exist_once(columns: list[str], slug: str) -> None:
     assert f"column '{columns[1]}'" in str(error)
 
 
-@pytest.mark.fault(19)
-def test_fault_019_a_constant_column_has_no_density() -> None:
+def test_a_constant_column_has_no_density() -> None:
     assert refusal(dataset(std=0.0)).slug == "dataset-constant-column"
 
 
-@pytest.mark.fault(69, 70, 72, 74, 75, 76, 77, 176)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -320,7 +314,7 @@ def test_fault_019_a_constant_column_has_no_density() -> None:
     ],
     ids=str,
 )
-def test_fault_069_to_077_what_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
+def test_to_077_what_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         request(dataset(), **fields)
 

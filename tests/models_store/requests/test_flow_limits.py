@@ -105,10 +105,9 @@ QUIET = settings(
 
 
 @pytest.mark.long
-@pytest.mark.fault(197)
 @DRAWN
 @settings(QUIET, max_examples=12, derandomize=True)
-def test_fault_197_a_spec_takes_what_it_says_or_is_refused(measurer, spec, dim, context_dim, rows):
+def test_a_spec_takes_what_it_says_or_is_refused(measurer, spec, dim, context_dim, rows):
     _check(measurer, spec, dim, context_dim, rows)
 
 
@@ -139,7 +138,6 @@ def test_estimates_do_not_refuse_what_fits(measurer, family):
         assert expected[name] <= 4 * measured[name] + 24 * MIB, (name, measured, expected)
 
 
-@pytest.mark.fault(197)
 @pytest.mark.parametrize(
     ("spec", "dim", "field"),
     [
@@ -160,7 +158,7 @@ def test_estimates_do_not_refuse_what_fits(measurer, family):
     ],
     ids=lambda value: str(value)[:60],
 )  # fmt: skip
-def test_fault_197_a_spec_that_takes_gigabytes_is_refused_by_its_field(spec, dim, field):
+def test_a_spec_that_takes_gigabytes_is_refused_by_its_field(spec, dim, field):
     described = Described(spec_from_dict(spec), dim, 2 if "encoder" in spec else 0)
     with pytest.raises(RequestError) as caught:
         check_flow(described, limits=SERVED)
@@ -169,7 +167,6 @@ def test_fault_197_a_spec_that_takes_gigabytes_is_refused_by_its_field(spec, dim
     assert f"lower '{field}'" in caught.value.detail
 
 
-@pytest.mark.fault(230)
 @pytest.mark.parametrize(
     ("spec", "dim", "field"),
     [
@@ -180,13 +177,12 @@ def test_fault_197_a_spec_that_takes_gigabytes_is_refused_by_its_field(spec, dim
         (SylvesterSpec(layers=150), 30, "layers"),
     ],
 )
-def test_fault_230_a_flow_of_which_a_row_keeps_others_waiting_is_refused(spec, dim, field):
+def test_a_flow_of_which_a_row_keeps_others_waiting_is_refused(spec, dim, field):
     with pytest.raises(RequestError, match="one after another") as caught:
         check_model(Described(spec, dim), max_bytes=2**40)
     assert caught.value.pointer == ("/flow" if field is None else f"/flow/{field}")
 
 
-@pytest.mark.fault(324)
 @pytest.mark.parametrize(
     ("spec", "dim"),
     [
@@ -194,7 +190,7 @@ def test_fault_230_a_flow_of_which_a_row_keeps_others_waiting_is_refused(spec, d
         (NafSpec(layers=1, hidden=[8], units=200, transformer="ddsf"), 100),
     ],
 )
-def test_fault_324_passes_that_read_many_weights_count_as_what_they_take(spec, dim):
+def test_passes_that_read_many_weights_count_as_what_they_take(spec, dim):
     with pytest.raises(RequestError, match="one after another"):
         check_flow(Described(spec, dim), limits=SERVED)
 
@@ -219,7 +215,6 @@ def _numbers(kind: Any) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.fault(305)
 def test_a_mixture_starts_and_iterates_within_the_estimate_of_its_training(measurer):
     spec, dim, rows = {"family": "gaussian_mixture", "components": 16}, 40, 10_000
     task = {"spec": spec, "dim": dim, "context_dim": 0, "rows": rows, "what": ["train"]}

@@ -10,7 +10,7 @@ from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.training import AcceptedTraining
-from tables.columns import Column
+from tabular.columns import Column
 from tests.models_store.requests.test_accept_training import LIMITS, dataset, request
 
 NO_ROWS = HeldOut()
@@ -87,17 +87,15 @@ def test_a_flow_that_cannot_leave_out_values_is_refused_with_others_named() -> N
     assert "maf" in error.detail
 
 
-@pytest.mark.fault(370)
 @pytest.mark.parametrize("columns", [(PRICE, AGE), (CUT, AGE)])
-def test_fault_370_a_flow_with_an_encoder_is_refused_beside_categories_and_gaps(columns):
+def test_a_flow_with_an_encoder_is_refused_beside_categories_and_gaps(columns):
     flow = {"family": "nsf", "encoder": {}}
     error = refused(table(*columns, DAY), flow=flow, context_columns=["day"])
     assert (error.slug, error.pointer) == ("flow-unsuitable", "/flow")
     assert "without an encoder" in error.detail
 
 
-@pytest.mark.fault(370)
-def test_fault_370_a_flow_of_bits_is_refused_where_cells_are_hidden():
+def test_a_flow_of_bits_is_refused_where_cells_are_hidden():
     bits = [
         NUMBERS | {"min": 0.0, "max": 1.0, "distinct": 2} | Column(name=n).to_dict() for n in "ab"
     ]
@@ -194,15 +192,13 @@ def test_held_out_rows_may_have_no_gaps_that_training_rows_lack() -> None:
     assert (error.slug, error.pointer) == ("split-invalid", "/split")
 
 
-@pytest.mark.fault(557)
-def test_fault_557_held_out_rows_have_no_dates_where_training_rows_have_numbers() -> None:
+def test_held_out_rows_have_no_dates_where_training_rows_have_numbers() -> None:
     numbers = table(replace(PRICE, name="day"), CUT)
     split = {"validation_dataset_id": numbers.id}
     error = refused(table(DAY, CUT), HeldOut(validation=numbers), split=split)
     assert (error.slug, error.pointer) == ("split-invalid", "/split")
 
 
-@pytest.mark.fault(246)
 def test_the_memory_of_many_levels_is_counted_before_anything_is_built() -> None:
     levels = tuple(f"level {number}" for number in range(100_000))
     wide = [Column(name=f"c{index}", type="category", levels=levels) for index in range(20)]

@@ -8,7 +8,7 @@ import pytest
 from flows import MixedSpec
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.training_rows import choose_training
-from tables.columns import Column
+from tabular.columns import Column
 from tests.models_store.requests.test_mixed import AGE, CUT, PRICE, RARE, accepted, table
 
 RANDOM = np.random.default_rng(0)

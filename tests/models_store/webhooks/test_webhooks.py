@@ -57,7 +57,6 @@ def make_due(database: Database) -> None:
         session.execute(update(WebhookDeliveryRow).values(due_at=db_now()))
 
 
-@pytest.mark.fault(267)
 def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
     webhooks: Webhooks,
     deliveries: Deliveries,
@@ -78,8 +77,7 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
     assert [one.id for one in kept] == [one.id for one in made[:2]]
 
 
-@pytest.mark.fault(471)
-def test_fault_471_a_look_for_what_is_due_keeps_nobody_from_writing(
+def test_a_look_for_what_is_due_keeps_nobody_from_writing(
     database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
 ) -> None:
     webhooks.test(PROJECT, webhook.id)
@@ -92,8 +90,7 @@ def test_fault_471_a_look_for_what_is_due_keeps_nobody_from_writing(
     assert len(deliveries.take(choose, lease_s=60)) == len(written) == 1
 
 
-@pytest.mark.fault(471)
-def test_fault_471_to_count_and_to_choose_deliveries_reads_an_index_alone(
+def test_to_count_and_to_choose_deliveries_reads_an_index_alone(
     sqlite_url: str,
 ) -> None:
     database = Database(sqlite_url)
@@ -120,8 +117,7 @@ def test_fault_471_to_count_and_to_choose_deliveries_reads_an_index_alone(
     database.dispose()
 
 
-@pytest.mark.fault(472)
-def test_fault_472_what_waits_for_a_webhook_is_bounded_in_bytes(
+def test_what_waits_for_a_webhook_is_bounded_in_bytes(
     database: Database, webhooks: Webhooks, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models_store.database.announcements.MAX_WAITING_BYTES", 200_000)
@@ -135,7 +131,6 @@ def test_fault_472_what_waits_for_a_webhook_is_bounded_in_bytes(
     assert webhooks.test(PROJECT, other.id).event == "webhook.test"
 
 
-@pytest.mark.fault(306)
 def test_deliveries_count_in_the_quota_until_they_are_deleted(
     database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
 ) -> None:
@@ -159,8 +154,7 @@ def test_deliveries_count_in_the_quota_until_they_are_deleted(
     assert stored() < ended - 64 * 256
 
 
-@pytest.mark.fault(1150)
-def test_fault_1150_what_a_project_stores_is_a_whole_number_beside_deliveries(
+def test_what_a_project_stores_is_a_whole_number_beside_deliveries(
     database: Database, webhooks: Webhooks, webhook: Webhook
 ) -> None:
     webhooks.test(PROJECT, webhook.id)
@@ -263,8 +257,7 @@ def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
     assert webhooks.get(PROJECT, webhook.id).disabled_at is None
 
 
-@pytest.mark.fault(676)
-def test_fault_676_a_delivery_does_not_wait_for_a_clock_that_was_set_back(
+def test_a_delivery_does_not_wait_for_a_clock_that_was_set_back(
     database: Database, deliveries: Deliveries, webhook: Webhook
 ) -> None:
     Webhooks(database).test(PROJECT, webhook.id)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tables.formats import ParseOptions, TableFormat
-from tables.ingest.parse import parse_table
-from tables.typed_table import open_typed
+from tabular.formats import ParseOptions, TableFormat
+from tabular.ingest.parse import parse_table
+from tabular.typed_table import open_typed
 from tests.tables.columns import read
 
 ROWS = [(f"2024-01-{day:02d}", "ab"[day % 2], f"{day}.5") for day in range(1, 31)]

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.calendar.formats import check_format, compiled, look_like_dates, pattern_of
-from tables.calendar.names import NAMES, month_numbers
-from tables.calendar.parts import ShapedParts
-from tables.cells import decode_cells, encode_cells, try_encode
-from tables.columns import Column
-from tables.errors import TableError
+from tabular.calendar.formats import check_format, compiled, look_like_dates, pattern_of
+from tabular.calendar.names import NAMES, month_numbers
+from tabular.calendar.parts import ShapedParts
+from tabular.cells import decode_cells, encode_cells, try_encode
+from tabular.columns import Column
+from tabular.errors import TableError
 from tests.tables.columns import column_of, read
 
 ZONED = {
@@ -98,8 +98,7 @@ def test_ambiguous_dates_are_text_until_their_format_is_known():
     assert column_of(cells).column.datetime_format == "%m/%d/%Y"
 
 
-@pytest.mark.fault(394)
-def test_fault_394_names_side_by_side_take_no_time_with_the_cube_of_a_texts_length() -> None:
+def test_names_side_by_side_take_no_time_with_the_cube_of_a_texts_length() -> None:
     column = Column(name="a", type="datetime", datetime_format="%B%A%a %Y")
     with pytest.raises(TableError):
         encode_cells(pa.array(["a" * 100_000]), column)
@@ -107,17 +106,15 @@ def test_fault_394_names_side_by_side_take_no_time_with_the_cube_of_a_texts_leng
     assert found == datetime(2020, 5, 1, tzinfo=UTC).timestamp()
 
 
-@pytest.mark.fault(394)
 @pytest.mark.parametrize("form", ["%B%A%a %Y", "%A%b %Y", "%d/%m/%Y|%Y %a%B", "de:%A%B %Y"])
-def test_fault_394_formats_of_names_side_by_side_are_refused(form: str) -> None:
+def test_formats_of_names_side_by_side_are_refused(form: str) -> None:
     with pytest.raises(ValueError, match="nothing in between"):
         check_format(form)
     check_format(re.sub("%([aAbB])", r"%\1 ", form))
 
 
-@pytest.mark.fault(436)
 @pytest.mark.parametrize("form", ["%d %B %Y", "%a, %d %b %Y", "%A %d de %B de %Y"])
-def test_fault_436_patterns_of_names_have_no_class_of_all_letters(form: str) -> None:
+def test_patterns_of_names_have_no_class_of_all_letters(form: str) -> None:
     assert r"\p" not in pattern_of(form)
 
 
@@ -132,9 +129,8 @@ def test_months_have_letters_of_any_script(month: str) -> None:
     assert np.isfinite(numbers[0])
 
 
-@pytest.mark.fault(433)
 @pytest.mark.parametrize("form", ["%Ba%Aa%a %Y", "%d %b %Y", "%Y-%m-%d %I %p", "Q%q %Y"])
-def test_fault_433_formats_with_names_are_not_tried_as_fixed_places(form: str) -> None:
+def test_formats_with_names_are_not_tried_as_fixed_places(form: str) -> None:
     pattern = Mock(groupindex=compiled(form).groupindex)
     assert ShapedParts.of(pa.array(["a" * 200]), pattern) is None
     pattern.match.assert_not_called()

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.cells import encode_cells
-from tables.ingest.numbers import MAX_SPIKES, choose_transform, find_spikes
-from tables.numerals import format_numbers
+from tabular.cells import encode_cells
+from tabular.ingest.numbers import MAX_SPIKES, choose_transform, find_spikes
+from tabular.numerals import format_numbers
 from tests.tables.columns import column_of, read
 
 RANDOM = np.random.default_rng(0)

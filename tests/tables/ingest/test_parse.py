@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.errors import TableError
-from tables.formats import MEDIA_TYPES, ParseOptions, TableFormat, TableSummary, WarningCode
-from tables.ingest.parse import parse_table
-from tables.slugs import SLUGS
+from tabular.errors import TableError
+from tabular.formats import MEDIA_TYPES, ParseOptions, TableFormat, TableSummary, WarningCode
+from tabular.ingest.parse import parse_table
+from tabular.slugs import SLUGS
 from tests.tables.files import Accept, npy, parquet
 
 
@@ -262,7 +262,6 @@ def test_every_format_has_a_media_type():
     assert set(MEDIA_TYPES.values()) == set(TableFormat)
 
 
-@pytest.mark.fault(1020, 1021)
 @pytest.mark.parametrize(
     ("bounds", "slug"),
     [({"max_bytes": 2**20}, "dataset-too-large"), ({"room": 2**20}, "quota-storage")],
@@ -277,7 +276,6 @@ def test_cells_that_are_kept_are_written_up_to_the_bound(accept, tmp_path, bound
     assert accept(body, types={"t": "ignored"}, max_bytes=2**25, room=2**25).rows == 400
 
 
-@pytest.mark.fault(1021)
 def test_numbers_are_written_up_to_the_room(accept):
     table = normal(20_000, 10)
     with pytest.raises(TableError) as caught:
@@ -286,7 +284,6 @@ def test_numbers_are_written_up_to_the_room(accept):
     assert accept(table, room=2**21).rows == 20_000
 
 
-@pytest.mark.fault(1061)
 def test_a_table_is_written_while_as_much_of_the_disk_stays_free(accept):
     table = normal(20_000, 10)
     with pytest.raises(TableError) as caught:
@@ -295,9 +292,8 @@ def test_a_table_is_written_while_as_much_of_the_disk_stays_free(accept):
     assert accept(table, reserve=1, stored=10**18).rows == 20_000
 
 
-@pytest.mark.fault(1092)
 @pytest.mark.parametrize("reserve", [2**20, 0])
-def test_fault_1092_a_table_in_the_making_counts_as_stored(accept, monkeypatch, reserve):
+def test_a_table_in_the_making_counts_as_stored(accept, monkeypatch, reserve):
     look = os.statvfs
     full = os.statvfs_result([*look("/")[:2], 0, 0, 0, *look("/")[5:]])
     monkeypatch.setattr(os, "statvfs", lambda _folder: full)
@@ -327,7 +323,7 @@ def test_a_source_that_is_not_there_is_not_the_files_fault(tmp_path):
 
 def test_the_module_imports_neither_torch_nor_what_only_one_format_needs():
     code = (
-        "import sys, tables.ingest.parse;"
+        "import sys, tabular.ingest.parse;"
         "print({'torch', 'pyarrow', 'pydantic', 'sqlalchemy', 'jaxtyping'} & set(sys.modules))"
     )
     done = subprocess.run(  # noqa: S603 - a command of our own

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tables.columns import Column
-from tables.errors import SandboxKilledError, TableError
-from tables.formats import ParseOptions, TableFormat
-from tables.ingest.parse import parse_table, parse_table_isolated
-from tables.sandbox import copy
-from tables.sandbox.child import run_child
+from tabular.columns import Column
+from tabular.errors import SandboxKilledError, TableError
+from tabular.formats import ParseOptions, TableFormat
+from tabular.ingest.parse import parse_table, parse_table_isolated
+from tabular.sandbox import copy
+from tabular.sandbox.child import run_child
 from tests.waiting import is_alive, wait_until
 
 Child = Callable[..., dict[str, object]]
@@ -29,7 +29,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
 
     def run(body: str, *, timeout_s: float = 120.0) -> dict[str, object]:
         (tmp_path / "errant.py").write_text(
-            "from tables.sandbox.child import confine, read_task, write_outcome\n"
+            "from tabular.sandbox.child import confine, read_task, write_outcome\n"
             "task = read_task()\n"
             "confine(parent=task['parent'], memory_bytes=300 << 20, timeout_s=task['cpu_s'])\n"
             + body
@@ -115,39 +115,35 @@ def test_a_child_that_a_signal_ends_is_the_files_fault(child, number, slug):
     assert caught.value.slug == slug
 
 
-@pytest.mark.fault(356)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_fault_356_a_child_that_others_end_is_not_the_files_fault(child, number, caplog):
+def test_a_child_that_others_end_is_not_the_files_fault(child, number, caplog):
     with pytest.raises(SandboxKilledError) as caught:
         child(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     assert caught.value.slug == "overloaded"
     assert f"by signal {int(number)}" in caplog.text
 
 
-@pytest.mark.fault(952)
 @pytest.mark.parametrize("number", [signal.SIGBUS, signal.SIGQUIT, signal.SIGUSR1])
-def test_fault_952_no_signal_that_a_file_does_not_cause_is_its_fault(child, number, caplog):
+def test_no_signal_that_a_file_does_not_cause_is_its_fault(child, number, caplog):
     with pytest.raises(SandboxKilledError):
         child(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     assert f"from outside, by signal {int(number)}" in caplog.text
 
 
-@pytest.mark.fault(952)
-def test_fault_952_the_log_says_by_which_signal_a_process_crashed(child, caplog):
+def test_the_log_says_by_which_signal_a_process_crashed(child, caplog):
     with pytest.raises(TableError):
         child("import os, sys\nprint('corrupted', file=sys.stderr, flush=True)\nos.abort()\n")
     assert f"crashed, by signal {int(signal.SIGABRT)}: corrupted" in caplog.text
 
 
-@pytest.mark.fault(1001)
 @pytest.mark.parametrize("reason", ["Failed to launch worker thread: Resource", "Failed to read"])
-def test_fault_1001_a_file_is_not_called_damaged_where_its_reader_got_no_memory_for_a_thread(
+def test_a_file_is_not_called_damaged_where_its_reader_got_no_memory_for_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     (tmp_path / "refused.py").write_text(
         "import pyarrow as pa\n"
-        "from tables.arrow.messages import decoding\n"
-        "from tables.sandbox.child import do_task\n"
+        "from tabular.arrow.messages import decoding\n"
+        "from tabular.sandbox.child import do_task\n"
         "def read(_task):\n"
         "    with decoding():\n"
         f"        raise pa.ArrowException('Unknown error: {reason}')\n"
@@ -161,13 +157,12 @@ def test_fault_1001_a_file_is_not_called_damaged_where_its_reader_got_no_memory_
     assert caught.value.slug == expected
 
 
-@pytest.mark.fault(985)
-def test_fault_985_a_file_is_not_blamed_where_its_process_may_start_no_thread(
+def test_a_file_is_not_blamed_where_its_process_may_start_no_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "limited.py").write_text(
         "import threading\n"
-        "from tables.sandbox.child import do_task\n"
+        "from tabular.sandbox.child import do_task\n"
         "def refuse(_thread):\n"
         '    raise RuntimeError("can\'t start new thread")\n'
         "threading.Thread.start = refuse\n"
@@ -210,12 +205,11 @@ def test_a_child_sees_no_secret_of_the_parent(child, monkeypatch):
     assert "s3same" not in json.dumps(outcome)
 
 
-@pytest.mark.fault(1140)
-def test_fault_1140_a_child_gives_way_before_it_imports_anything(tmp_path, monkeypatch):
+def test_a_child_gives_way_before_it_imports_anything(tmp_path, monkeypatch):
     (tmp_path / "polite.py").write_text(
         "import os\n"
         "at_first = os.getpriority(os.PRIO_PROCESS, 0)\n"
-        "from tables.sandbox.child import do_task\n"
+        "from tabular.sandbox.child import do_task\n"
         "do_task(lambda _: {'niceness': [at_first, os.getpriority(os.PRIO_PROCESS, 0)]})\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
@@ -231,12 +225,12 @@ def test_fault_1140_a_child_gives_way_before_it_imports_anything(tmp_path, monke
 def test_a_child_dies_with_its_parent(tmp_path):
     (tmp_path / "sleeper.py").write_text(
         "import os, time\n"
-        "from tables.sandbox.child import confine, read_task\n"
+        "from tabular.sandbox.child import confine, read_task\n"
         "confine(parent=read_task()['parent'], memory_bytes=1 << 30, timeout_s=60.0)\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
         "time.sleep(60)\n"
     )
-    code = "from tables.sandbox.child import run_child;run_child('sleeper', {}, timeout_s=60.0)"
+    code = "from tabular.sandbox.child import run_child;run_child('sleeper', {}, timeout_s=60.0)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(  # noqa: S603 - a command of our own
         [sys.executable, "-c", code], env=environment
@@ -249,16 +243,15 @@ def test_a_child_dies_with_its_parent(tmp_path):
     wait_until(lambda: not is_alive(pid))
 
 
-@pytest.mark.fault(1044)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts stacks as data")
-def test_fault_1044_csv_is_read_where_there_is_no_memory_for_a_further_thread(tmp_path):
+def test_csv_is_read_where_there_is_no_memory_for_a_further_thread(tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n1,x\n2,y\n")
     (tmp_path / "late.py").write_text(
         "import re, resource\n"
         "from pathlib import Path\n"
-        "from tables.formats import ParseOptions\n"
-        "from tables.readers.csv import open_csv_cells\n"
-        "from tables.sandbox.reader_threads import start_threads\n"
+        "from tabular.formats import ParseOptions\n"
+        "from tabular.readers.csv import open_csv_cells\n"
+        "from tabular.sandbox.reader_threads import start_threads\n"
         "start_threads({'format': 'csv'})\n"
         "data = re.search(r'VmData:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]\n"
         "limit = 1024 * int(data) + (100 << 20)  # less than the stack of a thread\n"
@@ -278,10 +271,9 @@ def test_fault_1044_csv_is_read_where_there_is_no_memory_for_a_further_thread(tm
     assert done.stdout == "2\n"
 
 
-@pytest.mark.fault(1092)
 @pytest.mark.parametrize("typed", [False, True], ids=["numbers", "cells"])
 @pytest.mark.parametrize("reserve", [1, 0])
-def test_fault_1092_a_copy_of_rows_to_score_takes_no_more_than_stays_free(
+def test_a_copy_of_rows_to_score_takes_no_more_than_stays_free(
     tmp_path, monkeypatch, typed, reserve
 ):
     look = os.statvfs("/")

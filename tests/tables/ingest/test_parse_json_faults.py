@@ -8,12 +8,12 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat, TableSummary
-from tables.ingest.parse import parse_table, parse_table_isolated
-from tables.open import open_cells
-from tables.readers import json as json_reader
-from tables.source import rows_per_chunk
+from tabular.errors import TableError
+from tabular.formats import ParseOptions, TableFormat, TableSummary
+from tabular.ingest.parse import parse_table, parse_table_isolated
+from tabular.open import open_cells
+from tabular.readers import json as json_reader
+from tabular.source import rows_per_chunk
 from tests.attempts import attempts
 from tests.tables.files import Accept, Refuse, arrow
 
@@ -151,13 +151,11 @@ JSON_FAULTS = {
 }
 
 
-@pytest.mark.fault(45, 47, 48, 52, 54, 55, 56, 61, 62)
 @pytest.mark.parametrize(("data", "slug"), JSON_FAULTS.values(), ids=list(JSON_FAULTS))
 def test_a_bad_json_document_is_refused(refuse, data, slug):
     assert refuse(data).slug == slug
 
 
-@pytest.mark.fault(56)
 def test_ids_that_json_has_as_texts_are_ids(accept):
     rows = [{"user_id": f"{n * 7919 % 997}", "x": f"{n * n}", "y": n * 0.5} for n in range(50)]
     columns = accept(json.dumps(rows).encode(), JSON).columns
@@ -217,13 +215,11 @@ NDJSON_FAULTS = {
 }
 
 
-@pytest.mark.fault(45, 47, 52, 54, 55, 56, 61)
 @pytest.mark.parametrize(("data", "slug"), NDJSON_FAULTS.values(), ids=list(NDJSON_FAULTS))
 def test_bad_json_lines_are_refused(refuse, data, slug):
     assert refuse(data, NDJSON).slug == slug
 
 
-@pytest.mark.fault(45)
 @pytest.mark.parametrize("kind", [JSON, NDJSON])
 def test_objects_may_lack_members_and_hold_others(accept, stored, kind):
     rows = [{"a": 1, "b": 2}, {"a": 2}, {"c": 0.5, "a": 3}, {"b": 4, "at": {"x": 1, "y": [2]}}]
@@ -237,8 +233,7 @@ def test_objects_may_lack_members_and_hold_others(accept, stored, kind):
 
 
 @pytest.mark.long
-@pytest.mark.fault(310)
-def test_fault_310_lines_of_next_to_nothing_are_read_in_pieces(tmp_path):
+def test_lines_of_next_to_nothing_are_read_in_pieces(tmp_path):
     names = [f"x{i}" for i in range(1000)]
     (tmp_path / "a").write_bytes(lines(dict.fromkeys(names, 1.5), *({} for _ in range(5000))))
     source = open_cells(tmp_path / "a", format=TableFormat.NDJSON, options=ParseOptions())
@@ -288,7 +283,6 @@ def test_a_table_larger_than_the_memory_is_parsed_in_pieces(tmp_path, kind):
     assert (summary.rows, len(summary.columns)) == (rows, columns)
 
 
-@pytest.mark.fault(1130)
 @pytest.mark.parametrize("mebibytes", range(60, 81))  # of 60, 63, 64, 70, 71 and 72 it said else
 def test_a_parser_without_memory_for_its_arithmetic_says_so(tmp_path, mebibytes):
     table = pa.table({f"x{i}": np.random.default_rng(i).random(10_000) for i in range(15)})

@@ -9,8 +9,8 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from tables.formats import ParseOptions, TableFormat, TableSummary
-from tables.ingest.parse import parse_table
+from tabular.formats import ParseOptions, TableFormat, TableSummary
+from tabular.ingest.parse import parse_table
 from tests.attempts import attempts
 from tests.tables.outcomes import EXACT, WHOLE, parse, write
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tables.columns import Column
-from tables.ingest.sentinels import about_sentinels, find_sentinels
+from tabular.columns import Column
+from tabular.ingest.sentinels import about_sentinels, find_sentinels
 
 NUMBER = Column(name="pressure")
 

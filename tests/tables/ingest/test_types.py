@@ -10,9 +10,9 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tables.cells import decode_cells, encode_cells
-from tables.columns import Column
-from tables.errors import TableError
+from tabular.cells import decode_cells, encode_cells
+from tabular.columns import Column
+from tabular.errors import TableError
 from tests.attempts import attempts
 from tests.tables.columns import column_of, read
 
@@ -209,7 +209,6 @@ def test_any_table_keeps_its_types_and_cells_with_any_gaps_in_any_encoding(data)
                 ]
 
 
-@pytest.mark.fault(244)
 def test_a_few_texts_among_numbers_are_gaps_with_a_warning_that_names_them():
     cells = [f"{i}.5" for i in range(100)]
     cells[7] = cells[20] = "abc"
@@ -245,9 +244,8 @@ def test_rare_texts_are_one_level_past_the_largest_number():
     assert list(found.level_counts) == [50, 20]
 
 
-@pytest.mark.fault(303)
 def test_levels_of_megabytes_are_refused_before_the_table_is_stored(monkeypatch):
-    monkeypatch.setattr("tables.ingest.storing.MAX_LIST_BYTES", 1000)
+    monkeypatch.setattr("tabular.ingest.storing.MAX_LIST_BYTES", 1000)
     cells = [f"{'x' * 50}{row % 15}" for row in range(15)]
     with pytest.raises(TableError, match="`max_levels`") as refused:
         column_of(cells, types={"column": "category"})

@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
-from tables.errors import JsonError
-from tables.json.parts import PART_BYTES, load_by_parts
-from tables.json.strict import parse_strict, without_strings
+from tabular.errors import JsonError
+from tabular.json.parts import PART_BYTES, load_by_parts
+from tabular.json.strict import parse_strict, without_strings
 
 BLANKS = ("", "", "", " ", "\n", "\t ")
 STRINGS = ('""', '"a"', '"c,d"', '"[{"', r'"\\"', r'"\""', r'"x\\\","', '"é,ü"', r'"\u00e9"')
@@ -70,9 +70,8 @@ MEGABYTES = {
 }
 
 
-@pytest.mark.fault(378)
 @pytest.mark.parametrize("form", MEGABYTES)
-def test_fault_378_no_more_than_a_part_is_parsed_at_once(monkeypatch, form):
+def test_no_more_than_a_part_is_parsed_at_once(monkeypatch, form):
     text, sizes = MEGABYTES[form], []
     whole = orjson.loads(text)
 
@@ -86,7 +85,6 @@ def test_fault_378_no_more_than_a_part_is_parsed_at_once(monkeypatch, form):
     assert max(sizes) < PART_BYTES + 200 < len(text)
 
 
-@pytest.mark.fault(378)
 @pytest.mark.parametrize(
     ("text", "slug"),
     [

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pytest
 
-from tables.columns import Column
-from tables.formats import ParseOptions, TableFormat
-from tables.ingest.parse import parse_table
-from tables.readers.arrow import BatchCheck, is_packed
-from tables.typed_table import open_typed
+from tabular.columns import Column
+from tabular.formats import ParseOptions, TableFormat
+from tabular.ingest.parse import parse_table
+from tabular.readers.arrow import BatchCheck, is_packed
+from tabular.typed_table import open_typed
 
 _LEVELS = Column(name="t", type="category", levels=("a", "b"), missing=True)
 
@@ -38,8 +37,7 @@ def _cells(indices: list[int | None], values: pa.Array) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int8()), values)
 
 
-@pytest.mark.fault(1041)
-def test_fault_1041_a_null_among_the_values_of_a_dictionary_is_missing(tmp_path):
+def test_a_null_among_the_values_of_a_dictionary_is_missing(tmp_path):
     batches = [
         _cells([0, 1, 2, None], pa.array(["a", None, "b"])),
         _cells([2, 1, 0], pa.array([None, "b", "c"])),
@@ -52,8 +50,7 @@ def test_fault_1041_a_null_among_the_values_of_a_dictionary_is_missing(tmp_path)
     assert [column.missing_count for column in summary.columns] == [5]
 
 
-@pytest.mark.fault(1043)
-def test_fault_1043_many_dictionaries_are_read_in_another_process(tmp_path):
+def test_many_dictionaries_are_read_in_another_process(tmp_path):
     def batches(size: int) -> list[pa.DictionaryArray]:
         return [_cells([0], pa.array([f"{n}".ljust(size)] * 100)) for n in range(50)]
 
@@ -61,8 +58,7 @@ def test_fault_1043_many_dictionaries_are_read_in_another_process(tmp_path):
     assert is_packed(_written(tmp_path / "many", batches(2000)), ParseOptions())
 
 
-@pytest.mark.fault(1047)
-def test_fault_1047_the_indices_of_a_whole_batch_are_not_copied():
+def test_the_indices_of_a_whole_batch_are_not_copied():
     cells = _cells([0, 1, 2, None] * 100, pa.array(["a", None, "b"]))
     check = BatchCheck(frozenset([0]))
     checked = check.checked(pa.record_batch([cells], names=["t"]))

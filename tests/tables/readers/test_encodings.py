@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tables.encodings import find_encoding
-from tables.formats import ParseOptions, TableFormat, TableSummary
-from tables.ingest.parse import parse_table
+from tabular.encodings import find_encoding
+from tabular.formats import ParseOptions, TableFormat, TableSummary
+from tabular.ingest.parse import parse_table
 
 RUSSIAN = "Москва Казань Новосибирск оплачен ожидание Иванова итог"
 WORDS = {

@@ -11,9 +11,9 @@ import polars
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.errors import TableError
-from tables.formats import ParseOptions
-from tables.readers.arrow import check_stream, is_packed, open_arrow, open_arrow_cells
+from tabular.errors import TableError
+from tabular.formats import ParseOptions
+from tabular.readers.arrow import check_stream, is_packed, open_arrow, open_arrow_cells
 
 _OPTIONS = ParseOptions(max_rows=1000, max_columns=100, max_bytes=2**20)
 _END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -169,9 +169,8 @@ def _readers(data: bytes, path: Path) -> Iterator[Callable[[], Any]]:
     yield lambda: is_packed(path, _OPTIONS)
 
 
-@pytest.mark.fault(540)
 @pytest.mark.parametrize("write", _WRITERS)
-def test_fault_540_parts_of_a_message_that_lie_in_the_same_bytes_are_refused(write, tmp_path):
+def test_parts_of_a_message_that_lie_in_the_same_bytes_are_refused(write, tmp_path):
     data = write(_MANY)
     pa.ipc.open_stream(data)  # Arrow reads it
     for read in _readers(data, tmp_path / "table.arrow"):
@@ -180,7 +179,6 @@ def test_fault_540_parts_of_a_message_that_lie_in_the_same_bytes_are_refused(wri
         assert caught.value.slug == "dataset-parse"
 
 
-@pytest.mark.fault(629)
 @pytest.mark.parametrize("compression", ["uncompressed", "zstd"])
 @pytest.mark.parametrize(
     ("values", "kind"),
@@ -193,7 +191,7 @@ def test_fault_540_parts_of_a_message_that_lie_in_the_same_bytes_are_refused(wri
     ],
     ids=["values of an enumeration", "zone"],
 )
-def test_fault_629_polars_writes_what_its_columns_share_once(values, kind, compression, tmp_path):
+def test_polars_writes_what_its_columns_share_once(values, kind, compression, tmp_path):
     column = polars.Series(values, dtype=kind)
     path = tmp_path / "table.arrow"
     polars.DataFrame({f"question {place}": column for place in range(90)}).write_ipc_stream(
@@ -204,8 +202,7 @@ def test_fault_629_polars_writes_what_its_columns_share_once(values, kind, compr
     assert [(batch.num_columns, batch.num_rows) for batch in batches] == [(90, 2)]
 
 
-@pytest.mark.fault(540)
-def test_fault_540_a_later_message_without_the_mark_of_new_streams_is_looked_at_too(tmp_path):
+def test_a_later_message_without_the_mark_of_new_streams_is_looked_at_too(tmp_path):
     first, later = _same_name(1), _same_pair_of_message(_MANY)
     data = first.removesuffix(_END) + later.removeprefix(_END[:4])
     path = tmp_path / "table.arrow"
@@ -214,9 +211,8 @@ def test_fault_540_a_later_message_without_the_mark_of_new_streams_is_looked_at_
         is_packed(path, _OPTIONS)
 
 
-@pytest.mark.fault(540)
 @pytest.mark.parametrize("write", _WRITERS)
-def test_fault_540_the_same_parts_once_are_read(write, tmp_path):
+def test_the_same_parts_once_are_read(write, tmp_path):
     read = list(_readers(write(1), tmp_path / "table.arrow"))[2]
     assert len(read().names) == 1
 
@@ -225,8 +221,7 @@ def _nested(count: int) -> pa.Schema:
     return pa.schema([("a", pa.struct([(str(place), pa.int8()) for place in range(count)]))])
 
 
-@pytest.mark.fault(540)
-def test_fault_540_a_schema_of_more_fields_than_its_columns_may_have_is_refused(tmp_path):
+def test_a_schema_of_more_fields_than_its_columns_may_have_is_refused(tmp_path):
     for count, refused in ((10_300, False), (10_500, True)):
         data = _by_arrow(_nested(count))
         read = list(_readers(data, tmp_path / "table.arrow"))[2]

@@ -12,19 +12,19 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 from numpy.typing import NDArray
 
-import tables.arrow.messages
-import tables.readers.csv
-from tables.calendar.parts import ShapedParts
-from tables.cells import encode_cells, try_encode
-from tables.columns import Column
-from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat
-from tables.numerals import plain_digits, plain_marks
-from tables.readers.arrow import check_stream, is_packed, open_arrow_cells
-from tables.readers.npy import parse_header
-from tables.readers.uneven import UnevenRows
-from tables.source import gather_batches
-from tables.typed_table import open_typed, pieces_of
+import tabular.arrow.messages
+import tabular.readers.csv
+from tabular.calendar.parts import ShapedParts
+from tabular.cells import encode_cells, try_encode
+from tabular.columns import Column
+from tabular.errors import TableError
+from tabular.formats import ParseOptions, TableFormat
+from tabular.numerals import plain_digits, plain_marks
+from tabular.readers.arrow import check_stream, is_packed, open_arrow_cells
+from tabular.readers.npy import parse_header
+from tabular.readers.uneven import UnevenRows
+from tabular.source import gather_batches
+from tabular.typed_table import open_typed, pieces_of
 
 COLUMNS = (
     Column(name="a", missing=True),
@@ -83,7 +83,6 @@ def refused(path: Path, content: bytes, options: ParseOptions = OPTIONS) -> str:
     return caught.value.slug
 
 
-@pytest.mark.fault(311)
 def test_texts_that_lie_in_the_same_bytes_are_counted_before_they_are_read(path: Path) -> None:
     texts = same_bytes(300, 1 << 20)
     assert refused(path, stream(rows_of(texts))) == "dataset-too-large"
@@ -94,7 +93,6 @@ def test_texts_that_lie_in_the_same_bytes_are_counted_before_they_are_read(path:
     assert read(path, stream(rows_of(few)))[[0, 3], 1].tolist() == [0, 1]
 
 
-@pytest.mark.fault(332)
 def test_columns_that_lie_in_the_same_bytes_are_refused(path: Path) -> None:
     texts, few = pa.array(["q" * 5000, "z"]), pa.array(["", ""])
     whole = bytearray(stream(pa.record_batch([texts, few], names=["t", "few"])))
@@ -106,7 +104,6 @@ def test_columns_that_lie_in_the_same_bytes_are_refused(path: Path) -> None:
     assert caught.value.slug == "dataset-parse"
 
 
-@pytest.mark.fault(312)
 def test_a_dictionary_is_made_plain_once_for_all_batches(path: Path) -> None:
     values = pa.array(["q", "z"], pa.large_string())
     path.write_bytes(stream(*[rows_of(of_indices([1, 0], values))] * 3))
@@ -116,7 +113,6 @@ def test_a_dictionary_is_made_plain_once_for_all_batches(path: Path) -> None:
     assert len({text.dictionary.buffers()[2].address for text in texts}) == 1
 
 
-@pytest.mark.fault(312)
 def test_another_dictionary_is_another(path: Path) -> None:
     one, other = (pa.array(values) for values in (["q", "z"], ["z", "q"]))
     batches = [rows_of(of_indices([0], values)) for values in (one, other, one)]
@@ -129,7 +125,6 @@ def test_an_index_outside_of_its_dictionary_is_damage(path: Path, index: int) ->
     assert refused(path, stream(batch)) == "dataset-parse"
 
 
-@pytest.mark.fault(312)
 def test_long_texts_of_a_dictionary_count_with_each_piece_of_the_rows(path: Path) -> None:
     values = pa.array(["x" * 1_000_000, "q"])
     batch = rows_of(pa.DictionaryArray.from_arrays(pa.array(np.zeros(400_000, np.int8)), values))
@@ -146,21 +141,19 @@ def growing(batches: int) -> Iterator[pa.RecordBatch]:
         yield rows_of(of_indices([number], pa.array(values)))
 
 
-@pytest.mark.fault(312)
 def test_dictionaries_that_are_extended_without_end_are_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = stream(*growing(30), deltas=True)
     assert len(read(path, content)) == 30
     assert is_packed(path, OPTIONS)
-    monkeypatch.setattr(tables.arrow.messages, "MAX_DELTA_BYTES", 1_000)
+    monkeypatch.setattr(tabular.arrow.messages, "MAX_DELTA_BYTES", 1_000)
     assert refused(path, content) == "dataset-too-large"
     assert len(read(path, stream(*growing(30)))) == 30  # whole ones
 
 
-@pytest.mark.fault(335)
 @pytest.mark.parametrize("check", [is_packed, check_stream])
-def test_fault_335_thousands_of_empty_batches_are_refused(path: Path, check: Any) -> None:
+def test_thousands_of_empty_batches_are_refused(path: Path, check: Any) -> None:
     empty = pa.record_batch([pa.array([], pa.float64())], names=["a"])
     content = stream(*[empty] * 10_001)
     assert refused(path, content) == "limit-metadata"
@@ -169,9 +162,8 @@ def test_fault_335_thousands_of_empty_batches_are_refused(path: Path, check: Any
     assert caught.value.slug == "limit-metadata"
 
 
-@pytest.mark.fault(335)
-def test_fault_335_further_batches_need_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.arrow.messages, "FREE_MESSAGES", 10)
+def test_further_batches_need_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabular.arrow.messages, "FREE_MESSAGES", 10)
     one, more = (rows_of(pa.array(["q"] * rows)) for rows in (1, 64))
     assert len(read(path, stream(*[one] * 10))) == 10
     assert refused(path, stream(*[one] * 11)) == "limit-metadata"
@@ -185,8 +177,7 @@ def test_fault_335_further_batches_need_rows(path: Path, monkeypatch: pytest.Mon
     assert refused(path, stream(*few)) == "limit-metadata"
 
 
-@pytest.mark.fault(338)
-def test_fault_338_rows_that_take_no_bytes_are_refused(path: Path) -> None:
+def test_rows_that_take_no_bytes_are_refused(path: Path) -> None:
     def nulls(rows: int) -> bytes:
         return stream(pa.record_batch([pa.nulls(rows), pa.nulls(rows)], names=["a", "t"]))
 
@@ -198,7 +189,6 @@ def test_fault_338_rows_that_take_no_bytes_are_refused(path: Path) -> None:
     assert refused(path, nulls(1_000_001)) == "limit-rows"
 
 
-@pytest.mark.fault(313)
 def test_as_many_uneven_rows_as_others_are_mended_together(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,21 +213,20 @@ def test_a_row_of_millions_of_empty_values_is_not_taken_apart(path: Path) -> Non
     assert caught.value.slug == "dataset-parse"
 
 
-@pytest.mark.fault(544)
-def test_fault_544_texts_that_come_late_in_many_columns_are_read_in_a_few_passes(
+def test_texts_that_come_late_in_many_columns_are_read_in_a_few_passes(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"c{place}" for place in range(20)]
     plain, late = ",".join(["0.25"] * 20), ",".join(["\u2212" + "5"] * 20)
     path.write_text("\n".join([",".join(names), *[plain] * 20_000, late, plain]), "utf-8")
-    read = tables.readers.csv._Rows.cells
+    read = tabular.readers.csv._Rows.cells
     passes: list[frozenset[int]] = []
 
     def noted(rows: Any, text: frozenset[int]) -> Iterator[pa.RecordBatch]:
         passes.append(text)
         return read(rows, text)
 
-    monkeypatch.setattr(tables.readers.csv._Rows, "cells", noted)
+    monkeypatch.setattr(tabular.readers.csv._Rows, "cells", noted)
     table = open_typed(
         path,
         format=TableFormat.CSV,
@@ -252,8 +241,7 @@ def test_fault_544_texts_that_come_late_in_many_columns_are_read_in_a_few_passes
     assert [len(text) for text in passes] == [0, 1, 2, 3, 20]
 
 
-@pytest.mark.fault(545)
-def test_fault_545_digits_of_megabytes_are_left_as_they_are() -> None:
+def test_digits_of_megabytes_are_left_as_they_are() -> None:
     """To replace them takes the interpreter's lock for as long."""
     digits, powers = "\u0661" * 2_049, "1\u00d710\u2075" * 1_000
     assert plain_digits(pa.array(["\u0661\u0662", digits, None, ""])).to_pylist() == [
@@ -267,20 +255,16 @@ def test_fault_545_digits_of_megabytes_are_left_as_they_are() -> None:
     assert "\u2075" in marks[1]
 
 
-@pytest.mark.fault(545)
-def test_fault_545_a_text_of_megabytes_has_not_the_shape_of_a_date() -> None:
+def test_a_text_of_megabytes_has_not_the_shape_of_a_date() -> None:
     shape = re.compile("(?P<Y>[0-9]+)")
     assert ShapedParts.of(pa.array(["2026"]), shape) is not None
     assert ShapedParts.of(pa.array(["2" * 1_025]), shape) is None
 
 
-@pytest.mark.fault(954)
 @pytest.mark.parametrize("kind", [pa.decimal32, pa.decimal64, pa.decimal128, pa.decimal256])
 @pytest.mark.parametrize("scale", [100, -100, 12_845_096])
 @pytest.mark.parametrize("inside", [False, True])
-def test_fault_954_decimals_of_any_scale_are_refused_before_a_value_is_read(
-    path, kind, scale, inside
-):
+def test_decimals_of_any_scale_are_refused_before_a_value_is_read(path, kind, scale, inside):
     digits = {pa.decimal32: 9, pa.decimal64: 18, pa.decimal128: 38, pa.decimal256: 76}[kind]
     decimals = kind(digits, scale)
     cell = pa.py_buffer(b"\1".ljust(decimals.bit_width // 8, b"\0"))
@@ -306,18 +290,16 @@ def test_decimals_of_as_many_digits_as_they_have_are_read(path):
     assert open_arrow_cells(path, OPTIONS).names == ["a", "b", "c", "d"]
 
 
-@pytest.mark.fault(1010)
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())]
 )
-def test_fault_1010_a_text_of_megabytes_is_not_looked_at(path: Path, kind: pa.DataType) -> None:
+def test_a_text_of_megabytes_is_not_looked_at(path: Path, kind: pa.DataType) -> None:
     texts = pa.array(["q", "x" * 2_000_000]).cast(kind)
     assert refused(path, stream(rows_of(texts))) == "dataset-too-large"
     assert read(path, stream(rows_of(texts.slice(0, 1))))[:, 1].tolist() == [0]
 
 
-@pytest.mark.fault(1010)
-def test_fault_1010_long_rows_are_looked_at_a_few_at_a_time() -> None:
+def test_long_rows_are_looked_at_a_few_at_a_time() -> None:
     names = ["t"]
     texts = pa.record_batch([pa.array(["x" * 200_000] * 60)], names=names)  # 12 MB
     assert [batch.num_rows for batch in gather_batches(iter([texts] * 4))] == [120, 120]
@@ -328,8 +310,7 @@ def test_fault_1010_long_rows_are_looked_at_a_few_at_a_time() -> None:
     assert pa.Table.from_batches(pieces).column("t").combine_chunks().equals(skewed.column("t"))
 
 
-@pytest.mark.fault(1046)
-def test_fault_1046_a_large_batch_is_not_copied_for_the_rows_before_it() -> None:
+def test_a_large_batch_is_not_copied_for_the_rows_before_it() -> None:
     short = rows_of(pa.array(["q"]))
     large = rows_of(pa.array(["q" * (1 << 20)] * 20))
     found = list(gather_batches(iter([short, short, large, short, large])))
@@ -337,9 +318,8 @@ def test_fault_1046_a_large_batch_is_not_copied_for_the_rows_before_it() -> None
     assert found[1].column(1).buffers()[2].address == large.column(1).buffers()[2].address
 
 
-@pytest.mark.fault(1002)
 @pytest.mark.parametrize("rows", [900, 3000])
-def test_fault_1002_a_few_long_rows_before_many_short_ones_are_looked_at_in_few_pieces(
+def test_a_few_long_rows_before_many_short_ones_are_looked_at_in_few_pieces(
     rows: int,
 ) -> None:
     texts = ["x" * (1 << 20)] * 17 + [""] * (rows - 17)
@@ -349,8 +329,7 @@ def test_fault_1002_a_few_long_rows_before_many_short_ones_are_looked_at_in_few_
     assert len(pieces) < 20
 
 
-@pytest.mark.fault(1010)
-def test_fault_1010_large_dictionaries_are_read_in_another_process(path: Path) -> None:
+def test_large_dictionaries_are_read_in_another_process(path: Path) -> None:
     values = pa.array([f"{number:>60}" for number in range(300_000)])  # 19 MB
     path.write_bytes(stream(rows_of(of_indices([1], values))))
     assert is_packed(path, OPTIONS)
@@ -358,8 +337,7 @@ def test_fault_1010_large_dictionaries_are_read_in_another_process(path: Path) -
     assert not is_packed(path, OPTIONS)
 
 
-@pytest.mark.fault(1010)
-def test_fault_1010_columns_that_are_left_out_are_not_looked_at(path: Path) -> None:
+def test_columns_that_are_left_out_are_not_looked_at(path: Path) -> None:
     damaged = pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(struct.pack("<2i", 0, 1)), pa.py_buffer(b"\xff")]
     )
@@ -369,8 +347,7 @@ def test_fault_1010_columns_that_are_left_out_are_not_looked_at(path: Path) -> N
     assert refused(path, stream(rows)) == "dataset-parse"
 
 
-@pytest.mark.fault(1011)
-def test_fault_1011_dictionaries_of_small_batches_are_joined(path: Path) -> None:
+def test_dictionaries_of_small_batches_are_joined(path: Path) -> None:
     values = [[f"{batch}-{number}" for number in range(99)] + ["z"] for batch in range(3)]
     batches = [
         rows_of(pa.DictionaryArray.from_arrays(pa.array(range(100), pa.int8()), pa.array(texts)))
@@ -379,22 +356,19 @@ def test_fault_1011_dictionaries_of_small_batches_are_joined(path: Path) -> None
     assert read(path, stream(*batches))[:, 1].tolist() == ([-1.0] * 99 + [1.0]) * 3
 
 
-@pytest.mark.fault(1011)
-def test_fault_1011_truth_values_are_no_dates() -> None:
+def test_truth_values_are_no_dates() -> None:
     one_day = Column(name="d", type="datetime", levels=("2024-02-29",))
     assert encode_cells(pa.array([True, None]), one_day).tolist()[0] == -1.0
 
 
-@pytest.mark.fault(1011)
-def test_fault_1011_whole_numbers_beyond_dates_are_none() -> None:
+def test_whole_numbers_beyond_dates_are_none() -> None:
     digits = Column(name="d", type="datetime", datetime_format="%Y%m%d")
     for kind, number in [(pa.uint64(), 2**64 - 1), (pa.int64(), -(2**63))]:
         _, bad = try_encode(pa.array([20240229, number], kind), digits)
         assert bad.tolist() == [False, True]
 
 
-@pytest.mark.fault(1012)
-def test_fault_1012_a_time_zone_has_a_short_name(path: Path) -> None:
+def test_a_time_zone_has_a_short_name(path: Path) -> None:
     for zone, is_refused in [("x" * 256, False), ("x" * 257, True), ("x" * 10_000_000, True)]:
         times = pa.array([1], pa.timestamp("s", zone))
         path.write_bytes(stream(rows_of(times)))
@@ -406,7 +380,6 @@ def test_fault_1012_a_time_zone_has_a_short_name(path: Path) -> None:
             assert open_arrow_cells(path, OPTIONS).names == ["a", "t"]
 
 
-@pytest.mark.fault(1013)
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -423,7 +396,7 @@ def test_fault_1012_a_time_zone_has_a_short_name(path: Path) -> None:
         (pa.timestamp("s", "UTC"), "timestamp[s, tz=UTC]"),
     ],
 )
-def test_fault_1013_the_name_of_a_type_has_nothing_that_is_nested_in_it(
+def test_the_name_of_a_type_has_nothing_that_is_nested_in_it(
     path: Path, kind: pa.DataType, name: str
 ) -> None:
     schema = pa.schema([("a", pa.float64()), ("t", kind)])
@@ -434,8 +407,7 @@ def test_fault_1013_the_name_of_a_type_has_nothing_that_is_nested_in_it(
         check_stream(path, OPTIONS)
 
 
-@pytest.mark.fault(1013)
-def test_fault_1013_a_name_of_megabytes_is_refused(path: Path) -> None:
+def test_a_name_of_megabytes_is_refused(path: Path) -> None:
     for name in ("x" * 65_537, "x" * 5_000_000):
         path.write_bytes(stream(pa.record_batch([pa.array([1.0])], names=[name])))
         for opened in (open_arrow_cells, check_stream):
@@ -446,8 +418,7 @@ def test_fault_1013_a_name_of_megabytes_is_refused(path: Path) -> None:
     assert open_arrow_cells(path, OPTIONS).names == ["x" * 128]
 
 
-@pytest.mark.fault(1014)
-def test_fault_1014_the_header_of_an_array_is_short() -> None:
+def test_the_header_of_an_array_is_short() -> None:
     text = b"{'descr': '<f8', 'fortran_order': False, 'shape': (3, 2), }"
     for size, is_refused in ((1024, False), (1025, True), (9000, True)):
         content = b"\x93NUMPY\1\0" + struct.pack("<H", size) + text.ljust(size - 1) + b"\n"

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from tables.encodings import find_encoding
-from tables.readers import text as text_files
-from tables.readers.text import open_text
+from tabular.encodings import find_encoding
+from tabular.readers import text as text_files
+from tabular.readers.text import open_text
 
 CITIES = ["Zürich", "Genève", "Köniz", "Bern"]
 
@@ -39,7 +39,7 @@ def test_a_file_of_one_encoding_is_not_called_mixed(tmp_path):
 @pytest.mark.parametrize("end", [b"\n", b"", b"\r\n", b"\n\n"])
 @pytest.mark.parametrize("block", [7, 64, 1 << 20])
 def test_a_mixed_file_is_read_alike_in_blocks_of_any_size(tmp_path, monkeypatch, block, end):
-    monkeypatch.setattr("tables.readers.text._BLOCK_BYTES", block)
+    monkeypatch.setattr("tabular.readers.text._BLOCK_BYTES", block)
     path = written(tmp_path, ["utf-8", "cp1252"])
     path.write_bytes(path.read_bytes().removesuffix(b"\n") + end)
     with open_text(path, None).open() as file:
@@ -50,8 +50,7 @@ def test_a_mixed_file_is_read_alike_in_blocks_of_any_size(tmp_path, monkeypatch,
     assert "\n".join(lines[64:])[len("63,Bern") :].encode() == end
 
 
-@pytest.mark.fault(950)
-def test_fault_950_lines_that_are_not_utf_8_are_not_looked_at_one_by_one(tmp_path):
+def test_lines_that_are_not_utf_8_are_not_looked_at_one_by_one(tmp_path):
     path = tmp_path / "table.csv"
     path.write_bytes("".join(f"{n},{CITIES[n % 4]}\n" for n in range(20_000)).encode("cp1252"))
     calls: Counter[str] = Counter()
@@ -64,8 +63,7 @@ def test_fault_950_lines_that_are_not_utf_8_are_not_looked_at_one_by_one(tmp_pat
     assert calls.total() < 20_000
 
 
-@pytest.mark.fault(1082)
-def test_fault_1082_few_lines_are_looked_through_in_one_go(tmp_path, monkeypatch):
+def test_few_lines_are_looked_through_in_one_go(tmp_path, monkeypatch):
     sizes: list[int] = []
 
     def noted(blocks: Iterable[bytes]) -> tuple[str, str] | None:

@@ -9,11 +9,11 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 import pytest
 
-from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat
-from tables.open import open_table
-from tables.readers.layout import Layout
-from tables.readers.uneven import UnevenRows
+from tabular.errors import TableError
+from tabular.formats import ParseOptions, TableFormat
+from tabular.open import open_table
+from tabular.readers.layout import Layout
+from tabular.readers.uneven import UnevenRows
 
 _NAMES = ["a", "b", "c"]
 
@@ -26,8 +26,7 @@ class _LateFile(io.BytesIO):
         return super().read(size)
 
 
-@pytest.mark.fault(1131)
-def test_fault_1131_the_state_of_a_thread_is_made_once_and_not_for_each_short_row():
+def test_the_state_of_a_thread_is_made_once_and_not_for_each_short_row():
     rows = UnevenRows(3, Layout(fields=_NAMES, header=False, delimiter=","), missing=[""])
     state, threads, made = threading.local(), set(), []
 
@@ -47,8 +46,7 @@ def test_fault_1131_the_state_of_a_thread_is_made_once_and_not_for_each_short_ro
     assert len(made) == len(threads)
 
 
-@pytest.mark.fault(1221)
-def test_fault_1221_an_error_of_a_file_does_not_refer_to_its_reader(tmp_path):
+def test_an_error_of_a_file_does_not_refer_to_its_reader(tmp_path):
     """Arrow drops the error in the thread that has read the file, for whose work the reader waits as it goes."""
     path = tmp_path / "rows"
     path.write_bytes(b"a,b\n" + b"1,2\n" * 500_000 + b"\n" * (9 << 20))

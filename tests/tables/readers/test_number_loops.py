@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from tables.readers import plain_numbers
-from tables.readers.number_loops import NOT_PLAIN, read_rows
-from tables.readers.plain_numbers import number_rows
+from tabular.readers import plain_numbers
+from tabular.readers.number_loops import NOT_PLAIN, read_rows
+from tabular.readers.plain_numbers import number_rows
 
 DIGITS = st.text("0123456789", min_size=1, max_size=21)
 NUMBERS = st.one_of(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tables.formats import ParseOptions, TableFormat
-from tables.open import open_cells
-from tables.readers.layout import Layout, find_layout
-from tables.readers.section import Section, parts
-from tables.readers.text import TextFile, open_text
+from tabular.formats import ParseOptions, TableFormat
+from tabular.open import open_cells
+from tabular.readers.layout import Layout, find_layout
+from tabular.readers.section import Section, parts
+from tabular.readers.text import TextFile, open_text
 
 ROW = '{place},"two\nlines of ""text""\n",{place}.5\n'
 
@@ -58,8 +58,7 @@ def test_lines_that_do_not_end_are_one_part(tmp_path, ends):
     assert len(content(text, part)) >= len(rows)
 
 
-@pytest.mark.fault(377)
-def test_fault_377_a_file_is_not_read_ahead_of_its_rows(tmp_path, monkeypatch):
+def test_a_file_is_not_read_ahead_of_its_rows(tmp_path, monkeypatch):
     """Arrow reads 32 blocks ahead; rows are the same without."""
     file = written(tmp_path, "".join(ROW.format(place=place) for place in range(300_000)))
     taken = 0

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tables import cells, typed_rows
-from tables.columns import UNSEEN, Column
-from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat
-from tables.open import open_cells, open_table
-from tables.typed_table import TypedTable, open_typed
+from tabular import cells, typed_rows
+from tabular.columns import UNSEEN, Column
+from tabular.errors import TableError
+from tabular.formats import ParseOptions, TableFormat
+from tabular.open import open_cells, open_table
+from tabular.typed_table import TypedTable, open_typed
 
 _WIDE = 600  # of which a step has 512 rows
 COLUMNS = [
@@ -46,9 +46,8 @@ def opened(tmp_path: Path) -> Callable[..., TypedTable]:
     return open_rows
 
 
-@pytest.mark.fault(1170)
 @pytest.mark.parametrize("wanted", [2, _WIDE])
-def test_fault_1170_members_that_rows_lack_are_not_kept(opened, wanted):
+def test_members_that_rows_lack_are_not_kept(opened, wanted):
     columns = COLUMNS[:wanted]
     tracemalloc.start()
     try:
@@ -60,8 +59,7 @@ def test_fault_1170_members_that_rows_lack_are_not_kept(opened, wanted):
     assert rows == 12_001
 
 
-@pytest.mark.fault(1170)
-def test_fault_1170_a_column_is_encoded_once_for_the_rows_of_a_block(opened, monkeypatch):
+def test_a_column_is_encoded_once_for_the_rows_of_a_block(opened, monkeypatch):
     encoded: list[str] = []
     encode = cells.encode_cells
 
@@ -111,8 +109,7 @@ def test_the_first_fault_is_that_of_the_first_rows(opened):
         assert (caught.value.column, caught.value.row) == (name, row)
 
 
-@pytest.mark.fault(1220)
-def test_fault_1220_rows_before_a_fault_have_the_cells_of_its_column(opened):
+def test_rows_before_a_fault_have_the_cells_of_its_column(opened):
     table = opened(FULL, *({"x1": place} for place in range(700)), {"x1": "dear"})
     chunks = []
     with pytest.raises(TableError, match="Column 'x1', row 702"):
@@ -123,8 +120,7 @@ def test_fault_1220_rows_before_a_fault_have_the_cells_of_its_column(opened):
     ]
 
 
-@pytest.mark.fault(1220)
-def test_fault_1220_the_first_fault_of_a_column_comes_before_a_list_in_later_rows(opened):
+def test_the_first_fault_of_a_column_comes_before_a_list_in_later_rows(opened):
     later: list[object] = [*({} for _ in range(600)), {"x1": [1]}]
     table = opened(FULL, {"x1": 1}, {"x1": "dear"}, *later)
     with pytest.raises(TableError, match="Column 'x1', row 3"):

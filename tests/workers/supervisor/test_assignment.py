@@ -13,7 +13,6 @@ def make(path: Path, text: str) -> None:
     path.write_text(f"{text}\n")
 
 
-@pytest.mark.fault(1052)
 @pytest.mark.parametrize(
     ("own", "files", "limits"),
     [
@@ -47,7 +46,7 @@ def make(path: Path, text: str) -> None:
         ),
     ],
 )
-def test_fault_1052_the_limits_of_all_groups_of_a_process_are_found(
+def test_the_limits_of_all_groups_of_a_process_are_found(
     tmp_path: Path, own: str, files: dict[str, str], limits: list[int]
 ) -> None:
     make(tmp_path / "own", own)
@@ -56,8 +55,7 @@ def test_fault_1052_the_limits_of_all_groups_of_a_process_are_found(
     assert list(group_limits(tmp_path / "own", tmp_path / "groups")) == limits
 
 
-@pytest.mark.fault(1105)
-def test_fault_1105_a_group_may_have_any_name(tmp_path: Path) -> None:
+def test_a_group_may_have_any_name(tmp_path: Path) -> None:
     name = os.fsdecode(b"b\xfcro\x0b1")
     (tmp_path / "own").write_bytes(os.fsencode(f"0::/{name}\n"))
     make(tmp_path / "groups" / name / "memory.max", "3")

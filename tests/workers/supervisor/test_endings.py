@@ -14,7 +14,6 @@ def read(status: int, **changes: bool | float | None) -> AttemptEnd | None:
     return end_of(status, **known | changes)  # type: ignore[arg-type]  # each test knows its own
 
 
-@pytest.mark.fault(126, 127, 209, 211)
 @pytest.mark.parametrize(
     ("status", "changes", "ending"),
     [

@@ -147,7 +147,6 @@ def test_sigterm_to_a_forked_trainer_makes_it_write_a_checkpoint(
 
 
 @pytest.mark.long
-@pytest.mark.fault(309)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_fork_server_that_fails_harms_no_job_and_is_replaced(
     place: Place,
@@ -210,7 +209,6 @@ if "fork-server" in sys.orig_argv:
 
 
 @pytest.mark.long
-@pytest.mark.fault(309)
 @pytest.mark.parametrize(
     ("fault", "why"),
     [

@@ -20,7 +20,6 @@ if "workers.trainer" in sys.orig_argv:
 
 
 @pytest.mark.long
-@pytest.mark.fault(223)
 def test_a_trainer_gets_its_threads_no_secret_and_no_compiler(
     tmp_path: Path, supervise: Callable[..., Running], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,8 +134,7 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
     assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
 
 
-@pytest.mark.fault(339)
-def test_fault_339_a_job_without_an_end_gives_way_and_continues_later(
+def test_a_job_without_an_end_gives_way_and_continues_later(
     place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
@@ -169,8 +168,7 @@ def test_fault_339_a_job_without_an_end_gives_way_and_continues_later(
     assert place.epochs(job_id)[:3] == [1, 2, 3]
 
 
-@pytest.mark.fault(339)
-def test_fault_339_a_look_for_others_that_fails_does_not_end_a_job(
+def test_a_look_for_others_that_fails_does_not_end_a_job(
     place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[str] = []
@@ -197,7 +195,6 @@ def test_nothing_is_left_to_continue_after_the_last_epoch(place: Place) -> None:
     assert [epoch.computed for epoch in epochs] == [False, False, True]
 
 
-@pytest.mark.fault(119, 121, 124, 127)
 def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     place: Place, supervise: Supervise, undisturbed: str
 ) -> None:
@@ -229,8 +226,7 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
 
 
 @pytest.mark.long
-@pytest.mark.fault(126)
-def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
+def test_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
     place: Place, supervise: Supervise
 ) -> None:
     dataset = place.add_dataset(rows=600_000)
@@ -259,8 +255,7 @@ def _has_moved(place: Place, job_id: str, before: dict[str, Any] | None) -> bool
     return place.job(job_id).progress != before
 
 
-@pytest.mark.fault(78, 127)
-def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
+def test_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
     place: Place, supervise: Supervise
 ) -> None:
     dataset = place.add_dataset()
@@ -276,8 +271,7 @@ def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives
     assert "700 MiB" in error["detail"]
 
 
-@pytest.mark.fault(111)
-def test_fault_111_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_nothing(
+def test_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_nothing(
     place: Place, supervise: Supervise
 ) -> None:
     job_id = place.submit(place.add_dataset(), **ENDLESS)
@@ -318,10 +312,7 @@ def test_a_trainer_that_stands_still_is_killed_and_the_job_given_back(
 
 
 @pytest.mark.long
-@pytest.mark.fault(150)
-def test_fault_150_training_goes_on_while_the_database_is_away(
-    place: Place, supervise: Supervise
-) -> None:
+def test_training_goes_on_while_the_database_is_away(place: Place, supervise: Supervise) -> None:
     impatient = Database(place.settings.resolved_database_url, busy_timeout_s=0.1)
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     running = supervise(impatient)
@@ -346,7 +337,6 @@ def test_fault_150_training_goes_on_while_the_database_is_away(
 
 
 @pytest.mark.slow
-@pytest.mark.fault(150, 151)
 def test_faults_150_151_training_outlives_kill_9_of_postgresql(tmp_path: Path) -> None:
     server = PostgresServer()
     url = server.create("densityd")
@@ -399,7 +389,6 @@ if "workers.trainer" in sys.orig_argv:
 """
 
 
-@pytest.mark.fault(143)
 @pytest.mark.long  # `test_lying_disk.py` has each call fail, in this process
 def test_a_disk_that_fails_under_a_trainer_gives_the_job_back_and_registers_nothing(
     tmp_path: Path, supervise: Supervise, place: Place, monkeypatch: pytest.MonkeyPatch
@@ -422,8 +411,7 @@ def test_a_disk_that_fails_under_a_trainer_gives_the_job_back_and_registers_noth
 
 
 @pytest.mark.slow
-@pytest.mark.fault(133)
-def test_fault_133_a_full_disk_gives_the_job_back_until_there_is_room(
+def test_a_full_disk_gives_the_job_back_until_there_is_room(
     tmp_path: Path, supervise: Supervise, place: Place
 ) -> None:
     small = tmp_path / "small"

@@ -98,8 +98,7 @@ def give(place: Place, job_id: str, project: str) -> None:
         )
 
 
-@pytest.mark.fault(760)
-def test_fault_760_a_file_that_is_written_keeps_no_place_from_another_project(
+def test_a_file_that_is_written_keeps_no_place_from_another_project(
     place: Place, supervise: Supervise, stopped: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
@@ -121,8 +120,6 @@ def test_fault_760_a_file_that_is_written_keeps_no_place_from_another_project(
     assert job.result["rows"] == 200_000
 
 
-@pytest.mark.fault(910)
-@pytest.mark.fault(940)
 @pytest.mark.parametrize("at_once", [2])
 def test_faults_910_940_a_second_file_that_is_written_keeps_no_place_either(
     place: Place, supervise: Supervise, stopped: list[int]
@@ -153,8 +150,7 @@ def test_faults_910_940_a_second_file_that_is_written_keeps_no_place_either(
     assert place.jobs.get("third", second).state is JobState.SUCCEEDED
 
 
-@pytest.mark.fault(903)
-def test_fault_903_no_job_of_the_same_project_runs_beside_a_file_that_is_written(
+def test_no_job_of_the_same_project_runs_beside_a_file_that_is_written(
     place: Place, supervise: Supervise, stopped: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
@@ -174,8 +170,7 @@ def test_fault_903_no_job_of_the_same_project_runs_beside_a_file_that_is_written
     assert place.state(bulk) is JobState.SUCCEEDED
 
 
-@pytest.mark.fault(760)
-def test_fault_760_a_worker_that_stops_ends_both(
+def test_a_worker_that_stops_ends_both(
     place: Place, supervise: Supervise, stopped: list[int]
 ) -> None:
     bulk = place.submit_sampling(place.add_model(), 200_000, output="csv")
@@ -191,8 +186,7 @@ def test_fault_760_a_worker_that_stops_ends_both(
     assert place.jobs.get("other", other).state is JobState.QUEUED
 
 
-@pytest.mark.fault(941)
-def test_fault_941_what_ran_beside_a_job_that_ended_gives_way_to_one_that_needs_all_memory(
+def test_what_ran_beside_a_job_that_ended_gives_way_to_one_that_needs_all_memory(
     place: Place, supervise: Supervise, stopped: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
@@ -212,8 +206,7 @@ def test_fault_941_what_ran_beside_a_job_that_ended_gives_way_to_one_that_needs_
     wait_until(lambda: place.jobs.get("third", third).state is JobState.SUCCEEDED, within_s=60)
 
 
-@pytest.mark.fault(942)
-def test_fault_942_two_jobs_that_share_a_place_leave_it_to_one_that_needs_all_memory(
+def test_two_jobs_that_share_a_place_leave_it_to_one_that_needs_all_memory(
     place: Place, supervise: Supervise, stopped: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
@@ -264,8 +257,7 @@ def test_the_memory_of_a_process_is_known_while_it_runs() -> None:
     assert resident_bytes(0) == 0
 
 
-@pytest.mark.fault(983)
-def test_fault_983_a_job_goes_on_where_no_thread_can_be_started_for_the_one_beside_it(
+def test_a_job_goes_on_where_no_thread_can_be_started_for_the_one_beside_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran = threading.Event()
@@ -304,8 +296,7 @@ def test_a_job_ends_its_turn_where_it_can_continue_and_not_before() -> None:
     assert not turn.is_to_end(time.monotonic(), Writes()), "the last row is computed"
 
 
-@pytest.mark.fault(763)
-def test_fault_763_a_pass_of_a_training_without_checkpoints_shares_its_place_and_goes_on() -> None:
+def test_a_pass_of_a_training_without_checkpoints_shares_its_place_and_goes_on() -> None:
     began = threading.Event()
 
     def run() -> bool:
@@ -328,8 +319,7 @@ def test_fault_763_a_pass_of_a_training_without_checkpoints_shares_its_place_and
     place.close()
 
 
-@pytest.mark.fault(880)
-def test_fault_880_a_job_shares_its_place_until_its_first_checkpoint() -> None:
+def test_a_job_shares_its_place_until_its_first_checkpoint() -> None:
     place = SharedPlace(lambda: False)
     turn = turn_of(place, noting([]))
 
@@ -341,8 +331,7 @@ def test_fault_880_a_job_shares_its_place_until_its_first_checkpoint() -> None:
     assert turn.is_to_end(time.monotonic() + 60, Writes())
 
 
-@pytest.mark.fault(1053)
-def test_fault_1053_what_has_no_checkpoint_is_not_ended_where_no_job_can_run_beside_it() -> None:
+def test_what_has_no_checkpoint_is_not_ended_where_no_job_can_run_beside_it() -> None:
     turn = turn_of(SharedPlace(None), noting([]))
     turn.received(reached("a checkpoint"))
     turn.received(Uninterruptible())
@@ -351,8 +340,7 @@ def test_fault_1053_what_has_no_checkpoint_is_not_ended_where_no_job_can_run_bes
     assert turn.is_to_end(time.monotonic() + 60, Writes())
 
 
-@pytest.mark.fault(1055)
-def test_fault_1055_a_job_shares_its_place_once_all_is_computed() -> None:
+def test_a_job_shares_its_place_once_all_is_computed() -> None:
     place, looks = SharedPlace(lambda: False), list[bool]()
     turn = turn_of(place, noting(looks))
     turn.received(reached("a checkpoint", rows=2))
@@ -363,8 +351,7 @@ def test_fault_1055_a_job_shares_its_place_once_all_is_computed() -> None:
     assert turn.is_to_end(time.monotonic() + 60, Writes())
 
 
-@pytest.mark.fault(1054)
-def test_fault_1054_a_place_is_promised_for_as_long_as_a_trainer_takes_to_end(
+def test_a_place_is_promised_for_as_long_as_a_trainer_takes_to_end(
     place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promised, gives_way = list[float | None](), JobWork.should_give_way
@@ -381,8 +368,7 @@ def test_fault_1054_a_place_is_promised_for_as_long_as_a_trainer_takes_to_end(
     assert promised[0] == 3.0 + 10.0
 
 
-@pytest.mark.fault(1056)
-def test_fault_1056_a_job_that_cannot_be_given_back_keeps_its_project_from_no_place(
+def test_a_job_that_cannot_be_given_back_keeps_its_project_from_no_place(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_arguments: Any) -> None:
@@ -396,8 +382,7 @@ def test_fault_1056_a_job_that_cannot_be_given_back_keeps_its_project_from_no_pl
     assert beside == {"third": 1}
 
 
-@pytest.mark.fault(1101)
-def test_fault_1101_no_job_runs_beside_one_that_could_not_be_given_back(
+def test_no_job_runs_beside_one_that_could_not_be_given_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_supervisor: Supervisor, _job: Any, _devices: Any, shared: SharedPlace) -> None:

@@ -32,8 +32,7 @@ def test_writes_run_in_order() -> None:
     assert not writes.waiting
 
 
-@pytest.mark.fault(150)
-def test_fault_150_a_write_waits_for_the_database_and_keeps_its_place() -> None:
+def test_a_write_waits_for_the_database_and_keeps_its_place() -> None:
     database, writes = FlakyDatabase(1), Writes()
     writes.add(lambda: database.write("a"))
     writes.add(lambda: database.write("b"))

@@ -56,7 +56,7 @@ def held_out() -> Any:
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of 256 rows, and blocks of 300, so that a thousand rows are many of either."""
     monkeypatch.setattr("workers.trainer.products._CPU_STEP_ROWS", 256)
-    monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
+    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 300)
 
 
 @pytest.fixture
@@ -301,7 +301,6 @@ def test_without_a_list_it_starts_again(place: Place, dataset: Dataset) -> None:
     assert produced(messages).result["sha256"] == produced(undisturbed).result["sha256"]
 
 
-@pytest.mark.fault(1061)
 def test_a_file_is_written_while_as_much_of_the_disk_stays_free(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import torch
 from models_store.files.checkpoints import load_model
 from models_store.job_states import JobState
 from models_store.records import Dataset
-from tables.columns import Column
+from tabular.columns import Column
 from tests.waiting import wait_until
 from tests.workers.place import ENDLESS, Place, Running, children_of
 from tests.workers.trainer.tasks import result, run, task_of

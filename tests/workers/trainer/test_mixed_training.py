@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flows import compile_flow
 from models_store.files.checkpoints import load_model
-from tables.columns import Column
+from tabular.columns import Column
 from tests.workers.place import Place
 from tests.workers.trainer.tasks import ref, result, run, task_of
 from workers.errors import TrainingError
@@ -123,7 +123,6 @@ def test_a_typed_context_conditions_the_density(place: Place) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.fault(245)
 def test_a_table_whose_types_were_corrected_trains_as_it_was_accepted(place: Place) -> None:
     task = task_of(place, place.add_table(cells(), TYPES), request=REQUEST)
     renumbered = cells()
@@ -136,7 +135,6 @@ def test_a_table_whose_types_were_corrected_trains_as_it_was_accepted(place: Pla
     assert first.metrics["test_log_likelihood"] == second.metrics["test_log_likelihood"]
 
 
-@pytest.mark.fault(245)
 def test_a_table_that_lost_a_column_fails_its_job_with_the_reason(place: Place) -> None:
     task = task_of(place, place.add_table(cells(), TYPES), request=REQUEST)
     less = ref(place.add_table(cells()[:, :3], TYPES[:3]))
@@ -144,8 +142,7 @@ def test_a_table_that_lost_a_column_fails_its_job_with_the_reason(place: Place) 
         run(task.model_copy(update={"dataset": less}))
 
 
-@pytest.mark.fault(733)
-def test_fault_733_the_fit_of_a_mixture_that_comes_first_goes_on_after_each_iteration(
+def test_the_fit_of_a_mixture_that_comes_first_goes_on_after_each_iteration(
     place: Place,
 ) -> None:
     options = {"seed": 1, "max_epochs": 1, "batch_size": 100}

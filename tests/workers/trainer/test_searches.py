@@ -19,7 +19,7 @@ from models_store.requests.accept_training import HeldOut
 from models_store.requests.search import AcceptedSearch
 from models_store.requests.sweep import SweepRequest
 from models_store.requests.training import TrainingRequest
-from tables.columns import Column
+from tabular.columns import Column
 from tests.workers.place import LIMITS, PROJECT, Place
 from workers.protocol import EnsembleTask, Interrupted, Note, Tick, Trained, TrainingTask
 from workers.supervisor.assignment import task_of
@@ -97,7 +97,6 @@ def ensemble_task(place: Place) -> EnsembleTask:
         place.work.finish_child(job.id, job.attempt, **end)
 
 
-@pytest.mark.fault(650)
 def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,8 +124,7 @@ def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(
         assert sum(isinstance(message, ends) for message in messages) == 1
 
 
-@pytest.mark.fault(730)
-def test_fault_730_an_ensemble_that_is_ended_after_each_chunk_goes_on_there(place: Place) -> None:
+def test_an_ensemble_that_is_ended_after_each_chunk_goes_on_there(place: Place) -> None:
     task = ensemble_task(place)
     whole: list[Any] = []
     assemble(task, whole.append, interrupted=lambda: False)

@@ -30,7 +30,7 @@ NAMES = ["x1", "x2", "x3"]
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(products, "_CPU_STEP_ROWS", 256)
-    monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
+    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 300)
     threads = torch.get_num_threads()
     place = Place(tmp_path / "data")
     yield place
@@ -186,8 +186,7 @@ def test_few_rows_and_huge_numbers_of_rows(place: Place) -> None:
     assert 2**40 / split.part_rows <= 64
 
 
-@pytest.mark.fault(362)
-def test_fault_362_a_long_request_has_few_parts(place: Place) -> None:
+def test_a_long_request_has_few_parts(place: Place) -> None:
     registered(place.database, place.blobs, columns=NAMES)
     version = place.registry.version(PROJECT, "people", 1)
     request = SamplingRequest(model="people:1", n=2**40, seed=1)

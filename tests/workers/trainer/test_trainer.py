@@ -40,20 +40,18 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
     assert (half == 0) == (kind in (TrainingTask, VariationalTask))
 
 
-@pytest.mark.fault(984)
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
 )
-def test_fault_984_a_thread_that_is_not_started_is_the_fault_of_no_job(error):
+def test_a_thread_that_is_not_started_is_the_fault_of_no_job(error):
     task = TrainingTask.model_construct(memory_bytes=None)  # type: ignore[call-arg]  # all that is read
     outcome = trainer.outcome_of(error, task)
     assert isinstance(outcome, Unfit)
     assert outcome.code == "process_limit"
 
 
-@pytest.mark.fault(1057)
-def test_fault_1057_a_thread_for_which_the_job_left_no_memory_is_its_own_fault():
+def test_a_thread_for_which_the_job_left_no_memory_is_its_own_fault():
     program = (
         "import resource, threading\n"
         "from workers.protocol import TrainingTask\n"

@@ -109,8 +109,7 @@ def test_each_epoch_is_told_once_with_its_metrics(undisturbed: Undisturbed) -> N
 
 
 @pytest.mark.parametrize("batch", [1, 17, 30])
-@pytest.mark.fault(119)
-def test_fault_119_interrupted_at_any_batch_it_makes_the_same_model(
+def test_interrupted_at_any_batch_it_makes_the_same_model(
     place: Place, batch: int, undisturbed: Undisturbed
 ) -> None:
     dataset = place.add_dataset()
@@ -127,7 +126,6 @@ def test_fault_119_interrupted_at_any_batch_it_makes_the_same_model(
     assert told == list(range(1, EPOCHS + 1))
 
 
-@pytest.mark.fault(651)
 def test_the_evaluation_tells_what_is_left_of_it(
     place: Place, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,8 +145,7 @@ def in_chunks(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr("workers.trainer.training._SCORED_CHUNKS", 1)
 
 
-@pytest.mark.fault(730)
-def test_fault_730_an_evaluation_that_is_ended_after_each_chunk_goes_on_there(
+def test_an_evaluation_that_is_ended_after_each_chunk_goes_on_there(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_chunks(monkeypatch, 100)
@@ -180,10 +177,7 @@ def test_fault_730_an_evaluation_that_is_ended_after_each_chunk_goes_on_there(
         assert reached.version[field] == expected.version[field]
 
 
-@pytest.mark.fault(730)
-def test_fault_730_a_long_evaluation_has_checkpoints(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_evaluation_has_checkpoints(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     in_chunks(monkeypatch, 20)
     dataset = place.add_dataset()
     messages = run(task_of(place, dataset, long_epoch_s=0))
@@ -202,8 +196,7 @@ def test_fault_730_a_long_evaluation_has_checkpoints(
 
 
 @pytest.mark.long
-@pytest.mark.fault(210)
-def test_fault_210_checkpoints_within_an_epoch_make_the_same_model(
+def test_checkpoints_within_an_epoch_make_the_same_model(
     place: Place, undisturbed: Undisturbed
 ) -> None:
     dataset = place.add_dataset()
@@ -256,7 +249,6 @@ def harm_flipped(place: Place, at: CheckpointRef) -> None:
 
 @pytest.mark.parametrize("harm", [harm_missing, harm_truncated, harm_flipped])
 @pytest.mark.parametrize("harmed", [1, 2])
-@pytest.mark.fault(136, 137, 140)
 def test_faults_136_137_140_a_bad_checkpoint_gives_way_to_the_one_before_or_to_none(
     place: Place,
     undisturbed: Undisturbed,
@@ -279,8 +271,7 @@ def test_faults_136_137_140_a_bad_checkpoint_gives_way_to_the_one_before_or_to_n
     assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
 
 
-@pytest.mark.fault(71)
-def test_fault_071_divergence_is_told_and_nothing_is_stored(place: Place) -> None:
+def test_divergence_is_told_and_nothing_is_stored(place: Place) -> None:
     optimisation = {"optimiser": "sgd", "learning_rate": 100.0, "max_epochs": 50, "seed": 1}
     task = task_of(place, place.add_dataset(), request={"optimisation": optimisation})
 
@@ -291,9 +282,8 @@ def test_fault_071_divergence_is_told_and_nothing_is_stored(place: Place) -> Non
     assert place.blobs.keys("models") == []
 
 
-@pytest.mark.fault(76)
 @pytest.mark.parametrize("device", ["cuda:99", "cuda:7"])
-def test_fault_076_a_device_that_is_not_there_is_never_replaced(place: Place, device: str) -> None:
+def test_a_device_that_is_not_there_is_never_replaced(place: Place, device: str) -> None:
     with pytest.raises(UnfitError, match=device) as failure:
         run(task_of(place, place.add_dataset(), device=device))
 
@@ -301,8 +291,7 @@ def test_fault_076_a_device_that_is_not_there_is_never_replaced(place: Place, de
     assert find_device("auto").type in {"cpu", "cuda"}
 
 
-@pytest.mark.fault(39)
-def test_fault_039_a_table_that_was_changed_on_disk_is_not_trained_on(place: Place) -> None:
+def test_a_table_that_was_changed_on_disk_is_not_trained_on(place: Place) -> None:
     dataset = place.add_dataset()
     path = place.blobs.path(dataset.key)
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")

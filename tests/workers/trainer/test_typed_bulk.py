@@ -14,9 +14,9 @@ from flows import CompiledFlow, compile_flow, rank_among, spec_to_dict
 from models_store.files.blobs import model_key, table_key
 from models_store.files.checkpoints import save_model
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
-from tables.columns import UNSEEN, Column
-from tables.ingest.kept_cells import cells_writer
-from tables.typed_rows import TypedRows
+from tabular.columns import UNSEEN, Column
+from tabular.ingest.kept_cells import cells_writer
+from tabular.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.workers.place import Place
 from tests.workers.trainer.test_bulk import common, file_of, held_out, parts, produced, run
@@ -64,7 +64,7 @@ def stored() -> Any:
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.trainer.products._CPU_STEP_ROWS", 256)
-    monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
+    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 300)
 
 
 def typed(place: Place, spec: Any = SPEC, **changes: Any) -> dict[str, Any]:
@@ -202,8 +202,7 @@ def test_rows_beside_scores_have_the_cells_of_the_table(place: Place, output: st
         assert found == expected.column(column).to_pylist()
 
 
-@pytest.mark.fault(442)
-def test_fault_442_a_csv_result_tells_which_columns_hold_text(place: Place) -> None:
+def test_a_csv_result_tells_which_columns_hold_text(place: Place) -> None:
     names = [column.name for column in OWN]
     result = produced(run(scoring(place, include_rows=True, output="csv"))).result
     texts = [names[at] for at in result["texts"]]
@@ -265,8 +264,7 @@ def test_columns_that_are_not_modelled_stand_beside_the_scores(place: Place, out
 
 
 @pytest.mark.long
-@pytest.mark.fault(334)
-def test_fault_334_long_texts_beside_scores_become_row_groups_of_megabytes(place: Place) -> None:
+def test_long_texts_beside_scores_become_row_groups_of_megabytes(place: Place) -> None:
     ids = [f"{number} {'q' * (300 << 10)}" for number in range(len(ROWS))]
     task = scoring_with_ids(place, ids, output="parquet")
     file = pq.ParquetFile(file_of(place, run(task)))
@@ -275,8 +273,7 @@ def test_fault_334_long_texts_beside_scores_become_row_groups_of_megabytes(place
     assert max(group.total_byte_size for group in groups) <= 80 << 20
 
 
-@pytest.mark.fault(334)
-def test_fault_334_long_texts_beside_scores_are_in_memory_a_few_at_a_time(place: Place) -> None:
+def test_long_texts_beside_scores_are_in_memory_a_few_at_a_time(place: Place) -> None:
     ids = [f"{number} {'q' * (300 << 10)}" for number in range(len(ROWS))]
     task = scoring_with_ids(place, ids, output="csv")
     usual = pa.default_memory_pool()

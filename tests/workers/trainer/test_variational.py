@@ -155,7 +155,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.long
 @pytest.mark.parametrize("iteration", [1, 20, 33])
-def test_fault_119_interrupted_at_any_iteration_it_makes_the_same_model(
+def test_interrupted_at_any_iteration_it_makes_the_same_model(
     place: Place, iteration: int, undisturbed: str
 ) -> None:
     asked = iter(range(1, 10_000))
@@ -173,10 +173,7 @@ def test_fault_119_interrupted_at_any_iteration_it_makes_the_same_model(
 
 
 @pytest.mark.long
-@pytest.mark.fault(210)
-def test_fault_210_checkpoints_between_reports_make_the_same_model(
-    place: Place, undisturbed: str
-) -> None:
+def test_checkpoints_between_reports_make_the_same_model(place: Place, undisturbed: str) -> None:
     messages = run(task_of(place, BANANA, long_epoch_s=0))
 
     saved = [told.checkpoint for told in epochs(messages) if told.checkpoint is not None]
@@ -189,8 +186,7 @@ def test_fault_210_checkpoints_between_reports_make_the_same_model(
     assert result(resumed).version["checkpoint_sha256"] == undisturbed
 
 
-@pytest.mark.fault(71)
-def test_fault_071_a_target_that_is_nowhere_finite_is_told(place: Place) -> None:
+def test_a_target_that_is_nowhere_finite_is_told(place: Place) -> None:
     with pytest.raises(TrainingError, match="iteration") as failure:
         run(task_of(place, {"log_density": "log(-1 - z1^2)", "dim": 2}))
 
@@ -270,11 +266,10 @@ def test_latent_variables_resume_to_the_same_model(place: Place) -> None:
     assert resumed.metrics["log_evidence"] == undisturbed.metrics["log_evidence"]
 
 
-@pytest.mark.fault(732)
 @pytest.mark.parametrize(
     ("rows", "dim", "samples"), [(100, 3, 10_000), (500_000, 11, 1_818), (10**6, 2, 2_000)]
 )
-def test_fault_732_samples_that_judge_a_regression_are_fewer_the_more_rows_it_has(
+def test_samples_that_judge_a_regression_are_fewer_the_more_rows_it_has(
     rows: int, dim: int, samples: int
 ) -> None:
     assert samples_of(rows, dim) == samples

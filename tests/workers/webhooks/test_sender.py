@@ -150,8 +150,7 @@ def test_a_failing_receiver_gets_the_event_in_the_end(
     assert told["data"]["id"] == job.id
 
 
-@pytest.mark.fault(664)
-def test_fault_664_a_receiver_that_refuses_at_once_is_not_tried_without_a_pause(
+def test_a_receiver_that_refuses_at_once_is_not_tried_without_a_pause(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt writes to the database, for which others wait."""
@@ -178,7 +177,6 @@ def test_fault_664_a_receiver_that_refuses_at_once_is_not_tried_without_a_pause(
     assert len(receiver.requests) == len(begun)
 
 
-@pytest.mark.fault(576)
 def test_a_worker_whose_clock_is_wrong_signs_the_time_of_the_database(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,8 +201,7 @@ def test_what_cannot_be_reached_is_told(database: Database) -> None:
     assert "refused" in (latest(webhooks, webhook.id).error or "")
 
 
-@pytest.mark.fault(1182)
-def test_fault_1182_a_receiver_that_hangs_up_is_not_called_a_host_that_does_not_exist(
+def test_a_receiver_that_hangs_up_is_not_called_a_host_that_does_not_exist(
     database: Database,
 ) -> None:
     webhooks = Webhooks(database)
@@ -268,17 +265,15 @@ def test_a_receiver_that_says_nothing_is_left(silent: str) -> None:
         post(silent, b"{}", {}, private=True, timeout_s=0.3)
 
 
-@pytest.mark.fault(308)
 def test_a_head_that_does_not_end_in_time_delivers_nothing(endless_head: str) -> None:
     with pytest.raises(TimeoutError):
         post(endless_head, b"{}", {}, private=True, timeout_s=0.4)
 
 
-@pytest.mark.fault(388)
 @pytest.mark.parametrize(
     ("interim", "outcome"), [(3, 204), (10_000, "the head of the response is too long")]
 )
-def test_fault_388_a_receiver_that_says_to_continue_for_ever_is_left(
+def test_a_receiver_that_says_to_continue_for_ever_is_left(
     interim: int, outcome: int | str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -303,8 +298,7 @@ def test_fault_388_a_receiver_that_says_to_continue_for_ever_is_left(
         thread.join()
 
 
-@pytest.mark.fault(1075)
-def test_fault_1075_the_response_after_early_hints_counts() -> None:
+def test_the_response_after_early_hints_counts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -321,13 +315,11 @@ def test_fault_1075_the_response_after_early_hints_counts() -> None:
         thread.join()
 
 
-@pytest.mark.fault(265)
 def test_a_handshake_that_never_ends_is_ended(drip: int) -> None:
     with pytest.raises(TimeoutError):
         post(f"https://127.0.0.1:{drip}/", b"{}", {}, private=True, timeout_s=0.4)
 
 
-@pytest.mark.fault(264)
 def test_a_delivery_that_cannot_be_sent_has_an_outcome_and_stops_no_other(
     database: Database, receiver: Receiver
 ) -> None:
@@ -348,7 +340,6 @@ def test_a_delivery_that_cannot_be_sent_has_an_outcome_and_stops_no_other(
     assert len(receiver.requests) == 1
 
 
-@pytest.mark.fault(264)
 def test_whatever_a_delivery_raises_is_its_outcome(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,8 +356,7 @@ def test_whatever_a_delivery_raises_is_its_outcome(
     assert latest(webhooks, webhook.id).ended_at is not None
 
 
-@pytest.mark.fault(982)
-def test_fault_982_deliveries_for_which_no_thread_could_be_started_keep_no_place(
+def test_deliveries_for_which_no_thread_could_be_started_keep_no_place(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.statuses = [204]
@@ -391,8 +381,7 @@ def test_fault_982_deliveries_for_which_no_thread_could_be_started_keep_no_place
     assert all(latest(webhooks, webhook.id).delivered for webhook in made)
 
 
-@pytest.mark.fault(1073)
-def test_fault_1073_a_worker_that_ends_does_not_wait_for_a_receiver(tmp_path: Path) -> None:
+def test_a_worker_that_ends_does_not_wait_for_a_receiver(tmp_path: Path) -> None:
     """End a sender while its receiver says nothing, for which the attempt would wait an hour."""
     code = f"""
 import socket, sys
@@ -416,7 +405,6 @@ sender.stop()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)  # noqa: S603 - our own code
 
 
-@pytest.mark.fault(266)
 def test_slow_receivers_of_a_project_keep_two_places_and_projects_take_turns() -> None:
     turns = _Turns()
     waiting = [

@@ -1,0 +1,301 @@
+"""Types of columns of numbers: levels, spikes, decimals, and the scale on which they are modelled."""
+
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabular.calendar.formats import DAY_S, has_date, is_duration
+from tabular.cells import decode_cells
+from tabular.columns import Column, ColumnType, TransformName
+from tabular.source import Columns
+
+MAX_SAMPLE_BYTES = 8 << 20
+"""Memory that the sample of a table takes at most."""
+
+MAX_SAMPLE_ROWS = 32_768
+"""The most rows of the sample of a table."""
+
+MAX_WHOLE_LEVELS = 20
+"""The most values of a column of whole numbers that are levels."""
+
+MAX_LEVELS = 10
+"""The most values of a column of other numbers that are levels."""
+
+MAX_SPIKES = 20
+"""The most spikes of a column."""
+
+ROWS_PER_LEVEL = 20
+"""The fewest rows for each level, on average."""
+
+_TRUTH_ROWS = 10
+_SPIKE_ROWS = 20
+_MOST_NAMED = 5  # spikes in a reason
+_SURE_SHARE, _SURE_RATIO = 0.05, 3.0
+_SPIKE_SHARE, _SPIKE_RATIO = 0.01, 5.0
+_NEIGHBOURS = 5  # on each side
+_SCALED_VALUES = 400  # fewer tell no scale from another
+_KNOTS = 50
+_GAINS: dict[TransformName, float] = {"log": 0.1, "asinh": 0.2, "quantiles": 0.5}  # nats a value
+_SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+_LARGEST = 2.0**53
+_CLOCK_STEPS = (DAY_S, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 600, 300, 60, 30, 15, 10, 5)
+
+
+class Sample:
+    """Random rows of a table, of bounded memory, the same for the same table."""
+
+    def __init__(self, columns: int) -> None:
+        self.size = max(256, min(MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES // (8 * max(columns, 1))))
+        self._random = np.random.default_rng(0)
+        self._share = 1.0
+        self._rows: list[Columns] = []
+        self._keys: list[NDArray[np.float64]] = []
+        self._count = 0
+
+    def update(self, values: Columns) -> None:
+        """Add rows of the table."""
+        keys = np.asarray(self._random.random(values.shape[1]))
+        self._add(values, keys)
+        while self._count > self.size:
+            self._share /= 2
+            rows, all_keys = self.rows(), np.concatenate(self._keys)
+            self._rows, self._keys, self._count = [], [], 0
+            self._add(rows, all_keys)
+
+    def rows(self) -> Columns:
+        """Return the sample, column by column."""
+        return np.concatenate(self._rows, axis=1)
+
+    def _add(self, values: Columns, keys: NDArray[np.float64]) -> None:
+        kept = keys < self._share
+        self._rows.append(values[:, kept])
+        self._keys.append(keys[kept])
+        self._count += int(kept.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """All that is known of the values of a column.
+
+    Attributes:
+        rows: Number of values that are not missing.
+        values: Distinct values in order, where there are not too many to count.
+        whole: True if they are whole numbers.
+        decimals: Decimals that all have at most, if there is such a number.
+        step_s: Greatest whole number of seconds that all dates are multiples of; 0 where there is none.
+        lowest: Smallest value.
+        sample: Random values.
+    """
+
+    rows: int
+    values: NDArray[np.float64] | None
+    whole: bool
+    decimals: int | None
+    step_s: int
+    lowest: float
+    sample: NDArray[np.float64]
+
+
+def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
+    """Return the type of a column of numbers with all that its values tell, and the reason.
+
+    Args:
+        column: Type of the column as far as it is known: `number`, `integer` or `datetime`.
+        numbers: Values of the column.
+    """
+    decimals = None if column.date_only else numbers.decimals
+    column = replace(column, decimals=decimals)
+    if column.type == "number" and numbers.whole and abs(numbers.sample).max() < _LARGEST:
+        column = replace(column, type="integer")
+    levels = _levels(column, numbers)
+    if levels is not None:
+        kind: ColumnType = "boolean" if _are_truths(levels, column) else column.type
+        return replace(column, levels=levels, type=kind), _level_reason(levels, column)
+    if column.type == "datetime":
+        spikes = find_spikes(numbers.sample)  # such as 9999-12-31, which stands for no end
+        known = "durations" if is_duration(column.datetime_format) else "dates"
+        found = replace(_with_clock(column, numbers), spikes=tuple(spikes))
+        return found, f"The values are {known}.{about_spikes(found)}"
+    spikes = find_spikes(numbers.sample)
+    # Zero is a bound of all values, or of none.
+    sample = np.append(numbers.sample, numbers.lowest)
+    rest = sample[~np.isin(sample, spikes)]
+    transform, gain = choose_transform(rest, decimals=numbers.decimals)
+    low = lower_bound(sample, transform)
+    reason = f"The values are {'whole ' if column.type == 'integer' else ''}numbers."
+    column = replace(column, spikes=tuple(spikes), transform=transform, low=low)
+    reason += about_spikes(column)
+    if transform != "none":
+        reason += f" The scale {transform} gains {gain:.2g} nats a value."
+    return column, reason
+
+
+def about_spikes(column: Column) -> str:
+    """Return a sentence behind a reason that names the first spikes of a column; an empty text if it has none."""
+    first = column.spikes[:_MOST_NAMED]
+    if not first:
+        return ""
+    named = (
+        decode_cells(np.array(first), column).to_pylist()
+        if column.type == "datetime"
+        else [f"{spike:g}" for spike in first]
+    )
+    more = ", ..." if len(column.spikes) > _MOST_NAMED else ""
+    return f" Many cells have the same value: {', '.join(named)}{more}."
+
+
+def _with_clock(column: Column, numbers: Numbers) -> Column:
+    """Return a column of dates with the step of their clock, and the bounds of times alone."""
+    if not column.date_only:
+        column = replace(column, step_s=_clock_step(numbers.step_s))
+    if is_duration(column.datetime_format):
+        return replace(column, low=0.0) if numbers.lowest >= 0 else column
+    if not has_date(column.datetime_format):
+        return replace(column, low=0.0, high=DAY_S - 1.0)
+    return column
+
+
+def _clock_step(step_s: int) -> int:
+    """Return the longest step of a clock that divides a number of seconds; 0 where none does."""
+    return next((step for step in _CLOCK_STEPS if step_s % step == 0), 0) if step_s else 0
+
+
+def common_step(seconds: NDArray[np.float64], step_s: int) -> int:
+    """Return the greatest number of seconds that dates, and the step of those before, are multiples of.
+
+    Args:
+        seconds: Dates; not-a-number where they are missing.
+        step_s: Step of the dates before; 0 where there were none.
+    """
+    known = seconds[~np.isnan(seconds)]
+    if step_s == 1 or (known != np.rint(known)).any():
+        return 1
+    return int(np.gcd.reduce(known.astype(np.int64), initial=step_s))
+
+
+def quantiles(sample: NDArray[np.float64]) -> dict[str, float]:
+    """Return values by the share of a sample that is at most these."""
+    if not sample.size:
+        return {}
+    found = np.quantile(sample, _SHARES, method="inverted_cdf")
+    return {f"{share:g}": float(value) for share, value in zip(_SHARES, found, strict=True)}
+
+
+def find_spikes(sample: NDArray[np.float64]) -> list[float]:
+    """Return values that hold a large share of a column, and far more than the values beside them."""
+    values, counts = np.unique(sample, return_counts=True)
+    if values.size < 2:
+        return []
+    shares = counts / sample.size
+    found = []
+    for place in np.flatnonzero((shares >= _SPIKE_SHARE) & (counts >= _SPIKE_ROWS)).tolist():
+        around = np.arange(max(0, place - _NEIGHBOURS), min(values.size, place + _NEIGHBOURS + 1))
+        beside = float(np.median(counts[around[around != place]]))
+        ratio = counts[place] / max(beside, 1.0)
+        sure = shares[place] >= _SURE_SHARE and ratio >= _SURE_RATIO
+        if sure or ratio >= _SPIKE_RATIO:
+            found.append(place)
+    largest = sorted(found, key=lambda place: -counts[place])[:MAX_SPIKES]
+    return [float(values[place]) for place in sorted(largest)]
+
+
+def choose_transform(
+    values: NDArray[np.float64], *, decimals: int | None
+) -> tuple[TransformName, float]:
+    """Return the scale on which a Gaussian fits values best, and its gain in nats a value.
+
+    Each scale is fitted to one half of the values, and judged by the likelihood of the other half in
+    the units of the data. Values on a grid are spread over it.
+
+    Args:
+        values: Values of a column, in random order.
+        decimals: Decimals of the values, if they are on a grid.
+    """
+    if values.size < _SCALED_VALUES or values.min() == values.max():
+        return "none", 0.0
+    step = 10.0**-decimals if decimals is not None else 0.0
+    spread = values + step * (np.random.default_rng(0).random(values.size) - 0.5)
+    train, test = spread[::2], spread[1::2]
+    plain = _gaussian(train, test, np.zeros(test.size))
+    best: TransformName = "none"
+    best_gain = 0.0
+    if values.min() > 0:
+        floor = values.min() / 2
+        logs = [np.log(np.maximum(half, floor)) for half in (train, test)]
+        gain = _gaussian(logs[0], logs[1], -logs[1]) - plain
+        best, best_gain = _better("log", gain, best, best_gain)
+    centre = np.median(train)
+    scale = max(float(np.median(np.abs(train - centre))), 1e-300)
+    scaled = [(half - centre) / scale for half in (train, test)]
+    slopes = -np.log(scale) - 0.5 * np.log1p(scaled[1] ** 2)
+    gain = _gaussian(np.arcsinh(scaled[0]), np.arcsinh(scaled[1]), slopes) - plain
+    best, best_gain = _better("asinh", gain, best, best_gain)
+    return _better("quantiles", _by_quantiles(train, test) - plain, best, best_gain)
+
+
+def _better(
+    name: TransformName, gain: float, best: TransformName, best_gain: float
+) -> tuple[TransformName, float]:
+    if gain < float("inf") and gain > best_gain + _GAINS[name]:
+        return name, float(gain)
+    return best, best_gain
+
+
+def _gaussian(
+    train: NDArray[np.float64], test: NDArray[np.float64], slopes: NDArray[np.float64]
+) -> float:
+    """Return the mean log-likelihood of values on a scale, with the log-slopes of the scale."""
+    std = max(float(train.std()), 1e-300)
+    with np.errstate(over="ignore"):
+        squares = ((test - train.mean()) / std) ** 2
+    return float(np.mean(-0.5 * squares + slopes) - np.log(std) - 0.5 * np.log(2 * np.pi))
+
+
+def _by_quantiles(train: NDArray[np.float64], test: NDArray[np.float64]) -> float:
+    """Return the mean log-likelihood under the map of quantiles to those of a Gaussian."""
+    shares = (np.arange(_KNOTS) + 0.5) / _KNOTS
+    knots, first = np.unique(np.quantile(train, shares), return_index=True)
+    if knots.size < _KNOTS // 2:
+        return -np.inf
+    scores = np.array([NormalDist().inv_cdf(share) for share in shares])[first]
+    slopes = np.diff(scores) / np.diff(knots)
+    place = np.clip(np.searchsorted(knots, test) - 1, 0, slopes.size - 1)
+    mapped = scores[place] + (test - knots[place]) * slopes[place]
+    squares = np.minimum(mapped**2, 1e6)
+    return float(np.mean(-0.5 * squares + np.log(slopes[place])) - 0.5 * np.log(2 * np.pi))
+
+
+def _levels(column: Column, numbers: Numbers) -> tuple[float, ...] | None:
+    """Return the values of a column as its levels, where they are few and each has many rows."""
+    values = numbers.values
+    if values is None or not values.size:
+        return None
+    limit = MAX_WHOLE_LEVELS if numbers.whole and column.type != "datetime" else MAX_LEVELS
+    truths = set(values.tolist()) == {0.0, 1.0} and numbers.rows >= _TRUTH_ROWS
+    few = values.size <= limit and numbers.rows >= ROWS_PER_LEVEL * values.size
+    if values.size > 1 and not (truths or few):
+        return None
+    return tuple(int(value) if value.is_integer() else value for value in values.tolist())
+
+
+def _are_truths(levels: tuple[float, ...], column: Column) -> bool:
+    return set(levels) == {0, 1} and column.type != "datetime"
+
+
+def _level_reason(levels: tuple[float, ...], column: Column) -> str:
+    if len(levels) == 1:
+        return "All cells have the same value."
+    if set(levels) == {0, 1}:
+        return "The cells are 0 or 1."
+    kinds = {"integer": "whole numbers", "datetime": "dates"}
+    kind = kinds.get(column.type, "numbers")
+    return f"The cells are {kind} of {len(levels)} values."
+
+
+def lower_bound(sample: NDArray[np.float64], transform: TransformName) -> float | None:
+    """Return zero where no value is below it and some are near."""
+    low = sample.min()
+    natural = transform == "log" or (low >= 0 and low <= sample.std())
+    return 0.0 if natural else None

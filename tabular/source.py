@@ -1,0 +1,434 @@
+"""Result of every reader of a format, and the checks that all readers share."""
+
+import math
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabular.errors import TableError
+from tabular.formats import ParseOptions, TableFormat, TableWarning, kept_free
+from tabular.json.members import Members
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+
+MAX_NAME_LENGTH = 128
+"""Code points of a column name."""
+
+Columns = NDArray[np.float64]
+"""A run of rows, column by column: ``values[column, row]``, not a number where one is missing."""
+
+NESTED = "It holds lists, structures or bytes, not single values."
+"""Reason for which a column cannot be modelled."""
+
+_CHUNK_VALUES = 1 << 17  # 1 MiB of float64: stays in the second-level cache
+_CHUNK_BYTES = 16 << 20  # of rows that are joined
+_MIN_CHUNK_ROWS = 512  # of a wide table: fewer, and the work per column and chunk dominates
+
+_NPY_MAGIC = b"\x93NUMPY"
+_PARQUET_MAGIC = b"PAR1"
+_ENCRYPTED_PARQUET_MAGIC = b"PARE"
+_MAGIC_BYTES = 64
+_MARKUP = re.compile(
+    rb'(?i)(?:\xef\xbb\xbf)?\s*(?:(?P<json>\{\s*"|\[\s*[\[{])|<(?:!doctype|html|table|\?xml))'
+)
+_BINARY_MAGICS = {
+    # A Parquet file continues with a Thrift field header, a CSV header never does.
+    _PARQUET_MAGIC + b"\x15": "a Parquet file",
+    _NPY_MAGIC: "an npy file",
+    b"PK\x03\x04": "a ZIP archive, such as an xlsx or npz file: save a sheet as CSV, an array as npy",
+    b"PK\x05\x06": "a ZIP archive, such as an xlsx or npz file: save a sheet as CSV, an array as npy",
+    b"ARROW1\x00\x00": "an Arrow file, which is not an Arrow stream",
+    b"\xff\xff\xff\xff": "an Arrow stream",
+    b"\x1f\x8b": "a gzip file: unpack it, or send it with `Content-Encoding: gzip`",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file: unpack it, or send it with `Content-Encoding: zstd`",
+    b"\xfd7zXZ\x00": "an xz file",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"%PDF-": "a PDF file",
+}
+_MAGICS = {
+    TableFormat.NPY: _NPY_MAGIC,
+    TableFormat.PARQUET: _PARQUET_MAGIC,
+    TableFormat.ARROW: b"\xff\xff\xff\xff",
+}
+_MAX_NAMED = 5
+_JOINERS = "\u200c\u200d"  # Persian and emoji need them; other format characters deceive the eye
+
+
+Choose = Callable[[Sequence[str], bool], Sequence[int]]
+"""Function from the names of a file's columns, and whether the file gives them, to the place of each
+wanted column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource:
+    """An opened table: its columns, and its rows in chunks that come once.
+
+    Attributes:
+        names: Names of the columns, checked.
+        dtypes: Type of each column in the file.
+        named: True where the file gives the names; else they are `x1` to `xD`.
+        chunks: Rows in order; iterating raises `TableError` at the first fault found.
+        warnings: Warnings that are known when the file is opened.
+        rows: Number of rows, where it is known and nothing can be wrong with them.
+    """
+
+    names: list[str]
+    dtypes: list[str]
+    named: bool
+    chunks: Iterator[Columns]
+    warnings: list[TableWarning]
+    rows: int | None = None
+
+
+class NotNumbersError(Exception):
+    """Cell of a column that seemed to hold numbers, and does not.
+
+    Attributes:
+        column: Position of the column.
+    """
+
+    def __init__(self, column: int) -> None:
+        self.column = column
+        super().__init__(f"column {column} holds more than numbers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSource:
+    """An opened table of columns of any type, whose rows can be read again and again.
+
+    Attributes:
+        names: Names of the columns, mended where the file's could not stay.
+        dtypes: Type of each column in the file.
+        named: True where the file gives the names; else they are `x1` to `xD`.
+        nameless: Positions of the columns that the file gives no name, while it names others.
+        text: Positions of the columns that hold more than numbers.
+        read: Function that yields the rows as Arrow record batches. It is given the positions of the
+            columns to read as text, of a format in which a column has no type of its own. Iterating
+            raises `NotNumbersError` where another column is not numbers, and else `TableError` at
+            the first fault found.
+        warnings: Warnings that are known when the file is opened.
+        unread: Reasons for which columns, by position, cannot be modelled; their cells are null.
+        untyped: True of a text format, whose numbers may have zeros at the end.
+        lists: Function that yields the rows of a JSON format as they are, some at a time: lists of the cells of
+            the columns in the positions that it is given, or what rows have that lack most of them.
+    """
+
+    names: list[str]
+    dtypes: list[str]
+    named: bool
+    nameless: frozenset[int]
+    text: frozenset[int]
+    read: Callable[[frozenset[int]], Iterator["pa.RecordBatch"]]
+    warnings: list[TableWarning]
+    unread: Mapping[int, str] = field(default_factory=dict)
+    untyped: bool = False
+    lists: Callable[[Sequence[int]], Iterator[list[list[Any]] | Members]] | None = None
+
+
+def rows_per_chunk(columns: int) -> int:
+    """Return the number of rows of a chunk that is processed fast."""
+    return max(_MIN_CHUNK_ROWS, _CHUNK_VALUES // columns)
+
+
+def gather(chunks: Iterator[Columns], *, pauses: bool = False) -> Iterator[Columns]:
+    """Join chunks that are too short to be worth the work per chunk.
+
+    Args:
+        chunks: Columns of some rows each.
+        pauses: True to pass empty ones on, for those who take chunks in turn with others.
+    """
+    waiting: list[Columns] = []
+    for chunk in chunks:
+        if pauses and not chunk.size:
+            yield chunk
+            continue
+        waiting.append(chunk)
+        if sum(part.shape[1] for part in waiting) >= _MIN_CHUNK_ROWS:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def gather_batches(
+    batches: Iterator["pa.RecordBatch"], *, pauses: bool = False
+) -> Iterator["pa.RecordBatch"]:
+    """Join batches that are too short to be worth the work per batch, where their types are the same.
+
+    Args:
+        batches: Batches of columns.
+        pauses: True to yield an empty batch after each that is to be joined with the next one.
+    """
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        own = batch_bytes(batch)
+        # A large one would be copied for the sake of a few rows before it.
+        if waiting and (own > _CHUNK_BYTES or batch.schema != waiting[0].schema):
+            yield _joined_batch(waiting)
+            waiting, rows, size = [], 0, 0
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + own
+        if rows >= _MIN_CHUNK_ROWS or size >= _CHUNK_BYTES:
+            yield _joined_batch(waiting)
+            waiting, rows, size = [], 0, 0
+        elif pauses:
+            yield batch.slice(0, 0)
+    if waiting:
+        yield _joined_batch(waiting)
+
+
+def batch_bytes(batch: "pa.RecordBatch") -> int:
+    """Return the bytes of the rows of a batch, without its dictionaries."""
+    return sum(getattr(column, "indices", column).nbytes for column in batch.columns)
+
+
+def _joined_batch(batches: "list[pa.RecordBatch]") -> "pa.RecordBatch":
+    if len(batches) == 1:
+        return batches[0]
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    return pa.concat_batches(batches)
+
+
+def _joined(chunks: list[Columns]) -> Columns:
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
+
+
+def check_content(source: Path | bytes, format: TableFormat) -> None:  # noqa: A002 - the word for it
+    """Refuse a file whose first bytes are those of another format than the declared one.
+
+    Raises:
+        TableError: ``media-type``; ``dataset-parse`` for an encrypted Parquet file.
+    """
+    if isinstance(source, bytes):
+        start = source[:_MAGIC_BYTES]
+    else:
+        with source.open("rb") as file:
+            start = file.read(_MAGIC_BYTES)
+    magic = _MAGICS.get(format)
+    if magic is None:
+        _check_text(start, format)
+        return
+    if format is TableFormat.PARQUET and start.startswith(_ENCRYPTED_PARQUET_MAGIC):
+        raise TableError("dataset-parse", "The Parquet file is encrypted.")
+    # A file cut within its first bytes is a damaged file of its format.
+    if not start.startswith(magic) and not magic.startswith(start):
+        found = next((n for m, n in _BINARY_MAGICS.items() if start.startswith(m)), None)
+        raise TableError(
+            "media-type",
+            f"The file was sent as {format}, but its content is"
+            f" {found or 'something else: its first bytes are not of that format'}.",
+        )
+
+
+def default_names(columns: int) -> list[str]:
+    """Return the names ``x1`` to ``xD``."""
+    return [f"x{i + 1}" for i in range(columns)]
+
+
+def clean_names(raw: list[str]) -> list[str]:
+    """Return column names in normal form C without surrounding white space.
+
+    Raises:
+        TableError: ``column-name`` or ``dataset-duplicate-columns``.
+    """
+    names = [_clean_name(name, i + 1) for i, name in enumerate(raw)]
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            advice = (
+                " The names look like numbers; if the file has no header, say so by header=false."
+                if look_numeric(names)
+                else ""
+            )
+            raise TableError(
+                "dataset-duplicate-columns",
+                f"Two columns are named {name!r}; column names must be unique.{advice}",
+                column=name,
+            )
+        seen.add(name)
+    return names
+
+
+def mend_names(raw: Sequence[str]) -> tuple[list[str], frozenset[int], list[TableWarning]]:
+    """Return names of columns that can stay, the positions of empty ones, and what was changed.
+
+    An empty name becomes ``x3``, where 3 is the position; of equal ones, the second becomes ``a_2``;
+    characters that deceive the eye are left out, and long names cut.
+    """
+    cleaned = [_mended(name) for name in raw]
+    nameless = frozenset(place for place, name in enumerate(cleaned) if not name)
+    taken = set(cleaned) - {""}
+    numbers: Counter[str] = Counter()
+    names: list[str] = []
+    seen: set[str] = set()
+    for place, name in enumerate(cleaned):
+        wanted = name or f"x{place + 1}"
+        free = wanted not in seen if name else wanted not in taken
+        unique = wanted if free else _free(wanted, taken, numbers)
+        taken.add(unique)
+        seen.add(unique)
+        names.append(unique)
+    changed = [
+        (place, name)
+        for place, (old, name) in enumerate(zip(raw, names, strict=True))
+        if unicodedata.normalize("NFC", old[: 4 * MAX_NAME_LENGTH]).strip() != name
+    ]
+    return names, nameless, [_renamed(changed)] if changed else []
+
+
+def look_numeric(names: list[str]) -> bool:
+    """Return whether every name reads as a number."""
+    return all(_is_number(name) for name in names)
+
+
+def check_columns(columns: int, *, options: ParseOptions) -> None:
+    """Refuse a table with too many columns, or none.
+
+    Raises:
+        TableError: ``limit-columns`` or ``dataset-shape``.
+    """
+    if columns == 0:
+        raise TableError("dataset-shape", "The table has no columns.")
+    if columns > options.max_columns:
+        raise TableError(
+            "limit-columns",
+            f"The table has {columns} columns; at most {options.max_columns} are allowed.",
+        )
+
+
+def check_rows(rows: int, *, row_bytes: int, options: ParseOptions) -> None:
+    """Refuse a table with too many rows, or that would be stored in too many bytes.
+
+    Raises:
+        TableError: ``limit-rows`` or ``dataset-too-large``.
+    """
+    if rows > options.max_rows:
+        raise TableError(
+            "limit-rows", f"The table has more than the {options.max_rows} rows that are allowed."
+        )
+    if rows * row_bytes > options.max_bytes:
+        raise TableError(
+            "dataset-too-large",
+            f"The table needs more than the {options.max_bytes} bytes that are allowed: at"
+            f" {row_bytes} bytes a row, at most {options.max_bytes // row_bytes} rows.",
+        )
+
+
+def check_written(file: Path, options: ParseOptions) -> None:
+    """Refuse a table of which a file that is being written has become too large.
+
+    Raises:
+        TableError: ``quota-storage`` or ``dataset-too-large``.
+    """
+    size = file.stat().st_size if file.exists() else 0
+    if options.room is not None and size > options.room:
+        raise TableError(
+            "quota-storage",
+            f"The table needs more than the {options.room:,} bytes that the project may store beyond"
+            " what it has; delete datasets or results that are not needed.",
+        )
+    if options.reserve:
+        disk = os.statvfs(file.parent)
+        if disk.f_bavail * disk.f_frsize < kept_free(options.stored + size, options.reserve):
+            raise TableError(
+                "quota-storage",
+                "The disk of the service is nearly full, and what is left is kept for projects that store"
+                " less; delete datasets or results that are not needed.",
+            )
+    if size > options.max_bytes:
+        raise TableError(
+            "dataset-too-large",
+            f"The table, or the texts that are kept beside it, needs more than the {options.max_bytes}"
+            " bytes that are allowed.",
+        )
+
+
+def _check_text(start: bytes, format: TableFormat) -> None:  # noqa: A002 - as above
+    for magic, name in _BINARY_MAGICS.items():
+        if start.startswith(magic):
+            raise TableError(
+                "media-type", f"The file was sent as {format}, but its content is {name}."
+            )
+    found = _MARKUP.match(start) if format is TableFormat.CSV else None
+    if found is not None:
+        name = "JSON or NDJSON" if found["json"] else "HTML or XML, such as a page of a web site"
+        raise TableError("media-type", f"The file was sent as {format}, but its content is {name}.")
+
+
+def _clean_name(raw: str, position: int) -> str:
+    where = f"column {position}"
+    # Normalising is slow on long hostile text, and never shortens a name to a quarter.
+    if len(raw) > 4 * MAX_NAME_LENGTH:
+        raise _name_error(
+            f"The name of {where} is longer than {MAX_NAME_LENGTH} code points.", where
+        )
+    name = unicodedata.normalize("NFC", raw).strip()
+    if not name:
+        raise _name_error(
+            f"The name of {where} is empty. (A row index written without a name looks like this.)",
+            where,
+        )
+    if len(name) > MAX_NAME_LENGTH:
+        raise _name_error(
+            f"The name of {where} is longer than {MAX_NAME_LENGTH} code points.", where
+        )
+    if any(_is_deceptive(character) for character in name):
+        raise _name_error(
+            f"The name of {where} holds a control, bidirectional or invisible character.", where
+        )
+    return name
+
+
+def _mended(raw: str) -> str:
+    text = unicodedata.normalize("NFC", raw[: 4 * MAX_NAME_LENGTH])
+    shown = "".join(
+        " " if c in "\r\n\t" else c for c in text if c in "\r\n\t" or not _is_deceptive(c)
+    )
+    return shown.strip()[:MAX_NAME_LENGTH].strip()
+
+
+def _free(name: str, taken: Set[str], numbers: Counter[str]) -> str:
+    """Return a name with a number after it that no column has."""
+    stem = name[: MAX_NAME_LENGTH - 8]
+    while True:
+        numbers[stem] += 1
+        unique = f"{stem}_{numbers[stem] + 1}"
+        if unique not in taken:
+            return unique
+
+
+def _renamed(changed: list[tuple[int, str]]) -> TableWarning:
+    named = ", ".join(f"column {place + 1} is {name!r}" for place, name in changed[:_MAX_NAMED])
+    more = f", and {len(changed) - _MAX_NAMED} more" if len(changed) > _MAX_NAMED else ""
+    return {
+        "code": "renamed",
+        "column": changed[0][1] if len(changed) == 1 else None,
+        "detail": f"Names that were empty, duplicated, too long or deceptive were replaced: {named}{more}.",
+    }
+
+
+def _name_error(detail: str, where: str) -> TableError:
+    return TableError("column-name", detail, column=where)
+
+
+def _is_deceptive(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category in {"Cc", "Cs", "Zl", "Zp"} or (category == "Cf" and character not in _JOINERS)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
