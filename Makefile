@@ -106,9 +106,10 @@ format: install ## Format the code, and generate the synchronous client
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/sync_client.py
 
-bench: install ## Measure speed and memory against peers (minutes)
+BENCH ?= flows --quick
+bench: install ## Measure speed and memory; BENCH="serving" names the program
 	$(BIN)/pip install --quiet --editable . --group bench
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH)
 
 # Pins that are there stay, unless UPGRADE=--upgrade; torch.txt is edited by hand.
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

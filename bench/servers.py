@@ -20,8 +20,16 @@ import numpy as np
 
 from bench.load import ask, post
 from bench.peer_servers.model import BLOBS, COMPILED, KEY, SHA256
-from bench.scoring import DIM, NPY, npy_bytes, register_model, stored_version
-from bench.service import Service, running_service
+from bench.service import (
+    DENSITYD,
+    DIM,
+    NPY,
+    Service,
+    npy_bytes,
+    register_model,
+    running_service,
+    stored_version,
+)
 from densityd.service.ports import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -49,17 +57,17 @@ class Server:
 
     def cpu_s(self) -> float:
         """Return the processor time of all its processes so far, in seconds."""
-        return sum(map(_cpu_s, _family(self.pid)))
+        return sum(map(cpu_s, family(self.pid)))
 
     @contextmanager
     def asleep(self) -> Iterator[None]:
         """Stop all its processes for a while: some poll even without requests."""
-        family = list(_family(self.pid))
-        _send(family, signal.SIGSTOP)
+        pids = list(family(self.pid))
+        _send(pids, signal.SIGSTOP)
         try:
             yield
         finally:
-            _send(family, signal.SIGCONT)
+            _send(pids, signal.SIGCONT)
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,11 @@ class Missing:
 
 
 @contextmanager
-def service_with_model() -> Iterator[tuple[Service, Server, Server]]:
+def service_with_model(
+    name: str = "densityd", densityd: Path = DENSITYD
+) -> Iterator[tuple[Service, Server, Server]]:
     """Run the service with a trained flow; yield it, and its JSON and npy servers to measure."""
-    with running_service() as service:
+    with running_service(densityd) as service:
         register_model(service)
         port = httpx.URL(str(service.client.base_url)).port
         assert port is not None
@@ -89,8 +99,8 @@ def service_with_model() -> Iterator[tuple[Service, Server, Server]]:
 
         yield (
             service,
-            Server("densityd", port, service.api_pid, in_json),
-            Server("densityd, npy", port, service.api_pid, in_npy),
+            Server(name, port, service.api_pid, in_json),
+            Server(f"{name}, npy", port, service.api_pid, in_npy),
         )
 
 
@@ -236,15 +246,16 @@ def _send(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """Yield a process and all that descend from it."""
     yield pid
     with suppress(FileNotFoundError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+                yield from family(int(child))
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """Return user and system time of a process, in seconds."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

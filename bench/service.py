@@ -1,5 +1,6 @@
-"""Whole service for one measurement: `densityd up` on a free port and a folder of its own."""
+"""Whole service for a measurement: `densityd up` on a free port and a folder of its own."""
 
+import io
 import json
 import os
 import signal
@@ -15,23 +16,45 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
+from flows import Flow
+from models_store.database.database import Database
+from models_store.files.checkpoints import load_model
+from models_store.files.local_blobs import LocalBlobs
+from models_store.records import Version
+from models_store.registry import Registry
+
+DIM = 21
+FLOW: dict[str, Any] = {"family": "maf", "layers": 5, "hidden": [512], "activation": "relu"}
+NPY = "application/x-npy"
+_MODEL = "bench"
 _START_S = 300  # kernels may have to be compiled
 DENSITYD = Path(sys.executable).with_name("densityd")
 
 
 @dataclass(frozen=True)
 class Service:
-    """Running service: a client for it, its API's process, and its data directory."""
+    """Running service.
+
+    Attributes:
+        client: Client of it.
+        pid: Process that started all others.
+        api_pid: Process of its API.
+        data_dir: Its data directory.
+        densityd: Its command.
+    """
 
     client: httpx.Client
+    pid: int
     api_pid: int
     data_dir: Path
+    densityd: Path
 
     def new_key(self) -> str:
         """Return a key with scope `read`; the service then refuses requests without a key."""
         made = subprocess.run(  # noqa: S603  our own command line
-            [DENSITYD, "keys", "create", "--scope", "read", "--json"],
+            [self.densityd, "keys", "create", "--scope", "read", "--json"],
             env={**os.environ, "DENSITYD_DATA_DIR": str(self.data_dir)},
             check=True,
             capture_output=True,
@@ -40,19 +63,23 @@ class Service:
 
 
 @contextmanager
-def running_service() -> Iterator[Service]:
-    """Start the service, yield it, stop it."""
+def running_service(densityd: Path = DENSITYD) -> Iterator[Service]:
+    """Start the service, yield it, stop it.
+
+    Args:
+        densityd: Command of the environment that has the service.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="densityd-bench-") as folder:
         process = subprocess.Popen(  # noqa: S603  our own command line
-            [DENSITYD, "up", "--port", str(port), "--data-dir", folder], stdout=subprocess.DEVNULL
+            [densityd, "up", "--port", str(port), "--data-dir", folder], stdout=subprocess.DEVNULL
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
                 _wait_until_ready(client, process)
-                yield Service(client, _api_pid(process.pid), Path(folder))
+                yield Service(client, process.pid, _api_pid(process.pid), Path(folder), densityd)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)
@@ -69,18 +96,37 @@ def finished_job(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
     return job
 
 
-def resident_bytes(pid: int, *, peak: bool) -> int:
-    """Return resident memory of a process now, or its peak since `reset_peak`, in bytes."""
-    field = "VmHWM:" if peak else "VmRSS:"
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"process {pid} has no {field}")
+def npy_bytes(table: np.ndarray) -> bytes:
+    """Return the table as an npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, table)
+    return buffer.getvalue()
 
 
-def reset_peak(pid: int) -> None:
-    """Reset the process's peak memory."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
+def register_model(service: Service) -> None:
+    """Train a MAF 5 x 512 of 21 columns for two epochs, as the model `bench`."""
+    table = np.random.default_rng(0).normal(size=(5_000, DIM))
+    dataset = service.client.post(
+        "/v1/datasets", content=npy_bytes(table), headers={"Content-Type": NPY}
+    ).raise_for_status()
+    wishes = {"model_name": _MODEL, "dataset_id": dataset.json()["id"], "flow": FLOW}
+    finished_job(service.client, {**wishes, "optimisation": {"max_epochs": 2}})
+
+
+def stored_version(service: Service) -> Version:
+    """Return the version of that model."""
+    database = Database(f"sqlite:///{service.data_dir / 'densityd.sqlite3'}")
+    try:
+        return Registry(database).resolve("default", _MODEL)
+    finally:
+        database.dispose()
+
+
+def stored_flow(service: Service) -> Flow:
+    """Return the flow of that model."""
+    version = stored_version(service)
+    blobs = LocalBlobs(service.data_dir / "blobs")
+    return load_model(blobs, version.checkpoint_key, version.checkpoint_sha256)
 
 
 def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,7 @@ round the servers in turns, each alone while the others are stopped, and between
 flow is called directly on a processor of the servers.
 """
 
+import argparse
 import asyncio
 import functools
 import json
@@ -17,7 +18,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,21 +28,13 @@ import torch
 import uvloop
 
 from bench.load import Load, ask, loads
-from bench.scoring import DIM, stored_flow
 from bench.servers import PEERS, Missing, Server, peer, service_with_model
+from bench.service import DIM, stored_flow
 from flows import CompiledFlow, compile_flow
 
 _SHAPES = ((1, 1), (1, 32), (100, 1), (100, 32), (10_000, 1), (10_000, 32))
 _SMALL, _LARGE = 31, 10_000
 _NICENESS = -10  # of the load and the servers alike, where it is allowed: others use the machine
-_PROBES = {
-    "20 columns": json.dumps([[0.5] * 20]),
-    "NaN": f"[[NaN{',0.5' * 20}]]",
-    "ragged": json.dumps([[0.5] * 21, [0.5] * 20]),
-    "no rows": "[]",
-    "1e400": f"[[1e400{',0.5' * 20}]]",
-    "text": f'[["abc"{",0.5" * 20}]]',
-}
 
 
 @dataclass
@@ -61,43 +54,63 @@ class _Figures:
         return float(np.percentile(self.latencies_s, percentile)) * 1e3
 
 
-def measure(*, quick: bool = False) -> str:
-    """Measure all servers and return the tables.
-
-    Args:
-        quick: True for fewer and shorter rounds.
-    """
+def measure(arguments: Sequence[str]) -> str:
+    """Measure all servers and return the tables."""
+    parser = argparse.ArgumentParser("python -m bench serving", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    quick = parser.parse_args(arguments).quick
     seconds, rounds = (0.7, 2) if quick else (1.5, 3)
     torch.set_num_threads(1)
     with ExitStack() as stack:
-        stack.enter_context(_priority())
+        stack.enter_context(priority())
         processors = os.sched_getaffinity(0)
         theirs = processors - {max(processors)} or processors
-        stack.enter_context(_only_on(theirs))
+        stack.enter_context(only_on(theirs))
         service, *ours = stack.enter_context(service_with_model())
         started = [stack.enter_context(peer(name, service)) for name in PEERS]
         servers = [*ours, *(server for server in started if isinstance(server, Server))]
         missing = [server for server in started if isinstance(server, Missing)]
         compiled = compile_flow(stored_flow(service))
-        stack.enter_context(_only_on({max(processors)}))
+        stack.enter_context(only_on({max(processors)}))
         _check_answers(servers[0:1] + servers[2:], compiled)
         shapes = [shape for shape in _SHAPES if not (quick and shape == (10_000, 32))]
-        sections = [_machine()]
-        for rows, connections in shapes:
-            figures: dict[str, _Figures] = defaultdict(_Figures)
-            in_process = []
-            for _ in range(rounds):
-                _round(servers, figures, rows, connections, seconds=seconds)
-                with _only_on(theirs), _asleep(servers):
-                    in_process.append(_in_process_rate(compiled, rows))
-            sections.append(_table((rows, connections), figures, statistics.median(in_process)))
+        sections = [machine()]
+        for shape in shapes:
+
+            def in_process(rows: int = shape[0]) -> float:
+                with only_on(theirs), asleep(servers):
+                    return _in_process_rate(compiled, rows)
+
+            sections.append(compare(servers, shape, rounds, seconds, in_process))
             print(sections[-1], file=sys.stderr, flush=True)  # the rest takes minutes, and may fail
-        sections += [
-            _mixed(servers[0:1] + servers[2:], seconds=seconds, rounds=rounds),
-            _probes(servers[0:1] + servers[2:]),
-            *(f"{server.name} is missing: {server.reason}" for server in missing),
-        ]
+        sections.append(mixed(servers[0:1] + servers[2:], rounds, seconds))
+        sections += [f"{server.name} is missing: {server.reason}" for server in missing]
     return "\n\n".join(sections) + "\n"
+
+
+def compare(
+    servers: list[Server],
+    shape: tuple[int, int],
+    rounds: int,
+    seconds: float,
+    in_process: Callable[[], float] | None = None,
+) -> str:
+    """Load each server in turn, all others stopped, and return a table.
+
+    Args:
+        servers: Servers under measurement.
+        shape: Rows of a request, and number of connections.
+        rounds: Number of turns of each server.
+        seconds: Length of a turn.
+        in_process: Function that returns the rows a second of the flow in this process.
+    """
+    figures: dict[str, _Figures] = defaultdict(_Figures)
+    direct = []
+    for _ in range(rounds):
+        _round(servers, figures, *shape, seconds=seconds)
+        if in_process is not None:
+            direct.append(in_process())
+    return _table(shape, figures, statistics.median(direct) if direct else None)
 
 
 def _round(
@@ -112,7 +125,7 @@ def _round(
     for server in servers:
         group = [server.request(_text(rows), rows)] * connections
         before = server.cpu_s()
-        with _asleep(servers, but=server):
+        with asleep(servers, but=server):
             (load,) = uvloop.run(loads(server.port, [group], seconds=seconds))
         # The warm-up's requests cost the same; they come at the same rate.
         share = load.seconds / (load.seconds + load.warm_up_s)
@@ -121,7 +134,7 @@ def _round(
 
 
 @contextmanager
-def _asleep(servers: list[Server], *, but: Server | None = None) -> Iterator[None]:
+def asleep(servers: list[Server], *, but: Server | None = None) -> Iterator[None]:
     """Stop all servers but the one that is measured."""
     awake = None if but is None else but.pid
     with ExitStack() as stack:
@@ -131,7 +144,7 @@ def _asleep(servers: list[Server], *, but: Server | None = None) -> Iterator[Non
         yield
 
 
-def _mixed(servers: list[Server], *, seconds: float, rounds: int) -> str:
+def mixed(servers: list[Server], rounds: int, seconds: float) -> str:
     """Measure callers of one row beside one of very many rows."""
     small: dict[str, _Figures] = defaultdict(_Figures)
     large: dict[str, _Figures] = defaultdict(_Figures)
@@ -139,7 +152,7 @@ def _mixed(servers: list[Server], *, seconds: float, rounds: int) -> str:
         for server in servers:
             one = [server.request(_text(1), 1)] * _SMALL
             many = [server.request(_text(_LARGE), _LARGE)]
-            with _asleep(servers, but=server):
+            with asleep(servers, but=server):
                 loaded = uvloop.run(loads(server.port, [one, many], seconds=2 * seconds))
             for figures, load in zip((small, large), loaded, strict=True):
                 figures[server.name].add(load, rows=1, cpu_s=0)
@@ -156,14 +169,14 @@ def _mixed(servers: list[Server], *, seconds: float, rounds: int) -> str:
     return "\n".join(lines)
 
 
-def _table(shape: tuple[int, int], figures: dict[str, _Figures], in_process: float) -> str:
+def _table(shape: tuple[int, int], figures: dict[str, _Figures], direct: float | None) -> str:
+    """Return the figures; shares are of what the flow does in this process, or of the first server."""
     rows, connections = shape
+    first = statistics.median(next(iter(figures.values())).rates) * rows
+    whole, what = (first, "the first server") if direct is None else (direct, "in process")
     lines = [
-        (
-            f"{rows:,} rows a request, {connections} connections"
-            f" (in process: {in_process:,.0f} rows/s):\n"
-        ),
-        "| | req/s | rows/s | p50 ms | p99 ms | CPU us a row | share of in process |",
+        f"{rows:,} rows a request, {connections} connections ({what}: {whole:,.0f} rows/s):\n",
+        f"| | req/s | rows/s | p50 ms | p99 ms | CPU us a row | share of {what} |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, found in figures.items():
@@ -171,26 +184,8 @@ def _table(shape: tuple[int, int], figures: dict[str, _Figures], in_process: flo
         cpu_us = statistics.median(found.cpu_s_a_row) * 1e6
         lines.append(
             f"| {name} | {rate:,.1f} | {rate * rows:,.0f} | {found.ms(50):.2f} | {found.ms(99):.2f}"
-            f" | {cpu_us:,.1f} | {rate * rows / in_process:.2f} |"
+            f" | {cpu_us:,.1f} | {rate * rows / whole:.2f} |"
         )
-    return "\n".join(lines)
-
-
-def _probes(servers: list[Server]) -> str:
-    """Return status and size of each server's response to wrong rows."""
-    head = " | ".join(_PROBES)
-    lines = [
-        "Wrong rows: status, bytes of the response:\n",
-        f"| | {head} |",
-        "| --- |" + " --- |" * len(_PROBES),
-    ]
-    for server in servers:
-        cells = []
-        for text in _PROBES.values():
-            rows = text.count("[") - 1
-            answer = asyncio.run(ask(server.port, server.request(text, rows)))
-            cells.append(f"{answer.status}, {len(answer.body)}")
-        lines.append(f"| {server.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -224,7 +219,7 @@ def _text(rows: int) -> str:
 
 
 @contextmanager
-def _priority() -> Iterator[None]:
+def priority() -> Iterator[None]:
     """Raise the priority of this process and of the servers that it starts."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
@@ -236,7 +231,7 @@ def _priority() -> Iterator[None]:
 
 
 @contextmanager
-def _only_on(processors: set[int]) -> Iterator[None]:
+def only_on(processors: set[int]) -> Iterator[None]:
     """Keep this process, and those that it starts, on some processors."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
@@ -246,7 +241,8 @@ def _only_on(processors: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return the day, the machine and its load."""
     load = os.getloadavg()[0]
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} x {platform.machine()}, torch"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.tables.judge import (
+from bench.quality.judge import (
     SAMPLES,
     Split,
     categories,
@@ -24,8 +24,8 @@ from bench.tables.judge import (
     share_valid,
     total_variations,
 )
-from bench.tables.peers import SYNTHESIZERS, fit_and_sample
-from bench.tables.service import train_and_measure
+from bench.quality.peers import SYNTHESIZERS, fit_and_sample
+from bench.quality.service import train_and_measure
 
 OURS = "densityd"
 METHODS = (OURS, *SYNTHESIZERS)
@@ -114,12 +114,12 @@ def _format_row(table: str, method: str, found: Sequence[Result]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m bench tables", description=__doc__)
+    parser = argparse.ArgumentParser("python -m bench quality", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of NAME.csv")
     parser.add_argument("--tables", nargs="+", metavar="NAME", help="tables to measure (all)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=1, help="number of random splits (1)")
     parser.add_argument(
-        "--output", type=Path, default=Path("data/bench/tables"), help="folder of the results"
+        "--output", type=Path, default=Path("data/bench/quality"), help="folder of the results"
     )
     return parser

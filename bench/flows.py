@@ -1,9 +1,12 @@
 """Scoring, sampling and training steps of `flows` beside nflows, zuko and normflows.
 
 One thread, the same architectures, in rounds that take turns. The figure is the thread's processor
-time in its fastest round: other load on the machine only adds to it.
+time in its fastest round: other load on the machine only adds to it. A training step of ours is that
+of a job: losses of rows bounded, the gradient clipped, Adam with weight decay, and an average of the
+weights; a step of a peer is its likelihood, autograd, clipping and Adam.
 """
 
+import argparse
 import os
 import platform
 import time
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.flow_peers import BINS, Architecture, Peer, build_peers
 from flows import FitOptions, Flow, build, compile_flow, spec_from_dict
@@ -27,6 +30,13 @@ SCORE_ROWS, SAMPLE_ROWS, TRAIN_ROWS = (1, 100, 10_000), (1, 100, 1000), (100, 10
 # Peers are not given more rows than they can handle in this time; the table then shows "~" and
 # their rate with 100 rows, about their best batch size.
 LONGEST_S = 20.0
+OPTIONS = FitOptions(
+    learning_rate=1e-5,
+    weight_decay=1e-6,
+    max_gradient_norm=5.0,
+    row_loss_bound=30.0,
+    weight_average=0.99,
+)
 Call = Callable[[], object]
 
 
@@ -71,8 +81,11 @@ SETUPS = [
 ]
 
 
-def measure(*, quick: bool = False) -> str:
-    """Measure all architectures and return a document; `quick` takes seconds for each."""
+def measure(arguments: Sequence[str]) -> str:
+    """Measure all architectures and return a document."""
+    parser = argparse.ArgumentParser("python -m bench flows", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="seconds a flow, wide ones left out")
+    quick = parser.parse_args(arguments).quick
     torch.set_num_threads(1)
     rate = gemm_rate()
     parts = [
@@ -198,19 +211,18 @@ def _sampling(peer: Peer, n: int) -> Call:
 
 def _peer_step(peer: Peer, x: Tensor) -> Call:
     peer.module.train()
-    optimiser = torch.optim.Adam(peer.parameters(), lr=1e-5)
-    return _step(optimiser, lambda: peer.log_prob(x))
+    parameters = list(peer.parameters())
+    adam = torch.optim.Adam(parameters, lr=1e-5, weight_decay=1e-6)
+
+    def step() -> None:
+        adam.zero_grad()
+        (-peer.log_prob(x).mean()).backward()
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        adam.step()
+
+    return step
 
 
 def _our_step(flow: Flow, x: Tensor) -> Call:
-    steps = choose_steps(flow.train(), FitOptions(learning_rate=1e-5), batch_size=len(x))
-    return lambda: steps.take(x, 1)
-
-
-def _step(optimiser: torch.optim.Optimizer, log_prob: Callable[[], Tensor]) -> Call:
-    def step() -> None:
-        optimiser.zero_grad()
-        (-log_prob().mean()).backward()
-        optimiser.step()
-
-    return step
+    steps = choose_steps(flow.train(), OPTIONS, batch_size=len(x))
+    return lambda: steps.take(x, 100)

@@ -1,1 +1,0 @@
-"""Measurement of what a crowd of connections of one tenant leaves to another."""

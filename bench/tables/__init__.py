@@ -1,1 +1,0 @@
-"""Tables of numbers, categories and gaps, beside SDV."""
