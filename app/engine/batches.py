@@ -23,10 +23,6 @@ QUICK_ROWS = 1024
 """Most rows of a batch on the event loop."""
 # How much larger a batch may be than one that was quick.
 _QUICK_GROWTH = 4
-# A batch that takes longer on the event loop sends those of its project to the thread for two hundred
-# times as long: the time of some functions depends on their values, which nobody knows before.
-_STALL_S = 0.004
-_AWAY_FACTOR = 200
 MAX_KEYS = 10_000
 """Most functions whose speed is known; that of the least recently used one is forgotten."""
 
@@ -74,7 +70,6 @@ class Work:
 
     def __post_init__(self) -> None:
         self.done: asyncio.Future[None] = self.loop.create_future()
-        self._errors: list[Exception] = []
 
     @property
     def over(self) -> bool:
@@ -92,20 +87,10 @@ class Work:
         """Wake the request, from its event loop."""
         if self.done.done():
             return
-        if error is not None:
-            self._errors.append(error)
-        self.done.set_result(None)
-
-    async def settled(self) -> None:
-        """Wait until it is computed, or has failed.
-
-        Raises:
-            Exception: Error that it failed with. It refers to the frames that it passes, and these to this
-                object, which therefore keeps it no longer.
-        """
-        await self.done
-        if self._errors:
-            raise self._errors.pop()
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
 
 
 @dataclass(eq=False)
@@ -114,7 +99,6 @@ class Small(Work):
 
     Attributes:
         most_rows: Number of rows of such a batch.
-        turned_away: True if the event loop has not computed it, and the thread is to.
     """
 
     function: Function
@@ -122,7 +106,6 @@ class Small(Work):
     results: Array
     key: Hashable
     most_rows: int = 1
-    turned_away: bool = field(default=False, init=False)
 
     def goes_with(self, other: "Small") -> bool:
         """Return whether the two may be computed as one batch."""
@@ -137,12 +120,10 @@ class Pace:
         rows_per_s: Rows a second of the last turn; 0: not known yet.
         least_rows: Number of rows below which fixed costs take most of the time of a turn, as in the
             inversion of a flow by many small steps.
-        most_per_s: Rows a second of the quickest turn.
     """
 
     rows_per_s: float = 0.0
     least_rows: int = 1
-    most_per_s: float = 0.0
     _last: tuple[int, float] = (0, 0.0)
 
     def learn(self, rows: int, seconds: float) -> None:
@@ -157,15 +138,6 @@ class Pace:
                 self.least_rows = max(self.least_rows, 2 * many)
         self._last = rows, seconds
         self.rows_per_s = rows / max(seconds, 1e-6)
-        self.most_per_s = max(self.most_per_s, self.rows_per_s)
-
-    def longer(self, rows: int, seconds: float) -> float:
-        """Return how many times as long some rows took as they would at most by the last turn; 0: not known.
-
-        Fixed costs are no reason for more: fewer rows never take longer than those of the last turn.
-        """
-        last_rows, last_s = self._last
-        return seconds / max(last_s * max(1.0, rows / last_rows), 1e-6) if last_rows else 0.0
 
 
 @dataclass(eq=False)
@@ -259,8 +231,7 @@ class QuickBatches:
     iteration of the event loop are computed together in the next; those for several functions are
     computed in one iteration each, in the order of `FairOrder`. The number of rows of a function
     that is quick is learnt from the processor time of each of its batches; functions that are not
-    known to be quick are not taken. A project whose batch took much longer than it was known for is
-    turned away for a while, with what waits of it.
+    known to be quick are not taken.
 
     Args:
         metrics: Metrics that count the batches.
@@ -271,7 +242,6 @@ class QuickBatches:
         self._limit_of = lru_cache(MAX_KEYS)(lambda _key: _Limit())
         self._waiting: list[Small] = []
         self._order = FairOrder()
-        self._away_until: dict[str, float] = {}  # by project
 
     def __len__(self) -> int:
         """Return the number of requests that wait."""
@@ -279,17 +249,14 @@ class QuickBatches:
 
     def takes(self, work: Small) -> bool:
         """Return whether to compute a request on the event loop."""
-        if self._away_until and time.monotonic() < self._away_until.get(work.owner, 0.0):
-            return False
         return len(work.rows) <= self._limit_of(work.key).rows
 
-    async def compute(self, work: Small) -> bool:
-        """Compute a request in a later iteration of the event loop; return False if it was turned away."""
+    async def compute(self, work: Small) -> None:
+        """Compute a request in a later iteration of the event loop."""
         if not self._waiting:
             work.loop.call_soon(self._compute_one)
         self._waiting.append(work)
-        await work.settled()
-        return not work.turned_away
+        await work.done
 
     def learn(self, key: Hashable, rows: int, seconds: float) -> None:
         """Record the time of a batch in seconds; safe in any thread."""
@@ -323,8 +290,6 @@ class QuickBatches:
             seconds = time.thread_time() - began
             self._order.charge(first.owner, seconds)
             self.learn(first.key, rows, seconds)
-            if seconds > _STALL_S:
-                self._turn_away(first.owner, _AWAY_FACTOR * seconds)
             self._metrics.batch_rows.observe(rows)
         except BaseException:
             for work in batch:
@@ -333,21 +298,6 @@ class QuickBatches:
         finally:
             if self._waiting:
                 first.loop.call_soon(self._compute_one)
-
-    def _turn_away(self, owner: str, seconds: float) -> None:
-        """Take nothing of a project for a while, and leave what waits of it to the thread."""
-        now = time.monotonic()
-        self._away_until = {
-            other: until for other, until in self._away_until.items() if until > now
-        }
-        self._away_until[owner] = now + seconds
-        waiting, self._waiting = self._waiting, []
-        for work in waiting:
-            if work.owner == owner:
-                work.turned_away = True
-                work.settle_here(None)
-            else:
-                self._waiting.append(work)
 
 
 def _settle(work: Small, error: Exception | None) -> None:

@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -31,10 +31,8 @@ from app.engine.batches import (
     side_by_side,
 )
 from app.engine.fair_order import FairOrder
-from app.engine.hard_turns import HardTurns
-from app.engine.shares import EngineShares, Terms
-from app.fairness.turns import owner_here
 from app.metrics import EngineMetrics
+from flows import turn_rows
 
 __all__ = ["Engine", "OverloadedError", "Terms"]
 
@@ -47,7 +45,43 @@ _TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much
 _SHORT_TURN_S = 0.002
 _LONG_TURN_S = 0.008
 _SMALL_AROUND_S = 0.1  # after a small request, another one may come for so long
+# Rows computed at a time may take so much memory while they are: it takes some 20 ms to fill, which
+# bounds how long others wait for the first turn of a large flow.
+_TURN_BYTES = 16 * 2**20
+_MOST_ROWS = 8192
+# Rows that a flow computes at a time while its speed is not known, or for small requests together.
+_FIRST_ROWS = 256
 _JOIN_S = 5.0  # a computation may not end; the end of the process does not wait for it
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Conditions under which a request is computed.
+
+    Args:
+        max_wait_s: Seconds after which it is refused if it has not begun; None: the engine's limit.
+        admitted: True for a request that continues, which is never refused.
+        row_bytes: Memory in bytes for each row that is computed at a time.
+        passes: Rows that the flow computes for each row.
+        operations: Time of a few rows of the flow, in small operations of about a microsecond.
+    """
+
+    max_wait_s: float | None = None
+    admitted: bool = False
+    row_bytes: int = 0
+    passes: int = 1
+    operations: int = 0
+
+    @property
+    def most_rows(self) -> int:
+        """Number of rows that may be computed at a time."""
+        return max(1, min(_MOST_ROWS, _TURN_BYTES // max(1, self.row_bytes)))
+
+    @property
+    def first_rows(self) -> int:
+        """Number of rows that may be computed at a time while nobody knows how long that takes."""
+        first = turn_rows(_FIRST_ROWS, self.operations)
+        return max(1, min(self.most_rows, first // self.passes))
 
 
 _DEFAULT_TERMS = Terms()
@@ -66,7 +100,8 @@ class Engine:
     itself, see `QuickBatches`.
 
     Args:
-        max_waiting: Number of requests that may wait before more are refused.
+        max_waiting: Number of requests that may wait before more are refused; one project has half of
+            the places.
         max_waiting_bytes: Memory in bytes that the rows of waiting requests may hold together.
         max_wait_s: Seconds after which a request that has not begun is refused.
         threads: CPU threads that one computation may use.
@@ -99,9 +134,7 @@ class Engine:
         self._stopping = False
         self._steps = 0
         self._order = FairOrder()
-        self._hard = HardTurns()
         self._metrics = metrics or EngineMetrics(CollectorRegistry())
-        self._shares = EngineShares(max_waiting, max_wait_s=max_wait_s, metrics=self._metrics)
         self._quick = QuickBatches(self._metrics)
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -156,7 +189,7 @@ class Engine:
             function: Function of rows; the result of a row must not depend on the rows beside it.
             rows: Array of shape (n, columns).
             results: Array of shape (n, width) for the function's columns side by side.
-            key: Key of the function; those with equal keys have the same speed.
+            key: Key of the function; those with equal keys give a row the same numbers.
             terms: Conditions of the request.
 
         Raises:
@@ -164,38 +197,22 @@ class Engine:
             ResultShapeError: The function's columns do not have shape (n,) or (n, any), or their
                 number is not that of `results`.
         """
-        owner = owner_here()
-        left = await self._shares.take(owner, terms)
-        try:
-            whole_key = key, rows.dtype, rows.shape[1]
-            size_bytes = rows.nbytes + results.nbytes
-            small = Small(size_bytes, function, rows, results, whole_key, terms.first_rows)
-            if not await self._on_loop(small, terms):
-                await self._on_thread(small, terms, left)
-        finally:
-            self._shares.give_back(owner)
+        whole_key = key, rows.dtype, rows.shape[1]
+        size_bytes = rows.nbytes + results.nbytes
+        small = Small(size_bytes, function, rows, results, whole_key, terms.first_rows)
+        if self._is_quick(small, terms):
+            self._small_at = time.monotonic()
+            await self._quick.compute(small)
+        elif len(rows) <= min(_SMALL_ROWS, terms.first_rows):
+            self._small_at = time.monotonic()
+            await self._finished(small, terms)
+        else:
+            await self._finished(self._in_turns(small, terms.most_rows), terms)
         self.count(len(rows))
 
-    async def _on_loop(self, work: Small, terms: Terms) -> bool:
-        """Compute a request on the event loop; return False if it is too slow for that."""
-        if len(work.rows) > terms.most_rows or self._stopping or not self._quick.takes(work):
-            return False
-        self._small_at = time.monotonic()
-        return await self._quick.compute(work)
-
-    async def _on_thread(self, work: Small, terms: Terms, left: Terms) -> None:
-        """Compute a request on the thread.
-
-        Args:
-            work: Request, which the event loop may have turned away.
-            terms: Conditions of the request.
-            left: Conditions that are left of them.
-        """
-        if len(work.rows) <= min(_SMALL_ROWS, terms.first_rows):
-            self._small_at = time.monotonic()
-            await self._finished(replace(work), left)
-        else:
-            await self._finished(self._in_turns(work, terms.most_rows), left)
+    def _is_quick(self, work: Small, terms: Terms) -> bool:
+        """Return whether to compute a request on the event loop."""
+        return len(work.rows) <= terms.most_rows and not self._stopping and self._quick.takes(work)
 
     def _in_turns(self, work: Small, most_rows: int) -> Large:
         """Return the same work, to be computed some rows at a time."""
@@ -239,14 +256,8 @@ class Engine:
         Raises:
             OverloadedError: The queue is full, or the request waited too long.
         """
-        owner = owner_here()
-        left = await self._shares.take(owner, terms)
-        try:
-            pace = self._pace(key)
-            work = Large(size_bytes, compute, rows, pace, terms.first_rows, terms.most_rows)
-            await self._finished(work, left)
-        finally:
-            self._shares.give_back(owner)
+        work = Large(size_bytes, compute, rows, self._pace(key), terms.first_rows, terms.most_rows)
+        await self._finished(work, terms)
 
     async def _finished(self, work: Small | Large, terms: Terms) -> None:
         """Admit a request and wait for its end, or for the end of its time if it has not begun."""
@@ -254,9 +265,10 @@ class Engine:
         timer = None
         if not terms.admitted:
             # Not left to the thread, which may be busy for longer, or dead.
-            timer = work.loop.call_later(terms.wait_s(self._max_wait_s), self._refuse, work)
+            wait_s = min(self._max_wait_s, terms.max_wait_s or self._max_wait_s)
+            timer = work.loop.call_later(wait_s, self._refuse, work)
         try:
-            await work.settled()
+            await work.done
         finally:
             if timer is not None:
                 timer.cancel()
@@ -276,7 +288,7 @@ class Engine:
 
     def _admit(self, work: Small | Large, *, admitted: bool) -> None:
         with self._changed:
-            if self._stopping or not (admitted or self._has_room(work.size_bytes)):
+            if self._stopping or not (admitted or self._has_room(work)):
                 self._metrics.refused.inc()
                 raise OverloadedError
             match work:
@@ -288,13 +300,18 @@ class Engine:
             self._changed.notify()
             self._count_waiting()
 
-    def _has_room(self, size_bytes: int) -> bool:
+    def _has_room(self, work: Small | Large) -> bool:
         if self.waiting == 0:
             return True  # no single request is too large for an idle engine: its route bounds it
+        most_of_one = self._max_waiting // 2
         return (
             self.waiting < self._max_waiting
-            and self._waiting_bytes + size_bytes <= self._max_waiting_bytes
+            and self._waiting_bytes + work.size_bytes <= self._max_waiting_bytes
+            and (self.waiting < most_of_one or self._waiting_of(work.owner) < most_of_one)
         )
+
+    def _waiting_of(self, owner: str) -> int:
+        return sum(work.owner == owner for queue in (self._small, self._turns) for work in queue)
 
     def _loop(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
@@ -380,18 +397,12 @@ class Engine:
         work.compute(work.position, stop)
         # Not by the clock: a turn that had to wait for a processor is not made shorter by fewer rows.
         seconds = time.thread_time() - began
-        self._learn(work, stop - work.position, seconds)
+        work.pace.learn(stop - work.position, seconds)
         if work.quick_key is not None and stop - work.position == work.rows <= QUICK_ROWS:
             self._quick.learn(work.quick_key, work.rows, seconds)
         self._metrics.batch_rows.observe(stop - work.position)
         work.position = stop
         return stop == work.rows
-
-    def _learn(self, work: Large, rows: int, seconds: float) -> None:
-        longer = work.pace.longer(rows, seconds)
-        work.pace.learn(rows, seconds)
-        price = work.pace.most_per_s * seconds / rows
-        self._hard.learn(work.owner, seconds, longer=longer, price=price)
 
     def _turn_rows(self, work: Large) -> int:
         pace = work.pace
@@ -402,8 +413,6 @@ class Engine:
         rows = int(pace.rows_per_s * turn_s)
         if work.position > 0:  # a first turn tries anew whether fewer are worth it
             rows = max(rows, pace.least_rows)
-        if (price := self._hard.price(work.owner)) > 1:
-            rows = min(rows, int(pace.most_per_s * turn_s / price))
         rows = min(rows, work.most_rows)
         if rows > _TILE_ROWS:
             rows -= rows % _TILE_ROWS

@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from app.engine.models_in_use import ModelsInUse
 from app.fairness.turns import Threads, in_thread
 from app.metrics import ModelMetrics
 from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
@@ -92,7 +91,7 @@ class LoadedModels:
     """Cache of compiled flows, bounded in bytes, which evicts the least recently used first.
 
     It belongs to one event loop. Models that requests use are not evicted, so that the bound is
-    exceeded while more than fits is in use; each project uses as many bytes, or those of one model.
+    exceeded while more than fits is in use.
 
     Args:
         registry: Registry that resolves references.
@@ -119,7 +118,6 @@ class LoadedModels:
         self._entries: OrderedDict[tuple[str, bool], _Entry] = OrderedDict()
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
         self._after_load = after_load
-        self._in_use = ModelsInUse(max(limits.max_bytes, limits.max_model_bytes))
         self._loads = Threads("loads", _CONCURRENT_LOADS, each=1)
 
     def close(self) -> None:
@@ -228,10 +226,8 @@ class LoadedModels:
             BlobMissingError: The file of the version is gone.
             BlobCorruptError: The file does not match its hash.
             CheckpointMismatchError: The file is that of another model.
-            OverloadedError: The project uses too many large models.
         """
         key = version.checkpoint_key, conditionals
-        await self._in_use.add(version)
         entry = self._entries.get(key)
         if entry is None:
             load = asyncio.create_task(self._load(version, conditionals=conditionals))
@@ -246,7 +242,6 @@ class LoadedModels:
             yield await asyncio.shield(entry.load)
         finally:
             entry.users -= 1
-            self._in_use.remove(version)
             if key in self._entries:
                 self._entries.move_to_end(key)
             if entry.users == 0:

@@ -1,7 +1,7 @@
 """Functions of rows that the routes compute."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from app.problems.problem import Problem
 from app.rows.response_table import Part
 from app.rows.shape import Floats
 from app.scoring.request import Compute, RowFunction, Space
-from flows import CompiledFlow, density_parts, evidence_parts, rank_among, row_evidence
+from flows import CompiledFlow, density_parts, rank_among, row_evidence
 from flows.mixed.explain import Explained
 from tabular.writers import unused_name
 
@@ -159,17 +159,14 @@ def evidence_of(samples: int, seed: int) -> RowFunction:
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         return row_evidence(flow, rows, samples=samples, seed=seed)
 
-    def steps(flow: CompiledFlow, rows: Floats, results: Floats) -> Iterator[None]:
-        return evidence_parts(flow, rows, results, samples=samples, seed=seed)
-
     parts = [Part(name, place, None) for place, name in enumerate(EVIDENCE)]
     return RowFunction(
-        f"evidence_{samples}",
+        f"evidence_{samples}_{seed}",
         compute,
         EVIDENCE,
         parts,
+        passes=samples,
         members={"seed": seed},
-        steps=steps,
     )
 
 

@@ -1,7 +1,7 @@
 """A request for numbers of rows: its model, the shape of its rows, and what to compute of them."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,6 @@ from app.rows.codecs import Codec, response_codec
 from app.rows.model_types import ModelTypes, RowWarnings, types_of
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats, RowsShape
-from app.scoring.steps import take_steps
 from app.state import AppState, state_of
 from flows import CompiledFlow, turn_rows
 from models_store.process.traces import TRACES
@@ -29,7 +28,6 @@ from models_store.records import Version
 Space = Literal["data", "model"]
 Extra = Literal["ignore", "error"]
 Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
-Steps = Callable[[CompiledFlow, Floats, Floats], Iterator[None]]
 
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -43,7 +41,7 @@ class RowFunction:
     """Function of rows that a route computes, and the names of its results.
 
     Args:
-        name: Name of the function; those with equal names have the same speed.
+        name: Name of the function; those with equal names give a row the same numbers.
         compute: Callable from a flow and rows of shape (n, columns) to arrays of n entries or rows.
         columns: Names of the numbers that a row becomes.
         parts: Members of the JSON response that hold them.
@@ -51,8 +49,6 @@ class RowFunction:
         passes: Rows that the flow computes for each row.
         members: Further members of the JSON response.
         conditionals: True for one that needs the densities of single columns.
-        steps: Callable that fills results, an array of shape (n, width), in short steps, where a row may take
-            long; None for others. `compute` does all of them.
     """
 
     name: str
@@ -63,7 +59,6 @@ class RowFunction:
     passes: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
     conditionals: bool = False
-    steps: Steps | None = None
 
     @property
     def width(self) -> int:
@@ -201,15 +196,10 @@ class ScoreRequest:
             passes=function.passes,
             operations=max(flow.operations),
         )
-        engine = self.state.engine
-        if function.steps is None:
-            # Not by the flow's identity, which another one may get once this one was evicted.
-            key = self.version.checkpoint_key, function.name, self.space
-            work = engine.apply(partial(function.compute, flow), rows, values, key=key, terms=terms)
-        else:
-            steps = function.steps(flow, rows, values)
-            size_bytes = rows.nbytes + values.nbytes
-            work = take_steps(engine, steps, rows=len(rows), size_bytes=size_bytes, terms=terms)
+        # Not by the flow's identity, which another one may get once this one was evicted.
+        key = self.version.checkpoint_key, function.name, self.space
+        compute = partial(function.compute, flow)
+        work = self.state.engine.apply(compute, rows, values, key=key, terms=terms)
         with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):
             if watched and _takes_long(function, flow, len(rows)):
                 await unless_disconnected(self.request, work)
@@ -249,7 +239,7 @@ class ScoreRequest:
 def _takes_long(function: RowFunction, flow: CompiledFlow, rows: int) -> bool:
     """Return whether a function of some rows may take longer than to watch whether the caller leaves."""
     most = turn_rows(_UNWATCHED_ROWS, max(flow.operations))
-    return function.steps is not None or rows * function.passes > most
+    return rows * function.passes > most
 
 
 def _check_space(types: ModelTypes) -> None:

@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 
-from app.engine.batches import MAX_KEYS
 from app.engine.engine import Engine
 from app.fairness.turns import Threads, on_account_of
 
@@ -35,16 +34,16 @@ class Doubling:
         return (2 * rows[:, 0],)
 
 
-async def doubled(engine, function, value):
+async def doubled(engine, function, value, key="double"):
     results = np.empty((1, 1))
-    await engine.apply(function, np.full((1, 1), value), results, key="double")
+    await engine.apply(function, np.full((1, 1), value), results, key=key)
     return float(results[0, 0])
 
 
-async def make_known(engine, function):
+async def make_known(engine, function, key="double"):
     """Until the engine has learnt that the function is quick."""
     for _ in range(200):
-        await doubled(engine, function, 0.0)
+        await doubled(engine, function, 0.0, key)
         if function.threads[-1] == "MainThread":
             break
         await asyncio.sleep(0.01)
@@ -78,20 +77,6 @@ def test_what_comes_in_one_turn_is_computed_together(engine):
 
     asyncio.run(main())
     assert max(function.rows) == 16
-
-
-def test_a_function_in_use_stays_known_beside_ever_new_ones(engine):
-    function = Doubling()
-
-    async def main():
-        await make_known(engine, function)
-        for number in range(3 * MAX_KEYS):
-            engine._quick.learn(("new", number), 1, 0.0)
-            if number % 1000 == 0:
-                await doubled(engine, function, 1.0)
-
-    asyncio.run(main())
-    assert set(function.threads) == {"MainThread"}
 
 
 def test_what_is_slow_stays_off_the_event_loop(engine):
@@ -170,7 +155,7 @@ def test_many_functions_of_a_project_do_not_keep_that_of_another_waiting(engine)
     async def main():
         mine = [("many", number) for number in range(16)]
         for key in [*mine, ("one", 0)]:
-            engine._quick.learn((key, np.dtype(float), 1), 1, 0.0)
+            await make_known(engine, Doubling(), key)
         await asyncio.gather(*(score("many", key) for key in mine), score("one", ("one", 0)))
         assert computed[1] == ("one", 0)
         assert sorted(computed) == [*mine, ("one", 0)]
@@ -191,36 +176,8 @@ def test_functions_of_one_project_are_computed_as_they_came(engine):
 
     async def main():
         for key in range(8):
-            engine._quick.learn((key, np.dtype(float), 1), 1, 0.0)
+            await make_known(engine, Doubling(), key)
         await asyncio.gather(*(score(key) for key in range(8)))
 
     asyncio.run(main())
     assert computed == list(range(8))
-
-
-def test_a_project_whose_batch_took_long_has_the_thread_alone_for_a_while(engine):
-    threads = Threads("test", 1, each=1)
-    slow, quick, other = Doubling(seconds=0.1), Doubling(), Doubling()
-
-    async def score(owner, function, value=1.0):
-        results = np.empty((1, 1))
-        with on_account_of(owner, threads):
-            await engine.apply(function, np.full((1, 1), value), results, key=id(function))
-        assert results[0, 0] == 2 * value
-
-    async def main():
-        for function in (slow, quick, other):
-            engine._quick.learn((id(function), np.dtype(float), 1), 1, 0.0)
-        mine = [
-            score("mine", function, value) for value in (1.0, 2.0) for function in (slow, quick)
-        ]
-        await asyncio.gather(*mine, score("other", other))
-        await score("mine", quick)
-        await score("other", other)
-
-    asyncio.run(main())
-    threads.close()
-    assert slow.threads == ["MainThread"]
-    assert set(quick.threads) == {"engine"}
-    assert sum(quick.rows) == 3
-    assert other.threads == ["MainThread"] * 2

@@ -64,7 +64,6 @@ CALLERS = {
     "app/reference_rows/version_rows.py",
     "app/scoring/samples.py",
     "app/scoring/request.py",
-    "app/scoring/steps.py",
 }
 
 

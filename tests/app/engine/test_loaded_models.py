@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.engine import loaded_models, models_in_use
-from app.engine.batches import OverloadedError
+from app.engine import loaded_models
 from app.engine.loaded_models import CacheLimits, LoadedModels
-from app.engine.models_in_use import ModelsInUse
 from app.metrics import ModelMetrics
 from app.rows import model_types
 from app.rows.model_types import known_types_of
@@ -136,35 +134,6 @@ def test_what_is_in_use_is_not_evicted(cache, blobs, versions):
         assert models.size_bytes == 0
         keys = [version.checkpoint_key for version in versions[:2]]
         assert blobs.reads == keys
-
-    run(main())
-
-
-def test_a_project_uses_no_more_large_models_at_once_than_fit(cache, versions, monkeypatch):
-    monkeypatch.setattr(models_in_use, "_WAIT_S", 0.05)
-
-    async def main() -> None:
-        models = cache(10**9)
-        first, second, third, fourth = versions
-        others = dataclasses.replace(fourth, project="another")
-        models._in_use = ModelsInUse(2 * first.checkpoint_bytes)
-        async with models.use(first), models.use(second):
-            async with models.use(first), models.use(others):  # known, and of another project
-                pass
-            with pytest.raises(OverloadedError):
-                await score(models, third)
-            assert not any(models._in_use._waiting.values())
-        monkeypatch.setattr(models_in_use, "_WAIT_S", 120)
-        async with models.use(first):
-            async with models.use(second):
-                waiting = [asyncio.create_task(score(models, third)) for _ in range(3)]
-                waiting[0].cancel()
-                done, _ = await asyncio.wait(waiting[1:], timeout=0.05)
-                assert not done
-            await asyncio.gather(*waiting[1:])
-        models._in_use = ModelsInUse(0)
-        await score(models, first)  # one alone, however large it is
-        assert not models._in_use._users
 
     run(main())
 

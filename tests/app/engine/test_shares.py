@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from app.engine.engine import Engine
+from app.engine.engine import Engine, OverloadedError
 from app.engine.fair_order import FairOrder
 from app.fairness.turns import Threads, on_account_of
 
@@ -110,3 +110,37 @@ def test_many_slow_requests_of_a_project_delay_another_by_one_turn(engine, accou
 
     asyncio.run(main())
     assert done.index("b") == 1
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_project_that_floods_the_engine_leaves_half_of_its_queue(account, rows):
+    engine = Engine(max_waiting=16)
+    release = threading.Event()
+
+    def slow(values: np.ndarray) -> tuple[np.ndarray]:
+        release.wait(WAIT_S)
+        return (values[:, 0],)
+
+    async def ask(owner: str, key: int) -> np.ndarray:
+        values, results = np.ones((rows, 1)), np.empty((rows, 1))
+        with account(owner):
+            await engine.apply(slow, values, results, key=key)
+        return results
+
+    async def main() -> None:
+        flood = [asyncio.create_task(ask("a", key)) for key in range(8)]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await ask("a", 8)
+        other = asyncio.create_task(ask("b", 9))
+        await asyncio.sleep(0)
+        release.set()
+        for results in await asyncio.gather(*flood, other):
+            np.testing.assert_array_equal(results, 1)
+
+    engine.start()
+    try:
+        asyncio.run(main())
+    finally:
+        release.set()
+        engine.stop()

@@ -2,14 +2,12 @@
 
 import asyncio
 import errno
-import itertools
 import threading
 
 import numpy as np
 import pytest
 
 from app.auth.callers import Callers
-from app.engine.engine import Engine, OverloadedError
 from app.fairness.turns import QueueFullError, Threads, Turns, in_thread, on_account_of
 from app.problems.problem import Problem, problem_of_lack
 from app.rows.decode.numbers import gathered
@@ -177,45 +175,6 @@ def test_work_is_done_on_the_account_of_whoever_sent_the_request(threads):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("rows", [1, 100])
-def test_a_project_that_floods_the_engine_leaves_room_in_its_queue(threads, rows):
-    engine = Engine(max_waiting=64)
-    go_on = threading.Event()
-
-    def slow(values):
-        go_on.wait(120)
-        return (values[:, 0],)
-
-    async def ask(owner, key):
-        values, results = np.ones((rows, 1)), np.empty((rows, 1))
-        with on_account_of(owner, threads):
-            await engine.apply(slow, values, results, key=key)
-        return results
-
-    async def main():
-        engine.start()
-        numbers = itertools.count()
-        flood = [asyncio.create_task(ask("a", next(numbers))) for _ in range(90)]
-        await settled()
-        other = asyncio.create_task(ask("b", "b"))
-        await settled()
-        assert not other.done()  # it waits, and was not refused
-        over = [asyncio.create_task(ask("a", next(numbers))) for _ in range(10)]
-        await settled()
-        assert sum(task.done() for task in over) > 0
-        go_on.set()
-        np.testing.assert_array_equal(await other, 1)
-        assert not any(isinstance(done, Exception) for done in await asyncio.gather(*flood))
-        ends = await asyncio.gather(*over, return_exceptions=True)
-        assert any(isinstance(end, OverloadedError) for end in ends)
-
-    try:
-        asyncio.run(main())
-    finally:
-        go_on.set()
-        engine.stop()
-
-
 def test_what_no_thread_could_be_started_for_is_not_done_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -247,38 +206,6 @@ def test_a_process_that_is_not_started_is_no_defect(error: Exception) -> None:
     assert (problem.type.uri, problem.status) == ("/problems/overloaded", 503)
     assert problem_of_lack(RuntimeError("other")) is None
     assert problem_of_lack(OSError(errno.ENOSPC, "full")) is None
-
-
-def test_who_waits_for_the_share_of_a_project_is_refused_in_time(threads):
-    engine = Engine(max_wait_s=0.2)
-    go_on = threading.Event()
-
-    def slow(values):
-        go_on.wait(120)
-        return (values[:, 0],)
-
-    async def ask(key):
-        values, results = np.ones((1, 1)), np.empty((1, 1))
-        with on_account_of("a", threads):
-            await engine.apply(slow, values, results, key=key)
-
-    async def main():
-        engine.start()
-        ends = asyncio.gather(*(ask(number) for number in range(60)), return_exceptions=True)
-        done, _ = await asyncio.wait({ends}, timeout=0.0)
-        assert not done
-        refused = [asyncio.create_task(ask("late"))]
-        await asyncio.wait(refused)
-        with pytest.raises(OverloadedError):
-            refused[0].result()
-        go_on.set()
-        await ends
-
-    try:
-        asyncio.run(main())
-    finally:
-        go_on.set()
-        engine.stop()
 
 
 def test_keys_are_looked_for_whatever_all_other_threads_do(sqlite_url):
