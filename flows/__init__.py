@@ -26,6 +26,7 @@ from flows.errors import (
     FitError,
     FlowError,
     SpecError,
+    StateMismatchError,
 )
 from flows.families.gaussian import GaussianSpec
 from flows.families.gaussian_mixture import GaussianMixtureSpec
@@ -119,6 +120,7 @@ __all__ = [
     "RealNvpSpec",
     "Space",
     "SpecError",
+    "StateMismatchError",
     "StepSchedule",
     "SylvesterSpec",
     "Table",

@@ -34,6 +34,10 @@ class FitError(FlowError):
     """Data, options or a saved state that a flow cannot be trained with."""
 
 
+class StateMismatchError(FitError):
+    """Saved state that belongs to another flow or training, or to another version of the code."""
+
+
 class DivergedError(FlowError):
     """Log-likelihood that stopped being a finite number.
 

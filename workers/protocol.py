@@ -198,11 +198,10 @@ class EpochDone(_Message):
 
     @property
     def computed(self) -> bool:
-        """Return whether what is left has no checkpoint so far: the evaluation, the model or the file."""
+        """Return whether what is left has no checkpoint: the evaluation, the model or the file."""
         rows = self.progress.get("total_rows")
         last_rows = rows is not None and self.metrics.get("rows") == rows
-        ended = self.metrics.get("stop_reason") is not None and self.checkpoint is None
-        return last_rows or ended
+        return last_rows or self.metrics.get("stop_reason") is not None
 
 
 class Uninterruptible(_Message):

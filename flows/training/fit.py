@@ -36,6 +36,7 @@ from flows.training.state import (
     StopReason,
     copies,
     pack_state,
+    restoring,
     unpack_state,
 )
 from flows.training.steps import choose_steps
@@ -410,6 +411,7 @@ class _Fitter:
             "weight_average": self._options.weight_average,
         }
 
+    @restoring()
     def _restore(self, state: FitState) -> None:
         groups, progress = unpack_state(state, self._flow, self._identity())
         self._flow.load_state_dict(groups["flow"])

@@ -25,6 +25,7 @@ from flows.training.state import (
     StopReason,
     copies,
     pack_state,
+    restoring,
     unpack_state,
 )
 
@@ -246,6 +247,7 @@ class MixtureFitter:
         self._search.progress.seconds = time.monotonic() - self._began
         return self._state()
 
+    @restoring()
     def _restore(self, state: FitState) -> None:
         groups, progress = unpack_state(state, self._flow, self._identity())
         self._flow.load_state_dict(groups["flow"])

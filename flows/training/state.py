@@ -1,12 +1,13 @@
 """State and reports of a training that can be resumed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
 
-from flows.errors import FitError, FlowError
+from flows.errors import FlowError, StateMismatchError
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -39,20 +40,24 @@ class FitState:
         return float(self._number("seconds"))
 
     def counted(self, what: str) -> int:
-        """Return a count of the training's progress, such as its ``epoch``."""
+        """Return a count of the training's progress, such as its ``epoch``.
+
+        Raises:
+            StateMismatchError: The state does not count it.
+        """
         return int(self._number(what))
 
     def _number(self, what: str) -> float:
-        value = self._progress[what]
+        value = self._progress.get(what)
         if not isinstance(value, int | float):
-            raise TypeError(f"a state counts its {what}")
+            raise StateMismatchError(f"the state does not count its {what}")
         return float(value)
 
     @property
     def _progress(self) -> dict[str, Json]:
-        progress = self.meta["progress"]
+        progress = self.meta.get("progress")
         if not isinstance(progress, dict):
-            raise TypeError("a state holds its progress")
+            raise StateMismatchError("the state holds no progress")
         return progress
 
 
@@ -94,7 +99,7 @@ def unpack_state(
         identity: Entries of `meta` that the state must share with the training.
 
     Raises:
-        FitError: The state belongs to another flow or training.
+        StateMismatchError: The state belongs to another flow or training.
     """
     groups: dict[str, dict[str, Tensor]] = {
         group: {} for group in ("flow", "best", "optimiser", "average", "scores", "mixture")
@@ -102,12 +107,29 @@ def unpack_state(
     for key, tensor in state.tensors.items():
         group, _, name = key.partition("/")
         groups[group][name] = tensor
-    progress = state.meta["progress"]
-    if set(groups["flow"]) != set(flow.state_dict()) or not isinstance(progress, dict):
-        raise FitError("the state belongs to another flow")
+    progress = state.meta.get("progress")
+    shapes = {name: tensor.shape for name, tensor in flow.state_dict().items()}
+    for group in ("flow", "best"):
+        if {name: tensor.shape for name, tensor in groups[group].items()} != shapes:
+            raise StateMismatchError("the state belongs to another flow")
     if any(state.meta.get(key) != value for key, value in identity.items()):
-        raise FitError("the state belongs to a training with other rows or options")
+        raise StateMismatchError("the state belongs to a training with other rows or options")
+    if not isinstance(progress, dict):
+        raise StateMismatchError("the state holds no progress")
     return groups, progress
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Return a context that restores a state, and tells of one of another version of the code as such.
+
+    Raises:
+        StateMismatchError: The state lacks something, or has something else, or of another shape.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise StateMismatchError("the state belongs to another training") from error
 
 
 OnStep = Callable[[int, int], None]

@@ -24,6 +24,7 @@ from flows.training.state import (
     OnStep,
     copies,
     pack_state,
+    restoring,
     unpack_state,
 )
 from flows.variational.targets import ConditionalTarget, Target
@@ -203,7 +204,8 @@ class _Trainer:
             learning_rate=options.learning_rate,
         )
         self._progress = _Progress()
-        self._best: dict[str, Tensor] = {}
+        # Until the first report, the initial state is the best one.
+        self._best = copies(flow.state_dict())
         self._started = 0.0
 
     def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[VariationalReport]:
@@ -392,6 +394,7 @@ class _Trainer:
             "seed": self._options.seed,
         }
 
+    @restoring()
     def _restore(self, state: FitState) -> None:
         groups, progress = unpack_state(state, self._flow, self._identity())
         self._flow.load_state_dict(groups["flow"])

@@ -37,7 +37,6 @@ from workers.protocol import (
     ScoringTask,
     Send,
     Tick,
-    Uninterruptible,
 )
 from workers.trainer.devices import find_device
 from workers.trainer.parts import ChildParts, Doubles, Parts
@@ -110,8 +109,6 @@ class _Run:
 
     def run(self) -> None:
         """Compute the missing parts, then write the file; stop where interrupted."""
-        if isinstance(self._parts, ChildParts):
-            self._send(Uninterruptible())  # from the first file that is verified to the last byte
         self._parts.resume(self._tick)
         is_computed = isinstance(self._parts, ChildParts) or self._compute(self._parts)
         finished = is_computed and self._write()
@@ -158,7 +155,6 @@ class _Run:
 
     def _write(self) -> bool:
         """Write the file from the parts; return whether it got to the end."""
-        self._send(Uninterruptible())
         output = self._product.output
         summary = _Summary(self._product.checked)
         with self._blobs.staged(f".{output}") as path:

@@ -1,15 +1,20 @@
 """Files of a trainer: a checkpoint now and then, and the model at the end."""
 
-import copy
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
-from typing import Any
+from typing import Any, TypeVar
 
-from flows import FitState, Flow, FlowSpec, count_parameters, spec_to_dict
+from flows import (
+    FitState,
+    Flow,
+    FlowSpec,
+    StateMismatchError,
+    count_parameters,
+    spec_to_dict,
+)
 from models_store.errors import BlobDiskError, BlobError, StorageFullError
 from models_store.files.blobs import Blobs, checkpoint_key, model_key
 from models_store.files.checkpoints import load_state, save_model, save_state
@@ -17,6 +22,12 @@ from models_store.requests.training import Preprocessing
 from workers.protocol import CheckpointRef, ModelTask, Note, Send, Trained
 
 _SHARE = 0.02
+_OTHER_CODE = (
+    "The checkpoint of {unit} {count} is of another version of the service ({error}); training starts"
+    " from the beginning."
+)
+
+T = TypeVar("T")
 
 
 class Checkpoints:
@@ -38,8 +49,26 @@ class Checkpoints:
         self._saved_at = -math.inf
         self._within_at = time.monotonic() + task.long_epoch_s
         self._pause_s = task.checkpoint_interval_s
-        self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
-        self._upload: Future[CheckpointRef] | None = None
+
+    def resume(self, flow: Flow, work: Callable[[FitState | None], T]) -> T:
+        """Return the result of work on a flow, which goes on from the newest whole state that fits it.
+
+        Args:
+            flow: Flow as it is before training.
+            work: Function of that state; None: it begins.
+        """
+        state = self.newest()
+        if state is None:
+            return work(None)
+        initial = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+        try:
+            return work(state)
+        except StateMismatchError as error:
+            count = self._task.checkpoints[0].epoch
+            text = _OTHER_CODE.format(unit=self._unit, count=count, error=error)
+            self._send(Note(text=text))
+        flow.load_state_dict(initial)
+        return work(None)
 
     def newest(self) -> FitState | None:
         """Return the newest state that is whole, or None to start from the beginning."""
@@ -61,9 +90,8 @@ class Checkpoints:
         Raises:
             StorageFullError: Nothing was stored.
         """
-        if self._blobs.is_remote:
-            return self._save_beside(snapshot, due=self._is_due())
-        return self._save_timed(snapshot()) if self._is_due() else None
+        is_due = time.monotonic() - self._saved_at >= self._pause_s
+        return self._save_timed(snapshot) if is_due else None
 
     def save_within(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
         """Store the state of training within a long epoch, if the last time was long ago.
@@ -71,56 +99,31 @@ class Checkpoints:
         Raises:
             StorageFullError: Nothing was stored.
         """
-        due = time.monotonic() >= self._within_at
-        if self._blobs.is_remote:
-            return self._save_beside(snapshot, due=due)
-        return self._save_timed(snapshot()) if due else None
+        is_due = time.monotonic() >= self._within_at
+        return self._save_timed(snapshot) if is_due else None
 
     def save_last(self, state: FitState) -> CheckpointRef | None:
         """Store the state of an interrupted training; return None if that fails."""
-        self._uploads.shutdown()  # one after the other: their keys are numbered
         try:
             return self._save(state)
         except (BlobError, StorageFullError):
             return None
 
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._saved_at >= self._pause_s
-
-    def _save_beside(self, snapshot: Callable[[], FitState], *, due: bool) -> CheckpointRef | None:
-        """Send a copy of the state to a store while training continues, one at a time.
-
-        Returns:
-            A state that was sent before and is durable now; a store that is unavailable costs checkpoints,
-            not the training.
-
-        Raises:
-            StorageFullError: The state before was not stored.
-        """
-        if self._upload is not None and not self._upload.done():
-            return None
-        finished, self._upload = self._upload, None
-        if due:
-            state = snapshot()
-            copied = {name: value.detach().clone() for name, value in state.tensors.items()}
-            kept = FitState(tensors=copied, meta=copy.deepcopy(state.meta))
-            self._upload = self._uploads.submit(self._save_timed, kept)
-        if finished is None:
-            return None
-        try:
-            return finished.result()
-        except BlobError as error:
-            self._send(Note(text=f"A checkpoint could not be stored: {error}"))
-            return None
-
-    def _save_timed(self, state: FitState) -> CheckpointRef:
+    def _save_timed(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
+        """Store a state; a bucket that is unavailable costs checkpoints, not the training."""
         began = time.monotonic()
-        saved = self._save(state)
+        try:
+            saved = self._save(snapshot())
+        except BlobError as error:
+            if not self._blobs.is_remote:
+                raise
+            saved = None
+            self._send(Note(text=f"A checkpoint could not be stored: {error}"))
         self._saved_at = time.monotonic()
         took_s = self._saved_at - began
         self._pause_s = _pause_s(self._task.checkpoint_interval_s, took_s)
         self._within_at = self._saved_at + _pause_s(self._task.long_epoch_s, took_s)
-        return saved.model_copy(update={"seconds": took_s})
+        return saved and saved.model_copy(update={"seconds": took_s})
 
     def _save(self, state: FitState) -> CheckpointRef:
         self._number += 1

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from flows import (
     EnsembleSpec,
-    FitState,
     Flow,
     FlowSpec,
     LatentSpec,
@@ -21,8 +19,7 @@ from flows import (
     spec_from_dict,
 )
 from flows.ensemble import mix
-from flows.table import in_order_of
-from flows.training.evaluate import after, default_chunk_rows, spread_table
+from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
@@ -31,8 +28,8 @@ from models_store.files.stores import open_blobs
 from models_store.requests.search import AcceptedEnsemble, Member
 from models_store.requests.training_rows import choose_types
 from workers.errors import TrainingError
-from workers.protocol import EnsembleTask, Note, Send, Trained
-from workers.trainer.checkpoints import Checkpoints, Result, store
+from workers.protocol import EnsembleTask, Interrupted, Note, Send, Trained
+from workers.trainer.checkpoints import Result, store
 from workers.trainer.data import SplitRows, chunks, load_parts
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.progress import Evaluation, EvaluationEndedError
@@ -70,17 +67,11 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
     of_one = len(parts.validation) + rows_to_score(parts)
-    checkpoints = Checkpoints(task, blobs, send=send, unit="epoch")
-    evaluation = Evaluation(
-        len(request.members) * of_one,
-        send,
-        interrupted=interrupted,
-        checkpoints=checkpoints,
-        state=FitState({}, {"batches": 1, "progress": {"epoch": 1, "batches": 0}}),
-        before=checkpoints.newest(),
-    )
-    with suppress(EvaluationEndedError):
+    evaluation = Evaluation(len(request.members) * of_one, send, interrupted=interrupted)
+    try:
         send(_assembled(request, parts, task, blobs, send=send, evaluation=evaluation))
+    except EvaluationEndedError:
+        send(Interrupted(metrics={}, progress={}, checkpoint=None))
 
 
 def _assembled(
@@ -95,12 +86,10 @@ def _assembled(
     """Choose, evaluate and store the ensemble; return the last message."""
     device, seed = find_device(task.device), request.seed
     flows, scores = [], []
-    for number, member in enumerate(request.members):
+    for member in request.members:
         flow = _load(blobs, member, request.columns).to(device)
         flows.append(flow)
-        found = evaluation.scores(in_order_of(parts.validation, f"member {number}"))
-        _score(flow, parts, found, seed=seed, scored=evaluation.scored)
-        scores.append(torch.cat(found).double())
+        scores.append(_score(flow, parts, seed=seed, scored=evaluation.scored))
     choice = choose(torch.stack(scores), request.row_loss_bound)
     members = [request.members[number] for number in choice.members]
     left_out = len(flows) - len(members)
@@ -108,13 +97,12 @@ def _assembled(
     types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     evaluation.flows = len(members)
-    if not (evaluation.finished or evaluation.scores(in_order_of(parts.train, "train"))):
-        send(Note(text=_account(members, gain=choice.gain)))
+    send(Note(text=_account(members, gain=choice.gain)))
     metrics: dict[str, Any] = {
         "members": [member.trial for member in members],
         "weights": [round(weight, 4) for weight in choice.weights],
         "best_robust_validation_log_likelihood": choice.reached,
-        **likelihoods(flow, parts, seed=seed, evaluation=evaluation),
+        **likelihoods(flow, parts, seed=seed, scored=evaluation.scored),
         **summarise(flow, parts, spec=spec, columns=request.columns, seed=seed),
     }
     result = Result(
@@ -126,7 +114,7 @@ def _assembled(
         preprocessing=request.preprocessing,
         seed=seed,
         metrics=metrics,
-        held_out=held_out_quantiles(flow, parts, device, evaluation=evaluation),
+        held_out=held_out_quantiles(flow, parts, device, scored=evaluation.scored),
     )
     return store(result, task, blobs)
 
@@ -141,24 +129,18 @@ def _load(blobs: Blobs, member: Member, columns: list[str]) -> Flow:
 
 
 def _score(
-    flow: Flow,
-    parts: SplitRows,
-    found: list[Tensor],
-    *,
-    seed: int,
-    scored: Callable[[int], None],
-) -> None:
-    """Append the log densities of validation rows to those of the first ones.
-
-    Discrete values have the noise of the seed.
-    """
+    flow: Flow, parts: SplitRows, *, seed: int, scored: Callable[[int], None]
+) -> Float[Tensor, " rows"]:
+    """Return the log densities of the validation rows, whose discrete values have the noise of the seed."""
     noise, most = torch.Generator().manual_seed(seed), default_chunk_rows(flow)
     pieces = (some for rows in chunks(parts.validation) for some in torch.split(rows, most))
     spread = (spread_table(flow, some.to(flow.device), noise) for some in pieces)
+    found = []
     with torch.no_grad():
-        for rows in after(spread, sum(map(len, found))):
+        for rows in spread:
             found.append(flow.log_prob_of_table(rows).cpu())
             scored(len(rows))
+    return torch.cat(found).double()
 
 
 @dataclass(frozen=True)

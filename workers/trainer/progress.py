@@ -5,13 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from flows import FitOptions, FitState, Table, VariationalOptions
-from flows.table import in_order_of
-from workers.protocol import EpochDone, Interrupted, Send, Tick
-from workers.trainer.checkpoints import Checkpoints
+from flows import FitOptions, FitState, VariationalOptions
+from workers.protocol import Send, Tick
 
 _TICK_S = 0.5
 
@@ -163,116 +158,52 @@ class EvaluationEndedError(Exception):
 
 
 class Evaluation:
-    """Evaluation of trained flows: what is scored, checkpoints of it, and signs of life with its progress.
+    """Evaluation of trained flows: signs of life with its progress. One that is interrupted is repeated.
 
     Attributes:
         rows: Number of rows to score; one that several flows score counts as several.
         flows: Number of flows that score each row from now on.
-        finished: Metrics of the parts that are scored.
 
     Args:
         rows: Number of rows to score, as above.
         send: Function that sends a message.
         interrupted: Function that returns True once the trainer is to end.
-        checkpoints: Checkpoints of the attempt.
-        state: State of what is evaluated, to which scores are added; `state.meta` counts an epoch.
-        before: State of an earlier attempt, in which this evaluation goes on.
-        trained: Metrics and progress of the training before it; None: there was none.
+        trained: Progress of the training before it; None: there was none.
     """
 
-    def __init__(  # noqa: PLR0913 - the work has all of it
+    def __init__(
         self,
         rows: int,
         send: Send,
         *,
         interrupted: Callable[[], bool],
-        checkpoints: Checkpoints,
-        state: FitState,
-        before: FitState | None = None,
-        trained: tuple[dict[str, Any], dict[str, Any]] | None = None,
+        trained: dict[str, Any] | None = None,
     ) -> None:
         self.rows, self.flows = rows, 1
-        self.finished: dict[str, Any] = {}
-        self._scores: dict[str, list[Tensor]] = {}
-        self._before: dict[str, Tensor] = {}
         self._send = send
         self._interrupted = interrupted
-        self._checkpoints = checkpoints
-        self._state = state
         self._trained = trained
-        self._done = self._done_before = 0
-        if before is not None:
-            self._resume(before)
+        self._done = 0
         self._began_at = self._ticked_at = time.monotonic()
 
-    def scores(self, name: str) -> list[Tensor]:
-        """Return the scores of the first rows of a part, to which those of the next ones are appended."""
-        if name not in self._scores:
-            before = self._before.pop(name, None)
-            self._scores[name] = [] if before is None else [before]
-            self._skip(0 if before is None else len(before))
-        return self._scores[name]
-
-    def finish(self, name: str, metrics: dict[str, Any], *, rows: Table) -> None:
-        """Keep the metrics of a part with these rows, and no scores of it any more."""
-        self.finished |= {**metrics, f"{name}_rows": len(rows)}
-        del self._scores[in_order_of(rows, name)]
-
-    def is_finished(self, name: str) -> bool:
-        """Return whether an earlier attempt, or this one, has the metrics of a part."""
-        return f"{name}_rows" in self.finished
-
     def scored(self, rows: int) -> None:
-        """Count rows that were scored; store a checkpoint and tell of them now and then.
+        """Count rows that were scored, and tell of them now and then.
 
         Raises:
-            EvaluationEndedError: The trainer is to end; the last message is sent.
-            StorageFullError: A checkpoint could not be written.
+            EvaluationEndedError: The trainer is to end.
         """
         self._done = min(self.rows, self._done + rows * self.flows)
-        metrics, progress = self._trained or ({}, {})
         if self._interrupted():
-            last = self._checkpoints.save_last(self._now())
-            self._send(Interrupted(metrics=metrics, progress=progress, checkpoint=last))
             raise EvaluationEndedError
-        saved = self._checkpoints.save_within(self._now)
-        if saved is not None:
-            self._send(EpochDone(metrics=metrics, progress=progress, checkpoint=saved))
         now = time.monotonic()
         if now - self._ticked_at >= _TICK_S:
             self._ticked_at = now
             self._send(Tick(progress=self._progress(now - self._began_at)))
 
-    def _resume(self, before: FitState) -> None:
-        for name, tensor in before.tensors.items():
-            group, _, part = name.partition("/")
-            if group == "scores":
-                self._before[part] = tensor
-        finished = before.meta["finished"]
-        if not isinstance(finished, dict):
-            raise TypeError("a state holds the metrics of the parts that are scored")
-        self.finished = dict(finished)
-        for name, value in finished.items():
-            if name.endswith("_rows") and isinstance(value, int):
-                self._skip(value)
-
-    def _skip(self, rows: int) -> None:
-        self._done = min(self.rows, self._done + rows * self.flows)
-        self._done_before = min(self.rows, self._done_before + rows * self.flows)
-
-    def _now(self) -> FitState:
-        scores = {
-            f"scores/{name}": torch.cat(pieces) for name, pieces in self._scores.items() if pieces
-        }
-        before = {f"scores/{name}": tensor for name, tensor in self._before.items()}
-        meta = self._state.meta | {"finished": self.finished}
-        return FitState(self._state.tensors | before | scores, meta)
-
     def _progress(self, seconds: float) -> dict[str, Any]:
-        done = self._done - self._done_before
-        left = round((self.rows - self._done) * seconds / max(1, done), 1)
+        left = round((self.rows - self._done) * seconds / max(1, self._done), 1)
         if self._trained is not None:
-            return {**self._trained[1], "eta_seconds": left}
+            return {**self._trained, "eta_seconds": left}
         return {
             "rows": self._done,
             "total_rows": self.rows,

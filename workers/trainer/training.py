@@ -27,15 +27,14 @@ from flows import (
     fit_encoding,
     quantiles_of,
 )
-from flows.table import in_order_of
-from flows.training.evaluate import after, default_chunk_rows
+from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
 from models_store.files.stores import open_blobs
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
-from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask, Uninterruptible
+from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample, select
 from workers.trainer.devices import find_device, memory_of
@@ -95,14 +94,14 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    evaluation = run.evaluation(flow, parts, interrupted=interrupted)
     metrics |= {"epochs": metrics["epoch"]}
+    scored = run.evaluation(parts, interrupted=interrupted).scored
     try:
-        metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, evaluation=evaluation)
-        held_out = held_out_quantiles(flow, parts, device, evaluation=evaluation)
+        metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, scored=scored)
+        held_out = held_out_quantiles(flow, parts, device, scored=scored)
     except EvaluationEndedError:
+        run.interrupt()
         return
-    send(Uninterruptible())
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
     run.finish(flow, metrics, held_out=held_out)
 
@@ -122,22 +121,26 @@ class _Run:
         self._metrics: dict[str, Any] = {}
         self._position: dict[str, Any] = {}
         self._trained: FitState | None = None
-        self._evaluated: FitState | None = None
         now = time.monotonic()
         self._epoch_began_at = now
         self._ticked_at = now
-        self._is_judging = False
 
     def fit(
         self, flow: Flow, parts: SplitRows, *, interrupted: Callable[[], bool]
     ) -> dict[str, Any]:
         """Fit `flow` in place, from the newest whole checkpoint; return the final metrics."""
-        state = self._checkpoints.newest()
-        if state is not None and "finished" in state.meta:
-            self._go_on_evaluating(flow, state)
-            return self._metrics
-        if state is not None:
-            self._position = self._progress.resumed(state)
+        fit_from = partial(self._fit_from, flow, parts, interrupted=interrupted)
+        return self._checkpoints.resume(flow, fit_from)
+
+    def _fit_from(
+        self,
+        flow: Flow,
+        parts: SplitRows,
+        state: FitState | None,
+        *,
+        interrupted: Callable[[], bool],
+    ) -> dict[str, Any]:
+        self._position = {} if state is None else self._progress.resumed(state)
         request = self._request
         helped = helped_by(self._task.helpers, flow, request, parts.train)
         with helped as parallel:
@@ -154,11 +157,12 @@ class _Run:
             )
             for report in reports:
                 self._on_epoch(report)
-        return self._metrics
+        return {**self._metrics}
 
-    def interrupt(self, state: FitState) -> None:
-        """Store the state of training between two batches."""
-        checkpoint = self._checkpoints.save_last(state)
+    def interrupt(self, state: FitState | None = None) -> None:
+        """Store the state of training between two batches; None: after the last epoch."""
+        state = state or self._trained
+        checkpoint = None if state is None else self._checkpoints.save_last(state)
         self._send(
             Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
         )
@@ -179,39 +183,11 @@ class _Run:
         )
         self._send(store(result, self._task, self._blobs))
 
-    def evaluation(
-        self, flow: Flow, parts: SplitRows, *, interrupted: Callable[[], bool]
-    ) -> Evaluation:
+    def evaluation(self, parts: SplitRows, *, interrupted: Callable[[], bool]) -> Evaluation:
         """Return the evaluation of the trained flow, which follows the last epoch."""
-        if self._trained is None:
-            raise RuntimeError("nothing is evaluated before the last epoch")
-        trained = {**self._metrics}, self._position
-        weights = {f"flow/{name}": tensor for name, tensor in flow.state_dict().items()}
-        meta = self._trained.meta | {"metrics": trained[0], "position": self._position}
         return Evaluation(
-            rows_to_score(parts),
-            self._send,
-            interrupted=interrupted,
-            checkpoints=self._checkpoints,
-            state=FitState(weights, meta),
-            before=self._evaluated,
-            trained=trained,
+            rows_to_score(parts), self._send, interrupted=interrupted, trained=self._position
         )
-
-    def _go_on_evaluating(self, flow: Flow, state: FitState) -> None:
-        """Give the flow the weights that an earlier attempt began to evaluate."""
-        weights = {
-            name.removeprefix("flow/"): tensor
-            for name, tensor in state.tensors.items()
-            if name.startswith("flow/")
-        }
-        flow.load_state_dict(weights)
-        flow.eval()
-        metrics, position = state.meta["metrics"], state.meta["position"]
-        if not isinstance(metrics, dict) or not isinstance(position, dict):
-            raise TypeError("a state of an evaluation holds metrics and progress")
-        self._metrics, self._position = dict(metrics), dict(position)
-        self._trained, self._evaluated = FitState({}, state.meta), state
 
     def _on_state(self, snapshot: Callable[[], FitState]) -> None:
         checkpoint = self._checkpoints.save_within(snapshot)
@@ -221,13 +197,7 @@ class _Run:
             )
 
     def _on_batch(self, done: int, total: int) -> None:
-        if done < total:
-            self._is_judging = False
         if self._tick_is_due():
-            if done == total and not self._is_judging:
-                # Statistics of batch norms have no checkpoints; the scores that follow have some.
-                self._is_judging = True
-                self._send(Uninterruptible())
             self._position = self._progress.batch_done(
                 done, total, since_epoch_s=self._ticked_at - self._epoch_began_at
             )
@@ -248,11 +218,9 @@ class _Run:
         self._position = self._progress.epoch_done(
             report.epoch, best_epoch=report.best_epoch, seconds=report.seconds
         )
-        checkpoint = None
-        if report.stop_reason is None:
-            checkpoint = self._checkpoints.save_if_due(report.snapshot)
-        else:  # the evaluation has checkpoints of its own
-            self._trained = FitState({}, report.snapshot().meta)
+        checkpoint = self._checkpoints.save_if_due(report.snapshot)
+        if report.stop_reason is not None:
+            self._trained = report.snapshot()
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
 
 
@@ -312,7 +280,7 @@ def rows_to_score(parts: SplitRows) -> int:
 
 
 def likelihoods(
-    flow: Flow, parts: SplitRows, *, seed: int, evaluation: Evaluation
+    flow: Flow, parts: SplitRows, *, seed: int, scored: Callable[[int], None]
 ) -> dict[str, Any]:
     """Return the likelihoods of the best model on each part: means and their standard errors.
 
@@ -322,33 +290,33 @@ def likelihoods(
         flow: Trained flow.
         parts: Rows of the training.
         seed: Seed of that noise.
-        evaluation: Evaluation that is told of rows as soon as they are scored, and may raise.
+        scored: Function that takes a number of rows as soon as they are scored; it may raise.
     """
     chunk_rows = default_chunk_rows(flow)
+    metrics: dict[str, Any] = {}
     for name, rows in (
         ("train", parts.train),
         ("validation", parts.validation),
         ("test", parts.test),
     ):
-        if rows is not None and not evaluation.is_finished(name):
+        if rows is not None:
             reached = evaluate(
                 flow,
                 rows,
                 chunk_rows=chunk_rows,
                 noise_seed=seed,
-                scores=evaluation.scores(in_order_of(rows, name)),
-                on_chunk=partial(evaluation.scored, min(chunk_rows, len(rows))),
+                on_chunk=partial(scored, min(chunk_rows, len(rows))),
             )
-            metrics = {
+            metrics |= {
                 f"{name}_log_likelihood": finite(reached.mean),
                 f"{name}_standard_error": finite(reached.two_standard_errors / 2),
+                f"{name}_rows": len(rows),
             }
-            evaluation.finish(name, metrics, rows=rows)
-    return evaluation.finished
+    return metrics
 
 
 def held_out_quantiles(
-    flow: Flow, parts: SplitRows, device: torch.device, *, evaluation: Evaluation
+    flow: Flow, parts: SplitRows, device: torch.device, *, scored: Callable[[int], None]
 ) -> dict[str, Any]:
     """Return quantiles of held-out log densities, by which scores are calibrated.
 
@@ -359,14 +327,14 @@ def held_out_quantiles(
         flow: Trained flow.
         parts: Rows of the training.
         device: Device that computes.
-        evaluation: Evaluation as for `likelihoods`.
+        scored: Function as for `likelihoods`.
     """
     rows = parts.validation if parts.test is None else parts.test
     compiled = compile_flow(flow, device=device)
-    scores = evaluation.scores(in_order_of(rows, "held_out"))
+    scores: list[Tensor] = []
     most = _SCORED_CHUNKS * default_chunk_rows(flow)
-    pieces = (some for chunk in chunks(rows) for some in torch.split(chunk, most))
-    for some in after(pieces, sum(map(len, scores))):
-        scores.append(torch.from_numpy(compiled.log_prob(some.cpu().numpy())))
-        evaluation.scored(len(some))
+    for chunk in chunks(rows):
+        for some in torch.split(chunk, most):
+            scores.append(torch.from_numpy(compiled.log_prob(some.cpu().numpy())))
+            scored(len(some))
     return {"rows": len(rows), "quantiles": quantiles_of(torch.cat(scores).numpy()).tolist()}

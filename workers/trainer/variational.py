@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ from models_store.requests.variational import (
     closed_form,
 )
 from workers.errors import TrainingError
-from workers.protocol import EpochDone, Interrupted, Send, Tick, Uninterruptible, VariationalTask
+from workers.protocol import EpochDone, Interrupted, Send, Tick, VariationalTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import load_columns
 from workers.trainer.devices import find_device
@@ -89,7 +90,7 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     request = AcceptedVariational.model_validate(task.request)
     device = find_device(task.device)
     blobs = open_blobs(task.store)
-    problem = _problem(task, request, blobs, device, send=send)
+    problem = _problem(task, request, blobs, device)
     flow, target, seed = problem.flow, problem.target, request.optimisation.seed
     run = _Run(task, request, blobs=blobs, send=send)
     try:
@@ -100,7 +101,6 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    send(Uninterruptible())
     metrics |= {"iterations": metrics["iteration"]} | problem.judged(seed)
     result = Result(
         flow=flow,
@@ -142,17 +142,11 @@ class _Problem:
 
 
 def _problem(
-    task: VariationalTask,
-    request: AcceptedVariational,
-    blobs: Blobs,
-    device: torch.device,
-    *,
-    send: Send,
+    task: VariationalTask, request: AcceptedVariational, blobs: Blobs, device: torch.device
 ) -> _Problem:
     if isinstance(request.target, RequestedLatents):
         return _latents(task, request, request.target.latent, blobs, device)
     target = _target(task, request, blobs, device)
-    send(Uninterruptible())
     start = _starting_point(target)
     flow = build(request.flow, target.dim, standardise=start, seed=request.optimisation.seed)
     return _Problem(flow.to(device), target, starts_elsewhere=start is not None)
@@ -240,7 +234,17 @@ class _Run:
         self, flow: Flow, target: Target | LatentTarget, *, interrupted: Callable[[], bool]
     ) -> dict[str, Any]:
         """Fit `flow` in place, from the newest whole checkpoint; return the last metrics."""
-        state = self._checkpoints.newest()
+        fit_from = partial(self._fit_from, flow, target, interrupted=interrupted)
+        return self._checkpoints.resume(flow, fit_from)
+
+    def _fit_from(
+        self,
+        flow: Flow,
+        target: Target | LatentTarget,
+        state: FitState | None,
+        *,
+        interrupted: Callable[[], bool],
+    ) -> dict[str, Any]:
         self._began_at = time.monotonic()
         reports = fit_variational(
             flow,

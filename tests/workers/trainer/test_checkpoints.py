@@ -1,6 +1,7 @@
-"""Checkpoints that are sent to a store while training continues."""
+"""Checkpoints of an attempt: in a store that is away, and of another version of the code."""
 
-import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,101 +9,90 @@ import torch
 
 from flows import FitState
 from models_store.errors import BlobDiskError
-from models_store.files.blobs import StoredBlob
-from models_store.files.checkpoints import load_state
+from models_store.files.checkpoints import load_state, save_state
 from models_store.files.local_blobs import LocalBlobs
-from models_store.files.store_address import StoreAddress
-from workers.protocol import CheckpointRef, Message, Note, VariationalTask
+from tests.workers.place import Place
+from tests.workers.trainer.tasks import epochs, result, run, task_of
+from workers.protocol import CheckpointRef, Message, Note
 from workers.trainer.checkpoints import Checkpoints
 
-_WAIT_S = 120.0
 
-
-class SlowServer(LocalBlobs):
-    """A folder in the place of a server, whose commits wait until they are let through."""
+class AwayBucket(LocalBlobs):
+    """A store that counts as remote, and is away at times."""
 
     is_remote = True
+    away = False
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.open_gate = threading.Event()
-        self.away = False
-
-    def commit(self, staged: Path, key: str) -> StoredBlob:
-        assert self.open_gate.wait(_WAIT_S)
+    @contextmanager
+    def staged(self, suffix: str = "") -> Iterator[Path]:
         if self.away:
-            raise BlobDiskError(key, "cannot be used: the store cannot be reached")
-        return super().commit(staged, key)
+            raise BlobDiskError("bucket", "is away")
+        with super().staged(suffix) as path:
+            yield path
 
 
-def task(root: Path) -> VariationalTask:
-    return VariationalTask(
-        job_id="job_1",
-        attempt=1,
-        request_id=None,
-        parent_pid=1,
-        log_level="INFO",
-        store=StoreAddress(url=str(root)),
-        request={},
-        checkpoints=[],
-        device="cpu",
-        threads=1,
-        nice=0,
-        memory_bytes=None,
-        checkpoint_interval_s=0,
-        long_epoch_s=0,
-        dataset=None,
+def test_a_bucket_that_is_away_costs_a_checkpoint_only(place: Place) -> None:
+    bucket, sent = AwayBucket(place.blobs.root), list[Message]()
+    task = task_of(place, place.add_dataset())
+    checkpoints = Checkpoints(task, bucket, send=sent.append, unit="epoch")
+    state = FitState(
+        {"weight": torch.ones(1)}, {"batches": 1, "progress": {"epoch": 2, "batches": 0}}
     )
-
-
-def state(weight: torch.Tensor, iteration: int) -> FitState:
-    return FitState(tensors={"weight": weight}, meta={"progress": {"iteration": iteration}})
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> SlowServer:
-    return SlowServer(tmp_path / "blobs")
-
-
-def until_sent(checkpoints: Checkpoints) -> None:
-    upload = checkpoints._upload
-    assert upload is not None
-    upload.exception(_WAIT_S)
-
-
-def test_training_goes_on_while_a_checkpoint_is_sent(server: SlowServer, tmp_path: Path) -> None:
-    sent: list[Message] = []
-    checkpoints = Checkpoints(task(tmp_path), server, send=sent.append, unit="iteration")
-    weight = torch.zeros(3)
-    assert checkpoints.save_if_due(lambda: state(weight, 1)) is None
-    for _ in range(2):  # under way: none is begun, and nothing waits
-        weight.add_(1)
-        assert checkpoints.save_if_due(lambda: state(weight, 2)) is None
-    server.open_gate.set()
-    until_sent(checkpoints)
-    found = checkpoints.save_if_due(lambda: state(weight, 4))
-    assert isinstance(found, CheckpointRef)
-    assert found.epoch == 1
-    loaded = load_state(server, found.key, found.sha256)
-    assert loaded.tensors["weight"].tolist() == [0, 0, 0]  # as it was then
-    last = checkpoints.save_last(state(weight, 5))
-    assert last is not None
-    assert last.epoch == 5
-    assert load_state(server, last.key, last.sha256).tensors["weight"].tolist() == [2, 2, 2]
-    assert sent == []
-
-
-def test_a_store_that_is_away_costs_a_checkpoint_only(server: SlowServer, tmp_path: Path) -> None:
-    sent: list[Message] = []
-    checkpoints = Checkpoints(task(tmp_path), server, send=sent.append, unit="iteration")
-    server.away = True
-    server.open_gate.set()
-    assert checkpoints.save_if_due(lambda: state(torch.zeros(1), 1)) is None
-    until_sent(checkpoints)
-    server.away = False
-    assert checkpoints.save_if_due(lambda: state(torch.ones(1), 2)) is None
+    bucket.away = True
+    assert checkpoints.save_if_due(lambda: state) is None
     assert [type(message) for message in sent] == [Note]
-    until_sent(checkpoints)
-    found = checkpoints.save_if_due(lambda: state(torch.ones(1), 3))
+    bucket.away = False
+    found = checkpoints.save_if_due(lambda: state)
     assert found is not None
     assert found.epoch == 2
+
+
+def without_best(state: FitState) -> FitState:
+    """The state of an evaluation, as a former version stored one."""
+    tensors = {key: value for key, value in state.tensors.items() if key.startswith("flow/")}
+    return FitState(tensors, {**state.meta, "finished": {}})
+
+
+def with_moments(state: FitState) -> FitState:
+    """The state of another optimiser."""
+    moments = {key: torch.zeros(7) for key in state.tensors if key.endswith("exp_avg")}
+    return FitState(state.tensors | moments, state.meta)
+
+
+OTHERS: dict[str, Callable[[FitState], FitState]] = {
+    "flow": lambda state: FitState(state.tensors | {"flow/added": torch.zeros(1)}, state.meta),
+    "shape": lambda state: FitState(
+        {key: value[None] if value.dim() == 2 else value for key, value in state.tensors.items()},
+        state.meta,
+    ),
+    "optimiser": with_moments,
+    "group": lambda state: FitState(state.tensors | {"momenta/0": torch.zeros(1)}, state.meta),
+    "options": lambda state: FitState(state.tensors, {**state.meta, "seed": 12345}),
+    "progress": lambda state: FitState(
+        state.tensors, {**state.meta, "progress": {"epoch": 2, "batches": 0, "seconds": 1.0}}
+    ),
+    "no progress": lambda state: FitState(state.tensors, {**state.meta, "progress": {}}),
+    "evaluation": without_best,
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_checkpoint_of_another_version_of_the_code_means_from_the_beginning(
+    place: Place, other: str
+) -> None:
+    dataset = place.add_dataset()
+    whole = run(task_of(place, dataset))
+    at = epochs(whole)[1].checkpoint
+    assert at is not None
+    state = OTHERS[other](load_state(place.blobs, at.key, at.sha256))
+    stored = save_state(place.blobs, "jobs/old/1-2.safetensors", state)
+    old = CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=2, step=20)
+
+    again = run(task_of(place, dataset, attempt=2, checkpoints=[old]))
+
+    notes = [message.text for message in again if isinstance(message, Note)]
+    assert len(notes) == 1
+    assert "epoch 2" in notes[0]
+    assert "from the beginning" in notes[0]
+    assert epochs(again)[0].metrics["epoch"] == 1
+    assert result(again).version["checkpoint_sha256"] == result(whole).version["checkpoint_sha256"]

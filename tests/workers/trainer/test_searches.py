@@ -124,27 +124,6 @@ def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(
         assert sum(isinstance(message, ends) for message in messages) == 1
 
 
-def test_an_ensemble_that_is_ended_after_each_chunk_goes_on_there(place: Place) -> None:
-    task = ensemble_task(place)
-    whole: list[Any] = []
-    assemble(task, whole.append, interrupted=lambda: False)
-    told: list[Any] = []
-    attempts = 0
-    while attempts < 30 and (not told or isinstance(told[-1], Interrupted)):
-        attempts += 1
-        checkpoints = [told[-1].checkpoint] if told else []
-        named = task.model_copy(update={"attempt": attempts, "checkpoints": checkpoints})
-        assemble(named, told.append, interrupted=lambda: True)
-    members = len(task.request["members"])
-    assert attempts == members + 3 + 1 + 1, "of each member, each part, and the held-out rows"
-    assert [one for one in told if isinstance(one, Note)] == [
-        one for one in whole if isinstance(one, Note)
-    ]
-    assert told[-1].metrics == whole[-1].metrics
-    for field in ("checkpoint_sha256", "held_out"):
-        assert told[-1].version[field] == whole[-1].version[field]
-
-
 @pytest.mark.long
 def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> None:
     dataset = place.add_dataset(200)

@@ -23,7 +23,6 @@ from workers.protocol import (
     Message,
     Note,
     Tick,
-    Uninterruptible,
 )
 from workers.trainer.data import split_rows
 from workers.trainer.devices import find_device
@@ -104,7 +103,7 @@ def test_each_epoch_is_told_once_with_its_metrics(undisturbed: Undisturbed) -> N
         "rows_per_second",
     } <= first.keys()
     assert told[0].checkpoint is not None
-    assert told[-1].checkpoint is None, "the model itself follows the last epoch"
+    assert [message.computed for message in told] == [False] * (EPOCHS - 1) + [True]
     assert told[-1].progress["fraction"] == 1.0
 
 
@@ -138,61 +137,24 @@ def test_the_evaluation_tells_what_is_left_of_it(
     assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
 
 
-def in_chunks(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """Let rows be scored few at a time."""
-    for module in ("flows.training.evaluate", "workers.trainer.training"):
-        monkeypatch.setattr(f"{module}.default_chunk_rows", lambda _flow: rows)
-    monkeypatch.setattr("workers.trainer.training._SCORED_CHUNKS", 1)
-
-
-def test_an_evaluation_that_is_ended_after_each_chunk_goes_on_there(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_an_evaluation_that_is_interrupted_is_repeated(
+    place: Place, undisturbed: Undisturbed
 ) -> None:
-    in_chunks(monkeypatch, 100)
-    dataset = place.add_dataset()
-    whole = run(task_of(place, dataset))
-    told: list[Message] = []
+    dataset, told = place.add_dataset(), list[Message]()
 
     def after_training() -> bool:
         return any(isinstance(message, EpochDone) and message.computed for message in told)
 
     train(task_of(place, dataset), told.append, interrupted=after_training)
-    attempts = 1
-    while isinstance(last := told[-1], Interrupted):
-        assert last.checkpoint is not None
-        assert last.metrics == epochs(told)[-1].metrics
-        attempts += 1
-        task = task_of(place, dataset, attempt=attempts, checkpoints=[last.checkpoint])
-        told += run(task, lambda: True)
-    # 480 rows of training, 60 of each other part, those of the test part once more
-    assert attempts == 5 + 1 + 1 + 1 + 1
-    assert len(epochs(told)) == EPOCHS, "nothing was trained again"
-    expected, reached = result(whole), result(told)
-    changing = {"seconds", "rows_per_second"}
-    assert {**reached.metrics, **dict.fromkeys(changing)} == {
-        **expected.metrics,
-        **dict.fromkeys(changing),
-    }
-    for field in ("checkpoint_sha256", "held_out"):
-        assert reached.version[field] == expected.version[field]
 
-
-def test_a_long_evaluation_has_checkpoints(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_chunks(monkeypatch, 20)
-    dataset = place.add_dataset()
-    messages = run(task_of(place, dataset, long_epoch_s=0))
-    end = next(at for at, one in enumerate(messages) if isinstance(one, EpochDone) and one.computed)
-    within = [one for one in epochs(messages[:end]) if one.checkpoint is not None]
-    steps = [one.checkpoint.step for one in within if one.checkpoint is not None]
-    assert steps.count(BATCHES) == 1 + 2 + 1, "batch, two of three chunks of 20 rows, epoch"
-    later = epochs(messages[end + 1 :])
-    assert len(later) == 480 // 20 + 3 * 60 // 20
-    assert all(one.checkpoint is not None and not one.computed for one in later)
-
-    for at in (within[BATCHES + 1], later[3], later[-1]):
-        resumed = run(task_of(place, dataset, attempt=2, checkpoints=[at.checkpoint]))
-        for field in ("checkpoint_sha256", "held_out"):
-            assert result(resumed).version[field] == result(messages).version[field]
+    last = told[-1]
+    assert isinstance(last, Interrupted)
+    assert last.checkpoint is not None
+    assert last.metrics == epochs(told)[-1].metrics
+    again = run(task_of(place, dataset, attempt=2, checkpoints=[last.checkpoint]))
+    assert [message.metrics["epoch"] for message in epochs(again)] == [EPOCHS]
+    assert result(again).version["checkpoint_sha256"] == undisturbed.sha256
+    assert result(again).version["held_out"] == result(undisturbed.messages).version["held_out"]
 
 
 @pytest.mark.long
@@ -468,7 +430,7 @@ def test_the_evaluation_of_the_final_model_is_told(
 
     after = messages[messages.index(epochs(messages)[-1]) + 1 : -1]
     assert len(after) >= 3
-    assert all(isinstance(message, Tick | Uninterruptible) for message in after)
+    assert all(isinstance(message, Tick) for message in after)
 
 
 def test_a_table_larger_than_memory_is_trained_on_from_its_file(place: Place) -> None:
