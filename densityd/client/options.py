@@ -327,12 +327,14 @@ class FileOptions(RowOptions, total=False):
         parts: Add the log probability of the discrete cells and the log density of the others.
         conditionals: Add the log density of each column given those before it, and its mean.
         explain: Add the contribution of each column, and its difference from the usual one.
+        rows_per_request: Most rows of a part that is sent at once; left out, half a million.
     """
 
     media_type: str
     parts: bool
     conditionals: bool
     explain: bool
+    rows_per_request: int
 
 
 class Labels(TypedDict, total=False):

@@ -1,9 +1,9 @@
 """Calls of a model: densities, samples, and the transforms between data and noise."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -18,7 +18,6 @@ from densityd.client.call import (
     Call,
     Response,
     encode_json,
-    ignore,
 )
 from densityd.client.options import Extra, FileOptions, Space
 from densityd.client.row_results import (
@@ -28,9 +27,9 @@ from densityd.client.row_results import (
     read_explained,
 )
 from densityd.client.wire.arrow import encode_table, read_table
-from densityd.client.wire.files import choose_media_type, read_file
 from densityd.client.wire.frames import Rows, to_table
 from densityd.client.wire.npy import Floats, check_rows, encode_array, read_array
+from densityd.client.wire.parts import cut_file
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -70,30 +69,28 @@ class RowCalls(Generic[_Chunk]):
 
     Args:
         query: Request without the rows.
-        count: Number of rows in total.
-        step: Number of rows of each call.
-        encode: Makes the body of a range of rows.
+        bodies: Bodies of the calls.
+        read_timeout_s: Longest silence of the service in seconds; None for the client's own.
     """
 
     query: RowQuery[_Chunk]
-    count: int
-    step: int
-    encode: Callable[[slice], Body]
+    bodies: Iterable[Body]
+    read_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         self._ref = self.query.ref
 
     def __iter__(self) -> Iterator[Call[_Chunk]]:
         """Yield the calls; each must have been parsed before the next is taken."""
-        # An empty table is sent too, for the service's error.
-        for start in range(0, max(1, self.count), self.step):
+        for body in self.bodies:
             yield Call(
                 "POST",
                 f"{_path(self._ref)}/{self.query.operation}",
                 self._parse,
                 params=self.query.params,
                 headers={"Accept": self.query.media_type},
-                body=self.encode(slice(start, start + self.step)),
+                body=body,
+                read_timeout_s=self.read_timeout_s,
             )
 
     def _parse(self, response: Response) -> _Chunk:
@@ -157,68 +154,52 @@ def build_calls(
     table = to_table(rows)
     if table is not None:
         step = rows_per_request or _count_rows(table.nbytes, table.num_rows)
-        return RowCalls(
-            query,
-            count=table.num_rows,
-            step=step,
-            encode=lambda part: encode_table(table.slice(part.start, part.stop - part.start)),
-        )
+        starts = range(0, max(1, table.num_rows), step)
+        return RowCalls(query, (encode_table(table.slice(start, step)) for start in starts))
     array = check_rows(rows)
-    return RowCalls(
-        query,
-        count=len(array),
-        step=rows_per_request or _count_rows(array.nbytes, len(array)),
-        encode=lambda part: encode_array(array[part]),
-    )
+    step = rows_per_request or _count_rows(array.nbytes, len(array))
+    # An empty table is sent too, for the service's error.
+    starts = range(0, max(1, len(array)), step)
+    return RowCalls(query, (encode_array(array[start : start + step]) for start in starts))
 
 
-def build_file_call(
-    operation: Operation, ref: str, path: Path, target: Path | BinaryIO, options: FileOptions
-) -> Call[None]:
-    """Return the call for the rows of a file, whose response is to be streamed.
+def build_file_calls(
+    query: RowQuery[bytes], path: Path, rows_per_request: int | None
+) -> RowCalls[bytes]:
+    """Return the calls for the rows of a file, one for each part of bounded size.
+
+    Args:
+        query: Request without the rows.
+        path: File of the rows; the suffix of its name is its format.
+        rows_per_request: Most rows of each call; None for half a million.
+    """
+    return RowCalls(query, cut_file(path, rows_per_request), read_timeout_s=LONG_S)
+
+
+def build_file_query(
+    operation: Operation, ref: str, media_type: str, options: FileOptions
+) -> RowQuery[bytes]:
+    """Return a request whose responses are parts of a file.
 
     Args:
         operation: Operation of the model.
         ref: Reference of the model.
-        path: File of the rows; the suffix of its name is its format.
-        target: File of the result; the suffix of its name is its format, too.
+        media_type: Format of the responses.
         options: Options of the scoring.
-
-    Raises:
-        FileFormatError: The suffix is of no known format.
-        OSError: There is no such file.
     """
     params = _build_params(operation, options.get("space", "data"), options.get("extra"))
     for name in ("parts", "conditionals", "explain"):
         if options.get(name):
             params[name] = "true"
-    return _file_call(operation, ref, path, target, params, options.get("media_type"))
+    return RowQuery(ref, operation, params, media_type, bytes)
 
 
-def build_evidence_file_call(
-    query: RowQuery[Floats], path: Path, target: Path | BinaryIO
-) -> Call[None]:
-    """Return the call for the evidence of the rows of a file; see `build_file_call`."""
-    return _file_call("evidence", query.ref, path, target, query.params, None)
-
-
-def _file_call(
-    operation: Operation,
-    ref: str,
-    path: Path,
-    target: Path | BinaryIO,
-    params: Mapping[str, str | int | None],
-    media_type: str | None,
-) -> Call[None]:
-    return Call(
-        "POST",
-        f"{_path(ref)}/{operation}",
-        ignore,
-        params=params,
-        headers={"Accept": choose_media_type(target, media_type)},
-        body=read_file(path),
-        read_timeout_s=LONG_S,
-    )
+def build_evidence_file_query(
+    ref: str, media_type: str, *, samples: int, seed: int, extra: Extra | None
+) -> RowQuery[bytes]:
+    """Return a request for the evidence of rows whose responses are parts of a file."""
+    params: dict[str, str | int | None] = {"samples": samples, "seed": seed, "extra": extra}
+    return RowQuery(ref, "evidence", params, media_type, bytes)
 
 
 @dataclass(frozen=True)

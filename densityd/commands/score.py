@@ -91,8 +91,8 @@ def score(
 ) -> None:
     """Print the log density of each row of a file or a dataset, in nats.
 
-    Columns that have names are matched by name; missing and unknown ones are named. Files of any
-    size are streamed. A dataset is scored with a job, with quantiles if the model has them, and the
+    Columns that have names are matched by name; missing and unknown ones are named. A large
+    file is sent in parts, all of which one version scores. A dataset is scored with a job, with quantiles if the model has them, and the
     result is downloaded; Ctrl-C ends the wait, not the job. A row that lacks a value of a column
     without gaps in training has nan: `densityd train --any-gaps` makes a model that scores it too.
 

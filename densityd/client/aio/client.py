@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar, Unpack
 
 import httpx
 import numpy as np
+from anyio import to_thread
 
 from densityd.client.aio.datasets import AsyncDatasets
 from densityd.client.aio.jobs import AsyncJobs
@@ -15,6 +16,7 @@ from densityd.client.aio.models import AsyncModels
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.aio.webhooks import AsyncWebhooks
 from densityd.client.call import ARROW, NPY, Call, ignore
+from densityd.client.errors import ApiError
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
 from densityd.client.records.account import Me, ServiceVersion, Usage
 from densityd.client.row_results import (
@@ -35,22 +37,26 @@ from densityd.client.scores import (
     Context,
     Drawing,
     Operation,
+    RowCalls,
     RowQuery,
     build_calls,
     build_conditionals_query,
-    build_evidence_file_call,
+    build_evidence_file_query,
     build_evidence_query,
     build_explain_query,
-    build_file_call,
+    build_file_calls,
+    build_file_query,
     build_parts_query,
     build_query,
     build_table_query,
 )
 from densityd.client.settings import Settings
 from densityd.client.wire.arrow import ArrowDecoder
-from densityd.client.wire.files import choose_media_type
+from densityd.client.wire.files import choose_media_type, open_target
 from densityd.client.wire.frames import Rows
 from densityd.client.wire.npy import Floats, NpyDecoder
+from densityd.client.wire.parts import JoinedResults
+from densityd.client.wire.problems import of_part
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -318,7 +324,10 @@ class AsyncClient:
     async def log_prob_file(
         self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
     ) -> None:
-        """Write the log density of each row of a file to a file; both are streamed.
+        """Write the log density of each row of a file to a file; large ones are sent in parts.
+
+        All parts are scored by the version that responded to the first, even if an alias moves
+        meanwhile.
 
         Args:
             ref: Reference of the model.
@@ -331,13 +340,19 @@ class AsyncClient:
             FileFormatError: The suffix is of no known format.
             OSError: A file cannot be read or written.
         """
-        await self._transport.save(build_file_call("log_prob", ref, path, target, options), target)
+        media_type = choose_media_type(target, options.get("media_type"))
+        query = build_file_query("log_prob", ref, media_type, options)
+        calls = build_file_calls(query, path, options.get("rows_per_request"))
+        await self._write_file(calls, target)
 
     async def score_file(
         self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
     ) -> None:
         """Write the log density and the calibrated rank of each row, as `log_prob_file` does."""
-        await self._transport.save(build_file_call("score", ref, path, target, options), target)
+        media_type = choose_media_type(target, options.get("media_type"))
+        query = build_file_query("score", ref, media_type, options)
+        calls = build_file_calls(query, path, options.get("rows_per_request"))
+        await self._write_file(calls, target)
 
     async def evidence_file(
         self,
@@ -364,8 +379,9 @@ class AsyncClient:
             FileFormatError: The suffix is of no known format.
             OSError: A file cannot be read or written.
         """
-        query = build_evidence_query(ref, samples=samples, seed=seed, extra=extra)
-        await self._transport.save(build_evidence_file_call(query, path, target), target)
+        media_type = choose_media_type(target, None)
+        query = build_evidence_file_query(ref, media_type, samples=samples, seed=seed, extra=extra)
+        await self._write_file(build_file_calls(query, path, None), target)
 
     async def sample_file(
         self,
@@ -389,6 +405,19 @@ class AsyncClient:
         """
         call = drawing.call(ref, choose_media_type(target, media_type), ignore)
         await self._transport.save(call, target)
+
+    async def _write_file(self, calls: RowCalls[bytes], target: Path | BinaryIO) -> None:
+        """Write the results of each part of a file to one file."""
+        with open_target(target) as file:
+            results = JoinedResults(calls.query.media_type, file)
+            parts = iter(calls)
+            while (call := await to_thread.run_sync(next, parts, None)) is not None:
+                try:
+                    content = await self._transport.send(call)
+                except ApiError as error:
+                    raise of_part(error, results.rows) from error
+                await to_thread.run_sync(results.add, content)
+            await to_thread.run_sync(JoinedResults.finish, results)
 
     async def _transform(
         self, operation: Operation, ref: str, rows: Rows, space: Space

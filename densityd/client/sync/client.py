@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 
 from densityd.client.call import ARROW, NPY, Call, ignore
+from densityd.client.errors import ApiError
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
 from densityd.client.records.account import Me, ServiceVersion, Usage
 from densityd.client.row_results import (
@@ -30,13 +31,15 @@ from densityd.client.scores import (
     Context,
     Drawing,
     Operation,
+    RowCalls,
     RowQuery,
     build_calls,
     build_conditionals_query,
-    build_evidence_file_call,
+    build_evidence_file_query,
     build_evidence_query,
     build_explain_query,
-    build_file_call,
+    build_file_calls,
+    build_file_query,
     build_parts_query,
     build_query,
     build_table_query,
@@ -49,9 +52,11 @@ from densityd.client.sync.models import Models
 from densityd.client.sync.transport import Transport
 from densityd.client.sync.webhooks import Webhooks
 from densityd.client.wire.arrow import ArrowDecoder
-from densityd.client.wire.files import choose_media_type
+from densityd.client.wire.files import choose_media_type, open_target
 from densityd.client.wire.frames import Rows
 from densityd.client.wire.npy import Floats, NpyDecoder
+from densityd.client.wire.parts import JoinedResults
+from densityd.client.wire.problems import of_part
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -319,7 +324,10 @@ class Client:
     def log_prob_file(
         self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
     ) -> None:
-        """Write the log density of each row of a file to a file; both are streamed.
+        """Write the log density of each row of a file to a file; large ones are sent in parts.
+
+        All parts are scored by the version that responded to the first, even if an alias moves
+        meanwhile.
 
         Args:
             ref: Reference of the model.
@@ -332,13 +340,19 @@ class Client:
             FileFormatError: The suffix is of no known format.
             OSError: A file cannot be read or written.
         """
-        self._transport.save(build_file_call("log_prob", ref, path, target, options), target)
+        media_type = choose_media_type(target, options.get("media_type"))
+        query = build_file_query("log_prob", ref, media_type, options)
+        calls = build_file_calls(query, path, options.get("rows_per_request"))
+        self._write_file(calls, target)
 
     def score_file(
         self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
     ) -> None:
         """Write the log density and the calibrated rank of each row, as `log_prob_file` does."""
-        self._transport.save(build_file_call("score", ref, path, target, options), target)
+        media_type = choose_media_type(target, options.get("media_type"))
+        query = build_file_query("score", ref, media_type, options)
+        calls = build_file_calls(query, path, options.get("rows_per_request"))
+        self._write_file(calls, target)
 
     def evidence_file(
         self,
@@ -365,8 +379,9 @@ class Client:
             FileFormatError: The suffix is of no known format.
             OSError: A file cannot be read or written.
         """
-        query = build_evidence_query(ref, samples=samples, seed=seed, extra=extra)
-        self._transport.save(build_evidence_file_call(query, path, target), target)
+        media_type = choose_media_type(target, None)
+        query = build_evidence_file_query(ref, media_type, samples=samples, seed=seed, extra=extra)
+        self._write_file(build_file_calls(query, path, None), target)
 
     def sample_file(
         self,
@@ -390,6 +405,19 @@ class Client:
         """
         call = drawing.call(ref, choose_media_type(target, media_type), ignore)
         self._transport.save(call, target)
+
+    def _write_file(self, calls: RowCalls[bytes], target: Path | BinaryIO) -> None:
+        """Write the results of each part of a file to one file."""
+        with open_target(target) as file:
+            results = JoinedResults(calls.query.media_type, file)
+            parts = iter(calls)
+            while (call := next(parts, None)) is not None:
+                try:
+                    content = self._transport.send(call)
+                except ApiError as error:
+                    raise of_part(error, results.rows) from error
+                results.add(content)
+            JoinedResults.finish(results)
 
     def _transform(self, operation: Operation, ref: str, rows: Rows, space: Space) -> Transformed:
         return split_transformed(self._collect(build_query(operation, ref, space=space), rows))

@@ -4,6 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -49,6 +50,19 @@ def read_error(response: Response) -> ApiError:
             retry_after_s=retry_after_s,
         )
     )
+
+
+def of_part(error: ApiError, start: int) -> ApiError:
+    """Return an error about a part of a file, which says where the part begins.
+
+    Args:
+        error: Error that counts rows from the start of the part.
+        start: Number of rows before the part.
+    """
+    if start == 0:
+        return error
+    detail = f"In the part of the file after {start} rows: {error.detail}"
+    return ApiError(replace(error.problem, detail=detail))
 
 
 def tell_warnings(headers: Mapping[str, str]) -> None:

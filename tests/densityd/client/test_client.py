@@ -25,6 +25,8 @@ from densityd.client import (
     TrainingOptions,
     WaitTimeoutError,
 )
+from tabular.formats import TableFormat
+from tests.app.wire import read, write
 from tests.densityd.conftest import Service
 
 COLUMNS = ["height", "weight", "age"]
@@ -93,6 +95,62 @@ def test_log_densities_are_the_same_whole_in_pieces_from_a_file_and_by_name(
     text = io.BytesIO()
     client.log_prob_file("people", tmp_path / "rows.npy", text)
     assert np.allclose(np.loadtxt(io.BytesIO(text.getvalue()), skiprows=1), whole)
+
+
+KINDS = {
+    ".csv": TableFormat.CSV,
+    ".ndjson": TableFormat.NDJSON,
+    ".npy": TableFormat.NPY,
+    ".arrows": TableFormat.ARROW,
+    ".parquet": TableFormat.PARQUET,
+    ".json": TableFormat.JSON,
+}
+TEXTS = (TableFormat.CSV, TableFormat.NDJSON, TableFormat.JSON)
+
+
+def scores_in(file: Path) -> np.ndarray:
+    kind, content = KINDS[file.suffix], file.read_bytes()
+    if kind in TEXTS:
+        content = re.sub(rb"\bnan\b|\bnull\b", b"NaN", content)
+    return read(kind, content)[1]
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in KINDS if suffix != ".json"])
+def test_a_file_that_is_sent_in_parts_has_the_scores_of_the_whole(
+    client: Client, tmp_path: Path, suffix: str
+) -> None:
+    rows = ROWS.copy()
+    rows[[7, 250], 1] = np.nan
+    expected = client.score("ranked", rows)
+    file = tmp_path / f"rows{suffix}"
+    body = write(KINDS[suffix], COLUMNS, rows)
+    file.write_bytes(body.replace(b"NaN", b"null").replace(b"nan", b""))
+
+    for result in KINDS:
+        target = tmp_path / f"scores{result}"
+        client.score_file("ranked", file, target, rows_per_request=128)
+        values = scores_in(target)
+        np.testing.assert_array_equal(values[:, 0], expected.log_prob)
+        np.testing.assert_array_equal(values[:, 1], expected.quantile)
+    errors = json.loads((tmp_path / "scores.json").read_bytes())["row_errors"]
+    assert [error["row"] for error in errors] == [7, 250]
+    lines = (tmp_path / "scores.ndjson").read_bytes().splitlines()
+    assert json.loads(lines[250])["row_error"]["row"] == 250
+
+
+def test_the_records_of_csv_are_not_cut_and_an_error_says_in_which_part_it_is(
+    client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.csv"
+    record = b'170,70,40,"two\r\nlines"\r\n'
+    file.write_bytes(b"height,weight,age,note\r\n" + 5 * record)
+    text = io.BytesIO()
+    client.log_prob_file("people", file, text, extra="ignore", rows_per_request=2)
+    assert text.getvalue().count(b"\n") == 6
+
+    file.write_bytes(b"height,weight,age\n170,70,40\n170,70,40\n170,tall,40\n")
+    with pytest.raises(ApiError, match="after 2 rows"):
+        client.log_prob_file("people", file, io.BytesIO(), rows_per_request=2)
 
 
 def test_a_frame_gives_the_same_numbers_in_any_order_of_its_columns(client: Client) -> None:
