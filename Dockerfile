@@ -13,7 +13,6 @@ RUN /opt/densityd/bin/pip install --require-hashes --requirement requirements/ru
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY densityd densityd
-COPY experiments experiments
 COPY flows flows
 COPY migrations migrations
 COPY models_store models_store

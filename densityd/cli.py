@@ -111,8 +111,7 @@ app = typer.Typer(
     " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
     f"{_listed(_RUNNING)} run and maintain"
     " a service on this machine. Settings are environment variables that begin with DENSITYD_;"
-    " `densityd doctor` prints them all.\n\n"
-    "reproduce trains the published experiments, without a service.",
+    " `densityd doctor` prints them all.",
 )
 for command in _OF_A_SERVICE + _BESIDE_A_SERVICE:
     app.command()(command)
@@ -210,62 +209,6 @@ def api(
     _settings()
     # Replaces this process, so that signals and the exit status are the API's own.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "app"])  # noqa: S606
-
-
-@app.command()
-def reproduce(  # noqa: PLR0913 - one for each option
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Name of the experiment.")
-    ] = None,
-    list_: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--list", help="List the experiments and the published numbers.")
-    ] = False,
-    data: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the data sets.")
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder of results and unfinished runs.")
-    ] = Path("experiments/results"),
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of weights, orders and noise; studies have their own.")
-    ] = 0,
-    quick: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--quick", help="Run with a few rows and steps, as a trial.")
-    ] = False,
-    mixed_precision: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool,
-        typer.Option(
-            "--mixed-precision",
-            help="Train with rounded factors of matrix products where that is faster: on CUDA, and"
-            " on processors with AMX.",
-        ),
-    ] = False,
-    request: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool,
-        typer.Option(
-            "--request", help="Print the request body of a job that does the same; run nothing."
-        ),
-    ] = False,
-) -> None:
-    """Run a published experiment; a stopped one continues.
-
-    Examples: densityd reproduce --list; densityd reproduce planar-u1;
-    densityd reproduce mnist-maf --data ~/data --seed 1;
-    densityd reproduce haf-comparison --data ~/data;
-    densityd reproduce planar-u1 --request > job.json
-    """
-    from densityd.admin import reproduce as command  # noqa: PLC0415 - only this command needs torch
-
-    if list_:
-        command.list_recipes()
-    elif name is None:
-        _fail("name an experiment, or see --list", _WRONG_SETTINGS)
-    elif request:
-        command.print_request(name, seed=seed, mixed_precision=mixed_precision)
-    else:
-        command.reproduce(
-            name, data=data, out=out, seed=seed, quick=quick, mixed_precision=mixed_precision
-        )
 
 
 @app.command()

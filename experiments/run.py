@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from experiments.data import catalogue as data, noise
+from experiments import figures
+from experiments.data import catalogue as data
 from experiments.data.sources import Data
-from experiments.figures import figures
-from experiments.recipes.recipe import DensityRecipe, Recipe, VariationalRecipe
+from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
 from experiments.scores import log_densities, log_scale, score_metrics
 from experiments.studies.study import Progress
 from flows import (
@@ -197,8 +197,6 @@ def _run_density(
         "train_rows": len(rows.train),
         "parameters": count_parameters(recipe.flow, dim),
     }
-    if flow.has_noise:
-        metrics |= noise.normality(noise.noise_of(flow.cpu(), rows.test))
     return flow, curve, metrics, rows.test
 
 

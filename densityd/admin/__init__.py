@@ -1,1 +1,1 @@
-"""Commands for administrators: doctor, keys, audit, experiments."""
+"""Commands for administrators: doctor, keys, audit."""

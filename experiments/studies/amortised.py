@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from experiments.data import catalogue as data
-from experiments.figures import posteriors
 from experiments.studies.study import Cell, Study
 from flows import (
     EncoderSpec,
@@ -95,10 +94,6 @@ class AmortisedStudy(Study):
             "training_processor_seconds": round(seconds, 1),
             "curve": curve,
         }
-
-    def draw(self, result: dict[str, Any], folder: Path) -> list[Path]:
-        """Draw the curves, and the bounds of test rows."""
-        return [posteriors.draw(result["runs"], folder / f"{self.name}.png")]
 
 
 def _spread(rows: Tensor, count: int) -> Tensor:

@@ -42,15 +42,6 @@ class Study(ABC):
             DataMissingError: The data set is not there.
         """
 
-    def draw(self, result: dict[str, Any], folder: Path) -> list[Path]:  # noqa: ARG002
-        """Draw the figures of a result and return their paths; a study may have none.
-
-        Args:
-            result: Result of `run_study`.
-            folder: Folder for the files, whose names begin with that of the study.
-        """
-        return []
-
 
 def run_study(
     study: Study, *, data: Path, results: Path, quick: bool, progress: Progress
@@ -88,8 +79,6 @@ def run_study(
             partial = path.with_suffix(".partial")
             partial.write_text(_text(result), encoding="utf-8")
             partial.replace(path)
-    if not quick:
-        study.draw(result, results)
     return result
 
 

@@ -50,6 +50,5 @@ def test_every_metric_is_in_the_manual(name: str) -> None:
 
 def test_every_command_is_in_the_manual_of_the_service_or_of_the_client() -> None:
     described = MANUAL.read_text() + (ROOT / "docs" / "client.md").read_text()
-    described += (ROOT / "docs" / "experiments.md").read_text()  # `reproduce`
     commands = get_command(app).commands  # type: ignore[attr-defined]  # a group
     assert [name for name in commands if f"densityd {name}" not in described] == []

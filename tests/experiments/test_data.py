@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from experiments.data import catalogue as data, points
-from experiments.recipes.catalogue import RECIPES
-from experiments.recipes.recipe import DensityRecipe
+from experiments.recipes import RECIPES, DensityRecipe
 from experiments.run import Place, run
 
 

@@ -8,8 +8,7 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from experiments.recipes.catalogue import RECIPES
-from experiments.recipes.recipe import DensityRecipe
+from experiments.recipes import RECIPES, DensityRecipe
 from models_store.database.database import Database
 from tests.tables.files import npy
 from tests.workers.crash_child import InlineTrainer

@@ -1,4 +1,4 @@
-"""The published experiments: recipes, data, runs and the page of results."""
+"""The published experiments: recipes, data and runs."""
 
 import dataclasses
 import json
@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from densityd.admin.reproduce import STUDIES
-from experiments import page
+from experiments.__main__ import RESULTS, STUDIES
 from experiments.data.sources import DataMissingError
-from experiments.recipes.catalogue import RECIPES
-from experiments.recipes.recipe import DensityRecipe, VariationalRecipe
+from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
 from experiments.run import Place, run
 from models_store.requests.accept_training import accept_training
 from models_store.requests.accept_variational import accept_variational
@@ -151,19 +149,8 @@ def test_every_variational_recipe_is_a_job_of_the_service_too(recipe):
     assert options == dataclasses.replace(recipe.options, seed=1, report_every=options.report_every)
 
 
-def test_the_page_holds_what_the_results_say():
-    assert page.PAGE.read_text(encoding="utf-8") == page.page(), "run: python -m experiments.page"
-
-
 def test_every_result_is_of_an_experiment():
-    for path in page.RESULTS.glob("*.json"):
+    for path in RESULTS.glob("*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
         assert result["name"] == path.stem
         assert path.stem in RECIPES | STUDIES
-
-
-def test_every_figure_is_small_and_on_the_page():
-    text = page.PAGE.read_text(encoding="utf-8")
-    for path in page.RESULTS.glob("*.png"):
-        assert path.stat().st_size < 150_000, path.name
-        assert f"results/{path.name})" in text

@@ -1,18 +1,16 @@
-"""Studies: detectors of anomalies, the HAF beside others, and their tables."""
+"""Studies: detectors of anomalies, and the HAF beside others; and the command line."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-import typer
 
-from densityd.admin.reproduce import GROUPS, STUDIES, list_recipes, print_request, reproduce
-from experiments.recipes.catalogue import RECIPES
+from experiments.__main__ import GROUPS, STUDIES, main
+from experiments.recipes import RECIPES
 from experiments.studies import amortised, anomaly, comparison
 from experiments.studies.detectors import DETECTORS, FLOWS
 from experiments.studies.study import Study, run_study
-from experiments.studies.tables import amortised_section, anomaly_section, comparison_section
 from flows import FAMILIES
 
 
@@ -127,92 +125,37 @@ def test_housing_is_standardised_by_the_training_rows(tmp_path):
     assert (found["dim"], found["train_rows"]) == (9, 240)
 
 
-@pytest.mark.parametrize("name", ["planar-u1", "haf-thyroid", "anomaly"])
-def test_mixed_precision_is_refused_where_it_means_nothing(name, tmp_path, capsys):
-    with pytest.raises(typer.Exit) as ended:
-        reproduce(name, data=tmp_path, out=tmp_path, seed=0, quick=True, mixed_precision=True)
-    assert ended.value.exit_code == 2
-    assert "only for densities of data" in capsys.readouterr().err
-
-
-@pytest.mark.long
-def test_progress_is_told_in_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("densityd.admin.reproduce._LINE_PAUSE_S", 0)
-    threads = torch.get_num_threads()
-    try:
-        reproduce("planar-u5-k2", data=None, out=tmp_path / "out", seed=0, quick=True)
-    finally:
-        torch.set_num_threads(threads)
-    printed = capsys.readouterr()
-    assert printed.err.splitlines()[-1].startswith("planar-u5-k2: 100%; ELBO ")
-    assert printed.out.startswith("KL ")
-
-
 def test_the_body_of_a_job_is_printed(capsys):
-    print_request("planar-u1", seed=3)
+    main(["planar-u1", "--request", "--seed", "3"])
     printed = json.loads(capsys.readouterr().out)
     assert printed["target"] == {"potential": "U1"}
     assert printed["optimisation"]["seed"] == 3
-    print_request("dna-made", seed=3)
+    main(["dna-made", "--request"])
     assert json.loads(capsys.readouterr().out)["dataset_id"] == "DATASET_ID"
-    with pytest.raises(typer.Exit) as ended:
-        print_request("haf-thyroid", seed=3)
-    assert ended.value.exit_code == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["haf-thyroid", "--request"])
+    assert ended.value.code == 2
     assert "no single job" in capsys.readouterr().err
 
 
 def test_every_name_is_listed_whole(capsys):
-    list_recipes()
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert set(RECIPES) | set(STUDIES) | set(GROUPS) <= set(names)
+    main(["list"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [*RECIPES, *STUDIES, *GROUPS]
 
 
 @pytest.mark.long
-def test_a_study_is_reproduced_by_name_and_by_group(table, capsys):
+def test_a_study_is_run_by_name_and_by_group(table):
     pytest.importorskip("sklearn")
     threads = torch.get_num_threads()
     try:
-        reproduce("haf-thyroid", data=table, out=table / "out", seed=0, quick=True)
-        with pytest.raises(typer.Exit):
-            reproduce("haf-comparison", data=table, out=table / "out", seed=0, quick=True)
+        main(["haf-thyroid", "--data", str(table), "--out", str(table / "out"), "--quick"])
+        with pytest.raises(SystemExit, match="anomaly_pendigits"):
+            main(["haf-comparison", "--data", str(table), "--out", str(table / "out"), "--quick"])
     finally:
         torch.set_num_threads(threads)
-    printed = capsys.readouterr()
-    assert printed.out.count("nothing was written") == 2
-    assert "anomaly_pendigits.npz" in printed.err
     assert not (table / "out").exists()
     assert [study for group in GROUPS.values() for study in group] == list(STUDIES)
-
-
-def runs_of_families(**values):
-    return [
-        {"family": family, "seed": seed, "dim": 6, "train_rows": 100, "active_parameters": 1000}
-        | {"test_log_likelihood": None, "test_but_least_likely_log_likelihood": value}
-        for family, found in values.items()
-        for seed, value in enumerate(found)
-    ]
-
-
-def test_the_comparison_is_judged_by_the_differences_of_the_seeds():
-    runs = runs_of_families(maf=[1.0, 2.0, 3.0], haf=[1.5, 2.5, 3.51], realnvp=[1.0, 2.9, 3.5])
-    text = comparison_section(lambda name: runs if name == "haf-thyroid" else [])
-    assert "| 2.000 ± 1.000 | 2.503 ± 1.005 |" in text
-    assert "| ahead: +0.503 ± 0.014 | no difference: +0.037 ± 1.119 |" in text
-    assert "NaN in 3 of 3" in text
-    assert "Against MAF, HAF is ahead on 1 of 1 sets and behind on 0; on 0 there" in text
-    one = comparison_section(lambda _: runs_of_families(maf=[1.0], haf=[1.5], realnvp=[1.0]))
-    assert "too few seeds" in one
-
-
-def test_the_detectors_table_holds_means_and_what_was_not_run():
-    runs = [
-        {"detector": name, "split": "first", "seed": seed, "auroc": value + seed, "aupr": 50.0}
-        for name, value in (("defaults", 90.0), ("isolation-forest", 80.0))
-        for seed in range(3)
-    ]
-    text = anomaly_section(lambda name: runs if name == "anomaly-thyroid" else [])
-    assert "| `defaults` | 91.00 ± 1.00 | not run | not run | not run |" in text
-    assert "above the isolation forest's on thyroid, and not on none." in text
 
 
 @pytest.mark.parametrize("posterior", amortised.POSTERIORS)
@@ -227,25 +170,3 @@ def test_a_posterior_is_judged_by_bounds_of_test_rows(tmp_path, posterior):
     assert -60 < found["test_elbo"] <= found["test_bound"] < 0
     assert found["test_rows"] == 20
     assert found["curve"][-1][0] == found["iterations"]
-
-
-def amortised_runs(**elbos):
-    return [
-        {"posterior": name.replace("_", "-"), "seed": seed, "parameters": 1000}
-        | {"test_elbo": value, "test_bound": value + 2, "training_processor_seconds": 60}
-        | {"test_elbo_standard_error": 0.5}
-        | {"curve": [[200 * at, -100 + at] for at in range(1, 31)]}
-        for name, values in elbos.items()
-        for seed, value in enumerate(values)
-    ]
-
-
-def test_the_posteriors_are_compared_with_the_diagonal_one(tmp_path):
-    runs = amortised_runs(diagonal=[-100.0, -101.0], iaf_2=[-99.0, -99.5])
-    text = amortised_section(lambda _: runs)
-    assert "| -100.50 ± 0.71 | -98.50 ± 0.71 | +0.00 | 60 |" in text
-    assert "| -99.25 ± 0.35 | -97.25 ± 0.35 | +1.25 | 60 |" in text
-    assert "| flow, 4 layers | 4 | - | not run | not run | - | - |" in text
-    pytest.importorskip("matplotlib")
-    [path] = amortised.STUDIES["amortised-mnist"].draw({"runs": runs}, tmp_path)
-    assert path.stat().st_size > 1000

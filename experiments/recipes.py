@@ -1,7 +1,9 @@
-"""Recipe of an experiment: data, flow, training options and published results."""
+"""Recipes of the published experiments, read from `recipes.toml`."""
 
 import dataclasses
+import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flows import (
@@ -10,9 +12,9 @@ from flows import (
     PreprocessingSpec,
     StepSchedule,
     VariationalOptions,
+    spec_from_dict,
     spec_to_dict,
 )
-from flows.training.options import Optimiser
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Published:
 
     Attributes:
         value: Published value; higher is better.
-        two_standard_errors: Two standard errors; None if none were given.
         source: Place of publication.
+        two_standard_errors: Two standard errors; None if none were given.
     """
 
     value: float
@@ -58,17 +60,13 @@ class DensityRecipe:
     published: tuple[Published, ...] = ()
     remark: str = ""
 
-    def in_mixed_precision(self) -> "DensityRecipe":
-        """Return the same recipe with training steps in mixed precision."""
-        options = dataclasses.replace(self.options, mixed_precision=True)
-        return dataclasses.replace(self, options=options)
-
     def request(self, dataset_id: str, *, seed: int) -> dict[str, Any]:
         """Return the recipe as the body of `POST /v1/jobs/training`, for a dataset of the rows."""
         options, levels, margin = self.options, self.preprocessing.levels, self.preprocessing.logit
         schedule: Any = options.schedule
         if isinstance(schedule, StepSchedule):
             schedule = {"step": dataclasses.asdict(schedule)}
+        names = ("optimiser", "learning_rate", "weight_decay", "batch_size", "max_epochs")
         return {
             "model_name": self.name,
             "dataset_id": dataset_id,
@@ -79,17 +77,12 @@ class DensityRecipe:
             },
             "flow": spec_to_dict(self.flow),
             "optimisation": {
-                "optimiser": options.optimiser,
-                "learning_rate": options.learning_rate,
-                "weight_decay": options.weight_decay,
+                **{name: getattr(options, name) for name in names},
                 "max_gradient_norm": options.max_gradient_norm or "none",
-                "batch_size": options.batch_size,
-                "max_epochs": options.max_epochs,
                 "patience": options.patience or options.max_epochs,
                 "schedule": schedule,
                 "robust": False,
                 "weight_average": options.weight_average,
-                "mixed_precision": options.mixed_precision,
                 "seed": seed,
             },
         }
@@ -117,30 +110,46 @@ class VariationalRecipe:
 
     def request(self, *, seed: int) -> dict[str, Any]:
         """Return the recipe as the body of `POST /v1/jobs/variational`."""
-        options = self.options
+        options = dataclasses.asdict(dataclasses.replace(self.options, seed=seed))
+        options["max_gradient_norm"] = options["max_gradient_norm"] or "none"
         return {
             "model_name": self.name,
             "target": {"potential": self.potential},
             "flow": spec_to_dict(self.flow),
-            "optimisation": {
-                "optimiser": options.optimiser,
-                "learning_rate": options.learning_rate,
-                "schedule": options.schedule,
-                "max_gradient_norm": options.max_gradient_norm or "none",
-                "batch_size": options.batch_size,
-                "iterations": options.iterations,
-                "report_every": options.report_every,
-                "annealing": options.annealing,
-                "patience": options.patience,
-                "max_seconds": options.max_seconds,
-                "seed": seed,
-            },
+            "optimisation": options,
         }
 
 
 Recipe = DensityRecipe | VariationalRecipe
 
 
-def early_stopping(optimiser: Optimiser, rate: float, **changes: Any) -> FitOptions:  # noqa: ANN401  fields of many types
-    """Return early stopping with patience 30 on the validation likelihood, as in the papers."""
-    return FitOptions(optimiser=optimiser, learning_rate=rate, **({"patience": 30} | changes))
+def _recipe(name: str, fields: dict[str, Any]) -> Recipe:
+    options = _known(fields.pop("options"))
+    flow = spec_from_dict(_known(fields.pop("flow")))
+    if "potential" in fields:
+        return VariationalRecipe(name, flow=flow, options=VariationalOptions(**options), **fields)
+    if isinstance(schedule := options.get("schedule"), dict):
+        options["schedule"] = StepSchedule(**schedule["step"])
+    preprocessing = PreprocessingSpec(**fields.pop("preprocessing", {}))
+    published = tuple(Published(**known) for known in fields.pop("published", []))
+    return DensityRecipe(
+        name,
+        flow=flow,
+        options=FitOptions(**options),
+        preprocessing=preprocessing,
+        published=published,
+        **fields,
+    )
+
+
+def _known(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with None for what the file calls "none": TOML has no such value."""
+    return {name: None if value == "none" else value for name, value in fields.items()}
+
+
+RECIPES: dict[str, Recipe] = {
+    name: _recipe(name, fields)
+    for name, fields in tomllib.loads(
+        Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
+    ).items()
+}
