@@ -29,7 +29,7 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
-from models_store.process.logs import TurnHandler
+from models_store.process.logs import JsonFormatter
 from models_store.registry import Registry
 from tests.attempts import THOROUGH
 from tests.servers import PostgresServer, RedisServer
@@ -231,7 +231,7 @@ def _logging() -> Iterator[None]:
         setattr(logging, name, value)
     logging.captureWarnings(capture=False)
     for handler in root.handlers[:]:
-        if isinstance(handler, TurnHandler) and handler not in handlers:
+        if isinstance(handler.formatter, JsonFormatter) and handler not in handlers:
             root.removeHandler(handler)
     sys.excepthook, threading.excepthook = hooks
 

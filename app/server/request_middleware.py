@@ -20,7 +20,6 @@ from app.http.unread_responses import UnreadResponse
 from app.metrics import Metrics
 from app.problems.problem import Problem, problem_of, problem_of_lack, problem_response
 from models_store.errors import StoreError
-from models_store.process.log_limits import LIMITED
 from models_store.process.logs import REQUEST_ID, TRACEPARENT
 from models_store.process.traces import TRACES
 from tabular.errors import TablesError
@@ -128,11 +127,6 @@ class RequestMiddleware:
         path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
         caller: Caller | None = scope["state"].get("caller")
         extra = {} if caller is None else {"key_id": caller.key_id, "project": caller.project}
-        refused = 400 <= tracked.status < 500
-        if caller is None or (refused and caller.key_id is None):
-            extra[LIMITED] = "requests without a key"
-        elif refused:
-            extra[LIMITED] = f"refused requests of project {caller.project}"
         values = method[:16], path, verb, tracked.status, seconds
         log.log(level, "%s %s %s %d in %.4f s", *values, extra=extra)
 

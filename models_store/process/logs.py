@@ -1,19 +1,15 @@
 """Logs: one JSON object a line on standard error, with the ids of the request, job and trace."""
 
-import asyncio
 import json
 import logging
 import math
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TextIO
-
-from models_store.process.log_limits import LIMITED, LineLimits
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The HTTP request that all this is about, in the API and in the worker of its job."""
@@ -35,7 +31,6 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "color_message",
     "message",
     "taskName",
-    LIMITED,
 }
 
 
@@ -62,7 +57,7 @@ def configure_logging(level: str, process: str) -> None:
         level: the lowest level that is logged.
         process: the name of the process in each line, such as ``api``.
     """
-    handler = TurnHandler()
+    handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(process))
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -84,50 +79,6 @@ def configure_logging(level: str, process: str) -> None:
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
-
-
-class TurnHandler(logging.StreamHandler[TextIO]):
-    """Writes to standard error; what an event loop logs in one turn, with one call at its end.
-
-    Warnings and what is worse are written at once, and with them all that waits. Of lines that come
-    too often only some are, and a line that counts the others.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        self._waiting: list[str] = []
-        self._limits = LineLimits()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, or have it written."""
-        try:
-            first = not self._waiting
-            for passing in self._limits.passing(record):
-                self._waiting.append(self.format(passing) + self.terminator)
-            if not self._waiting:
-                return
-            loop = asyncio._get_running_loop()
-            if loop is None or record.levelno >= logging.WARNING:
-                self.flush()
-            elif first:
-                loop.call_soon(self.flush)
-        except Exception:  # noqa: BLE001  as every handler does
-            self.handleError(record)
-
-    def close(self) -> None:
-        """Write what waits, and how much was left out."""
-        with self.lock or nullcontext():
-            for left_out in self._limits.left_out():
-                self._waiting.append(self.format(left_out) + self.terminator)
-            self.flush()
-        super().close()
-
-    def flush(self) -> None:
-        """Write what waits."""
-        with self.lock or nullcontext():
-            lines, self._waiting = self._waiting, []
-            self.stream.write("".join(lines))
-            self.stream.flush()
 
 
 class JsonFormatter(logging.Formatter):

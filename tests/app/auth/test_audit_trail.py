@@ -2,9 +2,7 @@
 
 import asyncio
 import errno
-import io
 import json
-import logging
 import os
 import threading
 from collections.abc import AsyncGenerator
@@ -29,10 +27,7 @@ from models_store.aliases import Aliases
 from models_store.audit.check import check_trail
 from models_store.audit.trail import AuditTrail
 from models_store.errors import DatabaseBusyError, NotFoundError
-from models_store.keys import Scope
-from models_store.process.logs import JsonFormatter, TurnHandler
 from tests.app.conftest import CSV, TABLE, assert_refused
-from tests.app.keyed import bearer, keyed
 from tests.app.serving import registered
 from tests.waiting import wait_until
 
@@ -342,38 +337,6 @@ def test_records_that_come_together_share_an_fsync(tmp_path, monkeypatch):
     asyncio.run(all_at_once())
     assert sizes == [0, 50]
     assert check_trail(tmp_path).lines == 50
-
-
-@pytest.mark.long
-def test_callers_without_a_key_push_nothing_out_of_log_and_trail(settings):
-    flood, written = 600, io.StringIO()
-    handler = TurnHandler()
-    handler.setStream(written)
-    handler.setFormatter(JsonFormatter("api"))
-    logger = logging.getLogger("app")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        with keyed(settings) as (client, keys):
-            headers = {**CSV, **bearer(keys.create("p", Scope.WRITE))}
-            made = client.post("/v1/datasets", content=TABLE, headers=headers)
-            for number in range(flood):
-                path, status = (("/static/site.css", 405), ("/v1/datasets", 401))[number % 2]
-                assert client.options(path).status_code == status
-    finally:
-        logger.setLevel(logging.NOTSET)
-        logger.removeHandler(handler)
-        handler.close()
-    lines = [json.loads(line) for line in written.getvalue().splitlines()]
-    told = [line for line in lines if "OPTIONS" in line["message"]]
-    assert len(told) <= flood / 3
-    counts = [line["message"] for line in lines if "lines more were left out" in line["message"]]
-    left_out = sum(int(text.split()[0]) for text in counts if "without a key" in text)
-    assert left_out + len(told) == flood
-    assert [line["audit"] for line in lines if "audit" in line] == ["create_dataset"]
-    [recorded] = trail_of(settings)
-    assert recorded["resource"] == made.headers["location"]
-    assert recorded["key_id"] != "none"
 
 
 def test_a_server_that_could_record_nothing_does_not_start(data_dir):

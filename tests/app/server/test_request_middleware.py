@@ -8,9 +8,6 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from models_store.keys import Scope
-from models_store.process.log_limits import LIMITED
-from tests.app.keyed import bearer, keyed
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -55,20 +52,6 @@ def test_requests_are_logged_with_template_and_status(shared_client, caplog):
     caplog.set_level(logging.INFO, "app.server.request_middleware")
     shared_client.get("/v1/datasets", headers={"X-Request-ID": "r1"})
     assert any("GET /v1/datasets answered 200" in message for message in caplog.messages)
-
-
-def test_refusals_of_a_project_are_lines_of_one_kind(settings, caplog):
-    caplog.set_level(logging.INFO, "app.server.request_middleware")
-    with keyed(settings) as (client, keys):
-        headers = bearer(keys.create("fraud", Scope.WRITE))
-        client.get("/v1/datasets", headers=headers)
-        client.get("/v1/jobs/none", headers=headers)
-        client.post("/v1/datasets", headers=headers)
-        client.get("/v1/jobs/none")
-    lines = [record for record in caplog.records if " answered " in record.getMessage()]
-    kinds = [getattr(line, LIMITED, None) for line in lines]
-    refused = "refused requests of project fraud"
-    assert kinds == [None, refused, refused, "requests without a key"]
 
 
 def test_queries_are_not_logged(shared_client, caplog):

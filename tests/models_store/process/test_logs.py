@@ -1,6 +1,5 @@
 """Log lines are JSON, one event each, with the ids of what they are about."""
 
-import asyncio
 import json
 import logging
 import subprocess
@@ -8,9 +7,7 @@ import sys
 import textwrap
 from typing import Any
 
-import pytest
-
-from models_store.process.logs import JOB_ID, REQUEST_ID, JsonFormatter, TurnHandler, log_context
+from models_store.process.logs import JOB_ID, REQUEST_ID, JsonFormatter, log_context
 
 
 def line(message: str, *args: object, **extra: object) -> dict[str, Any]:
@@ -118,44 +115,3 @@ def test_the_rows_and_blobs_need_no_torch() -> None:
     names = ", ".join(f"models_store.{module}" for module in modules)
     program = f"import sys, {names}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 (our own program)
-
-
-def test_lines_of_an_event_loop_come_together_at_the_end_of_its_turn(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    handler = TurnHandler()
-    logger = logging.getLogger("turns")
-
-    async def turns() -> list[str]:
-        logger.info("one")
-        logger.info("two")
-        seen = [capsys.readouterr().err]
-        await asyncio.sleep(0)
-        seen.append(capsys.readouterr().err)
-        logger.info("three")
-        logger.error("four")
-        return [*seen, capsys.readouterr().err]
-
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel("INFO")
-    try:
-        assert asyncio.run(turns()) == ["", "one\ntwo\n", "three\nfour\n"]
-        logger.info("five")
-        assert capsys.readouterr().err == "five\n"
-    finally:
-        logger.removeHandler(handler)
-
-
-def test_lines_that_wait_are_written_when_the_process_ends() -> None:
-    lines = run("""
-        import asyncio, logging, os
-        from models_store.process.logs import configure_logging
-        configure_logging("INFO", "api")
-        async def end():
-            logging.getLogger("a").info("last")
-            logging.shutdown()
-            os._exit(0)
-        asyncio.run(end())
-    """)
-    assert [fields["message"] for fields in lines] == ["last"]
