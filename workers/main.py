@@ -44,7 +44,7 @@ from workers.settings import WorkerSettings
 from workers.supervisor.fitness import UNTESTED
 from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.supervisor import Supervisor
-from workers.webhooks.sender import Sender
+from workers.webhooks import Sender
 
 log = logging.getLogger(__name__)
 

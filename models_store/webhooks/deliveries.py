@@ -1,12 +1,13 @@
 """Deliveries as those who send them see them: what is due, and what became of it."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
@@ -21,32 +22,8 @@ _GONE = 410
 _KEEP_S = 7 * 24 * 3600
 _KEEP = 200
 _MAX_ERROR = 300
-# Statements are built once: that takes longer than to run them.
+_OF_A_PROJECT = 2  # under way at a time, so that slow receivers of one keep no others waiting
 _IS_DUE = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= db_now())
-_SOME = select(WebhookDeliveryRow.position).where(*_IS_DUE).limit(1)
-_FIRST = (
-    select(WebhookDeliveryRow.position)
-    .where(WebhookDeliveryRow.webhook_id == WebhookRow.id, *_IS_DUE)
-    .order_by(WebhookDeliveryRow.position)
-    .limit(1)
-    .scalar_subquery()
-)
-_OLDEST = select(_FIRST, WebhookRow.id, WebhookRow.project)
-_DUE = (
-    select(WebhookDeliveryRow, WebhookRow, db_now())
-    .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
-    .where(WebhookDeliveryRow.position.in_(bindparam("positions", expanding=True)), *_IS_DUE)
-    .with_for_update(of=WebhookDeliveryRow, skip_locked=True)
-)
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Oldest delivery of a webhook that is due, which nobody has taken."""
-
-    position: int
-    webhook_id: str
-    project: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,33 +74,45 @@ class Deliveries:
         self._database = database
         self._pauses_s = pauses_s
 
-    def take(
-        self, choose: Callable[[Sequence[Waiting]], Sequence[Waiting]], *, lease_s: float
-    ) -> list[DueDelivery]:
-        """Take deliveries that are due.
+    def take(self, most: int, busy: Mapping[str, int], *, lease_s: float) -> list[DueDelivery]:
+        """Take deliveries that are due, the oldest of each webhook first.
 
         Args:
-            choose: Function that chooses among the oldest of each webhook.
+            most: Largest number of deliveries.
+            busy: Number of deliveries of each project that the caller is sending.
             lease_s: Seconds after which another attempt is due, if nobody calls `end`.
         """
         # A look takes no lock, of which SQLite has one for all that write.
-        waiting = self._waiting()
-        positions = [one.position for one in choose(waiting)] if waiting else []
+        positions = self._oldest(most, busy) if most > 0 else []
         return self._take(positions, lease_s=lease_s) if positions else []
 
     @reading
-    def _waiting(self, session: Session) -> list[Waiting]:
-        if session.connection().scalar(_SOME) is None:  # mostly
-            return []
-        found = session.connection().execute(_OLDEST).all()
-        return [Waiting(at, *of) for at, *of in found if at is not None]
+    def _oldest(self, session: Session, most: int, busy: Mapping[str, int]) -> list[int]:
+        oldest = (
+            select(func.min(WebhookDeliveryRow.position), WebhookDeliveryRow.project)
+            .where(*_IS_DUE)
+            .group_by(WebhookDeliveryRow.webhook_id, WebhookDeliveryRow.project)
+            .order_by(func.min(WebhookDeliveryRow.due_at))
+        )
+        chosen, under_way = list[int](), Counter(busy)
+        for position, project in session.execute(oldest):
+            if len(chosen) < most and under_way[project] < _OF_A_PROJECT:
+                chosen.append(position)
+                under_way[project] += 1
+        return chosen
 
     @writing
     def _take(
         self, session: Session, positions: Sequence[int], *, lease_s: float
     ) -> list[DueDelivery]:
+        due = (
+            select(WebhookDeliveryRow, WebhookRow, db_now())
+            .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
+            .where(WebhookDeliveryRow.position.in_(positions), *_IS_DUE)
+            .with_for_update(of=WebhookDeliveryRow, skip_locked=True)
+        )
         taken = []
-        for row, webhook, now in session.execute(_DUE, {"positions": positions}):
+        for row, webhook, now in session.execute(due):
             row.attempts += 1
             row.due_at = db_now(lease_s)
             taken.append(_due(row, webhook, now))

@@ -134,7 +134,7 @@ def delete_used(database: Database) -> None:
 
 def end_delivery(database: Database) -> None:
     deliveries = Deliveries(database)
-    (due,) = deliveries.take(lambda waiting: waiting, lease_s=-1)
+    (due,) = deliveries.take(8, {}, lease_s=-1)
     deliveries.end(due.id, due.attempt, Outcome(error="none"))
 
 

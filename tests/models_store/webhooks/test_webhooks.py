@@ -1,14 +1,11 @@
 """Webhooks and their deliveries in the database, and the addresses that they may have."""
 
 import ipaddress
-import sqlite3
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import Engine, event, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from models_store.clock_steps import mend_instants
@@ -23,7 +20,7 @@ from models_store.jobs.leases import JobWork
 from models_store.jobs.rows import find, move
 from models_store.registry import Registry
 from models_store.webhooks.addresses import check_url, is_public
-from models_store.webhooks.deliveries import PAUSES_S, Deliveries, Outcome, Waiting
+from models_store.webhooks.deliveries import PAUSES_S, Deliveries, Outcome
 from models_store.webhooks.webhooks import Event, Webhook, Webhooks
 from tests.models_store.makers import LEASE_S, PROJECT, a_job, a_version, submitted
 
@@ -71,50 +68,10 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
         webhooks.test(PROJECT, webhook.id)
     made = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
     for _ in made:
-        [due] = deliveries.take(list, lease_s=60)
+        [due] = deliveries.take(8, {}, lease_s=60)
         deliveries.end(due.id, due.attempt, Outcome(status=200))
     kept = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
     assert [one.id for one in kept] == [one.id for one in made[:2]]
-
-
-def test_a_look_for_what_is_due_keeps_nobody_from_writing(
-    database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
-) -> None:
-    webhooks.test(PROJECT, webhook.id)
-    written = []
-
-    def choose(waiting: Sequence[Waiting]) -> Sequence[Waiting]:
-        written.append(submitted(Jobs(database)))
-        return waiting
-
-    assert len(deliveries.take(choose, lease_s=60)) == len(written) == 1
-
-
-def test_to_count_and_to_choose_deliveries_reads_an_index_alone(
-    sqlite_url: str,
-) -> None:
-    database = Database(sqlite_url)
-    Webhooks(database).create(PROJECT, URL, events=ALL)
-    reads: list[tuple[str, Any]] = []
-
-    def note(*given: Any) -> None:
-        if "count(*)" in given[2] or given[2].startswith("SELECT (SELECT"):
-            reads.append(given[2:4])
-
-    event.listen(Engine, "before_cursor_execute", note)
-    jobs = Jobs(database)
-    jobs.cancel(PROJECT, submitted(jobs).id)
-    assert len(Deliveries(database).take(list, lease_s=60)) == 1
-    event.remove(Engine, "before_cursor_execute", note)
-    reads = [one for one in reads if "webhook_delivery" in one[0]]
-    assert len(reads) == 2
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
-        for statement, values in reads:
-            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
-            found = [step for *_, step in plan if step.startswith("SEARCH webhook_delivery")]
-            assert len(found) == 1
-            assert "COVERING INDEX" in found[0]
-    database.dispose()
 
 
 def test_what_waits_for_a_webhook_is_bounded_in_bytes(
@@ -145,7 +102,7 @@ def test_deliveries_count_in_the_quota_until_they_are_deleted(
     jobs.cancel(PROJECT, job.id)
     ended = stored()
     assert ended > before + 64 * 256
-    [due] = deliveries.take(list, lease_s=60)
+    [due] = deliveries.take(8, {}, lease_s=60)
     deliveries.end(due.id, due.attempt, Outcome(status=200))
     assert stored() == ended
     with pytest.raises(LimitError):
@@ -214,13 +171,13 @@ def test_a_delivery_is_taken_once_and_again_after_its_lease(
     webhooks.test(PROJECT, webhook.id)
     other = webhooks.create(PROJECT, URL, events=ALL)
     webhooks.test(PROJECT, other.id)
-    taken = deliveries.take(list, lease_s=60)
+    taken = deliveries.take(8, {}, lease_s=60)
     # The oldest of each webhook, and never one that somebody has.
     assert [one.attempt for one in taken] == [1, 1]
-    assert len(deliveries.take(list, lease_s=60)) == 1
-    assert deliveries.take(list, lease_s=60) == []
+    assert len(deliveries.take(8, {}, lease_s=60)) == 1
+    assert deliveries.take(8, {}, lease_s=60) == []
     make_due(database)
-    again = deliveries.take(list, lease_s=60)
+    again = deliveries.take(8, {}, lease_s=60)
     assert {one.id for one in again} == {one.id for one in taken}
     assert [one.attempt for one in again] == [2, 2]
     deliveries.end(taken[0].id, 1, Outcome(status=200))  # too late: another attempt began
@@ -229,12 +186,25 @@ def test_a_delivery_is_taken_once_and_again_after_its_lease(
     assert waits(database) == 2
 
 
+def test_slow_receivers_of_a_project_keep_two_places(
+    webhooks: Webhooks, deliveries: Deliveries
+) -> None:
+    for project, number in ((PROJECT, 4), ("other", 1)):
+        for _ in range(number):
+            made = webhooks.create(project, URL, events=ALL)
+            webhooks.test(project, made.id)
+    taken = deliveries.take(8, {}, lease_s=60)
+    assert sorted(due.project for due in taken) == sorted([PROJECT, PROJECT, "other"])
+    assert deliveries.take(5, {PROJECT: 2, "other": 1}, lease_s=60) == []
+    assert len(deliveries.take(7, {PROJECT: 1}, lease_s=60)) == 1
+
+
 def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
     database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
 ) -> None:
     webhooks.test(PROJECT, webhook.id)
     for pause_s in PAUSES_S:
-        [due] = deliveries.take(list, lease_s=60)
+        [due] = deliveries.take(8, {}, lease_s=60)
         with database.read() as session:
             before = session.scalars(select(db_now())).one()
         deliveries.end(due.id, due.attempt, Outcome(status=500, error="The receiver answered 500."))
@@ -246,7 +216,7 @@ def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
         assert (shown.attempts, shown.status, shown.ended_at) == (due.attempt, 500, None)
         make_due(database)
     webhooks.test(PROJECT, webhook.id)
-    [due] = deliveries.take(list, lease_s=60)
+    [due] = deliveries.take(8, {}, lease_s=60)
     deliveries.end(due.id, due.attempt, Outcome(error="The receiver did not answer in time."))
     assert webhooks.get(PROJECT, webhook.id).disabled_at is not None
     assert waits(database) == 0
@@ -263,17 +233,17 @@ def test_a_delivery_does_not_wait_for_a_clock_that_was_set_back(
     Webhooks(database).test(PROJECT, webhook.id)
     with database.write() as session:
         session.execute(update(WebhookDeliveryRow).values(due_at=db_now(40 * 3600)))
-    assert deliveries.take(list, lease_s=60) == []
+    assert deliveries.take(8, {}, lease_s=60) == []
 
     assert mend_instants(database, lease_s=15, live_s=60) == 1
-    assert len(deliveries.take(list, lease_s=60)) == 1
+    assert len(deliveries.take(8, {}, lease_s=60)) == 1
 
 
 def test_a_receiver_that_is_gone_is_left_at_once(
     webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
 ) -> None:
     webhooks.test(PROJECT, webhook.id)
-    [due] = deliveries.take(list, lease_s=60)
+    [due] = deliveries.take(8, {}, lease_s=60)
     deliveries.end(due.id, 1, Outcome(status=410, error="The receiver answered 410."))
     assert webhooks.get(PROJECT, webhook.id).disabled_at is not None
 
