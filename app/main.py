@@ -53,7 +53,6 @@ from app.problems.problem import install_problem_handlers
 from app.reference_rows.usual_terms import UsualTerms
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
-from app.scoring.raw_route import HotRoutes
 from app.server.application import Application
 from app.server.broker_client import ApiBrokerClient
 from app.server.event_hub import EventHub
@@ -111,7 +110,6 @@ _CORS: dict[str, Any] = {
         "If-Match",
         "If-None-Match",
         "Last-Event-ID",
-        "Prefer",
         "Range",
         "X-Request-ID",
         "X-Request-Timeout",
@@ -123,7 +121,6 @@ _CORS: dict[str, Any] = {
         "Inference-Header-Content-Length",
         "Link",
         "Location",
-        "Preference-Applied",
         "RateLimit",
         "RateLimit-Policy",
         "Retry-After",
@@ -177,7 +174,6 @@ def create_app(
         timeout_s=settings.body_timeout_s,
     )
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(HotRoutes, router=scores.router)
     app.add_middleware(BodyMiddleware, limits=limits)
     rates = Rates(
         rate=settings.rate_limit, burst_s=settings.rate_burst_s, processes=settings.api_processes
@@ -198,6 +194,7 @@ def _routes() -> list[BaseRoute]:
     """Return the routes of all applications of this process, whose parameters are worked out once."""
     router = APIRouter()
     for module in (
+        scores,  # first: routes are tried one after the other
         uploads,
         datasets,
         job_starts,
@@ -207,7 +204,6 @@ def _routes() -> list[BaseRoute]:
         models,
         checkpoints,
         plots,
-        scores,
         webhooks,
         account,
         inference,

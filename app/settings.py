@@ -1,7 +1,6 @@
 """Settings of the API process, read from the environment once at its entry."""
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -42,14 +41,6 @@ def _checked_root_path(text: str | None) -> str | None:
     if text is not None and not _ROOT_PATH.fullmatch(text):
         raise ValueError("a root path looks like /densityd, without a slash at its end")
     return text
-
-
-class EarlyAnswers(StrEnum):
-    """Conditions under which the response to a large body may begin before the body has ended."""
-
-    NEVER = "never"
-    ASKED = "asked"
-    ALWAYS = "always"
 
 
 _LOG_ALONE = "-"
@@ -148,17 +139,17 @@ class ApiSettings(StoreSettings):
     max_body_files_bytes: int = Field(
         default=32 * _GIB,
         ge=_KIB,
-        description="Disk space for bodies and results of scoring requests of all callers, and for large "
-        "responses that wait to be read, in each API process; one project uses half of it at most, and never more than is left.",
+        description="Disk space for large responses of all callers that wait to be read, in each API "
+        "process; one project uses half of it at most, and never more than is left.",
     )
     max_score_bytes: int = Field(
-        default=2 * _GIB,
+        default=64 * _MIB,
         ge=_KIB,
         description="Largest body of a scoring request in any format but JSON, in bytes after "
-        "decompression.",
+        "decompression; its rows and its response are in memory as a whole.",
     )
     max_score_rows: int = Field(
-        default=100_000_000, ge=1, description="Largest number of rows of a scoring request."
+        default=1_000_000, ge=1, description="Largest number of rows of a scoring request."
     )
     max_sample_rows: int = Field(
         default=100_000_000, ge=1, description="Largest number of rows of a sampling request."
@@ -246,12 +237,6 @@ class ApiSettings(StoreSettings):
         le=3_600,
         description="Longest time, in seconds, in which a caller may read less than 64 KiB of a"
         " response, or 2 KiB/s where that is more.",
-    )
-    early_answers: EarlyAnswers = Field(
-        default=EarlyAnswers.ASKED,
-        description="When the response to a large body may begin before the body has ended: "
-        "never, asked (by `Prefer: early-answer`) or always. Proxies such as nginx "
-        "break such responses.",
     )
     max_connections: int = Field(
         default=4_000,

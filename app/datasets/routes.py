@@ -1,6 +1,5 @@
 """Datasets: list, inspect, read back, change, delete."""
 
-from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -8,7 +7,7 @@ from fastapi import APIRouter, Depends, Path as PathField, Query, Request, Respo
 from pydantic import BaseModel, Field
 
 from app.datasets.retyping import DatasetChange, retype_dataset
-from app.datasets.rows import respond_rows, respond_wide_rows
+from app.datasets.rows import respond_rows
 from app.datasets.views import (
     ColumnPage,
     DatasetPage,
@@ -18,7 +17,7 @@ from app.datasets.views import (
 )
 from app.dependencies import BlobsDep, ProjectDep, RegistryDep, StoredDep
 from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import MOST_DESCRIBED_BYTES, in_thread, in_thread_for
+from app.fairness.turns import in_thread, in_thread_for
 from app.http.accept import listed
 from app.http.examples import COLUMNS, DATASET_ID, TABLE
 from app.http.head import end_head, is_head
@@ -38,7 +37,6 @@ from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
 from app.rows.respond import ROWS_VARY
 from app.state import state_of
-from models_store.errors import BlobMissingError
 from models_store.labels import any_state
 from models_store.records import Dataset
 from models_store.requests.training import DatasetId
@@ -189,7 +187,7 @@ async def list_columns(
         **problem_responses("not-found", "not-acceptable", "artifact-missing", "artifact-corrupt"),
     },
 )
-def get_dataset_rows(
+async def get_dataset_rows(
     request: Request,
     dataset_id: DatasetPath,
     project: ProjectDep,
@@ -203,18 +201,12 @@ def get_dataset_rows(
     In CSV, a column name that a spreadsheet would read as a formula begins with `'`.
     """
     codec = response_codec(listed(request.headers, "accept"))
-    if is_head(request):
-        blobs.size(registry.dataset_summary(project, dataset_id).key)
-        end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     find = partial(registry.dataset, project, dataset_id)
+    if is_head(request):
+        await in_thread(lambda: blobs.size(find().key))
+        end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
-    if registry.described_bytes(project, dataset_id) <= MOST_DESCRIBED_BYTES:
-        return respond_rows(request, find, blobs, codec=codec, rows=rows)
-    # From object storage they come here, in this thread: in the one of documents all would wait for them.
-    for key, sha256 in registry.dataset_files(project, dataset_id):
-        with suppress(BlobMissingError):  # it may have changed: the rows are found again
-            blobs.open(key, sha256)
-    return respond_wide_rows(request, find, blobs, codec=codec, rows=rows)
+    return await respond_rows(request, find, blobs, codec=codec, rows=rows)
 
 
 @router.patch(

@@ -1,6 +1,6 @@
 """Rows of a stored table in any format, with the cells as its file has them."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.auth.key_checks import tell_of_file
-from app.fairness.turns import MOST_DESCRIBED_BYTES, in_thread, in_thread_of_cells
+from app.fairness.turns import in_thread
 from app.rows.codecs import Codec
-from app.rows.respond import Rows, respond_opened, respond_streamed, respond_whole
+from app.rows.respond import respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError, BlobMissingError
@@ -19,20 +19,18 @@ from models_store.files.blobs import Blobs
 from models_store.records import Dataset
 from tabular.columns import Column
 from tabular.formats import TableFormat
-from tabular.kept_cells import STAYING_BYTES, KeptCells
+from tabular.kept_cells import KeptCells
 from tabular.typed_rows import TypedRows
 
 _CHUNK_VALUES = 32_768  # hundreds of callers may read theirs slowly
 _TYPED_ROWS = 32  # to make a batch of thousands of typed columns takes as long as its rows
 _TYPED_BYTES = 2**22  # of their texts
-_COLUMN_BYTES = 4096  # of a column as it is held, about, and of a level beside its text
-_LEVEL_BYTES = 64
 
 
-def respond_rows(
+async def respond_rows(
     request: Request, find: Callable[[], Dataset], blobs: Blobs, *, codec: Codec, rows: range
 ) -> Response:
-    """Return rows of a small dataset, which are read from the disk chunk by chunk.
+    """Return rows of a dataset, which are read from the disk chunk by chunk.
 
     Args:
         request: Request to respond to.
@@ -46,30 +44,11 @@ def respond_rows(
         StoreError: There is no such dataset.
         BlobCorruptError: A file is not the one that was stored.
     """
-    opened = _found(request, find, blobs, codec, rows)
-    if opened.table.kept.footer_bytes > MOST_DESCRIBED_BYTES:
-        return respond_wide_rows(request, find, blobs, codec=codec, rows=rows)
-    if opened.is_whole:
-        return respond_whole(request, codec, opened.layout, opened.all_rows(), headers={})
-    held_bytes = opened.held_bytes
-    return respond_streamed(
-        request, codec, opened.layout, opened.chunks, headers={}, held_bytes=held_bytes
-    )
-
-
-def respond_wide_rows(
-    request: Request, find: Callable[[], Dataset], blobs: Blobs, *, codec: Codec, rows: range
-) -> Response:
-    """Return rows of a dataset whose columns take megabytes, which are read once there is room for them.
-
-    Arguments and errors are those of `respond_rows`.
-    """
-
-    def open_rows() -> Rows:
-        opened = _found(request, find, blobs, codec, rows)
-        return Rows(opened.layout, opened.chunks, opened.held_bytes)
-
-    return respond_opened(request, codec, open_rows)
+    opened = await in_thread(_found, request, find, blobs, codec, rows)
+    if await in_thread(lambda: opened.is_whole):
+        chunk = await in_thread(opened.all_rows)
+        return await respond_whole(request, codec, opened.layout, chunk, headers={})
+    return await respond_streamed(request, codec, opened.layout, opened.chunks(), headers={})
 
 
 def _found(
@@ -110,21 +89,12 @@ def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "
     path = None if dataset.cells is None or rows.step > 1 else _cells(dataset, blobs)
     kept = KeptCells(path, columns)
     table = _Table(values, typed, kept)
-    step, text_bytes = _CHUNK_VALUES // len(names), 0
+    step = _CHUNK_VALUES // len(names)
     if typed is not None:
         few = min(_TYPED_ROWS, _TYPED_BYTES // max(1, typed.text_bytes))
         step = min(max(step, few), _TYPED_BYTES // max(1, typed.text_bytes))
-        text_bytes = min(len(wanted), max(1, step)) * typed.text_bytes
-    # Levels are there as texts and as cells; the rows of a chunk as they were read and as they are sent.
-    held_bytes = sum(map(_column_bytes, columns)) + 2 * text_bytes
-    held_bytes += kept.footer_bytes + (STAYING_BYTES if kept.stays else 0)
     files = [file] if path is None else [file, path]
-    return _Opened(table, layout, wanted, max(1, step), held_bytes, files)
-
-
-def _column_bytes(column: Column) -> int:
-    texts = (len(level) for level in column.levels if isinstance(level, str))
-    return _COLUMN_BYTES + _LEVEL_BYTES * len(column.levels) + 2 * sum(texts)
+    return _Opened(table, layout, wanted, max(1, step), files)
 
 
 @dataclass(frozen=True)
@@ -136,7 +106,6 @@ class _Opened:
         layout: Head of the response.
         wanted: Indices of the rows.
         step: Most rows of a chunk.
-        held_bytes: Bytes that all this and a chunk take.
         files: Files that they are read from.
     """
 
@@ -144,7 +113,6 @@ class _Opened:
     layout: ResponseTable
     wanted: range
     step: int
-    held_bytes: int
     files: list[Path]
 
     @property
@@ -162,16 +130,7 @@ class _Opened:
         await in_thread(self.table.kept.read_footer)
         for first in range(0, len(self.wanted), self.step):
             for piece in self.table.pieces(self.wanted[first : first + self.step]):
-                yield await self._in_thread_for(piece)(self.table.chunk, piece)
-
-    def _in_thread_for(self, rows: range) -> Callable[..., Awaitable[Chunk]]:
-        """Return the way to make a chunk.
-
-        Cells of thousands of columns are as many objects, for each of which the interpreter's lock is kept;
-        to read a row group of them takes longer, for which those of others do not wait.
-        """
-        is_quick = self.layout.typed is not None and self.table.kept.are_read(rows)
-        return in_thread_of_cells if is_quick else in_thread
+                yield await in_thread(self.table.chunk, piece)
 
 
 @dataclass(frozen=True)

@@ -241,19 +241,20 @@ def require_json(request: Request) -> None:
         )
 
 
-async def read_body(request: Request, *, limit: int, share: Share) -> bytes:
+async def read_body(request: Request, *, limit: int, share: Share, advice: str = "") -> bytes:
     """Read the whole body, at most `limit` bytes of it.
 
     Args:
         request: Request with the body.
         limit: Most bytes.
         share: Share of the memory of bodies, which holds a large one then.
+        advice: Sentence on what to do about a body that is too large, with a space before it.
 
     Raises:
         Problem: 413, before anything is read where the length is declared; `overloaded` when too
             many bodies are being read, or have come and wait.
     """
-    _check_declared(request, limit)
+    _check_declared(request, limit, advice)
     if BODY_CAME not in request.scope["state"]:
         _ask_for_whole(request, share)
     message = await request.receive()
@@ -263,7 +264,7 @@ async def read_body(request: Request, *, limit: int, share: Share) -> bytes:
         if len(body) > _INLINE_BYTES:
             share.hold(len(body))
         return body  # it has come as a whole, as most do
-    return await share.gather(_chunks(request, limit, message))
+    return await share.gather(_chunks(request, limit, message, advice))
 
 
 def _ask_for_whole(request: Request, share: Share) -> None:
@@ -287,14 +288,16 @@ async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, 
         del chunk  # the next one may come late
 
 
-async def _chunks(request: Request, limit: int, message: Message) -> AsyncGenerator[bytes, None]:
+async def _chunks(
+    request: Request, limit: int, message: Message, advice: str = ""
+) -> AsyncGenerator[bytes, None]:
     """Yield the rest of a body, of which one message has come."""
     size = 0
     while message["type"] == "http.request":
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise _too_large(request, limit)
+            raise _too_large(request, limit, advice)
         if chunk:
             yield chunk
         if not message.get("more_body"):
@@ -304,16 +307,16 @@ async def _chunks(request: Request, limit: int, message: Message) -> AsyncGenera
     raise ClientDisconnect
 
 
-def _check_declared(request: Request, limit: int) -> None:
+def _check_declared(request: Request, limit: int, advice: str = "") -> None:
     limit_packed_body(request, limit)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(request, limit)
+        raise _too_large(request, limit, advice)
 
 
-def _too_large(request: Request, limit: int) -> Problem:
+def _too_large(request: Request, limit: int, advice: str) -> Problem:
     slug: Slug = "limit-decoded-bytes" if hasattr(request.state, "packed_body") else "limit-body"
-    return Problem(slug, f"The body of this route is limited to {limit} bytes.")
+    return Problem(slug, f"The body of this route is limited to {limit} bytes.{advice}")
 
 
 def _check_fields(document: Mapping[str, Any], model: type[BaseModel]) -> None:

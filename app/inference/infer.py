@@ -2,19 +2,19 @@
 
 import math
 import secrets
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread, in_thread_alone, in_thread_of_cells
-from app.http.body_memory import STREAMS_PART, Share, body_memory_of
+from app.fairness.turns import in_thread
+from app.http.body_memory import body_memory_of
 from app.http.json_body import is_quick, read_body
-from app.http.streaming import ahead, unless_disconnected
 from app.inference.functions import (
     CONTEXT,
     FUNCTIONS,
@@ -24,15 +24,7 @@ from app.inference.functions import (
     Served,
     output_names,
 )
-from app.inference.respond import (
-    HEADER_LENGTH,
-    HELD_BYTES,
-    NUMBER_BYTES,
-    PIECE_BYTES,
-    Output,
-    Values,
-    respond,
-)
+from app.inference.respond import HEADER_LENGTH, Output, respond
 from app.inference.tensors import MAX_CELLS, ROWS, Tensor, number_of, read_request, rows_of
 from app.inference.views import MAX_VALUES, InferRequest
 from app.problems.fields import shown
@@ -40,9 +32,8 @@ from app.problems.problem import Problem
 from app.rows.cell_codes import SlowRowsError
 from app.rows.codecs import CODECS
 from app.rows.context import context_cells, context_rows
-from app.rows.decode.json import QUICK_COLUMNS
 from app.rows.model_types import types_of
-from app.rows.shape import Floats
+from app.rows.shape import Floats, RowsShape
 from app.scoring.request import ScoreRequest
 from app.scoring.samples import Drawing
 from app.state import state_of
@@ -53,7 +44,8 @@ from tabular.typed_rows import TypedRows
 
 _MAX_BODY_BYTES = 40 * 2**20
 _MICROSECONDS = 1e6
-_CELL_BYTES = 64  # of the object of a text
+_QUICK_VALUES = 4096
+_MOST_TEXT_BYTES = 32 * 2**20
 _MAX_SEED = 2**63 - 1
 # Memory of a body and of what is read from it, as multiples of the body: objects take more than bytes.
 _JSON_MEMORY, _BINARY_MEMORY = 8, 2
@@ -74,29 +66,22 @@ async def infer(request: Request, served: Served) -> Response:
     header_bytes = _header_bytes(request)
     settings = state_of(request).settings
     most = settings.max_json_bytes if header_bytes is None else _MAX_BODY_BYTES
-    async with AsyncExitStack() as stack:
-        memory = body_memory_of(request)
-        share = stack.enter_context(memory.share())
+    with body_memory_of(request).share() as share:
         body = await read_body(request, limit=min(most, settings.max_score_bytes), share=share)
         if (header_bytes or 0) > settings.max_json_bytes:
             raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
-        is_large = not is_quick(body)
-        if is_large:
-            share.hold(len(body) * (_JSON_MEMORY if header_bytes is None else _BINARY_MEMORY))
-            reading = in_thread_alone(read_request, body, header_bytes)
-            wanted, tensors = await unless_disconnected(request, reading)
-        else:
+        if is_quick(body):
             wanted, tensors = read_request(body, header_bytes)
-        wanted = wanted.model_copy(update={"inputs": ()})  # the tensors hold their values
-        del body
+        else:
+            share.hold(len(body) * (_JSON_MEMORY if header_bytes is None else _BINARY_MEMORY))
+            wanted, tensors = await in_thread(read_request, body, header_bytes)
         _check_outputs(wanted, served.function)
         score = _score_request(request, served.version, wanted)
-        if served.function == SAMPLE:
-            outputs = await _sampled(score, tensors, stack, share)
-        else:
-            outputs = await _computed(score, served.function, tensors, share if is_large else None)
-            del tensors
-        return await respond(wanted, served, outputs, stack, memory, share)
+        compute = _sampled if served.function == SAMPLE else _computed
+        outputs = await compute(score, served.function, tensors)
+        if sum(math.prod(output.shape) for output in outputs.values()) <= _QUICK_VALUES:
+            return respond(wanted, served, outputs)
+        return await in_thread(respond, wanted, served, outputs)
 
 
 def _score_request(request: Request, version: Version, wanted: InferRequest) -> ScoreRequest:
@@ -105,71 +90,44 @@ def _score_request(request: Request, version: Version, wanted: InferRequest) -> 
 
 
 async def _computed(
-    score: ScoreRequest, name: str, tensors: Sequence[Tensor], share: Share | None
+    score: ScoreRequest, name: str, tensors: Sequence[Tensor]
 ) -> Mapping[str, Output]:
-    """Return the outputs of rows; a share of memory for bodies is held by a large request."""
+    """Return the outputs of rows."""
     function = FUNCTIONS[name]
     compute = function.of(score.version)
-    if share is None:
-        try:
-            rows = rows_of(tensors, replace(score.shape, quick=True))
-        except SlowRowsError:
-            is_narrow = len(score.shape.columns) <= QUICK_COLUMNS
-            in_turn = in_thread_of_cells if is_narrow else in_thread_alone
-            rows = await in_turn(rows_of, tensors, score.shape)
-    else:
-        rows = await in_thread_alone(rows_of, tensors, score.shape)
-        share.hold(share.size + len(rows) * compute.width * NUMBER_BYTES)
+    rows = await _rows(tensors, score.shape)
     async with score.flow() as flow:
         values = await score.compute(compute, flow, rows)
-    if share is not None:
-        share.hold(values.nbytes)
     return {output: Output.of(found) for output, found in function.split(values).items()}
 
 
+async def _rows(tensors: Sequence[Tensor], shape: RowsShape) -> Floats:
+    if sum(len(tensor.values) for tensor in tensors) <= _QUICK_VALUES:
+        with suppress(SlowRowsError):
+            return rows_of(tensors, replace(shape, quick=True))
+    return await in_thread(rows_of, tensors, shape)
+
+
 async def _sampled(
-    score: ScoreRequest, tensors: Sequence[Tensor], stack: AsyncExitStack, share: Share
+    score: ScoreRequest, _name: str, tensors: Sequence[Tensor]
 ) -> Mapping[str, Output]:
-    """Return the output of samples, which are drawn as they are sent, until the stack is left."""
-    drawing = await _drawing(score, {tensor.name: tensor for tensor in tensors}, share)
-    share.hold(0 if drawing.context is None else drawing.context.nbytes)
-    known = score.types
-    types = None if known is None else await in_thread(lambda: known.samples)
-    dim, row_bytes = score.version.dim, NUMBER_BYTES * score.version.dim
-    if types is not None:
-        row_bytes = types.text_bytes + _CELL_BYTES * dim
-    value_bytes = -(-row_bytes // dim)
-    await _take_room(score.request, drawing.n * dim * value_bytes, share)
-    drawn = await stack.enter_async_context(aclosing(ahead(drawing.chunks())))
-    first = await anext(drawn)  # what is refused is so before the response begins
-
-    async def numbers() -> AsyncGenerator[Floats, None]:
-        yield first
-        async for rows in drawn:
-            yield rows
-
+    """Return the output of samples."""
+    drawing = await _drawing(score, {tensor.name: tensor for tensor in tensors})
+    types = score.types
+    if types is not None and drawing.n * types.samples.text_bytes > _MOST_TEXT_BYTES:
+        raise Problem(
+            "limit-rows",
+            f"The samples may have more than {_MOST_TEXT_BYTES} bytes of text; draw fewer.",
+        )
+    async with aclosing(drawing.chunks()) as chunks:
+        rows = np.concatenate([chunk async for chunk in chunks])
     if types is None:
-        return {ROWS: Output((drawing.n, dim), "FP64", numbers)}
-    step = max(1, PIECE_BYTES // row_bytes)
-
-    async def texts() -> AsyncGenerator[Values, None]:
-        async with aclosing(numbers()) as chunks:
-            async for rows in chunks:
-                for start in range(0, len(rows), step):
-                    yield await in_thread_of_cells(_texts, types, rows[start : start + step])
-
-    return {ROWS: Output((drawing.n, dim), "BYTES", texts, value_bytes=value_bytes)}
+        return {ROWS: Output.of(rows)}
+    texts = await in_thread(lambda: _texts(types.samples, rows))
+    return {ROWS: Output.of_texts(rows.shape, texts)}
 
 
-async def _take_room(request: Request, size: int, share: Share) -> None:
-    """Hold what a response of so many bytes needs while it is read: nothing of it is drawn before."""
-    more = min(size, HELD_BYTES) - share.size
-    if size > PIECE_BYTES and more > 0:
-        room = body_memory_of(request).room(more, part=STREAMS_PART, share=share)
-        await unless_disconnected(request, room)
-
-
-async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor], share: Share) -> Drawing:
+async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor]) -> Drawing:
     unknown = tensors.keys() - {N, SEED, CONTEXT}
     if N not in tensors or unknown:
         raise Problem(
@@ -184,7 +142,7 @@ async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor], share: Sh
         raise Problem("validation", f"The tensor `{N}` must hold at least 1.")
     seed = number_of(tensors[SEED], most=_MAX_SEED) if SEED in tensors else secrets.randbits(32)
     context = await in_thread(_context, tensors.get(CONTEXT), version, n)
-    return Drawing(score, n, seed, context, share)
+    return Drawing(score, n, seed, context)
 
 
 def _context(tensor: Tensor | None, version: Version, n: int) -> Floats | None:

@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
 
-from app.http.json_body import check_values, validate_json
-from app.inference.views import MAX_TENSORS, MAX_VALUES, Datatype, InferRequest, InputTensor
+from app.http.json_body import validate_json
+from app.inference.views import MAX_VALUES, Datatype, InferRequest, InputTensor
 from app.problems.fields import shown
 from app.problems.problem import Problem
-from app.rows.context_parts import fault_details
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
 from tabular.typed_rows import JsonCell, check_codes, encode_rows
@@ -43,7 +41,6 @@ _NUMBERS: dict[Datatype, np.dtype[Any]] = {
 }
 _LENGTH = struct.Struct("<I")
 _MAX_TEXT = 64 * 1024
-_PART_VALUES = 1_000  # that are validated at once; values of data do not count
 _NUMBER_TYPES = frozenset({int, float, bool, type(None)})
 _TEXT_TYPES = frozenset({str, type(None)})
 
@@ -88,7 +85,7 @@ def read_request(body: bytes, header_bytes: int | None) -> tuple[InferRequest, l
         raise Problem(
             "validation", "`Inference-Header-Content-Length` is larger than the body.", status=400
         )
-    request = validate_json(InferRequest, body[:header_bytes], by_parts=validated)
+    request = validate_json(InferRequest, body[:header_bytes])
     _check_counts(request.inputs)
     rest = memoryview(body)[len(body) if header_bytes is None else header_bytes :]
     tensors = []
@@ -154,64 +151,6 @@ def json_of(values: Floats | Sequence[str]) -> bytes:
     return orjson.dumps(values)
 
 
-def validated(document: dict[str, Any]) -> InferRequest:
-    """Validate a parsed request, of which the values of tensors may be of any kind, and are not looked at.
-
-    Raises:
-        Problem: It has too many values beside those of tensors.
-        ValidationError: As of the whole.
-        orjson.JSONEncodeError: It is nested too deeply.
-    """
-    inputs = document.get("inputs")
-    beside = {name: value for name, value in document.items() if name != "inputs"}
-    if not isinstance(inputs, list):
-        check_values(document, most=_PART_VALUES, beside="data")
-        return InferRequest.model_validate_json(orjson.dumps(document), strict=True)
-    if len(inputs) > MAX_TENSORS:
-        raise Problem("validation", f"A request has at most {MAX_TENSORS} tensors.")
-    check_values(beside, most=_PART_VALUES, beside="inputs")
-    data = [item.get("data") if isinstance(item, dict) else None for item in inputs]
-    bare = [
-        item | {"data": []} if isinstance(values, list) else item
-        for item, values in zip(inputs, data, strict=True)
-    ]
-    parts = list(_parts_of(bare))
-    head = orjson.dumps(beside | {"inputs": bare[:1]})
-    request = InferRequest.model_validate_json(head, strict=True)
-    tensors = [
-        tensor.model_copy(update={"data": values}) if isinstance(values, list) else tensor
-        for tensor, values in zip(_tensors(bare, parts), data, strict=True)
-    ]
-    return request.model_copy(update={"inputs": tensors})
-
-
-class _Inputs(BaseModel):
-    inputs: list[InputTensor]
-
-
-def _tensors(bare: list[object], parts: Sequence[tuple[int, int]]) -> Iterator[InputTensor]:
-    """Yield the tensors of a request, which are validated some at a time, until one is wrong."""
-    for start, stop in parts:
-        try:
-            part = orjson.dumps({"inputs": bare[start:stop]})
-            yield from _Inputs.model_validate_json(part, strict=True).inputs
-        except ValidationError as error:
-            faults = fault_details(error, start)
-            raise ValidationError.from_exception_data(InferRequest.__name__, faults) from None
-
-
-def _parts_of(bare: list[object]) -> Iterator[tuple[int, int]]:
-    """Yield the first place of each part and the one behind it; a part has a bounded number of values."""
-    start = count = 0
-    for place, item in enumerate(bare):
-        size = 1 + check_values(item, most=_PART_VALUES, beside="data")
-        if count + size > _PART_VALUES and place > start:
-            yield start, place
-            start, count = place, 0
-        count += size
-    yield start, len(bare)
-
-
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -223,7 +162,7 @@ def _check_counts(inputs: Sequence[InputTensor]) -> None:
         raise Problem(
             "limit-rows",
             f"The tensors of a request may have {MAX_VALUES} values, {MAX_CELLS} of them texts; these"
-            f" have {values} and {texts}. Send more rows to `/v1/models`, whose bodies are streamed.",
+            f" have {values} and {texts}. Split the request, or send rows to `/v1/models`, whose bodies may be larger.",
         )
 
 

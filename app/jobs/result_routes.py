@@ -6,13 +6,9 @@ from app.dependencies import BlobsDep, JobsDep, ProjectDep, SettingsDep
 from app.fairness.fair_routes import FairRoute
 from app.http.accept import listed
 from app.http.downloads import result_download, unless_deleted
-from app.http.head import end_head
-from app.jobs.results import respond_result_rows
 from app.jobs.routes import JobId
 from app.problems.problem import Problem, problem_responses
 from app.rows.codecs import response_codec
-from app.rows.docs import rows_response_content
-from app.rows.respond import ROWS_VARY
 from models_store.job_states import JobResult, JobSummary
 from models_store.jobs.jobs import result_of
 from tabular.writers import OUTPUT_MEDIA_TYPES
@@ -21,27 +17,6 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(OUTPUT_MEDIA_TYPES.values(), _FILE)
-_RESULT_SCHEMA = {
-    "type": "object",
-    "required": ["columns", "rows"],
-    "properties": {
-        "columns": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "Names of the columns of the result.",
-        },
-        "rows": {
-            "type": "array",
-            "items": {
-                "type": "array",
-                "items": {"type": ["number", "string", "boolean", "null"]},
-            },
-            "description": "Rows of the result; null is a number that is not finite, or a missing cell.",
-        },
-    },
-}
-_RESULT_COLUMNS = ["log_prob"]
-_RESULT_EXAMPLE = {"columns": _RESULT_COLUMNS, "rows": [[-18.2], [-16.9]]}
 
 
 @router.get(
@@ -51,10 +26,8 @@ _RESULT_EXAMPLE = {"columns": _RESULT_COLUMNS, "rows": [[-18.2], [-16.9]]}
     response_class=Response,
     responses={
         200: {
-            "description": "Result file, or its rows in the format that `Accept` prefers.",
-            "content": rows_response_content(
-                _RESULT_SCHEMA, example=_RESULT_EXAMPLE, columns=_RESULT_COLUMNS
-            ),
+            "description": "Result file, in the format that `output` of the job has chosen.",
+            "content": _FILES,
         },
         206: {"description": "Bytes of the file that `Range` asks for.", "content": _FILES},
         307: {
@@ -91,8 +64,6 @@ def download_result(
 
     If the service is configured to, it responds with 307 and a signed URL of the file in object
     storage, which accepts the same `Range`; follow it without the API key.
-
-    If `Accept` prefers another format of rows, the response has all rows in that format.
     """
 
     def look() -> JobResult:
@@ -102,13 +73,13 @@ def download_result(
 
     result = look()
     usual = result["media_type"]
-    codec = response_codec(listed(request.headers, "accept"), default=usual)
+    if response_codec(listed(request.headers, "accept"), default=usual).media_type != usual:
+        raise Problem(
+            "not-acceptable", f"The result is of the type {usual}, which `output` of the job chose."
+        )
     with unless_deleted(look):
-        if codec.media_type == usual:
-            link_s = settings.result_link_s
-            return result_download(request, result, blobs, name=job_id, link_s=link_s, look=look)
-    end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
-    return respond_result_rows(request, result, blobs, codec=codec, name=job_id, look=look)
+        link_s = settings.result_link_s
+        return result_download(request, result, blobs, name=job_id, link_s=link_s, look=look)
 
 
 @router.delete(

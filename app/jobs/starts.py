@@ -1,7 +1,6 @@
 """Routes that start jobs, one for each kind."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, status
@@ -9,7 +8,6 @@ from fastapi import APIRouter, Depends, Response, status
 from app.dependencies import built
 from app.fairness.fair_routes import FairRoute
 from app.http.json_body import MAX_CONTEXT_VALUES, json_body, json_request
-from app.jobs.column_bodies import columns_body
 from app.jobs.examples import (
     SAMPLING_EXAMPLES,
     SCORING_EXAMPLES,
@@ -27,7 +25,6 @@ from app.jobs.submission import (
 )
 from app.jobs.views import JobView
 from app.rows.context import context_cells, context_rows
-from app.rows.context_parts import validate_context
 from models_store.job_states import JobKind, JobRole
 from models_store.jobs.memory import (
     bulk_memory,
@@ -48,7 +45,7 @@ from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_sweep import accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.accept_variational import accept_variational, dataset_of
-from models_store.requests.bulk import MAX_CONTEXT_ROWS, SamplingRequest, ScoringRequest
+from models_store.requests.bulk import SamplingRequest, ScoringRequest
 from models_store.requests.search import AcceptedSearch
 from models_store.requests.sweep import SweepRequest
 from models_store.requests.training import AutoFlow, TrainingRequest
@@ -64,11 +61,8 @@ _TRAINING_RESPONSES = start_responses(
     "preprocessing-unsuitable",
 )
 
-_SAMPLING_BODY = json_body(
-    SamplingRequest,
-    max_values=MAX_CONTEXT_VALUES,
-    by_parts=partial(validate_context, SamplingRequest, max_rows=MAX_CONTEXT_ROWS),
-)
+_MAX_VALUES = 100_000  # of a body that may say something of each column of a table
+_SAMPLING_BODY = json_body(SamplingRequest, max_values=MAX_CONTEXT_VALUES)
 
 
 @router.post(
@@ -81,7 +75,7 @@ _SAMPLING_BODY = json_body(
     responses=_TRAINING_RESPONSES,
 )
 async def start_training(
-    body: Annotated[TrainingRequest, Depends(columns_body(TrainingRequest))],
+    body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest, max_values=_MAX_VALUES))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -122,7 +116,7 @@ async def start_training(
     responses=_TRAINING_RESPONSES,
 )
 async def start_sweep(
-    body: Annotated[SweepRequest, Depends(columns_body(SweepRequest))],
+    body: Annotated[SweepRequest, Depends(json_body(SweepRequest, max_values=_MAX_VALUES))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -213,7 +207,9 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
     ),
 )
 async def start_variational(
-    body: Annotated[VariationalRequest, Depends(columns_body(VariationalRequest))],
+    body: Annotated[
+        VariationalRequest, Depends(json_body(VariationalRequest, max_values=_MAX_VALUES))
+    ],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -261,7 +257,7 @@ async def start_variational(
     responses=start_responses("unknown-column", "limit-result"),
 )
 async def start_scoring(
-    body: Annotated[ScoringRequest, Depends(columns_body(ScoringRequest))],
+    body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest, max_values=_MAX_VALUES))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:

@@ -6,8 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from app.fairness.fair_routes import FairRoute
-from app.http.json_body import json_request
-from app.jobs.column_bodies import columns_body
+from app.http.json_body import json_body, json_request
 from app.jobs.examples import PREVIEW_EXAMPLES
 from app.problems.problem import Problem, problem_responses
 from app.problems.wording import told
@@ -50,7 +49,9 @@ class TargetPreview(BaseModel):
     responses=problem_responses("formula", "plot-unavailable"),
 )
 def preview_target(
-    body: Annotated[TargetPreviewRequest, Depends(columns_body(TargetPreviewRequest))],
+    body: Annotated[
+        TargetPreviewRequest, Depends(json_body(TargetPreviewRequest, max_values=100_000))
+    ],
 ) -> TargetPreview:
     """Return the log density of a target of two coordinates on a grid of 64 by 64 values.
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.dependencies import ProjectDep, StateDep
 from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread, in_thread_for
+from app.fairness.turns import in_thread
 from app.http.head import end_head, is_head
 from app.models.routes import ModelName, VersionNumber
 from app.plots.numbers import Source
@@ -64,8 +64,7 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
     images. Values that are not finite are left out, and the plot says how many.
     """
     named = project, name, version
-    size = await in_thread(state.registry.version_described_bytes, *named)
-    found = await in_thread_for(size, state.registry.version, *named)
+    found = await in_thread(state.registry.version, *named)
     media_type = _MEDIA_TYPES[format]
     drawing = Drawing(found.checkpoint_key, kind, format, theme)
     image = state.plots.known(drawing)

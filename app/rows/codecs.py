@@ -4,7 +4,7 @@ A new format is a member of `TableFormat` with its media type, a reader in `tabu
 entry here.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from email.utils import collapse_rfc2231_value
@@ -13,14 +13,13 @@ from functools import partial
 from app.http.accept import best_media_type
 from app.http.json_body import MAX_CONTENT_TYPE
 from app.problems.problem import Problem
-from app.rows.body import RowsBody
-from app.rows.decode.json import decode_document, decode_numbers, read_json
-from app.rows.decode.npy import decode_npy, read_npy
+from app.rows.body import Decoded, RowsBody
+from app.rows.decode.json import read_json
+from app.rows.decode.npy import read_npy
 from app.rows.decode.numbers import read_csv, read_ndjson
 from app.rows.decode.tables import read_arrow, read_table
 from app.rows.encode import Encoder, JsonEncoder, NdjsonEncoder, TableEncoder
 from app.rows.response_table import ResponseTable
-from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tabular.formats import MEDIA_TYPES, TableFormat
 from tabular.writers import ArrowTable, CsvTable, NpyTable, ParquetTable
@@ -32,27 +31,18 @@ class Codec:
 
     Args:
         format: Format that is read and written.
-        read: Reader of a body as arrays of rows, of the model's columns in their order. It raises
-            `Problem` for what is wrong with the body.
+        read: Reader of a body as rows of the model's columns in their order. It raises `Problem` for
+            what is wrong with the body.
         encoder: Constructor of the encoder of a response.
-        decode: Decoder of a whole body to its rows; None: bodies are always streamed.
-        numbers: Reader of a whole body that is plain numbers, None if it is not: quick enough for the
-            event loop where `decode` is not.
-        whole_bytes: Size of the largest body that is decoded as a whole.
         text: True for text, which compresses well; floats do not.
         columnar: True where each column of a response takes time of its own, tens of microseconds.
-        limited_as_json: True where bodies are kept in memory, so that the limit of JSON applies.
     """
 
     format: TableFormat
-    read: Callable[[RowsBody], AsyncGenerator[Floats, None]]
+    read: Callable[[RowsBody], Awaitable[Decoded]]
     encoder: Callable[[ResponseTable], Encoder]
-    decode: Callable[[bytes, RowsShape], Floats] | None = None
-    numbers: Callable[[bytes, RowsShape], Floats | None] | None = None
-    whole_bytes: int = 0
     text: bool = False
     columnar: bool = False
-    limited_as_json: bool = False
 
     @property
     def media_type(self) -> str:
@@ -60,32 +50,19 @@ class Codec:
         return _MEDIA_TYPES[self.format]
 
     def max_bytes(self, settings: ApiSettings) -> int:
-        """Return the largest size of a body of rows."""
-        return settings.max_json_bytes if self.limited_as_json else settings.max_score_bytes
+        """Return the largest size of a body of rows; documents of JSON become many objects at once."""
+        if self.format is TableFormat.JSON:
+            return min(settings.max_json_bytes, settings.max_score_bytes)
+        return settings.max_score_bytes
 
 
 _MEDIA_TYPES = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
 
 CODECS = (
-    Codec(
-        TableFormat.JSON,
-        read_json,
-        JsonEncoder,
-        decode=decode_document,
-        numbers=decode_numbers,
-        whole_bytes=64 * 1024,
-        text=True,
-        limited_as_json=True,
-    ),
+    Codec(TableFormat.JSON, read_json, JsonEncoder, text=True),
     Codec(TableFormat.NDJSON, read_ndjson, NdjsonEncoder, text=True),
     Codec(TableFormat.CSV, read_csv, partial(TableEncoder, CsvTable), text=True),
-    Codec(
-        TableFormat.NPY,
-        read_npy,
-        partial(TableEncoder, NpyTable),
-        decode=decode_npy,
-        whole_bytes=2 * 1024 * 1024,
-    ),
+    Codec(TableFormat.NPY, read_npy, partial(TableEncoder, NpyTable)),
     Codec(TableFormat.ARROW, read_arrow, partial(TableEncoder, ArrowTable), columnar=True),
     Codec(TableFormat.PARQUET, read_table, partial(TableEncoder, ParquetTable), columnar=True),
 )

@@ -118,5 +118,5 @@ def _text(codec: Codec, columns: Sequence[str], rows: ExampleRows) -> str:
         members={},
     )
     encoder = codec.encoder(layout)
-    encoded = [encoder.start(), encoder.rows(Chunk(values)), *encoder.end()]
+    encoded = [encoder.start(), encoder.rows(Chunk(values)), encoder.end()]
     return b"".join(encoded).decode()

@@ -6,44 +6,24 @@ from typing import Any
 
 import orjson
 
-from app.rows.response_table import Chunk, Codes, ResponseTable, row_errors
+from app.rows.response_table import Chunk, Codes, Part, ResponseTable, row_errors
 from app.rows.shape import Floats
 from tabular.writers import Encoded, NpyTable, TableHead, TableWriter, json_numbers
 
-_ERRORS_AT_ONCE = 1000
+_VALUES_AT_ONCE = 32_768  # that become objects
 
 
 class Encoder(ABC):
-    """Encoder of one response: `start`, then every chunk of rows, then `end`.
-
-    With more than one `passes`, all rows come again after each `turn`.
-    """
-
-    passes = 1
+    """Encoder of one response: `start`, then every chunk of rows, then `end`."""
 
     def __init__(self, layout: ResponseTable) -> None:
         """Prepare to encode the response of a head."""
         self.layout = layout
 
     @property
-    def size(self) -> int | None:
-        """Bytes of the whole, where they are known before the rows are."""
-        return None
-
-    @property
     def row_bytes(self) -> int:
         """Most bytes of a row beside its numbers: names that each row repeats, and texts of cells."""
         return self.layout.cell_bytes
-
-    @property
-    def makes_objects(self) -> bool:
-        """True if a row becomes objects, of names or cells, for which the interpreter's lock is kept."""
-        return self.row_bytes > 0 or self.layout.cell_schema is not None
-
-    @property
-    def kept_bytes(self) -> int:
-        """Most bytes that it keeps before they become a part of the response, if they may be many."""
-        return 0
 
     def start(self) -> bytes:
         """Return what comes before the rows."""
@@ -57,24 +37,20 @@ class Encoder(ABC):
         """Return values as between the brackets of a JSON list; null for what is not finite."""
         return json_numbers(values, drops_zeros=self.layout.drops_zeros)
 
-    def turn(self) -> bytes:
-        """Return what comes between two passes."""
+    def end(self) -> Encoded:
+        """Return what comes after the rows."""
         return b""
-
-    def end(self) -> Iterator[Encoded]:
-        """Yield what comes after the rows."""
-        yield from ()
 
 
 class JsonEncoder(Encoder):
-    """JSON: one object of members, the parts as lists, and the reasons of rows with null."""
+    """JSON: one object of members, the parts as lists, and the reasons of rows with null.
+
+    A response of several parts has all rows in one chunk.
+    """
 
     def __init__(self, layout: ResponseTable) -> None:
         """Prepare to encode the response of a head."""
         super().__init__(layout)
-        self.passes = len(layout.parts)
-        self._template: bytes | None = None
-        self._pass = 0
         self._done = 0
         self._codes: list[tuple[int, Codes]] = []
 
@@ -87,58 +63,48 @@ class JsonEncoder(Encoder):
         """Return the members that are not rows."""
         head = orjson.dumps(dict(self.layout.members))[:-1]
         comma = b"," if self.layout.members else b""
-        return head + comma + self._opening()
+        return head + comma + _opening(self.layout.parts[0])
 
     def rows(self, chunk: Chunk) -> bytes:
-        """Encode rows between the brackets of the part's list."""
-        if self._pass == 0 and chunk.codes is not None and self.layout.explains:
+        """Encode rows between the brackets of the lists of the parts."""
+        if chunk.codes is not None and self.layout.explains:
             self._codes.append((self._done, chunk.codes))
-        comma = b"," if self._done else b""
+        text = b"," if self._done else b""
+        for place, part in enumerate(self.layout.parts):
+            text += (b"]," + _opening(part) if place else b"") + self._encoded(part, chunk)
         self._done += len(chunk.values)
-        return comma + self._encoded(chunk)
+        return text
 
-    def turn(self) -> bytes:
-        """Return the end of one list and the start of the next."""
-        self._pass += 1
-        self._done = 0
-        self._template = None
-        return b"]," + self._opening()
-
-    def _encoded(self, chunk: Chunk) -> bytes:
+    def _encoded(self, part: Part, chunk: Chunk) -> bytes:
         if self.layout.cell_schema is not None:
             rows = zip(*_cells_of(self.layout, chunk), strict=True)
             return orjson.dumps(list(rows))[1:-1]
-        part = self.layout.parts[self._pass]
         values = part.of(chunk.values)
         if part.keys is None:
             return self.written(values)
-        if self._template is None:
-            self._template = _object_template(part.keys)
+        template = _object_template(part.keys)
+        step = max(1, _VALUES_AT_ONCE // len(part.keys))
+        pieces = [values[start : start + step] for start in range(0, len(values), step)]
+        return b",".join(self._objects(template, piece) for piece in pieces)
+
+    def _objects(self, template: bytes, values: Floats) -> bytes:
         numbers = self.written(values.reshape(-1)).split(b",")
-        return b",".join([self._template] * len(values)) % tuple(numbers)
+        return b",".join([template] * len(values)) % tuple(numbers)
 
-    def end(self) -> Iterator[bytes]:
-        """Yield the end of the last list, and the explanations."""
+    def end(self) -> bytes:
+        """Return the end of the last list, and the explanations."""
         if not self.layout.explains:
-            yield b"]}"
-            return
-        yield b'],"row_errors":['
-        comma = b""
-        for start, codes in self._codes:
-            for first in range(0, len(codes), _ERRORS_AT_ONCE):
-                part = codes[first : first + _ERRORS_AT_ONCE]
-                errors = list(row_errors(part, start=start + first, inputs=self.layout.inputs))
-                if errors:
-                    yield comma + orjson.dumps(errors)[1:-1]
-                    comma = b","
-        yield b"]"
+            return b"]}"
+        errors = [orjson.dumps(error) for error in self._errors()]
+        text = b'],"row_errors":[' + b",".join(errors) + b"]"
         if (warnings := self.layout.warnings) is not None:
-            yield b',"row_warnings":' + orjson.dumps(warnings.listed())
-            yield b',"row_warning_count":%d' % warnings.count
-        yield b"}"
+            text += b',"row_warnings":' + orjson.dumps(warnings.listed())
+            text += b',"row_warning_count":%d' % warnings.count
+        return text + b"}"
 
-    def _opening(self) -> bytes:
-        return orjson.dumps(self.layout.parts[self._pass].name) + b":["
+    def _errors(self) -> Iterator[dict[str, Any]]:
+        for start, codes in self._codes:
+            yield from row_errors(codes, start=start, inputs=self.layout.inputs)
 
 
 class NdjsonEncoder(Encoder):
@@ -207,16 +173,6 @@ class TableEncoder(Encoder):
         )
         self._writer = writer(head)
 
-    @property
-    def size(self) -> int | None:
-        """Bytes of the whole, where they are known before the rows are."""
-        return self._writer.size
-
-    @property
-    def kept_bytes(self) -> int:
-        """Most bytes of the row group that it gathers."""
-        return self._writer.kept_bytes(self.layout.cell_bytes)
-
     def start(self) -> bytes:
         """Return what comes before the rows."""
         return self._writer.start()
@@ -229,9 +185,13 @@ class TableEncoder(Encoder):
             return self._writer.rows(self.layout.typed.numbers(chunk.values))
         return self._writer.rows(chunk.values)
 
-    def end(self) -> Iterator[Encoded]:
-        """Yield what comes after the rows."""
-        yield self._writer.end()
+    def end(self) -> Encoded:
+        """Return what comes after the rows."""
+        return self._writer.end()
+
+
+def _opening(part: Part) -> bytes:
+    return orjson.dumps(part.name) + b":["
 
 
 def _object_template(keys: Sequence[str]) -> bytes:

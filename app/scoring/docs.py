@@ -133,21 +133,6 @@ TIMEOUT_PARAMETER: dict[str, Any] = {
 }
 
 
-_EARLY_PARAMETER: dict[str, Any] = {
-    "name": "Prefer",
-    "in": "header",
-    "required": False,
-    "description": "`early-answer` to begin the response to a large npy body before the whole body"
-    " has been received. Do not use it behind a proxy that stops sending the body once the response"
-    " has begun, as nginx does.",
-    "schema": {"type": "string"},
-    "examples": {
-        "none": {"summary": "Begin the response after the body", "value": ""},
-        "early": {"summary": "Begin the response with the first rows", "value": "early-answer"},
-    },
-}
-
-
 def rows_body(example: list[list[float]]) -> dict[str, Any]:
     """Return the `openapi_extra=` of a route that reads rows.
 
@@ -155,8 +140,7 @@ def rows_body(example: list[list[float]]) -> dict[str, Any]:
         example: Rows that Swagger UI sends.
     """
     content = rows_content(COLUMNS, example)
-    parameters = [*TIMEOUT_PARAMETER["parameters"], _EARLY_PARAMETER]
-    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
+    return {"requestBody": {"required": True, "content": content}, **TIMEOUT_PARAMETER}
 
 
 def log_prob_responses() -> dict[int | str, dict[str, Any]]:

@@ -163,23 +163,13 @@ class ScoreRequest:
         needs = function is not None and function.conditionals
         return self.state.models.use(self.version, conditionals=needs)
 
-    async def compute(
-        self,
-        function: RowFunction,
-        flow: CompiledFlow,
-        rows: Floats,
-        *,
-        admitted: bool = False,
-        watched: bool = True,
-    ) -> Floats:
+    async def compute(self, function: RowFunction, flow: CompiledFlow, rows: Floats) -> Floats:
         """Compute a function of some rows.
 
         Args:
             function: Function to compute.
             flow: Loaded model.
             rows: Rows of the model's columns.
-            admitted: Rows of this request were computed before, so these are not refused.
-            watched: The body has been read, so that a caller who leaves ends the work.
 
         Returns:
             An array of shape (rows, columns of the function).
@@ -191,7 +181,6 @@ class ScoreRequest:
         values = np.empty((len(rows), function.width))
         terms = Terms(
             self.max_wait_s,
-            admitted=admitted,
             row_bytes=flow.row_bytes * function.passes,
             passes=function.passes,
             operations=max(flow.operations),
@@ -201,7 +190,7 @@ class ScoreRequest:
         compute = partial(function.compute, flow)
         work = self.state.engine.apply(compute, rows, values, key=key, terms=terms)
         with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):
-            if watched and _takes_long(function, flow, len(rows)):
+            if _takes_long(function, flow, len(rows)):
                 await unless_disconnected(self.request, work)
             else:
                 await work

@@ -1,6 +1,6 @@
 """Routes that score rows, map them between data and noise, and draw samples.
 
-They are raw routes, which read the request themselves; `app.scoring.docs` describes them for OpenAPI.
+They read the body themselves; `app.scoring.docs` describes it for OpenAPI.
 """
 
 from typing import Annotated
@@ -38,10 +38,10 @@ from app.scoring.functions import (
     score_explained,
     transformed,
 )
-from app.scoring.raw_route import RawRoute
 from app.scoring.request import Extra, ScoreRequest, Space
 from app.scoring.respond import respond
 from app.scoring.samples import SampleRequest, respond_samples
+from app.scoring.thin_route import ThinRoute
 from flows import CompiledFlow
 
 Ref = Annotated[
@@ -115,7 +115,7 @@ _SAMPLE_EXAMPLES = {
 }
 
 
-router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
+router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=ThinRoute)
 
 
 @router.post(

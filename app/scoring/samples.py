@@ -1,10 +1,10 @@
 """Samples, drawn chunk by chunk as the caller reads them."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -13,19 +13,16 @@ from starlette.responses import Response
 
 from app.engine.engine import Terms
 from app.fairness.turns import in_thread
-from app.http.body_memory import Share, body_memory_of
 from app.http.json_body import read_json
-from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
 from app.rows.context import context_cells, context_rows
-from app.rows.context_parts import PART_VALUES, validate_context
 from app.rows.model_types import ModelTypes, known_types_of
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.roundings import Roundings
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
-from flows import drawn_bytes, fitting_rows, turn_rows
+from flows import fitting_rows, turn_rows
 from models_store.process.traces import TRACES
 from models_store.records import Version
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
@@ -55,9 +52,6 @@ class SampleRequest(BaseModel):
     )
 
 
-_validated = partial(validate_context, SampleRequest)
-
-
 @dataclass(frozen=True)
 class Drawing:
     """Samples that are asked for.
@@ -67,14 +61,12 @@ class Drawing:
         n: Number of rows.
         seed: Seed of the random numbers.
         context: Context of a conditional model: one row, or one for each sample.
-        share: Share of memory that holds the context, which is released with this object.
     """
 
     score: ScoreRequest
     n: int
     seed: int
     context: Floats | None
-    share: Share
 
     async def chunks(self) -> AsyncGenerator[Floats, None]:
         """Yield the rows, each chunk as one turn of the engine."""
@@ -101,7 +93,7 @@ class Drawing:
 
 
 async def respond_samples(score: ScoreRequest) -> Response:
-    """Respond with samples; the first chunk of many is drawn once the response has room, before it begins.
+    """Respond with samples; many are drawn as the caller reads them, the first chunk before the response begins.
 
     Args:
         score: Request, whose body is not read yet.
@@ -138,27 +130,29 @@ async def respond_samples(score: ScoreRequest) -> Response:
 
     if drawing.n * len(columns) <= _FEW_VALUES:
         async with aclosing(drawing.chunks()) as drawn:
-            first = await anext(drawn)
-        if len(first) == drawing.n:
-            return respond_whole(score.request, score.codec, table, chunk(first), headers=headers)
-        # Of a slow flow: its first rows are drawn again.
+            rows = [piece async for piece in drawn]
+        whole: Floats = np.concatenate(rows)  # type: ignore[assignment]  # of one type
+        return await respond_whole(score.request, score.codec, table, chunk(whole), headers=headers)
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
-        async with aclosing(ahead(drawing.chunks())) as drawn:
+        async with aclosing(_ahead(drawing.chunks())) as drawn:
             async for rows in drawn:
-                made = [chunk(rows)]
-                del rows
-                yield made.pop()
+                yield chunk(rows)
 
-    return respond_streamed(
-        score.request,
-        score.codec,
-        table,
-        chunks,
-        headers=headers,
-        held_bytes=drawn_bytes(drawing.n, len(columns)),
-        counted_bytes=drawing.share.size,
-    )
+    return await respond_streamed(score.request, score.codec, table, chunks(), headers=headers)
+
+
+async def _ahead(items: AsyncGenerator[Floats, None]) -> AsyncGenerator[Floats, None]:
+    """Yield the same items; the next one is drawn while one is written."""
+    pending = asyncio.ensure_future(anext(items, None))
+    try:
+        while (item := await pending) is not None:
+            pending = asyncio.ensure_future(anext(items, None))
+            yield item
+    finally:
+        pending.cancel()
+        await asyncio.wait({pending})  # a generator is closed only once it does not run
+        await items.aclose()
 
 
 def _types(score: ScoreRequest) -> ModelTypes | None:
@@ -183,7 +177,7 @@ def _roundings(score: ScoreRequest) -> Roundings | None:
 async def _read(score: ScoreRequest) -> Drawing:
     """Read the body of a request for samples."""
     settings = score.state.settings
-    wanted = await read_json(score.request, SampleRequest, by_parts=_validated)
+    wanted = await read_json(score.request, SampleRequest)
     if wanted.n > settings.max_sample_rows:
         raise Problem(
             "limit-samples",
@@ -192,14 +186,10 @@ async def _read(score: ScoreRequest) -> Drawing:
             members={"limit": settings.max_sample_rows},
         )
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-    rows = len(wanted.context) if isinstance(wanted.context, list) else 1
-    if rows * len(score.version.context_columns) <= PART_VALUES:
-        context = _context(wanted, score.version)
-    else:
+    context = None
+    if wanted.context is not None or score.version.context_columns:
         context = await in_thread(_context, wanted, score.version)
-    share = body_memory_of(score.request).kept_share()
-    share.hold(0 if context is None else context.nbytes)
-    return Drawing(score, wanted.n, seed, context, share)
+    return Drawing(score, wanted.n, seed, context)
 
 
 def _context(wanted: SampleRequest, version: Version) -> Floats | None:

@@ -333,11 +333,11 @@ def _check_views(columns: Iterable[pa.Array]) -> None:
         )
 
 
-def is_packed(source: Path, options: ParseOptions) -> bool:
+def is_packed(source: Path | bytes, options: ParseOptions) -> bool:
     """Return whether reading the cells of a stream may take more memory than its bytes.
 
     Args:
-        source: File as uploaded.
+        source: File, or all of its bytes.
         options: Bounds of the table's size.
 
     Raises:

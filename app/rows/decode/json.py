@@ -1,6 +1,6 @@
 """Rows of JSON documents."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import in_thread_alone, in_thread_of_cells
+from app.fairness.turns import in_thread
 from app.http.json_body import parse_json
 from app.problems.fields import MAX_ERRORS, field_error, named, shown_names
 from app.problems.problem import Problem
-from app.rows.body import INLINE_BYTES, RowsBody
+from app.rows.body import INLINE_BYTES, Decoded, RowsBody
 from app.rows.cell_codes import SlowRowsError
-from app.rows.decode.numbers import gathered, joined
+from app.rows.decode.numbers import read_numbers
 from app.rows.decode.problems import as_problem
 from app.rows.shape import LEAVE_OUT, Floats, RowsShape
 from tabular.errors import COUNTING
@@ -31,56 +31,24 @@ _SPARSE_VALUES = 2**20
 QUICK_COLUMNS = 64
 """Columns with types of rows that are decoded on the event loop, where no text of them is new."""
 
-_FEW_CELLS = 2**18
-"""Most of the product of bytes and columns of a document with new texts that takes milliseconds."""
-
 _FEW_LISTS = 1_000  # which parsers find faults in quickly
 
 
-async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
-    """Yield the rows of a JSON document, all at once.
-
-    Rows of numbers are read a slice in each turn of the event loop: a thread would hold the
-    interpreter's lock for as long as all of them take, and the event loop would wait for it.
+async def read_json(source: RowsBody) -> Decoded:
+    """Return the rows of a JSON document; off the event loop where that takes long.
 
     Raises:
         Problem: Saying what is wrong, and where.
     """
-    yield await _decoded(source)
-
-
-async def _decoded(source: RowsBody) -> Floats:
-    """Return the rows of a body, which counts as long as it waits for a thread."""
-    shape = source.shape
-    with source.memory.share() as share:
-        body = await share.gather(source.chunks)
-        if shape.are_numbers:
-            values = await gathered(number_rows(body, shape.columns), max_rows=shape.max_rows)
-            if values is not None:
-                return values
-        return await decoded_document(body, shape)
-
-
-def decode_numbers(body: bytes, shape: RowsShape) -> Floats | None:
-    """Return the rows of a small JSON document, null as not-a-number.
-
-    None stands for a document that is anything but rows of plain numbers, or that has none or too many.
-    """
-    if not shape.are_numbers:
-        return None
-    return joined(list(number_rows(body, shape.columns)), max_rows=shape.max_rows)
-
-
-async def decoded_document(body: bytes, shape: RowsShape) -> Floats:
-    """Return the rows of a JSON document, as `decode_document`; off the event loop where that takes long."""
+    shape, body = source.shape, source.content
+    numbers = await read_numbers(source, number_rows)
+    if numbers is not None:
+        return Decoded(numbers)
     is_narrow = shape.types is None or len(shape.types.columns) <= QUICK_COLUMNS
     if is_narrow and len(body) <= INLINE_BYTES:
         with suppress(SlowRowsError):
-            return decode_document(body, replace(shape, quick=True))
-        if len(body) * shape.width <= _FEW_CELLS:
-            # In the other thread it would wait for documents that take up to a second.
-            return await in_thread_of_cells(decode_document, body, shape)
-    return await in_thread_alone(decode_document, body, shape)
+            return Decoded(decode_document(body, replace(shape, quick=True)))
+    return Decoded(await in_thread(decode_document, body, shape))
 
 
 def decode_document(body: bytes, shape: RowsShape) -> Floats:

@@ -310,7 +310,7 @@ def test_a_request_that_is_cut_off_is_recorded(client, settings, monkeypatch):
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.scoring.raw_route.HotRoutes.__call__", cut)
+        patch.setattr("app.http.head.HeadMiddleware.__call__", cut)
         move(client)
     assert move(client).status_code == 200
     assert [line["status"] for line in trail_of(settings)] == [499, 200]

@@ -1,6 +1,5 @@
 import csv
 import io
-import threading
 from typing import Any
 
 import numpy as np
@@ -8,10 +7,7 @@ import pyarrow as pa  # type: ignore[import-untyped]  # it has no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
 import pytest
 
-from app.http.body_memory import BodyMemory
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
-from models_store.registry import Registry
-from tabular import kept_cells
 from tests.app.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
 from tests.app.datasets.uploads import MIXED, upload
 from tests.tables.files import npy
@@ -391,94 +387,3 @@ class TestForms:
             headers={"Content-Type": "text/csv"},
         )
         assert query.json()["errors"] == form.json()["errors"]
-
-
-def test_columns_of_megabytes_count_while_rows_are_sent(client, monkeypatch):
-    header = ",".join(f"c{place}" for place in range(90))
-    lines = [",".join(f"{place}-{row}-{'x' * 100}" for place in range(90)) for row in range(8)]
-    made = client.post("/v1/datasets", content="\n".join([header, *lines]), headers=CSV)
-    counted: list[int] = []
-    change = BodyMemory.change
-
-    def noted(memory, project, size):
-        counted.append(size)
-        change(memory, project, size)
-
-    monkeypatch.setattr(BodyMemory, "change", noted)
-    rows = client.get(made.headers["location"] + "/rows")
-    assert rows.json()["rows"][7][89] == f"89-7-{'x' * 100}"
-    levels = sum(len(f"{c}-{r}-") + 100 for c in range(90) for r in range(8))
-    assert max(counted) > 3 * levels  # beside their columns, those of the rows
-    assert sum(counted) == 0
-
-
-def test_columns_of_megabytes_are_described_one_at_a_time(client, monkeypatch):
-    lines = [",".join(f"{place}-{row}-{'x' * 100}" for place in range(90)) for row in range(8)]
-    header = ",".join(f"c{place}" for place in range(90))
-    wide = client.post("/v1/datasets", content="\n".join([header, *lines]), headers=CSV)
-    few = client.post("/v1/datasets", content=TABLE, headers=CSV)
-    threads: list[str] = []
-    find = Registry.dataset
-
-    def noted(*given):
-        threads.append(threading.current_thread().name.partition("_")[0])
-        return find(*given)
-
-    monkeypatch.setattr(Registry, "dataset", noted)
-    for made in (wide, few):
-        for path in ("", "/columns", "/rows"):
-            assert client.get(made.headers["location"] + path).status_code == 200
-    assert threads[:3] == ["documents"] * 3
-    assert "documents" not in threads[3:]
-
-
-def test_files_of_wide_datasets_are_fetched_in_threads_that_documents_do_not_wait_for(
-    client, monkeypatch
-):
-    header = ",".join(f"c{place}" for place in range(90))
-    lines = [",".join(f"{place}-{row}-{'x' * 100}" for place in range(90)) for row in range(8)]
-    made = client.post("/v1/datasets", content="\n".join([header, *lines]), headers=CSV)
-    threads: list[str] = []
-    blobs = type(client.app.state.blobs)
-    opened = blobs.open
-
-    def noted(*given):
-        threads.append(threading.current_thread().name.partition("_")[0])
-        return opened(*given)
-
-    monkeypatch.setattr(blobs, "open", noted)
-    assert client.get(made.headers["location"] + "/rows").status_code == 200
-    assert "documents" in threads
-    assert threads[0] != "documents", "from object storage, this takes as long as the file"
-
-
-def test_footers_of_kept_cells_count_and_are_not_read_by_the_event_loop(client, monkeypatch):
-    """A small footer stands for one of thousands of columns."""
-    monkeypatch.setattr(kept_cells, "_FOOTER_FACTOR", 1_000_000)
-    lines = [f"{row / 3},{row}-{'x' * 20}-{'yz' * row}" for row in range(400)]
-    made = client.post(
-        "/v1/datasets",
-        content="\n".join(["a,b", *lines]),
-        headers=CSV,
-        params={"types": '{"b": "ignored"}'},
-    )
-    assert made.json()["columns"][1]["type"] == "ignored"
-    threads: list[str] = []
-    counted: list[int] = []
-    read, change = pq.read_metadata, BodyMemory.change
-
-    def noted(file):
-        threads.append(threading.current_thread().name.partition("_")[0])
-        return read(file)
-
-    def noted_bytes(memory, project, size):
-        counted.append(size)
-        change(memory, project, size)
-
-    monkeypatch.setattr(pq, "read_metadata", noted)
-    monkeypatch.setattr(BodyMemory, "change", noted_bytes)
-    rows = client.get(made.headers["location"] + "/rows", params={"limit": 400}).json()["rows"]
-    assert rows[399] == [399 / 3, f"399-{'x' * 20}-{'yz' * 399}"]
-    assert threads == ["requests"]
-    assert max(counted) > 10_000_000
-    assert sum(counted) == 0

@@ -4,13 +4,11 @@ import asyncio
 import errno
 import threading
 
-import numpy as np
 import pytest
 
 from app.auth.callers import Callers
 from app.fairness.turns import QueueFullError, Threads, Turns, in_thread, on_account_of
 from app.problems.problem import Problem, problem_of_lack
-from app.rows.decode.numbers import gathered
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 
@@ -294,62 +292,3 @@ def test_a_flood_of_unknown_keys_refuses_no_new_key_of_another_address(sqlite_ur
     asyncio.run(main())
     assert read.index(token) <= 2
     database.dispose()
-
-
-def test_an_iteration_of_the_event_loop_reads_one_slice_of_all_bodies(threads):
-    iteration = 0
-    read = []
-
-    def slices(number):
-        for _ in range(number):
-            read.append(iteration)
-            yield np.zeros((1, 1))
-
-    async def count():
-        nonlocal iteration
-        while True:
-            iteration += 1
-            await asyncio.sleep(0)
-
-    async def gather(project, number):
-        with on_account_of(project, threads):
-            await gathered(slices(number), max_rows=1000)
-        return len(read)
-
-    async def main():
-        counting = asyncio.create_task(count())
-        many = [asyncio.create_task(gather("many", 10)) for _ in range(20)]
-        await settled()
-        other = asyncio.create_task(gather("other", 3))
-        when = await other
-        totals = await asyncio.gather(*many)
-        counting.cancel()
-        return when, totals
-
-    when, totals = asyncio.run(main())
-    assert len(read) == len(set(read)) == 20 * 10 + 3
-    assert when < 20  # of its turns every second one was its own
-    assert max(totals) - min(totals) <= 20  # nor do requests of one project wait for each other
-
-
-def test_a_body_that_is_given_up_gives_its_turn_back(threads):
-    async def gather(slices):
-        with on_account_of("project", threads):
-            return await gathered(slices, max_rows=1000)
-
-    def wrong():
-        yield np.zeros((1, 1))
-        raise ValueError("wrong")
-
-    async def main():
-        left = asyncio.create_task(gather(iter([np.zeros((1, 1))] * 100)))
-        waits = asyncio.create_task(gather(iter([np.zeros((1, 1))] * 100)))
-        await settled()
-        left.cancel()
-        waits.cancel()
-        with pytest.raises(ValueError, match="wrong"):
-            await gather(wrong())
-        assert await gather(iter([None])) is None
-        return await gather(iter([np.ones((2, 1))]))
-
-    assert asyncio.run(main()).shape == (2, 1)

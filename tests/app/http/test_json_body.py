@@ -13,7 +13,6 @@ from app.auth.callers import ANYBODY
 from app.fairness.turns import in_thread_alone
 from app.http.body_memory import BodyMemory
 from app.http.json_body import check_values, json_body, parse_json, validate_json
-from app.jobs.column_bodies import _Part, columns_body
 from app.metrics import Metrics
 from app.problems import wording
 from app.problems.problem import Problem, install_problem_handlers
@@ -21,7 +20,6 @@ from app.server.request_middleware import RequestMiddleware
 from app.settings import ApiSettings
 from models_store.requests.training import TrainingRequest
 from tabular.json.strict import MAX_DEPTH
-from tests.app.serving import registered
 
 
 class Leaf(BaseModel):
@@ -275,7 +273,7 @@ def training_client(tmp_path: Path) -> TestClient:
 
     @app.post("/tree")
     async def train(
-        body: Annotated[TrainingRequest, Depends(columns_body(TrainingRequest))],
+        body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest, max_values=100_000))],
     ) -> TrainingRequest:
         return body
 
@@ -335,50 +333,11 @@ def test_a_large_body_is_parsed_off_the_event_loop_with_the_same_result(tree_cli
     assert post(tree_client, b'{"n": NaN %s}' % (b" " * 90_000)).status_code == 400
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs/training", "/v2/models/people/infer"])
-@pytest.mark.parametrize("objects", [900, 5_000])
-def test_thousands_of_small_objects_are_checked_in_a_thread(
-    shared_client, monkeypatch, path, objects
-):
-    state = shared_client.app.state
-    registered(state.database, state.blobs)
-    aside = []
-
-    async def spy(function, *args):
-        aside.append(function)
-        return await in_thread_alone(function, *args)
-
-    monkeypatch.setattr("app.http.json_body.in_thread_alone", spy)
-    monkeypatch.setattr("app.inference.infer.in_thread_alone", spy)
-    body = b'{"rows":[%b]}' % b",".join([b"{}"] * objects)
-    answer = shared_client.post(path, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    assert bool(aside) == (objects == 5_000)
-
-
 def test_bodies_that_say_nothing_of_columns_have_few_values(tree_client):
     labels = ",".join(f'"{n}": 1' for n in range(2_001))
     response = post(tree_client, b'{"n": 7, "part": {%s}}' % labels.encode())
     assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
     assert "at most 2000 are allowed" in response.json()["detail"]
-
-
-@pytest.mark.parametrize("field", ["quality", "tags", "optimisation"])
-def test_fields_that_say_nothing_of_columns_have_few_values(training_client, field):
-    required = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
-    wide = {"columns": [f"c{n}" for n in range(9_000)], field: [[n] for n in range(9_000)]}
-    response = post(training_client, json.dumps(required | wide).encode())
-    assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
-    assert "more than 5000 values beside those of `columns`" in response.json()["detail"]
-
-
-@pytest.mark.parametrize("field", ["flow", "tags", "split"])
-def test_a_member_named_columns_of_another_field_has_few_values(training_client, field):
-    required = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
-    document = required | {field: {"columns": [0.5] * 9_000}, "description": "x" * 70_000}
-    response = post(training_client, json.dumps(document).encode())
-    assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
-    assert "more than 5000 values beside those of `columns`" in response.json()["detail"]
 
 
 def test_each_of_many_columns_may_have_options(training_client):
@@ -394,45 +353,6 @@ def test_each_of_many_columns_may_have_options(training_client):
     response = post(training_client, json.dumps(body).encode())
     assert response.status_code == 200, response.text
     assert TrainingRequest.model_validate(response.json()) == TrainingRequest.model_validate(body)
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({f"c{n}": {"low": "x"} for n in range(9_000)}, "in 500 places"),
-        ({f"c{n}": {f"k{m}": 1 for m in range(9)} for n in range(9_000)}, "in 4000 places"),
-        ({f"c{n}": {"low": n and 0.5} for n in range(9_000)}, None),
-        ({f"c{n}": {"low": 0.5 if n < 8_999 else "x"} for n in range(9_000)}, "`c8999.low` must"),
-        ({"c": {f"k{n}": 1 for n in range(60_000)}}, "`preprocessing.columns.c.k0` is no field"),
-        ({f"c{n}": 1 for n in range(20_000)}, "must have at most 10000 items"),
-    ],
-)
-def test_options_of_columns_are_validated_some_at_a_time(
-    training_client, monkeypatch, options, told
-):
-    sizes = []
-
-    def noted(function):
-        def validate(text, *, strict):
-            sizes.append(len(text))
-            return function(text, strict=strict)
-
-        return validate
-
-    for model in (_Part, TrainingRequest):
-        monkeypatch.setattr(model, "model_validate_json", noted(model.model_validate_json))
-    required = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
-    body = required | {"preprocessing": {"standardise": False, "columns": options}}
-    response = post(training_client, json.dumps(body).encode())
-    assert max(sizes) < 64_000 < len(json.dumps(body))
-    if told is None:
-        assert response.status_code == 200, response.text
-        assert TrainingRequest.model_validate(response.json()) == TrainingRequest.model_validate(
-            body
-        )
-    else:
-        assert response.status_code == 422
-        assert told.replace("`c8999", "`preprocessing.columns.c8999") in response.json()["detail"]
 
 
 @pytest.mark.parametrize("size", [1_000, 40_000])

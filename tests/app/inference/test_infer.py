@@ -1,6 +1,5 @@
 """Inference requests of models with types, and hostile ones."""
 
-import asyncio
 import csv
 import io
 import json
@@ -14,14 +13,10 @@ import pytest
 from hypothesis import given, strategies as st
 from starlette.testclient import TestClient
 
-from app.http import body_memory
-from app.inference import infer as inferring
-from app.inference.respond import PIECE_BYTES
 from app.inference.tensors import read_request
 from app.inference.views import MAX_VALUES
 from app.main import create_app
 from app.problems.problem import Problem
-from app.scoring.samples import Drawing
 from app.settings import ApiSettings
 from tests.app.mixed_model import NAMES, SPEC, TYPES, mixed_flow
 from tests.app.serving import registered
@@ -224,8 +219,8 @@ def n_tensor(n: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize(("model", "n"), [("people", 20_000), ("cars", 8_000)])
-def test_many_samples_are_written_as_they_are_drawn(
+@pytest.mark.parametrize(("model", "n"), [("people", 20_000), ("cars", 8_000), ("long", 5_000)])
+def test_few_samples_of_a_seed_begin_many(
     client: TestClient, model: str, n: int, binary: bool
 ) -> None:
     seed = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [3]}
@@ -238,75 +233,6 @@ def test_many_samples_are_written_as_they_are_drawn(
     assert rows[1][:9] == rows[0]
     memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
     assert memory.held == 0
-
-
-@pytest.mark.parametrize("binary", [False, True])
-def test_long_texts_are_written_a_few_at_a_time(
-    client: TestClient, binary: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rows of a piece are as many as its longest texts allow."""
-    sizes: list[int] = []
-
-    def measured(*args: Any) -> list[str]:
-        texts = made(*args)
-        sizes.append(sum(len(text.encode()) for text in texts))
-        return texts
-
-    made = inferring._texts
-    monkeypatch.setattr(inferring, "_texts", measured)
-    asked = {"parameters": {"binary_data_output": binary}}
-    rows = read_rows(infer(client, "long:sample", n_tensor(5_000), **asked))
-    assert (len(rows), {len(row[0]) for row in rows}) == (5_000, {0, 128})
-    assert max(sizes) <= PIECE_BYTES
-    assert sum(sizes) > 8 * PIECE_BYTES
-
-
-@pytest.mark.parametrize(("model", "n"), [("people", 20_000), ("long", 1_000)])
-def test_samples_take_memory_while_they_are_read(
-    client: TestClient, model: str, n: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
-    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
-    with memory.of("default").share() as others:
-        reading = asyncio.run(memory.of("default").room(1))
-        others.hold(96 * 2**20 - 2**18)
-        refused = infer(client, f"{model}:sample", n_tensor(n))
-        few = infer(client, f"{model}:sample", n_tensor(9))
-        del reading
-    assert (refused.status_code, few.status_code, memory.held) == (503, 200, 0)
-    assert len(read_rows(infer(client, f"{model}:sample", n_tensor(n)))) == n
-    assert memory.held == 0
-
-
-def test_samples_that_wait_for_room_have_drawn_nothing(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
-    drawn: list[bool] = []
-
-    async def counted(self: Drawing, *args: Any, **options: Any) -> Any:
-        drawn.append(True)
-        return await draw(self, *args, **options)
-
-    draw = Drawing._draw
-    monkeypatch.setattr(Drawing, "_draw", counted)
-    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
-    with memory.of("default").share() as others:
-        others.hold(128 * 2**20 - 2**18)
-        assert infer(client, "people:sample", n_tensor(20_000)).status_code == 503
-    assert (drawn, memory.held) == ([], 0)
-
-
-def test_who_holds_all_of_an_answer_waits_for_no_room(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
-    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
-    asked = {"parameters": {"binary_data_output": True}}
-    with memory.of("default").share() as others:
-        others.hold(96 * 2**20 - 2**18)
-        rows = read_rows(infer(client, "long:sample", n_tensor(10_000), **asked))
-    assert (len(rows), memory.held) == (10_000, 0)
 
 
 def read_rows(answer: Any) -> list[Any]:
@@ -328,33 +254,6 @@ def read_rows(answer: Any) -> list[Any]:
     return [values[place : place + width] for place in range(0, count * width, width)]
 
 
-def test_large_requests_hold_memory_until_they_are_answered(client: TestClient) -> None:
-    rows = np.zeros((30_000, 3))
-    head = {
-        "name": "rows",
-        "shape": list(rows.shape),
-        "datatype": "FP64",
-        "parameters": {"binary_data_size": rows.nbytes},
-    }
-    outputs = [{"name": "noise", "parameters": {"binary_data": True}}]
-    start = json.dumps({"inputs": [head], "outputs": outputs}).encode()
-
-    def ask() -> Any:
-        return client.post(
-            "/v2/models/people:inverse/infer",
-            content=start + rows.tobytes(),
-            headers={HEADER: str(len(start))},
-        )
-
-    assert read_rows(ask())[0] == read_rows(ask())[-1]
-    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
-    assert memory.held == 0
-    with memory.of("default").share() as share:
-        share.hold(127 * 2**20)
-        refused = ask()
-    assert (refused.status_code, memory.held) == (503, 0)
-
-
 def test_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -> None:
     text = b"x" * (64 * 1024 + 1)
     head = {
@@ -371,3 +270,8 @@ def test_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -
     )
     assert answer.status_code == 422
     assert "a text of more than 65536 bytes" in answer.json()["error"]
+
+
+def test_samples_of_more_text_than_a_response_may_have_are_refused(client: TestClient) -> None:
+    refused = infer(client, "long:sample", n_tensor(80_000))
+    assert (refused.status_code, "bytes of text" in refused.json()["error"]) == (413, True)

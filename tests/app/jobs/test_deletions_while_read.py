@@ -67,7 +67,6 @@ def sampled(client: TestClient, supervisor: Supervisor) -> str:
         (VERSION + "/export", "*/*"),
         ("rows", "text/csv"),
         ("result", "*/*"),
-        ("result", "text/csv"),
     ],
 )
 def test_a_response_ends_a_while_after_its_file_was_deleted(

@@ -5,7 +5,6 @@ import errno
 from contextlib import suppress
 from itertools import pairwise
 
-import numpy as np
 import pytest
 from pydantic import BaseModel
 
@@ -20,7 +19,6 @@ from app.problems.problem import Problem
 from app.resources.etags import json_of
 from app.resources.large_responses import respond_large
 from tests.app.resources.test_listing import WIDE
-from tests.app.rows.bodies import npy
 from tests.app.serving import registered
 from tests.models_store.makers import added, submitted
 
@@ -124,23 +122,6 @@ def test_files_of_versions_are_in_memory_a_little_at_a_time(client, monkeypatch,
     answer = client.get(f"/v1/models/people/versions/1/{what}")
     assert sum(sizes) == len(answer.content) == int(answer.headers["content-length"]) > 150_000
     assert max(sizes) <= 64 * 1024
-
-
-def test_rows_of_a_dataset_are_in_memory_a_little_at_a_time(client, monkeypatch):
-    rows = np.random.default_rng(0).normal(size=(40_000, 4))
-    answer = client.post("/v1/datasets", content=npy(rows), headers={"Content-Type": NPY})
-    dataset = answer.raise_for_status().json()["id"]
-    sizes = []
-
-    async def spy(send, piece, *, more=True):
-        sizes.append(len(piece))
-        await send_piece(send, piece, more=more)
-
-    monkeypatch.setattr(streaming, "send_piece", spy)
-    plain = {"Accept-Encoding": "identity"}
-    whole = client.get(f"/v1/datasets/{dataset}/rows?limit=40000", headers=plain).content
-    assert sum(sizes) == len(whole) > 3 * 2**20
-    assert max(sizes) < 2**20
 
 
 def views_on_the_event_loop(monkeypatch, *classes):

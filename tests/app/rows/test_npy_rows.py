@@ -1,22 +1,13 @@
 """Rows in npy, in every form that numpy writes and some that it does not."""
 
-import asyncio
 import warnings
-import weakref
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 
-from app.http.streaming import ahead
-from app.rows.decode.npy import decode_npy, read_npy
-from app.rows.shape import RowsShape
+from app.rows.decode.npy import decode_npy
 from tabular.formats import TableFormat
 from tests.app.decoding import decode
 from tests.app.rows.bodies import SHAPE, npy, refusal
@@ -127,41 +118,3 @@ def test_an_array_cut_anywhere_is_refused():
     for length in range(len(body)):
         assert refusal(body[:length], NPY).type.slug == "array-parse"
     assert refusal(body + b"\0", NPY).type.slug == "array-parse"
-
-
-@pytest.mark.parametrize("step", [1, 7, 100, 10**6])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_npy_rows_are_read_whatever_the_pieces_they_come_in(step, order):
-    shape = RowsShape(["a", "b", "c"], max_rows=10**6)
-    array = np.random.default_rng(0).normal(size=(50 if step < 100 else 100_000, 3))
-    body = npy(np.asarray(array, order=order))
-    pieces = [body[i : i + step] for i in range(0, len(body), step)]
-    np.testing.assert_array_equal(decode(pieces, NPY, shape), array)
-
-
-def test_little_of_a_slow_array_waits_in_memory():
-    """Rows are passed on, and then nothing refers to them while more may come late."""
-    array = np.random.default_rng(0).normal(size=(60_000, 3))
-    shape = RowsShape(SHAPE.columns, len(array))
-    body, kept = npy(array), list[weakref.ref[Any]]()
-    waiting = list[int]()
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(body), 4096):
-            yield body[start : start + 4096]
-            waiting.append(sum(ref() is not None for ref in kept))
-
-    async def main() -> list[NDArray[Any]]:
-        source: Any = SimpleNamespace(chunks=pieces(), shape=shape, declared_bytes=None)
-        copies = []
-        async with aclosing(ahead(read_npy(source))) as chunks:
-            async for rows in chunks:
-                assert rows.nbytes <= 512 * 1024
-                kept.append(weakref.ref(rows))
-                copies.append(rows.copy())
-                del rows
-        return copies
-
-    np.testing.assert_array_equal(np.concatenate(asyncio.run(main())), array)
-    assert len(kept) > 1
-    assert waiting[-1] == 0

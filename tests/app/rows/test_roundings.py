@@ -35,7 +35,7 @@ def encoded(media_type: str, rows: NDArray[Any], *, drops_zeros: bool = True) ->
         drops_zeros=drops_zeros,
     )
     encoder = BY_MEDIA_TYPE[media_type].encoder(answer)
-    parts = [encoder.start(), encoder.rows(Chunk.of(rows)), *encoder.end()]
+    parts = [encoder.start(), encoder.rows(Chunk.of(rows)), encoder.end()]
     return b"".join(map(bytes, parts)).decode()
 
 

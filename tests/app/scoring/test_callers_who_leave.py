@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect
 
-from app.fairness.turns import NOBODY
 from tabular.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.app.serving import registered
@@ -40,10 +39,6 @@ def client(client):
 
 def engine(state, release):
     return state.engine.run(lambda *_: release.wait(WAIT_S), rows=1)
-
-
-def documents(state, release):
-    return state.threads.alone.run(NOBODY, release.wait, WAIT_S)
 
 
 def ends_when_its_caller_leaves(client, path, body, busy):
@@ -99,15 +94,3 @@ def test_few_rows_of_many_passes_are_not_computed_for_a_caller_who_left(client):
         path, content=body, headers=headers
     ).raise_for_status()  # the usual terms are known now
     assert ends_when_its_caller_leaves(client, path, body, engine)
-
-
-@pytest.mark.parametrize(
-    ("path", "document"),
-    [
-        ("/v1/models/people/sample", {"n": 1, "context": NUMBERS}),
-        ("/v2/models/people/infer", {"inputs": [TENSOR]}),
-    ],
-)
-def test_a_large_document_is_not_read_for_a_caller_who_left(client, path, document):
-    body = json.dumps(document).encode()
-    assert ends_when_its_caller_leaves(client, path, body, documents)

@@ -1,10 +1,8 @@
 """Models that are conditioned on a context, and models without noise, over HTTP."""
 
-import asyncio
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import torch
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.rows.context import context_cells
 from app.settings import ApiSettings
 from flows import MadeSpec
 from tests.app.serving import COLUMNS, a_flow, registered
@@ -80,21 +77,6 @@ def test_samples_take_one_context_for_all_or_one_for_each(client, context):
     answer = ask(client, "given", "sample", {"n": 4, "seed": 7, "context": context})
     assert answer.json()["columns"] == COLUMNS
     np.testing.assert_allclose(answer.json()["rows"], expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("rows", [100, 5_000])
-def test_thousands_of_rows_of_a_context_are_read_in_a_thread(client, monkeypatch, rows):
-    on_loop = []
-
-    def noted(*args, **kwargs):
-        with suppress(RuntimeError):
-            on_loop.append(asyncio.get_running_loop())
-        return context_cells(*args, **kwargs)
-
-    monkeypatch.setattr("app.scoring.samples.context_cells", noted)
-    body = {"n": rows, "seed": 7, "context": [{"day": 3.0, "hour": 1.0}] * rows}
-    assert len(ask(client, "given", "sample", body).json()["rows"]) == rows
-    assert bool(on_loop) == (rows == 100)
 
 
 @pytest.mark.parametrize(

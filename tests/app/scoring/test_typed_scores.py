@@ -257,7 +257,7 @@ def test_a_model_that_hides_cells_scores_any_gaps(client):
     assert None not in answer["log_prob"]
 
 
-@pytest.mark.parametrize("query", ["parts=yes", "parts=", "extra=drop", "parts=true&extra=1"])
+@pytest.mark.parametrize("query", ["parts=maybe", "parts=", "extra=drop", "parts=true&extra=1"])
 def test_a_parameter_that_is_no_choice_is_refused(client, query):
     response = ask(client, f"log_prob?{query}", b'{"rows": [[1, 2, 3]]}', model="people")
     assert response.status_code == 422
