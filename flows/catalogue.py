@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.batch_norm import BatchNormSpec
-from flows.bijections.gradients import ACTIVATIONS
-from flows.bijections.linear import apply_network, network, network_cost
+from flows.bijections.linear import ACTIVATIONS, apply_network, network, network_cost
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.ensemble import MAX_MEMBERS, EnsembleSpec, ensemble_of
 from flows.errors import SpecError
@@ -59,6 +58,7 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
     Raises:
         SpecError: Unknown family or field, or a value out of range.
     """
+    fields = without_residual(fields)
     family = fields.get("family")
     if family == "mixed":
         return _mixed_from_dict(fields)
@@ -76,6 +76,22 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
         return FAMILIES[family](**values)  # type: ignore[arg-type]  # checked by the class
     except (TypeError, ValueError) as error:
         raise SpecError("spec-invalid", str(error)) from error
+
+
+def without_residual(fields: Mapping[str, object]) -> Mapping[str, object]:
+    """Return fields of a specification, as releases with residual networks wrote them, without that one.
+
+    Raises:
+        SpecError: The networks have residual blocks.
+    """
+    if fields.get("residual"):
+        raise SpecError("spec-invalid", "networks with residual blocks are no longer supported")
+    kept = {name: value for name, value in fields.items() if name != "residual"}
+    if isinstance(inner := kept.get("flow"), Mapping):
+        kept["flow"] = without_residual(inner)
+    if isinstance(members := kept.get("members"), list):
+        kept["members"] = [without_residual(m) if isinstance(m, Mapping) else m for m in members]
+    return kept
 
 
 def _mixed_from_dict(fields: Mapping[str, object]) -> MixedSpec:
@@ -312,7 +328,7 @@ class Encoder(nn.Module):
     def __init__(self, dim: int, spec: EncoderSpec, generator: torch.Generator) -> None:
         super().__init__()
         self.layers = network([dim, *spec.hidden, spec.features], generator)
-        self.activation = ACTIVATIONS[spec.activation].apply
+        self.activation = ACTIVATIONS[spec.activation]
 
     def forward(self, context: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch features"]:
         """Return the encoded features of each row."""

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows.bijections.base import LOG_TWO_PI, Batch, Bijection, PerRow, standard_normal
-from flows.bijections.gradients import ACTIVATIONS, ActivationName
-from flows.bijections.linear import apply_network, network, network_cost
+from flows.bijections.linear import (
+    ACTIVATIONS,
+    ActivationName,
+    apply_network,
+    network,
+    network_cost,
+)
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import FlowError, SpecError
 from flows.families.family import FamilySpec
@@ -126,7 +131,7 @@ class Decoder(nn.Module):
         self.likelihood = spec.likelihood
         self.is_linear = not spec.hidden
         self.layers = network([dim, *spec.hidden, columns], generator)
-        self.activation = ACTIVATIONS[spec.activation].apply
+        self.activation = ACTIVATIONS[spec.activation]
         self.log_noise = None
         if spec.likelihood == "gaussian":
             self.log_noise = nn.Parameter(torch.zeros(columns))

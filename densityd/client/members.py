@@ -189,7 +189,6 @@ class FlowFields(TypedDict, total=False):
     missing: str
     order: str
     regularisation: float
-    residual: bool
     affine_layers: int
     rows: int
     separate_networks: bool

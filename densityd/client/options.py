@@ -105,7 +105,6 @@ class FlowOptions(TypedDict, total=False):
     masks: int
     order: Literal["natural", "random", "reverse"]
     regularisation: float
-    residual: bool
     affine_layers: int
     separate_networks: bool
     tail_bound: float

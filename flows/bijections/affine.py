@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import Pending, Step
 from flows.bijections.linear import uniform
-from flows.bijections.network_layers import NetworkLayer, affine_map, elementwise
+from flows.bijections.network_layers import NetworkLayer, Reordering, affine_map, elementwise
 from flows.bijections.observed import Observed, masked
 from flows.bijections.transformers import bounded
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -54,19 +53,11 @@ class DiagonalAffine(Bijection):
         u = (x - shift) * torch.exp(-log_scale)
         return u, -log_scale.expand_as(x).sum(dim=1)
 
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Merge into the pending map if there is no context, else return a step."""
-        if self.context_weight is not None:
-            return super().fold(pending)
-        scale = torch.exp(-bounded(self.log_scale, self.log_scale_bound))
-        return pending.folded_affine(scale, -self.shift * scale)
-
-    def network_layers(self) -> list[NetworkLayer]:
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
         """Return the layer as weights."""
         spec = affine_map(self.log_scale_bound)
-        given = None if self.context_weight is None else self.context_weight.detach()
-        parameters = [self.shift.detach(), self.log_scale.detach()]
-        return [elementwise(parameters, map=spec, context_weight=given)]
+        parameters = [self.shift, self.log_scale]
+        return [elementwise(parameters, map=spec, context_weight=self.context_weight)]
 
     def _condition(self, context: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         shift: Tensor = self.shift

@@ -7,7 +7,6 @@ directions: the density of x given it. A mask names the observed features of x, 
 (`flows.bijections.observed`); without a mask all are.
 """
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,11 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.folding import Pending, Step
-from flows.bijections.gradients import Gradients, Pullback, Wanted
-from flows.bijections.network_layers import NetworkLayer
+from flows.bijections.network_layers import NetworkLayer, Reordering
 from flows.bijections.observed import Observed, masked, only_observed
-from flows.bijections.steps import LayerStep
 from flows.errors import FlowError
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -147,68 +143,8 @@ class Bijection(nn.Module, ABC):
         """Return the layers that this one is composed of, from the data to the noise."""
         return [self]
 
-    def parameter_list(self) -> list[Tensor]:
-        """Return the parameters in the order of the gradients of `inverse_vjp`."""
-        return list(self.parameters())
-
-    def inverse_vjp(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
-        """Return the inverse with its pullback, from which a chain gets gradients.
-
-        Families override this if they have a faster form than autograd's. Called without gradients.
-
-        Args:
-            x: Rows of data.
-            context: Values that condition the rows.
-            observed: Mask of the rows.
-
-        Returns:
-            The noise, log|det du/dx| (a single value stands for all rows), and the pullback.
-        """
-        rows, parameters = x.detach().requires_grad_(), self.parameter_list()
-        given = None if context is None else context.detach().requires_grad_()
-        with torch.enable_grad():
-            results = self.inverse(rows, given, observed)
-
-        def pullback(grad_u: Tensor, grad_log_det: Tensor, wanted: Wanted) -> Gradients:
-            pairs = zip(results, (grad_u, grad_log_det), strict=True)
-            outputs, grads = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
-            conditions = given if wanted.context else None
-            inputs = [rows, conditions, *parameters]
-            leaves = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-            found = iter(
-                torch.autograd.grad(outputs, leaves, grads, retain_graph=True, allow_unused=True)
-            )
-            grad_x, grad_context, *rest = [
-                next(found) if tensor is not None and tensor.requires_grad else None
-                for tensor in inputs
-            ]
-            return Gradients(grad_x, rest, grad_context)
-
-        return results[0].detach(), results[1].detach(), pullback
-
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Compile the layer, in evaluation mode and float64, for inference.
-
-        Families override this if they can absorb the pending map into their weights, or have a
-        faster form of their own.
-
-        Args:
-            pending: Elementwise map between the previous step and this layer.
-
-        Returns:
-            The steps, from the data to the noise, and the pending map after them.
-        """
-        layer = copy.deepcopy(self).to(pending.device, pending.dtype)
-        tensors = [*layer.parameters(), *layer.buffers()]
-        step = LayerStep(
-            layer, tensors, own_density=self.own_density, network_layers=layer.network_layers()
-        )
-        return [*pending.steps(), step], pending.applied()
-
-    def network_layers(self) -> list[NetworkLayer] | None:
-        """Return the layer as weights, for engines other than PyTorch; None if they do not know it."""
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the layer as weights, from the data to the noise; None if engines do not know it."""
         return None
 
 

@@ -9,13 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.batch_norm_gradients import (
-    ObservedStatistics,
-    batch_normalise_vjp,
-    observed_normalise_vjp,
-)
-from flows.bijections.folding import Pending, Step
-from flows.bijections.gradients import Pullback
+from flows.bijections.network_layers import NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
@@ -117,30 +111,11 @@ class BatchNorm(Bijection):
         u = (x - mean) * torch.exp(log_scale) + self.offset
         return masked(u, observed), log_scale
 
-    def parameter_list(self) -> list[Tensor]:
-        """Return the parameters in the order of the gradients of `inverse_vjp`."""
-        return [self.log_gain, self.offset]
-
-    def inverse_vjp(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
-        """Return the inverse with its pullback, hand-written for training."""
-        if not self.training:
-            return super().inverse_vjp(x, context, observed)
-        if observed is not None:
-            return observed_normalise_vjp(
-                x, observed, self.log_gain, self.offset, self._observed_statistics, eps=EPS
-            )
-        u, log_det, pullback, statistics = batch_normalise_vjp(
-            x, self.log_gain, self.offset, eps=EPS
-        )
-        self._follow(*statistics)
-        return u, log_det, pullback
-
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Merge into the pending map; with masks, return a step."""
-        scale = torch.exp(self._log_scale())
-        return pending.folded_affine(scale, self.offset - self.mean * scale)
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
+        """Return the map by the stored statistics, as a layer without inputs."""
+        log_scale = -self._log_scale()
+        shift = self.mean - self.offset * torch.exp(log_scale)
+        return [elementwise([shift, log_scale])]
 
     def set_statistics(self, mean: Float[Tensor, " dim"], var: Float[Tensor, " dim"]) -> None:
         """Store mean and population variance for evaluation."""
@@ -149,25 +124,17 @@ class BatchNorm(Bijection):
 
     def _batch_statistics(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return mean and variance to normalise a batch by."""
-        if observed is not None:
-            mean, var, _ = self._observed_statistics(x.t(), observed.t())
-            return mean, var
-        var, mean = torch.var_mean(x, dim=0, correction=0)
+        if observed is None:
+            var, mean = torch.var_mean(x, dim=0, correction=0)
+        else:
+            seen = observed.sum(dim=0)
+            count = seen.clamp(min=1)
+            mean = x.sum(dim=0) / count
+            var = (masked(x - mean, observed).square()).sum(dim=0) / count
+            few = (seen < LEAST_OBSERVED) & (seen < x.shape[0])
+            mean, var = torch.where(few, self.mean, mean), torch.where(few, self.var, var)
         self._follow(mean, var)
         return mean, var
-
-    def _observed_statistics(
-        self, x: Float[Tensor, "dim batch"], observed: Float[Tensor, "dim batch"]
-    ) -> ObservedStatistics:
-        """Return mean and variance to normalise the observed values of a batch by."""
-        seen = observed.sum(dim=1)
-        count = seen.clamp(min=1)
-        mean = x.sum(dim=1) / count
-        var = ((x - mean[:, None]).square() * observed).sum(dim=1) / count
-        few = (seen < LEAST_OBSERVED) & (seen < x.shape[1])
-        mean, var = torch.where(few, self.mean, mean), torch.where(few, self.var, var)
-        self._follow(mean, var)
-        return ObservedStatistics(mean, var, (1 / count).masked_fill(few, 0))
 
     def _log_scale(self) -> Float[Tensor, " dim"]:
         return self.log_gain - 0.5 * torch.log(self.var + EPS)

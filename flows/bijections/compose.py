@@ -1,18 +1,14 @@
 """Bijections composed of others, and those that reorder features."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import Pending, Step
-from flows.bijections.gradients import Gradients, Pullback, Wanted, add_gradients
+from flows.bijections.network_layers import NetworkLayer, Reordering, within
 from flows.bijections.observed import Observed, only_observed
-from flows.bijections.steps import InvertedStep, PermuteStep, SliceStep
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
@@ -44,7 +40,8 @@ class Chain(Bijection):
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise, through the layers from first to last."""
-        return self._inverse(self.parts(), x, context, observed)
+        x = only_observed(x, observed)
+        return _inverse(self.parts(), x, context, observed)
 
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
@@ -53,25 +50,11 @@ class Chain(Bijection):
         *outer, last = self.parts()
         if not last.own_density:
             return super().log_density(x, context, observed)
-        u, total = self._inverse(outer, x, context, observed)
+        x = only_observed(x, observed)
+        u, total = _inverse(outer, x, context, observed)
         for part in outer:
             observed = part.noise_mask(observed)
         return total + last.log_density(u, context, observed)
-
-    def _inverse(
-        self,
-        parts: list[Bijection],
-        x: Tensor,
-        context: Tensor | None,
-        observed: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        x = only_observed(x, observed)
-        is_plain = context is None and observed is None
-        if parts and _takes_pullbacks(x) and (is_plain or _has_pullbacks(parts)):
-            parameters = [tensor for part in parts for tensor in part.parameter_list()]
-            u, total = _PartsInverse.apply(parts, observed, x, context, *parameters)  # type: ignore[no-untyped-call]  # torch's own
-            return u, total
-        return plain_inverse(parts, x, context, observed)
 
     def noise_mask(self, observed: Observed) -> Observed:
         """Return the mask of the noise, through the layers."""
@@ -83,113 +66,29 @@ class Chain(Bijection):
         """Return the layers, nested chains flattened."""
         return [part for layer in self._bijections() for part in layer.parts()]
 
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Return the steps of all layers."""
-        steps: list[Step] = []
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return all layers as weights; None if engines do not know one of them."""
+        found: list[NetworkLayer | Reordering] = []
         for layer in self._bijections():
-            folded, pending = layer.fold(pending)
-            steps += folded
-        return steps, pending
+            layers = layer.network_layers()
+            if layers is None:
+                return None
+            found += layers
+        return found
 
     def _bijections(self) -> list[Bijection]:
         return [layer for layer in self.layers if isinstance(layer, Bijection)]
 
 
-def _takes_pullbacks(x: Tensor) -> bool:
-    """Return True if the layers' pullbacks can be used; compilers and autocast need plain code."""
-    return (
-        torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled(x.device.type)
-    )
-
-
-def _has_pullbacks(parts: list[Bijection]) -> bool:
-    """Return True if a layer with parameters has a pullback of its own, faster than autograd's."""
-    return any(
-        type(part).inverse_vjp is not Bijection.inverse_vjp and bool(part.parameter_list())
-        for part in parts
-    )
-
-
-def plain_inverse(
-    parts: list[Bijection],
-    x: Tensor,
-    context: Tensor | None = None,
-    observed: Tensor | None = None,
+def _inverse(
+    parts: list[Bijection], x: Tensor, context: Tensor | None, observed: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Map data to noise through the layers, differentiated by autograd operation by operation."""
-    u, total = x, x.new_zeros(len(x))
+    u, total = x, x.new_zeros(x.shape[0])
     for part in parts:
         u, log_det = part.inverse(u, context, observed)
         total = total + log_det
         observed = part.noise_mask(observed)
     return u, total
-
-
-class _PartsInverse(torch.autograd.Function):
-    """Layers as one node of the autograd graph, by their pullbacks.
-
-    If a graph of the gradient itself is needed, the layers are recomputed by autograd, so that
-    derivatives of any order are right.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401  torch gives it no public type
-        parts: list[Bijection],
-        observed: Tensor | None,
-        x: Tensor,
-        context: Tensor | None,
-        *parameters: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        u, total, mask, pullbacks = x, x.new_zeros(len(x)), observed, []
-        for part in parts:
-            u, log_det, pullback = part.inverse_vjp(u, context, mask)
-            mask = part.noise_mask(mask)
-            total += log_det
-            pullbacks.append(pullback)
-        ctx.parts, ctx.pullbacks, ctx.observed = parts, pullbacks, observed
-        ctx.save_for_backward(x, context, *parameters)
-        return u, total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  as above
-        inputs = ctx.saved_tensors  # refuses parameters that were changed since
-        if torch.is_grad_enabled():
-            return None, None, *_differentiable_gradients(ctx, inputs, grads)
-        grad_u, grad_log_det = grads
-        grad: Tensor | None = grad_u
-        grad_context: Tensor | None = None
-        found: list[list[Tensor | None]] = []
-        _, _, wants_x, wants_context, *_ = ctx.needs_input_grad
-        for index in range(len(ctx.pullbacks) - 1, -1, -1):
-            wanted = Wanted(index > 0 or wants_x, wants_context)
-            gradients: Gradients = ctx.pullbacks[index](grad, grad_log_det, wanted)
-            grad, grad_context = gradients.x, add_gradients(grad_context, gradients.context)
-            found.append(gradients.parameters)
-        flat = [tensor for grad_parameters in reversed(found) for tensor in grad_parameters]
-        return None, None, grad, grad_context, *flat
-
-
-def _differentiable_gradients(
-    ctx: Any,  # noqa: ANN401  torch gives it no public type
-    inputs: Sequence[Tensor | None],
-    grads: Sequence[Tensor],
-) -> list[Tensor | None]:
-    """Return gradients that have a graph of their own; running averages stay unchanged."""
-    buffers = [(buffer, buffer.clone()) for part in ctx.parts for buffer in part.buffers()]
-    x, context, *_ = inputs
-    assert x is not None  # noqa: S101  the rows
-    results = plain_inverse(ctx.parts, x, context, ctx.observed)
-    for buffer, kept in buffers:
-        if not torch.equal(buffer, kept):
-            buffer.copy_(kept)
-    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-    found = iter(torch.autograd.grad(results, wanted, grads, create_graph=True, allow_unused=True))
-    return [
-        next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs
-    ]
 
 
 class Inverted(Bijection):
@@ -213,14 +112,10 @@ class Inverted(Bijection):
         """Map data to noise: the layer's forward direction."""
         return self.layer.forward(x, context, observed)
 
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Return the inverted steps of the layer, after the pending map."""
-        nothing = pending.nothing_of(self.dim)
-        steps, rest = self.layer.fold(nothing)
-        constant = rest.applied().log_det
-        turned = [InvertedStep(step) for step in reversed([*steps, *rest.steps()])]
-        done = pending.applied()
-        return [*pending.steps(), *turned], replace(done, log_det=done.log_det - constant)
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the layers of the layer, turned."""
+        found = self.layer.network_layers()
+        return None if found is None else [layer.turned() for layer in reversed(found)]
 
 
 class Slice(Bijection):
@@ -252,36 +147,12 @@ class Slice(Bijection):
         part = self.layer.noise_mask(self._of(observed))
         return None if observed is None or part is None else self._with(observed, part)
 
-    def parameter_list(self) -> list[Tensor]:
-        """Return the parameters of the layer, in its order."""
-        return self.layer.parameter_list()
-
-    def inverse_vjp(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
-        """Return the inverse with its pullback, by that of the layer."""
-        rows = x[:, self.features]
-        part, log_det, inner = self.layer.inverse_vjp(rows, context, self._of(observed))
-
-        def pullback(grad_u: Tensor, grad_log_det: Tensor, wanted: Wanted) -> Gradients:
-            found = inner(grad_u[:, self.features], grad_log_det, wanted)
-            return found._replace(x=None if found.x is None else self._with(grad_u, found.x))
-
-        return self._with(x, part), log_det, pullback
-
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Return the layer's steps on its features; the pending map of the other features stays."""
-        inner = replace(
-            pending.nothing_of(self.layer.dim),
-            scale=pending.scale[self.features],
-            shift=pending.shift[self.features],
-        )
-        steps, rest = self.layer.fold(inner)
-        scale, shift = pending.scale.clone(), pending.shift.clone()
-        scale[self.features], shift[self.features] = rest.scale, rest.shift
-        log_det = pending.log_det + rest.log_det
-        sliced: list[Step] = [SliceStep(step, self.features, self.dim) for step in steps]
-        return sliced, replace(pending, scale=scale, shift=shift, log_det=log_det)
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the layers of the layer, on some of the features."""
+        found = self.layer.network_layers()
+        if found is None:
+            return None
+        return within(found, torch.arange(self.dim)[self.features], self.dim)
 
     def _of(self, observed: Tensor | None) -> Tensor | None:
         return None if observed is None else observed[:, self.features]
@@ -334,22 +205,9 @@ class Permutation(Bijection):
         """Return the mask in the order of the noise."""
         return None if observed is None else observed.index_select(1, self.order)
 
-    def parameter_list(self) -> list[Tensor]:
-        """Return no parameters."""
-        return []
-
-    def inverse_vjp(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
-        """Return the inverse with its pullback, the inverse permutation."""
-        back = self.inverse_order
-        u = x.index_select(1, self.order)
-        return u, x.new_zeros(1), lambda grad, *_: Gradients(grad.index_select(1, back), [])
-
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Return a permutation step, before the pending map."""
-        order, back = self.order.to(pending.device), self.inverse_order.to(pending.device)
-        return [PermuteStep(order, back)], pending.permuted(self.order)
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
+        """Return the permutation."""
+        return [Reordering(self.order)]
 
 
 class Reverse(Bijection):
@@ -375,18 +233,6 @@ class Reverse(Bijection):
         """Return the mask in the order of the noise."""
         return None if observed is None else observed.flip(1)
 
-    def parameter_list(self) -> list[Tensor]:
-        """Return no parameters."""
-        return []
-
-    def inverse_vjp(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
-        """Return the inverse with its pullback, another reversal."""
-        return x.flip(1), x.new_zeros(1), lambda grad, *_: Gradients(grad.flip(1), [])
-
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Return a permutation step, before the pending map."""
-        order = torch.arange(self.dim - 1, -1, -1)
-        placed = order.to(pending.device)
-        return [PermuteStep(placed, placed)], pending.permuted(order)
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
+        """Return the permutation."""
+        return [Reordering(torch.arange(self.dim - 1, -1, -1))]

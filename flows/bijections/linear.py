@@ -2,15 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
-# Weights, and biases as columns, of a network that works on features first.
-FoldedNetwork = list[tuple[Tensor, Tensor]]
+ActivationName = Literal["relu", "tanh", "elu", "gelu"]
+ACTIVATIONS: dict[ActivationName, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "elu": F.elu,
+    "gelu": F.gelu,
+}
 
 
 def uniform(shape: tuple[int, ...], *, fan_in: int, generator: torch.Generator) -> Tensor:
@@ -91,13 +98,3 @@ def network_parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor
     """Return weights and biases, layer by layer."""
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     return [layer.weight for layer in linears], [layer.bias for layer in linears]
-
-
-def apply_folded(
-    folded: FoldedNetwork, h: Tensor, activation_: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Return the network's outputs, with the activation between its layers, without gradients."""
-    *hidden, (out_weight, out_bias) = folded
-    for weight, bias in hidden:
-        h = activation_(torch.addmm(bias, weight, h))
-    return torch.addmm(out_bias, out_weight, h)

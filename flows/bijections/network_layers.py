@@ -17,7 +17,6 @@ class MapSpec:
         outputs: Number of parameters of a feature.
         numbers: Further numbers that the maps of all features share.
         own_density: True if its density is not just its inverse and the Gaussian density.
-        has_inverse: True if it maps data to noise.
         scratch: Number of values of a row that it keeps while it maps a feature.
     """
 
@@ -25,7 +24,6 @@ class MapSpec:
     outputs: int
     numbers: tuple[float, ...] = ()
     own_density: bool = False
-    has_inverse: bool = True
     scratch: int = 0
 
 
@@ -71,7 +69,6 @@ class NetworkLayer:
             their own.
         mapped: Number of features that a masked layer reads and maps, the first ones; None for all.
         inverted: True if its directions are swapped.
-        counts: True if the log-determinant counts; otherwise it is a constant that is known already.
     """
 
     networks: list[LayerNetwork]
@@ -82,7 +79,6 @@ class NetworkLayer:
     places: Int[Tensor, " dim"] | None = None
     mapped: int | None = None
     inverted: bool = False
-    counts: bool = True
 
     def turned(self) -> "NetworkLayer":
         """Return the layer with its directions swapped."""
@@ -105,7 +101,6 @@ def elementwise(
     *,
     map: MapSpec = AFFINE,  # noqa: A002  the word for it
     context_weight: Tensor | None = None,
-    counts: bool = True,
 ) -> NetworkLayer:
     """Return a map of all features as a layer that reads no feature.
 
@@ -113,7 +108,6 @@ def elementwise(
         parameters: Each parameter of the map, of all features: of an affine one, shift and log scale.
         map: Map of each feature.
         context_weight: Weights by which a context is added to the parameters, one after another.
-        counts: True if its log-determinant counts.
     """
     dim, biases = len(parameters[0]), torch.cat(list(parameters))
     weight, context = biases.new_zeros(len(biases), dim), 0
@@ -122,7 +116,7 @@ def elementwise(
         weight = torch.cat([context_weight, weight], dim=1)
     network = LayerNetwork([weight], [biases], "relu")
     unseen = torch.full((dim,), dim + 1)
-    return NetworkLayer([network], map, context=context, degrees=[unseen], counts=counts)
+    return NetworkLayer([network], map, context=context, degrees=[unseen])
 
 
 def within(

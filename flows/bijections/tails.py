@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.network_layers import MapSpec, NetworkLayer, elementwise
+from flows.bijections.network_layers import MapSpec, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.bijections.transformers import log_phi, normal_quantile
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -63,9 +63,9 @@ class Tails(Bijection):
         u = -x.sign() * normal_quantile(-far - math.log(2))
         return u, -masked(self._log_slope(weight, far, u), observed)
 
-    def network_layers(self) -> list[NetworkLayer]:
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
         """Return the layer as weights."""
-        return [elementwise(list(self._sides().detach()), map=MapSpec("tails", 2))]
+        return [elementwise(list(self._sides()), map=MapSpec("tails", 2))]
 
     def _weights(self, rows: Tensor) -> Tensor:
         """Return the weight of the tail that each value is in."""

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
-from flows.bijections.folding import Pending
 from flows.bijections.network_layers import MapSpec, affine_map
 from flows.bijections.observed import masked
 from flows.bijections.roots import invert
@@ -69,7 +68,6 @@ class Transformer(ABC):
     outputs: int
     has_noise: bool = True
     own_density: bool = False
-    sample_rows: int = 1
     keeps_0: bool = False
     overflows: bool = True
 
@@ -96,18 +94,6 @@ class Transformer(ABC):
         """Return the mean of each value whose noise is standard Gaussian; None if it has no closed form."""
         return None
 
-    def forward_into(
-        self,
-        u: Float[Tensor, "*shape"],
-        parameters: Float[Tensor, "outputs ..."],
-        x: Float[Tensor, "*shape"],
-        log_det: Float[Tensor, "*shape"],
-    ) -> None:
-        """Write the results of `forward` into buffers, without gradients."""
-        result, result_log_det = self.forward(u, parameters)
-        x.copy_(result)
-        log_det.copy_(result_log_det)
-
     def masked_parameters(
         self, parameters: Float[Tensor, "..."], observed: Float[Tensor, "..."] | None
     ) -> Float[Tensor, "..."]:
@@ -119,14 +105,6 @@ class Transformer(ABC):
     ) -> Float[Tensor, "*shape"]:
         """Return results of masked parameters, 0 where a value is not observed."""
         return values if self.keeps_0 else masked(values, observed)
-
-    def folded(self, pending: Pending) -> "Transformer":
-        """Return the map as a compiled flow keeps it, its own weights cast."""
-        return self
-
-    def tensors(self) -> list[Tensor]:
-        """Return its own weights."""
-        return []
 
     def map_spec(self) -> MapSpec | None:
         """Return the map as compiled loops know it; None if they do not."""
@@ -167,18 +145,6 @@ class Affine(Transformer):
         """Map noise to data."""
         shift, log_scale = self._split(parameters)
         return shift + u * torch.exp(log_scale), log_scale
-
-    def forward_into(
-        self,
-        u: Float[Tensor, "*shape"],
-        parameters: Float[Tensor, "outputs ..."],
-        x: Float[Tensor, "*shape"],
-        log_det: Float[Tensor, "*shape"],
-    ) -> None:
-        """Write the results of `forward` in one operation."""
-        shift, log_scale = self._split(parameters)
-        torch.addcmul(shift, u, log_scale.exp(), out=x)
-        log_det.copy_(log_scale)
 
     def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
         """Return the shift."""
@@ -307,7 +273,7 @@ class Bernoulli(Transformer):
 
     def map_spec(self) -> MapSpec:
         """Return the map as compiled loops know it."""
-        return MapSpec("bernoulli", 1, own_density=True, has_inverse=False)
+        return MapSpec("bernoulli", 1, own_density=True)
 
 
 class _LogPhi(torch.autograd.Function):

@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.bijections.folding import Pending
 from flows.compiled.conditionals import CompiledConditionals
-from flows.compiled.folded_steps import FoldedSteps
 from flows.compiled.model_space import Doubles, ModelSpace, Rows
 from flows.compiled.packing import PackedFlow, Scores, pack
+from flows.compiled.plain import PlainFlow
 from flows.cost import Operations, fitting_rows, turn_rows
 from flows.errors import FlowError
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 from flows.latent import Decoder
-from flows.mixed.density import MixedStep
+from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.explain import (
     Explained,
@@ -27,7 +26,7 @@ from flows.mixed.explain import (
 )
 
 # Rows computed at a time: hidden units stay in a processor's cache. Multiples of a block of noise.
-CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 16_384
+CPU_CHUNK_ROWS, CPU_SAMPLE_ROWS, GPU_CHUNK_ROWS = 256, 1024, 16_384
 PACKED_CHUNK_ROWS = 512  # the kernels cut chunks into tiles of their own
 
 _DRAWN_ROWS, _DRAWN_BYTES, _VALUE_BYTES = 1024, 2**21, 8
@@ -87,36 +86,31 @@ class CompiledFlow:
         self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
         self.model_dim = flow.model_dim
         self.row_bytes, self.operations = flow.row_bytes, flow.operations
-        most = CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
-        self._chunk_rows = fitting_rows(most, flow.row_bytes)
-        with torch.no_grad():
-            exact = copy.deepcopy(flow).cpu().double().eval()
-            nothing = Pending.nothing(flow.model_dim, dtype=torch.float32, device=device)
-            steps, pending = exact.transform.fold(nothing)
-            steps += pending.steps()
+        self.has_parts = isinstance(flow.transform, MixedDensity)
+        exact = copy.deepcopy(flow).cpu().double().eval().requires_grad_(requires_grad=False)
         self.decoder = exact.decoder
-        self._space = ModelSpace(exact, device)
-        self.has_parts = isinstance(steps[0], MixedStep) if steps else False
-        self._packed: PackedFlow | None = None
+        self._space = ModelSpace(exact)
+        packed = None
         if device.type == "cpu":
-            self._packed = pack(steps, self.model_dim, flow.transform.context_dim)
-        self._constant = pending.applied().log_det
-        self._moments: tuple[Doubles, float] | None = None
-        if self._packed is not None:
-            self._constant += self._packed.constant
-            # Without an inverse PyTorch computes that.
-            if self._packed.has_inverse or not self.has_noise:
-                steps = []
-            most = self._chunk_rows = fitting_rows(PACKED_CHUNK_ROWS, flow.row_bytes)
-            self._moments = _moments(self._packed, self._space)
-        self._steps = FoldedSteps(steps, self.model_dim)
-        most = turn_rows(max(most, self._steps.sample_rows), flow.operations.sampling)
+            packed = pack(exact.transform, exact.transform.context_dim)
+        self._engine: PackedFlow | PlainFlow
+        if packed is not None:
+            self._engine, most, sampled = packed, PACKED_CHUNK_ROWS, PACKED_CHUNK_ROWS
+        else:
+            most, sampled = (
+                (CPU_CHUNK_ROWS, CPU_SAMPLE_ROWS)
+                if device.type == "cpu"
+                else (GPU_CHUNK_ROWS, GPU_CHUNK_ROWS)
+            )
+            rows = fitting_rows(sampled, flow.row_bytes)
+            self._engine = PlainFlow(exact.transform, device=device, chunk_rows=rows)
+        self._chunk_rows = fitting_rows(most, flow.row_bytes)
+        self._moments = self._space.moments()
+        sampled = turn_rows(sampled, flow.operations.sampling)
         if device.type == "cpu":
-            most = min(most, _drawn_rows(max(self.dim, self.model_dim)))
-        self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
-        self.size_bytes = self._steps.size_bytes
-        if self._packed is not None:
-            self.size_bytes += self._packed.size_bytes
+            sampled = min(sampled, _drawn_rows(max(self.dim, self.model_dim)))
+        self._sample_rows = fitting_rows(sampled, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
+        self.size_bytes = self._engine.size_bytes
         if self.decoder is not None:
             self.size_bytes += sum(one.nbytes for one in self.decoder.parameters())
 
@@ -127,19 +121,9 @@ class CompiledFlow:
             x: Rows, float32 or float64: features, then context.
             space: `model` gives the density of preprocessed rows.
         """
-        if self._packed is not None:
-            parts = self._score(self._packed, x, space)
-            total = parts.discrete + parts.log_det - 0.5 * parts.squares + self._constant
-            return self._without_nan(total, x, space)
-        result = np.empty(len(x))
-        with torch.inference_mode():
-            for start, chunk in self._chunks(x):
-                rows, context, outer = self._space.to_model(chunk, space)
-                part = slice(start, start + len(chunk))
-                result[part] = self._steps.log_density(rows, context).cpu().numpy()
-                result[part] += outer
-        result += self._constant + self._steps.constant
-        return self._without_nan(result, x, space)
+        parts = self._score(x, space)
+        total = parts.discrete + parts.log_det - 0.5 * parts.squares
+        return self._without_nan(total, x, space)
 
     def log_prob_parts(self, x: Rows, *, space: Space = "data") -> Doubles:
         """Return log P(d) and log p(x_O | d) of each row, of shape (rows, 2), in nats.
@@ -153,18 +137,8 @@ class CompiledFlow:
         """
         if not self.has_parts:
             raise FlowError("a density of this family has no discrete and continuous parts")
-        if self._packed is not None:
-            parts = self._score(self._packed, x, space)
-            continuous = parts.log_det - 0.5 * parts.squares + self._constant
-            result = np.column_stack([parts.discrete, continuous])
-            return self._without_nan(result, x, space)
-        result = np.empty((len(x), 2))
-        with torch.inference_mode():
-            for start, chunk in self._chunks(x):
-                rows, context, outer = self._space.to_model(chunk, space)
-                part = slice(start, start + len(chunk))
-                result[part] = self._steps.log_density_parts(rows, context).t().cpu().numpy()
-                result[part, 1] += outer
+        parts = self._score(x, space)
+        result = np.column_stack([parts.discrete, parts.log_det - 0.5 * parts.squares])
         return self._without_nan(result, x, space)
 
     def _without_nan(self, scores: Doubles, x: Rows, space: Space) -> Doubles:
@@ -201,23 +175,17 @@ class CompiledFlow:
         if not isinstance(encoding, TableEncoding):
             raise FlowError("a density of this family explains no columns")
         result = np.empty((len(x), self.dim))
-        with torch.inference_mode():
-            for start, chunk in self._chunks(x):
-                context = self._space.encode_context(chunk[:, self.dim :], len(chunk))
-                score = partial(self._score_model, context=context)
-                rows = torch.from_numpy(np.array(chunk[:, : self.dim], np.float64))
-                result[start : start + len(chunk)] = explain(encoding, rows, score).numpy()
+        for start, chunk in self._chunks(x):
+            context = self._space.exact_context(chunk[:, self.dim :])
+            score = partial(self._score_model, context=context)
+            rows = torch.from_numpy(np.array(chunk[:, : self.dim], np.float64))
+            result[start : start + len(chunk)] = explain(encoding, rows, score).numpy()
         return result
 
-    def _score_model(self, rows: Tensor, *, context: Tensor | None) -> Tensor:
+    def _score_model(self, rows: Tensor, *, context: Doubles) -> Tensor:
         """Return the log densities of rows of the model, in float64."""
-        if self._packed is not None:
-            given = rows if context is None else torch.cat([rows, context.t()], dim=1)
-            parts = self._packed.score(given.numpy())
-            continuous = parts.log_det - 0.5 * parts.squares + self._constant
-            return torch.from_numpy(parts.discrete + continuous)
-        columns = rows.t().float().contiguous().to(self._space.device)
-        return self._steps.log_density(columns, context).double().cpu()
+        parts = self._engine.score(np.hstack([rows.numpy(), context]))
+        return torch.from_numpy(parts.discrete + parts.log_det - 0.5 * parts.squares)
 
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
         """Return noise and log|det du/dx| of each row.
@@ -231,19 +199,8 @@ class CompiledFlow:
         """
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
-        noise, log_dets = np.empty((len(x), self.dim)), np.empty(len(x))
-        if self._packed is not None and self._packed.has_inverse:
-            found = self._score(self._packed, x, space, noise=noise)
-            return noise, found.log_det + self._constant
-        with torch.inference_mode():
-            for start, chunk in self._chunks(x):
-                rows, context, outer = self._space.to_model(chunk, space)
-                part = slice(start, start + len(chunk))
-                u, log_det = self._steps.inverse(rows, context)
-                noise[part] = u.t().cpu().numpy()
-                log_dets[part] = log_det.cpu().numpy()
-                log_dets[part] += outer
-        return noise, log_dets + self._constant
+        noise = np.empty((len(x), self.dim))
+        return noise, self._score(x, space, noise=noise).log_det
 
     def forward(self, u: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
         """Return data and log|det dx/du| of each row of noise.
@@ -252,21 +209,8 @@ class CompiledFlow:
             u: Rows, float32 or float64: noise, then context.
             space: `model` gives preprocessed rows.
         """
-        if self._packed is not None:
-            given = self._space.exact_context(u[:, self.model_dim :])
-            exact = np.hstack([u[:, : self.model_dim], given], dtype=np.float64)
-            rows, log_dets = self._sample(self._packed, exact, space)
-            return rows, log_dets - self._constant
-        rows, log_dets = np.empty((len(u), self._space.width(space))), np.empty(len(u))
-        with torch.inference_mode():
-            for start, chunk in self._chunks(u):
-                noise, context, _ = self._space.to_model(chunk, "model")
-                part = slice(start, start + len(chunk))
-                x, log_det = self._steps.forward(noise, context)
-                log_dets[part] = log_det.cpu().numpy()
-                rows[part], outer = self._space.to_data(x, space)
-                log_dets[part] += outer
-        return rows, log_dets - self._constant
+        given = self._space.exact_context(u[:, self.model_dim :])
+        return self._sample(np.hstack([u[:, : self.model_dim], given], dtype=np.float64), space)
 
     def sample(
         self, n: int, *, seed: int, context: Rows | None = None, space: Space = "data"
@@ -331,31 +275,21 @@ class CompiledFlow:
     def _draw(
         self, n: int, generator: torch.Generator, context: Rows | None, space: Space
     ) -> Doubles:
-        u = base_noise(n, self.model_dim, generator=generator)
-        if self._packed is not None:
-            noise = u.numpy()
-            if context is not None:
-                given = self._space.exact_context(context)
-                noise = np.hstack([noise, np.broadcast_to(given, (n, given.shape[1]))])
-            rows, _ = self._sample(self._packed, noise, space)
-        else:
-            u = u.t().to(self._space.device).contiguous()
-            encoded = None if context is None else self._space.encode_context(context, n)
-            x, _ = self._steps.forward(u, encoded)
-            rows, _ = self._space.to_data(x, space)
+        noise = base_noise(n, self.model_dim, generator=generator).numpy()
+        if context is not None:
+            given = self._space.exact_context(context)
+            noise = np.hstack([noise, np.broadcast_to(given, (n, given.shape[1]))])
+        rows, _ = self._sample(noise, space)
         if space == "model":
             return rows
         return self._space.preprocessing.to_grid(torch.from_numpy(rows)).numpy()
 
-    def _score(
-        self, packed: PackedFlow, x: Rows, space: Space, *, noise: Doubles | None = None
-    ) -> Scores:
-        """Return the terms of log densities, without the flow's constant."""
+    def _score(self, x: Rows, space: Space, *, noise: Doubles | None = None) -> Scores:
+        """Return the terms of log densities."""
         if self.context_dim == 0 and (space == "model" or self._moments is not None):
             affine, log_std = self._affine(space)
-            found = packed.score(x, affine, noise=noise)
-            if log_std != 0:
-                found.log_det[:] -= log_std
+            found = self._engine.score(x, affine, noise=noise)
+            found.log_det[:] -= log_std
             return found
         found = Scores(*(np.empty(len(x)) for _ in range(3)))
         width = self._space.width(space)
@@ -364,37 +298,30 @@ class CompiledFlow:
             if space == "data":
                 rows, outer = self._space.preprocess(rows)
             rows = np.hstack([rows, self._space.exact_context(chunk[:, width:])], dtype=np.float64)
-            terms = packed.score(rows, noise=None if noise is None else noise[part])
+            terms = self._engine.score(rows, noise=None if noise is None else noise[part])
             found.log_det[part] = terms.log_det + outer
             found.squares[part], found.discrete[part] = terms.squares, terms.discrete
         return found
 
-    def _sample(self, packed: PackedFlow, u: Rows, space: Space) -> tuple[Doubles, Doubles]:
-        """Return rows and log-determinants, without the flow's constant."""
+    def _sample(self, u: Rows, space: Space) -> tuple[Doubles, Doubles]:
+        """Return rows and log-determinants."""
         if space == "model" or self._moments is not None:
             affine, log_std = self._affine(space)
-            rows, log_det = packed.sample(u, affine)
+            rows, log_det = self._engine.sample(u, affine)
             return rows, log_det + log_std
-        rows, log_det = packed.sample(u)
+        rows, log_det = self._engine.sample(u)
         data, outer = self._space.preprocessing.forward(torch.from_numpy(rows))
         return data.numpy(), log_det + outer.numpy()
 
     def _affine(self, space: Space) -> tuple[Doubles | None, float]:
-        """Return the affine maps of a packed flow's rows, and the sum of the log deviations."""
-        return (None, 0.0) if space == "model" or self._moments is None else self._moments
+        """Return the moments of the rows, and the sum of the log deviations."""
+        if space == "model" or self._moments is None:
+            return None, 0.0
+        return self._moments, float(np.log(self._moments[1]).sum())
 
     def _chunks(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         for start in range(0, len(rows), self._chunk_rows):
             yield start, rows[start : start + self._chunk_rows]
-
-
-def _moments(packed: PackedFlow, space: ModelSpace) -> tuple[Doubles, float] | None:
-    """Return the affine maps of rows, with the sum of the log deviations; None if others are needed."""
-    moments = space.moments()
-    if moments is None:
-        return None
-    mean, std = moments
-    return packed.between(mean, std), float(np.log(std).sum())
 
 
 def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:

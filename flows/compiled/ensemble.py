@@ -21,8 +21,7 @@ def compile_flow(
 ) -> CompiledFlow:
     """Compile a flow for inference; the flow itself stays as it is.
 
-    Masks are multiplied into the weights, batch norms are merged into the layers beside them, and
-    the rest is computed in float32; standardisation stays in float64.
+    Masks are multiplied into the weights; all is computed in float32, but standardisation in float64.
 
     Args:
         flow: Trained flow, with the batch-norm statistics to be served.
@@ -116,7 +115,7 @@ class CompiledEnsemble(CompiledFlow):
             return rows
         return self._space.preprocessing.to_grid(torch.from_numpy(rows)).numpy()
 
-    def _score_model(self, rows: Tensor, *, context: Tensor | None) -> Tensor:
+    def _score_model(self, rows: Tensor, *, context: Doubles) -> Tensor:
         """Return the log densities of rows of the model, in float64."""
         scores = [member._score_model(rows, context=context) for member in self._members]
         return mix(torch.stack(scores), self._weights)

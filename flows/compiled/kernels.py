@@ -137,7 +137,7 @@ def invert(
         levels: Layer of the variables' levels, or no line.
         places: Position of each feature of a layer's noise in the input of the next layer; the
             first line is for the rows themselves.
-        affine: Four lines: mean and deviation of the data, and shift and scale of the noise.
+        affine: Two lines: mean and deviation of each feature of the data.
         direction: `INVERSE`, or `DENSITY` for the densities of layers that have one.
         noise: Result buffer, or an array without columns.
         log_det: Result buffer: log|det du/dx|, without constants.
@@ -157,7 +157,7 @@ def invert(
             _score_levels(shape, levels[index], space, cells, indices, order, discrete_total)
         set_context(shape, cells)
         source = _invert_tile(shape, layers, places, in_order[:dim], direction, space, cells, total)
-        write_noise(shape, affine, cells, source, start, noise, squares)
+        write_noise(shape, cells, source, start, noise, squares)
         count = min(size, n - start)
         log_det[start : start + count] = total[:count]
         discrete[start : start + count] = discrete_total[:count]
@@ -175,19 +175,20 @@ def sample(noise, shape, layers, levels, places, affine, rows, log_det):
         layers: Layers of the flow, as for `invert`.
         levels: Layer of the variables' levels, as for `invert`.
         places: Positions of features, as for `invert`.
-        affine: Means, deviations, shifts and scales, as for `invert`.
+        affine: Means and deviations, as for `invert`.
         rows: Result buffer of the data: indices of the variables, then features.
         log_det: Result buffer: log|det dx/du|, without constants.
     """
     n, start, dim, variables = len(noise), 0, shape[DIM], shape[VARIABLES]
     units, indices = shape[TILE_UNITS], place_of_indices(shape)
     space, in_order = make_space(n, units), np.arange(max(dim, variables))
+    nowhere, as_it_is = np.zeros(dim), np.ones(dim)
     while start < n:
         size = rows_in_tile(n - start, n < TILE_FROM)
         cells = space[: units * size].reshape((units, size))
         total = np.zeros(size)
         drawn = indices + variables
-        read_rows(noise, start, shape, affine[2], affine[3], cells, in_order[:dim], drawn)
+        read_rows(noise, start, shape, nowhere, as_it_is, cells, in_order[:dim], drawn)
         for index in range(len(levels)):
             order = in_order[:variables]
             map_one_by_one(

@@ -17,74 +17,29 @@ Doubles = npt.NDArray[np.float64]
 
 
 class ModelSpace:
-    """Preprocessing of rows and of their context, with the device that rows of the model are on.
+    """Preprocessing of rows and of their context.
 
     Attributes:
         preprocessing: Preprocessing of the features, in float64.
-        device: Device that computes.
     """
 
     preprocessing: Preprocessing
-    device: torch.device
 
-    def __init__(self, exact: Flow, device: torch.device) -> None:
-        """Take the preprocessing of a flow.
-
-        Args:
-            exact: Flow in float64, on the CPU.
-            device: Device that computes.
-        """
+    def __init__(self, exact: Flow) -> None:
+        """Take the preprocessing of a flow in float64, on the CPU."""
         self.preprocessing = exact.preprocessing
-        self._context = None if exact.context is None else exact.context.to(device)
+        self._context = exact.context
         self._context_dim = exact.context_dim
         self._widths: dict[Space, int] = {"data": exact.dim, "model": exact.model_dim}
-        self.device = device
 
     def width(self, space: Space) -> int:
         """Return the number of columns of a row's features."""
         return self._widths[space]
 
-    def to_model(self, table: Rows, space: Space) -> tuple[Tensor, Tensor | None, Doubles | float]:
-        """Return the rows features first, in float32, preprocessed if they are in the data's units.
-
-        Returns:
-            Features, context, and the preprocessing's log-determinants.
-        """
-        width = self._widths[space]
-        rows: Rows = table if self._context_dim == 0 else table[:, :width]
-        outer: Doubles | float = 0.0
-        if space == "data":
-            rows, outer = self.preprocess(rows)
-        with np.errstate(over="ignore", invalid="ignore"):
-            columns = np.array(rows.T, dtype=np.float32, order="C")
-        context = self.encode_context(table[:, width:], len(table))
-        return torch.from_numpy(columns).to(self.device), context, outer
-
     def preprocess(self, rows: Rows) -> tuple[Doubles, Doubles]:
         """Return preprocessed rows, and the log-determinants."""
         x, log_det = self.preprocessing.inverse(torch.from_numpy(np.array(rows, np.float64)))
         return x.numpy(), log_det.numpy()
-
-    def to_data(self, x: Tensor, space: Space) -> tuple[Doubles, Doubles | float]:
-        """Return rows, from features first, and the preprocessing's log-determinants.
-
-        Args:
-            x: Preprocessed rows, features first.
-            space: Space of the rows to return.
-        """
-        rows = x.t().cpu().double()
-        if space == "model":
-            return rows.contiguous().numpy(), 0.0
-        data, log_det = self.preprocessing.forward(rows)
-        return data.contiguous().numpy(), log_det.numpy()
-
-    def encode_context(self, context: Rows, rows: int) -> Tensor | None:
-        """Return the encoded context, features first, in float32; None if there is none."""
-        if self._context is None:
-            return None
-        exact = torch.from_numpy(np.array(context, np.float64)).to(self.device)
-        features: Tensor = self._context(exact, torch.float64)
-        return features.float().expand(rows, -1).t().contiguous()
 
     def exact_context(self, context: Rows) -> Doubles:
         """Return the encoded context of rows, of no columns if there is none."""
@@ -122,15 +77,15 @@ class ModelSpace:
         for start in range(0, len(unknown), chunk_rows):
             places = unknown[start : start + chunk_rows]
             exact = torch.from_numpy(x[places].astype(np.float64))
-            rows, context = exact[:, :width], exact[:, width:].to(self.device)
+            rows, context = exact[:, :width], exact[:, width:]
             complete = partial(
                 complete_rows, self.preprocessing, self._context, rows, context, space=space
             )
             scores[places] = without_nan(torch.from_numpy(scores[places]), complete).numpy()
         return scores
 
-    def moments(self) -> tuple[Doubles, Doubles] | None:
-        """Return mean and deviation of each feature; None if preprocessing does more than standardise.
+    def moments(self) -> Doubles | None:
+        """Return mean and deviation of each feature, a line each; None if preprocessing does more.
 
         Without preprocessing they are 0 and 1.
         """
@@ -138,8 +93,8 @@ class ModelSpace:
             return None
         match self.preprocessing.layers():
             case []:
-                return np.zeros(self._widths["model"]), np.ones(self._widths["model"])
+                return np.outer([0.0, 1.0], np.ones(self._widths["model"]))
             case [Standardise() as layer]:
-                return layer.mean.numpy(), layer.std.numpy()
+                return np.stack([layer.mean.numpy(), layer.std.numpy()])
             case _:
                 return None

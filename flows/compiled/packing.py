@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flows.bijections.folding import AffineStep, Step
+from flows.bijections.base import Bijection
 from flows.bijections.network_layers import NetworkLayer, Reordering
 from flows.compiled.packed_fields import DENSITY, INVERSE, LAYER_SIZE
 from flows.compiled.packed_layers import Geometry, Integers, PackedLayer, Singles, pack_layer
-from flows.mixed.density import MixedStep
+from flows.mixed.density import MixedDensity
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ class _Structure:
         levels: Layer of the levels of discrete variables, if there are any.
         level_numbers: Numbers of levels and the logarithms that are added for seen and unseen ones.
         states: Variable whose index 0 says that a feature is observed, -1 for none.
-        constant: Constant of the log-determinant.
     """
 
     layers: list[NetworkLayer | Reordering]
@@ -58,55 +57,37 @@ class _Structure:
     levels: NetworkLayer | None = None
     level_numbers: Singles = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     states: Integers | None = None
-    constant: float = 0.0
 
 
 @torch.no_grad()
-def pack(steps: Sequence[Step], dim: int, context_dim: int) -> "PackedFlow | None":
-    """Return the steps as one engine; None if there are other kinds of steps, or no numba.
+def pack(transform: Bijection, context_dim: int) -> "PackedFlow | None":
+    """Return the bijection as one engine; None if it has other kinds of layers, or no numba.
 
     Args:
-        steps: Steps of a whole flow, on the CPU in float32, from data to noise.
-        dim: Number of features.
+        transform: Bijection on the CPU, in evaluation mode and float64, without gradients.
         context_dim: Number of values of the encoded context.
     """
-    affine = np.stack([np.zeros(dim), np.ones(dim)])
-    last = steps[-1] if steps else None
-    if isinstance(last, MixedStep) and len(steps) == 1:
-        structure = _mixed(last, context_dim)
-        affine = affine[:, : 0 if structure is None else structure.dim]
+    if isinstance(transform, MixedDensity):
+        structure = _mixed(transform, context_dim)
     else:
-        if isinstance(last, AffineStep):
-            steps = steps[:-1]
-            affine = np.stack([last.shift[:, 0].double(), last.scale[:, 0].double()])
-        layers = _layers_of(steps, to_noise=not isinstance(last, AffineStep))
-        structure = None if layers is None else _Structure(layers, dim, context_dim)
+        layers = _layers_of(transform)
+        structure = None if layers is None else _Structure(layers, transform.dim, context_dim)
     if structure is None or not (structure.layers or structure.levels):
         return None
     kernels = load_kernels()
     addresses = None if kernels is None else _map_addresses(structure)
     if kernels is None or addresses is None:
         return None
-    return PackedFlow(structure, affine, kernels, addresses)
+    return PackedFlow(structure, kernels, addresses)
 
 
-def _layers_of(
-    steps: Sequence[Step], *, to_noise: bool = True
-) -> list[NetworkLayer | Reordering] | None:
-    """Return the layers of steps; None if there are other kinds of steps.
-
-    Args:
-        steps: Steps from the data on.
-        to_noise: True if the last one gives the noise itself, whose density may be that of its map.
-    """
-    found: list[NetworkLayer | Reordering] = []
-    for step in steps:
-        layers = step.network_layers()
-        if layers is None:
-            return None
-        has_density = to_noise and step is steps[-1] and step.own_density
-        found += layers if has_density else map(_without_density, layers)
-    return found
+def _layers_of(transform: Bijection) -> list[NetworkLayer | Reordering] | None:
+    """Return the layers of a bijection, of which the last alone may have a density of its own."""
+    layers = transform.network_layers()
+    if layers is None:
+        return None
+    last = len(layers) - 1 if transform.own_density else len(layers)
+    return [*map(_without_density, layers[:last]), *layers[last:]]
 
 
 def _without_density(layer: NetworkLayer | Reordering) -> NetworkLayer | Reordering:
@@ -115,29 +96,28 @@ def _without_density(layer: NetworkLayer | Reordering) -> NetworkLayer | Reorder
     return replace(layer, map=replace(layer.map, own_density=False))
 
 
-def _mixed(step: MixedStep, context_dim: int) -> _Structure | None:
+def _mixed(density: MixedDensity, context_dim: int) -> _Structure | None:
     """Return the structure of a density of mixed rows."""
-    layout, made = step.layer.layout, step.layer.made
-    layers = _layers_of(step.steps or [])
+    layout, made = density.layout, density.made
+    layers = [] if density.flow is None else _layers_of(density.flow)
     if layers is None or layout.slots > MOST_LEVELS:
         return None
     places = {variable.column: place for place, variable in enumerate(layout.variables)}
     states = [places.get(column, -1) for column in layout.continuous]
-    log_seen, log_unseen = step.layer.log_shares
+    log_seen, log_unseen = density.log_shares
     numbers = [[v.size, 0.0 if v.is_state else log_seen, log_unseen] for v in layout.variables]
     return _Structure(
-        [_given_levels(layer, step, context_dim) for layer in layers],
+        [_given_levels(layer, density, context_dim) for layer in layers],
         len(layout.continuous),
         context_dim,
         None if made is None else made.network_layer(),
         np.array(numbers, dtype=np.float32).reshape(-1, 3),
         np.array(states, dtype=np.int64) if layout.masks else None,
-        step.constant,
     )
 
 
 def _given_levels(
-    layer: NetworkLayer | Reordering, step: MixedStep, context_dim: int
+    layer: NetworkLayer | Reordering, density: MixedDensity, context_dim: int
 ) -> NetworkLayer | Reordering:
     """Return the layer with its context in the order of a tile: context, then all levels."""
     if isinstance(layer, Reordering) or layer.context == 0:
@@ -148,8 +128,8 @@ def _given_levels(
         levels, context, rest = first.tensor_split(
             [layer.context - context_dim, layer.context], dim=1
         )
-        if step.layer.projection is not None:
-            levels = (levels.double() @ step.layer.projection.double()).float()
+        if density.projection is not None:
+            levels = levels @ density.projection
         weights = [torch.cat([context, levels, rest], dim=1), *network.weights[1:]]
         networks.append(replace(network, weights=weights))
         width = context_dim + levels.shape[1]
@@ -195,18 +175,13 @@ class PackedFlow:
 
     Attributes:
         size_bytes: Memory of its weights, in bytes.
-        has_inverse: True if rows can be mapped to noise.
-        constant: Constant of the log-determinant from data to noise.
     """
 
     size_bytes: int
-    has_inverse: bool
-    constant: float
 
     def __init__(
         self,
         structure: _Structure,
-        noise_affine: Doubles,
         kernels: ModuleType,
         addresses: dict[str, int],
     ) -> None:
@@ -214,19 +189,15 @@ class PackedFlow:
 
         Args:
             structure: Structure of the flow.
-            noise_affine: Shift and scale of the noise, after the last layer.
             kernels: The compiled loops.
             addresses: Addresses of the maps.
         """
         self._kernels = kernels
-        self._noise_affine = noise_affine
         numbers, dim = structure.level_numbers, structure.dim
         slots = int(numbers[:, 0].sum())
         is_masked = structure.states is not None
         geometry = Geometry(len(numbers), dim, structure.given + slots, structure.given, is_masked)
         layers, places, origins = _placed(structure.layers, dim)
-        self.constant = structure.constant + sum(map(_known_log_det, layers))
-        self.has_inverse = all(layer.map.has_inverse for layer in layers)
         self._keep = [
             pack_layer(layer, geometry, address=addresses[layer.map.kind], origins=origin)
             for layer, origin in zip(layers, origins, strict=False)
@@ -260,7 +231,7 @@ class PackedFlow:
             ],
             dtype=np.int64,
         )
-        self._unchanged = self.between(np.zeros(dim), np.ones(dim))
+        self._unchanged = np.stack([np.zeros(dim), np.ones(dim)])
         self._width = geometry.variables + dim
         self.size_bytes = sum(layer.size_bytes for layer in self._keep)
 
@@ -272,15 +243,6 @@ class PackedFlow:
         """
         raise TypeError("a packed flow can be neither copied nor pickled")
 
-    def between(self, mean: Doubles, std: Doubles) -> Doubles:
-        """Return the affine maps of rows and noise for `score` and `sample`.
-
-        Args:
-            mean: Mean of each feature, which is subtracted from data.
-            std: Deviation of each feature, by which they are then divided.
-        """
-        return np.concatenate([np.stack([mean, std]), self._noise_affine])
-
     def score(
         self, rows: Rows, affine: Doubles | None = None, *, noise: Doubles | None = None
     ) -> Scores:
@@ -288,7 +250,8 @@ class PackedFlow:
 
         Args:
             rows: Rows of data.
-            affine: Result of `between`; without one, features are taken as they are.
+            affine: Mean and deviation of each feature, a line each, that data are standardised by;
+                without one, features are taken as they are.
             noise: Output buffer for the noise; without one, layers with a density of their own give
                 that.
         """
@@ -305,7 +268,7 @@ class PackedFlow:
 
         Args:
             noise: Rows of noise, and of context.
-            affine: Result of `between`; without one, features are left as they are.
+            affine: Mean and deviation of each feature, as for `score`.
         """
         rows, log_det = np.empty((len(noise), self._width)), np.empty(len(noise))
         self._call(self._kernels.sample, noise, affine, (), (rows, log_det))
@@ -348,14 +311,6 @@ def _placed(
         # The feature that was at i now is at to[i].
         origins.append(origins[-1][np.argsort(to)])
     return layers, places, origins[1:]
-
-
-def _known_log_det(layer: NetworkLayer) -> float:
-    """Return what the loops count of a log-determinant that is known already, with the sign turned."""
-    if layer.counts:
-        return 0.0
-    log_scale = layer.networks[0].biases[-1].double().tensor_split(2)[1]
-    return -float(log_scale.sum()) if layer.inverted else float(log_scale.sum())
 
 
 def _lines(layers: Sequence[PackedLayer]) -> Integers:

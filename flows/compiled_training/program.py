@@ -160,8 +160,8 @@ def masked_network(part: Autoregressive) -> Network:
         UnsupportedError: It has no compiled loops.
     """
     conditioner = part.conditioner
-    if conditioner.separate or conditioner.direct or conditioner.residual:
-        raise UnsupportedError("separate networks, direct connections or residual blocks")
+    if conditioner.separate or conditioner.direct:
+        raise UnsupportedError("separate networks or direct connections")
     layers = [layer for layer in part.layers if isinstance(layer, MaskedLinear)]
     maps = [Dense(layer.weight, [layer.bias], reach_of(layer.mask)) for layer in layers]
     maps[-1] = maps[-1]._replace(groups=part.transformer.outputs)

@@ -264,8 +264,6 @@ class _Writer:
         self._conditioned(moved, copied, networks, spec)
 
     def _transformer_coupling(self, part: TransformerCoupling) -> None:
-        if part.residual:
-            raise UnsupportedError("residual blocks")
         copied, moved = (range(self._dim)[half] for half in part.shape.halves())
         networks = [self._plain_network(part.layers, part.activation)]
         self._conditioned(moved, copied, networks, part.transformer.map_spec())

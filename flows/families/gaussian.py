@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.linear import initial_linear
-from flows.bijections.network_layers import ADDITIVE, LayerNetwork, NetworkLayer, elementwise
+from flows.bijections.network_layers import (
+    ADDITIVE,
+    LayerNetwork,
+    NetworkLayer,
+    Reordering,
+    elementwise,
+)
 from flows.bijections.observed import Observed, masked, only_observed, refuse_mask
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.families.spec import Spec, check_choice
@@ -132,9 +138,11 @@ class Gaussian(Bijection):
             u = torch.linalg.solve_triangular(triangle, u.t(), upper=False, unitriangular=True).t()
         return u, -log_scale
 
-    def network_layers(self) -> list[NetworkLayer]:
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
         """Return an elementwise map, and after it T^-1 v = v - (I - T^-1) v."""
-        layers = [elementwise([self.shift, self.log_scale], context_weight=self.context_weight)]
+        layers: list[NetworkLayer | Reordering] = [
+            elementwise([self.shift, self.log_scale], context_weight=self.context_weight)
+        ]
         if self.lower is not None:
             triangle = self._triangle(self.lower.double())
             identity = torch.eye(self.dim).to(triangle)

@@ -4,31 +4,19 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from flows.bijections.autoregressive.layers import Autoregressive, AutoregressiveStep
+from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.autoregressive.mask_ensemble import MaskEnsemble, ensemble_cost
 from flows.bijections.autoregressive.masked import Conditioner
-from flows.bijections.base import Batch, BatchContext, Bijection
+from flows.bijections.base import Bijection
 from flows.bijections.compose import Chain, Permutation, permutation_cost
-from flows.bijections.folding import (
-    Columns,
-    ContextColumns,
-    FoldedActivation,
-    Pending,
-    Step,
-    tanh_as_sigmoid,
-)
-from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
-from flows.bijections.observed import Observed, ObservedColumns
+from flows.bijections.linear import ActivationName
 from flows.bijections.transformers import (
     Affine,
     Bernoulli,
     GaussianMixture,
     MapSize,
     Transformer,
-    bounded,
 )
 from flows.cost import Cost
 from flows.families.spec import Spec, check_bound, check_choice, check_hidden, check_positive
@@ -166,100 +154,3 @@ class Made(Autoregressive):
     ) -> None:
         super().__init__(dim, conditioner, Affine(log_scale_bound), generator)
         self.log_scale_bound = log_scale_bound
-
-    def parameter_list(self) -> list[Tensor]:
-        """Return all weights, then all biases, then the weights of the context."""
-        weights, biases, _ = self.network()
-        given = [] if self.context_weight is None else [self.context_weight]
-        return [*weights, *biases, *given]
-
-    def inverse_vjp(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
-        """Return the inverse with its pullback, hand-written."""
-        weights, biases, masks = self.network()
-        return masked_affine_vjp(
-            x,
-            (weights, biases),
-            masks,
-            activation=ACTIVATIONS[self.conditioner.activation],
-            context=self._weighted(context),
-            observed=observed,
-            log_scale_bound=self.log_scale_bound,
-        )
-
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Return one step, with the pending map in its weights.
-
-        With x = y a + b of the pending map, the same layer in terms of y reads its input through
-        a and b, and has the shift (shift - b) / a and the log scale log_scale - log a. A bounded
-        log scale is no output of the network that log a could be subtracted from: there the pending
-        map stays a step of its own.
-        """
-        if self.log_scale_bound is None:
-            return [self._step(pending)], pending.cleared()
-        return [*pending.steps(), self._step(pending.cleared())], pending.applied()
-
-    def _step(self, pending: Pending) -> Step:
-        weights, biases = self._masked()
-        context_weight: Tensor | None = self.context_weight
-        activation: FoldedActivation = self.conditioner.activation
-        if activation == "tanh" and len(weights) > 1:
-            weights, biases = tanh_as_sigmoid(weights, biases)
-            context_weight = None if context_weight is None else 2 * context_weight
-            activation = "sigmoid"
-        scale = pending.scale
-        biases[0] = biases[0] + weights[0] @ pending.shift
-        weights[0] = weights[0] * scale
-        if self.conditioner.is_direct(self.dim):
-            out, direct = weights[-1].tensor_split([-self.dim], dim=1)
-            biases[-1] = biases[-1] + direct @ pending.shift
-            weights[-1] = torch.cat([out, direct * scale], dim=1)
-        rescale = torch.cat([1 / scale, torch.ones_like(scale)])
-        offset = torch.cat([-pending.shift / scale, -scale.log()])
-        biases[-1] = biases[-1] * rescale + offset
-        weights[-1] = weights[-1] * rescale[:, None]
-        return _MadeStep(
-            [pending.cast(weight) for weight in weights],
-            [pending.cast(bias) for bias in biases],
-            context_weight=None if context_weight is None else pending.cast(context_weight),
-            degrees=self._degrees(),
-            activation=activation,
-            transformer=Affine(self.log_scale_bound),
-        )
-
-
-class _MadeStep(AutoregressiveStep):
-    """A folded layer, its features in natural order."""
-
-    def __init__(
-        self,
-        weights: list[Tensor],
-        biases: list[Tensor],
-        *,
-        context_weight: Tensor | None,
-        degrees: list[Tensor],
-        activation: FoldedActivation,
-        transformer: Affine,
-    ) -> None:
-        super().__init__(
-            weights,
-            biases,
-            context_weight=context_weight,
-            degrees=degrees,
-            activation=activation,
-            transformer=transformer,
-        )
-        self._bound = transformer.log_scale_bound
-        # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
-        weight, bias = self._out
-        self._out = -weight, -bias
-        self._direct = None if self._direct is None else -self._direct
-
-    def inverse(
-        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
-    ) -> tuple[Columns, Columns]:
-        out = self._network(x, context).view(2, *x.shape)
-        minus_shift, log_det = out if observed is None else out.mul_(observed)
-        log_det = bounded(log_det, self._bound)
-        return minus_shift.add_(x).mul_(log_det.exp()), log_det

@@ -16,7 +16,7 @@ from flows.bijections.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cos
 from flows.bijections.compose import Chain, Inverted, Permutation, Reverse, Slice, permutation_cost
 from flows.bijections.coupling.affine import Coupling, coupling_cost
 from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
-from flows.bijections.gradients import ActivationName
+from flows.bijections.linear import ActivationName
 from flows.bijections.tails import Tails, tails_cost
 from flows.bijections.transformers import Affine, GaussianMixture
 from flows.cost import Cost

@@ -1,6 +1,5 @@
 """Neural autoregressive flows: monotone networks as transformers (Huang et al. 2018)."""
 
-import copy
 import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -14,9 +13,7 @@ from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.base import Bijection
 from flows.bijections.compose import Chain, Inverted, Reverse, permutation_cost
-from flows.bijections.folding import Pending
-from flows.bijections.gradients import ActivationName
-from flows.bijections.linear import uniform
+from flows.bijections.linear import ActivationName, uniform
 from flows.bijections.network_layers import MapSpec
 from flows.bijections.roots import invert
 from flows.bijections.transformers import MapSize, Transformer
@@ -108,7 +105,6 @@ class DeepSigmoidal(Transformer):
     logit. We depart from the paper in a, which is at least 0.001.
     """
 
-    sample_rows = 1024
     overflows = False
 
     def __init__(self, units: int) -> None:
@@ -148,7 +144,6 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     one. The forward direction is a root search. Otherwise as `DeepSigmoidal`.
     """
 
-    sample_rows = 1024
     overflows = False
 
     def __init__(self, units: int, generator: torch.Generator) -> None:
@@ -178,18 +173,6 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """Map noise to data."""
         return invert(_dense, u, parameters, self.mix, self.read)
-
-    def folded(self, pending: Pending) -> Transformer:
-        """Return the same map with its matrices cast."""
-        return (
-            copy.deepcopy(self)
-            .to(pending.device, pending.dtype)
-            .requires_grad_(requires_grad=False)
-        )
-
-    def tensors(self) -> list[Tensor]:
-        """Return the matrices."""
-        return [self.mix, self.read]
 
     def map_spec(self) -> MapSpec | None:
         """Return the map as compiled loops know it, which have the exponentials of the matrices."""

@@ -15,12 +15,11 @@ from flows.bijections.base import Bijection
 from flows.bijections.compose import Chain, Reverse, permutation_cost
 from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
 from flows.bijections.coupling.transformer import TransformerCoupling
-from flows.bijections.gradients import ActivationName
-from flows.bijections.linear import network_cost
+from flows.bijections.linear import ActivationName, network_cost
 from flows.bijections.network_layers import MapSpec
 from flows.bijections.tails import Tails, tails_cost
 from flows.bijections.transformers import Affine, MapSize, Transformer, map_cost
-from flows.cost import FLOAT_BYTES, Cost, Way
+from flows.cost import Cost
 from flows.families.gaussian import Gaussian, gaussian_cost
 from flows.families.made import Made
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
@@ -41,9 +40,8 @@ class NsfSpec(Spec):
     one. The inverse is 1 pass a layer. The forward direction is sequential, of coupling layers 1
     pass.
 
-    Unlike in the paper, the networks have residual blocks only if `residual` is true, and there is no
-    random permutation with a trained linear map between the layers: `linear` adds such a map, without
-    the permutation.
+    Unlike in the paper, the networks have no residual blocks, and there is no random permutation with a
+    trained linear map between the layers: `linear` adds such a map, without the permutation.
 
     Attributes:
         layers: Number of layers of splines.
@@ -59,9 +57,6 @@ class NsfSpec(Spec):
         activation: Activation of the networks; `tanh` bounds the splines' parameters on outliers, where
             `relu`, the paper's choice, makes splines so flat that sampling loses digits.
         tails: True for heavy tails, trained for each side of each feature, next to the data.
-        residual: True for networks of residual blocks, as in the paper: one hidden layer, then two for
-            each block, all equally wide. They train by autograd, and autoregressive layers then take a
-            pass for each feature to sample.
         affine_layers: Number of layers of `maf` next to the data, in front of the splines, with tanh
             units: for features that nearly follow from others, such as a ratio of two of them, whose
             narrow conditionals affine maps find in fewer steps than splines.
@@ -76,7 +71,6 @@ class NsfSpec(Spec):
     linear: bool = False
     activation: ActivationName = "tanh"
     tails: bool = False
-    residual: bool = False
     affine_layers: int = 0
 
     def __post_init__(self) -> None:
@@ -92,9 +86,6 @@ class NsfSpec(Spec):
         check_choice("linear", self.linear, (False, True))
         check_choice("activation", self.activation, get_args(ActivationName))
         check_choice("tails", self.tails, (False, True))
-        check_choice("residual", self.residual, (False, True))
-        if self.residual and (len(self.hidden) % 2 == 0 or len(set(self.hidden)) > 1):
-            raise ValueError("residual networks need an odd number of hidden layers, equally wide")
         if type(self.affine_layers) is not int or self.affine_layers != 0:
             check_positive("affine_layers", self.affine_layers)
             if self.coupling:
@@ -129,9 +120,7 @@ class NsfSpec(Spec):
 
         def layer(copied: int, moved: int) -> Cost:
             widths = [copied + context_dim, *self.hidden, size.outputs * moved]
-            skipped = Way(kept_row=FLOAT_BYTES * sum(self.hidden) if self.residual else 0)
-            cost = network_cost(widths) + map_cost(moved, size)
-            return cost + Cost(density=skipped, sampling=skipped)
+            return network_cost(widths) + map_cost(moved, size)
 
         return alternating(dim, self.layers, layer) + between * self.layers
 
@@ -157,12 +146,10 @@ class NsfSpec(Spec):
 
     def _coupling(self, shape: CouplingShape, generator: torch.Generator) -> Bijection:
         transformer = self._transformer()
-        return TransformerCoupling(
-            shape, self.hidden, self.activation, transformer, generator, residual=self.residual
-        )
+        return TransformerCoupling(shape, self.hidden, self.activation, transformer, generator)
 
     def _conditioner(self, context_dim: int) -> Conditioner:
-        return Conditioner(self.hidden, self.activation, context_dim, residual=self.residual)
+        return Conditioner(self.hidden, self.activation, context_dim)
 
     def _affine_conditioner(self, context_dim: int) -> Conditioner:
         return Conditioner(self.hidden, "tanh", context_dim)
@@ -185,7 +172,6 @@ class RationalQuadratic(Transformer):
     softplus(0).
     """
 
-    sample_rows = 1024
     overflows = False
 
     def __init__(self, bins: int, tail_bound: float) -> None:

@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 
 from flows.bijections.base import Bijection
-from flows.bijections.gradients import ActivationName
+from flows.bijections.linear import ActivationName
 from flows.cost import Cost
 from flows.errors import SpecError
 

@@ -18,8 +18,7 @@ from flows.bijections.autoregressive.masked import (
     output_mask,
     run_masked,
 )
-from flows.bijections.gradients import ACTIVATIONS, ActivationName
-from flows.bijections.linear import uniform
+from flows.bijections.linear import ACTIVATIONS, ActivationName, uniform
 from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
@@ -230,7 +229,7 @@ class CategoricalMade(nn.Module):
         elif self.context_weight is not None:
             weights[0] = torch.cat([self.context_weight, weights[0]], dim=1)
         network = LayerNetwork(weights, biases, self.activation)
-        spec = MapSpec("levels", 0, has_inverse=False)
+        spec = MapSpec("levels", 0)
         degrees += self.degrees[1:]
         return NetworkLayer([network], spec, context=self.context_dim, degrees=degrees)
 
@@ -242,7 +241,7 @@ class CategoricalMade(nn.Module):
         variable: int,
     ) -> None:
         """Compute the hidden units that see the variables before this one, and no fewer."""
-        activate = ACTIVATIONS[self.activation].apply
+        activate = ACTIVATIONS[self.activation]
         weights, biases = network
         for layer, units in enumerate(hidden):
             start = self._reach[layer][variable - 1] if variable > 0 else 0

@@ -1,19 +1,15 @@
 """Density of mixed rows: log p(row) = log P(d) + log p(x_O | d)."""
 
-import copy
 import math
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import LOG_TWO_PI, Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import Columns, ContextColumns, Pending, Step
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.linear import uniform
-from flows.bijections.observed import Observed, ObservedColumns, refuse_mask
-from flows.bijections.steps import forward_steps, inverse_steps
+from flows.bijections.observed import Observed, refuse_mask
 from flows.errors import FlowError
 from flows.mixed.categorical import CategoricalMade, one_hot
 from flows.mixed.columns import UNSEEN, Layout
@@ -128,16 +124,6 @@ class MixedDensity(Bijection):
         terms = torch.where(indices == UNSEEN, log_unseen, terms)
         return torch.where(indices.isnan(), torch.nan, terms)
 
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Return one step, after the pending map."""
-        layer = copy.deepcopy(self).to(pending.device, pending.dtype)
-        layer.flow, steps, constant = None, None, 0.0
-        if self.flow is not None:
-            nothing = replace(pending.nothing_of(self.flow.dim), masks=self.layout.masks)
-            folded, rest = self.flow.fold(nothing)
-            steps, constant = [*folded, *rest.steps()], rest.applied().log_det
-        return [*pending.steps(), MixedStep(layer, steps, constant)], pending.applied()
-
     def observed(
         self, indices: Float[Tensor, "batch variables"]
     ) -> Float[Tensor, "batch continuous"] | None:
@@ -162,94 +148,3 @@ class MixedDensity(Bijection):
     def _inputs(self, indices: Tensor) -> Tensor:
         assert self.made is not None  # noqa: S101  asked only then
         return one_hot(indices, self.made.sizes, self.made.starts, self.made.slots)
-
-
-class MixedStep(Step):
-    """Compiled density of mixed rows.
-
-    The probabilities of the variables are computed on rows, the flow on features first.
-
-    Attributes:
-        layer: Density without its flow.
-        steps: Steps of the flow; None if there are no continuous values.
-        constant: Constant of the log-determinants of the steps.
-    """
-
-    own_density = True
-
-    def __init__(self, layer: MixedDensity, steps: list[Step] | None, constant: float) -> None:
-        """Initialise the step.
-
-        Args:
-            layer: Density without its flow, in evaluation mode.
-            steps: Steps of the flow; None if there are no continuous values.
-            constant: Constant of the log-determinants of the steps.
-        """
-        self.layer = layer
-        self.steps = steps
-        self.constant = constant
-        self.sample_rows = max((step.sample_rows for step in steps or []), default=1)
-
-    def inverse(
-        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
-    ) -> tuple[Columns, None]:
-        """Refuse: levels have no noise."""
-        raise FlowError("a density of categories has no noise that its rows could be mapped to")
-
-    def forward(
-        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
-    ) -> tuple[Columns, Float[Tensor, "terms batch"]]:
-        """Map noise to rows of the model."""
-        refuse_mask(observed)
-        count = len(self.layer.layout.variables)
-        rows = None if context is None else context.t()
-        indices = u[:count].t()
-        if self.layer.made is not None:
-            indices = self.layer.made.sample(indices, rows)
-        if self.steps is None:
-            return indices.t(), u.new_zeros(1, u.shape[1])
-        given, mask = self.layer.given(indices, rows), self.layer.observed(indices)
-        x, terms = forward_steps(
-            self.steps, u[count:].contiguous(), _columns(given), _columns(mask)
-        )
-        log_det = u.new_full((1, u.shape[1]), -self.constant)
-        return torch.cat([indices.t(), x]), torch.cat([log_det, *terms])
-
-    def log_density(
-        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
-    ) -> Float[Tensor, "2 batch"]:
-        """Return log P(d) and log p(x_O | d)."""
-        refuse_mask(observed)
-        rows = x.t()
-        given = None if context is None else context.t()
-        discrete = self.layer.log_levels(rows[:, : len(self.layer.layout.variables)], given)
-        total = discrete.sum(dim=1)
-        if self.steps is None:
-            return torch.stack([total, torch.zeros_like(total)])
-        values, conditions, mask = (_columns(t) for t in self.layer.continuous_rows(rows, given))
-        assert values is not None  # noqa: S101  rows have values
-        return torch.stack([total, self._log_flow(values, conditions, mask)])
-
-    def _log_flow(
-        self, x: Columns, context: ContextColumns, observed: ObservedColumns
-    ) -> Float[Tensor, " batch"]:
-        assert self.steps is not None  # noqa: S101  asked only then
-        last = self.steps[-1] if self.steps[-1].own_density else None
-        steps = self.steps if last is None else self.steps[:-1]
-        u, terms, mask = inverse_steps(steps, x, context, observed)
-        if last is not None:
-            terms.append(last.log_density(u, context, mask))
-            return torch.cat(terms).sum(dim=0) + self.constant
-        seen = len(u) if mask is None else mask.sum(dim=0)
-        squares = u.square().sum(dim=0) + LOG_TWO_PI * seen
-        return torch.cat([*terms, -0.5 * squares[None]]).sum(dim=0) + self.constant
-
-    def tensors(self) -> list[Tensor]:
-        """Return the tensors that take memory."""
-        own = [*self.layer.parameters(), *self.layer.buffers()]
-        return [*own, *(tensor for step in self.steps or [] for tensor in step.tensors())]
-
-
-def _columns(rows: Tensor | None) -> Tensor | None:
-    """Return rows with features first, in memory of their own."""
-    return None if rows is None else rows.t().contiguous()

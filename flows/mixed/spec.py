@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 
 from flows.bijections.base import Bijection
-from flows.bijections.gradients import ActivationName
+from flows.bijections.linear import ActivationName
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.families.family import FamilySpec

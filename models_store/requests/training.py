@@ -13,7 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from flows import FitOptions, FlowSpec, StepSchedule as FitStepSchedule
+from flows import FitOptions, FlowSpec, SpecError, StepSchedule as FitStepSchedule
+from flows.catalogue import without_residual
 from flows.families.family import FamilySpec
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
@@ -255,13 +256,23 @@ def _family_left_open(flow: object) -> object:
     return None if flow in ({}, {"family": None}) else flow
 
 
+def _as_stored(flow: object) -> object:
+    if not isinstance(flow, dict):
+        return flow
+    try:
+        return without_residual(flow)
+    except SpecError as error:
+        raise ValueError(error.reason) from error
+
+
 def _auto_in_short(flow: object) -> object:
     if isinstance(flow, str) and flow != "auto":
         raise ValueError('must be "auto", or an object such as {"family": "maf"}')
     return {"family": "auto"} if flow == "auto" else _family_left_open(flow)
 
 
-Flow = Annotated[FlowSpec, Field(discriminator="family")]
+# As it is stored: requests that an earlier release accepted too.
+Flow = Annotated[FlowSpec, Field(discriminator="family"), BeforeValidator(_as_stored)]
 SingleFlow = Annotated[FamilySpec, Field(discriminator="family")]
 RequestedFlow = Annotated[SingleFlow | None, BeforeValidator(_family_left_open)]
 SearchedFlow = Annotated[FamilySpec | AutoFlow, Field(discriminator="family")]

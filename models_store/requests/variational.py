@@ -21,7 +21,7 @@ from flows import (
     VariationalOptions,
     Window as QuadratureWindow,
 )
-from flows.bijections.gradients import ActivationName
+from flows.bijections.linear import ActivationName
 from flows.latent import Likelihood
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flows import (
     BatchNormSpec,
+    CompiledFlow,
     FitOptions,
     Flow,
     FlowSpec,
@@ -28,6 +29,7 @@ from flows import (
     build,
     fit,
 )
+from flows.compiled.packing import PackedFlow
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,6 @@ CASES = [
         NsfSpec(layers=1, hidden=[12], bins=4, affine_layers=2, activation="relu"),
         alike=True,
     ),
-    Case("nsf-residual", NsfSpec(layers=2, hidden=[8] * 3, bins=3, residual=True)),
-    Case(
-        "nsf-coupling-residual",
-        NsfSpec(layers=2, hidden=[12] * 5, bins=5, coupling=True, residual=True),
-        min_dim=2,
-        alike=True,
-    ),
     Case("nsf-linear", NsfSpec(layers=2, hidden=[12], bins=4, linear=True)),
     Case("naf-dsf", NafSpec(layers=2, hidden=[10], units=4)),
     Case("naf-ddsf", NafSpec(layers=1, hidden=[10], transformer="ddsf", units=3)),
@@ -173,3 +168,8 @@ def grid(flow: Flow, *, points: int, reach: float) -> tuple[Tensor, float]:
     volume = float(std.prod()) * (2 * reach / (points - 1)) ** flow.dim
     assert math.isfinite(volume)
     return flow.preprocessing.standardise.forward(cells)[0], volume
+
+
+def is_packed(compiled: CompiledFlow) -> bool:
+    """Whether compiled loops serve a flow."""
+    return isinstance(compiled._engine, PackedFlow)

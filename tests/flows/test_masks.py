@@ -17,8 +17,6 @@ from flows.bijections.batch_norm import (
     stream_dataset_statistics,
 )
 from flows.bijections.compose import Chain
-from flows.bijections.folding import Pending, Step
-from flows.bijections.steps import forward_steps, inverse_steps
 from tests.flows.cases import CASES, RUNNING, Case, example_rows, find
 
 MASKING = [case for case in CASES if case.spec.masks_columns]
@@ -295,39 +293,3 @@ def test_a_feature_observed_once_in_the_training_set_is_not_normalised():
     set_dataset_statistics(Chain([norm]), x * observed, None, observed, chunk_rows=20)
     torch.testing.assert_close(norm.mean[0], x[:, 0].mean())
     assert (float(norm.mean[1]), float(norm.var[1])) == (0, 1)
-
-
-def folded(layers: Bijection) -> list[Step]:
-    """The steps of layers compiled for masks, in float64."""
-    device = torch.device("cpu")
-    nothing = Pending.nothing(layers.dim, dtype=torch.float64, device=device, masks=True)
-    with torch.no_grad():
-        steps, pending = layers.fold(nothing)
-    assert pending.steps() == []
-    assert pending.log_det == 0
-    return steps
-
-
-@every_case_and_context
-def test_compiled_steps_equal_the_layers(case, context_dim):
-    layers = transform(case, 5, context_dim)
-    x, context, observed = rows_of(40, 5, context_dim)
-    with torch.no_grad():
-        expected = layers.inverse(x, context, observed)
-        steps = folded(layers)
-        given = None if context is None else context.t()
-        u, terms, noise_mask = inverse_steps(steps, x.t(), given, observed.t())
-        back, back_terms = forward_steps(steps, u, given, observed.t())
-        log_density = layers.log_density(x, context, observed)
-        if steps[-1].own_density:
-            before, outer, mask = inverse_steps(steps[:-1], x.t(), given, observed.t())
-            found = torch.cat([*outer, steps[-1].log_density(before, given, mask)]).sum(dim=0)
-            torch.testing.assert_close(found, log_density, rtol=1e-8, atol=1e-8)
-    assert noise_mask is not None
-    torch.testing.assert_close(noise_mask.t(), layers.noise_mask(observed))
-    torch.testing.assert_close(u.t(), expected[0], rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(torch.cat(terms).sum(dim=0), expected[1], rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(back.t(), x, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(torch.cat(back_terms).sum(dim=0), -expected[1], rtol=1e-8, atol=1e-8)
-    assert bool((u[noise_mask == 0] == 0).all())
-    assert bool((back[observed.t() == 0] == 0).all())

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from flows.bijections.autoregressive.layers import AutoregressiveStep
 from flows.bijections.autoregressive.masked import (
     Conditioner,
     made_masks,
@@ -15,9 +14,8 @@ from flows.bijections.autoregressive.masked import (
     run_masked,
 )
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import Columns, ContextColumns, Pending, Step
 from flows.bijections.linear import initial_linear
-from flows.bijections.observed import Observed, ObservedColumns, refuse_mask
+from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import FlowError
@@ -124,12 +122,6 @@ class MaskEnsemble(Bijection):
         scores = [self._member_density(x, context, mask) for mask in range(self.masks)]
         return torch.logsumexp(torch.stack(scores), dim=0) - math.log(self.masks)
 
-    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Return a compiled network for each mask, after the pending map."""
-        members = [self._member_step(pending, mask) for mask in range(self.masks)]
-        step = _EnsembleStep(members, [self.orders[mask] for mask in range(self.masks)])
-        return [*pending.steps(), step], pending.applied()
-
     def degrees(self, mask: int) -> list[Tensor]:
         """Return the degrees of the inputs, in the data's order, and of each hidden layer."""
         inputs = torch.argsort(self.orders[mask]) + 1
@@ -153,15 +145,18 @@ class MaskEnsemble(Bijection):
         self, x: Tensor, context: Tensor | None, mask: int
     ) -> Float[Tensor, "outputs batch dim"]:
         """Return the parameters of each conditional under a mask."""
+        return self._run(x, context, self._masked(mask))
+
+    def _run(
+        self, x: Tensor, context: Tensor | None, network: tuple[list[Tensor], list[Tensor]]
+    ) -> Float[Tensor, "outputs batch dim"]:
         if (self.context_weight is None) != (context is None):
             raise FlowError("a conditional density, and no other, needs a context")
         first = None
         if context is not None and self.context_weight is not None:
             first = F.linear(context, self.context_weight)
-        weights, biases = self._masked(mask)
-        activation = self.conditioner.activation
-        out = run_masked(x, weights, biases, activation=activation, first=first)
-        return out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
+        out = run_masked(x, *network, activation=self.conditioner.activation, first=first)
+        return out.view(x.shape[0], self.transformer.outputs, self.dim).movedim(1, 0)
 
     def _member_density(self, x: Tensor, context: Tensor | None, mask: int) -> Tensor:
         return self.transformer.log_density(x, self.parameters_of(x, context, mask)).sum(dim=1)
@@ -171,38 +166,14 @@ class MaskEnsemble(Bijection):
     ) -> tuple[Tensor, Tensor]:
         """Map noise to data feature by feature, in the mask's order, one pass each."""
         x = torch.zeros_like(u)
-        total = u.new_zeros(len(u))
+        total = u.new_zeros(u.shape[0])
+        network = self._masked(mask)
         for place, feature in enumerate(self.orders[mask].tolist()):
-            parameters = self.parameters_of(x, context, mask)[:, :, feature]
+            parameters = self._run(x, context, network)[:, :, feature]
             column, log_det = self.transformer.forward(u[:, place], parameters)
             x = torch.cat([x[:, :feature], column[:, None], x[:, feature + 1 :]], dim=1)
             total = total + log_det
         return x, total
-
-    def _member_step(self, pending: Pending, mask: int) -> AutoregressiveStep:
-        """Return the network of a mask, its features and units in the order of their degrees."""
-        degrees = self.degrees(mask)
-        orders = [torch.argsort(layer, stable=True) for layer in degrees]
-        outputs = torch.arange(self.transformer.outputs, device=orders[0].device) * self.dim
-        above = [*orders[1:], (outputs[:, None] + orders[0]).flatten()]
-        below = list(orders)
-        if self.conditioner.is_direct(self.dim):
-            below[-1] = torch.cat([orders[-1], len(orders[-1]) + orders[0]])
-        masked = self._masked(mask)
-        weights = [
-            pending.cast(weight[rows][:, columns])
-            for weight, rows, columns in zip(masked[0], above, below, strict=True)
-        ]
-        biases = [pending.cast(bias[rows]) for bias, rows in zip(masked[1], above, strict=True)]
-        context = self.context_weight
-        return AutoregressiveStep(
-            weights,
-            biases,
-            context_weight=None if context is None else pending.cast(context[above[0]]),
-            degrees=[layer[order] for layer, order in zip(degrees, orders, strict=True)],
-            activation=self.conditioner.activation,
-            transformer=self.transformer,
-        )
 
 
 def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: int) -> Cost:
@@ -238,52 +209,6 @@ def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: i
             operations=min(masks, _BLOCK_ROWS) * network.sampling.operations,
         ),
     )
-
-
-class _EnsembleStep(Step):
-    """Compiled networks of all masks."""
-
-    own_density = True
-
-    def __init__(self, members: list[AutoregressiveStep], orders: list[Tensor]) -> None:
-        self._members = members
-        self._orders = orders
-
-    def inverse(
-        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
-    ) -> tuple[Columns, None]:
-        raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
-
-    def forward(
-        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
-    ) -> tuple[Columns, Columns]:
-        refuse_mask(observed)
-        chosen, rows = choose_mask(u.t(), len(self._members))
-        u = rows.t()
-        x, log_det = torch.empty_like(u), torch.empty_like(u)
-        for mask, (member, order) in enumerate(zip(self._members, self._orders, strict=True)):
-            columns = torch.nonzero(chosen == mask)[:, 0]
-            if len(columns) == 0:
-                continue
-            given = None if context is None else context[:, columns]
-            part, part_log_det = member.forward(u[:, columns], given)
-            x[order[:, None], columns] = part
-            log_det[:, columns] = part_log_det
-        return x, log_det
-
-    def log_density(
-        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
-    ) -> Float[Tensor, "1 batch"]:
-        refuse_mask(observed)
-        scores = [
-            member.log_density(x[order], context).sum(dim=0)
-            for member, order in zip(self._members, self._orders, strict=True)
-        ]
-        mean = torch.logsumexp(torch.stack(scores), dim=0) - math.log(len(scores))
-        return mean[None, :]
-
-    def tensors(self) -> list[Tensor]:
-        return [tensor for member in self._members for tensor in member.tensors()]
 
 
 def choose_mask(u: Batch, masks: int) -> tuple[Int[Tensor, " batch"], Batch]:

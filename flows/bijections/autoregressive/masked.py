@@ -1,6 +1,5 @@
 """Masked networks, which condition each feature on those before it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,17 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from flows.bijections.autoregressive.sequential import KEPT_PLANS, MOST_ROWS, PLAN_BYTES
 from flows.bijections.base import Batch
-from flows.bijections.gradients import ACTIVATIONS, ActivationName
-from flows.bijections.linear import initial_linear, uniform
+from flows.bijections.linear import ACTIVATIONS, ActivationName, initial_linear, uniform
 from flows.bijections.transformers import MapSize
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 # Of weights that a pass over few rows reads.
 _BYTES_A_MICROSECOND = 8192
-# Of the weights of the second layer of a residual block, when it begins.
-_BLOCK_SCALE = 0.01
 
 
 class _MaskedGradient(torch.autograd.Function):
@@ -101,8 +96,6 @@ class Conditioner:
             2015, section 4: the matrix A); these are the last columns of the last weights.
         mask_weights: True for a second matrix beside the weights of each layer, by which units know
             their own masks, where there are several (`flows.bijections.autoregressive.mask_ensemble`).
-        residual: True if two hidden layers at a time, after the first one, are added to what is before
-            them (He et al. 2016); `hidden` then lists an odd number of equal widths.
     """
 
     hidden: list[int]
@@ -111,7 +104,6 @@ class Conditioner:
     separate: bool = False
     direct: bool = False
     mask_weights: bool = False
-    residual: bool = False
 
     def degrees(self, dim: int, outputs: int) -> list[Tensor]:
         """Return the degrees of inputs and hidden layers; one feature has no hidden layers."""
@@ -128,13 +120,10 @@ class Conditioner:
         masks = made_masks(degrees, outputs, separate=self.separate, direct=direct)
         widths = [dim, *self.hidden]
         widths[-1] += dim if direct else 0
-        layers = nn.ModuleList(
+        return nn.ModuleList(
             MaskedLinear(mask, generator, fan_in=width)
             for mask, width in zip(masks, widths, strict=False)
         )
-        if self.residual:
-            begin_as_identity(layers)
-        return layers
 
     def is_direct(self, dim: int) -> bool:
         """Return True if there are direct connections; a single feature has none."""
@@ -171,7 +160,6 @@ class Conditioner:
         largest = max(below * above for below, above in pairwise(widths))
         density, once = self._density(dim, size), FLOAT_BYTES * weights
         objects = self._object_bytes(dim)
-        space = min(PLAN_BYTES, FLOAT_BYTES * (sum(widths) + dim) * MOST_ROWS)
         return Cost(
             parameters=weights + self._mask_weights(dim, size) + sum(widths[1:]),
             layers=max(1, len(self.hidden)),
@@ -181,7 +169,6 @@ class Conditioner:
             # Weights in float64, some of them twice.
             folding=4 * INDEX_BYTES * (weights + sum(widths)),
             compiled=3 * FLOAT_BYTES * (weights + sum(widths)) + objects,
-            plans=KEPT_PLANS * (space + 2 * objects),
             density=density,
             sampling=self._sampling(dim, size),
         )
@@ -200,8 +187,8 @@ class Conditioner:
         widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
         hidden, out, single = sum(widths[1:-1]), widths[-1], 2 * dim + self.context_dim
         # An activation keeps its input or its output, the next layer its input.
-        kept = single + (3 if self.residual else 2) * hidden + out + size.kept * dim
-        used = 2 * single + (4 if self.residual else 3) * max(widths[:-1])
+        kept = single + 2 * hidden + out + size.kept * dim
+        used = 2 * single + 3 * max(widths[:-1])
         used += 2 * out + size.used * dim
         return Way(
             kept=FLOAT_BYTES * (weights + 8 * size.own),
@@ -215,14 +202,6 @@ class Conditioner:
         """Return the memory of sampling feature by feature; with gradients each is a pass."""
         density, widths = self._density(dim, size), self.widths(dim, size.outputs)
         once = FLOAT_BYTES * self._all_weights(dim, size)
-        if self.residual:  # a pass for each feature
-            return Way(
-                kept=dim * density.kept,
-                kept_row=dim * density.kept_row,
-                used=density.used,
-                used_row=density.used_row + 2 * FLOAT_BYTES * dim,
-                operations=dim * (density.operations + once // _BYTES_A_MICROSECOND),
-            )
         one = size.outputs + size.used
         return Way(
             kept=dim * density.kept,
@@ -244,7 +223,6 @@ def run_masked(
     *,
     activation: ActivationName,
     first: Float[Tensor, "batch width"] | None = None,
-    residual: bool = False,
 ) -> Float[Tensor, "batch outputs_dim"]:
     """Return the network's outputs.
 
@@ -255,12 +233,8 @@ def run_masked(
         biases: Biases of the layers.
         activation: Activation between the layers.
         first: Contribution of the context to the first layer.
-        residual: True for residual blocks of two layers each.
     """
-    if residual:
-        return run_residual(x, list(zip(weights, biases, strict=True)), activation, first)
-    chosen = ACTIVATIONS[activation]
-    apply = chosen.apply if torch.is_grad_enabled() else chosen.apply_
+    apply = ACTIVATIONS[activation]
     h = x
     for index, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
         h = F.linear(h, weight, bias)
@@ -270,40 +244,6 @@ def run_masked(
     if weights[-1].shape[1] > h.shape[1]:
         h = torch.cat([h, x], dim=1)
     return F.linear(h, weights[-1], biases[-1])
-
-
-def run_residual(
-    x: Batch,
-    layers: Sequence[tuple[Tensor, Tensor]],
-    activation: ActivationName,
-    first: Float[Tensor, "batch width"] | None = None,
-) -> Float[Tensor, "batch outputs_dim"]:
-    """Return the outputs of a residual network (He et al. 2016, its pre-activated form).
-
-    The first layer, then blocks h + W' a(W a(h)), then the last layer on a(h). The code of Durkan et
-    al. (2019) has no activation there; a bounded one keeps the outputs of far rows bounded.
-
-    Args:
-        x: Input of the network.
-        layers: Weights and biases of an even number of layers.
-        activation: Function a between the layers.
-        first: Contribution of the context to the first layer.
-    """
-    apply, h = ACTIVATIONS[activation].apply, x
-    if len(layers) > 1:
-        h = F.linear(x, *layers[0])
-        h = h if first is None else h + first
-    for inner, outer in zip(layers[1:-1:2], layers[2:-1:2], strict=True):
-        h = h + F.linear(apply(F.linear(apply(h), *inner)), *outer)
-    return F.linear(apply(h) if len(layers) > 1 else h, *layers[-1])
-
-
-@torch.no_grad()
-def begin_as_identity(layers: nn.ModuleList) -> None:
-    """Scale the second layer of each residual block down, so that a deep network starts flat."""
-    for layer in list(layers)[2:-1:2]:
-        for parameter in layer.parameters():
-            parameter.mul_(_BLOCK_SCALE)
 
 
 def input_degrees(dim: int) -> Int[Tensor, " dim"]:

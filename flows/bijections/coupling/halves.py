@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows.bijections.base import Bijection
-from flows.bijections.folding import FoldedActivation
-from flows.bijections.linear import FoldedNetwork
+from flows.bijections.linear import ActivationName, network_parameters
 from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
 from flows.cost import Cost
 from flows.errors import SpecError
@@ -98,7 +97,7 @@ class HalvesLayer(Bijection):
 
 def coupling_layer(
     shape: CouplingShape,
-    networks: Sequence[tuple[FoldedNetwork, FoldedActivation]],
+    networks: Sequence[tuple[nn.ModuleList, ActivationName]],
     spec: MapSpec,
 ) -> NetworkLayer:
     """Return a coupling layer as weights.
@@ -110,8 +109,8 @@ def coupling_layer(
     """
     read = shape.widths()[0]
     found = []
-    for pairs, activation in networks:
-        weights, biases = [weight for weight, _ in pairs], [bias[:, 0] for _, bias in pairs]
+    for layers, activation in networks:
+        weights, biases = network_parameters(layers)
         weights[0] = torch.cat([weights[0][:, read:], weights[0][:, :read]], dim=1)
         found.append(LayerNetwork(weights, biases, activation))
     return NetworkLayer(found, spec, context=shape.context_dim, copied=read, places=shape.places())

@@ -30,7 +30,6 @@ from flows.compiled.packed_fields import (
     PLACE,
     REACH,
     RELU,
-    SIGMOID,
     WIDTH,
 )
 
@@ -48,15 +47,12 @@ _wide_1, _wide_2, _wide_4, _wide_all = (tile_block_of(n, VECTORS) for n in (1, 2
 
 @jit()
 @no_type_check
-def activate(kind, h):  # noqa: C901  one loop for each activation
+def activate(kind, h):
     """Apply an activation in place."""
     stay_apart()
     if kind == RELU:
         for j in range(len(h)):
             h[j] = float32(0) if h[j] < float32(0) else h[j]
-    elif kind == SIGMOID:
-        for j in range(len(h)):
-            h[j] = float32(0.5) + float32(0.5) * tanh(float32(0.5) * h[j])
     elif kind == ELU:
         for j in range(len(h)):
             h[j] = exp(h[j]) - float32(1) if h[j] < float32(0) else h[j]

@@ -3,7 +3,7 @@
 from typing import no_type_check
 
 import numpy as np
-from numba import float32, int64
+from numba import float32, float64, int64
 
 from flows.compiled.loops.functions import jit
 from flows.compiled.loops.micro_kernels import LANES, VECTORS, word
@@ -122,7 +122,7 @@ def mask_noise(shape, cells):
 
 @jit()
 @no_type_check
-def write_noise(shape, affine, cells, source, start, noise, squares):
+def write_noise(shape, cells, source, start, noise, squares):
     """Write the noise of a tile from `start` on, and the sums of its squares and of log(2 pi)."""
     count = min(cells.shape[1], len(squares) - start)
     for j in range(count):
@@ -130,7 +130,7 @@ def write_noise(shape, affine, cells, source, start, noise, squares):
     for i in range(shape[DIM]):
         mask = word(shape[NOISE_MASKS], i) if shape[NOISE_MASKS] != 0 else int64(-1)
         for j in range(count):
-            u = affine[2, i] + affine[3, i] * cells[source + i, j]
+            u = float64(cells[source + i, j])
             if mask < 0 or cells[mask, j] > 0:
                 squares[start + j] += u * u + LOG_TWO_PI
             if noise.shape[1] > 0:

@@ -1,4 +1,4 @@
-"""The compiled kernels against the PyTorch steps that they stand in for."""
+"""The compiled kernels against the plain modules that they stand in for."""
 
 import copy
 import logging
@@ -34,6 +34,7 @@ from flows.compiled.loops.micro_kernels import LANES, VECTORS
 from flows.compiled.loops.networks import HOT_UNITS
 from flows.compiled.packing import CALL_ROWS
 from flows.preprocess import Preprocessing
+from tests.flows.cases import is_packed
 
 # More units than are computed at a time, and widths that no panel divides.
 SPECS: list[FlowSpec] = [
@@ -94,17 +95,13 @@ def _without_kernels(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> CompiledFlo
         return compile_flow(flow)
 
 
-def _is_packed(compiled: CompiledFlow) -> bool:
-    return compiled._packed is not None
-
-
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
 @pytest.mark.parametrize("dim", [2, 5, 21])
 def test_kernels_give_the_numbers_of_pytorch(spec, dim, monkeypatch):
     flow = _flow(spec, dim)
     fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert _is_packed(fast)
-    assert not _is_packed(slow)
+    assert is_packed(fast)
+    assert not is_packed(slow)
     for rows in ROWS:
         x = slow.sample(rows, seed=rows)
         np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), rtol=1e-5, atol=1e-5)
@@ -122,7 +119,7 @@ def test_kernels_give_the_numbers_of_pytorch(spec, dim, monkeypatch):
 def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, dim, monkeypatch):
     flow = _flow(spec, dim, context_dim)
     fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert _is_packed(fast)
+    assert is_packed(fast)
     for rows in (1, TILE + 3):
         context = np.random.default_rng(rows).normal(size=(rows, context_dim))
         given = context if context_dim else None
@@ -141,7 +138,7 @@ def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, dim, m
 def test_so_do_those_of_features_of_0_and_1(monkeypatch):
     flow = _flow(MadeSpec(conditional="bernoulli", hidden=[19]), 5, 2)
     fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert _is_packed(fast)
+    assert is_packed(fast)
     for rows in (1, TILE + 3):
         context = np.random.default_rng(rows).normal(size=(rows, 2))
         x = slow.sample(rows, seed=rows, context=context)
@@ -161,7 +158,7 @@ def test_a_mixture_that_is_not_next_to_the_noise_is_a_map(monkeypatch):
     )
     flow = Flow(Chain([outer, Reverse(4), inner]), Preprocessing()).eval()
     fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert _is_packed(fast)
+    assert is_packed(fast)
     x = slow.sample(40, seed=0)
     np.testing.assert_allclose(fast.sample(40, seed=0), x, atol=1e-4)
     np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), atol=1e-4)
@@ -185,7 +182,7 @@ def test_roots_far_from_the_data_are_found(monkeypatch):
 def test_so_do_one_feature_and_more_features_than_units(dim, monkeypatch):
     flow = _flow(MafSpec(layers=2, hidden=[12, 25]), dim)
     fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert _is_packed(fast)
+    assert is_packed(fast)
     for rows in (1, 2 * TILE):
         x = slow.sample(rows, seed=3)
         np.testing.assert_allclose(fast.sample(rows, seed=3), x, rtol=1e-5, atol=2e-5)
@@ -259,7 +256,7 @@ def test_without_numba_pytorch_computes_and_one_line_says_so(monkeypatch, caplog
             first, second = (compile_flow(_flow(SPECS[0], 3)) for _ in range(2))
     finally:
         packing.load_kernels.cache_clear()
-    assert not _is_packed(first)
+    assert not is_packed(first)
     [told] = [record for record in caplog.records if record.name.startswith("flows")]
     assert "PyTorch" in told.getMessage()
     x = second.sample(5, seed=0)
@@ -268,7 +265,7 @@ def test_without_numba_pytorch_computes_and_one_line_says_so(monkeypatch, caplog
 
 @pytest.mark.parametrize("spec", [PlanarSpec(layers=2), MadeSpec(hidden=[4], direct=True)])
 def test_other_layers_stay_with_pytorch(spec):
-    assert not _is_packed(compile_flow(build(spec, 3, seed=0)))
+    assert not is_packed(compile_flow(build(spec, 3, seed=0)))
 
 
 def test_a_packed_flow_refuses_to_be_copied():

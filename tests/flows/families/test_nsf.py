@@ -1,11 +1,10 @@
-import dataclasses
 import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flows import FitOptions, Flow, NsfSpec, SpecError, build, check_dim, compile_flow, fit
+from flows import FitOptions, NsfSpec, SpecError, build, check_dim, compile_flow, fit
 from flows.families.nsf import MAX_BINS, RationalQuadratic
 
 BINS = 8
@@ -165,30 +164,3 @@ def test_coupling_needs_two_features_and_autoregressive_layers_do_not():
 def test_a_spec_out_of_range_is_refused(unchecked, field, value):
     with pytest.raises(ValueError, match=field):
         unchecked(NsfSpec, **{field: value})
-
-
-@pytest.mark.parametrize("hidden", [[8, 8], [8, 16, 8], [8, 8, 16]])
-def test_residual_networks_have_whole_blocks_of_one_width(hidden: list[int]) -> None:
-    with pytest.raises(ValueError, match="odd number"):
-        NsfSpec(hidden=hidden, residual=True)
-
-
-def affine_maps(flow: Flow) -> list[nn.Module]:
-    return [part for part in flow.modules() if isinstance(getattr(part, "weight", None), Tensor)]
-
-
-@pytest.mark.parametrize("coupling", [False, True])
-def test_a_residual_network_adds_its_blocks_to_what_is_before_them(coupling: bool) -> None:
-    """With blocks of weight 0 the network is that of its first and last layers alone."""
-    spec = NsfSpec(layers=1, hidden=[8] * 3, residual=True, coupling=coupling)
-    deep = build(spec, 4, seed=0)
-    plain = build(dataclasses.replace(spec, hidden=[8], residual=False), 4, seed=0)
-    deep_layers, plain_layers = affine_maps(deep), affine_maps(plain)
-    with torch.no_grad():
-        for kept, layer in zip((deep_layers[0], deep_layers[3]), plain_layers, strict=True):
-            layer.load_state_dict(kept.state_dict())
-        for layer in deep_layers[1:3]:
-            for parameter in layer.parameters():
-                parameter.zero_()
-    rows = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(deep.log_prob(rows), plain.log_prob(rows))

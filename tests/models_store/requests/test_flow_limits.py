@@ -186,7 +186,6 @@ def test_a_flow_of_which_a_row_keeps_others_waiting_is_refused(spec, dim, field)
 @pytest.mark.parametrize(
     ("spec", "dim"),
     [
-        (NsfSpec(layers=1, hidden=[1000, 1000, 1000], residual=True), 300),
         (NafSpec(layers=1, hidden=[8], units=200, transformer="ddsf"), 100),
     ],
 )
@@ -205,7 +204,6 @@ def test_flows_of_the_papers_are_not_refused():
         (MadeSpec(conditional="bernoulli", hidden=[500], masks=32), 784),
         (NafSpec(layers=5, hidden=[1024], units=16), 63),
         (NsfSpec(layers=10, hidden=[256, 256], bins=8, linear=True), 63),
-        (NsfSpec(layers=10, hidden=[256] * 5, residual=True), 63),
     ):
         check_flow(Described(spec, dim), limits=SERVED)
 
