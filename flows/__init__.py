@@ -48,7 +48,6 @@ from flows.mixed.spec import MixedSpec
 from flows.preprocess import Denoise, PreprocessingSpec
 from flows.table import MappedTable, Table
 from flows.training.calibration import quantiles_of, rank_among
-from flows.training.data_parallel import DataParallel, serve_gradients
 from flows.training.evaluate import Evaluation, evaluate
 from flows.training.fit import fit
 from flows.training.options import FitOptions, StepSchedule, VariationalOptions
@@ -75,7 +74,6 @@ __all__ = [
     "ConditionalTarget",
     "Conditionals",
     "Cost",
-    "DataParallel",
     "Decoder",
     "Denoise",
     "Diagnostics",
@@ -154,7 +152,6 @@ __all__ = [
     "quantiles_of",
     "rank_among",
     "row_evidence",
-    "serve_gradients",
     "spec_from_dict",
     "spec_to_dict",
     "turn_rows",

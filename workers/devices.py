@@ -29,14 +29,12 @@ def count_gpus(folder: Path = Path("/dev")) -> int:
         return 0
 
 
-def devices_of(settings: WorkerSettings) -> list[tuple[str, ...]]:
-    """Return the devices of each job that the worker may run at the same time."""
-    most = settings.devices_per_job
+def devices_of(settings: WorkerSettings) -> list[str]:
+    """Return the device of each job that the worker may run at the same time."""
     if settings.device == _ALL:
         # Without any, the self-test says so of the first.
-        names = [f"cuda:{number}" for number in range(max(1, count_gpus()))]
-        return [tuple(names[start : start + most]) for start in range(0, len(names), most)]
-    return [(settings.device,) * most] * settings.worker_concurrency
+        return [f"cuda:{number}" for number in range(max(1, count_gpus()))]
+    return [settings.device] * settings.worker_concurrency
 
 
 def has_accelerator(settings: WorkerSettings) -> bool:
@@ -48,21 +46,21 @@ class Slots:
     """Devices of a worker, each taken by one job at a time.
 
     Args:
-        devices: Devices of each slot.
+        devices: Device of each slot.
     """
 
-    def __init__(self, devices: Sequence[tuple[str, ...]]) -> None:
+    def __init__(self, devices: Sequence[str]) -> None:
         self._free = list(reversed(devices))
         self._lock = threading.Lock()
 
     @contextmanager
-    def take(self) -> Iterator[tuple[str, ...] | None]:
-        """Take the devices of a slot until the context ends; None if all are taken."""
+    def take(self) -> Iterator[str | None]:
+        """Take the device of a slot until the context ends; None if all are taken."""
         with self._lock:
-            devices = self._free.pop() if self._free else None
+            device = self._free.pop() if self._free else None
         try:
-            yield devices
+            yield device
         finally:
-            if devices is not None:
+            if device is not None:
                 with self._lock:
-                    self._free.append(devices)
+                    self._free.append(device)

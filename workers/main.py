@@ -37,7 +37,6 @@ from workers.celery_app import WorkerBrokerClient, create_celery
 from workers.devices import devices_of
 from workers.heartbeat import LifeSigns, worker_label
 from workers.leftovers import Leftovers
-from workers.meetings import remove_abandoned
 from workers.metrics import WorkerMetrics
 from workers.port import Port
 from workers.settings import WorkerSettings
@@ -72,7 +71,6 @@ def run_worker(settings: WorkerSettings) -> int:
     try:
         _wait_for(database)
         _prepare_store(database, settings)
-        remove_abandoned()
         return _consume(database, settings)
     except DatabaseError as error:
         log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing

@@ -111,15 +111,9 @@ class _Task(_Message):
 
 
 class TrainingTask(_Task):
-    """Fit a flow to a dataset.
-
-    Args:
-        helpers: Further devices of this machine, each of which computes the gradient of a share of
-            every batch.
-    """
+    """Fit a flow to a dataset."""
 
     kind: Literal["training"] = "training"
-    helpers: list[str] = []
     dataset: DatasetRef
     validation_dataset: DatasetRef | None
     test_dataset: DatasetRef | None

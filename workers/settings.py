@@ -1,8 +1,8 @@
 """Settings of the worker: how jobs run on this machine."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from models_store.settings import StoreSettings
 
@@ -33,14 +33,6 @@ class WorkerSettings(StoreSettings):
         "cuda:all (every GPU, each for one job at a time). A "
         "worker whose named device is missing takes no job and logs the reason; it "
         "never falls back to another device.",
-    )
-    devices_per_job: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="Number of devices that share the batches of a training: GPUs of cuda:all, or"
-        " processes on the CPU. Small batches of small flows stay on one. Results are"
-        " bit-identical only for equal values.",
     )
     trainer_threads: int = Field(
         default=1,
@@ -131,11 +123,3 @@ class WorkerSettings(StoreSettings):
         description="Shortest time, in seconds, between two checks for jobs that no message "
         "announces; the longest is twice that, chosen at random.",
     )
-
-    @model_validator(mode="after")
-    def _check_devices_per_job(self) -> Self:
-        if self.devices_per_job > 1 and self.device not in ("cpu", "cuda:all"):
-            raise ValueError(
-                "DENSITYD_DEVICES_PER_JOB above 1 needs DENSITYD_DEVICE=cuda:all or cpu"
-            )
-        return self

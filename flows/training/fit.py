@@ -14,7 +14,7 @@ from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
 from flows.table import Table
-from flows.training.data_parallel import DataParallel
+from flows.training.denormals import denormals_as_zero
 from flows.training.evaluate import Evaluation, default_chunk_rows, evaluate
 from flows.training.fit_mixture import (
     MixtureFitter,
@@ -24,7 +24,6 @@ from flows.training.fit_mixture import (
     is_mixture,
 )
 from flows.training.options import FitOptions
-from flows.training.precision import denormals_as_zero, products
 from flows.training.rows import model_rows
 from flows.training.state import (
     Callbacks,
@@ -64,7 +63,6 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
     on_batch: OnStep | None = None,
     on_state: OnState | None = None,
     interrupted: Callable[[], bool] | None = None,
-    parallel: DataParallel | None = None,
 ) -> Iterator[EpochReport]:
     """Train a flow by maximum likelihood with early stopping on the validation likelihood.
 
@@ -90,8 +88,6 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
             returns the state of the training there; valid until the callback returns.
         interrupted: Checked after each batch, and while validation rows are scored; if it returns True,
             the training ends with `FitInterrupted`.
-        parallel: Processes that share the gradients of the batches; a mixture of Gaussians has no use
-            for them.
 
     Returns:
         One report per epoch. The state after the last epoch gives that epoch's report once more.
@@ -104,7 +100,7 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
     callbacks = Callbacks(on_batch, on_state, interrupted)
     if is_mixture(flow):
         return MixtureFitter(flow, train, validation, options=options).run(state, callbacks)
-    fitter = _Fitter(flow, train, validation, options=options, parallel=parallel)
+    fitter = _Fitter(flow, train, validation, options=options)
     return fitter.run(state, callbacks)
 
 
@@ -151,7 +147,6 @@ class _Fitter:
         validation: Table,
         *,
         options: FitOptions,
-        parallel: DataParallel | None,
     ) -> None:
         self._flow = flow
         self._options = options
@@ -161,11 +156,8 @@ class _Fitter:
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
         freeze_mixture(flow)
-        self._largest = max(parameter.numel() for parameter in flow.parameters())
         self._every = _statistics_every(flow, len(train))
         self._steps = choose_steps(flow, options, batch_size=options.largest_batch(len(train)))
-        if parallel is not None:
-            self._steps.shared = parallel.compute
         self._progress = _Progress()
         # Until the first epoch is evaluated, the initial state is the best one.
         self._best = copies(flow.state_dict())
@@ -284,21 +276,18 @@ class _Fitter:
             if left > 0:
                 callbacks.between_steps(state)
 
-        chunk_rows = default_chunk_rows(flow)
-        largest = chunk_rows * self._largest
-        with products(mixed=False, device=flow.device, multiplications=largest):
-            self._steps.set_statistics(
-                self._train, chunk_rows=chunk_rows, on_chunk=on_chunk, every=every
-            )
-            reached = evaluate(
-                flow,
-                self._validation,
-                space="model",
-                row_loss_bound=self._options.row_loss_bound,
-                score=self._steps.score,
-                scores=self._scores,
-                on_chunk=scored,
-            )
+        self._steps.set_statistics(
+            self._train, chunk_rows=default_chunk_rows(flow), on_chunk=on_chunk, every=every
+        )
+        reached = evaluate(
+            flow,
+            self._validation,
+            space="model",
+            row_loss_bound=self._options.row_loss_bound,
+            score=self._steps.score,
+            scores=self._scores,
+            on_chunk=scored,
+        )
         self._scores = []
         return reached
 

@@ -50,12 +50,8 @@ class FitOptions:
         noise: Noise on discrete columns: drawn `once`, or anew for each `epoch`.
         restarts: Times that a training whose likelihood is not finite goes back to its best state
             and on with a tenth of the learning rate, before it fails.
-        compile: True to compile the likelihood and its gradient by `torch.compile`, which takes a
-            C++ compiler and half a minute or more before the first step, and pays in long
-            trainings only.
-        mixed_precision: True to round factors of the matrix products of training steps where there
-            are units for that, and faster: on CUDA to TF32, on processors with AMX to bfloat16.
-            Sums stay in float32, evaluation in full precision.
+        mixed_precision: True to round factors of the matrix products of training steps on CUDA, where
+            that is faster. Sums stay in float32, evaluation in full precision.
         seed: Seed of the order of the rows, and of the noise.
     """
 
@@ -72,7 +68,6 @@ class FitOptions:
     weight_average: float | None = None
     noise: Literal["once", "epoch"] = "once"
     restarts: int = 0
-    compile: bool = False
     mixed_precision: bool = False
     seed: int = 0
 

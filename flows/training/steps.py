@@ -13,7 +13,6 @@ from flows.compiled_training.step import CompiledAdam, CompiledGradient, Singles
 from flows.flow import Flow
 from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions
-from flows.training.precision import medium_is_exact, products
 from flows.training.robust import bound_losses
 from flows.training.rows import ModelRows
 from flows.training.weight_average import WeightAverage, average_share
@@ -32,12 +31,9 @@ class Steps(ABC):
 
     Attributes:
         learning_rate: Length of a step.
-        shared: Function that computes the gradient of rows in place of `compute`, with the help of
-            others; None: there are none.
     """
 
     learning_rate: float
-    shared: Callable[["Steps", Tensor], Tensor] | None = None
 
     def take(self, rows: Tensor, number: int) -> Tensor | float:
         """Take a step; return the sum of the rows' log densities before it.
@@ -46,7 +42,7 @@ class Steps(ABC):
             rows: Rows of the model.
             number: Number of the step since training began, counted from 1.
         """
-        total = self.compute(rows) if self.shared is None else self.shared(self, rows)
+        total = self.compute(rows)
         self.move(number)
         return total
 
@@ -57,22 +53,6 @@ class Steps(ABC):
     @abstractmethod
     def move(self, number: int) -> None:
         """Move the weights along the gradient, in the step of this number."""
-
-    @abstractmethod
-    def weights(self) -> Tensor:
-        """Return the weights that are trained, as one vector."""
-
-    @abstractmethod
-    def set_weights(self, flat: Tensor) -> None:
-        """Set the weights that are trained."""
-
-    @abstractmethod
-    def gradient(self) -> Tensor:
-        """Return the gradient, as one vector; 0 where there is none."""
-
-    @abstractmethod
-    def set_gradient(self, flat: Tensor) -> None:
-        """Set the gradient where there is one."""
 
     @abstractmethod
     def score(self, rows: Tensor) -> Tensor:
@@ -127,10 +107,6 @@ def _check_compiled(flow: Flow, options: FitOptions, batch_size: int) -> None:
         raise UnsupportedError(f"the device is {flow.device.type}")
     if options.optimiser not in ("adam", "adamw"):
         raise UnsupportedError(f"the optimiser is {options.optimiser}")
-    if options.compile:
-        raise UnsupportedError("torch.compile is wanted")
-    if options.mixed_precision and not medium_is_exact():
-        raise UnsupportedError("this processor has faster units of mixed precision")
     weights = sum(parameter.numel() for parameter in flow.parameters())
     if torch.get_num_threads() > 1 and weights * batch_size > _MOST_ALONE:
         raise UnsupportedError("several threads serve so large a step better")
@@ -142,12 +118,10 @@ class AutogradSteps(Steps):
     def __init__(self, flow: Flow, options: FitOptions) -> None:
         self._flow, self._options = flow, options
         self._parameters = [part for part in flow.parameters() if part.requires_grad]
-        self._largest = max(parameter.numel() for parameter in self._parameters)
         self._optimiser = self._new_optimiser()
         decay = options.weight_average
         self._average = None if decay is None else WeightAverage(flow, decay)
-        if options.compile:
-            self._score = torch.compile(self._score, dynamic=False)  # type: ignore[method-assign]
+        self._rounds = options.mixed_precision and flow.device.type == "cuda"
 
     @property
     def learning_rate(self) -> float:
@@ -162,12 +136,8 @@ class AutogradSteps(Steps):
         """Compute the gradient for rows of the model; return the sum of their log densities."""
         options = self._options
         self._optimiser.zero_grad()
-        with products(
-            mixed=options.mixed_precision,
-            device=self._flow.device,
-            multiplications=len(rows) * self._largest,
-        ):
-            scores = self._score(rows)
+        with _rounded_products() if self._rounds else nullcontext():
+            scores = self.score(rows)
             losses, bound = -scores, options.row_loss_bound
             if bound is not None:
                 losses = bound_losses(losses, bound)
@@ -182,33 +152,6 @@ class AutogradSteps(Steps):
         self._optimiser.step()
         if self._average is not None:
             self._average.follow(number)
-
-    def weights(self) -> Tensor:
-        """Return the weights that are trained, as one vector."""
-        return nn.utils.parameters_to_vector(self._parameters).detach()
-
-    def set_weights(self, flat: Tensor) -> None:
-        """Set the weights that are trained."""
-        with torch.no_grad():
-            for parameter, part in zip(self._parameters, self._parts(flat), strict=True):
-                parameter.copy_(part)
-
-    def gradient(self) -> Tensor:
-        """Return the gradient, as one vector; 0 where there is none."""
-        parts = (
-            torch.zeros_like(part) if part.grad is None else part.grad for part in self._parameters
-        )
-        return torch.cat([part.reshape(-1) for part in parts])
-
-    def set_gradient(self, flat: Tensor) -> None:
-        """Set the gradient where there is one."""
-        for parameter, part in zip(self._parameters, self._parts(flat), strict=True):
-            if parameter.grad is not None:
-                parameter.grad.copy_(part)
-
-    def _parts(self, flat: Tensor) -> list[Tensor]:
-        parts = torch.split(flat, [parameter.numel() for parameter in self._parameters])
-        return [part.view_as(of) for part, of in zip(parts, self._parameters, strict=True)]
 
     def score(self, rows: Tensor) -> Tensor:
         """Return the log densities of rows of the model, whose flow is in evaluation mode."""
@@ -235,9 +178,6 @@ class AutogradSteps(Steps):
         if self._average is not None:
             self._average.restore(dict(groups["average"]))
 
-    def _score(self, rows: Tensor) -> Tensor:
-        return self._flow.log_prob_of_table(rows, space="model")
-
     def _new_optimiser(self) -> GradientDescent:
         return GradientDescent(
             self._parameters,
@@ -245,6 +185,17 @@ class AutogradSteps(Steps):
             learning_rate=self._options.learning_rate,
             weight_decay=self._options.weight_decay,
         )
+
+
+@contextmanager
+def _rounded_products() -> Iterator[None]:
+    """Let CUDA round the factors of float32 products, in the whole process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class CompiledSteps(Steps):
@@ -282,22 +233,6 @@ class CompiledSteps(Steps):
         """Move the weights along the gradient, in the step of this number."""
         share = 0.0 if self._decay is None else average_share(self._decay, number)
         self._adam.move(share=share)
-
-    def weights(self) -> Tensor:
-        """Return the weights that are trained, as one vector."""
-        return torch.from_numpy(self._gradient.parameters)
-
-    def set_weights(self, flat: Tensor) -> None:
-        """Set the weights that are trained."""
-        self.weights().copy_(flat)
-
-    def gradient(self) -> Tensor:
-        """Return the gradient, as one vector; 0 where there is none."""
-        return torch.from_numpy(self._gradient.gradient)
-
-    def set_gradient(self, flat: Tensor) -> None:
-        """Set the gradient where there is one."""
-        self.gradient().copy_(flat)
 
     def score(self, rows: Tensor) -> Tensor:
         """Return the log densities of rows of the model, whose flow is in evaluation mode."""

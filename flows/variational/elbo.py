@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from flows.bijections.base import standard_normal
 from flows.errors import ElboDivergedError, FitError, FlowError
 from flows.flow import Flow, base_noise
+from flows.training.denormals import denormals_as_zero
 from flows.training.optimiser import GradientDescent
 from flows.training.options import VariationalOptions
-from flows.training.precision import denormals_as_zero
 from flows.training.state import (
     Callbacks,
     FitState,

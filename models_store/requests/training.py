@@ -213,8 +213,8 @@ class OptimisationRequest(Strict):
     )
     mixed_precision: bool = Field(
         default=False,
-        description="Round the factors of matrix products of training steps where that is faster:"
-        " on GPUs to TF32, on processors with AMX to bfloat16. Scores stay in full precision.",
+        description="Round the factors of matrix products of training steps on GPUs, where that is"
+        " faster. Scores stay in full precision.",
     )
     seed: Seed | None = Field(
         default=None,
@@ -401,9 +401,8 @@ class Trial(Strict):
     def _write_schedule(
         self, options: FitOptions, write: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        """Return the options in the shape of a request; none compiles."""
+        """Return the options in the shape of a request."""
         written: dict[str, Any] = write(options)
-        del written["compile"]
         if isinstance(options.schedule, FitStepSchedule):
             written["schedule"] = {"step": written["schedule"]}
         return written

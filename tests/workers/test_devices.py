@@ -24,34 +24,23 @@ def test_gpus_are_counted_by_their_files_or_as_the_environment_says(
 def test_each_gpu_is_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     every = WorkerSettings(device="cuda:all", worker_concurrency=7)
-    assert devices_of(every) == [("cuda:0",), ("cuda:1",), ("cuda:2",)]
-    assert devices_of(WorkerSettings(device="cpu", worker_concurrency=2)) == [("cpu",), ("cpu",)]
+    assert devices_of(every) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert devices_of(WorkerSettings(device="cpu", worker_concurrency=2)) == ["cpu", "cpu"]
     assert [has_accelerator(WorkerSettings(device=d)) for d in ("cpu", "cuda:1", "auto")] == [
         False,
         True,
         True,
     ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert devices_of(every) == [("cuda:0",)]  # whose self-test says that it is missing
+    assert devices_of(every) == ["cuda:0"]  # whose self-test says that it is missing
     assert not has_accelerator(WorkerSettings(device="auto"))
 
 
-def test_a_job_may_have_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    every = WorkerSettings(device="cuda:all", devices_per_job=2)
-    assert devices_of(every) == [("cuda:0", "cuda:1"), ("cuda:2",)]
-    two = WorkerSettings(device="cpu", devices_per_job=2, worker_concurrency=3)
-    assert devices_of(two) == [("cpu", "cpu")] * 3
-    for device in ("auto", "cuda", "cuda:1"):
-        with pytest.raises(ValueError, match="DENSITYD_DEVICES_PER_JOB above 1 needs"):
-            WorkerSettings(device=device, devices_per_job=2)
-
-
 def test_a_slot_is_taken_by_one_job_at_a_time() -> None:
-    slots = Slots([("cuda:0",), ("cuda:1", "cuda:2")])
+    slots = Slots(["cuda:0", "cuda:1"])
     with slots.take() as first, slots.take() as second, slots.take() as third:
-        assert (first, second, third) == (("cuda:0",), ("cuda:1", "cuda:2"), None)
+        assert (first, second, third) == ("cuda:0", "cuda:1", None)
     with pytest.raises(ValueError, match="fails"), slots.take():
         raise ValueError("fails")
     with slots.take() as first, slots.take() as second:
-        assert {first, second} == {("cuda:0",), ("cuda:1", "cuda:2")}
+        assert {first, second} == {"cuda:0", "cuda:1"}

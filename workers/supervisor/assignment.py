@@ -126,7 +126,7 @@ def common_fields(settings: WorkerSettings) -> dict[str, Any]:
         "parent_pid": os.getpid(),
         "log_level": settings.log_level,
         "store": settings.store_address,
-        "device": devices_of(settings)[0][0],
+        "device": devices_of(settings)[0],
         "threads": settings.trainer_threads,
         "nice": settings.trainer_nice,
         "memory_bytes": memory_limit_bytes(settings),
@@ -145,7 +145,7 @@ def host_memory_bytes(settings: WorkerSettings) -> int:
     """Return the memory of the machine that a trainer may take."""
     if settings.trainer_memory_bytes is not None:
         return settings.trainer_memory_bytes
-    processes = sum(len(devices) for devices in devices_of(settings))
+    processes = len(devices_of(settings))
     return int(_machine_memory_bytes() * _SHARE_OF_MEMORY / processes)
 
 

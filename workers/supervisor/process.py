@@ -5,22 +5,18 @@ import os
 import select
 import signal
 import subprocess
-import time
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from models_store.jobs.retries import AttemptEnd, Ending
-from workers.meetings import remove_abandoned
-from workers.protocol import MESSAGE, Message, Task, TrainingTask
+from workers.protocol import MESSAGE, Message, Task
 from workers.supervisor.fork_server import ForkServer
 from workers.supervisor.spawning import ForkedTrainer, environment_of, spawn
 
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 16
-_BURIAL_S, _BURIAL_POLL_S = 5.0, 0.01
 _OWN_SIGNALS = frozenset(
     {
         signal.SIGSEGV,
@@ -50,7 +46,6 @@ class TrainerProcess:
     """
 
     def __init__(self, task: Task, fork_server: ForkServer | None = None) -> None:
-        self._is_helped = isinstance(task, TrainingTask) and bool(task.helpers)
         self._pipe, write_end = os.pipe()
         try:
             self._process = _start(task, write_end, fork_server)
@@ -103,17 +98,7 @@ class TrainerProcess:
         """Kill the process if it still runs, and release its resources."""
         self._process.kill()
         self._process.wait()
-        self._bury_helpers()
-        if self._is_helped:
-            remove_abandoned()
         os.close(self._pipe)
-
-    def _bury_helpers(self) -> None:
-        """Wait for helpers that the kernel killed with the trainer, and whose parent is now this process."""
-        until = time.monotonic() + _BURIAL_S
-        with suppress(ChildProcessError):
-            while os.waitpid(-self.pid, os.WNOHANG)[0] or time.monotonic() < until:
-                time.sleep(_BURIAL_POLL_S)
 
     def _hand_over(self, task: Task) -> None:
         stream = self._process.stdin

@@ -19,7 +19,6 @@ from models_store.process.traces import TRACES
 from models_store.registry import Registry
 from workers.devices import Slots, devices_of, has_accelerator
 from workers.metrics import WorkerMetrics
-from workers.protocol import TrainingTask
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import store_for, task_of
 from workers.supervisor.attempt import Attempt, Stores
@@ -116,22 +115,20 @@ class Supervisor:
         the queue, which are for others. One whose slots are all taken leaves the job to the next
         message.
         """
-        with self._slots.take() as devices:
-            if devices is None:
+        with self._slots.take() as device:
+            if device is None:
                 return False
-            job = self._run_one(devices)
+            job = self._run_one(device)
             ran = job is not None
             while job is not None and job.role is JobRole.CHILD and not self._stopping.is_set():
-                job = self._run_one(devices)
+                job = self._run_one(device)
             return ran
 
-    def _run_one(
-        self, devices: tuple[str, ...], *, beside: dict[str, int] | None = None
-    ) -> Job | None:
-        """Claim the next job and run it on devices; return it, or None if there was none.
+    def _run_one(self, device: str, *, beside: dict[str, int] | None = None) -> Job | None:
+        """Claim the next job and run it on a device; return it, or None if there was none.
 
         Args:
-            devices: Devices of the job.
+            device: Device of the job.
             beside: Projects of the jobs beside which this one runs, which is of another one, in the order
                 in which these began, with the process ids of their trainers.
         """
@@ -155,20 +152,18 @@ class Supervisor:
             told = log_context(
                 request_id=job.request_id, job_id=job.id, traceparent=job.traceparent
             )
-            with told, self._span(job, devices):
+            with told, self._span(job, device):
                 TRACES.record("claim", began=asked_at)
                 beside[job.project] = _NO_TRAINER
-                place = Place(self._next_of(devices, beside), beside)
+                place = Place(self._next_of(device, beside), beside)
                 try:
-                    self._carry_through(job, devices, place)
+                    self._carry_through(job, device, place)
                 finally:
                     del beside[job.project]
                     place.close()
         return job
 
-    def _next_of(
-        self, devices: tuple[str, ...], beside: dict[str, int]
-    ) -> Callable[[], bool] | None:
+    def _next_of(self, device: str, beside: dict[str, int]) -> Callable[[], bool] | None:
         """Return the function that runs the next job beside those of some projects, where the devices allow that.
 
         One of the same project would take processors, and a place, that only others wait for.
@@ -176,7 +171,7 @@ class Supervisor:
         """
         if self._accelerator:
             return None
-        return lambda: self._run_one(devices, beside=beside) is not None
+        return lambda: self._run_one(device, beside=beside) is not None
 
     def _memory_beside(self, trainers: Iterable[int]) -> int | None:
         """Return the memory that a job may need beside what trainers have taken by now; None: any."""
@@ -185,34 +180,34 @@ class Supervisor:
             return None
         return max(0, memory_bytes - sum(map(resident_bytes, list(trainers))))
 
-    def _span(self, job: Job, devices: tuple[str, ...]) -> AbstractContextManager[None]:
+    def _span(self, job: Job, device: str) -> AbstractContextManager[None]:
         """Return a context that is the span of an attempt, in the trace of the job's request."""
         attributes = {
             "densityd.job_id": job.id,
             "densityd.attempt": job.attempt,
             "densityd.worker": self._worker,
-            "densityd.device": ",".join(devices),
+            "densityd.device": device,
         }
         name = f"{job.kind.value} attempt"
         parent = job.traceparent
         return TRACES.span(name, traceparent=parent, kind="consumer", attributes=attributes)
 
-    def _carry_through(self, job: Job, devices: tuple[str, ...], place: Place) -> None:
+    def _carry_through(self, job: Job, device: str, place: Place) -> None:
         log.info("attempt %s begins", job.attempt)
         began = time.monotonic()
         self._running.add((job.id, job.attempt))
         try:
-            ending = self._end_of(job, devices, place)
+            ending = self._end_of(job, device, place)
         finally:
             self._running.discard((job.id, job.attempt))
         self._metrics.observe_attempt(job.kind.value, ending, time.monotonic() - began)
         TRACES.describe({"densityd.ending": ending})
 
-    def _end_of(self, job: Job, devices: tuple[str, ...], place: Place) -> str:
+    def _end_of(self, job: Job, device: str, place: Place) -> str:
         """Run an attempt, and return how it ended, whatever goes wrong."""
         ending = "lost"
         try:
-            ending = self._attempt(job, devices, place)
+            ending = self._attempt(job, device, place)
         except FencedError as error:
             log.warning("attempt %s ends without a further word: %s", job.attempt, error)
         except DatabaseError as error:
@@ -224,7 +219,7 @@ class Supervisor:
             ending = _OWN_FAULT.ending.value
         return ending
 
-    def _attempt(self, job: Job, devices: tuple[str, ...], place: Place) -> str:
+    def _attempt(self, job: Job, device: str, place: Place) -> str:
         try:
             task = task_of(job, registry=self._registry, settings=self._settings)
         except NotFoundError:
@@ -236,11 +231,9 @@ class Supervisor:
             chosen: dict[str, Any] = {
                 "store": store_for(job.project, registry=self._registry, settings=self._settings),
                 "store_id": self._fitness.store_id,
-                "device": devices[0],
+                "device": device,
                 "traceparent": TRACEPARENT.get(),
             }
-            if isinstance(task, TrainingTask):
-                chosen["helpers"] = list(devices[1:])
             trainer = TrainerProcess(task.model_copy(update=chosen), self._fork_server)
         except OSError as error:
             log.warning("no trainer can be started: %s", error)

@@ -266,19 +266,6 @@ def _out_of_memory(task: Task) -> str:
     return f"Training needs more than the {task.memory_bytes // 2**20} MiB a trainer may use."
 
 
-def _help() -> int:
-    """Compute gradients for a trainer."""
-    from workers.trainer import helpers  # noqa: PLC0415
-
-    try:
-        helpers.serve()
-    except Exception as error:
-        if is_out_of_memory(error):
-            return helpers.OUT_OF_MEMORY
-        raise
-    return 0
-
-
 def run(arguments: list[str]) -> NoReturn:
     """Run a trainer, or a server that forks some, and end without unloading the libraries.
 
@@ -286,13 +273,11 @@ def run(arguments: list[str]) -> NoReturn:
 
     Args:
         arguments: Descriptor of the pipe for messages; or `fork-server`, the descriptor of its
-            socket and the level of its log; or `helper`.
+            socket and the level of its log.
     """
     match arguments:
         case ["fork-server", descriptor, log_level]:
             work = partial(main, serve(int(descriptor), log_level))
-        case ["helper"]:
-            work = partial(_help)
         case _:
             work = partial(main, int(arguments[0]))
     try:

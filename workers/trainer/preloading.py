@@ -37,7 +37,7 @@ def load_libraries() -> None:
     # Nothing of it is garbage, which to find out takes a fifth of the time.
     gc.disable()
     try:
-        import torch  # noqa: F401, PLC0415
+        import torch  # noqa: PLC0415
 
         from workers.trainer import (  # noqa: F401, PLC0415
             bulk,
@@ -46,6 +46,9 @@ def load_libraries() -> None:
             training,
             variational,
         )
+
+        # The first optimiser of a process imports PyTorch's compiler, which takes a second.
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
     finally:
         gc.enable()
 

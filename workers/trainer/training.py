@@ -39,7 +39,6 @@ from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample, select
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
-from workers.trainer.helpers import helped_by
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress
 from workers.trainer.summary import summarise_training
 
@@ -142,21 +141,18 @@ class _Run:
     ) -> dict[str, Any]:
         self._position = {} if state is None else self._progress.resumed(state)
         request = self._request
-        helped = helped_by(self._task.helpers, flow, request, parts.train)
-        with helped as parallel:
-            reports = fit(
-                flow,
-                parts.train,
-                parts.validation,
-                options=request.optimisation,
-                state=state,
-                on_batch=self._on_batch,
-                on_state=self._on_state,
-                interrupted=interrupted,
-                parallel=parallel,
-            )
-            for report in reports:
-                self._on_epoch(report)
+        reports = fit(
+            flow,
+            parts.train,
+            parts.validation,
+            options=request.optimisation,
+            state=state,
+            on_batch=self._on_batch,
+            on_state=self._on_state,
+            interrupted=interrupted,
+        )
+        for report in reports:
+            self._on_epoch(report)
         return {**self._metrics}
 
     def interrupt(self, state: FitState | None = None) -> None:

@@ -1,7 +1,6 @@
-"""Optimisers step as the classes of `torch.optim`, to the bit."""
+"""Optimisers go on from their moments to the bit."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import get_args
 
 import pytest
 import torch
@@ -10,20 +9,13 @@ from torch import nn
 from flows.training.optimiser import GradientDescent
 from flows.training.options import Optimiser
 
-CLASSES: dict[Optimiser, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "adagrad": torch.optim.Adagrad,
-    "sgd": torch.optim.SGD,
-}
-
 
 def some_parameters() -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(1)
     return [nn.Parameter(torch.randn(size, generator=generator)) for size in ((3, 2), (4,), ())]
 
 
-def step(optimiser: Any, parameters: list[nn.Parameter], number: int) -> None:
+def step(optimiser: GradientDescent, parameters: list[nn.Parameter], number: int) -> None:
     optimiser.zero_grad()
     # The last one has a gradient only now and then.
     used = parameters[: 2 + number % 2]
@@ -32,25 +24,17 @@ def step(optimiser: Any, parameters: list[nn.Parameter], number: int) -> None:
     optimiser.step()
 
 
-@pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_steps_and_moments_are_those_of_torch(name: Optimiser, weight_decay: float) -> None:
-    mine, its = some_parameters(), some_parameters()
-    ours = GradientDescent(mine, name, learning_rate=0.1, weight_decay=weight_decay)
-    theirs = CLASSES[name](its, lr=0.1, weight_decay=weight_decay, fused=True)
+@pytest.mark.parametrize("name", get_args(Optimiser))
+def test_restored_moments_go_on_to_the_bit(name: Optimiser) -> None:
+    stopped, whole = some_parameters(), some_parameters()
+    first, undisturbed = (
+        GradientDescent(of, name, learning_rate=0.1, weight_decay=0.1) for of in (stopped, whole)
+    )
     for number in range(5):
         if number == 3:
-            moments = ours.tensors()
-            ours = GradientDescent(mine, name, learning_rate=0.1, weight_decay=weight_decay)
-            ours.restore(moments)
-        step(ours, mine, number)
-        step(theirs, its, number)
-    assert all(map(torch.equal, mine, its))
-    state = {
-        f"{index}/{key}": value
-        for index, moments in theirs.state_dict()["state"].items()
-        for key, value in moments.items()
-        if value is not None
-    }
-    assert ours.tensors().keys() == state.keys()
-    assert all(torch.equal(value, state[key]) for key, value in ours.tensors().items())
+            moments = first.tensors()
+            first = GradientDescent(stopped, name, learning_rate=0.1, weight_decay=0.1)
+            first.restore(moments)
+        step(first, stopped, number)
+        step(undisturbed, whole, number)
+    assert all(map(torch.equal, stopped, whole))

@@ -1,7 +1,5 @@
 """Training from memory-mapped rows, in reduced precision, and compiled."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,36 +128,3 @@ def test_mixed_precision_trains_to_about_the_same_likelihood(spec):
     likelihoods = [report.best_validation_log_likelihood for report in best]
     assert likelihoods[1] == pytest.approx(likelihoods[0], abs=0.2)
     assert torch.get_float32_matmul_precision() == before
-
-
-def test_mixed_precision_is_for_training_steps_alone(monkeypatch):
-    asked: list[str] = []
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
-    options = with_options(max_epochs=2, patience=None, mixed_precision=True, optimiser="sgd")
-    reports = fit(new_flow(), TRAIN, VALIDATION, options=options)
-    next(reports)
-    assert asked == ["medium", "highest"] * (len(asked) // 2)
-    assert asked
-
-
-COMPILED = """
-import torch
-from flows import FitOptions, MafSpec, build, fit
-
-rows = torch.randn(240, 4, generator=torch.Generator().manual_seed(0)).cumsum(dim=1)
-for compiled in (False, True):
-    flow = build(MafSpec(layers=2, hidden=[12]), 4, seed=1)
-    options = FitOptions(batch_size=50, max_epochs=3, compile=compiled)
-    *_, last = fit(flow, rows[:200], rows[200:], options=options)
-    print(last.best_validation_log_likelihood)
-"""
-
-
-@pytest.mark.slow
-def test_a_compiled_step_gives_the_same_likelihoods():
-    """In a process of its own: the compiler cannot read functions whose shapes are checked."""
-    done = subprocess.run(  # noqa: S603  our own code
-        [sys.executable, "-c", COMPILED], check=True, capture_output=True, text=True
-    )
-    plain, compiled = map(float, done.stdout.split())
-    assert compiled == pytest.approx(plain, abs=1e-3)

@@ -378,7 +378,7 @@ def test_a_job_that_cannot_be_given_back_keeps_its_project_from_no_place(
     submit_for_another_project(place)
     supervisor, beside = Supervisor(place.database, place.settings, worker="w"), {"third": 1}
     with pytest.raises(StorageFullError):
-        supervisor._run_one(("cpu",), beside=beside)
+        supervisor._run_one("cpu", beside=beside)
     assert beside == {"third": 1}
 
 
@@ -393,5 +393,5 @@ def test_no_job_runs_beside_one_that_could_not_be_given_back(
     submit_for_another_project(place)
     supervisor = Supervisor(place.database, place.settings, worker="w")
     with pytest.raises(StorageFullError):
-        supervisor._run_one(("cpu",))
+        supervisor._run_one("cpu")
     assert "shared-place" not in {thread.name for thread in threading.enumerate()}
