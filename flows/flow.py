@@ -92,7 +92,7 @@ class Flow(nn.Module):
                 for all.
             space: `model` leaves the preprocessing out.
         """
-        x, log_det = self.transform.forward(u.to(self.dtype), self.features(context, len(u)))
+        x, log_det = self.transform.forward(u.to(self.dtype), self.features(context, u.shape[0]))
         if space == "model":
             return x, log_det
         x, outer = self.preprocessing.forward(x)
@@ -116,7 +116,7 @@ class Flow(nn.Module):
             FlowError: The density has no noise (see `has_noise`).
         """
         x, outer = self._to_model(x, space)
-        u, log_det = self.transform.inverse(x, self.features(context, len(x)))
+        u, log_det = self.transform.inverse(x, self.features(context, x.shape[0]))
         return u, log_det if outer is None else log_det + outer
 
     def log_prob(
@@ -137,7 +137,7 @@ class Flow(nn.Module):
             space: `model` gives the density of the preprocessed rows.
         """
         model, outer = self._to_model(x, space)
-        score = self.transform.log_density(model, self.features(context, len(x)))
+        score = self.transform.log_density(model, self.features(context, x.shape[0]))
         return self._without_nan(score if outer is None else score + outer, x, context, space)
 
     def log_prob_of_table(
@@ -175,7 +175,7 @@ class Flow(nn.Module):
             FlowError: The density has no parts: it is of another family than `mixed`.
         """
         model, outer = self._to_model(x, space)
-        parts = self.transform.log_parts(model, self.features(context, len(x)))
+        parts = self.transform.log_parts(model, self.features(context, x.shape[0]))
         parts = parts if outer is None else parts + F.pad(outer[:, None], (1, 0))
         return self._without_nan(parts, x, context, space)
 

@@ -111,7 +111,7 @@ class Preprocessing(nn.Module):
 
     def inverse(self, x: Batch) -> tuple[Batch, PerRow]:
         """Map data to the model's space, with the log-determinant."""
-        total = x.new_zeros(len(x), dtype=torch.float64)
+        total = x.new_zeros(x.shape[0], dtype=torch.float64)
         for layer in self.layers():
             x, log_det = layer.inverse(x.double())
             total = total + log_det
@@ -265,14 +265,14 @@ class Standardise(Bijection):
     ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         refuse_mask(observed)
-        return u * self.std + self.mean, self.std.log().sum().expand(len(u))
+        return u * self.std + self.mean, self.std.log().sum().expand(u.shape[0])
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         refuse_mask(observed)
-        return (x - self.mean) / self.std, -self.std.log().sum().expand(len(x))
+        return (x - self.mean) / self.std, -self.std.log().sum().expand(x.shape[0])
 
     def inverse_terms(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
@@ -296,14 +296,14 @@ class Rescale(Bijection):
     ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         refuse_mask(observed)
-        return u * self.levels - 0.5, u.new_full((len(u),), self.dim * math.log(self.levels))
+        return u * self.levels - 0.5, u.new_full((u.shape[0],), self.dim * math.log(self.levels))
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         refuse_mask(observed)
-        log_det = x.new_full((len(x),), -self.dim * math.log(self.levels))
+        log_det = x.new_full((x.shape[0],), -self.dim * math.log(self.levels))
         return (x + 0.5) / self.levels, log_det
 
     def inverse_terms(

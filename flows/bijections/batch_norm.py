@@ -150,7 +150,7 @@ class BatchNorm(Bijection):
 def _row_sums(log_scale: Tensor, rows: Tensor, observed: Tensor | None) -> Tensor:
     """Return the sum of the log scales of the observed features of each row."""
     if observed is None:
-        return log_scale.sum().expand(len(rows))
+        return log_scale.sum().expand(rows.shape[0])
     return masked(log_scale, observed).sum(dim=1)
 
 

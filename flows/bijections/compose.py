@@ -30,7 +30,7 @@ class Chain(Bijection):
         masks = [observed]
         for layer in self._bijections():
             masks.append(layer.noise_mask(masks[-1]))
-        x, total = only_observed(u, masks.pop()), u.new_zeros(len(u))
+        x, total = only_observed(u, masks.pop()), u.new_zeros(u.shape[0])
         for layer in reversed(self._bijections()):
             x, log_det = layer.forward(x, context, masks.pop())
             total = total + log_det
@@ -193,13 +193,13 @@ class Permutation(Bijection):
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
-        return u.index_select(1, self.inverse_order), u.new_zeros(len(u))
+        return u.index_select(1, self.inverse_order), u.new_zeros(u.shape[0])
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
-        return x.index_select(1, self.order), x.new_zeros(len(x))
+        return x.index_select(1, self.order), x.new_zeros(x.shape[0])
 
     def noise_mask(self, observed: Observed) -> Observed:
         """Return the mask in the order of the noise."""
@@ -221,13 +221,13 @@ class Reverse(Bijection):
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
-        return u.flip(1), u.new_zeros(len(u))
+        return u.flip(1), u.new_zeros(u.shape[0])
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
-        return x.flip(1), x.new_zeros(len(x))
+        return x.flip(1), x.new_zeros(x.shape[0])
 
     def noise_mask(self, observed: Observed) -> Observed:
         """Return the mask in the order of the noise."""

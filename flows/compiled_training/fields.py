@@ -10,7 +10,7 @@ TILE_PANELS = 8
 
 ACTIVATIONS = ("relu", "tanh", "elu")
 RELU, TANH, ELU = range(3)
-MAPPED, NORM, CATEGORICAL, SEQUENTIAL = range(4)
+MAPPED, NORM, CATEGORICAL = range(3)
 # A layer: its kind; places of its input and output; features of a row; in the index, the place of
 # each feature in the output, and the line of its mask.
 KIND, SOURCE, TARGET, WIDTH, PLACES, SEEN, GRAD_SOURCE, GRAD_TARGET = range(8)
@@ -20,16 +20,12 @@ KIND, SOURCE, TARGET, WIDTH, PLACES, SEEN, GRAD_SOURCE, GRAD_TARGET = range(8)
 # them, and where the numbers are that all its maps share.
 FIRST, STEP, MOVED, KEPT, KEPTS, OUT, GRAD_OUT, OUTPUTS, MATRIX, MATRICES, NETWORKS = range(8, 19)
 MAP, NUMBERS = range(19, 21)
-# A sequential layer, whose network reads what its maps give: as one of maps; then, in the index, the
-# number of units of each hidden layer that can be computed before each feature.
-ENDS = 21
 # Categorical variables: their number and the block of their levels; in the index, the first output,
 # number of levels and openness of each; where the logarithms are that these add; and, as for an
 # affine layer, the outputs, their gradients, their number, and the matrices.
 VARIABLES, LEVELS, STARTS, LOGS, OUTS = range(8, 13)
 # A batch norm: its parameters, in the flat vector; its statistics; whether these follow batches.
 GAIN, OFFSET, STATISTICS, RUNNING = range(8, 12)
-LAYER_FIELDS = 22
 # A matrix: units and inputs; weights, their line and biases in the flat vector; the block of the
 # inputs with its width, first unit and step; the block of the outputs with its width and first
 # unit; blocks of their gradients; activation; in the index, the inputs that each unit sees, and the

@@ -23,7 +23,6 @@ from flows.compiled_training.fields import (
     NORM,
     OWN,
     ROWS,
-    SEQUENTIAL,
     SETTLED,
     SOURCE,
     TARGET,
@@ -42,7 +41,6 @@ from flows.compiled_training.moves import (
     squares,
 )
 from flows.compiled_training.norms import pull_norm, run_norm
-from flows.compiled_training.sequential import pull_sequential, run_sequential
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
@@ -87,8 +85,6 @@ def _run(layers, part, matrices, index, sizes, arrays, numbers, batch, norms):
             run_norm(layer, index, arrays, shown, panels, n, (norms, numbers[0]), loss)
         elif layer[KIND] == CATEGORICAL:
             run_categorical(layer, matrices, index, arrays, panels, n, context, numbers, loss)
-        elif layer[KIND] == SEQUENTIAL:
-            run_sequential(layer, matrices, index, arrays, shown, panels, context, loss)
         else:
             run_mapped(layer, matrices, index, arrays, shown, panels, context, loss)
 
@@ -185,10 +181,6 @@ def step(batch, layers, matrices, index, sizes, arrays, numbers):
             pull_norm(layer, index, arrays, shown, panels, weight)
         elif layer[KIND] == CATEGORICAL:
             pull_categorical(layer, matrices, index, work, panels, context, weight)
-        elif layer[KIND] == SEQUENTIAL:
-            pull_sequential(
-                layer, matrices, index, work, arrays[10], shown, panels, context, weight
-            )
         else:
             pull_mapped(
                 layer, matrices, index, work, arrays[10], shown, panels, context, weight,

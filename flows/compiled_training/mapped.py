@@ -6,7 +6,7 @@ from numba import int64
 
 from flows.compiled.loops.functions import jit
 from flows.compiled.loops.micro_kernels import stay_apart
-from flows.compiled.loops.mixture_maps import bernoulli_density, mixture_density
+from flows.compiled.loops.mixture_maps import mixture_density
 from flows.compiled.loops.sigmoid_maps import sigmoids_inverse
 from flows.compiled_training.fields import (
     BACK,
@@ -33,21 +33,16 @@ from flows.compiled_training.fields import (
 )
 from flows.compiled_training.maps.affine import (
     pull_affine,
-    pull_affine_forward,
     pull_bounded_affine,
-    pull_bounded_affine_forward,
     pull_shift,
     run_affine,
-    run_affine_forward,
     run_bounded_affine,
-    run_bounded_affine_forward,
     run_shift,
 )
 from flows.compiled_training.maps.cells import back_of, forth_of
-from flows.compiled_training.maps.mixtures import pull_bernoulli, pull_mixture
+from flows.compiled_training.maps.mixtures import pull_mixture
 from flows.compiled_training.maps.sigmoids import pull_sigmoids
 from flows.compiled_training.maps.splines import pull_spline, run_spline
-from flows.compiled_training.maps.tails import pull_tails, run_tails
 from flows.compiled_training.panels import keep, mask_at, place_of
 from flows.compiled_training.products import pull_network, run_matrix
 
@@ -59,13 +54,7 @@ _bounded_forth, _bounded_back = forth_of(run_bounded_affine), back_of(pull_bound
 _shift_forth, _shift_back = forth_of(run_shift), back_of(pull_shift)
 _spline_forth, _spline_back = forth_of(run_spline), back_of(pull_spline)
 _mixture_forth, _mixture_back = forth_of(mixture_density), back_of(pull_mixture)
-_bernoulli_forth, _bernoulli_back = forth_of(bernoulli_density), back_of(pull_bernoulli)
-_tails_forth, _tails_back = forth_of(run_tails), back_of(pull_tails)
 _sigmoids_forth, _sigmoids_back = forth_of(sigmoids_inverse), back_of(pull_sigmoids)
-
-_forward_forth, _forward_back = forth_of(run_affine_forward), back_of(pull_affine_forward)
-_bounded_forward_forth = forth_of(run_bounded_affine_forward)
-_bounded_forward_back = back_of(pull_bounded_affine_forward)
 
 
 @jit()
@@ -84,15 +73,7 @@ def _map(kind, words):
     elif kind == 4:
         _mixture_forth(words)
     elif kind == 5:
-        _bernoulli_forth(words)
-    elif kind == 6:
-        _tails_forth(words)
-    elif kind == 7:
         _sigmoids_forth(words)
-    elif kind == 8:
-        _forward_forth(words)
-    else:
-        _bounded_forward_forth(words)
 
 
 @jit()
@@ -111,15 +92,7 @@ def _pull(kind, words):
     elif kind == 4:
         _mixture_back(words)
     elif kind == 5:
-        _bernoulli_back(words)
-    elif kind == 6:
-        _tails_back(words)
-    elif kind == 7:
         _sigmoids_back(words)
-    elif kind == 8:
-        _forward_back(words)
-    else:
-        _bounded_forward_back(words)
 
 
 @jit()
@@ -134,12 +107,12 @@ def run_mapped(layer, matrices, index, arrays, shown, panels, context, loss):
     keep(layer, index, values, panels, (layer[SOURCE], layer[TARGET]), FORTH)
     for panel in range(panels):
         for t in range(layer[MOVED]):
-            map_feature(layer, index, values, numbers, shown, panels, panel, t, loss)
+            _map_feature(layer, index, values, numbers, shown, panels, panel, t, loss)
 
 
 @jit()
 @no_type_check
-def map_feature(layer, index, values, numbers, shown, panels, panel, t, loss):
+def _map_feature(layer, index, values, numbers, shown, panels, panel, t, loss):
     """Map a moved feature in the rows of a panel."""
     width, moved = layer[WIDTH], layer[MOVED]
     i = layer[FIRST] + t * layer[STEP]
@@ -169,7 +142,7 @@ def pull_mapped(layer, matrices, index, work, numbers, shown, panels, context, w
     keep(layer, index, grads, panels, (layer[GRAD_SOURCE], layer[GRAD_TARGET]), BACK)
     for panel in range(panels):
         for t in range(layer[MOVED]):
-            pull_feature(layer, index, values, grads, numbers, shown, panels, panel, t, weight)
+            _pull_feature(layer, index, values, grads, numbers, shown, panels, panel, t, weight)
     for network in range(layer[NETWORKS]):
         first = layer[MATRIX] + network * layer[MATRICES]
         pull_network(
@@ -179,7 +152,7 @@ def pull_mapped(layer, matrices, index, work, numbers, shown, panels, context, w
 
 @jit()
 @no_type_check
-def pull_feature(layer, index, values, grads, numbers, shown, panels, panel, t, weight):
+def _pull_feature(layer, index, values, grads, numbers, shown, panels, panel, t, weight):
     """Compute the gradients of a moved feature's map in the rows of a panel."""
     width, moved = layer[WIDTH], layer[MOVED]
     outs = layer[OUTPUTS] * moved

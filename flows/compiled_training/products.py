@@ -162,14 +162,7 @@ def _activation_gradient(kind, h, g):
 @jit()
 @no_type_check
 def run_matrix(matrix, index, parameters, values, panels, context):
-    """Compute the outputs of a matrix with biases, its activation applied."""
-    run_units(matrix, index, parameters, values, panels, context, 0, matrix[UNITS_OUT])
-
-
-@jit()
-@no_type_check
-def run_units(matrix, index, parameters, values, panels, context, first, end):
-    """Compute some outputs of a matrix.
+    """Compute the outputs of a matrix with biases, its activation applied.
 
     `context` is the block of the context, its width, and the number of rows of the batch.
     """
@@ -179,9 +172,9 @@ def run_units(matrix, index, parameters, values, panels, context, first, end):
     columns = _columns(matrix)
     for start in range(0, panels, TILE_PANELS):
         for column in range(columns):
-            unit = first + column
-            while unit < end:
-                count = _units(-(-(end - unit) // columns))
+            unit = column
+            while unit < matrix[UNITS_OUT]:
+                count = _units(-(-(matrix[UNITS_OUT] - unit) // columns))
                 depth = _largest(index, matrix[REACH] + unit, count, columns)
                 left = weights + 4 * matrix[WEIGHT] + line * unit
                 for k in range(count):
@@ -214,16 +207,16 @@ def run_units(matrix, index, parameters, values, panels, context, first, end):
 
 @jit()
 @no_type_check
-def pull_inputs(matrix, index, parameters, grads, panels, zeros, adds, first, end):
-    """Compute the gradients of some inputs of a matrix, or add to them."""
+def _pull_inputs(matrix, index, parameters, grads, panels, zeros, adds):
+    """Compute the gradients of the inputs of a matrix, or add to them."""
     stay_apart()
     address, weights = grads.ctypes.data, parameters.ctypes.data
     line = 4 * matrix[LINE]
     rows = matrix[UNITS_OUT] // matrix[GROUPS]
     for start in range(0, panels, TILE_PANELS):
-        unit = first
-        while unit < end:
-            count = _units(end - unit)
+        unit = 0
+        while unit < matrix[UNITS_IN]:
+            count = _units(matrix[UNITS_IN] - unit)
             begin = _smallest(index, matrix[FROM] + unit, count)
             for panel in range(start, min(start + TILE_PANELS, panels)):
                 source = matrix[IN_FIRST] + matrix[IN_STEP] * unit
@@ -351,28 +344,27 @@ def pull_network(layer, matrices, index, work, panels, context, wide):
     for number in range(layer[MATRICES] - 1, -1, -1):
         matrix = matrices[number]
         if number < layer[MATRICES] - 1:
-            pull_activation(matrix, work, panels, 0, matrix[UNITS_OUT])
-        weigh_matrix(matrix, index, work, panels, context)
+            _pull_activation(matrix, work, panels)
+        _weigh_matrix(matrix, index, work, panels, context)
         if matrix[UNITS_IN] > 0 and (number > 0 or wide):
-            inputs, adds = matrix[UNITS_IN], number == 0
-            pull_inputs(matrix, index, parameters, grads, panels, zeros, adds, 0, inputs)
+            _pull_inputs(matrix, index, parameters, grads, panels, zeros, number == 0)
 
 
 @jit()
 @no_type_check
-def pull_activation(matrix, work, panels, first, end):
-    """Multiply the gradients of some outputs of a matrix by the derivative of the activation."""
+def _pull_activation(matrix, work, panels):
+    """Multiply the gradients of the outputs of a matrix by the derivative of the activation."""
     values, grads = work[2], work[3]
     for panel in range(panels):
-        unit, size = matrix[UP_FIRST] + first, (end - first) * ROWS
-        up = place_of(panels, matrix[UP], matrix[UP_WIDTH], unit, panel)
-        at = place_of(panels, matrix[GRAD_UP], matrix[UP_WIDTH], unit, panel)
+        first, size = matrix[UP_FIRST], matrix[UNITS_OUT] * ROWS
+        up = place_of(panels, matrix[UP], matrix[UP_WIDTH], first, panel)
+        at = place_of(panels, matrix[GRAD_UP], matrix[UP_WIDTH], first, panel)
         _activation_gradient(matrix[ACTIVATION], values[up : up + size], grads[at : at + size])
 
 
 @jit()
 @no_type_check
-def weigh_matrix(matrix, index, work, panels, context):
+def _weigh_matrix(matrix, index, work, panels, context):
     """Compute the gradients of the weights and biases of a matrix, from those of its outputs."""
     stay_apart()
     _, gradient, values, grads, turned, turned_context, tile, _ = work

@@ -1,7 +1,6 @@
 """Flows as programs of `flows.compiled_training.kernels`, written from the layer at the data on."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,12 +11,11 @@ from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.autoregressive.masked import MaskedLinear
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm
-from flows.bijections.compose import Inverted, Permutation, Reverse, Slice
+from flows.bijections.compose import Permutation, Reverse, Slice
 from flows.bijections.coupling.affine import Coupling
 from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.bijections.linear import network_parameters
 from flows.bijections.network_layers import ADDITIVE, MapSpec, affine_map
-from flows.bijections.tails import Tails
 from flows.compiled_training.program import (
     Dense,
     Integers,
@@ -33,14 +31,10 @@ from flows.mixed.categorical import CategoricalMade
 from flows.mixed.density import MixedDensity
 
 # Fields of the lines, as in `flows.compiled_training.fields`, which needs numba.
-MAPPED, NORM, CATEGORICAL, SEQUENTIAL = range(4)
+MAPPED, NORM, CATEGORICAL = range(3)
 ACTIVATIONS = ("relu", "tanh", "elu")
-MAPS = (
-    *("affine", "bounded-affine", "additive", "spline", "mixture", "bernoulli", "tails"),
-    *("sigmoids", "affine-forward", "bounded-affine-forward"),
-)
-_LAYER_FIELDS = 22
-TAILS = MapSpec("tails", 2)
+MAPS = ("affine", "bounded-affine", "additive", "spline", "mixture", "sigmoids")
+_LAYER_FIELDS = 21
 
 
 def compile_program(transform: Bijection, parameters: Sequence[Tensor]) -> Program:
@@ -111,14 +105,14 @@ class _Writer:
         match part:
             case Reverse() | Permutation():
                 self._permute(part)
-            case BatchNorm() | DiagonalAffine() | Tails():
+            case BatchNorm():
+                self._norm(part)
+            case DiagonalAffine():
                 self._elementwise(part)
             case Slice():
                 self._slice(part)
             case Autoregressive():
                 self._autoregressive(part, range(self._dim))
-            case Inverted():
-                self._inverted(part)
             case Coupling():
                 self._coupling(part)
             case TransformerCoupling():
@@ -170,16 +164,11 @@ class _Writer:
         running = int(part.spec.statistics == "running")
         self._add_line([*self._line(NORM), gain, offset, statistics, running])
 
-    def _elementwise(self, part: BatchNorm | DiagonalAffine | Tails) -> None:
-        if isinstance(part, BatchNorm):
-            self._norm(part)
-            return
-        spec, context_weight, biases = TAILS, None, list(part.parameters())
-        if isinstance(part, DiagonalAffine):
-            spec, context_weight = affine_map(part.log_scale_bound), part.context_weight
-            biases = [part.shift, part.log_scale]
+    def _elementwise(self, part: DiagonalAffine) -> None:
+        spec = affine_map(part.log_scale_bound)
         nothing = np.zeros(spec.outputs * self._dim, dtype=np.int64)
-        network = Network([Dense(None, biases, nothing)], "relu", context_weight)
+        biases = Dense(None, [part.shift, part.log_scale], nothing)
+        network = Network([biases], "relu", part.context_weight)
         self._conditioned(range(self._dim), range(0), [network], spec)
 
     def add_categorical(self, made: CategoricalMade, density: MixedDensity) -> None:
@@ -208,43 +197,6 @@ class _Writer:
     def _autoregressive(self, part: Autoregressive, features: range) -> None:
         network = masked_network(part)
         self._conditioned(features, features, [network], part.transformer.map_spec())
-
-    def _inverted(self, part: Inverted) -> None:
-        """Add a layer whose network reads the features that it maps, and one that reorders these.
-
-        Raises:
-            UnsupportedError: It is not affine.
-        """
-        layer = part.layer
-        spec = layer.transformer.map_spec() if isinstance(layer, Autoregressive) else None
-        if not isinstance(layer, Autoregressive) or spec is None:
-            raise UnsupportedError("another inverted layer")
-        forward = replace(spec, kind=f"{spec.kind}-forward")
-        network, features = masked_network(layer), range(self._dim)
-        line = self._line(SEQUENTIAL)
-        source = Source([line[2], self._dim, 0, 1], line[7], self._dim)
-        self._maps(line, features, [network], forward, source)
-        self._lines[-1][_LAYER_FIELDS - 1] = self._ends(network)
-        self._maps(self._line(MAPPED), range(0), [], ADDITIVE, source)
-
-    def _ends(self, network: Network) -> int:
-        """Keep how many hidden units can be computed before each feature; return where.
-
-        Raises:
-            UnsupportedError: The units are not in that order.
-        """
-        ends = []
-        reaches = [dense.reach for dense in network.maps]
-        for feature in range(self._dim):
-            known = feature
-            for reach in reaches[:-1]:
-                known = int((reach <= known).sum())
-                ends.append(known)
-            if reaches[-1][feature] > known:
-                raise UnsupportedError("features that see later ones")
-        if any((np.diff(reach) < 0).any() for reach in reaches[:-1]):
-            raise UnsupportedError("hidden units in another order than that of the features")
-        return self._program.number(ends)
 
     def _slice(self, part: Slice) -> None:
         features = range(self._dim)[part.features]
@@ -293,20 +245,10 @@ class _Writer:
         Raises:
             UnsupportedError: The map has no compiled loops.
         """
-        line = self._line(MAPPED)
-        source = Source([line[1], self._dim, read.start, read.step], line[6], len(read))
-        self._maps(line, moved, networks, spec, source)
-
-    def _maps(
-        self,
-        line: list[int],
-        moved: range,
-        networks: list[Network],
-        spec: MapSpec | None,
-        source: Source,
-    ) -> None:
         if spec is None or spec.kind not in MAPS:
             raise UnsupportedError("maps without compiled loops")
+        line = self._line(MAPPED)
+        source = Source([line[1], self._dim, read.start, read.step], line[6], len(read))
         program, outputs = self._program, spec.outputs
         kept = [i for i in range(self._dim) if i not in moved]
         outs = outputs * len(moved)

@@ -115,7 +115,7 @@ class Gaussian(Bijection):
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
-        shift, log_scale = self._condition(context, observed, len(u))
+        shift, log_scale = self._condition(context, observed, u.shape[0])
         u = only_observed(u, observed)
         mixed = u if self.lower is None else u @ self._triangle(self.lower).t()
         return torch.addcmul(shift, log_scale.exp(), mixed), log_scale.sum(dim=1)
@@ -131,7 +131,7 @@ class Gaussian(Bijection):
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, Batch]:
         """Return the noise, and log du_i/dx_i of each feature."""
-        shift, log_scale = self._condition(context, observed, len(x))
+        shift, log_scale = self._condition(context, observed, x.shape[0])
         u = (only_observed(x, observed) - shift) * torch.exp(-log_scale)
         if self.lower is not None:
             triangle = self._triangle(self.lower)

@@ -109,7 +109,7 @@ class Planar(Bijection):
         """Map data to noise, one root a row and layer."""
         refuse_mask(observed)
         weights, pushes, biases, gains = self._layers(context)
-        z, log_det = x, x.new_zeros(len(x))
+        z, log_det = x, x.new_zeros(x.shape[0])
         for layer in range(len(weights) - 1, -1, -1):
             y = (z * weights[layer]).sum(dim=1) + biases[layer]
             a, log_slope = unbend(y, gains[layer])

@@ -70,7 +70,7 @@ def one_hot(
     """
     known = (indices >= 0) & (indices < sizes)
     places = torch.where(known, indices, 0).long() + starts
-    result = indices.new_zeros(len(indices), slots)
+    result = indices.new_zeros(indices.shape[0], slots)
     return result.scatter_(1, places, known.to(indices.dtype))
 
 
@@ -184,7 +184,7 @@ class CategoricalMade(nn.Module):
         chosen = torch.where(known, indices, 0).long()
         terms = []
         for group in self._groups:
-            logits = out[:, group.outputs].view(len(out), len(group.variables), group.width)
+            logits = out[:, group.outputs].view(out.shape[0], len(group.variables), group.width)
             found = logits.gather(2, chosen[:, group.variables, None])[..., 0]
             terms.append(found - logits.logsumexp(dim=2))
         return torch.where(known, torch.cat(terms, dim=1).index_select(1, self.places), 0.0)
@@ -199,10 +199,10 @@ class CategoricalMade(nn.Module):
         uniforms = torch.special.ndtr(u)
         weights, biases = self._masked()
         added = self._added(context)
-        before = biases[0].expand(len(u), -1).clone() if len(weights) > 1 else u
+        before = biases[0].expand(u.shape[0], -1).clone() if len(weights) > 1 else u
         if added is not None:
             before = before + added
-        hidden = [u.new_empty(len(u), len(degrees)) for degrees in self.degrees[1:]]
+        hidden = [u.new_empty(u.shape[0], len(degrees)) for degrees in self.degrees[1:]]
         result = torch.empty_like(u)
         starts: list[int] = self.starts.tolist()
         for variable, rows in enumerate(self.outputs()):
@@ -211,7 +211,7 @@ class CategoricalMade(nn.Module):
             if hidden:
                 reach = self._reach[-1][variable]
                 logits = logits + hidden[-1][:, :reach] @ weights[-1][rows, :reach].t()
-            ends = torch.softmax(logits, dim=-1).cumsum(dim=-1)[..., :-1].expand(len(u), -1)
+            ends = torch.softmax(logits, dim=-1).cumsum(dim=-1)[..., :-1].expand(u.shape[0], -1)
             level = (ends <= uniforms[:, variable, None]).sum(dim=1)
             result[:, variable] = level.to(u.dtype)
             if hidden:

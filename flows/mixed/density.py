@@ -71,7 +71,7 @@ class MixedDensity(Bijection):
         """Map noise to rows of the model, with the log-determinant of the flow."""
         refuse_mask(observed)
         count = len(self.layout.variables)
-        indices, log_det = u[:, :count], u.new_zeros(len(u))
+        indices, log_det = u[:, :count], u.new_zeros(u.shape[0])
         if self.made is not None:
             indices = self.made.sample(indices, context)
         if self.flow is None:

@@ -166,7 +166,7 @@ class TableEncoding(Preprocessing):
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.where(self.gapped & (x.abs() > LARGEST), torch.nan, x)
-        result = x.new_zeros(len(x), self.model_dim)
+        result = x.new_zeros(x.shape[0], self.model_dim)
         terms = torch.zeros_like(x)
         if self._levels:
             result[:, self._level_places] = self.levels.encode(x[:, self._levels])
@@ -221,7 +221,9 @@ class TableEncoding(Preprocessing):
         if not self.spreads:
             return x
         x = x.double()
-        noise = torch.rand(len(x), len(self.grid), generator=generator, dtype=torch.float64) - 0.5
+        noise = (
+            torch.rand(x.shape[0], len(self.grid), generator=generator, dtype=torch.float64) - 0.5
+        )
         values = x[:, self.layout.continuous]
         noisy = values + noise.to(x.device) * self.noise
         x = x.clone()

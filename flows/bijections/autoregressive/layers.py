@@ -147,6 +147,6 @@ class Autoregressive(Bijection):
             activation=self.conditioner.activation,
             first=self._added(context),
         )
-        parameters = out.view(len(x), self.transformer.outputs, self.dim)
+        parameters = out.view(x.shape[0], self.transformer.outputs, self.dim)
         mask = None if observed is None else observed[:, None]
         return self.transformer.masked_parameters(parameters, mask).movedim(1, 0)

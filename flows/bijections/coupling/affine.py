@@ -71,7 +71,7 @@ class Coupling(HalvesLayer):
         copied, moved = self.split(u)
         log_scale, shift = self._condition(copied, context, self.moved_mask(observed))
         if log_scale is None:
-            return self.join(copied, moved + shift), u.new_zeros(len(u))
+            return self.join(copied, moved + shift), u.new_zeros(u.shape[0])
         x = self.join(copied, torch.addcmul(shift, moved, log_scale.exp()))
         return x, log_scale.sum(dim=1)
 
@@ -82,7 +82,7 @@ class Coupling(HalvesLayer):
         copied, moved = self.split(x)
         log_scale, shift = self._condition(copied, context, self.moved_mask(observed))
         if log_scale is None:
-            return self.join(copied, moved - shift), x.new_zeros(len(x))
+            return self.join(copied, moved - shift), x.new_zeros(x.shape[0])
         u = self.join(copied, (moved - shift) * torch.exp(-log_scale))
         return u, -log_scale.sum(dim=1)
 

@@ -73,6 +73,6 @@ class TransformerCoupling(HalvesLayer):
         read = copied if context is None else torch.cat([copied, context], dim=1)
         out = apply_network(self.layers, read, ACTIVATIONS[self.activation])
         moved = self.shape.widths()[1]
-        parameters = out.view(len(copied), self.transformer.outputs, moved)
+        parameters = out.view(copied.shape[0], self.transformer.outputs, moved)
         mask = None if observed is None else observed[:, None]
         return self.transformer.masked_parameters(parameters, mask).movedim(1, 0)

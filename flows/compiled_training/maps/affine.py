@@ -1,7 +1,4 @@
-"""Affine maps and shifts (`flows.bijections.transformers`); 1 / scale takes the place of log scale.
-
-Of those with their directions swapped, the scale does.
-"""
+"""Affine maps and shifts (`flows.bijections.transformers`); 1 / scale takes the place of log scale."""
 
 from flows.compiled.loops.features import Feature
 from flows.compiled.loops.vectors import Vector, exp, log
@@ -48,40 +45,6 @@ def pull_shift(_: Feature, pull: Pull) -> Vector:
     """Return the gradient of x."""
     pull.set(0, -pull.noise)
     return pull.noise
-
-
-def run_affine_forward(f: Feature) -> tuple[Vector, Vector]:
-    """Return shift + x scale, and the log slope."""
-    return _forward(f, f.parameter(1))
-
-
-def pull_affine_forward(f: Feature, pull: Pull) -> Vector:
-    """Return the gradient of x."""
-    grad = pull.noise * f.parameter(1)
-    pull.set(0, pull.noise)
-    pull.set(1, pull.slope.plus(grad, f.x))
-    return grad
-
-
-def run_bounded_affine_forward(f: Feature) -> tuple[Vector, Vector]:
-    """Return the same with the log scale r / (1 + |r| / bound)."""
-    raw = f.parameter(1)
-    return _forward(f, raw / (1.0 + abs(raw) / f.number(0)))
-
-
-def pull_bounded_affine_forward(f: Feature, pull: Pull) -> Vector:
-    """Return the gradient of x."""
-    scale = f.parameter(1)
-    grad, rest = pull.noise * scale, 1.0 - abs(log(scale)) / f.number(0)
-    pull.set(0, pull.noise)
-    pull.set(1, pull.slope.plus(grad, f.x) * (rest * rest))
-    return grad
-
-
-def _forward(f: Feature, log_scale: Vector) -> tuple[Vector, Vector]:
-    scale = exp(log_scale)
-    f.set_parameter(1, scale)
-    return f.parameter(0).plus(f.x, scale), log_scale
 
 
 def _with_log_scale(f: Feature, log_scale: Vector) -> tuple[Vector, Vector]:

@@ -58,11 +58,3 @@ def _log_sum(own: _Component, largest: Vector, total: Vector) -> list[Vector]:
     raised = own.term.at_least(largest)
     before = total * exp(largest - raised)
     return [raised, before + exp(own.term - raised)]
-
-
-def pull_bernoulli(f: Feature, pull: Pull) -> Vector:
-    """Set the gradient of the logit; that of x is 0."""
-    small = exp(-abs(f.parameter(0)))
-    probability = f.x.of(1.0).where(f.parameter(0) > 0.0, small) / (1.0 + small)
-    pull.set(0, pull.slope * (f.x - probability))
-    return f.x.of(0.0)

@@ -18,7 +18,6 @@ from flows import (
     Flow,
     FlowSpec,
     HafSpec,
-    IafSpec,
     MadeSpec,
     MafSpec,
     MixedColumn,
@@ -44,8 +43,8 @@ from tests.flows.cases import CASES, example_rows
 RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 COMPILED = {
     *("made", "maf", "maf-random", "maf-plain", "nice", "haf", "realnvp", "realnvp-plain"),
-    *("nsf", "nsf-coupling", "nsf-affine", "haf-bounded", "nsf-tails", "naf-dsf"),
-    *("made-mixture", "maf-mixture", "maf-mixture-bounded", "iaf"),
+    *("nsf", "nsf-coupling", "nsf-affine", "haf-bounded", "naf-dsf"),
+    *("made-mixture", "maf-mixture", "maf-mixture-bounded"),
 }
 # More units than a block has, widths that no block divides, and weights wide enough for segments.
 SPECS: list[FlowSpec] = [
@@ -61,10 +60,7 @@ SPECS: list[FlowSpec] = [
     MafSpec(layers=3, hidden=[33], log_scale_bound=0.7),
     RealNvpSpec(layers=3, hidden=[17], log_scale_bound=2.0, batch_norm=None),
     MadeSpec(conditional="mixture", components=8, hidden=[12, 9], log_scale_bound=1.5),
-    MafSpec(layers=2, hidden=[12], tails=True, activation="relu"),
     NafSpec(layers=2, hidden=[10, 9], units=11),
-    IafSpec(layers=3, hidden=[11, 19], order="random", batch_norm=None),
-    IafSpec(layers=2, hidden=[9], log_scale_bound=0.7, activation="relu"),
 ]
 COLUMNS = [
     MixedColumn(levels=3, missing=True),
@@ -159,9 +155,7 @@ def test_gradients_of_few_and_of_many_features_are_autograds(dim):
     _assert_gradients_agree(_flow(SPECS[0], dim), _rows(40, dim), 3.0)
 
 
-@pytest.mark.parametrize(
-    "flow", [SPECS[0], SPECS[3], SPECS[6], SPECS[7], SPECS[11], SPECS[14]], ids=repr
-)
+@pytest.mark.parametrize("flow", [SPECS[0], SPECS[3], SPECS[6], SPECS[7], SPECS[11]], ids=repr)
 @pytest.mark.parametrize("context_dim", [0, 2])
 @pytest.mark.parametrize("missing", ["observed", "any"])
 def test_gradients_of_mixed_rows_are_autograds(flow, context_dim, missing):
@@ -188,7 +182,7 @@ def _mixed_rows(mixed: Flow, count: int) -> Tensor:
 @pytest.mark.parametrize("count", [300, 1500], ids=["one pass", "chunks"])
 @pytest.mark.parametrize(
     "spec",
-    [SPECS[3], SPECS[12], SPECS[15], MafSpec(layers=3, hidden=[9], order="random")],
+    [SPECS[3], MafSpec(layers=3, hidden=[9], order="random")],
     ids=repr,
 )
 def test_statistics_of_rows_are_those_of_the_layers_one_by_one(spec, count, context_dim):
@@ -214,12 +208,6 @@ def test_statistics_of_mixed_rows_are_those_of_the_observed_values(missing):
     set_dataset_statistics(layers, values, context, observed, chunk_rows=100)
     for name, tensor in flow.state_dict().items():
         torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=1e-4, atol=1e-5)
-
-
-def test_gradients_of_a_density_of_0_and_1_are_autograds():
-    flow = _flow(MadeSpec(conditional="bernoulli", hidden=[9, 14]), 6)
-    rows = torch.rand(50, 6, generator=torch.Generator().manual_seed(4)).round()
-    _assert_gradients_agree(flow, rows, 3.0)
 
 
 def _trained(
