@@ -1,16 +1,11 @@
-"""Log densities written as formulas: a small grammar, its parser and its evaluation.
+"""Log densities written as formulas: what they may consist of, and their evaluation.
 
-    formula := sum sum     := product (("+" | "-") product)* product := signed (("*" | "/") signed)*
-    signed  := ("+" | "-") signed | power power   := operand [("^" | "**") signed] operand := number
-    | "pi" | "e" | "z1" ... "zD" | "(" sum ")" | function "(" sum ("," sum)* ")"
-
-So `-z1^2` is -(z1^2) and `2^3^2` is 2^(3^2). The parser writes a program for a stack machine, and
-evaluation is a loop over it: no text is executed otherwise.
-
-Python's own parser does not fit: its `^` binds weaker than `+`, it accepts many more texts, reports
-other positions, and runs out of recursion or memory within `MAX_LENGTH` characters.
+Numbers, `pi`, `e`, the coordinates `z1` to `zD`, `+ - * /`, `^` or `**`, brackets and functions, as in
+Python: `-z1^2` is -(z1^2) and `2^3^2` is 2^(3^2). Python's parser reads the text; what it finds becomes a
+program for a stack machine, or an error, and no text is executed otherwise.
 """
 
+import ast
 import functools
 import math
 import re
@@ -25,7 +20,7 @@ from torch.nn import functional as F
 from flows.errors import FitError, FlowError
 from flows.variational.targets import Target, Window
 
-MAX_LENGTH, MAX_DEPTH, MAX_NODES = 10_000, 50, 2_000
+MAX_LENGTH, MAX_NODES = 10_000, 2_000
 
 # Fewest and most arguments of a function.
 ONE, TWO, SOME = (1, 1), (2, 2), (2, 100)
@@ -73,7 +68,7 @@ class FormulaTarget(Target):
         self.dim = dim
         self.names = tuple(f"z{i}" for i in range(1, dim + 1))
         self.window = window
-        self._program = _Parser(text, dim).parse()
+        self._program = _parse(text, dim)
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """Return the value of the formula on each row."""
@@ -138,177 +133,112 @@ class _Call:
 _Instruction = float | int | _Call
 
 
-@dataclass(frozen=True)
-class _Infix:
-    """An operator between two operands, and its binding power on either side."""
-
-    function: Callable[[Tensor, Tensor], Tensor]
-    left: int
-    right: int
-
-
-_POWER = _Infix(torch.pow, 4, 3)  # to the right first: 2^3^2 = 2^(3^2)
-_INFIX = {
-    "+": _Infix(torch.add, 1, 2),
-    "-": _Infix(torch.sub, 1, 2),
-    "*": _Infix(torch.mul, 2, 3),
-    "/": _Infix(torch.div, 2, 3),
-    "^": _POWER,
-    "**": _POWER,
+_OPERATORS: dict[type[ast.AST], Callable[..., Tensor]] = {
+    ast.Add: torch.add,
+    ast.Sub: torch.sub,
+    ast.Mult: torch.mul,
+    ast.Div: torch.div,
+    ast.Pow: torch.pow,
+    ast.USub: torch.neg,
+    ast.UAdd: torch.clone,
 }
-_PREFIXES = ("+", "-", "(")
-_SIGNED = 3  # -z1^2 = -(z1^2)
-
-_TOKEN = re.compile(
-    r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
-    r"|(?P<name>[A-Za-z_][A-Za-z_0-9]*)"
-    r"|(?P<sign>\*\*|[-+*/^(),])"
-)
-_SPACE = re.compile(r"[ \t\r\n]*")
+_CHARACTER = re.compile(r"[^A-Za-z0-9_.+\-*/^(), \t\r\n]")
 
 
-@dataclass(frozen=True)
-class _Token:
-    """A token of the text; its kind is `end` after the last one."""
+def _parse(text: str, dim: int) -> list[_Instruction]:
+    """Return the program of a formula of `dim` coordinates.
 
-    kind: str
-    text: str
-    position: int
+    Raises:
+        FormulaError: The text is no formula.
+    """
+    if len(text) > MAX_LENGTH:
+        raise FormulaError(MAX_LENGTH + 1, f"a formula has at most {MAX_LENGTH} characters")
+    if not text.strip():
+        raise FormulaError(1, "the formula is empty")
+    if unknown := _CHARACTER.search(text):
+        raise FormulaError(unknown.start() + 1, f"unexpected character {unknown.group()!r}")
+    # What Python reads, and the position in the text of each of its characters.
+    start = len(text) - len(text.lstrip())
+    spread = [(one, n + 1) for n, sign in enumerate(text) for one in _SPELT.get(sign, sign)][start:]
+    positions = [*(position for _, position in spread), len(text) + 1]
+    try:
+        tree = ast.parse("".join(one for one, _ in spread), mode="eval")
+    except SyntaxError as error:
+        place = min((error.offset or len(spread) + 1) - 1, len(spread))
+        raise FormulaError(positions[place], f"{error.msg}") from None
+    except (RecursionError, MemoryError):
+        raise FormulaError(1, "the formula is nested too deeply") from None
+    return _program_of(tree.body, dim, positions)
 
 
-class _Parser:
-    """A recursive-descent parser that writes a program; the depth of nesting is limited."""
+_SPELT = {"^": "**", "\n": " ", "\r": " ", "\t": " "}
 
-    def __init__(self, text: str, dim: int) -> None:
-        if len(text) > MAX_LENGTH:
-            raise FormulaError(MAX_LENGTH + 1, f"a formula has at most {MAX_LENGTH} characters")
-        self._dim = dim
-        self._tokens = _split(text)
-        self._next = 0
-        self._depth = 0
-        self._program: list[_Instruction] = []
 
-    def parse(self) -> list[_Instruction]:
-        if self._token.kind == "end":
-            raise FormulaError(1, "the formula is empty")
-        self._parse_expression(0)
-        if self._token.kind != "end":
-            raise self._build_error("an operator or the end")
-        return self._program
-
-    @property
-    def _token(self) -> _Token:
-        return self._tokens[self._next]
-
-    def _parse_expression(self, least: int) -> None:
-        """Parse an operand and the operators after it of at least this binding power (Pratt 1973).
-
-        Every level of nesting calls this once.
-        """
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise FormulaError(self._token.position, f"more than {MAX_DEPTH} levels of nesting")
-        self._parse_operand()
-        while self._token.text in _INFIX and _INFIX[self._token.text].left >= least:
-            operator = self._token
-            self._next += 1
-            self._parse_expression(_INFIX[operator.text].right)
-            self._emit(operator, _Call(_INFIX[operator.text].function, 2))
-        self._depth -= 1
-
-    def _parse_operand(self) -> None:
-        token = self._token
-        if token.text not in _PREFIXES and token.kind not in ("number", "name"):
-            raise self._build_error("a number, a coordinate, a function or '('")
-        self._next += 1
-        if token.text == "(":
-            self._parse_expression(0)
-            self._expect(")", "an operator or ')'")
-        elif token.text in _PREFIXES:
-            self._parse_expression(_SIGNED)
-            if token.text == "-":
-                self._emit(token, _Call(torch.neg, 1))
-        elif token.kind == "number":
-            self._emit(token, _parse_number(token))
-        else:
-            self._parse_name(token)
-
-    def _parse_name(self, token: _Token) -> None:
-        if token.text in FUNCTIONS:
-            self._parse_function(token)
-        elif token.text in CONSTANTS:
-            self._emit(token, CONSTANTS[token.text])
-        else:
-            self._emit(token, self._parse_coordinate(token))
-
-    def _parse_function(self, token: _Token) -> None:
-        function, (fewest, most) = FUNCTIONS[token.text]
-        self._expect("(", f"'(' after the function {token.text}")
-        given = 1
-        self._parse_expression(0)
-        while self._token.text == ",":
-            self._next += 1
-            self._parse_expression(0)
-            given += 1
-        self._expect(")", "an operator, ',' or ')'")
-        if not fewest <= given <= most:
-            wanted = str(fewest) if fewest == most else f"{fewest} to {most}"
-            reason = f"{token.text} takes {wanted} argument{'s' * (most > 1)}, not {given}"
-            raise FormulaError(token.position, reason)
-        self._emit(token, _Call(function, given))
-
-    def _parse_coordinate(self, token: _Token) -> int:
-        """Return the index of a coordinate, from 0."""
-        last = f"z{self._dim}"
-        known = "z1" if self._dim == 1 else f"z1 to {last}"
-        if not re.fullmatch("z[1-9][0-9]*", token.text):
-            names = ", ".join([*CONSTANTS, *FUNCTIONS])
-            reason = f"unknown name '{_shorten(token.text)}'; there are {known}, {names}"
-            raise FormulaError(token.position, reason)
-        if len(token.text) > len(last) or int(token.text[1:]) > self._dim:
-            reason = f"unknown coordinate '{_shorten(token.text)}'; there are {known}"
-            raise FormulaError(token.position, reason)
-        return int(token.text[1:]) - 1
-
-    def _expect(self, sign: str, wanted: str) -> None:
-        if self._token.text != sign:
-            raise self._build_error(wanted)
-        self._next += 1
-
-    def _build_error(self, wanted: str) -> FormulaError:
-        token = self._token
-        found = "the end" if token.kind == "end" else f"'{_shorten(token.text)}'"
-        return FormulaError(token.position, f"expected {wanted}, found {found}")
-
-    def _emit(self, token: _Token, instruction: _Instruction) -> None:
-        if len(self._program) == MAX_NODES:
+def _program_of(tree: ast.expr, dim: int, positions: list[int]) -> list[_Instruction]:
+    """Return the program of a tree, without recursion: sums of many terms are deep."""
+    program: list[_Instruction] = []
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        position = positions[node.col_offset]
+        if len(program) == MAX_NODES:
             reason = f"a formula has at most {MAX_NODES} numbers, names and operators"
-            raise FormulaError(token.position, reason)
-        self._program.append(instruction)
+            raise FormulaError(position, reason)
+        instruction, operands = _instruction_of(node, dim, position)
+        program.append(instruction)
+        waiting += operands
+    program.reverse()
+    return program
 
 
-def _split(text: str) -> list[_Token]:
-    tokens = []
-    place = _skip_space(text, 0)
-    while place < len(text):
-        found = _TOKEN.match(text, place)
-        if found is None or found.lastgroup is None:
-            raise FormulaError(place + 1, f"unexpected character {text[place]!r}")
-        tokens.append(_Token(found.lastgroup, found.group(), place + 1))
-        place = _skip_space(text, found.end())
-    return [*tokens, _Token("end", "", len(text) + 1)]
+def _instruction_of(node: ast.expr, dim: int, position: int) -> tuple[_Instruction, list[ast.expr]]:
+    """Return the instruction of a node, and its operands."""
+    match node:
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            return _number(value, position), []
+        case ast.Name(id=name):
+            return CONSTANTS[name] if name in CONSTANTS else _coordinate(name, dim, position), []
+        case ast.BinOp(left, operator, right) if type(operator) in _OPERATORS:
+            return _Call(_OPERATORS[type(operator)], 2), [left, right]
+        case ast.UnaryOp(operator, operand) if type(operator) in _OPERATORS:
+            return _Call(_OPERATORS[type(operator)], 1), [operand]
+        case ast.Call(ast.Name(id=name), arguments, []) if name in FUNCTIONS:
+            function, (fewest, most) = FUNCTIONS[name]
+            if not fewest <= len(arguments) <= most:
+                wanted = str(fewest) if fewest == most else f"{fewest} to {most}"
+                reason = f"{name} takes {wanted} argument{'s' * (most > 1)}, not {len(arguments)}"
+                raise FormulaError(position, reason)
+            return _Call(function, len(arguments)), arguments
+        case ast.Call(ast.Name(id=name)):
+            known = ", ".join(FUNCTIONS)
+            raise FormulaError(position, f"unknown function '{_shorten(name)}'; there are {known}")
+        case _:
+            raise FormulaError(
+                position, "expected numbers, coordinates, functions and + - * / ^ alone"
+            )
 
 
-def _skip_space(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return place if found is None else found.end()
+def _number(value: int | float, position: int) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isinf(number):
+        raise FormulaError(position, "the number is too large")
+    return number
 
 
-def _parse_number(token: _Token) -> float:
-    value = float(token.text)
-    if math.isinf(value):
-        raise FormulaError(token.position, f"the number '{_shorten(token.text)}' is too large")
-    return value
+def _coordinate(name: str, dim: int, position: int) -> int:
+    """Return the index of a coordinate, from 0."""
+    last = f"z{dim}"
+    known = "z1" if dim == 1 else f"z1 to {last}"
+    if not re.fullmatch("z[1-9][0-9]*", name):
+        names = ", ".join([*CONSTANTS, *FUNCTIONS])
+        reason = f"unknown name '{_shorten(name)}'; there are {known}, {names}"
+        raise FormulaError(position, reason)
+    if len(name) > len(last) or int(name[1:]) > dim:
+        raise FormulaError(position, f"unknown coordinate '{_shorten(name)}'; there are {known}")
+    return int(name[1:]) - 1
 
 
 def _shorten(text: str) -> str:

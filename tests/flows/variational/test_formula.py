@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from flows import FitError, FormulaError, FormulaTarget, Potential, Window
-from flows.variational.formula import FUNCTIONS, MAX_DEPTH, MAX_LENGTH, MAX_NODES
+from flows.variational.formula import FUNCTIONS, MAX_LENGTH, MAX_NODES
 from tests.attempts import attempts
 
 Z = torch.tensor([[0.3, -1.2], [2.0, 0.5], [-0.7, 0.0]], dtype=torch.float64)
@@ -98,31 +98,36 @@ def test_a_formula_without_coordinates_still_gives_a_value_and_a_zero_gradient_f
     [
         ("", 1, "empty"),
         ("  \n", 1, "empty"),
-        ("z1 +", 5, "expected a number, a coordinate, a function or '(', found the end"),
-        ("z1 z2", 4, "expected an operator or the end, found 'z2'"),
-        ("2z1", 2, "expected an operator or the end, found 'z1'"),
-        ("(z1 + 2", 8, "expected an operator or ')', found the end"),
-        ("z1)", 3, "found ')'"),
-        ("z1 * * z2", 6, "found '*'"),
-        ("exp z1", 5, "'(' after the function exp"),
+        ("z1 +", 5, "invalid syntax"),
+        ("z1 z2", 4, "invalid syntax"),
+        ("2z1", 1, "invalid decimal literal"),
+        ("(z1 + 2", 1, "never closed"),
+        ("z1)", 3, "unmatched ')'"),
+        ("z1 ^ ^ z2", 6, "invalid syntax"),
         ("exp(z1, z2)", 1, "exp takes 1 argument, not 2"),
         ("pow(2)", 1, "pow takes 2 arguments, not 1"),
-        ("max(2)", 1, "max takes 2 to 100 arguments, not 1"),
-        ("exp()", 5, "expected a number"),
-        ("max(1, 2", 9, "expected an operator, ',' or ')', found the end"),
-        ("1 + z3", 5, "unknown coordinate 'z3'; there are z1 to z2"),
+        ("1 + max(2)", 5, "max takes 2 to 100 arguments, not 1"),
+        ("exp()", 1, "exp takes 1 argument, not 0"),
+        ("max(1, 2", 4, "never closed"),
+        ("2^2 + z3", 7, "unknown coordinate 'z3'; there are z1 to z2"),
         ("z" + "9" * 5000, 1, "unknown coordinate"),
         ("z0", 1, "unknown name 'z0'"),
-        ("1 + foo(2)", 5, "unknown name 'foo'"),
+        ("exp", 1, "unknown name 'exp'"),
+        ("1 + foo(2)", 5, "unknown function 'foo'"),
         ("__import__('os')", 12, "unexpected character"),
         ("z1 = 2", 4, "unexpected character '='"),
-        ("z1.real", 3, "unexpected character '.'"),
+        ("z1.real", 1, "numbers, coordinates, functions"),
+        ("z1 // 2", 1, "numbers, coordinates, functions"),
+        ("max(*z1, 2)", 5, "numbers, coordinates, functions"),
+        ("(z1, z2)", 1, "numbers, coordinates, functions"),
+        ("lambda", 1, "invalid syntax"),
         ("1 + 1e999", 5, "too large"),
-        ("1..2", 3, "found '.2'"),
+        ("9" * 400, 1, "too large"),
+        ("2j", 1, "numbers, coordinates, functions"),
         ("\u0661", 1, "unexpected character"),
     ],
 )
-def test_what_is_no_formula_is_refused_with_the_place_and_what_was_expected(text, position, words):
+def test_what_is_no_formula_is_refused_with_the_place(text, position, words):
     with pytest.raises(FormulaError) as caught:
         FormulaTarget(text, 2)
     assert caught.value.position == position
@@ -139,16 +144,11 @@ def test_the_pointer_stands_under_the_error():
 
 
 @pytest.mark.parametrize("nest", ["({})", "-{}", "exp({})", "2^{}", "norm(1, {})"])
-def test_nesting_is_limited(nest):
-    def nested(levels: int) -> str:
-        opening, closing = nest.split("{}")
-        return str(opening * levels + "1" + closing * levels)
-
-    FormulaTarget(nested(MAX_DEPTH - 1), 1)
-    with pytest.raises(FormulaError, match="levels of nesting"):
-        FormulaTarget(nested(MAX_DEPTH), 1)
-    with pytest.raises(FormulaError, match="levels of nesting"):
-        FormulaTarget(nested(MAX_LENGTH // (len(nest) - 2) - 1), 1)
+def test_nesting_without_end_is_refused(nest):
+    opening, closing = nest.split("{}")
+    levels = MAX_LENGTH // (len(nest) - 2) - 1
+    with pytest.raises(FormulaError, match=r"too|at most"):
+        FormulaTarget(opening * levels + "1" + closing * levels, 1)
 
 
 def test_length_and_size_are_limited():
