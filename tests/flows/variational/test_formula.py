@@ -120,7 +120,7 @@ def test_a_formula_without_coordinates_still_gives_a_value_and_a_zero_gradient_f
         ("z1 // 2", 1, "numbers, coordinates, functions"),
         ("max(*z1, 2)", 5, "numbers, coordinates, functions"),
         ("(z1, z2)", 1, "numbers, coordinates, functions"),
-        ("lambda", 1, "invalid syntax"),
+        ("lambda", 7, "invalid syntax"),
         ("1 + 1e999", 5, "too large"),
         ("9" * 400, 1, "too large"),
         ("2j", 1, "numbers, coordinates, functions"),
