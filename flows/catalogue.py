@@ -58,85 +58,44 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
     Raises:
         SpecError: Unknown family or field, or a value out of range.
     """
-    fields = without_residual(fields)
+    kinds = FAMILIES | {spec.family: spec for spec in (MixedSpec, EnsembleSpec, LatentSpec)}
     family = fields.get("family")
-    if family == "mixed":
-        return _mixed_from_dict(fields)
-    if family == "ensemble":
-        return _ensemble_from_dict(fields)
-    if family == "latent":
-        return _latent_from_dict(fields)
-    if not isinstance(family, str) or family not in FAMILIES:
+    if not isinstance(family, str) or family not in kinds:
         raise SpecError("family-unknown", f"family must be one of {', '.join(FAMILIES)}")
     values = dict(fields)
-    try:
-        for name, part in (("batch_norm", BatchNormSpec), ("encoder", EncoderSpec)):
-            if isinstance(given := values.get(name), dict):
-                values[name] = part(**given)
-        return FAMILIES[family](**values)  # type: ignore[arg-type]  # checked by the class
-    except (TypeError, ValueError) as error:
-        raise SpecError("spec-invalid", str(error)) from error
-
-
-def without_residual(fields: Mapping[str, object]) -> Mapping[str, object]:
-    """Return fields of a specification, as releases with residual networks wrote them, without that one.
-
-    Raises:
-        SpecError: The networks have residual blocks.
-    """
-    if fields.get("residual"):
+    if values.pop("residual", False):  # earlier releases wrote false
         raise SpecError("spec-invalid", "networks with residual blocks are no longer supported")
-    kept = {name: value for name, value in fields.items() if name != "residual"}
-    if isinstance(inner := kept.get("flow"), Mapping):
-        kept["flow"] = without_residual(inner)
-    if isinstance(members := kept.get("members"), list):
-        kept["members"] = [without_residual(m) if isinstance(m, Mapping) else m for m in members]
-    return kept
-
-
-def _mixed_from_dict(fields: Mapping[str, object]) -> MixedSpec:
-    values = dict(fields)
     try:
-        for name in ("columns", "context"):
-            if isinstance(given := values.get(name), list):
-                values[name] = [MixedColumn(**c) if isinstance(c, dict) else c for c in given]
-        if isinstance(given := values.get("flow"), dict):
-            values["flow"] = spec_from_dict(given)
-        if isinstance(given := values.get("encoder"), dict):
-            values["encoder"] = EncoderSpec(**given)
-        return MixedSpec(**values)  # type: ignore[arg-type]  # checked by the class
+        values = {name: _part_from(family, name, value) for name, value in values.items()}
+        return kinds[family](**values)  # type: ignore[arg-type]  # checked by the class
     except (TypeError, ValueError) as error:
         raise SpecError("spec-invalid", str(error)) from error
 
 
-def _ensemble_from_dict(fields: Mapping[str, object]) -> EnsembleSpec:
-    values = dict(fields)
-    try:
-        if isinstance(given := values.get("members"), list):
-            if len(given) > MAX_MEMBERS:
-                raise SpecError("spec-invalid", f"an ensemble has {MAX_MEMBERS} members at most")
-            values["members"] = [_member_from_dict(m) if isinstance(m, dict) else m for m in given]
-        return EnsembleSpec(**values)  # type: ignore[arg-type]  # checked by the class
-    except (TypeError, ValueError) as error:
-        raise SpecError("spec-invalid", str(error)) from error
+_PARTS: dict[str, type[BatchNormSpec | EncoderSpec | MixedColumn]] = {
+    "batch_norm": BatchNormSpec,
+    "encoder": EncoderSpec,
+    "columns": MixedColumn,
+    "context": MixedColumn,
+}
 
 
-def _latent_from_dict(fields: Mapping[str, object]) -> LatentSpec:
-    values = dict(fields)
-    try:
-        if isinstance(given := values.get("flow"), dict):
-            if given.get("family") not in FAMILIES:
-                raise SpecError("spec-invalid", "flow must be one of a single family")
-            values["flow"] = spec_from_dict(given)
-        return LatentSpec(**values)  # type: ignore[arg-type]  # checked by the class
-    except (TypeError, ValueError) as error:
-        raise SpecError("spec-invalid", str(error)) from error
-
-
-def _member_from_dict(fields: Mapping[str, object]) -> FlowSpec:
-    if (family := fields.get("family")) in ("ensemble", "latent"):
-        raise SpecError("spec-invalid", f"no member of an ensemble is of family {family}")
-    return spec_from_dict(fields)
+def _part_from(family: str, name: str, value: object) -> object:
+    """Return the value of a field of a family: dictionaries become what they describe."""
+    if isinstance(value, list):
+        if family == "ensemble" and len(value) > MAX_MEMBERS:
+            raise SpecError("spec-invalid", f"an ensemble has {MAX_MEMBERS} members at most")
+        return [_part_from(family, name, one) if isinstance(one, dict) else one for one in value]
+    if not isinstance(value, dict):
+        return value
+    if name in _PARTS:
+        return _PARTS[name](**value)
+    if name in ("flow", "members"):
+        inner = value.get("family")
+        if inner not in FAMILIES and (family, inner) != ("ensemble", "mixed"):
+            raise SpecError("spec-invalid", f"{name} must be of a single family, not {inner}")
+        return spec_from_dict(value)
+    return value
 
 
 def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:

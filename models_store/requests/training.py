@@ -13,8 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from flows import FitOptions, FlowSpec, SpecError, StepSchedule as FitStepSchedule
-from flows.catalogue import without_residual
+from flows import FitOptions, FlowSpec, SpecError, StepSchedule as FitStepSchedule, spec_from_dict
 from flows.families.family import FamilySpec
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
@@ -260,7 +259,7 @@ def _as_stored(flow: object) -> object:
     if not isinstance(flow, dict):
         return flow
     try:
-        return without_residual(flow)
+        return spec_from_dict(flow)
     except SpecError as error:
         raise ValueError(error.reason) from error
 
