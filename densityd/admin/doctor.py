@@ -191,7 +191,7 @@ def _examine_device(settings: WorkerSettings) -> Finding:
     from workers.errors import UnfitError  # noqa: PLC0415
     from workers.trainer.devices import find_device  # noqa: PLC0415
 
-    names = sorted({name for slot in devices_of(settings) for name in slot})
+    names = sorted(set(devices_of(settings)))
     try:
         devices = ", ".join(str(find_device(name)) for name in names)
     except UnfitError as error:

@@ -50,7 +50,7 @@ def test_a_row_gets_its_density_and_its_rank_among_held_out_rows(client):
     assert list(answer) == ["model", "log_prob", "quantile", "row_errors"]
     assert answer["model"] == response.headers["x-model"] == "people:1"
     exact = log_prob(rows)
-    assert answer["log_prob"] == pytest.approx(exact, abs=1e-4)
+    assert answer["log_prob"] == pytest.approx(exact, rel=1e-6, abs=1e-4)
     shares = [(log_prob(TABLE) < one).mean() for one in exact]
     assert answer["quantile"] == pytest.approx(shares, abs=2e-3)
     assert answer["quantile"][2] == 0
