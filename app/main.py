@@ -30,7 +30,6 @@ from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
 from app.fairness.fair_routes import EACH, PAGES_EACH
-from app.fairness.pace import Pace
 from app.fairness.parsers import Parsers
 from app.fairness.turns import Threads, Turns
 from app.http.body_limits import BodyLimits, BodyMiddleware
@@ -57,10 +56,9 @@ from app.server.application import Application
 from app.server.broker_client import ApiBrokerClient
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
-from app.server.processes import inherited_counts
 from app.server.readiness import Lookout
 from app.server.request_middleware import RequestMiddleware
-from app.server.startup import Shutdown, check_later, check_stores
+from app.server.startup import ServerShutdown, Shutdown, check_later, check_stores, freeze_heap
 from app.settings import ApiSettings
 from app.site import health, problem_pages as problems, routes as docs
 from app.site.openapi import DESCRIPTION, TAGS, install_openapi
@@ -93,10 +91,6 @@ _LAST_LOOK_S = 0.5
 _THREADS = 8
 _THREADS_EACH = 2
 _OPEN_EXPORTS = 4  # of a key: each has a file on the disk until its caller has read it
-# Requests of one key, and of all, that begin in an iteration of the event loop: each takes about a
-# millisecond of it.
-_BEGIN_EACH = 1
-_BEGIN = 16
 # No cookies and no other credentials of a browser, ever: a page must have a key of its own.
 _CORS: dict[str, Any] = {
     "allow_credentials": False,
@@ -171,7 +165,6 @@ def create_app(
         max_bytes=max(
             settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, settings.max_score_bytes
         ),
-        timeout_s=settings.body_timeout_s,
     )
     app.add_middleware(HeadMiddleware)
     app.add_middleware(BodyMiddleware, limits=limits)
@@ -181,7 +174,7 @@ def create_app(
     app.add_middleware(
         AccessMiddleware, policy=policy, rates=rates, local=not settings.allow_anonymous
     )
-    app.add_middleware(RequestMiddleware, metrics=metrics, stopping=shutdown.stopping)
+    app.add_middleware(RequestMiddleware, metrics=metrics, shutdown=shutdown)
     if settings.cors_origins is not None:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **_CORS)
     if settings.root_path is not None:
@@ -260,6 +253,9 @@ async def _lifespan(
             )
         ]
         await asyncio.to_thread(state.lookout.start, wait_s=_FIRST_LOOK_S)
+        if isinstance(shutdown, ServerShutdown):
+            shutdown.watch_signals()
+            freeze_heap()
         try:
             yield
         finally:
@@ -270,6 +266,8 @@ async def _lifespan(
             await _close(state)
     finally:
         database.dispose()
+    if isinstance(shutdown, ServerShutdown):
+        shutdown.exit()
 
 
 def _state(
@@ -357,13 +355,12 @@ def _state(
         exports=Threads("exports", 1, each=1),
         route_turns=Turns(sys.maxsize, each=EACH),
         page_turns=Turns(sys.maxsize, each=PAGES_EACH),
-        pace=Pace(each=_BEGIN_EACH, most=_BEGIN),
         long_queries=LongQueries(),
         open_requests=OpenBound("requests", settings.max_open_requests),
         open_streams=OpenBound("event streams", settings.max_open_streams),
         open_uploads=OpenBound("uploads", settings.max_open_uploads),
         open_exports=OpenBound("ONNX exports", _OPEN_EXPORTS),
-        upload_room=UploadRoom(inherited_counts(settings.api_processes)),
+        upload_room=UploadRoom(),
         body_memory=body_memory,
         body_files=body_files,
         free_space=free_space,

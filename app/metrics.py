@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -12,39 +12,7 @@ SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Variable with the folder that holds the metrics of all API processes of a port, if there are several."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-
-
-# More than all routes, methods and statuses take: a file that grew later would have no room on a full disk.
-_FILES = {"counter": 2 * 2**20, "histogram": 4 * 2**20, "gauge_livesum": 2**16}
 _BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-
-
-def make_shared_metrics(folder: Path, number: int) -> None:
-    """Make the files that hold the metrics of one of several processes, and take their room on the disk.
-
-    Counts of a process that died go on in the one that replaces it; what it had in progress does not.
-
-    Args:
-        folder: Folder of the files of all processes.
-        number: Number of the process.
-
-    Raises:
-        OSError: There is no room, or no folder.
-    """
-    for kind, size in _FILES.items():
-        file = folder / f"{kind}_{number}.db"
-        if kind.startswith("gauge"):
-            file.unlink(missing_ok=True)
-        if not file.exists():
-            made = file.with_suffix(".new")  # nobody reads a part of it
-            made.write_bytes(bytes(size))
-            made.rename(file)
-
-
-def share_metrics(number: int) -> None:
-    """Keep metrics that are made from now on in the files of a process, if there is a folder of them."""
-    if SHARED_METRICS in os.environ:
-        values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 
 class ModelMetrics:

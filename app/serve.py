@@ -1,34 +1,23 @@
-"""The API process: its checks, its sockets, its server and its end."""
+"""The API process: its checks, its server and its end."""
 
-import asyncio
 import logging
-import math
 import os
-import signal
-import socket
+import resource
 import sys
-import time
+import tempfile
 from asyncio import CancelledError
-from types import FrameType
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client.multiprocess import mark_process_dead
 from pydantic import ValidationError
-from uvicorn.config import STARTUP_FAILURE
 
-from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
-from app.connections.groups import ConnectionGroups
-from app.connections.protocol import LINGERING_PART, BoundedProtocol
-from app.connections.receiving.reading import IDLE_ENDS, LATE_HEADS, READS, READS_EACH
-from app.fairness.pace import Pace
 from app.main import create_app
-from app.server.connection_shares import ConnectionShares
-from app.server.garbage import GarbageCollection, freeze_heap
-from app.server.limits import connections_that_fit, return_memory_early
-from app.server.listener import BACKLOG, Listener, open_listeners
-from app.server.processes import Processes, inherit_metrics, inherit_sockets, inherited_shares
-from app.server.startup import Shutdown, check_stores
+from app.metrics import SHARED_METRICS
+from app.server.bounded_http import BoundedProtocol
+from app.server.startup import ServerShutdown, check_stores, freeze_heap
 from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
@@ -37,18 +26,18 @@ from models_store.files.disks import FULL
 from models_store.files.private_files import create_private_files
 from models_store.files.stores import open_blobs
 from models_store.keys import Keys, make_first_key
-from models_store.process.endings import ending_signals
 from models_store.process.logs import configure_logging
 from models_store.process.traces import TRACES
 from models_store.settings import first_error
+from tabular.sandbox.parent_death import die_with
 
+_CONNECTIONS = 2_000  # open ones of a process; further requests get 503
 _KEEP_ALIVE_S = 5
 # Text by which uvicorn says that requests are open still after the time that they have at a stop.
 _CUT_OFF = "Cancel %s running task(s), timeout graceful shutdown exceeded"
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them continues: a hundred connections would wait for half a second.
 _SWITCH_S = 0.0002
-
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +48,9 @@ class RefusalError(Exception):
 
 def main() -> None:
     """Read the settings and serve until a signal comes."""
-    return_memory_early()
-    sys.setswitchinterval(_SWITCH_S)
     create_private_files()
     try:
-        settings = ApiSettings()
-        configure_logging(settings.log_level, "api")
-        logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
-        logging.getLogger("uvicorn.error").addFilter(expect_cut_off)
+        settings = _settings()
         refuse_unusable_stores(settings)
         refuse_unusable_audit(settings)
         refuse_unsafe_address(settings)
@@ -74,34 +58,52 @@ def main() -> None:
         sys.exit(f"densityd api: {first_error(error)}")
     except (RefusalError, StoreError) as error:
         sys.exit(f"densityd api: {error}")
-    sockets = inherit_sockets()
-    if sockets is None and settings.api_processes > 1:
-        sys.exit(_run_processes(settings))
-    inherit_metrics()
+    if not is_loopback(settings.host) and not settings.behind_proxy:
+        log.warning(
+            "DENSITYD_HOST=%s is reachable from elsewhere. Slow and very many connections are the work"
+            " of a reverse proxy: put one before it, and set DENSITYD_BEHIND_PROXY=true.",
+            settings.host,
+        )
+    with tempfile.TemporaryDirectory(prefix="densityd-metrics-") as folder:
+        if settings.api_processes > 1:
+            os.environ[SHARED_METRICS] = folder
+        uvicorn.run(
+            "app.serve:application",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.api_processes,
+            loop="uvloop",
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # any number
+        )
+
+
+def application() -> FastAPI:
+    """Make the application of this process, the only one or one of several."""
+    settings = _settings()
+    if settings.api_processes > 1:
+        die_with(os.getppid())
+        _forget_dead(os.environ[SHARED_METRICS])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
+    sys.setswitchinterval(_SWITCH_S)
+    logging.getLogger("uvicorn.error").addFilter(expect_cut_off)
     TRACES.configure("api")
-    freeze_heap()
-    shutdown = Shutdown()
-    app = create_app(settings, shutdown=shutdown, after_load=FirstLoad(), compile_first=True)
-    server = Server(app, settings, shutdown, inherited_shares())
-    # Of uvicorn's own two, it makes handlers itself.
-    for number in ending_signals():
-        signal.signal(number, server.handle_exit)
-    server.run(sockets)
-    # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
-    # parser dies with its parent.
-    TRACES.close()
-    logging.shutdown()
-    os._exit(0 if server.started and not shutdown.failed else 1)
-
-
-def expect_cut_off(record: logging.LogRecord) -> bool:
-    """Log what a stop does to requests that take longer than they may as no error, and without a traceback."""
-    cut_off = record.exc_info is not None and isinstance(record.exc_info[1], CancelledError)
-    if cut_off:
-        record.msg, record.args, record.exc_info = "a request was cut off", (), None
-    if cut_off or record.msg == _CUT_OFF:
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-    return True
+    return create_app(
+        settings,
+        shutdown=ServerShutdown(settings.drain_delay_s),
+        after_load=FirstLoad(),
+        compile_first=True,
+    )
 
 
 class FirstLoad:
@@ -121,11 +123,29 @@ class FirstLoad:
             freeze_heap()
 
 
-def _run_processes(settings: ApiSettings) -> int:
-    try:
-        return Processes(settings).run()
-    except OSError as error:
-        sys.exit(f"densityd api: cannot listen on {settings.host}:{settings.port}: {error}")
+def expect_cut_off(record: logging.LogRecord) -> bool:
+    """Log what a stop does to requests that take longer than they may as no error, and without a traceback."""
+    cut_off = record.exc_info is not None and isinstance(record.exc_info[1], CancelledError)
+    if cut_off:
+        record.msg, record.args, record.exc_info = "a request was cut off", (), None
+    if cut_off or record.msg == _CUT_OFF:
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
+def _settings() -> ApiSettings:
+    settings = ApiSettings()
+    configure_logging(settings.log_level, "api")
+    logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
+    return settings
+
+
+def _forget_dead(folder: str) -> None:
+    """Forget what processes had in progress that have died; their counts go on."""
+    for file in Path(folder).glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if not Path("/proc", pid).exists():
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]  # of prometheus_client
 
 
 def refuse_unsafe_address(settings: ApiSettings) -> None:
@@ -196,111 +216,3 @@ def refuse_unusable_audit(settings: ApiSettings) -> None:
             ) from error
     finally:
         trail.close()
-
-
-class Server(uvicorn.Server):
-    """Uvicorn with the bounds of the settings, which drains before it stops.
-
-    Streams end as soon as it stops to listen.
-    """
-
-    def __init__(
-        self,
-        app: FastAPI,
-        settings: ApiSettings,
-        shutdown: Shutdown,
-        shares: ConnectionShares | None,
-    ) -> None:
-        """Prepare the server, one of several if there are `shares`; nothing is opened yet."""
-        self._shutdown = shutdown
-        self._shares = shares
-        self._drain_delay_s = settings.drain_delay_s
-        self._listen_until = math.inf
-
-        class Protocol(BoundedProtocol):
-            header_timeout_s = settings.header_timeout_s
-            write_timeout_s = settings.write_timeout_s
-            path_prefix = settings.root_path or ""
-            open_connections = ConnectionGroups(connections_that_fit(settings.max_connections))
-            pace = Pace(each=READS_EACH, most=READS)
-            lingering = ConnectionGroups(max(1, open_connections.most // LINGERING_PART))
-            idle_ends = Pace(each=IDLE_ENDS, most=IDLE_ENDS)
-            late_heads = Pace(each=LATE_HEADS, most=LATE_HEADS)
-
-            @staticmethod
-            def known_key(authorization: bytes) -> str | None:
-                callers: Callers = app.state.callers
-                return callers.known_key(authorization)
-
-        self._protocol_class = Protocol
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=settings.host,
-                port=settings.port,
-                loop="uvloop",
-                http=Protocol,
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=True,
-                proxy_headers=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # any number
-            )
-        )
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, and listen."""
-        await super().startup([])
-        freeze_heap()  # of the application, which was made since; later that would stop requests
-        if sockets is None:
-            try:
-                sockets = open_listeners(self.config.host, self.config.port)
-            except OSError as error:
-                log.error("cannot listen on %s:%d: %s", self.config.host, self.config.port, error)  # noqa: TRY400 - one line
-                await self.lifespan.shutdown()
-                sys.exit(STARTUP_FAILURE)
-        connections = self._protocol_class.open_connections
-        listener = Listener(
-            sockets,
-            self._protocol,
-            open_connections=connections,
-            known_key=self._protocol_class.known_key,
-            shares=self._shares,
-        )
-        self.servers.append(listener)  # type: ignore[arg-type]  # of which it is closed alone
-        collection = GarbageCollection(connections)
-        self._collecting = asyncio.create_task(collection.run())
-
-    def _protocol(self) -> BoundedProtocol:
-        return self._protocol_class(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-
-    async def on_tick(self, counter: int) -> bool:
-        """Return whether to stop listening: at once after a signal, or once it was told to others."""
-        if time.monotonic() >= self._listen_until:
-            self._stop()
-        return await super().on_tick(counter)
-
-    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
-        """Drain at the first signal, and stop at the second, or when that was long enough.
-
-        Not uvicorn's own, which raises the signal again afterwards: a stop is no failure.
-        """
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        if self._drain_delay_s > 0 and not self._shutdown.draining:
-            self._listen_until = time.monotonic() + self._drain_delay_s
-        else:
-            self._stop()
-        self._shutdown.draining = True
-        self._protocol_class.draining = True
-
-    def _stop(self) -> None:
-        """Stop, and end the streams, which would never end by themselves."""
-        self._shutdown.stopping.set()
-        self.should_exit = True

@@ -57,6 +57,10 @@ class ApiSettings(StoreSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0: any.")
+    behind_proxy: bool = Field(
+        default=False,
+        description="True: a reverse proxy bounds connections, heads, bodies and time before the service.",
+    )
     allow_anonymous: bool = Field(
         default=False,
         description="Serve callers without an API key on an address that is not loopback, until a"
@@ -217,34 +221,6 @@ class ApiSettings(StoreSettings):
         description="Rows of a part of a bulk job, which one worker computes; unset: about a minute's.",
     )
 
-    body_timeout_s: float = Field(
-        default=30,
-        gt=0,
-        le=3_600,
-        description="Longest wait, in seconds, for the next part of a request body. A body must "
-        "also arrive at 1 KiB/s or faster.",
-    )
-    header_timeout_s: float = Field(
-        default=10,
-        gt=0,
-        le=600,
-        description="Longest wait, in seconds, for the headers of a request, and for the next "
-        "part of a body that is not needed any more.",
-    )
-    write_timeout_s: float = Field(
-        default=30,
-        gt=0,
-        le=3_600,
-        description="Longest time, in seconds, in which a caller may read less than 64 KiB of a"
-        " response, or 2 KiB/s where that is more.",
-    )
-    max_connections: int = Field(
-        default=4_000,
-        ge=1,
-        description="Largest number of open connections. When it is reached, idle connections of "
-        "the caller with the most connections are closed; if there are none, new "
-        "requests get 503. The limit of open files may lower it.",
-    )
     max_open_requests: int = Field(
         default=256,
         ge=1,

@@ -15,7 +15,6 @@ from app.engine.engine import Engine
 from app.engine.loaded_models import LoadedModels
 from app.engine.warming import WarmUp
 from app.engine.watch import EngineWatch
-from app.fairness.pace import Pace
 from app.fairness.parsers import Parsers
 from app.fairness.turns import Threads, Turns
 from app.http.body_memory import BodyMemory
@@ -83,7 +82,6 @@ class AppState:
         exports: Thread that waits for processes that write ONNX files.
         route_turns: Turns of projects at routes that run in threads.
         page_turns: Turns of projects at pages of listings, before those of routes.
-        pace: Requests that begin in an iteration of the event loop.
         long_queries: Turns at reading long queries.
         open_requests: Bound on open requests.
         open_streams: Bound on open event streams.
@@ -129,7 +127,6 @@ class AppState:
     exports: Threads
     route_turns: Turns
     page_turns: Turns
-    pace: Pace
     long_queries: LongQueries
     open_requests: OpenBound
     open_streams: OpenBound

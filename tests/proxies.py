@@ -35,15 +35,13 @@ http {{
         location / {{ proxy_pass http://127.0.0.1:{service}; }}
         location /densityd/ {{ proxy_pass http://127.0.0.1:{service}/; }}
     }}
-    # As it is set up for streams: both are passed on as they come, on connections that are kept.
+    # On connections that are kept, as the shipped configuration has it, with a path that is left on.
     server {{
-        listen 127.0.0.1:{streaming};
+        listen 127.0.0.1:{keeping};
         location / {{
             proxy_pass http://service;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
-            proxy_request_buffering off;
-            proxy_buffering off;
         }}
     }}
 }}
@@ -81,12 +79,12 @@ class Nginx:
 
     Attributes:
         buffering: port with nginx's usual settings.
-        streaming: port where bodies and answers are passed on as they come.
+        keeping: port that keeps connections to the service open.
     """
 
     def __init__(self, service: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="nginx-"))
-        self.buffering, self.streaming = free_port(), free_port()
+        self.buffering, self.keeping = free_port(), free_port()
         config = self._folder / "nginx.conf"
         config.write_text(
             _CONFIG.format(
@@ -94,7 +92,7 @@ class Nginx:
                 folder=self._folder,
                 service=service,
                 buffering=self.buffering,
-                streaming=self.streaming,
+                keeping=self.keeping,
             )
         )
         assert NGINX is not None, "nginx is not installed"
@@ -108,7 +106,7 @@ class Nginx:
         shutil.rmtree(self._folder)
 
     def _connect(self) -> None:
-        for port in (self.buffering, self.streaming):
+        for port in (self.buffering, self.keeping):
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 

@@ -6,10 +6,10 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
 
 from starlette.requests import Request
 
-from app.connections.groups import group_of_address
 from app.fairness.turns import QueueFullError, Turns
 from app.problems.problem import Problem
 from models_store.errors import DatabaseError
@@ -18,6 +18,7 @@ from models_store.keys import Keys, Scope
 DEFAULT_PROJECT = "default"
 _SCHEME = b"bearer"
 _MAX_KNOWN = 10_000
+_SUBNET = 64  # bits
 _MAX_NEW = 64  # queries for unknown keys of one address that wait; more are refused
 
 
@@ -232,6 +233,14 @@ class Callers:
     def _look_up(self, token: bytes) -> Caller | None:
         key = self._keys.bearer(token.decode("latin-1"))
         return None if key is None else Caller(key.project, key.scope, key.id, key.rate)
+
+
+def group_of_address(client: tuple[str, int] | None) -> str:
+    """Return the group of the callers at an address; one caller has all of an IPv6 network."""
+    host = "" if client is None else client[0].partition("%")[0]
+    if ":" in host:
+        host = str(IPv6Network((IPv6Address(host), _SUBNET), strict=False))
+    return f"address {host}"
 
 
 def _token(authorization: bytes) -> bytes:

@@ -11,7 +11,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope as AsgiScope, Send
 
 from app.auth.callers import Callers
-from app.connections.groups import Connection
 from app.fairness.turns import in_thread
 from app.problems.problem import Problem
 from models_store.errors import StoreError
@@ -19,45 +18,31 @@ from models_store.errors import StoreError
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
-_FAREWELL_S = 0.5  # of what was informed, to say why it ends
 _DELETED_S = 10.0  # for which responses go on that read a file which was deleted
 
 
 class Lease:
     """Permission for one request, as long as its key is valid and the files that it reads exist.
 
-    Args:
-        connection: Connection of the request; None if it has none of its own.
-
     Attributes:
         ended: Problem of the key or of a file; None as long as both are there.
         files: Stored files that the response reads.
     """
 
-    def __init__(self, connection: Connection | None = None) -> None:
+    def __init__(self) -> None:
         self.ended: Problem | None = None
-        self._connection = connection
         self.files: list[Path] = []
         self._told: list[Callable[[], None]] = []
-        self._responding = False  # its response has begun, and is not complete
 
     def on_end(self, tell: Callable[[], None]) -> None:
         """Have `tell` called once the key is no longer valid."""
         self._told.append(tell)
 
     def end(self, problem: Problem) -> None:
-        """End the request: at the next chunk of its body, or now, though its caller reads slowly."""
+        """End the request at the next chunk of its body."""
         self.ended = problem
         for tell in self._told:
             tell()
-        if self._told:
-            asyncio.get_running_loop().call_later(_FAREWELL_S, self._break_off)
-        else:
-            self._break_off()
-
-    def _break_off(self) -> None:
-        if self._responding and self._connection is not None:
-            self._connection.break_off()
 
     def receiving(self, receive: Receive) -> Receive:
         """Wrap `receive`: chunks after the end are refused."""
@@ -80,10 +65,7 @@ class Lease:
                 refusing = message["type"] == "http.response.start" and message["status"] >= 400
                 if not refusing:
                     raise self.ended
-            self._responding = True
             await send(message)
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                self._responding = False
 
         return checked
 
@@ -101,19 +83,16 @@ class Leases:
         self._deleted: dict[Path, float] = {}  # and when that was noticed
 
     @contextmanager
-    def lease(
-        self, authorization: list[bytes], connection: Connection | None = None
-    ) -> Iterator[Lease]:
+    def lease(self, authorization: list[bytes]) -> Iterator[Lease]:
         """Yield the permission for a request, checked until the end of the context.
 
         Args:
             authorization: `Authorization` headers of the request.
-            connection: Connection of the request; None if it has none of its own.
 
         Raises:
             Problem: Of the key, in place of `ClientDisconnect`, where the response was broken off.
         """
-        key, lease = b"\n".join(authorization), Lease(connection)
+        key, lease = b"\n".join(authorization), Lease()
         leases = self._open.setdefault(key, set())
         leases.add(lease)
         try:

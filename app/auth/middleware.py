@@ -10,8 +10,6 @@ from app.auth.long_queries import LongQueries
 from app.auth.loopback import is_local_name
 from app.auth.open_requests import OpenBound
 from app.auth.rates import KEY_ID, Headers, Rates
-from app.connections.groups import CONNECTION, Connection, group_of_address
-from app.fairness.pace import Pace
 from app.fairness.turns import NOBODY, Threads, on_account_of
 from app.problems.problem import Problem
 from models_store.keys import Scope
@@ -22,7 +20,6 @@ _OPEN = frozenset(
         *("/v2/health/live", "/v2/health/ready"),
     }
 )
-_HEALTH = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _OPEN_BELOW = ("/guide/", "/problems/", "/static/")
 _OF_ALL_PROJECTS = frozenset({"/metrics"})
 _KEYS = "/v1/keys"
@@ -87,11 +84,9 @@ class AccessMiddleware:
         state = scope["app"].state
         threads: Threads = state.threads
         long_queries: LongQueries = state.long_queries
-        pace: Pace = state.pace
         needed = self._policy.needed(scope["method"], scope["path"])
         if needed is None:
             await long_queries.wait(scope["query_string"], NOBODY)
-            await pace.turn(_stranger(scope))
             with on_account_of(NOBODY, threads):
                 await self._app(scope, receive, send)
             return
@@ -99,12 +94,10 @@ class AccessMiddleware:
         caller, told = await self._admitted(scope, authorization, needed)
         open_requests: OpenBound = state.open_requests
         leases: Leases = state.leases
-        connection: Connection | None = scope["state"].get(CONNECTION)
         try:
             await long_queries.wait(scope["query_string"], caller.project)
-            await pace.turn(caller.key_id or caller.project)
             with (
-                leases.lease(authorization, connection) as lease,
+                leases.lease(authorization) as lease,
                 on_account_of(caller.project, threads),
             ):
                 scope["state"].update(caller=caller, lease=lease)
@@ -135,17 +128,7 @@ class AccessMiddleware:
             raise _forbidden(needed)
         told = self._rates.take(caller)
         open_requests.add(caller)
-        connection: Connection | None = scope["state"].get(CONNECTION)
-        if connection is not None:
-            connection.assign(caller.key_id or caller.project)
         return caller, told
-
-
-def _stranger(scope: AsgiScope) -> str:
-    """Return the group of a request that needs no key: the address, and each health check its own."""
-    address = group_of_address(scope.get("client"))
-    path: str = scope["path"]
-    return f"{address} {path}" if path in _HEALTH else address
 
 
 def _telling(send: Send, told: Headers) -> Send:

@@ -6,8 +6,7 @@ from time import monotonic
 
 from starlette.types import Scope
 
-from app.auth.callers import Caller
-from app.connections.groups import CONNECTION, Connection, group_of_address
+from app.auth.callers import Caller, group_of_address
 from app.problems.problem import Problem
 from app.problems.types import REFUSALS
 
@@ -94,9 +93,6 @@ class Refusals:
             self._next.clear()
         self._next[owner] = min(at + 1 / _REFUSALS_A_SECOND, now + _LONGEST_S)
         if at > now:
-            connection: Connection | None = scope["state"].get(CONNECTION)
-            if connection is not None:
-                connection.ignore_body()  # half a megabyte of it may have come
             await asyncio.sleep(at - now)
 
 

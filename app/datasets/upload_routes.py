@@ -39,7 +39,6 @@ from tabular.slugs import Slug
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
 
 _DATASET_PROBLEMS: tuple[Slug, ...] = (
-    "limit-headers",
     "dataset-empty",
     "dataset-too-small",
     "dataset-too-large",

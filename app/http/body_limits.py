@@ -1,23 +1,18 @@
 """Bounds on every request body: bytes, waiting time, and decompressed bytes."""
 
-import asyncio
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.connections.groups import BODY_CAME
-from app.connections.unfinished import UNFINISHED
-from app.connections.unread import MIN_BYTES_PER_S
 from app.fairness.turns import in_thread
 from app.http.body_memory import ProjectMemory, Share, body_memory_of
 from app.http.content_codings import CODINGS, Decompressor
 from app.problems.problem import Problem
 
+_PIECE_BYTES = 512 * 1024
 _MAX_RATIO = 250
 _MIN_RATIO = 0.25
 _EMPTY_FREE_BYTES = 64 * 1024  # compressed bytes that may decompress to nothing
@@ -35,11 +30,9 @@ class BodyLimits:
 
     Args:
         max_bytes: Most bytes on the wire, and once decompressed.
-        timeout_s: Longest wait for the next chunk, in seconds.
     """
 
     max_bytes: int
-    timeout_s: float
 
 
 class BodyMiddleware:
@@ -62,7 +55,7 @@ class BodyMiddleware:
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self._limits.max_bytes:
             raise _too_large(self._limits.max_bytes)
-        body = _BoundedBody(receive, self._limits, scope["state"])
+        body = _BoundedBody(receive, self._limits)
         if coding is None:
             await self._app(scope, body.receive, send)
             return
@@ -120,40 +113,23 @@ def _too_large(limit: int) -> Problem:
 
 
 class _BoundedBody:
-    """Body on the wire, counted and timed; only the time spent waiting for it counts."""
+    """Body on the wire, counted."""
 
-    def __init__(self, receive: Receive, limits: BodyLimits, state: Mapping[str, Any]) -> None:
+    def __init__(self, receive: Receive, limits: BodyLimits) -> None:
         self._receive = receive
         self._limits = limits
-        self._state = state
         self._complete = False
         self._received = 0
-        self._waited_s = 0.0
 
     async def receive(self) -> Message:
         if self._complete:
             return await self._receive()
-        # A timer costs a small request a twentieth of its time.
-        message = await (self._receive() if BODY_CAME in self._state else self._next())
+        message = await self._receive()
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
             if self._received > self._limits.max_bytes:
                 raise _too_large(self._limits.max_bytes)
-        return message
-
-    async def _next(self) -> Message:
-        """Wait for the next chunk as long as the body has earned."""
-        loop = asyncio.get_running_loop()
-        grace_s = self._limits.timeout_s
-        earned_s = grace_s + self._received / MIN_BYTES_PER_S - self._waited_s
-        began = loop.time()
-        try:
-            async with asyncio.timeout(min(grace_s, earned_s)):
-                message = await self._receive()
-        except TimeoutError:
-            raise Problem("body-timeout") from None
-        self._waited_s += loop.time() - began
         return message
 
 
@@ -239,7 +215,7 @@ class PackedBody:
                 self._hold(_INLINE_OUT_BYTES)
                 piece = self._unpacker.step(_INLINE_OUT_BYTES)
             else:
-                most = UNFINISHED.piece_bytes()
+                most = _PIECE_BYTES
                 self._hold(most)
                 piece = await in_thread(self._unpacker.step, most)
             self._bytes_out += len(piece)

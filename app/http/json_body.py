@@ -13,7 +13,6 @@ from pydantic_core import InitErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.connections.groups import BODY_CAME, CONNECTION, Connection
 from app.fairness.turns import in_thread_alone
 from app.http.body_limits import limit_packed_body
 from app.http.body_memory import Share, body_memory_of
@@ -255,8 +254,6 @@ async def read_body(request: Request, *, limit: int, share: Share, advice: str =
             many bodies are being read, or have come and wait.
     """
     _check_declared(request, limit, advice)
-    if BODY_CAME not in request.scope["state"]:
-        _ask_for_whole(request, share)
     message = await request.receive()
     share.hold(0)  # of what has not come now, each part counts as it comes
     body: bytes = message.get("body", b"")
@@ -265,14 +262,6 @@ async def read_body(request: Request, *, limit: int, share: Share, advice: str =
             share.hold(len(body))
         return body  # it has come as a whole, as most do
     return await share.gather(_chunks(request, limit, message, advice))
-
-
-def _ask_for_whole(request: Request, share: Share) -> None:
-    """Ask for a body that comes fast as a whole, which the share holds while it comes."""
-    connection: Connection | None = request.scope["state"].get(CONNECTION)
-    declared = request.headers.get("content-length", "")
-    if connection is not None and declared.isdecimal():
-        connection.await_whole_body(int(declared), partial(share.may_hold, part=_WHOLE_PART))
 
 
 async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:

@@ -166,5 +166,5 @@ class StreamedResponse(Response):
 
 
 async def send_piece(send: Send, piece: Piece, *, more: bool = True) -> None:
-    """Send a chunk of a body; `app.connections.protocol` drops a caller who does not read it."""
+    """Send a chunk of a body."""
     await send({"type": "http.response.body", "body": piece, "more_body": more})

@@ -153,8 +153,6 @@ def problem_response(problem: Problem, *, request_id: str, path: str = "") -> Re
     headers = dict(problem.headers)
     if problem.type.retry_after_s is not None:
         headers.setdefault("Retry-After", str(problem.type.retry_after_s))
-    if problem.status in (408, 413):
-        headers["Connection"] = "close"  # the rest of the body is not read
     if path == INFERENCE_PATH or path.startswith(f"{INFERENCE_PATH}/"):
         error = _json({"error": _cut(problem.detail, _MAX_TEXT)})
         return Response(error, problem.status, headers, media_type="application/json")

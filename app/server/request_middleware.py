@@ -14,11 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.callers import Caller
 from app.auth.rates import Refusals
-from app.connections.groups import is_lost
 from app.engine.engine import OverloadedError
 from app.http.unread_responses import UnreadResponse
 from app.metrics import Metrics
 from app.problems.problem import Problem, problem_of, problem_of_lack, problem_response
+from app.server.startup import Shutdown
 from models_store.errors import StoreError
 from models_store.process.logs import REQUEST_ID, TRACEPARENT
 from models_store.process.traces import TRACES
@@ -34,7 +34,6 @@ _TRACEPARENT = re.compile(
 # Whoever puts a key into a path has no use for it, but it need not be in the log.
 _KEY_SECRET = re.compile(r"(key_[0-9a-f]{32})\.[0-9a-f]+")
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
-_EVENTS = b"text/event-stream; charset=utf-8"
 _SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -48,9 +47,9 @@ _ids = Random()  # noqa: S311  ids tell requests apart; nothing rests on their b
 class RequestMiddleware:
     """Middleware that identifies, answers errors of, logs and counts every request."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, stopping: asyncio.Event) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, shutdown: Shutdown) -> None:
         self._app = app
-        self._stopping = stopping
+        self._shutdown = shutdown
         self._metrics = metrics
         self._refusals = Refusals()
 
@@ -60,7 +59,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = _identify(scope)
-        tracked = _TrackedResponse(send, request_id)
+        tracked = _TrackedResponse(send, request_id, last=self._shutdown.draining)
         began = time.perf_counter()
         logged = REQUEST_ID.set(request_id)
         self._metrics.in_flight.inc()
@@ -73,7 +72,7 @@ class RequestMiddleware:
                 await self._serve(scope, receive, tracked)
             finally:
                 self._metrics.in_flight.dec()
-                tracked.end(lost=is_lost(scope))
+                tracked.end()
                 self._record(scope, tracked, seconds=time.perf_counter() - began)
                 if span is not None:
                     _describe(span, scope, status=tracked.status)
@@ -100,13 +99,10 @@ class RequestMiddleware:
             problem = _problem(error)
             # Too late for another response: the server cuts the connection. A cancelled request is
             # answered only where the server cancels it, which is when it stops.
-            stops = self._stopping.is_set()
+            stops = self._shutdown.stopping.is_set()
             if tracked.started or (isinstance(error, asyncio.CancelledError) and not stops):
                 tracked.status = problem.status
-                tracked.refused = isinstance(error, Problem)
                 del problem  # it refers to this frame
-                if tracked.refused and is_lost(scope):
-                    return None
                 raise
             response = problem_response(
                 problem, request_id=tracked.request_id, path=str(scope["path"])
@@ -139,32 +135,23 @@ class _TrackedResponse:
         status: Status of the response, or of the error that ended it.
         started: True once its headers were sent.
         broken: True if its headers were sent and the rest was not.
-        refused: True if a problem ended it after its headers, such as that of a revoked key.
     """
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, *, last: bool) -> None:
         self._send = send
+        self._last = last  # of its connection
         self.request_id = request_id
         self.status = CLIENT_LEFT
         self.started = False
         self.broken = False
-        self.refused = False
         self._complete = False
-        self._endless = False
 
     def abandon(self) -> None:
         """Record that the caller has left."""
         self.status = CLIENT_LEFT
 
-    def end(self, *, lost: bool) -> None:
-        """Note that nothing more is sent.
-
-        Args:
-            lost: the connection was lost before all was sent; so ends every stream of events.
-        """
-        if self.started and lost and not (self._endless or self.refused):
-            self.status = CLIENT_LEFT
-            self._complete = False
+    def end(self) -> None:
+        """Note that nothing more is sent."""
         self.broken = self.started and not self._complete
 
     async def send(self, message: Message) -> None:
@@ -176,8 +163,9 @@ class _TrackedResponse:
             given = {name for name, _ in headers}
             headers.append((b"x-request-id", self.request_id.encode()))
             headers += [header for header in _SECURITY_HEADERS if header[0] not in given]
+            if self._last:
+                headers.append((b"connection", b"close"))
             message["headers"] = headers
-            self._endless = (b"content-type", _EVENTS) in headers
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._complete = True

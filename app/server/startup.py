@@ -1,8 +1,12 @@
 """The start of a process, which checks its stores, and its end."""
 
 import asyncio
+import gc
 import logging
+import os
+import signal
 from collections.abc import Callable
+from types import FrameType
 
 from app.engine.watch import end_process
 from models_store.database.database import Database
@@ -18,6 +22,8 @@ from models_store.errors import (
 )
 from models_store.files.blobs import Blobs
 from models_store.files.store_identity import adopt
+from models_store.process.endings import ending_signals
+from models_store.process.traces import TRACES
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +48,54 @@ class Shutdown:
         """End the process with an exit status that says that it should be started again."""
         self.failed = True
         end_process()
+
+
+class ServerShutdown(Shutdown):
+    """End of a process of uvicorn's: it drains before it stops, and a stop is no failure.
+
+    Args:
+        drain_delay_s: Seconds for which the process serves on after a first signal.
+    """
+
+    def __init__(self, drain_delay_s: float) -> None:
+        super().__init__()
+        self._drain_delay_s = drain_delay_s
+
+    def watch_signals(self) -> None:
+        """Note the signals that uvicorn ends by, and pass them on once others know that the process stops."""
+        stop = signal.getsignal(signal.SIGTERM)
+        loop = asyncio.get_running_loop()
+
+        def end(number: int, frame: FrameType | None = None) -> None:
+            self.stopping.set()  # streams would never end by themselves
+            if callable(stop):
+                stop(number, frame)
+
+        def begin(number: int, frame: FrameType | None) -> None:
+            delay_s = 0.0 if self.draining else self._drain_delay_s
+            self.draining = True
+            if delay_s > 0:
+                loop.call_soon_threadsafe(lambda: loop.call_later(delay_s, end, number))
+            else:
+                end(number, frame)
+
+        for number in ending_signals():
+            signal.signal(number, begin)
+
+    def exit(self) -> None:
+        """End the process now, without waiting for threads: a parser dies with its parent."""
+        TRACES.close()
+        logging.shutdown()
+        os._exit(0 if self.draining and not self.failed else 1)
+
+
+def freeze_heap() -> None:
+    """Exclude objects that live as long as the process from garbage collection.
+
+    A full collection would visit all modules and models while every request waits.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def check_stores(database: Database, blobs: Blobs) -> list[StoreError]:

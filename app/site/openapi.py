@@ -144,7 +144,6 @@ _WITH_PARAMETERS = ("validation",)
 _WITH_BODY = (
     "body-empty",
     "content-decoding",
-    "body-timeout",
     "limit-body",
     "limit-decoded-bytes",
     "media-type",

@@ -149,11 +149,10 @@ def blobs(client: TestClient) -> LocalBlobs:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
-    """The URL of a real server process with short time-outs and the model `people`."""
+    """The URL of a real server process with the model `people`."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated_database, folder)
-    limits = {"DENSITYD_HEADER_TIMEOUT_S": "3", "DENSITYD_BODY_TIMEOUT_S": "3"}
-    with served(folder, **limits) as url:
+    with served(folder) as url:
         yield url
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from app.auth.callers import Caller
 from app.auth.rates import Rates
-from app.http.upload_room import UploadCounts, UploadRoom
+from app.http.upload_room import UploadRoom
 from app.problems.problem import Problem
-from app.server.shared_memory import make_shared
 from models_store.errors import LimitError
 from models_store.keys import Scope
 from tests.app.conftest import CSV, TABLE, assert_refused, files_of
@@ -201,24 +200,6 @@ def test_a_long_upload_sees_what_was_stored_since_it_began():
         asyncio.run(received())
     # What came and what was stored beside it are the quota, but for what came since it was looked up.
     assert 2**29 < sum(stored) <= 2**29 + 2**26
-
-
-def test_uploads_count_in_all_processes_and_not_after_their_end():
-    memory = make_shared(UploadCounts.size(2))
-    first, second = (UploadRoom(UploadCounts(memory, processes=2, index=n)) for n in (0, 1))
-    with first.held("p") as one, second.held("p") as two, second.held("q") as other:
-        one.room = two.room = other.room = 100
-        one.need(70)
-        assert two.left == 30
-        with pytest.raises(LimitError):
-            two.need(31)
-        two.need(30)
-        other.need(100)
-        restarted = UploadRoom(UploadCounts(memory, processes=2, index=0))  # the first one died
-        with restarted.held("p") as three:
-            three.room = 100
-            three.need(70)
-            assert two.left == 0
 
 
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 500_000}])

@@ -119,7 +119,7 @@ def test_nothing_is_read_for_callers_who_left_while_they_waited_for_their_turn()
             group.create_task(ask(app, "DELETE", "change", leaves))
             group.create_task(ask(app, "GET", "stays", stays))
             # A body that nobody reads, and that comes too slowly: the caller is there (fault 1032).
-            group.create_task(ask(app, "GET", "slow body", leaves, Problem("body-timeout")))
+            group.create_task(ask(app, "GET", "slow body", leaves, Problem("overloaded")))
             await until(lambda: sum(map(len, queues.values())) == 4)
             go_on.set()
 

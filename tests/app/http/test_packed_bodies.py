@@ -17,13 +17,11 @@ import numpy as np
 import pytest
 from backports import zstd
 
-from app.connections.unfinished import UNFINISHED
 from app.http import content_codings
 from app.http.body_limits import BodyLimits, PackedBody
 from app.http.body_memory import BodyMemory
 from app.http.content_codings import Decompressor
 from app.problems.problem import Problem
-from tests.raw_http import answers_in, connected, received
 
 MIB = 1024 * 1024
 ROWS = json.dumps({"rows": [[171.5, 68.2, 33.0]]}).encode()
@@ -129,11 +127,9 @@ def test_uploads_of_nothing_are_refused_and_nobody_waits(server, coding, make):
 
 def test_a_body_that_no_route_reads_is_not_unpacked(server):
     """What is no gzip at all does not matter, as nobody looks."""
-    head = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nConnection: close\r\n"
-    body = b"no gzip" * 100_000
-    with connected(server) as connection:
-        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        assert [answer.status for answer in answers_in(received(connection))] == [200]
+    headers = {"Content-Encoding": "gzip"}
+    url = server + "/v1/models"
+    assert httpx2.request("GET", url, content=b"no gzip" * 100, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
@@ -155,7 +151,7 @@ def test_few_bytes_that_become_many_are_unpacked_off_the_event_loop(coding, monk
         async def receive():
             return {"type": "http.request", "body": packed, "more_body": False}
 
-        limits = BodyLimits(max_bytes=10**6, timeout_s=30)
+        limits = BodyLimits(max_bytes=10**6)
         reader = PackedBody(receive, limits, coding, len(packed))
         reader.allow(10**6, BodyMemory(10**8).of("p"))
         pieces = []
@@ -171,7 +167,7 @@ async def read_packed(packed: bytes, coding: str, memory: BodyMemory) -> list[by
     async def receive():
         return {"type": "http.request", "body": packed, "more_body": False}
 
-    reader = PackedBody(receive, BodyLimits(max_bytes=10**7, timeout_s=30), coding, len(packed))
+    reader = PackedBody(receive, BodyLimits(max_bytes=10**7), coding, len(packed))
     try:
         reader.allow(10**7, memory.of("p"))
         pieces = []
@@ -181,23 +177,6 @@ async def read_packed(packed: bytes, coding: str, memory: BodyMemory) -> list[by
     finally:
         reader.close()
         assert memory.held == 0
-
-
-@pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_little_of_each_is_unpacked_at_a_time_while_there_are_many(coding):
-    body = np.random.default_rng(0).bytes(3 * MIB)
-    packed = (gzip if coding == "gzip" else zstd).compress(body)
-    others = [object() for _ in range(1_000)]
-    for other in others:
-        UNFINISHED.begin(other)
-    try:
-        pieces = asyncio.run(read_packed(packed, coding, BodyMemory(10**8)))
-    finally:
-        for other in others:
-            UNFINISHED.end(other)
-    assert b"".join(pieces) == body
-    assert max(map(len, pieces)) <= 20 * 1024
-    assert len(pieces) > 100
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
@@ -237,35 +216,3 @@ def test_flushes_after_each_row_are_read(server):
     pieces = [packer.compress(row) + packer.flush(zlib.Z_SYNC_FLUSH) for row in [b"a,b\n", *rows]]
     response = post(server, "/v1/datasets", "gzip", b"".join(pieces) + packer.flush(), "text/csv")
     assert response.status_code == 201
-
-
-def test_windows_of_bodies_that_stall_are_counted(server):
-    """Each could keep 8 MiB; together they keep what is allowed, and plain bodies still come."""
-    packed = zstd.compress(
-        b"".join(b"%0120d" % pow(3, i + 300, 10**120) + b"," * 10_000 for i in range(900))
-    )
-    head = (
-        b"POST /v1/datasets HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
-        b"Content-Encoding: zstd\r\nContent-Length: %d\r\n\r\n" % (len(packed) + 1)
-    )
-
-    async def stall() -> int:
-        _, port = server.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
-        writer.write(head + packed)
-        status = int((await reader.read(100)).split()[1])
-        writer.close()
-        return status
-
-    async def all_stall() -> list[int]:
-        return await asyncio.gather(*(stall() for _ in range(40)))
-
-    statuses = asyncio.run(all_stall())
-    assert set(statuses) == {408, 503}
-    assert statuses.count(408) <= 16
-    response = httpx2.post(
-        server + "/v1/models/people/log_prob",
-        content=ROWS,
-        headers={"Content-Type": "application/json"},
-    )
-    assert response.status_code == 200

@@ -104,7 +104,7 @@ def test_an_operation_documents_its_errors(operation):
     if operation.get("parameters"):
         assert "422" in errors
     if "requestBody" in operation:
-        assert {"400", "408", "413", "415"} <= set(errors)
+        assert {"400", "413", "415"} <= set(errors)
     for status, response in errors.items():
         if response["content"].keys() == {"application/json"}:
             is_inference = operation["tags"] == ["inference"]  # has an error form of its own

@@ -1,6 +1,5 @@
 """The service below a path of a real nginx, which takes the path off or leaves it on."""
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from densityd.client import ApiError, Client
 from tests.app.conftest import served
 from tests.browsers import chromium, needs_chromium, watched_page
 from tests.proxies import NGINX, Nginx, nginx_before
-from tests.raw_http import exchange
 
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 ROOT = "/densityd"
@@ -38,7 +36,7 @@ def nginx(straight: str) -> Iterator[Nginx]:
 
 @pytest.fixture(params=["taken off", "left on"])
 def origin(nginx: Nginx, request: pytest.FixtureRequest) -> str:
-    port = nginx.buffering if request.param == "taken off" else nginx.streaming
+    port = nginx.buffering if request.param == "taken off" else nginx.keeping
     return f"http://127.0.0.1:{port}"
 
 
@@ -106,12 +104,6 @@ def test_probes_need_no_path_and_the_path_alone_leads_to_the_page(straight):
     assert httpx.get(f"{straight}{ROOT}").headers["Location"] == f"{ROOT}/"
     for elsewhere in (f"{ROOT}{ROOT}/livez", f"{ROOT}x/livez", "/v2/none"):
         assert httpx.get(f"{straight}{elsewhere}").status_code == 404
-
-
-@pytest.mark.long
-def test_a_request_that_cannot_be_read_is_told_where_it_is_explained(straight):
-    (answer,) = exchange(straight, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
-    assert (answer.status, json.loads(answer.body)["type"]) == (400, f"{ROOT}/problems/bad-request")
 
 
 @pytest.mark.parametrize("path", ["densityd", "/densityd/", "/a//b", "/a b", "/"])

@@ -36,7 +36,7 @@ def nginx(server: str) -> Iterator[Nginx]:
         yield nginx
 
 
-@pytest.fixture(params=["buffering", "streaming"])
+@pytest.fixture(params=["buffering", "keeping"])
 def url(nginx: Nginx, request: pytest.FixtureRequest) -> str:
     """The service behind each of two ways to set nginx up."""
     return f"http://127.0.0.1:{getattr(nginx, request.param)}"

@@ -1,1 +1,0 @@
-"""HTTP/1.1 connections: their protocol, bounds and groups."""

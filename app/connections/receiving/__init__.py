@@ -1,1 +1,0 @@
-"""Requests as they are received: turns, heads, what surrounds bodies, and their chunks."""
