@@ -10,12 +10,12 @@ from fastapi import Depends, Header, Request
 from app.auth.callers import project_of
 from app.engine.loaded_models import LoadedModels
 from app.http.stored_responses import StoredResponses
+from app.server.broker import Broker
 from app.settings import ApiSettings
 from app.state import AppState, state_of
 from models_store.aliases import Aliases
 from models_store.computed import Usage
 from models_store.files.blobs import Blobs
-from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
@@ -62,7 +62,7 @@ LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]
 WebhooksDep = Annotated[Webhooks, _from_state(lambda state: state.webhooks)]
 KeysDep = Annotated[Keys, _from_state(lambda state: state.keys)]
 UsageDep = Annotated[Usage, _from_state(lambda state: state.usage)]
-QueueDep = Annotated[JobQueue, _from_state(lambda state: state.queue)]
+BrokerDep = Annotated[Broker, _from_state(lambda state: state.broker)]
 ModelsDep = Annotated[LoadedModels, _from_state(lambda state: state.models)]
 ProjectDep = Annotated[str, Depends(_project)]
 

@@ -53,7 +53,7 @@ from app.reference_rows.usual_terms import UsualTerms
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
 from app.server.application import Application
-from app.server.broker_client import ApiBrokerClient
+from app.server.broker import Broker
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
@@ -73,7 +73,6 @@ from models_store.files.blobs import Blobs
 from models_store.files.disks import FreeSpace
 from models_store.files.stores import open_blobs
 from models_store.jobs.figures import JobFigures
-from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
@@ -235,7 +234,6 @@ async def _lifespan(
         app.state = state  # type: ignore[assignment]  # typed, in place of Starlette's own
         await state.audit.start()
         state.engine.start()
-        state.queue.start()
         tasks = [
             asyncio.create_task(work)
             for work in (
@@ -305,7 +303,14 @@ def _state(
     free_space = _free_space(settings, database, blobs)
     body_memory = BodyMemory(settings.max_bodies_bytes)
     body_files = BodyMemory(settings.max_body_files_bytes, left=free_space.left)
-    lookout = Lookout(database, blobs, every_s=settings.ready_look_s, stale_s=settings.stale_s)
+    broker = Broker(settings)
+    lookout = Lookout(
+        database,
+        blobs,
+        broker.ping,
+        every_s=settings.ready_look_s,
+        stale_s=settings.stale_s,
+    )
     return AppState(
         settings=settings,
         metrics=metrics,
@@ -323,7 +328,7 @@ def _state(
         keys=keys,
         usage=usage,
         tallies=tallies,
-        queue=JobQueue(jobs, ApiBrokerClient(settings)),
+        broker=broker,
         callers=callers,
         leases=Leases(callers),
         audit=AuditLog(
@@ -377,7 +382,7 @@ async def _close(state: AppState) -> None:
     for pool in (state.callers, state.threads, *files, state.models):
         pool.close()
     await asyncio.to_thread(state.lookout.join, _LAST_LOOK_S)
-    await asyncio.to_thread(state.queue.stop)
+    await asyncio.to_thread(state.broker.close)
     await asyncio.to_thread(state.engine.stop)
     await state.audit.close()
 

@@ -23,6 +23,7 @@ from app.http.upload_room import UploadRoom
 from app.metrics import Metrics
 from app.plots.plots import Plots
 from app.reference_rows.usual_terms import UsualTerms
+from app.server.broker import Broker
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
@@ -33,7 +34,6 @@ from models_store.computed import Usage
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from models_store.files.disks import FreeSpace
-from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
@@ -63,7 +63,7 @@ class AppState:
         keys: API keys.
         usage: Usage of projects.
         tallies: Tallies of this process.
-        queue: Sender of jobs to the broker.
+        broker: Broker, which is told of new jobs.
         callers: Cache of API keys.
         leases: Keys of the requests under way.
         audit: Trail of changes.
@@ -108,7 +108,7 @@ class AppState:
     keys: Keys
     usage: Usage
     tallies: Tallies
-    queue: JobQueue
+    broker: Broker
     callers: Callers
     leases: Leases
     audit: AuditLog

@@ -234,15 +234,20 @@ def worker(
     _override(WORKER_CONCURRENCY=concurrency)
     _, settings = _settings()
     if check:
-        from workers.heartbeat import STALE_S, heartbeat_of  # noqa: PLC0415
+        from models_store.database.database import Database  # noqa: PLC0415
+        from models_store.errors import DatabaseError  # noqa: PLC0415
+        from models_store.jobs.live_workers import Workers  # noqa: PLC0415
+        from workers.heartbeat import find_worker  # noqa: PLC0415
 
-        heartbeat = heartbeat_of(settings)
-        age_s = heartbeat.age_s()
-        if age_s is None or age_s > STALE_S:
+        try:
+            worker = find_worker(Workers(Database(settings.resolved_database_url)), settings)
+        except DatabaseError as error:
+            _fail(str(error), _START_FAILED)
+        if worker is None:
             _fail("no worker is alive on this host.", _START_FAILED)
-        if (unfit := heartbeat.unfit()) is not None:
-            _fail(f"the worker takes no jobs: {unfit}", _START_FAILED)
-        typer.echo(f"alive {age_s:.1f} s ago")
+        if worker.unfit is not None:
+            _fail(f"the worker takes no jobs: {worker.unfit}", _START_FAILED)
+        typer.echo(f"alive at {worker.seen_at:%H:%M:%S} UTC")
         return
     from workers.main import run_worker  # noqa: PLC0415 - Celery takes half a second
 

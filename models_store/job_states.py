@@ -192,7 +192,6 @@ class JobSummary(Record):
         attempt: Number of claims so far; the fencing token of the present attempt.
         model_version: Version that it uses, or has made.
         result: Result file, once it has succeeded.
-        dispatched: True if a message was sent to the queue since it was last queued.
         last_event: Number of its newest event.
         lease_expires_at: Time from which another worker may take it, by the database's clock; while it
             is queued, time until which a running job gives way to it.
@@ -218,7 +217,6 @@ class JobSummary(Record):
     result: JobResult | None
     error: JobError | None
     cancel_requested: bool
-    dispatched: bool
     last_event: int
     request_id: str | None
     traceparent: str | None

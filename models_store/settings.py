@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,10 +13,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from models_store.broker import check_broker_url
 from models_store.files.store_address import StoreAddress, refuse_store_url
-from models_store.sentinels import SCHEME, Sentinels, celery_url
-
-_BROKER_SCHEMES = ("redis://", "rediss://", "unix://", SCHEME)
 
 
 def _checked_database_url(url: str | None) -> str | None:
@@ -28,10 +26,8 @@ def _checked_database_url(url: str | None) -> str | None:
 
 
 def _checked_broker_url(url: str | None) -> str | None:
-    if url is not None and url.startswith(SCHEME):
-        Sentinels.parse(url)
-    elif url is not None and not url.startswith(_BROKER_SCHEMES):
-        raise ValueError(f"the broker's URL begins with {', '.join(_BROKER_SCHEMES)}")
+    if url is not None:
+        check_broker_url(url)
     return url
 
 
@@ -221,26 +217,3 @@ class StoreSettings(BaseSettings):
         """The folder of the blob store on this machine: of its files, or of copies of them."""
         address = self.store_address
         return Path(address.cache_dir if address.is_remote else address.url)
-
-    @property
-    def celery_broker_url(self) -> str:
-        """The same broker in Celery's spelling of a Unix socket, and of Sentinels."""
-        if self.resolved_broker_url.startswith(SCHEME):
-            return celery_url(self.resolved_broker_url)
-        return self.resolved_broker_url.replace("unix://", "redis+socket://", 1)
-
-    @property
-    def celery_broker_tls(self) -> dict[str, str] | None:
-        """Options of TLS for Celery, which leaves those of the URL out, and would take any certificate."""
-        if not self.resolved_broker_url.startswith("rediss://"):
-            return None
-        query = dict(parse_qsl(urlsplit(self.resolved_broker_url).query))
-        given = {name: value for name, value in query.items() if name.startswith("ssl_")}
-        return {"ssl_cert_reqs": "required", **given}
-
-    @property
-    def celery_broker_options(self) -> dict[str, str]:
-        """Options of Celery for the broker, beside its URL."""
-        if not self.resolved_broker_url.startswith(SCHEME):
-            return {}
-        return {"master_name": Sentinels.parse(self.resolved_broker_url).master_name}

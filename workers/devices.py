@@ -53,6 +53,11 @@ class Slots:
         self._free = list(reversed(devices))
         self._lock = threading.Lock()
 
+    @property
+    def any_free(self) -> bool:
+        """Return whether a slot is free."""
+        return bool(self._free)
+
     @contextmanager
     def take(self) -> Iterator[str | None]:
         """Take the device of a slot until the context ends; None if all are taken."""

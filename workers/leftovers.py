@@ -4,14 +4,10 @@ Deleted are checkpoints of ended jobs that nobody resumed in time, old jobs, and
 """
 
 import logging
-import random
-import threading
-import time
 from collections.abc import Callable
 
 from models_store.clock_steps import mend_instants
 from models_store.database.database import Database
-from models_store.errors import DatabaseError, StorageFullError
 from models_store.files.blobs import Blobs
 from models_store.files.job_files import delete_job_files, delete_leftovers
 from models_store.job_states import Checkpoint
@@ -22,14 +18,12 @@ log = logging.getLogger(__name__)
 
 _MOST_JOBS = 100
 _MOST_BITS = 20
-_INTERVAL_S = 30.0
-_MORE_S = 1.0  # while more is due, so that jobs of one caller do not keep those of others
 _FOR_EVER_S = 1e9  # there are no instants long before
 _STALE_S = 6 * 3600  # since the last write to a staged file
 
 
 class Leftovers:
-    """Thread that deletes them from time to time; every worker has one.
+    """Deletion of them, a bounded number at a time; every worker does it.
 
     Args:
         database: Database of the jobs.
@@ -57,17 +51,6 @@ class Leftovers:
         self._keep_s = min(keep_s, _FOR_EVER_S)
         self._keep_jobs_s = None if keep_jobs_s is None else min(keep_jobs_s, _FOR_EVER_S)
         self._fit = fit
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leftovers", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread, after a deletion that may be under way."""
-        self._stopping.set()
-        self._thread.join()
 
     def once(self) -> int:
         """Delete checkpoints that are due; return the number of their jobs.
@@ -113,15 +96,10 @@ class Leftovers:
         return deleted
 
     def delete_events(self) -> int:
-        """Delete events of deleted jobs bit by bit, some of them; return the number of bits. It raises as `once`.
-
-        Between two bits it lets others write for as long as one took.
-        """
+        """Delete some events of deleted jobs; return the number of times. It raises as `once`."""
         for bits in range(_MOST_BITS):
-            began = time.monotonic()
             if not self._retention.delete_some_events():
                 return bits
-            self._stopping.wait(time.monotonic() - began)
         return _MOST_BITS
 
     def sweep_staging(self) -> int:
@@ -150,16 +128,3 @@ class Leftovers:
         if deleted:
             log.info("deleted %d jobs that ended long ago", deleted)
         return max(forgotten, deleted) >= _MOST_JOBS or bits == _MOST_BITS
-
-    def _run(self) -> None:
-        usual_s = min(_INTERVAL_S, max(1.0, self._keep_s))
-        pause_s = usual_s
-        while not self._stopping.wait(pause_s * random.uniform(1, 2)):  # noqa: S311
-            pause_s = usual_s
-            try:
-                pause_s = _MORE_S if self.sweep() else usual_s
-            except (DatabaseError, StorageFullError, OSError) as error:
-                log.warning("files and jobs of the past cannot be deleted now: %s", error)
-            except Exception:
-                # This thread must outlive whatever it meets.
-                log.exception("deleting files and jobs of the past failed")

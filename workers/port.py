@@ -1,19 +1,26 @@
 """Port of a worker for those who watch it: liveness, readiness and metrics."""
 
 import json
-import logging
 import threading
-from collections.abc import Callable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client import make_wsgi_app
 
 from workers.metrics import WorkerMetrics
 
-log = logging.getLogger(__name__)
 
-_TIMEOUT_S = 5.0
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 5.0
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        """Log nothing: whoever watches asks every few seconds."""
 
 
 class Port:
@@ -35,45 +42,25 @@ class Port:
     def __init__(
         self, host: str, port: int, *, metrics: WorkerMetrics, unfit: Callable[[], str | None]
     ) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = _TIMEOUT_S
+        render = make_wsgi_app(metrics.registry)
 
-            def do_GET(self) -> None:
-                """Answer a request."""
-                reason = unfit()
-                match self.path.partition("?")[0]:
-                    case "/livez":
-                        self._send(HTTPStatus.OK, b'{"status":"ok"}')
-                    case "/readyz" if reason is None:
-                        self._send(HTTPStatus.OK, b'{"status":"ok"}')
-                    case "/readyz":
-                        body = {"status": "unavailable", "detail": reason}
-                        self._send(HTTPStatus.SERVICE_UNAVAILABLE, json.dumps(body).encode())
-                    case "/metrics":
-                        metrics.takes_jobs.set(reason is None)
-                        self._send(
-                            HTTPStatus.OK,
-                            generate_latest(metrics.registry),
-                            CONTENT_TYPE_PLAIN_0_0_4,
-                        )
-                    case _:
-                        self._send(HTTPStatus.NOT_FOUND, b"{}")
+        def answer(environ: dict[str, Any], start: Any) -> Iterable[bytes]:  # noqa: ANN401 - of WSGI
+            path, reason = environ["PATH_INFO"], unfit()
+            if path == "/metrics":
+                metrics.takes_jobs.set(reason is None)
+                rendered: Iterable[bytes] = render(environ, start)
+                return rendered
+            status, body = "200 OK", {"status": "ok"}
+            if path == "/readyz" and reason is not None:
+                status = "503 Service Unavailable"
+                body = {"status": "unavailable", "detail": reason}
+            elif path not in {"/livez", "/readyz"}:
+                status, body = "404 Not Found", {}
+            start(status, [("Content-Type", "application/json")])
+            return [json.dumps(body).encode()]
 
-            def _send(
-                self, status: HTTPStatus, body: bytes, media_type: str = "application/json"
-            ) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", media_type)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
-                """Log nothing: whoever watches asks every few seconds."""
-
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
-        self.number = int(self._server.server_address[1])
+        self._server = make_server(host, port, answer, _Server, _Handler)
+        self.number = int(self._server.server_port)
         self._thread = threading.Thread(target=self._server.serve_forever, name="port", daemon=True)
 
     def start(self) -> None:

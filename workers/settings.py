@@ -116,10 +116,3 @@ class WorkerSettings(StoreSettings):
         description="Seconds after which ended jobs are deleted, with their events and results."
         " Jobs whose version exists stay. Unset: jobs are kept for ever.",
     )
-    sweep_interval_s: float = Field(
-        default=1.0,
-        ge=0.05,
-        le=60,
-        description="Shortest time, in seconds, between two checks for jobs that no message "
-        "announces; the longest is twice that, chosen at random.",
-    )

@@ -9,10 +9,10 @@ from pydantic import Field
 from app.auth.callers import caller_of
 from app.dependencies import (
     BlobsDep,
+    BrokerDep,
     JobsDep,
     LabelsDep,
     ProjectDep,
-    QueueDep,
     StateDep,
     StoredDep,
     built,
@@ -22,7 +22,6 @@ from app.fairness.turns import in_thread, in_thread_for
 from app.http.head import end_head, is_head
 from app.jobs.event_views import EventPage, view_event
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
-from app.jobs.submission import send
 from app.jobs.views import JobPage, JobSummaryView, JobView
 from app.jobs.waiting import LONGEST_WAIT_S, wait_for_end
 from app.problems.problem import problem_responses
@@ -260,7 +259,7 @@ async def resume_job(
     job_id: JobId,
     jobs: JobsDep,
     stored: StoredDep,
-    queue: QueueDep,
+    broker: BrokerDep,
     project: ProjectDep,
     state: StateDep,
 ) -> Response:
@@ -276,7 +275,8 @@ async def resume_job(
             max_queued=state.settings.max_queued_jobs,
             max_bytes=state.quota(),
         )
-        view = JobView.whole(job, sent=send(queue, job))
+        broker.announce(job)
+        view = JobView.whole(job)
         return respond_large(view, stored, status_code=status.HTTP_202_ACCEPTED)
 
     return await in_thread_for(await in_thread(jobs.described_bytes, project, job_id), resume)

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from app.dependencies import (
     REPLAYED,
+    BrokerDep,
     IdempotencyKey,
     JobsDep,
     ProjectDep,
-    QueueDep,
     RegistryDep,
     SettingsDep,
     StoredDep,
@@ -27,8 +27,7 @@ from app.root_path import rooted
 from app.settings import ApiSettings
 from app.state import state_of
 from models_store.errors import NotFoundError
-from models_store.job_states import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
-from models_store.jobs.job_queue import JobQueue
+from models_store.job_states import Idempotency, JobKind, JobRole, NewJob, Submitted
 from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.placement import Placed
@@ -156,14 +155,14 @@ class JobSubmission:
         project: ProjectDep,
         jobs: JobsDep,
         stored: StoredDep,
-        queue: QueueDep,
+        broker: BrokerDep,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
         self._request = request
         self._project = project
         self._jobs = jobs
         self._stored = stored
-        self._queue = queue
+        self._broker = broker
         self._key = idempotency_key
 
     async def start(self, wanted: JobRequest) -> Response:
@@ -180,12 +179,11 @@ class JobSubmission:
         submitted = self._submit(wanted)
         job = submitted.job
         headers = {"Location": rooted(f"/v1/jobs/{job.id}")}
-        sent = False
         if submitted.replayed:
             headers["Idempotent-Replayed"] = "true"
         else:
-            sent = send(self._queue, job)
-        view = JobView.whole(job, sent=sent)
+            self._broker.announce(job)
+        view = JobView.whole(job)
         return respond_large(
             view, self._stored, status_code=status.HTTP_202_ACCEPTED, headers=headers
         )
@@ -223,11 +221,6 @@ class JobSubmission:
             max_queued=state.settings.max_queued_jobs,
             max_bytes=state.quota(),
         )
-
-
-def send(queue: JobQueue, job: Job) -> bool:
-    """Send a message for a job to the queue; return whether the broker took it."""
-    return queue.announce(job.id, request_id=job.request_id, traceparent=job.traceparent)
 
 
 FIT_REFUSALS: tuple[Slug, ...] = (

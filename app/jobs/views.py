@@ -1,7 +1,7 @@
 """Response models of jobs."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,7 +40,6 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
     "priority": 0,
     "resources": {"accelerator": "none"},
     "result": None,
-    "dispatch": "sent",
     "cancel_requested": False,
     "error": None,
     "description": None,
@@ -208,10 +207,6 @@ class JobSummaryView(BaseModel):
         " none yet, or"
         " deleted."
     )
-    dispatch: Literal["sent", "pending"] = Field(
-        description="`sent` if a message for the job is in the queue, `pending` if not yet; workers"
-        " also find pending jobs without a message."
-    )
     cancel_requested: bool = Field(description="True if the job still runs and was asked to stop.")
     error: JobErrorView | None = Field(description="Reason why the job failed; null if it has not.")
     description: str | None = DESCRIPTION
@@ -231,14 +226,9 @@ class JobView(JobSummaryView):
     request: AcceptedRequest = Field(description="Accepted request, with a value for every option.")
 
     @classmethod
-    def whole(cls, job: Job, *, sent: bool = False) -> "JobView":
-        """Return the view of a job.
-
-        Args:
-            job: Job as the database has it.
-            sent: A message for the job was sent since.
-        """
-        return cls.model_validate(_members(job, sent=sent))
+    def whole(cls, job: Job) -> "JobView":
+        """Return the view of a job."""
+        return cls.model_validate(_members(job))
 
 
 class JobPage(BaseModel):
@@ -248,15 +238,13 @@ class JobPage(BaseModel):
     next_cursor: str | None = NEXT_CURSOR
 
 
-def _members(job: JobSummary, *, sent: bool = False) -> dict[str, Any]:
-    dispatched = sent or job.dispatched or job.state is not JobState.QUEUED
+def _members(job: JobSummary) -> dict[str, Any]:
     return vars(job) | {
         "next_attempt_at": job.not_before,
         "progress": _progress(job),
         "model": JobModelView(name=job.model_name, version=job.model_version),
         "resources": Resources(accelerator=job.accelerator),
         "result": JobResultView.of(job),
-        "dispatch": "sent" if dispatched else "pending",
         "cancel_requested": job.cancel_requested and not job.final,
     }
 

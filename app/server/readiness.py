@@ -52,11 +52,12 @@ class Finding:
 
 
 class Lookout:
-    """A thread that looks at the database and the store now and then.
+    """A thread that looks at the database, the store and the broker now and then.
 
     Args:
         database: looked at by a read and by a write that changes nothing.
         blobs: looked at without writing to it.
+        ping: returns why the broker cannot be used, or None.
         every_s: seconds from one look to the next, while all is well.
         stale_s: seconds without a database server for which models and keys are served from memory.
 
@@ -65,12 +66,19 @@ class Lookout:
     """
 
     def __init__(
-        self, database: Database, blobs: Blobs, *, every_s: float, stale_s: float = 0.0
+        self,
+        database: Database,
+        blobs: Blobs,
+        ping: Callable[[], str | None] = lambda: None,
+        *,
+        every_s: float,
+        stale_s: float = 0.0,
     ) -> None:
         self._looks: dict[str, Callable[[], None]] = {
             "schema": database.check_schema,
             "database": lambda: _check_database(database),
             "store": _StoreLook(database, blobs),
+            "broker": lambda: _check_broker(ping),
         }
         self._every_s = every_s
         self._stale_s = stale_s if database.is_server else 0.0
@@ -133,7 +141,7 @@ def _outcome(look: Callable[[], None]) -> Finding:
         look()
     except StorageFullError as error:
         return Finding(Level.DEGRADED, f"{error} Reading still works.")
-    except (DatabaseBusyError, _StoreAwayError) as error:
+    except (DatabaseBusyError, _StoreAwayError, _BrokerAwayError) as error:
         return Finding(Level.DEGRADED, str(error))
     except DatabaseUnavailableError as error:
         return Finding(Level.UNUSABLE, str(error), away=True)
@@ -148,6 +156,20 @@ def _outcome(look: Callable[[], None]) -> Finding:
 def _check_database(database: Database) -> None:
     database.ping()
     database.try_write()
+
+
+def _check_broker(ping: Callable[[], str | None]) -> None:
+    reason = ping()
+    if reason is not None:
+        raise _BrokerAwayError
+
+
+class _BrokerAwayError(StoreError):
+    """Broker that is unavailable for now."""
+
+    def __str__(self) -> str:
+        """Return what that means for jobs."""
+        return "The broker cannot be reached; jobs start up to 1.5 seconds later."
 
 
 class _StoreAwayError(StoreError):

@@ -12,7 +12,6 @@ from app.server.readiness import Finding, Level
 
 router = APIRouter(tags=["operations"])
 
-_NO_BROKER = "The broker cannot be reached; workers look for jobs in the database."
 _STATUSES: dict[Level, Literal["ok", "degraded", "unavailable"]] = {
     Level.OK: "ok",
     Level.DEGRADED: "degraded",
@@ -73,7 +72,7 @@ async def get_readiness(response: Response, state: StateDep) -> Readiness:
 
     A background thread checks them, every 15 seconds by default and every second after a failure;
     the response is the result of the last check. Without the broker the service is `degraded`: jobs
-    are accepted, and start when the broker is back. With a full disk it is `degraded` too, and while changes
+    start up to 1.5 seconds later. With a full disk it is `degraded` too, and while changes
     are refused because they cannot be recorded: reading and scoring work. A database server that went away
     leaves it `degraded` for some minutes, while models and keys in use are served from memory. If
     another dependency fails, or while kernels are compiled and models loaded after the start, it is
@@ -85,10 +84,6 @@ async def get_readiness(response: Response, state: StateDep) -> Readiness:
         found["engine"] = Finding(Level.UNUSABLE, unusable)
     else:
         found["engine"] = Finding(Level.OK)
-    if state.queue.broker_up:
-        found["broker"] = Finding(Level.OK)
-    else:
-        found["broker"] = Finding(Level.DEGRADED, _NO_BROKER)
     refused = state.audit.fault()
     if refused is None:
         found["audit"] = Finding(Level.OK)

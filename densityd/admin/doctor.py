@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings
 
+from app.server.broker import Broker
 from app.settings import ApiSettings
 from densityd.admin.doctor_store import (
     Finding,
@@ -19,7 +20,6 @@ from densityd.admin.doctor_store import (
     examine_staging,
     examine_workers,
 )
-from densityd.service import private_redis
 from models_store.database.database import Database
 from models_store.database.engines import parse_url, sqlite_file
 from models_store.errors import StoreError
@@ -143,7 +143,7 @@ def _examine_database(settings: ApiSettings) -> Finding:
 
 def _examine_broker(settings: ApiSettings) -> Finding:
     url = settings.resolved_broker_url
-    if private_redis.is_up(url):
+    if Broker(settings).ping() is None:
         return Finding("broker", "ok", f"{mask(url)} responds.")
     if settings.broker_url is None:
         return Finding("broker", "note", "The private Redis is not running; `densityd up` runs it.")

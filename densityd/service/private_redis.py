@@ -7,7 +7,6 @@ from pathlib import Path
 
 import redis
 
-from app.server.redis_client import redis_client
 from densityd.errors import StartError
 
 _NAMES = ("valkey-server", "redis-server")
@@ -63,7 +62,7 @@ def build_command(socket: Path) -> list[str]:
 
 def is_up(url: str) -> bool:
     """Return True if the server at `url` responds to PING."""
-    client = redis_client(
+    client = redis.Redis.from_url(
         url, socket_timeout=_PING_TIMEOUT_S, socket_connect_timeout=_PING_TIMEOUT_S
     )
     try:

@@ -52,7 +52,6 @@ class HeldJob:
     not_before: datetime | None
     failed_on: str | None
     cancel_requested: bool
-    dispatched: bool
     model_name: str
     model_version: int | None
     progress: JsonObject | None

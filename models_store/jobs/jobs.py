@@ -14,12 +14,11 @@ from sqlalchemy import (
     literal_column,
     select,
     union_all,
-    update,
 )
 from sqlalchemy.orm import Session
 
 from models_store.database.base import encoded
-from models_store.database.database import Database, freeing, reading, writing
+from models_store.database.database import Database, freeing, reading
 from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.errors import (
     JobInUseError,
@@ -60,19 +59,6 @@ from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.idempotency import known_resource
 
 _JOB = JobRow.__table__.c
-# Rows of many projects, in no order: one that another transaction holds is not waited for.
-_FREE = (
-    select(_JOB.position)
-    .where(_JOB.id.in_(bindparam("job_ids", expanding=True)))
-    .with_for_update(skip_locked=True)
-)
-_DISPATCHED = (
-    update(JobRow.__table__)
-    .where(_JOB.position.in_(_FREE))
-    .values(dispatched=True)
-    .returning(_JOB.id)
-)
-
 _SMALL_BYTES = 2**16  # of a request and its events, of which nobody needs to know more
 
 # Inside the class, `list` is its method.
@@ -390,15 +376,6 @@ class Jobs:
         """Return ids of jobs that a worker could take up now, in that order: parents come first."""
         found = session.connection().execute(_claimable(), {"most": limit}).all()
         return [row.id for row in sorted(found, key=lambda row: row.rank)][:limit]
-
-    @writing
-    def mark_dispatched(self, session: Session, job_ids: JobIds) -> JobIds:
-        """Record that messages for these jobs are in the queue.
-
-        Returns:
-            Ids of those of which it is recorded; the others are being changed.
-        """
-        return [*session.connection().scalars(_DISPATCHED, {"job_ids": job_ids})]
 
 
 @cache

@@ -344,15 +344,12 @@ def move(session: Session, row: JobRow | HeldJob, to: JobState) -> None:
     if to is JobState.RUNNING:
         row.attempt += 1
         row.claimed_at = moment(session)
-        row.dispatched = True
         if row.started_at is None:
             row.started_at = moment(session)
     else:
         row.run_seconds += _ran_for_s(session, row)
         row.worker = None
         row.claimed_at = row.lease_expires_at = None
-    if to is JobState.QUEUED:
-        row.dispatched = False
     append(session, row, EventKind.STATE, {"state": to.value, "attempt": row.attempt})
     if to in FINAL_STATES:
         row.finished_at = moment(session)

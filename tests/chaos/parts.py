@@ -6,13 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 
 from densityd.service import private_redis
-from models_store.database.database import migrate
+from models_store.database.database import Database, migrate
+from models_store.errors import DatabaseError
 from models_store.files.object_blobs import ObjectBlobs
+from models_store.jobs.live_workers import Workers
 from models_store.settings import StoreSettings
 from tests.bucket_servers import S3Server
 from tests.chaos.caller import PART_ROWS
@@ -53,6 +56,7 @@ class Part:
     def start(self) -> None:
         """Start it; it dies with this process. For the main thread."""
         with self._log.open("ab") as log:
+            self.started_at = datetime.now(UTC)
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
                 tied(*self._command), env=os.environ | self._variables, stdout=log, stderr=log
             )
@@ -196,14 +200,17 @@ class Service:
     @property
     def working(self) -> list[Part]:
         """The workers that have started to work."""
-        beats = {
-            worker.name: self.folder / "workers" / f"{worker.name}.heartbeat"
-            for worker in self.workers
-        }
+        database = Database(self.settings.resolved_database_url)
+        try:
+            seen_at = {worker.name: worker.seen_at for worker in Workers(database).alive()}
+        except DatabaseError:
+            return []
+        finally:
+            database.dispose()
         return [
             worker
             for worker in self.workers
-            if beats[worker.name].exists() and beats[worker.name].read_text() == str(worker.pid)
+            if worker.name in seen_at and seen_at[worker.name] > worker.started_at
         ]
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ DATASET: dict[str, object] = {
 JOB: dict[str, object] = {
     "id": "job_1", "kind": "training", "state": "succeeded", "attempt": 1, "started_at": None,
     "created_at": "2026-11-24T15:27:00Z", "finished_at": None, "progress": None, "metrics": None,
-    "model": {"name": "m", "version": 1}, "dispatch": "sent", "cancel_requested": False,
+    "model": {"name": "m", "version": 1}, "cancel_requested": False,
     "error": None, "request": {}, "newer": True,
 }  # fmt: skip
 VERSION: dict[str, object] = {

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from densityd.cli import app
 from models_store.database.database import Database
+from models_store.jobs.live_workers import Workers
 from models_store.settings import StoreSettings
-from workers.heartbeat import heartbeat_of
+from workers.heartbeat import worker_label
 from workers.settings import WorkerSettings
 
 
@@ -109,7 +110,10 @@ def test_migrating_creates_private_files_and_warns_of_a_folder_that_others_may_e
 def test_the_check_of_a_worker_tells_alive_from_dead(data_dir: Path) -> None:
     assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 1
 
-    heartbeat_of(WorkerSettings(data_dir=data_dir)).beat()
+    assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
+    assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 1
+    settings = WorkerSettings(data_dir=data_dir)
+    Workers(Database(settings.resolved_database_url)).beat(worker_label(settings))
 
     assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 0
 

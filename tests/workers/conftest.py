@@ -68,7 +68,6 @@ def start_worker(place: Place) -> Iterator[Callable[..., "subprocess.Popen[bytes
             "DENSITYD_DATA_DIR": str(shared.data_dir),
             "DENSITYD_LEASE_S": str(shared.lease_s),
             "DENSITYD_CHECKPOINT_INTERVAL_S": "0",
-            "DENSITYD_SWEEP_INTERVAL_S": str(shared.sweep_interval_s),
         }
         started.append(
             subprocess.Popen(  # noqa: S603 - our own command

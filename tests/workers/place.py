@@ -25,6 +25,7 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import Job, JobKind, JobState, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.live_workers import Workers
 from models_store.jobs.reservations import (
     sampling_reservation,
     scoring_reservation,
@@ -79,7 +80,6 @@ class Place:
             database_url=database_url,
             lease_s=10,  # kept by a process that a busy machine lets wait
             checkpoint_interval_s=0,
-            sweep_interval_s=0.2,
             trainer_nice=0,
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -267,6 +267,11 @@ class Place:
                 text("UPDATE job SET lease_expires_at = '2000-01-01T00:00:00.000Z' WHERE id = :id"),
                 {"id": job_id},
             )
+
+
+def is_at_work(place: Place, name: str | None = None) -> bool:
+    """Return whether a worker gave a sign of life; None: any."""
+    return any(worker.name == (name or worker.name) for worker in Workers(place.database).alive())
 
 
 class Running:

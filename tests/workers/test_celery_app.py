@@ -1,21 +1,32 @@
+"""The worker as Celery's users know it, and the queue as what it is: a bell."""
+
 import json
 import subprocess
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-import redis
 
-from models_store.jobs.job_queue import QUEUE, TASK_NAME
+from app.server.broker import Broker
+from models_store.broker import CPU_QUEUE, celery_options
+from models_store.job_states import JobState
 from models_store.settings import StoreSettings
-from workers.celery_app import WorkerBrokerClient, create_celery
-from workers.main import register_tasks
+from tests.waiting import wait_until
+from tests.workers.place import ENDLESS, Place, PlaceRedis, is_at_work
+
+StartWorker = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def celery(place: Place, *arguments: str) -> str:
+    """What Celery's own command says about the workers of a place."""
+    command = [sys.executable, "-P", "-m", "celery", "-A", "workers.celery_app", *arguments]
+    environment = {"DENSITYD_DATA_DIR": str(place.settings.data_dir)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    return run.stdout + run.stderr
 
 
 def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
-    """A parent that is warm with torch hangs what it forks; this one never gets warm."""
     code = (
         "import sys, workers.celery_app, workers.main, workers.supervisor;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'flows')))"
@@ -24,113 +35,74 @@ def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
     assert run.returncode == 0
 
 
-def test_only_json_is_accepted(tmp_path: Path) -> None:
-    app = create_celery(StoreSettings(data_dir=tmp_path))
-
-    assert list(app.conf.accept_content) == ["json"]
-    assert app.conf.task_serializer == "json"
-
-
-def test_nothing_waits_for_a_message(tmp_path: Path) -> None:
-    app = create_celery(StoreSettings(data_dir=tmp_path))
-
-    assert app.conf.result_backend is None
-    assert app.conf.task_acks_late is False
-    assert app.conf.worker_prefetch_multiplier == 1
-    assert [queue.name for queue in app.conf.task_queues] == [QUEUE]
-
-
-def test_a_socket_is_spelled_as_celery_wants_it(tmp_path: Path) -> None:
-    settings = StoreSettings(data_dir=tmp_path)
-
-    assert create_celery(settings).conf.broker_url == f"redis+socket://{settings.redis_socket}"
-
-
-class _Looks:
-    """Supervisor whose looks find what a test says."""
-
-    def __init__(self, *found: bool) -> None:
-        self.run_next = iter(found).__next__
-
-
-def test_looks_in_vain_are_followed_by_pauses_and_others_by_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("place_redis")
+def test_celerys_own_commands_see_the_worker_and_the_job_that_it_runs(
+    place: Place, start_worker: StartWorker
 ) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr("workers.main.time.sleep", pauses.append)
-    app = create_celery(StoreSettings(data_dir=tmp_path))
-    found = [True, False, True, False, *[False] * 40, True, False]
-    register_tasks(app, _Looks(*found))  # type: ignore[arg-type]  # all that it uses
-    for _ in found:
-        app.tasks[TASK_NAME]("job_1")
-    assert len(pauses) == 40
-    assert pauses == sorted(pauses)
-    assert pauses[0] < 0.1
-    assert pauses[-1] == pauses[-10] == 0.5
+    worker = start_worker(DENSITYD_WORKER_NAME="one")
+    wait_until(lambda: "pong" in celery(place, "inspect", "ping"))
+    assert "densityd@one: OK" in celery(place, "status")
+    assert CPU_QUEUE in celery(place, "inspect", "active_queues")
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    broker = Broker(place.settings)
+    assert broker.ping() is None
+    broker.announce(place.job(job_id))
+    wait_until(lambda: place.state(job_id) is JobState.RUNNING)
+    assert "densityd.work" in celery(place, "inspect", "registered")
+    worker.terminate()
+    assert worker.wait(120) == 0
+    assert place.state(job_id) is JobState.QUEUED
+    lines = (place.settings.data_dir / "worker.log").read_text().splitlines()
+    assert all(json.loads(line)["message"] for line in lines), "each line is JSON"
+    broker.close()
 
 
-def test_the_client_sends_messages_that_a_worker_takes(redis_url: str) -> None:
-    settings = StoreSettings(broker_url=redis_url)
-    client = WorkerBrokerClient(create_celery(settings))
-    client.send(["job_1", "job_2"], {"request_id": "r1"})
-    assert client.count_queued() == 2
-    [message, _] = map(json.loads, redis.Redis.from_url(redis_url).lrange(QUEUE, 0, -1))
-    assert (message["headers"]["task"], message["headers"]["request_id"]) == (TASK_NAME, "r1")
+@pytest.mark.usefixtures("place_redis")
+def test_a_worker_that_celery_starts_takes_the_jobs_of_its_queue(place: Place) -> None:
+    job_id = place.submit(place.add_dataset(), max_epochs=1)
+    command = ["-m", "celery", "-A", "workers.celery_app", "worker", "-Q", "gpu", "-c", "2"]
+    worker = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-P", *command],
+        env={"DENSITYD_DATA_DIR": str(place.settings.data_dir)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
+    assert "'name': 'gpu'" in celery(place, "inspect", "active_queues")
+    worker.terminate()
+    assert worker.wait(120) == 0
 
 
-def test_what_has_the_name_of_the_queue_and_is_none_is_deleted(redis_url: str) -> None:
-    server = redis.Redis.from_url(redis_url)
-    server.hset(QUEUE, "a", "b")
-    client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))
-    assert client.count_queued() == 0
-    client.send(["job_1"], {})
-    assert client.count_queued() == 1
+def test_jobs_run_while_the_broker_is_wiped_and_away(
+    place: Place, place_redis: PlaceRedis, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    wait_until(lambda: is_at_work(place))
+    dataset = place.add_dataset()
+    for fault in (lambda: None, place_redis.kill):
+        fault()
+        job_id = place.submit(dataset, max_epochs=1)  # nobody is told
+        wait_until(lambda job_id=job_id: place.state(job_id) is JobState.SUCCEEDED)  # type: ignore[misc]  # its own
+        assert place.job(job_id).attempt == 1
+    assert worker.poll() is None
 
 
-def test_a_queue_that_nobody_can_take_from_is_not_counted(redis_url: str) -> None:
-    server = redis.Redis.from_url(redis_url)
-    client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))
-    client.send(["job_1"], {})
-    server.config_set("min-replicas-to-write", "1")
-    try:
-        with pytest.raises(client.errors):
-            client.count_queued()
-    finally:
-        server.config_set("min-replicas-to-write", "0")
-    assert client.count_queued() == 1
-
-
-def test_the_client_keeps_its_connection_and_replaces_one_that_is_gone(redis_url: str) -> None:
-    server = redis.Redis.from_url(redis_url)
-    others = clients(server)  # of earlier tests: collected, and so closed, at any time
-    client = WorkerBrokerClient(create_celery(StoreSettings(broker_url=redis_url)))
-    client.send(["job_1"], {})
-    client.count_queued()
-    known = clients(server) - others
-    assert known
-    for _ in range(3):
-        client.send(["job_1"], {})
-        client.count_queued()
-    assert clients(server) - others == known
-
-    server.client_kill_filter(_type="normal", skipme=True)
-    for _ in range(2):  # the first call may meet the connection that was cut
-        with suppress(*client.errors):
-            client.send(["job_2"], {})
-    assert client.count_queued() >= 4
-    client.close()
-    assert not clients(server) & known
-
-
-def clients(server: "redis.Redis") -> set[str]:
-    """Return the ids of the connections to a server, but this one."""
-    own = str(server.client_id())
-    return {one["id"] for one in server.client_list(_type="normal")} - {own}
-
-
-def test_faults_156_161_a_broker_that_is_away_is_reported_soon(tmp_path: Path) -> None:
-    client = WorkerBrokerClient(create_celery(StoreSettings(data_dir=tmp_path)))
+def test_a_broker_that_is_away_costs_a_request_no_time(place: Place) -> None:
+    job = place.job(place.submit(place.add_dataset()))
+    broker = Broker(place.settings)
+    assert broker.ping() is not None
     began = time.monotonic()
-    with pytest.raises(client.errors):
-        client.count_queued()
+    for _ in range(100):
+        broker.announce(job)
     assert time.monotonic() - began < 60
+
+
+def test_sentinels_and_sockets_are_spelled_as_celery_wants_them() -> None:
+    url = "sentinel://:s%2F@a:1,b:2/0?master_name=q"
+    options = celery_options(url, timeout_s=1)
+    assert options["broker_url"] == "sentinel://:s%2F@a:1/0;sentinel://:s%2F@b:2/0"
+    assert options["broker_transport_options"]["master_name"] == "q"
+    assert celery_options("unix:///x", timeout_s=1)["broker_url"] == "redis+socket:///x"
+    for wrong in ("amqp://h", "sentinel://a:1/0"):
+        with pytest.raises(ValueError, match=r"broker.s URL begins|master_name"):
+            StoreSettings(broker_url=wrong)

@@ -16,7 +16,6 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from tests.app.serving import registered
 from tests.models_store.makers import submitted
-from tests.waiting import wait_until
 from workers.leftovers import Leftovers
 
 
@@ -55,28 +54,9 @@ def test_staged_files_are_swept_while_the_worker_runs(tmp_path: Path, database: 
         past = time.time() - 24 * 3600
         os.utime(old, (past, past))
         assert Leftovers(database, blobs, keep_s=0, fit=lambda: False).sweep_staging() == 0
-        leftovers = Leftovers(database, blobs, keep_s=0)
-        leftovers.start()
-        wait_until(lambda: not old.exists())
-        leftovers.stop()
+        Leftovers(database, blobs, keep_s=0).sweep()
+        assert not old.exists()
         assert fresh.exists()
-    database.dispose()
-
-
-def test_a_staging_folder_that_cannot_be_swept_keeps_no_jobs(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blobs, jobs = LocalBlobs(tmp_path / "blobs"), Jobs(database)
-    jobs.cancel("default", submitted(jobs).id)
-
-    def refused(*, older_than_s: float) -> int:
-        raise PermissionError(older_than_s)
-
-    monkeypatch.setattr(blobs, "sweep_staging", refused)
-    leftovers = Leftovers(database, blobs, keep_s=0, keep_jobs_s=0)
-    leftovers.start()
-    wait_until(lambda: not jobs.list("default", limit=9).items)
-    leftovers.stop()
     database.dispose()
 
 

@@ -38,7 +38,7 @@ def read(url: str) -> tuple[int, str]:
 
 
 def test_a_worker_says_how_it_is(url: str, fitness: Fitness) -> None:
-    assert read(f"{url}/livez") == (200, '{"status":"ok"}')
+    assert read(f"{url}/livez") == (200, '{"status": "ok"}')
     assert read(f"{url}/readyz")[0] == 200
     text = read(f"{url}/metrics")[1]
     assert 'densityd_worker_attempts_total{ending="done",kind="training"} 1.0' in text

@@ -164,7 +164,7 @@ def test_a_project_that_leaves_too_little_of_the_disk_puts_no_worker_out(
     assert "kept for projects that store less" in place.messages(job_id)[-1]
     assert place.state(job_id) is JobState.QUEUED
     assert place.job(job_id).attempt == 1
-    assert running.supervisor.fit
+    assert running.supervisor.unfit is None
 
 
 def test_rows_that_are_computed_leave_some_of_the_disk_before_their_part_is_whole(

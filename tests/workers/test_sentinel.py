@@ -9,15 +9,13 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from app.server.broker_client import ApiBrokerClient
-from app.server.redis_client import redis_client
-from densityd.service.private_redis import find_server, is_up
-from models_store.jobs.job_queue import QUEUE
+from app.server.broker import Broker
+from densityd.service.private_redis import find_server
+from models_store.job_states import JobState
 from tests.ports import free_port
 from tests.servers import Guarded
 from tests.waiting import wait_until
-from tests.workers.place import Place
-from workers.heartbeat import heartbeat_of
+from tests.workers.place import Place, is_at_work
 
 PASSWORD = "a b/c"  # noqa: S105 - of a server that ends with the test
 MASTER = "queue"
@@ -83,26 +81,19 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 def test_messages_go_to_the_new_primary_once_the_old_one_is_dead(
     place: Place, watched: Watched, start_worker: StartWorker
 ) -> None:
-    settings = place.with_settings(broker_url=watched.url)
-    client = ApiBrokerClient(settings)
-    wait_until(lambda: is_up(watched.url) and watched.replicas() == 1)
+    broker = Broker(place.with_settings(broker_url=watched.url))
+    wait_until(lambda: broker.ping() is None and watched.replicas() == 1)
     worker = start_worker(DENSITYD_BROKER_URL=watched.url)
-    wait_until(lambda: heartbeat_of(place.settings).unfit() is None)
-    client.send(["job_" + "0" * 32], {})
-    wait_until(lambda: client.count_queued() == 0)
+    wait_until(lambda: is_at_work(place))
+    dataset = place.add_dataset()
 
     watched.primary.kill()
-    with pytest.raises(client.errors):
-        client.count_queued()
-    wait_until(lambda: is_up(watched.url))
-    job_id = place.submit(place.add_dataset(), max_epochs=1)
-    client.send([job_id], {})
+    wait_until(lambda: watched.replicas() == 0 and broker.ping() is None)
+    job_id = place.submit(dataset, max_epochs=1)
+    broker.announce(place.job(job_id))
 
-    wait_until(lambda: place.job(job_id).final)
-    queue = redis_client(watched.url)
-    wait_until(lambda: queue.llen(QUEUE) == 0)
+    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
     assert place.version(job_id).version == 1
-    queue.close()
-    client.close()
+    broker.close()
     worker.terminate()
     assert worker.wait(120) == 0

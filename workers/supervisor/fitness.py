@@ -19,8 +19,7 @@ from workers.supervisor.process import TrainerProcess
 
 log = logging.getLogger(__name__)
 
-UNTESTED = "Its self-test has not passed yet."
-
+_UNTESTED = "Its self-test has not passed yet."
 _READ_S = 0.2
 _LIMIT_S = 180.0
 # Loading from a cold disk takes a while; where loops have to be compiled first, jobs do not wait for it.
@@ -38,7 +37,6 @@ class Fitness:
         database: Database that knows which store belongs to it.
         settings: Settings of the trainers of this worker.
         stopping: Event that is set when the worker is to end.
-        tested: True to take the worker for fit until something speaks against it.
         tell: Called with each new reason for which the worker takes no jobs, None once it does, and
             with the memory of its trainers.
         fork_server: Server that forks the trainers; None: each is a process started afresh.
@@ -55,7 +53,6 @@ class Fitness:
         settings: WorkerSettings,
         *,
         stopping: threading.Event,
-        tested: bool,
         tell: Callable[[str | None, int | None], None],
         fork_server: ForkServer | None = None,
     ) -> None:
@@ -66,22 +63,18 @@ class Fitness:
         self._tell = tell
         self._fork_server = fork_server
         self._lock = threading.Lock()
-        self._tested = tested
-        self.reason = None if tested else UNTESTED
+        # On a CPU the first job is the test, as what an idle worker does not need is not loaded.
+        self._tested = settings.device == "cpu"
+        self.reason = None if self._tested else _UNTESTED
         self._failures = 0
         self._look_at = 0.0
         self.store_id: str | None = None
         self.memory_bytes = memory_limit_bytes(settings)
 
-    def wait(self) -> bool:
-        """Wait until the worker is fit to take a job; return False if it is to end instead."""
-        while not self._stopping.is_set():
-            with self._lock:
-                if self._is_fit():
-                    return True
-                pause_s = max(0.0, self._look_at - time.monotonic())
-            self._stopping.wait(pause_s)
-        return False
+    def check(self) -> bool:
+        """Return whether the worker is fit to take a job; what a failed job made doubtful is tested first."""
+        with self._lock:
+            return self._is_fit()
 
     def judge(self, failed: AttemptEnd | None) -> None:
         """Record the end of an attempt: its failure, or None after success.

@@ -11,7 +11,7 @@ from typing import Any
 from models_store.database.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
 from models_store.files.stores import open_blobs
-from models_store.job_states import Job, JobRole
+from models_store.job_states import Job
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.process.logs import TRACEPARENT, log_context
@@ -44,11 +44,10 @@ class Supervisor:
         database: Database of the jobs.
         settings: Settings with limits and devices.
         worker: Name of the worker, the same after a restart.
-        tested: True to take the worker for fit until something speaks against it; otherwise it takes
-            no job before its self-test has passed.
         tell: Called with each new reason for which the worker takes no jobs, None once it does, and
             with the memory of its trainers.
         metrics: Metrics that count attempts and checkpoints; None: they are not kept.
+        on_claim: Called whenever a job was claimed.
         fork_server: Server that forks the trainers; None: each is a process started afresh.
     """
 
@@ -58,9 +57,9 @@ class Supervisor:
         settings: WorkerSettings,
         *,
         worker: str,
-        tested: bool = True,
         tell: Callable[[str | None, int | None], None] = lambda _reason, _memory: None,
         metrics: WorkerMetrics | None = None,
+        on_claim: Callable[[], None] = lambda: None,
         fork_server: ForkServer | None = None,
     ) -> None:
         self._registry = Registry(database)
@@ -73,11 +72,11 @@ class Supervisor:
         self._slots = Slots(devices_of(settings))
         self._accelerator = has_accelerator(settings)
         self._fork_server = fork_server
+        self._on_claim = on_claim
         self._fitness = Fitness(
             database,
             settings,
             stopping=self._stopping,
-            tested=tested,
             tell=tell,
             fork_server=fork_server,
         )
@@ -97,32 +96,14 @@ class Supervisor:
         return self._fitness.reason
 
     @property
-    def fit(self) -> bool:
-        """Return whether this worker takes jobs, as far as it knows."""
-        return self._fitness.reason is None
-
-    def get_fit(self) -> bool:
-        """Wait until this worker has what any job needs; return False if it is to end instead."""
-        return self._fitness.wait()
+    def has_free_slot(self) -> bool:
+        """Return whether this worker may run another job."""
+        return self._slots.any_free
 
     def run_next(self) -> bool:
-        """Claim the next job and run it; return False if there was none.
-
-        After a child the next job follows at once: the step that its end makes due is taken on the
-        way, and its siblings need no message.
-
-        A worker that is not fit keeps the thread until it is: so it takes no more messages from
-        the queue, which are for others. One whose slots are all taken leaves the job to the next
-        message.
-        """
+        """Claim the next job and run it; return False if there was none, no free slot, or the worker is not fit."""
         with self._slots.take() as device:
-            if device is None:
-                return False
-            job = self._run_one(device)
-            ran = job is not None
-            while job is not None and job.role is JobRole.CHILD and not self._stopping.is_set():
-                job = self._run_one(device)
-            return ran
+            return device is not None and self._run_one(device) is not None
 
     def _run_one(self, device: str, *, beside: dict[str, int] | None = None) -> Job | None:
         """Claim the next job and run it on a device; return it, or None if there was none.
@@ -132,7 +113,7 @@ class Supervisor:
             beside: Projects of the jobs beside which this one runs, which is of another one, in the order
                 in which these began, with the process ids of their trainers.
         """
-        if not self._fitness.wait():
+        if self._stopping.is_set() or not self._fitness.check():
             return None
         beside = {} if beside is None else beside
         asked_at = time.time()
@@ -149,6 +130,7 @@ class Supervisor:
             log.warning("could not look for a job: %s", error)
             return None
         if job is not None:
+            self._on_claim()
             told = log_context(
                 request_id=job.request_id, job_id=job.id, traceparent=job.traceparent
             )

@@ -67,7 +67,6 @@ class JobSummary(Record):
     progress: Progress | None
     metrics: Annotated[Metrics, AS_CAME] | None
     model: JobModel
-    dispatch: str
     cancel_requested: bool
     error: JobError | None
     dataset_id: str | None = None

@@ -229,11 +229,6 @@ class ProtocolMachine(RuleBasedStateMachine):
         for _ in range(number):
             self.claim()
 
-    @rule()
-    def hints_are_lost(self) -> None:
-        """The sweep noted that they were sent, and nobody will ever see them."""
-        self.jobs.mark_dispatched(self.jobs.claimable(100))
-
     @initialize()
     def a_job_runs(self) -> None:
         self.submit("a", None, "one", 0, gone=False)

@@ -54,7 +54,7 @@ def test_a_submitted_job_waits_in_the_queue(jobs: Jobs) -> None:
     job = submission.job
     assert not submission.replayed
     assert job == jobs.get(PROJECT, job.id)
-    assert (job.state, job.attempt, job.dispatched, job.final) == (JobState.QUEUED, 0, False, False)
+    assert (job.state, job.attempt, job.final) == (JobState.QUEUED, 0, False)
     assert (job.request_id, job.traceparent) == ("req-1", "00-a-b-01")
     assert job.request == a_job().request
     assert (job.error, job.metrics, job.progress, job.checkpoints) == (None, None, None, [])
@@ -124,7 +124,7 @@ def test_a_repeated_request_gets_its_first_answer_again(jobs: Jobs, work: JobWor
     work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
     again = jobs.submit(a_job(), idempotency=KEY)
     assert (first.replayed, again.replayed) == (False, True)
-    assert again.job == replace(first.job, dispatched=again.job.dispatched)
+    assert again.job == first.job
     assert len(jobs.list(PROJECT, limit=10).items) == 1
 
 
@@ -263,7 +263,6 @@ def test_a_cancelled_or_failed_job_resumes_behind_the_others(jobs: Jobs, work: J
             False,
         )
         assert resumed.finished_at is None
-        assert not resumed.dispatched
     order = [waiting.id, failed.id, cancelled.id]
     assert jobs.claimable(10) == order
     assert [getattr(work.claim("w", lease_s=LEASE_S), "id", None) for _ in order] == order
@@ -424,18 +423,6 @@ def test_events_of_a_kind_are_spread_evenly(jobs: Jobs, work: JobWork) -> None:
     for project, job_id in (("other", job.id), (PROJECT, "job_0")):
         with pytest.raises(NotFoundError):
             jobs.spread_events(project, job_id, EventKind.EPOCH, most=5)
-
-
-def test_hints_are_marked_until_the_job_is_queued_again(jobs: Jobs, work: JobWork) -> None:
-    job, other = submitted(jobs), submitted(jobs)
-    jobs.mark_dispatched([job.id])
-    jobs.mark_dispatched([])
-    assert jobs.get(PROJECT, job.id).dispatched
-    assert not jobs.get(PROJECT, other.id).dispatched
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
-    work.release(claimed.id, claimed.attempt)
-    assert not jobs.get(PROJECT, job.id).dispatched
 
 
 def test_claimable_lists_expired_leases_before_the_queue(jobs: Jobs, work: JobWork) -> None:

@@ -15,7 +15,6 @@ from models_store.database.usage import hold_project, stored_bytes
 from models_store.job_states import JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.rows import find
 from models_store.labels import LabelChange, Labels, any_state
 from models_store.plans.search import SCORE
 from models_store.registry import Registry
@@ -140,12 +139,3 @@ def test_a_claim_locks_the_usage_of_one_project_at_a_time(
     while jobs.get(second.project, second.id).state is JobState.RUNNING:
         assert work.claim("worker", lease_s=LEASE_S) is None
     assert jobs.get(first.project, first.id).state is JobState.CANCELLED
-
-
-def test_a_sweep_waits_for_no_job_that_is_being_changed(database: Database, jobs: Jobs) -> None:
-    held, other = submitted(jobs), submitted(jobs)
-    with database.write() as session:
-        find(session, PROJECT, held.id, lock=True)
-        assert jobs.mark_dispatched([held.id, other.id]) == [other.id]
-    assert jobs.mark_dispatched([held.id]) == [held.id]
-    assert jobs.get(PROJECT, held.id).dispatched
