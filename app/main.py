@@ -80,7 +80,6 @@ from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
 from tabular.readers.plain_numbers import load_loops
 
-_BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600
 _SWEEP_PAUSE_S = 3600.0
 _DISK_LOOK_S = 1.0
@@ -219,7 +218,6 @@ async def _lifespan(
         settings.resolved_database_url,
         answer_s=SERVICE_ANSWER_S,
         pool_size=settings.database_pool,
-        ballast_bytes=settings.ballast_bytes,
     )
     try:
         blobs = open_blobs(settings.store_address)
@@ -238,7 +236,6 @@ async def _lifespan(
             asyncio.create_task(work)
             for work in (
                 state.engine_watch.run(end=shutdown.fail),
-                _keep_ballast(database),
                 _sweep_staging(blobs),
                 _look_at_disk(state.free_space),
                 state.event_hub.run(shutdown.stopping),
@@ -258,7 +255,6 @@ async def _lifespan(
             yield
         finally:
             shutdown.stopping.set()
-            database.hurry()
             for task in tasks:
                 task.cancel()
             await _close(state)
@@ -406,9 +402,3 @@ async def _look_at_disk(free_space: FreeSpace) -> None:
     while True:
         await asyncio.to_thread(free_space.look)
         await asyncio.sleep(_DISK_LOOK_S)
-
-
-async def _keep_ballast(database: Database) -> None:
-    while True:
-        await asyncio.to_thread(database.restore_ballast)
-        await asyncio.sleep(_BALLAST_PAUSE_S)

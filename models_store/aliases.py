@@ -3,7 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store.database.database import Database, freeing, reading, writing
+from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_name
 from models_store.database.schema import AliasChangeRow
 from models_store.errors import NotFoundError
@@ -87,7 +87,7 @@ class Aliases:
         )
         return point(session, model, alias, version=number)
 
-    @freeing
+    @writing
     def delete(
         self,
         session: Session,

@@ -256,16 +256,6 @@ class DatabaseUnavailableError(DatabaseError):
         super().__init__(detail)
 
 
-class CommitLostError(DatabaseUnavailableError):
-    """Connection that was lost while a transaction was committed: all of it was done, or nothing, perhaps later."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The database did not say whether it made the change: all of it is made, or nothing. Look,"
-            " or send the same request again with its `Idempotency-Key`."
-        )
-
-
 class LimitsIgnoredError(DatabaseError):
     """Connection without the time limits that it asked for, which a pooler has kept from the server."""
 
@@ -277,27 +267,21 @@ class LimitsIgnoredError(DatabaseError):
 
 
 class SchemaMismatchError(DatabaseError):
-    """Database that was made by another version of the code."""
+    """Database whose schema is older than this version needs."""
 
-    def __init__(self, *, found: str | None, expected: str) -> None:
+    def __init__(self, *, found: str | None, expected: str, has_steps: bool = True) -> None:
         self.found = found
         self.expected = expected
-        state, advice = f"is at schema revision {found}", ""
+        state, advice = f"is at schema revision {found}", ": `densityd migrate` brings it there"
         if found is None:
             state = "has no schema yet"
             advice = (
                 ": `densityd migrate` makes it, unless DENSITYD_DATA_DIR or DENSITYD_DATABASE_URL should"
                 " name another database"
             )
+        elif not has_steps:
+            advice = ", to which it has no steps from there: migrate it first with the version that made it"
         super().__init__(f"The database {state}; this version needs revision {expected}{advice}.")
-
-
-class RevisionUnknownError(DatabaseError):
-    """Revision of the schema that this code does not have."""
-
-    def __init__(self, revision: str) -> None:
-        self.revision = revision
-        super().__init__(f"This version has no schema revision {revision[:64]!r}.")
 
 
 class StorageFullError(StoreError):

@@ -7,8 +7,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from models_store.database.base import columns_of
-from models_store.database.database import Database, freeing, reading, writing
+from models_store.database.database import Database, reading, writing
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.database.usage import check_storage, stored_bytes
 from models_store.errors import DatasetInUseError, NotFoundError
@@ -86,7 +85,7 @@ class Registry:
             IdempotencyReusedError: The key came before with another fingerprint.
             LimitError: The project would store too much.
         """
-        columns = {**columns_of(new, DatasetRow), "width": len(new.columns)}
+        columns = {**vars(new), "width": len(new.columns)}
         added = self._database.transact(
             add_dataset, new, columns, idempotency=idempotency, max_bytes=max_bytes
         )
@@ -197,7 +196,7 @@ class Registry:
             query = query.where(
                 or_(DatasetRow.sha256 == sha256, DatasetRow.source_sha256 == sha256)
             )
-        query, listing = filters.apply(query, _DATASETS, project=project)
+        query, listing = filters.apply(query, _DATASETS)
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
         return page.map(DatasetSummary.of_row)
 
@@ -226,9 +225,7 @@ class Registry:
             PreconditionError: It has other labels.
             LimitError: It would have too many tags, or the project would store too much.
         """
-        changed = {
-            name: value for name, value in columns_of(new, DatasetRow).items() if name in _RETYPED
-        }
+        changed = {name: value for name, value in vars(new).items() if name in _RETYPED}
         same = is_same_table(old, new)
         return self._database.transact(
             retype_dataset,
@@ -241,7 +238,7 @@ class Registry:
             max_bytes=max_bytes,
         )
 
-    @freeing
+    @writing
     def delete_dataset(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
         """Delete the row of a dataset and return the dataset, whose files the caller must delete.
 
@@ -276,7 +273,7 @@ class Registry:
             CursorError: the cursor is not one of this listing.
         """
         query = select(ModelRow).where(ModelRow.project == project, ModelRow.latest_version > 0)
-        query, listing = filters.apply(query, _MODELS, project=project)
+        query, listing = filters.apply(query, _MODELS)
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
         return page.of(to_models(session, page.items))
 
@@ -312,7 +309,7 @@ class Registry:
         model = find_model(session, project, name)
         mine = ModelVersionRow.model_id == model.id
         query = select(ModelVersionRow).where(mine)
-        query, listing = filters.apply(query, _VERSIONS, project=project)
+        query, listing = filters.apply(query, _VERSIONS)
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
         items = to_version_summaries(session, model, page.items, include=include)
         return page.first(len(items)).of(items)
@@ -411,7 +408,7 @@ class Registry:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: the project would store too much.
         """
-        columns = columns_of(new, ModelVersionRow)
+        columns = vars(new)
         added = self._add_version(
             project, name, new, columns, idempotency=idempotency, max_bytes=max_bytes
         )
@@ -444,7 +441,7 @@ class Registry:
     def _version_of(self, session: Session, project: str, name: str, key: str) -> Version:
         return version_of_weights(session, find_model(session, project, name), key)
 
-    @freeing
+    @writing
     def delete_version(self, session: Session, project: str, name: str, number: int) -> list[str]:
         """Delete a version; return the keys of its weights, which the caller must delete.
 
@@ -456,7 +453,7 @@ class Registry:
         """
         return delete_versions(session, find_model(session, project, name, lock=True), number)
 
-    @freeing
+    @writing
     def delete_model(self, session: Session, project: str, name: str) -> list[str]:
         """Delete the oldest versions of a model; return the keys of their weights, as `delete_version`.
 

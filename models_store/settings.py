@@ -148,13 +148,6 @@ class StoreSettings(BaseSettings):
         ge=2**20,
         description="Bound of these copies in bytes; those that were not used for the longest time go.",
     )
-    ballast_bytes: int = Field(
-        default=8 * 2**20,
-        ge=0,
-        le=2**30,
-        description="Disk space reserved beside the SQLite file, so that deletions work on a full"
-        " disk; a quarter of the free space at most. 0: none.",
-    )
     max_project_bytes: int = Field(
         default=100 * 2**30,
         ge=1,

@@ -1,4 +1,4 @@
-"""Deletion of what is of no more use, and mending of instants, from time to time.
+"""Deletion of what is of no more use, from time to time.
 
 Deleted are checkpoints of ended jobs that nobody resumed in time, old jobs, and staged files.
 """
@@ -6,12 +6,10 @@ Deleted are checkpoints of ended jobs that nobody resumed in time, old jobs, and
 import logging
 from collections.abc import Callable
 
-from models_store.clock_steps import mend_instants
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from models_store.files.job_files import delete_job_files, delete_leftovers
 from models_store.job_states import Checkpoint
-from models_store.jobs.live_workers import LIVE_S
 from models_store.jobs.retention import JobRetention
 
 log = logging.getLogger(__name__)
@@ -30,7 +28,6 @@ class Leftovers:
         blobs: Store that holds their files.
         keep_s: Seconds from a job's end for which its checkpoints are kept.
         keep_jobs_s: Seconds from its end for which it is kept itself; None: for ever.
-        lease_s: Seconds of a lease.
         fit: Tells whether the worker has its store; without it rows must not forget files.
     """
 
@@ -41,11 +38,8 @@ class Leftovers:
         *,
         keep_s: float,
         keep_jobs_s: float | None = None,
-        lease_s: float = 15.0,
         fit: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._database = database
-        self._lease_s = lease_s
         self._retention = JobRetention(database)
         self._blobs = blobs
         self._keep_s = min(keep_s, _FOR_EVER_S)
@@ -111,15 +105,13 @@ class Leftovers:
         return self._blobs.sweep_staging(older_than_s=_STALE_S) if self._fit() else 0
 
     def sweep(self) -> bool:
-        """Mend instants, and delete what is due of all kinds, some of each; return whether more may be due.
+        """Delete what is due of all kinds, some of each; return whether more may be due.
 
         Raises:
             DatabaseError: The database is unavailable.
             StorageFullError: Its disk is full.
             OSError: The staging folder cannot be used.
         """
-        if mend_instants(self._database, lease_s=self._lease_s, live_s=LIVE_S):
-            log.warning("the database's clock was set back; what would have waited for it goes on")
         forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
         bits = self.delete_events()
         self.sweep_staging()

@@ -89,7 +89,6 @@ class WorkerService:
             settings.resolved_database_url,
             answer_s=SERVICE_ANSWER_S,
             pool_size=len(devices_of(settings)) + 2,
-            ballast_bytes=settings.ballast_bytes,
         )
         try:
             _wait_for(database)
@@ -120,7 +119,6 @@ class WorkerService:
         """Let every trainer write a checkpoint and end, and begin no job; return at once."""
         self._stopping.set()
         self.supervisor.stop()
-        self._database.hurry()
 
     def close(self) -> None:
         """Stop, and wait for the end of what runs; safe to repeat."""

@@ -6,7 +6,7 @@ import logging
 from app.auth.callers import Callers
 from app.fairness.turns import owner_here
 from models_store.computed import Usage
-from models_store.errors import CommitLostError, StoreError
+from models_store.errors import StoreError
 from models_store.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,6 @@ class Tallies:
         try:
             if rows:
                 await asyncio.to_thread(self._usage.add_rows, rows)
-        except CommitLostError as error:
-            log.warning("rows that were computed are perhaps not counted: %s", error)
         except StoreError as error:
             log.warning("usage cannot be written, trying again: %s", error)
             for project, count in rows.items():

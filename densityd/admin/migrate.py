@@ -24,14 +24,6 @@ _SQLITE = "sqlite:///"
 
 
 def migrate(
-    to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REVISION",
-            help="Revision to go to. One before the present one drops what was added since: stop"
-            " all processes of the newer version first.",
-        ),
-    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -52,21 +44,18 @@ def migrate(
 ) -> None:
     """Migrate the database to this version's schema; safe to run twice, even at the same time.
 
-    It may run while the service does: processes of the version before it continue. With --from, rows
-    and files of another installation are copied, and counted and hashed at both ends.
+    Make a back-up first: there is no way back. With --from, rows and files of another installation are
+    copied, and counted and hashed at both ends.
 
     Examples: DENSITYD_DATABASE_URL=postgresql+psycopg://user:secret@host/densityd densityd migrate;
-    densityd migrate --to 2026_11_26_compatible;
     DENSITYD_DATABASE_URL=... DENSITYD_STORE_URL=s3://bucket densityd migrate --from ./data
     """
-    if source is not None and to is not None:
-        fail("--from and --to exclude each other", status=WRONG_USAGE)
     from models_store.keys import make_first_key  # noqa: PLC0415 - help is printed without it
 
     settings = read_settings()
     create_private_files()
     with failing():
-        database = migrated_database(settings, to=to)
+        database = migrated_database(settings)
         try:
             if source is None:
                 typer.echo(f"The database is at revision {database.revision()}.")
@@ -79,7 +68,7 @@ def migrate(
             database.dispose()
 
 
-def migrated_database(settings: StoreSettings, *, to: str | None = None) -> "Database":
+def migrated_database(settings: StoreSettings) -> "Database":
     """Open the database of the settings after migrating it, and making a file if there is none.
 
     Raises:
@@ -92,7 +81,7 @@ def migrated_database(settings: StoreSettings, *, to: str | None = None) -> "Dat
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (warning := close_to_others(settings.data_dir)) is not None:
             note(f"densityd: {warning}")
-    run(settings.resolved_database_url, to=to)
+    run(settings.resolved_database_url)
     return Database(settings.resolved_database_url)
 
 

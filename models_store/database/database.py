@@ -20,18 +20,14 @@ from sqlalchemy.orm import Session
 
 from models_store.audit.commits import note_commit
 from models_store.database.announcements import announce, note_ends
-from models_store.database.ballast import Ballast
 from models_store.database.clock import db_now
 from models_store.database.driver_errors import may_rerun, translated
 from models_store.database.engines import (
-    ANSWER_S,
-    Patience,
     parse_url,
     service_engine,
     sqlite_file,
     writer_of,
 )
-from models_store.database.filesystems import network_filesystem
 from models_store.database.revisions import (
     check_fits,
     current_revision,
@@ -39,17 +35,15 @@ from models_store.database.revisions import (
     migrate,
     named,
 )
-from models_store.database.tag_index import index_tags
 from models_store.database.usage import charge
 from models_store.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
     LimitsIgnoredError,
     SchemaMismatchError,
-    StorageFullError,
 )
 
-__all__ = ["Database", "db_now", "freeing", "migrate", "reading", "writing"]
+__all__ = ["Database", "db_now", "migrate", "reading", "writing"]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +69,6 @@ class _Writing(Session):
 
 
 event.listen(_Writing, "before_flush", charge)
-event.listen(_Writing, "after_flush", index_tags)
 event.listen(_Writing, "after_flush", note_ends)
 event.listen(_Writing, "before_commit", announce)
 
@@ -93,7 +86,6 @@ class Database:
         busy_timeout_s: float = 5.0,
         answer_s: float | None = None,
         pool_size: int = 5,
-        ballast_bytes: int = 0,
     ) -> None:
         """Prepare the engine; no connection is made yet.
 
@@ -101,29 +93,21 @@ class Database:
             url: ``sqlite:///file`` or ``postgresql://user:password@host/name``.
             busy_timeout_s: longest wait for another transaction, for a connection of the pool,
                 and for the server to answer a connect.
-            answer_s: longest run of a statement on a server; one that is silent for longer counts as
-                unavailable. None: six times the longest wait.
+            answer_s: longest run of a statement on a server. None: six times the longest wait.
             pool_size: connections that stay open; as many again may open for a moment.
-            ballast_bytes: space that is kept for `transact_freeing` beside a SQLite file.
         """
         self._url = parse_url(url)
         self._file = sqlite_file(self._url)
-        answer_s = 6 * busy_timeout_s if answer_s is None else answer_s
-        self._patience = Patience(answer_s + ANSWER_S)
         self._engine = service_engine(
             self._url,
             busy_timeout_s=busy_timeout_s,
             pool_size=pool_size,
-            answer_s=answer_s,
-            patience=self._patience,
+            answer_s=6 * busy_timeout_s if answer_s is None else answer_s,
         )
         self._busy_timeout_s = busy_timeout_s
         self._writers = threading.Lock()
         self._write, self._read = self._engine, self._engine
         # A read sees one moment of the database, on both of them.
-        self._ballast: Ballast | None = None
-        if self._file is not None and ballast_bytes > 0:
-            self._ballast = Ballast(self._file.parent, ballast_bytes)
         if self._file is None:
             self._read = self._engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -193,25 +177,6 @@ class Database:
         with self.write() as session:
             return work(session, *args, **kwargs)
 
-    def transact_freeing(
-        self, work: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a function that makes room, as `transact`; on a full disk with the help of ballast.
-
-        Call `restore_ballast` once the room is there.
-        """
-        while True:
-            try:
-                return self.transact(work, *args, **kwargs)
-            except StorageFullError:
-                if self._ballast is None or not self._ballast.release():
-                    raise
-
-    def restore_ballast(self) -> None:
-        """Make the ballast whole, if there is room for it; cheap where it is."""
-        if self._ballast is not None:
-            self._ballast.restore()
-
     def ping(self) -> None:
         """Ask the database for a sign of life.
 
@@ -247,7 +212,7 @@ class Database:
         """Refuse a database that this code may not run on.
 
         Raises:
-            SchemaMismatchError: its schema is older than this code, or too new for it.
+            SchemaMismatchError: its schema is older than this code.
             DatabaseError: it cannot be used.
         """
         if self._file is not None and not self._file.exists():
@@ -259,20 +224,16 @@ class Database:
         """Refuse a database that this code cannot use; called once, when a process starts.
 
         Raises:
-            SchemaMismatchError: its schema is older than this code, or too new for it.
+            SchemaMismatchError: its schema is older than this code.
             LimitsIgnoredError: its server does not know how long a transaction may wait.
             DatabaseUnavailableError: it cannot be used; the message names it.
         """
         with named(self._url):
             self.check_schema()
             if self._file is not None:
-                self._check_file(self._file)
+                self._check_file()
             else:
                 self._check_limits()
-
-    def hurry(self) -> None:
-        """Wait for a silent server for a moment only from now on: this process is to end."""
-        self._patience.hurry()
 
     def dispose(self) -> None:
         """Close every connection of the pool."""
@@ -300,10 +261,7 @@ class Database:
             if session.scalar(limit) != f"{self._busy_timeout_s * 1000:.0f}":
                 raise LimitsIgnoredError
 
-    def _check_file(self, file: Path) -> None:
-        kind = network_filesystem(file.resolve())
-        if kind is not None:
-            log.warning("%s is on %s: SQLite is safe on a local disk only", file, kind)
+    def _check_file(self) -> None:
         with self.read() as session:
             verdict = session.execute(text("PRAGMA quick_check(1)")).scalar()
         if verdict != "ok":
@@ -336,19 +294,5 @@ def writing(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concate
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._database.transact(partial(method, self), *args, **kwargs)
-
-    return run
-
-
-def freeing(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method that makes room in one transaction, as `Database.transact_freeing` does.
-
-    Args:
-        method: Method as for `writing`.
-    """
-
-    @wraps(method)
-    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._database.transact_freeing(partial(method, self), *args, **kwargs)
 
     return run

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 
 from models_store.errors import (
-    CommitLostError,
     DatabaseBusyError,
     DatabaseError,
     DatabaseUnavailableError,
@@ -19,32 +18,25 @@ from models_store.errors import (
 _RERUN = frozenset({"40001", "40P01"})
 # Lock time-out, statement time-out.
 _BUSY = _RERUN | {"55P03", "57014"}
+_DISK_FULL = "53100"
+# A write on a server that is read-only; one on a standby, which refuses to begin it.
+_READ_ONLY = frozenset({"25006", "0A000"})
 # What PostgreSQL and its client say of a connection that is not made; such an error has no SQLSTATE.
 _REFUSALS = {
-    r"no name server answered": "No name server answers for the host of the database.",
-    r"timeout expired|gave no answer": "The database does not answer.",
     r"unsupported startup parameter": (
         "The server of the database's URL is a pooler, which its option pgbouncer=true has to say."
-    ),
-    r"statement pooling": (
-        "The database's pooler gives each statement another connection; it must pool transactions."
     ),
     r"password authentication failed|no password supplied|role .* does not exist": (
         "The database refuses the user or the password of its URL."
     ),
     r"database .* does not exist": "The server has no database of the URL's name.",
-    r"pg_hba\.conf": (
+    r"pg_hba\.conf|certificate|\bSSL\b": (
         "The database admits no such connection; perhaps it requires TLS (`sslmode=require`)."
     ),
-    r"certificate|\bSSL\b": "No TLS connection to the database can be made with the URL's options.",
     r"resolve host|translate host name|Name or service not known": (
         "The host name of the database cannot be resolved."
     ),
 }
-_DISK_FULL = "53100"
-NO_ROOM_FOR_INDEX = "SQLITE_IOERR_SHMSIZE"
-# A write on a server that is read-only; one on a standby, which refuses to begin it.
-_READ_ONLY = frozenset({"25006", "0A000"})
 
 
 @contextmanager
@@ -54,7 +46,6 @@ def translated() -> Iterator[None]:
     Raises:
         DatabaseBusyError: others held a lock, or every connection, for too long.
         DatabaseUnavailableError: the database cannot be used.
-        CommitLostError: as that, but the transaction may have been committed.
         StorageFullError: its disk is full.
     """
     try:
@@ -83,18 +74,10 @@ def _translate(error: DBAPIError) -> DatabaseError | StorageFullError | None:
         return StorageFullError()
     if state in _READ_ONLY:
         return DatabaseUnavailableError("The database takes no writes; perhaps it is a standby.")
-    if error.connection_invalidated or type(error).__name__ in (
-        "OperationalError",
-        "InterfaceError",
-    ):
-        return _unavailable(error.orig)
+    lost = type(error).__name__ in ("OperationalError", "InterfaceError")
+    if lost or error.connection_invalidated:
+        return DatabaseUnavailableError(_reason(str(error.orig)))
     return None
-
-
-def _unavailable(error: BaseException | None) -> DatabaseUnavailableError:
-    if getattr(error, "may_be_committed", False):
-        return CommitLostError()
-    return DatabaseUnavailableError(_reason(str(error)))
 
 
 def _reason(text: str) -> str:
@@ -108,7 +91,8 @@ def _reason(text: str) -> str:
 def _translate_sqlite(error: sqlite3.Error) -> DatabaseError | StorageFullError | None:
     # Such as SQLITE_BUSY or SQLITE_IOERR_WRITE; an error that we raise has none.
     name = getattr(error, "sqlite_errorname", "SQLITE_")
-    match "FULL" if name == NO_ROOM_FOR_INDEX else name.split("_")[1]:
+    # The first connection makes the index of the log, for which a full disk has no room.
+    match "FULL" if name == "SQLITE_IOERR_SHMSIZE" else name.split("_")[1]:
         case "BUSY" | "LOCKED":
             return DatabaseBusyError()
         case "FULL":

@@ -314,23 +314,6 @@ class AliasChangeRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
-class TagRow(Base):
-    """A tag of a dataset, a job, a model or a version; `models_store.database.tag_index` keeps it.
-
-    The primary key is the order in which lists look for tags.
-    """
-
-    __tablename__ = "tag"
-    __table_args__ = (Index(None, "kind", "position"),)
-
-    project: Mapped[str] = mapped_column(primary_key=True)
-    # Name of the table that has the row, and the row's primary key.
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int] = mapped_column(Counter, primary_key=True, autoincrement=False)
-
-
 class WebhookRow(Base):
     """A URL that is notified of a project's events."""
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from sqlalchemy import Insert, bindparam, func, select
 from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
 
-from models_store.database.base import Described, Encoded, JsonObject, is_whole
+from models_store.database.base import Described, JsonObject, is_whole
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import (
     DatasetRow,
@@ -48,7 +48,7 @@ Charged = DatasetRow | JobRow | ModelRow | ModelVersionRow
 
 def json_bytes(value: object) -> int:
     """Return how many bytes a value takes in a column of JSON."""
-    return len(value if isinstance(value, Encoded) else _encoded(value))
+    return len(_encoded(value))
 
 
 def charge(session: Session, _context: UOWTransaction, _instances: object) -> None:

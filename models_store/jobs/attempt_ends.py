@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store.database.base import Encoded
+from models_store.database.base import JsonObject
 from models_store.database.clock import moment
 from models_store.database.schema import JobRow
 from models_store.database.usage import json_bytes
@@ -36,7 +36,7 @@ def finish(
         attempt: Attempt that claimed it.
         metrics: Metrics of the job.
         new: Version to register.
-        columns: Columns of the version, from `columns_of`.
+        columns: Columns of the version, the fields of the version.
 
     Returns:
         Whether the job succeeded, and the version that this made; none when it is repeated.
@@ -76,7 +76,7 @@ def finish_child(
     job_id: str,
     attempt: int,
     metrics: dict[str, Any],
-    product: Encoded | None,
+    product: JsonObject | None,
     file_bytes: int,
 ) -> bool:
     """Succeed with what the parent uses, or be cancelled, as `finish`; return whether it succeeded."""

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
 from models_store.database.announcements import note_end
-from models_store.database.base import Encoded, JsonObject, large_names
+from models_store.database.base import JsonObject, large_names
 from models_store.database.clock import db_now
 from models_store.database.dialects import constant
 from models_store.database.schema import JobRow
@@ -69,7 +69,7 @@ class HeldJob:
     checkpoint_bytes: int
     reserved_bytes: int
     role: str | None
-    product: Encoded | None
+    product: JsonObject | None
     product_bytes: int | None
     covered: bool
     charged_bytes: int

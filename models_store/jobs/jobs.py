@@ -17,8 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from models_store.database.base import encoded
-from models_store.database.database import Database, freeing, reading
+from models_store.database.database import Database, reading, writing
 from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.errors import (
     JobInUseError,
@@ -59,6 +58,7 @@ from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.idempotency import known_resource
 
 _JOB = JobRow.__table__.c
+_LISTING = Listing(name="jobs", key=JobRow.position)
 _SMALL_BYTES = 2**16  # of a request and its events, of which nobody needs to know more
 
 # Inside the class, `list` is its method.
@@ -99,7 +99,6 @@ class Jobs:
         job = self._database.transact(
             submit,
             new,
-            encoded(new.request),
             idempotency=idempotency,
             max_queued=max_queued,
             max_bytes=max_bytes,
@@ -171,8 +170,6 @@ class Jobs:
     ) -> Page[JobSummary]:
         """List jobs, newest first, without their requests.
 
-        A page that few jobs pass the filters of may be short, even empty, before the last one.
-
         Args:
             project: Project that owns the jobs.
             limit: Most jobs of the page.
@@ -198,9 +195,7 @@ class Jobs:
         if model_name is not None:
             query = query.where(JobRow.model_name == model_name)
         with self._database.read() as session:
-            among = select(JobRow.position).where(JobRow.project == project)
-            listing = Listing(name="jobs", key=JobRow.position, among=among)
-            query, listing = filters.apply(query, listing, project=project)
+            query, listing = filters.apply(query, _LISTING)
             rows = page_of(session, query, listing, cursor=cursor, limit=limit)
             return rows.map(to_summary)
 
@@ -214,7 +209,7 @@ class Jobs:
             JobFinalError: it succeeded or failed.
         """
         request = self.get(project, job_id).request  # it never changes
-        return self._database.transact_freeing(cancel, project, job_id, request)
+        return self._database.transact(cancel, project, job_id, request)
 
     def resume(
         self,
@@ -244,7 +239,7 @@ class Jobs:
             resume, project, job_id, request, max_queued=max_queued, max_bytes=max_bytes
         )
 
-    @freeing
+    @writing
     def delete_result(self, session: Session, project: str, job_id: str) -> JobResult:
         """Remove the result from a job and return it; the caller must delete its file.
 
@@ -257,7 +252,7 @@ class Jobs:
         row.result = None
         return result
 
-    @freeing
+    @writing
     def delete(self, session: Session, project: str, job_id: str) -> JobIds:
         """Delete a job that has ended, with its events and its children.
 

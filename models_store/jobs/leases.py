@@ -1,5 +1,6 @@
 """Jobs as workers see them: claim one, keep it, record what happens, end it."""
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -8,11 +9,10 @@ from sqlalchemy import Float, bindparam, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from models_store.database.base import columns_of, encoded
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import constant, is_one_of
-from models_store.database.schema import JobRow, ModelVersionRow
+from models_store.database.schema import JobRow
 from models_store.errors import CancelledInsteadError, FencedError
 from models_store.job_states import (
     RESUMABLE_STATES,
@@ -38,7 +38,6 @@ from models_store.jobs.rows import (
 )
 from models_store.records import NewVersion, Version
 from models_store.rows.versions import version_of_job
-from tabular.json.pieces import load_in_pieces
 
 _UNITS = ("epoch", "iteration", "part")
 _JOB = JobRow.__table__.c
@@ -93,7 +92,7 @@ class JobWork:
             found, claimed = self._database.transact(
                 claim, queries, values, lease_s=lease_s, max_project_bytes=max_project_bytes
             )
-        return None if claimed is None else to_job(claimed, load_in_pieces(claimed.request))
+        return None if claimed is None else to_job(claimed, json.loads(claimed.request))
 
     def should_give_way(
         self,
@@ -218,7 +217,7 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        columns = columns_of(version, ModelVersionRow)
+        columns = vars(version)
         succeeded, made = self._database.transact(
             finish, job_id, attempt, metrics, version, columns
         )
@@ -264,7 +263,7 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        end = metrics, encoded(product), int(product["checkpoint_bytes"])
+        end = metrics, product, int(product["checkpoint_bytes"])
         if not self._database.transact(finish_child, job_id, attempt, *end):
             raise CancelledInsteadError(job_id, attempt=attempt)
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database, freeing, reading
+from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import constant, is_one_of
 from models_store.database.schema import (
     DatasetRow,
@@ -74,7 +74,7 @@ class JobRetention:
         query = select(JobRow.id).where(_expired(keep_s)).order_by(JobRow.finished_at)
         return list(session.scalars(query.limit(limit)))
 
-    @freeing
+    @writing
     def delete_expired(self, session: Session, job_id: str, *, keep_s: float) -> list[str]:
         """Delete a job that `expired` gave, as `delete`; nothing if it was resumed meanwhile."""
         query = select(JobRow).where(JobRow.id == job_id, _expired(keep_s))
@@ -101,7 +101,7 @@ class JobRetention:
         )
         return list(session.scalars(query))
 
-    @freeing
+    @writing
     def forget_checkpoints(self, session: Session, job_id: str, *, keep_s: float) -> int | None:
         """Name no checkpoints in a job that `leftover` gave; their files are the caller's to delete.
 
@@ -131,7 +131,7 @@ class JobRetention:
         """
         return list(session.scalars(_needless_children(keep_s, limit)))
 
-    @freeing
+    @writing
     def forget_child(self, session: Session, job_id: str, *, keep_s: float) -> list[ForgottenChild]:
         """Forget the files of a child that `needless_children` gave.
 
@@ -153,7 +153,7 @@ class JobRetention:
         row.checkpoints = []
         return [ForgottenChild(row.id, row.attempt, kept)]
 
-    @freeing
+    @writing
     def delete_some_events(self, session: Session) -> bool:
         """Delete some events of a job that was deleted with many; return whether there was one."""
         return delete_some_events(session)

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from models_store.database.base import Encoded
 from models_store.database.ids import is_id, new_id
 from models_store.database.schema import JobDatasetRow, JobRow
 from models_store.database.usage import check_storage, hold_project, json_bytes
@@ -43,7 +42,6 @@ _READS = insert(JobDatasetRow.__table__)
 def submit(
     session: Session,
     new: NewJob,
-    request: Encoded | None,
     *,
     idempotency: Idempotency | None,
     max_queued: int | None,
@@ -54,7 +52,6 @@ def submit(
     Args:
         session: Transaction to write in.
         new: Job to add.
-        request: Its request as the row gets it.
         idempotency: Key of the caller's request.
         max_queued: Most jobs of the project that may wait.
         max_bytes: Most bytes that the project may store.
@@ -69,7 +66,7 @@ def submit(
             return first_id
     dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
     pin_inputs(session, new, dataset_ids, tables=new.tables)
-    request_bytes = json_bytes(request)
+    request_bytes = json_bytes(new.request)
     row = JobRow(
         id=job_id,
         project=new.project,
@@ -78,7 +75,7 @@ def submit(
         model_name=new.model_name,
         model_version=new.model_version,
         dataset_id=new.dataset_id,
-        request=request,
+        request=new.request,
         role=new.role,
         priority=new.priority,
         accelerator=None if new.accelerator is Accelerator.NONE else new.accelerator,

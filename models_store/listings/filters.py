@@ -6,10 +6,8 @@ from datetime import datetime
 from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func
 
-from models_store.database.schema import ModelVersionRow
-from models_store.database.tag_index import has_tag, positions
 from models_store.listings.paging import Listing
 
 R = TypeVar("R")
@@ -39,33 +37,17 @@ class Filters:
     created_at: Mapping[Comparison, datetime] = field(default_factory=dict)
     oldest_first: bool = False
 
-    def apply(
-        self, query: Select[R], listing: Listing, *, project: str
-    ) -> tuple[Select[R], Listing]:
-        """Return a query with these filters, and its listing, which looks at a bounded number of rows.
-
-        Args:
-            query: Query of rows of one project.
-            listing: Listing of the rows.
-            project: Project that owns the rows.
-        """
+    def apply(self, query: Select[R], listing: Listing) -> tuple[Select[R], Listing]:
+        """Return a query with these filters, and its listing in their order."""
         row: Any = listing.key.class_
-        among = listing.among
-        if self.tags or self.name_prefix or self.created_at:
-            among = select(listing.key).where(row.project == project)
-        for name, value in self.tags[:-1]:
-            query = query.where(has_tag(row, project, name, value))
-        for name, value in self.tags[-1:]:
-            among = positions(row, project, name, value)
+        for name, value in self.tags:
+            tag = row.tags[name].as_string()
+            query = query.where(tag.is_not(None) if value is None else tag == value)
         if self.name_prefix:
             query = query.where(func.substr(row.name, 1, len(self.name_prefix)) == self.name_prefix)
         for comparison, moment in self.created_at.items():
             query = query.where(_COMPARE[comparison](row.created_at, moment))
-        if row is ModelVersionRow:
-            if among is not None and self.tags:
-                query = query.where(ModelVersionRow.id.in_(among))
-            among = None  # those of one model, by their numbers
-        return query, replace(listing, among=among, oldest_first=self.oldest_first)
+        return query, replace(listing, oldest_first=self.oldest_first)
 
 
 ALL = Filters()

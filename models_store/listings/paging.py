@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sqlalchemy import BigInteger, ColumnElement, Select, literal
+from sqlalchemy import BigInteger, Select, literal
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models_store.errors import CursorError
@@ -16,7 +16,6 @@ S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MOST_LOOKED_AT = 10_000
 _PLAIN = re.compile(r"([a-z.]+):([1-9][0-9]{0,17})")
 
 
@@ -55,39 +54,17 @@ class Listing:
     Attributes:
         name: Name of the listing, so that a cursor of another one is refused.
         key: Unique number of a row.
-        among: Keys of all its rows, if a query may leave out any number of them. A page then looks
-            at so many and ends, however few it has.
         oldest_first: True if the lowest keys come first.
     """
 
     name: str
     key: InstrumentedAttribute[int]
-    among: Select[int] | None = None
     oldest_first: bool = False
 
     @property
     def cursors(self) -> str:
         """Name of the cursors, which hold for one order."""
         return f"{self.name}.asc" if self.oldest_first else self.name
-
-    def after(self, key: ColumnElement[int], position: int) -> ColumnElement[bool]:
-        """Return the condition on keys that come after a position."""
-        at = _position(position)
-        return key > at if self.oldest_first else key < at
-
-    def until(self, key: ColumnElement[int], position: int) -> ColumnElement[bool]:
-        """Return the condition on keys that come no later than a position."""
-        at = _position(position)
-        return key <= at if self.oldest_first else key >= at
-
-    def order(self, key: ColumnElement[int]) -> ColumnElement[int]:
-        """Return keys in the order of the listing."""
-        return key.asc() if self.oldest_first else key.desc()
-
-
-def _position(position: int) -> ColumnElement[int]:
-    """Return a position, which a forged cursor may have beyond what the key's column holds."""
-    return literal(position, BigInteger)
 
 
 def page_of(
@@ -105,42 +82,17 @@ def page_of(
     Raises:
         CursorError: the cursor is not one of this listing.
     """
-    name = listing.cursors
-    key: ColumnElement[int] = listing.key.expression
-    since = None if cursor is None else decode_cursor(name, cursor)
-    if since is not None:
-        query = query.where(listing.after(key, since))
-    last = _last_looked_at(session, listing, since)
-    if last is not None:
-        query = query.where(listing.until(key, last))
-    if listing.among is not None and listing.among.selected_columns[0] is not key:
-        query = query.where(key.in_(_between(listing.among, listing, since, last)))
+    name, key = listing.cursors, listing.key.expression
+    if cursor is not None:
+        # A forged cursor may have a position beyond what the column holds.
+        position = literal(decode_cursor(name, cursor), BigInteger)
+        query = query.where(key > position if listing.oldest_first else key < position)
+    order = key.asc() if listing.oldest_first else key.desc()
     # One more than asked for tells whether there is another page.
-    rows = session.scalars(query.order_by(listing.order(key)).limit(limit + 1)).all()
-    items = list(rows[:limit])
-    more = len(rows) > limit
-    cursors = [encode_cursor(name, getattr(item, listing.key.key)) for item in items]
-    next_cursor = None if last is None else encode_cursor(name, last)
-    return Page(items=items, next_cursor=cursors[-1] if more else next_cursor, cursors=cursors)
-
-
-def _last_looked_at(session: Session, listing: Listing, since: int | None) -> int | None:
-    """Return the last key that a page after a position looks at; None if it may look at all."""
-    if listing.among is None:
-        return None
-    key = listing.among.selected_columns[0]
-    seen = _between(listing.among, listing, since, None)
-    return session.scalar(seen.order_by(listing.order(key)).offset(_MOST_LOOKED_AT - 1).limit(1))
-
-
-def _between(
-    among: Select[int], listing: Listing, since: int | None, last: int | None
-) -> Select[int]:
-    """Return the keys among some that a page looks at."""
-    key = among.selected_columns[0]
-    if since is not None:
-        among = among.where(listing.after(key, since))
-    return among if last is None else among.where(listing.until(key, last))
+    rows = session.scalars(query.order_by(order).limit(limit + 1)).all()
+    cursors = [encode_cursor(name, getattr(row, listing.key.key)) for row in rows[:limit]]
+    next_cursor = cursors[-1] if len(rows) > limit else None
+    return Page(items=list(rows[:limit]), next_cursor=next_cursor, cursors=cursors)
 
 
 def encode_cursor(listing: str, position: int) -> str:

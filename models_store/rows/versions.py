@@ -78,7 +78,7 @@ def add_version(
     Args:
         session: Transaction to write in.
         new: Version to register.
-        columns: Columns of the version, from `columns_of`, perhaps with other labels.
+        columns: Columns of the version, the fields of `new`, perhaps with other labels.
         project: Project that owns the model.
         name: Name of the model.
         job_id: Id of the job that made it; None: it was imported.

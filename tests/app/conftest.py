@@ -105,8 +105,7 @@ def setting_values() -> dict[str, Any]:
 
 @pytest.fixture
 def settings(data_dir: Path, setting_values: dict[str, Any]) -> ApiSettings:
-    # Without a ballast, which would be written for each test.
-    return ApiSettings(data_dir=data_dir, **{"ballast_bytes": 0, **setting_values})
+    return ApiSettings(data_dir=data_dir, **setting_values)
 
 
 @pytest.fixture

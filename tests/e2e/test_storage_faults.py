@@ -37,7 +37,6 @@ class Place:
             "DENSITYD_STORE_URL": str(self.store),
             "DENSITYD_BROKER_URL": f"unix://{folder}/no.sock",
             "DENSITYD_PORT": str(port),
-            "DENSITYD_BALLAST_BYTES": str(2**20),
             "DENSITYD_READY_LOOK_S": "0.2",
             "DENSITYD_RESERVE_BYTES": "0",  # nobody leaves anything to others
         }
@@ -141,28 +140,6 @@ def test_a_database_on_a_full_disk_is_507_for_writes_alone(
         stored = {job_id for (job_id,) in copy.execute("SELECT id FROM job")}
     copy.close()
     assert {answer.json()["id"] for answer in answers if answer.status_code == 202} == stored
-
-
-@pytest.mark.long
-def test_a_disk_that_is_full_to_the_last_byte_can_be_emptied(place: Place, dataset: str) -> None:
-    others = [place.upload().json()["id"] for _ in range(20)]
-    ballast = place.disks.inside(place.data) / "ballast"
-    wait_until(lambda: ballast.stat().st_size == 2**20)
-    filler = place.disks.fill(place.data)
-    try:
-        refused = next(answer for answer in map(place.submit, [dataset] * 200) if answer.is_error)
-        assert_problem(refused, 507, "storage-full")
-        place.disks.fill(place.data)
-
-        assert [place.client.delete(f"/v1/datasets/{one}").status_code for one in others] == [
-            204
-        ] * len(others)
-        assert [place.status(f"/v1/datasets/{one}") for one in others] == [404] * len(others)
-        assert place.status(f"/v1/datasets/{dataset}") == 200
-        assert place.status("/v1/datasets") == 200
-    finally:
-        filler.unlink()
-    wait_until(lambda: ballast.stat().st_size == 2**20)
 
 
 @pytest.mark.long

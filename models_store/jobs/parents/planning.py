@@ -10,8 +10,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from models_store.database.base import Encoded, columns_of, encoded
-from models_store.database.schema import JobRow, ModelVersionRow
+from models_store.database.schema import JobRow
 from models_store.job_states import FINAL_STATES, JobKind, JobState
 from models_store.plans.plan import Account, Child, Finish, GiveUp, Start, Step
 from models_store.plans.steps import account_of, next_step
@@ -43,7 +42,7 @@ class ParentPlan:
     news: Sequence[Child]
     account: Account | None
     step: Step | None
-    requests: Sequence[Encoded | None] = ()
+    requests: Sequence[dict[str, Any]] = ()
     product: Mapping[str, Any] = field(default_factory=dict)
     version: Mapping[str, Any] = field(default_factory=dict)
     work: int
@@ -69,13 +68,13 @@ def planned(session: Session, row: JobRow, children: Sequence[JobRow]) -> Parent
         # One plan that cannot be carried out must not keep all others from being.
         log.exception("the next step of %s cannot be reported", row.id)
         step = _FAULT
-    requests, product, version = list[Encoded | None](), dict[str, Any](), dict[str, Any]()
+    requests, product, version = list[dict[str, Any]](), dict[str, Any](), dict[str, Any]()
     if isinstance(step, Start):
-        requests = [encoded(one.request) for one in step.children]
+        requests = [one.request for one in step.children]
     if isinstance(step, Finish):
         product = step.child.product()
         if step.child.kind.makes_version:
-            version = dict(columns_of(NewVersion(**product), ModelVersionRow))
+            version = vars(NewVersion(**product))
     return ParentPlan(
         ended=ended_of(children),
         news=news,

@@ -23,7 +23,7 @@ from typing import TypeVarTuple
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased, undefer
 
-from models_store.database.base import Encoded
+from models_store.database.base import JsonObject
 from models_store.database.clock import db_now, moment
 from models_store.database.database import Database
 from models_store.database.dialects import constant, is_one_of
@@ -294,7 +294,7 @@ def _start(
     session: Session,
     row: JobRow,
     new: Sequence[NewChild],
-    requests: Sequence[Encoded | None],
+    requests: Sequence[JsonObject],
     *,
     started: int,
 ) -> list[JobRow]:
@@ -309,7 +309,7 @@ def _start(
     return started_now
 
 
-def _child_of(row: JobRow, one: NewChild, request: Encoded | None) -> JobRow:
+def _child_of(row: JobRow, one: NewChild, request: JsonObject) -> JobRow:
     return JobRow(
         id=new_id("job"),
         project=row.project,

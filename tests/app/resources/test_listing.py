@@ -2,7 +2,6 @@
 
 import pytest
 
-from models_store.job_states import JobKind
 from models_store.jobs.leases import JobWork
 from models_store.records import DatasetSummary
 from models_store.rows.aliases import MAX_ALIASES
@@ -117,17 +116,6 @@ def test_pages_of_events_are_bounded_in_bytes(client, jobs):
     assert max(sizes) < PAGE_BYTES
     stream = client.get(f"/v1/jobs/{job.id}/events")
     assert stream.text.count("id: ") == 104
-
-
-def test_a_filter_looks_at_so_many_jobs_a_page(client, jobs, monkeypatch):
-    monkeypatch.setattr("models_store.listings.paging._MOST_LOOKED_AT", 10)
-    rare = submitted(jobs, kind=JobKind.SAMPLING, model_name="rare").id
-    for _ in range(35):
-        submitted(jobs)
-    newest = submitted(jobs, kind=JobKind.SAMPLING, model_name="rare").id
-    found = list(pages(client, "/v1/jobs?limit=200&model_name=rare&kind=sampling"))
-    assert [[one["id"] for one in page] for page in found] == [[newest], [], [], [rare]]
-    assert sum(map(len, pages(client, "/v1/jobs?limit=3"))) == 37
 
 
 @pytest.mark.long

@@ -1,58 +1,39 @@
 """The migrations make the tables that the code describes, on both databases."""
 
+import gzip
+import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.command import check, downgrade
+from alembic.command import check
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import ColumnDefault, inspect, text
 
-from models_store.database import revisions
+from models_store.aliases import Aliases
 from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
-from models_store.database.engines import migration_engine, parse_url, sqlite_file
-from models_store.database.revisions import _scripts, head_revision, known_revisions, oldest_code
+from models_store.database.engines import migration_engine, parse_url
 from models_store.database.schema import METADATA
-from models_store.database.usage import EVENT_BYTES, json_bytes
-from models_store.errors import (
-    DatabaseBusyError,
-    DatabaseUnavailableError,
-    RevisionUnknownError,
-    SchemaMismatchError,
-)
-from models_store.job_states import JobKind, JobRole, JobState, NewJob
+from models_store.errors import DatabaseUnavailableError, SchemaMismatchError
+from models_store.job_states import JobKind, JobRole, JobState, JobSummary, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from tests.models_store.makers import a_job, a_version
-from tests.models_store.searches import a_search
+from models_store.keys import Keys
+from models_store.listings.filters import Filters
+from models_store.registry import Registry
+from models_store.webhooks.webhooks import Webhooks
 from tests.servers import PostgresServer
 
-FIRST = "2026_11_26_accounts"
-"""The last revision without `compatible_with`."""
-
-
-@contextmanager
-def at_revision(database: Database, revision: str, *, oldest: str) -> Iterator[None]:
-    """Let the database say that it is at a revision, which code from `oldest` on may run on."""
-    versions = "SELECT version_num, compatible_with FROM alembic_version"
-    change = text("UPDATE alembic_version SET version_num = :revision, compatible_with = :oldest")
-    with database.write() as session:
-        before = session.execute(text(versions)).one()
-        session.execute(change, {"revision": revision, "oldest": oldest})
-    try:
-        yield
-    finally:
-        with database.write() as session:
-            session.execute(change, {"revision": before[0], "oldest": before[1]})
+RELEASES = Path(__file__).parent / "releases"
+NEWER = "9999_01_01_from_the_future"
 
 
 def new_job() -> NewJob:
@@ -73,7 +54,11 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def test_tables_and_migrations_agree(database_url: str) -> None:
-    engine = migration_engine(parse_url(database_url))
+    check_agreement(database_url)
+
+
+def check_agreement(url: str) -> None:
+    engine = migration_engine(parse_url(url))
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}
@@ -91,27 +76,13 @@ def test_migrating_makes_the_schema_and_doing_it_again_nothing(empty_url: str) -
         session.execute(
             text(
                 "INSERT INTO model (project, name, versions_made, latest_version, alias_revision,"
-                " created_at) VALUES ('p', 'n', 0, 0, 0, '2026-01-01T00:00:00.000Z')"
+                " created_at, tags) VALUES ('p', 'n', 0, 0, 0, '2026-01-01T00:00:00.000Z', '{}')"
             )
         )
     migrate(empty_url)
     with database.read() as session:
         assert session.scalar(text("SELECT count(*) FROM model")) == 1
     database.dispose()
-
-
-@pytest.mark.long
-def test_the_first_migration_goes_down_again(empty_url: str) -> None:
-    migrate(empty_url)
-    engine = migration_engine(parse_url(empty_url))
-    config = Config()
-    config.set_main_option("script_location", str(files("migrations")))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        downgrade(config, "base")
-        assert inspect(connection).get_table_names() == ["alembic_version"]
-    engine.dispose()
-    migrate(empty_url)
 
 
 @pytest.mark.long
@@ -144,182 +115,105 @@ def test_a_migration_that_breaks_changes_nothing(empty_url: str) -> None:
     database.dispose()
 
 
-def test_a_newer_database_is_not_migrated(database: Database, database_url: str) -> None:
-    with at_revision(database, "from_the_future", oldest="from_the_future"):
-        with pytest.raises(SchemaMismatchError) as caught:
-            migrate(database_url)
-        assert (caught.value.found, caught.value.expected) == ("from_the_future", head_revision())
-
-
-def test_code_runs_on_a_newer_database_that_it_fits(database: Database, database_url: str) -> None:
-    with at_revision(database, "from_the_future", oldest=head_revision()):
-        database.check_revision()
-        database.check_schema()
-        migrate(database_url)  # that of an older version, started late
-        assert database.revision() == "from_the_future"
-        with pytest.raises(SchemaMismatchError):
-            migrate(database_url, to=head_revision())
+def _set_revision(database: Database, revision: str) -> None:
     with database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = :old"), {"old": FIRST})
-    with pytest.raises(SchemaMismatchError, match=FIRST):
-        database.check_revision()
-    with database.write() as session:
-        session.execute(
-            text("UPDATE alembic_version SET version_num = :head"), {"head": head_revision()}
-        )
+        session.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
 
 
-def test_a_column_that_is_added_leaves_the_service_running(database: Database) -> None:
+def test_code_runs_on_a_newer_database(empty_url: str) -> None:
+    migrate(empty_url)
+    database = Database(empty_url)
     with database.write() as session:
         session.execute(text("ALTER TABLE job ADD COLUMN of_the_future TEXT"))
-    try:
-        with at_revision(database, "from_the_future", oldest=head_revision()):
-            database.check_revision()
-            jobs, work = Jobs(database), JobWork(database)
-            job = jobs.submit(new_job()).job
-            claimed = work.claim("worker", lease_s=30)
-            assert claimed is not None
-            assert (claimed.id, claimed.state) == (job.id, JobState.RUNNING)
-            work.fail(job.id, 1, code="diverged", detail="It ends.")
-            assert jobs.get(job.project, job.id).state is JobState.FAILED
-    finally:
-        with database.write() as session:
-            session.execute(text("ALTER TABLE job DROP COLUMN of_the_future"))
-
-
-def test_a_database_goes_back_and_forth(empty_url: str) -> None:
-    migrate(empty_url, to=FIRST)
-    database = Database(empty_url)
-    assert database.revision() == FIRST
-    with pytest.raises(SchemaMismatchError, match=FIRST):
-        database.check_schema()
-    migrate(empty_url)
-    with database.read() as session:
-        oldest = session.scalar(text("SELECT compatible_with FROM alembic_version"))
-    assert oldest == oldest_code(head_revision())
-    migrate(empty_url, to=FIRST)
-    assert database.revision() == FIRST
-    with pytest.raises(RevisionUnknownError, match="from_the_future"):
-        migrate(empty_url, to="from_the_future")
-    database.dispose()
-
-
-def test_what_aliases_changed_before_it_counted_is_counted_and_forgotten_again(
-    empty_url: str,
-) -> None:
-    before = "2026_11_26_memory"
-    migrate(empty_url, to=before)
-    database = Database(empty_url)
-    statements = """
-        INSERT INTO model
-            (id, project, name, versions_made, latest_version, alias_revision, created_at)
-            VALUES (1, 'p', 'n', 0, 0, 0, '2026-01-01T00:00:00.000Z'),
-                (2, 'q', 'n', 0, 0, 0, '2026-01-01T00:00:00.000Z');
-        INSERT INTO alias_change (project, model_id, alias, version, reason, created_at)
-            VALUES ('p', 1, 'a', 1, NULL, '2026-01-01T00:00:00.000Z'),
-                ('p', 1, 'a', 2, 'because', '2026-01-01T00:00:00.000Z');
-        INSERT INTO usage (project, bytes) VALUES ('p', 1000), ('q', 1)
-    """
-    with database.write() as session:
-        for statement in statements.split(";"):
-            session.execute(text(statement))
-    migrate(empty_url)
-    with database.write() as session:
-        counted = session.execute(text("SELECT history_bytes FROM model ORDER BY id")).scalars()
-        reasons = (None, "because")
-        assert counted.all() == [sum(EVENT_BYTES + json_bytes(reason) for reason in reasons), 0]
-        session.execute(text("UPDATE model SET charged_bytes = 600 WHERE id = 1"))
-    migrate(empty_url, to=before)
-    with database.read() as session:
-        left = session.execute(text("SELECT project, bytes FROM usage ORDER BY project"))
-        assert [tuple(row) for row in left] == [("p", 400), ("q", 1)]
-    database.dispose()
-
-
-def test_products_of_more_than_2_gib_and_of_any_characters_are_counted(
-    empty_url: str,
-) -> None:
-    migrate(empty_url)
-    database = Database(empty_url)
+    _set_revision(database, NEWER)
+    database.check_revision()
+    migrate(empty_url)  # that of an older version, started late
+    assert database.revision() == NEWER
     jobs, work = Jobs(database), JobWork(database)
-    jobs.submit(a_job(role=JobRole.PARENT, request=a_search(trials=3), reserved_bytes=10**10))
-    child = work.claim("w", lease_s=30)
-    assert child is not None
-    types = [{"name": "cut", "levels": ["a\0b", 'the "checkpoint_bytes": 5 of it']}]
-    target = {"constants": {"checkpoint_bytes": 5}}
-    product = vars(a_version(child, checkpoint_bytes=3 * 2**30, types=types, target=target))
-    work.finish_child(child.id, child.attempt, metrics={"epoch": 5}, product=product)
-    counts = text("SELECT product_bytes FROM job ORDER BY position")
-    with database.read() as session:
-        counted = session.execute(counts).scalars().all()
-    assert sum(one or 0 for one in counted) > 3 * 2**30
-    migrate(empty_url, to="2026_11_28_labels")
-    migrate(empty_url)
-    with database.read() as session:
-        assert session.execute(counts).scalars().all() == counted
+    job = jobs.submit(new_job()).job
+    claimed = work.claim("worker", lease_s=30)
+    assert claimed is not None
+    work.fail(job.id, 1, code="diverged", detail="It ends.")
+    assert jobs.get(job.project, job.id).state is JobState.FAILED
     database.dispose()
 
 
-def test_each_migration_says_which_code_may_run_on_it() -> None:
-    scripts = known_revisions()
-    later = list(_scripts().walk_revisions(base=FIRST, head="heads"))[:-1]
-    assert later
-    for script in later:
-        assert getattr(script.module, "compatible_with", None) in scripts, script.revision
-
-
-def test_a_migration_lets_others_pass_while_it_waits_for_a_table(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if empty_url.startswith("sqlite"):
-        pytest.skip("it has one lock, which a migration takes first")
-    migrate(empty_url, to="2026_11_26_children")
-    monkeypatch.setattr(revisions, "_LOCK_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(revisions, "_LOCK_PAUSE_S", 0.05)
-    engine = migration_engine(parse_url(empty_url))
-    with engine.begin() as holder:
-        holder.execute(text("SELECT count(*) FROM api_key"))  # a read of long duration
-        monkeypatch.setattr(revisions, "_LOCK_TRIES", 2)
-        with pytest.raises(DatabaseBusyError):
-            migrate(empty_url)
-        with engine.begin() as other:
-            other.execute(text("SET LOCAL lock_timeout = '1s'"))
-            other.execute(text("SELECT count(*) FROM api_key"))
-        monkeypatch.setattr(revisions, "_LOCK_TRIES", 100)
-        waiting = threading.Thread(target=migrate, args=(empty_url,))
-        waiting.start()
-    waiting.join()
-    engine.dispose()
+def test_a_database_of_a_development_version_is_left_alone(empty_url: str) -> None:
+    migrate(empty_url)
     database = Database(empty_url)
-    database.check_schema()
+    _set_revision(database, "2026_11_26_cells")
+    with pytest.raises(SchemaMismatchError, match="with the version that made it"):
+        migrate(empty_url)
+    with pytest.raises(SchemaMismatchError, match="2026_11_26_cells"):
+        database.check_revision()
     database.dispose()
 
 
-def test_another_migration_is_not_waited_for_without_an_end(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("release", ["aa3b20d", "86fd3a7"])
+def test_a_database_of_an_earlier_release_is_upgraded(empty_url: str, release: str) -> None:
+    _restore(empty_url, release)
+    database = Database(empty_url)
+    with database.read() as session:
+        before = {row.id: row.state for row in session.execute(text("SELECT id, state FROM job"))}
+    migrate(empty_url)
+    database.check_revision()
+    check_agreement(empty_url)
+    jobs, registry = Jobs(database), Registry(database)
+    page = jobs.list("default", limit=100)
+    for job in page.items:
+        assert jobs.get("default", job.id).request
+        assert before[job.id] == job.state
+        assert [one.seq for one in jobs.events("default", job.id)][-1] == job.last_event
+    for model in registry.models("default", limit=100).items:
+        version = registry.version("default", model.name, model.latest_version)
+        assert len(version.columns) == version.dim
+    half = next(job for job in page.items if job.state in ("queued", "running"))
+    assert jobs.get("default", half.id).model_name
+    if release == "86fd3a7":
+        _check_what_was_kept(database, registry, page.items)
+    database.dispose()
+
+
+def _check_what_was_kept(
+    database: Database, registry: Registry, jobs: Sequence[JobSummary]
 ) -> None:
-    migrate(empty_url)
-    monkeypatch.setattr(revisions, "_OTHER_MIGRATION_S", 0.2)
-    with _other_migration(empty_url), ThreadPoolExecutor(1) as pool:
-        second = pool.submit(migrate, empty_url)
-        with pytest.raises(DatabaseUnavailableError, match="Another migration"):
-            second.result(60)
-    migrate(empty_url)
+    tagged = Filters(tags=(("team", "space"),))
+    assert [one.name for one in registry.datasets("default", limit=9, filters=tagged).items] == [
+        "shuttle"
+    ]
+    assert [one.name for one in registry.models("default", limit=9, filters=tagged).items] == [
+        "maf"
+    ]
+    assert registry.model("default", "penguins").aliases == {"production": 1}
+    history = Aliases(database).changes("default", "penguins", limit=9).items
+    assert [(one.version, one.reason) for one in history] == [
+        (1, "back"),
+        (2, None),
+        (1, "first"),
+    ]
+    assert {key.state for key in Keys(database).list()} == {"usable", "revoked"}
+    [webhook] = Webhooks(database).list("default")
+    assert webhook.description == "nobody listens"
+    assert {job.state for job in jobs} == {*JobState}
+    parents = [job for job in jobs if job.role is JobRole.PARENT]
+    assert {job.state for job in parents} == {JobState.SUCCEEDED, JobState.QUEUED}
+    [done] = [job for job in parents if job.state is JobState.SUCCEEDED]
+    assert len(Jobs(database).list("default", limit=9, parent_id=done.id).items) > 2
 
 
-@contextmanager
-def _other_migration(url: str) -> Iterator[None]:
+def _restore(url: str, release: str) -> None:
+    """Run the dump of the database of a release, as `pg_dump` and SQLite's `.dump` write it."""
     parsed = parse_url(url)
-    file = sqlite_file(parsed)
-    if file is not None:
-        with revisions._only_process(file):
-            yield
+    kind = parsed.get_backend_name()
+    dump = gzip.decompress((RELEASES / f"{release}.{kind}.sql.gz").read_bytes()).decode()
+    if kind == "sqlite":
+        with closing(sqlite3.connect(str(parsed.database))) as connection:
+            connection.executescript(dump)
+            connection.execute("PRAGMA journal_mode=WAL")
         return
-    engine = migration_engine(parsed)
-    with engine.begin() as connection:
-        assert revisions._lock_server(connection)
-        yield
-    engine.dispose()
+    host = str(parsed.query["host"])
+    with psycopg.connect(host=host, user="postgres", dbname=parsed.database) as server:
+        server.execute(dump.encode())
 
 
 def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:

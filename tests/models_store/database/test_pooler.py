@@ -113,16 +113,6 @@ def test_transactions_share_the_connections_of_a_pooler(pooled: Database) -> Non
     assert {job.state for job in jobs.list("default", limit=100).items} == {"failed"}
 
 
-def test_a_pooler_that_cannot_be_used_is_told(
-    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
-) -> None:
-    with _pooler(postgres_server, postgres_url, tmp_path, mode="statement") as url:
-        database = Database(f"{url}?pgbouncer=true")
-        with pytest.raises(DatabaseUnavailableError, match="must pool transactions"):
-            database.check_revision()
-        database.dispose()
-
-
 def test_limits_hold_in_each_transaction_and_in_no_other(pooled: Database) -> None:
     with pooled.write() as session:
         assert session.scalar(text("SHOW lock_timeout")) == "5s"

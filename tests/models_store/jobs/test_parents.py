@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from flows import MixedColumn, MixedSpec
 from models_store.computed import Usage
-from models_store.database.base import encoded
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
@@ -494,7 +493,7 @@ def test_a_step_that_meets_an_error_is_put_off_and_keeps_nobody_waiting(
     assert pauses[:4] == [1, 2, 4, 8]
     assert pauses[-3:] == [300] * 3
     with database.write() as session:
-        product = encoded(unstorable | {"seed": 1})
+        product = unstorable | {"seed": 1}
         session.execute(update(JobRow).where(JobRow.id == child.id).values(product=product))
     no_wait(database, broken.id)
     assert work.claim("worker", lease_s=LEASE_S) is None

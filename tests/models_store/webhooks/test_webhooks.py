@@ -8,7 +8,6 @@ from hypothesis import given, strategies as st
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from models_store.clock_steps import mend_instants
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import WebhookDeliveryRow
@@ -225,18 +224,6 @@ def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
     assert waits(database) == 0
     assert webhooks.rotate(PROJECT, webhook.id).secret != webhook.secret
     assert webhooks.get(PROJECT, webhook.id).disabled_at is None
-
-
-def test_a_delivery_does_not_wait_for_a_clock_that_was_set_back(
-    database: Database, deliveries: Deliveries, webhook: Webhook
-) -> None:
-    Webhooks(database).test(PROJECT, webhook.id)
-    with database.write() as session:
-        session.execute(update(WebhookDeliveryRow).values(due_at=db_now(40 * 3600)))
-    assert deliveries.take(8, {}, lease_s=60) == []
-
-    assert mend_instants(database, lease_s=15, live_s=60) == 1
-    assert len(deliveries.take(8, {}, lease_s=60)) == 1
 
 
 def test_a_receiver_that_is_gone_is_left_at_once(
