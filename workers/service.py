@@ -67,7 +67,6 @@ class WorkerService:
             open_blobs(settings.store_address),
             keep_s=settings.keep_checkpoints_s,
             keep_jobs_s=settings.keep_jobs_s,
-            lease_s=settings.lease_s,
             fit=lambda: self.supervisor.unfit is None,
         )
         self._sender = Sender(Deliveries(database), private=settings.webhook_private_addresses)
