@@ -8,26 +8,11 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tabular.arrow.type_names import type_name
-from tabular.calendar.writing import format_dates
 from tabular.columns import OTHER, UNSEEN, Column, Level
-from tabular.dates import parse_dates
+from tabular.dates import format_dates, parse_dates
 from tabular.errors import TableError
-from tabular.notations.units import without_unit
-from tabular.notations.words import BLANKS, MISSING_SPELLINGS, TRUTHS
-from tabular.numerals import (
-    ABBREVIATED,
-    DEGREES,
-    FRACTIONS,
-    MARKED,
-    PRINTED,
-    abbreviated_numbers,
-    degrees,
-    fractions,
-    parse_numbers,
-    plain_marks,
-    round_to,
-    without_marks,
-)
+from tabular.numbers import PLAIN, NumberStyle, parse_numbers, round_to
+from tabular.words import BLANKS, MISSING_SPELLINGS, TRUTHS
 
 _TEXT = pa.string()
 _EXACT = 2.0**53
@@ -283,20 +268,12 @@ def _text_values(cells: pa.Array, column: Column) -> NDArray[np.float64]:
 
 
 def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
-    text = plain_marks(text)
-    if column.unit == ABBREVIATED:
-        return abbreviated_numbers(text, decimal=column.decimal, thousands=column.thousands)
-    if column.unit == DEGREES:
-        angles = degrees(text)
-        return np.where(np.isnan(angles), parse_numbers(text), angles)
-    if column.unit == FRACTIONS:
-        parts = fractions(text)
-        return np.where(np.isnan(parts), parse_numbers(text), parts)
-    if column.unit == MARKED:
-        text = without_marks(text)
-    elif column.unit not in ("", PRINTED):
-        text = without_unit(text, column.unit)
-    return parse_numbers(text, decimal=column.decimal, thousands=column.thousands)
+    """Return the values of numbers in the style of a column, or without its affix and groups, as samples are."""
+    style = NumberStyle(column.decimal, column.thousands, column.unit)
+    values = parse_numbers(text, style)
+    if style == PLAIN or not np.isnan(values).any():
+        return values
+    return np.where(np.isnan(values), parse_numbers(text, NumberStyle(column.decimal)), values)
 
 
 def _by_text(cells: pa.Array, column: Column, *, values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -354,7 +331,7 @@ def _recoded(numbers: NDArray[np.floating], source: Column, target: Column) -> N
 
 def _date_numbers(text: pa.Array, column: Column) -> NDArray[np.float64]:
     """Return the seconds of texts in the format of the column, or in ISO 8601."""
-    seconds = parse_dates(text, column.datetime_format)
+    seconds = parse_dates(text, column.datetime_format, first_year=column.first_year)
     if column.datetime_format is None or not np.isnan(seconds).any():
         return seconds
     return np.where(np.isnan(seconds), parse_dates(text), seconds)

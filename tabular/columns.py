@@ -6,6 +6,7 @@ text or truth values is the index of its level; a missing cell is not-a-number. 
 stored as it is. `tabular.cells` maps cells to these numbers and back.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,15 +18,13 @@ Level = str | float | bool
 OTHER = "*other*"
 """Text of a cell whose level is one of the rare ones that became the level *other*."""
 
-COMPACT_DATE = "%Y%m%d"
-"""Format of dates that are eight digits."""
-
-COMPACT_MONTH = "%Y%m"
-"""Format of months that are six digits."""
-
 MAX_LIST_BYTES = 4 << 20
 """Bytes that the levels, spikes and texts of gaps of all columns of a table may take together."""
 
+_DIGIT_DATES = ("%Y%m%d", "%Y%m")  # formats of dates that are digits alone, which are numbers, too
+# What former versions wrote that this one reads as plain numbers, and as dates of ISO 8601.
+_FORMER_UNITS = ("K|M|B|T", "° ' \"", "1/2", "*", "\u2212")
+_FORMER_FORMATS = re.compile(r"%0?[qGVuENDP]|[|]|^[a-z]{2,3}:|^P$|^h m s$|^\+")
 _ENTRY_BYTES = 16  # of a level beside its text: its count, and signs between
 
 UNSEEN = -1.0
@@ -49,11 +48,11 @@ class Column:
         na_values: Texts that mean a missing cell, besides those that do in every table.
         decimal: Character before the decimals, in text.
         thousands: Character between groups of three digits, in text; none where it is empty.
-        unit: Sign before or after each number, in text, such as of a currency; none where it is empty.
-        number_format: Format in which its numbers are written as text, such as `#,##0.00 kg;-#,##0.00 kg`;
-            empty for numbers as they are.
+        unit: Text before or behind each number, in text, such as of a currency, or both with a `#` between, as in
+            `$#/kg`; none where it is empty.
         datetime_format: Format of `datetime.strptime` in which dates are read and written; None for
             ISO 8601.
+        first_year: First of the hundred years that years of two digits stand for; None where dates have none.
         date_only: True if all its values are dates without a time of day.
         step_s: Seconds that all dates with a time of day are multiples of, such as 60; 0 for whole
             seconds or parts of these.
@@ -74,8 +73,8 @@ class Column:
     decimal: str = "."
     thousands: str = ""
     unit: str = ""
-    number_format: str = ""
     datetime_format: str | None = None
+    first_year: int | None = None
     date_only: bool = False
     step_s: int = 0
     transform: TransformName = "none"
@@ -95,7 +94,7 @@ class Column:
     @property
     def writes_digits(self) -> bool:
         """True if its cells are dates that are digits alone, which are numbers, too."""
-        return self.type == "datetime" and self.datetime_format in (COMPACT_DATE, COMPACT_MONTH)
+        return self.type == "datetime" and self.datetime_format in _DIGIT_DATES
 
     @property
     def level_numbers(self) -> tuple[float, ...]:
@@ -129,12 +128,17 @@ class Column:
     def from_dict(cls, fields: Mapping[str, Any]) -> "Column":
         """Return the column of `to_dict`; keys that are no field, such as statistics, are left out.
 
-        A column without a type is one of plain numbers, as all were before columns had types.
+        A column without a type is one of plain numbers, as all were before columns had types. A notation of
+        former versions that is read no more becomes the plain one.
         """
         known = {name: fields[name] for name in _FIELDS if name in fields}
         for name in _LISTS:
             if name in known:
                 known[name] = tuple(known[name])
+        if known.get("unit") in _FORMER_UNITS:
+            known["unit"] = ""
+        if _FORMER_FORMATS.search(known.get("datetime_format") or ""):
+            known["datetime_format"] = None
         return cls(**known)
 
 

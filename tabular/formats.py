@@ -111,7 +111,8 @@ class ParseOptions:
     """Options of reading a table, and bounds of its size.
 
     Attributes:
-        header: True where the first line of a CSV file names the columns.
+        header: True where the first line of a CSV file names the columns, False where it is a row; None to
+            find out.
         delimiter: Separator of the values of a CSV file; None to find it in the file.
         encoding: Encoding of a CSV file; None to find it in the file.
         columns: Names of the columns to model; None for all. The others are ignored.
@@ -130,17 +131,13 @@ class ParseOptions:
         room: Bytes that there is room for, of the table and of the cells beside it each; None: any.
         reserve: Bytes of the disk that projects leave to each other, the more the more they store.
         stored: Bytes that the project stores already.
-        reads_ahead: False to have little of a CSV file in memory while its rows wait to be used; its
-            quotes must match.
-        marks: Numbers of quotation marks and of odd characters of a CSV file in UTF-8, from `marks_of`;
-            None: all of the file is looked through when it is opened.
 
     Raises:
         ValueError: An option is not one of the choices, a limit is below 1, or the format of dates
             is not understood.
     """
 
-    header: bool = True
+    header: bool | None = None
     delimiter: Delimiter | None = None
     encoding: Encoding | None = None
     columns: Sequence[str] | None = None
@@ -159,8 +156,6 @@ class ParseOptions:
     room: int | None = None
     reserve: int = 0
     stored: int = 0
-    reads_ahead: bool = True
-    marks: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -125,7 +125,7 @@ def _open_cells(
         case TableFormat.CSV:
             from tabular.readers.csv import open_csv_cells  # noqa: PLC0415 - as below
 
-            return open_csv_cells(path, options, choose=choose)
+            return open_csv_cells(path, options)
         case TableFormat.ARROW:
             from tabular.readers.arrow import open_arrow_cells  # noqa: PLC0415 - as below
 
@@ -175,9 +175,7 @@ def _open(
 
             return open_ndjson(path, options)
         case TableFormat.CSV:
-            from tabular.readers.csv import open_csv  # noqa: PLC0415 - as above
-
-            return open_csv(path, options)
+            raise AssertionError  # whose cells are text
         case TableFormat.ARROW:
             from tabular.readers.arrow import open_arrow  # noqa: PLC0415 - as above
 

@@ -117,7 +117,8 @@ class CellSource:
             the first fault found.
         warnings: Warnings that are known when the file is opened.
         unread: Reasons for which columns, by position, cannot be modelled; their cells are null.
-        untyped: True of a text format, whose numbers may have zeros at the end.
+        untyped: True of a text format, whose columns are all text.
+        semicolons: True of a text format whose values are separated by semicolons, as where decimals have commas.
         lists: Function that yields the rows of a JSON format as they are, some at a time: lists of the cells of
             the columns in the positions that it is given, or what rows have that lack most of them.
     """
@@ -131,6 +132,7 @@ class CellSource:
     warnings: list[TableWarning]
     unread: Mapping[int, str] = field(default_factory=dict)
     untyped: bool = False
+    semicolons: bool = False
     lists: Callable[[Sequence[int]], Iterator[list[list[Any]] | Members]] | None = None
 
 

@@ -14,7 +14,7 @@ from tabular.cells import encode_cells, level_text
 from tabular.columns import UNSEEN, Column
 from tabular.errors import TableError
 from tabular.json.members import Members
-from tabular.numerals import PLAIN_FORMATS, formatted_field
+from tabular.numbers import text_field
 
 JsonCell = str | float | bool | None
 """Cell as JSON gives it."""
@@ -48,7 +48,7 @@ class TypedRows:
         self._alike = AlikeColumns(self._columns)
         kinds = iter(self._alike.types)
         typed = [
-            formatted_field(c, _kept_type(c) if ignored else next(kinds))
+            text_field(c, _kept_type(c) if ignored else next(kinds))
             for c, ignored in zip(columns, self._ignored, strict=True)
         ]
         self.schema = pa.schema([*typed, *(pa.field(name, pa.float64()) for name in numbers)])
@@ -72,9 +72,9 @@ class TypedRows:
         return kinds == {pa.float64()} and not any(column.missing for column in self._columns)
 
     @property
-    def formats(self) -> bool:
-        """True if numbers are written in a format of their own where they are text."""
-        return any(column.number_format not in PLAIN_FORMATS for column in self._columns)
+    def has_marks(self) -> bool:
+        """True if numbers have another mark before decimals than a point where they are text."""
+        return any(column.decimal != "." for column in self._columns)
 
     def numbers(self, rows: _Numbers) -> _Numbers:
         """Return rows of shape (n, columns) for a format that holds numbers alone: no texts or dates."""
@@ -98,8 +98,7 @@ def _text_bytes(column: Column) -> int:
     texts = (level.encode() for level in column.levels if isinstance(level, str))
     if column.type == "datetime" and column.datetime_format is None:
         return _DATE_BYTES
-    form = len(column.number_format) + len(column.unit) + len(column.datetime_format or "")
-    return max(map(len, texts), default=0) + 4 * form
+    return max(map(len, texts), default=0) + 4 * len(column.datetime_format or "")
 
 
 def encode_rows(

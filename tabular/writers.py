@@ -19,7 +19,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tabular.formats import MEDIA_TYPES, Output, TableFormat
-from tabular.numerals import with_formats
+from tabular.numbers import with_decimal_marks
 from tabular.readers.npy import npy_header
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -36,7 +36,6 @@ _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
 _GROUP_BYTES = 16 << 20  # of texts, which may be long
 _NUMBER_BYTES = 8
 _COLUMN_BYTES = 2048  # of the writer of a column
-_GROUPED = 12_345  # has groups of digits
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ class CsvTable(TableWriter):
 
     def cells(self, batch: pa.RecordBatch) -> bytes:
         """Encode a line a row of cells, numbers as their columns write them."""
-        batch = with_formats(batch)
+        batch = with_decimal_marks(batch)
         try:
             return _csv_lines(batch, "none")
         except pa.ArrowInvalid:  # a text has a comma, a quote or a line end: then all are quoted
@@ -321,13 +320,8 @@ def _batch(block: Block, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _is_number(field: pa.Field) -> bool:
-    """Return whether the cells of a column are numbers, in a format without marks, units or signs of its own."""
+    """Return whether the cells of a column are numbers, without marks of its own where they are text."""
     if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
         return False
-    numbers = pa.array([_GROUPED, -_GROUPED], field.type)
-    batch = pa.RecordBatch.from_arrays([numbers], schema=pa.schema([field]))
-    cells = with_formats(batch).column(0).to_pylist()
-    try:
-        return list(map(float, cells)) == [_GROUPED, -_GROUPED]
-    except ValueError:
-        return False
+    batch = pa.RecordBatch.from_arrays([pa.array([], field.type)], schema=pa.schema([field]))
+    return not pa.types.is_string(with_decimal_marks(batch).schema[0].type)

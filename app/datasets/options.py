@@ -20,8 +20,8 @@ from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, worded
 from app.settings import ApiSettings
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
-from tabular.calendar.formats import check_format
 from tabular.columns import ColumnType
+from tabular.dates import check_format
 from tabular.formats import (
     ConstantPolicy,
     DecimalMark,
@@ -82,10 +82,11 @@ class UploadOptions(BaseModel):
         description="Tags of the dataset as a JSON object: name to value.",
         examples=[json.dumps(EXAMPLE_TAGS)],
     )
-    header: bool = Field(
-        default=True,
-        description="For CSV: true if the first line names the columns. If false, or with the"
-        " Content-Type `text/csv; header=absent`, the columns are named `x1` to `xD`.",
+    header: bool | None = Field(
+        default=None,
+        description="For CSV: true if the first line names the columns, false if it is a row: then, and with the"
+        " Content-Type `text/csv; header=absent`, the columns are named `x1` to `xD`. Default: found by the"
+        " lines below.",
     )
     delimiter: Delimiter | None = Field(
         default=None,
@@ -95,7 +96,7 @@ class UploadOptions(BaseModel):
     encoding: Encoding | None = Field(
         default=None,
         description="For CSV: encoding of the text. Default: the one that a byte order mark names, else"
-        " UTF-8, or else the one in which the words look most like those of a language, with a warning.",
+        " UTF-8, or else cp1252, with a warning.",
     )
     columns: Names | None = Field(
         default=None,
@@ -133,9 +134,8 @@ class UploadOptions(BaseModel):
     datetime_format: str | None = Field(
         default=None,
         max_length=64,
-        description="Format of dates in the directives of `strptime`, such as `%d/%m/%Y`, and `%q` of"
-        " quarters, `%D`, `%E` and `%N` of days, hours and minutes that elapsed; `|` between several."
-        " Default: found for each column.",
+        description="Format of dates in the directives of `strptime`, such as `%d/%m/%Y`. Default: found for"
+        " each column.",
         examples=["%d/%m/%Y"],
     )
     max_levels: int = Field(

@@ -75,7 +75,7 @@ def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "
     listed = dataset.stored_columns if codec.format is TableFormat.NPY else dataset.columns
     names = [column["name"] for column in listed]
     columns = [Column.from_dict(column) for column in listed]
-    written = codec.format is TableFormat.CSV and any(column.number_format for column in columns)
+    written = codec.format is TableFormat.CSV and any(c.decimal != "." for c in columns)
     typed = None if _are_floats(columns) and not written else TypedRows(columns)
     layout = ResponseTable(
         columns=names,

@@ -39,7 +39,7 @@ from app.scoring.samples import Drawing
 from app.state import state_of
 from models_store.records import Version
 from models_store.requests.bulk import ContextRow
-from tabular.numerals import with_formats
+from tabular.numbers import with_decimal_marks
 from tabular.typed_rows import TypedRows
 
 _MAX_BODY_BYTES = 40 * 2**20
@@ -162,7 +162,7 @@ def _texts(types: TypedRows, values: Floats) -> list[str]:
     """Return the cells of rows as the texts that a CSV file has; empty for a gap."""
     columns = [
         pc.fill_null(pc.cast(column, pa.string()), "")
-        for column in with_formats(types.batch(values)).columns
+        for column in with_decimal_marks(types.batch(values)).columns
     ]
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     return [text for row in rows for text in row]

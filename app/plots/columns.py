@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from app.plots.style import DATA, SAMPLES, Arrays, panels, text
-from tabular.calendar.writing import format_dates
+from tabular.dates import format_dates
 
 _BINS, _PAIR_BINS = 60, 32
 _MOST_BARS = 10

@@ -39,15 +39,15 @@ class TypedColumn(BaseModel):
     )
     unit: str = Field(
         default="",
-        description="Unit or sign before or after each number in text, such as `kg` or `$`; empty: none.",
-    )
-    number_format: str = Field(
-        default="",
-        description="Format in which numbers are written as text, such as `#,##0.00 kg;-#,##0.00 kg`, the"
-        " second for negative ones; empty: as they are.",
+        description="Text before or behind each number in text, such as `$` or `kg`, or both, as in `$#/kg`;"
+        " empty: none.",
     )
     datetime_format: str | None = Field(
         default=None, description="Format of dates; null for ISO 8601, or no dates."
+    )
+    first_year: int | None = Field(
+        default=None,
+        description="First of the hundred years that years of two digits stand for; null: dates have none.",
     )
     date_only: bool = Field(
         default=False, description="True if all values are dates without a time of day."

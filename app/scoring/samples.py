@@ -108,7 +108,7 @@ async def respond_samples(score: ScoreRequest) -> Response:
     columns = score.version.columns
     types = _types(score)
     typed = None if types is None else await in_thread(lambda: types.samples)
-    as_texts = typed is not None and typed.formats and score.codec.format is TableFormat.CSV
+    as_texts = typed is not None and typed.has_marks and score.codec.format is TableFormat.CSV
     are_numbers = typed is None or (typed.are_floats and not as_texts)
     roundings = _roundings(score) if types is None else None
     table = ResponseTable(
@@ -156,12 +156,12 @@ async def _ahead(items: AsyncGenerator[Floats, None]) -> AsyncGenerator[Floats, 
 
 
 def _types(score: ScoreRequest) -> ModelTypes | None:
-    """Return the types that samples are written in; plain numbers have some in text that shows zeros at the end."""
+    """Return the types that samples are written in; plain numbers have some in text with decimal commas."""
     if score.space != "data":
         return None
     known = known_types_of(score.version)
     is_text = score.codec.format is TableFormat.CSV
-    if known is not None and is_text and any(column.number_format for column in known.columns):
+    if known is not None and is_text and any(column.decimal != "." for column in known.columns):
         return known
     return score.types
 

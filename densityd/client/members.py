@@ -137,7 +137,7 @@ class ColumnFields(TypedDict, total=False):
     decimal: str
     thousands: str
     unit: str
-    number_format: str
+    first_year: int | None
     datetime_format: str | None
     date_only: bool
     step_s: int

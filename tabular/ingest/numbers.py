@@ -6,9 +6,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from tabular.calendar.formats import DAY_S, has_date, is_duration
 from tabular.cells import decode_cells
 from tabular.columns import Column, ColumnType, TransformName
+from tabular.dates import DAY_S, has_date
 from tabular.source import Columns
 
 MAX_SAMPLE_BYTES = 8 << 20
@@ -115,9 +115,8 @@ def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
         return replace(column, levels=levels, type=kind), _level_reason(levels, column)
     if column.type == "datetime":
         spikes = find_spikes(numbers.sample)  # such as 9999-12-31, which stands for no end
-        known = "durations" if is_duration(column.datetime_format) else "dates"
         found = replace(_with_clock(column, numbers), spikes=tuple(spikes))
-        return found, f"The values are {known}.{about_spikes(found)}"
+        return found, f"The values are dates.{about_spikes(found)}"
     spikes = find_spikes(numbers.sample)
     # Zero is a bound of all values, or of none.
     sample = np.append(numbers.sample, numbers.lowest)
@@ -150,8 +149,6 @@ def _with_clock(column: Column, numbers: Numbers) -> Column:
     """Return a column of dates with the step of their clock, and the bounds of times alone."""
     if not column.date_only:
         column = replace(column, step_s=_clock_step(numbers.step_s))
-    if is_duration(column.datetime_format):
-        return replace(column, low=0.0) if numbers.lowest >= 0 else column
     if not has_date(column.datetime_format):
         return replace(column, low=0.0, high=DAY_S - 1.0)
     return column

@@ -10,7 +10,7 @@ from tabular.columns import Column
 from tabular.formats import ColumnSummary
 from tabular.ingest.numbers import Numbers, Sample, common_step, quantiles
 from tabular.ingest.statistics import RunningStatistics
-from tabular.numerals import MAX_DECIMALS, round_to
+from tabular.numbers import MAX_DECIMALS, round_to
 from tabular.source import Columns
 
 MIN_SPREAD = 1e-37

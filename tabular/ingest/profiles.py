@@ -1,20 +1,21 @@
-"""Counts of the texts of a column, and of those that are numbers, dates and truth values."""
+"""Counts of the texts of a column, and of those that are numbers and dates in one style or another."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from tabular.calendar.formats import DAY_S, ISO_DATE
-from tabular.calendar.spellings import swapped
 from tabular.cells import as_text, missing_cells, timestamps
 from tabular.columns import Column, ColumnType
+from tabular.dates import DAY_S, FORMATS, ISO_DATE, has_date, has_short_year, has_time, parse_dates
 from tabular.formats import ParseOptions
-from tabular.ingest.readings import Reading, reading_values, readings
-from tabular.notations.units import grouping_mark
+from tabular.numbers import NumberStyle, is_code, likely_styles, parse_numbers
+from tabular.words import PLACEHOLDER
 
 MAX_COUNTED = 10_000
 """The most distinct texts of a column that are counted."""
@@ -22,14 +23,79 @@ MAX_COUNTED = 10_000
 MAX_LEVEL_LENGTH = 128
 """The most characters of a level; a longer text is free text."""
 
-_ORDERED_DATES = 10
+_SAMPLE = 64
+_MOST_TEXTS = 5_000  # that are looked through for marks of numbers
+_MAX_WORDS = 64  # distinct texts without a value that are named
+_MAX_WORD_LENGTH = 128
+_ZONE = re.compile(r" ?(?:[+-]\d\d:?\d\d|Z|UTC|GMT)$")
+_MOMENT = datetime(2001, 5, 25, 13, 45, 59, tzinfo=UTC)  # has two digits in each part but the month
+_EARLIEST_S, _LATEST_S = -14_831_769_600.0, 7_258_118_400.0  # of the years 1500 to 2200
 
-_CODE = re.compile(r"'?[+-]?0\d")
 
-_TOTAL = (
-    r"^(.* )?(grand |sub-?|sub )?totals?:?$|^(sub|grand )total .*$"
-    r"|^(sous-total|zwischensumme|gesamtsumme|subtotale?)( .*)?$"
-)
+@dataclass
+class Reading:
+    """One way to read the texts of a column as values, and how many it fits.
+
+    Attributes:
+        column: Type of the column, with the style of its numbers or the format of its dates.
+        bad: Number of cells that it does not fit.
+        words: Distinct texts of these cells, as long as all stand for no value, such as a dash.
+        others: Number of these cells that may mean more.
+        example: Text of the first of these cells that may mean more, or else of the first of all.
+        row: Its row, where it may mean more and is known.
+        latest: Largest value.
+        total: Sum of the values, by which two readings differ.
+    """
+
+    column: Column
+    bad: int = 0
+    words: dict[str, None] = field(default_factory=dict)
+    others: int = 0
+    example: str | None = None
+    row: int | None = None
+    latest: float = -np.inf
+    total: float = 0.0
+
+    @property
+    def style(self) -> NumberStyle:
+        """How its numbers are written."""
+        return NumberStyle(self.column.decimal, self.column.thousands, self.column.unit)
+
+    def values(self, texts: pa.Array) -> NDArray[np.float64]:
+        """Return the value of each text, not-a-number where it has none."""
+        if self.column.type == "datetime":
+            year = self.column.first_year
+            return parse_dates(texts, self.column.datetime_format, first_year=year)
+        return parse_numbers(texts, self.style)
+
+    def update(
+        self, texts: pa.Array | None, distinct: pa.Array, counts: NDArray[np.int64], before: int
+    ) -> None:
+        """Add the cells of some rows.
+
+        Args:
+            texts: Texts of the rows; None where their order is not known.
+            distinct: Distinct ones of the known cells.
+            counts: Number of cells of each of these.
+            before: Number of rows before.
+        """
+        values = self.values(distinct)
+        bad = np.isnan(values)
+        self.latest = max(self.latest, np.nanmax(values, initial=-np.inf))
+        self.total += float(np.nansum(values * counts))
+        if not bad.any():
+            return
+        self.bad += int(counts[bad].sum())
+        found = zip(distinct.filter(pa.array(bad)).to_pylist(), counts[bad].tolist(), strict=True)
+        for place, (word, count) in enumerate(found):
+            if place < _MAX_WORDS and len(word) <= _MAX_WORD_LENGTH and PLACEHOLDER.fullmatch(word):
+                self.words[word] = None
+                self.example = self.example or word
+                continue
+            if not self.others:
+                self.example = word[:_MAX_WORD_LENGTH]
+                self.row = None if texts is None else before + pc.index(texts, word).as_py() + 1
+            self.others += count
 
 
 class TextProfile:
@@ -44,28 +110,31 @@ class TextProfile:
         self.overflow = False
         self.long = False
         self.codes = False
+        self.last = ""
         self.native: ColumnType | None = None
         self._base = Column(name=name, na_values=tuple(options.na_values))
-        self._readings: list[Reading] | None = None
-        self._differing: set[str] = set()
-        self._orders: dict[str, DateOrder] = {}
-        self._settled: str | None = None
+        self._readings: list[Reading] = []
         self._midnight = True
         self._fraction = False
         self._zone = False
         self._is_clock = False
-        self.totals = 0
-        self.first_total = 0
 
     @property
     def known(self) -> int:
         """Number of cells that are not missing."""
         return self.rows - self.missing
 
+    @property
+    def readings(self) -> list[Reading]:
+        """The ways to read at least half of its cells, the best first."""
+        return sorted(self._readings, key=lambda reading: (reading.others, reading.bad))
+
     def update(self, cells: pa.Array) -> None:
         """Add the cells of some rows."""
+        before = self.rows
         gaps = missing_cells(cells, self._base)
         self.missing += int(gaps.sum())
+        self.rows += len(cells)
         if pa.types.is_temporal(cells.type):
             self._update_temporal(cells)
         else:
@@ -73,88 +142,9 @@ class TextProfile:
                 self.native = "boolean"
             text = as_text(cells)
             known = text.filter(pa.array(~gaps))
+            self.last = text[-1].as_py() or "" if len(text) else self.last
             if len(known):
-                self._update_text(text, known)
-        self.rows += len(cells)
-
-    def number_readings(self, *, comma: bool = False) -> list[Reading]:
-        """Return the ways to read its cells as numbers, the best first.
-
-        Args:
-            comma: True if a comma that may be one of thousands is before decimals.
-        """
-        found = [r for r in self._readings or () if r.column.type == "number"]
-        mark = grouping_mark(self.counts) if len(found) > 1 else ""
-        return sorted(
-            found,
-            key=lambda r: (
-                r.bad,
-                bool(mark) and r.column.thousands != mark,
-                (r.column.decimal == ",") != comma,
-            ),
-        )
-
-    @property
-    def has_decimal_commas(self) -> bool:
-        """True if its cells are numbers with decimal commas, and nothing else."""
-        found = self.number_readings()
-        return bool(found) and not found[0].bad and found[0].column.decimal == ","
-
-    def date_readings(self) -> list[Reading]:
-        """Return the ways to read its cells as dates, the best first."""
-        found = [r for r in self._readings or () if r.column.type == "datetime"]
-        chosen = self._settled
-        return sorted(found, key=lambda r: (r.bad, chosen not in (None, r.column.datetime_format)))
-
-    @property
-    def ambiguous(self) -> bool:
-        """True if its dates may begin with the day or with the month."""
-        return self._settled is None and bool(self._either_first())
-
-    @property
-    def begins_with_day(self) -> bool | None:
-        """True if its dates begin with the day, False if with the month; None if it is not known."""
-        found = self.date_readings()
-        form = found[0].column.datetime_format if found else None
-        if form is None or swapped(form) == form or self.ambiguous:
-            return None
-        return {"%d": True, "%m": False}.get(form[:2])
-
-    def settle(self, *, day_first: bool | None) -> str | None:
-        """Choose one of two formats of dates that may begin with the day or with the month.
-
-        Args:
-            day_first: True if all other dates of the table begin with the day, False if with the month;
-                None if it is not known.
-
-        Returns:
-            The reason of the choice; None where there is none to make, or nothing that tells.
-        """
-        for form in self._either_first():
-            month_first = swapped(form)
-            ordered = [self._orders[one].is_certain for one in (form, month_first)]
-            if ordered[0] != ordered[1]:
-                self._settled, why = (
-                    form if ordered[0] else month_first,
-                    "in which they are in order",
-                )
-            elif day_first is not None:
-                self._settled, why = (
-                    form if day_first else month_first,
-                    "as other dates of the table",
-                )
-            elif "%p" in form:
-                self._settled, why = month_first, "as is usual beside AM and PM"
-            else:
-                continue
-            return why
-        return None
-
-    def _either_first(self) -> list[str]:
-        """Return the formats that begin with the day and fit as well as with the month in front."""
-        found = self.date_readings()
-        forms = {r.column.datetime_format for r in found if r.bad == found[0].bad}
-        return [form for form in self._differing if form in forms and swapped(form) in forms]
+                self._update_text(text, known, before)
 
     def temporal(self) -> Column:
         """Return the type of a column of dates or times, as its file has them."""
@@ -182,88 +172,101 @@ class TextProfile:
             self._midnight &= not self._is_clock and bool((seconds % DAY_S == 0).all())
             self._fraction |= bool((seconds != np.floor(seconds)).any())
 
-    def _update_text(self, text: pa.Array, known: pa.Array) -> None:
+    def _update_text(self, text: pa.Array, known: pa.Array, before: int) -> None:
         counted = known.value_counts()
-        values, counts = counted.field(0), counted.field(1).to_numpy(zero_copy_only=False)
-        self._count(values, counts)
-        self._count_totals(text, values, counts)
-        if self._readings is None:
-            self._readings = list(readings(self._base, self.options, values))
-        kept = []
+        distinct, counts = counted.field(0), counted.field(1).to_numpy(zero_copy_only=False)
+        some_fitted = any(not reading.others for reading in self._readings)
+        is_first = not self.counts
+        self._count(distinct, counts)
+        if is_first:
+            columns = _likely_columns(self._base, self.options, distinct)
+            self._readings = [Reading(column) for column in columns]
         for reading in self._readings:
-            bad = np.isnan(reading.values(values))
-            reading.name_bad(text, reading.note(values, bad, counts), before=self.rows)
-            if reading.fits(self.rows + len(text)):
-                kept.append(reading)
-        self._readings = kept
-        self._compare_dates(known, values)
+            reading.update(text, distinct, counts, before)
+        none_fits = all(reading.others for reading in self._readings)
+        if none_fits and (some_fitted or not self._readings) and not is_first:
+            self._read_again(distinct)
+        self._readings = [r for r in self._readings if 2 * r.others <= self.known]
 
-    def _count(self, values: pa.Array, counts: NDArray[np.int64]) -> None:
-        short = pc.less_equal(pc.utf8_length(values), MAX_LEVEL_LENGTH)
+    def _read_again(self, distinct: pa.Array) -> None:
+        """Add ways to read that the first texts did not show, such as commas in the first large numbers."""
+        if self.overflow or self.long:
+            return
+        seen = {reading.column for reading in self._readings}
+        texts = pa.array(self.counts.keys(), pa.string())
+        counts = np.array(list(self.counts.values()), np.int64)
+        for column in _likely_columns(self._base, self.options, distinct):
+            if column not in seen:
+                self._readings.append(Reading(column))
+                self._readings[-1].update(None, texts, counts, 0)
+
+    def _count(self, distinct: pa.Array, counts: NDArray[np.int64]) -> None:
+        if self.overflow:
+            return
+        short = pc.less_equal(pc.utf8_length(distinct), MAX_LEVEL_LENGTH)
         self.long |= not pc.all(short).as_py()
-        for value, count in zip(
-            values.filter(short).to_pylist(),
-            counts[short.to_numpy(zero_copy_only=False)],
-            strict=True,
-        ):
+        known = counts[short.to_numpy(zero_copy_only=False)].tolist()
+        for value, count in zip(distinct.filter(short).to_pylist(), known, strict=True):
             if value in self.counts:
-                self.counts[value] += int(count)
+                self.counts[value] += count
             elif len(self.counts) < MAX_COUNTED:
-                self.counts[value] = int(count)
-                self.codes |= _CODE.match(value) is not None and value.lstrip("'+-").isdigit()
+                self.counts[value] = count
+                self.codes |= is_code(value)
             else:
                 self.overflow = True
 
-    def _count_totals(self, text: pa.Array, values: pa.Array, counts: NDArray[np.int64]) -> None:
-        """Count the cells that name totals of other rows, and note the row of the first."""
-        matched = pc.match_substring_regex(values, _TOTAL, ignore_case=True)
-        if pc.any(matched).as_py():
-            if not self.totals:
-                among = pc.is_in(text, value_set=values.filter(matched))
-                self.first_total = self.rows + pc.index(among, value=True).as_py() + 1
-            self.totals += int(counts[matched.to_numpy(zero_copy_only=False)].sum())
 
-    def _compare_dates(self, text: pa.Array, values: pa.Array) -> None:
-        """Find whether days and months could be each other, and whether either way is in order.
-
-        Args:
-            text: Texts of some rows.
-            values: Distinct ones of these.
-        """
-        dates = [r.column for r in self._readings or () if r.column.type == "datetime"]
-        forms = {column.datetime_format: column for column in dates}
-        for form, column in forms.items():
-            if form is None or not form.startswith("%d"):
-                continue
-            if (other := forms.get(swapped(form))) is not None:
-                one, two = reading_values(values, column), reading_values(values, other)
-                both = ~(np.isnan(one) | np.isnan(two))
-                if (one[both] != two[both]).any():
-                    self._differing.add(form)
-                rows = pc.index_in(text, value_set=values).to_numpy(zero_copy_only=False)
-                rows = rows[both[rows]]
-                for name, found in ((form, one), (swapped(form), two)):
-                    self._orders.setdefault(name, DateOrder()).update(found[rows])
+def _likely_columns(base: Column, options: ParseOptions, distinct: pa.Array) -> Iterator[Column]:
+    """Yield the types, as numbers and as dates, that half of some texts fit."""
+    every = distinct[:_MOST_TEXTS].to_pylist()
+    sample = [text for text in every[: 2 * _SAMPLE] if not PLACEHOLDER.fullmatch(text)][:_SAMPLE]
+    texts = pa.array(sample, pa.string())
+    if not any(map(re.compile(r"\d|inf", re.IGNORECASE).search, sample)):
+        return  # of most columns of text, at little cost
+    for style in _styles(options, every):
+        column = replace(base, decimal=style.decimal, thousands=style.thousands, unit=style.affix)
+        if 2 * np.isnan(parse_numbers(texts, style)).sum() <= len(texts):
+            yield column
+    year = datetime.now(UTC).year - 99
+    for form in _formats(options, sample):
+        short = year if has_short_year(form) else None
+        seconds = parse_dates(texts, form, first_year=short)
+        if 2 * np.isnan(seconds).sum() > len(texts):
+            continue
+        is_found = options.datetime_format is None and has_date(form)
+        if is_found and not _EARLIEST_S <= float(np.nanmedian(seconds)) <= _LATEST_S:
+            continue  # account 4000-10 is no month
+        only = form is not None and not has_time(form)
+        yield replace(base, type="datetime", datetime_format=form, date_only=only, first_year=short)
 
 
-@dataclass
-class DateOrder:
-    """Order of the dates of a column, as far as they have come: whether they only go up, or only down."""
+def _styles(options: ParseOptions, texts: Sequence[str]) -> Iterator[NumberStyle]:
+    found = dict.fromkeys(likely_styles(texts))
+    if options.decimal is None and options.thousands is None:
+        yield from found
+        return
+    marks = options.decimal or ".", options.thousands or ""
+    yield from dict.fromkeys(NumberStyle(*marks, style.affix) for style in found)
 
-    steps: int = 0
-    last: float = np.nan
-    up: bool = True
-    down: bool = True
 
-    def update(self, seconds: NDArray[np.float64]) -> None:
-        """Add the dates of some rows."""
-        steps = np.diff(seconds, prepend=self.last)
-        self.up &= not (steps < 0).any()
-        self.down &= not (steps > 0).any()
-        self.steps += int((steps != 0).sum())
-        self.last = seconds[-1] if seconds.size else self.last
+def _formats(options: ParseOptions, texts: Sequence[str]) -> Sequence[str | None]:
+    """Return the formats in which some texts may be dates, by their digits, letters and signs."""
+    if options.datetime_format is not None:
+        return [options.datetime_format]
+    shapes = {_shape(text) for text in texts}
+    return [form for form in FORMATS if _FORMAT_SHAPES[form] & shapes]
 
-    @property
-    def is_certain(self) -> bool:
-        """True if they are in an order that is hardly one by chance."""
-        return (self.up or self.down) and self.steps >= _ORDERED_DATES
+
+def _shape(text: str) -> str:
+    """Return a text with one digit and one letter for each run of them, and no zone."""
+    return re.sub(r"[A-Za-z]+", "a", re.sub(r"\d+", "0", _ZONE.sub("", text)))
+
+
+_ISO_SHAPES = {_shape("2001-05-25")} | {
+    _shape(f"2001-05-25{between}13:45{seconds}")
+    for between in "T "
+    for seconds in ("", ":59", ":59.5", ":59,5")
+}
+_FORMAT_SHAPES = {
+    form: _ISO_SHAPES if form is None else {_shape(_MOMENT.strftime(form))} for form in FORMATS
+}

@@ -14,16 +14,19 @@ from tabular.cells import try_encode
 from tabular.columns import MAX_LIST_BYTES, Column, ColumnType, list_bytes
 from tabular.errors import TableError
 from tabular.formats import ColumnSummary, ParseOptions, TableWarning
-from tabular.ingest.column_types import Decision, ignored_warning
-from tabular.ingest.decisions import decide_types, refuse_faults, wanted_types
 from tabular.ingest.kept_cells import cells_writer, taken_cells
-from tabular.ingest.number_formats import plain_formats
 from tabular.ingest.numbers import about_spikes, number_column
 from tabular.ingest.observed import MIN_SPREAD, SHORT_FLOATS, ObservedColumns
 from tabular.ingest.screen import RowScreen
 from tabular.ingest.sentinels import about_sentinels
+from tabular.ingest.types import (
+    Decision,
+    decide_types,
+    ignored_warning,
+    refuse_faults,
+    wanted_types,
+)
 from tabular.ingest.warnings import COUNTED_ROWS, Warnings, limit_warnings, warning
-from tabular.numerals import fitting
 from tabular.readers.arrow import columns_of
 from tabular.readers.npy import RowWriter
 from tabular.source import CellSource, Columns, NotNumbersError, check_written
@@ -33,10 +36,7 @@ MIN_ROWS = 2
 
 _MAX_RESTARTS = 4
 _MAX_NAMED = 3
-_ID_NAME = re.compile(
-    r"(?i)(.*[ _.-])?(id|uuid|guid|index|idx|row(_?(id|num|number|names?))?|unnamed: 0)|.*[a-z]I[dD]"
-    r"|.+#|.+[ _.-](no|nr|num)\.?|.*[a-z](nr\.?|nummer|number|numéro|número)|.+(№|番号|号)"
-)
+_ID_NAME = re.compile(r"(?i)(.*[ _.-])?(id|uuid|guid|index|row_?(id|num|number))|.*[a-z]I[dD]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class _Store:
         self.decisions = decisions
         self.wanted = wanted
         self.options = options
-        na_values = tuple(options.na_values)
+        self.na_values = na_values = tuple(options.na_values)
         self.columns = {
             at: decisions[at].column
             if at in decisions
@@ -128,15 +128,19 @@ class _Store:
         self.kept = [at for at, column in self.columns.items() if column.type != "ignored"]
         names = [table.names[at] for at in self.kept]
         self.observed = ObservedColumns(
-            [self.columns[at] for at in self.kept], [table.dtypes[at] for at in self.kept]
+            [self.columns[at] for at in self.kept], [self._dtype_of(at) for at in self.kept]
         )
         self.screen = RowScreen(names, missing=options.missing)
         self.text_bytes = 0
         self.warnings: list[TableWarning] = []
-        self.formats = plain_formats(table, [at for at in self.kept if at not in decisions])
         self.dtype: Literal["float32", "float64"] = "float64"
         if {table.dtypes[at] for at in self.kept} <= SHORT_FLOATS:
             self.dtype = "float32"
+
+    def _dtype_of(self, at: int) -> str:
+        """Return the type of a column in its file; text of numbers is as good as 64-bit floats."""
+        is_number = self.columns[at].type in {"number", "integer"}
+        return "float64" if self.table.untyped and is_number else self.table.dtypes[at]
 
     def run(self, destination: Path, beside: Path) -> StoredTable:
         """Read all rows, and write them."""
@@ -317,11 +321,13 @@ class _Store:
         typed, reason = number_column(
             column, observed.numbers(place, continuous=self.wanted.get(at) == "number")
         )
-        form = self.formats.get(at, typed.number_format)
-        typed = replace(typed, number_format=fitting(form, typed.decimals))
         if at in self.wanted:
             return replace(typed, type=self.wanted[at]), "The caller says so."
-        if decision is not None and not typed.is_discrete:
+        is_plain = decision is None or (
+            self.table.untyped and column.type == "number" and column.na_values == self.na_values
+        )
+        is_plain &= (column.decimal, column.thousands, column.unit) == (".", "", "")
+        if decision is not None and not (is_plain or typed.is_discrete):
             reason = f"{decision.reason}{about_spikes(typed)}"
         return typed, reason
 
@@ -375,7 +381,7 @@ class _Store:
         about = Warnings(
             self.observed.statistics,
             names=self.screen.names,
-            dtypes=[self.table.dtypes[at] for at in self.kept],
+            dtypes=[self._dtype_of(at) for at in self.kept],
         )
         plain = [p for p in scaled if (c := typed[p]) is not None and c.transform == "none"]
         yield from about.about(

@@ -6,11 +6,8 @@ from collections.abc import Iterable, Iterator, Set
 import numpy as np
 from numpy.typing import NDArray
 
-from tabular.calendar.formats import EITHER, WORDED_DURATION, is_duration
-from tabular.columns import Column
 from tabular.formats import TableWarning, WarningCode
 from tabular.ingest.statistics import RunningStatistics
-from tabular.numerals import ABBREVIATED, DEGREES, FRACTIONS, MARKED
 
 MAX_WARNINGS = 50
 """The most warnings of one code; one more says how many columns were left out."""
@@ -30,13 +27,6 @@ _FLOAT32_STEPS = 2.0**-16  # below this ratio of spread to size, fewer than 256 
 _DEPENDENT = 1e-8  # of a column's variance is left when others explain it
 _MAIN_PART = 1e-3  # of a deviation: a coefficient that is worth a name
 _MAX_NAMED = 5
-_READ_AS = {
-    ABBREVIATED: "Its cells are read as numbers: 1.2K is 1200. Samples are such numbers, too.",
-    DEGREES: "Its angles are read as degrees with decimals. Samples are such numbers, too.",
-    FRACTIONS: "Its fractions are read as decimals: 3 1/2 is 3.5. Samples are such numbers, too.",
-    MARKED: "Some of its numbers have a mark behind them, such as * or a letter, which is left out."
-    " Samples have none.",
-}
 
 
 class Warnings:
@@ -201,27 +191,3 @@ def limit_warnings(warnings: list[TableWarning]) -> list[TableWarning]:
 def warning(code: WarningCode, column: str | None, detail: str) -> TableWarning:
     """Return a warning."""
     return {"code": code, "column": column, "detail": detail}
-
-
-def about_conversion(column: Column) -> list[TableWarning]:
-    """Return the warning about cells that stand for values which they do not show."""
-    form = column.datetime_format
-    if column.unit in _READ_AS:
-        detail = _READ_AS[column.unit]
-    elif form is None:
-        return []
-    elif EITHER in form:
-        *others, last = form.split(EITHER)
-        detail = (
-            f"Its dates are in {len(others) + 1} formats, {', '.join(others)} and {last}; each cell is"
-            " read in the one that fits, and samples come in the first."
-        )
-    elif is_duration(form):
-        written = " Samples are written as 1h 20m." if form == WORDED_DURATION else ""
-        detail = f"Its cells are durations, and are modelled as seconds.{written}"
-    elif "%q" in form or ("%V" in form and "%u" not in form):
-        what = "quarters" if "%q" in form else "weeks"
-        detail = f"Its cells are {what}, and are modelled as dates, the first day of each."
-    else:
-        return []
-    return [warning("converted", column.name, detail)]

@@ -21,7 +21,7 @@ from tabular.arrow.messages import (
 from tabular.arrow.type_names import type_name
 from tabular.errors import TableError
 from tabular.formats import ParseOptions, TableFormat
-from tabular.numerals import MAX_DECIMALS, round_to
+from tabular.numbers import MAX_DECIMALS, round_to
 from tabular.source import (
     NESTED,
     CellSource,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tabular import cells
-from tabular.calendar.writing import format_dates
 from tabular.cells import decode_cells
 from tabular.columns import Column
+from tabular.dates import format_dates
 from tabular.typed_rows import TypedRows
 
 KINDS = (

@@ -41,7 +41,8 @@ async def read_table(source: RowsBody) -> Decoded:
             with as_problem():
                 table = await source.parsers.run(owner_here(), read, size=len(source.content))
             return await in_thread(_rows, source, lambda: table)
-        opened = _open_typed if source.shape.holds_cells else _open_table
+        is_text = source.shape.holds_cells or source.format is TableFormat.CSV
+        opened = _open_typed if is_text else _open_table
         return await in_thread(_rows, source, partial(opened, source, file))
 
 
@@ -155,7 +156,7 @@ def _as_it_was(name: str, shape: RowsShape) -> str:
 
 def _parse_options(source: RowsBody) -> ParseOptions:
     return ParseOptions(
-        header=not is_headerless(source.parameters),
+        header=False if is_headerless(source.parameters) else None,
         max_rows=source.shape.max_rows,
         max_columns=max(source.settings.max_columns, source.shape.width),
         max_bytes=UNPACKED * source.settings.max_score_bytes,

@@ -24,7 +24,7 @@ class Column(Record):
     decimal: str = "."
     thousands: str = ""
     unit: str = ""
-    number_format: str = ""
+    first_year: int | None = None
     datetime_format: str | None = None
     date_only: bool = False
     step_s: int = 0

@@ -11,7 +11,7 @@ from app.rows.codecs import BY_MEDIA_TYPE
 from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.roundings import Roundings
 from tabular.columns import Column
-from tabular.numerals import round_to
+from tabular.numbers import round_to
 from tests.app.serving import COLUMNS as SERVED, registered
 
 ROWS = np.array([[1.0, -0.2, 10.06, 1 / 3], [-41.6, 2e9, 0.29 + 1e-12, 1e-300]])

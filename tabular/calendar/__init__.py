@@ -1,1 +1,0 @@
-"""Parts of dates in text, and the names of months and days."""

@@ -1,1 +1,0 @@
-"""Notations of cells in text: units around numbers, and words for missing values and truths."""
