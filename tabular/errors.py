@@ -21,6 +21,15 @@ class TablesError(Exception):
         self.detail = detail
         super().__init__(detail)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _copied, (type(self), vars(self))
+
+
+def _copied(kind: type[TablesError], fields: dict[str, object]) -> TablesError:
+    error = kind.__new__(kind, fields["detail"])
+    vars(error).update(fields)
+    return error
+
 
 class TableError(TablesError):
     """File that is not a table which can be stored.

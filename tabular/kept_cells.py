@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
+from tabular.cells import missing_cells
 from tabular.columns import Column
 
 STAYING_BYTES = 8 << 20
@@ -32,6 +34,7 @@ class KeptCells:
     """
 
     def __init__(self, path: Path | None, columns: Sequence[Column]) -> None:
+        self._columns = columns
         self._ignored = [at for at, column in enumerate(columns) if column.type == "ignored"]
         self._file = None if path is None or not self._ignored else pa.OSFile(os.fspath(path))
         self._metadata: Any = None
@@ -79,7 +82,8 @@ class KeptCells:
         kept = self._slice(start, start + batch.num_rows)
         columns = batch.columns
         for at, cells in zip(self._ignored, kept, strict=True):
-            columns[at] = cells.cast(batch.schema[at].type, safe=False)
+            known = pc.if_else(pa.array(missing_cells(cells, self._columns[at])), None, cells)
+            columns[at] = known.cast(batch.schema[at].type, safe=False)
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
     def _slice(self, start: int, stop: int) -> list[pa.Array]:

@@ -3,12 +3,14 @@
 import codecs
 import csv
 import io
+import os
 import re
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile, _TemporaryFileWrapper
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO
 
 from tabular.errors import TableError
@@ -39,17 +41,23 @@ class TextFile:
     def __init__(self, path: Path, options: ParseOptions) -> None:
         self.warnings: list[TableWarning] = []
         self._path = path
-        self._copy: _TemporaryFileWrapper[bytes] | None = None  # deleted with this object
+        self._copy: BinaryIO | None = None  # of no name, which goes with this object
         encoding = options.encoding or self._found_encoding()
         if encoding != "utf-8":
-            self._copy = NamedTemporaryFile(dir=path.parent, suffix=".utf8")  # noqa: SIM115 - it stays
+            self._copy = TemporaryFile(dir=path.parent)  # noqa: SIM115 - it stays open
+            weakref.finalize(self, self._copy.close)
             self._copy_from(encoding)
         elif options.encoding is not None:
             self._check_utf8()
 
     def open(self, start: int = 0) -> BinaryIO:
         """Open the text at a byte, of which a mark of UTF-8 is none."""
-        file = Path(self._path if self._copy is None else self._copy.name).open("rb")  # noqa: SIM115 - the caller closes it
+        file = (
+            self._path.open("rb")
+            if self._copy is None
+            else os.fdopen(os.dup(self._copy.fileno()), "rb")
+        )
+        file.seek(0)
         mark = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
         file.seek(mark + start)
         return file

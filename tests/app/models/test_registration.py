@@ -296,17 +296,15 @@ def test_types_of_megabytes_are_refused_before_any_weight_is_read(exported, tmp_
     ("field", "value"),
     [
         ("datetime_format", "%Q"),
-        ("datetime_format", "%B%A%a %Y"),
+        ("datetime_format", "%d.%d.%Y"),
         ("datetime_format", ""),
-        ("datetime_format", "|".join(["%d.%m.%Y"] * 17)),
         ("decimals", 400),
         ("decimals", -1),
-        pytest.param("number_format", f"0.{'0' * 300};-0.0"),
     ],
 )
 def test_types_whose_cells_cannot_be_read_are_refused(exported, tmp_path, field, value):
     types = [Column(name=name).to_dict() for name in COLUMNS]
-    types[1] |= {"type": "datetime", "datetime_format": "%d.%m.%Y|%m/%Y", "decimals": 15}
+    types[1] |= {"type": "datetime", "datetime_format": "%d.%m.%Y", "decimals": 15}
     limits = TrainingLimits(10**6, 100, 2**32, 2**30)
     (tmp_path / "model").write_bytes(edited(exported, types=types))
     assert describe(tmp_path / "model", limits=limits, max_columns=10).types == types

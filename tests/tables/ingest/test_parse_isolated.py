@@ -1,6 +1,5 @@
 """The parser in a process of its own: the same answers, within limits, and nothing left behind."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -12,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tabular.columns import Column
 from tabular.errors import SandboxKilledError, TableError
 from tabular.formats import ParseOptions, TableFormat
 from tabular.ingest.parse import parse_table, parse_table_isolated
-from tabular.sandbox import copy
 from tabular.sandbox.child import run_child
 from tests.waiting import is_alive, wait_until
 
@@ -269,26 +266,3 @@ def test_csv_is_read_where_there_is_no_memory_for_a_further_thread(tmp_path):
         check=True,
     )
     assert done.stdout == "2\n"
-
-
-@pytest.mark.parametrize("typed", [False, True], ids=["numbers", "cells"])
-@pytest.mark.parametrize("reserve", [1, 0])
-def test_a_copy_of_rows_to_score_takes_no_more_than_stays_free(
-    tmp_path, monkeypatch, typed, reserve
-):
-    look = os.statvfs("/")
-    full = os.statvfs_result([*look[:2], 0, 0, 0, *look[5:]])
-    monkeypatch.setattr(os, "statvfs", lambda _folder: full)
-    (tmp_path / "rows").write_bytes(b"a\n" + b"1\n2\n" * 10_000)
-    task = {
-        "source": str(tmp_path / "rows"),
-        "destination": str(tmp_path / "copy.npy"),
-        "format": "csv",
-        "options": dataclasses.asdict(ParseOptions(reserve=reserve)),
-        **({"columns": [Column(name="a").to_dict()]} if typed else {}),
-    }
-    if not reserve:
-        assert copy._do(task)["names"] == ["a"]
-        return
-    with pytest.raises(OSError, match="No space"):
-        copy._do(task)
