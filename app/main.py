@@ -71,7 +71,6 @@ from models_store.database.database import SERVICE_ANSWER_S, Database
 from models_store.errors import BlobDiskError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs
 from models_store.files.disks import FreeSpace
-from models_store.files.stores import open_blobs
 from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
@@ -220,7 +219,7 @@ async def _lifespan(
         pool_size=settings.database_pool,
     )
     try:
-        blobs = open_blobs(settings.store_address)
+        blobs = Blobs(settings.store_address)
         passing = await asyncio.to_thread(check_stores, database, blobs)
         await asyncio.to_thread(load_loops)  # not while the first request waits
         for error in passing:

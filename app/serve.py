@@ -22,9 +22,9 @@ from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
+from models_store.files.blobs import Blobs
 from models_store.files.disks import FULL
 from models_store.files.private_files import create_private_files
-from models_store.files.stores import open_blobs
 from models_store.keys import Keys, make_first_key
 from models_store.process.logs import configure_logging
 from models_store.process.traces import TRACES
@@ -187,7 +187,7 @@ def refuse_unusable_stores(settings: ApiSettings) -> None:
     """
     database = Database(settings.resolved_database_url)
     try:
-        check_stores(database, open_blobs(settings.store_address))
+        check_stores(database, Blobs(settings.store_address))
     except BlobError as error:
         raise RefusalError(
             f"The blob store {settings.store_address.url} cannot be written."

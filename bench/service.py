@@ -20,8 +20,8 @@ import numpy as np
 
 from flows import Flow
 from models_store.database.database import Database
+from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
-from models_store.files.local_blobs import LocalBlobs
 from models_store.records import Version
 from models_store.registry import Registry
 
@@ -125,7 +125,7 @@ def stored_version(service: Service) -> Version:
 def stored_flow(service: Service) -> Flow:
     """Return the flow of that model."""
     version = stored_version(service)
-    blobs = LocalBlobs(service.data_dir / "blobs")
+    blobs = Blobs.in_folder(service.data_dir / "blobs")
     return load_model(blobs, version.checkpoint_key, version.checkpoint_sha256)
 
 

@@ -15,7 +15,6 @@ from flows import Flow
 from models_store.database.ids import new_id
 from models_store.files.blobs import Blobs, table_key
 from models_store.files.checkpoints import load_model
-from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_address import StoreAddress
 from models_store.job_states import JobKind, JobState
 from models_store.plans.plan import Child, Finish, GiveUp, NewChild, Start
@@ -55,7 +54,7 @@ def run_job(rows: NDArray[np.float32], fields: dict[str, Any]) -> Job:
             carried out one after the other.
     """
     with tempfile.TemporaryDirectory(prefix="densityd-job-") as folder:
-        blobs = LocalBlobs(Path(folder))
+        blobs = Blobs.in_folder(Path(folder))
         dataset = _add_dataset(blobs, rows)
         body = {"model_name": "local", "dataset_id": dataset.id, **fields}
         request = TrainingRequest.model_validate(body)

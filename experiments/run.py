@@ -38,8 +38,8 @@ from flows import (
     spec_to_dict,
 )
 from flows.training.rows import model_rows
+from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_state, save_state
-from models_store.files.local_blobs import LocalBlobs
 
 _SAVE_EVERY_S = 60.0
 _QUICK_EPOCHS, _QUICK_ITERATIONS = 2, 50
@@ -113,7 +113,7 @@ class _Saved:
     """State of an unfinished run: an index names the newest tensors and is replaced atomically."""
 
     def __init__(self, folder: Path, recipe: Recipe, *, seed: int, quick: bool) -> None:
-        self._blobs = LocalBlobs(folder)
+        self._blobs = Blobs.in_folder(folder)
         run = f"{recipe.name}-{seed}-{_settings(recipe, quick=quick)}"
         self._folder = f"jobs/{run}"
         self._path = folder / f"{run}.json"

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from models_store.errors import BlobError
-from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.blobs import Blobs
 from models_store.files.store_address import StoreAddress
 from tests.ports import free_port
 from tests.servers import Guarded
@@ -91,7 +91,7 @@ class S3Server:
             lambda: httpx.get(self.endpoint, timeout=20), errors=httpx.TransportError
         )
 
-    def wait_ready(self, blobs: ObjectBlobs) -> None:
+    def wait_ready(self, blobs: Blobs) -> None:
         """Wait until a bucket takes writes."""
         deadline = time.monotonic() + _START_S
         while True:

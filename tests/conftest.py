@@ -25,7 +25,7 @@ import tests.shape_checks  # noqa: F401  adds checks to flows, which nothing may
 from models_store.aliases import Aliases
 from models_store.database.database import Database, migrate
 from models_store.database.schema import METADATA
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
@@ -326,5 +326,5 @@ def aliases(database: Database) -> Aliases:
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> LocalBlobs:
-    return LocalBlobs(tmp_path / "blobs")
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs.in_folder(tmp_path / "blobs")

@@ -14,9 +14,8 @@ from models_store.errors import (
     StorageFullError,
     WrongStoreError,
 )
-from models_store.files.blobs import check_identity
+from models_store.files.blobs import Blobs, check_identity
 from models_store.files.store_identity import known_identity
-from models_store.files.stores import open_blobs
 from models_store.jobs.live_workers import Workers
 from models_store.webhooks.deliveries import Deliveries
 from workers.devices import devices_of
@@ -64,7 +63,7 @@ class WorkerService:
         )
         self._leftovers = Leftovers(
             database,
-            open_blobs(settings.store_address),
+            Blobs(settings.store_address),
             keep_s=settings.keep_checkpoints_s,
             keep_jobs_s=settings.keep_jobs_s,
             fit=lambda: self.supervisor.unfit is None,
@@ -204,7 +203,7 @@ def _prepare_store(database: Database, settings: WorkerSettings) -> None:
     Raises:
         BlobError: It is a folder that cannot be written.
     """
-    blobs = open_blobs(settings.store_address)
+    blobs = Blobs(settings.store_address)
     try:
         identity = known_identity(database)
         if identity is not None:

@@ -14,7 +14,6 @@ from app.http.upload_room import Held, declared_bytes
 from app.problems.problem import Problem
 from app.rows.body import is_headerless, write_to_disk
 from app.rows.codecs import BY_MEDIA_TYPE, TEXT_AND_CURL, known_codec
-from models_store.files.large_files import delete_apart
 from tabular.formats import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
@@ -30,7 +29,7 @@ def deleted(file: Path) -> Iterator[Path]:
     try:
         yield file
     finally:
-        delete_apart(file)
+        file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

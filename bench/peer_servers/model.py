@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from flows import Flow, compile_flow
+from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
-from models_store.files.local_blobs import LocalBlobs
 
 BLOBS, KEY, SHA256, COMPILED = "BENCH_BLOBS", "BENCH_KEY", "BENCH_SHA256", "BENCH_COMPILED"
 
@@ -37,6 +37,6 @@ class TorchModel:
 def load() -> Model:
     """Load the flow that the environment names."""
     torch.set_num_threads(1)
-    blobs = LocalBlobs(Path(os.environ[BLOBS]))
+    blobs = Blobs.in_folder(Path(os.environ[BLOBS]))
     flow = load_model(blobs, os.environ[KEY], os.environ[SHA256])
     return compile_flow(flow) if COMPILED in os.environ else TorchModel(flow)

@@ -43,7 +43,7 @@ def restore(folder: Folder) -> None:
     DENSITYD_DATABASE_URL=... DENSITYD_STORE_URL=s3://bucket densityd restore /mnt/backup/densityd
     """
     from models_store.copies.backup import read_manifest, restore as run  # noqa: PLC0415
-    from models_store.files.stores import open_blobs  # noqa: PLC0415
+    from models_store.files.blobs import Blobs  # noqa: PLC0415
 
     settings = read_settings()
     create_private_files()
@@ -51,7 +51,7 @@ def restore(folder: Folder) -> None:
         read_manifest(folder)
         database = migrated_database(settings)
         try:
-            copied = run(folder, database, open_blobs(settings.store_address), tell=told())
+            copied = run(folder, database, Blobs(settings.store_address), tell=told())
         finally:
             database.dispose()
     echo_copied(copied, f"Restored {folder}")

@@ -24,7 +24,6 @@ from models_store.database.database import Database
 from models_store.database.engines import parse_url, sqlite_file
 from models_store.errors import StoreError
 from models_store.files.blobs import Blobs
-from models_store.files.stores import open_blobs
 from workers.settings import WorkerSettings
 
 GRACE_S = 24 * 3600.0
@@ -95,7 +94,7 @@ def examine(
         deep: Read every stored file and check its hash.
         grace_s: Age from which a file that nothing needs is reported, in seconds.
     """
-    blobs = open_blobs(api.store_address)
+    blobs = Blobs(api.store_address)
     database, store = _examine_database(api), _examine_store(api)
     findings = [database, _examine_broker(api), store, _examine_disk(api)]
     findings.append(examine_staging(blobs, grace_s=grace_s))
@@ -156,7 +155,7 @@ def _examine_store(settings: ApiSettings) -> Finding:
         detail = f"{address.url} does not exist yet; the first start creates it."
         return Finding("store", "note", detail)
     try:
-        open_blobs(address).ping()
+        Blobs(address).ping()
     except (StoreError, OSError) as error:
         return Finding("store", "problem", f"{address.url}: {error}")
     return Finding("store", "ok", f"{address.url} can be written.")

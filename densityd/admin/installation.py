@@ -47,12 +47,11 @@ def open_installation(settings: StoreSettings) -> "Iterator[tuple[Database, Blob
         StoreError: One of them cannot be used.
     """
     from models_store.database.database import Database  # noqa: PLC0415 - as above
-    from models_store.files.blobs import check_identity  # noqa: PLC0415
+    from models_store.files.blobs import Blobs, check_identity  # noqa: PLC0415
     from models_store.files.store_identity import known_identity  # noqa: PLC0415
-    from models_store.files.stores import open_blobs  # noqa: PLC0415
 
     database = Database(settings.resolved_database_url)
-    blobs = open_blobs(settings.store_address)
+    blobs = Blobs(settings.store_address)
     try:
         database.check_revision()
         identity = known_identity(database)

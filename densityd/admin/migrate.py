@@ -86,17 +86,17 @@ def migrated_database(settings: StoreSettings) -> "Database":
 
 
 def _adopt(settings: StoreSettings, database: "Database") -> None:
+    from models_store.files.blobs import Blobs  # noqa: PLC0415
     from models_store.files.store_identity import adopt  # noqa: PLC0415 - as above
-    from models_store.files.stores import open_blobs  # noqa: PLC0415
 
-    adopt(database, open_blobs(settings.store_address))
+    adopt(database, Blobs(settings.store_address))
 
 
 def _copy_from(
     source: str, from_store: str | None, settings: StoreSettings, target: "Database"
 ) -> None:
     from models_store.copies.moving import move  # noqa: PLC0415 - as above
-    from models_store.files.stores import open_blobs  # noqa: PLC0415
+    from models_store.files.blobs import Blobs  # noqa: PLC0415
 
     file = _sqlite_file(source)
     store = from_store or (None if file is None else str(file.parent / "blobs"))
@@ -106,9 +106,9 @@ def _copy_from(
     if (refusal := refuse_store_url(store)) is not None:
         fail(f"--from-store: {refusal}", status=WRONG_USAGE)
     address = settings.store_address
-    files = open_blobs(address.model_copy(update={"url": store}))
+    files = Blobs(address.model_copy(update={"url": store}))
     with _open_source(source, file) as database:
-        copied = move(database, files, target, open_blobs(address), tell=told())
+        copied = move(database, files, target, Blobs(address), tell=told())
     echo_copied(copied, f"Copied {source}")
 
 

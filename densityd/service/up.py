@@ -16,8 +16,8 @@ from densityd.service.ports import build_url, free_port, wants_key, why_unready
 from densityd.service.signals import Signals
 from models_store.database.database import migrate
 from models_store.errors import BlobError, StorageFullError, StoreError
+from models_store.files.blobs import Blobs
 from models_store.files.private_files import close_to_others, create_private_files
-from models_store.files.stores import open_blobs
 
 _REDIS_START_S = 20.0
 _API_START_S = 900.0  # without a cache the kernels are compiled first: minutes on a busy machine
@@ -214,7 +214,7 @@ def _make_folder(folder: Path) -> None:
 def _prepare_stores(settings: ApiSettings) -> None:
     try:
         migrate(settings.resolved_database_url)
-        blobs = open_blobs(settings.store_address)
+        blobs = Blobs(settings.store_address)
         # On a full disk the API starts all the same, so that something can be deleted.
         with suppress(StorageFullError):
             blobs.ping()

@@ -28,7 +28,6 @@ from models_store.copies.rows import copy_rows, copy_sqlite
 from models_store.database.database import Database, migrate
 from models_store.database.revisions import head_revision
 from models_store.files.blobs import Blobs
-from models_store.files.local_blobs import LocalBlobs
 
 MANIFEST = "backup.json"
 _FILES = "blobs"
@@ -89,7 +88,7 @@ def back_up(database: Database, blobs: Blobs, folder: Path, *, tell: Tell) -> Co
         DatabaseError: The database cannot be used.
         OSError: The folder cannot be written.
     """
-    kept = LocalBlobs(folder / _FILES)
+    kept = Blobs.in_folder(folder / _FILES)
     with _own_folder(folder, kept):
         copier = FileCopier(blobs, kept, tell=tell)
         copier.copy_all(_named(database))
@@ -119,7 +118,7 @@ def back_up(database: Database, blobs: Blobs, folder: Path, *, tell: Tell) -> Co
 
 
 def _copy_moment(
-    database: Database, file: Path, kept: LocalBlobs, copier: FileCopier
+    database: Database, file: Path, kept: Blobs, copier: FileCopier
 ) -> tuple[Copied, set[str]] | None:
     """Copy the rows of a moment and the files that they name, and return these files' keys.
 
@@ -150,7 +149,7 @@ def restore(folder: Path, target: Database, store: Blobs, *, tell: Tell) -> Copi
     with _unchanged(folder):
         manifest = read_manifest(folder)
         with open_copy(folder / manifest.rows_file) as source:
-            return move(source, LocalBlobs(folder / _FILES), target, store, tell=tell)
+            return move(source, Blobs.in_folder(folder / _FILES), target, store, tell=tell)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -209,7 +208,7 @@ def _named(database: Database) -> list[NamedFile]:
 
 
 @contextmanager
-def _own_folder(folder: Path, kept: LocalBlobs) -> Iterator[None]:
+def _own_folder(folder: Path, kept: Blobs) -> Iterator[None]:
     """Keep other back-ups out of a folder, and this one out of all that is none.
 
     Raises:
@@ -271,7 +270,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
         os.close(handle)
 
 
-def _delete_old(folder: Path, kept: LocalBlobs, *, rows_file: str, keys: set[str]) -> None:
+def _delete_old(folder: Path, kept: Blobs, *, rows_file: str, keys: set[str]) -> None:
     """Delete what is of earlier back-ups alone."""
     for path in folder.glob("rows-*"):
         if path.name != rows_file:

@@ -35,19 +35,14 @@ _OWN_FILES = frozenset(
     }
 )
 _STATUS = re.compile(r"(?:status|HTTP error)[^0-9]{0,20}([45][0-9]{2})")
-# Causes by what the client says; the first that it says holds.
-_CAUSES = {
-    r"edirect": "answered with a redirect, as it does for a wrong region or endpoint",
-    r"returned error response": "answered with an error",
-    r"onnect|(?i:dns)": "cannot be reached",
-    r"(?i:timed out|(?<!retry_)timeout)": "did not answer in time",
-    r"redential|oken|(?i:account)": "needs credentials that are not set",
-}
+_REFUSED = ("401", "403")
 _NOT_ENOUGH_ROOM = "507"
 _PART_BYTES = 8 * 2**20
 _MOST_PARTS = 5_000
-_PAGE = 1_000
-_MOST_SMALL_BYTES = 4 * 2**20
+_CONNECT, _TIMEOUT = timedelta(seconds=5), timedelta(seconds=30)
+_RETRIES, _RETRY = 3, timedelta(seconds=15)
+# What providers call a request whose time is too far from theirs.
+_SKEWED = ("RequestTimeTooSkewed", "equest date header too old")
 
 Found = tuple[str, int, float]
 
@@ -55,19 +50,15 @@ Found = tuple[str, int, float]
 class Bucket:
     """Objects below one prefix.
 
-    Two clients: one for bytes, and a hasty one for what takes a moment, whose callers must not wait
-    long for a server that is unavailable.
-
     Args:
         address: Address of the bucket.
     """
 
     def __init__(self, address: StoreAddress) -> None:
-        self._bytes = _client(address, timeout_s=60, connect_s=5, retries=3, retry_s=60)
-        self._hasty = _client(address, timeout_s=5, connect_s=3, retries=1, retry_s=5)
+        self._store = _client(address)
 
     def put(self, key: str, file: Path, size: int) -> None:
-        """Write an object, in parts if it is large, and see it back.
+        """Write an object, in parts if it is large.
 
         Raises:
             StorageFullError: The server has no room.
@@ -75,61 +66,39 @@ class Bucket:
         """
         part = max(_PART_BYTES, size // _MOST_PARTS + 1)
         with _translated(key):
-            put = obstore.put(self._bytes, key, file, chunk_size=part, max_concurrency=4)
-            seen = obstore.head(self._bytes, key)
-        if seen["size"] != size or (put["e_tag"] and seen["e_tag"] not in (None, put["e_tag"])):
-            raise BlobDiskError(key, "is not in the store as it was sent")
+            obstore.put(self._store, key, file, chunk_size=part, max_concurrency=4)
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """Write a small object."""
         with _translated(key):
-            obstore.put(self._hasty, key, content, use_multipart=False)
+            obstore.put(self._store, key, content, use_multipart=False)
 
     def get_bytes(self, key: str) -> bytes:
-        """Return a small object; one that does not end is not read into memory.
-
-        Raises:
-            BlobDiskError: It is not small, or the server failed.
-        """
-        content = bytearray()
+        """Return a small object."""
         with _translated(key):
-            for piece in obstore.get(self._hasty, key).stream(min_chunk_size=_MOST_SMALL_BYTES):
-                content += piece
-                if len(content) > _MOST_SMALL_BYTES:
-                    raise BlobDiskError(key, "is larger than anything that is written there")
-        return bytes(content)
+            return bytes(obstore.get(self._store, key).bytes())
 
     def size(self, key: str) -> int:
         """Return the size of an object."""
         with _translated(key):
-            return int(obstore.head(self._hasty, key)["size"])
+            return int(obstore.head(self._store, key)["size"])
 
     def stream(self, key: str, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of an object; each piece is a request, which is tried again."""
         while start < stop:
             with _translated(key):
                 length = min(_PART_BYTES, stop - start)
-                piece = bytes(obstore.get_range(self._bytes, key, start=start, length=length))
+                piece = bytes(obstore.get_range(self._store, key, start=start, length=length))
             if not piece:
                 raise BlobDiskError(key, "ends too early")
-            if len(piece) > length:
-                raise BlobDiskError(key, "is not sent as it was asked for")
             start += len(piece)
             yield piece
 
     def found(self, prefix: str | None) -> Iterator[Found]:
-        """Yield name, size and time of change of the objects below a prefix, whatever else is listed.
-
-        Raises:
-            BlobDiskError: The server begins its list again, and would not end, or it failed.
-        """
-        first = None
+        """Yield name, size and time of change of the objects below a prefix."""
         with _translated(prefix or ""):
-            for page in obstore.list(self._hasty, prefix, chunk_size=_PAGE):
+            for page in obstore.list(self._store, prefix):
                 for one in page:
-                    if one["path"] == first:
-                        raise BlobDiskError(prefix or "store", "has a list without an end")
-                    first = first or one["path"]
                     if prefix is None or one["path"].startswith(f"{prefix}/"):
                         yield one["path"], one["size"], one["last_modified"].timestamp()
 
@@ -138,19 +107,17 @@ class Bucket:
         for key in keys:
             try:
                 with _translated(key):
-                    obstore.delete(self._hasty, key)
+                    obstore.delete(self._store, key)
             except BlobMissingError:
                 continue
 
     def link(self, key: str, *, valid_s: float) -> str:
         """Return an address from which anybody may read an object for a while."""
         with _translated(key):
-            return str(obstore.sign(self._bytes, "GET", key, timedelta(seconds=valid_s)))
+            return str(obstore.sign(self._store, "GET", key, timedelta(seconds=valid_s)))
 
 
-def _client(
-    address: StoreAddress, *, timeout_s: float, connect_s: float, retries: int, retry_s: float
-) -> Any:  # noqa: ANN401 - one of three classes of the client
+def _client(address: StoreAddress) -> Any:  # noqa: ANN401 - one of three classes of the client
     config = _secrets_of_files()
     endpoint = address.endpoint
     if endpoint is not None:
@@ -166,10 +133,10 @@ def _client(
             config=config,
             client_options={
                 "allow_http": (endpoint or "").startswith("http://"),
-                "connect_timeout": timedelta(seconds=connect_s),
-                "timeout": timedelta(seconds=timeout_s),
+                "connect_timeout": _CONNECT,
+                "timeout": _TIMEOUT,
             },
-            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=retry_s)},
+            retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY},
         )
 
 
@@ -198,21 +165,23 @@ def _translated(key: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise BlobMissingError(key) from None
-    except (PermissionDeniedError, UnauthenticatedError):
-        raise BlobDiskError(key, "cannot be used: the store refuses the credentials") from None
     except InvalidPathError:
         raise ValueError("this is no key of the blob store") from None
     except (BaseError, ValueError) as error:
-        cause = _cause(str(error))
-        if cause == _NOT_ENOUGH_ROOM:
+        status = _STATUS.search(str(error))
+        if status is not None and status[1] == _NOT_ENOUGH_ROOM:
             raise StorageFullError from None
-        raise BlobDiskError(key, f"cannot be used: the store {cause}") from None
+        raise BlobDiskError(key, f"cannot be used: {_cause(error, status)}") from None
 
 
-def _cause(text: str) -> str:
+def _cause(error: Exception, status: "re.Match[str] | None") -> str:
     """Return why a request failed, in words without addresses."""
-    status = _STATUS.search(text)
+    if any(code in str(error) for code in _SKEWED):
+        return "the clock of this machine is off by more than a quarter of an hour"
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or (
+        status is not None and status[1] in _REFUSED
+    ):
+        return "the store refuses the credentials"
     if status is not None:
-        return _NOT_ENOUGH_ROOM if status[1] == _NOT_ENOUGH_ROOM else f"answered {status[1]}"
-    found = (cause for pattern, cause in _CAUSES.items() if re.search(pattern, text))
-    return next(found, "failed")
+        return f"the store answered {status[1]}"
+    return "the store does not answer, or needs other credentials or another endpoint"

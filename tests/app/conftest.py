@@ -23,8 +23,7 @@ from app.settings import ApiSettings
 from models_store.database.database import Database, migrate
 from models_store.exports import onnx_files
 from models_store.files import model_check
-from models_store.files.blobs import STORE_ID
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import STORE_ID, Blobs
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
 from tabular.errors import TableError
@@ -141,8 +140,8 @@ def registry(client: TestClient) -> Registry:
 
 
 @pytest.fixture
-def blobs(client: TestClient) -> LocalBlobs:
-    blobs: LocalBlobs = client.app.state.blobs  # type: ignore[attr-defined]  # a FastAPI
+def blobs(client: TestClient) -> Blobs:
+    blobs: Blobs = client.app.state.blobs  # type: ignore[attr-defined]  # a FastAPI
     return blobs
 
 
@@ -175,7 +174,7 @@ def served(folder: Path, **variables: str) -> Iterator[str]:
     port = free_port()
     settings = ApiSettings(data_dir=folder)
     database = Database(settings.resolved_database_url)
-    registered(database, LocalBlobs(settings.blob_root))
+    registered(database, Blobs.in_folder(settings.blob_root))
     database.dispose()
     environment = {
         **os.environ,

@@ -10,7 +10,7 @@ from app.rows.body import RowsBody
 from app.rows.codecs import CODECS
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from tabular.formats import TableFormat
 
 _CODECS = {codec.format: codec for codec in CODECS}
@@ -34,7 +34,7 @@ async def _decode(
         parameters=parameters,
         shape=shape,
         settings=ApiSettings(data_dir=folder),
-        blobs=LocalBlobs(folder),
+        blobs=Blobs.in_folder(folder),
         parsers=Parsers(1, memory_bytes=1 << 30, timeout_s=300.0),
     )
     return (await _CODECS[kind].read(source)).rows

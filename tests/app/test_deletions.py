@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from app.models import checkpoints
 from models_store.consistency import compare
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from models_store.registry import Registry
 from tests.app.conftest import JSON, assert_refused, files_of
 from tests.app.serving import registered
@@ -25,7 +25,7 @@ def database(client: TestClient) -> Database:
 
 
 @pytest.fixture(autouse=True)
-def versions(database: Database, blobs: LocalBlobs) -> None:
+def versions(database: Database, blobs: Blobs) -> None:
     """Two versions of `people`."""
     for seed in (1, 2):
         registered(database, blobs, seed=seed)
@@ -121,7 +121,7 @@ def test_a_key_of_a_deleted_job_starts_a_new_one(client):
 
 
 def test_files_that_a_crash_left_after_a_deletion_are_orphans(
-    database: Database, blobs: LocalBlobs, registry: Registry
+    database: Database, blobs: Blobs, registry: Registry
 ) -> None:
     [key] = registry.delete_version("default", "people", 2)
     found = compare(database, blobs, deep=True, grace_s=0)
@@ -168,7 +168,7 @@ def test_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
     client, registry, monkeypatch, what, step
 ):
     """Before or after its hash is checked, or before the file of an export is opened once more."""
-    owner, name = (checkpoints, "exported_file") if step == "open" else (LocalBlobs, step)
+    owner, name = (checkpoints, "exported_file") if step == "open" else (Blobs, step)
     real = getattr(owner, name)
 
     def delete(*given: Any, **named: Any) -> Any:

@@ -20,7 +20,7 @@ from app.server.startup import check_later, check_stores
 from app.settings import ApiSettings
 from models_store.database.database import Database, migrate
 from models_store.errors import WrongStoreError
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from tests.app.conftest import CSV, assert_refused, files_of
 from tests.app.serving import registered
 from tests.servers import PostgresServer
@@ -240,11 +240,11 @@ def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch
 
 
 def test_an_api_refuses_a_store_that_is_not_the_databases(database, tmp_path):
-    blobs = LocalBlobs(tmp_path / "own")
+    blobs = Blobs.in_folder(tmp_path / "own")
     assert check_stores(database, blobs) == []
     unmounted = tmp_path / "unmounted"
     unmounted.mkdir()
     with pytest.raises(WrongStoreError, match="nothing is mounted there"):
-        check_stores(database, LocalBlobs(unmounted))
+        check_stores(database, Blobs.in_folder(unmounted))
     assert list(unmounted.iterdir()) == []
     assert check_stores(database, blobs) == []

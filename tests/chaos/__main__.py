@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.errors import DatabaseError
-from models_store.files.stores import open_blobs
+from models_store.files.blobs import Blobs
 from models_store.job_states import FINAL_STATES, JobRole
 from tests.bucket_servers import S3Server
 from tests.chaos.asking import Asking
@@ -96,7 +96,7 @@ def _run(service: Service, options: argparse.Namespace) -> bool:
     asking.close()
     history.close()
     logs = [service.folder / f"{worker.name}.log" for worker in service.workers]
-    blobs = open_blobs(service.settings.store_address)
+    blobs = Blobs(service.settings.store_address)
     verdict = Verdict(database, blobs, caller.accepted, logs=logs)
     database.dispose()
     found = verdict.violations()

@@ -11,9 +11,8 @@ from typing import Any
 
 import httpx
 
-from models_store.files.blobs import model_key
+from models_store.files.blobs import Blobs, model_key
 from models_store.files.checkpoints import save_model
-from models_store.files.local_blobs import LocalBlobs
 from tests.app.serving import COLUMNS, SPEC, a_flow
 from tests.chaos.asking import Asking, job_view, nothing, one_alias, one_version
 from tests.chaos.caller import Accepted
@@ -256,7 +255,7 @@ def _made_id(response: httpx.Response) -> Mapping[str, Any]:
 def a_model_file(seed: int) -> tuple[str, bytes]:
     """Return the SHA-256 and the bytes of a file that can be imported."""
     with TemporaryDirectory() as folder:
-        blobs = LocalBlobs(Path(folder))
+        blobs = Blobs.in_folder(Path(folder))
         stored = save_model(
             blobs,
             model_key("imported", 1),

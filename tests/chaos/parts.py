@@ -14,7 +14,7 @@ import httpx
 from densityd.service import private_redis
 from models_store.database.database import Database, migrate
 from models_store.errors import DatabaseError
-from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.blobs import Blobs
 from models_store.jobs.live_workers import Workers
 from models_store.settings import StoreSettings
 from tests.bucket_servers import S3Server
@@ -116,7 +116,7 @@ class Service:
             store_endpoint=None if bucket is None else bucket.endpoint,
         )
         if bucket is not None:
-            bucket.wait_ready(ObjectBlobs(self.settings.store_address))
+            bucket.wait_ready(Blobs(self.settings.store_address))
         migrate(self.settings.resolved_database_url)
         self.port = free_port()
         self._direct_url = f"http://127.0.0.1:{self.port}"

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from models_store.database.database import Database, migrate
-from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.blobs import Blobs
 from models_store.keys import Keys, Scope
 from tests.app.serving import registered
 from tests.bucket_servers import S3Server
@@ -103,7 +103,7 @@ class Cluster:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.s3.environment.items():
                 patch.setenv(name, value)
-            blobs = ObjectBlobs(address)
+            blobs = Blobs(address)
             self.s3.wait_ready(blobs)
             registered(database, blobs)
         token = Keys(database).create("default", Scope.WRITE).token

@@ -9,9 +9,8 @@ from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.errors import BlobCorruptError, BlobMissingError
-from models_store.files.blobs import StoredBlob, part_key, parts_key, result_key, table_key
+from models_store.files.blobs import Blobs, StoredBlob, part_key, parts_key, result_key, table_key
 from models_store.files.job_files import ResultPart, save_list
-from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import Checkpoint, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -19,13 +18,13 @@ from models_store.registry import Registry
 from tests.models_store.makers import LEASE_S, PROJECT, a_version, added, submitted
 
 
-def put(blobs: LocalBlobs, key: str, content: bytes = b"content") -> StoredBlob:
+def put(blobs: Blobs, key: str, content: bytes = b"content") -> StoredBlob:
     with blobs.staged() as path:
         path.write_bytes(content)
         return blobs.commit(path, key)
 
 
-def compared(database: Database, blobs: LocalBlobs, **changes: Any) -> Comparison:
+def compared(database: Database, blobs: Blobs, **changes: Any) -> Comparison:
     return compare(database, blobs, **{"deep": True, "grace_s": 0, **changes})
 
 
@@ -37,7 +36,7 @@ def unusable(found: Comparison) -> list[tuple[str, type[Exception]]]:
     return [(bad.file.key, type(bad.error)) for bad in found.unusable]
 
 
-def a_table(registry: Registry, blobs: LocalBlobs) -> StoredBlob:
+def a_table(registry: Registry, blobs: Blobs) -> StoredBlob:
     """The file of a dataset that is registered."""
     dataset_id = new_id("ds")
     stored = put(blobs, table_key(dataset_id))
@@ -52,7 +51,7 @@ def claimed(jobs: Jobs, work: JobWork, **changes: Any) -> Job:
     return job
 
 
-def checkpointed(work: JobWork, blobs: LocalBlobs, job: Job, epoch: int) -> StoredBlob:
+def checkpointed(work: JobWork, blobs: Blobs, job: Job, epoch: int) -> StoredBlob:
     stored = put(blobs, f"jobs/{job.id}/{job.attempt}-{epoch}.safetensors")
     at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=epoch, step=epoch)
     work.record_epoch(
@@ -67,7 +66,7 @@ def work(database: Database) -> JobWork:
 
 
 def test_every_kind_of_file_that_a_row_names_is_checked(
-    database: Database, registry: Registry, jobs: Jobs, work: JobWork, blobs: LocalBlobs
+    database: Database, registry: Registry, jobs: Jobs, work: JobWork, blobs: Blobs
 ) -> None:
     a_table(registry, blobs)
     job = claimed(jobs, work)
@@ -98,7 +97,7 @@ def test_every_kind_of_file_that_a_row_names_is_checked(
 
 
 def test_a_file_that_is_gone_or_cut_is_found_without_reading(
-    database: Database, registry: Registry, blobs: LocalBlobs
+    database: Database, registry: Registry, blobs: Blobs
 ) -> None:
     gone, cut = a_table(registry, blobs), a_table(registry, blobs)
     blobs.delete(gone.key)
@@ -111,7 +110,7 @@ def test_a_file_that_is_gone_or_cut_is_found_without_reading(
 
 
 def test_a_file_without_a_row_is_an_orphan_after_the_grace(
-    database: Database, blobs: LocalBlobs
+    database: Database, blobs: Blobs
 ) -> None:
     stored = put(blobs, table_key(new_id("ds")))
 
@@ -120,7 +119,7 @@ def test_a_file_without_a_row_is_an_orphan_after_the_grace(
 
 
 def test_what_a_job_at_work_has_made_is_its_own(
-    database: Database, jobs: Jobs, work: JobWork, blobs: LocalBlobs
+    database: Database, jobs: Jobs, work: JobWork, blobs: Blobs
 ) -> None:
     job = claimed(jobs, work)
     named = [checkpointed(work, blobs, job, epoch).key for epoch in (1, 2)]
@@ -140,7 +139,7 @@ def test_what_a_job_at_work_has_made_is_its_own(
 
 
 def test_the_parts_of_a_failed_job_are_named_by_its_list(
-    database: Database, jobs: Jobs, work: JobWork, blobs: LocalBlobs, registry: Registry
+    database: Database, jobs: Jobs, work: JobWork, blobs: Blobs, registry: Registry
 ) -> None:
     other = submitted(jobs)
     jobs.cancel(PROJECT, other.id)
@@ -169,11 +168,11 @@ def test_the_parts_of_a_failed_job_are_named_by_its_list(
 
 
 def test_what_is_deleted_during_the_look_is_not_missed(
-    database: Database, registry: Registry, blobs: LocalBlobs
+    database: Database, registry: Registry, blobs: Blobs
 ) -> None:
     tables = [a_table(registry, blobs) for _ in range(2)]
 
-    class Meanwhile(LocalBlobs):
+    class Meanwhile(Blobs):
         def verify(self, key: str, sha256: str) -> Path:
             for table in tables:
                 if table.key != key:
@@ -182,13 +181,13 @@ def test_what_is_deleted_during_the_look_is_not_missed(
             tables.clear()
             return super().verify(key, sha256)
 
-    found = compared(database, Meanwhile(blobs.root))
+    found = compared(database, Meanwhile.in_folder(blobs.root))
 
     assert (found.checked, found.unusable, found.orphans) == (2, [], [])
 
 
 def test_strangers_in_the_store_are_told_apart(
-    database: Database, blobs: LocalBlobs, tmp_path: Path
+    database: Database, blobs: Blobs, tmp_path: Path
 ) -> None:
     key = put(blobs, table_key(new_id("ds"))).key
     (blobs.root / "model.pt").write_bytes(b"x")

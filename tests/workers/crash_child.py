@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import models_store.files.local_blobs
+import models_store.files.blobs
 import models_store.jobs.attempt_ends
 import workers.supervisor.supervisor
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from models_store.jobs.leases import JobWork
 from workers.protocol import EpochDone, Message, Started, Task
 from workers.settings import WorkerSettings
@@ -65,11 +65,11 @@ class Point:
         setattr(self.owner, self.name, deadly)
 
 
-def _of_checkpoint(_store: LocalBlobs, _staged: Path, key: str) -> bool:
+def _of_checkpoint(_store: Blobs, _staged: Path, key: str) -> bool:
     return key.startswith("jobs/")
 
 
-def _of_model(_store: LocalBlobs, _staged: Path, key: str) -> bool:
+def _of_model(_store: Blobs, _staged: Path, key: str) -> bool:
     return key.startswith("models/")
 
 
@@ -89,21 +89,21 @@ POINTS = {
     "before the claim": Point(JobWork, "claim", after=False),
     "after the claim": Point(JobWork, "claim", after=True),
     "before the checkpoint's rename": Point(
-        LocalBlobs, "commit", after=False, nth=2, counts=_of_checkpoint
+        Blobs, "commit", after=False, nth=2, counts=_of_checkpoint
     ),
     "after the checkpoint's rename": Point(
-        models_store.files.local_blobs, "_sync_folder", after=False, nth=2, counts=_in_jobs
+        models_store.files.blobs, "_sync_folder", after=False, nth=2, counts=_in_jobs
     ),
-    "after the checkpoint": Point(LocalBlobs, "commit", after=True, nth=2, counts=_of_checkpoint),
+    "after the checkpoint": Point(Blobs, "commit", after=True, nth=2, counts=_of_checkpoint),
     "before the row names it": Point(JobWork, "record_epoch", after=False, nth=2),
     "after the row names it": Point(JobWork, "record_epoch", after=True, nth=2),
-    "before an old checkpoint goes": Point(LocalBlobs, "delete", after=False),
-    "after an old checkpoint went": Point(LocalBlobs, "delete", after=True),
-    "before the model's rename": Point(LocalBlobs, "commit", after=False, counts=_of_model),
+    "before an old checkpoint goes": Point(Blobs, "delete", after=False),
+    "after an old checkpoint went": Point(Blobs, "delete", after=True),
+    "before the model's rename": Point(Blobs, "commit", after=False, counts=_of_model),
     "after the model's rename": Point(
-        models_store.files.local_blobs, "_sync_folder", after=False, counts=_in_models
+        models_store.files.blobs, "_sync_folder", after=False, counts=_in_models
     ),
-    "after the model": Point(LocalBlobs, "commit", after=True, counts=_of_model),
+    "after the model": Point(Blobs, "commit", after=True, counts=_of_model),
     "before the version": Point(JobWork, "finish", after=False),
     "between version and commit": Point(
         models_store.jobs.attempt_ends, "move", after=True, counts=_to_success

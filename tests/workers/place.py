@@ -20,8 +20,7 @@ from densityd.service import private_redis
 from models_store.database.database import Database, migrate
 from models_store.database.ids import new_id
 from models_store.database.usage import stored_bytes
-from models_store.files.blobs import table_key
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs, table_key
 from models_store.job_states import Job, JobKind, JobState, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -89,7 +88,7 @@ class Place:
         self.jobs = Jobs(self.database)
         self.work = JobWork(self.database)
         self.registry = Registry(self.database)
-        self.blobs = LocalBlobs(self.settings.blob_root)
+        self.blobs = Blobs.in_folder(self.settings.blob_root)
 
     def with_settings(self, **changes: Any) -> WorkerSettings:
         return self.settings.model_copy(update=changes)

@@ -11,8 +11,7 @@ from sqlalchemy import func, select
 from models_store.consistency import compare
 from models_store.database.database import Database, migrate
 from models_store.database.schema import JobEventRow
-from models_store.files.blobs import checkpoint_key, result_key
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs, checkpoint_key, result_key
 from models_store.jobs.jobs import Jobs
 from tests.app.serving import registered
 from tests.models_store.makers import submitted
@@ -27,7 +26,7 @@ def database(tmp_path: Path) -> Database:
 
 
 def test_old_jobs_are_deleted_with_their_files(tmp_path: Path, database: Database) -> None:
-    blobs, jobs = LocalBlobs(tmp_path / "blobs"), Jobs(database)
+    blobs, jobs = Blobs.in_folder(tmp_path / "blobs"), Jobs(database)
     version = registered(database, blobs)
     old, waiting = submitted(jobs), submitted(jobs)
     for job in (old, waiting):
@@ -49,7 +48,7 @@ def test_old_jobs_are_deleted_with_their_files(tmp_path: Path, database: Databas
 
 
 def test_staged_files_are_swept_while_the_worker_runs(tmp_path: Path, database: Database) -> None:
-    blobs = LocalBlobs(tmp_path / "blobs")
+    blobs = Blobs.in_folder(tmp_path / "blobs")
     with blobs.staged() as old, blobs.staged() as fresh:
         past = time.time() - 24 * 3600
         os.utime(old, (past, past))
@@ -67,7 +66,7 @@ def test_a_sweep_tells_whether_more_jobs_are_due(
     for _ in range(3):
         jobs.cancel("default", submitted(jobs).id)
     monkeypatch.setattr("workers.leftovers._MOST_JOBS", 2)
-    leftovers = Leftovers(database, LocalBlobs(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)
+    leftovers = Leftovers(database, Blobs.in_folder(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)
     assert [leftovers.sweep() for _ in range(2)] == [True, False]
     assert jobs.list("default", limit=9).items == []
     database.dispose()
@@ -85,7 +84,7 @@ def test_a_sweep_deletes_some_events_of_deleted_jobs(
     monkeypatch.setattr("models_store.rows.job_deletions.EVENTS_AT_ONCE", 4)
     monkeypatch.setattr("workers.leftovers._MOST_BITS", 3)
     jobs.delete("default", job.id)
-    leftovers = Leftovers(database, LocalBlobs(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)
+    leftovers = Leftovers(database, Blobs.in_folder(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)
     sweeps = [leftovers.sweep()]
     while sweeps[-1]:
         sweeps.append(leftovers.sweep())
@@ -103,7 +102,7 @@ def test_what_is_kept_for_ever_keeps_no_sweep_from_its_work(
     database = Database(database_url)
     jobs = Jobs(database)
     jobs.cancel("default", submitted(jobs).id)
-    blobs = LocalBlobs(tmp_path / "blobs")
+    blobs = Blobs.in_folder(tmp_path / "blobs")
     assert not Leftovers(database, blobs, keep_s=keep_s, keep_jobs_s=keep_s).sweep()
     assert len(jobs.list("default", limit=9).items) == 1
     database.dispose()

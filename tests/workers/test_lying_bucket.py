@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from models_store.database.database import Database
-from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.blobs import Blobs
 from models_store.job_states import Job, JobState
 from tests.bucket_servers import S3Server
 from tests.faulty_bucket import Fault, Way, Wrong
@@ -62,9 +62,9 @@ def life(
     place = Place(folder)
     prefix = f"{folder.parent.name}/{folder.name}"
     own = server.address(folder / "own", prefix=prefix)
-    blobs = ObjectBlobs(own)
+    blobs = Blobs(own)
     server.wait_ready(blobs)
-    place.blobs = blobs  # type: ignore[assignment]  # the way of the callers, which is in order
+    place.blobs = blobs  # the way of the callers, which is in order
     job_id = submit(place)
     with way.open():
         settings = place.with_settings(
@@ -82,7 +82,7 @@ def life(
             again(place.database)
     job = place.job(job_id)
     found = result_of(place, job)
-    witness = ObjectBlobs(own.model_copy(update={"cache_dir": str(folder / "witness")}))
+    witness = Blobs(own.model_copy(update={"cache_dir": str(folder / "witness")}))
     digest = None if found is None else witness.digest(found[0])
     if found is not None:
         assert digest == found[1], "what the row names is something else"

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from models_store.consistency import compare
-from models_store.files.blobs import STAGING
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import STAGING, Blobs
 from models_store.job_states import JobState
 from tests.lying_disk import Failure, LyingDisk
 from tests.workers.crash_child import InlineTrainer, settings_of
@@ -53,7 +52,7 @@ def work(place: Place, job_id: str) -> None:
 
 
 def unusable(place: Place, root: Path) -> list[Any]:
-    return compare(place.database, LocalBlobs(root), deep=True, grace_s=0).unusable
+    return compare(place.database, Blobs.in_folder(root), deep=True, grace_s=0).unusable
 
 
 def life(

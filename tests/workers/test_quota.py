@@ -8,8 +8,8 @@ import pytest
 
 from models_store.database.usage import EVENT_BYTES
 from models_store.errors import DiskKeptError
+from models_store.files.blobs import Blobs
 from models_store.files.job_files import load_list
-from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_address import StoreAddress
 from models_store.job_states import JobState
 from tests.waiting import wait_until
@@ -178,7 +178,7 @@ def test_rows_that_are_computed_leave_some_of_the_disk_before_their_part_is_whol
     store = settings.store_address.model_copy(update={"leave_bytes": 10**18})
     messages: list[Message] = []
     committed: list[str] = []
-    monkeypatch.setattr(LocalBlobs, "commit", lambda _self, _path, key: committed.append(key))
+    monkeypatch.setattr(Blobs, "commit", lambda _self, _path, key: committed.append(key))
     with pytest.raises(DiskKeptError):
         bulk.produce(task.model_copy(update={"store": store}), messages.append, interrupted=bool)
     assert committed == []

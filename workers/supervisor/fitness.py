@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseError, WrongStoreError
-from models_store.files.blobs import check_identity
+from models_store.files.blobs import Blobs, check_identity
 from models_store.files.store_identity import known_identity
-from models_store.files.stores import open_blobs
 from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
 from workers.settings import WorkerSettings
@@ -58,7 +57,7 @@ class Fitness:
     ) -> None:
         self._database = database
         self._settings = settings
-        self._blobs = open_blobs(settings.store_address)
+        self._blobs = Blobs(settings.store_address)
         self._stopping = stopping
         self._tell = tell
         self._fork_server = fork_server

@@ -10,7 +10,7 @@ from typing import Any
 
 from models_store.database.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
-from models_store.files.stores import open_blobs
+from models_store.files.blobs import Blobs
 from models_store.job_states import Job
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
@@ -63,7 +63,7 @@ class Supervisor:
         fork_server: ForkServer | None = None,
     ) -> None:
         self._registry = Registry(database)
-        self._stores = Stores(work=JobWork(database), blobs=open_blobs(settings.store_address))
+        self._stores = Stores(work=JobWork(database), blobs=Blobs(settings.store_address))
         self._settings = settings
         self._worker = worker
         self._stopping = threading.Event()

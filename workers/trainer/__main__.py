@@ -20,8 +20,7 @@ from types import FrameType
 from typing import NoReturn
 
 from models_store.errors import BlobError, DiskKeptError, StorageFullError, WrongStoreError
-from models_store.files.blobs import check_identity
-from models_store.files.stores import open_blobs
+from models_store.files.blobs import Blobs, check_identity
 from models_store.jobs.retries import QUOTA_STORAGE
 from models_store.process.logs import configure_logging, log_context
 from tabular.sandbox.parent_death import die_with
@@ -171,7 +170,7 @@ def _check_store(task: Task) -> None:
     """
     try:
         if task.store_id is not None:
-            check_identity(open_blobs(task.store), task.store_id)
+            check_identity(Blobs(task.store), task.store_id)
     except WrongStoreError as error:
         raise UnfitError("wrong_store", str(error)) from error
     except BlobError as error:

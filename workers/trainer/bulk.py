@@ -18,7 +18,6 @@ from flows import CompiledFlow, compile_flow
 from models_store.errors import BlobDiskError, BlobError, StorageFullError
 from models_store.files.blobs import Blobs, result_key
 from models_store.files.checkpoints import load_model
-from models_store.files.stores import open_blobs
 from models_store.requests.bulk import AcceptedBulk, AcceptedSampling, AcceptedScoring
 from tabular.writers import (
     OUTPUT_MEDIA_TYPES,
@@ -64,7 +63,7 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
     """
     torch.set_num_threads(task.threads)
     device = find_device(task.device)
-    blobs = open_blobs(task.store)
+    blobs = Blobs(task.store)
     flow = _load(task, blobs, device)
     accepted: AcceptedBulk
     if isinstance(task, ScoringTask):

@@ -4,7 +4,7 @@ import torch
 
 from flows import build, spec_from_dict
 from flows.training.optimiser import GradientDescent
-from models_store.files.stores import open_blobs
+from models_store.files.blobs import Blobs
 from workers.errors import UnfitError
 from workers.protocol import Passed, SelfTestTask, Send
 
@@ -52,5 +52,5 @@ def prove(task: SelfTestTask, send: Send) -> None:
     after = flow.log_prob_of_table(rows, space="model").mean()
     if not bool(after.isfinite()) or float(after) == -float(loss):
         raise UnfitError("device_failed", f"The device {task.device} computes something else.")
-    open_blobs(task.store).ping(_PROBE_BYTES)
+    Blobs(task.store).ping(_PROBE_BYTES)
     send(Passed(device_bytes=memory_of(device)))

@@ -24,7 +24,6 @@ from flows.training.robust import robust_mean, robust_standard_error
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
-from models_store.files.stores import open_blobs
 from models_store.requests.search import AcceptedEnsemble, Member
 from models_store.requests.training_rows import choose_types
 from workers.errors import TrainingError
@@ -63,7 +62,7 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     torch.set_num_threads(task.threads)
     request = AcceptedEnsemble.model_validate(task.request)
     device = find_device(task.device)
-    blobs = open_blobs(task.store)
+    blobs = Blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
     of_one = len(parts.validation) + rows_to_score(parts)

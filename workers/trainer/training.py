@@ -30,7 +30,6 @@ from flows import (
 from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
-from models_store.files.stores import open_blobs
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
@@ -73,7 +72,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     torch.set_num_threads(task.threads)
     request = AcceptedTraining.model_validate(task.request)
     device = find_device(task.device)
-    blobs = open_blobs(task.store)
+    blobs = Blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
     request = choose_training(request, parts.sample)

@@ -35,7 +35,6 @@ from flows import (
     row_evidence,
 )
 from models_store.files.blobs import Blobs
-from models_store.files.stores import open_blobs
 from models_store.requests.training import Preprocessing
 from models_store.requests.variational import (
     AcceptedVariational,
@@ -89,7 +88,7 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     torch.set_num_threads(task.threads)
     request = AcceptedVariational.model_validate(task.request)
     device = find_device(task.device)
-    blobs = open_blobs(task.store)
+    blobs = Blobs(task.store)
     problem = _problem(task, request, blobs, device)
     flow, target, seed = problem.flow, problem.target, request.optimisation.seed
     run = _Run(task, request, blobs=blobs, send=send)

@@ -6,8 +6,7 @@ import pytest
 
 from app.settings import ApiSettings
 from models_store.errors import BlobMissingError, NotFoundError
-from models_store.files.blobs import table_key
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs, table_key
 from models_store.job_states import JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -199,7 +198,7 @@ def test_what_was_deleted_is_gone_for_every_use(place):
         if dataset in path + str(body):
             answer = client.request(method, path, json=body, headers=ours)
             assert_refused(answer, 404, "not-found")
-    blobs: LocalBlobs = client.app.state.blobs
+    blobs: Blobs = client.app.state.blobs
     with pytest.raises(BlobMissingError):
         blobs.path(table_key(dataset))
 

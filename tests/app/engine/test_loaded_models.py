@@ -24,7 +24,8 @@ from flows import CompiledFlow
 from models_store.aliases import Aliases
 from models_store.database.database import Database
 from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundError
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
+from models_store.files.store_address import StoreAddress
 from models_store.records import Version
 from models_store.registry import Registry
 from tests.app.serving import COLUMNS, registered
@@ -34,11 +35,11 @@ from tests.models_store.makers import PROJECT
 ROW = np.array([[170.0, 70.0, 40.0]])
 
 
-class CountingStore(LocalBlobs):
+class CountingStore(Blobs):
     """A blob store that knows how often each file was read."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, address: StoreAddress) -> None:
+        super().__init__(address)
         self.reads: list[str] = []
 
     def verify(self, key: str, sha256: str) -> Path:
@@ -67,7 +68,7 @@ def database(sqlite_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> CountingStore:
-    return CountingStore(tmp_path / "blobs")
+    return CountingStore.in_folder(tmp_path / "blobs")
 
 
 @pytest.fixture

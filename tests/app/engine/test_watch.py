@@ -20,7 +20,7 @@ from app.engine.engine import Engine
 from app.engine.watch import EngineWatch
 from app.settings import ApiSettings
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from tests.app.conftest import wait_for_port
 from tests.app.serving import registered
 from tests.ports import free_port
@@ -157,7 +157,7 @@ UP = (sys.executable, "-P", "-c", "from densityd.cli import main; main()", "up",
 def broken_api(folder: Path, *command: str, **variables: str) -> Iterator[Api]:
     settings = ApiSettings(data_dir=folder)
     database = Database(settings.resolved_database_url)
-    registered(database, LocalBlobs(settings.blob_root))
+    registered(database, Blobs.in_folder(settings.blob_root))
     database.dispose()
     port = free_port()
     code = folder / "code"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from app.settings import ApiSettings
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from tabular.formats import TableFormat
 from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
@@ -141,8 +141,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
     shutil.copy(migrated_database, folder)
     settings = ApiSettings(data_dir=folder)
     database = Database(settings.resolved_database_url)
-    registered(database, LocalBlobs(settings.blob_root))
-    registered(database, LocalBlobs(settings.blob_root), name="wide", columns=WIDE)
+    registered(database, Blobs.in_folder(settings.blob_root))
+    registered(database, Blobs.in_folder(settings.blob_root), name="wide", columns=WIDE)
     database.dispose()
     port = free_port()
     environment = {

@@ -15,8 +15,7 @@ from app.http import body_memory
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import Database
-from models_store.files.blobs import result_key
-from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.blobs import Blobs, result_key
 from models_store.job_states import JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -45,14 +44,14 @@ def settings(
         monkeypatch.setenv(name, value)
     shutil.copy(sqlite_template, tmp_path)
     address = server.address(tmp_path / "cache", prefix=tmp_path.name)
-    server.wait_ready(ObjectBlobs(address))
+    server.wait_ready(Blobs(address))
     return ApiSettings(data_dir=tmp_path, store_url=address.url, store_endpoint=server.endpoint)
 
 
 def a_result(settings: ApiSettings) -> tuple[str, str]:
     """The URL of a result, and its key."""
     database = Database(settings.resolved_database_url)
-    blobs = ObjectBlobs(settings.store_address)
+    blobs = Blobs(settings.store_address)
     registered(database, blobs)
     job = submitted(Jobs(database), kind=JobKind.SAMPLING, model_name="people", model_version=1)
     work = JobWork(database)
@@ -109,7 +108,7 @@ def test_bytes_are_passed_on_from_the_bucket(settings: ApiSettings) -> None:
         head = client.head(url)
         assert (head.headers["Content-Length"], head.content) == (str(size), b"")
         assert not list((settings.data_dir / "store-cache" / "files").rglob("*.npy"))
-        ObjectBlobs(settings.store_address).delete(key)
+        Blobs(settings.store_address).delete(key)
         assert client.get(url).status_code == 503
 
 
@@ -117,16 +116,16 @@ def test_a_result_that_is_deleted_before_it_is_read_is_gone(
     settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, key = a_result(settings)
-    real = ObjectBlobs.stream
+    real = Blobs.stream
     with TestClient(create_app(settings)) as client:
 
-        def delete(blobs: ObjectBlobs, *given: Any) -> Iterator[bytes]:
+        def delete(blobs: Blobs, *given: Any) -> Iterator[bytes]:
             state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
             state.jobs.delete_result("default", url.split("/")[3])
             blobs.delete(key)
             return real(blobs, *given)
 
-        monkeypatch.setattr(ObjectBlobs, "stream", delete)
+        monkeypatch.setattr(Blobs, "stream", delete)
         assert_refused(client.get(url), 410, "result-deleted")
 
 

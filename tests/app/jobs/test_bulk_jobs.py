@@ -14,7 +14,7 @@ from app.http.downloads import result_path
 from app.jobs.submission import JobInputs
 from flows import CompiledFlow, compile_flow
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from models_store.jobs.parents.steps import take_steps
 from models_store.jobs.retention import JobRetention
 from models_store.records import Dataset
@@ -41,7 +41,7 @@ def setting_values() -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def versions(database: Database, blobs: LocalBlobs) -> None:
+def versions(database: Database, blobs: Blobs) -> None:
     """Two versions of `people`; the first is in production."""
     for seed in (0, 1):
         registered(database, blobs, seed=seed)

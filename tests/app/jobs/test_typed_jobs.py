@@ -12,7 +12,7 @@ import torch
 from starlette.testclient import TestClient
 
 from flows import MixedColumn, MixedSpec, NsfSpec, build, fit_encoding
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from tabular.columns import Column
 from tabular.formats import TableFormat
 from tests.app.conftest import CSV, JSON
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("inline_trainer")
 
 
 @pytest.fixture
-def dataset(client: TestClient, blobs: LocalBlobs) -> Any:
+def dataset(client: TestClient, blobs: Blobs) -> Any:
     """The table, and a model of its columns under the name `table`."""
     response = client.post("/v1/datasets", content=BODY, headers=CSV)
     assert response.status_code == 201, response.text

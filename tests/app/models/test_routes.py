@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, registered
 
@@ -22,7 +22,7 @@ def database(client: TestClient) -> Database:
 
 
 @pytest.fixture(autouse=True)
-def versions(database: Database, blobs: LocalBlobs) -> None:
+def versions(database: Database, blobs: Blobs) -> None:
     """Two versions of `people`."""
     for seed in (1, 2):
         registered(database, blobs, seed=seed)

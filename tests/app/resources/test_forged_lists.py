@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from models_store.listings.paging import encode_cursor
 from tests.app.serving import registered
 
@@ -25,9 +25,7 @@ def setting_values(postgres_url: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def lists(
-    client: TestClient, database: Database, blobs: LocalBlobs
-) -> dict[str, list[dict[str, Any]]]:
+def lists(client: TestClient, database: Database, blobs: Blobs) -> dict[str, list[dict[str, Any]]]:
     """Query parameters of all lists, by their paths."""
     registered(database, blobs)
     webhook = client.post("/v1/webhooks", json={"url": "https://example.org/hook"}).json()

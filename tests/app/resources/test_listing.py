@@ -151,7 +151,7 @@ def working(*_args, **_kwargs):
         ("/v1/models/people/versions/1", "models_store.registry.to_versions"),
         (
             "/v1/models/people/versions/1/checkpoint",
-            "models_store.files.local_blobs.hashlib.file_digest",
+            "models_store.files.blobs.hashlib.file_digest",
         ),
         ("/v1/models/people/versions/1/plots/marginals", "app.plots.plots._draw"),
     ],

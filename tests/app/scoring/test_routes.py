@@ -20,7 +20,7 @@ from app.engine.engine import Engine
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from tests.app.serving import COLUMNS, MEAN, STD, a_flow, registered
 from tests.tables.files import npy
 
@@ -45,7 +45,7 @@ def client(
         yield client
 
 
-def stores(client: TestClient) -> tuple[Database, LocalBlobs]:
+def stores(client: TestClient) -> tuple[Database, Blobs]:
     state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
     return state.database, state.blobs
 

@@ -25,7 +25,7 @@ from app.server.readiness import Level, Lookout
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from models_store.keys import Keys, Scope
 from models_store.records import Version
 from models_store.registry import Registry
@@ -70,7 +70,7 @@ class Outage:
 @pytest.fixture
 def outage(settings):
     database = Database(settings.resolved_database_url)
-    registered(database, LocalBlobs(settings.blob_root))
+    registered(database, Blobs.in_folder(settings.blob_root))
     yield Outage(Registry(database), Keys(database))
     database.dispose()
 
@@ -81,7 +81,7 @@ def test_known_models_are_served_while_the_database_is_away(settings, outage, mo
 
     async def main():
         limits = CacheLimits(2**20, 2**30, resolved_for_s=0.01, stale_s=1.5)
-        models = LoadedModels(outage, LocalBlobs(settings.blob_root), limits=limits)
+        models = LoadedModels(outage, Blobs.in_folder(settings.blob_root), limits=limits)
         version = await models.resolve(PROJECT, "people")
         outage.away = True
         for _ in range(20):
@@ -241,7 +241,7 @@ def test_a_key_is_one_key_however_its_header_is_spelled(outage):
 def test_a_server_that_went_away_leaves_the_process_ready_for_a_while(settings, monkeypatch):
     database = Database(settings.resolved_database_url)
     monkeypatch.setattr(Database, "is_server", True)
-    blobs = LocalBlobs(settings.blob_root)
+    blobs = Blobs.in_folder(settings.blob_root)
     blobs.ping()  # as every start does
     lookout = Lookout(database, blobs, every_s=0.05, stale_s=1.0)
     lookout.start(wait_s=120)
@@ -286,7 +286,7 @@ def draining(data_dir):
     """The port of a process that drains for 2 seconds, and the process."""
     settings = ApiSettings(data_dir=data_dir)
     database = Database(settings.resolved_database_url)
-    registered(database, LocalBlobs(settings.blob_root))
+    registered(database, Blobs.in_folder(settings.blob_root))
     database.dispose()
     port = free_port()
     environment = {

@@ -12,7 +12,7 @@ from app.main import create_app
 from app.server import readiness
 from app.server.readiness import Level, Lookout
 from models_store.database.database import Database
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from tests.waiting import wait_until
 
 
@@ -55,7 +55,7 @@ def test_a_database_that_takes_no_writes_is_not_ready(settings):
 @pytest.fixture
 def lookout(settings):
     database = Database(settings.resolved_database_url, busy_timeout_s=0.5)
-    blobs = LocalBlobs(settings.blob_root)
+    blobs = Blobs.in_folder(settings.blob_root)
     blobs.ping()  # as every start does
     lookout = Lookout(database, blobs, every_s=0.05)
     yield lookout
@@ -104,7 +104,7 @@ def test_a_database_whose_lock_others_hold_is_degraded(lookout, settings):
 def test_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
     monkeypatch.setattr(readiness, "_STUCK_S", 0.2)
     database = Database(settings.resolved_database_url, busy_timeout_s=3)
-    blobs = LocalBlobs(settings.blob_root)
+    blobs = Blobs.in_folder(settings.blob_root)
     blobs.ping()  # as every start does
     lookout = Lookout(database, blobs, every_s=0.05)
     lookout.start(wait_s=120)
@@ -122,7 +122,7 @@ def test_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
 
 def test_before_the_first_look_nothing_is_ready(settings):
     database = Database(settings.resolved_database_url)
-    lookout = Lookout(database, LocalBlobs(settings.blob_root), every_s=1)
+    lookout = Lookout(database, Blobs.in_folder(settings.blob_root), every_s=1)
     assert set(levels(lookout).values()) == {Level.UNUSABLE}
     database.dispose()
 

@@ -11,7 +11,7 @@ from densityd.service.data_dir import lock_data_dir
 from models_store.consistency import compare
 from models_store.database.database import Database
 from models_store.database.revisions import head_revision
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from models_store.files.store_identity import adopt
 from models_store.keys import Keys, Scope
 from tests.app.serving import registered
@@ -27,7 +27,7 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def laptop(tmp_path: Path, sqlite_url: str) -> Path:
     """A data directory with a model."""
-    database, blobs = Database(sqlite_url), LocalBlobs(tmp_path / "blobs")
+    database, blobs = Database(sqlite_url), Blobs.in_folder(tmp_path / "blobs")
     adopt(database, blobs)
     registered(database, blobs)
     database.dispose()
@@ -40,7 +40,7 @@ def run(*arguments: object) -> Result:
 
 def check_whole(url: str, folder: Path) -> None:
     database = Database(url)
-    found = compare(database, LocalBlobs(folder), deep=True, grace_s=0)
+    found = compare(database, Blobs.in_folder(folder), deep=True, grace_s=0)
     assert (found.checked, found.unusable, found.orphans) == (1, [], [])
     assert database.revision() == head_revision()
     database.dispose()

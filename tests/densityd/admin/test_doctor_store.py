@@ -12,8 +12,7 @@ from typer.testing import CliRunner, Result
 from densityd.cli import app
 from models_store.database.database import Database, migrate
 from models_store.database.ids import new_id
-from models_store.files.blobs import model_key
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs, model_key
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.app.serving import registered
@@ -40,8 +39,8 @@ def database(data_dir: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def blobs(data_dir: Path) -> LocalBlobs:
-    return LocalBlobs(data_dir / "blobs")
+def blobs(data_dir: Path) -> Blobs:
+    return Blobs.in_folder(data_dir / "blobs")
 
 
 def doctor(*options: str) -> Result:
@@ -52,7 +51,7 @@ def prune(*options: str) -> Result:
     return CliRunner().invoke(app, ["prune-files", *options])
 
 
-def leave_orphan(blobs: LocalBlobs) -> Path:
+def leave_orphan(blobs: Blobs) -> Path:
     """A model whose job is not in the database, two days old."""
     key = model_key(new_id("job"), 1)
     with blobs.staged() as staged:
@@ -71,7 +70,7 @@ def flip_last_bit(path: Path) -> None:
 
 
 @pytest.mark.long
-def test_an_installation_in_order_is_told_so(database: Database, blobs: LocalBlobs) -> None:
+def test_an_installation_in_order_is_told_so(database: Database, blobs: Blobs) -> None:
     registered(database, blobs)
 
     result = doctor("--deep")
@@ -84,7 +83,7 @@ def test_an_installation_in_order_is_told_so(database: Database, blobs: LocalBlo
 
 @pytest.mark.long
 def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
-    database: Database, blobs: LocalBlobs
+    database: Database, blobs: Blobs
 ) -> None:
     version = registered(database, blobs)
     orphan = leave_orphan(blobs)
@@ -116,7 +115,7 @@ def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
 
 
 @pytest.mark.long
-def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: LocalBlobs) -> None:
+def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: Blobs) -> None:
     registered(database, blobs, name="kept")
     blobs.delete(registered(database, blobs, name="lost").checkpoint_key)
 
@@ -130,7 +129,7 @@ def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: L
 
 
 @pytest.mark.long
-def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: LocalBlobs) -> None:
+def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: Blobs) -> None:
     flip_last_bit(blobs.path(registered(database, blobs).checkpoint_key))
 
     assert doctor().exit_code == 0
@@ -148,7 +147,7 @@ def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: LocalBl
 @pytest.mark.long
 def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
     database: Database,  # noqa: ARG001 - it must be there, empty
-    blobs: LocalBlobs,
+    blobs: Blobs,
 ) -> None:
     orphan = leave_orphan(blobs)
 
@@ -161,7 +160,7 @@ def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
 
 @pytest.mark.long
 def test_what_is_not_of_the_service_is_told_and_left_alone(
-    database: Database, blobs: LocalBlobs, tmp_path: Path
+    database: Database, blobs: Blobs, tmp_path: Path
 ) -> None:
     registered(database, blobs)
     (blobs.root / "weights.pt").write_bytes(b"x")
@@ -178,7 +177,7 @@ def test_what_is_not_of_the_service_is_told_and_left_alone(
 
 @pytest.mark.long
 def test_of_a_long_list_people_see_the_first_and_programs_all(
-    database: Database, blobs: LocalBlobs
+    database: Database, blobs: Blobs
 ) -> None:
     registered(database, blobs)
     for _ in range(25):
@@ -190,7 +189,7 @@ def test_of_a_long_list_people_see_the_first_and_programs_all(
 
 
 @pytest.mark.long
-def test_a_job_that_no_worker_takes_over_is_a_note(database: Database, blobs: LocalBlobs) -> None:
+def test_a_job_that_no_worker_takes_over_is_a_note(database: Database, blobs: Blobs) -> None:
     registered(database, blobs)
     job = submitted(Jobs(database))
     JobWork(database).claim("gone", lease_s=-100)

@@ -15,8 +15,6 @@ from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.files.blobs import Blobs, StoredBlob, part_key, parts_key, table_key
 from models_store.files.job_files import ResultPart, save_list
-from models_store.files.local_blobs import LocalBlobs
-from models_store.files.object_blobs import ObjectBlobs
 from models_store.files.store_identity import adopt
 from models_store.job_states import Checkpoint, JobKind
 from models_store.jobs.jobs import Jobs
@@ -73,11 +71,11 @@ def s3_server() -> Iterator[S3Server]:
 def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     """The store of the installation that is copied."""
     if request.param == "folder":
-        return LocalBlobs(tmp_path / "blobs")
+        return Blobs.in_folder(tmp_path / "blobs")
     server = request.getfixturevalue("s3_server")
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    store = ObjectBlobs(server.address(tmp_path / "cache", prefix=new_id("ds")))
+    store = Blobs(server.address(tmp_path / "cache", prefix=new_id("ds")))
     server.wait_ready(store)
     return store
 
@@ -92,9 +90,9 @@ def target(tmp_path: Path, sqlite_template: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> LocalBlobs:
+def store(tmp_path: Path) -> Blobs:
     """Its store."""
-    return LocalBlobs(tmp_path / "target")
+    return Blobs.in_folder(tmp_path / "target")
 
 
 def check_whole(database: Database, blobs: Blobs) -> None:
@@ -104,7 +102,7 @@ def check_whole(database: Database, blobs: Blobs) -> None:
 
 @pytest.mark.long
 def test_a_back_up_of_all_kinds_of_rows_is_restored_into_an_empty_installation(
-    database: Database, blobs: Blobs, target: Database, store: LocalBlobs, tmp_path: Path
+    database: Database, blobs: Blobs, target: Database, store: Blobs, tmp_path: Path
 ) -> None:
     adopt(database, blobs)
     dataset_id = a_table(database, blobs)
@@ -132,7 +130,7 @@ def test_a_back_up_of_all_kinds_of_rows_is_restored_into_an_empty_installation(
 
 
 def test_an_installation_moves_into_another_and_counts_on(
-    database: Database, blobs: Blobs, target: Database, store: LocalBlobs
+    database: Database, blobs: Blobs, target: Database, store: Blobs
 ) -> None:
     """From SQLite and a folder to PostgreSQL and a bucket, and to what is the same."""
     a_table(target, store)
@@ -165,10 +163,10 @@ def test_what_a_deletion_left_in_a_store_is_found_and_deleted(
 
 @pytest.mark.long
 def test_a_move_that_was_broken_off_goes_on_and_a_store_with_other_files_is_refused(
-    target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
+    target: Database, store: Blobs, sqlite_url: str, tmp_path: Path
 ) -> None:
     dataset_id = a_table(target, store)
-    database, blobs = Database(sqlite_url), LocalBlobs(tmp_path / "blobs")
+    database, blobs = Database(sqlite_url), Blobs.in_folder(tmp_path / "blobs")
     put(blobs, table_key(dataset_id), b"the half of it")
     other = put(blobs, table_key("ds_other"))
     with pytest.raises(TargetNotEmptyError, match="ds_other"):
@@ -182,12 +180,12 @@ def test_a_move_that_was_broken_off_goes_on_and_a_store_with_other_files_is_refu
 
 
 def test_a_restore_that_was_killed_once_its_rows_were_there_ends_when_it_is_run_again(
-    target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
+    target: Database, store: Blobs, sqlite_url: str, tmp_path: Path
 ) -> None:
     a_table(target, store)
     checkpointed(target, store)
     back_up(target, store, tmp_path / "backup", tell=quiet)
-    database, blobs = Database(sqlite_url), LocalBlobs(tmp_path / "blobs")
+    database, blobs = Database(sqlite_url), Blobs.in_folder(tmp_path / "blobs")
     once = restore(tmp_path / "backup", database, blobs, tell=quiet)
 
     assert restore(tmp_path / "backup", database, blobs, tell=quiet) == once
@@ -196,12 +194,12 @@ def test_a_restore_that_was_killed_once_its_rows_were_there_ends_when_it_is_run_
 
 
 def test_no_back_up_is_restored_while_another_one_takes_its_place(
-    target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
+    target: Database, store: Blobs, sqlite_url: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "backup"
     a_table(target, store)
     back_up(target, store, folder, tell=quiet)
-    database, blobs = Database(sqlite_url), LocalBlobs(tmp_path / "blobs")
+    database, blobs = Database(sqlite_url), Blobs.in_folder(tmp_path / "blobs")
     refused: set[str] = set()
 
     def restore_meanwhile(*_numbers: int) -> None:
@@ -223,12 +221,12 @@ def test_no_back_up_is_restored_while_another_one_takes_its_place(
 
 
 def test_what_is_deleted_during_a_back_up_is_not_in_it(
-    target: Database, store: LocalBlobs, tmp_path: Path
+    target: Database, store: Blobs, tmp_path: Path
 ) -> None:
     tables = [a_table(target, store) for _ in range(3)]
     late: list[str] = []
 
-    class Meanwhile(LocalBlobs):
+    class Meanwhile(Blobs):
         """Deletes a dataset while the files are copied, and one more after the rows were."""
 
         def size(self, key: str) -> int:
@@ -240,15 +238,15 @@ def test_what_is_deleted_during_a_back_up_is_not_in_it(
                 late.append(a_table(target, store))
             return super().size(key)
 
-    copied = back_up(target, Meanwhile(store.root), tmp_path / "backup", tell=quiet)
+    copied = back_up(target, Meanwhile.in_folder(store.root), tmp_path / "backup", tell=quiet)
 
     assert copied.unusable == []
     with open_copy(tmp_path / "backup" / read_manifest(tmp_path / "backup").rows_file) as rows:
-        check_whole(rows, LocalBlobs(tmp_path / "backup" / "blobs"))
+        check_whole(rows, Blobs.in_folder(tmp_path / "backup" / "blobs"))
 
 
 def test_a_damaged_file_is_told_and_the_rest_is_copied(
-    target: Database, store: LocalBlobs, tmp_path: Path
+    target: Database, store: Blobs, tmp_path: Path
 ) -> None:
     bad, good = a_table(target, store), a_table(target, store)
     store.path(table_key(bad)).write_bytes(b"flipped")
@@ -257,13 +255,13 @@ def test_a_damaged_file_is_told_and_the_rest_is_copied(
 
     assert [one.file.key for one in copied.unusable] == [table_key(bad)]
     assert read_manifest(tmp_path / "backup").unusable == [table_key(bad)]
-    kept = LocalBlobs(tmp_path / "backup" / "blobs")
+    kept = Blobs.in_folder(tmp_path / "backup" / "blobs")
     assert [file.key for file in kept.files()] == [table_key(good)]
 
 
 @pytest.mark.long
 def test_a_second_back_up_takes_the_place_of_the_first(
-    target: Database, store: LocalBlobs, tmp_path: Path
+    target: Database, store: Blobs, tmp_path: Path
 ) -> None:
     folder = tmp_path / "backup"
     gone = a_table(target, store)
@@ -277,12 +275,12 @@ def test_a_second_back_up_takes_the_place_of_the_first(
     after = read_manifest(folder)
     assert after.made_at > before.made_at
     assert {path.name for path in folder.iterdir()} == {MANIFEST, "blobs", after.rows_file}
-    assert [file.key for file in LocalBlobs(folder / "blobs").files()] == [table_key(there)]
+    assert [file.key for file in Blobs.in_folder(folder / "blobs").files()] == [table_key(there)]
 
 
 @pytest.mark.parametrize("damage", ["none", "cut", "rows", "path"])
 def test_what_is_no_whole_back_up_is_refused(
-    target: Database, store: LocalBlobs, tmp_path: Path, damage: str
+    target: Database, store: Blobs, tmp_path: Path, damage: str
 ) -> None:
     folder = tmp_path / "backup"
     back_up(target, store, folder, tell=quiet)
@@ -303,13 +301,13 @@ def test_what_is_no_whole_back_up_is_refused(
 
 
 def test_a_folder_of_something_else_is_left_alone(
-    target: Database, store: LocalBlobs, tmp_path: Path
+    target: Database, store: Blobs, tmp_path: Path
 ) -> None:
     adopt(target, store)
     a_table(target, store)
     (tmp_path / "live").mkdir()
     store.root.rename(tmp_path / "live" / "blobs")
-    live = LocalBlobs(tmp_path / "live" / "blobs")
+    live = Blobs.in_folder(tmp_path / "live" / "blobs")
     with pytest.raises(CopyError, match="blobs, which is of no back-up"):
         back_up(target, live, tmp_path / "live", tell=quiet)
     (tmp_path / "home").mkdir()
@@ -321,7 +319,7 @@ def test_a_folder_of_something_else_is_left_alone(
 
 @pytest.mark.long
 def test_a_list_of_parts_of_which_one_is_gone_is_no_checkpoint(
-    target: Database, store: LocalBlobs, tmp_path: Path
+    target: Database, store: Blobs, tmp_path: Path
 ) -> None:
     registered(target, store)
     job = submitted(Jobs(target), kind=JobKind.SCORING, model_name="people", model_version=1)
@@ -343,4 +341,4 @@ def test_a_list_of_parts_of_which_one_is_gone_is_no_checkpoint(
     with open_copy(tmp_path / "backup" / read_manifest(tmp_path / "backup").rows_file) as rows:
         kept = Jobs(rows).get(PROJECT, job.id).checkpoints
         assert [at["epoch"] for at in kept] == [1]
-        check_whole(rows, LocalBlobs(tmp_path / "backup" / "blobs"))
+        check_whole(rows, Blobs.in_folder(tmp_path / "backup" / "blobs"))

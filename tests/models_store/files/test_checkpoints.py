@@ -9,9 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from flows import FitState, Flow, FlowSpec, MadeSpec, MafSpec, RealNvpSpec, build
 from models_store.errors import BlobCorruptError, BlobMissingError, CheckpointMismatchError
-from models_store.files.blobs import StoredBlob
+from models_store.files.blobs import Blobs, StoredBlob
 from models_store.files.checkpoints import load_model, load_state, save_model, save_state
-from models_store.files.local_blobs import LocalBlobs
 
 KEY = "models/job_1/1.safetensors"
 COLUMNS = ["a", "b", "c"]
@@ -25,8 +24,8 @@ MOMENTS = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 2.0])
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> LocalBlobs:
-    return LocalBlobs(tmp_path / "blobs")
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs.in_folder(tmp_path / "blobs")
 
 
 def make(spec: FlowSpec = SPECS[1], *, standardise: bool = True) -> Flow:
@@ -34,7 +33,7 @@ def make(spec: FlowSpec = SPECS[1], *, standardise: bool = True) -> Flow:
 
 
 def save(
-    blobs: LocalBlobs, key: str = KEY, *, spec: FlowSpec = SPECS[1], standardise: bool = True
+    blobs: Blobs, key: str = KEY, *, spec: FlowSpec = SPECS[1], standardise: bool = True
 ) -> StoredBlob:
     flow = make(spec, standardise=standardise)
     return save_model(
@@ -84,7 +83,7 @@ def test_a_cut_file_is_found(blobs, keep):
         load_model(blobs, KEY, stored.sha256)
 
 
-def replace(blobs: LocalBlobs, data: bytes) -> str:
+def replace(blobs: Blobs, data: bytes) -> str:
     """Store other bytes under the key, honestly hashed; their hash."""
     with blobs.staged(".safetensors") as path:
         path.write_bytes(data)
@@ -129,7 +128,7 @@ def test_the_right_file_of_another_model_is_refused(blobs):
         load_model(blobs, KEY, stored.sha256, columns=["c", "b", "a"])
 
 
-def rewrite(blobs: LocalBlobs, **changes: object) -> str:
+def rewrite(blobs: Blobs, **changes: object) -> str:
     """Store the model again with another description of itself; its new hash."""
     path = blobs.path(KEY)
     with safe_open(path, framework="pt") as file:

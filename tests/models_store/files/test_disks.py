@@ -6,9 +6,8 @@ import pytest
 
 from models_store.errors import StorageFullError
 from models_store.files import disks
-from models_store.files.blobs import table_key
+from models_store.files.blobs import Blobs, table_key
 from models_store.files.disks import FreeSpace
-from models_store.files.local_blobs import LocalBlobs
 from tabular.formats import kept_free
 
 MIB = 2**20
@@ -74,8 +73,8 @@ def test_a_folder_that_was_not_made_yet_has_the_space_of_its_disk(tmp_path):
 
 
 def test_a_store_commits_nothing_that_takes_what_stays_free(tmp_path):
-    LocalBlobs(tmp_path, leave_bytes=1).check_room()
-    blobs = LocalBlobs(tmp_path, leave_bytes=10**18)
+    Blobs.in_folder(tmp_path, leave_bytes=1).check_room()
+    blobs = Blobs.in_folder(tmp_path, leave_bytes=10**18)
     with blobs.staged() as path:
         path.write_bytes(b"rows")
         with pytest.raises(StorageFullError):

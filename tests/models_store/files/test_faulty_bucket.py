@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 
 from models_store.errors import BlobError, StorageFullError
-from models_store.files.blobs import StoredBlob, model_key, part_key, table_key
-from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.blobs import Blobs, StoredBlob, model_key, part_key, table_key
 from tests.bucket_servers import S3Server
 from tests.faulty_bucket import Fault, Way, Wrong
 
 pytestmark = pytest.mark.cluster
 LARGE = table_key("ds_1")
 KEYS = (LARGE, model_key("job_1", 1), model_key("job_2", 1), part_key("job_1", 1, number=1))
-EVERY = 11  # of the requests, in the quick tests
+EVERY = 7  # of the requests, in the quick tests
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ class Life:
 
     def __init__(self, server: S3Server, way: Way, folder: Path, prefix: str) -> None:
         address = server.address(folder / "own", prefix=prefix)
-        self.user = ObjectBlobs(address.model_copy(update={"endpoint": way.url}))
+        self.user = Blobs(address.model_copy(update={"endpoint": way.url}))
         self._reader = address.model_copy(
             update={"endpoint": way.url, "cache_dir": str(folder / "reader")}
         )
@@ -64,7 +63,7 @@ class Life:
         self.contents[key] = content
 
     def read(self, key: str) -> None:
-        reader = ObjectBlobs(self._reader)
+        reader = Blobs(self._reader)
         assert reader.verify(key, self.kept[key].sha256).read_bytes() == self.contents[key]
 
     def list_job(self) -> None:
@@ -78,7 +77,7 @@ class Life:
 
     def check(self) -> list[str]:
         """See all that was promised in the store itself; the keys of what is there besides."""
-        witness = ObjectBlobs(self._server)
+        witness = Blobs(self._server)
         for blob in self.kept.values():
             witness.verify(blob.key, blob.sha256)
         return sorted({file.key for file in witness.files()} - set(self.kept))
@@ -120,7 +119,7 @@ def test_a_request_that_goes_wrong_is_tried_again_or_told_and_nothing_stored_is_
         monkeypatch.setenv(name, value)
     undisturbed, told, left = lived(server, tmp_path / "undisturbed", None)
     assert (told, left) == ([], [])
-    assert len(undisturbed.requests) > 20
+    assert len(undisturbed.requests) > 15
     seen = []
     for number in range(1, len(undisturbed.requests) + 1, every):
         fault = Fault(number, wrong, lasting)
@@ -139,13 +138,13 @@ def test_a_store_that_believes_what_it_reads_is_found_out(
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
 
-    def unread(self: ObjectBlobs, key: str, _sha256: str) -> Path:
+    def unread(self: Blobs, key: str, _sha256: str) -> Path:
         path = self.staging / "unread"
         self.staging.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"".join(self._bucket.stream(key, 0, self._bucket.size(key))))
         return path
 
-    monkeypatch.setattr(ObjectBlobs, "verify", unread)
+    monkeypatch.setattr(Blobs, "verify", unread)
     undisturbed, _, _ = lived(server, tmp_path / "undisturbed", None)
     reads = [n for n, request in enumerate(undisturbed.requests, 1) if request.startswith("GET")]
     with pytest.raises(AssertionError):  # noqa: PT012 - one of them

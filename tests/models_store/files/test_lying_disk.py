@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import models_store.files.local_blobs
+import models_store.files.blobs
 from models_store.errors import BlobCorruptError, BlobError, StorageFullError
-from models_store.files.blobs import STAGING, StoredBlob, model_key, part_key, table_key
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import STAGING, Blobs, StoredBlob, model_key, part_key, table_key
 from tests.lying_disk import Failure, LyingDisk
 
 KEYS = (
@@ -25,7 +24,7 @@ KEYS = (
 class Promises:
     """What the store has promised so far: the files that must be there."""
 
-    def __init__(self, blobs: LocalBlobs) -> None:
+    def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self.kept: dict[str, StoredBlob] = {}
 
@@ -41,7 +40,7 @@ class Promises:
         self._blobs.delete(prefix)
 
     def check(self, root: Path) -> None:
-        found = LocalBlobs(root)
+        found = Blobs.in_folder(root)
         for blob in self.kept.values():
             found.verify(blob.key, blob.sha256)
 
@@ -67,13 +66,13 @@ def root(tmp_path: Path) -> Path:
 def calls_of_a_life(root: Path) -> list[str]:
     disk = LyingDisk(root)
     with disk.mounted():
-        for step in steps(Promises(LocalBlobs(root))):
+        for step in steps(Promises(Blobs.in_folder(root))):
             step()
     return disk.calls
 
 
 def test_a_power_cut_at_any_call_takes_nothing_that_was_stored(root: Path, tmp_path: Path) -> None:
-    numbers, promises = count(), Promises(LocalBlobs(root))
+    numbers, promises = count(), Promises(Blobs.in_folder(root))
 
     def cut() -> None:
         for names_first in (False, True):
@@ -88,7 +87,7 @@ def test_a_power_cut_at_any_call_takes_nothing_that_was_stored(root: Path, tmp_p
     assert next(numbers) > 50
 
 
-@pytest.mark.parametrize("skipped", ["_sync_folder", "_hash_and_sync"])
+@pytest.mark.parametrize("skipped", ["_sync_folder", "_synced"])
 def test_a_store_that_syncs_less_is_found_out(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skipped: str
 ) -> None:
@@ -96,8 +95,8 @@ def test_a_store_that_syncs_less_is_found_out(
         content = path.read_bytes()
         return StoredBlob(key=key, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
-    instead = {"_sync_folder": lambda _folder: None, "_hash_and_sync": hash_only}
-    monkeypatch.setattr(models_store.files.local_blobs, skipped, instead[skipped])
+    instead = {"_sync_folder": lambda _folder: None, "_synced": hash_only}
+    monkeypatch.setattr(models_store.files.blobs, skipped, instead[skipped])
 
     with pytest.raises((BlobError, AssertionError)):
         test_a_power_cut_at_any_call_takes_nothing_that_was_stored(root, tmp_path)
@@ -114,7 +113,7 @@ def test_a_call_that_fails_is_told_and_the_next_try_is_whole(tmp_path: Path, cod
         root = tmp_path / str(number)
         root.mkdir()
         disk = LyingDisk(root, Failure(at=number, code=code))
-        promises = Promises(LocalBlobs(root))
+        promises = Promises(Blobs.in_folder(root))
         with disk.mounted():
             for step in steps(promises):
                 try:
@@ -125,7 +124,7 @@ def test_a_call_that_fails_is_told_and_the_next_try_is_whole(tmp_path: Path, cod
         promises.check(root)
         promises.check(disk.after_power_cut(tmp_path / f"cut-{number}", names_first=False))
         # What could not be deleted is old enough to be swept one day.
-        LocalBlobs(root).sweep_staging(older_than_s=-1)
+        Blobs.in_folder(root).sweep_staging(older_than_s=-1)
         assert not list((root / STAGING).iterdir())
     assert told > len(calls) / 2
 
@@ -140,13 +139,13 @@ def test_a_disk_that_loses_half_of_what_it_synced_is_found_out_by_the_hash(tmp_p
         root = tmp_path / str(number)
         root.mkdir()
         disk = LyingDisk(root, Failure(at=number, code=None))
-        promises = Promises(LocalBlobs(root))
+        promises = Promises(Blobs.in_folder(root))
         with disk.mounted():
             for step in steps(promises):
                 step()
         for blob in promises.kept.values():
             try:
-                LocalBlobs(root).verify(blob.key, blob.sha256)
+                Blobs.in_folder(root).verify(blob.key, blob.sha256)
             except BlobCorruptError:
                 lost += 1
         fewest = len(promises.kept)

@@ -7,15 +7,14 @@ import pytest
 
 from models_store.database.database import Database
 from models_store.errors import BlobDiskError, WrongStoreError
-from models_store.files.blobs import STORE_ID
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import STORE_ID, Blobs
 from models_store.files.store_identity import adopt, known_identity
 from models_store.registry import Registry
 from tests.models_store.makers import added
 
 
 def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
-    database: Database, blobs: LocalBlobs
+    database: Database, blobs: Blobs
 ) -> None:
     assert known_identity(database) is None
     adopt(database, blobs)
@@ -29,10 +28,10 @@ def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
 
 @pytest.mark.parametrize("spoil", ["another", "unmounted", "no folder"])
 def test_another_store_and_none_are_refused_and_left_alone(
-    database: Database, blobs: LocalBlobs, tmp_path: Path, spoil: str
+    database: Database, blobs: Blobs, tmp_path: Path, spoil: str
 ) -> None:
     adopt(database, blobs)
-    other = LocalBlobs(tmp_path / "other")
+    other = Blobs.in_folder(tmp_path / "other")
     if spoil != "no folder":
         other.root.mkdir()
     if spoil == "another":
@@ -44,7 +43,7 @@ def test_another_store_and_none_are_refused_and_left_alone(
 
 
 def test_a_restored_database_takes_the_identity_of_its_store(
-    database: Database, blobs: LocalBlobs
+    database: Database, blobs: Blobs
 ) -> None:
     blobs.mark("a" * 32)
     added(Registry(database))
@@ -53,19 +52,19 @@ def test_a_restored_database_takes_the_identity_of_its_store(
 
 
 def test_a_new_database_does_not_take_the_store_of_another_one(
-    database: Database, blobs: LocalBlobs
+    database: Database, blobs: Blobs
 ) -> None:
     blobs.mark("a" * 32)
     with pytest.raises(WrongStoreError, match="another database"):
         adopt(database, blobs)
     assert known_identity(database) is None
     (blobs.root / STORE_ID).unlink()
-    adopt(database, LocalBlobs(blobs.root))
-    assert known_identity(database) == LocalBlobs(blobs.root).identity()
+    adopt(database, Blobs.in_folder(blobs.root))
+    assert known_identity(database) == Blobs.in_folder(blobs.root).identity()
 
 
 def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
-    database: Database, blobs: LocalBlobs
+    database: Database, blobs: Blobs
 ) -> None:
     dataset = added(Registry(database))
     with pytest.raises(WrongStoreError, match="holds nothing"):
@@ -79,13 +78,13 @@ def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
 
 
 def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
-    database: Database, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+    database: Database, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(_store: LocalBlobs, _identity: str) -> None:
+    def breaks(_store: Blobs, _identity: str) -> None:
         raise OSError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalBlobs, "mark", breaks)
+        patch.setattr(Blobs, "mark", breaks)
         with pytest.raises(OSError, match="power cut"):
             adopt(database, blobs)
     assert known_identity(database) is None
@@ -96,10 +95,10 @@ def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
 @pytest.mark.parametrize("instead", ["nothing", "an empty folder", "an old staging", "another"])
 @pytest.mark.parametrize("opened", ["before", "since"])
 def test_nothing_is_written_while_the_disk_of_a_store_is_not_mounted(
-    database: Database, blobs: LocalBlobs, tmp_path: Path, instead: str, opened: str
+    database: Database, blobs: Blobs, tmp_path: Path, instead: str, opened: str
 ) -> None:
     adopt(database, blobs)
-    writer = LocalBlobs(blobs.root) if opened == "since" else blobs
+    writer = Blobs.in_folder(blobs.root) if opened == "since" else blobs
     away = tmp_path / "away"
     blobs.root.rename(away)
     if instead != "nothing":
@@ -122,7 +121,7 @@ def test_nothing_is_written_while_the_disk_of_a_store_is_not_mounted(
 
 
 def test_a_file_is_not_kept_where_its_disk_goes_while_it_is_written(
-    database: Database, blobs: LocalBlobs
+    database: Database, blobs: Blobs
 ) -> None:
     adopt(database, blobs)
     identity = blobs.root / STORE_ID

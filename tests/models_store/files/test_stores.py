@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,10 @@ from models_store.errors import (
     BlobCorruptError,
     BlobDiskError,
     BlobMissingError,
-    StorageFullError,
     WrongStoreError,
 )
 from models_store.files.blobs import Blobs, check_identity
-from models_store.files.object_blobs import ObjectBlobs
 from models_store.files.store_address import StoreAddress, refuse_store_url
-from models_store.files.stores import open_blobs
 from tests.bucket_servers import AzureServer, S3Server
 
 KEY = "datasets/ds_1/table.npy"
@@ -41,13 +37,11 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def s3(
-    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
-) -> ObjectBlobs:
+def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Blobs:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     prefix = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
-    blobs = ObjectBlobs(s3_server.address(tmp_path / "cache", prefix=prefix))
+    blobs = Blobs(s3_server.address(tmp_path / "cache", prefix=prefix))
     s3_server.wait_ready(blobs)
     return blobs
 
@@ -62,31 +56,31 @@ def azure_server() -> Iterator[AzureServer]:
 @pytest.fixture
 def azure(
     azure_server: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
-) -> ObjectBlobs:
+) -> Blobs:
     for name, value in azure_server.environment.items():
         monkeypatch.setenv(name, value)
     prefix = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
-    return ObjectBlobs(azure_server.address(tmp_path / "cache", prefix=prefix))
+    return Blobs(azure_server.address(tmp_path / "cache", prefix=prefix))
 
 
 @pytest.fixture(
     params=[
         "folder",
-        pytest.param("s3", marks=pytest.mark.cluster),
+        "s3",
         pytest.param("azure", marks=pytest.mark.cluster),
     ]
 )
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     if request.param == "folder":
-        return open_blobs(StoreAddress(url=str(tmp_path / "blobs")))
+        return Blobs(StoreAddress(url=str(tmp_path / "blobs")))
     return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
 def another(blobs: Blobs, folder: Path) -> Blobs:
     """The same store, seen from another machine."""
-    if not isinstance(blobs, ObjectBlobs):
+    if not blobs.is_remote:
         return blobs
-    return ObjectBlobs(blobs._address.model_copy(update={"cache_dir": str(folder)}))
+    return Blobs(blobs._address.model_copy(update={"cache_dir": str(folder)}))
 
 
 def test_what_is_committed_is_read_everywhere(blobs: Blobs, tmp_path: Path) -> None:
@@ -153,29 +147,6 @@ def test_a_store_knows_whose_it_is(blobs: Blobs) -> None:
     assert list(blobs.files()) == []
 
 
-def test_the_age_of_a_file_is_told_by_the_clock_of_the_store(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(blobs, b"new")
-    truth = time.time
-    monkeypatch.setattr(time, "time", lambda: truth() + 10**8)
-    [stored] = blobs.files()
-    assert 0 <= stored.age_s < 500
-
-
-@pytest.mark.cluster
-def test_the_objects_of_a_full_bucket_are_found(
-    s3: ObjectBlobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(s3, b"old")
-
-    def refuse(_key: str, _content: bytes) -> None:
-        raise StorageFullError
-
-    monkeypatch.setattr(s3._bucket, "put_bytes", refuse)
-    assert [found.key for found in s3.files()] == [KEY]
-
-
 def test_a_look_and_a_ping_leave_nothing(blobs: Blobs) -> None:
     blobs.ping(100_000)
     blobs.look()
@@ -184,9 +155,9 @@ def test_a_look_and_a_ping_leave_nothing(blobs: Blobs) -> None:
 
 _READ_FOUR_TIMES = """
 import hashlib, sys, threading
-from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.blobs import Blobs
 from models_store.files.store_address import StoreAddress
-blobs = ObjectBlobs(StoreAddress.model_validate_json(sys.argv[1]))
+blobs = Blobs(StoreAddress.model_validate_json(sys.argv[1]))
 key, sha256 = sys.argv[2:]
 stream, fetched = blobs._bucket.stream, []
 blobs._bucket.stream = lambda *arguments: fetched.append(1) or stream(*arguments)
@@ -198,7 +169,7 @@ print(len(fetched), hashlib.sha256(blobs.open(key, sha256).read_bytes()).hexdige
 
 
 @pytest.mark.cluster
-def test_many_readers_of_many_processes_fetch_once(s3: ObjectBlobs, tmp_path: Path) -> None:
+def test_many_readers_of_many_processes_fetch_once(s3: Blobs, tmp_path: Path) -> None:
     sha256 = put(s3, os.urandom(9_000_000))
     address = s3._address.model_copy(update={"cache_dir": str(tmp_path / "shared")})
     command = [sys.executable, "-c", _READ_FOUR_TIMES, address.model_dump_json(), KEY, sha256]
@@ -218,7 +189,7 @@ def test_a_server_that_is_away_is_told_in_time_and_copies_are_still_read(
     server = S3Server()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    blobs = ObjectBlobs(server.address(tmp_path / "cache"))
+    blobs = Blobs(server.address(tmp_path / "cache"))
     server.wait_ready(blobs)
     try:
         sha256 = put(blobs, b"seen")
@@ -245,9 +216,8 @@ def test_a_server_that_is_away_is_told_in_time_and_copies_are_still_read(
         server.close()
 
 
-@pytest.mark.cluster
 def test_wrong_credentials_are_told_without_them(
-    s3: ObjectBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text("wrong-secret\n")
@@ -255,11 +225,11 @@ def test_wrong_credentials_are_told_without_them(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY_FILE", str(secret))
     with pytest.raises(BlobDiskError, match="refuses the credentials") as raised:
-        ObjectBlobs(s3._address).ping()
+        Blobs(s3._address).ping()
     assert "wrong-secret" not in str(raised.value)
     assert raised.value.__cause__ is None
     secret.write_text(f"{right}\n")
-    ObjectBlobs(s3._address).ping()
+    Blobs(s3._address).ping()
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ from models_store.errors import (
     FencedError,
     RequestError,
 )
-from models_store.files.blobs import part_key, parts_key
+from models_store.files.blobs import Blobs, part_key, parts_key
 from models_store.files.job_files import ResultPart, load_list, save_list
-from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -151,7 +150,7 @@ def test_a_replay_keeps_the_version_that_a_bulk_job_uses(jobs: Jobs, work: JobWo
 
 
 def test_a_list_of_parts_is_read_back_only_if_it_is_whole(tmp_path: Path) -> None:
-    blobs = LocalBlobs(tmp_path)
+    blobs = Blobs.in_folder(tmp_path)
     parts = [
         ResultPart(key=part_key("job_1", 1, number=n), sha256="a" * 64, rows=n) for n in (1, 2)
     ]

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from models_store.database.database import Database, migrate
-from models_store.files.local_blobs import LocalBlobs
+from models_store.files.blobs import Blobs
 from models_store.job_states import JobKind, JobState, NewJob
 from models_store.jobs.leases import JobWork
 from tests.servers import PostgresServer
@@ -424,7 +424,7 @@ def test_a_full_disk_gives_the_job_back_until_there_is_room(
     if mounted.returncode != 0:
         pytest.skip("only root may mount a small disk")
     try:
-        place.blobs = LocalBlobs(small)
+        place.blobs = Blobs.in_folder(small)
         job_id = place.submit(place.add_dataset(), **ENDLESS)
         running = supervise(store_url=str(small), reserve_bytes=0)
         wait_until(lambda: place.epoch(job_id) >= 3)

@@ -14,9 +14,8 @@ import pytest
 
 from flows import CompiledFlow, compile_flow, quantiles_of, rank_among
 from models_store.errors import StorageFullError
-from models_store.files.blobs import model_key
+from models_store.files.blobs import Blobs, model_key
 from models_store.files.checkpoints import save_model
-from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
@@ -309,7 +308,7 @@ def test_a_file_is_written_while_as_much_of_the_disk_stays_free(
     store = StoreAddress(url=str(place.blobs.root), leave_bytes=10**18)
     task = sampling(place, store=store, attempt=2, checkpoints=[checkpoint])
     committed: list[str] = []
-    monkeypatch.setattr(LocalBlobs, "commit", lambda _self, _path, key: committed.append(key))
+    monkeypatch.setattr(Blobs, "commit", lambda _self, _path, key: committed.append(key))
     with pytest.raises(StorageFullError):
         run(task)
     assert committed == [], "it ended before the file was whole"

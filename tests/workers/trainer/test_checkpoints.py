@@ -9,18 +9,17 @@ import torch
 
 from flows import FitState
 from models_store.errors import BlobDiskError
+from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_state, save_state
-from models_store.files.local_blobs import LocalBlobs
 from tests.workers.place import Place
 from tests.workers.trainer.tasks import epochs, result, run, task_of
 from workers.protocol import CheckpointRef, Message, Note
 from workers.trainer.checkpoints import Checkpoints
 
 
-class AwayBucket(LocalBlobs):
+class AwayBucket(Blobs):
     """A store that counts as remote, and is away at times."""
 
-    is_remote = True
     away = False
 
     @contextmanager
@@ -28,17 +27,19 @@ class AwayBucket(LocalBlobs):
         if self.away:
             raise BlobDiskError("bucket", "is away")
         with super().staged(suffix) as path:
+            self.is_remote = False
             yield path
+            self.is_remote = True
 
 
 def test_a_bucket_that_is_away_costs_a_checkpoint_only(place: Place) -> None:
-    bucket, sent = AwayBucket(place.blobs.root), list[Message]()
+    bucket, sent = AwayBucket.in_folder(place.blobs.root), list[Message]()
     task = task_of(place, place.add_dataset())
     checkpoints = Checkpoints(task, bucket, send=sent.append, unit="epoch")
     state = FitState(
         {"weight": torch.ones(1)}, {"batches": 1, "progress": {"epoch": 2, "batches": 0}}
     )
-    bucket.away = True
+    bucket.away = bucket.is_remote = True
     assert checkpoints.save_if_due(lambda: state) is None
     assert [type(message) for message in sent] == [Note]
     bucket.away = False
