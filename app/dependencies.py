@@ -9,7 +9,6 @@ from fastapi import Depends, Header, Request
 
 from app.auth.callers import project_of
 from app.engine.loaded_models import LoadedModels
-from app.http.stored_responses import StoredResponses
 from app.server.broker import Broker
 from app.settings import ApiSettings
 from app.state import AppState, state_of
@@ -54,7 +53,6 @@ async def _project(request: Request) -> str:
 StateDep = Annotated[AppState, _from_state(lambda state: state)]
 SettingsDep = Annotated[ApiSettings, _from_state(lambda state: state.settings)]
 BlobsDep = Annotated[Blobs, _from_state(lambda state: state.blobs)]
-StoredDep = Annotated[StoredResponses, _from_state(lambda state: state.stored_responses)]
 AliasesDep = Annotated[Aliases, _from_state(lambda state: state.aliases)]
 RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]

@@ -16,11 +16,8 @@ from starlette.routing import BaseRoute
 from app.account import routes as account
 from app.auth.audit import AuditLog
 from app.auth.callers import Callers
-from app.auth.key_checks import Leases
-from app.auth.long_queries import LongQueries
 from app.auth.loopback import is_loopback
 from app.auth.middleware import AccessMiddleware, Policy
-from app.auth.open_requests import OpenBound
 from app.auth.rates import Rates
 from app.auth.tallies import Tallies
 from app.datasets import routes as datasets, upload_routes as uploads
@@ -29,15 +26,9 @@ from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
-from app.fairness.fair_routes import EACH, PAGES_EACH
-from app.fairness.parsers import Parsers
-from app.fairness.turns import Threads, Turns
 from app.http.body_limits import BodyLimits, BodyMiddleware
-from app.http.body_memory import BodyMemory
 from app.http.head import HeadMiddleware
-from app.http.stored_responses import StoredResponses
 from app.http.unknown_parameters import known_parameters
-from app.http.upload_room import UploadRoom
 from app.inference import routes as inference
 from app.jobs import (
     result_routes as job_results,
@@ -45,6 +36,7 @@ from app.jobs import (
     starts as job_starts,
     target_preview,
 )
+from app.limits import ROUTES_EACH, BodyMemory, OpenBound, Threads, Turns
 from app.metrics import Metrics
 from app.models import checkpoints, plot_routes as plots, routes as models
 from app.plots.plots import Plots
@@ -238,9 +230,6 @@ async def _lifespan(
                 _sweep_staging(blobs),
                 _look_at_disk(state.free_space),
                 state.event_hub.run(shutdown.stopping),
-                state.leases.run(),
-                # Copies of what is elsewhere go when the cache is full, whether they are read or not.
-                *([] if blobs.is_remote else [state.leases.watch_files()]),
                 state.tallies.run(),
                 state.warm_up.run(),
                 *([check_later(database, blobs, refuse=shutdown.fail)] if away else []),
@@ -296,8 +285,6 @@ def _state(
         after_load=after_load,
     )
     free_space = _free_space(settings, database, blobs)
-    body_memory = BodyMemory(settings.max_bodies_bytes)
-    body_files = BodyMemory(settings.max_body_files_bytes, left=free_space.left)
     broker = Broker(settings)
     lookout = Lookout(
         database,
@@ -325,7 +312,6 @@ def _state(
         tallies=tallies,
         broker=broker,
         callers=callers,
-        leases=Leases(callers),
         audit=AuditLog(
             None if folder is None else AuditTrail(folder), failures=metrics.audit_failures
         ),
@@ -338,33 +324,17 @@ def _state(
         job_metrics=JobMetrics(JobFigures(database), lookout.seconds),
         event_hub=EventHub(jobs),
         plots=Plots(),
-        threads=Threads(
-            "requests",
-            _THREADS,
-            each=_THREADS_EACH,
-            alone=Threads("documents", 1, each=1),
-            cells=Threads("cells", 1, each=1),
-            files=Threads("files", 1, each=1),
-        ),
-        parsers=Parsers(
-            settings.max_parsers,
-            memory_bytes=settings.parse_memory_bytes,
-            timeout_s=settings.parse_timeout_s,
-        ),
+        threads=Threads("requests", _THREADS, each=_THREADS_EACH),
+        parsers=Threads("parsers", settings.max_parsers, each=max(1, settings.max_parsers - 1)),
         imports=Threads("imports", 1, each=1),
         exports=Threads("exports", 1, each=1),
-        route_turns=Turns(sys.maxsize, each=EACH),
-        page_turns=Turns(sys.maxsize, each=PAGES_EACH),
-        long_queries=LongQueries(),
+        route_turns=Turns(sys.maxsize, each=ROUTES_EACH),
         open_requests=OpenBound("requests", settings.max_open_requests),
         open_streams=OpenBound("event streams", settings.max_open_streams),
         open_uploads=OpenBound("uploads", settings.max_open_uploads),
         open_exports=OpenBound("ONNX exports", _OPEN_EXPORTS),
-        upload_room=UploadRoom(),
-        body_memory=body_memory,
-        body_files=body_files,
+        body_memory=BodyMemory(settings.max_bodies_bytes),
         free_space=free_space,
-        stored_responses=StoredResponses(blobs.staging, files=body_files, memory=body_memory),
     )
 
 

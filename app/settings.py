@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypedDict
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
@@ -50,6 +50,13 @@ def _checked_audit_dir(folder: str | None) -> str | None:
     if folder is not None and folder != _LOG_ALONE and not Path(folder).is_absolute():
         raise ValueError("the audit trail is an absolute path, such as /srv/densityd/audit, or -")
     return folder
+
+
+class ParserLimits(TypedDict):
+    """Limits of a process that reads a file, as the functions that start one take them."""
+
+    memory_bytes: int
+    timeout_s: float
 
 
 class ApiSettings(StoreSettings):
@@ -332,6 +339,11 @@ class ApiSettings(StoreSettings):
     def signing_key(self) -> str | None:
         """Return the key of the signatures of exported versions; None: there are none."""
         return None if self.export_key is None else self.export_key.get_secret_value()
+
+    @property
+    def parser_limits(self) -> ParserLimits:
+        """Return the limits of a process that reads a file."""
+        return {"memory_bytes": self.parse_memory_bytes, "timeout_s": self.parse_timeout_s}
 
     @property
     def audit_folder(self) -> Path | None:

@@ -7,19 +7,12 @@ from fastapi import Request
 
 from app.auth.audit import AuditLog
 from app.auth.callers import Callers
-from app.auth.key_checks import Leases
-from app.auth.long_queries import LongQueries
-from app.auth.open_requests import OpenBound
 from app.auth.tallies import Tallies
 from app.engine.engine import Engine
 from app.engine.loaded_models import LoadedModels
 from app.engine.warming import WarmUp
 from app.engine.watch import EngineWatch
-from app.fairness.parsers import Parsers
-from app.fairness.turns import Threads, Turns
-from app.http.body_memory import BodyMemory
-from app.http.stored_responses import StoredResponses
-from app.http.upload_room import UploadRoom
+from app.limits import BodyMemory, OpenBound, Threads, Turns
 from app.metrics import Metrics
 from app.plots.plots import Plots
 from app.reference_rows.usual_terms import UsualTerms
@@ -65,7 +58,6 @@ class AppState:
         tallies: Tallies of this process.
         broker: Broker, which is told of new jobs.
         callers: Cache of API keys.
-        leases: Keys of the requests under way.
         audit: Trail of changes.
         models: Models in memory.
         usual_terms: Usual terms of explanations.
@@ -81,17 +73,12 @@ class AppState:
         imports: Thread that waits for processes that check imported models.
         exports: Thread that waits for processes that write ONNX files.
         route_turns: Turns of projects at routes that run in threads.
-        page_turns: Turns of projects at pages of listings, before those of routes.
-        long_queries: Turns at reading long queries.
         open_requests: Bound on open requests.
         open_streams: Bound on open event streams.
         open_uploads: Bound on open uploads.
         open_exports: Bound on ONNX files that are written or sent.
-        upload_room: Bytes of unfinished uploads.
         body_memory: Bytes of request bodies and results in memory.
-        body_files: Bytes of request bodies and results on the disk.
         free_space: Free space of the disk, which projects leave to each other.
-        stored_responses: Large responses that wait on the disk for their callers.
     """
 
     settings: ApiSettings
@@ -110,7 +97,6 @@ class AppState:
     tallies: Tallies
     broker: Broker
     callers: Callers
-    leases: Leases
     audit: AuditLog
     models: LoadedModels
     usual_terms: UsualTerms
@@ -122,21 +108,16 @@ class AppState:
     event_hub: EventHub
     plots: Plots
     threads: Threads
-    parsers: Parsers
+    parsers: Threads
     imports: Threads
     exports: Threads
     route_turns: Turns
-    page_turns: Turns
-    long_queries: LongQueries
     open_requests: OpenBound
     open_streams: OpenBound
     open_uploads: OpenBound
     open_exports: OpenBound
-    upload_room: UploadRoom
     body_memory: BodyMemory
-    body_files: BodyMemory
     free_space: FreeSpace
-    stored_responses: StoredResponses
 
     def quota(self) -> int:
         """Return the bytes that a project may store now: fewer than its quota where the disk is nearly full."""

@@ -18,8 +18,8 @@ from app.account.views import (
 )
 from app.auth.callers import caller_of
 from app.dependencies import KeysDep, ProjectDep, SettingsDep, UsageDep
-from app.fairness.fair_routes import FairRoute
 from app.http.json_body import json_body, json_request
+from app.limits import FairRoute
 from app.problems.problem import Problem, problem_responses
 from models_store.keys import MAX_KEYS
 

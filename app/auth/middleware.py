@@ -4,13 +4,10 @@ from fastapi import APIRouter
 from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
 from app.auth.audit import AuditedApp
-from app.auth.callers import Caller, Callers
-from app.auth.key_checks import Leases
-from app.auth.long_queries import LongQueries
+from app.auth.callers import Caller, Callers, authorization_of
 from app.auth.loopback import is_local_name
-from app.auth.open_requests import OpenBound
-from app.auth.rates import KEY_ID, Headers, Rates
-from app.fairness.turns import NOBODY, Threads, on_account_of
+from app.auth.rates import Headers, Rates
+from app.limits import NOBODY, OpenBound, Threads, on_account_of
 from app.problems.problem import Problem
 from models_store.keys import Scope
 
@@ -81,54 +78,34 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state = scope["app"].state
-        threads: Threads = state.threads
-        long_queries: LongQueries = state.long_queries
+        threads: Threads = scope["app"].state.threads
         needed = self._policy.needed(scope["method"], scope["path"])
         if needed is None:
-            await long_queries.wait(scope["query_string"], NOBODY)
             with on_account_of(NOBODY, threads):
                 await self._app(scope, receive, send)
             return
-        authorization = _values(scope, b"authorization")
-        caller, told = await self._admitted(scope, authorization, needed)
-        open_requests: OpenBound = state.open_requests
-        leases: Leases = state.leases
-        try:
-            await long_queries.wait(scope["query_string"], caller.project)
-            with (
-                leases.lease(authorization) as lease,
-                on_account_of(caller.project, threads),
-            ):
-                scope["state"].update(caller=caller, lease=lease)
-                changes = needed is not Scope.READ and scope["method"] not in _SAFE
-                app = AuditedApp(self._app, caller) if changes else self._app
-                sending = lease.sending(send)
-                await app(scope, lease.receiving(receive), _telling(sending, told))
-        finally:
-            open_requests.remove(caller)
+        caller, told = await self._admitted(scope, needed)
+        open_requests: OpenBound = scope["app"].state.open_requests
+        with open_requests.hold(caller), on_account_of(caller.project, threads):
+            scope["state"]["caller"] = caller
+            changes = needed is not Scope.READ and scope["method"] not in _SAFE
+            app = AuditedApp(self._app, caller) if changes else self._app
+            await app(scope, receive, _telling(send, told))
 
-    async def _admitted(
-        self, scope: AsgiScope, authorization: list[bytes], needed: Scope
-    ) -> tuple[Caller, Headers]:
-        """Admit a request and count it as open; return its caller, and what is left of its rate.
+    async def _admitted(self, scope: AsgiScope, needed: Scope) -> tuple[Caller, Headers]:
+        """Admit a request; return its caller, and what is left of its rate.
 
         Raises:
             Problem: The request is refused.
             DatabaseError: The keys cannot be read.
         """
-        state = scope["app"].state
-        callers: Callers = state.callers
-        open_requests: OpenBound = state.open_requests
-        caller = await callers.identify(authorization, client=scope.get("client"))
-        scope["state"][KEY_ID] = caller.key_id
+        callers: Callers = scope["app"].state.callers
+        caller = await callers.identify(authorization_of(scope))
         if caller.key_id is None and self._local:
             _refuse_other_sites(scope)
         if not caller.scope.includes(needed):
             raise _forbidden(needed)
-        told = self._rates.take(caller)
-        open_requests.add(caller)
-        return caller, told
+        return caller, self._rates.take(caller)
 
 
 def _telling(send: Send, told: Headers) -> Send:

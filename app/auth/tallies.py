@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from app.auth.callers import Callers
-from app.fairness.turns import owner_here
+from app.limits import owner_here
 from models_store.computed import Usage
 from models_store.errors import StoreError
 from models_store.keys import Keys

@@ -1,6 +1,7 @@
 """Change of the types of a dataset's columns: a new table takes the place of the old one."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
@@ -10,8 +11,8 @@ from pydantic import Field
 from app.auth.callers import caller_of
 from app.datasets.options import UploadOptions
 from app.datasets.uploads import deleted
-from app.fairness.parsers import Limits
 from app.resources.labels import LabelsRequest
+from app.settings import ParserLimits
 from app.state import state_of
 from models_store.errors import BlobMissingError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs, cells_key, next_table_key
@@ -82,7 +83,7 @@ async def retype_dataset(
         deleted(cells_path(table)) as cells,
     ):
 
-        def store(**limits: Unpack[Limits]) -> Dataset:
+        def store(**limits: Unpack[ParserLimits]) -> Dataset:
             most = state.quota()
             reserve = state.free_space.reserve()
             stored = state.registry.stored_bytes(old.project)
@@ -109,7 +110,7 @@ async def retype_dataset(
             retyped = RetypedTable(old, table, kept, summary, types, labels, as_labelled)
             return replace_table(retyped, blobs, state.registry, max_bytes=most)
 
-        return await state.parsers.run(old.project, store, size=old.bytes)
+        return await state.parsers.run(old.project, partial(store, **settings.parser_limits))
 
 
 def _stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:

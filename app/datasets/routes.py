@@ -15,13 +15,12 @@ from app.datasets.views import (
     DatasetView,
     RowsView,
 )
-from app.dependencies import BlobsDep, ProjectDep, RegistryDep, StoredDep
-from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread, in_thread_for
+from app.dependencies import BlobsDep, ProjectDep, RegistryDep
 from app.http.accept import listed
 from app.http.examples import COLUMNS, DATASET_ID, TABLE
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
+from app.limits import FairRoute, in_thread
 from app.problems.problem import Problem, problem_responses
 from app.resources.etags import (
     ETAG,
@@ -127,7 +126,6 @@ async def get_dataset(
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
-    stored: StoredDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a dataset with the statistics of its columns and its warnings."""
@@ -137,10 +135,9 @@ async def get_dataset(
 
     def described() -> Response:
         view = DatasetView.whole(registry.dataset(project, dataset_id))
-        return respond_large(view, stored, conditions)
+        return respond_large(view, conditions)
 
-    size = await in_thread(registry.described_bytes, project, dataset_id)
-    return await in_thread_for(size, described)
+    return await in_thread(described)
 
 
 @router.get(
@@ -155,7 +152,6 @@ async def list_columns(
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
-    stored: StoredDep,
     wanted: Annotated[ColumnSlice, Query()],
 ) -> Response:
     """Return a page of columns with their types and statistics, for tables with many columns."""
@@ -166,10 +162,9 @@ async def list_columns(
         page = ColumnPage.model_validate(
             {"items": shown, "offset": wanted.offset, "total": len(columns)}
         )
-        return respond_large(page, stored)
+        return respond_large(page)
 
-    size = await in_thread(registry.described_bytes, project, dataset_id)
-    return await in_thread_for(size, described)
+    return await in_thread(described)
 
 
 @router.get(
@@ -238,7 +233,6 @@ async def update_dataset(
     ],
     project: ProjectDep,
     conditions: PreconditionsDep,
-    stored: StoredDep,
 ) -> Response:
     """Change the description, the tags or the types of columns; other fields stay unchanged.
 
@@ -260,18 +254,17 @@ async def update_dataset(
     def label() -> Dataset:
         return state.labels.dataset(project, dataset_id, labels, any_state if always else holds)
 
-    size = await in_thread(state.registry.described_bytes, project, dataset_id)
     if change.types is None:
-        dataset = await in_thread_for(size, label)
+        dataset = await in_thread(label)
     else:
-        old = await in_thread_for(size, unchanged)
+        old = await in_thread(unchanged)
         types = change.types
         dataset = await retype_dataset(request, old, types, labels, as_labelled=not always)
 
     def shown() -> Response:
-        return respond_large(DatasetView.whole(dataset), stored, NO_CONDITIONS)
+        return respond_large(DatasetView.whole(dataset), NO_CONDITIONS)
 
-    return await in_thread_for(size, shown)
+    return await in_thread(shown)
 
 
 @router.delete(

@@ -8,8 +8,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.auth.key_checks import tell_of_file
-from app.fairness.turns import in_thread
+from app.limits import in_thread
 from app.rows.codecs import Codec
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.response_table import Chunk, Part, ResponseTable
@@ -44,16 +43,14 @@ async def respond_rows(
         StoreError: There is no such dataset.
         BlobCorruptError: A file is not the one that was stored.
     """
-    opened = await in_thread(_found, request, find, blobs, codec, rows)
+    opened = await in_thread(_found, find, blobs, codec, rows)
     if await in_thread(lambda: opened.is_whole):
         chunk = await in_thread(opened.all_rows)
         return await respond_whole(request, codec, opened.layout, chunk, headers={})
     return await respond_streamed(request, codec, opened.layout, opened.chunks(), headers={})
 
 
-def _found(
-    request: Request, find: Callable[[], Dataset], blobs: Blobs, codec: Codec, rows: range
-) -> "_Opened":
+def _found(find: Callable[[], Dataset], blobs: Blobs, codec: Codec, rows: range) -> "_Opened":
     dataset = find()
     try:
         opened = _opened_rows(dataset, blobs, codec, rows)
@@ -62,8 +59,6 @@ def _found(
         if changed.key == dataset.key:
             raise
         opened = _opened_rows(changed, blobs, codec, rows)
-    for file in opened.files:
-        tell_of_file(request.scope, file)
     return opened
 
 

@@ -1,6 +1,5 @@
 """Upload of a table, which becomes a dataset."""
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any, Unpack
 
@@ -17,18 +16,15 @@ from app.dependencies import (
     IdempotencyKey,
     ProjectDep,
     RegistryDep,
-    StoredDep,
     built,
 )
-from app.fairness.fair_routes import FairRoute
-from app.fairness.parsers import Limits
-from app.fairness.turns import in_thread
 from app.http.examples import COLUMNS, TABLE
-from app.http.streaming import unless_left_waiting
+from app.limits import FairRoute, in_thread
 from app.problems.problem import problem_responses
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.rows.docs import upload_content
+from app.settings import ParserLimits
 from app.state import AppState, state_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
@@ -145,7 +141,6 @@ async def create_dataset(
     options: Annotated[UploadOptions, Query()],
     sender: Annotated[Sender, Depends(built(Sender))],
     blobs: BlobsDep,
-    stored: StoredDep,
     registry: RegistryDep,
 ) -> Response:
     """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
@@ -159,22 +154,20 @@ async def create_dataset(
     dataset_id = new_id("ds")
     with (
         state.open_uploads.hold(caller_of(request)),
-        state.upload_room.held(sender.project, partial(in_thread, sender.room, state)) as held,
         blobs.staged(".upload") as source,
         blobs.staged(".npy") as table,
         deleted(cells_path(table)) as cells,
     ):
-        await held.look()
+        room = await in_thread(sender.room, state)
         upload = await receive_upload(
-            request, source, max_bytes=settings.max_upload_bytes, held=held
+            request, source, max_bytes=settings.max_upload_bytes, room=room
         )
         if upload.fields:
             options = options.with_fields(upload.fields)
         if upload.headerless:
             options = options.model_copy(update={"header": False})
 
-        def store(begin: Callable[[], None], **limits: Unpack[Limits]) -> Response:
-            begin()
+        def store(**limits: Unpack[ParserLimits]) -> Response:
             reserve, stored_bytes = (
                 state.free_space.reserve(),
                 registry.stored_bytes(sender.project),
@@ -183,9 +176,7 @@ async def create_dataset(
                 source,
                 table,
                 format=upload.format,
-                options=options.parsing(
-                    settings, room=held.room, reserve=reserve, stored=stored_bytes
-                ),
+                options=options.parsing(settings, room=room, reserve=reserve, stored=stored_bytes),
                 **limits,
             )
             uploaded = UploadedTable(
@@ -207,10 +198,7 @@ async def create_dataset(
             if dataset.id != dataset_id:
                 headers["Idempotent-Replayed"] = "true"
             view = DatasetView.whole(dataset)
-            return respond_large(view, stored, status_code=201, headers=headers)
+            return respond_large(view, status_code=201, headers=headers)
 
         # The file is here: a caller who sends slowly holds no parser.
-        def parse(begin: Callable[[], None]) -> Awaitable[Response]:
-            return state.parsers.run(sender.project, partial(store, begin), size=upload.size)
-
-        return await unless_left_waiting(request, parse)
+        return await state.parsers.run(sender.project, partial(store, **settings.parser_limits))

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fastapi import Request
@@ -10,7 +10,7 @@ from fastapi import Request
 from app.http.body_limits import limit_packed_body
 from app.http.json_body import media_type_of
 from app.http.multipart import FilePart, file_part
-from app.http.upload_room import Held, declared_bytes
+from app.http.upload_room import check_room, declared_bytes, within_room
 from app.problems.problem import Problem
 from app.rows.body import is_headerless, write_to_disk
 from app.rows.codecs import BY_MEDIA_TYPE, TEXT_AND_CURL, known_codec
@@ -41,18 +41,16 @@ class Upload:
         headerless: True where the Content-Type says that a CSV file has no header.
         file_name: Last part of the name of the client's file, if it has one.
         fields: Names and texts of the options in a form.
-        size: Bytes of the file.
     """
 
     format: TableFormat
     headerless: bool
     file_name: str | None
     fields: list[tuple[str, str]]
-    size: int = 0
 
 
 async def receive_upload(
-    request: Request, destination: Path, *, max_bytes: int, held: Held
+    request: Request, destination: Path, *, max_bytes: int, room: int
 ) -> Upload:
     """Write the uploaded file to `destination`.
 
@@ -60,7 +58,7 @@ async def receive_upload(
         request: Request with a raw body, or a multipart form whose last part is named `file`.
         destination: Existing file to write to.
         max_bytes: Largest size of a file.
-        held: Bytes that the upload takes of the project's quota.
+        room: Bytes that the project may store beyond what it has.
 
     Raises:
         LimitError: The project has no room for it.
@@ -69,7 +67,7 @@ async def receive_upload(
     """
     is_form = media_type_of(request) == MULTIPART_MEDIA_TYPE
     limit_packed_body(request, max_bytes + is_form * MULTIPART_OVERHEAD_BYTES)
-    held.need(declared_bytes(request, max_bytes))
+    check_room(min(declared_bytes(request), max_bytes), room)
     if is_form:
         part = await file_part(request)
         upload = Upload(*_part_format(part), _label(part.file_name), part.fields)
@@ -78,10 +76,10 @@ async def receive_upload(
         upload = Upload(*_raw_format(request.headers.get("content-type")), None, [])
         chunks = request.stream()
     limited = _limited(chunks, max_bytes=max_bytes)
-    size = await write_to_disk(held.counted(limited), destination)
+    size = await write_to_disk(within_room(limited, room), destination)
     if size == 0:
         raise Problem("dataset-empty", "The file has no bytes.", status=400)
-    return replace(upload, size=size)
+    return upload
 
 
 async def _limited(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[bytes]:

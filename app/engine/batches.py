@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.fair_order import FairOrder
-from app.fairness.turns import owner_here
+from app.limits import owner_here
 from app.metrics import EngineMetrics
 
 log = logging.getLogger(__name__)

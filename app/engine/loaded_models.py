@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from app.fairness.turns import Threads, in_thread
+from app.limits import Threads, in_thread
 from app.metrics import ModelMetrics
 from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
 from models_store.errors import BlobMissingError, DatabaseError, NotFoundError

@@ -7,9 +7,9 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.fairness.turns import in_thread
-from app.http.body_memory import ProjectMemory, Share, body_memory_of
+from app.auth.callers import project_of
 from app.http.content_codings import CODINGS, Decompressor
+from app.limits import BodyMemory, Share, in_thread
 from app.problems.problem import Problem
 
 _PIECE_BYTES = 512 * 1024
@@ -84,7 +84,7 @@ def limit_packed_body(request: Request, limit: int) -> None:
     """
     packed: PackedBody | None = getattr(request.state, "packed_body", None)
     if packed is not None:
-        packed.allow(limit, body_memory_of(request))
+        packed.allow(limit, request.app.state.body_memory, project_of(request))
 
 
 def _coding(headers: Headers) -> str | None:
@@ -159,7 +159,7 @@ class PackedBody:
         self._bytes_in = 0
         self._bytes_out = 0
 
-    def allow(self, limit: int, memory: ProjectMemory) -> None:
+    def allow(self, limit: int, memory: BodyMemory, project: str) -> None:
         """Decompress from now on, at most `limit` bytes from at most as many.
 
         Raises:
@@ -169,7 +169,7 @@ class PackedBody:
         if self._declared > self._max_bytes:
             raise _too_large(self._max_bytes)
         if self._window is None:
-            self._window = self._memory.enter_context(memory.share())
+            self._window = self._memory.enter_context(memory.share(project))
 
     def close(self) -> None:
         """Release the memory of the decompressor, whoever still refers to this body."""

@@ -1,24 +1,20 @@
 """Downloads: files as responses, whole or in ranges."""
 
-import asyncio
 import base64
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from app.auth.key_checks import tell_of_file
-from app.fairness.leaving import disconnected
-from app.fairness.turns import in_thread
-from app.http.body_memory import body_memory_of
 from app.http.head import is_head
-from app.http.streaming import StreamedResponse, ahead
+from app.limits import in_thread
 from app.problems.problem import Problem
 from models_store.errors import BlobCorruptError, BlobError
 from models_store.files.blobs import Blobs
@@ -26,8 +22,6 @@ from models_store.job_states import JobResult
 from tabular.slugs import Slug
 
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,19})-([0-9]{0,19})\s*")
-_PIECE_BYTES = 2**19
-_HELD_BYTES = 3 * _PIECE_BYTES  # what is sent, what is read ahead, and their parts
 _REFUSALS: dict[int, Slug] = {400: "bad-request", 416: "range"}
 
 
@@ -76,33 +70,20 @@ class Download(FileResponse):
         Raises:
             Problem: `bad-request` or `range`, before anything is sent.
             StoreError: The file was deleted meanwhile, before anything is sent.
-            ClientDisconnect: The caller has left; the rest is not read.
         """
-        tell_of_file(scope, Path(self.path))
-        gone = asyncio.create_task(disconnected(receive))
-        heads: list[Message] = []
 
         async def send_unless_refused(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if message["status"] in _REFUSALS:
-                    raise _refusal(message)
-                heads.append(message)  # until the file is open
-                return
-            if gone.done():
-                raise ClientDisconnect
-            while heads:
-                await send(heads.pop())
+            if message["type"] == "http.response.start" and message["status"] in _REFUSALS:
+                raise _refusal(message)
             await send(message)
 
         try:
             self.stat_result = await in_thread(os.stat, self.path)
-            self.set_stat_headers(self.stat_result)
-            await super().__call__(scope, receive, send_unless_refused)
         except FileNotFoundError:
             await in_thread(self._look)
             raise
-        finally:
-            gone.cancel()
+        self.set_stat_headers(self.stat_result)
+        await super().__call__(scope, receive, send_unless_refused)
 
 
 def result_download(
@@ -160,24 +141,19 @@ def _passed_on(
     blobs: Blobs,
     headers: dict[str, str],
     look: Callable[[], object],
-) -> StreamedResponse:
+) -> StreamingResponse:
     start, stop = _asked_range(request.headers, headers["ETag"], result["bytes"])
     is_part = (start, stop) != (0, result["bytes"])
 
-    def read(at: int) -> bytes:
-        with unless_deleted(look):
-            return b"".join(blobs.stream(result["key"], at, min(at + _PIECE_BYTES, stop)))
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        for at in range(start, stop, _PIECE_BYTES):
-            yield await in_thread(read, at)
+    pieces = blobs.stream(result["key"], start, stop)
+    with unless_deleted(look):
+        first = next(pieces, b"")
 
     headers |= {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
     if is_part:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{result['bytes']}"
-    held_bytes = min(_HELD_BYTES, 2 * (stop - start))
-    return StreamedResponse(
-        body_memory_of(request).holding(held_bytes, ahead(pieces())),
+    return StreamingResponse(
+        chain([first], pieces),
         media_type=result["media_type"],
         headers=headers,
         status_code=206 if is_part else 200,

@@ -13,10 +13,8 @@ from pydantic_core import InitErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.fairness.turns import in_thread_alone
 from app.http.body_limits import limit_packed_body
-from app.http.body_memory import Share, body_memory_of
-from app.http.streaming import unless_disconnected
+from app.limits import Share, body_share, in_thread
 from app.problems.problem import FieldError, Problem
 from app.problems.validation import validation_problem
 from app.problems.wording import alone, sentence, worded
@@ -130,12 +128,12 @@ async def read_json(
     """
     require_json(request)
     settings: ApiSettings = request.app.state.settings
-    with body_memory_of(request).share() as share:  # a large one waits for the thread
+    with body_share(request) as share:  # a large one waits for the thread
         body = await read_body(request, limit=settings.max_json_bytes, share=share)
         validate = partial(validate_json, model, body, max_values=max_values, by_parts=by_parts)
         if is_quick(body):
             return validate()
-        return await unless_disconnected(request, in_thread_alone(validate))
+        return await in_thread(validate)
 
 
 def is_quick(body: bytes) -> bool:
@@ -261,7 +259,11 @@ async def read_body(request: Request, *, limit: int, share: Share, advice: str =
         if len(body) > _INLINE_BYTES:
             share.hold(len(body))
         return body  # it has come as a whole, as most do
-    return await share.gather(_chunks(request, limit, message, advice))
+    came = bytearray()
+    async for chunk in _chunks(request, limit, message, advice):
+        came += chunk
+        share.hold(len(came))
+    return bytes(came)
 
 
 async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
@@ -274,7 +276,6 @@ async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, 
     _check_declared(request, limit)
     async for chunk in _chunks(request, limit, await request.receive()):
         yield chunk
-        del chunk  # the next one may come late
 
 
 async def _chunks(
@@ -291,7 +292,6 @@ async def _chunks(
             yield chunk
         if not message.get("more_body"):
             return
-        del message, chunk  # as above
         message = await request.receive()
     raise ClientDisconnect
 

@@ -7,8 +7,8 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.fairness.turns import in_thread_of_cells
 from app.http.json_body import MAX_CONTENT_TYPE
+from app.limits import in_thread
 from app.problems.problem import Problem
 
 FILE_PART = "file"
@@ -46,7 +46,7 @@ async def file_part(request: Request) -> FilePart:
     form = _Form(request.headers["content-type"])
     stream = request.stream()
     async for chunk in stream:
-        await in_thread_of_cells(form.feed, chunk)  # hundreds of parts in a chunk take a while
+        await in_thread(form.feed, chunk)
         if form.headers_complete:
             break
     form.require_file()

@@ -12,8 +12,6 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread
-from app.http.body_memory import body_memory_of
 from app.http.json_body import is_quick, read_body
 from app.inference.functions import (
     CONTEXT,
@@ -27,6 +25,7 @@ from app.inference.functions import (
 from app.inference.respond import HEADER_LENGTH, Output, respond
 from app.inference.tensors import MAX_CELLS, ROWS, Tensor, number_of, read_request, rows_of
 from app.inference.views import MAX_VALUES, InferRequest
+from app.limits import body_share, in_thread
 from app.problems.fields import shown
 from app.problems.problem import Problem
 from app.rows.cell_codes import SlowRowsError
@@ -66,7 +65,7 @@ async def infer(request: Request, served: Served) -> Response:
     header_bytes = _header_bytes(request)
     settings = state_of(request).settings
     most = settings.max_json_bytes if header_bytes is None else _MAX_BODY_BYTES
-    with body_memory_of(request).share() as share:
+    with body_share(request) as share:
         body = await read_body(request, limit=min(most, settings.max_score_bytes), share=share)
         if (header_bytes or 0) > settings.max_json_bytes:
             raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, StateDep
-from app.fairness.turns import in_thread
 from app.http.downloads import unless_deleted
 from app.http.examples import COLUMNS, MODEL, ROWS
 from app.http.json_body import JSON_MEDIA_TYPE, json_request
@@ -23,6 +22,7 @@ from app.inference.views import (
     Ready,
     ServerMetadata,
 )
+from app.limits import in_thread
 from app.problems.problem import problem_responses
 from app.site.health import get_readiness
 from models_store.files.blobs import Blobs

@@ -2,19 +2,22 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable, Callable
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.auth.key_checks import Lease
-from app.auth.open_requests import OpenBound
-from app.fairness.leaving import disconnected
-from app.http.streaming import send_piece
+from app.auth.callers import check_again
+from app.http.streaming import disconnected
+from app.limits import OpenBound
 from app.problems.problem import Problem
 from app.root_path import rooted
 from app.server.event_hub import EventFeed, EventHub, Topic
 from models_store.errors import NotFoundError, StoreError
+
+SendText = Callable[..., Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -68,51 +71,57 @@ class EventStream(Response):
     async def _stream(
         self, scope: Scope, receive: Receive, send: Send, *, first: tuple[bytes, bool]
     ) -> None:
-        lease: Lease = scope["state"]["lease"]
         woken = asyncio.Event()
-        lease.on_end(woken.set)
+
+        async def send_text(text: bytes, *, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": text, "more_body": more})
+
         with self._hub.follow(self._feed, woken) as topic:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
             gone = asyncio.create_task(disconnected(receive))
             gone.add_done_callback(lambda _: woken.set())
             try:
-                await send_piece(send, _RETRY + first[0])
+                await send_text(_RETRY + first[0])
                 if not first[1]:
-                    await self._follow(send, topic, woken, ends=(gone, lease))
+                    await self._follow(scope, send_text, topic, woken, gone=gone)
+            except Problem as problem:  # of the key
+                await send_text(_closing(problem))
             finally:
                 gone.cancel()
-            await send_piece(send, b"", more=False)
+            await send_text(b"", more=False)
 
     async def _follow(
         self,
-        send: Send,
+        scope: Scope,
+        send_text: SendText,
         topic: Topic,
         woken: asyncio.Event,
         *,
-        ends: "tuple[asyncio.Task[None], Lease]",
+        gone: "asyncio.Task[None]",
     ) -> None:
-        gone, lease = ends
         ended = False
+        checked = time.monotonic()
         while not ended:
-            if not self._feed.more and not await _woken(woken):
-                await send_piece(send, _KEEP_ALIVE)
+            quiet = not self._feed.more and not await _woken(woken)
+            if time.monotonic() - checked >= _KEEP_ALIVE_S:
+                checked = time.monotonic()
+                await check_again(scope)
+            if quiet:
+                await send_text(_KEEP_ALIVE)
                 continue
             if gone.done() or self._hub.stopped:
                 return
-            if lease.ended is not None:
-                await send_piece(send, _closing(lease.ended))
-                return
-            ended = await self._send_news(send, topic)
+            ended = await self._send_news(send_text, topic)
 
-    async def _send_news(self, send: Send, topic: Topic) -> bool:
+    async def _send_news(self, send_text: SendText, topic: Topic) -> bool:
         """Send new events; return whether there will be no more."""
         feed = self._feed
         news = None if feed.more else topic.since(feed.after)
         if news is not None:
             if news:
                 feed.after = news[-1][0]
-                await send_piece(send, b"".join(text for _, text in news))
+                await send_text(b"".join(text for _, text in news))
             return topic.final and feed.after >= topic.last
         try:
             text, ended = await feed.read_text()
@@ -125,7 +134,7 @@ class EventStream(Response):
             return False
         topic.pass_over(feed.after)
         if text:
-            await send_piece(send, text)
+            await send_text(text)
         return ended
 
 

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Request, Response, status
 
 from app.dependencies import BlobsDep, JobsDep, ProjectDep, SettingsDep
-from app.fairness.fair_routes import FairRoute
 from app.http.accept import listed
 from app.http.downloads import result_download, unless_deleted
 from app.jobs.routes import JobId
+from app.limits import FairRoute
 from app.problems.problem import Problem, problem_responses
 from app.rows.codecs import response_codec
 from models_store.job_states import JobResult, JobSummary

@@ -14,16 +14,14 @@ from app.dependencies import (
     LabelsDep,
     ProjectDep,
     StateDep,
-    StoredDep,
     built,
 )
-from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread, in_thread_for
 from app.http.head import end_head, is_head
 from app.jobs.event_views import EventPage, view_event
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
 from app.jobs.views import JobPage, JobSummaryView, JobView
 from app.jobs.waiting import LONGEST_WAIT_S, wait_for_end
+from app.limits import FairRoute, in_thread
 from app.problems.problem import problem_responses
 from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
@@ -100,10 +98,6 @@ class WatchedJob:
         """Return the job."""
         return self._jobs.get(self._project, self._job_id)
 
-    def described_bytes(self) -> int:
-        """Return the bytes of its request, about."""
-        return self._jobs.described_bytes(self._project, self._job_id)
-
     def summary(self) -> JobSummary:
         """Return the job without its large fields."""
         return self._jobs.summary(self._project, self._job_id)
@@ -155,7 +149,6 @@ def list_jobs(
 async def get_job(
     request: Request,
     watched: Annotated[WatchedJob, Depends(built(WatchedJob))],
-    stored: StoredDep,
     conditions: PreconditionsDep,
     wait: Annotated[
         int,
@@ -175,9 +168,9 @@ async def get_job(
         await wait_for_end(request, watched.feed(0), seconds=wait)
 
     def show() -> Response:
-        return respond_large(JobView.whole(watched.job()), stored, conditions)
+        return respond_large(JobView.whole(watched.job()), conditions)
 
-    return await in_thread_for(await in_thread(watched.described_bytes), show)
+    return await in_thread(show)
 
 
 @router.patch(
@@ -190,14 +183,12 @@ async def get_job(
 async def update_job(
     job_id: JobId,
     labels: LabelsDep,
-    jobs: JobsDep,
     project: ProjectDep,
     update: LabelUpdateDep,
 ) -> Response:
     """Change the description and tags of a job; fields that the body leaves out stay unchanged."""
-    size = await in_thread(jobs.described_bytes, project, job_id)
     change = partial(labels.job, project, job_id)
-    return await in_thread_for(size, update.make, change, JobView.whole)
+    return await in_thread(update.make, change, JobView.whole)
 
 
 @router.delete(
@@ -229,17 +220,15 @@ def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDe
         **problem_responses("not-found", "job-final"),
     },
 )
-async def cancel_job(
-    job_id: JobId, jobs: JobsDep, stored: StoredDep, project: ProjectDep
-) -> Response:
+async def cancel_job(job_id: JobId, jobs: JobsDep, project: ProjectDep) -> Response:
     """Cancel a job. A queued job is cancelled at once; cancelling twice is not an error."""
 
     def cancel() -> Response:
         job = jobs.cancel(project, job_id)
         code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
-        return respond_large(JobView.whole(job), stored, status_code=code)
+        return respond_large(JobView.whole(job), status_code=code)
 
-    return await in_thread_for(await in_thread(jobs.described_bytes, project, job_id), cancel)
+    return await in_thread(cancel)
 
 
 @router.post(
@@ -258,7 +247,6 @@ async def cancel_job(
 async def resume_job(
     job_id: JobId,
     jobs: JobsDep,
-    stored: StoredDep,
     broker: BrokerDep,
     project: ProjectDep,
     state: StateDep,
@@ -277,9 +265,9 @@ async def resume_job(
         )
         broker.announce(job)
         view = JobView.whole(job)
-        return respond_large(view, stored, status_code=status.HTTP_202_ACCEPTED)
+        return respond_large(view, status_code=status.HTTP_202_ACCEPTED)
 
-    return await in_thread_for(await in_thread(jobs.described_bytes, project, job_id), resume)
+    return await in_thread(resume)
 
 
 @router.get(

@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response, status
 
 from app.dependencies import built
-from app.fairness.fair_routes import FairRoute
 from app.http.json_body import MAX_CONTEXT_VALUES, json_body, json_request
 from app.jobs.examples import (
     SAMPLING_EXAMPLES,
@@ -24,6 +23,7 @@ from app.jobs.submission import (
     start_responses,
 )
 from app.jobs.views import JobView
+from app.limits import FairRoute
 from app.rows.context import context_cells, context_rows
 from models_store.job_states import JobKind, JobRole
 from models_store.jobs.memory import (

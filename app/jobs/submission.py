@@ -1,8 +1,7 @@
 """Submission of jobs of every kind: idempotent, stored durably, then sent to the queue."""
 
 import json
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,16 +16,14 @@ from app.dependencies import (
     ProjectDep,
     RegistryDep,
     SettingsDep,
-    StoredDep,
 )
-from app.fairness.turns import in_thread, in_thread_for
 from app.jobs.views import JobView
+from app.limits import in_thread
 from app.problems.problem import problem_responses, request_id_of
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.settings import ApiSettings
 from app.state import state_of
-from models_store.errors import NotFoundError
 from models_store.job_states import Idempotency, JobKind, JobRole, NewJob, Submitted
 from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
@@ -86,17 +83,6 @@ class JobInputs:
         self.tables[found.id] = found.key
         return found
 
-    def described_bytes(self, dataset_ids: Iterable[str | None], model: str | None) -> int:
-        """Return the bytes that describe the columns of those of some datasets, and of a model, that the caller has."""
-        size = 0
-        if model is not None:
-            with suppress(NotFoundError):
-                size += self._registry.described_bytes_of(self._project, model)
-        for dataset_id in filter(None, dataset_ids):
-            with suppress(NotFoundError):  # the request may be a repeated one
-                size += self._registry.described_bytes(self._project, dataset_id)
-        return size
-
     def optional(self, dataset_id: str | None) -> Dataset | None:
         """Return the caller's dataset, or None for no id."""
         return None if dataset_id is None else self.dataset(dataset_id)
@@ -154,14 +140,12 @@ class JobSubmission:
         request: Request,
         project: ProjectDep,
         jobs: JobsDep,
-        stored: StoredDep,
         broker: BrokerDep,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
         self._request = request
         self._project = project
         self._jobs = jobs
-        self._stored = stored
         self._broker = broker
         self._key = idempotency_key
 
@@ -171,9 +155,7 @@ class JobSubmission:
         Raises:
             StoreError: The job is refused.
         """
-        ids = wanted.dataset_id, *wanted.held_out_ids
-        size = await in_thread(wanted.inputs.described_bytes, ids, wanted.model)
-        return await in_thread_for(size, self._start, wanted)
+        return await in_thread(self._start, wanted)
 
     def _start(self, wanted: JobRequest) -> Response:
         submitted = self._submit(wanted)
@@ -184,9 +166,7 @@ class JobSubmission:
         else:
             self._broker.announce(job)
         view = JobView.whole(job)
-        return respond_large(
-            view, self._stored, status_code=status.HTTP_202_ACCEPTED, headers=headers
-        )
+        return respond_large(view, status_code=status.HTTP_202_ACCEPTED, headers=headers)
 
     def _submit(self, wanted: JobRequest) -> Submitted:
         idempotency = None

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
-from app.fairness.fair_routes import FairRoute
 from app.http.json_body import json_body, json_request
 from app.jobs.examples import PREVIEW_EXAMPLES
+from app.limits import FairRoute
 from app.problems.problem import Problem, problem_responses
 from app.problems.wording import told
 from flows import FitError, density_in_plane

@@ -6,8 +6,7 @@ from contextlib import suppress
 from fastapi import Request
 
 from app.auth.callers import caller_of
-from app.auth.key_checks import Lease
-from app.fairness.leaving import disconnected
+from app.http.streaming import disconnected
 from app.server.event_hub import EventFeed
 from app.state import state_of
 
@@ -23,16 +22,14 @@ async def wait_for_end(request: Request, feed: EventFeed, *, seconds: float) -> 
         seconds: Longest wait.
 
     Raises:
-        Problem: `limit-open-requests`, or `unauthorized` if the key is revoked meanwhile.
+        Problem: `limit-open-requests`.
         StoreError: The job does not exist, or the database cannot be read.
     """
     state = state_of(request)
-    lease: Lease = request.scope["state"]["lease"]
     state.open_streams.check(caller_of(request))  # what is refused reads nothing
     if await feed.skip():
         return
     woken = asyncio.Event()
-    lease.on_end(woken.set)
     with (
         state.open_streams.hold(caller_of(request)),
         state.event_hub.follow(feed, woken) as topic,
@@ -45,7 +42,5 @@ async def wait_for_end(request: Request, feed: EventFeed, *, seconds: float) -> 
                     while not (topic.final or gone.done() or state.event_hub.stopped):
                         await woken.wait()
                         woken.clear()
-                        if lease.ended is not None:
-                            raise lease.ended
         finally:
             gone.cancel()

@@ -1,16 +1,15 @@
 """Routes that export a version as a file of weights and spec, and import one."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, status
+from starlette.responses import StreamingResponse
 
 from app.auth.callers import caller_of
-from app.auth.key_checks import tell_of_file
 from app.dependencies import (
     REPLAYED,
     BlobsDep,
@@ -20,16 +19,12 @@ from app.dependencies import (
     ProjectDep,
     RegistryDep,
 )
-from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread, in_thread_for
-from app.http.body_memory import Share, body_files_of
 from app.http.downloads import Download, unless_deleted
 from app.http.head import end_head, is_head
 from app.http.json_body import body_chunks, media_type_of
-from app.http.stored_responses import PIECE_BYTES, StoredResponses
-from app.http.streaming import Piece, StreamedResponse, unless_left_waiting
-from app.http.upload_room import declared_bytes
+from app.http.upload_room import check_room, declared_bytes, within_room
 from app.jobs.submission import LimitsDep
+from app.limits import FairRoute, in_thread
 from app.models.registration import Import, Registered, check_import, register_import
 from app.models.routes import ModelName, VersionNumber
 from app.models.views import VersionView
@@ -39,9 +34,9 @@ from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.rows.body import write_to_disk
 from app.state import state_of
-from models_store.exports.exported_files import VersionRecord, exported_file
+from models_store.exports.exported_files import exported_file
 from models_store.exports.onnx_files import write_onnx_file
-from models_store.files.model_files import MAX_HEADER_BYTES, ModelFile, looks_like_safetensors
+from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
@@ -49,6 +44,7 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
 _EXAMPLE = {"example": "the bytes of people-2.safetensors"}
 _MEDIA_TYPE = "application/octet-stream"
 _MEDIA_TYPES = (_MEDIA_TYPE, "application/vnd.safetensors")
+_PIECE_BYTES = 256 * 1024
 _EXPORT_S = 60.0  # the largest graphs take some seconds
 _BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have beside it
 
@@ -125,53 +121,40 @@ async def export_version(  # noqa: PLR0913 - FastAPI gives each
     """
     state = state_of(request)
     look = partial(registry.version, project, name, version)
-    described = await in_thread(registry.version_described_bytes, project, name, version)
-    found = await in_thread_for(described, look)
+    found = await in_thread(look)
     end_head(request, media_type=_MEDIA_TYPE)
 
     def made() -> Response:
         with unless_deleted(look):
             path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
-            tell_of_file(request.scope, path)
             curve = exported_curve(found, jobs, blobs)
             file = exported_file(path, found, curve, key=state.settings.signing_key)
-            size = file.size
-            head = state.stored_responses.pieces_of(file.head)  # may have megabytes
         filename = f"{found.name}-{found.version}.safetensors"
         headers = {
-            "Content-Length": str(size),
+            "Content-Length": str(file.size),
             "Content-Disposition": f'attachment; filename="{filename}"',
         }
-        pieces = _pieces(head, file.path, file.start, look)
-        return StreamedResponse(pieces, media_type=_MEDIA_TYPE, headers=headers)
+        pieces = _pieces(file.head, file.path, file.start)
+        return StreamingResponse(pieces, media_type=_MEDIA_TYPE, headers=headers)
 
     return await in_thread(made)
 
 
-async def _pieces(
-    head: AsyncGenerator[Piece, None], path: Path, start: int, look: Callable[[], object]
-) -> AsyncGenerator[Piece, None]:
-    def opened() -> BinaryIO:
-        with unless_deleted(look):
-            return path.open("rb")
-
-    with await in_thread(opened) as stored:
-        async with aclosing(head):
-            async for piece in head:
-                yield piece
-        await in_thread(stored.seek, start)
-        while piece := await in_thread(stored.read, PIECE_BYTES):
+def _pieces(head: bytes, path: Path, start: int) -> Iterator[bytes]:
+    yield head
+    with path.open("rb") as stored:
+        stored.seek(start)
+        while piece := stored.read(_PIECE_BYTES):
             yield piece
 
 
-async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[tuple[Path, Share]]:
-    """Give a file to write, and the share that counts it; both go when the response has been sent."""
+async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[Path]:
+    """Give a file to write, which goes when the response has been sent."""
     with (
         state_of(request).open_exports.hold(caller_of(request)),
         blobs.staged(".onnx") as file,
-        body_files_of(request).share() as share,
     ):
-        yield file, share
+        yield file
 
 
 @router.get(
@@ -205,7 +188,7 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
     registry: RegistryDep,
     blobs: BlobsDep,
     project: ProjectDep,
-    written: Annotated[tuple[Path, Share], Depends(_onnx_file)],
+    file: Annotated[Path, Depends(_onnx_file)],
 ) -> Download:
     """Return a graph that computes the log density of raw rows, without this service.
 
@@ -216,8 +199,7 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
     state = state_of(request)
     settings = state.settings
     look = partial(registry.version, project, name, version)
-    size = await in_thread(registry.version_described_bytes, project, name, version)
-    found = await in_thread_for(size, look)
+    found = await in_thread(look)
     end_head(request, media_type=_MEDIA_TYPE)
 
     def write() -> None:
@@ -230,10 +212,8 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
                 timeout_s=min(_EXPORT_S, settings.parse_timeout_s),
             )
 
-    file, share = written
     # Not the thread of imports: a key that may only read must not delay them.
     await state.exports.run(project, write)
-    share.hold(file.stat().st_size)
     filename = f"{found.name}-{found.version}.onnx"
     return Download(file, look=look, media_type=_MEDIA_TYPE, filename=filename)
 
@@ -308,37 +288,30 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
 
     with (
         state.open_uploads.hold(caller_of(request)),
-        state.upload_room.held(project, partial(in_thread, room)) as held,
         blobs.staged(".import") as file,
     ):
-        await held.look()
-        held.need(declared_bytes(request, most))
-        await write_to_disk(held.counted(body_chunks(request, limit=most)), file)
+        left = await in_thread(room)
+        check_room(min(declared_bytes(request), most), left)
+        await write_to_disk(within_room(body_chunks(request, limit=most), left), file)
         if not looks_like_safetensors(file):
             raise _wrong_type("The body is no safetensors file. No other kind is read.")
         wanted = Import(
             project, name, file, idempotency_key=idempotency_key, max_project_bytes=state.quota()
         )
-
-        def check(begin: Callable[[], None]) -> tuple[ModelFile, VersionRecord | None]:
-            begin()
-            return check_import(file, limits=limits, settings=settings)
-
-        model = await unless_left_waiting(
-            request, lambda begin: state.imports.run(project, check, begin)
-        )
+        check = partial(check_import, file, limits=limits, settings=settings)
+        model = await state.imports.run(project, check)
         registered = await in_thread(register_import, wanted, model, blobs, registry)
     models.forget(project)
-    return await in_thread(_shown, registered, state.stored_responses)
+    return await in_thread(_shown, registered)
 
 
-def _shown(registered: Registered, stored: StoredResponses) -> Response:
+def _shown(registered: Registered) -> Response:
     version = registered.version
     headers = {"Location": rooted(f"/v1/models/{version.name}/versions/{version.version}")}
     if registered.replayed:
         headers["Idempotent-Replayed"] = "true"
     view = VersionView.of(version)
-    return respond_large(view, stored, status_code=status.HTTP_201_CREATED, headers=headers)
+    return respond_large(view, status_code=status.HTTP_201_CREATED, headers=headers)
 
 
 def _wrong_type(detail: str) -> Problem:

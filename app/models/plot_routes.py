@@ -1,19 +1,16 @@
 """Route of the plots of a version."""
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.dependencies import ProjectDep, StateDep
-from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread
 from app.http.head import end_head, is_head
+from app.limits import FairRoute, in_thread
 from app.models.routes import ModelName, VersionNumber
 from app.plots.numbers import Source
 from app.plots.plots import Drawing, Numbers, PlotFormat, PlotKind, PlotTheme
 from app.problems.problem import problem_responses
-from app.resources.large_responses import respond_content
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
@@ -80,5 +77,4 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
                 return await source.numbers(kind, flow)
 
         image = await state.plots.draw(drawing, numbers)
-    content = partial(respond_content, image, state.stored_responses)
-    return await in_thread(content, media_type=media_type, headers=_HEADERS)
+    return Response(image, media_type=media_type, headers=_HEADERS)

@@ -13,14 +13,12 @@ from app.dependencies import (
     ModelsDep,
     ProjectDep,
     RegistryDep,
-    StoredDep,
     built,
 )
-from app.fairness.fair_routes import FairRoute
-from app.fairness.turns import in_thread, in_thread_for
 from app.http.examples import MODEL
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
+from app.limits import FairRoute, in_thread
 from app.models.views import (
     AliasChangePage,
     AliasChangeView,
@@ -128,11 +126,10 @@ def get_model(
     name: ModelName,
     registry: RegistryDep,
     project: ProjectDep,
-    stored: StoredDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a model: its newest version, its aliases and its tags."""
-    return respond_large(ModelView.of(registry.model(project, name)), stored, conditions)
+    return respond_large(ModelView.of(registry.model(project, name)), conditions)
 
 
 @router.patch(
@@ -224,7 +221,6 @@ async def get_version(
     request: Request,
     target: Annotated[VersionTarget, Depends(built(VersionTarget))],
     registry: RegistryDep,
-    stored: StoredDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a version: its flow, its metrics and its origin."""
@@ -234,9 +230,9 @@ async def get_version(
         end_head(request)
 
     def shown() -> Response:
-        return respond_large(VersionView.of(registry.version(*named)), stored, conditions)
+        return respond_large(VersionView.of(registry.version(*named)), conditions)
 
-    return await in_thread_for(await in_thread(registry.version_described_bytes, *named), shown)
+    return await in_thread(shown)
 
 
 @router.patch(
@@ -249,13 +245,11 @@ async def get_version(
 async def update_version(
     target: Annotated[VersionTarget, Depends(built(VersionTarget))],
     labels: LabelsDep,
-    registry: RegistryDep,
     update: LabelUpdateDep,
 ) -> Response:
     """Change the description and tags of a version; fields that the body leaves out stay unchanged."""
     named = target.project, target.model, target.number
-    size = await in_thread(registry.version_described_bytes, *named)
-    return await in_thread_for(size, update.make, partial(labels.version, *named), VersionView.of)
+    return await in_thread(update.make, partial(labels.version, *named), VersionView.of)
 
 
 @router.delete(

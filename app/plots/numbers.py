@@ -10,7 +10,7 @@ import torch
 
 from app.engine.batches import Array
 from app.engine.engine import Engine, Terms
-from app.fairness.turns import in_thread
+from app.limits import in_thread
 from app.plots.curves import CURVES, LARGEST, kept_epoch, read_curve
 from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem

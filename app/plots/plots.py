@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import QueueFullError, Turns, in_thread, owner_here
+from app.limits import QueueFullError, Turns, in_thread, owner_here
 from app.plots.processes import DrawingProcesses, PlotTooLargeError
 from app.problems.problem import Problem
 

@@ -8,7 +8,7 @@ import numpy as np
 from app.engine.batches import Array
 from app.engine.engine import Engine, Terms
 from app.engine.loaded_models import LoadedModels
-from app.fairness.turns import in_thread
+from app.limits import in_thread
 from app.reference_rows.version_rows import data_rows, sampled_rows
 from flows import CompiledFlow
 from models_store.errors import StoreError

@@ -4,11 +4,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Header
-from pydantic import BaseModel, Field, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from app.problems.problem import FieldError, Problem
 
@@ -19,7 +18,6 @@ _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _TAGS = re.compile(_TAG)
 _WEAK = "W/"
-_ITEMS = 100  # of a list, which are encoded while others wait for the interpreter's lock
 
 # A header may come in several lines, which to callers are one text.
 _Lines = Annotated[
@@ -122,23 +120,8 @@ def etag_of(content: bytes) -> str:
 
 
 def json_of(view: BaseModel) -> bytes:
-    """Return a view as JSON; other threads run between the items of its long lists."""
-    members = [_member(view, name) for name in type(view).model_fields]
-    return b"{" + b",".join(members) + b"}"
-
-
-def _member(view: BaseModel, name: str) -> bytes:
-    items = getattr(view, name)
-    if not isinstance(items, list) or len(items) <= _ITEMS or not isinstance(items[0], BaseModel):
-        return view.model_dump_json(include={name})[1:-1].encode()
-    adapter = _lists_of(type(items[0]))
-    pieces = (items[start : start + _ITEMS] for start in range(0, len(items), _ITEMS))
-    return b'"%b":[' % name.encode() + b",".join(adapter.dump_json(p)[1:-1] for p in pieces) + b"]"
-
-
-@cache
-def _lists_of(kind: type[BaseModel]) -> TypeAdapter[list[Any]]:
-    return TypeAdapter(list[kind])  # type: ignore[valid-type]  # a class, if not one that is known here
+    """Return a view as JSON."""
+    return view.model_dump_json().encode()
 
 
 def etag_of_view(view: BaseModel) -> str:

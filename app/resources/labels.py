@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.dependencies import StoredDep, built
+from app.dependencies import built
 from app.http.examples import EXAMPLE_DESCRIPTION, EXAMPLE_TAGS
 from app.http.json_body import json_body, json_request
 from app.problems.problem import problem_responses
@@ -63,11 +63,9 @@ class LabelUpdate:
         self,
         body: Annotated[LabelsRequest, Depends(json_body(LabelsRequest))],
         conditions: PreconditionsDep,
-        stored: StoredDep,
     ) -> None:
         self._body = body
         self._conditions = conditions
-        self._stored = stored
 
     def make(
         self,
@@ -86,7 +84,7 @@ class LabelUpdate:
 
         condition = any_state if self._conditions.hold_always else holds
         shown = view(change(self._body.change(), condition))
-        return respond_large(shown, self._stored, NO_CONDITIONS)
+        return respond_large(shown, NO_CONDITIONS)
 
 
 LabelUpdateDep = Annotated[LabelUpdate, Depends(built(LabelUpdate))]

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from app.fairness.parsers import Parsers
-from app.fairness.turns import in_thread
-from app.http.pieces import Pieces
+from app.limits import Threads, in_thread
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from models_store.files.blobs import Blobs
@@ -38,7 +36,7 @@ class RowsBody:
     shape: RowsShape
     settings: ApiSettings
     blobs: Blobs
-    parsers: Parsers
+    parsers: Threads
 
 
 class Decoded(NamedTuple):
@@ -65,15 +63,16 @@ async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
         ClientDisconnect: The client disconnected before the end.
     """
     size = 0
-    waiting = Pieces()
+    waiting = bytearray()
     file = await in_thread(destination.open, "wb")
     try:
         async for chunk in body:
             size += len(chunk)
-            waiting.add(chunk)
-            if waiting.size >= _WRITE_BYTES:
-                await in_thread(file.write, waiting.take())
-        await in_thread(file.write, waiting.take())
+            waiting += chunk
+            if len(waiting) >= _WRITE_BYTES:
+                await in_thread(file.write, waiting)
+                waiting = bytearray()
+        await in_thread(file.write, waiting)
     finally:
         await in_thread(file.close)  # some file systems first write what they have of it
     return size

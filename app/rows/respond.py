@@ -6,9 +6,9 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.fairness.turns import in_thread
 from app.http.accept import IDENTITY, best_coding, listed
 from app.http.content_codings import CODINGS, Compressor
+from app.limits import in_thread
 from app.rows.codecs import Codec
 from app.rows.encode import Encoder
 from app.rows.response_table import Chunk, ResponseTable

@@ -2,9 +2,8 @@
 
 from starlette.responses import Response
 
-from app.fairness.turns import in_thread
-from app.http.body_memory import Share, body_memory_of
 from app.http.json_body import read_body
+from app.limits import Share, body_share, in_thread
 from app.problems.problem import Problem
 from app.rows.body import Decoded, RowsBody
 from app.rows.body_warnings import body_warnings, warning_headers
@@ -33,7 +32,7 @@ async def respond(score: ScoreRequest, function: RowFunction) -> Response:
         StoreError: The model cannot be loaded.
         ClientDisconnect: The caller has left.
     """
-    with body_memory_of(score.request).share() as share:
+    with body_share(score.request) as share:
         rows, about_body = await _read(score, share)
         _check_results(score, function, len(rows))
         async with score.flow(function) as flow:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.engine.engine import Terms
-from app.fairness.turns import in_thread
 from app.http.json_body import read_json
+from app.limits import in_thread
 from app.problems.problem import FieldError, Problem
 from app.rows.context import context_cells, context_rows
 from app.rows.model_types import ModelTypes, known_types_of

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import orjson
 
-from app.fairness.turns import in_thread
+from app.limits import in_thread
 from models_store.errors import StoreError
 from models_store.job_states import EventKind, EventPlace, EventSlice, JobEvent
 from models_store.jobs.jobs import Jobs

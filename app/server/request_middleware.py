@@ -13,9 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.callers import Caller
-from app.auth.rates import Refusals
 from app.engine.engine import OverloadedError
-from app.http.unread_responses import UnreadResponse
 from app.metrics import Metrics
 from app.problems.problem import Problem, problem_of, problem_of_lack, problem_response
 from app.server.startup import Shutdown
@@ -51,7 +49,6 @@ class RequestMiddleware:
         self._app = app
         self._shutdown = shutdown
         self._metrics = metrics
-        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -81,10 +78,7 @@ class RequestMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, tracked: "_TrackedResponse") -> None:
         response = await self._call(scope, receive, tracked)
-        # Out here nothing keeps the error, and with it the rows of the request, while the caller
-        # reads.
         if response is not None:
-            await self._refusals.pause(scope, response.status_code)
             await response(scope, receive, tracked.send)
 
     async def _call(
@@ -92,7 +86,7 @@ class RequestMiddleware:
     ) -> Response | None:
         """Call the application; return the response to the error that it raises."""
         try:
-            await self._app(scope, receive, UnreadResponse(scope, tracked.send).send)
+            await self._app(scope, receive, tracked.send)
         except ClientDisconnect:
             tracked.abandon()
         except (Exception, asyncio.CancelledError) as error:
@@ -102,13 +96,8 @@ class RequestMiddleware:
             stops = self._shutdown.stopping.is_set()
             if tracked.started or (isinstance(error, asyncio.CancelledError) and not stops):
                 tracked.status = problem.status
-                del problem  # it refers to this frame
                 raise
-            response = problem_response(
-                problem, request_id=tracked.request_id, path=str(scope["path"])
-            )
-            del problem  # it refers to this frame
-            return response
+            return problem_response(problem, request_id=tracked.request_id, path=str(scope["path"]))
         return None
 
     def _record(self, scope: Scope, tracked: "_TrackedResponse", *, seconds: float) -> None:
@@ -201,7 +190,6 @@ def _describe(span: Any, scope: Scope, *, status: int) -> None:  # noqa: ANN401 
 
 
 def _problem(error: BaseException) -> Problem:
-    # Starlette counts a response as begun whose start waits for room (`UnreadResponse`), and wraps.
     told = error if isinstance(error, Problem) else error.__cause__
     if isinstance(told, Problem):
         return told

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Response, status
 
 from app.dependencies import ProjectDep, SettingsDep, WebhooksDep
-from app.fairness.fair_routes import FairRoute
 from app.http.json_body import json_body, json_request
+from app.limits import FairRoute
 from app.problems.problem import problem_responses
 from app.resources.listing import LINKED, PagingDep
 from app.root_path import rooted

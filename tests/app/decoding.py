@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.fairness.parsers import Parsers
+from app.limits import Threads
 from app.rows.body import RowsBody
 from app.rows.codecs import CODECS
 from app.rows.shape import Floats, RowsShape
@@ -35,6 +35,6 @@ async def _decode(
         shape=shape,
         settings=ApiSettings(data_dir=folder),
         blobs=Blobs.in_folder(folder),
-        parsers=Parsers(1, memory_bytes=1 << 30, timeout_s=300.0),
+        parsers=Threads("parsers", 1, each=1),
     )
     return (await _CODECS[kind].read(source)).rows

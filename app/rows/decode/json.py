@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import in_thread
 from app.http.json_body import parse_json
+from app.limits import in_thread
 from app.problems.fields import MAX_ERRORS, field_error, named, shown_names
 from app.problems.problem import Problem
 from app.rows.body import INLINE_BYTES, Decoded, RowsBody

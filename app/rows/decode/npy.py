@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import in_thread
+from app.limits import in_thread
 from app.problems.problem import Problem
 from app.rows.body import Decoded, RowsBody
 from app.rows.decode.problems import NPY_SLUGS, as_problem

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import in_thread
+from app.limits import in_thread
 from app.rows.body import INLINE_BYTES, Decoded, RowsBody, is_headerless
 from app.rows.decode.tables import read_table
 from tabular.readers.plain_numbers import csv_rows, number_lines

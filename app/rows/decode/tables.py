@@ -7,11 +7,11 @@ from typing import Unpack
 
 import numpy as np
 
-from app.fairness.parsers import Limits
-from app.fairness.turns import in_thread, owner_here
+from app.limits import in_thread, owner_here
 from app.rows.body import Decoded, RowsBody, is_headerless
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
+from app.settings import ParserLimits
 from tabular.formats import ParseOptions, TableFormat
 from tabular.open import open_arrow_bytes, open_table
 from tabular.readers.arrow import check_stream, is_packed
@@ -39,7 +39,9 @@ async def read_table(source: RowsBody) -> Decoded:
         if await in_thread(_is_packed, source):
             read = partial(_open_isolated, source, file, unpacked)
             with as_problem():
-                table = await source.parsers.run(owner_here(), read, size=len(source.content))
+                table = await source.parsers.run(
+                    owner_here(), partial(read, **source.settings.parser_limits)
+                )
             return await in_thread(_rows, source, lambda: table)
         is_text = source.shape.holds_cells or source.format is TableFormat.CSV
         opened = _open_typed if is_text else _open_table
@@ -71,7 +73,7 @@ def _is_packed(source: RowsBody) -> bool:
 
 
 def _open_isolated(
-    source: RowsBody, file: Path, unpacked: Path, **limits: Unpack[Limits]
+    source: RowsBody, file: Path, unpacked: Path, **limits: Unpack[ParserLimits]
 ) -> TableSource | TypedTable:
     options = _parse_options(source)
     if source.shape.holds_cells:

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import threading
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from app.auth import audit
 from app.auth.audit import AuditedApp, AuditLog
 from app.auth.callers import ANYBODY
 from app.engine.batches import OverloadedError
-from app.http.streaming import StreamedResponse
 from app.main import create_app
 from app.problems.problem import Problem
 from app.serve import RefusalError, refuse_unusable_audit
@@ -186,34 +184,6 @@ def test_a_job_is_cancelled_while_nothing_can_be_recorded(client, monkeypatch):
     assert_refused(
         client.patch("/v1/models/cancel", json={"description": "d"}), 507, "storage-full"
     )
-
-
-def test_a_change_is_recorded_though_its_caller_has_hung_up(client, settings):
-    async def made() -> AsyncGenerator[bytes, None]:
-        await asyncio.Event().wait()  # its answer is not ready when the caller leaves
-        yield b""
-
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    async def send(_message: Message) -> None:
-        pass
-
-    async def call() -> None:
-        answer = StreamedResponse(made(), media_type="text/plain", headers={}, status_code=201)
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/datasets",
-            "app": client.app,
-            "state": {"request_id": "r1"},
-        }
-        with pytest.raises(ClientDisconnect):
-            await AuditedApp(answer, ANYBODY)(scope, receive, send)
-
-    client.portal.call(call)
-    [line] = trail_of(settings)
-    assert (line["resource"], line["status"], line["request_id"]) == ("/v1/datasets", 201, "r1")
 
 
 def test_a_disk_that_stands_still_delays_one_answer_and_no_second(

@@ -1,6 +1,5 @@
 """Bounds on what a key may ask and a project may keep."""
 
-import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,9 +8,7 @@ import pytest
 
 from app.auth.callers import Caller
 from app.auth.rates import Rates
-from app.http.upload_room import UploadRoom
 from app.problems.problem import Problem
-from models_store.errors import LimitError
 from models_store.keys import Scope
 from tests.app.conftest import CSV, TABLE, assert_refused, files_of
 from tests.app.keyed import bearer, keyed, stocked
@@ -160,48 +157,6 @@ def test_jobs_that_wait_take_no_more_than_the_quota_together(settings):
         assert_refused(client.post(f"/v1/jobs/{first}/resume", headers=mine), 507, "quota-storage")
 
 
-def test_uploads_that_still_come_count():
-    room = UploadRoom()
-    with room.held("p") as one, room.held("p") as two:
-        one.room = two.room = 100
-        one.need(60)
-        one.need(50)
-        assert two.left == 40
-        with pytest.raises(LimitError):
-            two.need(41)
-        two.need(40)
-        with pytest.raises(LimitError):
-            one.need(61)
-        with room.held("q") as other:
-            other.room = 100
-            other.need(100)
-    with room.held("p") as three:
-        three.room = 100
-        three.need(100)
-
-
-def test_a_long_upload_sees_what_was_stored_since_it_began():
-    stored: list[int] = []
-
-    async def look_up():
-        return 2**30 - sum(stored)
-
-    async def chunks():
-        for _ in range(100):
-            stored.append(2**24)
-            yield bytes(2**24)
-
-    async def received():
-        with UploadRoom().held("p", look_up) as held:
-            await held.look()
-            return [len(chunk) async for chunk in held.counted(chunks())]
-
-    with pytest.raises(LimitError):
-        asyncio.run(received())
-    # What came and what was stored beside it are the quota, but for what came since it was looked up.
-    assert 2**29 < sum(stored) <= 2**29 + 2**26
-
-
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 500_000}])
 def test_a_table_is_written_up_to_the_room_of_its_project(settings):
     with keyed(settings) as (client, keys):
@@ -253,28 +208,6 @@ def test_a_full_disk_has_room_for_who_stores_less(settings, monkeypatch):
         assert client.patch(location, json={"tags": {"a": "b"}}, headers=other).status_code == 404
         assert client.delete(location, headers=mine).status_code == 204
         assert client.post("/v1/datasets", content=TABLE, headers=CSV | mine).status_code == 201
-
-
-@pytest.mark.parametrize(
-    "setting_values", [{"max_project_bytes": 500_000, "max_upload_bytes": 10_000}]
-)
-def test_uploads_with_a_known_key_take_the_room_of_one_file_beyond_the_quota(settings):
-    with keyed(settings) as (client, keys):
-        mine = bearer(keys.create("p", Scope.WRITE))
-        headers = {**CSV, **mine, "Idempotency-Key": "k"}
-        assert client.post("/v1/datasets", content=TABLE, headers=headers).status_code == 201
-        short = npy(np.random.default_rng(0).integers(0, 99, (1000, 9)).astype(np.int8))
-        for _ in range(6):
-            more = {"Content-Type": "application/x-npy", **mine}
-            assert client.post("/v1/datasets", content=short, headers=more).status_code == 201
-        state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
-        left = state.registry.room("p", max_bytes=500_000)
-        for beyond, status in ((1, 507), (0, 201)):
-            with state.upload_room.held("p") as other:
-                other.room = 500_000
-                other.need(left + 10_000 - len(TABLE) + beyond)
-                answer = client.post("/v1/datasets", content=TABLE, headers=headers)
-                assert answer.status_code == status
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.engine.engine import Engine
-from app.fairness.turns import Threads, on_account_of
+from app.limits import Threads, on_account_of
 
 
 @pytest.fixture

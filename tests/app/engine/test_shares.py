@@ -10,7 +10,7 @@ import pytest
 
 from app.engine.engine import Engine, OverloadedError
 from app.engine.fair_order import FairOrder
-from app.fairness.turns import Threads, on_account_of
+from app.limits import Threads, on_account_of
 
 WAIT_S = 120.0
 

@@ -11,7 +11,7 @@ from backports import zstd
 from starlette.types import Message, Receive, Scope, Send
 
 from app.http.body_limits import BodyLimits, BodyMiddleware
-from app.http.body_memory import BodyMemory
+from app.limits import BodyMemory
 from app.problems.problem import Problem
 
 LIMITS = BodyLimits(max_bytes=4_000_000)
@@ -45,7 +45,7 @@ async def _read(
 
     async def app(scope: Scope, receive: Receive, _send: Send) -> None:
         if "packed_body" in scope["state"]:
-            scope["state"]["packed_body"].allow(limits.max_bytes, BodyMemory(1 << 30).of("project"))
+            scope["state"]["packed_body"].allow(limits.max_bytes, BodyMemory(1 << 30), "project")
         while True:
             message = await receive()
             assert message["type"] == "http.request"

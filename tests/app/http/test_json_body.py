@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.testclient import TestClient
 
 from app.auth.callers import ANYBODY
-from app.fairness.turns import in_thread_alone
-from app.http.body_memory import BodyMemory
 from app.http.json_body import check_values, json_body, parse_json, validate_json
+from app.limits import BodyMemory, in_thread
 from app.metrics import Metrics
 from app.problems import wording
 from app.problems.problem import Problem, install_problem_handlers
@@ -360,13 +359,13 @@ def test_a_large_body_counts_while_it_waits_to_be_parsed(tree_client, monkeypatc
 
     async def counting(function):
         counted.append(memory.held)
-        return await in_thread_alone(function)
+        return await in_thread(function)
 
-    monkeypatch.setattr("app.http.json_body.in_thread_alone", counting)
+    monkeypatch.setattr("app.http.json_body.in_thread", counting)
     body = b'{"n": 7}'.ljust(size)
     assert post(tree_client, body).json()["n"] == 7
     assert counted == [size] * (size == 40_000)
-    with memory.of(ANYBODY.project).share() as share:
+    with memory.share(ANYBODY.project) as share:
         share.hold(90_000)
         answer = post(tree_client, body)
     assert (answer.status_code, memory.held) == (503 if size == 40_000 else 200, 0)

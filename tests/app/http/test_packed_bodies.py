@@ -19,8 +19,8 @@ from backports import zstd
 
 from app.http import content_codings
 from app.http.body_limits import BodyLimits, PackedBody
-from app.http.body_memory import BodyMemory
 from app.http.content_codings import Decompressor
+from app.limits import BodyMemory
 from app.problems.problem import Problem
 
 MIB = 1024 * 1024
@@ -153,7 +153,7 @@ def test_few_bytes_that_become_many_are_unpacked_off_the_event_loop(coding, monk
 
         limits = BodyLimits(max_bytes=10**6)
         reader = PackedBody(receive, limits, coding, len(packed))
-        reader.allow(10**6, BodyMemory(10**8).of("p"))
+        reader.allow(10**6, BodyMemory(10**8), "p")
         pieces = []
         while (message := await reader.receive()).get("more_body"):
             pieces.append(message["body"])
@@ -169,7 +169,7 @@ async def read_packed(packed: bytes, coding: str, memory: BodyMemory) -> list[by
 
     reader = PackedBody(receive, BodyLimits(max_bytes=10**7), coding, len(packed))
     try:
-        reader.allow(10**7, memory.of("p"))
+        reader.allow(10**7, memory, "p")
         pieces = []
         while (message := await reader.receive()).get("more_body"):
             pieces.append(message["body"])

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from app.http import body_memory
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import Database
@@ -142,18 +141,3 @@ def test_a_caller_is_sent_to_the_bucket_where_that_is_set(settings: ApiSettings)
         assert (part.status_code, part.content) == (206, CONTENT[3:6])
         assert client.head(url).status_code == 200
         assert client.get(url, headers={"Accept": "text/csv"}).status_code == 406
-
-
-def test_what_is_read_ahead_of_a_bucket_counts_as_streamed_rows_do(
-    settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, _ = a_result(settings)
-    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
-    with TestClient(create_app(settings)) as client:
-        memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
-        with memory.of("default").share() as others:
-            others.hold(128 * 2**20 - 1000)
-            assert client.get(url).status_code == 503
-            few = client.get(url, headers={"Range": "bytes=0-99"})
-        assert (few.status_code, few.content, memory.held) == (206, CONTENT[:100], 0)
-        assert (client.get(url).content, memory.held) == (CONTENT, 0)

@@ -4,15 +4,15 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from app.auth.callers import ANYBODY, Caller as KeyHolder
-from app.auth.key_checks import Lease
-from app.auth.open_requests import OpenBound
 from app.jobs import events
 from app.jobs.events import EventStream
+from app.limits import OpenBound
 from app.problems.problem import Problem
 from app.server import event_hub
 from app.server.event_hub import EventFeed, EventHub
@@ -23,6 +23,20 @@ from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
 from tests.models_store.makers import LEASE_S, PROJECT, submitted
 
+
+class Keys:
+    """Keys of callers, which are valid until they are revoked."""
+
+    def __init__(self) -> None:
+        self.revoked = False
+
+    async def identify(self, _authorization: list[bytes]) -> KeyHolder:
+        if self.revoked:
+            raise Problem("unauthorized")
+        return ANYBODY
+
+
+OPEN = SimpleNamespace(state=SimpleNamespace(callers=Keys()))
 STRANGER = KeyHolder(PROJECT, Scope.READ, key_id="key_1")
 
 
@@ -193,12 +207,12 @@ def follow(jobs: Jobs, work: JobWork) -> Callable[..., Any]:
     """Streams the events of a job that runs, until something ends the stream."""
     job = run(jobs, work, epochs=1)
 
-    async def follow(caller: Caller, stopping: asyncio.Event) -> None:
-        hub, lease = EventHub(jobs), Lease()
+    async def follow(caller: Caller, stopping: asyncio.Event, app: Any = OPEN) -> None:
+        hub = EventHub(jobs)
         looks = asyncio.create_task(hub.run(stopping))
         feed = EventFeed(jobs, PROJECT, job.id, after=0)
         stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
-        scope = {"type": "http", "state": {"lease": lease, "caller": ANYBODY}}
+        scope = {"type": "http", "headers": [], "app": app, "state": {"caller": ANYBODY}}
         await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
         looks.cancel()
 
@@ -254,7 +268,7 @@ def test_streams_cost_one_transaction_a_look_however_many_and_of_however_many_jo
             job = running[number % count]
             feed = EventFeed(counted, PROJECT, job.id, after=number // count % 3)
             stream = EventStream(feed, hub=hub, streams=bound)
-            scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+            scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": ANYBODY}}
             caller = callers[number]
             await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
 
@@ -297,7 +311,7 @@ def test_a_stream_that_cannot_keep_up_reads_what_it_missed(jobs, work):
         looking = asyncio.create_task(hub.run(stopping))
         feed = EventFeed(jobs, PROJECT, job.id, after=0)
         stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
-        scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+        scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": ANYBODY}}
         following = asyncio.create_task(stream(scope, caller.receive, caller.send))
         await until(lambda: bool(hub._topics))
         topic = hub._topics[job.id]
@@ -325,7 +339,7 @@ def test_the_hub_does_not_read_again_what_a_stream_read_page_by_page(jobs, work,
         caller, hub = Caller(), EventHub(jobs)  # which does not look
         feed = EventFeed(jobs, PROJECT, job.id, after=0)
         stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
-        scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+        scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": ANYBODY}}
         following = asyncio.create_task(stream(scope, caller.receive, caller.send))  # type: ignore[arg-type]
         await until(lambda: b'"epoch":30' in caller.body)
         assert hub._topics[job.id].last == parse(caller.body.decode())[-1][0]
@@ -347,7 +361,7 @@ def test_a_caller_whose_last_event_is_not_there_yet_hides_none_from_others(jobs,
         async def follow(caller: Caller, after: int) -> None:
             feed = EventFeed(jobs, PROJECT, job.id, after=after)
             stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
-            scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+            scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": ANYBODY}}
             await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
 
         streams: list[asyncio.Task[None]] = []
@@ -385,7 +399,7 @@ def test_a_stream_too_many_reads_nothing_while_another_one_reads(jobs, work):
 
         def stream(caller: Caller) -> Any:
             feed = EventFeed(held, PROJECT, job.id, after=0)
-            scope = {"type": "http", "state": {"lease": Lease(), "caller": STRANGER}}
+            scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": STRANGER}}
             return EventStream(feed, hub=hub, streams=bound)(scope, caller.receive, caller.send)  # type: ignore[arg-type]
 
         caller = Caller()
@@ -450,3 +464,22 @@ def test_a_quiet_stream_is_kept_alive_by_comments(follow, monkeypatch):
         return caller.body
 
     assert len(parse(asyncio.run(main()).decode())) >= 2
+
+
+def test_a_stream_ends_at_the_keep_alive_after_its_key_was_revoked(follow, monkeypatch):
+    monkeypatch.setattr(events, "_KEEP_ALIVE_S", 0.1)
+
+    async def main() -> Caller:
+        caller, keys = Caller(), Keys()
+        app = SimpleNamespace(state=SimpleNamespace(callers=keys))
+        stream = asyncio.create_task(follow(caller, asyncio.Event(), app))
+        await until(lambda: b": keep-alive" in caller.body)
+        keys.revoked = True
+        async with asyncio.timeout(60):
+            await stream
+        return caller
+
+    caller = asyncio.run(main())
+    assert caller.closed
+    assert caller.body.endswith(b"\n\n")
+    assert caller.body.rpartition(b"event: closed\n")[2].count(b"/problems/unauthorized") == 1

@@ -16,9 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from app.auth.open_requests import OpenBound
 from app.engine.loaded_models import LoadedModels
-from app.fairness.turns import Threads
+from app.limits import OpenBound, Threads
 from app.models import registration as imports
 from flows import MafSpec
 from models_store.errors import ModelFileError, RequestError

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from app.auth.callers import Callers
-from app.fairness.turns import QueueFullError, Threads, Turns, in_thread, on_account_of
+from app.limits import QueueFullError, Threads, Turns, in_thread, on_account_of
 from app.problems.problem import Problem, problem_of_lack
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
@@ -173,27 +173,6 @@ def test_work_is_done_on_the_account_of_whoever_sent_the_request(threads):
     asyncio.run(main())
 
 
-def test_what_no_thread_could_be_started_for_is_not_done_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    done: list[str] = []
-
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def main() -> None:
-        threads = Threads("test", 1, each=1)
-        with monkeypatch.context() as limited:
-            limited.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(RuntimeError, match="new thread"):
-                await threads.run("a", done.append, "refused")
-        await threads.run("a", done.append, "later")
-        threads.close()
-
-    asyncio.run(main())
-    assert done == ["later"]
-
-
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
@@ -257,38 +236,4 @@ def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlit
         callers.close()
 
     asyncio.run(main())
-    database.dispose()
-
-
-def test_a_flood_of_unknown_keys_refuses_no_new_key_of_another_address(sqlite_url):
-    """Read the key in the turn of its address, before most of the flood."""
-    database = Database(sqlite_url)
-    token = Keys(database).create("p", Scope.READ).token
-    go_on, read = threading.Event(), []
-
-    class Held(Keys):
-        def bearer(self, wanted):
-            go_on.wait(120)
-            read.append(wanted)
-            return super().bearer(wanted)
-
-    async def main():
-        callers = Callers(Held(database), anonymous=False)
-        forged = [f"Bearer key_{n:032x}.{n:064x}".encode() for n in range(80)]
-        flood = [
-            asyncio.create_task(callers.identify([text], client=("192.0.2.1", place)))
-            for place, text in enumerate(forged)
-        ]
-        await settled()
-        new = asyncio.create_task(
-            callers.identify([f"Bearer {token}".encode()], client=("192.0.2.2", 1))
-        )
-        await settled()
-        go_on.set()
-        assert (await new).project == "p"
-        await asyncio.gather(*flood, return_exceptions=True)
-        callers.close()
-
-    asyncio.run(main())
-    assert read.index(token) <= 2
     database.dispose()

@@ -1,1 +1,0 @@
-"""Fair shares of threads and of open requests among projects."""

@@ -1,0 +1,389 @@
+"""Limits that keep one project from starving others: fair turns, open requests, memory of bodies."""
+
+import asyncio
+import inspect
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from app.problems.problem import Problem
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+NOBODY = ""
+"""Owner of work that belongs to no project."""
+ROUTES_EACH = 2
+"""Requests of one project at once in routes that read or write the database; others of it wait."""
+_KEYS_A_PROJECT = 2
+_ANYBODY = 8
+"""Share of a service without keys, where all callers count as one."""
+
+
+class Holder(Protocol):
+    """Sender of a request, as bounds know one."""
+
+    @property
+    def project(self) -> str:
+        """Project of the sender."""
+
+    @property
+    def key_id(self) -> str | None:
+        """Id of its key; None where none is needed."""
+
+
+class QueueFullError(Exception):
+    """Too many callers of one owner wait."""
+
+
+class Turns:
+    """Bounded number of holders of a resource, shared fairly by owners.
+
+    Waiting callers are served in turn by owner, and within one owner in order of arrival: an owner
+    with many of them delays itself, not others. Who gives a turn back is behind all who wait then.
+    Belongs to one event loop.
+
+    Args:
+        at_once: Most holders at once.
+        each: Most holders of one owner.
+        waiting: Most waiting callers of one owner; None if something else bounds them.
+    """
+
+    def __init__(self, at_once: int, *, each: int, waiting: int | None = None) -> None:
+        self._free = at_once
+        self._each = each
+        self._most_waiting = waiting
+        self._held: dict[str, int] = {}
+        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def turn(self, owner: str) -> AsyncIterator[None]:
+        """Hold a turn until the end of the context.
+
+        Raises:
+            QueueFullError: Too many callers of the owner wait.
+        """
+        if not self.take_now(owner):
+            await self.take(owner)
+        try:
+            yield
+        finally:
+            self.give_back(owner)
+
+    def take_now(self, owner: str) -> bool:
+        """Take a free turn, unless that would pass over another caller."""
+        held = self._held.get(owner, 0)
+        if self._free <= 0 or held >= self._each or owner in self._queues:
+            return False
+        self._free -= 1
+        self._held[owner] = held + 1
+        return True
+
+    async def take(self, owner: str) -> None:
+        """Take a turn, or wait for one.
+
+        Raises:
+            QueueFullError: Too many callers of the owner wait.
+        """
+        if self.take_now(owner):
+            return
+        queue = self._queues.get(owner, deque())
+        if self._most_waiting is not None and len(queue) >= self._most_waiting:
+            raise QueueFullError
+        self._queues[owner] = queue
+        place = asyncio.get_running_loop().create_future()
+        queue.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.cancelled():
+                self._leave(owner, place)
+            else:  # it was given at the same moment
+                self.give_back(owner)
+            raise
+
+    def give_back(self, owner: str) -> None:
+        """Give a turn back to the next waiting caller."""
+        self._free += 1
+        if self._held[owner] == 1:
+            del self._held[owner]
+        else:
+            self._held[owner] -= 1
+        if owner in self._queues:
+            self._queues.move_to_end(owner)
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._free > 0:
+            owner = next((o for o in self._queues if self._held.get(o, 0) < self._each), None)
+            if owner is None:
+                return
+            queue = self._queues.pop(owner)
+            place = queue.popleft()
+            if queue:
+                self._queues[owner] = queue  # behind all others
+            if not place.done():
+                self._free -= 1
+                self._held[owner] = self._held.get(owner, 0) + 1
+                place.set_result(None)
+
+    def _leave(self, owner: str, place: "asyncio.Future[None]") -> None:
+        queue = self._queues.get(owner)
+        if queue is not None and place in queue:
+            queue.remove(place)
+            if not queue:
+                del self._queues[owner]
+
+
+class Threads:
+    """Pool of threads that projects share fairly.
+
+    Args:
+        name: Name of the threads.
+        at_once: Number of threads.
+        each: Most threads that work for one project.
+    """
+
+    def __init__(self, name: str, at_once: int, *, each: int) -> None:
+        self._turns = Turns(at_once, each=each)
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix=name)
+
+    async def run(
+        self,
+        owner: str,
+        function: Callable[_Parameters, _Result],
+        /,
+        *args: _Parameters.args,
+        **kwargs: _Parameters.kwargs,
+    ) -> _Result:
+        """Call a function in a thread, when it is the owner's turn.
+
+        A caller who is cancelled leaves the thread at work, and the turn taken until it has ended.
+        """
+        await self._turns.take(owner)
+        loop = asyncio.get_running_loop()
+        call = partial(copy_context().run, partial(function, *args, **kwargs))
+        try:
+            work: Future[_Result] = self._pool.submit(call)
+        except RuntimeError:  # no thread can be started
+            self._turns.give_back(owner)
+            raise
+        work.add_done_callback(lambda _: self._end(loop, owner))
+        return await asyncio.wrap_future(work)
+
+    def close(self) -> None:
+        """Accept no more calls, and do not wait for running ones."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _end(self, loop: asyncio.AbstractEventLoop, owner: str) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._turns.give_back, owner)
+
+
+_account: ContextVar[tuple[Threads, str] | None] = ContextVar("account", default=None)
+
+
+@contextmanager
+def on_account_of(owner: str, threads: Threads) -> Iterator[None]:
+    """Have the calls of `in_thread` in this context count as those of a project.
+
+    Args:
+        owner: Project that the calls belong to.
+        threads: Pool of threads that requests share.
+    """
+    token = _account.set((threads, owner))
+    try:
+        yield
+    finally:
+        _account.reset(token)
+
+
+def owner_here() -> str:
+    """Return the project that this context works for."""
+    account = _account.get()
+    return NOBODY if account is None else account[1]
+
+
+async def in_thread(
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call a function off the event loop, in the turn of the project that sent the request.
+
+    Use this in place of `asyncio.to_thread`, which serves calls in order of arrival, so that a
+    hundred calls of one caller would delay all others.
+    """
+    account = _account.get()
+    if account is None:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    threads, owner = account
+    return await threads.run(owner, function, *args, **kwargs)
+
+
+class FairRoute(APIRoute):
+    """Route of which a plain function runs in a thread when its project's turn comes.
+
+    Threads and connections to the database are few: without this, one caller's hundred lists come
+    before everybody's next request.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of a request; its response is sent afterwards, without a turn."""
+        handle = super().get_route_handler()
+        if inspect.iscoroutinefunction(self.endpoint):
+            return handle
+
+        async def in_turn(request: Request) -> Response:
+            turns: Turns = request.app.state.route_turns
+            async with turns.turn(owner_here()):
+                return await handle(request)
+
+        return in_turn
+
+
+class OpenBound:
+    """Counter of open requests of one kind; belongs to one event loop.
+
+    Args:
+        what: Name of the kind, in the plural.
+        each_key: Most of one key; the keys of a project may have twice as many together.
+    """
+
+    def __init__(self, what: str, each_key: int) -> None:
+        self._what = what
+        self._each_key = each_key
+        self._open: dict[tuple[str, str], int] = {}
+
+    @contextmanager
+    def hold(self, caller: Holder) -> Iterator[None]:
+        """Count one more as long as the context lasts.
+
+        Raises:
+            Problem: `limit-open-requests`, when there are too many.
+        """
+        self.add(caller)
+        try:
+            yield
+        finally:
+            self.remove(caller)
+
+    def add(self, caller: Holder) -> None:
+        """Count one more, which `remove` must follow.
+
+        Raises:
+            Problem: `limit-open-requests`, when there are too many.
+        """
+        self.check(caller)
+        for share in self._shares(caller):
+            self._open[share] = self._open.get(share, 0) + 1
+
+    def check(self, caller: Holder) -> None:
+        """Refuse one more without counting it, before any work is done for it.
+
+        Raises:
+            Problem: `limit-open-requests`, when there are too many.
+        """
+        for share, most in self._shares(caller).items():
+            if self._open.get(share, 0) >= most:
+                whose = "This key" if share[0] == "key" else "This project"
+                raise Problem(
+                    "limit-open-requests",
+                    f"{whose} has {most} {self._what} open, which is the most at once.",
+                    members={"limit": most},
+                )
+
+    def remove(self, caller: Holder) -> None:
+        """Count one fewer."""
+        for share in self._shares(caller):
+            if self._open[share] == 1:
+                del self._open[share]
+            else:
+                self._open[share] -= 1
+
+    def _shares(self, caller: Holder) -> dict[tuple[str, str], int]:
+        if caller.key_id is None:
+            return {("project", caller.project): _ANYBODY * self._each_key}
+        return {
+            ("key", caller.key_id): self._each_key,
+            ("project", caller.project): _KEYS_A_PROJECT * self._each_key,
+        }
+
+
+class BodyMemory:
+    """Counter of the bytes of bodies that are in memory; belongs to one event loop.
+
+    A project holds no more than is left over: half of the memory where it is alone, a third where
+    another does the same, so that a project that holds little always finds room.
+
+    Args:
+        max_bytes: Most bytes of all bodies together.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held: Counter[str] = Counter()
+
+    @property
+    def held(self) -> int:
+        """Bytes of all bodies now."""
+        return self._held.total()
+
+    @contextmanager
+    def share(self, project: str) -> Iterator["Share"]:
+        """Yield what a request of a project holds until the end of the context."""
+        share = Share(self, project)
+        try:
+            yield share
+        finally:
+            share.hold(0)
+
+    def change(self, project: str, size: int) -> None:
+        """Count `size` bytes more, or fewer where it is negative.
+
+        Raises:
+            Problem: `overloaded`, when that is too much.
+        """
+        self._held[project] += size
+        if self._held[project] == 0:
+            del self._held[project]
+        if size > 0 and self._held[project] > self._max_bytes - self.held:
+            raise Problem("overloaded", "Too many bodies are on their way. Try again.")
+
+
+class Share:
+    """Bytes that one request holds.
+
+    Args:
+        memory: Memory of all projects.
+        project: Project that the request belongs to.
+    """
+
+    def __init__(self, memory: BodyMemory, project: str) -> None:
+        self._memory = memory
+        self._project = project
+        self._size = 0
+
+    def hold(self, size: int) -> None:
+        """Hold `size` bytes in all.
+
+        Raises:
+            Problem: `overloaded`, as soon as the bodies of a project, or all, take too much.
+        """
+        more, self._size = size - self._size, size
+        if more != 0:
+            self._memory.change(self._project, more)
+
+
+def body_share(request: Request) -> AbstractContextManager[Share]:
+    """Return the memory that the body of a request takes, for the caller's project."""
+    memory: BodyMemory = request.app.state.body_memory
+    return memory.share(request.state.caller.project)
