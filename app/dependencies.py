@@ -13,6 +13,7 @@ from app.server.broker import Broker
 from app.settings import ApiSettings
 from app.state import AppState, state_of
 from models_store.aliases import Aliases
+from models_store.audit import AuditTrail
 from models_store.computed import Usage
 from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import Jobs
@@ -58,6 +59,7 @@ RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]
 LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]
 WebhooksDep = Annotated[Webhooks, _from_state(lambda state: state.webhooks)]
+AuditDep = Annotated[AuditTrail, _from_state(lambda state: state.audit)]
 KeysDep = Annotated[Keys, _from_state(lambda state: state.keys)]
 UsageDep = Annotated[Usage, _from_state(lambda state: state.usage)]
 BrokerDep = Annotated[Broker, _from_state(lambda state: state.broker)]

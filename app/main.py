@@ -14,7 +14,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 from app.account import routes as account
-from app.auth.audit import AuditLog
 from app.auth.callers import Callers
 from app.auth.loopback import is_loopback
 from app.auth.middleware import AccessMiddleware, Policy
@@ -57,7 +56,7 @@ from app.site.openapi import DESCRIPTION, TAGS, install_openapi
 from app.state import AppState
 from app.webhooks import routes as webhooks
 from models_store.aliases import Aliases
-from models_store.audit.trail import AuditTrail
+from models_store.audit import AuditTrail
 from models_store.computed import Usage
 from models_store.database.database import SERVICE_ANSWER_S, Database
 from models_store.errors import BlobDiskError, DatabaseUnavailableError
@@ -221,7 +220,6 @@ async def _lifespan(
         if compile_first:
             state.warm_up.add_kernels()
         app.state = state  # type: ignore[assignment]  # typed, in place of Starlette's own
-        await state.audit.start()
         state.engine.start()
         tasks = [
             asyncio.create_task(work)
@@ -262,7 +260,6 @@ def _state(
 ) -> AppState:
     """Make all that requests share; nothing of it works yet."""
     registry, jobs = Registry(database), Jobs(database)
-    folder = settings.audit_folder
     keys = Keys(database)
     anonymous = settings.allow_anonymous or is_loopback(settings.host)
     callers = Callers(keys, anonymous=anonymous, stale_s=settings.stale_s)
@@ -312,9 +309,7 @@ def _state(
         tallies=tallies,
         broker=broker,
         callers=callers,
-        audit=AuditLog(
-            None if folder is None else AuditTrail(folder), failures=metrics.audit_failures
-        ),
+        audit=AuditTrail(database),
         models=models,
         usual_terms=UsualTerms(registry, blobs, models=models, engine=engine),
         warm_up=WarmUp(models, preloaded(settings.preload)),
@@ -349,7 +344,6 @@ async def _close(state: AppState) -> None:
     await asyncio.to_thread(state.lookout.join, _LAST_LOOK_S)
     await asyncio.to_thread(state.broker.close)
     await asyncio.to_thread(state.engine.stop)
-    await state.audit.close()
 
 
 async def _sweep_staging(blobs: Blobs) -> None:

@@ -86,11 +86,6 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.models = ModelMetrics(self.registry)
         self.engine = EngineMetrics(self.registry)
-        self.audit_failures = Counter(
-            "densityd_audit_failures_total",
-            "Changes that were responded to before their line of the audit trail was on the disk.",
-            registry=self.registry,
-        )
         self._requests = Counter(
             "densityd_http_requests_total",
             "Requests that were responded to.",

@@ -19,11 +19,9 @@ from app.metrics import SHARED_METRICS
 from app.server.bounded_http import BoundedProtocol
 from app.server.startup import ServerShutdown, check_stores, freeze_heap
 from app.settings import ApiSettings
-from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
 from models_store.files.blobs import Blobs
-from models_store.files.disks import FULL
 from models_store.files.private_files import create_private_files
 from models_store.keys import Keys, make_first_key
 from models_store.process.logs import configure_logging
@@ -52,7 +50,6 @@ def main() -> None:
     try:
         settings = _settings()
         refuse_unusable_stores(settings)
-        refuse_unusable_audit(settings)
         refuse_unsafe_address(settings)
     except ValidationError as error:
         sys.exit(f"densityd api: {first_error(error)}")
@@ -194,25 +191,3 @@ def refuse_unusable_stores(settings: ApiSettings) -> None:
         ) from error
     finally:
         database.dispose()
-
-
-def refuse_unusable_audit(settings: ApiSettings) -> None:
-    """Check that the audit trail can be written; a full disk passes, because deletion makes room.
-
-    Raises:
-        RefusalError: Changes could not be recorded.
-    """
-    folder = settings.audit_folder
-    if folder is None:
-        return
-    trail = AuditTrail(folder)
-    try:
-        trail.open()
-    except OSError as error:
-        if error.errno not in FULL:
-            raise RefusalError(
-                f"The audit trail in {folder} cannot be written: {error.strerror or error}. Set"
-                " DENSITYD_AUDIT_DIR to a folder that can, or to - for the log alone."
-            ) from error
-    finally:
-        trail.close()

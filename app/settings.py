@@ -1,7 +1,6 @@
 """Settings of the API process, read from the environment once at its entry."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Self, TypedDict
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -43,15 +42,6 @@ def _checked_root_path(text: str | None) -> str | None:
     return text
 
 
-_LOG_ALONE = "-"
-
-
-def _checked_audit_dir(folder: str | None) -> str | None:
-    if folder is not None and folder != _LOG_ALONE and not Path(folder).is_absolute():
-        raise ValueError("the audit trail is an absolute path, such as /srv/densityd/audit, or -")
-    return folder
-
-
 class ParserLimits(TypedDict):
     """Limits of a process that reads a file, as the functions that start one take them."""
 
@@ -88,12 +78,6 @@ class ApiSettings(StoreSettings):
         default=None,
         description="Origins whose pages may use the API, such as "
         "https://a.example,https://b.example. Unset: none.",
-    )
-
-    audit_dir: Annotated[str | None, AfterValidator(_checked_audit_dir)] = Field(
-        default=None,
-        description="Absolute path of the folder of the audit trail; -: only the log. Unset: "
-        "`audit` in the data directory.",
     )
 
     max_upload_bytes: int = Field(
@@ -344,10 +328,3 @@ class ApiSettings(StoreSettings):
     def parser_limits(self) -> ParserLimits:
         """Return the limits of a process that reads a file."""
         return {"memory_bytes": self.parse_memory_bytes, "timeout_s": self.parse_timeout_s}
-
-    @property
-    def audit_folder(self) -> Path | None:
-        """Return the folder of the audit trail; None: it is in the log alone."""
-        if self.audit_dir == _LOG_ALONE:
-            return None
-        return self.data_dir / "audit" if self.audit_dir is None else Path(self.audit_dir)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from app.auth.audit import AuditLog
 from app.auth.callers import Callers
 from app.auth.tallies import Tallies
 from app.engine.engine import Engine
@@ -23,6 +22,7 @@ from app.server.readiness import Lookout
 from app.server.startup import Shutdown
 from app.settings import ApiSettings
 from models_store.aliases import Aliases
+from models_store.audit import AuditTrail
 from models_store.computed import Usage
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
@@ -97,7 +97,7 @@ class AppState:
     tallies: Tallies
     broker: Broker
     callers: Callers
-    audit: AuditLog
+    audit: AuditTrail
     models: LoadedModels
     usual_terms: UsualTerms
     warm_up: WarmUp

@@ -6,6 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from app.account.views import (
+    AuditPage,
+    AuditRecordView,
     KeyList,
     KeyRequest,
     KeyView,
@@ -17,10 +19,11 @@ from app.account.views import (
     VersionInfo,
 )
 from app.auth.callers import caller_of
-from app.dependencies import KeysDep, ProjectDep, SettingsDep, UsageDep
+from app.dependencies import AuditDep, KeysDep, ProjectDep, SettingsDep, UsageDep
 from app.http.json_body import json_body, json_request
 from app.limits import FairRoute
 from app.problems.problem import Problem, problem_responses
+from app.resources.listing import LINKED, PagingDep
 from models_store.keys import MAX_KEYS
 
 router = APIRouter(prefix="/v1", tags=["account"], route_class=FairRoute)
@@ -78,6 +81,19 @@ def get_usage(usage: UsageDep, project: ProjectDep, settings: SettingsDep) -> Us
         max_bytes=settings.max_project_bytes,
         max_queued=settings.max_queued_jobs,
     )
+
+
+@router.get(
+    "/audit",
+    operation_id="list_audit",
+    summary="List the changes",
+    response_description="Page of changes.",
+    responses={**LINKED, **problem_responses("cursor")},
+)
+def list_audit(audit: AuditDep, project: ProjectDep, paging: PagingDep) -> AuditPage:
+    """List the requests that changed something in the project, newest first; needs scope `admin`."""
+    page = audit.page(project, limit=paging.limit, cursor=paging.cursor)
+    return paging.view(page, AuditRecordView.of, AuditPage)
 
 
 @router.post(

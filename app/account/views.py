@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from app.resources.listing import NEXT_CURSOR
+from models_store.audit import AuditRecord
 from models_store.computed import ProjectUsage
 from models_store.keys import ApiKey, NewKey, Scope
 
@@ -194,3 +196,25 @@ class UsageView(BaseModel):
                 today=usage.rows_today, last_30_days=usage.rows_recently
             ),
         )
+
+
+class AuditRecordView(BaseModel):
+    """Request that changed something."""
+
+    time: datetime = Field(description="Time of its first change.")
+    key_id: str | None = Field(description="Id of the key of the caller; null without keys.")
+    action: str = Field(description="HTTP method of the request.", examples=["DELETE"])
+    resource: str = Field(description="Path of the request.", examples=["/v1/models/shuttle"])
+    request_id: str = Field(description="Id of the request, as in its response and in the log.")
+
+    @classmethod
+    def of(cls, record: AuditRecord) -> "AuditRecordView":
+        """Return the view of a record."""
+        return cls.model_validate(vars(record))
+
+
+class AuditPage(BaseModel):
+    """Page of changes, newest first."""
+
+    items: list[AuditRecordView] = Field(description="Changes of the page.")
+    next_cursor: str | None = NEXT_CURSOR

@@ -18,7 +18,7 @@ _OPEN = frozenset(
     }
 )
 _OPEN_BELOW = ("/guide/", "/problems/", "/static/")
-_OF_ALL_PROJECTS = frozenset({"/metrics"})
+_FOR_ADMINISTRATORS = frozenset({"/metrics", "/v1/audit"})
 _KEYS = "/v1/keys"
 _MODELS, _INFER = "/v2/models/", "/infer"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -41,7 +41,7 @@ class Policy:
         if method in _SAFE:
             if path in _OPEN or path.startswith(_OPEN_BELOW):
                 return None
-            alone = path in _OF_ALL_PROJECTS or _is_of_keys(path)
+            alone = path in _FOR_ADMINISTRATORS or _is_of_keys(path)
             return Scope.ADMIN if alone else Scope.READ
         if path.startswith(self._prefix) and method == "POST":
             ref, _, verb = path[len(self._prefix) :].partition("/")

@@ -68,12 +68,11 @@ async def get_liveness() -> Liveness:
     },
 )
 async def get_readiness(response: Response, state: StateDep) -> Readiness:
-    """Return the state of the database, its schema, the blob store, the engine, the broker and the audit trail.
+    """Return the state of the database, its schema, the blob store, the engine and the broker.
 
     A background thread checks them, every 15 seconds by default and every second after a failure;
     the response is the result of the last check. Without the broker the service is `degraded`: jobs
-    start up to 1.5 seconds later. With a full disk it is `degraded` too, and while changes
-    are refused because they cannot be recorded: reading and scoring work. A database server that went away
+    start up to 1.5 seconds later. With a full disk it is `degraded` too: reading and scoring work. A database server that went away
     leaves it `degraded` for some minutes, while models and keys in use are served from memory. If
     another dependency fails, or while kernels are compiled and models loaded after the start, it is
     `unavailable`, with status 503. A process that is about to stop is `draining`, with status 503.
@@ -84,11 +83,6 @@ async def get_readiness(response: Response, state: StateDep) -> Readiness:
         found["engine"] = Finding(Level.UNUSABLE, unusable)
     else:
         found["engine"] = Finding(Level.OK)
-    refused = state.audit.fault()
-    if refused is None:
-        found["audit"] = Finding(Level.OK)
-    else:
-        found["audit"] = Finding(Level.DEGRADED, refused)
     worst = max(finding.level for finding in found.values())
     if worst is Level.UNUSABLE:
         response.status_code = 503

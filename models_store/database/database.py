@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from models_store.audit.commits import note_commit
+from models_store.database import changes
 from models_store.database.announcements import announce, note_ends
 from models_store.database.clock import db_now
 from models_store.database.driver_errors import may_rerun, translated
@@ -142,7 +142,9 @@ class Database:
         ):
             yield session
             session.flush()
-            note_commit()  # of which no answer may come
+            change = changes.note(session)
+        if change is not None:
+            change.noted = True
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -369,6 +369,21 @@ class WebhookDeliveryRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
+class AuditRow(Base):
+    """A request that changed something, written with its first change."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "project", "position"),)
+
+    position: Mapped[int] = mapped_column(Counter, primary_key=True)
+    time: Mapped[datetime] = mapped_column(default=db_now())
+    project: Mapped[str]
+    key_id: Mapped[str | None]
+    action: Mapped[str]
+    resource: Mapped[str]
+    request_id: Mapped[str]
+
+
 class ApiKeyRow(Base):
     """A key that lets its bearer into one project; kept when it is revoked, as a record."""
 

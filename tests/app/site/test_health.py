@@ -35,7 +35,6 @@ def test_without_a_broker_the_service_is_degraded_but_ready(client):
         "store": True,
         "engine": True,
         "broker": False,
-        "audit": True,
     }
 
 

@@ -1,1 +1,0 @@
-"""The audit trail: writing it and checking its chain."""
