@@ -108,6 +108,7 @@ class NewJob:
         priority: Priority; jobs of higher ones are taken first.
         accelerator: Need for an accelerator.
         memory_bytes: Least memory of a worker that it fits on; None: not known.
+        estimate_s: About how long it takes, in seconds; None: not known.
         description: Text of the caller.
         tags: Values of the caller's tags by their names.
         tables: Keys of the tables that the request was accepted for, by the ids of their datasets; one
@@ -128,6 +129,7 @@ class NewJob:
     priority: int = 0
     accelerator: Accelerator = Accelerator.NONE
     memory_bytes: int | None = None
+    estimate_s: float | None = None
     description: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)

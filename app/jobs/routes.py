@@ -31,6 +31,7 @@ from app.server.event_hub import EventFeed
 from app.state import state_of
 from models_store.files.job_files import delete_job_files
 from models_store.job_states import Job, JobKind, JobState, JobSummary
+from models_store.jobs.queue_places import QueuePlace
 from models_store.label_types import TEXT
 from models_store.requests.training import Name
 
@@ -97,6 +98,10 @@ class WatchedJob:
     def job(self) -> Job:
         """Return the job."""
         return self._jobs.get(self._project, self._job_id)
+
+    def place(self) -> QueuePlace | None:
+        """Return its place in the queue, if it waits."""
+        return self._jobs.place(self._project, self._job_id)
 
     def summary(self) -> JobSummary:
         """Return the job without its large fields."""
@@ -168,7 +173,9 @@ async def get_job(
         await wait_for_end(request, watched.feed(0), seconds=wait)
 
     def show() -> Response:
-        return respond_large(JobView.whole(watched.job()), conditions)
+        job = watched.job()
+        place = watched.place() if job.state is JobState.QUEUED else None
+        return respond_large(JobView.whole(job, place), conditions)
 
     return await in_thread(show)
 
@@ -264,7 +271,7 @@ async def resume_job(
             max_bytes=state.quota(),
         )
         broker.announce(job)
-        view = JobView.whole(job)
+        view = JobView.whole(job, jobs.place(project, job_id))
         return respond_large(view, status_code=status.HTTP_202_ACCEPTED)
 
     return await in_thread(resume)

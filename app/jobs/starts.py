@@ -40,7 +40,12 @@ from models_store.jobs.reservations import (
     variational_reservation,
 )
 from models_store.records import Dataset
-from models_store.requests.accept_bulk import accept_sampling, accept_scoring, in_parts
+from models_store.requests.accept_bulk import (
+    accept_sampling,
+    accept_scoring,
+    estimate_s,
+    in_parts,
+)
 from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_sweep import accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
@@ -278,6 +283,7 @@ async def start_scoring(
             model_name=version.name,
             model_version=version.version,
             reserved_bytes=scoring_reservation(split or accepted, dataset),
+            estimate_s=estimate_s(accepted, version, rows=dataset.rows),
             memory_bytes=bulk_memory(version),
             role=None if split is None else JobRole.PARENT,
         )
@@ -325,6 +331,7 @@ async def start_sampling(
             model_name=version.name,
             model_version=version.version,
             reserved_bytes=sampling_reservation(split or accepted, version),
+            estimate_s=estimate_s(accepted, version, rows=body.n),
             memory_bytes=bulk_memory(version),
             role=None if split is None else JobRole.PARENT,
         )

@@ -98,6 +98,7 @@ class Accepted:
         model_version: Version that the job uses.
         reserved_bytes: Most bytes that the job may come to store.
         memory_bytes: Least memory of a worker that the job fits on.
+        estimate_s: About how long it takes, in seconds; None: not known.
         role: `JobRole.PARENT` for a job whose work children do.
     """
 
@@ -106,6 +107,7 @@ class Accepted:
     model_version: int | None = None
     reserved_bytes: int
     memory_bytes: int
+    estimate_s: float | None = None
     role: JobRole | None = None
 
 
@@ -165,7 +167,7 @@ class JobSubmission:
             headers["Idempotent-Replayed"] = "true"
         else:
             self._broker.announce(job)
-        view = JobView.whole(job)
+        view = JobView.whole(job, self._jobs.place(self._project, job.id))
         return respond_large(view, status_code=status.HTTP_202_ACCEPTED, headers=headers)
 
     def _submit(self, wanted: JobRequest) -> Submitted:
@@ -187,6 +189,7 @@ class JobSubmission:
             traceparent=self._request.state.traceparent,
             reserved_bytes=accepted.reserved_bytes,
             memory_bytes=accepted.memory_bytes,
+            estimate_s=accepted.estimate_s,
             role=accepted.role,
             priority=wanted.body.priority,
             accelerator=wanted.body.resources.accelerator,

@@ -12,6 +12,7 @@ from app.resources.listing import NEXT_CURSOR
 from app.resources.metrics import JobMetrics
 from app.root_path import rooted
 from models_store.job_states import Job, JobKind, JobRole, JobState, JobSummary
+from models_store.jobs.queue_places import QueuePlace
 from models_store.requests.placement import Resources
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
@@ -218,17 +219,42 @@ class JobSummaryView(BaseModel):
         return JobSummaryView.model_validate(_members(job))
 
 
+class QueueView(BaseModel):
+    """Place of a job in the queue."""
+
+    position: int = Field(
+        description="Place among the jobs of all projects that wait for a worker, from 1 on."
+    )
+    starts_in_seconds: float | None = Field(
+        description="Seconds until a worker takes it, about, as the last jobs took; null if that is not known."
+    )
+
+    @classmethod
+    def of(cls, place: QueuePlace) -> "QueueView":
+        """Return the view of a place."""
+        seconds = place.starts_in_s
+        return cls(
+            position=place.position,
+            starts_in_seconds=None if seconds is None else round(seconds, 1),
+        )
+
+
 class JobView(JobSummaryView):
     """Job with its request."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
 
     request: AcceptedRequest = Field(description="Accepted request, with a value for every option.")
+    queue: QueueView | None = Field(
+        default=None,
+        description="Place among the jobs that wait; null if the job does not wait for a worker.",
+    )
 
     @classmethod
-    def whole(cls, job: Job) -> "JobView":
-        """Return the view of a job."""
-        return cls.model_validate(_members(job))
+    def whole(cls, job: Job, place: QueuePlace | None = None) -> "JobView":
+        """Return the view of a job, and of its place in the queue."""
+        queue = None if place is None else QueueView.of(place)
+        return cls.model_validate(_members(job) | {"queue": queue})
 
 
 class JobPage(BaseModel):

@@ -18,6 +18,7 @@ _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _TAGS = re.compile(_TAG)
 _WEAK = "W/"
+_VOLATILE = {"queue"}
 
 # A header may come in several lines, which to callers are one text.
 _Lines = Annotated[
@@ -124,9 +125,16 @@ def json_of(view: BaseModel) -> bytes:
     return view.model_dump_json().encode()
 
 
-def etag_of_view(view: BaseModel) -> str:
-    """Return the entity tag of the response that shows a view."""
-    return etag_of(json_of(view))
+def etag_of_view(view: BaseModel, content: bytes | None = None) -> str:
+    """Return the entity tag of the response that shows a view.
+
+    Args:
+        view: View of a resource; what changes while the resource does not is no part of the tag.
+        content: View as JSON; None: not known.
+    """
+    if _VOLATILE & type(view).model_fields.keys():
+        content = view.model_dump_json(exclude=_VOLATILE).encode()
+    return etag_of(content or json_of(view))
 
 
 def _tags(name: str, lines: Sequence[str] | None) -> frozenset[str] | None:

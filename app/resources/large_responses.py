@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.problems.problem import Problem
-from app.resources.etags import Preconditions, etag_of, json_of
+from app.resources.etags import Preconditions, etag_of_view, json_of
 
 _MEDIA_TYPE = "application/json"
 
@@ -34,7 +34,7 @@ def respond_large(
     content = json_of(view)
     headers = dict(headers)
     if conditions is not None:
-        tag = headers["ETag"] = etag_of(content)
+        tag = headers["ETag"] = etag_of_view(view, content)
         if not conditions.matched(tag):
             raise Problem("precondition", "The resource has another ETag.")
         if not conditions.new(tag):

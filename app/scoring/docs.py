@@ -43,8 +43,8 @@ _ROW_ERRORS = {
 _ROW_WARNINGS = {
     "row_warnings": {
         "type": "array",
-        "description": "Cells with a level that was not in the training data, and infinite ones that"
-        " count as missing, for a model with column types; the first 1000.",
+        "description": "Cells with a level that was not in the training data, for a model with"
+        " column types; the first 1000.",
         "items": {
             "type": "object",
             "required": ["row", "column", "code", "detail"],
@@ -53,7 +53,7 @@ _ROW_WARNINGS = {
                 "column": {"type": "string", "description": "Column of the cell."},
                 "code": {
                     "type": "string",
-                    "enum": ["unseen_level", "infinite"],
+                    "enum": ["unseen_level"],
                     "description": "Stable name of the warning.",
                 },
                 "detail": _DETAIL,
@@ -203,22 +203,7 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
         "quantile": {
             "type": "array",
             "items": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
-            "description": "Rank of each row's log density among those of held-out rows: (k + 1) / (n + 1),"
-            " where k of n are at most as likely; 0 for a density of 0.",
-        },
-        "held_out": {
-            "type": "object",
-            "description": "The held-out rows: their number `rows`, and their `part` of the split. Ranks"
-            " among those of `validation`, which chose the epoch, may be a little low.",
-            "properties": {
-                "rows": {"type": "integer", "description": "Number of the rows."},
-                "part": {
-                    "type": "string",
-                    "enum": ["test", "validation"],
-                    "description": "Part of the split that they are.",
-                },
-            },
-            "required": ["rows", "part"],
+            "description": "Quantile of each row's log density among those of held-out rows; 0 for a density of 0.",
         },
         "row_errors": _ROW_ERRORS,
     }
@@ -226,7 +211,6 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
         "model": f"{MODEL}:1",
         "log_prob": [-6.4, -19.3],
         "quantile": [0.37, 0.0012],
-        "held_out": {"rows": 4900, "part": "test"},
         "row_errors": [],
     }
     optional = {

@@ -34,5 +34,8 @@ def upgrade() -> None:
         op.execute(f"UPDATE {name} SET tags = '{{}}' WHERE tags IS NULL")
         with op.batch_alter_table(name) as table:
             table.alter_column("tags", existing_type=sa.JSON(), nullable=False)
+    with op.batch_alter_table("job") as table:
+        table.drop_column("dispatched")
+        table.add_column(sa.Column("estimate_s", sa.Double()))
     with op.batch_alter_table("alembic_version") as table:
         table.drop_column("compatible_with")

@@ -84,7 +84,6 @@ class JobRow(Described, Base):
     attempt: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None]
     claimed_at: Mapped[datetime | None]
-    # Of a queued job: until then, a running one gives way to it.
     lease_expires_at: Mapped[datetime | None]
     # Time that attempts before the present one ran for, since the job was submitted or resumed.
     run_seconds: Mapped[float] = mapped_column(default=0.0)
@@ -94,7 +93,6 @@ class JobRow(Described, Base):
     not_before: Mapped[datetime | None]
     failed_on: Mapped[str | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    dispatched: Mapped[bool] = mapped_column(default=False)
     model_name: Mapped[str]
     model_version: Mapped[int | None]
     dataset_id: Mapped[str | None]
@@ -138,6 +136,8 @@ class JobRow(Described, Base):
     accelerator: Mapped[str | None]
     # The least memory of a worker that it fits on; null: not known.
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    # About how long it takes; null if that is not known.
+    estimate_s: Mapped[float | None]
     # True once the parent has taken notice of the child's end.
     noticed: Mapped[bool] = mapped_column(default=False)
     # True while the reservation of its parent counts for what the child stores.

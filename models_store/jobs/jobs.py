@@ -45,6 +45,7 @@ from models_store.jobs.parents.children import (
     delete_with_children,
 )
 from models_store.jobs.parents.steps import due_parents
+from models_store.jobs.queue_places import QueuePlace, place_of
 from models_store.jobs.rows import (
     expired_leases,
     find,
@@ -132,6 +133,15 @@ class Jobs:
         """
         row = find(session, project, job_id, full=True)
         return to_job(row, row.request)
+
+    @reading
+    def place(self, session: Session, project: str, job_id: str) -> QueuePlace | None:
+        """Return the place of a job in the queue; None if it does not wait for a worker.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
+        return place_of(session, find(session, project, job_id))
 
     @reading
     def summary(self, session: Session, project: str, job_id: str) -> JobSummary:

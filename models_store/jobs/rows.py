@@ -1,7 +1,6 @@
 """Job rows inside a transaction: locks, moves between states and events, for both sides of jobs."""
 
 import math
-from collections.abc import Mapping
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, TypeVarTuple
@@ -10,9 +9,9 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
-    Float,
     Insert,
     Select,
+    SQLColumnExpression,
     Text,
     and_,
     bindparam,
@@ -22,10 +21,8 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    update,
 )
 from sqlalchemy.orm import Session, undefer
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from models_store.database.announcements import note_event
 from models_store.database.base import JsonObject
@@ -62,8 +59,8 @@ _AT_WORK = select(WorkerRow.accelerator, WorkerRow.memory_bytes).where(
 )
 _OWN_FAULT = "An unexpected fault of the service; its log tells more."
 _TEXT_LIMIT = 4000
-# Longest promise of a place, in seconds.
-_PROMISE_S = 60.0
+SHORT_S = 60.0
+"""Estimate below which a job comes before longer ones of its project, in seconds."""
 
 
 WORKER = bindparam("worker", type_=Text)
@@ -143,8 +140,8 @@ def queue(query: Select[*Ts], *, worker: BindParameter[str] | None = None) -> Se
     """Restrict to queued jobs that may be claimed now.
 
     Projects take turns: that with the fewest running jobs comes first, among equal ones that whose
-    last turn is longest ago. Among its jobs higher priorities come first, then first come,
-    first served: a priority delays other jobs of its own project alone. No worker claims a parent.
+    last turn is longest ago. Among its jobs higher priorities come first, then those of less than a minute, then
+    first come, first served: a priority delays other jobs of its own project alone. No worker claims a parent.
 
     Args:
         query: Query of jobs.
@@ -170,81 +167,15 @@ def queue(query: Select[*Ts], *, worker: BindParameter[str] | None = None) -> Se
         .order_by(
             func.coalesce(running.c.jobs, 0),
             TurnRow.taken_at.nulls_first(),
-            func.coalesce(JobRow.priority, 0).desc(),
-            JobRow.queued_at,
-            JobRow.position,
+            *within_project(),
         )
     )
 
 
-def should_give_way(
-    session: Session,
-    project: str,
-    values: Mapping[str, Any],
-    *,
-    accelerator: bool | None,
-    promise_s: float | None,
-) -> bool:
-    """Return whether a running job of a project stands in the way of one of another project.
-
-    That is so if the other one has waited for some seconds, in which no idle worker took it, and its
-    project runs at most as many jobs as this one would without the running one. Then the place is
-    promised to it for a while, and no second job gives way to it.
-
-    Args:
-        session: Transaction to read in.
-        project: Project of the running job.
-        values: Name of the worker that runs it (`worker`), the memory of its trainer
-            (`memory_bytes`) or None, and the projects whose jobs cannot have the place (`beside`).
-        accelerator: True if that worker has an accelerator; None: it takes any job.
-        promise_s: Seconds for which the place is promised, a minute at most; None: it is not promised, as
-            its end frees none before another job gives way, too.
-    """
-    connection = session.connection()
-    bounded = values["memory_bytes"] is not None
-    waiting = _next_without_place(accelerator, bounded, bool(values["beside"]))
-    other = connection.execute(waiting, values).one_or_none()
-    if other is None or other.project == project:
-        return False
-    own = connection.execute(_STANDING, {"project": project}).one()
-    its = connection.execute(_STANDING, {"project": other.project}).one()
-    jobs, left = its.jobs + its.promised, own.jobs - its.promised - 1
-    if jobs > left or (jobs == left and its.promised):
-        return False
-    if promise_s is None:
-        return True
-    promise = {"at": other.position, "promise_s": min(promise_s, _PROMISE_S)}
-    return connection.scalar(_promise(), promise) is not None
-
-
-@cache
-def _next_without_place(accelerator: bool | None, bounded: bool, beside: bool) -> Select[int, str]:  # noqa: FBT001 - as of `is_taken`
-    """Return the query of the first job in the queue of a worker that waits and that none gives way to."""
-    jobs = select(JobRow.position, JobRow.project).limit(1)
-    its = is_taken(accelerator=accelerator, bounded=bounded, beside=beside)
-    waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
-    return queue(jobs.where(its, waited, ~_PROMISED), worker=WORKER)
-
-
-@cache
-def _promise() -> ReturningUpdate[int]:
-    """Return the statement that promises a place to a job, unless that or a claim came first."""
-    job = JobRow.__table__.c
-    still = (
-        select(JobRow.position)
-        .where(
-            JobRow.position == bindparam("at"),
-            JobRow.state == constant(JobState.QUEUED),
-            ~_PROMISED,
-        )
-        .with_for_update(skip_locked=True)
-    )
-    return (
-        update(JobRow.__table__)
-        .where(job.position.in_(still))
-        .values(lease_expires_at=db_now(bindparam("promise_s", type_=Float)))
-        .returning(job.position)
-    )
+def within_project() -> tuple[SQLColumnExpression[Any], ...]:
+    """Return the order of the jobs of a project: higher priorities, then short ones, then first come, first served."""
+    short = func.coalesce(JobRow.estimate_s < SHORT_S, false())
+    return func.coalesce(JobRow.priority, 0).desc(), short.desc(), JobRow.queued_at, JobRow.position
 
 
 def take_turn(session: Session, project: str) -> None:
@@ -263,17 +194,14 @@ def _turn(dialect: str) -> Insert:
     )
 
 
-def is_taken(*, accelerator: bool | None, bounded: bool, beside: bool) -> ColumnElement[bool]:
+def is_taken(*, accelerator: bool | None, bounded: bool) -> ColumnElement[bool]:
     """Return the condition of jobs that a worker takes.
 
     Args:
         accelerator: True if the worker has an accelerator; None: it takes any job.
         bounded: True if a parameter `memory_bytes` says how much memory a job may need.
-        beside: True if a parameter `beside` names projects whose jobs it does not take.
     """
     conditions = list[ColumnElement[bool]]()
-    if beside:
-        conditions.append(JobRow.project.not_in(bindparam("beside", expanding=True)))
     if accelerator is not None:
         conditions.append(_suited(accelerator=accelerator))
     if bounded:
@@ -323,16 +251,6 @@ def tell_if_unsuited(session: Session, row: JobRow) -> None:
 def _is_claimed() -> ColumnElement[bool]:
     """Return the condition of jobs that workers claim: all but parents."""
     return JobRow.role.is_distinct_from(constant(JobRole.PARENT))
-
-
-_PROMISED = and_(JobRow.lease_expires_at.is_not(None), JobRow.lease_expires_at > db_now())
-_OWN_JOBS = select(func.count()).where(JobRow.project == bindparam("project"), _is_claimed())
-_STANDING = select(
-    _OWN_JOBS.where(JobRow.state == constant(JobState.RUNNING)).scalar_subquery().label("jobs"),
-    _OWN_JOBS.where(JobRow.state == constant(JobState.QUEUED), _PROMISED)
-    .scalar_subquery()
-    .label("promised"),
-)
 
 
 def move(session: Session, row: JobRow | HeldJob, to: JobState) -> None:

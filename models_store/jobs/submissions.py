@@ -80,6 +80,7 @@ def submit(
         priority=new.priority,
         accelerator=None if new.accelerator is Accelerator.NONE else new.accelerator,
         memory_bytes=new.memory_bytes,
+        estimate_s=new.estimate_s,
         request_id=new.request_id,
         traceparent=new.traceparent,
         description=new.description,

@@ -31,8 +31,8 @@ MAX_PARTS = 64
 
 # Rows of a part are a multiple, so that its steps are those of the whole.
 _ROWS_OF_STEPS = 65_536
-# Weights and rows of a part, whose product is about a minute of one core.
-_PART_PRODUCT = 1.5e11
+_PART_S = 60.0
+_PRODUCTS_A_SECOND = 2.5e9  # of weights and rows, by one core
 _BYTES_PER_VALUE = 8
 _SCORE_COLUMNS = 2
 _PARTS = 2
@@ -98,10 +98,7 @@ def in_parts(
         part_rows: Rows of a part; None: about a minute of one core.
     """
     if part_rows is None:
-        scores = version.dim if isinstance(accepted, AcceptedScoring) and accepted.explain else 1
-        spec, context_dim = spec_from_dict(version.flow), len(version.context_columns)
-        weights = max(1, spec.cost(version.dim, context_dim).parameters)
-        wanted = int(_PART_PRODUCT / weights / scores)
+        wanted = int(_PART_S / estimate_s(accepted, version, rows=1))
         part_rows = max(1, wanted // _ROWS_OF_STEPS) * _ROWS_OF_STEPS
     most = min(MAX_PARTS, MAX_REQUESTS_BYTES // len(accepted.model_dump_json()))
     if most < 2:
@@ -111,6 +108,20 @@ def in_parts(
     if rows <= part_rows:
         return None
     return accepted.model_copy(update={"total_rows": rows, "part_rows": part_rows})
+
+
+def estimate_s(accepted: AcceptedBulk, version: Version, *, rows: int) -> float:
+    """Return about how long a core takes to compute rows, in seconds.
+
+    Args:
+        accepted: Accepted request.
+        version: Version that computes the rows.
+        rows: Number of rows of the result.
+    """
+    scores = version.dim if isinstance(accepted, AcceptedScoring) and accepted.explain else 1
+    spec, context_dim = spec_from_dict(version.flow), len(version.context_columns)
+    weights = max(1, spec.cost(version.dim, context_dim).parameters)
+    return rows * weights * scores / _PRODUCTS_A_SECOND
 
 
 def explains(version: Version) -> bool:

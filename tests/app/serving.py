@@ -48,7 +48,6 @@ def registered(
     flow: Flow | None = None,
     types: list[dict[str, Any]] | None = None,
     epochs: int = 0,
-    metrics: dict[str, Any] | None = None,
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, trained, stored, finished."""
     # Before jobs that other tests of the database left waiting.
@@ -73,10 +72,8 @@ def registered(
         types=types,
         preprocessing={"standardise": flow.preprocessing.standardise is not None},
     )
-    made_of = a_version(job)
     new = dataclasses.replace(
-        made_of,
-        metrics=made_of.metrics if metrics is None else metrics,
+        a_version(job),
         dataset_id=dataset_id,
         family=spec.family,
         dim=len(columns),

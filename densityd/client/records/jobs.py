@@ -91,10 +91,18 @@ class JobSummary(Record):
         return f"{self.model.name}:{self.model.version}"
 
 
+class QueuePlace(Record):
+    """The place of a job that waits, among those of all projects, and about when a worker takes it."""
+
+    position: int
+    starts_in_seconds: float | None
+
+
 class Job(JobSummary):
     """A job."""
 
     request: Annotated[AcceptedRequest, AS_CAME]
+    queue: QueuePlace | None = None
 
 
 class Event(Record):

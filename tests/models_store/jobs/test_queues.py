@@ -19,6 +19,7 @@ from models_store.job_states import (
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
+from tests.models_store.jobs.test_bulk_results import a_result
 from tests.models_store.makers import LEASE_S
 
 
@@ -30,6 +31,7 @@ def submit(
     priority: int = 0,
     accelerator: Accelerator = Accelerator.NONE,
     memory_bytes: int | None = None,
+    estimate_s: float | None = None,
 ) -> Job:
     return jobs.submit(
         NewJob(
@@ -41,6 +43,7 @@ def submit(
             priority=priority,
             accelerator=accelerator,
             memory_bytes=memory_bytes,
+            estimate_s=estimate_s,
         )
     ).job
 
@@ -62,6 +65,47 @@ def test_projects_take_turns_and_in_each_priorities_come_first_then_age(
     order = [taken(work) for _ in range(7)]
     assert order == ["high", "b1", "low", "a1", "a2", "a3", None]
     assert jobs.list("a", limit=1).items[0].priority == 5
+
+
+def test_short_jobs_come_before_longer_ones_of_their_project_alone(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "training", project="a")
+    submit(jobs, "long", project="a", estimate_s=90.0)
+    submit(jobs, "short", project="a", estimate_s=4.0)
+    submit(jobs, "urgent", project="a", priority=1)
+    submit(jobs, "other", project="b")
+    order = [taken(work) for _ in range(5)]
+    assert order == ["urgent", "other", "short", "training", "long"]
+
+
+def test_a_job_that_waits_knows_its_place(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "ended", project="a")
+    ended = work.claim("w", lease_s=LEASE_S)
+    assert ended is not None
+    waiting = {
+        name: submit(jobs, name, project=name[0]).id for name in ("a1", "a2", "a3", "b1", "b2")
+    }
+    assert jobs.place("a", ended.id) is None, "it runs"
+
+    def positions() -> dict[str, int]:
+        places = {name: jobs.place(name[0], job_id) for name, job_id in waiting.items()}
+        return {name: place.position for name, place in places.items() if place is not None}
+
+    # Project a runs a job already, so one of b comes before each of its own.
+    assert positions() == {"b1": 1, "a1": 2, "b2": 2, "a2": 4, "a3": 5}
+    place = jobs.place("a", waiting["a1"])
+    assert place is not None
+    assert place.starts_in_s is None, "no job has ended yet"
+    work.finish_bulk(ended.id, ended.attempt, metrics={}, result=a_result(ended))
+    running = work.claim("w", lease_s=LEASE_S)
+    assert running is not None
+    assert running.model_name == "b1"
+    place = jobs.place("a", waiting["a1"])
+    assert place is not None
+    assert place.position == 1
+    assert place.starts_in_s is not None
+    assert place.starts_in_s >= 0
 
 
 def test_one_worker_serves_a_small_project_beside_one_that_never_ends(database: Database) -> None:

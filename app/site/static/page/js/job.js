@@ -100,7 +100,7 @@ export function Job({ id }) {
             ${ENDED.includes(job.state) && html`<${Confirm} label="Delete" question="Delete this job and its events?" busy=${remove.busy} act=${remove.run} />`}</p></div>
         <${ProblemNote} problem=${cancel.problem ?? resume.problem ?? remove.problem} />
         ${job.error && html`<div class="note bad" role="alert"><strong>The job failed</strong><p>${job.error.detail}</p></div>`}
-        ${job.state === "queued" && html`<p class="note">${job.next_attempt_at ? `An attempt failed; the next one starts after ${new Date(job.next_attempt_at).toLocaleTimeString()}.` : "Waits for a worker."}</p>`}
+        ${job.state === "queued" && html`<p class="note">${job.next_attempt_at ? `An attempt failed; the next one starts after ${new Date(job.next_attempt_at).toLocaleTimeString()}.` : job.queue ? `Waits for a worker, number ${number(job.queue.position)} in the queue${job.queue.starts_in_seconds === null ? "" : `, for about ${seconds(job.queue.starts_in_seconds)}`}.` : "Waits for a worker."}</p>`}
         <${Progress} job=${job} latest=${latest} />
         <${InWords} of=${job.metrics?.summary} />
         ${parent && html`<${Race} trials=${job.metrics?.trials ?? []} />`}
