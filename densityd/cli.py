@@ -132,7 +132,7 @@ DataDir = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=1, max=256, help="Number of jobs that run at the same time.", show_default="1"
+        min=1, max=256, help="Number of jobs that run at the same time.", show_default="2"
     ),
 ]
 
@@ -177,6 +177,8 @@ def up(
     Example: densityd up --port 9000 --data-dir /var/lib/densityd --workers 2
     """
     _override(HOST=host, PORT=port, DATA_DIR=data_dir, WORKER_CONCURRENCY=workers)
+    # A short job begins beside a long one.
+    os.environ.setdefault("DENSITYD_WORKER_CONCURRENCY", "2")
     from densityd.service.ports import free_port  # noqa: PLC0415 - only this command needs it
     from densityd.service.up import up as run  # noqa: PLC0415
 
@@ -249,9 +251,8 @@ def worker(
             _fail(f"the worker takes no jobs: {worker.unfit}", _START_FAILED)
         typer.echo(f"alive at {worker.seen_at:%H:%M:%S} UTC")
         return
-    from workers.main import run_worker  # noqa: PLC0415 - Celery takes half a second
-
-    raise typer.Exit(run_worker(settings))
+    # Replaces this process: its trainers would import the command line again.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers"])  # noqa: S606
 
 
 @app.command()

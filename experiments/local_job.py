@@ -120,7 +120,6 @@ def _task(folder: str, dataset: Dataset, request: dict[str, Any]) -> dict[str, A
         "job_id": new_id("job"),
         "attempt": 1,
         "request_id": None,
-        "parent_pid": 1,
         "log_level": "INFO",
         "store": StoreAddress(url=folder),
         "request": request,

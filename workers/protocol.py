@@ -51,14 +51,13 @@ class ModelRef(BlobRef):
     """One version of a model.
 
     `types` are those of its columns, then of its context columns, None if all are plain numbers.
-    `quantiles` of `held_out_rows` rows are those that its scores are calibrated by, None if there are none.
+    `quantiles` are those that its scores are calibrated by, None if there are none.
     """
 
     flow: dict[str, Any]
     columns: list[str]
     types: list[dict[str, Any]] | None = None
     quantiles: list[float] | None
-    held_out_rows: int | None = None
 
 
 class CheckpointRef(BlobRef):
@@ -82,7 +81,6 @@ class _Task(_Message):
     """Task of a trainer, which has no database and reads no environment.
 
     Args:
-        parent_pid: Process id of the supervisor; a trainer whose parent is another process ends at once.
         request: Accepted request of the job.
         checkpoints: Checkpoints of earlier attempts, newest first.
         store_id: Identity of the store, None if it has none yet.
@@ -96,7 +94,6 @@ class _Task(_Message):
     attempt: int
     request_id: str | None
     traceparent: str | None = None
-    parent_pid: int
     log_level: str
     store: StoreAddress
     store_id: str | None = None
@@ -199,15 +196,6 @@ class EpochDone(_Message):
         return last_rows or self.metrics.get("stop_reason") is not None
 
 
-class Uninterruptible(_Message):
-    """Message that what follows has no checkpoint before the next one that is reported.
-
-    It takes a while, in memory that the trainer has already.
-    """
-
-    type: Literal["uninterruptible"] = "uninterruptible"
-
-
 class Note(_Message):
     """Text that the caller should read among the job's events."""
 
@@ -281,17 +269,7 @@ class Unfit(_Message):
 
 
 Message = (
-    Started
-    | Tick
-    | EpochDone
-    | Uninterruptible
-    | Note
-    | Trained
-    | Produced
-    | Passed
-    | Interrupted
-    | Failed
-    | Unfit
+    Started | Tick | EpochDone | Note | Trained | Produced | Passed | Interrupted | Failed | Unfit
 )
 MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 

@@ -24,7 +24,7 @@ from workers.leftovers import Leftovers
 from workers.metrics import WorkerMetrics
 from workers.port import Port
 from workers.settings import WorkerSettings
-from workers.supervisor.fork_server import ForkServer
+from workers.supervisor.process import ForkServer
 from workers.supervisor.supervisor import Supervisor
 from workers.webhooks import Sender
 
@@ -51,7 +51,7 @@ class WorkerService:
         self._database = database
         self._metrics = WorkerMetrics()
         self._signs = LifeSigns(settings, Workers(database))
-        self._fork_server = ForkServer(settings)
+        self._fork_server = ForkServer()
         self.supervisor = Supervisor(
             database,
             settings,
@@ -129,7 +129,7 @@ class WorkerService:
         self._polling = None
         while self.supervisor.running:
             time.sleep(_END_S)
-        self._fork_server.close()
+        self._fork_server.end_if_idle(0.0)
         self._sender.stop()
         self._signs.remove()
         if self._port is not None:
@@ -145,6 +145,7 @@ class WorkerService:
                     self._look_is_asked_for = True
                     pool.apply_async(self.run_jobs)
                 self._signs.beat()
+                self._fork_server.end_if_idle()
                 if time.monotonic() >= clean_at:
                     more = self._leftovers.sweep()
                     clean_at = time.monotonic() + (POLL_S if more else _CLEANING_S)

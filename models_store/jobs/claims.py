@@ -25,7 +25,7 @@ _REQUEST = select(cast(JobRow.request, Text)).where(JobRow.position == bindparam
 
 
 @cache
-def waiting(accelerator: bool | None, bounded: bool, beside: bool) -> tuple[Select[int, bool], ...]:  # noqa: FBT001 - properties of the worker
+def waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[int, bool], ...]:  # noqa: FBT001 - properties of the worker
     """Return the queries of a worker's next job, one after the other, and of whether it takes that.
 
     Whoever looks ends an attempt whose worker is gone, as nobody that is at work may take its job: a while
@@ -34,9 +34,8 @@ def waiting(accelerator: bool | None, bounded: bool, beside: bool) -> tuple[Sele
     Args:
         accelerator: True if the worker has an accelerator; None: it takes any job.
         bounded: True if the memory of its trainer is known.
-        beside: True if a parameter `beside` names projects whose jobs it does not take.
     """
-    its = is_taken(accelerator=accelerator, bounded=bounded, beside=beside)
+    its = is_taken(accelerator=accelerator, bounded=bounded)
     jobs = select(JobRow.position, its.label("its")).limit(1)
     jobs = jobs.with_for_update(of=JobRow, skip_locked=True)
     return expired_leases(jobs.where(or_(its, _IS_LEFT))), queue(jobs.where(its), worker=WORKER)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, bindparam, select, update
+from sqlalchemy import Float, bindparam, func, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -20,18 +20,21 @@ from models_store.job_states import (
     EventKind,
     Job,
     JobResult,
+    JobRole,
     JobState,
 )
 from models_store.jobs.attempt_ends import end_attempt, finish, finish_bulk, finish_child
 from models_store.jobs.claims import claim, end_silent, waiting
 from models_store.jobs.held_jobs import held, name_checkpoint
 from models_store.jobs.parents.steps import take_steps
-from models_store.jobs.retries import AttemptEnd
+from models_store.jobs.retries import PREFERENCE_S, AttemptEnd
 from models_store.jobs.rows import (
+    WORKER,
     append,
     fail,
+    is_taken,
     move,
-    should_give_way,
+    queue,
     storable,
     take_turn,
     to_job,
@@ -67,7 +70,6 @@ class JobWork:
         max_project_bytes: int | None = None,
         accelerator: bool | None = None,
         memory_bytes: int | None = None,
-        beside: Sequence[str] = (),
     ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
@@ -82,11 +84,10 @@ class JobWork:
             max_project_bytes: Bytes that the project of the job may store.
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of the worker's trainer, into which the job must fit; None: any job.
-            beside: Projects beside whose jobs this one is to run; none of them may have it.
         """
         take_steps(self._database)
-        values = {"worker": storable(worker), "memory_bytes": memory_bytes, "beside": beside}
-        queries = waiting(accelerator, memory_bytes is not None, bool(beside))
+        values = {"worker": storable(worker), "memory_bytes": memory_bytes}
+        queries = waiting(accelerator, memory_bytes is not None)
         found, claimed = True, None
         while found and claimed is None:
             found, claimed = self._database.transact(
@@ -101,29 +102,45 @@ class JobWork:
         *,
         accelerator: bool | None = None,
         memory_bytes: int | None = None,
-        beside: Sequence[str] = (),
-        promise_s: float | None = 60.0,
     ) -> bool:
-        """Return whether a job that this worker runs is to give way to one of another project.
+        """Return whether a job of a project that runs fewer has waited for some seconds for such a worker.
 
         Steps of parents that are due are taken first, and an attempt is ended whose worker is gone: where
         every worker is at work, nobody else does.
 
         Args:
             job: Running job.
-            worker: Name of the worker.
+            worker: Name of the worker that runs it.
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of its trainer; None: any job fits.
-            beside: Other projects beside whose jobs it runs; none of theirs may have its place.
-            promise_s: Seconds for which its place is promised to the other job, until when no second one gives
-                way to it; None: it is not promised, as its end frees none before another job gives way, too.
         """
         take_steps(self._database)
         self._database.transact(end_silent)
-        values = {"worker": storable(worker), "memory_bytes": memory_bytes, "beside": beside}
-        return self._database.transact(
-            should_give_way, job.project, values, accelerator=accelerator, promise_s=promise_s
+        return self._stands_in_the_way(job.project, worker, accelerator, memory_bytes)
+
+    @reading
+    def _stands_in_the_way(
+        self,
+        session: Session,
+        project: str,
+        worker: str,
+        accelerator: bool | None,  # noqa: FBT001 - as of `should_give_way`
+        memory_bytes: int | None,
+    ) -> bool:
+        its = is_taken(accelerator=accelerator, bounded=memory_bytes is not None)
+        waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
+        first = queue(select(JobRow.project).where(its, waited).limit(1), worker=WORKER)
+        values = {"worker": storable(worker), "memory_bytes": memory_bytes}
+        other = session.scalar(first, values)
+        if other is None or other == project:
+            return False
+        counts = (
+            select(JobRow.project, func.count())
+            .where(JobRow.state == JobState.RUNNING, JobRow.role.is_distinct_from(JobRole.PARENT))
+            .group_by(JobRow.project)
         )
+        running = dict(session.execute(counts).all())
+        return running.get(other, 0) < running.get(project, 0)
 
     @writing
     def renew(

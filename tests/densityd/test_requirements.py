@@ -33,7 +33,7 @@ _MODULES = [
     "densityd.client.progress",
     "densityd.service.up",
     "workers.main",
-    "workers.trainer",
+    "workers.trainer.preloaded",
     "kombu.transport.redis",
     "psycopg",
 ]

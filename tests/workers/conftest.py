@@ -11,9 +11,7 @@ import pytest
 
 from models_store.database.database import Database
 from tests.servers import tied
-from tests.waiting import wait_until
 from tests.workers.place import Place, PlaceRedis, Running
-from workers.supervisor.fork_server import ForkServer
 
 
 @pytest.fixture
@@ -23,24 +21,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.database.dispose()
 
 
-@pytest.fixture(scope="module")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """The server that forks the trainers of a file, whose libraries take seconds to import."""
-    place = Place(tmp_path_factory.mktemp("fork-server"))
-    server = ForkServer(place.settings)
-    wait_until(lambda: not server.is_loading(0.2))
-    yield server
-    server.close()
-    place.database.dispose()
-
-
 @pytest.fixture
-def supervise(place: Place, fork_server: ForkServer) -> Iterator[Callable[..., Running]]:
+def supervise(place: Place) -> Iterator[Callable[..., Running]]:
     """Start a supervisor on whatever waits; changed settings as keywords."""
     started: list[Running] = []
 
     def start(database: Database = place.database, **changes: Any) -> Running:
-        started.append(Running(database, place.with_settings(**changes), fork_server))
+        started.append(Running(database, place.with_settings(**changes)))
         return started[-1]
 
     yield start

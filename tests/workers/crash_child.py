@@ -23,7 +23,7 @@ from models_store.jobs.leases import JobWork
 from workers.protocol import EpochDone, Message, Started, Task
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
-from workers.trainer.__main__ import _do, outcome_of
+from workers.trainer.main import _do, outcome_of
 
 DIED = 77
 _STOP_AFTER = 3
@@ -118,7 +118,7 @@ class InlineTrainer:
     """Trains in a thread, for a supervisor that takes it for a process."""
 
     at_end = False
-    pid = 0
+    failure = None
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ from tests.models_store.makers import no_wait
 from tests.servers import tied
 from tests.waiting import wait_until
 from workers.settings import WorkerSettings
-from workers.supervisor.fork_server import ForkServer
+from workers.supervisor.process import ForkServer
 from workers.supervisor.supervisor import Supervisor
 
 PROJECT = "default"
@@ -307,10 +307,9 @@ class Running:
 
 def trainers_of(pid: int) -> list[int]:
     """The trainers that a process has."""
+    servers = fork_servers_of(pid)
     return [
-        child
-        for child in children_of(pid)
-        if "workers.trainer" in _command(child) and not is_fork_server(child)
+        child for one in servers for child in children_of(one) if _text(child, "comm") == "trainer"
     ]
 
 
@@ -325,16 +324,7 @@ def children_of(pid: int) -> list[int]:
 
 def fork_servers_of(pid: int) -> list[int]:
     """The processes of a process that fork its trainers."""
-    return [child for child in children_of(pid) if is_fork_server(child)]
-
-
-def is_fork_server(pid: int) -> bool:
-    """Return whether a process forks trainers, which share its command line but not its name."""
-    return "fork-server" in _command(pid) and _text(pid, "comm") != "trainer"
-
-
-def _command(pid: int) -> str:
-    return _text(pid, "cmdline")
+    return [child for child in children_of(pid) if "workers.trainer" in _text(child, "cmdline")]
 
 
 def _text(pid: int, name: str) -> str:

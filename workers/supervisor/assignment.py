@@ -123,7 +123,6 @@ def store_for(project: str, *, registry: Registry, settings: WorkerSettings) -> 
 def common_fields(settings: WorkerSettings) -> dict[str, Any]:
     """Return the settings that every trainer of this process gets, whatever its job."""
     return {
-        "parent_pid": os.getpid(),
         "log_level": settings.log_level,
         "store": settings.store_address,
         "device": devices_of(settings)[0],
@@ -187,7 +186,6 @@ def _model(registry: Registry, job: Job) -> ModelRef:
         columns=version.columns,
         types=version.types,
         quantiles=None if version.held_out is None else version.held_out["quantiles"],
-        held_out_rows=None if version.held_out is None else version.held_out["rows"],
     )
 
 

@@ -8,14 +8,19 @@ next attempt continues from there.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from models_store.errors import BlobError, CancelledInsteadError, DatabaseError
+from models_store.errors import (
+    BlobError,
+    CancelledInsteadError,
+    DatabaseError,
+    StorageFullError,
+)
 from models_store.files.blobs import Blobs
 from models_store.files.job_files import delete_leftovers, keys_of
 from models_store.job_states import Checkpoint, Job, JobResult, JobRole
@@ -35,12 +40,10 @@ from workers.protocol import (
     Tick,
     Trained,
     Unfit,
-    Uninterruptible,
 )
 from workers.settings import WorkerSettings
 from workers.supervisor.process import TrainerProcess, end_of, out_of_memory_kills
 from workers.supervisor.reports import AttemptReports
-from workers.supervisor.turns import Turn
 from workers.supervisor.writes import Writes
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ _POLL_S = 1.0
 # hundreds of steps of a small flow.
 _RELAY_S = 0.25
 _EXIT_S = 5.0
+# Seconds between two looks for a job to give way to, after a job's turn.
+_GIVE_WAY_S = 5.0
 # Importing torch from a cold disk takes a while; no batch can be expected before that.
 _START_S = 120.0
 _GIVE_UP_S = 2.0
@@ -88,7 +93,7 @@ class Attempt:
         settings: Settings with the time limits.
         stopping: Event that is set when the worker is to end.
         reports: Spans and metrics of the attempt.
-        turn: Turn of the job.
+        should_give_way: Function that returns whether a job of another project should have its place.
     """
 
     def __init__(  # noqa: PLR0913 - the supervisor has all of it
@@ -100,7 +105,7 @@ class Attempt:
         settings: WorkerSettings,
         stopping: threading.Event,
         reports: AttemptReports,
-        turn: Turn,
+        should_give_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self._job = job
         self._trainer = trainer
@@ -108,7 +113,8 @@ class Attempt:
         self._settings = settings
         self._stopping = stopping
         self._reports = reports
-        self._turn = turn
+        self._should_give_way = should_give_way
+        self._resumable = False
         self._writes = Writes()
         self._unrecorded: list[EpochDone | Interrupted] = []
         self._last: Message | None = None
@@ -118,6 +124,7 @@ class Attempt:
         self._alive_at = now + _START_S
         self._poll_at = now + _POLL_S
         self._relay_at = now
+        self._turn_ends_at = now + settings.turn_s
         self._time_limit_at = now + settings.max_job_s - job.run_seconds
         self._started = False
         self._kills_before = out_of_memory_kills()
@@ -159,10 +166,12 @@ class Attempt:
         if not isinstance(message, Started):  # loading what it works on may take a while
             self._alive_at = time.monotonic()
         self._last = message
-        self._turn.received(message)
         match message:
             case EpochDone() | Interrupted():
                 self._unrecorded.append(message)
+                # What follows the last epoch or row has no checkpoint, and is not interrupted for others.
+                at_end = isinstance(message, EpochDone) and message.computed
+                self._resumable = not at_end and (self._resumable or message.checkpoint is not None)
                 if message.checkpoint is not None:
                     self._relay()
             case Note():
@@ -171,9 +180,7 @@ class Attempt:
             case Started():
                 self._started = True
                 self._reports.started()
-            case (
-                Tick() | Uninterruptible() | Trained() | Produced() | Passed() | Failed() | Unfit()
-            ):
+            case Tick() | Trained() | Produced() | Passed() | Failed() | Unfit():
                 pass
 
     def _watch(self, now: float) -> None:
@@ -181,17 +188,35 @@ class Attempt:
             self._poll_at = now + _POLL_S
             if self._renew() and self._order is None:
                 self._end(Order.CANCELLED, now + self._settings.cancel_grace_s)
-        if self._stopping.is_set() and self._order is None:
-            self._end(Order.STOPPING, now + self._settings.stop_grace_s)
-        if now - self._alive_at > self._settings.stall_timeout_s and self._order is None:
-            self._end(Order.STALLED, now)
-        if now >= self._time_limit_at and self._order is None:
-            self._end(Order.TIME_LIMIT, now + self._settings.stop_grace_s)
-        if self._order is None and self._turn.is_to_end(now, self._writes):
-            self._end(Order.TURN_OVER, now + self._settings.stop_grace_s)
+        if self._order is None and (order := self._due_order(now)) is not None:
+            grace_s = 0.0 if order is Order.STALLED else self._settings.stop_grace_s
+            self._end(order, now + grace_s)
         if now >= self._kill_at:
-            self._kill_at = float("inf")
             self._trainer.kill()
+            self._kill_at = float("inf")
+
+    def _due_order(self, now: float) -> Order | None:
+        if self._stopping.is_set():
+            return Order.STOPPING
+        if now - self._alive_at > self._settings.stall_timeout_s:
+            return Order.STALLED
+        if now >= self._time_limit_at:
+            return Order.TIME_LIMIT
+        if now >= self._turn_ends_at and self._resumable:
+            self._turn_ends_at = now + _GIVE_WAY_S
+            if self._writes.now(self._stands_in_the_way):
+                return Order.TURN_OVER
+        return None
+
+    def _stands_in_the_way(self) -> bool:
+        """Return whether another job should have this place; faults of that are not this job's."""
+        try:
+            return self._should_give_way()
+        except (DatabaseError, StorageFullError):
+            raise
+        except Exception:
+            log.exception("could not look for a job to give way to")
+            return False
 
     def _renew(self) -> bool:
         progress = self._last.progress if isinstance(self._last, Tick) else None
@@ -265,6 +290,9 @@ class Attempt:
             )
         if isinstance(last, Interrupted) or self._order in {Order.STOPPING, Order.TURN_OVER}:
             return None
+        if self._trainer.failure is not None:
+            detail = f"no training process could be started ({self._trainer.failure})"
+            return AttemptEnd(ending=Ending.NOT_STARTED, detail=detail)
         stalled = self._order is Order.STALLED
         return end_of(
             status,

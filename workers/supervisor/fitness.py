@@ -13,16 +13,13 @@ from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import common_fields, memory_limit_bytes
-from workers.supervisor.fork_server import ForkServer
-from workers.supervisor.process import TrainerProcess
+from workers.supervisor.process import ForkServer, TrainerProcess
 
 log = logging.getLogger(__name__)
 
 _UNTESTED = "Its self-test has not passed yet."
 _READ_S = 0.2
 _LIMIT_S = 180.0
-# Loading from a cold disk takes a while; where loops have to be compiled first, jobs do not wait for it.
-_LOADING_S = 60.0
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
 # Ends after which this side may be the cause.
@@ -38,7 +35,7 @@ class Fitness:
         stopping: Event that is set when the worker is to end.
         tell: Called with each new reason for which the worker takes no jobs, None once it does, and
             with the memory of its trainers.
-        fork_server: Server that forks the trainers; None: each is a process started afresh.
+        fork_server: Server that forks the trainers.
 
     Attributes:
         reason: Reason for which the worker takes no jobs; None if it takes them.
@@ -53,7 +50,7 @@ class Fitness:
         *,
         stopping: threading.Event,
         tell: Callable[[str | None, int | None], None],
-        fork_server: ForkServer | None = None,
+        fork_server: ForkServer,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -137,11 +134,7 @@ class Fitness:
 
     def _fault_of_trainer(self) -> str | None:
         """Run the self-test in a trainer."""
-        self._wait_for_fork_server()
-        try:
-            trainer = TrainerProcess(self._task(), self._fork_server)
-        except OSError as error:
-            return f"No training process can be started: {error}."
+        trainer = TrainerProcess(self._task(), self._fork_server)
         last: Message | None = None
         give_up_at = time.monotonic() + _LIMIT_S
         try:
@@ -161,15 +154,10 @@ class Fitness:
                 return detail
             case Failed(code=code, detail=detail):
                 return f"The self-test failed with {code}: {detail or 'see the log'}."
+            case _ if trainer.failure is not None:
+                return f"No training process can be started: {trainer.failure}."
             case _:
                 return f"The self-test's process ended with status {status}."
-
-    def _wait_for_fork_server(self) -> None:
-        """Wait while it loads, as no lease runs meanwhile; the test then tests its trainers, too."""
-        give_up_at = time.monotonic() + _LOADING_S
-        while self._fork_server is not None and self._fork_server.is_loading(_READ_S):
-            if self._stopping.is_set() or time.monotonic() > give_up_at:
-                return
 
     def _task(self) -> SelfTestTask:
         return SelfTestTask(

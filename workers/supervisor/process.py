@@ -1,22 +1,26 @@
-"""Trainer process as its supervisor sees it: spawned, read from, ended."""
+"""Trainer process as its supervisor sees it: started, read from, ended."""
 
 import logging
+import multiprocessing
 import os
-import select
 import signal
-import subprocess
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from models_store.jobs.retries import AttemptEnd, Ending
 from workers.protocol import MESSAGE, Message, Task
-from workers.supervisor.fork_server import ForkServer
-from workers.supervisor.spawning import ForkedTrainer, environment_of, spawn
+from workers.trainer.main import run
 
 log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 16
+_IDLE_S = 300.0
+_LOST = 255  # exit status of a process whose fork server has died
 _OWN_SIGNALS = frozenset(
     {
         signal.SIGSEGV,
@@ -31,100 +35,160 @@ _OWN_SIGNALS = frozenset(
 _VMSTAT = Path("/proc/vmstat")
 
 
-class TrainerProcess:
-    """Process of `workers.trainer`; never forked from this one, so none of its locks can hang in it.
+class ForkServer:
+    """Process that has imported what any job needs, and forks a trainer for each; safe to share between threads.
 
-    The task goes in on its standard input. Its messages come back on a pipe of their own, so
-    that whatever it prints cannot be mistaken for one.
-
-    Args:
-        task: Task; its `parent_pid` must be this process.
-        fork_server: Server that forks it; None, or one that cannot: it is a process started afresh.
-
-    Raises:
-        OSError: The system has no room for another process.
+    It is started with the first trainer, replaced when it has died, and ended when none ran for five minutes.
     """
 
-    def __init__(self, task: Task, fork_server: ForkServer | None = None) -> None:
-        self._pipe, write_end = os.pipe()
-        try:
-            self._process = _start(task, write_end, fork_server)
-        except OSError:
-            os.close(self._pipe)
-            raise
-        finally:
-            os.close(write_end)
-        self._poll = select.poll()
-        self._poll.register(self._pipe, select.POLLIN)
-        self._rest = b""
-        self.at_end = False
-        self._hand_over(task)
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["workers.trainer.preloaded"])
+        self._lock = threading.Lock()
+        self._running = 0
+        self._used_at = 0.0
+        self._pid: int | None = None
 
-    @property
-    def pid(self) -> int:
-        """Return the process id."""
-        return self._process.pid
+    def start(self, task: Task) -> tuple[ForkServerProcess, Connection]:
+        """Return a new trainer, and the pipe for its messages.
+
+        Raises:
+            OSError: The system has no room for another process.
+            EOFError: So says the server, which has died of it.
+        """
+        reader, writer = self._context.Pipe(duplex=False)
+        arguments = task.model_dump_json(), writer
+        with writer, self._lock:
+            process = self._context.Process(target=run, args=arguments, daemon=True)
+            process.start()
+            self._running += 1
+            self._pid = _parent_of(process.pid)
+        return process, reader
+
+    def ended(self) -> None:
+        """Count a trainer that has ended."""
+        with self._lock:
+            self._running -= 1
+            self._used_at = time.monotonic()
+
+    def end_if_idle(self, after_s: float = _IDLE_S) -> None:
+        """End the server if no trainer ran for a while; the next one starts another."""
+        with self._lock:
+            is_idle = self._running == 0 and time.monotonic() - self._used_at >= after_s
+            if self._pid is not None and is_idle:
+                with suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGTERM)
+                self._pid = None
+
+
+def _parent_of(pid: int | None) -> int | None:
+    """Return the parent of a process; None if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[1])
+
+
+class TrainerProcess:
+    """Process of `workers.trainer`, which dies with this one.
+
+    It is started in a thread, as the fork server may have to load its libraries first: `read` waits for it, too.
+
+    Args:
+        task: Task.
+        fork_server: Server that forks it.
+    """
+
+    def __init__(self, task: Task, fork_server: ForkServer) -> None:
+        self._fork_server = fork_server
+        self._lock = threading.Lock()
+        self._signal: signal.Signals | None = None
+        self._process: ForkServerProcess | None = None
+        self._reader: Connection | None = None
+        self.failure: Exception | None = None
+        self.at_end = False
+        self._starting = threading.Thread(target=self._start, args=(task,), daemon=True)
+        self._starting.start()
 
     def read(self, timeout_s: float) -> list[Message]:
         """Return the messages that arrive within `timeout_s`; set `at_end` at the end of the stream."""
-        if self.at_end:
+        if self._starting.is_alive():
+            self._starting.join(timeout_s)
             return []
-        if not self._poll.poll(timeout_s * 1000):
-            return []
-        data = os.read(self._pipe, _CHUNK_BYTES)
-        if not data:
+        reader, messages = self._reader, list[Message]()
+        if reader is None or self.at_end:
             self.at_end = True
             return []
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [message for line in lines if (message := _parse(line)) is not None]
+        try:
+            while reader.poll(0 if messages else timeout_s):
+                messages += _parse(reader.recv_bytes())
+        except (EOFError, OSError):
+            self.at_end = True
+        return messages
 
     def terminate(self) -> None:
         """Ask for a checkpoint and an end (SIGTERM)."""
-        self._process.terminate()
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the process now (SIGKILL)."""
-        self._process.kill()
+        self._send(signal.SIGKILL)
 
     def wait(self, timeout_s: float) -> int:
         """Return the exit status, negative for a signal; kill the process after `timeout_s`."""
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+        self._starting.join()
+        if self._process is None:
+            return 1
+        self._process.join(timeout_s)
+        if self._process.exitcode is None:
+            self.kill()
+            self._process.join()
+        status = self._process.exitcode
+        # The fork server was killed, and all trainers with it.
+        return -signal.SIGKILL if status in {None, _LOST} else int(status or 0)
 
     def close(self) -> None:
         """Kill the process if it still runs, and release its resources."""
-        self._process.kill()
-        self._process.wait()
-        os.close(self._pipe)
+        self.kill()
+        self.wait(0)
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+            self._fork_server.ended()
+        if self._reader is not None:
+            self._reader.close()
 
-    def _hand_over(self, task: Task) -> None:
-        stream = self._process.stdin
-        if stream is None:  # pragma: no cover - Popen was given a pipe
-            return
+    def _start(self, task: Task) -> None:
         try:
-            with stream:
-                stream.write(task.model_dump_json().encode())
-        except BrokenPipeError:
-            log.warning("trainer %s ended before it read its task", self.pid)
+            process, self._reader = self._fork_server.start(task)
+        except (OSError, EOFError) as error:
+            self.failure = error
+            log.warning("no trainer can be started: %s", error)
+            return
+        with self._lock:
+            self._process = process
+            if self._signal is not None:
+                _signal(process, self._signal)
+
+    def _send(self, number: signal.Signals) -> None:
+        with self._lock:
+            self._signal = number
+            if self._process is not None:
+                _signal(self._process, number)
 
 
-def _start(
-    task: Task, pipe: int, fork_server: ForkServer | None
-) -> "ForkedTrainer | subprocess.Popen[bytes]":
-    environment = environment_of(threads=task.threads, store=task.store)
-    forked = None if fork_server is None else fork_server.fork(pipe, environment)
-    return forked or spawn(str(pipe), stdin=subprocess.PIPE, passed=pipe, environment=environment)
+def _signal(process: ForkServerProcess, number: signal.Signals) -> None:
+    if process.exitcode is None:
+        process.kill() if number is signal.SIGKILL else process.terminate()
 
 
-def _parse(line: bytes) -> Message | None:
+def _parse(text: bytes) -> list[Message]:
     try:
-        return MESSAGE.validate_json(line)
+        return [MESSAGE.validate_json(text)]
     except ValidationError:
         log.exception("a message of the trainer could not be read")
-        return None
+        return []
 
 
 def end_of(

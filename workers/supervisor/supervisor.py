@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -23,17 +23,12 @@ from workers.settings import WorkerSettings
 from workers.supervisor.assignment import store_for, task_of
 from workers.supervisor.attempt import Attempt, Stores
 from workers.supervisor.fitness import Fitness
-from workers.supervisor.fork_server import ForkServer
-from workers.supervisor.process import TrainerProcess
+from workers.supervisor.process import ForkServer, TrainerProcess
 from workers.supervisor.reports import AttemptReports
-from workers.supervisor.turns import Place, Turn, resident_bytes
 
 log = logging.getLogger(__name__)
 
 _DONE = "done"
-_NO_TRAINER = 0
-# Seconds from the end of a trainer until its place is taken.
-_CLAIM_S = 10.0
 _OWN_FAULT = AttemptEnd(ending=Ending.CRASHED, detail="the worker met a fault of its own")
 
 
@@ -48,7 +43,7 @@ class Supervisor:
             with the memory of its trainers.
         metrics: Metrics that count attempts and checkpoints; None: they are not kept.
         on_claim: Called whenever a job was claimed.
-        fork_server: Server that forks the trainers; None: each is a process started afresh.
+        fork_server: Server that forks the trainers; None: one of its own.
     """
 
     def __init__(  # noqa: PLR0913 - the worker has all of it
@@ -71,14 +66,14 @@ class Supervisor:
         self._running: set[tuple[str, int]] = set()
         self._slots = Slots(devices_of(settings))
         self._accelerator = has_accelerator(settings)
-        self._fork_server = fork_server
+        self._fork_server = fork_server or ForkServer()
         self._on_claim = on_claim
         self._fitness = Fitness(
             database,
             settings,
             stopping=self._stopping,
             tell=tell,
-            fork_server=fork_server,
+            fork_server=self._fork_server,
         )
 
     def stop(self) -> None:
@@ -103,19 +98,12 @@ class Supervisor:
     def run_next(self) -> bool:
         """Claim the next job and run it; return False if there was none, no free slot, or the worker is not fit."""
         with self._slots.take() as device:
-            return device is not None and self._run_one(device) is not None
+            return device is not None and self._run_one(device)
 
-    def _run_one(self, device: str, *, beside: dict[str, int] | None = None) -> Job | None:
-        """Claim the next job and run it on a device; return it, or None if there was none.
-
-        Args:
-            device: Device of the job.
-            beside: Projects of the jobs beside which this one runs, which is of another one, in the order
-                in which these began, with the process ids of their trainers.
-        """
+    def _run_one(self, device: str) -> bool:
+        """Claim the next job and run it on a device; return False if there was none."""
         if self._stopping.is_set() or not self._fitness.check():
-            return None
-        beside = {} if beside is None else beside
+            return False
         asked_at = time.time()
         try:
             job = self._stores.work.claim(
@@ -123,44 +111,19 @@ class Supervisor:
                 lease_s=self._settings.lease_s,
                 max_project_bytes=self._settings.max_project_bytes,
                 accelerator=self._accelerator,
-                memory_bytes=self._memory_beside(beside.values()),
-                beside=tuple(beside),
+                memory_bytes=self._fitness.memory_bytes,
             )
         except DatabaseError as error:
             log.warning("could not look for a job: %s", error)
-            return None
-        if job is not None:
-            self._on_claim()
-            told = log_context(
-                request_id=job.request_id, job_id=job.id, traceparent=job.traceparent
-            )
-            with told, self._span(job, device):
-                TRACES.record("claim", began=asked_at)
-                beside[job.project] = _NO_TRAINER
-                place = Place(self._next_of(device, beside), beside)
-                try:
-                    self._carry_through(job, device, place)
-                finally:
-                    del beside[job.project]
-                    place.close()
-        return job
-
-    def _next_of(self, device: str, beside: dict[str, int]) -> Callable[[], bool] | None:
-        """Return the function that runs the next job beside those of some projects, where the devices allow that.
-
-        One of the same project would take processors, and a place, that only others wait for.
-        The memory of an accelerator that a trainer has is not known.
-        """
-        if self._accelerator:
-            return None
-        return lambda: self._run_one(device, beside=beside) is not None
-
-    def _memory_beside(self, trainers: Iterable[int]) -> int | None:
-        """Return the memory that a job may need beside what trainers have taken by now; None: any."""
-        memory_bytes = self._fitness.memory_bytes
-        if memory_bytes is None:
-            return None
-        return max(0, memory_bytes - sum(map(resident_bytes, list(trainers))))
+            return False
+        if job is None:
+            return False
+        self._on_claim()
+        told = log_context(request_id=job.request_id, job_id=job.id, traceparent=job.traceparent)
+        with told, self._span(job, device):
+            TRACES.record("claim", began=asked_at)
+            self._carry_through(job, device)
+        return True
 
     def _span(self, job: Job, device: str) -> AbstractContextManager[None]:
         """Return a context that is the span of an attempt, in the trace of the job's request."""
@@ -174,22 +137,22 @@ class Supervisor:
         parent = job.traceparent
         return TRACES.span(name, traceparent=parent, kind="consumer", attributes=attributes)
 
-    def _carry_through(self, job: Job, device: str, place: Place) -> None:
+    def _carry_through(self, job: Job, device: str) -> None:
         log.info("attempt %s begins", job.attempt)
         began = time.monotonic()
         self._running.add((job.id, job.attempt))
         try:
-            ending = self._end_of(job, device, place)
+            ending = self._end_of(job, device)
         finally:
             self._running.discard((job.id, job.attempt))
         self._metrics.observe_attempt(job.kind.value, ending, time.monotonic() - began)
         TRACES.describe({"densityd.ending": ending})
 
-    def _end_of(self, job: Job, device: str, place: Place) -> str:
+    def _end_of(self, job: Job, device: str) -> str:
         """Run an attempt, and return how it ended, whatever goes wrong."""
         ending = "lost"
         try:
-            ending = self._attempt(job, device, place)
+            ending = self._attempt(job, device)
         except FencedError as error:
             log.warning("attempt %s ends without a further word: %s", job.attempt, error)
         except DatabaseError as error:
@@ -201,7 +164,7 @@ class Supervisor:
             ending = _OWN_FAULT.ending.value
         return ending
 
-    def _attempt(self, job: Job, device: str, place: Place) -> str:
+    def _attempt(self, job: Job, device: str) -> str:
         try:
             task = task_of(job, registry=self._registry, settings=self._settings)
         except NotFoundError:
@@ -209,59 +172,30 @@ class Supervisor:
                 job.id, job.attempt, code="dataset_missing", detail="A dataset of the job is gone."
             )
             return _DONE
-        try:
-            chosen: dict[str, Any] = {
-                "store": store_for(job.project, registry=self._registry, settings=self._settings),
-                "store_id": self._fitness.store_id,
-                "device": device,
-                "traceparent": TRACEPARENT.get(),
-            }
-            trainer = TrainerProcess(task.model_copy(update=chosen), self._fork_server)
-        except OSError as error:
-            log.warning("no trainer can be started: %s", error)
-            detail = f"no training process could be started ({error.strerror or error})"
-            failed = AttemptEnd(ending=Ending.NOT_STARTED, detail=detail)
-            self._fitness.judge(failed)
-            self._give_back(job, failed)
-            return failed.ending.value
-        place.trainers[job.project] = trainer.pid
+        chosen: dict[str, Any] = {
+            "store": store_for(job.project, registry=self._registry, settings=self._settings),
+            "store_id": self._fitness.store_id,
+            "device": device,
+            "traceparent": TRACEPARENT.get(),
+        }
         attempt = Attempt(
             job,
-            trainer,
+            TrainerProcess(task.model_copy(update=chosen), self._fork_server),
             stores=self._stores,
             settings=self._settings,
             stopping=self._stopping,
             reports=AttemptReports(job.kind.value, self._metrics),
-            turn=Turn(
-                time.monotonic() + self._settings.turn_s,
-                place=place,
-                should_give_way=partial(self._should_give_way, job, place),
+            should_give_way=partial(
+                self._stores.work.should_give_way,
+                job,
+                self._worker,
+                accelerator=self._accelerator,
+                memory_bytes=self._fitness.memory_bytes,
             ),
         )
         end = attempt.follow()
         self._fitness.judge(end)
         return _DONE if end is None else end.ending.value
-
-    def _should_give_way(
-        self,
-        job: Job,
-        place: Place,
-        shares: bool,  # noqa: FBT001 - as of `Turn`
-    ) -> bool:
-        """Return whether a job of another project should have the place of a job, or run beside it.
-
-        If one runs beside it already, a third one may need all that both have: both give way to it.
-        """
-        projects, trainers = zip(*list(place.trainers.items()), strict=True)
-        kept = trainers if shares else trainers[: projects.index(job.project)]
-        return self._stores.work.should_give_way(
-            job,
-            self._worker,
-            accelerator=self._accelerator,
-            memory_bytes=self._memory_beside(kept),
-            beside=[project for project in projects if project != job.project],
-            promise_s=None if place.is_shared else self._settings.stop_grace_s + _CLAIM_S,
-        )
 
     def _give_back(self, job: Job, failed: AttemptEnd) -> None:
         try:

@@ -50,7 +50,7 @@ def prove(task: SelfTestTask, send: Send) -> None:
     loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     optimiser.step()
     after = flow.log_prob_of_table(rows, space="model").mean()
-    if not bool(after.isfinite()) or float(after) == -float(loss):
+    if not bool(after.isfinite()) or after.item() == -loss.item():
         raise UnfitError("device_failed", f"The device {task.device} computes something else.")
     Blobs(task.store).ping(_PROBE_BYTES)
     send(Passed(device_bytes=memory_of(device)))

@@ -1,6 +1,5 @@
 """Running jobs that give way to those of other projects, and jobs whose worker is gone."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -103,46 +102,6 @@ def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
     assert work.should_give_way(job, "w")
 
 
-@pytest.mark.parametrize(("waiting", "expected"), [(1, 1), (2, 2), (6, 4)])
-def test_as_many_jobs_give_way_as_wait_or_as_are_fair(
-    database: Database, waiting: int, expected: int
-) -> None:
-    jobs, work = Jobs(database), JobWork(database)
-    for number in range(8):
-        submit(jobs, f"a{number}", project="a")
-    running = [claimed(work) for _ in range(8)]
-    for number in range(waiting):
-        submit(jobs, f"b{number}", project="b")
-    let_wait(database)
-    asked = partial(work.should_give_way, worker="w")
-    with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(asked, running))
-    told = [gives_way or asked(job) for job, gives_way in zip(running, told, strict=True)]
-    assert sum(told) == expected
-    first = running.pop(told.index(True))
-    work.release(first.id, first.attempt, gives_way=True)
-    assert not any(asked(job) for job in running), "the free place is the other project's"
-    assert claimed(work).model_name == "b0"
-
-
-def test_a_promise_that_nobody_kept_is_made_again(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
-    submit(jobs, "a1", project="a")
-    job = claimed(work)
-    submit(jobs, "b1", project="b")
-    let_wait(database)
-    assert work.should_give_way(job, "w")
-    assert not work.should_give_way(job, "w")
-    with database.write() as session:
-        passed = {"at": "2026-01-01T00:00:00.000Z"}
-        session.execute(
-            text("UPDATE job SET lease_expires_at = :at WHERE state = 'queued'"), passed
-        )
-    assert work.should_give_way(job, "w")
-    other = claimed(work)
-    assert (other.project, other.attempt) == ("b", 1), "it held no lease"
-
-
 def test_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_later(
     database: Database,
 ) -> None:
@@ -160,32 +119,6 @@ def test_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_later(
     assert work.should_give_way(job, "w")
     work.release(job.id, job.attempt, gives_way=True)
     assert [claimed(work).model_name, claimed(work).model_name] == ["b2", "a1"]
-
-
-def test_a_job_whose_end_frees_no_place_promises_none(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
-    for name in ("a1", "b1"):
-        submit(jobs, name, project=name[0])
-    first, beside = claimed(work), claimed(work)
-    submit(jobs, "c1", project="c")
-    let_wait(database)
-
-    assert work.should_give_way(first, "w", beside=["b"], promise_s=None)
-    work.release(first.id, first.attempt, gives_way=True)
-    assert work.should_give_way(beside, "w")
-    work.release(beside.id, beside.attempt, gives_way=True)
-    assert [claimed(work).model_name for _ in range(3)] == ["c1", "a1", "b1"]
-
-
-def test_a_promise_lasts_as_long_as_it_is_given(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
-    submit(jobs, "a1", project="a")
-    job = claimed(work)
-    submit(jobs, "b1", project="b")
-    let_wait(database)
-    assert work.should_give_way(job, "w", promise_s=0.0)
-    assert work.should_give_way(job, "w", promise_s=30.0), "the last promise is over"
-    assert not work.should_give_way(job, "w", promise_s=30.0)
 
 
 def lose_worker(database: Database, worker: str) -> None:
@@ -243,8 +176,7 @@ def test_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
     lost = work.claim("gone", lease_s=LEASE_S, accelerator=True)
     assert lost is not None
     work.renew(lost.id, lost.attempt, lease_s=-30.0)
-    for beside in ((), ("p",)):
-        assert work.claim("w", lease_s=LEASE_S, accelerator=bool(beside), beside=beside) is None
+    assert work.claim("w", lease_s=LEASE_S, accelerator=False) is None
     assert jobs.get("p", gpu.id).state is JobState.RUNNING, "its worker may be late"
     lose_worker(database, "gone")
     if cancels:
@@ -252,16 +184,3 @@ def test_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
 
     assert work.claim("w", lease_s=LEASE_S, accelerator=False) is None
     assert jobs.get("p", gpu.id).state is state
-
-
-def test_no_place_is_promised_to_a_job_that_may_not_have_it(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
-    for name in ("a1", "b1", "b2"):
-        submit(jobs, name, project=name[0])
-    running = {job.model_name: job for job in (claimed(work) for _ in range(3))}
-    submit(jobs, "a2", project="a")
-    let_wait(database)
-    set_turn(database, "a", 0)
-    set_turn(database, "b", 1)
-    assert not work.should_give_way(running["b1"], "w", beside=["a"])
-    assert work.should_give_way(running["b2"], "w")

@@ -137,7 +137,7 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
 def test_a_job_without_an_end_gives_way_and_continues_later(
     place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.supervisor.turns._GIVE_WAY_S", 0.1)
+    monkeypatch.setattr("workers.supervisor.attempt._GIVE_WAY_S", 0.1)
     dataset = place.add_dataset()
     job_id = place.submit(dataset, **ENDLESS)
     running = supervise(turn_s=0.01)

@@ -25,7 +25,6 @@ def attempt_fields(place: Place) -> dict[str, Any]:
         "job_id": "job_" + "1" * 32,
         "attempt": 1,
         "request_id": None,
-        "parent_pid": 1,
         "log_level": "INFO",
         "store": StoreAddress(url=str(place.blobs.root)),
         "checkpoints": [],

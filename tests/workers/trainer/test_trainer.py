@@ -3,12 +3,13 @@
 import errno
 import subprocess
 import sys
+from multiprocessing import Pipe
 
 import pytest
 import torch
 
 from workers.protocol import SamplingTask, ScoringTask, TrainingTask, Unfit, VariationalTask
-from workers.trainer import __main__ as trainer
+from workers.trainer import main as trainer
 
 WORK = {
     TrainingTask: "workers.trainer.training.train",
@@ -33,7 +34,9 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
     task = kind.model_construct(memory_bytes=None, device="cpu")
     try:
         trainer._prepare(task)
-        trainer._do(task, trainer.Channel(0), trainer.Interruption.__new__(trainer.Interruption))
+        trainer._do(
+            task, trainer.Channel(Pipe()[1]), trainer.Interruption.__new__(trainer.Interruption)
+        )
     finally:
         torch.set_flush_denormal(False)
     [half] = halves
@@ -55,7 +58,7 @@ def test_a_thread_for_which_the_job_left_no_memory_is_its_own_fault():
     program = (
         "import resource, threading\n"
         "from workers.protocol import TrainingTask\n"
-        "from workers.trainer import __main__ as trainer\n"
+        "from workers.trainer import main as trainer\n"
         "used = int(open('/proc/self/status').read().partition('VmData:')[2].split()[0]) * 1024\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (used + 4 * 2**20,) * 2)\n"
         "try:\n"

@@ -1,23 +1,21 @@
-"""Trainer process: one JSON task on standard input, JSON lines on a pipe of its own.
+"""Trainer process: one task in, messages out on a pipe of its own.
 
 It has no database, and no network but that of a store in a bucket. It dies with its supervisor, it
 cannot take more memory than it was given, and SIGTERM makes it write a checkpoint at the next batch
 and end.
 """
 
-import atexit
 import errno
 import logging
 import mmap
+import multiprocessing
 import os
 import resource
 import signal
-import sys
 import threading
-from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from models_store.errors import BlobError, DiskKeptError, StorageFullError, WrongStoreError
 from models_store.files.blobs import Blobs, check_identity
@@ -40,7 +38,6 @@ from workers.protocol import (
     Unfit,
     VariationalTask,
 )
-from workers.trainer.preloading import load_libraries, serve
 
 log = logging.getLogger(__name__)
 
@@ -55,30 +52,27 @@ class Channel:
     """Pipe for messages to the supervisor.
 
     Args:
-        descriptor: Write end of the supervisor's pipe.
+        connection: Its write end.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def send(self, message: Message) -> None:
-        """Write one line; without a supervisor there is nothing left to do, so the process ends."""
-        line = message.model_dump_json().encode() + b"\n"
+        """Send a message; without a supervisor there is nothing left to do, so the process ends."""
         try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            self._connection.send_bytes(message.model_dump_json().encode())
         except BrokenPipeError:
             os._exit(1)
 
 
 class Interruption:
-    """Handler of SIGTERM, which is blocked from the start of the process until this is made."""
+    """Handler of SIGTERM."""
 
     def __init__(self) -> None:
         self._arrived = False
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def __call__(self) -> bool:
         """Return whether the trainer should stop."""
@@ -88,27 +82,52 @@ class Interruption:
         self._arrived = True
 
 
-def main(descriptor: int) -> int:
-    """Run the task; every expected outcome is a message and exit status 0.
+def run(text: str, connection: Connection) -> None:
+    """Run a task in a process of its own; every expected outcome is a message and exit status 0.
 
     Args:
-        descriptor: Write end of the pipe for messages.
+        text: Task as JSON.
+        connection: Write end of the pipe for messages.
     """
+    os.setsid()  # Ctrl-C at a terminal is the worker's to handle
+    Path("/proc/self/comm").write_text("trainer", encoding="ascii")
+    die_with(os.getppid())
+    # The fork server outlives a worker that is killed, as long as it has trainers.
+    threading.Thread(target=_end_with_worker, daemon=True).start()
     interrupted = Interruption()
-    channel = Channel(descriptor)
     os.dup2(2, 1)
-    text = sys.stdin.buffer.read()
-    if not text:  # the worker is gone, or has started another trainer in the place of this one
-        return 1
-    task = TASK.validate_json(text)
-    die_with(task.parent_pid)
+    channel, task = Channel(connection), TASK.validate_json(text)
     configure_logging(task.log_level, "trainer")
     _yield_to_others(task.nice)
     with log_context(request_id=task.request_id, job_id=task.job_id, traceparent=task.traceparent):
         last = _work(task, channel, interrupted)
     if last is not None:
         channel.send(last)
-    return 0
+
+
+def _end_with_worker() -> None:
+    worker = multiprocessing.parent_process()
+    if worker is not None:
+        worker.join()
+        os._exit(1)
+
+
+def load_libraries() -> None:
+    """Import what any job needs.
+
+    Raises:
+        ImportError: A library is missing or broken.
+        OSError: A library cannot be loaded.
+    """
+    import torch  # noqa: F401, PLC0415
+
+    from workers.trainer import (  # noqa: F401, PLC0415
+        bulk,
+        devices,
+        ensembles,
+        training,
+        variational,
+    )
 
 
 def _yield_to_others(nice: int) -> None:
@@ -149,10 +168,14 @@ def _prepare(task: Task) -> None:
         load_libraries()
     except (ImportError, OSError) as error:
         raise UnfitError("imports", f"A library cannot be loaded: {error}") from error
+    import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
     from workers.trainer import devices  # noqa: PLC0415
 
+    # Forks share the state of generators; Python seeds its own itself.
+    np.random.seed()  # noqa: NPY002
+    torch.default_generator.seed()
     devices.find_device(task.device)
     _check_store(task)
     if task.memory_bytes is not None:
@@ -263,34 +286,3 @@ def _out_of_memory(task: Task) -> str:
     if task.memory_bytes is None:
         return "Training needs more memory than there is."
     return f"Training needs more than the {task.memory_bytes // 2**20} MiB a trainer may use."
-
-
-def run(arguments: list[str]) -> NoReturn:
-    """Run a trainer, or a server that forks some, and end without unloading the libraries.
-
-    Unloading them takes up to a second, most of it for copies of the pages of a fork.
-
-    Args:
-        arguments: Descriptor of the pipe for messages; or `fork-server`, the descriptor of its
-            socket and the level of its log.
-    """
-    match arguments:
-        case ["fork-server", descriptor, log_level]:
-            work = partial(main, serve(int(descriptor), log_level))
-        case _:
-            work = partial(main, int(arguments[0]))
-    try:
-        status = work()
-    except Exception:  # noqa: BLE001 - as the interpreter does
-        sys.excepthook(*sys.exc_info())
-        status = 1
-    # As the interpreter does before it unloads: threads are waited for, then what was registered.
-    threading._shutdown()  # type: ignore[attr-defined]  # not declared
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-if __name__ == "__main__":
-    run(sys.argv[1:])

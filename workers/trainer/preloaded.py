@@ -1,0 +1,38 @@
+"""What the fork server imports before it forks trainers; nothing else imports this module.
+
+The server opens no connection, starts no thread and touches no accelerator, so a trainer begins as a process that
+was started on its own.
+"""
+
+import gc
+import os
+from contextlib import suppress
+from pathlib import Path
+
+_ARROW = "JE_ARROW_MALLOC_CONF"
+
+
+def _load() -> None:
+    # Read while the libraries are imported: neither may start a thread, which no fork would have.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ[_ARROW] = "background_thread:false"
+    # Of a bucket's client, which makes a thread a processor, each with memory that counts in a trainer's limit.
+    os.environ["TOKIO_WORKER_THREADS"] = "2"
+    from flows.compiled import packing  # noqa: PLC0415 - after what they read
+    from flows.compiled_training import step  # noqa: PLC0415
+    from tabular.readers import plain_numbers  # noqa: PLC0415
+    from workers.trainer.main import load_libraries  # noqa: PLC0415
+
+    load_libraries()
+    for load in (step.load_kernels, packing.load_kernels, plain_numbers.load_loops):
+        if load() is None:
+            load.cache_clear()  # a trainer that needs them logs why they cannot be loaded
+    del os.environ[_ARROW]
+
+
+Path("/proc/self/comm").write_text("fork-server", encoding="ascii")
+gc.disable()  # nothing of it is garbage, which to find out takes a fifth of the time
+with suppress(Exception):  # a trainer meets it again, and says so
+    _load()
+gc.enable()
+gc.freeze()  # pages that no collection writes to stay shared with the trainers
