@@ -43,6 +43,7 @@ from app.problems.problem import install_problem_handlers
 from app.reference_rows.usual_terms import UsualTerms
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
+from app.scoring.front import ScoresFirst
 from app.server.application import Application
 from app.server.broker import Broker
 from app.server.event_hub import EventHub
@@ -155,6 +156,7 @@ def create_app(
         ),
     )
     app.add_middleware(HeadMiddleware)
+    app.add_middleware(ScoresFirst, router=scores.router)
     app.add_middleware(BodyMiddleware, limits=limits)
     rates = Rates(
         rate=settings.rate_limit, burst_s=settings.rate_burst_s, processes=settings.api_processes
@@ -175,7 +177,6 @@ def _routes() -> list[BaseRoute]:
     """Return the routes of all applications of this process, whose parameters are worked out once."""
     router = APIRouter()
     for module in (
-        scores,  # first: routes are tried one after the other
         uploads,
         datasets,
         job_starts,
@@ -185,6 +186,7 @@ def _routes() -> list[BaseRoute]:
         models,
         checkpoints,
         plots,
+        scores,
         webhooks,
         account,
         inference,
@@ -337,7 +339,6 @@ async def _close(state: AppState) -> None:
     """End the threads that the state holds."""
     state.lookout.stop()
     await state.tallies.write()
-    await state.plots.close()
     files = state.parsers, state.imports, state.exports
     for pool in (state.callers, state.threads, *files, state.models):
         pool.close()

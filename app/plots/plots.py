@@ -1,24 +1,26 @@
 """Plots of a version, which a child process draws in bounded time, and a cache of them."""
 
 import asyncio
-import io
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from app.limits import QueueFullError, Turns, in_thread, owner_here
-from app.plots.processes import DrawingProcesses, PlotTooLargeError
+from app.limits import QueueFullError, Turns, owner_here
+from app.plots.drawing import draw_file
 from app.problems.problem import Problem
+from tabular.errors import SandboxLimitError
+from tabular.processes import run
 
 Numbers = Mapping[str, NDArray[Any]]
 PlotFormat = Literal["png", "svg"]
 PlotTheme = Literal["light", "dark"]
 
 _TIMEOUT_S = 60.0
+_DRAWING_S = 50.0  # the largest plots take 5
+_AT_ONCE = 2
 _MOST_WAITING = 12  # of a project; enough for all plots of a version in both formats
 _MAX_KEPT_BYTES = 32 * 1024 * 1024
 
@@ -59,12 +61,7 @@ class Plots:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Drawing, bytes] = OrderedDict()
-        self._turns = Turns(2, each=1, waiting=_MOST_WAITING)
-        self._processes = DrawingProcesses()
-
-    async def close(self) -> None:
-        """End the processes that draw."""
-        await self._processes.close()
+        self._turns = Turns(_AT_ONCE, each=1, waiting=_MOST_WAITING)
 
     def known(self, drawing: Drawing) -> bytes | None:
         """Return a plot that was drawn before, if the cache has it."""
@@ -90,12 +87,12 @@ class Plots:
                 # Many may have asked for the same one and waited.
                 plot = self.known(drawing)
                 if plot is None:
-                    plot = await _draw(drawing, await numbers(), self._processes)
+                    plot = await self._draw(drawing, dict(await numbers()))
         except QueueFullError as error:
             raise Problem(
                 "overloaded", "Too many plots of this project wait; try again."
             ) from error
-        except PlotTooLargeError as error:
+        except SandboxLimitError as error:
             raise Problem(
                 "plot-unavailable", "Drawing takes more time or memory than is allowed."
             ) from error
@@ -106,13 +103,10 @@ class Plots:
             self._kept.popitem(last=False)
         return plot
 
+    async def _draw(self, drawing: Drawing, numbers: dict[str, NDArray[Any]]) -> bytes:
+        _, kind, file_format, theme = drawing
 
-async def _draw(drawing: Drawing, numbers: Numbers, processes: DrawingProcesses) -> bytes:
-    return await processes.draw(drawing[1:], await in_thread(_packed, numbers))
+        def work() -> bytes:
+            return run(draw_file, kind.value, file_format, theme, numbers, timeout_s=_DRAWING_S)
 
-
-def _packed(numbers: Numbers) -> bytes:
-    """Return numbers as an npz file."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **numbers)
-    return buffer.getvalue()
+        return await asyncio.to_thread(work)

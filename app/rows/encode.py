@@ -20,11 +20,6 @@ class Encoder(ABC):
         """Prepare to encode the response of a head."""
         self.layout = layout
 
-    @property
-    def row_bytes(self) -> int:
-        """Most bytes of a row beside its numbers: names that each row repeats, and texts of cells."""
-        return self.layout.cell_bytes
-
     def start(self) -> bytes:
         """Return what comes before the rows."""
         return b""
@@ -54,11 +49,6 @@ class JsonEncoder(Encoder):
         self._done = 0
         self._codes: list[tuple[int, Codes]] = []
 
-    @property
-    def row_bytes(self) -> int:
-        """Most bytes of a row beside its numbers."""
-        return super().row_bytes + max(_key_bytes(part.keys or ()) for part in self.layout.parts)
-
     def start(self) -> bytes:
         """Return the members that are not rows."""
         head = orjson.dumps(dict(self.layout.members))[:-1]
@@ -76,7 +66,7 @@ class JsonEncoder(Encoder):
         return text
 
     def _encoded(self, part: Part, chunk: Chunk) -> bytes:
-        if self.layout.cell_schema is not None:
+        if self.layout.typed is not None:
             rows = zip(*_cells_of(self.layout, chunk), strict=True)
             return orjson.dumps(list(rows))[1:-1]
         values = part.of(chunk.values)
@@ -117,11 +107,6 @@ class NdjsonEncoder(Encoder):
         self._warnings = _by_row(layout)
         self._done = 0
 
-    @property
-    def row_bytes(self) -> int:
-        """Most bytes of a row beside its numbers."""
-        return super().row_bytes + _key_bytes(self.layout.columns)
-
     def rows(self, chunk: Chunk) -> bytes:
         """Encode a line a row; one that is not finite says why."""
         text = self._lines(chunk)
@@ -146,7 +131,7 @@ class NdjsonEncoder(Encoder):
 
     def _lines(self, chunk: Chunk) -> bytes:
         names = self.layout.columns
-        if self.layout.cell_schema is not None:
+        if self.layout.typed is not None:
             rows = zip(*_cells_of(self.layout, chunk), strict=True)
             objects = (dict(zip(names, row, strict=True)) for row in rows)
             return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in objects)
@@ -161,7 +146,7 @@ class TableEncoder(Encoder):
     def __init__(self, writer: type[TableWriter], layout: ResponseTable) -> None:
         """Prepare to encode the response of a head by a writer of files."""
         super().__init__(layout)
-        schema = None if writer is NpyTable else layout.cell_schema
+        schema = None if writer is NpyTable or layout.typed is None else layout.typed.schema
         self._holds_cells = schema is not None
         head = TableHead(
             layout.columns,
@@ -198,11 +183,6 @@ def _object_template(keys: Sequence[str]) -> bytes:
     """Return an object of JSON with a place for each value."""
     names = [orjson.dumps(key).replace(b"%", b"%%") for key in keys]
     return b"{" + b",".join(name + b":%b" for name in names) + b"}"
-
-
-def _key_bytes(keys: Sequence[str]) -> int:
-    """Return the bytes of an object of JSON beside its values, about."""
-    return sum(len(key.encode()) + 4 for key in keys)
 
 
 def _cells_of(layout: ResponseTable, chunk: Chunk) -> list[list[Any]]:

@@ -95,7 +95,7 @@ async def _streamed(
     async with aclosing(chunks):
         chunk = first
         while chunk is not None:
-            for piece in _pieces(chunk, encoder):
+            for piece in _pieces(chunk, encoder.layout):
                 if made := await in_thread(_packed_rows, compressor, encoder, piece):
                     yield made
             chunk = await anext(chunks, None)
@@ -109,14 +109,14 @@ def _is_quick(codec: Codec, layout: ResponseTable, chunk: Chunk) -> bool:
     if not codec.text and not codec.columnar:
         return True  # of npy, nothing is made but the header
     most = _QUICK_VALUES if layout.typed is None else _QUICK_CELLS
-    row_bytes = layout.cell_bytes + layout.name_length
-    return chunk.values.size <= most and len(chunk.values) * row_bytes <= _QUICK_TEXT_BYTES
+    text_bytes = len(chunk.values) * layout.text_bytes
+    return chunk.values.size <= most and text_bytes <= _QUICK_TEXT_BYTES
 
 
 def _encoded(codec: Codec, layout: ResponseTable, chunk: Chunk, coding: str) -> tuple[bytes, str]:
     """Return the body, and the coding that it is in: few bytes are sent as they are."""
     encoder = codec.encoder(layout)
-    pieces = [chunk] if len(layout.parts) > 1 else _pieces(chunk, encoder)
+    pieces = [chunk] if len(layout.parts) > 1 else _pieces(chunk, layout)
     rows = [encoder.rows(piece) for piece in pieces]
     body = b"".join([encoder.start(), *rows, encoder.end()])
     if coding == IDENTITY or len(body) < _MIN_PACKED_BYTES:
@@ -125,11 +125,10 @@ def _encoded(codec: Codec, layout: ResponseTable, chunk: Chunk, coding: str) -> 
     return compressor.compress(body) + compressor.finish(), coding
 
 
-def _pieces(chunk: Chunk, encoder: Encoder) -> Iterator[Chunk]:
+def _pieces(chunk: Chunk, layout: ResponseTable) -> Iterator[Chunk]:
     """Yield the rows of a chunk, as many at a time as become a bounded text."""
     rows, width = chunk.values.shape
-    step = min(_PIECE_VALUES // max(1, width), _PIECE_BYTES // max(1, encoder.row_bytes))
-    step = max(1, step)
+    step = max(1, min(_PIECE_VALUES // max(1, width), _PIECE_BYTES // max(1, layout.text_bytes)))
     for start in range(0, rows, step):
         yield chunk if rows <= step else chunk.part(start, start + step)
 

@@ -59,8 +59,7 @@ class ResponseTable:
         members: Further members of a JSON response.
         explains: True to add the reasons of rows that are not finite.
         flat: True for an npy array of one dimension, of the only column.
-        typed: Converter of rows to cells; None: the response holds numbers, or chunks bring their cells.
-        schema: Types of the cells that chunks bring; None: they bring none, or `typed` has the types.
+        typed: Converter of rows to cells; None: the response holds numbers.
         drops_zeros: True to write whole numbers without decimals in text, 42 for 42.0.
         inputs: Names of the columns of the rows that the response is about, for its errors and warnings.
         warnings: Warnings about single rows; None for a model without types, which has none.
@@ -74,31 +73,20 @@ class ResponseTable:
     explains: bool = True
     flat: bool = False
     typed: TypedRows | None = None
-    schema: pa.Schema | None = None
     drops_zeros: bool = False
     inputs: Sequence[str] = ()
     warnings: RowWarnings | None = None
 
     @property
-    def name_length(self) -> int:
-        """Characters of all names, which the response has once at least."""
-        return sum(map(len, self.columns))
-
-    @property
-    def cell_bytes(self) -> int:
-        """Most bytes of the texts of a row."""
-        return 0 if self.typed is None else self.typed.text_bytes
-
-    @property
-    def cell_schema(self) -> pa.Schema | None:
-        """Types of the cells of the response; None: it holds numbers."""
-        return self.schema if self.typed is None else self.typed.schema
+    def text_bytes(self) -> int:
+        """Most bytes of the names and texts of a row."""
+        texts = 0 if self.typed is None else self.typed.text_bytes
+        return texts + sum(map(len, self.columns))
 
     def batch(self, chunk: "Chunk") -> pa.RecordBatch:
         """Return the cells of some rows, of a response that holds cells."""
-        if chunk.cells is not None or self.typed is None:
-            return chunk.cells
-        return self.typed.batch(chunk.values)
+        assert self.typed is not None  # noqa: S101  it holds cells
+        return self.typed.batch(chunk.values) if chunk.cells is None else chunk.cells
 
 
 @dataclass(frozen=True)

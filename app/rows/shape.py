@@ -71,7 +71,8 @@ class RowsShape:
         if count > self.max_rows:
             raise Problem(
                 "limit-rows",
-                f"There are {count} rows; one request may have {self.max_rows}.",
+                f"There are {count} rows; one request may have {self.max_rows}. Split them, or upload them as"
+                " a dataset and start a scoring job.",
                 members={"limit": self.max_rows, "got": count},
             )
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -127,7 +127,7 @@ class ScoreRequest:
         types = None if given else types
         return cls(request, version, space, codec, _max_wait_s(request), extra, types, given)
 
-    @property
+    @cached_property
     def state(self) -> AppState:
         """State of the application."""
         return state_of(self.request)

@@ -41,7 +41,6 @@ from app.scoring.functions import (
 from app.scoring.request import Extra, ScoreRequest, Space
 from app.scoring.respond import respond
 from app.scoring.samples import SampleRequest, respond_samples
-from app.scoring.thin_route import ThinRoute
 from flows import CompiledFlow
 
 Ref = Annotated[
@@ -115,7 +114,7 @@ _SAMPLE_EXAMPLES = {
 }
 
 
-router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=ThinRoute)
+router = APIRouter(prefix="/v1/models", tags=["scores"])
 
 
 @router.post(

@@ -162,22 +162,3 @@ def test_many_functions_of_a_project_do_not_keep_that_of_another_waiting(engine)
 
     asyncio.run(main())
     threads.close()
-
-
-def test_functions_of_one_project_are_computed_as_they_came(engine):
-    computed = []
-
-    async def score(key):
-        def function(rows):
-            computed.append(key)
-            return (rows[:, 0],)
-
-        await engine.apply(function, np.zeros((1, 1)), np.empty((1, 1)), key=key)
-
-    async def main():
-        for key in range(8):
-            await make_known(engine, Doubling(), key)
-        await asyncio.gather(*(score(key) for key in range(8)))
-
-    asyncio.run(main())
-    assert computed == list(range(8))

@@ -3,15 +3,12 @@
 import asyncio
 import dataclasses
 import io
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-import app
 from app.engine.engine import Engine
 from app.plots.numbers import Source
 from app.plots.plots import PlotKind
@@ -58,13 +55,6 @@ FAMILIES: dict[str, FlowSpec] = {
 }
 QUANTILES = np.linspace(-40, 0, 1001)
 DIM = 2
-CALLERS = {
-    "app/plots/numbers.py",
-    "app/reference_rows/usual_terms.py",
-    "app/reference_rows/version_rows.py",
-    "app/scoring/samples.py",
-    "app/scoring/request.py",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,14 +196,3 @@ def test_numbers_of_pictures_are_the_plain_ones(shared_client, model, n):
         grid = np.stack(np.meshgrid(density["x"], density["y"]), axis=-1).reshape(-1, DIM)
         plain = np.exp(flow.log_prob(grid))
         np.testing.assert_allclose(density["density"].reshape(-1), plain, rtol=1e-4, atol=1e-12)
-
-
-def test_no_caller_of_the_engine_is_forgotten_here():
-    folder = Path(str(app.__file__)).parent
-    calls = re.compile(r"engine\.(apply|run)\(")
-    found = {
-        f"app/{path.relative_to(folder)}"
-        for path in folder.rglob("*.py")
-        if calls.search(path.read_text(encoding="utf-8"))
-    }
-    assert found == CALLERS

@@ -1,13 +1,7 @@
 import asyncio
-import dataclasses
-import gc
-import sys
 import threading
 import time
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +12,6 @@ from prometheus_client import CollectorRegistry
 from app.engine import loaded_models
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.metrics import ModelMetrics
-from app.rows import model_types
-from app.rows.model_types import known_types_of
 from flows import CompiledFlow
 from models_store.aliases import Aliases
 from models_store.database.database import Database
@@ -28,7 +20,7 @@ from models_store.files.blobs import Blobs
 from models_store.files.store_address import StoreAddress
 from models_store.records import Version
 from models_store.registry import Registry
-from tests.app.serving import COLUMNS, registered
+from tests.app.serving import registered
 from tests.clocks import Clock
 from tests.models_store.makers import PROJECT
 
@@ -275,78 +267,6 @@ def test_changes_of_a_project_leave_the_references_of_others(database, blobs, mo
     run(main())
 
 
-def test_references_to_large_versions_are_bounded_by_their_bytes(database, blobs, monkeypatch):
-    monkeypatch.setattr(loaded_models, "time", Clock())
-    monkeypatch.setattr(loaded_models, "_MAX_REFS_BYTES", 10_000, raising=False)
-    levels = [f"level {number:0100d}" for number in range(30)]
-    types = [{"name": name, "type": "category", "levels": levels} for name in COLUMNS[:1]]
-    types += [{"name": name, "type": "number"} for name in COLUMNS[1:]]
-    registered(database, blobs, name="large", types=types)
-    registered(database, blobs, name="small")
-    aliases = Aliases(database)
-    for number in range(4):
-        aliases.set(PROJECT, "large", f"a{number}", version=1)
-    registry = SlowRegistry(database)
-
-    async def looks(models: LoadedModels, ref: str) -> int:
-        before = registry.looks
-        await models.resolve(PROJECT, ref)
-        return registry.looks - before
-
-    async def main() -> None:
-        models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
-        refs = ["small", "large", *(f"large@a{number}" for number in range(4))]
-        assert [await looks(models, ref) for ref in refs] == [1] * 6
-        assert await looks(models, "large@a3") == 0
-        assert await looks(models, "small") == 1  # the oldest has gone
-        assert [await looks(models, ref) for ref in ("small", "large@a3")] == [0, 0]
-        assert models._references[PROJECT].row_bytes <= 10_000
-
-    run(main())
-
-
-def test_types_of_large_versions_are_bounded_by_their_bytes(database, blobs, monkeypatch):
-    types = [{"name": name, "type": "category", "levels": ["level"] * 100} for name in COLUMNS]
-    version = registered(database, blobs, name="large", types=types)
-    monkeypatch.setattr(model_types, "_prepared", OrderedDict())
-    monkeypatch.setattr(model_types, "_MAX_BYTES", 3 * version.row_bytes, raising=False)
-    first, second, *others = [
-        dataclasses.replace(version, checkpoint_key=f"key {number}") for number in range(4)
-    ]
-    kept = known_types_of(first)
-    known_types_of(second)
-    assert known_types_of(first) is kept
-    for other in others:
-        known_types_of(other)
-    assert known_types_of(first) is kept  # used after the second one
-    assert len(model_types._prepared) == 3
-
-
-def test_types_are_kept_and_dropped_by_several_threads_at_once(database, blobs, monkeypatch):
-    types = [{"name": name, "type": "category", "levels": ["level"] * 100} for name in COLUMNS]
-    version = registered(database, blobs, name="large", types=types)
-    monkeypatch.setattr(model_types, "_prepared", OrderedDict())
-    monkeypatch.setattr(model_types, "_MAX_BYTES", 30 * version.row_bytes)
-    versions = [
-        dataclasses.replace(version, checkpoint_key=f"key {number}") for number in range(40)
-    ]
-
-    def look() -> None:
-        for one in versions * 25:
-            known_types_of(one)
-
-    monkeypatch.setattr(model_types, "_prepare", lambda _version, types: types)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as threads:
-            for done in [threads.submit(look) for _ in range(8)]:
-                done.result()
-    finally:
-        sys.setswitchinterval(interval)
-    assert len(model_types._prepared) == 30
-
-
 def test_no_request_waits_while_a_reference_in_use_is_looked_up_again(database, blobs, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(loaded_models, "time", clock)
@@ -414,29 +334,6 @@ def test_a_reference_of_another_project_is_not_found(cache, versions):
             await models.resolve("other", versions[0].name)
 
     run(main())
-
-
-def test_an_evicted_model_is_freed_without_the_garbage_collector(cache, versions):
-    """Loaded models are hidden from it, so that a cycle in one would stay for ever."""
-
-    async def main() -> None:
-        models = cache(0)
-        async with models.use(versions[0]) as flow:
-            flow.log_prob(ROW)
-            gone = weakref.ref(flow)
-            del flow
-        assert models.size_bytes == 0
-        for _ in range(100):  # the thread that loaded it lets go of it
-            if gone() is None:
-                break
-            await asyncio.sleep(0.01)
-        assert gone() is None
-
-    gc.disable()
-    try:
-        run(main())
-    finally:
-        gc.enable()
 
 
 def test_loads_hits_failures_and_evictions_are_counted(cache, blobs, versions):

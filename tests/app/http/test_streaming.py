@@ -1,24 +1,19 @@
-"""A real server: bounded memory, an early start, back pressure, and callers who leave."""
+"""A real server: samples in bounded memory, back pressure, and callers who leave."""
 
-import io
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPResponse, IncompleteRead
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
-from numpy.typing import NDArray
 
 from app.settings import ApiSettings
 from models_store.database.database import Database
@@ -28,7 +23,7 @@ from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, write
 from tests.ports import free_port
-from tests.tables.files import arrow, npy
+from tests.tables.files import arrow
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc"),
@@ -55,24 +50,6 @@ class Server:
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=120)
-
-    def begin(
-        self,
-        connection: HTTPConnection,
-        size: int,
-        kind: TableFormat = TableFormat.NPY,
-        answer: TableFormat = TableFormat.NPY,
-        *,
-        early: bool = False,
-    ) -> None:
-        """Send the headers of a question about rows."""
-        connection.putrequest("POST", "/v1/models/people/log_prob")
-        connection.putheader("Content-Type", MEDIA_TYPE[kind])
-        connection.putheader("Accept", MEDIA_TYPE[answer])
-        connection.putheader("Content-Length", str(size))
-        if early:
-            connection.putheader("Prefer", "early-answer")
-        connection.endheaders()
 
     def sample(
         self, connection: HTTPConnection, n: int, kind: TableFormat, model: str = "people"
@@ -104,29 +81,12 @@ class Server:
     def left(self) -> list[Path]:
         return list(self.staging.iterdir()) if self.staging.exists() else []
 
-    def rows_computed(self) -> int:
-        """Rows that the engine has computed so far."""
-        name = "densityd_engine_batch_rows_sum "
-        return int(float(self.metrics().partition("\n" + name)[2].split("\n")[0]))
-
     def metrics(self) -> str:
         connection = self.connect()
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
         return text
-
-    def counted(self) -> Counter[str]:
-        """The counters of requests."""
-        prefix = "densityd_http_"
-        lines = [line for line in self.metrics().splitlines() if line.startswith(prefix)]
-        found = [line.removeprefix(prefix).split(" ") for line in lines]
-        return Counter({name: int(float(value)) for name, value in found if "_total{" in name})
-
-    def last_line(self) -> str:
-        """The newest line of the log about a score."""
-        lines = (self.staging.parent.parent / "log").read_text().splitlines()
-        return [line for line in lines if "log_prob" in line][-1]
 
     def wait_until_idle(self) -> None:
         deadline = time.monotonic() + 120
@@ -215,27 +175,6 @@ def body_of(kind: TableFormat, rows: int) -> bytes:
     return write(kind, COLUMNS, values)
 
 
-@pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
-def test_a_body_larger_than_the_memory_it_may_take_is_scored(server, kind):
-    rows = 1_000_000
-    body = body_of(kind, rows)
-    assert len(body) > 22 * MIB
-    connection = server.connect()
-    before = most = server.memory
-    server.begin(connection, len(body), kind)
-    for start in range(0, len(body), 4 * MIB):
-        connection.send(body[start : start + 4 * MIB])
-        most = max(most, server.memory)
-    response = connection.getresponse()
-    assert response.status == 200
-    assert int(response.headers["content-length"]) == 128 + 8 * rows
-    while response.read(MIB):
-        most = max(most, server.memory)
-    connection.close()
-    assert most - before < 20 * MIB
-    server.wait_until_idle()
-
-
 @pytest.mark.parametrize("kind", SOME_FORMATS)
 def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind):
     body = body_of(kind, 20_000)
@@ -247,219 +186,6 @@ def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind
     connection.send(body[: len(body) // 2])
     connection.sock.close()
     server.wait_until_idle()
-
-
-def test_the_answer_begins_while_the_body_comes_if_that_is_asked_for(server):
-    body = body_of(TableFormat.NPY, 250_000)
-    connection = server.connect()
-    server.begin(connection, len(body), early=True)
-    half = len(body) // 2
-    connection.send(body[:half])
-    response = connection.getresponse()
-    assert response.headers["preference-applied"] == "early-answer"
-    scores = response.read(128 + 8 * 65_536)
-    connection.send(body[half:])
-    scores += response.read()
-    connection.close()
-    assert np.allclose(np.load(io.BytesIO(scores)), whole_answer(server, body))
-
-
-def arrow_body(*batch_rows: int) -> bytes:
-    values = body_values(sum(batch_rows))
-    sink = pa.BufferOutputStream()
-    table = pa.table({name: values[:, i] for i, name in enumerate(COLUMNS)})
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        start = 0
-        for rows in batch_rows:
-            writer.write_table(table.slice(start, rows))
-            start += rows
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def body_values(rows: int) -> NDArray[np.float64]:
-    return np.random.default_rng(0).normal(MEAN.numpy(), STD.numpy(), size=(rows, 3))
-
-
-def scores_in_arrow(body: bytes) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = pa.ipc.open_stream(body).read_all()["log_prob"].to_numpy()
-    return scores
-
-
-@pytest.mark.parametrize(
-    "batch_rows",
-    [
-        pytest.param([65_536] * 16, marks=pytest.mark.long),
-        [400_000, 100] + [1_000] * 100,
-        pytest.param([50_000] * 10 + [900_000] + [7] * 9_000, marks=pytest.mark.long),
-    ],
-    ids=["many", "growing less", "a large one between small ones"],
-)
-def test_an_arrow_answer_is_the_same_however_its_body_is_cut(server, batch_rows):
-    body = arrow_body(*batch_rows)
-    connection = server.connect()
-    server.begin(connection, len(body), TableFormat.ARROW, TableFormat.ARROW)
-    connection.send(body)
-    scores = scores_in_arrow(connection.getresponse().read())
-    connection.close()
-    expected = whole_answer(server, npy(body_values(sum(batch_rows))))
-    assert np.allclose(scores, expected)
-
-
-@pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
-def test_no_answer_begins_before_the_end_of_the_body(server, kind):
-    rows = 16 * 65_536
-    body = npy(body_values(rows)) if kind is TableFormat.NPY else arrow_body(*[65_536] * 16)
-    before = server.rows_computed()
-    connection = server.connect()
-    server.begin(connection, len(body), kind)
-    connection.send(body[:-8])
-    deadline = time.monotonic() + 120
-    # npy is computed as it comes, Arrow after its end.
-    while kind is TableFormat.NPY and server.rows_computed() - before < rows // 2:
-        assert time.monotonic() < deadline, "nothing is computed"
-        time.sleep(0.05)
-    assert select.select([connection.sock], [], [], 0)[0] == []
-    connection.send(body[-8:])
-    response = connection.getresponse()
-    assert response.status == 200
-    assert "preference-applied" not in response.headers
-    response.read()
-    connection.close()
-
-
-def test_an_arrow_body_that_is_cut_off_is_refused(server):
-    body = arrow_body(*[65_536] * 16)
-    connection = server.connect()
-    server.begin(connection, len(body) - 8, TableFormat.ARROW, TableFormat.ARROW)
-    connection.send(body[:-8])
-    response = connection.getresponse()
-    assert (response.status, json.loads(response.read())["type"]) == (422, "/problems/array-parse")
-    connection.close()
-    server.wait_until_idle()
-
-
-@pytest.mark.parametrize("by", ["caller", pytest.param("service", marks=pytest.mark.long)])
-def test_an_answer_that_broke_is_counted_as_broken(server, by):
-    """A caller who leaves in the middle of an answer, and one whose body ends in its middle."""
-    before = server.counted()
-    body = body_of(TableFormat.NPY, 1_000_000)
-    connection = server.connect()
-    server.begin(connection, len(body), early=True)
-    connection.send(body[: len(body) // 2])
-    response = connection.getresponse()
-    assert response.read(4096)
-    if by == "caller":
-        connection.sock.close()
-        response.close()
-    else:  # it stops sending, and does not hang up
-        connection.sock.settimeout(60)
-        with pytest.raises(IncompleteRead):
-            response.read()
-        connection.close()
-    server.wait_until_idle()
-    status, route = ("499" if by == "caller" else "408"), "/v1/models/{ref}/log_prob"
-    new = server.counted() - before
-    assert new[f'broken_answers_total{{by="{by}",route="{route}"}}'] == 1
-    assert new[f'requests_total{{method="POST",route="{route}",status="{status}"}}'] == 1
-    assert f"/v1/models/people/log_prob broke off its response: {status} in" in server.last_line()
-
-
-def whole_answer(server: Server, body: bytes) -> NDArray[np.float64]:
-    """As a caller gets it who reads nothing before all is sent."""
-    connection = server.connect()
-    server.begin(connection, len(body))
-    connection.send(body)
-    answer: NDArray[np.float64] = np.load(io.BytesIO(connection.getresponse().read()))
-    connection.close()
-    return answer
-
-
-def test_a_caller_who_leaves_in_the_middle_of_body_and_answer_leaves_nothing(server):
-    body = body_of(TableFormat.NPY, 250_000)
-    connection = server.connect()
-    server.begin(connection, len(body), early=True)
-    connection.send(body[: len(body) // 2])
-    response = connection.getresponse()
-    assert response.read(4096)
-    connection.sock.close()
-    response.close()
-    server.wait_until_idle()
-
-
-@pytest.mark.parametrize("first_bytes", [1_000, 100_000], ids=["little", "much"])
-def test_a_length_that_the_header_contradicts_is_refused_before_the_body_has_come(
-    server, first_bytes
-):
-    body = body_of(TableFormat.NPY, 100_000)
-    connection = server.connect()
-    server.begin(connection, len(body) - 8)
-    connection.send(body[:first_bytes])
-    response = connection.getresponse()
-    assert (response.status, json.loads(response.read())["type"]) == (422, "/problems/array-parse")
-    connection.close()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_hundred_thousand_wide_rows_as_json_take_little_memory(server):
-    connection = server.connect()
-    server.sample(connection, 10, TableFormat.JSON, model="wide").read()
-    before = most = server.memory
-    response = server.sample(connection, 100_000, TableFormat.JSON, model="wide")
-    while response.read(MIB):
-        most = max(most, server.memory)
-    connection.close()
-    assert most - before < 30 * MIB
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("kind", "megabytes"),
-    [(TableFormat.NPY, 200), (TableFormat.NPY, 1000), (TableFormat.ARROW, 1000)],
-    ids=str,
-)
-def test_large_bodies_take_no_more_memory_than_small_ones(server, kind, megabytes, tmp_path):
-    file = tmp_path / "body"
-    rows = large_body(file, kind, megabytes)
-    connection = server.connect()
-    before = server.memory
-    server.begin(connection, file.stat().st_size, kind, early=True)
-    most = 0
-    with file.open("rb") as body:
-        sender = threading.Thread(target=connection.send, args=[body])
-        sender.start()
-        response = connection.getresponse()
-        first = response.read(4096)
-        assert sender.is_alive() or kind is TableFormat.ARROW  # most of the body is not sent yet
-        size = len(first)
-        while piece := response.read(MIB):
-            size += len(piece)
-            most = max(most, server.memory)
-        sender.join()
-    connection.close()
-    assert size == 128 + 8 * rows
-    assert most - before < 60 * MIB
-
-
-def large_body(file: Path, kind: TableFormat, megabytes: int) -> int:
-    """Write a body of so many million bytes, and say how many rows it has."""
-    some = np.random.default_rng(0).normal(size=(100_000, 3)) * STD.numpy() + MEAN.numpy()
-    times: int = megabytes * 10**6 // some.nbytes
-    if kind is TableFormat.NPY:
-        array = np.lib.format.open_memmap(
-            file, mode="w+", dtype=some.dtype, shape=(times * len(some), 3)
-        )
-        for index in range(times):
-            array[index * len(some) : (index + 1) * len(some)] = some
-        array.flush()
-    else:
-        batch = pa.record_batch({name: some[:, i] for i, name in enumerate(COLUMNS)})
-        with pa.ipc.new_stream(str(file), batch.schema) as writer:
-            for _ in range(times):
-                writer.write_batch(batch)
-    return times * len(some)
 
 
 def test_what_is_wrong_at_the_end_of_a_large_body_is_still_said(server):

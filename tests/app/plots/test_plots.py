@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import re
-import threading
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,7 +13,7 @@ import pytest
 
 from app.plots import plots
 from app.plots.curves import kept_epoch
-from app.plots.numbers import Source, _drawable
+from app.plots.numbers import Source
 from app.plots.plots import Drawing, Numbers, PlotKind
 from app.problems.problem import Problem
 from app.reference_rows.version_rows import sampled_rows
@@ -69,23 +68,6 @@ def test_data_stand_beside_the_samples_in_the_models_order(shared_client):
     assert noise["noise"] == pytest.approx(flow.inverse(shown["data"])[0], abs=1e-4)
     assert np.all(np.diff(noise["normal"]) > 0)
     assert noise["normal"].mean() == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("kind", [PlotKind.MARGINALS, PlotKind.PAIRS, PlotKind.NOISE])
-@pytest.mark.usefixtures("people")
-def test_no_numbers_of_a_plot_are_worked_out_on_the_event_loop(shared_client, monkeypatch, kind):
-    threads = []
-
-    def drawable(*given, **options):
-        threads.append(threading.current_thread())
-        return _drawable(*given, **options)
-
-    monkeypatch.setattr("app.plots.numbers._drawable", drawable)
-    state = shared_client.app.state
-    source = Source(with_data(shared_client), state.registry, state.jobs, state.blobs, state.engine)
-    asyncio.run(source.numbers(kind, compile_flow(a_flow())))
-    assert threads
-    assert threading.main_thread() not in threads
 
 
 @pytest.mark.usefixtures("people")
@@ -283,8 +265,8 @@ def test_the_density_of_a_target_stands_beside_the_models(shared_client):
 def test_a_project_that_asks_for_too_many_plots_is_told_at_once(monkeypatch):
     begun, release = [], asyncio.Event()
 
-    async def held(kind, *_):
-        begun.append(kind)
+    async def held(_plots, drawing, _numbers):
+        begun.append(drawing.kind)
         await release.wait()
         return PNG
 
@@ -309,7 +291,7 @@ def test_a_project_that_asks_for_too_many_plots_is_told_at_once(monkeypatch):
         await asyncio.gather(*tasks, return_exceptions=True)
         assert len(begun) == 1 + plots._MOST_WAITING
 
-    monkeypatch.setattr(plots, "_draw", held)
+    monkeypatch.setattr(plots.Plots, "_draw", held)
     asyncio.run(main())
 
 
@@ -345,29 +327,3 @@ def test_unknown_kinds_formats_and_versions_are_refused(shared_client):
     assert picture(shared_client, "pie").status_code == 422
     assert_refused(picture(shared_client, "pairs", format="gif"), 422, "validation")
     assert_refused(picture(shared_client, "pairs", "nobody"), 404, "not-found")
-
-
-def test_the_process_that_draws_gets_no_secret(monkeypatch, tmp_path):
-    noted = tmp_path / "environment"
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "if 'app.plots.drawing' in sys.orig_argv:\n"
-        f"    open({str(noted)!r}, 'w').write(str(dict(os.environ)))\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("DENSITYD_DATABASE_URL", "postgresql://user:s3same@host/db")
-
-    kind = PlotKind.LEARNING_CURVE
-
-    async def numbers() -> plots.Numbers:
-        return numbers_of(kind)
-
-    async def main() -> None:
-        kept = plots.Plots()
-        await kept.draw(Drawing("v", kind, "svg", "dark"), numbers)
-        await kept.close()
-
-    asyncio.run(main())
-
-    assert "PATH" in noted.read_text()
-    assert "s3same" not in noted.read_text()

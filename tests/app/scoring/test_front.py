@@ -82,3 +82,12 @@ def test_the_speed_of_a_flow_is_known_by_its_version(client, monkeypatch):
         client.post(f"/v1/models/{name}/log_prob", json=ROWS).raise_for_status()
     assert len({function.args[0] for function in flows}) == 4  # loaded again each time
     assert [key == keys[0] for key in keys] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("setting_values", [{"max_score_bytes": 1024, "max_score_rows": 20}])
+def test_a_body_that_is_too_large_is_told_to_be_split_or_to_become_a_job(client):
+    for rows, slug in ((100, "limit-body"), (21, "limit-rows")):
+        response = client.post("/v1/models/people/log_prob", json=[[171.5, 68.2, 30.0]] * rows)
+        assert_refused(response, 413, slug)
+    detail = client.post("/v1/models/people/log_prob", content=b"[" * 2000, headers=JSON)
+    assert "Split it, or upload the rows as a dataset and start a scoring job" in detail.text
