@@ -255,8 +255,7 @@ class CompiledFlow:
             FlowError: The context is not one row or n rows of `context_dim` columns.
         """
         self._space.check_context(context, n)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = self._drawn(n, generator, context, space, start)
+        drawn = self._drawn(n, _seeded(seed), context, space, start)
         return _pieces_of(drawn, chunk_rows)
 
     def _drawn(
@@ -322,6 +321,13 @@ class CompiledFlow:
     def _chunks(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         for start in range(0, len(rows), self._chunk_rows):
             yield start, rows[start : start + self._chunk_rows]
+
+
+def _seeded(seed: int) -> torch.Generator:
+    """Return a generator of noise; PyTorch's own looks at the last 32 bits of a seed alone."""
+    if seed >= 1 << 32:
+        seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    return torch.Generator().manual_seed(seed)
 
 
 def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:

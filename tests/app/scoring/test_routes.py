@@ -278,7 +278,7 @@ def test_noise_may_be_named_by_the_column_that_it_becomes(client):
 @pytest.mark.parametrize("n", [5, 5000])
 def test_every_seed_gives_the_same_rows_twice_and_others_than_other_seeds(client, n):
     seen = set()
-    for seed in (0, 1, 7, 2**63 - 1):
+    for seed in (0, 1, 2**32, 2**63 - 1):
         first, second = (ask(client, "sample", {"n": n, "seed": seed}, accept=NPY) for _ in "12")
         assert first.content == second.content
         assert first.headers["x-seed"] == str(seed)
