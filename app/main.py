@@ -152,7 +152,7 @@ def create_app(
     # The last one added is the outermost.
     limits = BodyLimits(
         max_bytes=max(
-            settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, settings.max_score_bytes
+            settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, settings.max_body_bytes
         ),
     )
     app.add_middleware(HeadMiddleware)

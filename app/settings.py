@@ -1,11 +1,11 @@
 """Settings of the API process, read from the environment once at its entry."""
 
 import re
-from typing import Annotated, Self, TypedDict
+from typing import Annotated, Any, Self, TypedDict
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from models_store.settings import StoreSettings
+from models_store.settings import StoreSettings, internal
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -49,6 +49,16 @@ class ParserLimits(TypedDict):
     timeout_s: float
 
 
+_DRAIN_S = {
+    False: 4.0,
+    True: 20.0,
+}  # for open requests; the longer where a balancer stands before it
+
+
+def _part_of_memory(part: int) -> Any:  # noqa: ANN401 - as `Field`
+    return Field(default_factory=lambda given: given["memory_bytes"] // part, exclude=True, ge=0)
+
+
 class ApiSettings(StoreSettings):
     """Settings of the API: its address, and the limits of a request."""
 
@@ -67,13 +77,19 @@ class ApiSettings(StoreSettings):
         default=None,
         description="Path below which a proxy serves the service, such as /densityd. Unset: none.",
     )
-    database_pool: int = Field(
-        default=8,
-        ge=1,
-        le=500,
-        description="Connections of a process to the database that stay open; as many again may open for "
-        "a moment, so that keys, events and readiness find one while requests have theirs.",
+    memory_bytes: int = Field(
+        default=8 * _GIB,
+        ge=512 * _MIB,
+        description="Memory of an API process with the processes that it starts, in bytes: a quarter is for"
+        " loaded models, a sixteenth for request bodies, a quarter for the parsers of uploads, a quarter"
+        " for the check of an imported model, and an eighth is the largest model.",
     )
+    model_cache_bytes: int = _part_of_memory(4)
+    max_bodies_bytes: int = _part_of_memory(16)
+    parse_memory_bytes: int = _part_of_memory(8)
+    import_memory_bytes: int = _part_of_memory(4)
+    max_model_bytes: int = _part_of_memory(8)
+    database_pool: int = internal(8, ge=1, le=500)
     cors_origins: Annotated[str | None, AfterValidator(_checked_origins)] = Field(
         default=None,
         description="Origins whose pages may use the API, such as "
@@ -85,70 +101,20 @@ class ApiSettings(StoreSettings):
         ge=_KIB,
         description="Largest dataset file in bytes, as sent and decompressed.",
     )
-    max_rows: int = Field(
-        default=50_000_000, ge=2, description="Largest number of rows of a dataset."
-    )
-    max_columns: int = Field(
-        default=4_096, ge=1, le=1_000_000, description="Largest number of columns of a dataset."
-    )
-    max_table_bytes: int = Field(
-        default=4 * _GIB,
-        ge=_KIB,
-        description="Largest size of a stored dataset, and of the response to a scoring request, "
-        "in bytes.",
-    )
-    parse_memory_bytes: int = Field(
-        default=_GIB,
-        ge=64 * _MIB,
-        description="Memory limit of the process that parses an upload; a file that needs more is"
-        " refused.",
-    )
-    parse_timeout_s: float = Field(
-        default=600,
-        gt=0,
-        le=86_400,
-        description="Time limit, in seconds, for parsing an upload or checking an imported model.",
-    )
-    max_parsers: int = Field(
-        default=3,
-        ge=1,
-        le=64,
-        description="Number of uploads that are parsed at the same time. Others wait, and "
-        "projects take turns. One project uses all parsers but one at most. Where all are busy, a file "
-        "of at most 1 MiB is tried in one more, for 3 s of a processor and in 256 MiB, before it waits.",
-    )
+    max_rows: int = internal(50_000_000, ge=2)
+    max_columns: int = internal(4_096, ge=1, le=1_000_000)
+    max_table_bytes: int = internal(4 * _GIB, ge=_KIB)
+    parse_timeout_s: float = internal(600, gt=0, le=86_400)
+    max_parsers: int = internal(2, ge=1, le=64)
 
-    max_json_bytes: int = Field(
-        default=4 * _MIB,
-        ge=_KIB,
-        le=_GIB,
-        description="Largest JSON body in bytes, as sent and decompressed.",
-    )
-    max_bodies_bytes: int = Field(
-        default=256 * _MIB,
-        ge=_KIB,
-        description="Memory for incomplete request bodies of all callers, for large results, and "
-        "for responses of rows while they are read, 2 MiB each, which use three quarters of it at "
-        "most. A project uses half of each while no other does, and never more than is left.",
-    )
-    max_body_files_bytes: int = Field(
-        default=32 * _GIB,
-        ge=_KIB,
-        description="Disk space for large responses of all callers that wait to be read, in each API "
-        "process; one project uses half of it at most, and never more than is left.",
-    )
-    max_score_bytes: int = Field(
+    max_json_bytes: int = internal(4 * _MIB, ge=_KIB, le=_GIB)
+    max_body_bytes: int = Field(
         default=64 * _MIB,
         ge=_KIB,
-        description="Largest body of a scoring request in any format but JSON, in bytes after "
-        "decompression; its rows and its response are in memory as a whole.",
+        description="Largest body of a scoring request in bytes, as sent and decompressed; JSON may have 4 MiB.",
     )
-    max_score_rows: int = Field(
-        default=1_000_000, ge=1, description="Largest number of rows of a scoring request."
-    )
-    max_sample_rows: int = Field(
-        default=100_000_000, ge=1, description="Largest number of rows of a sampling request."
-    )
+    max_score_rows: int = internal(1_000_000, ge=1)
+    max_sample_rows: int = internal(100_000_000, ge=1)
     max_queued_jobs: int = Field(
         default=1_000,
         ge=1,
@@ -159,89 +125,20 @@ class ApiSettings(StoreSettings):
         ge=0,
         description="Requests per second of a key that has no rate of its own; 0: no limit.",
     )
-    rate_burst_s: float = Field(
-        default=2,
-        gt=0,
-        le=3_600,
-        description="Length of the longest burst: a key that was idle may send the requests of "
-        "this many seconds at once.",
-    )
-    max_parameters: int = Field(
-        default=50_000_000, ge=1, description="Largest number of parameters (weights) of a flow."
-    )
-    max_layers: int = Field(
-        default=256, ge=1, description="Largest number of hidden layers of all networks of a flow."
-    )
-    max_training_memory_bytes: int = Field(
-        default=4 * _GIB,
-        ge=_MIB,
-        description="Largest estimated memory of a training job, in bytes.",
-    )
-    max_model_bytes: int = Field(
-        default=_GIB,
-        ge=_MIB,
-        description="Largest estimated memory of a loaded model while it computes. A larger flow "
-        "is neither trained nor imported nor loaded.",
-    )
-    import_memory_bytes: int = Field(
-        default=4 * _GIB,
-        ge=256 * _MIB,
-        description="Memory limit of the process that checks an imported model; an API process "
-        "runs one at a time.",
-    )
-    export_key: SecretStr | None = Field(
-        default=None,
-        min_length=32,
-        description="Key that signs exported versions (HMAC-SHA256) and checks the signatures of "
-        "imported ones; services that exchange models share it. At least 32 characters; unset: no "
-        "signatures.",
-    )
-    signed_imports: bool = Field(
-        default=False,
-        description="True: an imported file must have a signature of DENSITYD_EXPORT_KEY.",
-    )
-    max_result_bytes: int = Field(
-        default=64 * _GIB,
-        ge=_MIB,
-        description="Largest result of a bulk job, in bytes of its numbers. The running job uses "
-        "twice as much disk space.",
-    )
-    bulk_part_rows: int | None = Field(
-        default=None,
-        ge=1,
-        description="Rows of a part of a bulk job, which one worker computes; unset: about a minute's.",
-    )
+    rate_burst_s: float = internal(2, gt=0, le=3_600)
+    max_parameters: int = internal(50_000_000, ge=1)
+    max_layers: int = internal(256, ge=1)
+    max_training_memory_bytes: int = internal(4 * _GIB, ge=_MIB)
+    export_key: SecretStr | None = internal(None, min_length=32)
+    signed_imports: bool = internal(default=False)
+    max_result_bytes: int = internal(64 * _GIB, ge=_MIB)
+    bulk_part_rows: int | None = internal(None, ge=1)
 
-    max_open_requests: int = Field(
-        default=256,
-        ge=1,
-        le=100_000,
-        description="Largest number of open requests of a key, from the first byte of the body to"
-        " the last of the response; further requests get 429. All keys of a project "
-        "together may have twice as many, a service without keys eight times as many.",
-    )
-    max_open_streams: int = Field(
-        default=64,
-        ge=1,
-        le=100_000,
-        description="Largest number of event streams among the open requests of a key; of a "
-        "project and without keys, as above.",
-    )
-    max_open_uploads: int = Field(
-        default=16,
-        ge=1,
-        le=100_000,
-        description="Largest number of uploads and imports among the open requests of a key, "
-        "until they are stored.",
-    )
+    max_open_requests: int = internal(256, ge=1, le=100_000)
+    max_open_streams: int = internal(64, ge=1, le=100_000)
+    max_open_uploads: int = internal(16, ge=1, le=100_000)
 
-    ready_look_s: float = Field(
-        default=15.0,
-        ge=0.05,
-        le=3_600,
-        description="Seconds between two checks of the database and the store, whose result "
-        "`/readyz` returns. While a check fails, they are repeated every second.",
-    )
+    ready_look_s: float = internal(15.0, ge=0.05, le=3_600)
 
     preload: Annotated[str | None, AfterValidator(_checked_preload)] = Field(
         default=None,
@@ -249,14 +146,7 @@ class ApiSettings(StoreSettings):
         "references such as shuttle, shuttle@live or shuttle:3, those of another project as "
         "project/shuttle.",
     )
-    stale_s: float = Field(
-        default=300.0,
-        ge=0,
-        le=86_400,
-        description="Seconds for which models and API keys that were in use are served from memory "
-        "while a database server is unavailable. A key that is revoked or expires meanwhile is "
-        "accepted for as long.",
-    )
+    stale_s: float = internal(300.0, ge=0, le=86_400)
     drain_delay_s: float = Field(
         default=0.0,
         ge=0,
@@ -266,52 +156,24 @@ class ApiSettings(StoreSettings):
         "so that a load balancer sends no more.",
     )
     drain_s: float = Field(
-        default=4.0,
+        default_factory=lambda given: _DRAIN_S[given["drain_delay_s"] > 0],
+        exclude=True,
         ge=0,
         le=3_600,
-        description="Seconds for the requests that are open when the process stops listening.",
     )
 
-    result_link_s: int | None = Field(
-        default=None,
-        ge=1,
-        le=604_800,
-        description="Seconds for which signed addresses of results in a bucket are valid, to which "
-        "downloads are redirected. Unset: the bytes pass through the service.",
-    )
+    result_link_s: int | None = internal(None, ge=1, le=604_800)
 
-    model_cache_bytes: int = Field(
-        default=_GIB, ge=0, description="Memory for the loaded models of a process, in bytes."
-    )
     api_processes: int = Field(
         default=1,
         ge=1,
         le=256,
         description="Number of API processes on the port; each loads its own models.",
     )
-    max_waiting: int = Field(
-        default=512,
-        ge=1,
-        le=100_000,
-        description="Largest number of scoring and sampling requests that wait for the engine; "
-        "further ones get 503.",
-    )
-    max_wait_s: float = Field(
-        default=30.0,
-        gt=0,
-        le=3600,
-        description="Longest wait for the engine, in seconds; then the response is 503.",
-    )
-    engine_stall_s: float = Field(
-        default=60.0,
-        ge=0.1,
-        le=3600,
-        description="Seconds without progress of the engine after which the process reports that "
-        "it is not ready. After twice as long it exits, so that it is restarted.",
-    )
-    inference_threads: int = Field(
-        default=1, ge=1, le=256, description="Number of threads of PyTorch in an API process."
-    )
+    max_waiting: int = internal(512, ge=1, le=100_000)
+    max_wait_s: float = internal(30.0, gt=0, le=3600)
+    engine_stall_s: float = internal(60.0, ge=0.1, le=3600)
+    inference_threads: int = internal(1, ge=1, le=256)
 
     @model_validator(mode="after")
     def _check_signed_imports(self) -> Self:

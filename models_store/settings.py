@@ -1,6 +1,7 @@
 """Settings that every process of the service shares, read from the environment once at its entry."""
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -62,8 +63,69 @@ def _read_text(path: str) -> str:
         raise ValueError("the file cannot be read") from None
 
 
-class _FileSource(PydanticBaseSettingsSource):
-    """Values from files, such as the secrets that an orchestrator mounts."""
+VARIABLES = frozenset(
+    [
+        "DATABASE_URL",
+        "BROKER_URL",
+        "STORE_URL",
+        "STORE_ENDPOINT",
+        "DATA_DIR",
+        "FIRST_KEY_FILE",
+        "LOG_LEVEL",
+        "MAX_PROJECT_BYTES",
+        "WEBHOOK_PRIVATE_ADDRESSES",
+        "HOST",
+        "PORT",
+        "ROOT_PATH",
+        "BEHIND_PROXY",
+        "CORS_ORIGINS",
+        "ALLOW_ANONYMOUS",
+        "API_PROCESSES",
+        "PRELOAD",
+        "MEMORY_BYTES",
+        "DRAIN_DELAY_S",
+        "MAX_UPLOAD_BYTES",
+        "MAX_BODY_BYTES",
+        "MAX_QUEUED_JOBS",
+        "RATE_LIMIT",
+        "DEVICE",
+        "WORKER_CONCURRENCY",
+        "WORKER_NAME",
+        "WORKER_HOST",
+        "WORKER_PORT",
+        "TRAINER_THREADS",
+        "TRAINER_MEMORY_BYTES",
+        "KEEP_JOBS_S",
+        "URL",
+        "API_KEY",
+        "TO_API_KEY",
+    ]
+)
+"""Names after ``DENSITYD_`` that mean something: to the processes of a service, and to its client."""
+_PREFIX = "DENSITYD_"
+_TESTS = "TEST_"
+_OF_FILE = "_FILE"
+
+
+def internal(default: Any, **constraints: Any) -> Any:  # noqa: ANN401 - as `Field`
+    """Return a field that is no setting: only tests give it another value, by ``DENSITYD_TEST_NAME`` or the call.
+
+    Args:
+        default: Value of the service.
+        constraints: Constraints on the value, as of `Field`.
+    """
+    return Field(default=default, exclude=True, **constraints)
+
+
+def _known(name: str) -> str:
+    if name in VARIABLES or name.removesuffix(_OF_FILE) in VARIABLES or name.startswith(_TESTS):
+        return name
+    near = get_close_matches(name, sorted(VARIABLES), n=1, cutoff=0.0)
+    raise ValueError(f"there is no such setting; the nearest is {_PREFIX}{near[0]}")
+
+
+class _Variables(PydanticBaseSettingsSource):
+    """Values of variables, and of files that they name, such as the secrets that an orchestrator mounts."""
 
     def get_field_value(
         self,
@@ -74,44 +136,53 @@ class _FileSource(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values of all settings for which a variable with _FILE names a file.
+        """Return the values of all settings that are set.
 
         Raises:
-            ValidationError: A file cannot be read.
+            ValidationError: A variable is none that is known, or a file cannot be read.
         """
-        named = {
-            f"{name}_file": path
-            for name in self.settings_cls.model_fields
-            if (path := os.environ.get(f"DENSITYD_{name.upper()}_FILE"))
+        given = {
+            name.removeprefix(_PREFIX): text
+            for name, text in os.environ.items()
+            if name.startswith(_PREFIX)
         }
+        names = TypeAdapter(dict[str, Annotated[str, AfterValidator(_known)]])
+        names.validate_python({name.lower(): name for name in given})
+        fields = self.settings_cls.model_fields
+        named = {
+            name.lower(): path for name, path in given.items() if name.endswith(_OF_FILE) and path
+        }
+        files = {name: path for name, path in named.items() if name.removesuffix("_file") in fields}
         read = TypeAdapter(dict[str, Annotated[str, AfterValidator(_read_text)]])
-        found = read.validate_python(named)
-        return {name.removesuffix("_file"): text for name, text in found.items() if text}
+        found = read.validate_python(files)
+        values = {name.removesuffix("_file"): text for name, text in found.items()}
+        for name, field in fields.items():
+            variable = name.upper() if not field.exclude else _TESTS + name.upper()
+            if given.get(variable):
+                values[name] = given[variable]
+        return {name: text for name, text in values.items() if text}
 
 
 class StoreSettings(BaseSettings):
     """Settings of the database, the files and the broker, which each process extends.
 
-    Every field is read from the environment variable of its name in capitals with the prefix
-    ``DENSITYD_``; an empty variable counts as unset.
+    Each field but the internal ones is read from the environment variable of its name in capitals with
+    the prefix ``DENSITYD_``; an empty variable counts as unset, and one that is not known is an error.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="DENSITYD_", frozen=True, env_ignore_empty=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - those of the library
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read what has no variable of its own from the file that its variable with _FILE names."""
-        files = _FileSource(settings_cls)
-        return init_settings, env_settings, dotenv_settings, file_secret_settings, files
+        """Read variables, and the files that variables with _FILE at their ends name."""
+        return init_settings, _Variables(settings_cls)
 
     data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default=Path("data"),
@@ -138,16 +209,8 @@ class StoreSettings(BaseSettings):
         description="Address of the server of an object store, such as http://minio:9000. Unset: that of"
         " the provider.",
     )
-    store_cache_dir: Annotated[Path | None, AfterValidator(_absolute)] = Field(
-        default=None,
-        description="Folder for copies of what lies in object storage, which the processes of a machine"
-        " share. Unset: store-cache/ in the data directory.",
-    )
-    store_cache_bytes: int = Field(
-        default=10 * 2**30,
-        ge=2**20,
-        description="Bound of these copies in bytes; those that were not used for the longest time go.",
-    )
+    store_cache_dir: Annotated[Path | None, AfterValidator(_absolute)] = internal(None)
+    store_cache_bytes: int = internal(10 * 2**30, ge=2**20)
     max_project_bytes: int = Field(
         default=100 * 2**30,
         ge=1,
@@ -155,13 +218,7 @@ class StoreSettings(BaseSettings):
         "of bulk jobs, and the rows that describe them. An unfinished job counts with"
         " the largest size that its files may reach.",
     )
-    reserve_bytes: int = Field(
-        default=4 * 2**30,
-        ge=0,
-        description="Disk space that projects leave to each other where the store is a folder, a tenth of the"
-        " disk at most: the more of it the more they store, half of it where they store as much, nine tenths"
-        " where they store nine times as much. 0: none.",
-    )
+    reserve_bytes: int = internal(4 * 2**30, ge=0)
     first_key_file: Path | None = Field(
         default=None,
         description="File with an API key that is made at the start, with the scope admin of the project"

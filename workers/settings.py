@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models_store.settings import StoreSettings
+from models_store.settings import StoreSettings, internal
 
 
 class WorkerSettings(StoreSettings):
@@ -41,76 +41,22 @@ class WorkerSettings(StoreSettings):
         description="Number of CPU threads of a trainer. Results are bit-identical only for equal"
         " values.",
     )
-    trainer_nice: int = Field(
-        default=5,
-        ge=0,
-        le=19,
-        description="Niceness of trainers; above 0, the API is scheduled first.",
-    )
+    trainer_nice: int = internal(5, ge=0, le=19)
     trainer_memory_bytes: Annotated[int, Field(ge=256 * 2**20)] | None = Field(
         default=None,
         description="Memory limit of a trainer on the CPU; a job that needs more fails with "
         "`oom`. Unset: three quarters of the memory of the machine or container, "
         "divided by the concurrency.",
     )
-    lease_s: float = Field(
-        default=15.0,
-        ge=2,
-        le=3600,
-        description="Seconds without a sign of life after which another worker takes over a job.",
-    )
-    stall_timeout_s: float = Field(
-        default=900.0,
-        ge=1,
-        description="Seconds without a finished batch after which a trainer is killed.",
-    )
-    checkpoint_interval_s: float = Field(
-        default=1.0,
-        ge=0,
-        description="Shortest time, in seconds, between the checkpoints of two epochs. "
-        "Checkpoints take 2 % of the training time at most. 0: a checkpoint after "
-        "every epoch.",
-    )
-    long_epoch_s: float = Field(
-        default=30.0,
-        ge=0,
-        description="Seconds without a checkpoint after which one is written within an epoch, and"
-        " the longest duration of a part of a bulk job. Checkpoints take 2 % of the "
-        "time at most. 0: after every batch.",
-    )
-    max_job_s: float = Field(
-        default=7 * 86_400.0,
-        gt=0,
-        description="Longest running time of a job over all its attempts, in seconds. Then it "
-        "fails with `time_limit` and keeps its last checkpoint; a resumed job may run"
-        " for as long again.",
-    )
-    turn_s: float = Field(
-        default=300.0,
-        gt=0,
-        description="Seconds after which a running job gives way to a waiting one of another project,"
-        " if that project runs fewer jobs. It continues from a checkpoint at its"
-        " project's next turn.",
-    )
-    cancel_grace_s: float = Field(
-        default=2.0,
-        ge=0,
-        le=30,
-        description="Seconds between SIGTERM and SIGKILL when a job is cancelled.",
-    )
-    stop_grace_s: float = Field(
-        default=6.0,
-        ge=0,
-        le=600,
-        description="Seconds that trainers get to write a checkpoint when the worker is stopped.",
-    )
-    keep_checkpoints_s: float = Field(
-        default=7 * 86_400.0,
-        ge=0,
-        description="Seconds for which the checkpoints and parts of a failed or cancelled job are"
-        " kept; they count in the quota. A job that is resumed later starts from the "
-        "beginning.",
-    )
+    lease_s: float = internal(15.0, ge=2, le=3600)
+    stall_timeout_s: float = internal(900.0, ge=1)
+    checkpoint_interval_s: float = internal(1.0, ge=0)
+    long_epoch_s: float = internal(30.0, ge=0)
+    max_job_s: float = internal(7 * 86_400.0, gt=0)
+    turn_s: float = internal(300.0, gt=0)
+    cancel_grace_s: float = internal(2.0, ge=0, le=30)
+    stop_grace_s: float = internal(6.0, ge=0, le=600)
+    keep_checkpoints_s: float = internal(7 * 86_400.0, ge=0)
     keep_jobs_s: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
         description="Seconds after which ended jobs are deleted, with their events and results."

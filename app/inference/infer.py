@@ -66,7 +66,7 @@ async def infer(request: Request, served: Served) -> Response:
     settings = state_of(request).settings
     most = settings.max_json_bytes if header_bytes is None else _MAX_BODY_BYTES
     with body_share(request) as share:
-        body = await read_body(request, limit=min(most, settings.max_score_bytes), share=share)
+        body = await read_body(request, limit=min(most, settings.max_body_bytes), share=share)
         if (header_bytes or 0) > settings.max_json_bytes:
             raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
         if is_quick(body):

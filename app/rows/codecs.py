@@ -52,8 +52,8 @@ class Codec:
     def max_bytes(self, settings: ApiSettings) -> int:
         """Return the largest size of a body of rows; documents of JSON become many objects at once."""
         if self.format is TableFormat.JSON:
-            return min(settings.max_json_bytes, settings.max_score_bytes)
-        return settings.max_score_bytes
+            return min(settings.max_json_bytes, settings.max_body_bytes)
+        return settings.max_body_bytes
 
 
 _MEDIA_TYPES = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}

@@ -71,7 +71,7 @@ def _check_results(score: ScoreRequest, function: RowFunction, rows: int) -> Non
     Raises:
         Problem: `limit-rows`.
     """
-    most = UNPACKED * score.state.settings.max_score_bytes // _VALUE_BYTES
+    most = UNPACKED * score.state.settings.max_body_bytes // _VALUE_BYTES
     if rows * function.width > most:
         raise Problem("limit-rows", f"The response would have more than {most} numbers.{_ADVICE}")
 

@@ -112,9 +112,9 @@ def mask(value: str) -> str:
 def _list_settings(*groups: BaseSettings) -> Iterator[Setting]:
     seen: set[str] = set()
     for group in groups:
-        for name in type(group).model_fields:
+        for name, field in type(group).model_fields.items():
             variable = _PREFIX + name.upper()
-            if variable in seen:
+            if field.exclude or variable in seen:
                 continue
             seen.add(variable)
             value = getattr(group, name)

@@ -26,6 +26,7 @@ _LOOK_S = 5.0
 _START_FAILURES = 3
 # Together under ten seconds, with the time to notice the ends.
 _WORK_GRACE_S = 7.5
+_DRAIN_S = 4.0  # of these, where the API needs no longer
 _REDIS_GRACE_S = 1.5
 
 
@@ -78,8 +79,7 @@ class Service:
     @property
     def _drain_s(self) -> float:
         """Seconds that the API may take to end beyond those of the usual settings."""
-        usual: float = ApiSettings.model_fields["drain_s"].default
-        return max(0.0, self._settings.drain_delay_s + self._settings.drain_s - usual)
+        return max(0.0, self._settings.drain_delay_s + self._settings.drain_s - _DRAIN_S)
 
     @property
     def _children(self) -> list[Child]:

@@ -126,11 +126,11 @@ class Service:
             "DENSITYD_DATA_DIR": str(folder),
             "DENSITYD_PORT": str(self.port),
             "DENSITYD_MAX_QUEUED_JOBS": str(max_queued),
-            "DENSITYD_BULK_PART_ROWS": str(PART_ROWS),
-            "DENSITYD_LEASE_S": str(LEASE_S),
-            "DENSITYD_CHECKPOINT_INTERVAL_S": "0",
+            "DENSITYD_TEST_BULK_PART_ROWS": str(PART_ROWS),
+            "DENSITYD_TEST_LEASE_S": str(LEASE_S),
+            "DENSITYD_TEST_CHECKPOINT_INTERVAL_S": "0",
             "DENSITYD_WORKER_CONCURRENCY": str(SLOTS // 2),
-            "DENSITYD_TRAINER_NICE": "0",
+            "DENSITYD_TEST_TRAINER_NICE": "0",
         }
         self.redis = Part(
             "redis", private_redis.build_command(self.settings.redis_socket), folder=folder
@@ -166,7 +166,9 @@ class Service:
             variables |= {
                 "DENSITYD_STORE_URL": _BUCKET,
                 "DENSITYD_STORE_ENDPOINT": f"http://127.0.0.1:{port}",
-                "DENSITYD_STORE_CACHE_DIR": str(self.folder / "caches" / who.replace(" ", "-")),
+                "DENSITYD_TEST_STORE_CACHE_DIR": str(
+                    self.folder / "caches" / who.replace(" ", "-")
+                ),
             }
         return variables
 

@@ -119,8 +119,8 @@ class Cluster:
             "DENSITYD_STORE_ENDPOINT": self.s3.endpoint,
             "DENSITYD_PRELOAD": "people",
             "DENSITYD_DRAIN_DELAY_S": "3",
-            "DENSITYD_READY_LOOK_S": "1",
-            "DENSITYD_LEASE_S": "5",
+            "DENSITYD_TEST_READY_LOOK_S": "1",
+            "DENSITYD_TEST_LEASE_S": "5",
         }
         self.ports = {name: free_port() for name in "ab"}
         self.apis = {name: self._start_api(name) for name in "ab"}

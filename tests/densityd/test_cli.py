@@ -121,12 +121,12 @@ def test_the_check_of_a_worker_tells_alive_from_dead(data_dir: Path) -> None:
 def test_a_wrong_setting_is_one_line_that_names_it_and_not_its_value(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DENSITYD_LEASE_S", "s3cret")
+    monkeypatch.setenv("DENSITYD_WORKER_CONCURRENCY", "s3cret")
 
     result = CliRunner().invoke(app, ["doctor"])
 
     assert result.exit_code == 2
-    assert result.output.startswith("densityd: DENSITYD_LEASE_S: ")
+    assert result.output.startswith("densityd: DENSITYD_WORKER_CONCURRENCY: ")
     assert "s3cret" not in result.output
     assert result.output.count("\n") == 1
 

@@ -37,8 +37,8 @@ class Place:
             "DENSITYD_STORE_URL": str(self.store),
             "DENSITYD_BROKER_URL": f"unix://{folder}/no.sock",
             "DENSITYD_PORT": str(port),
-            "DENSITYD_READY_LOOK_S": "0.2",
-            "DENSITYD_RESERVE_BYTES": "0",  # nobody leaves anything to others
+            "DENSITYD_TEST_READY_LOOK_S": "0.2",
+            "DENSITYD_TEST_RESERVE_BYTES": "0",  # nobody leaves anything to others
         }
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own command

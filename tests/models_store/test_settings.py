@@ -6,8 +6,10 @@ import pytest
 import redis
 from pydantic import ValidationError
 
+from app.settings import ApiSettings
 from models_store.database.engines import parse_url, sqlite_file
-from models_store.settings import StoreSettings, first_error
+from models_store.settings import VARIABLES, StoreSettings, first_error
+from workers.settings import WorkerSettings
 
 
 def test_a_setting_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +63,28 @@ def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
         tmp_path / name / "densityd.sqlite3"
     )
     assert redis.connection.parse_url(broker)["path"] == str(settings.redis_socket)
+
+
+def test_a_variable_that_is_no_setting_is_an_error_that_names_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DENSITYD_DATABSE_URL", "sqlite:////srv/x.sqlite3")
+    for kind in (StoreSettings, ApiSettings, WorkerSettings):
+        with pytest.raises(ValidationError) as raised:
+            kind()
+        told = "there is no such setting; the nearest is DENSITYD_DATABASE_URL"
+        assert first_error(raised.value) == f"DENSITYD_DATABSE_URL: {told}"
+
+
+def test_every_setting_is_a_known_variable_and_no_limit_of_the_service_is() -> None:
+    fields = ApiSettings.model_fields | WorkerSettings.model_fields
+    assert {name.upper() for name, field in fields.items() if not field.exclude} <= VARIABLES
+    assert not VARIABLES & {name.upper() for name, field in fields.items() if field.exclude}
+
+
+def test_what_follows_from_the_memory_fits_into_it() -> None:
+    memory = 2**30
+    settings = ApiSettings(memory_bytes=memory)
+    parsers = settings.max_parsers * settings.parse_memory_bytes
+    caches = settings.model_cache_bytes + settings.max_bodies_bytes
+    assert parsers + caches + settings.import_memory_bytes <= memory

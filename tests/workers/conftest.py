@@ -53,8 +53,8 @@ def start_worker(place: Place) -> Iterator[Callable[..., "subprocess.Popen[bytes
         shared = place.settings
         environment = {
             "DENSITYD_DATA_DIR": str(shared.data_dir),
-            "DENSITYD_LEASE_S": str(shared.lease_s),
-            "DENSITYD_CHECKPOINT_INTERVAL_S": "0",
+            "DENSITYD_TEST_LEASE_S": str(shared.lease_s),
+            "DENSITYD_TEST_CHECKPOINT_INTERVAL_S": "0",
         }
         started.append(
             subprocess.Popen(  # noqa: S603 - our own command

@@ -146,7 +146,7 @@ def test_cancelling_takes_less_than_five_seconds(
     wide = {"flow": flow, **ENDLESS} if when == "checkpointing" else ENDLESS
     job_id = place.submit(place.add_dataset(60 if when == "checkpointing" else 600), **wide)
     if when != "queued":
-        worker = start_worker(DENSITYD_LEASE_S="15")
+        worker = start_worker(DENSITYD_TEST_LEASE_S="15")
         wait_until(lambda: bool(trainers_of(worker.pid)))
     if when in ("training", "checkpointing"):
         wait_until(lambda: place.epoch(job_id) >= 2)

@@ -161,6 +161,6 @@ def _parse_options(source: RowsBody) -> ParseOptions:
         header=False if is_headerless(source.parameters) else None,
         max_rows=source.shape.max_rows,
         max_columns=max(source.settings.max_columns, source.shape.width),
-        max_bytes=UNPACKED * source.settings.max_score_bytes,
+        max_bytes=UNPACKED * source.settings.max_body_bytes,
         reserve=0 if source.blobs.is_remote else source.settings.reserve_bytes,
     )

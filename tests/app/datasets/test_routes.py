@@ -179,7 +179,7 @@ def test_an_option_out_of_range_is_refused(shared_client, shared_settings, param
 class TestLimits:
     @pytest.fixture
     def setting_values(self):
-        return {"max_upload_bytes": 2000, "max_rows": 50, "max_columns": 3, "max_score_bytes": 1024}
+        return {"max_upload_bytes": 2000, "max_rows": 50, "max_columns": 3, "max_body_bytes": 1024}
 
     def test_a_file_over_the_limit_is_refused(self, client, settings):
         assert_refused(upload(client, b"x" * 2001), 413, "limit-body")

@@ -216,7 +216,7 @@ def test_a_process_whose_engine_has_ended_is_started_again(
 
 @pytest.mark.slow
 def test_a_process_whose_engine_stands_still_is_unready_and_then_ends(data_dir):
-    with broken_api(data_dir, *APP, DENSITYD_ENGINE_STALL_S="2") as api:
+    with broken_api(data_dir, *APP, DENSITYD_TEST_ENGINE_STALL_S="2") as api:
         api.break_down("stands")
         asked = threading.Thread(target=api.score)
         asked.start()

@@ -184,7 +184,7 @@ def test_signatures_are_made_and_checked_with_the_key_of_the_service(settings):
         assert imported(client, signed).status_code == 201
         unsigned = client.get("/v1/models/copy/versions/1/export").content
         assert b"densityd.signature" not in unsigned
-    with pytest.raises(ValidationError, match="DENSITYD_EXPORT_KEY"):
+    with pytest.raises(ValidationError, match="DENSITYD_TEST_EXPORT_KEY"):
         ApiSettings(signed_imports=True)
 
 

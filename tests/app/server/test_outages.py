@@ -296,7 +296,7 @@ def draining(data_dir):
         "DENSITYD_DATA_DIR": str(data_dir),
         "DENSITYD_PORT": str(port),
         "DENSITYD_DRAIN_DELAY_S": "2",
-        "DENSITYD_DRAIN_S": "1.5",
+        "DENSITYD_TEST_DRAIN_S": "1.5",
     }
     with subprocess.Popen(  # noqa: S603  our own module
         tied(sys.executable, "-P", "-m", "app"), env=environment, stderr=subprocess.DEVNULL
@@ -329,7 +329,7 @@ def test_a_process_that_is_told_to_stop_serves_until_others_know(draining):
 
 @pytest.mark.long
 def test_requests_that_a_stop_cuts_off_are_no_errors(data_dir):
-    with ExitStack() as connections, served(data_dir, DENSITYD_DRAIN_S="0.3") as url:
+    with ExitStack() as connections, served(data_dir, DENSITYD_TEST_DRAIN_S="0.3") as url:
         address = urlsplit(url).hostname, urlsplit(url).port
         sample = b'{"n": 1000000}'
         for path, body, length in (
