@@ -1,15 +1,17 @@
 """Densities of single columns given those before them, of flows that have such."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import NO_CONDITIONALS, Batch, Bijection, Conditionals
 from flows.bijections.compose import Permutation, Reverse
-from flows.bijections.observed import Observed, only_observed
+from flows.bijections.observed import Observed, of_features, only_observed
 from flows.errors import FlowError
 from flows.flow import Flow, Space, complete_rows, without_nan
 from flows.mixed.density import MixedDensity
+from flows.mixed.hidden import fillings, later_fillings
 
 
 def conditional_order(flow: Flow) -> list[int] | None:
@@ -91,16 +93,48 @@ def _of_model(
     transform = flow.transform
     if not isinstance(transform, MixedDensity):
         return _of_parts(transform.parts(), rows, context)
+    if transform.sums_hidden:
+        found = _summed(transform, rows, context)
+    else:
+        found = _of_mixed(transform, rows, context)
+    means = _by_column(flow, found.means, values_only=True)
+    return Conditionals(_by_column(flow, found.log_probs), means)
+
+
+def _of_mixed(
+    transform: MixedDensity, rows: Batch, context: Tensor | None, hidden: Tensor | None = None
+) -> Conditionals:
+    """Return the densities and means of the variables and values of rows of the model."""
     count = len(transform.layout.variables)
     terms = [transform.log_levels(rows[:, :count], context)]
     means = torch.full_like(rows, torch.nan)
     if transform.flow is not None:
-        values, given, observed = transform.continuous_rows(rows, context)
+        values, given, observed = transform.continuous_rows(rows, context, hidden)
         found = _of_parts(transform.flow.parts(), values, given, observed)
         terms.append(found.log_probs)
         means[:, count:] = found.means
-    scores = _by_column(flow, torch.cat(terms, dim=1))
-    return Conditionals(scores, _by_column(flow, means, values_only=True))
+    return Conditionals(torch.cat(terms, dim=1), means)
+
+
+def _summed(transform: MixedDensity, rows: Batch, context: Tensor | None) -> Conditionals:
+    """Return those of rows with hidden cells: quotients of sums over what these may be.
+
+    The values of such a flow have the order of their columns.
+    """
+    layout = transform.layout
+    log_probs, means = torch.empty_like(rows), torch.empty_like(rows)
+    for filled in fillings(layout, rows, context):
+        found = _of_mixed(transform, filled.rows, filled.context, filled.hidden)
+        terms, own_means = filled.by_row(found.log_probs), filled.by_row(found.means)
+        first = terms.cumsum(dim=2)
+        # Fillings that differ in later variables alone have the same first terms.
+        alike = [*later_fillings(layout, filled.summed), *[1] * len(layout.continuous)]
+        totals = first.logsumexp(dim=1) - torch.tensor(alike).to(rows).log()
+        before = F.pad(totals, (1, 0))[:, :-1]
+        log_probs[filled.places] = totals - before
+        shares = torch.softmax(F.pad(first, (1, 0))[:, :, :-1], dim=1)
+        means[filled.places] = (shares * own_means).sum(dim=1)
+    return Conditionals(log_probs, means)
 
 
 def _by_column(
@@ -147,7 +181,7 @@ def _of_parts(
 ) -> Conditionals:
     """Return the densities and means of features, through the layers from the data to the noise."""
     *outer, last = parts
-    u = x = only_observed(x, observed)
+    u = x = only_observed(x, of_features(observed, x.shape[1]))
     slopes, is_affine, reorderings = torch.zeros_like(u), True, []
     for part in outer:
         if isinstance(part, Permutation | Reverse):

@@ -55,6 +55,8 @@ class Bijection(nn.Module, ABC):
         own_density: True if `log_density` is not just the inverse and the Gaussian density.
         triangular: True if the noise of a feature depends on it and on those before it alone.
         is_affine: True if a feature is an affine function of its noise, given those before it.
+        exact_marginals: True if the density of what is observed is the marginal of that of whole rows;
+            the masks of such a flow may say what of the context is observed, before the features.
     """
 
     dim: int
@@ -63,6 +65,7 @@ class Bijection(nn.Module, ABC):
     own_density: bool = False
     triangular: bool = False
     is_affine: bool = False
+    exact_marginals: bool = False
 
     @abstractmethod
     def forward(

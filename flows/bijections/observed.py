@@ -12,9 +12,15 @@ from torch import Tensor
 
 from flows.errors import FlowError
 
-# Mask of a batch of rows, and of one with features first; None if all features are observed.
-Observed = Float[Tensor, "batch dim"] | None
-ObservedColumns = Float[Tensor, "dim batch"] | None
+# Mask of a batch of rows, and of one with features first; None if all features are observed. One for a
+# layer with exact marginals may say what of the context is observed, before the features.
+Observed = Float[Tensor, "batch seen"] | None
+ObservedColumns = Float[Tensor, "seen batch"] | None
+
+
+def of_features(observed: Observed, dim: int) -> Tensor | None:
+    """Return the mask of the features, of one that may have the context's before it."""
+    return None if observed is None else observed[:, -dim:]
 
 
 def only_observed(

@@ -18,7 +18,7 @@ from flows.bijections.base import (
     PerRow,
     known_means,
 )
-from flows.bijections.observed import Observed, only_observed
+from flows.bijections.observed import Observed, of_features, only_observed
 from flows.bijections.transformers import GaussianMixture
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import FlowError
@@ -46,6 +46,7 @@ class GaussianMixtureSpec(Spec):
     components: int | None = None
     regularisation: float = 1e-4
     masks_columns = True
+    exact_marginals = True
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("gaussian_mixture",))
@@ -95,6 +96,7 @@ class MixtureOfGaussians(Bijection):
 
     own_density = True
     triangular = True
+    exact_marginals = True
     rows: Tensor
     columns: Tensor
 
@@ -159,7 +161,7 @@ class MixtureOfGaussians(Bijection):
         """Return the density of each feature given those before it: quotients of marginals."""
         found = self._by_mask(self._given_earlier, x, context, observed, exact=True)
         log_probs, means = found.chunk(2, dim=1)
-        return Conditionals(log_probs, known_means(means, observed))
+        return Conditionals(log_probs, known_means(means, of_features(observed, self.dim)))
 
     def _by_mask(
         self,
@@ -172,11 +174,14 @@ class MixtureOfGaussians(Bijection):
     ) -> Tensor:
         """Return the results of rows with the context before their features, a mask at a time.
 
+        A mask of the features alone has the whole context observed.
         The map between noise and data is steep between components: it is computed in float64.
         """
         if context is None and self.context_dim > 0:
             raise FlowError("this density is conditional: it needs a context")
-        rows = only_observed(rows, observed)
+        if observed is not None and observed.shape[1] < self.width:
+            observed = F.pad(observed, (self.context_dim, 0), value=1.0)
+        rows = only_observed(rows, of_features(observed, self.dim))
         joint = rows if context is None else torch.cat([context, rows], dim=1)
         components = self._components()
         if exact:
@@ -187,7 +192,7 @@ class MixtureOfGaussians(Bijection):
         pieces = [
             compute(
                 joint[places == number],
-                components.marginal(F.pad(mask, (self.context_dim, 0), value=1.0)),
+                components.marginal(mask),
             )
             for number, mask in enumerate(masks)
         ]

@@ -59,6 +59,14 @@ class Spec(ABC):
         """Return whether rows of the flow may lack features (`flows.bijections.observed`)."""
         return False
 
+    @property
+    def exact_marginals(self) -> bool:
+        """Return whether the density of a row that lacks features is the marginal of that of whole rows.
+
+        So it is of the context, too: its conditional densities are those of one joint density.
+        """
+        return False
+
     def check_dim(self, dim: int) -> None:
         """Check that the family has a flow of `dim` features.
 

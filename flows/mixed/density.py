@@ -12,7 +12,8 @@ from flows.bijections.linear import uniform
 from flows.bijections.observed import Observed, refuse_mask
 from flows.errors import FlowError
 from flows.mixed.categorical import CategoricalMade, one_hot
-from flows.mixed.columns import UNSEEN, Layout
+from flows.mixed.columns import HIDDEN, UNSEEN, Layout
+from flows.mixed.hidden import summed_parts
 
 # Number of slots up to which a flow reads d one-hot; more are projected to as many features.
 MAX_ONE_HOT = 128
@@ -22,10 +23,12 @@ class MixedDensity(Bijection):
     """P(d) of the discrete variables, and a flow of the observed continuous values given them.
 
     Rows are those of a `TableEncoding`. A level that no training row had has probability
-    1 / (rows + 1), the others share the rest. A hidden cell adds nothing.
+    1 / (rows + 1), the others share the rest. A hidden cell adds nothing; where the marginals of the flow
+    are exact, the density is the sum over what hidden cells may be, but in training.
 
     Attributes:
         layout: Places of the columns.
+        sums_hidden: True if the density sums over what hidden cells may be.
         log_shares: Logarithms of what the known levels of a variable share, and of what one that no
             training row had gets.
         made: Probabilities of the variables; None if there are none.
@@ -51,6 +54,7 @@ class MixedDensity(Bijection):
         self.dim = layout.width
         self.context_dim = context_dim
         self.layout = layout
+        self.sums_hidden = layout.hides and flow is not None and flow.exact_marginals
         self.made = made
         self.flow = flow
         self.projection = None
@@ -95,10 +99,18 @@ class MixedDensity(Bijection):
 
     def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
         """Return log P(d) and log p(x_O | d) of each row."""
+        if self.sums_hidden and not self.training:
+            return summed_parts(self.layout, x, context, self._log_parts)
+        return self._log_parts(x, context)
+
+    def _log_parts(
+        self, x: Batch, context: BatchContext = None, hidden: Tensor | None = None
+    ) -> Float[Tensor, "batch 2"]:
+        """Return the parts of rows of which some hidden cells may be filled."""
         discrete = self.log_levels(x[:, : len(self.layout.variables)], context).sum(dim=1)
         continuous = torch.zeros_like(discrete)
         if self.flow is not None:
-            continuous = self.flow.log_density(*self.continuous_rows(x, context))
+            continuous = self.flow.log_density(*self.continuous_rows(x, context, hidden))
         return torch.stack([discrete, continuous], dim=1)
 
     def continuous(self) -> Bijection | None:
@@ -106,11 +118,32 @@ class MixedDensity(Bijection):
         return self.flow
 
     def continuous_rows(
-        self, x: Batch, context: BatchContext = None
+        self, x: Batch, context: BatchContext = None, hidden: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the continuous values, what they are conditioned on, and which are observed."""
+        """Return the continuous values, what they are conditioned on, and which are observed.
+
+        Args:
+            x: Rows of the model.
+            context: Context of the rows.
+            hidden: Hidden variables of rows in which some of these are filled (`flows.mixed.hidden`); what
+                is left of them is no context of the flow, either.
+        """
         indices, values = x.tensor_split([len(self.layout.variables)], dim=1)
-        return values, self.given(indices, context), self.observed(indices)
+        given, observed = self.given(indices, context), self.observed(indices)
+        if hidden is None or given is None or observed is None:
+            return values, given, observed
+        observed = observed * ~F.pad(hidden, (0, 1)).index_select(1, self.state_places)
+        return values, given, self._with_context(observed, indices == HIDDEN, given)
+
+    def _with_context(self, observed: Tensor, left: Tensor, given: Tensor) -> Tensor:
+        """Return a mask with that of the context before it, if some of that is hidden."""
+        if self.made is None or not bool(left.any()):
+            return observed
+        slots = left.repeat_interleave(self.made.sizes, dim=1)
+        if self.projection is not None:  # each of its numbers is made of all variables
+            slots = left.any(dim=1, keepdim=True).expand(-1, MAX_ONE_HOT)
+        seen = (~slots).to(observed.dtype)
+        return torch.cat([F.pad(seen, (0, given.shape[1] - seen.shape[1]), value=1.0), observed], 1)
 
     def log_levels(
         self, indices: Float[Tensor, "batch variables"], context: BatchContext = None
