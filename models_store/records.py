@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from tabular.columns import Column
 
@@ -143,6 +143,11 @@ class NewVersion(Record):
     checkpoint_bytes: int
     description: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def held_out_part(self) -> Literal["test", "validation"]:
+        """Part of the split whose rows `held_out` describes; those of validation chose the epoch."""
+        return "test" if "test_log_likelihood" in self.metrics else "validation"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,13 +51,14 @@ class ModelRef(BlobRef):
     """One version of a model.
 
     `types` are those of its columns, then of its context columns, None if all are plain numbers.
-    `quantiles` are those that its scores are calibrated by, None if there are none.
+    `quantiles` of `held_out_rows` rows are those that its scores are calibrated by, None if there are none.
     """
 
     flow: dict[str, Any]
     columns: list[str]
     types: list[dict[str, Any]] | None = None
     quantiles: list[float] | None
+    held_out_rows: int | None = None
 
 
 class CheckpointRef(BlobRef):

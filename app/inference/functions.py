@@ -4,14 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from app.inference.tensors import ROWS
 from app.inference.views import TensorMetadata
-from app.problems.problem import Problem
 from app.rows.model_types import types_of
 from app.rows.shape import Floats
-from app.scoring.functions import log_prob_alone, noise_of, score_alone
+from app.scoring.functions import HeldOutRows, log_prob_alone, noise_of, score_alone
 from app.scoring.request import RowFunction
 from models_store.records import Version
 
@@ -54,15 +51,9 @@ class Function:
         return found
 
 
-def _score(version: Version) -> RowFunction:
-    if version.held_out is None:
-        raise Problem("score-unavailable")
-    return score_alone(np.array(version.held_out["quantiles"]))
-
-
 FUNCTIONS: dict[str, Function] = {
     "log_prob": Function(lambda _: log_prob_alone("data"), {"log_prob": 1}),
-    "score": Function(_score, {"log_prob": 1, "quantile": 1}),
+    "score": Function(lambda v: score_alone(HeldOutRows.of(v)), {"log_prob": 1, "quantile": 1}),
     "inverse": Function(lambda v: noise_of(v.columns, "data"), {"noise": -1, "log_det": 1}),
 }
 """Functions of rows by their names; the first one is that of a model's name alone."""

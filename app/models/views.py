@@ -2,7 +2,7 @@
 
 import math
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,7 +51,8 @@ _VERSION_EXAMPLE: dict[str, Any] = {
         "epoch": 88,
     },
     "held_out": {
-        "rows": 3,
+        "rows": 4900,
+        "part": "test",
         "quantiles": {"0.01": -31.8, "0.05": -24.9, "0.5": -17.3},
         "standard_errors": {"0.01": 0.0014, "0.05": 0.0031, "0.5": 0.0071},
     },
@@ -163,6 +164,10 @@ class HeldOutView(BaseModel):
         description="Number of rows: those of the test part, or of the validation part if there was no"
         " test part."
     )
+    part: Literal["test", "validation"] = Field(
+        description="Part of the split. Validation rows chose the epoch, so that ranks among them may be"
+        " a little low."
+    )
     quantiles: dict[str, float] = Field(
         description="Quantiles of the log densities, keyed by their level."
     )
@@ -172,14 +177,14 @@ class HeldOutView(BaseModel):
     )
 
     @classmethod
-    def of(cls, held_out: dict[str, Any]) -> "HeldOutView":
+    def of(cls, held_out: dict[str, Any], part: Literal["test", "validation"]) -> "HeldOutView":
         """Return the view of held-out densities, which has some of their many quantiles."""
         quantiles = held_out["quantiles"]
         last = len(quantiles) - 1
         shown = {str(at): quantiles[round(at * last)] for at in _SHOWN_QUANTILES}
         rows = held_out["rows"]
         errors = {str(at): math.sqrt(at * (1 - at) / rows) for at in _SHOWN_QUANTILES}
-        return cls(rows=rows, quantiles=shown, standard_errors=errors)
+        return cls(rows=rows, part=part, quantiles=shown, standard_errors=errors)
 
 
 class CheckpointView(BaseModel):
@@ -276,7 +281,9 @@ class VersionView(BaseModel):
     @classmethod
     def of(cls, version: Version) -> "VersionView":
         """Return the view of a version."""
-        held_out = None if version.held_out is None else HeldOutView.of(version.held_out)
+        held_out = None
+        if version.held_out is not None:
+            held_out = HeldOutView.of(version.held_out, version.held_out_part)
         return cls.model_validate(_members(version) | {"held_out": held_out}, from_attributes=True)
 
 

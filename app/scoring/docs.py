@@ -203,7 +203,22 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
         "quantile": {
             "type": "array",
             "items": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
-            "description": "Quantile of each row's log density among those of held-out rows; 0 for a density of 0.",
+            "description": "Rank of each row's log density among those of held-out rows: (k + 1) / (n + 1),"
+            " where k of n are at most as likely; 0 for a density of 0.",
+        },
+        "held_out": {
+            "type": "object",
+            "description": "The held-out rows: their number `rows`, and their `part` of the split. Ranks"
+            " among those of `validation`, which chose the epoch, may be a little low.",
+            "properties": {
+                "rows": {"type": "integer", "description": "Number of the rows."},
+                "part": {
+                    "type": "string",
+                    "enum": ["test", "validation"],
+                    "description": "Part of the split that they are.",
+                },
+            },
+            "required": ["rows", "part"],
         },
         "row_errors": _ROW_ERRORS,
     }
@@ -211,6 +226,7 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
         "model": f"{MODEL}:1",
         "log_prob": [-6.4, -19.3],
         "quantile": [0.37, 0.0012],
+        "held_out": {"rows": 4900, "part": "test"},
         "row_errors": [],
     }
     optional = {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from app.rows.shape import Floats
 from app.scoring.request import Compute, RowFunction, Space
 from flows import CompiledFlow, density_parts, rank_among, row_evidence
 from flows.mixed.explain import Explained
+from models_store.records import Version
 from tabular.writers import unused_name
 
 Doubles = NDArray[np.float64]
@@ -105,19 +107,55 @@ def conditional_order_of(flow: CompiledFlow) -> list[int]:
     return flow.conditional_order
 
 
-def score_alone(quantiles: Doubles) -> RowFunction:
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """Rows that scores are ranked among.
+
+    Attributes:
+        rows: Number of them.
+        part: Part of the split that they are.
+        quantiles: Their log densities at evenly spaced ranks.
+    """
+
+    rows: int
+    part: str
+    quantiles: Doubles
+
+    @classmethod
+    def of(cls, version: Version) -> "HeldOutRows":
+        """Return those of a version.
+
+        Raises:
+            Problem: `score-unavailable`: it has none.
+        """
+        if version.held_out is None:
+            raise Problem("score-unavailable")
+        quantiles = np.array(version.held_out["quantiles"])
+        return cls(version.held_out["rows"], version.held_out_part, quantiles)
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """What the JSON of a response tells of them."""
+        return {"held_out": {"rows": self.rows, "part": self.part}}
+
+    def rank(self, log_prob: Doubles) -> Doubles:
+        """Return the rank of each log density among theirs."""
+        return rank_among(log_prob, self.quantiles, rows=self.rows)
+
+
+def score_alone(held_out: HeldOutRows) -> RowFunction:
     """Return the function that computes calibrated scores.
 
     Args:
-        quantiles: Log densities of held-out rows at evenly spaced ranks.
+        held_out: Rows that scores are ranked among.
     """
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         log_prob = flow.log_prob(rows)
-        return log_prob, rank_among(log_prob, quantiles)
+        return log_prob, held_out.rank(log_prob)
 
     parts = [Part(name, place, None) for place, name in enumerate(SCORES)]
-    return RowFunction("score", compute, SCORES, parts)
+    return RowFunction("score", compute, SCORES, parts, members=held_out.members)
 
 
 def noise_of(columns: Sequence[str], space: Space) -> RowFunction:
@@ -206,12 +244,12 @@ class Explaining:
 
 
 def score_explained(
-    quantiles: Doubles, columns: Sequence[str], explaining: Explaining
+    held_out: HeldOutRows, columns: Sequence[str], explaining: Explaining
 ) -> RowFunction:
     """Return the function that computes calibrated scores and explains them.
 
     Args:
-        quantiles: Log densities of held-out rows at evenly spaced ranks.
+        held_out: Rows that scores are ranked among.
         columns: Names of the columns that the model describes.
         explaining: Explanations of the flow.
     """
@@ -219,7 +257,7 @@ def score_explained(
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, ...]:
         log_prob, terms = flow.log_prob(rows), flow.explain(rows)
-        return log_prob, rank_among(log_prob, quantiles), terms, terms - usual
+        return log_prob, held_out.rank(log_prob), terms, terms - usual
 
     names, parts = [*SCORES], [Part(name, place, None) for place, name in enumerate(SCORES)]
     for member in (EXPLANATION, DIFFERENCE):
@@ -234,6 +272,7 @@ def score_explained(
         checked=len(SCORES),
         passes=1 + explaining.passes,
         members={
+            **held_out.members,
             "explained": dict(zip(columns, explaining.kinds, strict=True)),
             "usual": dict(zip(columns, known, strict=True)),
         },

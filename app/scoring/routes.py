@@ -5,7 +5,6 @@ They read the body themselves; `app.scoring.docs` describes it for OpenAPI.
 
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +25,7 @@ from app.scoring.docs import (
 from app.scoring.functions import (
     NO_NOISE,
     Explaining,
+    HeldOutRows,
     check_evidence,
     conditional_order_of,
     evidence_of,
@@ -163,22 +163,20 @@ async def score(
 ) -> Response:
     """Return the log density of each row, and its quantile among the model's held-out rows.
 
-    The quantile of a row goes from 0, less likely than all held-out rows, to 1, likelier than all;
-    a row below 0.01 is as unusual as one in a hundred. Quantiles can be compared between models,
-    which log densities cannot.
+    The quantile is (k + 1) / (n + 1), where k of n held-out rows are at most as likely; so of rows like
+    these at most one in a hundred is at 0.01 or below, however few they are. `held_out` says how many they
+    are, and of which part: validation rows chose the epoch, so that ranks among them may be a little low.
+    Quantiles can be compared between models, which log densities cannot.
     """
     wanted = await ScoreRequest.of(request, ref, "data", extra=extra)
-    version = wanted.version
-    if version.held_out is None:
-        raise Problem("score-unavailable")
-    quantiles = np.array(version.held_out["quantiles"])
+    version, held_out = wanted.version, HeldOutRows.of(wanted.version)
     if not explain:
-        return await respond(wanted, score_alone(quantiles))
+        return await respond(wanted, score_alone(held_out))
     async with wanted.flow() as flow:
         kinds, passes = explained_kinds(flow), flow.explaining_passes
     usual = await wanted.state.usual_terms.of(version)
     explaining = Explaining(kinds, usual, passes)
-    return await respond(wanted, score_explained(quantiles, version.columns, explaining))
+    return await respond(wanted, score_explained(held_out, version.columns, explaining))
 
 
 @router.post(

@@ -18,7 +18,11 @@ class Transformed(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Log densities, and the rank of each among rows that the model was not trained on."""
+    """Log densities, and the rank of each among rows that the model was not trained on.
+
+    The rank is (k + 1) / (n + 1), where k of these n rows are at most as likely. The version's `held_out` says
+    how many they are, and whether they are validation rows, which chose the epoch.
+    """
 
     log_prob: Floats
     quantile: Floats

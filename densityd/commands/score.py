@@ -43,7 +43,8 @@ def score(
         bool,
         typer.Option(
             "--quantiles",
-            help="Add each row's rank among rows that the model was not trained on, 0 to 1.",
+            help="Add each row's rank among rows that the model was not trained on, up to 1. They are"
+            " the test rows, or else the validation rows, which chose the epoch.",
         ),
     ] = False,
     parts: Annotated[

@@ -48,6 +48,7 @@ def registered(
     flow: Flow | None = None,
     types: list[dict[str, Any]] | None = None,
     epochs: int = 0,
+    metrics: dict[str, Any] | None = None,
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, trained, stored, finished."""
     # Before jobs that other tests of the database left waiting.
@@ -72,8 +73,10 @@ def registered(
         types=types,
         preprocessing={"standardise": flow.preprocessing.standardise is not None},
     )
+    made_of = a_version(job)
     new = dataclasses.replace(
-        a_version(job),
+        made_of,
+        metrics=made_of.metrics if metrics is None else metrics,
         dataset_id=dataset_id,
         family=spec.family,
         dim=len(columns),

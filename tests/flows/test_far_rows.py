@@ -65,7 +65,7 @@ def test_a_far_row_has_quantile_0_and_a_row_that_lacks_a_value_none():
         assert scores[0] == -math.inf
         assert np.isnan(scores[[1, 2]]).all()
         assert np.isfinite(scores[3])
-        ranks = rank_among(scores.astype(np.float64), quantiles_of(np.linspace(-9, 0, 50)))
+        ranks = rank_among(scores.astype(np.float64), quantiles_of(np.linspace(-9, 0, 50)), rows=50)
         assert ranks[0] == 0
     parts = density_parts(compile_flow(flow), rows.numpy())
     assert parts[0].tolist() == [0.0, -math.inf]

@@ -186,6 +186,7 @@ def _model(registry: Registry, job: Job) -> ModelRef:
         columns=version.columns,
         types=version.types,
         quantiles=None if version.held_out is None else version.held_out["quantiles"],
+        held_out_rows=None if version.held_out is None else version.held_out["rows"],
     )
 
 

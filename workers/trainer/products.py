@@ -225,7 +225,7 @@ class _Scores:
 
     def __init__(self, task: ScoringTask, flow: CompiledFlow, request: AcceptedScoring) -> None:
         self._flow, self._request = flow, request
-        quantiles = task.model.quantiles
+        quantiles, self._rows = task.model.quantiles, task.model.held_out_rows
         self._quantiles = None if quantiles is None else np.array(quantiles)
         self.names = ["log_prob"] if quantiles is None else ["log_prob", "quantile"]
         self.checked = len(self.names)
@@ -241,8 +241,8 @@ class _Scores:
         parts = density_parts(self._flow, rows) if self._request.parts else None
         log_prob = self._flow.log_prob(rows) if parts is None else parts.sum(axis=1)
         found = [log_prob]
-        if self._quantiles is not None:
-            found.append(rank_among(log_prob, self._quantiles))
+        if self._quantiles is not None and self._rows is not None:
+            found.append(rank_among(log_prob, self._quantiles, rows=self._rows))
         if parts is not None:
             found.append(parts)
         if self._request.explain:

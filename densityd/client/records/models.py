@@ -47,9 +47,14 @@ class Lineage(Record):
 
 
 class HeldOut(Record):
-    """The log densities of rows that a version was not trained on, by the level of the quantile."""
+    """The log densities of rows that a version was not trained on, by the level of the quantile.
+
+    `part` says which rows: of `test`, or of `validation`, which chose the epoch, so that ranks among them
+    may be a little low.
+    """
 
     rows: int
+    part: str | None = None
     quantiles: dict[str, float]
     standard_errors: dict[str, float] = {}
 

@@ -128,7 +128,7 @@ def ask(
 
 def scored(flow: CompiledFlow, rows: np.ndarray) -> np.ndarray:
     log_prob = flow.log_prob(rows)
-    return np.column_stack([log_prob, rank_among(log_prob, QUANTILES)])
+    return np.column_stack([log_prob, rank_among(log_prob, QUANTILES, rows=100)])
 
 
 PLAIN: dict[str, Callable[[CompiledFlow, np.ndarray], np.ndarray]] = {

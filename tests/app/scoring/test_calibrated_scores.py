@@ -47,13 +47,34 @@ def test_a_row_gets_its_density_and_its_rank_among_held_out_rows(client):
     response = ask(client, rows)
     assert response.status_code == 200, response.text
     answer = response.json()
-    assert list(answer) == ["model", "log_prob", "quantile", "row_errors"]
+    assert list(answer) == ["model", "held_out", "log_prob", "quantile", "row_errors"]
     assert answer["model"] == response.headers["x-model"] == "people:1"
     exact = log_prob(rows)
     assert answer["log_prob"] == pytest.approx(exact, rel=1e-6, abs=1e-4)
-    shares = [(log_prob(TABLE) < one).mean() for one in exact]
+    shares = [(1 + (log_prob(TABLE) <= one).sum()) / (len(TABLE) + 1) for one in exact]
     assert answer["quantile"] == pytest.approx(shares, abs=2e-3)
-    assert answer["quantile"][2] == 0
+    assert answer["quantile"][2] == 1 / (len(TABLE) + 1)
+
+
+def test_a_rank_says_how_many_rows_made_it_and_whether_these_chose_the_epoch(client):
+    assert ask(client, TABLE[:1].tolist()).json()["held_out"] == {
+        "rows": len(TABLE),
+        "part": "test",
+    }
+    quantiles = quantiles_of(log_prob(TABLE[:50])).tolist()
+    registered(
+        client.app.state.database,
+        client.app.state.blobs,
+        name="untested",
+        metrics={"validation_log_likelihood": -9.0},
+        held_out={"rows": 50, "quantiles": quantiles},
+    )
+    answer = ask(client, TABLE[50:].tolist(), ref="untested").json()
+    assert answer["held_out"] == {"rows": 50, "part": "validation"}
+    ranks = 51 * np.array(answer["quantile"])
+    assert ranks == pytest.approx(ranks.round(), abs=1e-9)
+    shown = client.get("/v1/models/untested/versions/1").json()["held_out"]
+    assert (shown["rows"], shown["part"]) == (50, "validation")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -92,7 +113,7 @@ def test_a_version_shows_some_of_its_quantiles(client):
     shown = client.get("/v1/models/people/versions/1").json()["held_out"]
     assert shown["rows"] == len(TABLE)
     assert list(shown["quantiles"]) == ["0.01", "0.05", "0.5"]
-    exact = np.quantile(log_prob(TABLE), [0.01, 0.05, 0.5])
+    exact = np.quantile(log_prob(TABLE), [0.01, 0.05, 0.5], method="higher")
     assert list(shown["quantiles"].values()) == pytest.approx(exact)
     errors = shown["standard_errors"]
     assert errors["0.5"] == pytest.approx(0.5 / len(TABLE) ** 0.5)

@@ -97,9 +97,9 @@ function Facts({ found }) {
 }
 
 /** Densities that rows of given ranks have, as thresholds for scores. */
-function Calibration({ of: { rows, quantiles, standard_errors: errors } }) {
-  return html`<section class="card"><h2>Calibration</h2><p class="hint">Ranks of scores come from ${plural(rows, "row")} that were held out of the training.</p>
-    <div class="scroll" tabindex="0" role="region" aria-label="Calibration"><table><thead><tr><th scope="col" class="number">Of held-out rows</th><th scope="col" class="number">have a log density below</th>
+function Calibration({ of: { rows, part, quantiles, standard_errors: errors } }) {
+  return html`<section class="card"><h2>Calibration</h2><p class="hint">Ranks of scores come from ${plural(rows, `${part} row`)}, which ${part === "validation" ? "chose the epoch: ranks may be a little low." : "the training has not seen."}</p>
+    <div class="scroll" tabindex="0" role="region" aria-label="Calibration"><table><thead><tr><th scope="col" class="number">Of these rows</th><th scope="col" class="number">have a log density below</th>
       <th scope="col" class="number">Standard error of the share</th></tr></thead>
       <tbody>${Object.entries(quantiles).sort(([one], [other]) => one - other).map(([share, value]) => html`<tr key=${share}>
         <td class="number">${percent(Number(share))}</td><td class="number">${nats(value)}</td>

@@ -20,6 +20,7 @@ async function scored(version, reference, { columns, rows }, explain, onProgress
     const answer = await call(`/v1/models/${reference}/${path}`, { method: "POST", body: csv(columns, rows.slice(at, at + PIECE)), headers: { "Content-Type": "text/csv", Accept: "application/json" } });
     result.log_prob.push(...answer.log_prob);
     result.quantile.push(...(answer.quantile ?? []));
+    result.heldOut = answer.held_out;
     result.explanation.push(...(answer.difference ?? []).map((beside, row) => besideUsual(beside, answer.explanation[row])));
     for (const error of answer.row_errors) result.errors.set(at + error.row, error.detail);
     for (const warning of answer.row_warnings ?? []) result.warnings.push({ ...warning, row: at + warning.row });
@@ -99,7 +100,7 @@ function Results({ table, result, explain }) {
   const names = ["row", "log density", ...(calibrated ? ["rank"] : [])];
   const download = () => save("scores.csv", new Blob([csv([...table.columns, "log_prob", ...(calibrated ? ["quantile"] : [])], table.rows.map((row, at) => [...row, result.log_prob[at], ...(calibrated ? [result.quantile[at]] : [])]))], { type: "text/csv" }));
   return html`<section class="card" aria-label="Scores"><div role="status"><h2>${plural(table.rows.length, "row")} scored</h2></div>
-    <p class="hint">The log density is in nats. ${calibrated ? `The rank says how many held-out rows are less likely: below 1 % is rare. ${plural(rare, "row is", "rows are")} rare here.` : "An imported model has no calibrated ranks."}</p>
+    <p class="hint">The log density is in nats. ${calibrated ? `The rank is the share of ${plural(result.heldOut.rows, `${result.heldOut.part} row`)} that are at most as likely, the row itself counted: below 1 % is rare.${result.heldOut.part === "validation" ? " These rows chose the epoch, so that ranks may be a little low." : ""} ${plural(rare, "row is", "rows are")} rare here.` : "An imported model has no calibrated ranks."}</p>
     ${result.warnings.length > 0 && html`<div class="note warn"><strong>${plural(result.warnings.length, "value")} that training never saw</strong>
       <ul>${result.warnings.slice(0, 5).map(({ row, column, detail }, at) => html`<li key=${at}>Row ${row + 1}, ${column}: ${detail}</li>`)}</ul></div>`}
     <p class="row"><label><input type="checkbox" checked=${sorted} onChange=${() => setSorted(!sorted)} /> Least likely first</label>
