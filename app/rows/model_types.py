@@ -119,7 +119,7 @@ class ModelTypes:
         return self.columns[self.dim :]
 
     def unseen(self, inputs: _Numbers) -> NDArray[np.bool_]:
-        """Return a mask of the cells whose levels training never saw.
+        """Return a mask of the cells whose levels training never saw; infinite ones are none.
 
         Args:
             inputs: Rows of shape (n, columns).
@@ -130,9 +130,17 @@ class ModelTypes:
             step = max(1, _BLOCK_VALUES // levels.size)
             for start in range(0, len(inputs), step):
                 cells = inputs[start : start + step, places]
-                known = np.isnan(cells) | (cells[:, :, None] == levels).any(axis=2)
+                known = ~np.isfinite(cells) | (cells[:, :, None] == levels).any(axis=2)
                 found[start : start + step, places] = ~known
         return found
+
+    def infinite(self, inputs: _Numbers) -> NDArray[np.bool_]:
+        """Return a mask of the infinite cells that count as gaps.
+
+        Args:
+            inputs: Rows of shape (n, columns).
+        """
+        return np.isinf(inputs) & np.array([column.missing for column in self.gaps], np.bool_)
 
     @cached_property
     def _coded(self) -> NDArray[np.intp]:
@@ -161,7 +169,10 @@ class ModelTypes:
 
 @dataclass(eq=False)
 class RowWarnings:
-    """Cells whose levels training never saw: the first ones, and the number of all.
+    """Cells whose levels training never saw, and infinite ones that count as gaps.
+
+    Attributes:
+        count: Number of all; the first ones are listed.
 
     Args:
         types: Types of the columns of the rows.
@@ -171,7 +182,7 @@ class RowWarnings:
     count: int = 0
 
     def __post_init__(self) -> None:
-        self._cells: list[tuple[int, int]] = []
+        self._cells: list[tuple[int, int, str]] = []
 
     def add(self, inputs: _Numbers, *, start: int) -> None:
         """Count such cells of some rows.
@@ -180,33 +191,34 @@ class RowWarnings:
             inputs: Rows of numbers, of shape (n, columns).
             start: Number of the first row.
         """
-        unseen = self.types.unseen(inputs)
-        count = int(np.count_nonzero(unseen))
+        unseen, infinite = self.types.unseen(inputs), self.types.infinite(inputs)
+        told = unseen | infinite
+        count = int(np.count_nonzero(told))
         self.count += count
         room = MAX_ROW_WARNINGS - len(self._cells)
         if count and room:
-            found = np.argwhere(unseen)[:room].tolist()
-            self._cells += [(start + row, place) for row, place in found]
+            for row, place in np.argwhere(told)[:room].tolist():
+                code = "infinite" if infinite[row, place] else "unseen_level"
+                self._cells.append((start + row, place, code))
 
     def listed(self) -> list[dict[str, Any]]:
         """Return the entries of `row_warnings`."""
-        return [_unseen(row, self.types.columns[place]) for row, place in self._cells]
+        columns = self.types.columns
+        return [
+            {"row": row, "column": columns[place].name, "code": code, "detail": _DETAILS[code]}
+            for row, place, code in self._cells
+        ]
 
     @property
     def header(self) -> str:
         """Number of the cells, and the first rows that have some, for a response that is no JSON."""
-        rows = dict.fromkeys(row for row, _ in self._cells)
+        rows = dict.fromkeys(row for row, *_ in self._cells)
         first = " ".join(str(row) for row, _ in zip(rows, range(_SHOWN_ROWS), strict=False))
         return f'{self.count};rows="{first}"' if self.count else "0"
 
 
 _SHOWN_ROWS = 20
-
-
-def _unseen(row: int, column: Column) -> dict[str, Any]:
-    return {
-        "row": row,
-        "column": column.name,
-        "code": "unseen_level",
-        "detail": "Training never saw this level; its small probability makes the row unlikely.",
-    }
+_DETAILS = {
+    "unseen_level": "Training never saw this level; its small probability makes the row unlikely.",
+    "infinite": "This number is infinite, and counts as missing.",
+}

@@ -43,8 +43,8 @@ _ROW_ERRORS = {
 _ROW_WARNINGS = {
     "row_warnings": {
         "type": "array",
-        "description": "Cells with a level that was not in the training data, for a model with"
-        " column types; the first 1000.",
+        "description": "Cells with a level that was not in the training data, and infinite ones that"
+        " count as missing, for a model with column types; the first 1000.",
         "items": {
             "type": "object",
             "required": ["row", "column", "code", "detail"],
@@ -53,7 +53,7 @@ _ROW_WARNINGS = {
                 "column": {"type": "string", "description": "Column of the cell."},
                 "code": {
                     "type": "string",
-                    "enum": ["unseen_level"],
+                    "enum": ["unseen_level", "infinite"],
                     "description": "Stable name of the warning.",
                 },
                 "detail": _DETAIL,

@@ -15,7 +15,7 @@ from flows.mixed.maps import ENDLESS, KNOTS, ColumnFit, FittedMaps
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
 from flows.preprocess import Denoise, Preprocessing
 
-# Largest value; a cell that is larger, or infinite, is a gap where the column has such.
+# Largest value that is mapped; a larger one counts as this one.
 LARGEST = 1e37
 
 # Share of the training rows of which cells are hidden.
@@ -35,8 +35,8 @@ class TableEncoding(Preprocessing):
     """Encoding of mixed rows: the indices of all variables, then the standardised continuous values.
 
     A continuous value that is absent, since its cell is missing, a spike or hidden, is 0. A NaN in a
-    column that has no state for it stays NaN, unless cells can be hidden: then the cell is. A value
-    outside of the bounds has density 0.
+    column that has no state for it stays NaN, unless cells can be hidden: then the cell is. An infinite
+    value is one that is missing, too. A value outside of the bounds has density 0.
 
     Attributes:
         layout: Places of the columns.
@@ -155,7 +155,7 @@ class TableEncoding(Preprocessing):
         return torch.cat([rows for rows, _ in pieces]), torch.cat([terms for _, terms in pieces])
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = torch.where(self.gapped & (x.abs() > LARGEST), torch.nan, x)
+        x = self._without_infinite(x)
         result = x.new_zeros(x.shape[0], self.model_dim)
         terms = torch.zeros_like(x)
         if self._levels:
@@ -165,12 +165,17 @@ class TableEncoding(Preprocessing):
             state = self.states(values)
             observed = state == 0
             inner = self.numbers[2].double()  # anywhere inside the bounds
+            values = values.clamp(-LARGEST, LARGEST)
             y, log_slope = self.maps.inverse(torch.where(observed, values, inner))
             y = torch.where(state.isnan(), torch.nan, torch.where(observed, y, 0.0))
             result[:, len(self.layout.variables) :] = y
             result[:, self._state_places] = state[:, self._stateful]
             terms[:, self.layout.continuous] = torch.where(observed, log_slope, 0.0)
         return result, terms
+
+    def _without_infinite(self, x: Batch) -> Batch:
+        """Return rows with infinite cells as gaps, in columns that have such."""
+        return torch.where(self.gapped & x.isinf(), torch.nan, x)
 
     def affine_columns(self) -> Bool[Tensor, " columns"]:
         """Return True for each column of numbers that is only standardised, however far the value."""
@@ -180,7 +185,7 @@ class TableEncoding(Preprocessing):
 
     def is_complete(self, x: Batch) -> Bool[Tensor, " batch"]:
         """Return True for each row whose cells all have a state: a level, a value or a known gap."""
-        x = x.double()
+        x = self._without_infinite(x.double())
         unknown = [
             self.states(x[:, self.layout.continuous]),
             self.levels.encode(x[:, self._levels]),

@@ -84,7 +84,7 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
     expect(
         page.get_by_role("status").get_by_role("heading", name="2 rows scored", exact=True)
     ).to_be_visible()
-    expect(page.get_by_text("1 value that training never saw", exact=True)).to_be_visible()
+    expect(page.get_by_text("1 value unlike those of the training", exact=True)).to_be_visible()
     page.get_by_role("button", name="Explain row 2", exact=True).click()
     expect(page.get_by_label("Explanation", exact=True)).to_contain_text("body_mass_g")
 

@@ -128,6 +128,65 @@ def test_levels_that_training_never_saw_are_scored_and_listed(client):
     assert answer["row_warning_count"] == 3
 
 
+SIZES = [1e36, 1e37, 3e37, 1e38, 1.7e308]
+
+
+def one_cell(kind: TableFormat, name: str, values: list[float]) -> bytes:
+    """The first row once for each value of one of its cells."""
+    if kind is TableFormat.NPY:
+        rows = np.repeat(ROWS[:1], len(values), axis=0)
+        rows[:, NAMES.index(name)] = values
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        return buffer.getvalue()
+    objects = [cells()[0] | {name: value} for value in values]
+    if kind is TableFormat.JSON:
+        return json.dumps({"rows": objects}, default=str).encode()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, NAMES)
+    writer.writeheader()
+    writer.writerows(objects)
+    return text.getvalue().encode()
+
+
+@pytest.mark.parametrize("kind", [TableFormat.JSON, TableFormat.CSV, TableFormat.NPY])
+@pytest.mark.parametrize(
+    ("model", "column"), [("mixed", "price"), ("hiding", "price"), ("hiding", "weight")]
+)
+def test_a_number_is_a_value_however_large(client, model, column, kind):
+    values = [*SIZES, *(-size for size in SIZES)]
+    body = one_cell(kind, column, values)
+    answer = json.loads(ask(client, "score", body, kind, model=model).content)
+    assert answer["row_warnings"] == []
+    scores = [-np.inf if score is None else score for score in answer["log_prob"]]
+    for sizes in (scores[: len(SIZES)], scores[len(SIZES) :]):
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] < -100
+    assert max(answer["quantile"]) <= 1 / 301
+
+
+@pytest.mark.parametrize("kind", [TableFormat.CSV, TableFormat.NPY])
+@pytest.mark.parametrize(
+    ("model", "column"), [("mixed", "price"), ("hiding", "price"), ("hiding", "weight")]
+)
+def test_an_infinite_number_is_a_gap_and_that_is_told(client, model, column, kind):
+    body = one_cell(kind, column, [np.inf, -np.inf, np.nan])
+    answer = json.loads(ask(client, "score", body, kind, model=model).content)
+    high, low, gap = answer["log_prob"]
+    assert high == low == gap
+    assert gap is not None
+    found = [(w["row"], w["column"], w["code"]) for w in answer["row_warnings"]]
+    assert found == [(0, column, "infinite"), (1, column, "infinite")]
+
+
+def test_an_infinite_number_where_training_had_no_gap_is_an_error_of_its_row(client):
+    body = one_cell(TableFormat.NPY, "weight", [np.inf, 70.0])
+    answer = json.loads(ask(client, "score", body, TableFormat.NPY).content)
+    assert [score is None for score in answer["log_prob"]] == [True, False]
+    assert [(e["row"], e["code"]) for e in answer["row_errors"]] == [(0, "non_finite_input")]
+    assert answer["row_warnings"] == []
+
+
 def test_warnings_about_rows_are_bounded_and_all_are_counted(client):
     rows = [cells()[0] | {"cut": "Astor"}] * 1500
     response = ask(client, "log_prob", json.dumps({"rows": rows}).encode())

@@ -101,7 +101,7 @@ function Results({ table, result, explain }) {
   const download = () => save("scores.csv", new Blob([csv([...table.columns, "log_prob", ...(calibrated ? ["quantile"] : [])], table.rows.map((row, at) => [...row, result.log_prob[at], ...(calibrated ? [result.quantile[at]] : [])]))], { type: "text/csv" }));
   return html`<section class="card" aria-label="Scores"><div role="status"><h2>${plural(table.rows.length, "row")} scored</h2></div>
     <p class="hint">The log density is in nats. ${calibrated ? `The rank is the share of ${plural(result.heldOut.rows, `${result.heldOut.part} row`)} that are at most as likely, the row itself counted: below 1 % is rare.${result.heldOut.part === "validation" ? " These rows chose the epoch, so that ranks may be a little low." : ""} ${plural(rare, "row is", "rows are")} rare here.` : "An imported model has no calibrated ranks."}</p>
-    ${result.warnings.length > 0 && html`<div class="note warn"><strong>${plural(result.warnings.length, "value")} that training never saw</strong>
+    ${result.warnings.length > 0 && html`<div class="note warn"><strong>${plural(result.warnings.length, "value")} unlike those of the training</strong>
       <ul>${result.warnings.slice(0, 5).map(({ row, column, detail }, at) => html`<li key=${at}>Row ${row + 1}, ${column}: ${detail}</li>`)}</ul></div>`}
     <p class="row"><label><input type="checkbox" checked=${sorted} onChange=${() => setSorted(!sorted)} /> Least likely first</label>
       <button type="button" onClick=${download}>Download as CSV</button></p>
