@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from flows import (
     fit,
     fit_encoding,
 )
+from flows.families.family import FamilySpec
 from flows.mixed import hidden as summed
 from flows.mixed.encoding import TableEncoding
 from tests.flows.cases import CASES, Case, example_rows, trained_flow
@@ -53,6 +55,7 @@ def mixed_rows(rows: int) -> Tensor:
 
 def mixed_flow(case: Case) -> Flow:
     rows = mixed_rows(1500)
+    assert isinstance(case.spec, get_args(FamilySpec))
     spec = MixedSpec(columns=COLUMNS, flow=case.spec, hidden=[16], missing="any", rows=1500)
     flow = build(spec, len(COLUMNS), seed=0)
     fit_encoding(flow, rows)
