@@ -82,13 +82,11 @@ class EnsembleSpec(Spec):
             self.mixed.check_context(context_dim)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what all members take, and the densities beside each other."""
         members = total_cost([member.cost(dim, context_dim) for member in self.members])
         row = FLOAT_BYTES * (4 * len(self.members) + 4 * dim)
         return members + Cost(density=Way(used_row=row), sampling=Way(used_row=row))
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the untrained mixture."""
         members = [member.build(dim, generator, context_dim) for member in self.members]
         return Ensemble(members, self.weights)
 
@@ -116,7 +114,6 @@ class Ensemble(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data; the log-determinant is that of the member of each row."""
         chosen, u = choose_member(u, self.weights)
         x, log_det = torch.empty_like(u), u.new_empty(len(u))
         for number, member in enumerate(self.members):
@@ -130,13 +127,11 @@ class Ensemble(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Refuse: a mixture has no noise."""
         raise FlowError("an ensemble has no noise that its rows could be mapped to")
 
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
-        """Return the log density of each row."""
         scores = [own(member).log_density(x, context, observed) for member in self.members]
         return mix(torch.stack(scores), self.weights)
 

@@ -81,7 +81,6 @@ class LatentSpec(Spec):
             raise SpecError("spec-invalid", "latent variables need columns that they explain")
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what the flow and the decoder take."""
         return self.flow.cost(dim, context_dim) + self.decoder_cost(dim, context_dim)
 
     def decoder_cost(self, dim: int, columns: int) -> Cost:
@@ -105,7 +104,6 @@ class LatentSpec(Spec):
         return found + own
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the untrained flow, without the decoder."""
         return self.flow.build(dim, generator, context_dim)
 
 

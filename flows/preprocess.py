@@ -263,21 +263,18 @@ class Standardise(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         refuse_mask(observed)
         return u * self.std + self.mean, self.std.log().sum().expand(u.shape[0])
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         refuse_mask(observed)
         return (x - self.mean) / self.std, -self.std.log().sum().expand(x.shape[0])
 
     def inverse_terms(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, Batch]:
-        """Return the noise, and log du_i/dx_i of each feature."""
         return self.inverse(x)[0], -self.std.log().expand_as(x)
 
 
@@ -294,14 +291,12 @@ class Rescale(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         refuse_mask(observed)
         return u * self.levels - 0.5, u.new_full((u.shape[0],), self.dim * math.log(self.levels))
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         refuse_mask(observed)
         log_det = x.new_full((x.shape[0],), -self.dim * math.log(self.levels))
         return (x + 0.5) / self.levels, log_det
@@ -309,7 +304,6 @@ class Rescale(Bijection):
     def inverse_terms(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, Batch]:
-        """Return the noise, and log du_i/dx_i of each feature."""
         return self.inverse(x)[0], torch.full_like(x, -math.log(self.levels))
 
 
@@ -328,7 +322,6 @@ class Logit(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         refuse_mask(observed)
         x = (torch.sigmoid(u) - self.margin) / (1 - 2 * self.margin)
         return x, -self._log_slope(u).sum(dim=1)
@@ -336,7 +329,6 @@ class Logit(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         refuse_mask(observed)
         u, log_slopes = self.inverse_terms(x)
         return u, log_slopes.sum(dim=1)
@@ -344,7 +336,6 @@ class Logit(Bijection):
     def inverse_terms(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, Batch]:
-        """Return the noise, and log du_i/dx_i of each feature."""
         u = torch.logit(self.margin + (1 - 2 * self.margin) * x)
         return u, self._log_slope(u)
 

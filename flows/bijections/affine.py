@@ -40,7 +40,6 @@ class DiagonalAffine(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         shift, log_scale = self._condition(context, observed)
         x = shift + u * torch.exp(log_scale)
         return x, log_scale.expand_as(u).sum(dim=1)
@@ -48,13 +47,11 @@ class DiagonalAffine(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         shift, log_scale = self._condition(context, observed)
         u = (x - shift) * torch.exp(-log_scale)
         return u, -log_scale.expand_as(x).sum(dim=1)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        """Return the layer as weights."""
         spec = affine_map(self.log_scale_bound)
         parameters = [self.shift, self.log_scale]
         return [elementwise(parameters, map=spec, context_weight=self.context_weight)]

@@ -83,7 +83,6 @@ class BatchNorm(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         log_scale = self._log_scale()
         x = (u - self.offset) * torch.exp(-log_scale) + self.mean
         return masked(x, observed), -_row_sums(log_scale, u, observed)
@@ -91,14 +90,12 @@ class BatchNorm(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         u, log_scale = self._normalised(x, observed)
         return u, _row_sums(log_scale, x, observed)
 
     def inverse_terms(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, Batch]:
-        """Return the noise, and log du_i/dx_i of each feature."""
         u, log_scale = self._normalised(x, observed)
         return u, masked(log_scale.expand_as(x), observed)
 
@@ -112,7 +109,6 @@ class BatchNorm(Bijection):
         return masked(u, observed), log_scale
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        """Return the map by the stored statistics, as a layer without inputs."""
         log_scale = -self._log_scale()
         shift = self.mean - self.offset * torch.exp(log_scale)
         return [elementwise([shift, log_scale])]

@@ -26,7 +26,6 @@ class Chain(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data, through the layers from last to first."""
         masks = [observed]
         for layer in self._bijections():
             masks.append(layer.noise_mask(masks[-1]))
@@ -39,14 +38,12 @@ class Chain(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise, through the layers from first to last."""
         x = only_observed(x, observed)
         return _inverse(self.parts(), x, context, observed)
 
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
-        """Return the log density of each row; the last layer may have a density of its own."""
         *outer, last = self.parts()
         if not last.own_density:
             return super().log_density(x, context, observed)
@@ -57,17 +54,14 @@ class Chain(Bijection):
         return total + last.log_density(u, context, observed)
 
     def noise_mask(self, observed: Observed) -> Observed:
-        """Return the mask of the noise, through the layers."""
         for layer in self._bijections():
             observed = layer.noise_mask(observed)
         return observed
 
     def parts(self) -> list[Bijection]:
-        """Return the layers, nested chains flattened."""
         return [part for layer in self._bijections() for part in layer.parts()]
 
     def network_layers(self) -> list[NetworkLayer | Reordering] | None:
-        """Return all layers as weights; None if engines do not know one of them."""
         found: list[NetworkLayer | Reordering] = []
         for layer in self._bijections():
             layers = layer.network_layers()
@@ -103,17 +97,14 @@ class Inverted(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data: the layer's inverse."""
         return self.layer.inverse(u, context, observed)
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise: the layer's forward direction."""
         return self.layer.forward(x, context, observed)
 
     def network_layers(self) -> list[NetworkLayer | Reordering] | None:
-        """Return the layers of the layer, turned."""
         found = self.layer.network_layers()
         return None if found is None else [layer.turned() for layer in reversed(found)]
 
@@ -131,24 +122,20 @@ class Slice(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         part, log_det = self.layer.forward(u[:, self.features], context, self._of(observed))
         return self._with(u, part), log_det
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         part, log_det = self.layer.inverse(x[:, self.features], context, self._of(observed))
         return self._with(x, part), log_det
 
     def noise_mask(self, observed: Observed) -> Observed:
-        """Return the mask of the noise, by that of the layer."""
         part = self.layer.noise_mask(self._of(observed))
         return None if observed is None or part is None else self._with(observed, part)
 
     def network_layers(self) -> list[NetworkLayer | Reordering] | None:
-        """Return the layers of the layer, on some of the features."""
         found = self.layer.network_layers()
         if found is None:
             return None
@@ -192,21 +179,17 @@ class Permutation(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         return u.index_select(1, self.inverse_order), u.new_zeros(u.shape[0])
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         return x.index_select(1, self.order), x.new_zeros(x.shape[0])
 
     def noise_mask(self, observed: Observed) -> Observed:
-        """Return the mask in the order of the noise."""
         return None if observed is None else observed.index_select(1, self.order)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        """Return the permutation."""
         return [Reordering(self.order)]
 
 
@@ -220,19 +203,15 @@ class Reverse(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         return u.flip(1), u.new_zeros(u.shape[0])
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         return x.flip(1), x.new_zeros(x.shape[0])
 
     def noise_mask(self, observed: Observed) -> Observed:
-        """Return the mask in the order of the noise."""
         return None if observed is None else observed.flip(1)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        """Return the permutation."""
         return [Reordering(torch.arange(self.dim - 1, -1, -1))]

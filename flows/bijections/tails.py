@@ -39,7 +39,6 @@ class Tails(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         u = only_observed(u, observed)
         weight = self._weights(u)
         far = -math.log(2) - log_phi(-u.abs())
@@ -49,14 +48,12 @@ class Tails(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         u, log_slopes = self.inverse_terms(x, context, observed)
         return u, log_slopes.contiguous().sum(dim=1)
 
     def inverse_terms(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, Batch]:
-        """Return the noise, and log du_i/dx_i of each feature."""
         x = only_observed(x, observed)
         weight = self._weights(x)
         far = torch.log1p(weight * x.abs()) / weight
@@ -64,7 +61,6 @@ class Tails(Bijection):
         return u, -masked(self._log_slope(weight, far, u), observed)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        """Return the layer as weights."""
         return [elementwise(list(self._sides()), map=MapSpec("tails", 2))]
 
     def _weights(self, rows: Tensor) -> Tensor:

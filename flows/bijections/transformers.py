@@ -135,23 +135,19 @@ class Affine(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map data to noise."""
         shift, log_scale = self._split(parameters)
         return (x - shift) * torch.exp(-log_scale), -log_scale
 
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map noise to data."""
         shift, log_scale = self._split(parameters)
         return shift + u * torch.exp(log_scale), log_scale
 
     def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
-        """Return the shift."""
         return parameters[0]
 
     def map_spec(self) -> MapSpec:
-        """Return the map as compiled loops know it."""
         return affine_map(self.log_scale_bound)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +188,6 @@ class GaussianMixture(Transformer):
     def log_density(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> Float[Tensor, "*shape"]:
-        """Return the log density of each value."""
         log_weight, mean, log_scale = self._split(parameters)
         z = (x - mean) * torch.exp(-log_scale)
         terms = log_weight - log_scale - 0.5 * z.square() - 0.5 * LOG_TWO_PI
@@ -201,7 +196,6 @@ class GaussianMixture(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map data to noise."""
         log_weight, mean, log_scale = self._split(parameters)
         z = (x - mean) * torch.exp(-log_scale)
         below = torch.logsumexp(log_weight + log_phi(z), dim=0)
@@ -214,16 +208,13 @@ class GaussianMixture(Transformer):
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map noise to data."""
         return invert(self.inverse, u, parameters)
 
     def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
-        """Return the mean of each mixture."""
         log_weight, mean, _ = self._split(parameters)
         return (log_weight.exp() * mean).sum(dim=0)
 
     def map_spec(self) -> MapSpec:
-        """Return the map as compiled loops know it."""
         bound = self.log_scale_bound
         numbers = float(self.components), 0.0 if bound is None else 1 / bound
         return MapSpec("mixture", self.outputs, numbers, own_density=True)
@@ -248,7 +239,6 @@ class Bernoulli(Transformer):
     def log_density(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> Float[Tensor, "*shape"]:
-        """Return the log probability of each value."""
         logit = parameters[0]
         score = F.logsigmoid(torch.where(x > 0.5, logit, -logit))
         outside = torch.full_like(score, -torch.inf)
@@ -257,22 +247,18 @@ class Bernoulli(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Refuse: a discrete density has no noise."""
         raise FlowError("a density of 0 and 1 has no noise that its rows could be mapped to")
 
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map noise to 0 and 1; the log-determinant is 0."""
         x = (torch.special.ndtr(u) < torch.sigmoid(parameters[0])).to(u.dtype)
         return x, torch.zeros_like(x)
 
     def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
-        """Return the probability of a 1."""
         return torch.sigmoid(parameters[0])
 
     def map_spec(self) -> MapSpec:
-        """Return the map as compiled loops know it."""
         return MapSpec("bernoulli", 1, own_density=True)
 
 

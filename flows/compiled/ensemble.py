@@ -72,7 +72,6 @@ class CompiledEnsemble(CompiledFlow):
         self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
 
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
-        """Return the log density of each row, in nats: the mean of the members' probabilities."""
         scores = np.stack([member.log_prob(x, space=space) for member in self._members])
         return mix(torch.from_numpy(scores), self._weights).numpy()
 
@@ -86,11 +85,9 @@ class CompiledEnsemble(CompiledFlow):
         return mix_parts(torch.from_numpy(parts), self._weights).numpy()
 
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
-        """Refuse: a mixture has no noise."""
         raise FlowError(_NO_NOISE)
 
     def forward(self, u: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
-        """Return data and log|det dx/du| of each row of noise, of the member that it draws."""
         width = self.model_dim
         noise = torch.from_numpy(np.array(u[:, :width], np.float64))
         chosen, left = choose_member(noise, self._weights)
@@ -116,6 +113,5 @@ class CompiledEnsemble(CompiledFlow):
         return self._space.preprocessing.to_grid(torch.from_numpy(rows)).numpy()
 
     def _score_model(self, rows: Tensor, *, context: Doubles) -> Tensor:
-        """Return the log densities of rows of the model, in float64."""
         scores = [member._score_model(rows, context=context) for member in self._members]
         return mix(torch.stack(scores), self._weights)

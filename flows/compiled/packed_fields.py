@@ -41,7 +41,7 @@ TILE_UNITS, VARIABLES, DIM, CONTEXT_DIM, GIVEN, STATES, NOISE_MASKS = range(7)
 WIDTH, PLACE, BIASES, PANELS, REACH = range(5)
 LINE_BYTES = 40
 PANEL = 8
-ACTIVATIONS = ("relu", "elu", "gelu", "tanh")
-RELU, ELU, GELU = range(3)
+ACTIVATIONS = ("relu", "tanh", "elu", "gelu")
+RELU, TANH, ELU, GELU = range(4)
 # Directions of a map: data to noise, noise to data, and data to their own log density, whose noise is 0.
 INVERSE, FORWARD, DENSITY = range(3)

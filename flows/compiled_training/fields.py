@@ -8,8 +8,6 @@ ROWS = LANES * VECTORS
 # Panels whose values should stay in the second cache while the weights of a layer pass.
 TILE_PANELS = 8
 
-ACTIVATIONS = ("relu", "tanh", "elu")
-RELU, TANH, ELU = range(3)
 MAPPED, NORM, CATEGORICAL = range(3)
 # A layer: its kind; places of its input and output; features of a row; in the index, the place of
 # each feature in the output, and the line of its mask.

@@ -9,15 +9,11 @@ from typing import no_type_check
 import numpy as np
 from numba import float32, int64
 
-from flows.compiled.loops.functions import exp, jit, tanh
-from flows.compiled.loops.micro_kernels import (
-    LANES,
-    UNITS,
-    VECTORS,
-    product_block_of,
-    stay_apart,
-    turn_block,
-)
+from flows.compiled.loops.activations import activate
+from flows.compiled.loops.blocks import block
+from flows.compiled.loops.functions import jit
+from flows.compiled.loops.micro_kernels import LANES, UNITS, VECTORS, stay_apart, turn_block
+from flows.compiled.packed_fields import RELU, TANH
 from flows.compiled_training.fields import (
     ACTIVATION,
     BIAS,
@@ -36,9 +32,7 @@ from flows.compiled_training.fields import (
     LINE,
     MATRICES,
     REACH,
-    RELU,
     ROWS,
-    TANH,
     TILE_PANELS,
     UNITS_IN,
     UNITS_OUT,
@@ -62,33 +56,6 @@ from flows.compiled_training.sums import (
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
-
-_narrow_1, _narrow_2, _narrow_4, _narrow_all = (product_block_of(n, 1) for n in (1, 2, 4, UNITS))
-_wide_1, _wide_2, _wide_4, _wide_all = (product_block_of(n, VECTORS) for n in (1, 2, 4, UNITS))
-
-
-@jit()
-@no_type_check
-def _block(units, vectors, left, unit_stride, step, depth, right, line, out, out_line, bias):
-    """Compute a block of a product by the micro-kernel for this number of units and vectors."""
-    stay_apart()
-    if vectors == VECTORS:
-        if units == UNITS:
-            _wide_all(left, unit_stride, step, depth, right, line, out, out_line, bias)
-        elif units == 4:
-            _wide_4(left, unit_stride, step, depth, right, line, out, out_line, bias)
-        elif units == 2:
-            _wide_2(left, unit_stride, step, depth, right, line, out, out_line, bias)
-        else:
-            _wide_1(left, unit_stride, step, depth, right, line, out, out_line, bias)
-    elif units == UNITS:
-        _narrow_all(left, unit_stride, step, depth, right, line, out, out_line, bias)
-    elif units == 4:
-        _narrow_4(left, unit_stride, step, depth, right, line, out, out_line, bias)
-    elif units == 2:
-        _narrow_2(left, unit_stride, step, depth, right, line, out, out_line, bias)
-    else:
-        _narrow_1(left, unit_stride, step, depth, right, line, out, out_line, bias)
 
 
 @jit()
@@ -125,22 +92,6 @@ def _smallest(numbers, start, count):
     for k in range(1, count):
         least = min(least, numbers[start + k])
     return least
-
-
-@jit()
-@no_type_check
-def _activate(kind, h):
-    """Apply an activation in place."""
-    stay_apart()
-    if kind == RELU:
-        for j in range(len(h)):
-            h[j] = float32(0) if h[j] < float32(0) else h[j]
-    elif kind == TANH:
-        for j in range(len(h)):
-            h[j] = tanh(h[j])
-    else:
-        for j in range(len(h)):
-            h[j] = exp(h[j]) - float32(1) if h[j] < float32(0) else h[j]
 
 
 @jit()
@@ -184,7 +135,7 @@ def run_matrix(matrix, index, parameters, values, panels, context):
                     up_unit = matrix[UP_FIRST] + unit
                     up = place_of(panels, matrix[UP], matrix[UP_WIDTH], up_unit, panel)
                     out = address + 4 * up
-                    _block(
+                    block(
                         count, VECTORS, left, line * columns, 4, depth,
                         address + 4 * source, 4 * ROWS * matrix[IN_STEP],
                         out, 4 * ROWS * columns, biases.ctypes.data,
@@ -194,14 +145,14 @@ def run_matrix(matrix, index, parameters, values, panels, context):
                         given = address + 4 * place_of(
                             panels, context[0], context[1], matrix[GIVEN], panel
                         )
-                        _block(
+                        block(
                             count, VECTORS, weights + 4 * matrix[CONTEXT] + context_line * unit,
                             context_line * columns, 4, matrix[GIVENS],
                             given, 4 * ROWS, out, 4 * ROWS * columns, 0,
                         )  # fmt: skip
                     # Only the last matrix, which has no activation, has groups.
                     if matrix[ACTIVATION] >= 0:
-                        _activate(matrix[ACTIVATION], values[up : up + count * ROWS])
+                        activate(matrix[ACTIVATION], values[up : up + count * ROWS])
                 unit += count * columns
 
 
@@ -230,7 +181,7 @@ def _pull_inputs(matrix, index, parameters, grads, panels, zeros, adds):
                     )
                     left = weights + 4 * (matrix[WEIGHT] + unit) + line * row
                     bias = zeros.ctypes.data if group == 0 and not adds else 0
-                    _block(
+                    block(
                         count, VECTORS, left, 4, line, rows - begin,
                         address + 4 * up, 4 * ROWS, out, 4 * ROWS * matrix[IN_STEP], bias,
                     )  # fmt: skip

@@ -16,6 +16,7 @@ from flows.bijections.coupling.affine import Coupling
 from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.bijections.linear import network_parameters
 from flows.bijections.network_layers import ADDITIVE, MapSpec, affine_map
+from flows.compiled.packed_fields import ACTIVATIONS
 from flows.compiled_training.program import (
     Dense,
     Integers,
@@ -32,7 +33,8 @@ from flows.mixed.density import MixedDensity
 
 # Fields of the lines, as in `flows.compiled_training.fields`, which needs numba.
 MAPPED, NORM, CATEGORICAL = range(3)
-ACTIVATIONS = ("relu", "tanh", "elu")
+# Those whose gradient follows from their results: the first ones that the loops know.
+TRAINED = ACTIVATIONS[:3]
 MAPS = ("affine", "bounded-affine", "additive", "spline", "mixture", "sigmoids")
 _LAYER_FIELDS = 21
 
@@ -271,7 +273,7 @@ class _Writer:
             source: Features that it reads.
             out: Block of its outputs, the width of that, and its first unit in there.
         """
-        if network.activation not in ACTIVATIONS:
+        if network.activation not in TRAINED:
             raise UnsupportedError(f"activation {network.activation}")
         program, dim = self._program, self._dim
         below, grad_below, grad_free = source.place, source.grad, 2 * dim + out[1]

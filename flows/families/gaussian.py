@@ -41,15 +41,12 @@ class GaussianSpec(Spec):
 
     @property
     def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
         return self.covariance == "diagonal"
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what the one layer takes."""
         return gaussian_cost(dim, full=self.covariance == "full", context_dim=context_dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the one layer."""
         full = self.covariance == "full"
         return Gaussian(dim, full=full, generator=generator, context_dim=context_dim)
 
@@ -114,7 +111,6 @@ class Gaussian(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         shift, log_scale = self._condition(context, observed, u.shape[0])
         u = only_observed(u, observed)
         mixed = u if self.lower is None else u @ self._triangle(self.lower).t()
@@ -123,14 +119,12 @@ class Gaussian(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise, by substitution."""
         u, log_slopes = self.inverse_terms(x, context, observed)
         return u, log_slopes.sum(dim=1)
 
     def inverse_terms(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, Batch]:
-        """Return the noise, and log du_i/dx_i of each feature."""
         shift, log_scale = self._condition(context, observed, x.shape[0])
         u = (only_observed(x, observed) - shift) * torch.exp(-log_scale)
         if self.lower is not None:
@@ -139,7 +133,6 @@ class Gaussian(Bijection):
         return u, -log_scale
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        """Return an elementwise map, and after it T^-1 v = v - (I - T^-1) v."""
         layers: list[NetworkLayer | Reordering] = [
             elementwise([self.shift, self.log_scale], context_weight=self.context_weight)
         ]

@@ -55,7 +55,6 @@ class GaussianMixtureSpec(Spec):
         check_bound("regularisation", self.regularisation)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what the one layer takes, with a covariance for a mask of the features."""
         width, count = dim + context_dim, self.components or MOST_COMPONENTS
         square = count * width**2
         parameters = count * (1 + 2 * width + width * (width - 1) // 2)
@@ -80,7 +79,6 @@ class GaussianMixtureSpec(Spec):
         )
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the one layer."""
         return MixtureOfGaussians(dim, self, generator, context_dim)
 
 
@@ -138,27 +136,23 @@ class MixtureOfGaussians(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data, feature by feature."""
         found = self._by_mask(self._sampled, u, context, observed, exact=True)
         return found[:, :-1], found[:, -1]
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         found = self._by_mask(self._noise, x, context, observed, exact=True)
         return found[:, :-1], found[:, -1]
 
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
-        """Return the log density of rows: the marginal one of what is observed."""
         return self._by_mask(self._density, x, context, observed)[:, 0]
 
     def conditionals(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> Conditionals:
-        """Return the density of each feature given those before it: quotients of marginals."""
         found = self._by_mask(self._given_earlier, x, context, observed, exact=True)
         log_probs, means = found.chunk(2, dim=1)
         return Conditionals(log_probs, known_means(means, of_features(observed, self.dim)))

@@ -77,16 +77,13 @@ class MadeSpec(Spec):
 
     @property
     def is_binary(self) -> bool:
-        """Return whether the conditionals are Bernoulli."""
         return self.conditional == "bernoulli"
 
     @property
     def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
         return self.conditional != "bernoulli" and self.masks == 1
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what the layer takes, or all masks of an ensemble."""
         conditioner, size = self._conditioner(context_dim), self._size()
         if self.masks > 1:
             return ensemble_cost(dim, conditioner, size, masks=self.masks)
@@ -94,7 +91,6 @@ class MadeSpec(Spec):
         return layer if self.order == "natural" else layer + permutation_cost(dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the layer, behind a permutation if the order is random."""
         conditioner, transformer = self._conditioner(context_dim), self._transformer()
         if self.masks > 1:
             return MaskEnsemble(

@@ -73,7 +73,6 @@ class MafSpec(Spec):
         check_choice("tails", self.tails, (False, True))
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what the MADEs, the batch norms and what stands between them take."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
         layer = conditioner.cost(dim, Affine.size) + permutation_cost(dim)
         total = (layer + batch_norm_cost(dim, self.batch_norm)) * self.layers
@@ -83,7 +82,6 @@ class MafSpec(Spec):
         return total + tails_cost(dim) if self.tails else total
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the chain of layers."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
         parts: list[Bijection] = [Tails(dim)] if self.tails else []
         for layer in range(self.layers):
@@ -138,14 +136,12 @@ class IafSpec(Spec):
         check_bound("log_scale_bound", self.log_scale_bound)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what the MADEs, the batch norms and what stands between them take."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
         layer = conditioner.cost(dim, Affine.size).inverted() + permutation_cost(dim)
         total = (layer + batch_norm_cost(dim, self.batch_norm)) * self.layers
         return total + diagonal_cost(dim, context_dim) if context_dim else total
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the chain of layers."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
         parts: list[Bijection] = []
         for layer in range(self.layers):
@@ -204,13 +200,10 @@ class HafSpec(Spec):
         check_bound("log_scale_bound", self.log_scale_bound)
 
     def check_dim(self, dim: int) -> None:
-        """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what a MADE and two networks a layer and the batch norms take."""
-
         def layer(copied: int, moved: int) -> Cost:
             made = self._conditioner(context_dim).cost(copied, Affine.size)
             around = permutation_cost(copied) * 2 + permutation_cost(dim)
@@ -224,7 +217,6 @@ class HafSpec(Spec):
         return alternating(dim, self.layers, layer) + norms
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the chain of layers: each is a coupling and, next to the noise, the MADE's half."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)

@@ -62,14 +62,12 @@ class NafSpec(Spec):
         check_choice("activation", self.activation, get_args(ActivationName))
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what the masked networks and their maps take."""
         kind = DeepSigmoidal if self.transformer == "dsf" else DeepDenseSigmoidal
         layer = self._conditioner(context_dim).cost(dim, kind.size(self.units))
         layer = layer if self.closed == "density" else layer.inverted()
         return (layer + permutation_cost(dim)) * self.layers
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the chain of layers."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             if layer > 0:
@@ -118,7 +116,6 @@ class DeepSigmoidal(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map data to noise."""
         raw_slope, shift, logits = parameters.chunk(_OUTPUTS)
         slope = _slope(raw_slope)
         u, log_det = _squash(torch.addcmul(shift, slope, x), slope.log(), logits)
@@ -127,11 +124,9 @@ class DeepSigmoidal(Transformer):
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map noise to data."""
         return invert(self.inverse, u, parameters)
 
     def map_spec(self) -> MapSpec:
-        """Return the map as compiled loops know it."""
         return MapSpec("sigmoids", self.outputs, (float(self.outputs // _OUTPUTS),))
 
 
@@ -165,17 +160,14 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map data to noise."""
         return _dense(x, parameters, self.mix, self.read)
 
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map noise to data."""
         return invert(_dense, u, parameters, self.mix, self.read)
 
     def map_spec(self) -> MapSpec | None:
-        """Return the map as compiled loops know it, which have the exponentials of the matrices."""
         units = self.outputs // _DENSE_OUTPUTS
         if units > _MOST_COMPILED_UNITS:
             return None

@@ -93,17 +93,14 @@ class NsfSpec(Spec):
 
     @property
     def masks_columns(self) -> bool:
-        """Return whether rows of the flow may lack features."""
         return not self.linear
 
     def check_dim(self, dim: int) -> None:
-        """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
         if self.coupling:
             check_coupling_dim("nsf with coupling", dim)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what the networks, their splines and the linear maps take."""
         layers = self._layers_cost(dim, context_dim)
         if self.affine_layers:
             affine = self._affine_conditioner(context_dim).cost(dim, Affine.size)
@@ -125,7 +122,6 @@ class NsfSpec(Spec):
         return alternating(dim, self.layers, layer) + between * self.layers
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the chain of layers."""
         parts: list[Bijection] = [Tails(dim)] if self.tails else []
         for _ in range(self.affine_layers):
             parts += [Made(dim, self._affine_conditioner(context_dim), generator), Reverse(dim)]
@@ -189,7 +185,6 @@ class RationalQuadratic(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map data to noise."""
         place = self._scaled(x)
         bend = self._bin(place, parameters, axis=0)
         theta = (place - bend.left) / bend.width
@@ -202,7 +197,6 @@ class RationalQuadratic(Transformer):
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Map noise to data."""
         place = self._scaled(u)
         bend = self._bin(place, parameters, axis=1)
         theta = bend.solve(place - bend.bottom)
@@ -211,7 +205,6 @@ class RationalQuadratic(Transformer):
         return self._with_tails(u, x, -log_slope)
 
     def map_spec(self) -> MapSpec:
-        """Return the map as compiled loops know it."""
         numbers = (float(self.bins), float(self.tail_bound), self._floor, self._total)
         return MapSpec("spline", self.outputs, numbers)
 

@@ -47,7 +47,6 @@ class PlanarSpec(Spec):
         check_choice("closed", self.closed, get_args(Closed))
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what two vectors and a bias a layer take."""
         size = LayerSize(
             2 * dim + 1,
             made=6 * dim + 16,
@@ -59,7 +58,6 @@ class PlanarSpec(Spec):
         return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the layers as one bijection."""
         planar = Planar(dim, self.layers, context_dim=context_dim, generator=generator)
         return oriented(planar, self.closed)
 
@@ -93,7 +91,6 @@ class Planar(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data, in closed form."""
         refuse_mask(observed)
         weights, pushes, biases, gains = self._layers(context)
         z, bends = u, []
@@ -106,7 +103,6 @@ class Planar(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise, one root a row and layer."""
         refuse_mask(observed)
         weights, pushes, biases, gains = self._layers(context)
         z, log_det = x, x.new_zeros(x.shape[0])

@@ -44,7 +44,6 @@ class RadialSpec(Spec):
         check_choice("closed", self.closed, get_args(Closed))
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what a centre and two numbers a layer take."""
         size = LayerSize(
             dim + 2,
             made=dim + 16,
@@ -56,7 +55,6 @@ class RadialSpec(Spec):
         return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the layers as one bijection."""
         radial = Radial(dim, self.layers, context_dim=context_dim, generator=generator)
         return oriented(radial, self.closed)
 
@@ -89,7 +87,6 @@ class Radial(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data, by the paper's map."""
         refuse_mask(observed)
         centres, alphas, rooms = self._layers(context)
         z, distances = u, []
@@ -103,7 +100,6 @@ class Radial(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise, by a quadratic equation a row and layer."""
         refuse_mask(observed)
         centres, alphas, rooms = self._layers(context)
         z, distances = x, []

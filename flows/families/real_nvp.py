@@ -45,19 +45,16 @@ class RealNvpSpec(Spec):
         check_bound("log_scale_bound", self.log_scale_bound)
 
     def check_dim(self, dim: int) -> None:
-        """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what two networks a layer and the batch norms take."""
         cost_of = partial(coupling_cost, hidden=self.hidden, context_dim=context_dim, networks=2)
         return alternating(dim, self.layers, cost_of) + (
             batch_norm_cost(dim, self.batch_norm) * self.layers
         )
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the chain of layers; the one next to the data copies features 0, 2, 4, ..."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
@@ -93,18 +90,15 @@ class NiceSpec(Spec):
         check_hidden(self.hidden)
 
     def check_dim(self, dim: int) -> None:
-        """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what one network a layer, the batch norms and the scaling take."""
         cost_of = partial(coupling_cost, hidden=self.hidden, context_dim=context_dim, networks=1)
         norms = batch_norm_cost(dim, self.batch_norm) * self.layers
         return alternating(dim, self.layers, cost_of) + norms + diagonal_cost(dim, context_dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the chain of layers; the one next to the data copies features 0, 2, 4, ..."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)

@@ -53,7 +53,6 @@ class SylvesterSpec(Spec):
         check_choice("closed", self.closed, get_args(Closed))
 
     def check_dim(self, dim: int) -> None:
-        """Check that there are no more units, which are orthogonal directions, than features."""
         super().check_dim(dim)
         if self.units is not None and self.units > dim:
             raise SpecError(
@@ -62,7 +61,6 @@ class SylvesterSpec(Spec):
             )
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        """Return what reflections, two strict triangles and three numbers a unit take."""
         units = dim if self.units is None else self.units
         size = LayerSize(
             sum(_widths(dim, units)),
@@ -75,7 +73,6 @@ class SylvesterSpec(Spec):
         return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the layers as one bijection."""
         units = dim if self.units is None else self.units
         layers = Sylvester(
             dim, units, layers=self.layers, context_dim=context_dim, generator=generator
@@ -120,7 +117,6 @@ class Sylvester(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data, in closed form."""
         refuse_mask(observed)
         layers = self._layers(context)
         reads, writes = layers.inner @ layers.basis.mT, layers.basis @ layers.outer
@@ -134,7 +130,6 @@ class Sylvester(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise, one root a row, layer and unit."""
         refuse_mask(observed)
         layers = self._layers(context)
         writes = layers.basis @ layers.outer

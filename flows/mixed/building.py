@@ -41,11 +41,9 @@ class MixedContext(ContextTable):
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
 
     def prepare(self, context: Float[Tensor, "batch columns"]) -> Batch:
-        """Return preprocessed rows, in float64."""
         return self.encoding.inverse(context)[0]
 
     def features(self, rows: Batch) -> Float[Tensor, "batch features"]:
-        """Return the numbers that preprocessed rows stand for, categories one-hot."""
         layout = self.encoding.layout
         levels, values = rows.tensor_split([len(layout.variables)], dim=1)
         inputs = one_hot(levels, self.sizes, self.starts, layout.slots)

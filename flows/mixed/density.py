@@ -72,7 +72,6 @@ class MixedDensity(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to rows of the model, with the log-determinant of the flow."""
         refuse_mask(observed)
         count = len(self.layout.variables)
         indices, log_det = u[:, :count], u.new_zeros(u.shape[0])
@@ -87,13 +86,11 @@ class MixedDensity(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Refuse: levels have no noise."""
         raise FlowError("a density of categories has no noise that its rows could be mapped to")
 
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
-        """Return the log density of each row."""
         refuse_mask(observed)
         return self.log_parts(x, context).sum(dim=1)
 
@@ -114,7 +111,6 @@ class MixedDensity(Bijection):
         return torch.stack([discrete, continuous], dim=1)
 
     def continuous(self) -> Bijection | None:
-        """Return the flow of the continuous values."""
         return self.flow
 
     def continuous_rows(

@@ -141,16 +141,13 @@ class TableEncoding(Preprocessing):
 
     @property
     def spreads(self) -> bool:
-        """True if `spread` changes anything."""
         return bool((self.noise > 0).any())
 
     def inverse(self, x: Batch) -> tuple[Tensor, PerRow]:
-        """Map data to the model's space, with the log-determinant."""
         rows, terms = self.encode(x)
         return rows, terms.sum(dim=1)
 
     def encode(self, x: Batch) -> tuple[Float[Tensor, "batch width"], Batch]:
-        """Map data to the model's space, with the term of the log-determinant of each column."""
         pieces = [self._encode(piece.double()) for piece in torch.split(x, self._piece_rows)]
         return torch.cat([rows for rows, _ in pieces]), torch.cat([terms for _, terms in pieces])
 
@@ -178,7 +175,6 @@ class TableEncoding(Preprocessing):
         return torch.where(self.gapped & x.isinf(), torch.nan, x)
 
     def affine_columns(self) -> Bool[Tensor, " columns"]:
-        """Return True for each column of numbers that is only standardised, however far the value."""
         kinds = torch.tensor([c.levels == 0 and c.transform == "none" for c in self.layout.columns])
         kinds[self.layout.continuous] &= (self.reach.abs() >= ENDLESS).all(dim=1).cpu()
         return kinds
@@ -193,7 +189,6 @@ class TableEncoding(Preprocessing):
         return ~torch.cat(unknown, dim=1).isnan().any(dim=1)
 
     def forward(self, y: Batch) -> tuple[Tensor, PerRow]:
-        """Map the model's space to data, with the log-determinant."""
         pieces = [self._decode(piece.double()) for piece in torch.split(y, self._piece_rows)]
         return torch.cat([rows for rows, _ in pieces]), torch.cat([total for _, total in pieces])
 
@@ -212,7 +207,6 @@ class TableEncoding(Preprocessing):
         return x, total
 
     def spread(self, x: Batch, *, generator: torch.Generator) -> Batch:
-        """Return rows with uniform noise on the continuous values of a grid, or that many rows share."""
         if not self.spreads:
             return x
         x = x.double()

@@ -133,7 +133,6 @@ class MixedSpec(Spec):
         return total + encoding_cost(layout)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """Return the density of rows of the model."""
         layout = self.layout(dim)
         made = flow = None
         if layout.variables:

@@ -133,7 +133,6 @@ class AutogradSteps(Steps):
         self._optimiser.learning_rate = rate
 
     def compute(self, rows: Tensor) -> Tensor:
-        """Compute the gradient for rows of the model; return the sum of their log densities."""
         options = self._options
         self._optimiser.zero_grad()
         with _rounded_products() if self._rounds else nullcontext():
@@ -145,7 +144,6 @@ class AutogradSteps(Steps):
         return scores.detach().sum(dtype=torch.float64)
 
     def move(self, number: int) -> None:
-        """Move the weights along the gradient, in the step of this number."""
         norm = self._options.max_gradient_norm
         if norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, norm)
@@ -154,26 +152,21 @@ class AutogradSteps(Steps):
             self._average.follow(number)
 
     def score(self, rows: Tensor) -> Tensor:
-        """Return the log densities of rows of the model, whose flow is in evaluation mode."""
         return self._flow.log_prob_of_table(rows, space="model")
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Return a context in which the flow has the average of its weights, if there is one."""
         return nullcontext() if self._average is None else self._average.applied()
 
     def restart(self) -> None:
-        """Forget the moments, and begin the average at the present weights."""
         self._optimiser = self._new_optimiser()
         if self._average is not None:
             self._average.restart()
 
     def tensors(self) -> Groups:
-        """Return copies of the moments and of the average, as groups of a state."""
         average = {} if self._average is None else self._average.tensors()
         return {"optimiser": self._optimiser.tensors(), "average": average}
 
     def restore(self, groups: Groups) -> None:
-        """Restore both from `groups`."""
         self._optimiser.restore(dict(groups["optimiser"]))
         if self._average is not None:
             self._average.restore(dict(groups["average"]))
@@ -226,16 +219,13 @@ class CompiledSteps(Steps):
         self._adam.learning_rate = rate
 
     def compute(self, rows: Tensor) -> float:
-        """Compute the gradient for rows of the model; return the sum of their log densities."""
         return self._gradient.compute(rows)
 
     def move(self, number: int) -> None:
-        """Move the weights along the gradient, in the step of this number."""
         share = 0.0 if self._decay is None else average_share(self._decay, number)
         self._adam.move(share=share)
 
     def score(self, rows: Tensor) -> Tensor:
-        """Return the log densities of rows of the model, whose flow is in evaluation mode."""
         return self._gradient.score(rows)
 
     def set_statistics(
@@ -255,7 +245,6 @@ class CompiledSteps(Steps):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Replace the weights by their average, if there is one, for the duration of the context."""
         if self._decay is None:
             yield
             return
@@ -266,11 +255,9 @@ class CompiledSteps(Steps):
             self._adam.swap_average()
 
     def restart(self) -> None:
-        """Forget the moments, and begin the average at the present weights."""
         self._adam.restart()
 
     def tensors(self) -> Groups:
-        """Return copies of the moments and of the average, as groups of a state."""
         adam, optimiser = self._adam, {}
         if adam.count > 0:
             first, second = (self._by_parameter(moment) for moment in adam.moments)
@@ -286,7 +273,6 @@ class CompiledSteps(Steps):
         return {"optimiser": optimiser, "average": average}
 
     def restore(self, groups: Groups) -> None:
-        """Restore both from `groups`."""
         adam, optimiser = self._adam, groups["optimiser"]
         adam.restart()
         first, second = (self._by_parameter(moment) for moment in adam.moments)

@@ -71,7 +71,6 @@ class FormulaTarget(Target):
         self._program = _parse(text, dim)
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Return the value of the formula on each row."""
         stack: list[Tensor] = []
         for step in self._program:
             match step:

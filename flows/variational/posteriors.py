@@ -74,7 +74,6 @@ class LinearRegression(Target):
         self._factor = _triangular_factor(x, y)
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Return log prior plus log likelihood of all rows, in float64."""
         z = z.to(self._factor)
         residuals = self._factor[:, -1] - z @ self._factor[:, :-1].t()
         squares = (residuals / self._noise_scale).square().sum(dim=1)
@@ -146,14 +145,12 @@ class LogisticRegression(Target):
         self._y = y.double()
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Return log prior plus log likelihood of all rows, in float64 and bounded memory."""
         z = z.to(self._x)
         return _log_prior(z, self._prior_scale) + _log_likelihood(z, self._x, self._y)
 
     def estimate(
         self, z: Float[Tensor, "batch dim"], *, generator: torch.Generator
     ) -> Float[Tensor, " batch"]:
-        """Return an estimate from `batch_rows` rows, their likelihood scaled up to all rows."""
         if self._batch_rows is None:
             return self.log_density(z)
         z = z.to(self._x)

@@ -143,13 +143,11 @@ class LatentTarget(ConditionalTarget):
     def log_density(
         self, z: Float[Tensor, "batch dim"], context: Float[Tensor, "batch context_dim"]
     ) -> Float[Tensor, " batch"]:
-        """Return log p(x, z) of each row, in float64."""
         return self._decoder.log_joint(z, context)
 
     def sample_context(
         self, n: int, *, generator: torch.Generator
     ) -> Float[Tensor, "batch context_dim"]:
-        """Draw rows, with replacement."""
         drawn = torch.randint(len(self._rows), (n,), generator=generator)
         return self._rows[drawn.to(self._rows.device)]
 
@@ -188,7 +186,6 @@ class Potential(Target):
         self._reach = reach
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Return -U of each row, and the wall."""
         value = self._negative(*z.unbind(dim=1))
         if not self._walled:
             return value

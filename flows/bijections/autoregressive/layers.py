@@ -52,7 +52,6 @@ class Autoregressive(Bijection):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data; each pass adds one feature, and gradients go through all."""
         x = torch.zeros_like(u)
         log_dets = []
         for i in range(self.dim):
@@ -69,14 +68,12 @@ class Autoregressive(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise, in 1 pass."""
         u, log_det = self.inverse_terms(x, context, observed)
         return u, log_det.sum(dim=1)
 
     def inverse_terms(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, Batch]:
-        """Return the noise, and log du_i/dx_i of each feature."""
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
         u, log_det = self.transformer.inverse(x, self._condition(x, context, observed))
@@ -86,14 +83,12 @@ class Autoregressive(Bijection):
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
-        """Return the log density of rows whose noise is standard Gaussian, in 1 pass."""
         terms = self.transformer.log_density(x, self._condition(x, context, observed))
         return masked(terms, observed).sum(dim=1)
 
     def conditionals(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> Conditionals:
-        """Return the density of each feature given those before it, in 1 pass."""
         parameters = self._condition(x, context, observed)
         terms = masked(self.transformer.log_density(x, parameters), observed)
         means = self.transformer.mean(parameters)
@@ -110,7 +105,6 @@ class Autoregressive(Bijection):
         )
 
     def network_layers(self) -> list[NetworkLayer | Reordering] | None:
-        """Return the layer as weights, if its map has a compiled form."""
         spec = self.transformer.map_spec()
         if spec is None or self.conditioner.is_direct(self.dim):
             return None

@@ -94,13 +94,11 @@ class MaskEnsemble(Bijection):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Refuse: a mixture has no noise."""
         raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
 
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data; the log-determinant is that of the mask of each row."""
         refuse_mask(observed)
         chosen, u = choose_mask(u, self.masks)
         x, log_det = torch.empty_like(u), u.new_empty(len(u))
@@ -113,7 +111,6 @@ class MaskEnsemble(Bijection):
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
-        """Return the log density: under the next mask in training, under all in evaluation."""
         refuse_mask(observed)
         if self.training:
             turn = int(self.turn) % self.masks

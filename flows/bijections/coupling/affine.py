@@ -67,7 +67,6 @@ class Coupling(HalvesLayer):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         copied, moved = self.split(u)
         log_scale, shift = self._condition(copied, context, self.moved_mask(observed))
         if log_scale is None:
@@ -78,7 +77,6 @@ class Coupling(HalvesLayer):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         copied, moved = self.split(x)
         log_scale, shift = self._condition(copied, context, self.moved_mask(observed))
         if log_scale is None:
@@ -87,7 +85,6 @@ class Coupling(HalvesLayer):
         return u, -log_scale.sum(dim=1)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        """Return the layer as weights."""
         networks: list[tuple[nn.ModuleList, ActivationName]] = [(self.shift_layers, "relu")]
         if self.additive:
             return [coupling_layer(self.shape, networks, ADDITIVE)]

@@ -43,7 +43,6 @@ class TransformerCoupling(HalvesLayer):
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map noise to data."""
         copied, moved = self.split(u)
         mask = self.moved_mask(observed)
         x, log_det = self.transformer.forward(moved, self._condition(copied, context, mask))
@@ -53,7 +52,6 @@ class TransformerCoupling(HalvesLayer):
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
-        """Map data to noise."""
         copied, moved = self.split(x)
         mask = self.moved_mask(observed)
         u, log_det = self.transformer.inverse(moved, self._condition(copied, context, mask))
@@ -61,7 +59,6 @@ class TransformerCoupling(HalvesLayer):
         return self.join(copied, shown(u, mask)), shown(log_det, mask).sum(dim=1)
 
     def network_layers(self) -> list[NetworkLayer | Reordering] | None:
-        """Return the layer as weights, if its map has a compiled form."""
         spec = self.transformer.map_spec()
         if spec is None:
             return None

@@ -25,51 +25,6 @@ _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
 UNITS, VECTORS = (8, 2) if _WIDE else (4, 1)
 
 
-@no_type_check
-def tile_block_of(units: int, vectors: int) -> Any:
-    """Return the micro-kernel of tiles, for some units of a panel.
-
-    out[unit, row] = start + sum over k < depth of weight[k, unit] * source[k, row], where start
-    is the bias of the unit or, if the address of the biases is 0, the value in out.
-    """
-    cells = [(unit, v) for unit in range(units) for v in range(vectors)]
-
-    @intrinsic
-    def tile_block(_, weight, bias, depth, source, out):
-        def generate(context, builder, _signature, args):
-            weight, bias, depth, source, out = args
-            e = Emitter(builder, LANES)
-
-            def biases() -> list[Any]:
-                values = [e.spread(bias, e.number(unit)) for unit in range(units)]
-                return [values[unit] for unit, _ in cells]
-
-            def there() -> list[Any]:
-                return [e.load(out, e.number(unit * vectors + v)) for unit, v in cells]
-
-            def body(k: Any, sums: list[Any]) -> list[Any]:
-                first = builder.mul(k, e.number(vectors))
-                rows = [e.load(source, builder.add(first, e.number(v))) for v in range(vectors)]
-                line = builder.mul(k, e.number(PANEL))
-                factors = [
-                    e.spread(weight, builder.add(line, e.number(unit))) for unit in range(units)
-                ]
-                return [
-                    e.multiply_add(total, factors[unit], rows[v])
-                    for total, (unit, v) in zip(sums, cells, strict=True)
-                ]
-
-            start = e.choose(builder.icmp_signed("!=", bias, e.number(0)), biases, there)
-            _, sums = e.loop(e.number(0), depth, 1, start, body)
-            for total, (unit, v) in zip(sums, cells, strict=True):
-                e.store(total, out, e.number(unit * vectors + v))
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 5), generate
-
-    return tile_block
-
-
 # Panels whose sums of a single row are computed at once, so that none waits for its own last one.
 TOGETHER = 8
 

@@ -2,25 +2,23 @@
 
 from typing import no_type_check
 
-from numba import float32, int64
+from numba import int64
 
-from flows.compiled.loops.functions import erf, exp, jit, tanh
+from flows.compiled.loops.activations import activate
+from flows.compiled.loops.blocks import block
+from flows.compiled.loops.functions import jit
 from flows.compiled.loops.micro_kernels import (
     LANES,
     TOGETHER,
     UNITS,
-    VECTORS,
     row_blocks,
     stay_apart,
-    tile_block_of,
     word,
 )
 from flows.compiled.packed_fields import (
     ACTIVATION,
     ACTIVATION_2,
     BIASES,
-    ELU,
-    GELU,
     LINE_BYTES,
     LINES,
     LINES_2,
@@ -29,7 +27,6 @@ from flows.compiled.packed_fields import (
     PANELS,
     PLACE,
     REACH,
-    RELU,
     WIDTH,
 )
 
@@ -40,51 +37,6 @@ from flows.compiled.packed_fields import (
 HOT_UNITS = 64
 # Start values of a product.
 FROM_THERE, FROM_BIASES = range(2)
-
-_narrow_1, _narrow_2, _narrow_4, _narrow_all = (tile_block_of(n, 1) for n in (1, 2, 4, UNITS))
-_wide_1, _wide_2, _wide_4, _wide_all = (tile_block_of(n, VECTORS) for n in (1, 2, 4, UNITS))
-
-
-@jit()
-@no_type_check
-def activate(kind, h):
-    """Apply an activation in place."""
-    stay_apart()
-    if kind == RELU:
-        for j in range(len(h)):
-            h[j] = float32(0) if h[j] < float32(0) else h[j]
-    elif kind == ELU:
-        for j in range(len(h)):
-            h[j] = exp(h[j]) - float32(1) if h[j] < float32(0) else h[j]
-    elif kind == GELU:
-        for j in range(len(h)):
-            h[j] = float32(0.5) * h[j] * (float32(1) + erf(h[j] * float32(0.70710678118654752)))
-    else:
-        for j in range(len(h)):
-            h[j] = tanh(h[j])
-
-
-@jit()
-@no_type_check
-def _tile_block(weight, bias, depth, source, out, units, vectors):
-    """Return the micro-kernel for this number of units and vectors."""
-    if vectors == VECTORS:
-        if units == UNITS:
-            _wide_all(weight, bias, depth, source, out)
-        elif units == 4:
-            _wide_4(weight, bias, depth, source, out)
-        elif units == 2:
-            _wide_2(weight, bias, depth, source, out)
-        else:
-            _wide_1(weight, bias, depth, source, out)
-    elif units == UNITS:
-        _narrow_all(weight, bias, depth, source, out)
-    elif units == 4:
-        _narrow_4(weight, bias, depth, source, out)
-    elif units == 2:
-        _narrow_2(weight, bias, depth, source, out)
-    else:
-        _narrow_1(weight, bias, depth, source, out)
 
 
 @jit()
@@ -120,7 +72,8 @@ def compute_product(line, units, inputs, start, space, below, vectors):
         depth = min(inputs[1], word(reach, unit + count - 1)) - inputs[0]
         weight = word(panels, unit // PANEL) + 4 * (PANEL * inputs[0] + lane)
         bias = biases + 4 * unit if start == FROM_BIASES else 0
-        _tile_block(weight, bias, depth, source, place + row * unit, count, vectors)
+        out = place + row * unit
+        block(count, vectors, weight, 4, 4 * PANEL, depth, source, row, out, row, bias)
         unit += count
 
 
