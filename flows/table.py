@@ -52,16 +52,3 @@ class MappedTable:
 
 
 Table = Tensor | MappedTable
-
-
-def in_order_of(table: Table, name: str) -> str:
-    """Return a name for what was computed of the first rows of a table.
-
-    Rows that stay in their file have another order than the same rows in memory: where a worker has
-    more memory than the one that goes on, they are not the same.
-
-    Args:
-        table: Table of the rows.
-        name: Name of what was computed.
-    """
-    return f"{name}-mapped" if isinstance(table, MappedTable) else name

@@ -1,7 +1,7 @@
 """Evaluation of a flow on rows that it was not trained on."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -58,7 +58,6 @@ def evaluate(  # noqa: PLR0913  what is scored, how, from where, and a callback
     space: Space = "data",
     row_loss_bound: float | None = None,
     score: Callable[[Tensor], Tensor] | None = None,
-    scores: list[Tensor] | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Return the mean log density of rows with two standard errors, in evaluation mode.
@@ -73,8 +72,6 @@ def evaluate(  # noqa: PLR0913  what is scored, how, from where, and a callback
         row_loss_bound: Bound of the robust mean, as in `FitOptions`.
         score: Function of rows in that space that returns their log densities as the flow does, but
             faster; None asks the flow.
-        scores: Log densities of the first rows, which an earlier call has computed; those of the others are
-            appended, chunk by chunk.
         on_chunk: Callback after each chunk of rows that is scored.
 
     Raises:
@@ -85,8 +82,7 @@ def evaluate(  # noqa: PLR0913  what is scored, how, from where, and a callback
     chunk_rows = chunk_rows or default_chunk_rows(flow)
     was_training = flow.training
     flow.eval()
-    scores = [] if scores is None else scores
-    scores[:] = [piece.to(flow.device) for piece in scores]
+    scores: list[Tensor] = []
     with torch.no_grad():
         pieces = torch.split(x, chunk_rows) if isinstance(x, Tensor) else x.chunks(chunk_rows)
         chunks = (rows.to(flow.device) for rows in pieces)
@@ -94,7 +90,7 @@ def evaluate(  # noqa: PLR0913  what is scored, how, from where, and a callback
             noise = torch.Generator().manual_seed(noise_seed)
             chunks = (spread_table(flow, rows, noise) for rows in chunks)
         score = score or partial(flow.log_prob_of_table, space=space)
-        for rows in after(chunks, sum(map(len, scores))):
+        for rows in chunks:
             scores.append(score(rows))
             if on_chunk is not None:
                 on_chunk()
@@ -106,14 +102,6 @@ def evaluate(  # noqa: PLR0913  what is scored, how, from where, and a callback
     if row_loss_bound is not None:
         robust = robust_mean(found, row_loss_bound)
     return Evaluation(mean, error, len(x), robust)
-
-
-def after(pieces: Iterable[Tensor], done: int) -> Iterator[Tensor]:
-    """Yield the pieces of a table that follow its first `done` rows."""
-    for piece in pieces:
-        if done < len(piece):
-            yield piece[done:]
-        done = max(0, done - len(piece))
 
 
 def default_chunk_rows(flow: Flow) -> int:

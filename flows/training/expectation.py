@@ -1,7 +1,7 @@
 """Expectation maximisation of a mixture of Gaussians with full covariances, in float64."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -64,15 +64,10 @@ class Sums:
         self._shares = torch.zeros_like(mixture.weights)
         self._sums = torch.zeros_like(mixture.means)
         self._squares = torch.zeros_like(mixture.covariances)
-        self._total, self._count, self.rows = 0.0, 0, 0
+        self._total, self._count = 0.0, 0
 
-    def add(self, rows: Float[Tensor, "rows width"], *, of: int) -> None:
-        """Add some rows.
-
-        Args:
-            rows: Rows that lack no value.
-            of: Number of rows of the table among which they were.
-        """
+    def add(self, rows: Float[Tensor, "rows width"]) -> None:
+        """Add some rows, which lack no value."""
         # Moments around the component's present mean keep their digits.
         terms = self._mixture.log_terms(rows)
         log_density = torch.logsumexp(terms, dim=1)
@@ -84,7 +79,6 @@ class Sums:
             self._sums[k] += weighted.sum(dim=0)
             self._squares[k] += weighted.t() @ centred
         self._total, self._count = self._total + float(log_density.sum()), self._count + len(rows)
-        self.rows += of
 
     def improved(self, added: Float[Tensor, " width"]) -> tuple[Mixture, float]:
         """Return the mixture after the iteration, and the mean log density of the rows before it.
@@ -104,20 +98,6 @@ class Sums:
             self._total / self._count,
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return copies of the sums, for a state."""
-        counts = torch.tensor([self._total, self._count, self.rows], dtype=torch.float64)
-        sums = {"shares": self._shares, "sums": self._sums, "squares": self._squares}
-        return {name: tensor.clone() for name, tensor in sums.items()} | {"counts": counts}
-
-    def resume(self, kept: Mapping[str, Tensor]) -> None:
-        """Go on from the sums of a state, which were made with the same mixture."""
-        self._shares, self._sums, self._squares = (
-            kept[name].double().cpu() for name in ("shares", "sums", "squares")
-        )
-        total, count, rows = kept["counts"].tolist()
-        self._total, self._count, self.rows = total, int(count), int(rows)
-
 
 def em_step(
     mixture: Mixture, chunks: Iterable[Tensor], added: Float[Tensor, " width"]
@@ -131,7 +111,7 @@ def em_step(
     """
     sums = Sums(mixture)
     for rows in chunks:
-        sums.add(rows, of=len(rows))
+        sums.add(rows)
     return sums.improved(added)
 
 

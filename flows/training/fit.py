@@ -84,10 +84,10 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
         state: Snapshot or interruption of the same training, with the same rows and options.
         on_batch: Called after each batch with the finished batches and those of the whole epoch,
             and repeatedly with all of them while statistics and validation are computed.
-        on_state: Called after each batch, and while validation rows are scored, with a function that
-            returns the state of the training there; valid until the callback returns.
-        interrupted: Checked after each batch, and while validation rows are scored; if it returns True,
-            the training ends with `FitInterrupted`.
+        on_state: Called after each batch with a function that returns the state of the training there;
+            valid until the callback returns.
+        interrupted: Checked after each batch; if it returns True, the training ends with
+            `FitInterrupted`. An evaluation that was under way is repeated when it is resumed.
 
     Returns:
         One report per epoch. The state after the last epoch gives that epoch's report once more.
@@ -161,8 +161,6 @@ class _Fitter:
         self._progress = _Progress()
         # Until the first epoch is evaluated, the initial state is the best one.
         self._best = copies(flow.state_dict())
-        # Of the first validation rows, while these are scored.
-        self._scores: list[Tensor] = []
         self._started = 0.0
 
     def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
@@ -191,7 +189,7 @@ class _Fitter:
         self._flow.load_state_dict(self._best)
         self._flow.eval()
         if self._every > 1:
-            self._finish_statistics(last, callbacks)
+            self._finish_statistics(callbacks)
         yield self._report(lambda: last)
 
     def _run_epoch(self, callbacks: Callbacks) -> None:
@@ -241,7 +239,7 @@ class _Fitter:
         progress.total = self._check_finite(total)
         rows = self._bounds[progress.batches]
         progress.train = progress.total / rows + self._train.constant
-        if rows > first:  # else an interrupted evaluation goes on
+        if rows > first:  # else the evaluation alone is repeated
             progress.rows_per_second = (rows - first) / max(time.monotonic() - began, 1e-9)
 
     def _evaluate_epoch(self, callbacks: Callbacks) -> None:
@@ -249,7 +247,7 @@ class _Fitter:
         flow, progress = self._flow, self._progress
         flow.eval()
         with self._steps.averaged():
-            reached = self._evaluate(callbacks, every=self._every, state=self._state_scored)
+            reached = self._evaluate(callbacks, every=self._every)
             if not math.isfinite(reached.robust_mean):
                 raise DivergedError(progress.epoch)
             progress.batches, progress.robust = 0, reached.robust_mean
@@ -260,44 +258,29 @@ class _Fitter:
                 self._best = copies(flow.state_dict())
         progress.seconds = time.monotonic() - self._started
 
-    def _evaluate(
-        self, callbacks: Callbacks, *, every: int, state: Callable[[], FitState]
-    ) -> Evaluation:
+    def _evaluate(self, callbacks: Callbacks, *, every: int) -> Evaluation:
         """Set the statistics of training rows, and score the validation rows."""
         flow, batches = self._flow, len(self._bounds) - 1
         on_chunk = partial(callbacks.step, batches, batches)
-
-        left = len(self._validation) - sum(map(len, self._scores))
-
-        def scored() -> None:
-            nonlocal left
-            on_chunk()
-            left -= len(self._scores[-1])
-            if left > 0:
-                callbacks.between_steps(state)
-
         self._steps.set_statistics(
             self._train, chunk_rows=default_chunk_rows(flow), on_chunk=on_chunk, every=every
         )
-        reached = evaluate(
+        return evaluate(
             flow,
             self._validation,
             space="model",
             row_loss_bound=self._options.row_loss_bound,
             score=self._steps.score,
-            scores=self._scores,
-            on_chunk=scored,
+            on_chunk=on_chunk,
         )
-        self._scores = []
-        return reached
 
-    def _finish_statistics(self, last: FitState, callbacks: Callbacks) -> None:
-        """Set the exact statistics of all rows for the best weights, after the state `last`."""
+    def _finish_statistics(self, callbacks: Callbacks) -> None:
+        """Set the exact statistics of all rows for the best weights."""
         progress = self._progress
         if progress.best_epoch > 0:
             self._draw_noise(progress.best_epoch)
         with denormals_as_zero():
-            reached = self._evaluate(callbacks, every=1, state=partial(self._with_scores, last))
+            reached = self._evaluate(callbacks, every=1)
         progress.best = reached.robust_mean
         progress.best_validation = reached.mean if math.isfinite(reached.mean) else None
 
@@ -370,18 +353,6 @@ class _Fitter:
         self._progress.seconds = time.monotonic() - self._started
         return self._state()
 
-    def _state_scored(self) -> FitState:
-        """Return the state while validation rows are scored, with the weights that have their average."""
-        self._progress.seconds = time.monotonic() - self._started
-        with self._steps.averaged():  # a second exchange, which undoes the first
-            state = self._state()
-        return self._with_scores(state)
-
-    def _with_scores(self, state: FitState) -> FitState:
-        name = self._validation.named("validation")
-        scores = {f"scores/{name}": torch.cat(self._scores)}
-        return FitState(state.tensors | scores, state.meta)
-
     def _state(self) -> FitState:
         groups = {
             "flow": copies(self._flow.state_dict()),
@@ -407,8 +378,6 @@ class _Fitter:
         self._best = copies(groups["best"])
         self._steps.restore(groups)
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
-        scores = groups["scores"].get(self._validation.named("validation"))
-        self._scores = [] if scores is None else [scores]
 
 
 def _statistics_every(flow: Flow, rows: int) -> int:

@@ -13,7 +13,7 @@ from flows.errors import FitError
 from flows.families.gaussian_mixture import MOST_COMPONENTS, MixtureOfGaussians
 from flows.flow import Flow
 from flows.table import Table
-from flows.training.evaluate import Evaluation, after, evaluate
+from flows.training.evaluate import evaluate
 from flows.training.expectation import Mixture, Sums, em_step, information_criterion, start
 from flows.training.options import FitOptions
 from flows.training.rows import ModelRows, generator_of, model_rows
@@ -113,7 +113,7 @@ def fit_continuous(
         return FitState(training.tensors | tensors, meta)
 
     while not search.progress.done:
-        search.advance(callbacks, whole)
+        search.advance(callbacks)
         callbacks.between_steps(whole)
     search.keep(search.best)
 
@@ -128,8 +128,6 @@ class MixtureFitter:
         self._search = _Search(flow, self._train, options)
         self._best = copies(flow.state_dict())
         self._began = time.monotonic()
-        # True between an iteration and the last of its validation rows, of which the first are scored.
-        self._advanced, self._scores = False, list[Tensor]()
 
     def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
         """Yield a report an iteration, as `flows.training.fit.fit` describes."""
@@ -137,7 +135,7 @@ class MixtureFitter:
             self._restore(state)
         self._began = time.monotonic() - self._search.progress.seconds
         progress = self._search.progress
-        while progress.epoch == 0 or self._advanced or self._stop_reason() is None:
+        while progress.epoch == 0 or self._stop_reason() is None:
             self._iterate(callbacks)
             if self._stop_reason() is None:
                 now = self._state()
@@ -150,15 +148,19 @@ class MixtureFitter:
 
     def _iterate(self, callbacks: Callbacks) -> None:
         search, progress = self._search, self._search.progress
-        if not self._advanced:
-            began, first = time.monotonic(), 0 if search.sums is None else search.sums.rows
-            search.advance(callbacks, self._state_within)
-            rows = len(self._train) - first
-            progress.rows_per_second = rows / max(time.monotonic() - began, 1e-9)
-        self._advanced = True
+        began = time.monotonic()
+        search.advance(callbacks)
+        progress.rows_per_second = len(self._train) / max(time.monotonic() - began, 1e-9)
         search.keep(search.now)
         self._flow.eval()
-        reached = self._evaluate(callbacks)
+        reached = evaluate(
+            self._flow,
+            self._validation,
+            space="model",
+            row_loss_bound=self._options.row_loss_bound,
+            chunk_rows=search.chunk_rows,
+            on_chunk=lambda: callbacks.step(1, 1),
+        )
         progress.robust = reached.robust_mean
         progress.validation = reached.mean if math.isfinite(reached.mean) else None
         ended = self._ended_early()
@@ -169,30 +171,6 @@ class MixtureFitter:
             progress.best = progress.robust
             self._best = copies(self._flow.state_dict())
         progress.seconds = time.monotonic() - self._began
-        self._advanced = False
-
-    def _evaluate(self, callbacks: Callbacks) -> Evaluation:
-        """Score the validation rows, of which some may be scored already."""
-        left = len(self._validation) - sum(map(len, self._scores))
-
-        def scored() -> None:
-            nonlocal left
-            callbacks.step(1, 1)
-            left -= len(self._scores[-1])
-            if left > 0:
-                callbacks.between_steps(self._state_within)
-
-        reached = evaluate(
-            self._flow,
-            self._validation,
-            space="model",
-            row_loss_bound=self._options.row_loss_bound,
-            chunk_rows=self._search.chunk_rows,
-            scores=self._scores,
-            on_chunk=scored,
-        )
-        self._scores = []
-        return reached
 
     def _stop_reason(self) -> StopReason | None:
         return "converged" if self._search.progress.done else self._ended_early()
@@ -236,16 +214,7 @@ class MixtureFitter:
             "best": self._best,
             "optimiser": search.tensors(),
         }
-        if self._advanced:
-            name = self._validation.named("validation")
-            scores = {name: torch.cat(self._scores)} if self._scores else {}
-            groups["scores"] = {"is_best": torch.tensor(float(search.is_best)), **scores}
         return pack_state(groups, {"progress": asdict(search.progress), **self._identity()})
-
-    def _state_within(self) -> FitState:
-        """Return the state within an iteration, or while validation rows are scored."""
-        self._search.progress.seconds = time.monotonic() - self._began
-        return self._state()
 
     @restoring()
     def _restore(self, state: FitState) -> None:
@@ -253,11 +222,6 @@ class MixtureFitter:
         self._flow.load_state_dict(groups["flow"])
         self._best = copies(groups["best"])
         self._search.resume(groups["optimiser"], progress)
-        kept = groups["scores"]
-        self._advanced = "is_best" in kept
-        self._search.is_best = self._advanced and bool(kept["is_best"])
-        name = self._validation.named("validation")
-        self._scores = [kept[name]] if name in kept else []
 
 
 @dataclass
@@ -298,7 +262,6 @@ class _Search:
     Attributes:
         now: Mixture that is being fitted.
         best: Fitted mixture of the least criterion.
-        sums: Sums of an iteration that is under way.
         is_best: True if the last iteration ended with the best mixture so far.
         chunk_rows: Rows that are computed at a time.
     """
@@ -321,17 +284,14 @@ class _Search:
         if len(self._sample) < self._counts[0]:
             raise FitError(f"a mixture of {chosen} components needs as many whole rows at least")
         self.now = self.best = start(self._sample, 1, self._added, generator_of(options.seed))
-        self.sums: Sums | None = None
-        self._sums_name = rows.named("sums")
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return copies of both mixtures, and of the sums, by their names in a state."""
-        sums = {} if self.sums is None else self.sums.tensors()
+        """Return copies of both mixtures by their names in a state."""
         return {
             f"{kind}.{name}": getattr(mixture, name).clone()
             for kind, mixture in (("now", self.now), ("fitted", self.best))
             for name in _NAMES
-        } | {f"{self._sums_name}.{name}": tensor for name, tensor in sums.items()}
+        }
 
     def resume(self, kept: Mapping[str, Tensor], progress: dict[str, Json]) -> None:
         """Go on from the tensors and the progress of a state."""
@@ -340,31 +300,17 @@ class _Search:
             for kind in ("now", "fitted")
         )
         self.progress = _Progress(**progress)  # type: ignore[arg-type]  # as a state has it
-        start = f"{self._sums_name}."
-        sums = {name.removeprefix(start): kept[name] for name in kept if name.startswith(start)}
-        if sums:
-            self.sums = Sums(self.now)
-            self.sums.resume(sums)
 
-    def advance(self, callbacks: Callbacks, state: Callable[[], FitState]) -> None:
-        """Take one iteration; if it gains nothing, compare the mixture and take the next number.
-
-        Args:
-            callbacks: Callbacks of the caller.
-            state: Function that returns the state of the training, tensors and progress of this included.
-        """
+    def advance(self, callbacks: Callbacks) -> None:
+        """Take one iteration; if it gains nothing, compare the mixture and take the next number."""
         progress = self.progress
-        if self.sums is None:
-            if not progress.begun:
-                self.now = self._started(self._counts[progress.candidate])
-            self.sums = Sums(self.now)
-        for rows, of in self._whole_rows(callbacks, done=self.sums.rows):
-            self.sums.add(rows, of=of)
-            if self.sums.rows < len(self._rows):
-                callbacks.between_steps(state)
+        if not progress.begun:
+            self.now = self._started(self._counts[progress.candidate])
+        sums = Sums(self.now)
+        for rows in self._whole_rows(callbacks):
+            sums.add(rows)
         before = progress.train if progress.begun else -math.inf
-        (self.now, progress.train), progress.begun = self.sums.improved(self._added), True
-        self.sums = None
+        (self.now, progress.train), progress.begun = sums.improved(self._added), True
         progress.epoch += 1
         self.is_best = False
         if progress.train - before < GAIN:
@@ -397,18 +343,11 @@ class _Search:
             found.append((reached, -number, mixture))
         return max(found, key=lambda one: one[:2])[2]
 
-    def _whole_rows(
-        self, callbacks: Callbacks | None = None, *, done: int = 0
-    ) -> Iterator[tuple[Tensor, int]]:
-        """Yield the context and the features of the rows that lack no feature, with the number of all.
-
-        Args:
-            callbacks: Callbacks that are told of each chunk.
-            done: Number of the first rows, which are left out.
-        """
-        flow, total = self._flow, len(self._rows)
+    def _whole_rows(self, callbacks: Callbacks | None = None) -> Iterator[Tensor]:
+        """Yield the context and the features of the rows that lack no feature, and tell of each chunk."""
+        flow, done, total = self._flow, 0, len(self._rows)
         with torch.no_grad():
-            for rows in after(self._rows.chunks(self.chunk_rows), done):
+            for rows in self._rows.chunks(self.chunk_rows):
                 context = flow.model_features(rows[:, flow.model_dim :])
                 parts = flow.transform.continuous_rows(rows[:, : flow.model_dim], context)
                 values, given, observed = parts
@@ -418,7 +357,7 @@ class _Search:
                 done += len(rows)
                 if callbacks is not None:
                     callbacks.step(done, total)
-                yield joint.double().cpu(), len(rows)
+                yield joint.double().cpu()
 
     def _sampled(self) -> Tensor:
         """Return at most `START_ROWS` whole rows, evenly spread.
@@ -427,7 +366,7 @@ class _Search:
             FitError: There are fewer than two.
         """
         every = -(-len(self._rows) // START_ROWS)
-        rows = torch.cat([chunk[::every] for chunk, _ in self._whole_rows()])
+        rows = torch.cat([chunk[::every] for chunk in self._whole_rows()])
         if len(rows) < 2:
             raise FitError("a mixture of Gaussians needs rows that lack no value")
         return rows

@@ -11,7 +11,7 @@ from torch import Tensor
 from flows.bijections.batch_norm import set_dataset_statistics, stream_dataset_statistics
 from flows.errors import FitError
 from flows.flow import Flow
-from flows.table import MappedTable, Table, in_order_of
+from flows.table import MappedTable, Table
 
 COPY_ROWS = 65_536
 # Number of rows of a mapped table that are read at a time, and share a noise generator.
@@ -35,14 +35,6 @@ class ModelRows(ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
-
-    @abstractmethod
-    def named(self, name: str) -> str:
-        """Return a name in a state for what was computed of the first rows.
-
-        The rows of a mapped table have another order than the same rows in memory, of which an attempt
-        with more memory has computed something.
-        """
 
     @abstractmethod
     def draw_noise(self, *numbers: int) -> None:
@@ -117,9 +109,6 @@ class _ResidentRows(ModelRows):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def named(self, name: str) -> str:
-        return in_order_of(self._table, name)
-
     def draw_noise(self, *numbers: int) -> None:
         self._convert(generator_of(*numbers), hide=True)
 
@@ -180,9 +169,6 @@ class _MappedRows(ModelRows):
 
     def __len__(self) -> int:
         return len(self._table)
-
-    def named(self, name: str) -> str:
-        return in_order_of(self._table, name)
 
     def draw_noise(self, *numbers: int) -> None:
         self._noise, self._hides = numbers, True

@@ -102,11 +102,11 @@ def unpack_state(
         StateMismatchError: The state belongs to another flow or training.
     """
     groups: dict[str, dict[str, Tensor]] = {
-        group: {} for group in ("flow", "best", "optimiser", "average", "scores", "mixture")
+        group: {} for group in ("flow", "best", "optimiser", "average", "mixture")
     }
     for key, tensor in state.tensors.items():
         group, _, name = key.partition("/")
-        groups[group][name] = tensor
+        groups.setdefault(group, {})[name] = tensor
     progress = state.meta.get("progress")
     shapes = {name: tensor.shape for name, tensor in flow.state_dict().items()}
     for group in ("flow", "best"):

@@ -181,37 +181,22 @@ def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one(least,
     assert_same(flow, undisturbed)
 
 
-@pytest.mark.parametrize("least", [1024, 20])
-def test_a_training_goes_on_in_the_midst_of_its_validation_rows(least, monkeypatch):
-    monkeypatch.setattr(fitting, "LEAST_STATISTICS_ROWS", least)
-    monkeypatch.setattr("flows.training.evaluate.default_chunk_rows", lambda _flow: 10)
-    undisturbed = new_flow()
+def test_an_interrupted_evaluation_is_repeated(monkeypatch):
+    """A crash in the midst of the validation rows costs their scores alone."""
+    undisturbed, kept = new_flow(), []
     expected = train(undisturbed)
-    state = None
-    found: list[EpochReport] = []
-    scored: list[int] = []
-    monkeypatch.setattr(fitting, "evaluate", lambda *args, **named: told(scored, *args, **named))
 
-    def told(rows, flow, x, *, score, **named):
-        def counted(some):
-            rows.append(len(some))
-            return score(some)
+    def crash(*_args: object, **_named: object) -> None:
+        raise KeyboardInterrupt
 
-        return evaluate(flow, x, score=counted, **named)
-
-    while True:
-        flow = new_flow()
-        try:
-            found.extend(
-                fit(flow, TRAIN, VALIDATION, options=OPTIONS, state=state, interrupted=lambda: True)
-            )
-        except FitInterrupted as stop:
-            state = through_bytes(stop.state)
-        else:
-            break
+    monkeypatch.setattr(fitting, "evaluate", crash)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_flow(), on_state=lambda state: kept.append(through_bytes(state())))
+    monkeypatch.undo()
+    resumed = new_flow()
+    found = train(resumed, state=kept[-1])
     assert [numbers(report) for report in found] == [numbers(report) for report in expected]
-    assert scored == [10] * 4 * (4 + (least == 20)), "each row of an epoch once"
-    assert_same(flow, undisturbed)
+    assert_same(resumed, undisturbed)
 
 
 def test_a_snapshot_of_an_epoch_that_has_passed_is_refused():
