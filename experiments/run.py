@@ -37,7 +37,7 @@ from flows import (
     quadrature_kl,
     spec_to_dict,
 )
-from flows.training.rows import model_rows
+from flows.training.rows import ModelRows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_state, save_state
 
@@ -226,7 +226,7 @@ def _fit(
     state, curve = saved.load()
     # Difference of the data's units and those of the preprocessed rows, as for the test likelihood.
     train, held_out = (
-        model_rows(flow, part, seed=seed, name="recipe's").constant - log_scale(flow)
+        ModelRows(flow, part, seed=seed, name="recipe's").constant - log_scale(flow)
         for part, seed in ((rows.train, options.seed), (rows.validation, options.seed + 1))
     )
     last, epoch, reached = None, 0 if state is None else int(curve[-1][0]), ""

@@ -46,7 +46,6 @@ from flows.mixed.columns import MixedColumn
 from flows.mixed.defaults import default_continuous, default_hidden
 from flows.mixed.spec import MixedSpec
 from flows.preprocess import Denoise, PreprocessingSpec
-from flows.table import MappedTable, Table
 from flows.training.calibration import quantiles_of, rank_among
 from flows.training.evaluate import Evaluation, evaluate
 from flows.training.fit import fit
@@ -103,7 +102,6 @@ __all__ = [
     "LogisticRegression",
     "MadeSpec",
     "MafSpec",
-    "MappedTable",
     "MixedColumn",
     "MixedSpec",
     "NafSpec",
@@ -121,7 +119,6 @@ __all__ = [
     "StateMismatchError",
     "StepSchedule",
     "SylvesterSpec",
-    "Table",
     "Target",
     "VariationalOptions",
     "VariationalReport",

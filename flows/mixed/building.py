@@ -13,7 +13,6 @@ from flows.mixed.columns import Layout
 from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding, observed_values
 from flows.mixed.map_fitting import fit_column
-from flows.table import Table
 
 # Most training rows and cells that the maps of the columns are fitted to.
 MOST_ROWS, MOST_CELLS = 200_000, 2**23
@@ -58,7 +57,7 @@ class MixedContext(ContextTable):
         return torch.cat([inputs, values, angles.cos()], dim=1)
 
 
-def fit_encoding(flow: Flow, rows: Table) -> None:
+def fit_encoding(flow: Flow, rows: Tensor) -> None:
     """Fit the maps of all continuous columns of a mixed flow to training rows, in place.
 
     The probabilities of its levels begin at their frequencies.
@@ -85,12 +84,10 @@ def fit_encoding(flow: Flow, rows: Table) -> None:
         _fit(table.encoding, sample[:, flow.dim :])
 
 
-def sample_rows(rows: Table) -> Tensor:
+def sample_rows(rows: Tensor) -> Tensor:
     """Return at most `MOST_ROWS` rows of `MOST_CELLS` cells, evenly spread."""
     most = max(1, min(MOST_ROWS, MOST_CELLS // rows.shape[1]))
-    if isinstance(rows, Tensor):
-        return rows[:: -(-len(rows) // most)]
-    return rows.sample(most)
+    return rows[:: -(-len(rows) // most)]
 
 
 def _fit(encoding: TableEncoding, rows: Tensor) -> None:

@@ -14,7 +14,7 @@ from flows.mixed.encoding import TableEncoding
 from flows.training.evaluate import evaluate
 from flows.training.expectation import Mixture, em_step, start
 from flows.training.robust import robust_mean
-from flows.training.rows import generator_of, model_rows
+from flows.training.rows import ModelRows, generator_of
 
 # Components and iterations of the mixture, and the widest rows that it is fitted to.
 COMPONENTS, ITERATIONS, MOST_WIDTH = 8, 20, 64
@@ -60,7 +60,7 @@ def gains_of(flow: Flow, train: Tensor, held_out: Tensor, *, seed: int) -> Gains
     if isinstance(flow.preprocessing, TableEncoding):
         return None
     known, other = (
-        torch.cat(list(model_rows(flow, rows, seed=seed + place, name="compared").chunks(4096)))
+        torch.cat(list(ModelRows(flow, rows, seed=seed + place, name="compared").chunks(4096)))
         for place, rows in enumerate((train, held_out))
     )
     reached = evaluate(flow, other, space="model", row_loss_bound=_BOUND).robust_mean

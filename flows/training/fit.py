@@ -13,7 +13,6 @@ from torch import Tensor
 from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
-from flows.table import Table
 from flows.training.denormals import denormals_as_zero
 from flows.training.evaluate import Evaluation, default_chunk_rows, evaluate
 from flows.training.fit_mixture import (
@@ -24,7 +23,7 @@ from flows.training.fit_mixture import (
     is_mixture,
 )
 from flows.training.options import FitOptions
-from flows.training.rows import model_rows
+from flows.training.rows import ModelRows
 from flows.training.state import (
     Callbacks,
     EpochReport,
@@ -55,8 +54,8 @@ RESTART_FACTOR = 0.1
 
 def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three callbacks
     flow: Flow,
-    train: Table,
-    validation: Table,
+    train: Tensor,
+    validation: Tensor,
     *,
     options: FitOptions,
     state: FitState | None = None,
@@ -76,8 +75,7 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
     Args:
         flow: Flow, trained in place on its device.
         train: Rows in the data's units, features first, then the columns of a context. A tensor
-            is kept on its own device, preprocessed, from where batches go to the flow's; of a
-            `MappedTable`, one window at a time is in memory.
+            is kept on its own device, preprocessed, from where batches go to the flow's.
             Discrete columns get noise from the seed.
         validation: Validation rows in the data's units.
         options: Training options.
@@ -143,15 +141,15 @@ class _Fitter:
     def __init__(
         self,
         flow: Flow,
-        train: Table,
-        validation: Table,
+        train: Tensor,
+        validation: Tensor,
         *,
         options: FitOptions,
     ) -> None:
         self._flow = flow
         self._options = options
-        self._train = model_rows(flow, train, seed=options.seed, name="training")
-        self._validation = model_rows(flow, validation, seed=options.seed + 1, name="validation")
+        self._train = ModelRows(flow, train, seed=options.seed, name="training")
+        self._validation = ModelRows(flow, validation, seed=options.seed + 1, name="validation")
         batches = -(-len(train) // options.batch_size)
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()

@@ -12,11 +12,10 @@ from flows.cost import FLOAT_BYTES, fitting_rows
 from flows.errors import FitError
 from flows.families.gaussian_mixture import MOST_COMPONENTS, MixtureOfGaussians
 from flows.flow import Flow
-from flows.table import Table
 from flows.training.evaluate import evaluate
 from flows.training.expectation import Mixture, Sums, em_step, information_criterion, start
 from flows.training.options import FitOptions
-from flows.training.rows import ModelRows, generator_of, model_rows
+from flows.training.rows import ModelRows, generator_of
 from flows.training.state import (
     Callbacks,
     EpochReport,
@@ -121,10 +120,12 @@ def fit_continuous(
 class MixtureFitter:
     """Fit of one flow that is a mixture of Gaussians."""
 
-    def __init__(self, flow: Flow, train: Table, validation: Table, *, options: FitOptions) -> None:
+    def __init__(
+        self, flow: Flow, train: Tensor, validation: Tensor, *, options: FitOptions
+    ) -> None:
         self._flow, self._options = flow, options
-        self._train = model_rows(flow, train, seed=options.seed, name="training")
-        self._validation = model_rows(flow, validation, seed=options.seed + 1, name="validation")
+        self._train = ModelRows(flow, train, seed=options.seed, name="training")
+        self._validation = ModelRows(flow, validation, seed=options.seed + 1, name="validation")
         self._search = _Search(flow, self._train, options)
         self._best = copies(flow.state_dict())
         self._began = time.monotonic()
@@ -219,6 +220,8 @@ class MixtureFitter:
     @restoring()
     def _restore(self, state: FitState) -> None:
         groups, progress = unpack_state(state, self._flow, self._identity())
+        if groups["scores"]:
+            raise ValueError("an iteration of an earlier release that was not evaluated")
         self._flow.load_state_dict(groups["flow"])
         self._best = copies(groups["best"])
         self._search.resume(groups["optimiser"], progress)

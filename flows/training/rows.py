@@ -1,6 +1,5 @@
-"""Training rows in the space of the model: on the device, beside it, or read from a file in blocks."""
+"""Training rows in the space of the model: on the device, or beside it."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,20 +10,15 @@ from torch import Tensor
 from flows.bijections.batch_norm import set_dataset_statistics, stream_dataset_statistics
 from flows.errors import FitError
 from flows.flow import Flow
-from flows.table import MappedTable, Table
 
 COPY_ROWS = 65_536
-# Number of rows of a mapped table that are read at a time, and share a noise generator.
-BLOCK_ROWS = 4096
-# An epoch of a mapped table is a random order of its blocks, taken in windows of this number, whose
-# rows are in random order.
-WINDOW_BLOCKS = 64
-# Blocks that a share of the rows of a mapped table is at least spread over; at most a window of them.
-_FEWEST_BLOCKS = 16
 
 
-class ModelRows(ABC):
+class ModelRows:
     """Table as the transform of a flow takes it: preprocessed, with noise on discrete columns.
+
+    It is in memory, on the device of the table. Rows of a host whose flow is on an accelerator are converted there and come back into pinned memory:
+    batches have the same bits wherever the rows are.
 
     Attributes:
         constant: Difference of a mean log density in the data's units from one in the model's
@@ -33,70 +27,22 @@ class ModelRows(ABC):
 
     constant: float
 
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def draw_noise(self, *numbers: int) -> None:
-        """Draw the noise, and what cells are hidden, anew, from these numbers alone."""
-
-    @abstractmethod
-    def order(self, *numbers: int) -> None:
-        """Reorder the rows that `batch` takes, from these numbers alone."""
-
-    @abstractmethod
-    def batch(self, start: int, stop: int) -> Float[Tensor, "rows columns"]:
-        """Return the rows from `start` to `stop` - 1 of that order."""
-
-    @abstractmethod
-    def chunks(self, chunk_rows: int, *, every: int = 1) -> Iterator[Float[Tensor, "rows columns"]]:
-        """Yield rows in the table's order, in chunks of at most `chunk_rows`.
+    def __init__(self, flow: Flow, table: Tensor, *, seed: int, name: str) -> None:
+        """Convert a table, with the noise of the seed, all its cells visible.
 
         Args:
-            chunk_rows: Most rows of a chunk.
-            every: 1 for all rows, 2 for about half of them, and so on.
+            flow: Flow that gives the preprocessing and the device.
+            table: Features in the data's units, then the columns of a context. Its rows stay on its
+                device; where the flow is on another one, a batch at a time goes there.
+            seed: Seed of the noise.
+            name: Name of the rows in error messages.
+
+        Raises:
+            FitError: The rows are no such table, or not finite.
         """
-
-    def in_memory(self, *, every: int = 1) -> Float[Tensor, "rows columns"] | None:
-        """Return the rows that `chunks` yields, if they are in memory."""
-        return None
-
-    @abstractmethod
-    def set_statistics(
-        self, *, chunk_rows: int, on_chunk: Callable[[], None], every: int = 1
-    ) -> None:
-        """Set the statistics of these rows, as `chunks` yields them, in batch norms of kind `dataset`."""
-
-
-def model_rows(flow: Flow, table: Table, *, seed: int, name: str) -> ModelRows:
-    """Return the rows of a table, with the noise of the seed, all their cells visible.
-
-    Args:
-        flow: Flow that gives the preprocessing and the device.
-        table: Features in the data's units, then the columns of a context. The rows of a tensor stay on
-            its device; where the flow is on another one, a batch at a time goes there.
-        seed: Seed of the noise.
-        name: Name of the rows in error messages.
-
-    Raises:
-        FitError: The rows are no such table, or not finite.
-    """
-    columns = flow.dim + flow.context_dim
-    if len(table.shape) != 2 or table.shape[1] != columns or len(table) == 0:
-        raise FitError(f"the {name} rows must be a table of {columns} columns, not empty")
-    if isinstance(table, Tensor):
-        return _ResidentRows(flow, table, seed=seed, name=name)
-    return _MappedRows(flow, table, seed=seed, name=name)
-
-
-class _ResidentRows(ModelRows):
-    """Preprocessed rows in memory, on the table's device.
-
-    Rows of a host whose flow is on an accelerator are converted there and come back into pinned memory:
-    batches have the same bits wherever the rows are.
-    """
-
-    def __init__(self, flow: Flow, table: Tensor, *, seed: int, name: str) -> None:
+        columns = flow.dim + flow.context_dim
+        if table.dim() != 2 or table.shape[1] != columns or len(table) == 0:
+            raise FitError(f"the {name} rows must be a table of {columns} columns, not empty")
         self._flow, self._table, self._name = flow, table, name
         shape = len(table), flow.model_columns
         self._streamed = table.device != flow.device
@@ -110,25 +56,36 @@ class _ResidentRows(ModelRows):
         return len(self._rows)
 
     def draw_noise(self, *numbers: int) -> None:
+        """Draw the noise, and what cells are hidden, anew, from these numbers alone."""
         self._convert(generator_of(*numbers), hide=True)
 
     def order(self, *numbers: int) -> None:
+        """Reorder the rows that `batch` takes, from these numbers alone."""
         order = torch.randperm(len(self), generator=generator_of(*numbers))
         self._order = order.to(self._rows.device)
 
     def batch(self, start: int, stop: int) -> Float[Tensor, "rows columns"]:
+        """Return the rows from `start` to `stop` - 1 of that order."""
         return self._rows.index_select(0, self._order[start:stop]).to(self._flow.device)
 
     def chunks(self, chunk_rows: int, *, every: int = 1) -> Iterator[Float[Tensor, "rows columns"]]:
+        """Yield rows in the table's order, in chunks of at most `chunk_rows`.
+
+        Args:
+            chunk_rows: Most rows of a chunk.
+            every: 1 for all rows, 2 for half of them, and so on.
+        """
         for rows in torch.split(self._rows[::every], chunk_rows):
             yield rows.to(self._flow.device)
 
     def in_memory(self, *, every: int = 1) -> Float[Tensor, "rows columns"] | None:
+        """Return the rows that `chunks` yields, if they are on the device of the flow."""
         return None if self._streamed else self._rows[::every]
 
     def set_statistics(
         self, *, chunk_rows: int, on_chunk: Callable[[], None], every: int = 1
     ) -> None:
+        """Set the statistics of these rows, as `chunks` yields them, in batch norms of kind `dataset`."""
         flow, rows, context = self._flow, self._rows[::every], None
         if self._streamed or flow.transform.continuous() is not flow.transform:
             _stream_statistics(flow, self, on_chunk, chunk_rows=chunk_rows, every=every)
@@ -154,79 +111,6 @@ class _ResidentRows(ModelRows):
             target.copy_(converted)
             total += log_det
         self.constant = total / len(self)
-
-
-class _MappedRows(ModelRows):
-    """Rows that are read and converted when they are needed, a window of them in memory."""
-
-    def __init__(self, flow: Flow, table: MappedTable, *, seed: int, name: str) -> None:
-        self._flow, self._table, self._name = flow, table, name
-        self._noise: tuple[int, ...] = (seed,)
-        self._hides = False
-        self._numbers: tuple[int, ...] = (seed,)
-        self._window: tuple[int, Tensor] = (-1, torch.empty(0))
-        self.constant = sum(self._block(index)[1] for index in range(self._blocks)) / len(table)
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def draw_noise(self, *numbers: int) -> None:
-        self._noise, self._hides = numbers, True
-
-    def order(self, *numbers: int) -> None:
-        self._numbers, self._window = numbers, (-1, torch.empty(0))
-
-    def batch(self, start: int, stop: int) -> Float[Tensor, "rows columns"]:
-        pieces = []
-        while start < stop:
-            window, inside = divmod(start, BLOCK_ROWS * WINDOW_BLOCKS)
-            pieces.append(self._rows_of(window)[inside : inside + stop - start])
-            start += len(pieces[-1])
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-
-    def chunks(self, chunk_rows: int, *, every: int = 1) -> Iterator[Float[Tensor, "rows columns"]]:
-        for index in self._share(every):
-            yield from torch.split(self._block(index)[0], chunk_rows)
-
-    def in_memory(self, *, every: int = 1) -> Float[Tensor, "rows columns"] | None:
-        if every == 1:
-            return None
-        self._window = (-1, torch.empty(0))  # its memory is what these rows take
-        return torch.cat([self._block(index)[0] for index in self._share(every)])
-
-    def set_statistics(
-        self, *, chunk_rows: int, on_chunk: Callable[[], None], every: int = 1
-    ) -> None:
-        _stream_statistics(self._flow, self, on_chunk, chunk_rows=chunk_rows, every=every)
-
-    @property
-    def _blocks(self) -> int:
-        return -(-len(self) // BLOCK_ROWS)
-
-    def _share(self, every: int) -> range:
-        """Return the numbers of a share of the blocks: few would not stand for all."""
-        if every == 1:
-            return range(self._blocks)
-        step = max(1, min(every, self._blocks // _FEWEST_BLOCKS), -(-self._blocks // WINDOW_BLOCKS))
-        return range(0, self._blocks, step)
-
-    def _block(self, index: int) -> tuple[Tensor, float]:
-        """Return the converted rows of a block, and the sum of their log-determinants."""
-        rows = self._table.read(self._table.rows[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS])
-        noise = generator_of(*self._noise, index)
-        return _converted(self._flow, rows, noise, name=self._name, hide=self._hides)
-
-    def _rows_of(self, window: int) -> Tensor:
-        if self._window[0] != window:
-            # The last block may be short: it stays last, so that all windows before are full.
-            order = torch.randperm(self._blocks - 1, generator=generator_of(*self._numbers, 0))
-            blocks = [*order.tolist(), self._blocks - 1]
-            taken = blocks[window * WINDOW_BLOCKS : (window + 1) * WINDOW_BLOCKS]
-            rows = torch.cat([self._block(index)[0] for index in taken])
-            generator = generator_of(*self._numbers, 1, window)
-            inner = torch.randperm(len(rows), generator=generator).to(rows.device)
-            self._window = window, rows[inner]
-        return self._window[1]
 
 
 def _stream_statistics(

@@ -101,12 +101,13 @@ def unpack_state(
     Raises:
         StateMismatchError: The state belongs to another flow or training.
     """
+    # Earlier releases kept the scores of an evaluation that was interrupted, which is repeated.
     groups: dict[str, dict[str, Tensor]] = {
-        group: {} for group in ("flow", "best", "optimiser", "average", "mixture")
+        group: {} for group in ("flow", "best", "optimiser", "average", "mixture", "scores")
     }
     for key, tensor in state.tensors.items():
         group, _, name = key.partition("/")
-        groups.setdefault(group, {})[name] = tensor
+        groups[group][name] = tensor
     progress = state.meta.get("progress")
     shapes = {name: tensor.shape for name, tensor in flow.state_dict().items()}
     for group in ("flow", "best"):

@@ -1,7 +1,7 @@
 """Tables of a job as tensors: verified, split by seed, and described by the training rows."""
 
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flows import MappedTable, Table
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.requests.training import AcceptedSplit
@@ -24,6 +23,8 @@ from workers.protocol import DatasetRef, EnsembleTask, TrainingTask
 
 _CHUNK_ROWS = 65_536
 _REMEMBERED_BYTES = 16 * 2**20
+# Rows of a sample at least.
+_FEWEST_ROWS = 100
 # Of a number once it is converted, and a copy for exact statistics.
 _BYTES_IN_TRAINING = 8
 
@@ -41,15 +42,17 @@ class SplitRows:
         test: Test rows; None if there are none.
         sample: Some training rows, in random order where the split is random: the same whether the
             table fits into memory or not.
+        left_out: Number of training rows that did not fit: the others are evenly spread.
     """
 
-    train: Table
-    validation: Table
-    test: Table | None
+    train: Tensor
+    validation: Tensor
+    test: Tensor | None
     sample: Floats
+    left_out: int = 0
 
     def to(self, device: torch.device, *, memory_bytes: int | None) -> "SplitRows":
-        """Return the same rows, on a device if they leave it room; those of a file stay in the file.
+        """Return the same rows, on a device if they leave it room.
 
         Args:
             device: Device of the flow.
@@ -61,12 +64,11 @@ class SplitRows:
             validation=to(self.validation),
             test=None if self.test is None else to(self.test),
             sample=self.sample,
+            left_out=self.left_out,
         )
 
 
-def _to(table: Table, *, device: torch.device, memory_bytes: int | None) -> Table:
-    if not isinstance(table, Tensor):
-        return table
+def _to(table: Tensor, *, device: torch.device, memory_bytes: int | None) -> Tensor:
     needed = _bytes_in_training(*table.shape, item_bytes=table.element_size())
     return table.to(device) if _leaves_room(needed, memory_bytes) else table
 
@@ -98,7 +100,7 @@ def load_parts(
     Raises:
         TrainingError: A file is gone or was changed.
     """
-    take = partial(_take_or_map, memory_bytes=task.memory_bytes or task.host_bytes)
+    take = partial(_take, memory_bytes=task.memory_bytes or task.host_bytes)
     # The types of the dataset may have been corrected since the job was accepted.
     table, wanted = _numbered_as(columns, open_table(blobs, task.dataset), task.dataset)
     train, validation, test = split_rows(len(table), split)
@@ -108,9 +110,11 @@ def load_parts(
             own, numbers = _numbered_as(columns, open_table(blobs, dataset), dataset)
             held_out[name] = own, np.arange(len(own)), numbers
     some = train[:: -(-len(train) // most_rows(len(wanted)))]
+    taken = take(table, train, wanted)
     return SplitRows(
         sample=table[some][:, wanted],
-        train=take(table, train, wanted),
+        train=taken,
+        left_out=len(train) - len(taken),
         validation=take(*held_out["validation"]),
         test=take(*held_out["test"]) if len(held_out["test"][1]) else None,
     )
@@ -141,18 +145,9 @@ def _numbered_as(
         ) from error
 
 
-def select(table: Table, columns: slice) -> Table:
-    """Return some columns of a table."""
-    return table[:, columns] if isinstance(table, Tensor) else table.select(columns)
-
-
-def sample(table: Table, most: int) -> Tensor:
+def sample(table: Tensor, most: int) -> Tensor:
     """Return at most `most` rows, evenly spread."""
-    return (
-        table[:: max(1, -(-len(table) // most))]
-        if isinstance(table, Tensor)
-        else table.sample(most)
-    )
+    return table[:: max(1, -(-len(table) // most))]
 
 
 def split_rows(rows: int, split: AcceptedSplit) -> tuple[Rows, Rows, Rows]:
@@ -174,7 +169,7 @@ def split_rows(rows: int, split: AcceptedSplit) -> tuple[Rows, Rows, Rows]:
 
 
 def moments(
-    rows: Table, columns: Sequence[str], transform: Callable[[Tensor], Tensor] = Tensor.double
+    rows: Tensor, columns: Sequence[str], transform: Callable[[Tensor], Tensor] = Tensor.double
 ) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each column, in float64 and in bounded memory.
 
@@ -186,12 +181,10 @@ def moments(
     Raises:
         TrainingError: A column has no deviation, or one that is not a finite number.
     """
-    device = rows.device if isinstance(rows, Tensor) else None
-    zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
-    mean = sum((transform(chunk).sum(dim=0) for chunk in chunks(rows)), start=zero) / len(rows)
-    squares = sum(
-        ((transform(chunk) - mean).square().sum(dim=0) for chunk in chunks(rows)), start=zero
-    )
+    zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    chunks = torch.split(rows, _CHUNK_ROWS)
+    mean = sum((transform(chunk).sum(dim=0) for chunk in chunks), start=zero) / len(rows)
+    squares = sum(((transform(chunk) - mean).square().sum(dim=0) for chunk in chunks), start=zero)
     std = (squares / len(rows)).sqrt()
     for name, value in zip(columns, std.tolist(), strict=True):
         if not value > 0:
@@ -256,24 +249,14 @@ def _indices(dataset: DatasetRef, columns: Sequence[str]) -> list[int]:
     return [dataset.columns.index(name) for name in columns]
 
 
-def chunks(rows: Table) -> Iterator[Tensor]:
-    """Return the rows of a table, some at a time."""
-    if isinstance(rows, Tensor):
-        return iter(torch.split(rows, _CHUNK_ROWS))
-    return rows.chunks(_CHUNK_ROWS)
-
-
-def _take_or_map(
-    table: NDArray[np.floating[Any]], rows: Rows, columns: list[int], *, memory_bytes: int | None
-) -> Table:
-    """Return the rows in memory, if they take less than a quarter of it; else left in their file."""
-    needed = _bytes_in_training(len(rows), len(columns), item_bytes=table.itemsize)
-    if _leaves_room(needed, memory_bytes):
-        return _take(table, rows, columns)
-    return MappedTable(table, np.sort(rows), columns)
-
-
-def _take(table: NDArray[np.floating[Any]], rows: Rows, columns: list[int]) -> Tensor:
+def _take(
+    table: Floats, rows: Rows, columns: list[int], *, memory_bytes: int | None = None
+) -> Tensor:
+    """Return rows in memory: all of them, or an even sample that takes a quarter of it."""
+    of_a_row = _bytes_in_training(1, len(columns), item_bytes=table.itemsize)
+    if not _leaves_room(of_a_row * len(rows), memory_bytes):
+        most = max(_FEWEST_ROWS, (memory_bytes or 0) // 4 // of_a_row)
+        rows = np.sort(rows)[:: -(-len(rows) // most)]
     taken = np.empty((len(rows), len(columns)), dtype=table.dtype)
     for start in range(0, len(rows), _CHUNK_ROWS):
         some = rows[start : start + _CHUNK_ROWS]

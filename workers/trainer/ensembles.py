@@ -29,7 +29,7 @@ from models_store.requests.training_rows import choose_types
 from workers.errors import TrainingError
 from workers.protocol import EnsembleTask, Interrupted, Note, Send, Trained
 from workers.trainer.checkpoints import Result, store
-from workers.trainer.data import SplitRows, chunks, load_parts
+from workers.trainer.data import SplitRows, load_parts
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.progress import Evaluation, EvaluationEndedError
 from workers.trainer.summary import summarise
@@ -132,7 +132,7 @@ def _score(
 ) -> Float[Tensor, " rows"]:
     """Return the log densities of the validation rows, whose discrete values have the noise of the seed."""
     noise, most = torch.Generator().manual_seed(seed), default_chunk_rows(flow)
-    pieces = (some for rows in chunks(parts.validation) for some in torch.split(rows, most))
+    pieces = torch.split(parts.validation, most)
     spread = (spread_table(flow, some.to(flow.device), noise) for some in pieces)
     found = []
     with torch.no_grad():

@@ -35,7 +35,7 @@ from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
 from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
-from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample, select
+from workers.trainer.data import SplitRows, load_parts, moments, sample
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress
@@ -47,6 +47,10 @@ _SCORED_CHUNKS = 8
 _RESTARTED = (
     "The likelihood stopped being a finite number before epoch {epoch} was done; training went"
     " back to the best state so far and continues with a tenth of the learning rate."
+)
+_SAMPLED = (
+    "The training rows do not fit in a quarter of the memory of the trainer; it takes {kept:,} of"
+    " {rows:,}, evenly spread. DENSITYD_TRAINER_MEMORY_BYTES allows more."
 )
 _DIVERGED = (
     "The likelihood stopped being a finite number in epoch {epoch}. A lower learning rate,"
@@ -75,10 +79,13 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     blobs = Blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
+    if parts.left_out and not task.checkpoints:
+        kept = len(parts.train)
+        send(Note(text=_SAMPLED.format(kept=kept, rows=kept + parts.left_out)))
     request = choose_training(request, parts.sample)
     noise = denoise = None
     if request.preprocessing.dequantise == "auto" and not isinstance(request.flow, MixedSpec):
-        rows = sample(select(parts.train, slice(len(request.columns))), SAMPLE_ROWS)
+        rows = sample(parts.train[:, : len(request.columns)], SAMPLE_ROWS)
         noise = column_noise(rows)
         denoise = noise.denoise(rows)
         for text in noise.notes(request.columns) if not task.checkpoints else ():
@@ -227,7 +234,7 @@ def _build(
         flow = build(request.flow, dim, context_dim=context_dim, seed=request.optimisation.seed)
         fit_encoding(flow, parts.train)
         return flow
-    rows, context = select(parts.train, slice(dim)), select(parts.train, slice(dim, None))
+    rows, context = parts.train.tensor_split([dim], dim=1)
     build_with = partial(
         build,
         request.flow,
@@ -328,8 +335,7 @@ def held_out_quantiles(
     compiled = compile_flow(flow, device=device)
     scores: list[Tensor] = []
     most = _SCORED_CHUNKS * default_chunk_rows(flow)
-    for chunk in chunks(rows):
-        for some in torch.split(chunk, most):
-            scores.append(torch.from_numpy(compiled.log_prob(some.cpu().numpy())))
-            scored(len(some))
+    for some in torch.split(rows, most):
+        scores.append(torch.from_numpy(compiled.log_prob(some.cpu().numpy())))
+        scored(len(some))
     return {"rows": len(rows), "quantiles": quantiles_of(torch.cat(scores).numpy()).tolist()}

@@ -435,19 +435,17 @@ def test_the_evaluation_of_the_final_model_is_told(
     assert all(isinstance(message, Tick) for message in after)
 
 
-def test_a_table_larger_than_memory_is_trained_on_from_its_file(place: Place) -> None:
+@pytest.mark.parametrize("memory", ["memory_bytes", "host_bytes"])
+def test_a_table_larger_than_memory_is_trained_on_by_a_sample(place: Place, memory: str) -> None:
     dataset = place.add_dataset()
     request = {"context_columns": ["x3"]}
-    whole, mapped = (
-        result(run(task_of(place, dataset, request=request, memory_bytes=memory)))
-        for memory in (None, 1000)
-    )
-    for part in ("train", "validation", "test"):
-        assert mapped.metrics[f"{part}_rows"] == whole.metrics[f"{part}_rows"]
-    reached = mapped.metrics["test_log_likelihood"]
-    assert reached == pytest.approx(whole.metrics["test_log_likelihood"], abs=0.3)
-
-
-def test_a_gpu_worker_maps_a_table_that_is_larger_than_its_machine(place: Place) -> None:
-    task = task_of(place, place.add_dataset(), memory_bytes=None, host_bytes=1000)
-    assert result(run(task)).metrics["train_rows"] == 480
+    room: dict[str, Any] = {"memory_bytes": None, memory: 30_000}
+    whole = run(task_of(place, dataset, request=request, memory_bytes=None))
+    some = run(task_of(place, dataset, request=request, **room))
+    rows = [result(messages).metrics["train_rows"] for messages in (whole, some)]
+    assert rows[0] == 480
+    assert 100 <= rows[1] <= 240
+    told = [message.text for message in some if isinstance(message, Note)]
+    assert any(f"takes {rows[1]} of 480, evenly spread" in text for text in told)
+    reached = [result(messages).metrics["test_log_likelihood"] for messages in (whole, some)]
+    assert reached[1] == pytest.approx(reached[0], abs=0.5)
