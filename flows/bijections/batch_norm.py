@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.network_layers import NetworkLayer, Reordering, elementwise
+from flows.bijections.network_layers import SCALED, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
@@ -109,9 +109,9 @@ class BatchNorm(Bijection):
         return masked(u, observed), log_scale
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        log_scale = -self._log_scale()
-        shift = self.mean - self.offset * torch.exp(log_scale)
-        return [elementwise([shift, log_scale])]
+        log_slope = self._log_scale()
+        shift = self.mean - self.offset * torch.exp(-log_slope)
+        return [elementwise([shift, log_slope.exp(), log_slope], map=SCALED)]
 
     def set_statistics(self, mean: Float[Tensor, " dim"], var: Float[Tensor, " dim"]) -> None:
         """Store mean and population variance for evaluation."""

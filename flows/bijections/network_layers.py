@@ -28,6 +28,8 @@ class MapSpec:
 
 
 AFFINE, ADDITIVE = MapSpec("affine", 2), MapSpec("additive", 1)
+# u = (x - shift) slope, with slope and log slope for parameters.
+SCALED = MapSpec("scaled", 3)
 
 
 def affine_map(log_scale_bound: float | None) -> MapSpec:
@@ -109,14 +111,10 @@ def elementwise(
         map: Map of each feature.
         context_weight: Weights by which a context is added to the parameters, one after another.
     """
-    dim, biases = len(parameters[0]), torch.cat(list(parameters))
-    weight, context = biases.new_zeros(len(biases), dim), 0
-    if context_weight is not None:
-        context = context_weight.shape[1]
-        weight = torch.cat([context_weight, weight], dim=1)
+    biases = torch.cat(list(parameters))
+    weight = biases.new_zeros(len(biases), 0) if context_weight is None else context_weight
     network = LayerNetwork([weight], [biases], "relu")
-    unseen = torch.full((dim,), dim + 1)
-    return NetworkLayer([network], map, context=context, degrees=[unseen])
+    return NetworkLayer([network], map, context=weight.shape[1])
 
 
 def within(

@@ -160,6 +160,16 @@ def _bounded(f: Feature) -> Vector:
     return raw / (1.0 + abs(raw) / f.number(0))
 
 
+def _scaled_inverse(f: Feature) -> tuple[Vector, Vector]:
+    shift, slope, log_slope = (f.parameter(n) for n in range(3))
+    return (f.x - shift) * slope, log_slope
+
+
+def _scaled_forward(f: Feature) -> tuple[Vector, Vector]:
+    shift, slope, log_slope = (f.parameter(n) for n in range(3))
+    return shift + f.x / slope, -log_slope
+
+
 def _additive_inverse(f: Feature) -> tuple[Vector, Vector]:
     return f.x - f.parameter(0), f.x.of(0.0)
 
@@ -276,6 +286,7 @@ def _with_tails(f: Feature, mapped: Vector, log_slope: Vector) -> tuple[Vector, 
 
 
 _run_affine = _map_of(_affine_inverse, _affine_forward)
+_run_scaled = _map_of(_scaled_inverse, _scaled_forward)
 _run_additive = _map_of(_additive_inverse, _additive_forward)
 _run_bounded_affine = _map_of(_bounded_affine_inverse, _bounded_affine_forward)
 _run_spline = _map_of(_spline_inverse, _spline_forward)
@@ -290,6 +301,11 @@ _run_tails = _map_of(tails_inverse, tails_forward)
 @no_type_check
 def _affine(words):
     _run_affine(words)
+
+
+@no_type_check
+def _scaled(words):
+    _run_scaled(words)
 
 
 @no_type_check
@@ -340,6 +356,7 @@ def _tails(words):
 _MAPS = {
     "affine": _affine,
     "bounded-affine": _bounded_affine,
+    "scaled": _scaled,
     "additive": _additive,
     "spline": _spline,
     "levels": _levels,
