@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flows.bijections.batch_norm import BatchNormSpec
 from flows.bijections.linear import ACTIVATIONS, apply_network, network, network_cost
-from flows.cost import FLOAT_BYTES, Cost, Way
+from flows.cost import Cost, Way
 from flows.ensemble import MAX_MEMBERS, EnsembleSpec, ensemble_of
 from flows.errors import SpecError
 from flows.families.family import FamilySpec
@@ -159,7 +159,7 @@ def flow_cost(spec: FlowSpec, dim: int, context_dim: int = 0) -> Cost:
     encoding = network_cost([given, *encoder.hidden, encoder.features])
     # A compiled flow encodes in float64.
     exact = Way(used_row=2 * encoding.density.used_row)
-    encoding += Cost(compiled=FLOAT_BYTES * encoding.parameters, density=exact, sampling=exact)
+    encoding += Cost(density=exact, sampling=exact)
     return described.cost(dim, encoder.features) + encoding + outer
 
 

@@ -72,10 +72,6 @@ class Cost:
         layers: Number of affine maps and thin layers, each a step of its own.
         width: Units of the widest hidden layer; 0 without hidden layers.
         buffers: Masks, orders and statistics beside the weights.
-        building: Most memory that building one layer takes beside it.
-        folding: Most memory that compiling one layer takes beside the layer and its result.
-        compiled: Layer once it is compiled.
-        plans: Work spaces that a compiled layer keeps from one sample to the next.
         density: Direction from data to noise.
         sampling: Direction from noise to data.
     """
@@ -84,10 +80,6 @@ class Cost:
     layers: int = 0
     width: int = 0
     buffers: int = 0
-    building: int = 0
-    folding: int = 0
-    compiled: int = 0
-    plans: int = 0
     density: Way = Way()
     sampling: Way = Way()
 
@@ -98,10 +90,6 @@ class Cost:
             layers=self.layers + other.layers,
             width=max(self.width, other.width),
             buffers=self.buffers + other.buffers,
-            building=max(self.building, other.building),
-            folding=max(self.folding, other.folding),
-            compiled=self.compiled + other.compiled,
-            plans=self.plans + other.plans,
             density=self.density + other.density,
             sampling=self.sampling + other.sampling,
         )
@@ -127,22 +115,22 @@ class Cost:
 
     @property
     def build_bytes(self) -> int:
-        """Most bytes while the flow is built."""
-        return self.flow_bytes + self.building
+        """Most bytes while the flow is built, with what is drawn and masked on the way."""
+        return 3 * self.flow_bytes + OBJECT_BYTES * self.layers
 
     @property
     def load_bytes(self) -> int:
         """Most bytes while a file becomes a compiled flow.
 
-        The weights of the file, the flow, its copy in float64 and the compiled flow are in memory
-        at the same time.
+        The weights of the file, the flow, its copy in float64, the masked weights of that and the
+        compiled flow are in memory at the same time.
         """
-        return 4 * self.flow_bytes + max(self.building, self.folding) + self.compiled
+        return 8 * self.flow_bytes + 16 * OBJECT_BYTES * self.layers
 
     @property
     def loaded_bytes(self) -> int:
-        """Bytes of the compiled flow and its work spaces."""
-        return self.compiled + self.plans
+        """Bytes of the compiled flow: its weights, panels of them, and what tells where they are."""
+        return 2 * self.flow_bytes + 16 * OBJECT_BYTES * self.layers
 
     @property
     def row_bytes(self) -> int:

@@ -97,7 +97,6 @@ class LatentSpec(Spec):
         own = Cost(
             parameters=columns if self.likelihood == "gaussian" else 0,
             buffers=2 * FLOAT_BYTES * columns,
-            compiled=2 * FLOAT_BYTES * (found.parameters + 3 * columns),
             density=exact,
             sampling=terms + exact,
         )

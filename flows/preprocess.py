@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.observed import Observed, refuse_mask
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 DENOISE_KNOTS = 130
 """Quantiles of a column with wide noise: evenly spread, and two around the value that most rows share."""
@@ -43,7 +43,6 @@ def preprocessing_cost(dim: int, context_dim: int) -> Cost:
     )
     return Cost(
         buffers=6 * INDEX_BYTES * (dim + context_dim) + 2 * DENOISE_KNOTS * INDEX_BYTES * dim,
-        compiled=6 * INDEX_BYTES * (dim + context_dim) + 64 * OBJECT_BYTES,
         density=way,
         sampling=way,
     )

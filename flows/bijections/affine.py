@@ -9,7 +9,7 @@ from flows.bijections.linear import uniform
 from flows.bijections.network_layers import NetworkLayer, Reordering, affine_map, elementwise
 from flows.bijections.observed import Observed, masked
 from flows.bijections.transformers import bounded
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, Cost, Way
 
 
 class DiagonalAffine(Bijection):
@@ -76,9 +76,6 @@ def diagonal_cost(dim: int, context_dim: int) -> Cost:
     return Cost(
         parameters=parameters,
         layers=1,
-        building=FLOAT_BYTES * parameters,
-        folding=INDEX_BYTES * parameters,
-        compiled=FLOAT_BYTES * parameters + 8 * OBJECT_BYTES,
         density=way,
         sampling=way,
     )

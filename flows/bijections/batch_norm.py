@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.network_layers import SCALED, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, Cost, Way
 
 EPS = 1e-5
 
@@ -48,8 +48,6 @@ def batch_norm_cost(dim: int, spec: BatchNormSpec | None) -> Cost:
     return Cost(
         parameters=2 * dim,
         buffers=2 * FLOAT_BYTES * dim,
-        folding=8 * INDEX_BYTES * dim,
-        compiled=4 * FLOAT_BYTES * dim + 8 * OBJECT_BYTES,
         density=way,
         sampling=way,
     )

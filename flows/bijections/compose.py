@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.network_layers import NetworkLayer, Reordering, within
 from flows.bijections.observed import Observed, only_observed
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 
 class Chain(Bijection):
@@ -156,9 +156,6 @@ def permutation_cost(dim: int) -> Cost:
     way = Way(kept_row=FLOAT_BYTES * dim, used_row=4 * FLOAT_BYTES * dim)
     return Cost(
         buffers=orders,
-        building=orders,
-        folding=orders,
-        compiled=orders + 2 * OBJECT_BYTES,
         density=way,
         sampling=way,
     )

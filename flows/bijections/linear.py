@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, Cost, Way
 
 ActivationName = Literal["relu", "tanh", "elu", "gelu"]
 ACTIVATIONS: dict[ActivationName, Callable[[Tensor], Tensor]] = {
@@ -57,7 +57,6 @@ def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
     """
     parameters = networks * count_linear(list(widths))
     hidden, out = sum(widths[1:-1]), widths[-1]
-    largest = max((below + 1) * above for below, above in pairwise(widths))
     way = Way(
         # An activation keeps its input or its output, the next layer its input.
         kept_row=FLOAT_BYTES * networks * (widths[0] + 2 * hidden + out),
@@ -68,11 +67,6 @@ def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
         parameters=parameters,
         layers=max(1, len(widths) - 2),
         width=max(widths[1:-1], default=0),
-        building=2 * FLOAT_BYTES * largest,
-        # Copies of a network in float64.
-        folding=4 * INDEX_BYTES * parameters,
-        # Weights of the compiled steps, and the panels of the kernels.
-        compiled=3 * FLOAT_BYTES * parameters + 16 * OBJECT_BYTES * networks * len(widths),
         density=way,
         sampling=way,
     )

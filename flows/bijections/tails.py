@@ -9,7 +9,7 @@ from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.network_layers import MapSpec, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.bijections.transformers import log_phi, normal_quantile
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 # Bounds of the weights of tails. Above 1 a tail has no mean, above 2 samples are of no use.
 LIGHTEST, HEAVIEST = 1e-3, 2.0
@@ -82,9 +82,6 @@ def tails_cost(dim: int) -> Cost:
     return Cost(
         parameters=2 * dim,
         layers=1,
-        building=FLOAT_BYTES * 4 * dim,
-        folding=INDEX_BYTES * 2 * dim,
-        compiled=FLOAT_BYTES * 2 * dim + 8 * OBJECT_BYTES,
         density=way,
         sampling=way,
     )

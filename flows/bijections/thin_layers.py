@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flows.bijections.base import BatchContext, Bijection
 from flows.bijections.compose import Inverted
 from flows.bijections.roots import Increasing, invert
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, Cost, Way
 
 # Direction that the papers' formula computes: from data, for the density, or from noise, for
 # sampling.
@@ -103,9 +103,6 @@ def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Close
     cost = Cost(
         parameters=parameters,
         layers=layers,
-        building=2 * FLOAT_BYTES * parameters,
-        folding=INDEX_BYTES * parameters,
-        compiled=FLOAT_BYTES * parameters + 16 * OBJECT_BYTES,
         density=way(size.root, 130 * size.bends),
         sampling=way(size.closed, 20),
     )

@@ -16,7 +16,7 @@ from flows.bijections.network_layers import (
     elementwise,
 )
 from flows.bijections.observed import Observed, masked, only_observed, refuse_mask
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.families.spec import Spec, check_choice
 
 # The least that tells seeds apart: the untrained density is all but the standard Gaussian.
@@ -67,9 +67,6 @@ def gaussian_cost(dim: int, *, full: bool, context_dim: int = 0) -> Cost:
         parameters=parameters,
         layers=1,
         buffers=indices,
-        building=indices + FLOAT_BYTES * parameters,
-        folding=INDEX_BYTES * parameters,
-        compiled=FLOAT_BYTES * parameters + indices + 16 * OBJECT_BYTES,
         density=way,
         sampling=way,
     )

@@ -20,7 +20,7 @@ from flows.bijections.base import (
 )
 from flows.bijections.observed import Observed, of_features, only_observed
 from flows.bijections.transformers import GaussianMixture
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.errors import FlowError
 from flows.families.spec import Spec, check_bound, check_choice, check_positive
 
@@ -71,9 +71,6 @@ class GaussianMixtureSpec(Spec):
             parameters=parameters,
             layers=1,
             buffers=indices,
-            building=indices + FLOAT_BYTES * parameters,
-            folding=INDEX_BYTES * parameters,
-            compiled=FLOAT_BYTES * parameters + indices + 16 * OBJECT_BYTES,
             density=way,
             sampling=way,
         )

@@ -19,7 +19,7 @@ from flows.bijections.autoregressive.masked import (
 )
 from flows.bijections.linear import ACTIVATIONS, ActivationName, uniform
 from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 # Factor of the initial output weights: the frequencies hold whatever the other variables are.
 INITIAL_OUTPUT = 0.1
@@ -330,9 +330,6 @@ def categorical_cost(sizes: Sequence[int], hidden: list[int], context_dim: int) 
         layers=max(1, len(hidden)),
         width=max(hidden),
         buffers=FLOAT_BYTES * (weights + outputs) + 2 * INDEX_BYTES * (slots + units + outputs),
-        building=4 * FLOAT_BYTES * max(pairs),
-        folding=2 * INDEX_BYTES * weights,
-        compiled=2 * FLOAT_BYTES * (weights + context + outputs) + 32 * OBJECT_BYTES,
         density=density,
         sampling=sampling,
     )

@@ -7,7 +7,7 @@ import torch
 
 from flows.bijections.base import Bijection
 from flows.bijections.linear import ActivationName
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.families.family import FamilySpec
 from flows.families.nsf import NsfSpec
@@ -163,9 +163,6 @@ def _given_cost(layout: Layout, given: int) -> Cost:
     way = Way(kept_row=row, used_row=row, kept=FLOAT_BYTES * weights)
     return Cost(
         parameters=weights,
-        building=2 * FLOAT_BYTES * weights,
-        folding=INDEX_BYTES * weights,
-        compiled=FLOAT_BYTES * weights,
         density=way,
         sampling=way,
     )
@@ -183,8 +180,6 @@ def encoding_cost(layout: Layout) -> Cost:
     row = INDEX_BYTES * (24 * len(layout.columns) + 40 * count)
     return Cost(
         buffers=numbers,
-        building=2 * numbers + 64 * OBJECT_BYTES,
-        compiled=numbers + 64 * OBJECT_BYTES,
         density=Way(used_row=row),
         sampling=Way(used_row=row),
     )

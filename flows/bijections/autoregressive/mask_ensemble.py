@@ -17,7 +17,7 @@ from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.linear import initial_linear
 from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.transformers import MapSize, Transformer
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.errors import FlowError
 
 # A sample draws one mask for each row; this many rows are a block of noise.
@@ -187,10 +187,6 @@ def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: i
         layers=network.layers,
         width=network.width,
         buffers=members,
-        building=network.building + members + masks * len(widths) * OBJECT_BYTES,
-        folding=network.folding + 2 * drawn,
-        compiled=masks * (network.compiled + 16 * OBJECT_BYTES),
-        plans=masks * network.plans,
         density=Way(
             kept=network.density.kept + drawn,
             kept_row=network.density.kept_row,

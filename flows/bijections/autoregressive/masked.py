@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch
 from flows.bijections.linear import ACTIVATIONS, ActivationName, initial_linear, uniform
 from flows.bijections.transformers import MapSize
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
-
-# Of weights that a pass over few rows reads.
-_BYTES_A_MICROSECOND = 8192
+from flows.cost import FLOAT_BYTES, Cost, Way
 
 
 class _MaskedGradient(torch.autograd.Function):
@@ -156,64 +153,33 @@ class Conditioner:
             dim: Number of features.
             size: Sizes of the map of each feature.
         """
-        widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
-        largest = max(below * above for below, above in pairwise(widths))
-        density, once = self._density(dim, size), FLOAT_BYTES * weights
-        objects = self._object_bytes(dim)
-        return Cost(
-            parameters=weights + self._mask_weights(dim, size) + sum(widths[1:]),
-            layers=max(1, len(self.hidden)),
-            width=max(self.hidden),
-            buffers=once,
-            building=4 * FLOAT_BYTES * (largest + size.own),
-            # Weights in float64, some of them twice.
-            folding=4 * INDEX_BYTES * (weights + sum(widths)),
-            compiled=3 * FLOAT_BYTES * (weights + sum(widths)) + objects,
-            density=density,
-            sampling=self._sampling(dim, size),
-        )
-
-    def _all_weights(self, dim: int, size: MapSize) -> int:
-        """Return the number of weights of the layers, of the context and of the maps."""
-        widths = self.widths(dim, size.outputs)
-        context = self.context_dim * widths[1] if self.context_dim else 0
-        return self.count_weights(dim, size.outputs) + context + size.own
-
-    def _mask_weights(self, dim: int, size: MapSize) -> int:
-        return self.count_weights(dim, size.outputs) if self.mask_weights else 0
-
-    def _density(self, dim: int, size: MapSize) -> Way:
-        """Return the memory of one pass, in bytes."""
-        widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
+        widths, weights = self.widths(dim, size.outputs), self.count_weights(dim, size.outputs)
+        own = weights + size.own + (self.context_dim * widths[1] if self.context_dim else 0)
         hidden, out, single = sum(widths[1:-1]), widths[-1], 2 * dim + self.context_dim
-        # An activation keeps its input or its output, the next layer its input.
-        kept = single + 2 * hidden + out + size.kept * dim
-        used = 2 * single + 3 * max(widths[:-1])
-        used += 2 * out + size.used * dim
-        return Way(
-            kept=FLOAT_BYTES * (weights + 8 * size.own),
-            kept_row=FLOAT_BYTES * kept,
-            used=FLOAT_BYTES * (weights + 4 * size.own),
-            used_row=FLOAT_BYTES * used,
+        density = Way(
+            kept=FLOAT_BYTES * (own + 8 * size.own),
+            # An activation keeps its input or its output, the next layer its input.
+            kept_row=FLOAT_BYTES * (single + 2 * hidden + out + size.kept * dim),
+            used=FLOAT_BYTES * (own + 4 * size.own),
+            used_row=FLOAT_BYTES * (2 * single + 3 * max(widths[:-1]) + 2 * out + size.used * dim),
             operations=3 * len(widths) + size.operations,
         )
-
-    def _sampling(self, dim: int, size: MapSize) -> Way:
-        """Return the memory of sampling feature by feature; with gradients each is a pass."""
-        density, widths = self._density(dim, size), self.widths(dim, size.outputs)
-        once = FLOAT_BYTES * self._all_weights(dim, size)
-        one = size.outputs + size.used
-        return Way(
+        # A pass for each feature; compiled loops take less.
+        sampling = Way(
             kept=dim * density.kept,
-            kept_row=dim * (density.kept_row - FLOAT_BYTES * (size.kept * (dim - 1))),
-            used=3 * once + 3 * self._object_bytes(dim) + FLOAT_BYTES * 4 * size.own,
-            used_row=FLOAT_BYTES * (2 * sum(widths) + 4 * dim + self.context_dim + 2 * one),
-            operations=dim * (2 * len(widths) + size.operations),
+            kept_row=dim * (density.kept_row - FLOAT_BYTES * size.kept * (dim - 1)),
+            used=density.used,
+            used_row=density.used_row + 2 * FLOAT_BYTES * dim,
+            operations=dim * density.operations,
         )
-
-    def _object_bytes(self, dim: int) -> int:
-        """Return the memory of the products that the sampler cuts the network into, in bytes."""
-        return OBJECT_BYTES * (len(self.hidden) + 2) * (dim + 1)
+        return Cost(
+            parameters=own + (weights if self.mask_weights else 0) + sum(widths[1:]),
+            layers=max(1, len(self.hidden)),
+            width=max(self.hidden),
+            buffers=FLOAT_BYTES * own,
+            density=density,
+            sampling=sampling,
+        )
 
 
 def run_masked(

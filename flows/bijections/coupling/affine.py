@@ -14,7 +14,7 @@ from flows.bijections.linear import (
 from flows.bijections.network_layers import ADDITIVE, NetworkLayer, Reordering, affine_map
 from flows.bijections.observed import Observed, masked
 from flows.bijections.transformers import bounded
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 
 def coupling_cost(
@@ -26,9 +26,6 @@ def coupling_cost(
     way = Way(kept_row=rows, used_row=rows)
     places = Cost(
         buffers=INDEX_BYTES * dim,
-        building=4 * INDEX_BYTES * dim,
-        folding=4 * INDEX_BYTES * dim,
-        compiled=2 * INDEX_BYTES * dim + 16 * OBJECT_BYTES,
         density=way,
         sampling=way,
     )

@@ -63,7 +63,7 @@ def estimated(task: dict[str, Any]) -> dict[str, int]:
         "load": cost.load_bytes,
         "score": density,
         "inverse": density,
-        "sample": table + cost.sampling.apply(max(rows, 64)) + cost.plans,
+        "sample": table + cost.sampling.apply(max(rows, 64)),
     }
 
 
@@ -271,6 +271,6 @@ def test_every_number_of_a_spec_counts(family, field):
 
 def test_a_model_that_is_too_large_is_named_without_a_field_of_the_request():
     with pytest.raises(RequestError) as caught:
-        check_model(Described(MadeSpec(masks=10**5), 8, pointer=None), max_bytes=2**30)
+        check_model(Described(MadeSpec(masks=10**6), 8, pointer=None), max_bytes=2**30)
     assert (caught.value.slug, caught.value.pointer) == ("limit-memory", "")
     assert "MiB" in caught.value.detail
