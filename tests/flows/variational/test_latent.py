@@ -213,7 +213,7 @@ def test_latent_variables_need_data_and_their_flow():
     assert curved is not None
     with pytest.raises(FlowError, match="closed form"):
         curved.posterior(ROWS)
-    with pytest.raises(SpecError, match="no member of an ensemble"):
+    with pytest.raises(SpecError, match="members must be of a single family"):
         spec_from_dict({"family": "ensemble", "members": [{"family": "latent"}], "weights": [1]})
 
 
