@@ -24,7 +24,7 @@ from models_store.records import (
     Version,
     VersionSummary,
 )
-from models_store.rows.aliases import find_alias
+from models_store.rows.aliases import aliases_of, find_alias
 from models_store.rows.datasets import (
     add_dataset,
     find_dataset,
@@ -484,5 +484,7 @@ def _number(session: Session, model: ModelRow, *, alias: str | None, version: st
     if row is not None:
         return row.version
     if alias is not None:
-        raise NotFoundError("alias", alias, hint=_NAMES)
+        named = [row.name for row in aliases_of(session, [model.id])]
+        there = f"There is {', '.join(named)}." if named else "The model has no alias."
+        raise NotFoundError("alias", alias, hint=f"{there} {_NAMES}")
     return model.latest_version

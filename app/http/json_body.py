@@ -34,6 +34,7 @@ MAX_CONTENT_TYPE = 1_000
 # Validation keeps the interpreter's lock, and a value that is wrong takes a microsecond or two.
 _MAX_VALUES = 2_000
 _IN_LIST = ("", "", "", "")  # names that lead to what is in a list: none are meant
+_MAX_TOLD = 100  # characters of a media type
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
 
 # Words of a body for the faults of JSON that tables have, too.
@@ -64,7 +65,20 @@ def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | N
     try:
         return parse_strict(body, max_lists=max_lists, max_values=max_values)
     except JsonError as error:
-        raise Problem(_SLUGS.get(error.slug, error.slug), error.detail) from error
+        detail = error.detail
+        if error.slug == "json-syntax" and _has_trailing_comma(body):
+            detail = (
+                f"{detail} A comma stands before the bracket: the last value has none behind it."
+            )
+        raise Problem(_SLUGS.get(error.slug, error.slug), detail) from error
+
+
+def _has_trailing_comma(body: bytes) -> bool:
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return error.msg.startswith("trailing comma")
+    return False
 
 
 def validate_json(
@@ -231,9 +245,11 @@ def require_json(request: Request) -> None:
         Problem: 415.
     """
     if not _JSON_TYPES.fullmatch(media_type_of(request)):
+        given = media_type_of(request)
+        told = f"is {given[:_MAX_TOLD]}" if given else "is missing"
         raise Problem(
             "media-type",
-            f"The body's Content-Type must be {JSON_MEDIA_TYPE}.",
+            f"The body's Content-Type {told}; send `Content-Type: {JSON_MEDIA_TYPE}`.",
             members={"supported": [JSON_MEDIA_TYPE]},
         )
 

@@ -5,7 +5,9 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from http import HTTPStatus
+from itertools import zip_longest
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,7 +16,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.problems.types import PROBLEM_TYPES, REFUSALS, ProblemType
+from app.problems.types import PROBLEM_TYPES, ProblemType
 from app.problems.wording import alone, is_unknown, sentence, told, worded
 from app.root_path import rooted
 from models_store.errors import BlobError, RequestError, StoreError
@@ -32,6 +34,7 @@ _MAX_BYTES = 8000
 _MAX_ERRORS = 20
 _MAX_TEXT = 300
 _MAX_POINTER = 200
+_MAX_PATH = 200
 
 _HTTP_STATUSES: dict[int, Slug] = {
     400: "bad-request",
@@ -219,21 +222,11 @@ def problem_example(problem: ProblemType) -> dict[str, Any]:
 
 
 async def _on_problem(request: Request, error: Problem) -> Response:
-    if error.status in REFUSALS:
-        try:
-            raise error  # to the outermost middleware, where it may wait without what led to it
-        finally:
-            del error  # it refers to this frame, and must not find itself in it
     return problem_response(error, request_id=request_id_of(request), path=request.url.path)
 
 
 async def _on_domain_error(request: Request, error: StoreError | TablesError) -> Response:
     problem = problem_of(error)
-    if problem.status in REFUSALS:
-        try:
-            raise error
-        finally:
-            del error  # as above
     return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
 
 
@@ -242,9 +235,13 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
         error.status_code, "bad-request" if error.status_code < 500 else "internal"
     )
     headers = dict(error.headers or {})
+    detail = ""
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed_methods(request))
-    problem = Problem(slug, status=error.status_code, headers=headers)
+        detail = f"This route takes {headers['Allow']}, not {request.method[:16]}."
+    elif error.status_code == HTTPStatus.NOT_FOUND and "route" not in request.scope:
+        detail = f"There is no such route.{_nearest_route(request)}"
+    problem = Problem(slug, detail, status=error.status_code, headers=headers)
     return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
 
 
@@ -261,6 +258,24 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
         errors=errors,
     )
     return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
+
+
+def _nearest_route(request: Request) -> str:
+    """Return a sentence that names the route whose path is most like that of a request; empty for none."""
+    asked = request.scope["path"][:_MAX_PATH].split("/")
+    paths = dict.fromkeys(
+        str(route.path_format) for route in iter_route_contexts(request.app.routes)
+    )
+    # What stands for an id is like any text.
+    filled = {
+        "/".join(
+            theirs if part.startswith("{") else part
+            for part, theirs in zip_longest(path.split("/"), asked, fillvalue="")
+        ): path
+        for path in paths
+    }
+    near = get_close_matches("/".join(asked), filled, n=1)
+    return f" The nearest is `{rooted(filled[near[0]])}`." if near else ""
 
 
 def _allowed_methods(request: Request) -> list[str]:

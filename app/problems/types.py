@@ -7,9 +7,6 @@ from typing import Any
 
 from tabular.slugs import SLUGS, Slug
 
-REFUSALS = frozenset({401, 403, 413, 429})
-"""Statuses of refusals that cost their caller nothing, and wait where one caller gets many of them."""
-
 _TEXTS = Path(__file__).with_name("types.toml")
 
 

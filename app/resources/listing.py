@@ -103,9 +103,14 @@ def _utc(moment: datetime) -> datetime:
 
 def _text(moment: object) -> object:
     """Return a text that may be a time, and no time for all else: a number would be read as seconds."""
-    return moment if isinstance(moment, str) and _DATE.match(moment) else ""
+    if not isinstance(moment, str):
+        return ""
+    if _DAY.fullmatch(moment):
+        return f"{moment}T00:00:00Z"
+    return moment if _DATE.match(moment) else ""
 
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Moment = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_utc)]
@@ -118,7 +123,10 @@ class CreatedAt:
         self,
         gte: Annotated[
             _Moment | None,
-            Query(alias="created_at[gte]", description="Only items created at this time or later."),
+            Query(
+                alias="created_at[gte]",
+                description="Only items created at this time or later. A date is its midnight in UTC, here and below.",
+            ),
         ] = None,
         gt: Annotated[
             _Moment | None,

@@ -15,7 +15,7 @@ from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
 from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
 from models_store.errors import NotFoundError, VersionInUseError
-from models_store.job_states import UNFINISHED_STATES
+from models_store.job_states import UNFINISHED_STATES, JobKind
 from models_store.records import Latest, Model, NewVersion, Version, VersionSummary
 from models_store.rows.alias_changes import forget_changes
 from models_store.rows.aliases import aliases_by_version, aliases_of
@@ -53,6 +53,24 @@ _LOCKED_MODEL = _MODEL.with_for_update()
 _VERSION = select(ModelVersionRow).where(
     ModelVersionRow.model_id == bindparam("model_id"),
     ModelVersionRow.version == bindparam("number"),
+)
+_NAMED = 10
+_NUMBERS = (
+    select(ModelVersionRow.version)
+    .where(ModelVersionRow.model_id == bindparam("model_id"))
+    .order_by(ModelVersionRow.version.desc())
+    .limit(_NAMED + 1)
+)
+_FIRST_TRAINING = (
+    select(JobRow.id, JobRow.state)
+    .where(
+        JobRow.project == bindparam("project"),
+        JobRow.model_name == bindparam("name"),
+        JobRow.kind.in_([kind for kind in JobKind if kind.makes_version]),
+        JobRow.state.in_(UNFINISHED_STATES),
+    )
+    .order_by(JobRow.position)
+    .limit(1)
 )
 _WHOLE_VERSION = _VERSION.options(*whole(ModelVersionRow))
 _PINNED = (
@@ -151,8 +169,16 @@ def find_model(session: Session, project: str, name: str, *, lock: bool = False)
         query = _LOCKED_MODEL if lock else _MODEL
         row = session.scalar(query, {"project": project, "name": name})
     if row is None:
-        raise NotFoundError("model", name)
+        raise NotFoundError("model", name, hint=_first_training(session, project, name))
     return row
+
+
+def _first_training(session: Session, project: str, name: str) -> str:
+    """Return a sentence about the job that trains the first version of a model; empty without one."""
+    if not is_name(name):
+        return ""
+    job = session.execute(_FIRST_TRAINING, {"project": project, "name": name}).first()
+    return "" if job is None else f"Its first training, {job.id}, is {job.state}."
 
 
 def find_version(
@@ -178,8 +204,14 @@ def find_version(
         query = _WHOLE_VERSION if full else _VERSION
         row = session.scalar(query, {"model_id": model.id, "number": number})
     if row is None:
-        raise NotFoundError("version", f"{model.name}:{number}")
+        raise NotFoundError("version", f"{model.name}:{number}", hint=_versions_of(session, model))
     return row
+
+
+def _versions_of(session: Session, model: ModelRow) -> str:
+    numbers = session.scalars(_NUMBERS, {"model_id": model.id}).all()
+    more = " and older ones" if len(numbers) > _NAMED else ""
+    return f"There is {', '.join(f'{model.name}:{n}' for n in numbers[:_NAMED])}{more}."
 
 
 def pin_version(session: Session, project: str, name: str, number: int) -> None:

@@ -206,7 +206,9 @@ def test_a_reference_to_nothing_is_not_found(registry: Registry) -> None:
     for ref in BAD_REFS:
         with pytest.raises(NotFoundError):
             registry.resolve(PROJECT, ref)
-    with pytest.raises(NotFoundError, match=r"No such alias: latest\. `NAME:2` is version 2"):
+    with pytest.raises(
+        NotFoundError, match=r"No such alias: latest\. The model has no alias\. `NAME:2` is"
+    ):
         registry.resolve(PROJECT, "shuttle@latest")
 
 
