@@ -28,10 +28,10 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	touch $@
 
 # Compiled once here, not by the first process that computes; what serves and what trains share nothing.
-LOOPS := $(wildcard flows/compiled/*.py flows/compiled/loops/*.py flows/compiled_training/*.py flows/compiled_training/maps/*.py) tabular/readers/number_loops.py
+LOOPS := $(wildcard flows/compiled/*.py flows/compiled/loops/*.py flows/compiled_training/*.py flows/compiled_training/maps/*.py)
 COMPILED := $(VENV)/.training-loops-stamp $(VENV)/.loops-stamp
 $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	$(BIN)/python -c 'import flows.compiled.kernels, tabular.readers.number_loops'
+	$(BIN)/python -c 'import flows.compiled.kernels'
 	touch $@
 $(VENV)/.training-loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
 	$(BIN)/python -c 'import flows.compiled_training.kernels'

@@ -69,7 +69,6 @@ from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
-from tabular.readers.plain_numbers import load_loops
 
 _STALE_UPLOAD_S = 24 * 3600
 _SWEEP_PAUSE_S = 3600.0
@@ -214,7 +213,6 @@ async def _lifespan(
     try:
         blobs = Blobs(settings.store_address)
         passing = await asyncio.to_thread(check_stores, database, blobs)
-        await asyncio.to_thread(load_loops)  # not while the first request waits
         for error in passing:
             log.warning("the start continues: %s", error)
         away = any(isinstance(error, DatabaseUnavailableError | BlobDiskError) for error in passing)

@@ -7,7 +7,6 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from tabular.arrow.type_names import type_name
 from tabular.columns import OTHER, UNSEEN, Column, Level
 from tabular.dates import format_dates, parse_dates
 from tabular.errors import TableError
@@ -64,7 +63,7 @@ def try_encode(cells: pa.Array, column: Column) -> tuple[NDArray[np.float64], ND
     if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
         raise TableError(
             "dataset-dtype",
-            f"Column {column.name!r} is of type {type_name(cells.type)}, which holds no single values.",
+            f"Column {column.name!r} holds lists, structures or bytes, not single values.",
             column=column.name,
         )
     if pa.types.is_dictionary(cells.type):

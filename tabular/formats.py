@@ -44,7 +44,6 @@ WarningCode = Literal[
     "ambiguous_dates",
     "collinear",
     "constant",
-    "converted",
     "encoding",
     "few_rows",
     "ignored",
@@ -72,6 +71,7 @@ class TableFormat(StrEnum):
     NPY = "npy"
     ARROW = "arrow"
     PARQUET = "parquet"
+    EXCEL = "xlsx"
 
 
 MEDIA_TYPES: dict[str, TableFormat] = {
@@ -81,6 +81,7 @@ MEDIA_TYPES: dict[str, TableFormat] = {
     "application/x-npy": TableFormat.NPY,
     "application/vnd.apache.arrow.stream": TableFormat.ARROW,
     "application/vnd.apache.parquet": TableFormat.PARQUET,
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": TableFormat.EXCEL,
 }
 
 SUFFIXES: dict[str, TableFormat] = {
@@ -91,6 +92,7 @@ SUFFIXES: dict[str, TableFormat] = {
     ".npy": TableFormat.NPY,
     ".arrows": TableFormat.ARROW,
     ".parquet": TableFormat.PARQUET,
+    ".xlsx": TableFormat.EXCEL,
 }
 """Endings of file names, by format."""
 
@@ -115,6 +117,7 @@ class ParseOptions:
             find out.
         delimiter: Separator of the values of a CSV file; None to find it in the file.
         encoding: Encoding of a CSV file; None to find it in the file.
+        sheet: Name of the sheet of a workbook; None for the first.
         columns: Names of the columns to model; None for all. The others are ignored.
         exclude: Names of columns to ignore.
         types: Types of columns by name, instead of those that the values suggest.
@@ -140,6 +143,7 @@ class ParseOptions:
     header: bool | None = None
     delimiter: Delimiter | None = None
     encoding: Encoding | None = None
+    sheet: str | None = None
     columns: Sequence[str] | None = None
     exclude: Sequence[str] = ()
     types: Mapping[str, ColumnType] = field(default_factory=dict)

@@ -1,146 +1,144 @@
-"""Cells of columns that are not modelled, kept beside the table as the file has them."""
+"""Cells of a stored table as its file had them: a Parquet file beside the numbers."""
 
 import os
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
 from tabular.cells import missing_cells
 from tabular.columns import Column
 
-STAYING_BYTES = 8 << 20
-"""Most bytes of cells that stay in memory once they were read."""
+GROUP_BYTES = 8 << 20
+"""Most bytes of the cells of a row group, unless a single row has more."""
 
-_FEW_COLUMNS = 64
-_FOOTER_FACTOR = 12  # of its bytes in memory to those in the file
-_FOOTER_END_BYTES = 8  # its size, and the mark of the format
+
+class CellsWriter:
+    """Writer of the cells of a table, whose columns are named by their positions.
+
+    Attributes:
+        text_bytes: Size of the texts so far, unpacked.
+    """
+
+    def __init__(self, path: Path, types: Sequence[pa.DataType]) -> None:
+        schema = pa.schema([pa.field(str(at), kind) for at, kind in enumerate(types)])
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._schema = schema
+        self._waiting: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self.text_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows."""
+        self.text_bytes += sum(c.nbytes for c in batch.columns if pa.types.is_string(c.type))
+        rows = max(1, batch.num_rows * GROUP_BYTES // max(GROUP_BYTES, batch.nbytes))
+        for start in range(0, batch.num_rows, rows):
+            piece = batch.slice(start, rows)
+            if self._bytes + piece.nbytes > GROUP_BYTES:
+                self._flush()
+            self._waiting.append(piece)
+            self._bytes += piece.nbytes
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+        self._waiting, self._bytes = [], 0
 
 
 class KeptCells:
-    """Parquet file of kept cells, whose columns are named by their positions in the table.
+    """File of cells of a table, from which rows get the texts that their numbers do not tell.
+
+    Texts, dates as they are written, and columns that are not modelled come from the file; numbers and truth values
+    from the table. A file of a former version has some columns alone, and a table may have no file: what it lacks
+    comes from the table, too.
 
     Args:
-        path: File, which is opened at once and may be deleted then; None if no cells were kept.
+        path: File, which is opened at once and may be deleted then; None if there is none.
         columns: Types of all columns of the table, in the order of its file.
-
-    Attributes:
-        footer_bytes: Memory of the footer of the file, which is as many as it has columns and row groups.
     """
 
     def __init__(self, path: Path | None, columns: Sequence[Column]) -> None:
         self._columns = columns
-        self._ignored = [at for at, column in enumerate(columns) if column.type == "ignored"]
-        self._file = None if path is None or not self._ignored else pa.OSFile(os.fspath(path))
-        self._metadata: Any = None
-        self._ends: list[int] | None = None
-        self.footer_bytes = 0 if self._file is None else _FOOTER_FACTOR * _footer_bytes(self._file)
-        self._read: tuple[list[int], pa.Table] | None = None
-
-    def read_footer(self) -> None:
-        """Read the footer, which takes a while for thousands of columns and many row groups; no other method does then."""
-        if self._file is not None:
-            self._group_ends()
+        self._file: pq.ParquetFile | None = None
+        self._places: list[int] = []
+        self._ends: list[int] = []
+        self._read: tuple[int, Any] = -1, None
+        if path is None:
+            return
+        file = pq.ParquetFile(pa.OSFile(os.fspath(path)))
+        kinds = {int(field.name): field.type for field in file.schema_arrow}
+        self._places = [
+            at
+            for at, column in enumerate(columns)
+            if at in kinds and (column.type == "ignored" or _is_text(column, kinds[at]))
+        ]
+        if self._places:
+            self._file = file
+            counts = (file.metadata.row_group(at).num_rows for at in range(file.num_row_groups))
+            self._ends = list(accumulate(counts))
 
     def pieces(self, rows: range) -> Iterator[range]:
-        """Yield consecutive rows in pieces whose cells fit into memory: each has those of one row group.
+        """Yield rows in pieces whose cells fit into memory: each has those of one row group.
 
         Args:
-            rows: Consecutive rows of the table.
+            rows: Indices of rows of the table, in rising order.
         """
-        if self._file is None:
-            yield rows
-            return
-        ends = self._group_ends()
-        start = rows.start
-        for end in [*ends[bisect_right(ends, start) : bisect_left(ends, rows.stop)], rows.stop]:
-            yield range(start, end)
-            start = end
+        while rows:
+            group = bisect_right(self._ends, rows.start)
+            end = self._ends[group] if group < len(self._ends) else rows.stop
+            count = len(range(rows.start, min(end, rows.stop), rows.step))
+            yield rows[:count]
+            rows = rows[count:]
 
-    def are_read(self, rows: range) -> bool:
-        """Return whether nothing has to be read for consecutive rows."""
-        if self._file is None:
-            return True
-        if self._read is None or self._ends is None:
-            return False
-        return self._read[0] == list(self._groups(rows.start, rows.stop))
-
-    def fill(self, batch: pa.RecordBatch, start: int) -> pa.RecordBatch:
-        """Return rows with the cells of the ignored columns in place of nulls.
+    def fill(self, batch: pa.RecordBatch, rows: range) -> pa.RecordBatch:
+        """Return rows with the cells of the file in place of those that the table tells.
 
         Args:
             batch: Rows, whose first columns are those of the table.
-            start: Number of the first row in the table.
+            rows: Their indices.
         """
-        if self._file is None:
+        if self._file is None or not rows:
             return batch
-        kept = self._slice(start, start + batch.num_rows)
+        cells = self._taken(rows)
         columns = batch.columns
-        for at, cells in zip(self._ignored, kept, strict=True):
-            known = pc.if_else(pa.array(missing_cells(cells, self._columns[at])), None, cells)
-            columns[at] = known.cast(batch.schema[at].type, safe=False)
+        for place, at in enumerate(self._places):
+            kept = cells.column(place).combine_chunks().cast(batch.schema[at].type, safe=False)
+            column = self._columns[at]
+            gaps = (
+                missing_cells(kept, column) if column.type == "ignored" else columns[at].is_null()
+            )
+            columns[at] = pa.compute.if_else(pa.array(gaps), pa.scalar(None, kept.type), kept)
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
-    def _slice(self, start: int, stop: int) -> list[pa.Array]:
-        """Return some rows of the ignored columns; those that the file lacks are null."""
-        groups = list(self._groups(start, stop))
-        first = self._group_ends()[groups[0] - 1] if groups and groups[0] else 0
-        rows = self._groups_read(groups).slice(start - first, stop - start).combine_chunks()
-        place_of = {name: place for place, name in enumerate(rows.column_names)}
-        nothing = pa.nulls(stop - start, pa.string())
-        places = [place_of.get(str(at)) for at in self._ignored]
-        columns = [nothing if place is None else rows.column(place) for place in places]
-        return [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
+    def _taken(self, rows: range) -> pa.Table:
+        parts = []
+        for piece in self.pieces(rows):
+            group = bisect_right(self._ends, piece.start)
+            first = self._ends[group - 1] if group else 0
+            indices = pa.array(range(piece.start - first, piece.stop - first, piece.step))
+            parts.append(self._group(group).take(indices))
+        return pa.concat_tables(parts)
 
-    def _groups_read(self, groups: list[int]) -> pa.Table:
-        """Return the cells of row groups; those of many columns stay until others are asked for."""
-        if self._read is not None and self._read[0] == groups:
-            return self._read[1]
-        self._read = None
-        with pq.ParquetFile(self._file, metadata=self._opened_metadata()) as file:
-            present = set(file.schema_arrow.names)  # made anew at each access, in milliseconds
-            known = [name for at in self._ignored if (name := str(at)) in present]
-            table = file.read_row_groups(groups, columns=known, use_threads=False)
-        if self.stays and table.nbytes <= STAYING_BYTES:
-            self._read = groups, table
-        return table
-
-    @property
-    def stays(self) -> bool:
-        """True if cells of a row group stay in memory: of many columns, to read each takes longer than its cells."""
-        return self._file is not None and len(self._ignored) > _FEW_COLUMNS
-
-    def _groups(self, start: int, stop: int) -> Iterator[int]:
-        """Yield the row groups that hold some rows."""
-        first = 0
-        for index, last in enumerate(self._group_ends()):
-            if first < stop and start < last:
-                yield index
-            first = last
-
-    def _group_ends(self) -> list[int]:
-        """Return the number of rows up to the end of each row group."""
-        if self._ends is None:
-            metadata = self._opened_metadata()
-            counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-            self._ends = list(accumulate(counts))
-        return self._ends
-
-    def _opened_metadata(self) -> pq.FileMetaData:
-        """Return the footer of the file, which is read once."""
-        if self._metadata is None:
-            self._metadata = pq.read_metadata(self._file)
-        return self._metadata
+    def _group(self, group: int) -> pa.Table:
+        """Return the cells of a row group; those that were read last stay."""
+        if self._read[0] != group and self._file is not None:
+            names = [str(at) for at in self._places]
+            self._read = group, self._file.read_row_group(group, columns=names, use_threads=False)
+        return self._read[1]
 
 
-def _footer_bytes(file: pa.OSFile) -> int:
-    """Return the bytes of the footer of a Parquet file."""
-    size = int(file.size())
-    file.seek(max(0, size - _FOOTER_END_BYTES))
-    footer = int.from_bytes(file.read(4), "little")
-    return min(size, footer)
+def _is_text(column: Column, kind: pa.DataType) -> bool:
+    """Return whether the cells of a modelled column tell more than their numbers do."""
+    told = column.type == "datetime" or any(isinstance(level, str) for level in column.levels)
+    return told and pa.types.is_string(kind)

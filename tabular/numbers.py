@@ -32,6 +32,7 @@ _AFFIXED = re.compile(
 )
 _PLAIN = r"^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf(?:inity)?))$"
 _CODE = re.compile(r"'?[+-]?0\d+")
+_ASCII = str.maketrans("\u00a0\u202f\u2009\u2212\u2013\u2019", "   --'")
 _PRINTED = "[\u00a0\u202f\u2009\u2212\u2013\u2019']"  # what print has for a space, a minus and an apostrophe
 
 
@@ -103,7 +104,7 @@ def likely_styles(texts: Sequence[str]) -> Iterator[NumberStyle]:
     Args:
         texts: Some distinct texts of the column.
     """
-    plain = [_without_print(pa.scalar(text)).as_py() for text in texts]
+    plain = [text.translate(_ASCII) for text in texts]
     matches = [match for text in plain if (match := _AFFIXED.fullmatch(text))]
     affixes = Counter(_affix(match) for match in matches)
     for affix, _ in affixes.most_common(2):

@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tabular.errors import TableError
 from tabular.formats import ParseOptions, TableFormat, TableWarning, kept_free
-from tabular.json.members import Members
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -30,11 +29,11 @@ NESTED = "It holds lists, structures or bytes, not single values."
 """Reason for which a column cannot be modelled."""
 
 _CHUNK_VALUES = 1 << 17  # 1 MiB of float64: stays in the second-level cache
-_CHUNK_BYTES = 16 << 20  # of rows that are joined
 _MIN_CHUNK_ROWS = 512  # of a wide table: fewer, and the work per column and chunk dominates
 
 _NPY_MAGIC = b"\x93NUMPY"
 _PARQUET_MAGIC = b"PAR1"
+_ZIP_MAGIC = b"PK\x03\x04"
 _ENCRYPTED_PARQUET_MAGIC = b"PARE"
 _MAGIC_BYTES = 64
 _MARKUP = re.compile(
@@ -44,8 +43,7 @@ _BINARY_MAGICS = {
     # A Parquet file continues with a Thrift field header, a CSV header never does.
     _PARQUET_MAGIC + b"\x15": "a Parquet file",
     _NPY_MAGIC: "an npy file",
-    b"PK\x03\x04": "a ZIP archive, such as an xlsx or npz file: save a sheet as CSV, an array as npy",
-    b"PK\x05\x06": "a ZIP archive, such as an xlsx or npz file: save a sheet as CSV, an array as npy",
+    _ZIP_MAGIC: "a ZIP archive, such as an .xlsx workbook, or an npz file: save an array as npy",
     b"ARROW1\x00\x00": "an Arrow file, which is not an Arrow stream",
     b"\xff\xff\xff\xff": "an Arrow stream",
     b"\x1f\x8b": "a gzip file: unpack it, or send it with `Content-Encoding: gzip`",
@@ -58,152 +56,45 @@ _MAGICS = {
     TableFormat.NPY: _NPY_MAGIC,
     TableFormat.PARQUET: _PARQUET_MAGIC,
     TableFormat.ARROW: b"\xff\xff\xff\xff",
+    TableFormat.EXCEL: _ZIP_MAGIC,
 }
 _MAX_NAMED = 5
 _JOINERS = "\u200c\u200d"  # Persian and emoji need them; other format characters deceive the eye
 
 
-Choose = Callable[[Sequence[str], bool], Sequence[int]]
-"""Function from the names of a file's columns, and whether the file gives them, to the place of each
-wanted column."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class TableSource:
-    """An opened table: its columns, and its rows in chunks that come once.
-
-    Attributes:
-        names: Names of the columns, checked.
-        dtypes: Type of each column in the file.
-        named: True where the file gives the names; else they are `x1` to `xD`.
-        chunks: Rows in order; iterating raises `TableError` at the first fault found.
-        warnings: Warnings that are known when the file is opened.
-        rows: Number of rows, where it is known and nothing can be wrong with them.
-    """
-
-    names: list[str]
-    dtypes: list[str]
-    named: bool
-    chunks: Iterator[Columns]
-    warnings: list[TableWarning]
-    rows: int | None = None
-
-
-class NotNumbersError(Exception):
-    """Cell of a column that seemed to hold numbers, and does not.
-
-    Attributes:
-        column: Position of the column.
-    """
-
-    def __init__(self, column: int) -> None:
-        self.column = column
-        super().__init__(f"column {column} holds more than numbers")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellSource:
+class Source:
     """An opened table of columns of any type, whose rows can be read again and again.
 
     Attributes:
         names: Names of the columns, mended where the file's could not stay.
-        dtypes: Type of each column in the file.
+        dtypes: Name of the type of each column in the file.
+        types: Type of the cells of each column.
         named: True where the file gives the names; else they are `x1` to `xD`.
         nameless: Positions of the columns that the file gives no name, while it names others.
-        text: Positions of the columns that hold more than numbers.
-        read: Function that yields the rows as Arrow record batches. It is given the positions of the
-            columns to read as text, of a format in which a column has no type of its own. Iterating
-            raises `NotNumbersError` where another column is not numbers, and else `TableError` at
+        batches: Function that yields the rows, in columns that are named by their positions; it raises `TableError` at
             the first fault found.
-        warnings: Warnings that are known when the file is opened.
+        warnings: Warnings about the file; all of them once all rows have been read.
         unread: Reasons for which columns, by position, cannot be modelled; their cells are null.
         untyped: True of a text format, whose columns are all text.
         semicolons: True of a text format whose values are separated by semicolons, as where decimals have commas.
-        lists: Function that yields the rows of a JSON format as they are, some at a time: lists of the cells of
-            the columns in the positions that it is given, or what rows have that lack most of them.
     """
 
     names: list[str]
     dtypes: list[str]
+    types: list["pa.DataType"]
     named: bool
     nameless: frozenset[int]
-    text: frozenset[int]
-    read: Callable[[frozenset[int]], Iterator["pa.RecordBatch"]]
+    batches: Callable[[], Iterator["pa.RecordBatch"]]
     warnings: list[TableWarning]
     unread: Mapping[int, str] = field(default_factory=dict)
     untyped: bool = False
     semicolons: bool = False
-    lists: Callable[[Sequence[int]], Iterator[list[list[Any]] | Members]] | None = None
 
 
 def rows_per_chunk(columns: int) -> int:
     """Return the number of rows of a chunk that is processed fast."""
     return max(_MIN_CHUNK_ROWS, _CHUNK_VALUES // columns)
-
-
-def gather(chunks: Iterator[Columns], *, pauses: bool = False) -> Iterator[Columns]:
-    """Join chunks that are too short to be worth the work per chunk.
-
-    Args:
-        chunks: Columns of some rows each.
-        pauses: True to pass empty ones on, for those who take chunks in turn with others.
-    """
-    waiting: list[Columns] = []
-    for chunk in chunks:
-        if pauses and not chunk.size:
-            yield chunk
-            continue
-        waiting.append(chunk)
-        if sum(part.shape[1] for part in waiting) >= _MIN_CHUNK_ROWS:
-            yield _joined(waiting)
-            waiting = []
-    if waiting:
-        yield _joined(waiting)
-
-
-def gather_batches(
-    batches: Iterator["pa.RecordBatch"], *, pauses: bool = False
-) -> Iterator["pa.RecordBatch"]:
-    """Join batches that are too short to be worth the work per batch, where their types are the same.
-
-    Args:
-        batches: Batches of columns.
-        pauses: True to yield an empty batch after each that is to be joined with the next one.
-    """
-    waiting: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in batches:
-        own = batch_bytes(batch)
-        # A large one would be copied for the sake of a few rows before it.
-        if waiting and (own > _CHUNK_BYTES or batch.schema != waiting[0].schema):
-            yield _joined_batch(waiting)
-            waiting, rows, size = [], 0, 0
-        waiting.append(batch)
-        rows, size = rows + batch.num_rows, size + own
-        if rows >= _MIN_CHUNK_ROWS or size >= _CHUNK_BYTES:
-            yield _joined_batch(waiting)
-            waiting, rows, size = [], 0, 0
-        elif pauses:
-            yield batch.slice(0, 0)
-    if waiting:
-        yield _joined_batch(waiting)
-
-
-def batch_bytes(batch: "pa.RecordBatch") -> int:
-    """Return the bytes of the rows of a batch, without its dictionaries."""
-    return sum(getattr(column, "indices", column).nbytes for column in batch.columns)
-
-
-def _joined_batch(batches: "list[pa.RecordBatch]") -> "pa.RecordBatch":
-    if len(batches) == 1:
-        return batches[0]
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
-
-    return pa.concat_batches(batches)
-
-
-def _joined(chunks: list[Columns]) -> Columns:
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
 
 
 def check_content(source: Path | bytes, format: TableFormat) -> None:  # noqa: A002 - the word for it

@@ -1,19 +1,15 @@
 """Rows of a stored table as cells, in the types and texts of its columns, and as bare numbers."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
-from tabular.alike_columns import AlikeColumns
-from tabular.cells import encode_cells, level_text
+from tabular.cells import decode_cells, encode_cells, level_cells, level_text
 from tabular.columns import UNSEEN, Column
 from tabular.errors import TableError
-from tabular.json.members import Members
 from tabular.numbers import text_field
 
 JsonCell = str | float | bool | None
@@ -22,9 +18,6 @@ JsonCell = str | float | bool | None
 _Numbers = NDArray[np.floating[Any]]
 _CELL_TYPES: frozenset[type] = frozenset({bool, int, float, str})
 _REAL: frozenset[type] = frozenset({int, float})
-ENCODED_ROWS = 4096
-"""Rows of JSON that are encoded at a time."""
-
 _DATE_BYTES = len("2024-02-29T12:00:00.000000Z")
 _DATE_EXAMPLES = {True: "2024-02-29", False: "2024-02-29T12:00:00Z"}
 
@@ -45,8 +38,9 @@ class TypedRows:
     def __init__(self, columns: Sequence[Column], numbers: Sequence[str] = ()) -> None:
         self._ignored = [column.type == "ignored" for column in columns]
         self._columns = [column for column in columns if column.type != "ignored"]
-        self._alike = AlikeColumns(self._columns)
-        kinds = iter(self._alike.types)
+        # Of thousands of columns, whose levels are looked up for each few rows.
+        self._levels = [None if c.holds_values else level_cells(c) for c in self._columns]
+        kinds = (cells.type for cells in self._decoded(np.empty((0, len(self._columns)))))
         typed = [
             text_field(c, _kept_type(c) if ignored else next(kinds))
             for c, ignored in zip(columns, self._ignored, strict=True)
@@ -57,7 +51,7 @@ class TypedRows:
     def batch(self, rows: _Numbers) -> pa.RecordBatch:
         """Return rows of shape (n, columns) as cells."""
         width = len(self._columns)
-        decoded = iter(self._alike.cells(rows))
+        decoded = self._decoded(rows)
         cells = [
             pa.nulls(len(rows), field.type) if ignored else next(decoded)
             for ignored, field in zip(self._ignored, self.schema, strict=False)
@@ -79,8 +73,15 @@ class TypedRows:
     def numbers(self, rows: _Numbers) -> _Numbers:
         """Return rows of shape (n, columns) for a format that holds numbers alone: no texts or dates."""
         written = np.array(rows, np.float64)
-        self._alike.write_values(rows, written)
+        for place, column in enumerate(self._columns):
+            if column.holds_values and column.type != "datetime":
+                cells = decode_cells(rows[:, place], column)
+                written[:, place] = cells.to_numpy(zero_copy_only=False)
         return written
+
+    def _decoded(self, rows: _Numbers) -> Iterator[pa.Array]:
+        for place, (column, levels) in enumerate(zip(self._columns, self._levels, strict=True)):
+            yield decode_cells(rows[:, place], column, levels=levels)
 
 
 def _kept_type(column: Column) -> pa.DataType:
@@ -134,57 +135,6 @@ def encode_columns(
         TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
     """
     return _gathered(map(encode_cells, cells, columns), columns, rows=rows, before=before)
-
-
-def encode_members(
-    members: Members, columns: Sequence[Column], *, before: int = 0
-) -> Iterator[NDArray[np.float64]]:
-    """Yield rows of objects that lack most members as rows of numbers, some at a time.
-
-    Each column is encoded once for all rows: that takes some tenths of a millisecond, however few its cells are.
-
-    Args:
-        members: Cells of the rows.
-        columns: Types of the columns.
-        before: Number of rows of the table before these.
-
-    Raises:
-        TableError: ``dataset-dtype``, naming the first bad column of the first rows that have one, as if each
-            step of the rows were encoded by itself.
-    """
-    faults: list[tuple[int, int, TableError]] = []
-    found = [(np.empty(0, np.intp), 0, np.empty(0))]
-    for place, (rows, cells) in sorted(members.cells.items()):
-        whole, numbers = len(rows), None
-        while numbers is None:
-            try:
-                numbers = _encode_json(cells[:whole], columns[place])
-            except TableError as error:  # the rows before those of its step may have others
-                row = 0 if error.row is None else rows[error.row - 1]
-                begin = _first_encoded(row, members.step)
-                own = TableError(error.slug, error.detail, row=row + 1)
-                faults.append((begin, place, own))
-                whole = bisect_left(rows, begin)
-        found.append((np.array(rows[:whole], np.intp), place, numbers))
-    at_row = np.concatenate([rows for rows, _, _ in found])
-    at_place = np.repeat([place for _, place, _ in found], [len(rows) for rows, _, _ in found])
-    order = np.argsort(at_row, kind="stable")
-    at_row, at_place = at_row[order], at_place[order]
-    encoded = np.concatenate([cells for _, _, cells in found])[order]
-    fault = min(faults, key=itemgetter(0, 1), default=None)
-    end = members.rows if fault is None else fault[0]
-    for start in range(0, end, members.step):
-        part = np.full((min(members.step, end - start), len(columns)), np.nan)
-        first, last = np.searchsorted(at_row, [start, start + len(part)])
-        part[at_row[first:last] - start, at_place[first:last]] = encoded[first:last]
-        yield part
-    if fault is not None:
-        raise _with_remedy(fault[2], columns[fault[1]], before=before)
-
-
-def _first_encoded(row: int, step: int) -> int:
-    """Return the first of the rows that are encoded together with a row, where they do not lack most members."""
-    return row // step * step + row % step // ENCODED_ROWS * ENCODED_ROWS
 
 
 def _encode_json(values: Sequence[JsonCell], column: Column) -> NDArray[np.float64]:

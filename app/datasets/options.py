@@ -98,6 +98,12 @@ class UploadOptions(BaseModel):
         description="For CSV: encoding of the text. Default: the one that a byte order mark names, else"
         " UTF-8, or else cp1252, with a warning.",
     )
+    sheet: str | None = Field(
+        default=None,
+        max_length=_MAX_TEXT,
+        description="For Excel: name of the sheet. Default: the first.",
+        examples=["Sheet1"],
+    )
     columns: Names | None = Field(
         default=None,
         description="Names of the columns to model, repeated or as a JSON list; the others are kept but"
@@ -238,6 +244,7 @@ class UploadOptions(BaseModel):
             header=self.header,
             delimiter=self.delimiter,
             encoding=self.encoding,
+            sheet=self.sheet,
             missing=self.missing,
             constant=self.constant,
             max_rows=settings.max_rows,

@@ -20,10 +20,11 @@ from models_store.labels import LabelChange
 from models_store.records import Dataset, NewDataset
 from models_store.registry import Registry
 from models_store.rows.datasets import changed_meanwhile
+from tabular import processes
 from tabular.columns import ColumnType
 from tabular.formats import ParseOptions, TableSummary
-from tabular.ingest.parse import cells_path
-from tabular.ingest.retype import StoredFiles, retype_table_isolated
+from tabular.ingest.retype import StoredFiles, retype_table
+from tabular.ingest.storing import cells_path
 
 
 class DatasetChange(LabelsRequest):
@@ -90,17 +91,20 @@ async def retype_dataset(
             # The old files go once the new ones are there.
             room = state.registry.room(old.project, max_bytes=most + _file_bytes(old))
             try:
-                summary = retype_table_isolated(
+                summary = processes.run(
+                    retype_table,
                     _stored_files(old, blobs),
                     table,
-                    types=types,
-                    options=_kept_options(
+                    types,
+                    _kept_options(
                         old,
                         UploadOptions().parsing(
                             settings, room=room, reserve=reserve, stored=stored
                         ),
                     ),
-                    **limits,
+                    timeout_s=limits["timeout_s"],
+                    memory_bytes=limits["memory_bytes"],
+                    alone=True,
                 )
             except (BlobMissingError, FileNotFoundError):
                 if state.registry.dataset(old.project, old.id).key != old.key:

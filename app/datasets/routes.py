@@ -72,8 +72,7 @@ class RowSlice(BaseModel):
         default=1,
         ge=1,
         le=2**53,
-        description="Step between rows: 10 takes each tenth row. Above 1, cells of columns that are"
-        " not modelled are null.",
+        description="Step between rows: 10 takes each tenth row.",
     )
 
 

@@ -36,8 +36,7 @@ async def respond_rows(
         find: Function that returns the dataset; it is called again if a file is gone meanwhile.
         blobs: Store that has its files.
         codec: Format of the response.
-        rows: Indices of the rows, from 0; those after the last row are ignored. With a step, cells
-            of columns that are not modelled are null, because they cannot be read one by one.
+        rows: Indices of the rows, from 0; those after the last row are ignored.
 
     Raises:
         StoreError: There is no such dataset.
@@ -81,7 +80,7 @@ def _opened_rows(dataset: Dataset, blobs: Blobs, codec: Codec, rows: range) -> "
         explains=False,
         typed=typed,
     )
-    path = None if dataset.cells is None or rows.step > 1 else _cells(dataset, blobs)
+    path = None if dataset.cells is None else _cells(dataset, blobs)
     kept = KeptCells(path, columns)
     table = _Table(values, typed, kept)
     step = _CHUNK_VALUES // len(names)
@@ -122,7 +121,6 @@ class _Opened:
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the rows."""
-        await in_thread(self.table.kept.read_footer)
         for first in range(0, len(self.wanted), self.step):
             for piece in self.table.pieces(self.wanted[first : first + self.step]):
                 yield await in_thread(self.table.chunk, piece)
@@ -135,7 +133,7 @@ class _Table:
     Attributes:
         values: Numbers of the columns that are not ignored.
         typed: Converter to cells; None: the numbers are given back as they are.
-        kept: Cells of the columns that are ignored.
+        kept: Cells as the file has them.
     """
 
     values: Floats
@@ -151,7 +149,7 @@ class _Table:
         values = self.values[rows.start : rows.stop : rows.step].copy()
         if self.typed is None:
             return Chunk(values)
-        return Chunk(values, cells=self.kept.fill(self.typed.batch(values), rows.start))
+        return Chunk(values, cells=self.kept.fill(self.typed.batch(values), rows))
 
 
 def _are_floats(columns: list[Column]) -> bool:

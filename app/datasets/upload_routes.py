@@ -28,8 +28,9 @@ from app.settings import ParserLimits
 from app.state import AppState, state_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
+from tabular import processes
 from tabular.formats import TableFormat, TableSummary
-from tabular.ingest.parse import cells_path, parse_table_isolated
+from tabular.ingest.storing import cells_path, parse_table
 from tabular.slugs import Slug
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
@@ -143,7 +144,7 @@ async def create_dataset(
     blobs: BlobsDep,
     registry: RegistryDep,
 ) -> Response:
-    """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
+    """Upload a table as CSV, Excel, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
 
     The file is streamed to disk and parsed in bounded memory. It is registered completely or not
     at all. Each column gets a type, which its values suggest or the caller states: numbers, whole
@@ -172,12 +173,15 @@ async def create_dataset(
                 state.free_space.reserve(),
                 registry.stored_bytes(sender.project),
             )
-            summary = parse_table_isolated(
+            summary = processes.run(
+                parse_table,
                 source,
                 table,
-                format=upload.format,
-                options=options.parsing(settings, room=room, reserve=reserve, stored=stored_bytes),
-                **limits,
+                upload.format,
+                options.parsing(settings, room=room, reserve=reserve, stored=stored_bytes),
+                timeout_s=limits["timeout_s"],
+                memory_bytes=limits["memory_bytes"],
+                alone=True,
             )
             uploaded = UploadedTable(
                 id=dataset_id,

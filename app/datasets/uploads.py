@@ -13,14 +13,14 @@ from app.http.multipart import FilePart, file_part
 from app.http.upload_room import check_room, declared_bytes, within_room
 from app.problems.problem import Problem
 from app.rows.body import is_headerless, write_to_disk
-from app.rows.codecs import BY_MEDIA_TYPE, TEXT_AND_CURL, known_codec
-from tabular.formats import SUFFIXES, TableFormat
+from app.rows.codecs import TEXT_AND_CURL, known_codec
+from tabular.formats import MEDIA_TYPES, SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 """Bytes that a form may have besides its file."""
 _MAX_NAME = 128
-_FORMAT_NAMES = ", ".join(BY_MEDIA_TYPE)
+_FORMAT_NAMES = ", ".join(MEDIA_TYPES)
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def _raw_format(content_type: str | None) -> tuple[TableFormat, bool]:
             "media-type",
             f"The Content-Type of a dataset is one of {_FORMAT_NAMES}, or {MULTIPART_MEDIA_TYPE},"
             f" {TEXT_AND_CURL}.",
-            members={"supported": [*BY_MEDIA_TYPE, MULTIPART_MEDIA_TYPE]},
+            members={"supported": [*MEDIA_TYPES, MULTIPART_MEDIA_TYPE]},
         )
     return found
 
@@ -110,17 +110,19 @@ def _part_format(part: FilePart) -> tuple[TableFormat, bool]:
     suffix = PurePosixPath(part.file_name or "").suffix.lower()
     media_type = part.content_type.partition(";")[0].strip().lower()
     # What browsers do not know they call anything; one of our types is in a charset we do not read.
-    if suffix in SUFFIXES and media_type not in BY_MEDIA_TYPE:
+    if suffix in SUFFIXES and media_type not in MEDIA_TYPES:
         return SUFFIXES[suffix], False
     raise Problem(
         "media-type",
         f"The part `file` needs a Content-Type of {_FORMAT_NAMES} with text in UTF-8,"
         f" or a file name that ends in {', '.join(SUFFIXES)}.",
-        members={"supported": list(BY_MEDIA_TYPE)},
+        members={"supported": list(MEDIA_TYPES)},
     )
 
 
 def _known_format(content_type: str | None) -> tuple[TableFormat, bool] | None:
+    if MEDIA_TYPES.get(content_type or "") is TableFormat.EXCEL:  # in which no rows are scored
+        return TableFormat.EXCEL, False
     found = known_codec(content_type)
     if found is None:
         return None

@@ -19,13 +19,13 @@ from app.problems.problem import FieldError, Problem
 from app.problems.validation import validation_problem
 from app.problems.wording import alone, sentence, worded
 from app.settings import ApiSettings
+from tabular import json_text
 from tabular.errors import JsonError
-from tabular.json.parts import PART_BYTES
-from tabular.json.strict import parse_strict
 from tabular.slugs import Slug
 
 JSON_MEDIA_TYPE = "application/json"
 _WHOLE_PART = 0.5  # most of the memory of bodies that such may take before they have come
+_PART_BYTES = 64 << 10  # of larger bodies, unknown fields are told before all is validated
 _INLINE_BYTES, _INLINE_LISTS = 32 * 1024, 1_000  # larger bodies are parsed in a thread
 MAX_CONTEXT_VALUES = 500_000
 """Most values of a body with a context, which may have 10,000 rows."""
@@ -63,7 +63,7 @@ def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | N
             (numbers beyond float64, lone surrogates) and for more of them than allowed.
     """
     try:
-        return parse_strict(body, max_lists=max_lists, max_values=max_values)
+        return json_text.parse_json(body, max_lists=max_lists, max_values=max_values)
     except JsonError as error:
         detail = error.detail
         if error.slug == "json-syntax" and _has_trailing_comma(body):
@@ -104,7 +104,7 @@ def validate_json(
     if isinstance(document, dict) and len(document) > _MAX_FAULTS:
         raise Problem("unknown-field", "The body has more fields than there are.")
     try:
-        if len(body) > PART_BYTES and isinstance(document, dict):
+        if len(body) > _PART_BYTES and isinstance(document, dict):
             _check_fields(document, model)
             if by_parts is not None:
                 return by_parts(document)

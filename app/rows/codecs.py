@@ -14,10 +14,9 @@ from app.http.accept import best_media_type
 from app.http.json_body import MAX_CONTENT_TYPE
 from app.problems.problem import Problem
 from app.rows.body import Decoded, RowsBody
-from app.rows.decode.json import read_json
+from app.rows.decode.json import read_json, read_ndjson
 from app.rows.decode.npy import read_npy
-from app.rows.decode.numbers import read_csv, read_ndjson
-from app.rows.decode.tables import read_arrow, read_table
+from app.rows.decode.tables import read_table, read_text
 from app.rows.encode import Encoder, JsonEncoder, NdjsonEncoder, TableEncoder
 from app.rows.response_table import ResponseTable
 from app.settings import ApiSettings
@@ -61,9 +60,9 @@ _MEDIA_TYPES = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
 CODECS = (
     Codec(TableFormat.JSON, read_json, JsonEncoder, text=True),
     Codec(TableFormat.NDJSON, read_ndjson, NdjsonEncoder, text=True),
-    Codec(TableFormat.CSV, read_csv, partial(TableEncoder, CsvTable), text=True),
+    Codec(TableFormat.CSV, read_text, partial(TableEncoder, CsvTable), text=True),
     Codec(TableFormat.NPY, read_npy, partial(TableEncoder, NpyTable)),
-    Codec(TableFormat.ARROW, read_arrow, partial(TableEncoder, ArrowTable), columnar=True),
+    Codec(TableFormat.ARROW, read_table, partial(TableEncoder, ArrowTable), columnar=True),
     Codec(TableFormat.PARQUET, read_table, partial(TableEncoder, ParquetTable), columnar=True),
 )
 """Formats; the first is the default."""

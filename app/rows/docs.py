@@ -7,7 +7,7 @@ import numpy as np
 
 from app.rows.codecs import CODECS, Codec
 from app.rows.response_table import Chunk, Part, ResponseTable
-from tabular.formats import TableFormat
+from tabular.formats import MEDIA_TYPES, TableFormat
 
 ExampleRows = Sequence[Sequence[float]]
 
@@ -63,7 +63,8 @@ def upload_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
     content = rows_content(columns, rows)
     lists = [_ROW_LIST, _NAMED_ROW_LIST]
     content["application/json"]["schema"] = {"anyOf": [_ROWS_BODY, *lists]}
-    return {"text/csv": content.pop("text/csv"), **content}
+    excel = next(kind for kind, form in MEDIA_TYPES.items() if form is TableFormat.EXCEL)
+    return {"text/csv": content.pop("text/csv"), **content, excel: {"schema": _BINARY}}
 
 
 def rows_response_content(

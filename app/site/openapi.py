@@ -151,11 +151,7 @@ _WITH_BODY = (
 )
 _WITH_JSON = (
     "json-syntax",
-    "json-encoding",
     "json-nonfinite",
-    "json-depth",
-    "json-number",
-    "json-duplicate-key",
     "value-nonfinite",
     "overloaded",
     "unknown-field",

@@ -27,8 +27,7 @@ from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.records import Version
 from models_store.requests.training import Strict
 from tabular.errors import JsonError
-from tabular.json.pieces import dump_in_pieces, load_in_pieces
-from tabular.json.strict import parse_strict
+from tabular.json_text import parse_json
 
 RECORD_KEY = "densityd.version"
 MAX_CURVE = 1000
@@ -136,14 +135,14 @@ def exported_file(
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        header = load_in_pieces(file.read(length))
+        header = json.loads(file.read(length))
     metadata = header.get("__metadata__", {})
     record = _record_of(version) | {"learning_curve": None if curve is None else curve.model_dump()}
     text = json.dumps(record, allow_nan=False, separators=(",", ":"))
     kept = {name: value for name, value in metadata.items() if name != SIGNATURE_KEY}
     signature = {} if key is None else {SIGNATURE_KEY: UNSIGNED}
     header["__metadata__"] = {**kept, RECORD_KEY: text, **signature}
-    content = dump_in_pieces(header).encode()
+    content = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
     content += b" " * (-len(content) % _ALIGNMENT)
     head = len(content).to_bytes(_LENGTH_BYTES, "little") + content
     if key is not None:
@@ -170,9 +169,9 @@ def read_record(path: Path) -> VersionRecord | None:
     if len(text) > _MAX_RECORD_BYTES:
         raise ModelFileError(f"The record of the version has more than {_MAX_RECORD_BYTES} bytes.")
     try:
-        record = parse_strict(text.encode(), max_lists=_MAX_RECORD_LISTS)
+        record = parse_json(text.encode(), max_lists=_MAX_RECORD_LISTS)
         rest = record | {"target": None} if isinstance(record, dict) else None
-        parse_strict(dump_in_pieces(rest).encode(), max_values=_MAX_RECORD_VALUES)
+        parse_json(json.dumps(rest, allow_nan=False).encode(), max_values=_MAX_RECORD_VALUES)
         return VersionRecord.model_validate_json(text, strict=True)
     except (JsonError, ValidationError) as error:
         detail = f"The record under the key `{RECORD_KEY}` of the header is not that of a version."

@@ -19,7 +19,7 @@ from models_store.requests.training import Flow as AnyFlow, Strict
 from tabular.columns import MAX_LIST_BYTES, Column, list_bytes
 from tabular.dates import check_format
 from tabular.errors import JsonError
-from tabular.json.strict import parse_strict, without_strings
+from tabular.json_text import parse_json, without_strings
 from tabular.numbers import MAX_DECIMALS
 from tabular.source import clean_names
 
@@ -151,7 +151,7 @@ def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> 
 
 def _header(text: str) -> ModelHeader:
     try:
-        parse_strict(text.encode(), max_lists=_MAX_LISTS, max_values=_MAX_VALUES)
+        parse_json(text.encode(), max_lists=_MAX_LISTS, max_values=_MAX_VALUES)
         header = ModelHeader.model_validate_json(text, strict=True)
     except (JsonError, ValidationError) as error:
         raise ModelFileError(

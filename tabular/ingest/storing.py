@@ -1,22 +1,24 @@
 """Storing of an opened table: types of its columns, its numbers in one file, its text beside them."""
 
+import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tabular.cells import try_encode
 from tabular.columns import MAX_LIST_BYTES, Column, ColumnType, list_bytes
 from tabular.errors import TableError
-from tabular.formats import ColumnSummary, ParseOptions, TableWarning
-from tabular.ingest.kept_cells import cells_writer, taken_cells
+from tabular.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary, TableWarning
 from tabular.ingest.numbers import about_spikes, number_column
 from tabular.ingest.observed import MIN_SPREAD, SHORT_FLOATS, ObservedColumns
+from tabular.ingest.profiles import TextProfile
 from tabular.ingest.screen import RowScreen
 from tabular.ingest.sentinels import about_sentinels
 from tabular.ingest.types import (
@@ -24,17 +26,18 @@ from tabular.ingest.types import (
     decide_types,
     ignored_warning,
     refuse_faults,
+    text_profiles,
     wanted_types,
 )
 from tabular.ingest.warnings import COUNTED_ROWS, Warnings, limit_warnings, warning
-from tabular.readers.arrow import columns_of
+from tabular.kept_cells import CellsWriter
+from tabular.open import open_source
 from tabular.readers.npy import RowWriter
-from tabular.source import CellSource, Columns, NotNumbersError, check_written
+from tabular.source import Columns, Source, check_written, rows_per_chunk
 
 MIN_ROWS = 2
 """The fewest rows of a table: one row has no spread."""
 
-_MAX_RESTARTS = 4
 _MAX_NAMED = 3
 _ID_NAME = re.compile(r"(?i)(.*[ _.-])?(id|uuid|guid|index|row_?(id|num|number))|.*[a-z]I[dD]")
 
@@ -62,31 +65,92 @@ class StoredTable:
     text_bytes: int
 
 
-def store_table(
-    table: CellSource, destination: Path, beside: Path, *, options: ParseOptions
-) -> StoredTable:
-    """Store the numbers of a table as a row-major npy file, and the cells that are no numbers beside it.
+def cells_path(destination: Path) -> Path:
+    """Return the file beside a table that keeps its cells as they came."""
+    return destination.with_suffix(".parquet")
+
+
+def delete_table(destination: Path) -> None:
+    """Delete a table and the cells beside it, as far as they are there."""
+    destination.unlink(missing_ok=True)
+    cells_path(destination).unlink(missing_ok=True)
+
+
+def parse_table(
+    source: Path,
+    destination: Path,
+    format: TableFormat,  # noqa: A002 - the word for it
+    options: ParseOptions | None = None,
+) -> TableSummary:
+    """Check a file and store it as a row-major npy file, with its cells beside it. Call it in a process of the pool.
+
+    Args:
+        source: File as uploaded.
+        destination: File to write; it is deleted after an error.
+        format: Format that the client declared.
+        options: Options of reading, and bounds of the size.
+
+    Raises:
+        TableError: The file cannot be stored; see ``docs/datasets.md``.
+        OSError: The disk is full or failed.
+    """
+    chosen = options or ParseOptions()
+    try:
+        stored = store_table(open_source(source, format, chosen), destination, options=chosen)
+    except BaseException:
+        delete_table(destination)
+        raise
+    return TableSummary(
+        **vars(stored),
+        source_sha256=sha256_of(source),
+        source_bytes=source.stat().st_size,
+        sha256=sha256_of(destination),
+        bytes=destination.stat().st_size,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def store_table(table: Source, destination: Path, *, options: ParseOptions) -> StoredTable:
+    """Store the numbers of a table as a row-major npy file, and beside it its cells as they came.
+
+    A table of floats alone is its own cells.
 
     Args:
         table: Opened table.
         destination: npy file to write.
-        beside: Parquet file to write, of the columns that are ignored or came as text.
         options: Types of columns, and policies.
 
     Raises:
         TableError: The table cannot be stored; see ``docs/datasets.md``.
     """
     wanted = wanted_types(table, options)
-    text = {at for at, kind in wanted.items() if kind not in {"number", "integer"}}
-    text |= table.text
-    for restart in range(_MAX_RESTARTS + 1):
-        try:
-            decisions = decide_types(table, frozenset(text), wanted, options)
-            return _Store(table, decisions, wanted, options).run(destination, beside)
-        except NotNumbersError as error:
-            every = range(len(table.names)) if restart >= _MAX_RESTARTS - 1 else ()
-            text |= {error.column, *every}
-    raise AssertionError  # of a column that was read as text, no cell has to be a number
+    beside = (
+        None if set(map(pa.types.is_floating, table.types)) == {True} else cells_path(destination)
+    )
+    profiles = text_profiles(table, wanted, options)
+    text_bytes = 0
+    if beside is not None:
+        with CellsWriter(beside, table.types) as cells:
+            for batch in table.batches():
+                _look_at(batch, profiles)
+                cells.write(batch)
+                check_written(beside, options)
+        text_bytes = cells.text_bytes
+    elif profiles:
+        for batch in table.batches():
+            _look_at(batch, profiles)
+    decisions = decide_types(table, profiles, wanted, options)
+    return _Store(table, decisions, wanted, options).run(destination, beside, text_bytes)
+
+
+def _look_at(batch: pa.RecordBatch, profiles: Mapping[int, TextProfile]) -> None:
+    for at, profile in profiles.items():
+        profile.update(batch.column(at))
 
 
 def _refuse_long_lists(columns: Collection[Column]) -> None:
@@ -108,7 +172,7 @@ class _Store:
 
     def __init__(
         self,
-        table: CellSource,
+        table: Source,
         decisions: dict[int, Decision],
         wanted: dict[int, ColumnType],
         options: ParseOptions,
@@ -131,7 +195,6 @@ class _Store:
             [self.columns[at] for at in self.kept], [self._dtype_of(at) for at in self.kept]
         )
         self.screen = RowScreen(names, missing=options.missing)
-        self.text_bytes = 0
         self.warnings: list[TableWarning] = []
         self.dtype: Literal["float32", "float64"] = "float64"
         if {table.dtypes[at] for at in self.kept} <= SHORT_FLOATS:
@@ -142,12 +205,21 @@ class _Store:
         is_number = self.columns[at].type in {"number", "integer"}
         return "float64" if self.table.untyped and is_number else self.table.dtypes[at]
 
-    def run(self, destination: Path, beside: Path) -> StoredTable:
-        """Read all rows, and write them."""
+    def run(self, destination: Path, beside: Path | None, text_bytes: int) -> StoredTable:
+        """Read all rows, and write their numbers.
+
+        Args:
+            destination: npy file to write.
+            beside: File of the cells, which are read from it; None: they are read from the table.
+            text_bytes: Size of its texts, unpacked.
+        """
         if not self.kept:
             raise self._nothing_left()
         with RowWriter(destination, len(self.kept), dtype=self.dtype) as writer:
-            beside_columns = self._write(writer, destination, beside)
+            if beside is None:
+                self._write(writer, destination, self.table.batches(), None)
+            else:
+                self._write_beside(writer, destination, beside)
             self.screen.check()
             self._check_row_count()
             summaries = self._summaries()
@@ -158,9 +230,6 @@ class _Store:
             if not keep.all():
                 writer.keep_columns(keep)
             writer.finish()
-        cells = bool(beside_columns & (ignored | self._came_as_text()))
-        if not cells:
-            beside.unlink(missing_ok=True)
         return StoredTable(
             rows=writer.rows,
             rows_dropped=self.screen.rows_dropped,
@@ -169,63 +238,54 @@ class _Store:
             warnings=limit_warnings(
                 [*self.table.warnings, *self.warnings, *self._about_columns(summaries)]
             ),
-            cells=cells,
-            text_bytes=self.text_bytes if cells else 0,
+            cells=beside is not None,
+            text_bytes=text_bytes,
         )
 
-    def _write(self, writer: RowWriter, destination: Path, beside: Path) -> frozenset[int]:
-        """Write the numbers of all rows, and beside them the cells of some columns."""
-        text = frozenset(self.decisions)
-        aside: list[int] | None = None
-        with cells_writer(beside) as cells:
-            for batch in self.table.read(text):
-                matrix = self._matrix(batch)
-                if aside is None:
-                    aside = sorted(text | self._row_numbers(matrix))
-                values, numbers = self.screen.apply(matrix)
-                if not numbers.size:
-                    continue
-                self.observed.update(values, numbers)
-                writer.write(values)
-                if aside:
-                    first = self.screen.rows_read - batch.num_rows + 1
-                    rows = None if numbers.size == batch.num_rows else pa.array(numbers - first)
-                    cells.write(taken_cells(batch, aside, rows, text=text))
-                    check_written(beside, self.options)
-                check_written(destination, self.options)
-        self.text_bytes = cells.unpacked_bytes
-        return frozenset(aside or ())
+    def _write_beside(self, writer: RowWriter, destination: Path, beside: Path) -> None:
+        """Write the numbers of the cells beside a table; where rows are dropped, these have none there, too."""
+        batches = pq.ParquetFile(beside).iter_batches(
+            rows_per_chunk(len(self.columns)), use_threads=False
+        )
+        if self.options.missing != "drop":
+            self._write(writer, destination, batches, None)
+            return
+        left = beside.with_suffix(".left")
+        try:
+            with CellsWriter(left, self.table.types) as cells:
+                self._write(writer, destination, batches, cells)
+            left.replace(beside)
+        finally:
+            left.unlink(missing_ok=True)
+
+    def _write(
+        self,
+        writer: RowWriter,
+        destination: Path,
+        batches: Iterator[pa.RecordBatch],
+        cells: CellsWriter | None,
+    ) -> None:
+        """Write the numbers of all rows, and the cells of those that are not dropped."""
+        for batch in batches:
+            values, numbers = self.screen.apply(self._matrix(batch))
+            if not numbers.size:
+                continue
+            self.observed.update(values, numbers)
+            writer.write(values)
+            if cells is not None:
+                first = self.screen.rows_read - batch.num_rows + 1
+                cells.write(batch.take(pa.array(numbers - first)))
+            check_written(destination, self.options)
 
     def _matrix(self, batch: pa.RecordBatch) -> Columns:
         """Return the numbers of the columns that are kept."""
-        plain = len(self.kept) == len(self.columns) == batch.num_columns
-        if plain and not (self.decisions or self.options.na_values):
-            return columns_of(batch)
         values = np.empty((len(self.kept), batch.num_rows))
         for place, at in enumerate(self.kept):
             values[place] = try_encode(batch.column(at), self.columns[at])[0]
         return values
 
-    def _row_numbers(self, values: Columns) -> frozenset[int]:
-        """Return the columns that may prove to be row numbers, from the first rows."""
-        with np.errstate(invalid="ignore"):
-            steps = np.diff(values, axis=1) > 0
-        rising = np.array([bool(step.all()) for step in steps])
-        return frozenset(
-            at
-            for place, at in enumerate(self.kept)
-            if at not in self.wanted
-            and self.table.named
-            and (rising[place] or self._has_id_name(at))
-        )
-
     def _has_id_name(self, at: int) -> bool:
         return at in self.table.nameless or _ID_NAME.fullmatch(self.table.names[at]) is not None
-
-    def _came_as_text(self) -> frozenset[int]:
-        return frozenset(
-            at for at, decision in self.decisions.items() if decision.column.type != "ignored"
-        )
 
     def _check_row_count(self) -> None:
         screen = self.screen

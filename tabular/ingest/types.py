@@ -1,8 +1,10 @@
 """Types of the columns of a table: those that the caller wants, those of the file, and those that all cells show."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 from tabular.columns import Column, ColumnType, Level
 from tabular.dates import COMPACT_DATE, first_year, has_date, has_short_year, swapped
@@ -11,7 +13,7 @@ from tabular.formats import ParseOptions, TableWarning
 from tabular.ingest.profiles import Reading, TextProfile
 from tabular.ingest.warnings import warning
 from tabular.numbers import is_sure
-from tabular.source import MAX_NAME_LENGTH, CellSource
+from tabular.source import MAX_NAME_LENGTH, Source
 from tabular.words import FALSE_TEXTS, TRUE_TEXTS
 
 _FEW_LEVELS = 20  # of a column that may be a category although its cells are numbers
@@ -47,7 +49,7 @@ class Decision:
     missing_count: int = 0
 
 
-def wanted_types(table: CellSource, options: ParseOptions) -> dict[int, ColumnType]:
+def wanted_types(table: Source, options: ParseOptions) -> dict[int, ColumnType]:
     """Return the types that the caller wants, by position.
 
     Raises:
@@ -71,17 +73,13 @@ def wanted_types(table: CellSource, options: ParseOptions) -> dict[int, ColumnTy
     return wanted | {places[name]: "ignored" for name in left_out}
 
 
-def decide_types(
-    table: CellSource,
-    text: frozenset[int],
-    wanted: dict[int, ColumnType],
-    options: ParseOptions,
-) -> dict[int, Decision]:
-    """Return the types of the columns that are read as text.
+def text_profiles(
+    table: Source, wanted: Mapping[int, ColumnType], options: ParseOptions
+) -> dict[int, TextProfile]:
+    """Return empty profiles of the columns whose cells tell their type: texts, dates, and what is wanted as such.
 
     Raises:
-        TableError: ``dataset-dtype``, naming all columns that cannot have the type that the caller
-            wants.
+        TableError: ``dataset-dtype``, naming columns without single values that the caller wants.
     """
     refuse_faults(
         [
@@ -90,12 +88,32 @@ def decide_types(
             if wanted.get(at, "ignored") != "ignored"
         ]
     )
+    return {
+        at: TextProfile(table.names[at], options=options)
+        for at, kind in enumerate(table.types)
+        if at not in table.unread
+        and wanted.get(at) != "ignored"
+        and (not _holds_numbers(kind) or wanted.get(at, "number") not in {"number", "integer"})
+    }
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def decide_types(
+    table: Source,
+    profiles: Mapping[int, TextProfile],
+    wanted: Mapping[int, ColumnType],
+    options: ParseOptions,
+) -> dict[int, Decision]:
+    """Return the types of the columns that have a profile, and of those that are ignored.
+
+    Raises:
+        TableError: ``dataset-dtype``, naming all columns that cannot have the type that the caller
+            wants.
+    """
     ignored = {at for at, kind in wanted.items() if kind == "ignored"} | table.unread.keys()
-    profiles = {at: TextProfile(table.names[at], options=options) for at in sorted(text - ignored)}
-    if profiles:
-        for batch in table.read(text):
-            for at, profile in profiles.items():
-                profile.update(batch.column(at))
     comma = _has_decimal_commas(table, profiles.values())
     decisions = {
         at: replace(
@@ -143,7 +161,7 @@ def ignored_warning(name: str, reason: str) -> TableWarning:
     return warning("ignored", name, f"The column is not modelled: {reason[0].lower()}{reason[1:]}")
 
 
-def _has_decimal_commas(table: CellSource, profiles: Iterable[TextProfile]) -> bool | None:
+def _has_decimal_commas(table: Source, profiles: Iterable[TextProfile]) -> bool | None:
     """Return whether the numbers of a table have decimal commas; None where nothing tells."""
     sure = {
         reading.style.decimal

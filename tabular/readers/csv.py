@@ -13,7 +13,7 @@ import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 from tabular.errors import TableError
 from tabular.formats import ParseOptions, TableWarning
 from tabular.readers.dialect import Dialect, TextFile, find_dialect, rows_of
-from tabular.source import CellSource, check_columns, mend_names
+from tabular.source import Source, check_columns, mend_names
 
 _BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 8192
@@ -22,7 +22,7 @@ _VALUE_START = tuple("+-.,0123456789")
 _SHOWN = 3
 
 
-def open_csv_cells(path: Path, options: ParseOptions) -> CellSource:
+def open_csv(path: Path, options: ParseOptions) -> Source:
     """Open a CSV file, all of whose columns are text.
 
     Raises:
@@ -35,7 +35,7 @@ def open_csv_cells(path: Path, options: ParseOptions) -> CellSource:
     names, nameless, renamed = mend_names(dialect.names)
     warnings = [*text.warnings, *dialect.warnings, *renamed]
 
-    def read(_: frozenset[int]) -> Iterator[pa.RecordBatch]:
+    def batches() -> Iterator[pa.RecordBatch]:
         found: list[TableWarning] = []
         rows = 0
         for batch in _without_empty_end(_batches(text, dialect, found), found):
@@ -48,13 +48,13 @@ def open_csv_cells(path: Path, options: ParseOptions) -> CellSource:
             )
         warnings.extend(warning for warning in found if warning not in warnings)
 
-    return CellSource(
+    return Source(
         names=names,
         dtypes=["string"] * len(names),
+        types=[pa.string()] * len(names),
         named=dialect.named,
         nameless=nameless,
-        text=frozenset(range(len(names))),
-        read=read,
+        batches=batches,
         warnings=warnings,
         untyped=True,
         semicolons=dialect.delimiter == ";",

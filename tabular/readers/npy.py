@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
 from tabular.errors import TableError
 from tabular.formats import ParseOptions
 from tabular.source import (
     Columns,
-    TableSource,
+    Source,
     check_columns,
     check_rows,
     default_names,
@@ -105,7 +106,7 @@ def parse_header(start: bytes) -> NpyHeader | None:
     return None if len(start) < stop else _parsed(version, start[8:stop], offset=stop)
 
 
-def open_npy(path: Path, options: ParseOptions) -> TableSource:
+def open_npy(path: Path, options: ParseOptions) -> Source:
     """Open an npy file. Nothing in it is ever unpickled or evaluated.
 
     Raises:
@@ -123,13 +124,20 @@ def open_npy(path: Path, options: ParseOptions) -> TableSource:
     _check_size(path, header)
     check_rows(header.rows, row_bytes=header.columns * stored_bytes, options=options)
     read = _fortran_chunks if header.fortran_order else _row_major_chunks
-    return TableSource(
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        names = [str(place) for place in range(header.columns)]
+        for chunk in read(path, header):
+            yield pa.record_batch(list(map(pa.array, chunk)), names=names)
+
+    return Source(
         names=default_names(header.columns),
         dtypes=[header.dtype.name] * header.columns,
+        types=[pa.float64()] * header.columns,
         named=False,
-        chunks=read(path, header),
+        nameless=frozenset(),
+        batches=batches,
         warnings=[],
-        rows=header.rows,
     )
 
 

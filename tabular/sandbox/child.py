@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tabular.errors import SandboxCrashError, SandboxKilledError, SandboxLimitError, TableError
-from tabular.json.pieces import dump_in_pieces, load_in_pieces
 from tabular.sandbox.child_command import child_command
 from tabular.sandbox.child_environment import child_environment
 from tabular.sandbox.parent_death import die_with
@@ -80,7 +79,7 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             child_command(module),
-            input=dump_in_pieces({"parent": os.getpid(), **task}).encode(),
+            input=json.dumps({"parent": os.getpid(), **task}).encode(),
             capture_output=True,
             timeout=timeout_s,
             check=False,
@@ -89,7 +88,7 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     except subprocess.TimeoutExpired:
         raise _too_slow(timeout_s) from None
     if done.returncode == 0:
-        return _result_of(load_in_pieces(done.stdout))
+        return _result_of(json.loads(done.stdout))
     said = done.stderr.decode(errors="replace")
     if lacks_memory(said):
         raise too_much_memory()

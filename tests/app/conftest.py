@@ -27,8 +27,7 @@ from models_store.files.blobs import STORE_ID, Blobs
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
 from tabular.errors import TableError
-from tabular.ingest import parse, retype
-from tabular.sandbox import child, copy
+from tabular.sandbox import child
 from tests.app.serving import registered
 from tests.ports import free_port
 from tests.servers import tied
@@ -40,9 +39,6 @@ TABLE = b"height,weight\n171.5,68.2\n180.1,80.9\n165.0,55.3\n177.7,71.0\n"
 
 
 _CHILDREN: dict[str, tuple[ModuleType, Callable[[dict[str, Any]], Mapping[str, object]]]] = {
-    "tabular.ingest.parse": (parse, parse._do),
-    "tabular.ingest.retype": (retype, retype._do),
-    "tabular.sandbox.copy": (copy, copy._do),
     "models_store.files.model_check": (model_check, model_check._check),
     "models_store.exports.onnx_files": (onnx_files, onnx_files._write),
 }

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from tabular.formats import MEDIA_TYPES, TableFormat
 
 MEDIA_TYPE = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
-FORMATS = list(TableFormat)
+FORMATS: list[TableFormat] = [
+    kind for kind in TableFormat if kind is not TableFormat.EXCEL
+]  # is read alone
 
 
 def write(kind: TableFormat, columns: Sequence[str], rows: NDArray[np.floating[Any]]) -> bytes:
@@ -38,6 +40,8 @@ def write(kind: TableFormat, columns: Sequence[str], rows: NDArray[np.floating[A
                 writer.write_table(table, max_chunksize=7)
         case TableFormat.PARQUET:
             pq.write_table(table, buffer)
+        case TableFormat.EXCEL:
+            raise NotImplementedError
     return buffer.getvalue()
 
 

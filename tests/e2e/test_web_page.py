@@ -151,14 +151,14 @@ def test_a_broken_stream_of_events_continues_where_it_broke(browser: Browser, up
 
 
 def test_errors_say_what_is_wrong_and_what_to_do(browser: Browser, up: Up, tmp_path: Path) -> None:
-    sheet, empty = tmp_path / "table.xlsx", tmp_path / "empty.csv"
+    sheet, empty = tmp_path / "table.xls", tmp_path / "empty.csv"
     sheet.write_bytes(b"PK")
     empty.write_text("a,b\n")
     with watched_page(browser, up.url, expected=("status of 4",)) as page:
         page.goto("/#/datasets")
         chooser = page.locator("input[type=file]")
         chooser.set_input_files(sheet)
-        expect(page.get_by_role("alert")).to_contain_text("Save the sheet as CSV")
+        expect(page.get_by_role("alert")).to_contain_text("Save it as .xlsx or as CSV")
         chooser.set_input_files(empty)
         expect(
             page.get_by_role("alert").get_by_role("link", name="What this means", exact=True)

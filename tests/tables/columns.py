@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tabular.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
-from tabular.ingest.parse import parse_table
+from tabular.ingest.storing import parse_table
 
 
 def read(data: bytes, **options: Any) -> tuple[TableSummary, np.ndarray[Any, Any]]:

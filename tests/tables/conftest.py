@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tabular.errors import TableError
 from tabular.formats import ParseOptions, TableFormat, TableSummary
-from tabular.ingest.parse import parse_table
+from tabular.ingest.storing import parse_table
 from tests.tables.files import Accept, Refuse
 
 

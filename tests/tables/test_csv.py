@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tabular.formats import ParseOptions, TableFormat, TableWarning
-from tabular.open import open_cells
+from tabular.open import open_source
 from tests.tables.files import Refuse
 
 ROWS = [[f"{i}.5", "red" if i % 3 else "green, dark", f"{i * i}"] for i in range(40)]
@@ -21,10 +21,10 @@ def cells(tmp_path: Path) -> Callable[..., tuple[list[str], list[list[str]], dic
     def read(data: bytes, **options: Any) -> tuple[list[str], list[list[str]], dict[str, str]]:
         path = tmp_path / "upload"
         path.write_bytes(data)
-        source = open_cells(path, format=TableFormat.CSV, options=ParseOptions(**options))
+        source = open_source(path, TableFormat.CSV, ParseOptions(**options))
         rows = [
             list(row)
-            for batch in source.read(frozenset())
+            for batch in source.batches()
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
         ]
         return source.names, rows, {one["code"]: one["detail"] for one in source.warnings}

@@ -213,7 +213,7 @@ class _Run:
         else:
             for piece in kept.pieces(range(start, start + len(rows))):
                 cells = typed.batch(rows[piece.start - start : piece.stop - start])
-                yield writer.cells(kept.fill(cells, piece.start))
+                yield writer.cells(kept.fill(cells, piece))
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -20,11 +20,10 @@ def _load() -> None:
     os.environ["TOKIO_WORKER_THREADS"] = "2"
     from flows.compiled import packing  # noqa: PLC0415 - after what they read
     from flows.compiled_training import step  # noqa: PLC0415
-    from tabular.readers import plain_numbers  # noqa: PLC0415
     from workers.trainer.main import load_libraries  # noqa: PLC0415
 
     load_libraries()
-    for load in (step.load_kernels, packing.load_kernels, plain_numbers.load_loops):
+    for load in (step.load_kernels, packing.load_kernels):
         if load() is None:
             load.cache_clear()  # a trainer that needs them logs why they cannot be loaded
     del os.environ[_ARROW]

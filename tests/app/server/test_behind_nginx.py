@@ -64,6 +64,8 @@ def body_of(kind: TableFormat, rows: np.ndarray) -> bytes:
                 writer.write_table(table, max_chunksize=65_536)
         case TableFormat.PARQUET:
             pq.write_table(table, buffer)
+        case TableFormat.EXCEL:
+            raise NotImplementedError
     return buffer.getvalue()
 
 

@@ -3,8 +3,6 @@
 import errno
 import io
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +12,7 @@ import pytest
 
 from tabular.errors import TableError
 from tabular.formats import MEDIA_TYPES, ParseOptions, TableFormat, TableSummary, WarningCode
-from tabular.ingest.parse import parse_table
+from tabular.ingest.storing import parse_table
 from tabular.slugs import SLUGS
 from tests.tables.files import Accept, npy, parquet
 
@@ -319,17 +317,6 @@ def test_a_source_that_is_not_there_is_not_the_files_fault(tmp_path):
     with pytest.raises(OSError) as caught:  # noqa: PT011 - told apart by its number
         parse_table(tmp_path / "none", tmp_path / "table.npy", format=TableFormat.CSV)
     assert caught.value.errno == errno.ENOENT
-
-
-def test_the_module_imports_neither_torch_nor_what_only_one_format_needs():
-    code = (
-        "import sys, tabular.ingest.parse;"
-        "print({'torch', 'pyarrow', 'pydantic', 'sqlalchemy', 'jaxtyping'} & set(sys.modules))"
-    )
-    done = subprocess.run(  # noqa: S603 - a command of our own
-        [sys.executable, "-c", code], capture_output=True, check=True
-    )
-    assert done.stdout.strip() == b"set()"
 
 
 def test_the_page_about_datasets_names_every_problem_and_warning():

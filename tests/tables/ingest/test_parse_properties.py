@@ -10,12 +10,11 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from tabular.formats import ParseOptions, TableFormat, TableSummary
-from tabular.ingest.parse import parse_table
+from tabular.ingest.storing import parse_table
 from tests.attempts import attempts
-from tests.tables.outcomes import EXACT, WHOLE, parse, write
+from tests.tables.outcomes import EXACT, KINDS, WHOLE, parse, write
 
 LARGEST = float(np.nextafter(np.float32(1e37), np.float32(0)))
-KINDS = list(TableFormat)
 ATTEMPTS = settings(max_examples=attempts(120), deadline=None, derandomize=True)
 
 

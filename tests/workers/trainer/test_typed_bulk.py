@@ -15,7 +15,6 @@ from models_store.files.blobs import model_key, table_key
 from models_store.files.checkpoints import save_model
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tabular.columns import UNSEEN, Column
-from tabular.ingest.kept_cells import cells_writer
 from tabular.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.workers.place import Place
@@ -109,8 +108,7 @@ def scoring(place: Place, rows: Any = None, own: list[Column] = OWN, **changes: 
 def scoring_with_ids(place: Place, ids: list[str], **changes: Any) -> ScoringTask:
     """A job that writes a column that is not modelled, `id`, beside the scores."""
     with place.blobs.staged(".parquet") as path:
-        with cells_writer(path) as writer:
-            writer.write(pa.record_batch([pa.array(ids, pa.string())], names=["1"]))
+        pq.write_table(pa.table({"1": pa.array(ids, pa.string())}), path, row_group_size=25)
         blob = place.blobs.commit(path, "datasets/ds_" + "1" * 32 + "/cells.parquet")
     everything = [OWN[0], Column(name="id", type="ignored"), *OWN[1:]]
     types = [column.to_dict() for column in everything]

@@ -7,13 +7,14 @@ import { ProblemNote, useAction } from "./widgets.js";
 const TYPES = {
   csv: "text/csv", tsv: "text/csv", txt: "text/csv", json: "application/json", ndjson: "application/x-ndjson", jsonl: "application/x-ndjson",
   npy: "application/x-npy", parquet: "application/vnd.apache.parquet", arrow: "application/vnd.apache.arrow.stream", arrows: "application/vnd.apache.arrow.stream",
+  xlsx: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 };
-const SHEETS = ["xls", "xlsx", "ods"];
+const SHEETS = ["xls", "ods"];
 
 /** Return the media type of a file by its name; throw a Problem for one that is no table. */
 function typeOf(name) {
   const suffix = name.toLowerCase().split(".").pop();
-  if (SHEETS.includes(suffix)) throw new Problem(415, { title: "This is a spreadsheet", detail: "Save the sheet as CSV and send that file." });
+  if (SHEETS.includes(suffix)) throw new Problem(415, { title: "This is a spreadsheet", detail: "Save it as .xlsx or as CSV and send that file." });
   if (["gz", "zip", "zst"].includes(suffix)) throw new Problem(415, { title: "This file is compressed", detail: "Unpack it first, or send it by curl with Content-Encoding." });
   return TYPES[suffix] ?? "text/csv";
 }

@@ -1,1 +1,0 @@
-"""Messages of Arrow IPC streams, which are checked before Arrow reads them."""

@@ -1,0 +1,91 @@
+"""Files of cells as rows of numbers, of columns whose types are known."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+from numpy.typing import NDArray
+
+from tabular.columns import Column
+from tabular.errors import TableError
+from tabular.formats import ParseOptions, TableFormat, TableWarning
+from tabular.open import open_source
+from tabular.source import Source
+from tabular.typed_rows import encode_columns
+
+Choose = Callable[[Sequence[str], bool], Sequence[int]]
+"""Function from the names of a file's columns, and whether the file gives them, to the place of each
+wanted column."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a file.
+
+    Attributes:
+        names: Names of the columns of the file.
+        values: Numbers of the wanted columns, of shape (rows, columns); None where the file lacks some of them.
+        warnings: Warnings about the file.
+    """
+
+    names: list[str]
+    values: NDArray[np.float64] | None
+    warnings: list[TableWarning]
+
+
+def read_rows(
+    content: Path | bytes,
+    format: TableFormat,  # noqa: A002 - the word for it
+    options: ParseOptions,
+    columns: Sequence[Column],
+    choose: Choose | None = None,
+) -> Rows:
+    """Return the rows of a file, as numbers of the wanted columns.
+
+    Args:
+        content: File to read, or all of its bytes.
+        format: Format of the file.
+        options: Options of reading, and bounds of the size.
+        columns: Types of the wanted columns, in order.
+        choose: Function that finds the wanted columns among those of the file, or raises an error; None: they
+            are found by their names.
+
+    Raises:
+        TableError: The file cannot be read, or a cell cannot be one of its column.
+    """
+    source = open_source(content, format, options)
+    if choose is not None:
+        places = choose(source.names, source.named)
+    else:
+        known = {name: place for place, name in enumerate(source.names)}
+        if not all(column.name in known for column in columns):
+            return Rows(source.names, None, source.warnings)
+        places = [known[column.name] for column in columns]
+    for place in places:
+        if place in source.unread:
+            name = source.names[place]
+            text = f"Column {name!r} cannot be read: {source.unread[place]}"
+            raise TableError("dataset-dtype", text, column=name)
+    if choose is None and all(column.is_plain for column in columns):
+        _refuse_others(source, places)
+    parts = [np.empty((0, len(columns)))]
+    before = 0
+    for batch in source.batches():
+        cells = [batch.column(place) for place in places]
+        parts.append(encode_columns(cells, columns, rows=batch.num_rows, before=before))
+        before += batch.num_rows
+    return Rows(source.names, np.concatenate(parts), source.warnings)
+
+
+def _refuse_others(source: Source, places: Sequence[int]) -> None:
+    """Refuse columns of a format with types that hold no numbers, where all wanted ones are plain numbers."""
+    for place in places:
+        kind = source.types[place]
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            name = source.names[place]
+            text = (
+                f"Column {name!r} is of type {source.dtypes[place]}; it takes integers or floats."
+            )
+            raise TableError("dataset-dtype", text, column=name)
