@@ -298,11 +298,9 @@ def _state(
         database=database,
         blobs=blobs,
         registry=registry,
-        aliases=Aliases(database, max_bytes=settings.max_project_bytes),
+        aliases=Aliases(database),
         jobs=jobs,
-        labels=Labels(
-            database, max_bytes=partial(free_space.most_stored, settings.max_project_bytes)
-        ),
+        labels=Labels(database),
         webhooks=Webhooks(database),
         keys=keys,
         usage=usage,

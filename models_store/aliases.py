@@ -23,18 +23,10 @@ _CHANGES = Listing(name="history", key=AliasChangeRow.position)
 
 
 class Aliases:
-    """Aliases of the models of all projects.
+    """Aliases of the models of all projects."""
 
-    They move whatever a project stores: beyond its quota, their history forgets as much as it learns.
-
-    Args:
-        database: Database of the models.
-        max_bytes: Bytes that a project may store; None: any number.
-    """
-
-    def __init__(self, database: Database, *, max_bytes: int | None = None) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._max_bytes = max_bytes
 
     @reading
     def get(self, session: Session, project: str, name: str, alias: str) -> Alias:
@@ -82,9 +74,7 @@ class Aliases:
         model = find_model(session, project, name, lock=True)
         check_revision(alias, find_alias(session, model, alias), condition)
         number = find_version(session, model, version).version
-        record_change(
-            session, model, alias, version=number, reason=reason, max_bytes=self._max_bytes
-        )
+        record_change(session, model, alias, version=number, reason=reason)
         return point(session, model, alias, version=number)
 
     @writing
@@ -108,7 +98,7 @@ class Aliases:
         check_revision(alias, row, condition)
         if row is None:
             raise NotFoundError("alias", alias)
-        record_change(session, model, alias, version=None, reason=None, max_bytes=self._max_bytes)
+        record_change(session, model, alias, version=None, reason=None)
         session.delete(row)
 
     @reading

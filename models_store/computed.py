@@ -12,8 +12,8 @@ from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import ComputedRow, DatasetRow, JobRow, ModelRow, ModelVersionRow
-from models_store.database.usage import stored_bytes
 from models_store.job_states import JobRole, JobState
+from models_store.quotas import stored_bytes
 
 _DAYS = 30
 # Jobs that are counted anew only after this while.
@@ -25,7 +25,7 @@ class ProjectUsage:
     """Storage and requests of a project.
 
     Attributes:
-        stored_bytes: Bytes that count in its quota, reservations of unfinished jobs among them.
+        stored_bytes: Bytes of its files.
         jobs: Number of jobs in each state that there are any in.
         waiting: Number of those that wait and count in the limit; children do not.
         rows_today: Rows that requests have had computed on this day, in UTC.

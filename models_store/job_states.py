@@ -102,8 +102,6 @@ class NewJob:
         request: the accepted request, defaults filled in; a JSON object.
         request_id: the id of the HTTP request, for the logs of the worker.
         traceparent: the W3C trace context of the HTTP request.
-        reserved_bytes: the most that it may come to store beside its request; counts in the quota
-            until it has ended.
         role: `JobRole.PARENT` for work that is done by children; None: a job of its own.
         priority: Priority; jobs of higher ones are taken first.
         accelerator: Need for an accelerator.
@@ -124,7 +122,6 @@ class NewJob:
     held_out_ids: tuple[str, ...] = ()
     request_id: str | None = None
     traceparent: str | None = None
-    reserved_bytes: int = 0
     role: JobRole | None = None
     priority: int = 0
     accelerator: Accelerator = Accelerator.NONE
@@ -195,8 +192,7 @@ class JobSummary(Record):
         model_version: Version that it uses, or has made.
         result: Result file, once it has succeeded.
         last_event: Number of its newest event.
-        lease_expires_at: Time from which another worker may take it, by the database's clock; while it
-            is queued, time until which a running job gives way to it.
+        lease_expires_at: Time from which another worker may take it, by the database's clock.
         not_before: Time before which no worker takes it after a failed attempt, by the database's
             clock.
         run_seconds: Seconds that ended attempts ran for, since it was submitted or resumed.

@@ -20,8 +20,8 @@ from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_id, is_name, new_id
 from models_store.database.schema import ApiKeyRow
-from models_store.database.usage import hold_project
 from models_store.errors import ConflictError, FirstKeyError, NotFoundError
+from models_store.quotas import hold_project
 from models_store.records import Record
 
 log = logging.getLogger(__name__)

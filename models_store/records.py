@@ -1,8 +1,10 @@
 """Records of the registry as plain values: datasets, models, versions and aliases."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from tabular.columns import Column
@@ -157,7 +159,6 @@ class Version(NewVersion):
     Attributes:
         job_id: Id of the job that made it; None: it was imported.
         aliases: Names of the aliases that point at it now.
-        row_bytes: Bytes of its row in the database, about.
     """
 
     project: str
@@ -165,8 +166,20 @@ class Version(NewVersion):
     version: int
     job_id: str | None
     aliases: list[str]
-    row_bytes: int
     created_at: datetime
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of what its row says of it, about."""
+        large = (
+            self.columns,
+            self.types,
+            self.flow,
+            self.preprocessing,
+            self.target,
+            self.held_out,
+        )
+        return len(json.dumps(large))
 
     @property
     def ref(self) -> str:

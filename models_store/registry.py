@@ -1,20 +1,20 @@
 """Registry of datasets, models and versions."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Text, cast, func, literal, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models_store.database.database import Database, reading, writing
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
-from models_store.database.usage import check_storage, stored_bytes
-from models_store.errors import DatasetInUseError, NotFoundError
+from models_store.errors import DatasetInUseError, NotFoundError, PreconditionError
 from models_store.job_states import Idempotency
 from models_store.labels import LabelChange
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
+from models_store.quotas import check_storage, stored_bytes
 from models_store.records import (
     Dataset,
     DatasetSummary,
@@ -26,10 +26,10 @@ from models_store.records import (
 )
 from models_store.rows.aliases import aliases_of, find_alias
 from models_store.rows.datasets import (
-    add_dataset,
+    changed_meanwhile,
+    disown,
     find_dataset,
     is_same_table,
-    retype_dataset,
     user_of,
 )
 from models_store.rows.idempotency import claim_key, forget_resource, is_known
@@ -49,6 +49,14 @@ DEFAULT_ALIAS = "production"
 """The alias that a model's name alone stands for, if it is set."""
 
 _RETYPED = ("dtype", "columns", "warnings", "key", "sha256", "bytes", "cells", "options")
+_DESCRIBED = (
+    ModelVersionRow.columns,
+    ModelVersionRow.types,
+    ModelVersionRow.flow,
+    ModelVersionRow.preprocessing,
+    ModelVersionRow.target,
+    ModelVersionRow.held_out,
+)
 _NO_LABELS = LabelChange()
 _DATASETS = Listing(name="datasets", key=DatasetRow.position)
 _MODELS = Listing(name="models", key=ModelRow.id)
@@ -66,8 +74,10 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @writing
     def add_dataset(
         self,
+        session: Session,
         new: NewDataset,
         *,
         idempotency: Idempotency | None = None,
@@ -76,6 +86,7 @@ class Registry:
         """Register a table that is durable in the blob store.
 
         Args:
+            session: Transaction, which the decorator begins.
             new: Table to register.
             idempotency: Key with which a repeated request gets the first dataset, which has another
                 id than `new`, for 24 hours or until it is deleted.
@@ -85,11 +96,16 @@ class Registry:
             IdempotencyReusedError: The key came before with another fingerprint.
             LimitError: The project would store too much.
         """
-        columns = {**vars(new), "width": len(new.columns)}
-        added = self._database.transact(
-            add_dataset, new, columns, idempotency=idempotency, max_bytes=max_bytes
-        )
-        return added if isinstance(added, Dataset) else self.dataset(new.project, added)
+        if idempotency is not None:
+            first_id = claim_key(session, new.project, idempotency, new_id=new.id)
+            if first_id != new.id:
+                return Dataset.of_row(find_dataset(session, new.project, first_id))
+        row = DatasetRow(**vars(new), width=len(new.columns), stored_bytes=_file_bytes(new))
+        session.add(row)
+        session.flush()
+        if max_bytes is not None:
+            check_storage(session, new.project, max_bytes)
+        return Dataset.of_row(row)
 
     @reading
     def stored_bytes(self, session: Session, project: str) -> int:
@@ -132,7 +148,7 @@ class Registry:
         Raises:
             NotFoundError: the project has no such dataset.
         """
-        return Dataset.of_row(find_dataset(session, project, dataset_id, full=True))
+        return Dataset.of_row(find_dataset(session, project, dataset_id))
 
     @reading
     def dataset_summary(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
@@ -164,8 +180,8 @@ class Registry:
             NotFoundError: the project has no such dataset.
         """
         row = find_dataset(session, project, dataset_id)
-        files = row.bytes + (0 if row.cells is None else int(row.cells["bytes"]))
-        return row.charged_bytes - files
+        described = DatasetRow.columns, DatasetRow.warnings, DatasetRow.options
+        return _length(session, described, DatasetRow.position == row.position)
 
     @reading
     def datasets(
@@ -200,8 +216,10 @@ class Registry:
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
         return page.map(DatasetSummary.of_row)
 
+    @writing
     def retype_dataset(
         self,
+        session: Session,
         old: Dataset,
         new: NewDataset,
         *,
@@ -211,7 +229,11 @@ class Registry:
     ) -> Dataset:
         """Put a table with other types in the place of one; the caller deletes the files of the old one.
 
+        Jobs that could be resumed read the old table, which is gone: they name its key in place of the dataset,
+        unless the new one is the same.
+
         Args:
+            session: Transaction, which the decorator begins.
             old: Dataset as it was read before.
             new: The same dataset with another table, which is durable in the blob store.
             labels: Change of its labels, which is made, too.
@@ -221,22 +243,28 @@ class Registry:
         Raises:
             NotFoundError: The project has no such dataset any more.
             DatasetInUseError: A job that has not ended reads it.
-            ConflictError: It was changed since it was read, or too many jobs have read it.
+            ConflictError: It was changed since it was read.
             PreconditionError: It has other labels.
             LimitError: It would have too many tags, or the project would store too much.
         """
-        changed = {name: value for name, value in vars(new).items() if name in _RETYPED}
-        same = is_same_table(old, new)
-        return self._database.transact(
-            retype_dataset,
-            old,
-            new,
-            changed,
-            same=same,
-            relabel=labels.apply,
-            as_labelled=as_labelled,
-            max_bytes=max_bytes,
-        )
+        row = find_dataset(session, old.project, old.id, lock=True)
+        job_id = user_of(session, old.project, old.id)
+        if job_id is not None:
+            raise DatasetInUseError(old.id, job_id=job_id)
+        if row.key != old.key:
+            raise changed_meanwhile(old.id)
+        if as_labelled and (row.description, row.tags) != (old.description, old.tags):
+            raise PreconditionError("The dataset is in another state")
+        if not is_same_table(old, new):
+            disown(session, old)
+        for name in _RETYPED:
+            setattr(row, name, getattr(new, name))
+        row.stored_bytes = _file_bytes(new)
+        labels.apply(row)
+        session.flush()
+        if max_bytes is not None:
+            check_storage(session, old.project, max_bytes)
+        return Dataset.of_row(row)
 
     @writing
     def delete_dataset(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
@@ -336,7 +364,7 @@ class Registry:
             NotFoundError: the project has no such model, or the model no such version.
         """
         model = find_model(session, project, name)
-        return to_versions(session, model, [find_version(session, model, number, full=True)])[0]
+        return to_versions(session, model, [find_version(session, model, number)])[0]
 
     @reading
     def version_described_bytes(
@@ -348,7 +376,7 @@ class Registry:
             NotFoundError: the project has no such model, or the model no such version.
         """
         row = find_version(session, find_model(session, project, name), number)
-        return row.charged_bytes - row.checkpoint_bytes
+        return _length(session, _DESCRIBED, ModelVersionRow.id == row.id)
 
     @reading
     def described_bytes_of(self, session: Session, project: str, ref: str) -> int:
@@ -358,7 +386,7 @@ class Registry:
             NotFoundError: There is no such model, alias or version.
         """
         _, row = _referred(session, project, ref)
-        return row.charged_bytes - row.checkpoint_bytes
+        return _length(session, _DESCRIBED, ModelVersionRow.id == row.id)
 
     @reading
     def version_summary(
@@ -382,11 +410,13 @@ class Registry:
         Raises:
             NotFoundError: there is no such model, alias or version.
         """
-        model, row = _referred(session, project, ref, full=True)
+        model, row = _referred(session, project, ref)
         return to_versions(session, model, [row])[0]
 
+    @writing
     def add_version(
         self,
+        session: Session,
         project: str,
         name: str,
         new: NewVersion,
@@ -397,6 +427,7 @@ class Registry:
         """Register an imported flow, durable in the blob store, as the next version of a model.
 
         Args:
+            session: Transaction, which the decorator begins.
             project: Project that owns the model.
             name: Name of the model.
             new: Version to register.
@@ -408,38 +439,15 @@ class Registry:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: the project would store too much.
         """
-        columns = vars(new)
-        added = self._add_version(
-            project, name, new, columns, idempotency=idempotency, max_bytes=max_bytes
-        )
-        return added if isinstance(added, Version) else self._version_of(project, name, added)
-
-    @writing
-    def _add_version(  # noqa: PLR0913 - as `add_version`
-        self,
-        session: Session,
-        project: str,
-        name: str,
-        new: NewVersion,
-        columns: Mapping[str, Any],
-        *,
-        idempotency: Idempotency | None,
-        max_bytes: int | None,
-    ) -> Version | str:
-        """Register an imported flow, or return the key of the weights that an earlier request brought."""
         if idempotency is not None:
             # The number of the version is not known yet; no other version has these weights' key.
             first_key = claim_key(session, project, idempotency, new_id=new.checkpoint_key)
             if first_key != new.checkpoint_key:
-                return first_key
-        version = add_version(session, new, columns, project=project, name=name, job_id=None)
+                return version_of_weights(session, find_model(session, project, name), first_key)
+        version = add_version(session, new, project=project, name=name, job_id=None)
         if max_bytes is not None:
             check_storage(session, project, max_bytes)
         return version
-
-    @reading
-    def _version_of(self, session: Session, project: str, name: str, key: str) -> Version:
-        return version_of_weights(session, find_model(session, project, name), key)
 
     @writing
     def delete_version(self, session: Session, project: str, name: str, number: int) -> list[str]:
@@ -466,15 +474,13 @@ class Registry:
         return delete_versions(session, find_model(session, project, name, lock=True))
 
 
-def _referred(
-    session: Session, project: str, ref: str, *, full: bool = False
-) -> tuple[ModelRow, ModelVersionRow]:
+def _referred(session: Session, project: str, ref: str) -> tuple[ModelRow, ModelVersionRow]:
     match = _REF.fullmatch(ref)
     if match is None:
         raise NotFoundError("model", ref)
     model = find_model(session, project, match["name"])
     number = _number(session, model, alias=match["alias"], version=match["version"])
-    return model, find_version(session, model, number, full=full)
+    return model, find_version(session, model, number)
 
 
 def _number(session: Session, model: ModelRow, *, alias: str | None, version: str | None) -> int:
@@ -488,3 +494,17 @@ def _number(session: Session, model: ModelRow, *, alias: str | None, version: st
         there = f"There is {', '.join(named)}." if named else "The model has no alias."
         raise NotFoundError("alias", alias, hint=f"{there} {_NAMES}")
     return model.latest_version
+
+
+def _file_bytes(dataset: NewDataset) -> int:
+    """Return the bytes of the files of a dataset."""
+    return dataset.bytes + (0 if dataset.cells is None else int(dataset.cells["bytes"]))
+
+
+def _length(
+    session: Session, columns: Sequence[InstrumentedAttribute[Any]], mine: ColumnElement[bool]
+) -> int:
+    """Return the bytes of columns of JSON of one row, without reading them."""
+    lengths = (func.coalesce(func.length(cast(column, Text)), 0) for column in columns)
+    size: int = session.scalars(select(sum(lengths, literal(0))).where(mine)).one()
+    return size

@@ -214,9 +214,8 @@ class StoreSettings(BaseSettings):
     max_project_bytes: int = Field(
         default=100 * 2**30,
         ge=1,
-        description="Storage quota of a project in bytes: datasets, models, checkpoints, results "
-        "of bulk jobs, and the rows that describe them. An unfinished job counts with"
-        " the largest size that its files may reach.",
+        description="Storage quota of a project in bytes of files: datasets, models, checkpoints and"
+        " results of bulk jobs.",
     )
     reserve_bytes: int = internal(4 * 2**30, ge=0)
     first_key_file: Path | None = Field(

@@ -15,7 +15,6 @@ from models_store.jobs.retention import JobRetention
 log = logging.getLogger(__name__)
 
 _MOST_JOBS = 100
-_MOST_BITS = 20
 _FOR_EVER_S = 1e9  # there are no instants long before
 _STALE_S = 6 * 3600  # since the last write to a staged file
 
@@ -89,13 +88,6 @@ class Leftovers:
                 delete_job_files(self._blobs, gone)
         return deleted
 
-    def delete_events(self) -> int:
-        """Delete some events of deleted jobs; return the number of times. It raises as `once`."""
-        for bits in range(_MOST_BITS):
-            if not self._retention.delete_some_events():
-                return bits
-        return _MOST_BITS
-
     def sweep_staging(self) -> int:
         """Delete staged files that crashed writers left; return their number.
 
@@ -113,10 +105,9 @@ class Leftovers:
             OSError: The staging folder cannot be used.
         """
         forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
-        bits = self.delete_events()
         self.sweep_staging()
         if forgotten:
             log.info("deleted the checkpoints of %d ended jobs", forgotten)
         if deleted:
             log.info("deleted %d jobs that ended long ago", deleted)
-        return max(forgotten, deleted) >= _MOST_JOBS or bits == _MOST_BITS
+        return max(forgotten, deleted) >= _MOST_JOBS

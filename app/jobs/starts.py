@@ -32,13 +32,6 @@ from models_store.jobs.memory import (
     training_memory,
     variational_memory,
 )
-from models_store.jobs.reservations import (
-    sampling_reservation,
-    scoring_reservation,
-    search_reservation,
-    training_reservation,
-    variational_reservation,
-)
 from models_store.records import Dataset
 from models_store.requests.accept_bulk import (
     accept_sampling,
@@ -104,7 +97,6 @@ async def start_training(
         return Accepted(
             request=accepted,
             model_name=body.model_name,
-            reserved_bytes=training_reservation(accepted, rows=_rows(dataset, held_out)),
             memory_bytes=training_memory(accepted, _tables(dataset, held_out)),
         )
 
@@ -187,7 +179,6 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
     return Accepted(
         request=search,
         model_name=search.model_name,
-        reserved_bytes=search_reservation(search, rows=_rows(dataset, held_out)),
         memory_bytes=search_memory(search, _tables(dataset, held_out)),
         role=JobRole.PARENT,
     )
@@ -237,7 +228,6 @@ async def start_variational(
         return Accepted(
             request=accepted,
             model_name=body.model_name,
-            reserved_bytes=variational_reservation(accepted),
             memory_bytes=variational_memory(accepted, dataset),
         )
 
@@ -282,7 +272,6 @@ async def start_scoring(
             request=split or accepted,
             model_name=version.name,
             model_version=version.version,
-            reserved_bytes=scoring_reservation(split or accepted, dataset),
             estimate_s=estimate_s(accepted, version, rows=dataset.rows),
             memory_bytes=bulk_memory(version),
             role=None if split is None else JobRole.PARENT,
@@ -330,7 +319,6 @@ async def start_sampling(
             request=split or accepted,
             model_name=version.name,
             model_version=version.version,
-            reserved_bytes=sampling_reservation(split or accepted, version),
             estimate_s=estimate_s(accepted, version, rows=body.n),
             memory_bytes=bulk_memory(version),
             role=None if split is None else JobRole.PARENT,

@@ -96,7 +96,6 @@ class Accepted:
         request: Request that the job's row keeps.
         model_name: Name of the model that the job trains or uses.
         model_version: Version that the job uses.
-        reserved_bytes: Most bytes that the job may come to store.
         memory_bytes: Least memory of a worker that the job fits on.
         estimate_s: About how long it takes, in seconds; None: not known.
         role: `JobRole.PARENT` for a job whose work children do.
@@ -105,7 +104,6 @@ class Accepted:
     request: BaseModel
     model_name: str
     model_version: int | None = None
-    reserved_bytes: int
     memory_bytes: int
     estimate_s: float | None = None
     role: JobRole | None = None
@@ -187,7 +185,6 @@ class JobSubmission:
             request=accepted.request.model_dump(mode="json"),
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
-            reserved_bytes=accepted.reserved_bytes,
             memory_bytes=accepted.memory_bytes,
             estimate_s=accepted.estimate_s,
             role=accepted.role,

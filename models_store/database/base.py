@@ -4,7 +4,6 @@ Some columns may hold megabytes of JSON: they are left out of every query that d
 """
 
 from datetime import datetime
-from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -14,18 +13,14 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    inspect,
     text,
 )
 from sqlalchemy.orm import (
     DeclarativeBase,
-    InstanceState,
     Mapped,
     MappedColumn,
     mapped_column,
-    undefer,
 )
-from sqlalchemy.orm.interfaces import ORMOption
 
 from models_store.database.clock import Instant
 
@@ -71,25 +66,5 @@ class Described:
 
 
 def large_column() -> MappedColumn[Any]:
-    """Declare a column of large JSON, which only a query with `whole` reads."""
-    return mapped_column(
-        JSON(none_as_null=True), deferred=True, deferred_raiseload=True, info={"large": True}
-    )
-
-
-@cache
-def large_names(table: type[Base]) -> frozenset[str]:
-    """Return the names of a table's large columns."""
-    return frozenset(column.name for column in table.__table__.columns if column.info.get("large"))
-
-
-@cache
-def whole(table: type[Base]) -> tuple[ORMOption, ...]:
-    """Return the options of a query that reads the large columns of a table, too."""
-    return tuple(undefer(getattr(table, name)) for name in sorted(large_names(table)))
-
-
-def is_whole(row: Base) -> bool:
-    """Return whether a row has its large columns at hand."""
-    state: InstanceState[Base] = inspect(row)
-    return large_names(type(row)).isdisjoint(state.unloaded)
+    """Declare a column of large JSON: the first of a row that is used reads them all."""
+    return mapped_column(JSON(none_as_null=True), deferred=True, deferred_group="large")

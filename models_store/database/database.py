@@ -2,8 +2,7 @@
 
 Transactions that lock rows for update take them in one order, so that none waits for another in a
 circle: the record of an idempotency key; a parent, then its children; a dataset, a model, its versions;
-the usage of one project, and no other project's; webhooks; the project's turn. Usage is locked as rows are flushed, so
-a model is locked before anything is.
+webhooks; one project, and no other.
 """
 
 import logging
@@ -15,11 +14,10 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models_store.database import changes
-from models_store.database.announcements import announce, note_ends
 from models_store.database.clock import db_now
 from models_store.database.driver_errors import may_rerun, translated
 from models_store.database.engines import (
@@ -35,7 +33,6 @@ from models_store.database.revisions import (
     migrate,
     named,
 )
-from models_store.database.usage import charge
 from models_store.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
@@ -62,15 +59,6 @@ SERVICE_ANSWER_S = 10.0
 
 _RETRIES = 3
 _FIRST_RETRY_S = 0.02
-
-
-class _Writing(Session):
-    """A session that may write: it counts what projects store as their rows change."""
-
-
-event.listen(_Writing, "before_flush", charge)
-event.listen(_Writing, "after_flush", note_ends)
-event.listen(_Writing, "before_commit", announce)
 
 
 class Database:
@@ -137,7 +125,7 @@ class Database:
         with (
             self._turn(),
             translated(),
-            _Writing(self._write, expire_on_commit=False) as session,
+            Session(self._write, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session

@@ -18,8 +18,6 @@ from models_store.database.clock import db_now
 METADATA = Base.metadata
 """All tables."""
 
-_CHILD_FILES = "parent_id IS NOT NULL AND (product IS NOT NULL OR checkpoint_bytes > 0)"
-
 
 class DatasetRow(Described, Base):
     """An uploaded table whose bytes are durable in the blob store."""
@@ -29,6 +27,7 @@ class DatasetRow(Described, Base):
         Index(None, "project", "position"),
         Index(None, "project", "sha256"),
         Index(None, "project", "source_sha256"),
+        Index("ix_dataset_stored", "project", "stored_bytes"),
     )
 
     # Listings go by position: it has no ties, which a clock has.
@@ -52,8 +51,8 @@ class DatasetRow(Described, Base):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     # Number of the columns, which a listing shows without reading them.
     width: Mapped[int]
-    # Part of the project's `UsageRow.bytes`; `models_store.database.usage` sets it.
-    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Of its files: the table, and the cells that are no numbers.
+    stored_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class JobRow(Described, Base):
@@ -64,11 +63,11 @@ class JobRow(Described, Base):
         Index(None, "state", "queued_at", "position"),
         Index(None, "project", "position"),
         Index(None, "project", "state", "position"),
-        Index(None, "finished_at", **where("checkpoint_bytes > 0")),
+        Index("ix_job_stored", "project", "stored_bytes", **where("stored_bytes > 0")),
+        Index("ix_job_files", "finished_at", **where("stored_bytes > 0")),
         Index("ix_job_ended", "finished_at", **where("finished_at IS NOT NULL")),
         Index("ix_job_parent", "state", "finished_at", **where("role = 'parent'")),
-        Index("ix_job_child", "parent_id", "state", "noticed", **where("role = 'child'")),
-        Index("ix_job_child_files", "parent_id", **where(_CHILD_FILES)),
+        Index("ix_job_child", "parent_id", "state", **where("role = 'child'")),
         CheckConstraint(
             "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
         ),
@@ -83,15 +82,13 @@ class JobRow(Described, Base):
     # The fencing token: a worker's writes count only while its attempt is the present one.
     attempt: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None]
-    claimed_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
     # Time that attempts before the present one ran for, since the job was submitted or resumed.
     run_seconds: Mapped[float] = mapped_column(default=0.0)
     # Attempts that failed since the last progress, oldest first.
     failures: Mapped[list[JsonObject]] = mapped_column(default=list)
-    # No worker claims it earlier, and this one only some seconds later still.
+    # No worker claims it earlier.
     not_before: Mapped[datetime | None]
-    failed_on: Mapped[str | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     model_name: Mapped[str]
     model_version: Mapped[int | None]
@@ -102,24 +99,17 @@ class JobRow(Described, Base):
     checkpoints: Mapped[list[JsonObject]] = mapped_column(default=list)
     # The file that a bulk job made.
     result: Mapped[JsonObject | None]
-    error_code: Mapped[str | None]
-    error_detail: Mapped[str | None]
-    last_epoch: Mapped[int] = mapped_column(default=0)
-    # Position of the furthest checkpoint, in steps of the optimiser or rows.
-    last_step: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Code and sentence of the reason why it failed.
+    error: Mapped[JsonObject | None]
     last_event: Mapped[int] = mapped_column(default=0)
-    request_id: Mapped[str | None]
-    traceparent: Mapped[str | None]
+    # Id and trace context of the HTTP request that it came with.
+    origin: Mapped[JsonObject]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     queued_at: Mapped[datetime] = mapped_column(default=db_now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    # Of the request and of the events, which are rows, too.
-    metadata_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    # Of the files that `checkpoints` name.
-    checkpoint_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    # The most that the job may come to store, files and rows, while it has not ended.
-    reserved_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Of the files that it names: checkpoints, a result, or what it has made for its parent.
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     # A parent is work that its children do; null for a job of its own.
     role: Mapped[str | None]
     # Not a foreign key: a parent and its children are deleted together.
@@ -128,8 +118,6 @@ class JobRow(Described, Base):
     place: Mapped[JsonObject | None]
     # Of a child that has succeeded: what its parent makes a version or a file of.
     product: Mapped[JsonObject | None] = large_column()
-    # Of the product and its file; null if there is none.
-    product_bytes: Mapped[int | None] = mapped_column(BigInteger)
     # Higher ones come first; null for 0, as of jobs from before there were priorities.
     priority: Mapped[int | None]
     # `preferred` or `required`; null if the job does not need one.
@@ -138,12 +126,6 @@ class JobRow(Described, Base):
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     # About how long it takes; null if that is not known.
     estimate_s: Mapped[float | None]
-    # True once the parent has taken notice of the child's end.
-    noticed: Mapped[bool] = mapped_column(default=False)
-    # True while the reservation of its parent counts for what the child stores.
-    covered: Mapped[bool] = mapped_column(default=False)
-    # As of a dataset.
-    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class JobDatasetRow(Base):
@@ -163,6 +145,7 @@ class JobEventRow(Base):
     """Event of a job, numbered from 1 without gaps."""
 
     __tablename__ = "job_event"
+    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
@@ -232,10 +215,6 @@ class ModelRow(Described, Base):
     # Never goes back, so that an alias made anew does not repeat an old ETag.
     alias_revision: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
-    # Of the changes of its aliases.
-    history_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    # As of a dataset.
-    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class ModelVersionRow(Described, Base):
@@ -244,7 +223,7 @@ class ModelVersionRow(Described, Base):
     __tablename__ = "model_version"
     __table_args__ = (
         UniqueConstraint("model_id", "version"),
-        Index("ix_model_version_project", "project"),
+        Index("ix_model_version_stored", "project", "checkpoint_bytes"),
     )
 
     id: Mapped[int] = mapped_column(Counter, primary_key=True)
@@ -275,8 +254,6 @@ class ModelVersionRow(Described, Base):
     checkpoint_sha256: Mapped[str]
     checkpoint_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
-    # As of a dataset.
-    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class ModelAliasRow(Base):
@@ -344,9 +321,7 @@ class WebhookDeliveryRow(Base):
             "position",
             "ended_at",
             "due_at",
-            "bytes",
         ),
-        Index(None, "project", "bytes"),
         Index("ix_webhook_delivery_due", "due_at", **where("ended_at IS NULL")),
         Index("ix_webhook_delivery_ended", "ended_at", **where("ended_at IS NOT NULL")),
     )
@@ -357,8 +332,6 @@ class WebhookDeliveryRow(Base):
     project: Mapped[str]
     event: Mapped[str]
     data: Mapped[JsonObject]
-    # What it counts in the project's quota; null of one from before they counted.
-    bytes: Mapped[int | None] = mapped_column(BigInteger)
     attempts: Mapped[int] = mapped_column(default=0)
     # Of the next attempt; while one is under way, of the one that follows if nothing is heard of it.
     due_at: Mapped[datetime] = mapped_column(default=db_now())
@@ -409,30 +382,18 @@ class ApiKeyRow(Base):
     revoked_at: Mapped[datetime | None]
 
 
-class TurnRow(Base):
-    """Time at which a worker last took a job of a project, or one of its jobs last gave way; no row: never.
+class ProjectRow(Base):
+    """A project, whose row is locked by what may exist only so often in it.
 
     Kept beside the jobs, so that one that is resumed or tried again uses a turn, too, and none is
     won back by a job that is deleted.
     """
 
-    __tablename__ = "turn"
+    __tablename__ = "project"
 
-    project: Mapped[str] = mapped_column(primary_key=True)
-    taken_at: Mapped[datetime]
-
-
-class UsageRow(Base):
-    """Bytes that a project stores or has reserved: the sum of `charged_bytes` of its rows.
-
-    Kept, not computed, so that a submission costs the same however much there is. Whoever changes
-    it holds its lock until the end of the transaction, so submissions that race cannot pass a quota.
-    """
-
-    __tablename__ = "usage"
-
-    project: Mapped[str] = mapped_column(primary_key=True)
-    bytes: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    # Time at which a worker last took a job of it, or one of its jobs last gave way; null: never.
+    turn_at: Mapped[datetime | None]
 
 
 class ComputedRow(Base):

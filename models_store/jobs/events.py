@@ -1,5 +1,6 @@
 """Events of jobs, read page by page."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from models_store.database.ids import is_id
 from models_store.database.schema import JobEventRow, JobRow
-from models_store.database.usage import json_bytes
 from models_store.errors import NotFoundError
 from models_store.job_states import (
     FINAL_STATES,
@@ -150,7 +150,7 @@ def _bounded(events: Iterator[JobEvent], max_bytes: int | None) -> list[JobEvent
     size = 0
     for event in events:
         read.append(event)
-        size += json_bytes(event.data)
+        size += len(json.dumps(event.data))
         if size >= max_bytes:
             break
     return read

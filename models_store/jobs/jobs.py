@@ -1,32 +1,29 @@
 """Jobs as callers see them: submit, look, cancel, resume. Workers use `models_store.jobs.leases`."""
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import (
-    CompoundSelect,
-    Integer,
-    Text,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    select,
-    union_all,
-)
+from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, reading, writing
-from models_store.database.schema import JobRow, ModelVersionRow
+from models_store.database.ids import is_id, new_id
+from models_store.database.schema import JobDatasetRow, JobRow, ModelVersionRow
 from models_store.errors import (
+    JobFinalError,
     JobInUseError,
+    JobNotResumableError,
     JobUnfinishedError,
+    LimitError,
     ResultDeletedError,
     ResultNotReadyError,
 )
 from models_store.job_states import (
     FINAL_STATES,
+    RESUMABLE_STATES,
+    Accelerator,
     EventKind,
     EventSlice,
     Idempotency,
@@ -41,26 +38,28 @@ from models_store.job_states import (
     Submitted,
 )
 from models_store.jobs.events import News, Places, read_events, read_news, read_places, read_spread
-from models_store.jobs.parents.children import (
-    delete_with_children,
-)
-from models_store.jobs.parents.steps import due_parents
+from models_store.jobs.parents import cancel_children, check_open, end_child, resume_children
 from models_store.jobs.queue_places import QueuePlace, place_of
+from models_store.jobs.retention import delete_with_children
 from models_store.jobs.rows import (
-    expired_leases,
+    add,
+    count_files,
+    datasets_of,
     find,
-    queue,
+    move,
+    requeue,
+    tell,
     to_job,
     to_summary,
 )
-from models_store.jobs.submissions import cancel, replayed, resume, submit
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
-from models_store.rows.idempotency import known_resource
+from models_store.quotas import check_storage, hold_project
+from models_store.rows.datasets import pin_dataset
+from models_store.rows.idempotency import claim_key, known_resource
+from models_store.rows.versions import pin_version
 
-_JOB = JobRow.__table__.c
 _LISTING = Listing(name="jobs", key=JobRow.position)
-_SMALL_BYTES = 2**16  # of a request and its events, of which nobody needs to know more
 
 # Inside the class, `list` is its method.
 JobIds = list[str]
@@ -74,8 +73,10 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @writing
     def submit(
         self,
+        session: Session,
         new: NewJob,
         *,
         idempotency: Idempotency | None = None,
@@ -85,11 +86,11 @@ class Jobs:
         """Accept a job: its row and its idempotency record in one transaction.
 
         Args:
+            session: Transaction, which the decorator begins.
             new: Job to add.
             idempotency: Key that makes a repeated request give the first job, for 24 hours.
             max_queued: Most jobs of the project that may wait, this one included.
-            max_bytes: Most bytes that the project may store, with what this and its other
-                unfinished jobs may come to store.
+            max_bytes: Most bytes that the project may store.
 
         Raises:
             NotFoundError: the project has no such dataset or version.
@@ -97,16 +98,38 @@ class Jobs:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
-        job = self._database.transact(
-            submit,
-            new,
-            idempotency=idempotency,
-            max_queued=max_queued,
-            max_bytes=max_bytes,
+        job_id = new_id("job")
+        if idempotency is not None:
+            first_id = claim_key(session, new.project, idempotency, new_id=job_id)
+            if first_id != job_id:
+                return _replayed(session, new.project, first_id)
+        dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
+        _pin_inputs(session, new, dataset_ids, tables=new.tables)
+        row = JobRow(
+            id=job_id,
+            project=new.project,
+            kind=new.kind,
+            model_name=new.model_name,
+            model_version=new.model_version,
+            dataset_id=new.dataset_id,
+            request=new.request,
+            role=new.role,
+            priority=new.priority,
+            accelerator=None if new.accelerator is Accelerator.NONE else new.accelerator,
+            memory_bytes=new.memory_bytes,
+            estimate_s=new.estimate_s,
+            origin={"request_id": new.request_id, "traceparent": new.traceparent},
+            description=new.description,
+            tags=new.tags,
         )
-        if isinstance(job, Job):
-            return Submitted(job=job, replayed=False)
-        return self._replayed(new.project, job)
+        add(session, row)
+        _check_limits(session, row, max_queued=max_queued, max_bytes=max_bytes)
+        session.add_all(
+            JobDatasetRow(job_id=job_id, dataset_id=dataset_id, project=new.project)
+            for dataset_id in sorted(dataset_ids)
+        )
+        session.flush()
+        return Submitted(job=to_job(row), replayed=False)
 
     @reading
     def submitted(
@@ -118,11 +141,7 @@ class Jobs:
             IdempotencyReusedError: the key came before with another fingerprint.
         """
         job_id = known_resource(session, project, idempotency)
-        return None if job_id is None else replayed(session, project, job_id)
-
-    @reading
-    def _replayed(self, session: Session, project: str, job_id: str) -> Submitted:
-        return replayed(session, project, job_id)
+        return None if job_id is None else _replayed(session, project, job_id)
 
     @reading
     def get(self, session: Session, project: str, job_id: str) -> Job:
@@ -131,8 +150,7 @@ class Jobs:
         Raises:
             NotFoundError: the project has no such job.
         """
-        row = find(session, project, job_id, full=True)
-        return to_job(row, row.request)
+        return to_job(find(session, project, job_id))
 
     @reading
     def place(self, session: Session, project: str, job_id: str) -> QueuePlace | None:
@@ -159,12 +177,9 @@ class Jobs:
         Raises:
             NotFoundError: the project has no such job.
         """
-        row = find(session, project, job_id)
-        if row.metadata_bytes <= _SMALL_BYTES:
-            return row.metadata_bytes
-        request = func.length(cast(JobRow.request, Text))  # without those of its events
-        size: int = session.scalars(select(request).where(JobRow.id == job_id)).one()
-        return size
+        find(session, project, job_id)
+        size = select(func.length(cast(JobRow.request, Text))).where(JobRow.id == job_id)
+        return session.scalars(size).one() or 0
 
     def list(  # noqa: PLR0913 - what a list is asked for
         self,
@@ -209,7 +224,8 @@ class Jobs:
             rows = page_of(session, query, listing, cursor=cursor, limit=limit)
             return rows.map(to_summary)
 
-    def cancel(self, project: str, job_id: str) -> Job:
+    @writing
+    def cancel(self, session: Session, project: str, job_id: str) -> Job:
         """Cancel a queued job at once; ask a running one to stop.
 
         Once this returned, the job gives no version any more. A second time changes nothing.
@@ -218,11 +234,30 @@ class Jobs:
             NotFoundError: the project has no such job.
             JobFinalError: it succeeded or failed.
         """
-        request = self.get(project, job_id).request  # it never changes
-        return self._database.transact(cancel, project, job_id, request)
+        row = find(session, project, job_id, lock=True)
+        match JobState(row.state):
+            case JobState.QUEUED if row.role != JobRole.PARENT:
+                row.cancel_requested = True
+                move(session, row, JobState.CANCELLED)
+                if row.role == JobRole.CHILD:
+                    end_child(session, row)
+            case JobState.QUEUED | JobState.RUNNING:
+                if not row.cancel_requested:
+                    row.cancel_requested = True
+                    tell(session, row, "Cancellation was requested.")
+                if row.role == JobRole.PARENT:
+                    cancel_children(session, row)
+            case JobState.CANCELLED:
+                pass
+            case JobState.SUCCEEDED | JobState.FAILED:
+                raise JobFinalError(job_id, state=row.state)
+        session.flush()
+        return to_job(row)
 
+    @writing
     def resume(
         self,
+        session: Session,
         project: str,
         job_id: str,
         *,
@@ -234,6 +269,7 @@ class Jobs:
         A parent continues with its children; a child is resumed with its parent alone.
 
         Args:
+            session: Transaction, which the decorator begins.
             project: Project that owns the job.
             job_id: Id of the job.
             max_queued: Most jobs of the project that may wait, this one included.
@@ -244,10 +280,16 @@ class Jobs:
             JobNotResumableError: it is in another state, or a child, or a dataset of it has other types now.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
-        request = self.get(project, job_id).request
-        return self._database.transact(
-            resume, project, job_id, request, max_queued=max_queued, max_bytes=max_bytes
-        )
+        row = find(session, project, job_id, lock=True)
+        if row.state not in RESUMABLE_STATES or row.role == JobRole.CHILD:
+            raise JobNotResumableError(job_id, state=row.state, parent_id=row.parent_id)
+        _pin_again(session, row)
+        requeue(session, row)
+        if row.role == JobRole.PARENT:
+            resume_children(session, row)
+        session.flush()
+        _check_limits(session, row, max_queued=max_queued, max_bytes=max_bytes)
+        return to_job(row)
 
     @writing
     def delete_result(self, session: Session, project: str, job_id: str) -> JobResult:
@@ -260,6 +302,7 @@ class Jobs:
         row = find(session, project, job_id, lock=True)
         result = result_of(to_summary(row))
         row.result = None
+        count_files(row)
         return result
 
     @writing
@@ -376,25 +419,6 @@ class Jobs:
         """
         return read_news(session, known, most=most, limit=limit, max_bytes=max_bytes)
 
-    @reading
-    def claimable(self, session: Session, limit: int) -> JobIds:
-        """Return ids of jobs that a worker could take up now, in that order: parents come first."""
-        found = session.connection().execute(_claimable(), {"most": limit}).all()
-        return [row.id for row in sorted(found, key=lambda row: row.rank)][:limit]
-
-
-@cache
-def _claimable() -> CompoundSelect[int, str]:
-    jobs = select(JobRow.id).limit(bindparam("most", type_=Integer))
-    parts = due_parents(jobs), expired_leases(jobs), queue(jobs)
-    named = [part.subquery() for part in parts]
-    return union_all(
-        *(
-            select(literal_column(str(rank), Integer).label("rank"), part.c.id)
-            for rank, part in enumerate(named)
-        )
-    )
-
 
 def result_of(job: JobSummary) -> JobResult:
     """Return the result file of a job.
@@ -407,3 +431,91 @@ def result_of(job: JobSummary) -> JobResult:
     if job.state is JobState.SUCCEEDED:
         raise ResultDeletedError(job.id)
     raise ResultNotReadyError(job.id, state=job.state)
+
+
+def _replayed(session: Session, project: str, job_id: str) -> Submitted:
+    """Return the job that an earlier request with the same key was answered with."""
+    return Submitted(job=_as_accepted(to_job(find(session, project, job_id))), replayed=True)
+
+
+def _as_accepted(job: Job) -> Job:
+    """Return the job as the first answer showed it: a repeated request gets that answer again."""
+    return replace(
+        job,
+        state=JobState.QUEUED,
+        attempt=0,
+        model_version=None if job.kind.makes_version else job.model_version,
+        progress=None,
+        metrics=None,
+        result=None,
+        error=None,
+        checkpoints=[],
+        cancel_requested=False,
+        started_at=None,
+        finished_at=None,
+        lease_expires_at=None,
+        not_before=None,
+        run_seconds=0.0,
+        last_event=1,
+    )
+
+
+def _pin_again(session: Session, row: JobRow) -> None:
+    """Pin what a job reads that is to continue.
+
+    Raises:
+        NotFoundError: a dataset or the version of it is gone.
+        JobNotResumableError: a dataset has other types now, and another table.
+    """
+    read = datasets_of(session, row.id)
+    _pin_inputs(session, row, [one for one in read if is_id(one, "ds")])
+    # Read once more: types may have been changed while the pin waited.
+    if not all(is_id(one, "ds") for one in datasets_of(session, row.id)):
+        raise JobNotResumableError(row.id, state=row.state, retyped=True)
+
+
+def _pin_inputs(
+    session: Session,
+    job: NewJob | JobRow,
+    dataset_ids: Iterable[str],
+    *,
+    tables: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Keep what a job reads from being deleted until this transaction, which queues it, has ended.
+
+    Args:
+        session: Transaction to read in.
+        job: Job that reads it.
+        dataset_ids: Ids of its datasets.
+        tables: Keys of the tables that these must have still, by their ids.
+
+    Raises:
+        NotFoundError: the project has no such dataset or version.
+        ConflictError: a dataset has another table.
+    """
+    for dataset_id in sorted(dataset_ids):
+        pin_dataset(session, job.project, dataset_id, table=tables.get(dataset_id))
+    if job.model_version is not None:
+        pin_version(session, job.project, job.model_name, job.model_version)
+
+
+def _check_limits(
+    session: Session, row: JobRow, *, max_queued: int | None, max_bytes: int | None
+) -> None:
+    """Refuse the job that was queued if it exceeds a limit of its project; arguments as of `Jobs.submit`.
+
+    Raises:
+        LimitError: as many jobs of the project wait already, or it stores too much.
+    """
+    hold_project(session, row.project)  # so that no two count the same jobs
+    if row.role == JobRole.PARENT:
+        check_open(session, row.project)
+    if max_queued is not None:
+        mine = JobRow.project == row.project, JobRow.role.is_distinct_from(JobRole.CHILD)
+        waiting = select(func.count()).where(*mine, JobRow.state == JobState.QUEUED)
+        if (session.scalar(waiting) or 0) > max_queued:
+            raise LimitError(
+                "limit-queued-jobs", f"{max_queued} jobs wait already; try again later."
+            )
+    if max_bytes is not None:
+        check_storage(session, row.project, max_bytes)

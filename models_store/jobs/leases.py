@@ -1,21 +1,25 @@
-"""Jobs as workers see them: claim one, keep it, record what happens, end it."""
+"""Jobs as workers see them: claim one, keep it, record what happens, end it.
 
-import json
-from collections.abc import Sequence
-from functools import cache
+A claim gives an attempt number and a lease by the database's clock. Every later write names the attempt, and
+raises `FencedError` without writing anything when the job is no longer this attempt's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Float, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningUpdate
 
-from models_store.database.clock import db_now
+from models_store.database.clock import db_now, moment
 from models_store.database.database import Database, reading, writing
-from models_store.database.dialects import constant, is_one_of
-from models_store.database.schema import JobRow
-from models_store.errors import CancelledInsteadError, FencedError
+from models_store.database.dialects import constant
+from models_store.database.schema import JobRow, ProjectRow, WorkerRow
+from models_store.errors import CancelledInsteadError, FencedError, LimitError
 from models_store.job_states import (
+    FINAL_STATES,
     RESUMABLE_STATES,
+    Accelerator,
     Checkpoint,
     EventKind,
     Job,
@@ -23,41 +27,40 @@ from models_store.job_states import (
     JobRole,
     JobState,
 )
-from models_store.jobs.attempt_ends import end_attempt, finish, finish_bulk, finish_child
-from models_store.jobs.claims import claim, end_silent, waiting
-from models_store.jobs.held_jobs import held, name_checkpoint
-from models_store.jobs.parents.steps import take_steps
-from models_store.jobs.retries import PREFERENCE_S, AttemptEnd
+from models_store.jobs.live_workers import LIVE_S
+from models_store.jobs.parents import advance_all, end_child
+from models_store.jobs.retries import (
+    PREFERENCE_S,
+    QUOTA_STORAGE,
+    AttemptEnd,
+    Ending,
+    Failure,
+    account_of,
+    verdict,
+    wait_s,
+)
 from models_store.jobs.rows import (
-    WORKER,
     append,
+    count_files,
     fail,
-    is_taken,
+    lock_parent,
     move,
-    queue,
     storable,
-    take_turn,
+    tell,
     to_job,
+    within_project,
 )
+from models_store.quotas import check_storage, hold_project
 from models_store.records import NewVersion, Version
-from models_store.rows.versions import version_of_job
+from models_store.rows.versions import add_version, version_of_job
 
+_CHECKPOINTS_KEPT = 2
 _UNITS = ("epoch", "iteration", "part")
-_JOB = JobRow.__table__.c
-# Statements are built once: that takes longer than to run them.
-_CHECKPOINTS = select(_JOB.checkpoints).where(
-    _JOB.id == bindparam("job_id"),
-    _JOB.attempt == bindparam("of_attempt"),
-    is_one_of(_JOB.state, RESUMABLE_STATES),
-)
+_SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
 
 
 class JobWork:
-    """Jobs for workers.
-
-    A claim gives an attempt number and a lease. Every later write names the attempt, and raises
-    FencedError without writing anything when the job is no longer this attempt's.
-    """
+    """Jobs of all projects, for workers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -73,10 +76,10 @@ class JobWork:
     ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
-        Steps of parents that are due come first, each in a transaction of its own, then expired leases,
-        then the queue in order. A job that was left by its worker waits longer each time, and fails on
-        the way when that happened too often without progress, as does one of a project that stores
-        more than it may by now; one that was to be cancelled is cancelled.
+        Steps of parents that are due come first, then attempts whose lease ran out, then the queue in order. A job that
+        was left by its worker waits longer each time, and fails on the way when that happened too often without
+        progress, as does one of a project that stores more than it may by now; one that was to be
+        cancelled is cancelled.
 
         Args:
             worker: Name of the worker.
@@ -85,27 +88,46 @@ class JobWork:
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of the worker's trainer, into which the job must fit; None: any job.
         """
-        take_steps(self._database)
-        values = {"worker": storable(worker), "memory_bytes": memory_bytes}
-        queries = waiting(accelerator, memory_bytes is not None)
-        found, claimed = True, None
-        while found and claimed is None:
-            found, claimed = self._database.transact(
-                claim, queries, values, lease_s=lease_s, max_project_bytes=max_project_bytes
+        self._mend()
+        its = is_taken(accelerator=accelerator, memory_bytes=memory_bytes)
+        found, job = True, None
+        while found and job is None:
+            found, job = self._database.transact(
+                _claim, storable(worker), its, lease_s=lease_s, max_bytes=max_project_bytes
             )
-        return None if claimed is None else to_job(claimed, json.loads(claimed.request))
+        return job
+
+    @writing
+    def end_silent(self, session: Session) -> bool:
+        """End the attempt of a worker that went silent; return whether there was one."""
+        left = JobRow.state == constant(JobState.RUNNING), JobRow.lease_expires_at <= db_now()
+        job_id = session.scalar(
+            select(JobRow.id)
+            .where(*left)
+            .order_by(JobRow.lease_expires_at, JobRow.position)
+            .limit(1)
+        )
+        if job_id is None:
+            return False
+        lock_parent(session, job_id)
+        query = select(JobRow).where(JobRow.id == job_id, *left)
+        row = session.scalar(query.with_for_update())
+        if row is not None:
+            end_attempt(session, row, _SILENT)
+            _follow(session, row)
+        return True
 
     def should_give_way(
         self,
         job: Job,
-        worker: str,
+        worker: str,  # noqa: ARG002 - as of `claim`
         *,
         accelerator: bool | None = None,
         memory_bytes: int | None = None,
     ) -> bool:
         """Return whether a job of a project that runs fewer has waited for some seconds for such a worker.
 
-        Steps of parents that are due are taken first, and an attempt is ended whose worker is gone: where
+        Steps of parents that are due are taken first, and attempts are ended whose worker is gone: where
         every worker is at work, nobody else does.
 
         Args:
@@ -114,33 +136,22 @@ class JobWork:
             accelerator: True if the worker has an accelerator; None: it takes any job.
             memory_bytes: Memory of its trainer; None: any job fits.
         """
-        take_steps(self._database)
-        self._database.transact(end_silent)
-        return self._stands_in_the_way(job.project, worker, accelerator, memory_bytes)
-
-    @reading
-    def _stands_in_the_way(
-        self,
-        session: Session,
-        project: str,
-        worker: str,
-        accelerator: bool | None,  # noqa: FBT001 - as of `should_give_way`
-        memory_bytes: int | None,
-    ) -> bool:
-        its = is_taken(accelerator=accelerator, bounded=memory_bytes is not None)
+        self._mend()
+        its = is_taken(accelerator=accelerator, memory_bytes=memory_bytes)
         waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
-        first = queue(select(JobRow.project).where(its, waited).limit(1), worker=WORKER)
-        values = {"worker": storable(worker), "memory_bytes": memory_bytes}
-        other = session.scalar(first, values)
-        if other is None or other == project:
-            return False
-        counts = (
-            select(JobRow.project, func.count())
-            .where(JobRow.state == JobState.RUNNING, JobRow.role.is_distinct_from(JobRole.PARENT))
-            .group_by(JobRow.project)
-        )
-        running = dict(session.execute(counts).all())
-        return running.get(other, 0) < running.get(project, 0)
+        running = select(func.count()).where(JobRow.state == JobState.RUNNING, _is_claimed())
+        with self._database.read() as session:
+            other = session.scalar(waiting().where(its, waited))
+            if other is None or other.project == job.project:
+                return False
+            own = session.scalar(running.where(JobRow.project == job.project)) or 0
+            return (session.scalar(running.where(JobRow.project == other.project)) or 0) < own
+
+    def _mend(self) -> None:
+        """Do what whoever looks for work does first: end silent attempts, and take steps of parents."""
+        while self.end_silent():
+            pass
+        advance_all(self._database)
 
     @writing
     def renew(
@@ -157,13 +168,10 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        values = {"job_id": job_id, "of_attempt": attempt, "lease_s": lease_s, "reached": progress}
-        cancel_requested: bool | None = session.connection().scalar(
-            _renewal(progress=progress is not None), values
-        )
-        if cancel_requested is None:
-            raise FencedError(job_id, attempt=attempt)
-        return cancel_requested
+        with held(session, job_id, attempt, lease_s=lease_s) as row:
+            if progress is not None:
+                row.progress = progress
+            return row.cancel_requested
 
     @writing
     def record_epoch(  # noqa: PLR0913 - the decorator gives the session
@@ -180,8 +188,7 @@ class JobWork:
     ) -> list[str]:
         """Record an epoch, and those before it that were not recorded yet, and extend the lease.
 
-        Safe to repeat: an epoch that was recorded before, by this attempt or one it resumed,
-        gives no second event.
+        Safe to repeat: an epoch that was recorded before, by this attempt or one it resumed, gives no second event.
 
         Args:
             session: Transaction, which the decorator begins.
@@ -204,13 +211,12 @@ class JobWork:
             if progress:
                 row.progress = progress
             for told in filter(None, (*earlier, metrics)):
-                row.metrics = told
-                number = int(next((told[unit] for unit in _UNITS if unit in told), 0))
-                # An epoch that a resumed attempt merely repeats is no news.
-                if number > row.last_epoch:
-                    row.last_epoch = number
+                if _number(told) > _number(row.metrics or {}):
                     append(session, row, EventKind.EPOCH, told)
-            return [] if checkpoint is None else name_checkpoint(row, checkpoint)
+                elif _number(told) > 0:
+                    continue  # what a resumed attempt merely repeats is no news
+                row.metrics = told
+            return [] if checkpoint is None else _name_checkpoint(row, checkpoint)
 
     @writing
     def add_message(self, session: Session, job_id: str, attempt: int, text: str) -> None:
@@ -220,7 +226,7 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
         """
         with held(session, job_id, attempt) as row:
-            append(session, row, EventKind.MESSAGE, {"text": storable(text)})
+            tell(session, row, text)
 
     def finish(
         self, job_id: str, attempt: int, *, metrics: dict[str, Any], version: NewVersion
@@ -234,54 +240,83 @@ class JobWork:
             FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        columns = vars(version)
-        succeeded, made = self._database.transact(
-            finish, job_id, attempt, metrics, version, columns
-        )
-        if not succeeded:
-            raise CancelledInsteadError(job_id, attempt=attempt)
-        return made or self._registered(job_id, attempt)
 
-    @reading
-    def _registered(self, session: Session, job_id: str, attempt: int) -> Version:
-        version = version_of_job(session, job_id, attempt=attempt)
-        if version is None:  # deleted since
+        def register(session: Session, row: JobRow) -> None:
+            labels = {"description": row.description, "tags": row.tags}
+            labelled = NewVersion(**{**vars(version), **labels})
+            at = {"project": row.project, "name": row.model_name, "job_id": job_id}
+            row.model_version = add_version(session, labelled, **at).version
+
+        self._succeed(job_id, attempt, metrics, register)
+        with self._database.read() as session:
+            made = version_of_job(session, job_id, attempt=attempt)
+        if made is None:  # deleted since
             raise FencedError(job_id, attempt=attempt)
-        return version
+        return made
 
     def finish_bulk(
         self, job_id: str, attempt: int, *, metrics: dict[str, Any], result: JobResult
     ) -> None:
-        """Succeed with a file that is durable in the blob store, instead of a version.
+        """Succeed with a file that is durable in the blob store, instead of a version; otherwise as `finish`."""
 
-        Safe to repeat, and the checkpoints go, as with `finish`.
+        def record(_session: Session, row: JobRow) -> None:
+            row.result = dict(result)
+            if row.progress is not None:  # the last report is of a moment before the end
+                row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
 
-        Raises:
-            FencedError: The job is not this attempt's any more.
-            CancelledInsteadError: a cancel request came first; the job is cancelled now.
-        """
-        if not self._database.transact(finish_bulk, job_id, attempt, metrics, result):
-            raise CancelledInsteadError(job_id, attempt=attempt)
+        self._succeed(job_id, attempt, metrics, record)
 
     def finish_child(
         self, job_id: str, attempt: int, *, metrics: dict[str, Any], product: dict[str, Any]
     ) -> None:
-        """Succeed with what the parent makes a version or a file of.
-
-        Safe to repeat, and the checkpoints go, as with `finish`.
+        """Succeed with what the parent makes a version or a file of; otherwise as `finish`.
 
         Args:
             job_id: Id of the child.
             attempt: Attempt that claimed it.
             metrics: Metrics of the job.
             product: Result, a JSON object; its files are durable in the blob store.
-
-        Raises:
-            FencedError: The job is not this attempt's any more.
-            CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
-        end = metrics, product, int(product["checkpoint_bytes"])
-        if not self._database.transact(finish_child, job_id, attempt, *end):
+
+        def record(_session: Session, row: JobRow) -> None:
+            row.product = product
+
+        size = int(product["checkpoint_bytes"])
+        self._succeed(job_id, attempt, metrics, record, product_bytes=size)
+
+    def _succeed(
+        self,
+        job_id: str,
+        attempt: int,
+        metrics: dict[str, Any],
+        record: Callable[[Session, JobRow], None],
+        *,
+        product_bytes: int = 0,
+    ) -> None:
+        """Record what an attempt has made and end its job.
+
+        Repeated by the attempt that did so, this changes nothing: what was made may have been deleted
+        since, or be the parent's by now.
+        """
+
+        def end(session: Session) -> bool:
+            try:
+                with ending(session, job_id, attempt) as row:
+                    if row.cancel_requested:
+                        move(session, row, JobState.CANCELLED)
+                        return False
+                    record(session, row)
+                    row.metrics = metrics
+                    row.checkpoints = []
+                    count_files(row, product_bytes=product_bytes)
+                    move(session, row, JobState.SUCCEEDED)
+            except FencedError:
+                state = select(JobRow.state).where(JobRow.id == job_id, JobRow.attempt == attempt)
+                if session.scalar(state) != JobState.SUCCEEDED:
+                    raise
+            return True
+
+        if not self._database.transact(end):
             raise CancelledInsteadError(job_id, attempt=attempt)
 
     @writing
@@ -300,13 +335,13 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        with held(session, job_id, attempt) as row:
+        with ending(session, job_id, attempt) as row:
             if not row.cancel_requested:
                 fail(session, row, code=code, detail=detail)
                 return
             # The caller was told first that it is cancelled.
             if detail is not None:
-                append(session, row, EventKind.MESSAGE, {"text": storable(detail)})
+                tell(session, row, detail)
             move(session, row, JobState.CANCELLED)
 
     @writing
@@ -316,7 +351,7 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        with held(session, job_id, attempt) as row:
+        with ending(session, job_id, attempt) as row:
             move(session, row, JobState.CANCELLED)
 
     @reading
@@ -328,9 +363,11 @@ class JobWork:
         Returns:
             None: the job is in another state, or another attempt took it.
         """
-        values = {"job_id": job_id, "of_attempt": attempt}
-        named = session.connection().scalar(_CHECKPOINTS, values)
-        return None if named is None else [Checkpoint(**at) for at in named]  # type: ignore[typeddict-item]  # written as a Checkpoint
+        mine = JobRow.id == job_id, JobRow.attempt == attempt
+        row = session.scalar(select(JobRow).where(*mine, JobRow.state.in_(RESUMABLE_STATES)))
+        if row is None:
+            return None
+        return [Checkpoint(**at) for at in row.checkpoints]  # type: ignore[typeddict-item]  # written as a Checkpoint
 
     @writing
     def release(
@@ -362,23 +399,216 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        with held(session, job_id, attempt) as row:
+        with ending(session, job_id, attempt) as row:
             end_attempt(session, row, failed, gives_way=gives_way)
         if gives_way:
-            take_turn(session, row.project)
+            hold_project(session, row.project).turn_at = db_now()
         return JobState(row.state)
 
 
-@cache
-def _renewal(*, progress: bool) -> ReturningUpdate[bool]:
-    renewal = (
-        update(JobRow.__table__)
-        .where(
-            _JOB.id == bindparam("job_id"),
-            _JOB.attempt == bindparam("of_attempt"),
-            _JOB.state == constant(JobState.RUNNING),
-        )
-        .values(lease_expires_at=db_now(bindparam("lease_s", type_=Float)))
-        .returning(_JOB.cancel_requested)
+@contextmanager
+def held(
+    session: Session, job_id: str, attempt: int, *, lease_s: float | None = None
+) -> Iterator[JobRow]:
+    """Lock the job of a worker's attempt: the fence before each of its writes.
+
+    Args:
+        session: Transaction that takes the lock.
+        job_id: Id of the job.
+        attempt: Attempt that claimed it.
+        lease_s: Seconds of a new lease from now; None: the old one stays.
+
+    Raises:
+        FencedError: The attempt no longer holds the job.
+    """
+    mine = (
+        JobRow.id == job_id,
+        JobRow.attempt == attempt,
+        JobRow.state == constant(JobState.RUNNING),
     )
-    return renewal.values(progress=bindparam("reached")) if progress else renewal
+    row = session.scalar(select(JobRow).where(*mine).with_for_update())
+    if row is None:
+        raise FencedError(job_id, attempt=attempt)
+    if lease_s is not None:
+        row.lease_expires_at = db_now(lease_s)
+    yield row
+
+
+@contextmanager
+def ending(session: Session, job_id: str, attempt: int) -> Iterator[JobRow]:
+    """Lock the job of a worker's attempt, and its parent before it, to end the attempt; it raises as `held`."""
+    lock_parent(session, job_id)
+    with held(session, job_id, attempt) as row:
+        yield row
+    _follow(session, row)
+
+
+def _follow(session: Session, row: JobRow) -> None:
+    """Let the parent of a child that has ended go on."""
+    if row.role == JobRole.CHILD and row.state in FINAL_STATES:
+        end_child(session, row)
+
+
+def waiting() -> Select[JobRow]:
+    """Return the query of the next job of the queue that may be claimed now.
+
+    Projects take turns: that with the fewest running jobs comes first, among equal ones that whose
+    last turn is longest ago. Among its jobs higher priorities come first, then those of less than a minute, then
+    first come, first served: a priority delays other jobs of its own project alone. No worker claims a parent.
+    """
+    running = (
+        select(JobRow.project, func.count().label("jobs"))
+        .where(JobRow.state == constant(JobState.RUNNING), _is_claimed())
+        .group_by(JobRow.project)
+        .subquery()
+    )
+    due = or_(JobRow.not_before.is_(None), JobRow.not_before <= db_now())
+    return (
+        select(JobRow)
+        .outerjoin(running, running.c.project == JobRow.project)
+        .outerjoin(ProjectRow, ProjectRow.name == JobRow.project)
+        .where(JobRow.state == constant(JobState.QUEUED), _is_claimed(), due)
+        .order_by(
+            func.coalesce(running.c.jobs, 0),
+            ProjectRow.turn_at.nulls_first(),
+            *within_project(),
+        )
+        .limit(1)
+    )
+
+
+def _is_claimed() -> ColumnElement[bool]:
+    """Return the condition of jobs that workers claim: all but parents."""
+    return JobRow.role.is_distinct_from(constant(JobRole.PARENT))
+
+
+def is_taken(*, accelerator: bool | None, memory_bytes: int | None) -> ColumnElement[bool]:
+    """Return the condition of jobs that a worker takes.
+
+    A job that prefers the other kind of worker waits some seconds for one, if one is at work.
+
+    Args:
+        accelerator: True if the worker has an accelerator; None: it takes any job.
+        memory_bytes: Memory of its trainer, into which a job must fit; None: any job.
+    """
+    conditions: list[ColumnElement[bool]] = [true()]
+    if memory_bytes is not None:
+        conditions.append(or_(JobRow.memory_bytes.is_(None), JobRow.memory_bytes <= memory_bytes))
+    if accelerator is not None:
+        wants = func.coalesce(JobRow.accelerator, Accelerator.NONE.value)
+        others = exists().where(
+            func.coalesce(WorkerRow.accelerator, false()) != accelerator,
+            WorkerRow.unfit.is_(None),
+            WorkerRow.seen_at > db_now(-LIVE_S),
+        )
+        waited = or_(JobRow.queued_at <= db_now(-PREFERENCE_S), ~others)
+        if accelerator:
+            conditions.append(or_(wants != Accelerator.NONE.value, waited))
+        else:
+            preferred = wants == Accelerator.PREFERRED.value
+            conditions.append(or_(wants == Accelerator.NONE.value, and_(preferred, waited)))
+    return and_(*conditions)
+
+
+def _claim(
+    session: Session,
+    worker: str,
+    its: ColumnElement[bool],
+    *,
+    lease_s: float,
+    max_bytes: int | None,
+) -> tuple[bool, Job | None]:
+    """Claim the next job; return whether there was one, and the job unless its project stores too much."""
+    query = waiting().where(its)
+    row = session.scalar(query.with_for_update(of=JobRow, skip_locked=True))
+    if row is None:
+        return False, None
+    row.worker = worker
+    row.lease_expires_at = moment(session, later_s=lease_s)
+    move(session, row, JobState.RUNNING)
+    hold_project(session, row.project).turn_at = db_now()
+    if max_bytes is not None:
+        try:
+            check_storage(session, row.project, max_bytes)
+        except LimitError as error:
+            fail(session, row, code=QUOTA_STORAGE, detail=error.detail)
+            return True, None
+    session.flush()
+    return True, to_job(row)
+
+
+def end_attempt(
+    session: Session, row: JobRow, failed: AttemptEnd | None, *, gives_way: bool = False
+) -> None:
+    """Queue, fail or cancel a locked, running job whose attempt has ended, and record the reason.
+
+    Args:
+        session: Transaction that holds the lock.
+        row: Row of the job.
+        failed: Failure of the attempt; None: its worker was asked to stop, or the job gives way.
+        gives_way: True if the job makes room for one of another project.
+    """
+    if row.cancel_requested:
+        move(session, row, JobState.CANCELLED)
+    elif failed is not None:
+        _count(session, row, failed)
+    else:
+        detail, outlook = "it was asked to stop", "It continues at once."
+        if gives_way:
+            detail = "a job of another project was waiting"
+            outlook = "It continues when its project has its next turn."
+        _tell(session, row, detail, outlook=outlook)
+        move(session, row, JobState.QUEUED)
+
+
+def _count(session: Session, row: JobRow, failed: AttemptEnd) -> None:
+    failure = Failure(
+        attempt=row.attempt, worker=row.worker or "", ending=failed.ending.value, code=failed.code
+    )
+    failures = [*(Failure(**one) for one in row.failures), failure]  # type: ignore[typeddict-item]  # written as one
+    # A new list: a change inside the old one would not be stored.
+    row.failures = [*row.failures, dict(failure)]
+    error = verdict(failures)
+    if error is not None:
+        _tell(session, row, failed.detail, outlook="That was once too often.")
+        fail(session, row, code=error["code"], detail=error["detail"])
+        return
+    pause_s = wait_s(failures)
+    when = f"in {pause_s:g} s" if pause_s else "at once"
+    _tell(session, row, failed.detail, outlook=f"It is tried again {when}{_starting_at(row)}.")
+    move(session, row, JobState.QUEUED)
+    if pause_s:
+        row.not_before = moment(session, later_s=pause_s)
+
+
+def _starting_at(row: JobRow) -> str:
+    """Return where the next attempt begins, if there was progress: it may be behind what was told."""
+    if row.progress is None:
+        return ""
+    if not row.checkpoints:
+        return ", from the beginning"
+    return ", from its last checkpoint; what came after that is done again"
+
+
+def _tell(session: Session, row: JobRow, detail: str, *, outlook: str) -> None:
+    fraction = None if row.progress is None else row.progress.get("fraction")
+    text = account_of(row.attempt, row.worker, detail, fraction=fraction, outlook=outlook)
+    tell(session, row, text)
+
+
+def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
+    """Name a checkpoint in a held job; return the keys of those that it no longer names."""
+    # Progress is what a next attempt need not do again.
+    furthest = max((int(other.get("step", 0)) for other in row.checkpoints), default=0)
+    if checkpoint.get("step", 0) > furthest:
+        row.failures = []
+    others = [other for other in row.checkpoints if other["key"] != checkpoint["key"]]
+    named = [dict(checkpoint), *others]
+    row.checkpoints = named[:_CHECKPOINTS_KEPT]
+    count_files(row)
+    return [old["key"] for old in named[_CHECKPOINTS_KEPT:]]
+
+
+def _number(told: dict[str, Any]) -> int:
+    """Return the number of the epoch, iteration or part of metrics; 0 if they are of none."""
+    return int(next((told[unit] for unit in _UNITS if unit in told), 0))

@@ -21,9 +21,6 @@ _FORGOTTEN_S = 7 * 86_400.0
 _FORGET = delete(WorkerRow.__table__).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S))
 _REMOVED = delete(WorkerRow.__table__).where(WorkerRow.name == bindparam("of_worker"))
 _ALIVE = select(WorkerRow).where(WorkerRow.seen_at > db_now(-LIVE_S)).order_by(WorkerRow.name)
-_IN_SERVICE = select(WorkerRow.name).where(
-    WorkerRow.seen_at > db_now(-LIVE_S), WorkerRow.unfit.is_(None)
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +89,6 @@ class Workers:
     def alive(self, session: Session) -> list[Worker]:
         """Return the workers that gave a sign of life a short while ago, by name."""
         return [Worker.of_row(row) for row in session.scalars(_ALIVE)]
-
-
-def in_service(session: Session) -> frozenset[str]:
-    """Return the names of the workers that take jobs now."""
-    return frozenset(session.connection().scalars(_IN_SERVICE))
 
 
 @cache

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from math import ceil
 
 from flows import flow_cost, spec_from_dict
-from models_store.jobs.reservations import context_of, dimensions_of
 from models_store.plans.search import trial_training
 from models_store.records import Dataset, Version
 from models_store.requests.accept_training import (
@@ -18,7 +17,14 @@ from models_store.requests.accept_training import (
 from models_store.requests.accept_variational import bytes_per_sample, target_bytes
 from models_store.requests.search import AcceptedSearch
 from models_store.requests.training import AcceptedTraining
-from models_store.requests.variational import AcceptedVariational
+from models_store.requests.variational import (
+    AcceptedVariational,
+    DensityTarget,
+    LatentTarget,
+    PosteriorTarget,
+    PotentialTarget,
+    Target,
+)
 
 # PyTorch, the compiled loops and the rest of a trainer: 326 MB of data before the job begins.
 _PROCESS_BYTES = 320 * 2**20
@@ -67,3 +73,22 @@ def bulk_memory(version: Version) -> int:
     """Return the least memory of a trainer that computes with a version, in bytes."""
     cost = flow_cost(spec_from_dict(version.flow), version.dim, len(version.context_columns))
     return _PROCESS_BYTES + cost.load_bytes + cost.score_bytes(EVALUATED_ROWS)
+
+
+def dimensions_of(target: Target) -> tuple[int, Sequence[str]]:
+    """Return the number of dimensions of a target, and the names of its columns."""
+    match target:
+        case PotentialTarget():
+            return 2, ()
+        case DensityTarget():
+            return target.dim, ()
+        case PosteriorTarget(posterior=posterior):
+            columns = posterior.columns or []
+            return 1 + len(columns), columns
+        case LatentTarget(latent=latent):
+            return latent.latents, latent.columns or []
+
+
+def context_of(target: Target) -> int:
+    """Return the number of columns that the density of a target is conditioned on."""
+    return len(target.latent.columns or []) if isinstance(target, LatentTarget) else 0

@@ -1,20 +1,9 @@
 """Retention of jobs that have ended: which of them, and which of their files, are of no more use."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from sqlalchemy import (
-    ColumnElement,
-    CompoundSelect,
-    Select,
-    and_,
-    bindparam,
-    exists,
-    literal_column,
-    or_,
-    select,
-    union_all,
-)
+from sqlalchemy import ColumnElement, and_, delete, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import db_now
@@ -23,23 +12,17 @@ from models_store.database.dialects import constant, is_one_of
 from models_store.database.schema import (
     DatasetRow,
     JobDatasetRow,
+    JobEventRow,
     JobRow,
     ModelRow,
     ModelVersionRow,
 )
 from models_store.job_states import RESUMABLE_STATES, UNFINISHED_STATES, JobRole, JobState
-from models_store.jobs.parents.children import (
-    children_of,
-    delete_with_children,
-    lock_parent,
-)
-from models_store.rows.job_deletions import delete_jobs, delete_some_events
+from models_store.jobs.parents import children_of
+from models_store.jobs.rows import count_files, lock_parent
+from models_store.rows.idempotency import forget_resources
 
 _IS_CHILD = JobRow.role == constant(JobRole.CHILD)
-# As the indexes of these jobs have it. A state among some would have SQLite read all jobs in these, so it is
-# asked for as none of the others.
-_HAS_CHECKPOINTS = JobRow.checkpoint_bytes > literal_column("0")
-_HAS_FILES = or_(JobRow.product.is_not(None), _HAS_CHECKPOINTS)
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ class JobRetention:
         old = JobRow.finished_at <= db_now(-keep_s)
         query = (
             select(JobRow.id)
-            .where(_HAS_CHECKPOINTS, JobRow.state.not_in({*JobState} - RESUMABLE_STATES))
+            .where(JobRow.stored_bytes > 0, is_one_of(JobRow.state, RESUMABLE_STATES))
             .where(old | _lacks_input())
             .order_by(JobRow.finished_at)
             .limit(limit)
@@ -118,6 +101,7 @@ class JobRetention:
         if row is None:
             return None
         row.checkpoints = []
+        count_files(row)
         return row.attempt
 
     @reading
@@ -129,7 +113,11 @@ class JobRetention:
             keep_s: Seconds for which those of a parent are kept that ended without success.
             limit: Most ids.
         """
-        return list(session.scalars(_needless_children(keep_s, limit)))
+        # Two queries, so that neither reads all children that there are.
+        with_files = select(JobRow.id).where(_with_needless_files()).limit(limit)
+        parents = select(JobRow.id).where(_is_abandoned(JobRow, keep_s))
+        abandoned = select(JobRow.id).where(_IS_CHILD, JobRow.parent_id.in_(parents)).limit(limit)
+        return [*session.scalars(with_files), *session.scalars(abandoned)][:limit]
 
     @writing
     def forget_child(self, session: Session, job_id: str, *, keep_s: float) -> list[ForgottenChild]:
@@ -141,7 +129,10 @@ class JobRetention:
             Children whose files are the caller's to delete; none if the parent was resumed.
         """
         lock_parent(session, job_id)
-        row = session.scalar(_needless_child(keep_s), {"child_id": job_id})
+        query = select(JobRow).where(
+            JobRow.id == job_id, _with_needless_files() | _of_abandoned(keep_s)
+        )
+        row = session.scalar(query.with_for_update(of=JobRow))
         if row is None:
             return []
         if not _has_succeeded(session, row.parent_id):
@@ -149,14 +140,27 @@ class JobRetention:
             delete_jobs(session, abandoned)
             return [ForgottenChild(child.id, child.attempt, None) for child in abandoned]
         kept = _kept_key(session, row)
-        row.product = row.product_bytes = None
+        row.product = None
         row.checkpoints = []
+        count_files(row)
         return [ForgottenChild(row.id, row.attempt, kept)]
 
-    @writing
-    def delete_some_events(self, session: Session) -> bool:
-        """Delete some events of a job that was deleted with many; return whether there was one."""
-        return delete_some_events(session)
+
+def delete_with_children(session: Session, row: JobRow) -> list[str]:
+    """Delete a locked job that nothing needs, and its children; return their ids."""
+    children = children_of(session, row.id, lock=True) if row.role == JobRole.PARENT else []
+    return delete_jobs(session, [*children, row])
+
+
+def delete_jobs(session: Session, rows: Sequence[JobRow]) -> list[str]:
+    """Delete locked jobs that nothing needs, with their events; return their ids."""
+    ids = [row.id for row in rows]
+    for project in {row.project for row in rows}:
+        forget_resources(session, project, ids)
+    for table in (JobDatasetRow, JobEventRow):
+        session.execute(delete(table).where(table.job_id.in_(ids)))
+    session.execute(delete(JobRow).where(JobRow.id.in_(ids)))
+    return ids
 
 
 def _expired(keep_s: float) -> ColumnElement[bool]:
@@ -186,23 +190,7 @@ def _with_needless_files() -> ColumnElement[bool]:
         parent.role == constant(JobRole.PARENT),
         parent.state == constant(JobState.SUCCEEDED),
     )
-    return and_(JobRow.parent_id.is_not(None), _HAS_FILES, ended)
-
-
-# Built once: that takes longer than to run them.
-@cache
-def _needless_children(keep_s: float, limit: int) -> CompoundSelect[str]:
-    # Two queries, so that neither reads all children that there are.
-    parents = select(JobRow.id).where(_is_abandoned(JobRow, keep_s))
-    abandoned = select(JobRow.id).where(_IS_CHILD, JobRow.parent_id.in_(parents))
-    with_files = select(JobRow.id).where(_with_needless_files())
-    return union_all(with_files, abandoned).limit(limit)
-
-
-@cache
-def _needless_child(keep_s: float) -> Select[JobRow]:
-    query = select(JobRow).where(_with_needless_files() | _of_abandoned(keep_s))
-    return query.where(JobRow.id == bindparam("child_id")).with_for_update(of=JobRow)
+    return and_(_IS_CHILD, JobRow.stored_bytes > 0, ended)
 
 
 def _of_abandoned(keep_s: float) -> ColumnElement[bool]:

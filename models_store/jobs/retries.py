@@ -3,7 +3,7 @@
 Pure functions of what its row remembers, so that any history can be played to them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypedDict
@@ -39,14 +39,11 @@ OWN_LIMIT = 3
 OUTSIDE_LIMIT = 20
 """Failures in a row from outside that make it fail: a job may take its whole worker down."""
 
-PATIENCE = 3
-"""Multiple of a limit at which it holds although every failure was on the same worker."""
-
 QUOTA_STORAGE = "quota_storage"
 """Code of a failure whose cause is what the job's project stores: it says nothing of a worker."""
 
 PREFERENCE_S = 10.0
-"""Seconds for which a job waits longer for the worker that it failed on than for another."""
+"""Seconds for which a job waits longer for the kind of worker that it prefers."""
 
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 300.0
@@ -76,19 +73,16 @@ class AttemptEnd:
     code: str | None = None
 
 
-def verdict(failures: Sequence[Failure], *, in_service: Collection[str]) -> JobError | None:
+def verdict(failures: Sequence[Failure]) -> JobError | None:
     """Return the error of a job that has failed for good; None: it is tried again.
 
     Args:
         failures: those since its last progress, oldest first.
-        in_service: names of the workers that could take it now.
     """
     for own, limit in ((True, OWN_LIMIT), (False, OUTSIDE_LIMIT)):
         counted = [failure for failure in failures if (failure["ending"] in OWN) == own]
-        workers = {failure["worker"] for failure in counted}
-        tried_widely = len(workers) > 1 or workers.issuperset(in_service)
-        if len(counted) >= (limit if tried_widely else PATIENCE * limit):
-            return _error(counted, workers, own=own)
+        if len(counted) >= limit:
+            return _error(counted, own=own)
     return None
 
 
@@ -121,7 +115,8 @@ def account_of(
     return f"Attempt {attempt} on worker {worker}: {detail}.{so_far} {outlook}"
 
 
-def _error(counted: Sequence[Failure], workers: Collection[str], *, own: bool) -> JobError:
+def _error(counted: Sequence[Failure], *, own: bool) -> JobError:
+    workers = {failure["worker"] for failure in counted}
     where = "one worker" if len(workers) == 1 else f"{len(workers)} workers"
     kinds = ", ".join(sorted({failure["ending"].replace("_", " ") for failure in counted}))
     detail = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.ids import is_name
@@ -15,13 +15,6 @@ MAX_ALIASES = 100
 
 RevisionCondition = Callable[[int | None], bool]
 """Test of the revision that an alias is at, None if it does not exist."""
-
-# Built once: that takes longer than to run it.
-_ALIASES = (
-    select(ModelAliasRow)
-    .where(ModelAliasRow.model_id.in_(bindparam("model_ids", expanding=True)))
-    .order_by(ModelAliasRow.model_id, ModelAliasRow.name)
-)
 
 
 def find_alias(session: Session, model: ModelRow, alias: str) -> ModelAliasRow | None:
@@ -84,4 +77,5 @@ def aliases_by_version(session: Session, model: ModelRow) -> dict[int, list[str]
 
 def aliases_of(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
     """Return the aliases of models, by name."""
-    return list(session.scalars(_ALIASES, {"model_ids": model_ids}))
+    query = select(ModelAliasRow).where(ModelAliasRow.model_id.in_(model_ids))
+    return list(session.scalars(query.order_by(ModelAliasRow.model_id, ModelAliasRow.name)))

@@ -1,11 +1,7 @@
 """Idempotency records: which job, dataset or version a caller's key stands for."""
 
-from functools import cache
-from typing import Any
-
-from sqlalchemy import Row, bindparam, delete, select, tuple_
+from sqlalchemy import Select, delete, select, tuple_
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningInsert
 
 from models_store.database.clock import db_now
 from models_store.database.dialects import dialect_of, insert_into
@@ -15,20 +11,6 @@ from models_store.job_states import Idempotency
 
 RETENTION_S = 24 * 3600
 _PURGE = 100
-# Statements are built once: that takes longer than to run them.
-_RECORD = select(IdempotencyRow.fingerprint, IdempotencyRow.resource_id).where(
-    IdempotencyRow.project == bindparam("project"), IdempotencyRow.key == bindparam("key")
-)
-_KEY = (IdempotencyRow.project, IdempotencyRow.key)
-_PURGED = delete(IdempotencyRow.__table__).where(
-    tuple_(*_KEY).in_(
-        select(*_KEY)
-        .where(IdempotencyRow.expires_at <= db_now())
-        .limit(_PURGE)
-        .with_for_update(skip_locked=True)
-    )
-)
-_VALID = _RECORD.where(IdempotencyRow.expires_at > db_now())
 
 
 def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_id: str) -> str:
@@ -40,29 +22,22 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_i
         IdempotencyReusedError: The key stands for another request.
     """
     _purge(session)
-    values = {
-        "project": project,
-        "key": idempotency.key,
-        "fingerprint": idempotency.fingerprint,
-        "resource_id": new_id,
-    }
-    if session.connection().scalar(_claim(dialect_of(session)), values) is not None:
-        return new_id
-    record = {"project": project, "key": idempotency.key}
-    return _resource_of(session.connection().execute(_RECORD, record).one(), idempotency)
-
-
-@cache
-def _claim(dialect: str) -> ReturningInsert[str]:
-    told: dict[str, Any] = {name: bindparam(name) for name in ("fingerprint", "resource_id")}
-    new = insert_into(dialect, IdempotencyRow).values(
-        project=bindparam("project"), key=bindparam("key"), expires_at=db_now(RETENTION_S), **told
+    new = insert_into(dialect_of(session), IdempotencyRow).values(
+        project=project,
+        key=idempotency.key,
+        fingerprint=idempotency.fingerprint,
+        resource_id=new_id,
+        expires_at=db_now(RETENTION_S),
     )
-    return new.on_conflict_do_update(
+    changed = ("fingerprint", "resource_id", "expires_at")
+    claimed = new.on_conflict_do_update(
         index_elements=[IdempotencyRow.project, IdempotencyRow.key],
-        set_={name: new.excluded[name] for name in (*told, "expires_at")},
+        set_={name: new.excluded[name] for name in changed},
         where=IdempotencyRow.expires_at <= db_now(),
-    ).returning(IdempotencyRow.resource_id)
+    )
+    if session.scalar(claimed.returning(IdempotencyRow.resource_id)) is not None:
+        return new_id
+    return _resource_of(session.scalars(_record(project, idempotency.key)).one(), idempotency)
 
 
 def known_resource(session: Session, project: str, idempotency: Idempotency) -> str | None:
@@ -71,19 +46,15 @@ def known_resource(session: Session, project: str, idempotency: Idempotency) -> 
     Raises:
         IdempotencyReusedError: The key stands for another request.
     """
-    record = {"project": project, "key": idempotency.key}
-    first = session.connection().execute(_VALID, record).one_or_none()
+    valid = _record(project, idempotency.key).where(IdempotencyRow.expires_at > db_now())
+    first = session.scalar(valid)
     return None if first is None else _resource_of(first, idempotency)
 
 
 def is_known(session: Session, project: str, key: str) -> bool:
     """Return whether a key stands for something, whatever the request was."""
-    known = select(IdempotencyRow.key).where(
-        IdempotencyRow.project == project,
-        IdempotencyRow.key == key,
-        IdempotencyRow.expires_at > db_now(),
-    )
-    return session.scalar(known) is not None
+    valid = _record(project, key).where(IdempotencyRow.expires_at > db_now())
+    return session.scalar(valid) is not None
 
 
 def forget_resource(session: Session, project: str, resource_id: str) -> None:
@@ -101,13 +72,24 @@ def forget_resources(session: Session, project: str, ids: list[str]) -> None:
     )
 
 
-def _resource_of(first: Row[str, str], idempotency: Idempotency) -> str:
+def _record(project: str, key: str) -> Select[IdempotencyRow]:
+    query = select(IdempotencyRow).where(
+        IdempotencyRow.project == project, IdempotencyRow.key == key
+    )
+    return query.execution_options(populate_existing=True)
+
+
+def _resource_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
     if first.fingerprint != idempotency.fingerprint:
         raise IdempotencyReusedError(idempotency.key)
-    resource_id: str = first.resource_id
-    return resource_id
+    return first.resource_id
 
 
 def _purge(session: Session) -> None:
     """Drop some expired records, past those that another transaction is dropping."""
-    session.connection().execute(_PURGED)
+    key = IdempotencyRow.project, IdempotencyRow.key
+    expired = select(*key).where(IdempotencyRow.expires_at <= db_now()).limit(_PURGE)
+    session.execute(
+        delete(IdempotencyRow).where(tuple_(*key).in_(expired.with_for_update(skip_locked=True))),
+        execution_options={"synchronize_session": False},
+    )

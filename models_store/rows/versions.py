@@ -1,8 +1,7 @@
 """Models and their versions inside a transaction."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import fields
-from functools import cache
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -10,7 +9,6 @@ from sqlalchemy import Text, bindparam, cast, func, literal, select
 from sqlalchemy.orm import Session, load_only
 from sqlalchemy.sql.dml import ReturningInsert
 
-from models_store.database.base import large_names, whole
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
 from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
@@ -31,61 +29,16 @@ _LATEST = load_only(
     *(getattr(ModelVersionRow, field.name) for field in fields(Latest)),
     raiseload=True,
 )
-# A deletion reads no more: a row may have megabytes.
-_DELETED = load_only(
-    ModelVersionRow.version,
-    ModelVersionRow.project,
-    ModelVersionRow.checkpoint_key,
-    ModelVersionRow.charged_bytes,
-    raiseload=True,
-)
 VERSIONS_AT_ONCE = 100
 """Most versions that a transaction deletes: while it does, nobody else writes to SQLite."""
 
 _LARGEST = 2**31 - 1
-# Statements are built once: that takes longer than to run them.
-_MODEL = select(ModelRow).where(
-    ModelRow.project == bindparam("project"),
-    ModelRow.name == bindparam("name"),
-    ModelRow.latest_version > 0,
-)
-_LOCKED_MODEL = _MODEL.with_for_update()
-_VERSION = select(ModelVersionRow).where(
-    ModelVersionRow.model_id == bindparam("model_id"),
-    ModelVersionRow.version == bindparam("number"),
-)
-_NAMED = 10
-_NUMBERS = (
-    select(ModelVersionRow.version)
-    .where(ModelVersionRow.model_id == bindparam("model_id"))
-    .order_by(ModelVersionRow.version.desc())
-    .limit(_NAMED + 1)
-)
-_FIRST_TRAINING = (
-    select(JobRow.id, JobRow.state)
-    .where(
-        JobRow.project == bindparam("project"),
-        JobRow.model_name == bindparam("name"),
-        JobRow.kind.in_([kind for kind in JobKind if kind.makes_version]),
-        JobRow.state.in_(UNFINISHED_STATES),
-    )
-    .order_by(JobRow.position)
-    .limit(1)
-)
-_WHOLE_VERSION = _VERSION.options(*whole(ModelVersionRow))
-_PINNED = (
-    select(ModelVersionRow.id)
-    .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
-    .where(ModelRow.project == bindparam("project"), ModelRow.name == bindparam("name"))
-    .where(ModelVersionRow.version == bindparam("number"))
-    .with_for_update(read=True, key_share=True, of=ModelVersionRow)
-)
+_NAMED = 10  # versions in a refusal
 
 
 def add_version(
     session: Session,
     new: NewVersion,
-    columns: Mapping[str, Any],
     *,
     project: str,
     name: str,
@@ -96,30 +49,30 @@ def add_version(
     Args:
         session: Transaction to write in.
         new: Version to register.
-        columns: Columns of the version, the fields of `new`, perhaps with other labels.
         project: Project that owns the model.
         name: Name of the model.
         job_id: Id of the job that made it; None: it was imported.
     """
-    # The row stays locked, so versions count up in the order of their commits. It is locked before other
-    # rows are written, which count in the usage of the project.
+    # The row stays locked, so versions count up in the order of their commits.
     counted = _counted(dialect_of(session)), {"project": project, "name": name}
     model_id, number = session.connection().execute(*counted).one()
     row = ModelVersionRow(
-        project=project, model_id=model_id, version=number, job_id=job_id, **columns
+        project=project, model_id=model_id, version=number, job_id=job_id, **vars(new)
     )
     session.add(row)
     session.flush()
-    large = {name: getattr(new, name) for name in large_names(ModelVersionRow)}
-    return _to_version(row, name=name, aliases=[], large=large)
+    return _to_version(row, name=name, aliases=[])
 
 
-@cache
 def _counted(dialect: str) -> ReturningInsert[int, int]:
     """Return the statement that counts one more version of a model."""
     more = ModelRow.versions_made + 1
     first = insert_into(dialect, ModelRow).values(
-        project=bindparam("project"), name=bindparam("name"), versions_made=1, latest_version=1
+        project=bindparam("project"),
+        name=bindparam("name"),
+        versions_made=1,
+        latest_version=1,
+        tags={},
     )
     return first.on_conflict_do_update(
         index_elements=[ModelRow.project, ModelRow.name],
@@ -131,7 +84,6 @@ def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | 
     """Return the version that this attempt at a job registered, if it did."""
     query = (
         select(ModelVersionRow, ModelRow)
-        .options(*whole(ModelVersionRow))
         .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
         .join(JobRow, JobRow.id == ModelVersionRow.job_id)
         .where(JobRow.id == job_id, JobRow.attempt == attempt)
@@ -152,7 +104,7 @@ def version_of_weights(session: Session, model: ModelRow, key: str) -> Version:
     query = select(ModelVersionRow).where(
         ModelVersionRow.model_id == model.id, ModelVersionRow.checkpoint_key == key
     )
-    row = session.scalar(query.options(*whole(ModelVersionRow)))
+    row = session.scalar(query)
     if row is None:
         raise NotFoundError("version", model.name)
     return to_versions(session, model, [row])[0]
@@ -166,8 +118,10 @@ def find_model(session: Session, project: str, name: str, *, lock: bool = False)
     """
     row = None
     if is_name(name):
-        query = _LOCKED_MODEL if lock else _MODEL
-        row = session.scalar(query, {"project": project, "name": name})
+        query = select(ModelRow).where(
+            ModelRow.project == project, ModelRow.name == name, ModelRow.latest_version > 0
+        )
+        row = session.scalar(query.with_for_update() if lock else query)
     if row is None:
         raise NotFoundError("model", name, hint=_first_training(session, project, name))
     return row
@@ -177,39 +131,35 @@ def _first_training(session: Session, project: str, name: str) -> str:
     """Return a sentence about the job that trains the first version of a model; empty without one."""
     if not is_name(name):
         return ""
-    job = session.execute(_FIRST_TRAINING, {"project": project, "name": name}).first()
+    query = select(JobRow.id, JobRow.state).where(
+        JobRow.project == project,
+        JobRow.model_name == name,
+        JobRow.kind.in_([kind for kind in JobKind if kind.makes_version]),
+        JobRow.state.in_(UNFINISHED_STATES),
+    )
+    job = session.execute(query.order_by(JobRow.position).limit(1)).first()
     return "" if job is None else f"Its first training, {job.id}, is {job.state}."
 
 
-def find_version(
-    session: Session,
-    model: ModelRow,
-    number: int,
-    *,
-    full: bool = False,
-) -> ModelVersionRow:
+def find_version(session: Session, model: ModelRow, number: int) -> ModelVersionRow:
     """Return a version's row.
-
-    Args:
-        session: Transaction to read in.
-        model: Model that has the version.
-        number: Number of the version.
-        full: Read its large columns, too, which `to_versions` needs.
 
     Raises:
         NotFoundError: the model has no such version.
     """
     row = None
     if 1 <= number <= _LARGEST:
-        query = _WHOLE_VERSION if full else _VERSION
-        row = session.scalar(query, {"model_id": model.id, "number": number})
+        mine = ModelVersionRow.model_id == model.id, ModelVersionRow.version == number
+        row = session.scalar(select(ModelVersionRow).where(*mine))
     if row is None:
         raise NotFoundError("version", f"{model.name}:{number}", hint=_versions_of(session, model))
     return row
 
 
 def _versions_of(session: Session, model: ModelRow) -> str:
-    numbers = session.scalars(_NUMBERS, {"model_id": model.id}).all()
+    query = select(ModelVersionRow.version).where(ModelVersionRow.model_id == model.id)
+    newest = query.order_by(ModelVersionRow.version.desc()).limit(_NAMED + 1)
+    numbers = session.scalars(newest).all()
     more = " and older ones" if len(numbers) > _NAMED else ""
     return f"There is {', '.join(f'{model.name}:{n}' for n in numbers[:_NAMED])}{more}."
 
@@ -220,8 +170,13 @@ def pin_version(session: Session, project: str, name: str, number: int) -> None:
     Raises:
         NotFoundError: the project has no such version.
     """
-    values = {"project": project, "name": name, "number": number}
-    if session.connection().scalar(_PINNED, values) is None:
+    query = (
+        select(ModelVersionRow.id)
+        .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
+        .where(ModelRow.project == project, ModelRow.name == name)
+        .where(ModelVersionRow.version == number)
+    )
+    if session.scalar(query.with_for_update(read=True, key_share=True, of=ModelVersionRow)) is None:
         raise NotFoundError("version", f"{name}:{number}")
 
 
@@ -241,9 +196,8 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     if number is not None:
         chosen.append(ModelVersionRow.version == min(number, _LARGEST))
     # A job that is being submitted holds the row too: one of the two waits for the other.
-    query = select(ModelVersionRow).options(_DELETED).where(*chosen)
-    oldest = query.order_by(ModelVersionRow.version).limit(VERSIONS_AT_ONCE)
-    rows = session.scalars(oldest.with_for_update()).all()
+    query = select(ModelVersionRow).where(*chosen).order_by(ModelVersionRow.version)
+    rows = session.scalars(query.limit(VERSIONS_AT_ONCE).with_for_update()).all()
     if not rows:
         raise NotFoundError("version", f"{model.name}:{number}")
     _check_unused(session, model, number)
@@ -300,25 +254,11 @@ def _latest(session: Session, model_ids: list[int]) -> dict[int, Latest]:
 
 
 def to_versions(
-    session: Session,
-    model: ModelRow,
-    rows: list[ModelVersionRow],
-    *,
-    large: Mapping[str, Any] | None = None,
+    session: Session, model: ModelRow, rows: Sequence[ModelVersionRow]
 ) -> list[Version]:
-    """Return rows of one model as plain values, with their aliases.
-
-    Args:
-        session: Transaction to read in.
-        model: Model that has the versions.
-        rows: Rows of the versions.
-        large: Large fields of the only row; None: the rows have them.
-    """
+    """Return rows of one model as plain values, with their aliases."""
     aliases = aliases_by_version(session, model)
-    return [
-        _to_version(row, name=model.name, aliases=aliases.get(row.version, []), large=large)
-        for row in rows
-    ]
+    return [_to_version(row, name=model.name, aliases=aliases.get(row.version, [])) for row in rows]
 
 
 def to_version_summaries(
@@ -365,17 +305,7 @@ def _large_fields(
     return [dict(zip(names, values[row_id], strict=True)) for row_id in read]
 
 
-def _to_version(
-    row: ModelVersionRow,
-    *,
-    name: str,
-    aliases: list[str],
-    large: Mapping[str, Any] | None = None,
-) -> Version:
+def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:
     return Version.of_row(
-        row,
-        name=name,
-        aliases=aliases,
-        row_bytes=row.charged_bytes - row.checkpoint_bytes,
-        **(large or {"context_columns": row.context_columns or []}),
+        row, name=name, aliases=aliases, context_columns=row.context_columns or []
     )

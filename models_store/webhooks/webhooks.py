@@ -9,13 +9,13 @@ from typing import Any, Literal
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from models_store.database.announcements import MAX_WAITING, add_delivery, overdue
+from models_store.database.announcements import MAX_WAITING, add_delivery, is_overdue
 from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, new_id
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
-from models_store.database.usage import hold_project
 from models_store.errors import ConflictError, LimitError, NotFoundError
 from models_store.listings.paging import Listing, Page, page_of
+from models_store.quotas import hold_project
 from models_store.records import Record
 
 Event = Literal["job.succeeded", "job.failed", "job.cancelled"]
@@ -161,10 +161,8 @@ class Webhooks:
             ConflictError: Too many deliveries wait for it.
         """
         row = _find(session, project, webhook_id, lock=True)
-        if overdue(session, [row.id]):
-            raise ConflictError(
-                f"{MAX_WAITING:,} deliveries wait for this webhook already, or large ones."
-            )
+        if is_overdue(session, row.id):
+            raise ConflictError(f"{MAX_WAITING:,} deliveries wait for this webhook already.")
         data = {"id": row.id, "url": f"/v1/webhooks/{row.id}"}
         made = add_delivery(session, row.id, project, "webhook.test", data)
         query = select(WebhookDeliveryRow).where(WebhookDeliveryRow.id == made)

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow
 from models_store.files.blobs import model_key, table_key
-from models_store.job_states import Checkpoint, Job, JobKind, NewJob
+from models_store.job_states import Checkpoint, Job, JobKind, JobState, NewJob
 from models_store.jobs.jobs import Jobs
-from models_store.jobs.leases import JobWork
+from models_store.jobs.leases import JobWork, waiting
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.records import Dataset, NewDataset, NewVersion
 from models_store.registry import Registry
@@ -105,3 +105,13 @@ def claimed(work: JobWork, *, lease_s: float = LEASE_S) -> Job:
     job = work.claim("worker", lease_s=lease_s)
     assert job is not None
     return job
+
+
+def claimable(database: Database) -> list[str]:
+    """Return the ids of jobs that a worker could take up now: those left by their workers, then the queue in order."""
+    left = select(JobRow.id).where(
+        JobRow.state == JobState.RUNNING, JobRow.lease_expires_at <= db_now()
+    )
+    with database.read() as session:
+        expired = session.scalars(left.order_by(JobRow.lease_expires_at, JobRow.position)).all()
+        return [*expired, *(row.id for row in session.scalars(waiting().limit(1000)))]

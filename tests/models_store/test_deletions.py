@@ -15,7 +15,6 @@ from models_store.database.schema import (
     JobRow,
     ModelVersionRow,
 )
-from models_store.database.usage import stored_bytes
 from models_store.errors import (
     JobInUseError,
     JobUnfinishedError,
@@ -26,6 +25,7 @@ from models_store.job_states import Idempotency, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
+from models_store.quotas import stored_bytes
 from models_store.records import Version
 from models_store.registry import Registry
 from tests.models_store.makers import (
@@ -243,37 +243,6 @@ def test_a_deleted_job_leaves_no_row(database: Database, jobs: Jobs, registry: R
     assert jobs.submitted(PROJECT, key) is None
     again = jobs.submit(a_job(dataset_id=dataset.id), idempotency=key)
     assert not again.replayed
-
-
-def test_many_events_are_deleted_bit_by_bit(
-    database: Database,
-    jobs: Jobs,
-    registry: Registry,
-    retention: JobRetention,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    dataset = added(registry)
-    before, rows = stored(database), counted(database)
-    job = jobs.submit(a_job(dataset_id=dataset.id)).job
-    for _ in range(5):
-        jobs.cancel(PROJECT, job.id)
-        jobs.resume(PROJECT, job.id)
-    jobs.cancel(PROJECT, job.id)
-    events = len(jobs.events(PROJECT, job.id))
-    monkeypatch.setattr("models_store.rows.job_deletions.EVENTS_AT_ONCE", 4)
-    assert jobs.delete(PROJECT, job.id) == [job.id]
-    assert stored(database) == before
-    for look in (jobs.get, jobs.summary, jobs.delete, jobs.cancel, jobs.resume, jobs.events):
-        with pytest.raises(NotFoundError):
-            look(PROJECT, job.id)
-    assert retention.expired(keep_s=0, limit=9) == []
-    assert retention.leftover(keep_s=0, limit=9) == []
-    registry.delete_dataset(PROJECT, dataset.id)
-    left = list[int]()
-    while retention.delete_some_events():
-        left.append(counted(database)["job_event"])
-    assert left == [*range(events - 4, 0, -4), 0, 0]
-    assert counted(database) == rows
 
 
 def test_a_running_job_cannot_be_deleted(jobs: Jobs, work: JobWork) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database
@@ -125,3 +125,23 @@ def test_the_first_key_is_made_once_and_does_not_come_back(
     keys.revoke(key.id)
     make_first_key(database, file)
     assert keys.bearer(token) is None
+
+
+@pytest.mark.parametrize(("days", "grace_s", "ends_s"), [(90, 3600, 3600), (1, 604_800, 86_400)])
+def test_a_rotated_key_ends_with_its_grace_unless_it_would_expire_before(
+    database, keys, days, grace_s, ends_s
+):
+    old = keys.create("p", Scope.READ, expires_days=days)
+    new = keys.rotate("p", old.key.id, grace_s=grace_s)
+    assert new.key.expires_at == old.key.expires_at
+    assert keys.bearer(old.token) is not None
+    with database.write() as session:  # as if so much time had passed, and a minute more
+        moved = ApiKeyRow.expires_at - text("interval '1 second' * :passed")
+        if session.get_bind().dialect.name == "sqlite":
+            moved = func.strftime(
+                "%Y-%m-%dT%H:%M:%fZ", ApiKeyRow.expires_at, text("'-' || :passed || ' seconds'")
+            )
+        change = update(ApiKeyRow).where(ApiKeyRow.id == old.key.id).values(expires_at=moved)
+        session.execute(change, {"passed": ends_s + 60})
+    assert keys.bearer(old.token) is None
+    assert keys.bearer(new.token) is not None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import models_store.files.blobs
-import models_store.jobs.attempt_ends
+import models_store.jobs.leases
 import workers.supervisor.supervisor
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
@@ -106,7 +106,7 @@ POINTS = {
     "after the model": Point(Blobs, "commit", after=True, counts=_of_model),
     "before the version": Point(JobWork, "finish", after=False),
     "between version and commit": Point(
-        models_store.jobs.attempt_ends, "move", after=True, counts=_to_success
+        models_store.jobs.leases, "move", after=True, counts=_to_success
     ),
     "after the version": Point(JobWork, "finish", after=True),
     "before the release": Point(JobWork, "release", after=False, stopping=True),

@@ -19,18 +19,12 @@ from sqlalchemy import text
 from densityd.service import private_redis
 from models_store.database.database import Database, migrate
 from models_store.database.ids import new_id
-from models_store.database.usage import stored_bytes
 from models_store.files.blobs import Blobs, table_key
 from models_store.job_states import Job, JobKind, JobState, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
-from models_store.jobs.reservations import (
-    sampling_reservation,
-    scoring_reservation,
-    training_reservation,
-    variational_reservation,
-)
+from models_store.quotas import stored_bytes
 from models_store.records import Dataset, NewDataset, Version
 from models_store.registry import Registry
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
@@ -154,7 +148,6 @@ class Place:
             dataset_id=dataset.id,
             request=accepted.model_dump(mode="json"),
             request_id="req-1",
-            reserved_bytes=training_reservation(accepted, rows=dataset.rows),
         )
         return self.jobs.submit(new, idempotency=None, max_queued=None).job.id
 
@@ -172,7 +165,6 @@ class Place:
             dataset_id=dataset_of(request.target),
             request=accepted.model_dump(mode="json"),
             request_id="req-1",
-            reserved_bytes=variational_reservation(accepted),
         )
         return self.jobs.submit(new).job.id
 
@@ -184,19 +176,13 @@ class Place:
         body = {"model": version.ref, "dataset_id": dataset.id} | fields
         request = ScoringRequest.model_validate(body)
         accepted = accept_scoring(request, version, dataset, max_bytes=2**40)
-        reserved = scoring_reservation(accepted, dataset)
-        return self._submit_bulk(
-            JobKind.SCORING, version, accepted, dataset_id=dataset.id, reserved_bytes=reserved
-        )
+        return self._submit_bulk(JobKind.SCORING, version, accepted, dataset_id=dataset.id)
 
     def submit_sampling(self, version: Version, n: int, **fields: Any) -> str:
         body = {"model": version.ref, "n": n, "seed": 1} | fields
         request = SamplingRequest.model_validate(body)
         accepted = accept_sampling(request, version, None, max_bytes=2**40)
-        reserved = sampling_reservation(accepted, version)
-        return self._submit_bulk(
-            JobKind.SAMPLING, version, accepted, dataset_id=None, reserved_bytes=reserved
-        )
+        return self._submit_bulk(JobKind.SAMPLING, version, accepted, dataset_id=None)
 
     def _submit_bulk(
         self,
@@ -205,7 +191,6 @@ class Place:
         accepted: BaseModel,
         *,
         dataset_id: str | None,
-        reserved_bytes: int,
     ) -> str:
         new = NewJob(
             project=PROJECT,
@@ -215,7 +200,6 @@ class Place:
             dataset_id=dataset_id,
             request=accepted.model_dump(mode="json"),
             request_id="req-1",
-            reserved_bytes=reserved_bytes,
         )
         return self.jobs.submit(new).job.id
 

@@ -6,11 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
 
 from models_store.consistency import compare
 from models_store.database.database import Database, migrate
-from models_store.database.schema import JobEventRow
 from models_store.files.blobs import Blobs, checkpoint_key, result_key
 from models_store.jobs.jobs import Jobs
 from tests.app.serving import registered
@@ -69,29 +67,6 @@ def test_a_sweep_tells_whether_more_jobs_are_due(
     leftovers = Leftovers(database, Blobs.in_folder(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)
     assert [leftovers.sweep() for _ in range(2)] == [True, False]
     assert jobs.list("default", limit=9).items == []
-    database.dispose()
-
-
-def test_a_sweep_deletes_some_events_of_deleted_jobs(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = Jobs(database)
-    job = submitted(jobs)
-    for _ in range(5):
-        jobs.cancel("default", job.id)
-        jobs.resume("default", job.id)
-    jobs.cancel("default", job.id)
-    monkeypatch.setattr("models_store.rows.job_deletions.EVENTS_AT_ONCE", 4)
-    monkeypatch.setattr("workers.leftovers._MOST_BITS", 3)
-    jobs.delete("default", job.id)
-    leftovers = Leftovers(database, Blobs.in_folder(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)
-    sweeps = [leftovers.sweep()]
-    while sweeps[-1]:
-        sweeps.append(leftovers.sweep())
-    assert len(sweeps) > 2
-    assert leftovers.delete_events() == 0
-    with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(JobEventRow)) == 0
     database.dispose()
 
 

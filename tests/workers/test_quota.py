@@ -1,12 +1,10 @@
-"""What jobs store is within what was reserved for them, is counted, and goes in time."""
+"""What jobs store is counted, and goes in time."""
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import pytest
 
-from models_store.database.usage import EVENT_BYTES
 from models_store.errors import DiskKeptError
 from models_store.files.blobs import Blobs
 from models_store.files.job_files import load_list
@@ -15,21 +13,13 @@ from models_store.job_states import JobState
 from tests.waiting import wait_until
 from tests.workers.place import ENDLESS, PROJECT, Place, Running
 from workers.leftovers import Leftovers
-from workers.protocol import Interrupted, Message
-from workers.supervisor.assignment import sampling_task, scoring_task, store_for, training_task
+from workers.protocol import Message
+from workers.supervisor.assignment import sampling_task, store_for
 from workers.trainer import bulk
-from workers.trainer.training import train
 
 Supervise = Callable[..., Running]
 
 ROWS = 3 * 4_096 + 5
-FLOWS: list[dict[str, Any]] = [
-    {"family": "maf", "layers": 2, "hidden": [64, 64]},
-    {"family": "realnvp", "layers": 4, "hidden": [64]},
-    {"family": "nsf", "layers": 2, "hidden": [32]},
-    {"family": "naf", "layers": 1, "hidden": [32]},
-    {"family": "made", "hidden": [64], "masks": 4},
-]
 
 
 def files(place: Place, job_id: str) -> int:
@@ -50,50 +40,6 @@ def test_jobs_leave_the_more_of_the_disk_the_more_their_project_stores(place: Pl
     assert {store.url for store in stores} == {settings.store_address.url}
 
 
-@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow["family"])
-def test_a_training_stores_no_more_than_was_reserved(place: Place, flow: dict[str, Any]) -> None:
-    dataset = place.add_dataset(100)
-    before = place.stored_bytes()
-    place.submit(dataset, flow=flow, max_epochs=1000, patience=1000)
-    reserved = place.stored_bytes() - before
-    job = place.work.claim("w", lease_s=60)
-    assert job is not None
-    messages: list[Message] = []
-    task = training_task(job, registry=place.registry, settings=place.settings)
-    train(task, messages.append, interrupted=lambda: len(messages) > 2)
-
-    last = messages[-1]
-    assert isinstance(last, Interrupted)
-    assert last.checkpoint is not None
-    state = last.checkpoint.bytes
-    assert state == place.blobs.path(last.checkpoint.key).stat().st_size
-    assert 3 * state + 1000 * EVENT_BYTES < reserved, "three states at once would not fit"
-    assert reserved < 6 * state + 1000 * 1024 + 300_000
-
-
-@pytest.mark.parametrize(
-    ("output", "include_rows"), list(product(("parquet", "csv", "npy"), (False, True)))
-)
-def test_a_scoring_stores_no_more_than_was_reserved(
-    place: Place, output: str, *, include_rows: bool
-) -> None:
-    version = place.add_model(columns=["x1", "x2", "x3"])
-    dataset = place.add_dataset(ROWS)
-    before = place.stored_bytes()
-    job_id = place.submit_scoring(version, dataset, output=output, include_rows=include_rows)
-    reserved = place.stored_bytes() - before
-    job = place.work.claim("w", lease_s=60)
-    assert job is not None
-    messages: list[Message] = []
-    task = scoring_task(job, registry=place.registry, settings=place.settings)
-    bulk.produce(task, messages.append, interrupted=lambda: False)
-
-    stored = files(place, job_id)
-    assert messages[-1].type == "produced"
-    assert stored > 8 * ROWS
-    assert stored < reserved < 3 * stored + 300_000
-
-
 @pytest.mark.slow  # its trainer starts, and makes some parts
 def test_parts_of_a_cancelled_sampling_count_and_go_in_time(
     place: Place, supervise: Supervise
@@ -111,13 +57,13 @@ def test_parts_of_a_cancelled_sampling_count_and_go_in_time(
     assert len(parts) >= 4
     assert newest["bytes"] >= sum(part.rows for part in parts) * 3 * 8
     assert 0 <= files(place, job_id) - newest["bytes"] < 10_000  # the older list
-    assert newest["bytes"] < place.stored_bytes() - before < newest["bytes"] + 60_000
+    assert newest["bytes"] <= place.stored_bytes() - before <= 2 * newest["bytes"]
 
     assert Leftovers(place.database, place.blobs, keep_s=3600).once() == 0
     assert files(place, job_id) > 0
     assert Leftovers(place.database, place.blobs, keep_s=0).once() == 1
     assert files(place, job_id) == 0
-    assert place.stored_bytes() - before < 60_000
+    assert place.stored_bytes() == before
     assert Leftovers(place.database, place.blobs, keep_s=0).once() == 0
 
 

@@ -15,7 +15,7 @@ from app.jobs.submission import JobInputs
 from flows import CompiledFlow, compile_flow
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
-from models_store.jobs.parents.steps import take_steps
+from models_store.jobs.parents import advance_all
 from models_store.jobs.retention import JobRetention
 from models_store.records import Dataset
 from tabular.formats import MEDIA_TYPES
@@ -313,7 +313,7 @@ def test_a_job_that_is_resumed_while_its_parts_are_forgotten_has_all_rows(
     client, supervisor, database
 ):
     job = start(client, "sampling", n=400, output="csv").json()
-    take_steps(database)
+    advance_all(database)
     client.post(f"/v1/jobs/{job['id']}/cancel")
     retention = JobRetention(database)
     old = retention.needless_children(keep_s=0, limit=10)

@@ -24,7 +24,6 @@ from models_store.errors import ModelFileError, RequestError
 from models_store.files import model_check
 from models_store.files.model_files import describe, read_model_file
 from models_store.records import Version
-from models_store.registry import Registry
 from models_store.requests.flow_limits import TrainingLimits
 from tabular.columns import Column
 from tabular.sandbox import child as table_process
@@ -133,25 +132,6 @@ def test_the_same_import_under_one_key_makes_one_version(shared_client, exported
     assert again.headers["location"] == first.headers["location"]
     assert again.json() == first.json()
     assert files(shared_client) == before
-
-
-def test_an_import_is_repeated_while_its_version_is_deleted(shared_client, exported, monkeypatch):
-    key = {"Idempotency-Key": "import-and-delete"}
-    first = imported(shared_client, exported, name="fleeting", **key)
-    assert imported(shared_client, exported, name="fleeting").status_code == 201
-    files_of_second = files(shared_client)
-    read = Registry._version_of
-
-    def read_after(*of: Any) -> Version:
-        assert shared_client.delete(first.headers["location"]).status_code == 204
-        return read(*of)
-
-    monkeypatch.setattr(Registry, "_version_of", read_after)
-    assert_refused(imported(shared_client, exported, name="fleeting", **key), 404, "not-found")
-    monkeypatch.undo()
-    assert len(files(shared_client)) == len(files_of_second) - 1
-    again = imported(shared_client, exported, name="fleeting", **key)
-    assert (again.status_code, again.json()["version"]) == (201, 3)
 
 
 def test_a_key_of_another_import_or_upload_is_refused(shared_client, exported):

@@ -316,7 +316,7 @@ def test_a_full_disk_is_told_and_what_was_stored_stays(sqlite: Database) -> None
 
     def fill(session: Session) -> None:
         session.execute(text("PRAGMA max_page_count=1"))
-        session.add_all([DatasetRow(**row, width=2) for row in rows])
+        session.add_all([DatasetRow(**row, width=2, stored_bytes=152) for row in rows])
 
     with pytest.raises(StorageFullError):
         sqlite.transact(fill)

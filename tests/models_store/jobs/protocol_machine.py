@@ -48,6 +48,7 @@ from tests.models_store.makers import (
     a_version,
     added,
     an_end,
+    claimable,
     no_wait,
 )
 
@@ -337,7 +338,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     @invariant()
     def whatever_waits_can_be_claimed(self) -> None:
         """Whether or not its hint was lost: so every accepted job gets its worker."""
-        assert set(self.jobs.claimable(100)) == {
+        assert set(claimable(self.database)) == {
             job.id for job in self.wanted.values() if job.claimable
         }
 
@@ -355,17 +356,13 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     def claim(self) -> Job | None:
         """A worker looks for a job; it must get the one that the model says."""
-        chosen = None
-        for job_id in self.jobs.claimable(100):
-            job = self.wanted[job_id]
-            if job.expired is not None:
-                assert job.expired == min(
-                    other.expired for other in self.wanted.values() if other.expired is not None
-                )
-                job.fail_once(own=False, lost=True)
-            if job.state is JobState.QUEUED and not job.waits:
-                chosen = job
-                break
+        expired = [job for job in self.wanted.values() if job.expired is not None]
+        for job in sorted(expired, key=lambda one: one.expired or 0):
+            assert self.work.end_silent()
+            job.fail_once(own=False, lost=True)
+        assert not self.work.end_silent()
+        queue = claimable(self.database)
+        chosen = self.wanted[queue[0]] if queue else None
         held = self.work.claim("worker", lease_s=LEASE_S)
         assert (held.id if held else None) == (chosen.id if chosen else None)
         if held is not None and chosen is not None:
@@ -515,7 +512,7 @@ def check_row(row: JobRow, job: Wanted) -> None:
     assert row.model_version == job.version
     assert (row.lease_expires_at is not None) == (job.state is JobState.RUNNING)
     assert (row.finished_at is not None) == job.final
-    assert (row.error_code is not None) == (job.state is JobState.FAILED)
+    assert (row.error is not None) == (job.state is JobState.FAILED)
     assert len(row.checkpoints) <= 2
 
 

@@ -20,13 +20,10 @@ from models_store.files.job_files import ResultPart, load_list, save_list
 from models_store.job_states import Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.reservations import sampling_reservation, scoring_reservation
 from models_store.records import Dataset, Version
 from models_store.registry import Registry
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
-from tabular.columns import Column
-from tabular.formats import Output
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -207,40 +204,3 @@ def test_a_result_that_is_too_large_is_refused(version: Version, dataset: Datase
     with pytest.raises(RequestError) as error:
         accept_sampling(draw, version, [[1.0]], max_bytes=100 * 2 * 8 - 1)
     assert (error.value.slug, error.value.pointer) == ("limit-result", "/n")
-
-
-def test_texts_of_rows_count_in_the_reservation(version: Version, dataset: Dataset) -> None:
-    request = ScoringRequest(model="shuttle", dataset_id=dataset.id, include_rows=True)
-    accepted = accept_scoring(request, version, dataset, max_bytes=2**20)
-    numbers = scoring_reservation(accepted, dataset)
-    cells = {"key": "k", "sha256": "0" * 64, "bytes": 1_000}
-    texts = replace(dataset, cells=cells | {"text_bytes": 50_000})
-    assert scoring_reservation(accepted, texts) == numbers + 50_000
-    as_csv = accepted.model_copy(update={"output": "csv"})
-    assert scoring_reservation(as_csv, texts) >= numbers + 100_000
-    before = replace(dataset, cells=cells)
-    assert scoring_reservation(accepted, before) > numbers + 10_000
-    alone = accepted.model_copy(update={"include_rows": False})
-    assert scoring_reservation(alone, texts) == scoring_reservation(alone, dataset)
-
-
-@pytest.mark.parametrize(("output", "copies"), [("npy", 0), ("parquet", 1), ("csv", 2)])
-def test_levels_count_in_the_reservation_with_their_longest_text(
-    version: Version, dataset: Dataset, output: Output, copies: int
-) -> None:
-    level = "é" * 50_000
-    draw = SamplingRequest(model="shuttle", n=1000, output=output)
-    drawn = accept_sampling(draw, version, [[1.0]], max_bytes=2**20)
-    names = [*version.columns, *version.context_columns]
-    types = [Column(name=name, type="category", levels=(level, "b")).to_dict() for name in names]
-    typed = replace(version, types=types)
-    more = sampling_reservation(drawn, typed) - sampling_reservation(drawn, version)
-    assert more == copies * 1000 * 2 * len(level.encode())  # of two columns
-    scored = ScoringRequest(
-        model="shuttle", dataset_id=dataset.id, output=output, include_rows=True
-    )
-    accepted = accept_scoring(scored, version, dataset, max_bytes=2**20)
-    columns = [*types[:1], *dataset.columns[1:]]
-    levels = replace(dataset, columns=columns)
-    more = scoring_reservation(accepted, levels) - scoring_reservation(accepted, dataset)
-    assert more >= copies * dataset.rows * len(level.encode())

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from models_store.database.database import Database
-from models_store.jobs import attempt_ends, retries as job_retries
+from models_store.jobs import leases, retries as job_retries
 from tests.models_store.jobs.protocol_machine import ProtocolMachine
 
 COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -14,9 +14,7 @@ COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_
 @pytest.fixture(autouse=True)
 def _no_wait_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have jobs wait for hours after a failed attempt: the machine says when that is over."""
-    monkeypatch.setattr(
-        attempt_ends, "wait_s", lambda failures: 3600 * job_retries.wait_s(failures)
-    )
+    monkeypatch.setattr(leases, "wait_s", lambda failures: 3600 * job_retries.wait_s(failures))
 
 
 @pytest.mark.parametrize("examples", [6, pytest.param(24, marks=pytest.mark.long)])

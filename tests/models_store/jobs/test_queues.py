@@ -1,10 +1,9 @@
 """Order in which workers take jobs: projects in turn, priority, age; and the workers that jobs suit."""
 
 from functools import partial
-from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from models_store.database.database import Database
 from models_store.job_states import (
@@ -12,8 +11,6 @@ from models_store.job_states import (
     EventKind,
     Job,
     JobKind,
-    JobRole,
-    JobState,
     NewJob,
 )
 from models_store.jobs.jobs import Jobs
@@ -130,7 +127,7 @@ def set_turn(database: Database, project: str, second: int) -> None:
     """Move the last turn of a project: SQLite's clock counts thousandths, and two may be equal."""
     with database.write() as session:
         session.execute(
-            text("UPDATE turn SET taken_at = :at WHERE project = :project"),
+            text("UPDATE project SET turn_at = :at WHERE name = :project"),
             {"at": f"2026-01-01T00:00:{second:02}.000Z", "project": project},
         )
 
@@ -240,19 +237,3 @@ def test_a_job_that_no_worker_at_work_can_take_says_so(
     jobs.cancel("p", job.id)
     jobs.resume("p", job.id)
     assert len(jobs.events("p", job.id)) == (4 if told is None else 6), "told again"
-
-
-def test_who_looks_for_work_passes_no_state(database: Database, jobs: Jobs, work: JobWork) -> None:
-    """SQLite would plan anew with each value, for indexes of some states and roles."""
-    passed: list[object] = []
-
-    def note(_connection: Any, _cursor: Any, _statement: str, given: Any, *_: object) -> None:
-        passed.extend(given.values() if isinstance(given, dict) else given)
-
-    for engine in (database._read, database._write):
-        event.listen(engine, "before_cursor_execute", note)
-    assert jobs.claimable(1) == []
-    assert passed
-    assert work.claim("w", lease_s=LEASE_S, accelerator=True, memory_bytes=1) is None
-    assert "w" in passed
-    assert not [value for value in passed if isinstance(value, JobState | JobRole)]

@@ -8,18 +8,18 @@ from sqlalchemy import select, update
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database
-from models_store.database.schema import JobRow, WorkerRow
+from models_store.database.schema import JobEventRow, JobRow
 from models_store.job_states import Checkpoint, EventKind, Job, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.live_workers import LIVE_S, Workers
-from models_store.jobs.retries import OUTSIDE_LIMIT, OWN_LIMIT, PATIENCE, PREFERENCE_S, Ending
+from models_store.jobs.retries import OUTSIDE_LIMIT, OWN_LIMIT, Ending
 from tests.models_store.makers import (
     CRASHED,
     LEASE_S,
     PROJECT,
     a_checkpoint,
     an_end,
+    claimable,
     claimed,
     no_wait,
     submitted,
@@ -46,7 +46,7 @@ def crash(work: JobWork, database: Database) -> Callable[..., Job]:
     ) -> Job:
         def claim() -> Job | None:
             with database.write() as session:
-                session.execute(update(JobRow).values(not_before=None, failed_on=None))
+                session.execute(update(JobRow).values(not_before=None))
             return work.claim(worker, lease_s=0 if ending is Ending.LOST else LEASE_S)
 
         # A lease that ran out is found by the first, and may have the job wait.
@@ -118,86 +118,15 @@ def test_a_failed_attempt_waits_by_the_databases_clock_and_others_go_first(
         again_at = jobs.get(PROJECT, first.id).not_before
         assert again_at is not None
         assert before < again_at <= now + timedelta(seconds=2**number)
-    assert jobs.claimable(10) == []
+    assert claimable(database) == []
     second = submitted(jobs)
-    assert jobs.claimable(10) == [second.id]
+    assert claimable(database) == [second.id]
     assert claimed(work).id == second.id
     assert work.claim("worker", lease_s=LEASE_S) is None
     no_wait(database, first.id)
-    assert jobs.claimable(10) == [first.id]
+    assert claimable(database) == [first.id]
     again = claimed(work)
     assert (again.id, again.not_before) == (first.id, None)
-
-
-def test_two_workers_are_tried_before_the_verdict_where_there_are_two(
-    jobs: Jobs, database: Database, crash: Callable[..., Job]
-) -> None:
-    job = submitted(jobs)
-    workers = Workers(database)
-    workers.beat("a")
-    workers.beat("b")
-    for _ in range(OWN_LIMIT + 1):
-        crash("a")
-    assert jobs.get(PROJECT, job.id).state is JobState.QUEUED
-    crash("b")
-    error = jobs.get(PROJECT, job.id).error
-    assert error is not None
-    assert "2 workers" in error["detail"]
-
-
-@pytest.mark.parametrize("other", ["none", "unfit", "gone"])
-def test_one_worker_is_enough_for_the_verdict_where_no_other_works(
-    jobs: Jobs, database: Database, crash: Callable[..., Job], other: str
-) -> None:
-    job = submitted(jobs)
-    workers = Workers(database)
-    workers.beat("a")
-    workers.beat("b", unfit="no device" if other == "unfit" else None)
-    if other == "none":
-        workers.remove("b")
-    if other == "gone":
-        with database.write() as session:
-            session.execute(
-                update(WorkerRow).where(WorkerRow.name == "b").values(seen_at=db_now(-LIVE_S - 1))
-            )
-    for _ in range(OWN_LIMIT):
-        crash("a")
-    assert jobs.get(PROJECT, job.id).state is JobState.FAILED
-
-
-def test_a_job_that_another_worker_never_takes_fails_all_the_same(
-    jobs: Jobs, database: Database, crash: Callable[..., Job]
-) -> None:
-    job = submitted(jobs)
-    for name in ("a", "b"):
-        Workers(database).beat(name)
-    for _ in range(PATIENCE * OWN_LIMIT):
-        assert jobs.get(PROJECT, job.id).state is JobState.QUEUED
-        crash("a")
-    assert jobs.get(PROJECT, job.id).state is JobState.FAILED
-
-
-def test_a_job_goes_to_another_worker_first_than_the_one_it_failed_on(
-    jobs: Jobs, work: JobWork, database: Database, crash: Callable[..., Job]
-) -> None:
-    job = submitted(jobs)
-    for name in ("a", "b"):
-        Workers(database).beat(name)
-
-    def waited(seconds: float) -> None:
-        with database.write() as session:
-            session.execute(update(JobRow).values(not_before=db_now(-seconds)))
-
-    crash("a")
-    waited(1)
-    assert jobs.claimable(10) == [job.id]
-    assert work.claim("a", lease_s=LEASE_S) is None
-    other = work.claim("b", lease_s=LEASE_S)
-    assert other is not None
-    work.release(other.id, other.attempt)
-    crash("a")
-    waited(PREFERENCE_S + 1)
-    assert work.claim("a", lease_s=LEASE_S) is not None
 
 
 def test_a_newer_checkpoint_is_progress_also_within_an_epoch(
@@ -281,11 +210,8 @@ def test_running_time_adds_up_over_attempts_until_the_end_of_the_lease(
 
     def ran(seconds: float, *, lease_s: float) -> None:
         with database.write() as session:
-            session.execute(
-                update(JobRow).values(
-                    claimed_at=db_now(-seconds), lease_expires_at=db_now(lease_s - seconds)
-                )
-            )
+            session.execute(update(JobEventRow).values(created_at=db_now(-seconds)))
+            session.execute(update(JobRow).values(lease_expires_at=db_now(lease_s - seconds)))
 
     job = claimed(work)
     ran(100, lease_s=1000)

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from flows import GaussianSpec, IafSpec, LatentSpec
 from models_store.jobs.memory import variational_memory
-from models_store.jobs.reservations import variational_reservation
 from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.variational import AcceptedVariational, LatentTarget
 from tests.models_store.requests.test_accept_training import LIMITS
@@ -122,6 +121,5 @@ def test_memory_and_storage_count_the_decoder_and_the_rows() -> None:
         accepted(latent(BINARY | {"hidden": [width]}), table=TABLE) for width in (10, 2000)
     )
     assert variational_memory(large, TABLE) > variational_memory(small, TABLE) + 8 * 2000
-    assert variational_reservation(large) > variational_reservation(small) + 8 * 2000
     long = replace(TABLE, rows=10_000_000)
     assert variational_memory(small, long) > variational_memory(small, TABLE) + 8 * 9_000_000

@@ -11,13 +11,11 @@ from sqlalchemy.orm import Session
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import WebhookDeliveryRow
-from models_store.database.usage import stored_bytes
-from models_store.errors import ConflictError, LimitError, NotFoundError, RequestError
+from models_store.errors import ConflictError, NotFoundError, RequestError
 from models_store.job_states import JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.rows import find, move
-from models_store.registry import Registry
 from models_store.webhooks.addresses import check_url, is_public
 from models_store.webhooks.deliveries import PAUSES_S, Deliveries, Outcome
 from models_store.webhooks.webhooks import Event, Webhook, Webhooks
@@ -71,53 +69,6 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
         deliveries.end(due.id, due.attempt, Outcome(status=200))
     kept = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
     assert [one.id for one in kept] == [one.id for one in made[:2]]
-
-
-def test_what_waits_for_a_webhook_is_bounded_in_bytes(
-    database: Database, webhooks: Webhooks, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("models_store.database.announcements.MAX_WAITING_BYTES", 200_000)
-    other, jobs = webhooks.create(PROJECT, URL, events=["job.succeeded"]), Jobs(database)
-    for _ in range(4):
-        job = jobs.submit(a_job(tags={f"t{n}": "\U0001f600" * 128 for n in range(64)})).job
-        jobs.cancel(PROJECT, job.id)
-    assert waits(database) == 2, "each has more than 100,000 bytes"
-    with pytest.raises(ConflictError):
-        webhooks.test(PROJECT, webhook.id)
-    assert webhooks.test(PROJECT, other.id).event == "webhook.test"
-
-
-def test_deliveries_count_in_the_quota_until_they_are_deleted(
-    database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
-) -> None:
-    jobs = Jobs(database)
-    job = jobs.submit(a_job(tags={f"t{n}": "\u2192" * 256 for n in range(64)})).job
-
-    def stored() -> int:
-        with database.read() as session:
-            return stored_bytes(session, PROJECT)
-
-    before = stored()
-    jobs.cancel(PROJECT, job.id)
-    ended = stored()
-    assert ended > before + 64 * 256
-    [due] = deliveries.take(8, {}, lease_s=60)
-    deliveries.end(due.id, due.attempt, Outcome(status=200))
-    assert stored() == ended
-    with pytest.raises(LimitError):
-        jobs.submit(a_job(), max_bytes=ended)
-    webhooks.delete(PROJECT, webhook.id)
-    assert stored() < ended - 64 * 256
-
-
-def test_what_a_project_stores_is_a_whole_number_beside_deliveries(
-    database: Database, webhooks: Webhooks, webhook: Webhook
-) -> None:
-    webhooks.test(PROJECT, webhook.id)
-    registry = Registry(database)
-    stored = registry.stored_bytes(PROJECT)
-    assert type(stored) is int, "a table is parsed by a process that gets it as JSON"
-    assert type(registry.room(PROJECT, max_bytes=stored + 1)) is int
 
 
 def test_every_end_of_a_job_is_written_with_it(

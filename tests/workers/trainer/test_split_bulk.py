@@ -10,7 +10,6 @@ import torch
 
 from models_store.consistency import compare
 from models_store.job_states import Job, JobKind, JobRole, JobState, NewJob
-from models_store.jobs.reservations import sampling_reservation, scoring_reservation
 from models_store.records import Dataset
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring, in_parts
 from models_store.requests.bulk import AcceptedBulk, SamplingRequest, ScoringRequest
@@ -38,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     place.database.dispose()
 
 
-def submit(place: Place, kind: JobKind, accepted: AcceptedBulk, reserved: int) -> str:
+def submit(place: Place, kind: JobKind, accepted: AcceptedBulk) -> str:
     new = NewJob(
         project=PROJECT,
         kind=kind,
@@ -47,7 +46,6 @@ def submit(place: Place, kind: JobKind, accepted: AcceptedBulk, reserved: int) -
         dataset_id=accepted.model_dump().get("dataset_id"),
         request=accepted.model_dump(mode="json"),
         role=None if accepted.part_rows is None else JobRole.PARENT,
-        reserved_bytes=reserved,
     )
     return place.jobs.submit(new).job.id
 
@@ -58,7 +56,7 @@ def scoring(place: Place, dataset: Dataset, part_rows: int, **fields: Any) -> st
     request = ScoringRequest.model_validate(body)
     accepted = accept_scoring(request, version, dataset, max_bytes=10**9)
     split = in_parts(accepted, version, rows=dataset.rows, part_rows=part_rows) or accepted
-    return submit(place, JobKind.SCORING, split, scoring_reservation(split, dataset))
+    return submit(place, JobKind.SCORING, split)
 
 
 def sampling(place: Place, part_rows: int, **fields: Any) -> str:
@@ -66,7 +64,7 @@ def sampling(place: Place, part_rows: int, **fields: Any) -> str:
     request = SamplingRequest.model_validate({"model": "people:1", "n": ROWS, "seed": 7, **fields})
     accepted = accept_sampling(request, version, None, max_bytes=10**9)
     split = in_parts(accepted, version, rows=ROWS, part_rows=part_rows) or accepted
-    return submit(place, JobKind.SAMPLING, split, sampling_reservation(split, version))
+    return submit(place, JobKind.SAMPLING, split)
 
 
 def carry_out(place: Place, order: int = 1) -> list[Job]:

@@ -1,1 +1,0 @@
-"""Parents: their steps, and their children, which are cancelled, resumed and deleted with them."""
