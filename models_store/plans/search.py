@@ -4,7 +4,8 @@ All trials are trained for a share of their epochs, with the learning rate falli
 the best of them again, for longer; and so on (Jamieson and Talwalkar 2016). The flows that were
 trained to their end become one version: the best alone, or an ensemble of the best few. Where time
 is limited, the default flow is trained to its end first and the others share what it leaves, so that
-no limit makes the search worse than the default alone.
+no limit makes the search worse than the default alone. A mixture of Gaussians is fitted once, to its end:
+expectation maximisation converges in seconds, and would find the same again.
 
 Requests are the plain values that rows have: whoever claims a job takes the steps of parents, and
 the processes that do must never import torch, which the classes of the specs need.
@@ -113,12 +114,17 @@ def _table(search: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kept(search: dict[str, Any], stage: int, trained: list[Child]) -> list[int]:
-    """Return the numbers of the trials of the next stage: as many of the best as the time allows."""
+    """Return the numbers of the trials of the next stage: as many of the best as the time allows.
+
+    A mixture that is fitted keeps its place among the best, and is trained no more.
+    """
     stages = search["stages"]
     if stage == 0 and stages[0]["trials"] < len(search["trials"]):
         return list(range(stages[0]["trials"], len(search["trials"])))
-    ranked = _ranked([child for child in trained if child.stage == stage])
-    numbers = [child.number for child in ranked[: stages[stage + 1]["trials"]]]
+    fitted = {child.number for child in trained if _is_fitted(search, child)}
+    ranked = _ranked([one for one in trained if one.stage == stage or one.number in fitted])
+    best = [child.number for child in ranked[: stages[stage + 1]["trials"]]]
+    numbers = [number for number in best if number not in fitted]
     if search["max_seconds"] is None:
         return numbers
     share, left_s = stages[stage + 1]["share"], _stage_seconds(search, stage + 1, trained)
@@ -136,8 +142,21 @@ def _compared(search: dict[str, Any], stage: int, trained: list[Child]) -> list[
     return [
         child
         for child in trained
-        if child.stage == stage or search["stages"][child.stage]["share"] == 1
+        if child.stage == stage
+        or search["stages"][child.stage]["share"] == 1
+        or _is_fitted(search, child)
     ]
+
+
+def _is_mixture(search: dict[str, Any], number: int) -> bool:
+    """Return True for a trial that expectation maximisation fits."""
+    return bool(search["trials"][number]["flow"]["family"] == "gaussian_mixture")
+
+
+def _is_fitted(search: dict[str, Any], child: Child) -> bool:
+    """Return True for a mixture that no limit of time has cut short: later stages have it as it is."""
+    cut = child.metrics.get("stop_reason") == "max_seconds"
+    return _is_mixture(search, child.number) and child.succeeded and not cut
 
 
 def _stage_seconds(search: dict[str, Any], stage: int, children: list[Child]) -> float:
@@ -167,6 +186,8 @@ def _stage(search: dict[str, Any], stage: int, numbers: list[int], children: lis
 
 def _epochs(search: dict[str, Any], number: int, share: float) -> int:
     most: int = search["trials"][number]["optimisation"]["max_epochs"]
+    if _is_mixture(search, number):
+        return most
     return min(most, max(_FEWEST_EPOCHS, math.ceil(share * most)))
 
 

@@ -12,14 +12,22 @@ from tests.models_store.searches import a_search
 LIMITED = ((1, 1.0), (4, 0.25), (2, 1.0))
 
 
-def a_child(stage: int, number: int, score: float, *, epochs: int, seconds: float) -> Child:
+def a_child(
+    stage: int,
+    number: int,
+    score: float,
+    *,
+    epochs: int = 40,
+    seconds: float = 1.0,
+    stop_reason: str = "max_epochs",
+) -> Child:
     return Child(
         id=f"job_{stage}_{number}",
         kind=JobKind.TRAINING,
         stage=stage,
         number=number,
         state=JobState.SUCCEEDED,
-        metrics={SCORE: score, "epoch": epochs, "seconds": seconds},
+        metrics={SCORE: score, "epoch": epochs, "seconds": seconds, "stop_reason": stop_reason},
         product=lambda: {"checkpoint_key": f"{number}", "checkpoint_sha256": "0", "flow": {}},
     )
 
@@ -95,3 +103,60 @@ def test_a_default_that_fails_leaves_the_search_to_the_others() -> None:
 def test_a_search_without_a_limit_begins_with_all() -> None:
     search = a_search(trials=3)
     assert started(search, []) == [(0, 0), (0, 1), (0, 2)]
+
+
+MIXTURE = 1
+
+
+def with_mixture(**changes: Any) -> dict[str, Any]:
+    """A search of four trials in three stages, the second of which is a mixture of Gaussians."""
+    search = a_search(trials=4, stages=((4, 0.1), (2, 0.4), (1, 1.0)), **changes)
+    search["trials"][MIXTURE]["flow"] = {"family": "gaussian_mixture"}
+    return search
+
+
+def epochs_of(step: Any) -> list[int]:
+    assert isinstance(step, Start), step
+    return [child.request["optimisation"]["max_epochs"] for child in step.children]
+
+
+def first_stage(mixture: float, **of_mixture: Any) -> list[Child]:
+    others = [a_child(0, number, float(number)) for number in (0, 2, 3)]
+    return [*others, a_child(0, MIXTURE, mixture, **of_mixture)]
+
+
+def test_a_mixture_is_fitted_to_its_end_at_once() -> None:
+    assert epochs_of(search_step(with_mixture(), [])) == [10, 40, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("mixture", "second"),
+    [(9.0, [(1, 3)]), (2.5, [(1, 3)]), (0.5, [(1, 3), (1, 2)])],
+)
+def test_a_mixture_is_fitted_once_and_competes_to_the_end(
+    mixture: float, second: list[tuple[int, int]]
+) -> None:
+    search, children = with_mixture(), first_stage(mixture, stop_reason="converged")
+    assert started(search, children) == second
+    children += [a_child(stage, number, float(number)) for stage, number in second]
+    last = search_step(search, children)
+    if mixture > 4:
+        assert last == Finish(children[3])
+        return
+    assert started(search, children) == [(2, 3)]
+    children.append(a_child(2, 3, 1.0))
+    best = children[3] if mixture > 1 else children[-1]
+    assert search_step(search, children) == Finish(best)
+
+
+def test_a_mixture_is_a_member_of_the_ensemble_as_it_was_fitted() -> None:
+    search = with_mixture(ensemble=2)
+    children = [*first_stage(9.0, stop_reason="converged"), a_child(1, 3, 3.0)]
+    step = search_step(search, children)
+    assert isinstance(step, Start)
+    assert [member["trial"] for member in step.children[0].request["members"]] == [MIXTURE, 3]
+
+
+def test_a_mixture_that_ran_out_of_time_goes_on_in_the_next_stage() -> None:
+    children = first_stage(9.0, stop_reason="max_seconds")
+    assert (1, MIXTURE) in started(with_mixture(max_seconds=600.0), children)
