@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tabular.ingest.numbers import MAX_SPIKES, choose_transform, find_spikes
 
@@ -17,6 +18,34 @@ def test_spikes_stand_out_of_what_is_beside_them():
     assert find_spikes(sentinels) == [-999.0, 0.0]
     round_ones = np.where(RANDOM.random(20_000) < 0.9, np.round(values, 1), values)
     assert len(find_spikes(round_ones)) <= MAX_SPIKES
+
+
+def counted(*counts: int) -> NDArray[np.float64]:
+    """A column of the values 0, 1, 2, ..., each as often as is said."""
+    return np.repeat(np.arange(len(counts), dtype=float), counts)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_spike_is_compared_with_the_five_values_on_each_side_of_it(mirrored):
+    """Without any one of them, or with one more, or with itself, another median would decide."""
+    far = [15] * 300
+    for count, is_spike in ((150, True), (149, False)):  # the median of five 10 and five 50 is 30
+        counts = [*far, 10, *[10] * 5, count, *[50] * 5, 50, *far]
+        place = counts.index(count)
+        if mirrored:
+            counts, place = counts[::-1], len(counts) - 1 - place
+        assert find_spikes(counted(*counts)) == ([place] if is_spike else [])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_at_an_end_a_spike_has_neighbours_on_one_side_alone(mirrored):
+    far = [30] * 300
+    for count, is_spike in ((150, True), (149, False)):  # the median of 10, 10, 30, 40 and 40 is 30
+        counts = [count, 10, 40, 10, 40, 30, 5, *far, *[5] * 5]
+        place = 0
+        if mirrored:
+            counts, place = counts[::-1], len(counts) - 1
+        assert find_spikes(counted(*counts)) == ([place] if is_spike else [])
 
 
 @pytest.mark.parametrize(
