@@ -50,22 +50,26 @@ class Likelihoods(BaseModel):
 
 
 class Comparison(Likelihoods):
-    """Comparison of the trained model with simple densities and with held-out rows."""
+    """Comparison of the trained model with simple densities and with other rows.
+
+    These are the rows of the test part, or of the validation part if there is no test part.
+    """
 
     gain_over_gaussian: float | None = Field(
         default=None,
-        description="Robust mean log likelihood of held-out rows above that of one Gaussian, in nats a"
-        " row; null if the rows have categories or gaps, or it is not finite.",
+        description="Robust mean log likelihood of test rows, or else validation rows, above that of one"
+        " Gaussian, in nats a row; null if the rows have categories or gaps, or it is not finite.",
     )
     gain_over_mixture: float | None = Field(
         default=None,
-        description="Robust mean log likelihood of held-out rows above that of a mixture of Gaussians,"
-        " in nats per row; null if none was fitted.",
+        description="Robust mean log likelihood of these rows above that of a mixture of Gaussians, whose"
+        " number (1, 2, 4 or 8) the Bayesian information criterion chooses, in nats per row; null if none"
+        " was fitted.",
     )
     column_distances: dict[str, float] | None = Field(
         default=None,
         description="Largest difference, from 0 to 1, of the distribution functions of samples and of"
-        " held-out rows, by column: those that differ most.",
+        " these rows, by column: those that differ most.",
     )
     summary: list[str] | None = Field(
         default=None, description="Summary of the metrics in sentences."
@@ -106,7 +110,13 @@ class TrainingMetrics(Comparison):
     )
     still_rising: bool | None = Field(
         default=None,
-        description="True if a limit ended training while the validation likelihood still rose.",
+        description="True if twice the training is expected to gain more than two standard errors of the"
+        " validation likelihood.",
+    )
+    expected_gain: float | None = Field(
+        default=None,
+        description="Nats per row of the validation likelihood that twice the training is expected to gain:"
+        " half of what its second half gained; absent unless a limit ended it at its best.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Comparison of a trained flow with simple densities and with its held-out rows."""
+"""Comparison of a trained flow with simple densities, and of its samples with rows."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,22 @@ from torch import Tensor
 from flows.compiled.compiled_flow import CompiledFlow
 from flows.flow import Flow
 from flows.mixed.encoding import TableEncoding
-from flows.training.evaluate import evaluate
-from flows.training.expectation import Mixture, em_step, start
-from flows.training.robust import robust_mean
+from flows.training.evaluate import default_chunk_rows
+from flows.training.expectation import (
+    GAIN,
+    ROWS_A_COMPONENT,
+    Mixture,
+    best_start,
+    em_step,
+    information_criterion,
+    start,
+)
+from flows.training.robust import robust_mean, robust_standard_error
 from flows.training.rows import ModelRows, generator_of
 
-# Components and iterations of the mixture, and the widest rows that it is fitted to.
-COMPONENTS, ITERATIONS, MOST_WIDTH = 8, 20, 64
-_ROWS_A_COMPONENT = 50
+# Numbers of components of the mixture, its most iterations, and the widest rows that it is fitted to.
+COUNTS, ITERATIONS, MOST_WIDTH = (1, 2, 4, 8), 100, 64
+_CHUNK_ROWS = 8192
 # Part of a column's variance that is added to it, as that of the family `gaussian_mixture`.
 _REGULARISATION = 1e-4
 # Bound of the robust means that are compared, as in the training of a job.
@@ -33,25 +41,46 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Gain:
+    """Robust mean log density of rows above that of a simple density, in nats per row.
+
+    Attributes:
+        mean: The difference.
+        standard_error: Its standard error.
+    """
+
+    mean: float
+    standard_error: float
+
+    @property
+    def is_sure(self) -> bool:
+        """True if the difference exceeds two standard errors."""
+        return abs(self.mean) > 2 * self.standard_error
+
+
+@dataclass(frozen=True)
 class Gains:
-    """Robust mean log density of held-out rows above that of simple densities, in nats per row.
+    """Gains of a flow over simple densities.
 
     Attributes:
         gaussian: Gain over one Gaussian with a full covariance.
         mixture: Gain over a mixture of some Gaussians; None where rows are too wide or too few.
     """
 
-    gaussian: float
-    mixture: float | None
+    gaussian: Gain
+    mixture: Gain | None
 
 
-def gains_of(flow: Flow, train: Tensor, held_out: Tensor, *, seed: int) -> Gains | None:
+def gains_of(flow: Flow, train: Tensor, other: Tensor, *, seed: int) -> Gains | None:
     """Return the gains of a flow over densities that are fitted in a moment.
 
+    The mixture has the number of Gaussians that the Bayesian information criterion chooses, as one of the
+    family `gaussian_mixture` does.
+
     Args:
-        flow: Trained flow of values, which may be an ensemble.
+        flow: Trained flow of values in evaluation mode, which may be an ensemble.
         train: Training rows, some thousands, in the data's units.
-        held_out: Rows that the flow was not trained on, likewise.
+        other: Rows that the flow was not trained on, likewise.
         seed: Seed of the noise on discrete columns and of the mixture.
 
     Returns:
@@ -61,43 +90,65 @@ def gains_of(flow: Flow, train: Tensor, held_out: Tensor, *, seed: int) -> Gains
         return None
     known, other = (
         torch.cat(list(ModelRows(flow, rows, seed=seed + place, name="compared").chunks(4096)))
-        for place, rows in enumerate((train, held_out))
+        for place, rows in enumerate((train, other))
     )
-    reached = evaluate(flow, other, space="model", row_loss_bound=_BOUND).robust_mean
+    with torch.no_grad():
+        chunks = torch.split(other.to(flow.device), default_chunk_rows(flow))
+        scores = torch.cat([flow.log_prob_of_table(rows, space="model") for rows in chunks])
+    scores = scores.double().cpu()
     known, other = known.double().cpu(), other.double().cpu()
-    count, width = min(COMPONENTS, len(known) // _ROWS_A_COMPONENT), known.shape[1]
-    mixture = None
-    if count > 1 and width <= MOST_WIDTH:
-        mixture = reached - _reached_by(known, other, count, flow.model_dim, seed)
-    return Gains(reached - _reached_by(known, other, 1, flow.model_dim, seed), mixture)
-
-
-def _reached_by(known: Tensor, other: Tensor, count: int, dim: int, seed: int) -> float:
-    """Return the robust mean log density of the features given the context behind them."""
     variance = known.var(dim=0, unbiased=False)
     added = _REGULARISATION * torch.where(variance > 0, variance, 1.0)
-    mixture = start(known, count, added, generator_of(seed, count))
-    for _ in range(ITERATIONS if count > 1 else 0):
-        mixture, _ = em_step(mixture, [known], added)
-    scores = torch.logsumexp(mixture.log_terms(other), dim=1)
-    if dim < known.shape[1]:
+
+    def over(mixture: Mixture) -> Gain:
+        simple = _log_density(mixture, other, flow.model_dim)
+        difference = robust_mean(scores, _BOUND) - robust_mean(simple, _BOUND)
+        return Gain(difference, robust_standard_error(scores, simple, _BOUND))
+
+    gaussian = over(start(known, 1, added, generator_of(seed, 1)))
+    if known.shape[1] > MOST_WIDTH or len(known) < COUNTS[1] * ROWS_A_COMPONENT:
+        return Gains(gaussian, None)
+    return Gains(gaussian, over(_chosen(known, added, seed)))
+
+
+def _chosen(known: Tensor, added: Tensor, seed: int) -> Mixture:
+    """Return the mixture of the least information criterion."""
+    found: list[tuple[float, int, Mixture]] = []
+    for count in COUNTS:
+        if count * ROWS_A_COMPONENT > len(known):
+            break
+        mixture = best_start(known, count, added, seed=seed, chunk_rows=_CHUNK_ROWS)
+        reached, before = -math.inf, -math.inf
+        for _ in range(ITERATIONS if count > 1 else 1):
+            mixture, reached = em_step(mixture, torch.split(known, _CHUNK_ROWS), added)
+            if reached - before < GAIN:
+                break
+            before = reached
+        found.append((information_criterion(mixture, reached, len(known)), count, mixture))
+    return min(found, key=lambda one: one[:2])[2]
+
+
+def _log_density(mixture: Mixture, rows: Tensor, dim: int) -> Tensor:
+    """Return the log density of the features of rows given the context behind them."""
+    scores = torch.logsumexp(mixture.log_terms(rows), dim=1)
+    if dim < rows.shape[1]:
         given = Mixture(mixture.weights, mixture.means[:, dim:], mixture.covariances[:, dim:, dim:])
-        scores = scores - torch.logsumexp(given.log_terms(other[:, dim:]), dim=1)
-    return robust_mean(scores, _BOUND)
+        scores = scores - torch.logsumexp(given.log_terms(rows[:, dim:]), dim=1)
+    return scores
 
 
-def column_distances(flow: CompiledFlow, held_out: Doubles, *, seed: int) -> dict[int, float]:
-    """Return the columns whose samples differ from held-out rows, the most different first.
+def column_distances(flow: CompiledFlow, other: Doubles, *, seed: int) -> dict[int, float]:
+    """Return the columns whose samples differ from other rows, the most different first.
 
     The distance is that of Kolmogorov and Smirnov, the largest difference of the distribution
     functions; only those are returned that chance makes less than once in 1,000 columns.
 
     Args:
         flow: Compiled flow.
-        held_out: Rows that the flow was not trained on: features, then context.
+        other: Rows that the flow was not trained on: features, then context.
         seed: Seed of the samples.
     """
-    rows = held_out[:SAMPLES]
+    rows = other[:SAMPLES]
     if flow.dim > MOST_COLUMNS or len(rows) < 2:
         return {}
     context = rows[:, flow.dim :] if flow.context_dim else None

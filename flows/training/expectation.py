@@ -10,11 +10,18 @@ from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
 from flows.families.gaussian_mixture import inverse_of
+from flows.training.rows import generator_of
 
 # Iterations of Lloyd's algorithm from the centres of k-means++.
 _LLOYD = 10
 # Least number of rows that a component stands for: it never has a share of 0.
 _LEAST = 1e-6
+# Starts of a number of components, and iterations by which they are compared.
+STARTS, START_ITERATIONS = 3, 5
+# Rows of a component at least, where their number is chosen.
+ROWS_A_COMPONENT = 10
+# A number of components is fitted once an iteration gains less than this, in nats per row.
+GAIN = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +147,33 @@ def start(
     centred = rows - centres[nearest]
     within = centred.t() @ centred / len(rows) + torch.diag(added)
     return Mixture(sizes / sizes.sum(), centres, within.expand(count, -1, -1).clone())
+
+
+def best_start(
+    rows: Float[Tensor, "rows width"],
+    count: int,
+    added: Float[Tensor, " width"],
+    *,
+    seed: int,
+    chunk_rows: int,
+) -> Mixture:
+    """Return the best of several starts after a few iterations.
+
+    Args:
+        rows: Rows to start from, at least as many as components.
+        count: Number of components.
+        added: Number added to each variance.
+        seed: Seed of the starts.
+        chunk_rows: Number of rows computed at a time.
+    """
+    found: list[tuple[float, int, Mixture]] = []
+    chunks = torch.split(rows, chunk_rows)
+    for number in range(STARTS if count > 1 else 1):
+        mixture, reached = start(rows, count, added, generator_of(seed, count, number)), 0.0
+        for _ in range(START_ITERATIONS):
+            mixture, reached = em_step(mixture, chunks, added)
+        found.append((reached, -number, mixture))
+    return max(found, key=lambda one: one[:2])[2]
 
 
 def _plus_plus(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -50,6 +50,8 @@ LEAST_STATISTICS_ROWS, PASS_ROWS = 256, 1024
 
 # Factor of the learning rate after a restart.
 RESTART_FACTOR = 0.1
+# A training whose best epoch is beyond this part of it was still rising.
+_LATE = 0.9
 
 
 def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three callbacks
@@ -118,6 +120,7 @@ class _Progress:
         best: Robust mean of the best epoch.
         restarts: Number of times that training went back to the best state.
         restart_epoch: Epoch before the one in which it diverged last.
+        halfway: Best robust mean of the first half of the training's limits; None if it is not known.
     """
 
     epoch: int = 0
@@ -131,6 +134,7 @@ class _Progress:
     best: float = 0.0
     restarts: int = 0
     restart_epoch: int = 0
+    halfway: float | None = None
     rows_per_second: float = 0.0
     seconds: float = 0.0
 
@@ -255,6 +259,8 @@ class _Fitter:
                 progress.best_validation = progress.validation
                 self._best = copies(flow.state_dict())
         progress.seconds = time.monotonic() - self._started
+        if self._is_first_half():
+            progress.halfway = progress.best
 
     def _evaluate(self, callbacks: Callbacks, *, every: int) -> Evaluation:
         """Set the statistics of training rows, and score the validation rows."""
@@ -305,6 +311,7 @@ class _Fitter:
             seconds=progress.seconds,
             restarts=progress.restarts,
             stop_reason=self._stop_reason(),
+            expected_gain=self._expected_gain(),
             _state=state,
         )
 
@@ -319,6 +326,24 @@ class _Fitter:
         if options.max_seconds is not None and progress.seconds >= options.max_seconds:
             return "max_seconds"
         return None
+
+    def _is_first_half(self) -> bool:
+        """Return True for an epoch that more than half of the limits is left after."""
+        progress, options = self._progress, self._options
+        limit = options.max_seconds
+        in_time = limit is None or 2 * progress.seconds <= limit
+        return in_time and 2 * progress.epoch <= options.max_epochs
+
+    def _expected_gain(self) -> float | None:
+        """Return what as much training again is expected to gain; None if a limit did not end it rising.
+
+        It is half of what the second half gained: likelihoods approach their limit like 1 / epochs at most.
+        """
+        progress = self._progress
+        if self._stop_reason() not in ("max_epochs", "max_seconds") or progress.halfway is None:
+            return None
+        rises = progress.best_epoch > _LATE * progress.epoch
+        return (progress.best - progress.halfway) / 2 if rises else None
 
     def _out_of_time(self) -> bool:
         limit = self._options.max_seconds

@@ -13,7 +13,15 @@ from flows.errors import FitError
 from flows.families.gaussian_mixture import MOST_COMPONENTS, MixtureOfGaussians
 from flows.flow import Flow
 from flows.training.evaluate import evaluate
-from flows.training.expectation import Mixture, Sums, em_step, information_criterion, start
+from flows.training.expectation import (
+    GAIN,
+    ROWS_A_COMPONENT,
+    Mixture,
+    Sums,
+    best_start,
+    information_criterion,
+    start,
+)
 from flows.training.options import FitOptions
 from flows.training.rows import ModelRows, generator_of
 from flows.training.state import (
@@ -28,15 +36,11 @@ from flows.training.state import (
     unpack_state,
 )
 
-# A number of components is fitted once an iteration gains less than this, in nats per row.
-GAIN = 1e-4
 # Numbers of components that are tried until the criterion has risen this often.
 COUNTS, PATIENCE = (1, 2, 3, 4, 6, 8, 12, MOST_COMPONENTS), 2
-# Rows and iterations by which the starts of a number of components are compared.
-STARTS, START_ROWS, START_ITERATIONS = 3, 10_000, 5
+# Rows by which the starts of a number of components are compared.
+START_ROWS = 10_000
 CHUNK_ROWS = 8192
-# Rows of a component at least, where their number is chosen.
-_ROWS_A_COMPONENT = 10
 # Criterion before a number is fitted; JSON has no infinity.
 NO_CRITERION = 1e308
 _SAMPLE_COPIES = 4  # in float64, while k-means centres them
@@ -281,7 +285,7 @@ class _Search:
         variance = self._sample.var(dim=0, unbiased=False)
         # A column of one value has no variance to add a part of.
         self._added = self._spec.regularisation * torch.where(variance > 0, variance, 1.0)
-        most = max(1, len(self._sample) // _ROWS_A_COMPONENT)
+        most = max(1, len(self._sample) // ROWS_A_COMPONENT)
         chosen = self._spec.components
         self._counts = [n for n in COUNTS if n <= most] if chosen is None else [chosen]
         if len(self._sample) < self._counts[0]:
@@ -335,16 +339,13 @@ class _Search:
         progress.done = progress.candidate == len(self._counts) or progress.worse == PATIENCE
 
     def _started(self, count: int) -> Mixture:
-        """Return the best of several starts after a few iterations on some rows."""
-        found: list[tuple[float, int, Mixture]] = []
-        sample = torch.split(self._sample, self.chunk_rows)
-        for number in range(STARTS if count > 1 else 1):
-            generator = generator_of(self._options.seed, count, number)
-            mixture, reached = start(self._sample, count, self._added, generator), 0.0
-            for _ in range(START_ITERATIONS):
-                mixture, reached = em_step(mixture, sample, self._added)
-            found.append((reached, -number, mixture))
-        return max(found, key=lambda one: one[:2])[2]
+        return best_start(
+            self._sample,
+            count,
+            self._added,
+            seed=self._options.seed,
+            chunk_rows=self.chunk_rows,
+        )
 
     def _whole_rows(self, callbacks: Callbacks | None = None) -> Iterator[Tensor]:
         """Yield the context and the features of the rows that lack no feature, and tell of each chunk."""

@@ -190,6 +190,8 @@ class EpochReport:
         seconds: Time since the training began, earlier runs of a resumed one included.
         restarts: Number of times that the training went back to its best state after divergence.
         stop_reason: Reason why this epoch is the last one; None if it is not.
+        expected_gain: Gain of the robust validation likelihood that as much training again is expected to
+            give; None unless a limit ended the training while it rose.
     """
 
     epoch: int
@@ -203,6 +205,7 @@ class EpochReport:
     seconds: float
     restarts: int
     stop_reason: StopReason | None
+    expected_gain: float | None = field(default=None, kw_only=True)
     _state: Callable[[], FitState] = field(repr=False, compare=False)
 
     def snapshot(self) -> FitState:

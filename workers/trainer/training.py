@@ -271,6 +271,7 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "restarts": report.restarts,
         "stop_reason": report.stop_reason,
+        **({} if report.expected_gain is None else {"expected_gain": report.expected_gain}),
     }
 
 
