@@ -94,8 +94,8 @@ def test_more_training_is_advised_where_it_is_expected_to_gain_more_than_chance(
 
 def expected_gain(rows, max_epochs, **options):
     flow = build(MafSpec(layers=2, hidden=[16], batch_norm=None), 2, seed=0)
-    options = FitOptions(max_epochs=max_epochs, batch_size=100, **options)
-    *_, last = fit(flow, rows[:1000], rows[1000:], options=options)
+    wanted = FitOptions(max_epochs=max_epochs, batch_size=100, **options)
+    *_, last = fit(flow, rows[:1000], rows[1000:], options=wanted)
     return last.expected_gain
 
 
