@@ -118,7 +118,7 @@ def sha256_of(path: Path) -> str:
 def store_table(table: Source, destination: Path, *, options: ParseOptions) -> StoredTable:
     """Store the numbers of a table as a row-major npy file, and beside it its cells as they came.
 
-    A table of floats alone is its own cells.
+    A table of floats alone, all of them modelled, is its own cells.
 
     Args:
         table: Opened table.
@@ -128,10 +128,17 @@ def store_table(table: Source, destination: Path, *, options: ParseOptions) -> S
     Raises:
         TableError: The table cannot be stored; see ``docs/datasets.md``.
     """
+    if all(map(pa.types.is_floating, table.types)):
+        stored = _stored(table, destination, None, options)
+        if all(column.column.type != "ignored" for column in stored.columns):
+            return stored
+    return _stored(table, destination, cells_path(destination), options)
+
+
+def _stored(
+    table: Source, destination: Path, beside: Path | None, options: ParseOptions
+) -> StoredTable:
     wanted = wanted_types(table, options)
-    beside = (
-        None if set(map(pa.types.is_floating, table.types)) == {True} else cells_path(destination)
-    )
     profiles = text_profiles(table, wanted, options)
     text_bytes = 0
     if beside is not None:

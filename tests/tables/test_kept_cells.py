@@ -76,10 +76,17 @@ def test_rows_that_are_dropped_have_no_cells(accept: Accept, cells: Any) -> None
     assert cells(summary, range(40)) == expected
 
 
-def test_a_table_of_floats_is_its_own_cells(accept: Accept, tmp_path: Path) -> None:
+def test_a_table_of_floats_is_its_own_cells_until_a_column_is_not_modelled(
+    accept: Accept, cells: Any, tmp_path: Path
+) -> None:
     np.save(tmp_path / "upload.npy", np.arange(20.0).reshape(10, 2) ** 2)
     summary = accept((tmp_path / "upload.npy").read_bytes(), TableFormat.NPY)
     assert (summary.cells, (tmp_path / "table.parquet").exists()) == (False, False)
+    changed = retyped(tmp_path, summary, None, x1="ignored")
+    assert [column.column.type for column in changed.columns] == ["ignored", "integer"]
+    assert [float(row["x1"]) for row in cells(changed, range(10))] == [
+        4.0 * i * i for i in range(10)
+    ]
 
 
 def retyped(
