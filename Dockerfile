@@ -29,7 +29,6 @@ RUN NUMBA_CACHE_DIR=/opt/densityd/kernels /opt/densityd/bin/python -P -c 'import
 FROM build AS guide
 RUN /opt/densityd/bin/pip install --require-hashes --requirement requirements/docs.lock
 COPY CHANGELOG.md CONTRIBUTING.md SECURITY.md ./
-COPY tools tools
 COPY docs docs
 RUN /opt/densityd/bin/sphinx-build --quiet --fail-on-warning --doctree-dir /tmp/guide docs /guide
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test long cluster chaos check format migration bench lock sbom dist vendor docs
+.PHONY: help install up test check format migration bench lock dist docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -60,37 +60,22 @@ up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stop
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
 # two processors busy: many tests wait for processes. `tests/conftest.py` has the groups and their order.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --no-loadscope-reorder
-# Some cases of each parametrised test; `make long` runs the others.
+# Some cases of each parametrised test; `.ci/run` runs the others.
 CASES := --cases=2
 test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
 	$(PYTEST) --numprocesses=3 $(CASES)
-
-# A generator of clients has an environment of its own: its typer is older than that of the service.
-$(VENV)/generator: | $(VENV)/.dev-stamp
-	$(BIN)/python -m venv $@
-	$@/bin/pip install --quiet openapi-python-client==0.29.1
-
-long: install $(VENV)/generator ## Run the long form of some tests
-	$(PYTEST) --numprocesses=3 $(CASES) -m "long and not slow"
-
-# Only the files that have such tests are collected.
-cluster: install ## Run what needs servers or tools of a cluster
-	$(BIN)/pip install --quiet --group deploy
-	$(PYTEST) --numprocesses=2 -m "cluster and not slow" $$(grep -rl --include='*.py' 'mark\.cluster' tests)
-
-# CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
-chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.chaos $(CHAOS)
 
 check: install ## Format, lint, types, dependency rules, dead code, spelling, known holes, migrations, guide
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/client_schema.py --check
+	$(BIN)/python tools/sync_client.py --check
 	$(BIN)/deptry .
 	$(BIN)/vulture
 	$(BIN)/codespell
-	$(BIN)/python requirements/audit.py
+	$(BIN)/pip-audit --disable-pip --no-deps --progress-spinner off --requirement requirements/dev.lock
 	$(MAKE) --no-print-directory docs
 	folder=$$(mktemp -d) && export DENSITYD_DATA_DIR=$$folder && $(BIN)/densityd migrate && \
 	  $(BIN)/alembic check; status=$$?; rm -rf $$folder; exit $$status
@@ -101,7 +86,8 @@ migration: install ## Write the migration of what changed in the schema; NAME=or
 	  $(BIN)/alembic revision --autogenerate --rev-id $$(date +%Y_%m_%d)_$(NAME) -m "$(NAME)"; \
 	  status=$$?; rm -rf $$folder; exit $$status
 
-format: install ## Format the code, and generate the synchronous client
+format: install ## Format the code, and generate the client from the API
+	$(BIN)/python tools/client_schema.py
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/sync_client.py
@@ -120,19 +106,12 @@ lock: install ## Pin what pyproject.toml asks for, with hashes; UPGRADE=--upgrad
 	$(UV) --output-file requirements/dev.lock requirements/run.lock pyproject.toml --group dev
 	$(UV) --output-file requirements/docs.lock --constraint requirements/dev.lock --group docs
 
-sbom: install ## Write data/sbom.json: what an image holds, as CycloneDX
-	$(BIN)/pip install --quiet --group supply
-	mkdir -p data
-	cat requirements/run.lock requirements/torch.txt | \
-	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-file data/sbom.json -
-
-dist: install ## Build the service, and its client alone, in dist/
+dist: install ## Build the service, its client alone, and a list of what an image holds, in dist/
 	$(BIN)/pip install --quiet --group supply
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist densityd/client
-
-vendor: ## Bundle the libraries of the web page, pinned in tools/page (needs npm)
-	tools/page/vendor.sh
+	cat requirements/run.lock requirements/torch.txt | \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-file dist/sbom.json -
 
 docs: $(VENV)/.run-stamp ## Build the documentation site, which a service shows at /guide
 	$(BUILD_GUIDE)

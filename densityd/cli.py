@@ -5,100 +5,34 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from app.settings import ApiSettings
-from densityd.admin import audit, backup, keys, migrate, prune_files
-from densityd.commands import (
-    account,
-    datasets,
-    demo,
-    infer,
-    jobs,
-    label,
-    models,
-    prune,
-    sample,
-    score,
-    top,
-    train,
-    webhooks,
-)
+from densityd.admin import audit, copies, keys
+from densityd.admin.installation import failing, open_installation, override, read_settings
+from densityd.commands import call, models, rows, things, train
 from densityd.errors import StartError
-from models_store.settings import first_error
+from densityd.terminal import FAILED, fail, note
 from workers.settings import WorkerSettings
 
-_START_FAILED = 1
-_WRONG_SETTINGS = 2
 
-# What uses a running service through the client, in the order of the help, as are all lists here.
-_OF_A_SERVICE: list[Callable[..., None]] = [
-    demo.demo,
-    train.train,
-    train.sweep,
-    infer.infer,
-    score.score,
-    sample.sample,
-    top.top,
-    label.label,
-    prune.prune,
-    account.whoami,
-    account.usage,
-]
-_GROUPS_OF_A_SERVICE = {
-    "datasets": datasets.app,
-    "jobs": jobs.app,
-    "models": models.app,
-    "webhooks": webhooks.app,
-}
-# What uses the database and the files of a service.
-_BESIDE_A_SERVICE: list[Callable[..., None]] = [
-    migrate.migrate,
-    backup.backup,
-    backup.restore,
-    prune_files.prune_files,
-]
-_GROUPS_BESIDE_A_SERVICE = {"keys": keys.app, "audit": audit.app}
-
-
-def _names(commands: Iterable[Callable[..., None]], groups: Iterable[str] = ()) -> list[str]:
-    return [*(command.__name__.replace("_", "-") for command in commands), *groups]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-_USING = _names(_OF_A_SERVICE, _GROUPS_OF_A_SERVICE)
-_RUNNING = [
-    "up",
-    "doctor",
-    *_names(_BESIDE_A_SERVICE, _GROUPS_BESIDE_A_SERVICE),
-    "api",
-    "worker",
-]
-
-
-class _NewcomersFirst(TyperGroup):
+class _InOrder(TyperGroup):
     """Commands in the order in which one needs them: start a service, use it, maintain it."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  typer's context is private
-        order = ["up", *_USING, *_RUNNING]
-        known = {name: place for place, name in reversed(list(enumerate(order)))}
-        return sorted(super().list_commands(ctx), key=lambda name: known.get(name, len(order)))
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: (name != "up", names.index(name)))
 
 
 app = typer.Typer(
     name="densityd",
-    cls=_NewcomersFirst,
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -107,16 +41,28 @@ app = typer.Typer(
     help="Density estimation with normalising flows, as a REST service.\n\n"
     "`densityd up` starts the service on this machine and prints the address of its page;"
     " `densityd demo`, in another terminal, trains an example and prints what to do with it.\n\n"
-    f"{_listed(_USING)} use a running service. They exit with 0 on"
-    " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
-    f"{_listed(_RUNNING)} run and maintain"
-    " a service on this machine. Settings are environment variables that begin with DENSITYD_;"
-    " `densityd doctor` prints them all.",
+    "demo to call use a running service, the one of --url or DENSITYD_URL, with the key in DENSITYD_API_KEY."
+    " They exit with 0 on success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached."
+    " The others run and maintain a service on this machine. Settings are environment variables that begin"
+    " with DENSITYD_; `densityd doctor` prints them all.",
 )
-for command in _OF_A_SERVICE + _BESIDE_A_SERVICE:
-    app.command()(command)
-for name, group in (_GROUPS_OF_A_SERVICE | _GROUPS_BESIDE_A_SERVICE).items():
-    app.add_typer(group, name=name)
+for command, name in (
+    (train.demo, "demo"),
+    (train.train, "train"),
+    (rows.score, "score"),
+    (rows.sample, "sample"),
+    (things.list_, "list"),
+    (things.show, "show"),
+    (things.delete, "delete"),
+    (things.cancel, "cancel"),
+    (things.wait, "wait"),
+    (things.download, "download"),
+    (models.export, "export"),
+    (models.import_, "import"),
+    (models.alias, "alias"),
+    (call.call, "call"),
+):
+    app.command(name)(command)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[
@@ -129,12 +75,6 @@ DataDir = Annotated[
     Path | None,
     typer.Option(file_okay=False, help="Folder of the data.", show_default="./data"),
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=256, help="Number of jobs that run at the same time.", show_default="2"
-    ),
-]
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - a flag of the command line
@@ -145,7 +85,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - a flag of the comman
 
 @app.callback()
 def _options(
-    _version: Annotated[  # noqa: FBT002 - a flag of the command line
+    _version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
@@ -165,8 +105,11 @@ def up(
     host: Host = None,
     port: Port = None,
     data_dir: DataDir = None,
-    workers: Workers = None,
-    verbose: Annotated[  # noqa: FBT002 - a flag of the command line
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Number of jobs at a time.", show_default="2"),
+    ] = None,
+    verbose: Annotated[
         bool, typer.Option("--verbose", help="Write all logs to standard error instead of files.")
     ] = False,
 ) -> None:
@@ -176,30 +119,35 @@ def up(
 
     Example: densityd up --port 9000 --data-dir /var/lib/densityd --workers 2
     """
-    _override(HOST=host, PORT=port, DATA_DIR=data_dir, WORKER_CONCURRENCY=workers)
+    override(HOST=host, PORT=port, DATA_DIR=data_dir, WORKER_CONCURRENCY=workers)
     # A short job begins beside a long one.
     os.environ.setdefault("DENSITYD_WORKER_CONCURRENCY", "2")
     from densityd.service.ports import free_port  # noqa: PLC0415 - only this command needs it
     from densityd.service.up import up as run  # noqa: PLC0415
 
-    api, _ = _settings()
+    settings = read_settings(ApiSettings)
+    read_settings(WorkerSettings)
     try:
-        if api.port == 0:
-            _override(PORT=free_port(api.host, 0))
-            api, _ = _settings()
-        run(api, say=_say, verbose=verbose)
+        if settings.port == 0:
+            override(PORT=free_port(settings.host, 0))
+            settings = read_settings(ApiSettings)
+        run(settings, say=_say, verbose=verbose)
     except StartError as error:
-        _fail(str(error), _START_FAILED)
+        fail(str(error), status=FAILED)
 
 
 @app.command()
 def api(
     host: Host = None,
     port: Port = None,
-    workers: Annotated[
+    processes: Annotated[
         int | None,
         typer.Option(
-            min=1, max=256, help="Number of processes that share the port.", show_default="1"
+            "--workers",
+            min=1,
+            max=256,
+            help="Number of processes that share the port.",
+            show_default="1",
         ),
     ] = None,
 ) -> None:
@@ -207,8 +155,8 @@ def api(
 
     Example: DENSITYD_BROKER_URL=redis://redis:6379/0 densityd api --host 0.0.0.0 --workers 4
     """
-    _override(HOST=host, PORT=port, API_PROCESSES=workers)
-    _settings()
+    override(HOST=host, PORT=port, API_PROCESSES=processes)
+    read_settings(ApiSettings)
     # Replaces this process, so that signals and the exit status are the API's own.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "app"])  # noqa: S606
 
@@ -218,7 +166,7 @@ def worker(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=256, help="Number of jobs at a time.", show_default="1")
     ] = None,
-    check: Annotated[  # noqa: FBT002 - a flag of the command line
+    check: Annotated[
         bool,
         typer.Option(
             "--check",
@@ -233,8 +181,8 @@ def worker(
     Examples: densityd worker --concurrency 2; DENSITYD_DEVICE=cuda densityd worker;
     densityd worker --check
     """
-    _override(WORKER_CONCURRENCY=concurrency)
-    _, settings = _settings()
+    override(WORKER_CONCURRENCY=concurrency)
+    settings = read_settings(WorkerSettings)
     if check:
         from models_store.database.database import Database  # noqa: PLC0415
         from models_store.errors import DatabaseError  # noqa: PLC0415
@@ -242,70 +190,69 @@ def worker(
         from workers.heartbeat import find_worker  # noqa: PLC0415
 
         try:
-            worker = find_worker(Workers(Database(settings.resolved_database_url)), settings)
+            found = find_worker(Workers(Database(settings.resolved_database_url)), settings)
         except DatabaseError as error:
-            _fail(str(error), _START_FAILED)
-        if worker is None:
-            _fail("no worker is alive on this host.", _START_FAILED)
-        if worker.unfit is not None:
-            _fail(f"the worker takes no jobs: {worker.unfit}", _START_FAILED)
-        typer.echo(f"alive at {worker.seen_at:%H:%M:%S} UTC")
+            fail(str(error), status=FAILED)
+        if found is None:
+            fail("no worker is alive on this host.", status=FAILED)
+        if found.unfit is not None:
+            fail(f"the worker takes no jobs: {found.unfit}", status=FAILED)
+        typer.echo(f"alive at {found.seen_at:%H:%M:%S} UTC")
         return
     # Replaces this process: its trainers would import the command line again.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "workers"])  # noqa: S606
 
 
+app.command()(copies.migrate)
+
+
 @app.command()
 def doctor(
-    as_json: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--json", help="Print one JSON object.")
-    ] = False,
-    deep: Annotated[  # noqa: FBT002 - a flag of the command line
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    deep: Annotated[
         bool, typer.Option("--deep", help="Read every stored file and check its hash.")
+    ] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete files that no row names, and print them.")
     ] = False,
     grace_h: Annotated[
         float,
-        typer.Option(min=0, help="Minimum age in hours of a file without a row that is reported."),
+        typer.Option(min=0, help="Age in hours from which a file without a row is one."),
     ] = 24,
 ) -> None:
     """Print every setting, check database, broker, storage and device, and compare rows with files.
 
-    The exit status is 1 if there is a problem. Passwords are masked. It may run beside the
-    service, and changes nothing: `densityd prune-files` deletes files that nothing needs. The file
-    of a dataset or model that is lost or damaged must be restored from a back-up.
+    The exit status is 1 if there is a problem. Passwords are masked. It runs beside the service, and
+    changes nothing without --delete. Files stay behind when a process is killed between a file and its
+    row. After restoring an older database, do not delete before you are sure that no newer one will be
+    restored. The file of a dataset or model that is lost must be restored from a back-up.
 
-    Examples: densityd doctor; densityd doctor --deep; densityd doctor --json | jq .findings
+    Examples: densityd doctor; densityd doctor --deep; densityd doctor --delete;
+    densityd doctor --json | jq .findings
     """
-    from densityd.admin.doctor import examine  # noqa: PLC0415 - only this command needs it
+    from densityd.admin import doctor as examination  # noqa: PLC0415 - only this command needs it
 
-    report = examine(*_settings(), deep=deep, grace_s=grace_h * 3600)
+    settings, worker_settings = read_settings(ApiSettings), read_settings(WorkerSettings)
+    grace_s = grace_h * 3600
+    if delete:
+        with failing(), open_installation(settings) as (database, blobs):
+            for line in examination.delete_unneeded(database, blobs, grace_s=grace_s):
+                note(line)
+    report = examination.examine(settings, worker_settings, deep=deep, grace_s=grace_s)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else report.as_text())
     if not report.healthy:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-def _override(**values: object) -> None:
-    """Set environment variables from options, for this process and its children."""
-    for name, value in values.items():
-        if value is not None:
-            os.environ[f"DENSITYD_{name}"] = str(value)
-
-
-def _settings() -> tuple[ApiSettings, WorkerSettings]:
-    try:
-        return ApiSettings(), WorkerSettings()
-    except ValidationError as error:
-        _fail(first_error(error), _WRONG_SETTINGS)
+app.command()(copies.backup)
+app.command()(copies.restore)
+app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 
 
 def _say(text: str) -> None:
     with suppress(OSError):  # the service serves on, though nobody can read what it says
         typer.echo(text)
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    typer.echo(f"densityd: {text}", err=True)
-    raise typer.Exit(status)
 
 
 def _separate_examples(group: typer.Typer) -> None:

@@ -1,14 +1,13 @@
-"""Build of the documentation site: ``make docs``."""
+"""Build of the guide, which a service shows at /guide: ``make docs``."""
 
-import sys
+import re
 from importlib.metadata import version as installed_version
-from pathlib import Path
 
+from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tools import reference
+from app.settings import ApiSettings
+from workers.settings import WorkerSettings
 
 project = "densityd"
 version = release = installed_version("densityd")
@@ -27,13 +26,33 @@ html_favicon = "../app/site/static/icon.svg"
 html_copy_source = False
 html_show_sphinx = False
 
+# Pages of the repository's root and examples are no part of the guide.
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:examples/[^)]*|[A-Z]+\.md[^)]*)\)")
+
 
 def setup(app: Sphinx) -> None:
-    """Write the pages that follow from the code, and point links of pages to pages of the site."""
-    reference.write_pages()
-    app.connect("source-read", _resolve_links)
+    """Complete the sources of the pages."""
+    app.connect("source-read", _complete)
 
 
-def _resolve_links(_: Sphinx, page: str, source: list[str]) -> None:
-    folder = "../" * page.count("/") + "reference/"
-    source[0] = reference.with_site_links(source[0], folder)
+def _complete(_: Sphinx, page: str, source: list[str]) -> None:
+    text = _OUTSIDE.sub(r"`\1`", source[0])
+    if page == "operations":
+        text = text.replace("<!-- settings -->", _settings())
+    source[0] = text
+
+
+def _settings() -> str:
+    """Return the table of all settings, with their defaults and meanings."""
+    fields = ApiSettings.model_fields | WorkerSettings.model_fields
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    lines += [_row(name, field) for name, field in fields.items() if not field.exclude]
+    return "\n".join(lines)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    shown = "unset" if field.default is None else str(field.default)
+    if isinstance(field.default, bool):
+        shown = shown.lower()
+    meaning = (field.description or "").replace("|", "\\|")
+    return f"| `DENSITYD_{name.upper()}` | {shown} | {meaning} |"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# From a CSV file with text and gaps to scored rows and samples over HTTP: curl, grep, sed.
+# From a CSV file with text and gaps to scored rows and samples over HTTP: curl, grep, awk.
 # Usage:  examples/penguins.sh [http://127.0.0.1:8000]
 # A service that has API keys wants one in DENSITYD_API_KEY.
 set -eu
@@ -25,18 +25,23 @@ esac
 call -o "$work/dataset" "$url/v1/datasets?name=penguins" \
   -H 'Content-Type: text/csv' --data-binary "@$table"
 dataset=$(grep -o 'ds_[0-9a-f]*' "$work/dataset" | head -n 1)
+echo "uploaded $table as $dataset"
 
-# 2. Train with the defaults; the stream of events ends with the job.
+# 2. Train with the defaults and a seed, so that the same numbers come again; the stream of events
+# ends with the job.
 call -o "$work/job" "$url/v1/jobs/training" -H 'Content-Type: application/json' \
-  -d "{\"model_name\": \"penguins\", \"dataset_id\": \"$dataset\"}"
+  -d "{\"model_name\": \"penguins\", \"dataset_id\": \"$dataset\", \"optimisation\": {\"seed\": 1}}"
 job=$(grep -o 'job_[0-9a-f]*' "$work/job" | head -n 1)
-call -o "$work/events" --no-buffer "$url/v1/jobs/$job/events"
+echo "training as $job; every tenth epoch:"
+call --no-buffer "$url/v1/jobs/$job/events" | tee "$work/events" | awk '
+  /^event: / { event = substr($0, 8) }
+  /^data: /  { if (event != "epoch" || epochs++ % 10 == 0) { print "  " event " " substr($0, 7, 110); fflush() } }'
 grep -q '"state": *"succeeded"' "$work/events" || { cat "$work/events"; exit 1; }
 
 # 3. Score the first rows of the file, as they are in it: the fourth has gaps.
 head -n 6 "$table" > "$work/rows.csv"
 call "$url/v1/models/penguins/log_prob?parts=true" -H 'Accept: text/csv' \
-  -H 'Content-Type: text/csv' --data-binary "@$work/rows.csv" | tee "$work/scores"
+  -H 'Content-Type: text/csv' --data-binary "@$work/rows.csv"
 
 # 4. Score a row that is no penguin of the table: an Adelie as heavy as a Gentoo.
 call "$url/v1/models/penguins/score" -H 'Content-Type: application/json' -d '{"rows": [{

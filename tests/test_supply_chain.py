@@ -1,15 +1,11 @@
-"""The pins agree with what is declared, and the audit of the pins tells holes from silence."""
+"""The pins agree with what is declared."""
 
 import importlib.metadata
-import json
 import re
-import runpy
 import subprocess
 import sys
 import tomllib
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -19,8 +15,6 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "requirements"
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = ["run.lock", "dev.lock"]
-verdict = runpy.run_path(str(FOLDER / "audit.py"))["verdict"]
-TODAY = date(2026, 11, 24)
 
 
 def entries(name: str) -> list[str]:
@@ -87,47 +81,6 @@ def test_a_lock_has_hashes_and_names_no_place(name):
     for entry in entries(name):
         assert re.search(r" --hash=sha256:[0-9a-f]{64}\b", entry), entry
         assert not re.search(r"://| @ |/|--(?!hash=)", entry), entry
-
-
-def report(*packages: dict[str, Any]) -> str:
-    return json.dumps({"dependencies": packages, "fixes": []})
-
-
-SOUND = {"name": "a", "version": "1", "vulns": []}
-HOLE = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["2"]}
-HOLED = {"name": "b", "version": "1", "vulns": [HOLE]}
-SILENT = {"name": "c", "skip_reason": "not found"}
-
-
-def test_a_known_hole_fails_the_audit_until_it_is_allowed_and_again_after_its_date():
-    faults, note = verdict(report(SOUND, HOLED), "", allowed=[], today=TODAY)
-    assert faults == ["b 1: PYSEC-1, mended in 2"]
-    assert note.startswith("Audited 2 of 2")
-    entry = {"package": "b", "id": "CVE-1", "until": TODAY, "reason": "not used"}
-    assert verdict(report(HOLED), "", allowed=[entry], today=TODAY)[0] == []
-    expired = {**entry, "until": date(2026, 11, 23)}
-    assert verdict(report(HOLED), "", allowed=[expired], today=TODAY)[0]
-
-
-def test_a_package_that_the_service_does_not_know_fails_unless_it_is_allowed():
-    faults, _ = verdict(report(SOUND, SILENT), "", allowed=[], today=TODAY)
-    assert faults == ["c: the service knows nothing about it"]
-    entry = {"package": "c", "until": TODAY, "reason": "only on our index"}
-    assert verdict(report(SOUND, SILENT), "", allowed=[entry], today=TODAY)[0] == []
-
-
-@pytest.mark.parametrize(
-    ("output", "errors"),
-    [("", "requests.exceptions.ConnectionError: no route"), (report(SILENT, SILENT), "")],
-)
-def test_a_service_that_cannot_be_reached_fails_nothing_and_is_said(output, errors):
-    faults, note = verdict(output, errors, allowed=[], today=TODAY)
-    assert faults == []
-    assert note.startswith("NOT AUDITED")
-
-
-def test_an_audit_that_fails_for_another_reason_fails():
-    assert verdict("", "a requirement without a version", allowed=[], today=TODAY)[0]
 
 
 def test_what_the_image_is_made_of_is_sent_to_its_build():

@@ -58,7 +58,7 @@ class Comparison(Likelihoods):
     gain_over_gaussian: float | None = Field(
         default=None,
         description="Robust mean log likelihood of test rows, or else validation rows, above that of one"
-        " Gaussian, in nats a row; null if the rows have categories or gaps, or it is not finite.",
+        " Gaussian, in nats a row; null if the rows have categories or missing values, or it is not finite.",
     )
     gain_over_mixture: float | None = Field(
         default=None,

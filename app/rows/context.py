@@ -45,7 +45,7 @@ def _typed(cells: list[list[ContextCell]], types: ModelTypes) -> Floats:
     for place, column in enumerate(gaps):
         if not column.missing and np.isnan(context[:, place]).any():
             raise _mismatch(
-                f"`context` has no value of {column.name!r}, of which the training rows had no gaps."
+                f"`context` has no value of {column.name!r}, which no training row lacked."
             )
     return context
 

@@ -181,8 +181,8 @@ def row_errors(codes: Codes, *, start: int, inputs: Sequence[str] = ()) -> Itera
         if number >= MISSING:
             name = inputs[number - MISSING]
             detail = (
-                f"The row has no value of {name!r}, of which the training rows had no gaps. With"
-                ' `missing: "any"` a model is trained to score rows with any gaps.'
+                f"The row has no value of {name!r}, which no training row lacked. With"
+                ' `missing: "any"` a model is trained to score rows with any values missing.'
             )
             yield {
                 "row": start + index,

@@ -155,7 +155,7 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
     optional = {
         "discrete": {
             **_VALUES,
-            "description": "Part of the categories, gaps and spikes of each row.",
+            "description": "Part of the categories, missing values and spikes of each row.",
         },
         "continuous": {
             **_VALUES,

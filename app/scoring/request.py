@@ -235,7 +235,7 @@ def _check_space(types: ModelTypes) -> None:
     """Refuse rows as the flow sees them where it sees other columns than a row has."""
     if any(column.levels or column.missing or column.spikes for column in types.columns):
         error = FieldError(
-            "The columns of this model have levels, gaps or spikes: leave `space` out.",
+            "The columns of this model have levels, missing values or spikes: leave `space` out.",
             parameter="space",
         )
         raise Problem("validation", errors=[error])

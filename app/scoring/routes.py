@@ -70,7 +70,7 @@ ExtraQuery = Annotated[
 PartsQuery = Annotated[
     bool,
     Query(
-        description="True to add the two parts of each log density: `discrete` of the categories, gaps and"
+        description="True to add the two parts of each log density: `discrete` of the categories, missing values and"
         " spikes of the row, `continuous` of its other values given those. The density of a model of plain"
         " numbers is continuous."
     ),

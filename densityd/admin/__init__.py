@@ -1,1 +1,1 @@
-"""Commands for administrators: doctor, keys, audit."""
+"""Commands for administrators, on the database and the files of a service."""

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from densityd.admin.installation import failing, open_installation, read_settings
+from models_store.settings import StoreSettings
 
 app = typer.Typer(
-    short_help="Audit trail: export the changes that the API made",
+    short_help="Export what was changed, by which key",
     help="The audit trail: a row in the database for each request that changed something.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -17,8 +18,8 @@ app = typer.Typer(
 
 
 @app.callback()
-def audit() -> None:
-    """Make `export` a command of its own, although it is the only one."""
+def _audit() -> None:  # so that export is a command of its own, although it is the only one
+    pass
 
 
 @app.command()
@@ -31,9 +32,9 @@ def export(
 
     Examples: densityd audit export > audit.jsonl; densityd audit export --since 2026-12-01
     """
-    from models_store.audit import AuditTrail  # noqa: PLC0415 - only this command needs it
+    from models_store.audit import AuditTrail  # noqa: PLC0415 - help is printed without it
 
-    with failing(), open_installation(read_settings()) as (database, _):
+    with failing(), open_installation(read_settings(StoreSettings)) as (database, _):
         for record in AuditTrail(database).records(since=since):
             fields = {name: value for name, value in vars(record).items() if name != "position"}
             typer.echo(json.dumps(fields | {"time": record.time.isoformat()}))

@@ -3,27 +3,22 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_settings import BaseSettings
 
 from app.server.broker import Broker
 from app.settings import ApiSettings
-from densityd.admin.doctor_store import (
-    Finding,
-    Verdict,
-    examine_files,
-    examine_identity,
-    examine_staging,
-    examine_workers,
-)
+from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database.database import Database
 from models_store.database.engines import parse_url, sqlite_file
 from models_store.errors import StoreError
-from models_store.files.blobs import Blobs
+from models_store.files.blobs import Blobs, FoundFile, check_identity
+from models_store.files.store_identity import known_identity
+from models_store.jobs.live_workers import Workers
 from workers.settings import WorkerSettings
 
 GRACE_S = 24 * 3600.0
@@ -35,6 +30,26 @@ _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^\n]*@")
 _PASSWORD_PARAMETER = re.compile(r"((?:^|[?&])\w*(?:password|secret|token)\w*=)[^&\n]*", re.I)
 _LOW_SPACE_BYTES = 2**30
 _MOST_ITEMS = 20
+_ABANDONED_S = 60.0
+_MIB = 2**20
+Verdict = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        check: Name of the check.
+        verdict: Result; a note needs no action, a problem does.
+        detail: One sentence for people.
+        items: Objects that the detail is about, each with one line.
+    """
+
+    check: str
+    verdict: Verdict
+    detail: str
+    items: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ def examine(
     blobs = Blobs(api.store_address)
     database, store = _examine_database(api), _examine_store(api)
     findings = [database, _examine_broker(api), store, _examine_disk(api)]
-    findings.append(examine_staging(blobs, grace_s=grace_s))
+    findings.append(_examine_staging(blobs, grace_s=grace_s))
     if database.verdict == store.verdict == "ok":
         findings += _examine_both(api, blobs, deep=deep, grace_s=grace_s)
     findings.append(_examine_device(worker))
@@ -112,9 +127,9 @@ def mask(value: str) -> str:
 def _list_settings(*groups: BaseSettings) -> Iterator[Setting]:
     seen: set[str] = set()
     for group in groups:
-        for name, field in type(group).model_fields.items():
+        for name, declared in type(group).model_fields.items():
             variable = _PREFIX + name.upper()
-            if field.exclude or variable in seen:
+            if declared.exclude or variable in seen:
                 continue
             seen.add(variable)
             value = getattr(group, name)
@@ -175,10 +190,10 @@ def _examine_both(
 ) -> list[Finding]:
     database = Database(settings.resolved_database_url)
     try:
-        together, workers = examine_identity(database, blobs), examine_workers(database)
+        together, workers = _examine_identity(database, blobs), _examine_workers(database)
         if together.verdict == "problem":
             return [together, workers]  # another store: what is in it says nothing
-        files = examine_files(database, blobs, deep=deep, grace_s=grace_s)
+        files = _examine_files(database, blobs, deep=deep, grace_s=grace_s)
         return [together, workers, *files]
     finally:
         database.dispose()
@@ -196,3 +211,120 @@ def _examine_device(settings: WorkerSettings) -> Finding:
     except UnfitError as error:
         return Finding("device", "problem", str(error))
     return Finding("device", "ok", f"{settings.device}: trainers compute on {devices}.")
+
+
+def _examine_files(
+    database: Database, blobs: Blobs, *, deep: bool, grace_s: float
+) -> list[Finding]:
+    try:
+        compared = compare(database, blobs, deep=deep, grace_s=grace_s)
+        return [
+            _check_named(compared, deep=deep),
+            _check_orphans(compared),
+            *_check_foreign(compared.foreign),
+            _check_jobs(database),
+        ]
+    except (StoreError, OSError) as error:
+        return [Finding("files", "problem", f"Rows and files cannot be compared: {error}")]
+
+
+def _examine_identity(database: Database, blobs: Blobs) -> Finding:
+    """Check that the store is the one that belongs to the database."""
+    try:
+        identity = known_identity(database)
+        if identity is None:
+            return Finding("identity", "note", "No API has tied the store to the database yet.")
+        check_identity(blobs, identity)
+    except StoreError as error:
+        return Finding("identity", "problem", str(error))
+    return Finding("identity", "ok", f"Database and store belong together: {identity}.")
+
+
+def _examine_workers(database: Database) -> Finding:
+    """Check that all workers take jobs."""
+    try:
+        alive = Workers(database).alive()
+    except StoreError as error:
+        return Finding("workers", "problem", f"The workers cannot be listed: {error}")
+    out = [f"{worker.name}: {worker.unfit}" for worker in alive if worker.unfit is not None]
+    if out:
+        return Finding("workers", "problem", f"{len(out)} of {len(alive)} take no jobs:", out)
+    return Finding("workers", "ok" if alive else "note", f"Workers that take jobs: {len(alive)}.")
+
+
+def _examine_staging(blobs: Blobs, *, grace_s: float) -> Finding:
+    """Check for files that crashed writers left."""
+    left = blobs.staged_files(older_than_s=grace_s)
+    if not left:
+        return Finding("staging", "ok", "No crash left files behind.")
+    detail = f"{format_count(left)} were left by crashes; densityd doctor --delete deletes them."
+    return Finding("staging", "note", detail)
+
+
+def _check_named(compared: Comparison, *, deep: bool) -> Finding:
+    bad = compared.unusable
+    if not bad:
+        how = "have the right hash" if deep else "are there with the right size"
+        return Finding("files", "ok", f"{compared.checked} files that rows name {how}.")
+    detail = f"{len(bad)} of {compared.checked} files that rows name cannot be used:"
+    items = [f"{unusable.file.owner}: {unusable.error}" for unusable in bad]
+    return Finding("files", "problem", detail, items)
+
+
+def _check_orphans(compared: Comparison) -> Finding:
+    orphans = compared.orphans
+    if not orphans:
+        return Finding("orphans", "ok", "Every file has its row.")
+    detail = f"{format_count(orphans)} have no row; densityd doctor --delete deletes them:"
+    return Finding("orphans", "note", detail, [format_file(file) for file in orphans])
+
+
+def _check_foreign(foreign: Sequence[FoundFile]) -> list[Finding]:
+    if not foreign:
+        return []
+    detail = f"{format_count(foreign)} in the store are not of this service, and are never used:"
+    return [Finding("foreign", "note", detail, [format_file(file) for file in foreign])]
+
+
+def _check_jobs(database: Database) -> Finding:
+    abandoned = abandoned_jobs(database, for_s=_ABANDONED_S)
+    if not abandoned:
+        return Finding("jobs", "ok", "No job waits for a worker that went silent to be replaced.")
+    detail = (
+        f"{len(abandoned)} jobs lost their worker over {_ABANDONED_S:g} s ago and no other took"
+        " over; they continue by themselves as soon as a worker runs:"
+    )
+    return Finding("jobs", "note", detail, abandoned)
+
+
+def format_count(files: Sequence[FoundFile]) -> str:
+    """Return the number and the bytes of some files."""
+    size = sum(file.bytes for file in files)
+    return f"{len(files)} files ({size / _MIB:.1f} MiB)"
+
+
+def format_file(file: FoundFile) -> str:
+    """Return one line about a file."""
+    return f"{file.key}  {file.bytes} bytes, {file.age_s / 3600:.1f} h old"
+
+
+def delete_unneeded(database: Database, blobs: Blobs, *, grace_s: float) -> Iterator[str]:
+    """Delete files of the store that no row names, and leftovers of crashes; yield a line for each.
+
+    Args:
+        database: Database at this version's revision.
+        blobs: Store that belongs to it.
+        grace_s: Age from which a file is deleted, in seconds.
+
+    Raises:
+        StoreError: The database names no file of the store, which probably belongs to another.
+    """
+    compared = compare(database, blobs, deep=False, grace_s=grace_s)
+    staged = blobs.staged_files(older_than_s=grace_s)
+    if compared.orphans and compared.checked == len(compared.unusable):
+        raise StoreError("the database names no file of this store; is it the right one?")
+    for file in compared.orphans:
+        blobs.delete(file.key)
+        yield f"deleted {format_file(file)}"
+    blobs.sweep_staging(older_than_s=grace_s)
+    yield f"deleted {format_count([*compared.orphans, *staged])}"

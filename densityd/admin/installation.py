@@ -1,24 +1,35 @@
 """The database and the store of the settings, for commands that work on both."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
 from densityd.errors import StartError
-from densityd.terminal.console import FAILED, WRONG_USAGE, fail
+from densityd.terminal import FAILED, WRONG_USAGE, fail, note
+from models_store.files.private_files import close_to_others, create_private_files
 from models_store.settings import StoreSettings, first_error
 
 if TYPE_CHECKING:
     from models_store.database.database import Database
     from models_store.files.blobs import Blobs
 
+_Settings = TypeVar("_Settings", bound=StoreSettings)
 
-def read_settings() -> StoreSettings:
+
+def override(**values: object) -> None:
+    """Set environment variables from options, for this process and its children."""
+    for name, value in values.items():
+        if value is not None:
+            os.environ[f"DENSITYD_{name}"] = str(value)
+
+
+def read_settings(kind: type[_Settings]) -> _Settings:
     """Return the settings of the environment; a bad one ends the command."""
     try:
-        return StoreSettings()
+        return kind()
     except ValidationError as error:
         fail(first_error(error), status=WRONG_USAGE)
 
@@ -60,3 +71,21 @@ def open_installation(settings: StoreSettings) -> "Iterator[tuple[Database, Blob
         yield database, blobs
     finally:
         database.dispose()
+
+
+def migrated_database(settings: StoreSettings) -> "Database":
+    """Open the database of the settings after migrating it, and making a file if there is none.
+
+    Raises:
+        DatabaseError: It cannot be used.
+        OSError: The data directory cannot be written.
+    """
+    from models_store.database.database import Database, migrate  # noqa: PLC0415 - as above
+
+    create_private_files()
+    if settings.database_url is None:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (warning := close_to_others(settings.data_dir)) is not None:
+            note(f"densityd: {warning}")
+    migrate(settings.resolved_database_url)
+    return Database(settings.resolved_database_url)

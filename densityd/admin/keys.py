@@ -6,20 +6,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from pydantic import ValidationError
 
-from densityd.terminal.console import (
-    FAILED,
-    WRONG_USAGE,
-    echo_facts,
-    echo_json,
-    echo_table,
-    fail,
-    note,
-)
-from densityd.terminal.options import AsJson
-from models_store.files.private_files import create_private_files
-from models_store.settings import StoreSettings, first_error
+from densityd.admin.installation import failing, migrated_database, read_settings
+from densityd.commands.options import AsJson
+from densityd.terminal import WRONG_USAGE, echo_json, echo_table, fail, note
+from models_store.settings import StoreSettings
 
 if TYPE_CHECKING:
     from models_store.keys import ApiKey, Keys
@@ -54,7 +45,7 @@ def create(
         ),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Text for people.")] = None,
-    as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+    as_json: AsJson = False,
 ) -> None:
     """Create a key and print it, the only time that it is shown.
 
@@ -83,7 +74,7 @@ def create(
 
 
 @app.command("list")
-def list_open_keys(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the command line
+def list_open_keys(as_json: AsJson = False) -> None:
     """List all keys, expired and revoked ones too, without their secrets.
 
     Example: densityd keys list --json
@@ -114,7 +105,7 @@ def list_open_keys(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of
 @app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, key_...")],
-    as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+    as_json: AsJson = False,
 ) -> None:
     """Revoke a key for good; running services notice within two seconds.
 
@@ -125,7 +116,7 @@ def revoke(
         revoked = keys.revoke(key_id.partition(".")[0])
     if as_json:
         return echo_json(_to_json(revoked))
-    return echo_facts([("id", revoked.id), ("state", revoked.state)])
+    return typer.echo(f"{revoked.id} {revoked.state}")
 
 
 @contextmanager
@@ -138,21 +129,16 @@ def _open_keys(*, make: bool = False) -> Iterator["Keys"]:
     Raises:
         typer.Exit: A setting is invalid, or the database cannot be used.
     """
-    from models_store.database.database import Database, migrate  # noqa: PLC0415 - as above
-    from models_store.errors import StoreError  # noqa: PLC0415 - as above
+    from models_store.database.database import Database  # noqa: PLC0415 - as above
     from models_store.keys import Keys  # noqa: PLC0415 - as above
 
-    try:
-        settings = StoreSettings()
-    except ValidationError as error:
-        fail(first_error(error), status=WRONG_USAGE)
-    create_private_files()
+    settings = read_settings(StoreSettings)
     new = make and settings.database_url is None and not settings.data_dir.exists()
-    try:
+    with failing():
         if make and settings.database_url is None:
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            migrate(settings.resolved_database_url)
-        database = Database(settings.resolved_database_url)
+            database = migrated_database(settings)
+        else:
+            database = Database(settings.resolved_database_url)
         try:
             database.check_revision()
             yield Keys(database)
@@ -160,8 +146,6 @@ def _open_keys(*, make: bool = False) -> Iterator["Keys"]:
                 note(f"made {settings.data_dir}: is it the service's DENSITYD_DATA_DIR?")
         finally:
             database.dispose()
-    except (StoreError, OSError) as error:
-        fail(str(error), status=FAILED)
 
 
 def _to_json(key: "ApiKey") -> dict[str, object]:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
-from densityd.client.options import JobState
-
 
 class Filters(TypedDict, total=False):
     """The filters of a list, and its order.
@@ -38,7 +36,7 @@ class DatasetFilters(NamedFilters, total=False):
 class JobFilters(Filters, total=False):
     """The filters of a list of jobs."""
 
-    state: JobState
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     kind: str
     model_name: str
     parent_id: str

@@ -1,348 +1,618 @@
-"""Options of uploads and jobs, as typed dictionaries.
-
-Options that are left out are chosen by the service; the accepted job has all of them.
-"""
+"""Options of requests; the service chooses what is left out."""
+# Generated from the OpenAPI document by tools/client_schema.py; do not edit.
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
-Space = Literal["data", "model"]
-"""Space of rows: the units of the data, or those of the flow after preprocessing."""
-
-PlotKind = Literal["learning-curve", "marginals", "pairs", "density", "noise", "images"]
-"""Kind of plot of a version."""
-
-PictureFormat = Literal["png", "svg"]
-PictureTheme = Literal["light", "dark"]
-"""Format of a plot."""
-
-Activation = Literal["relu", "tanh", "elu", "gelu"]
-"""Activation function of the hidden layers of a network."""
-
-Family = Literal[
-    "gaussian",
-    "gaussian_mixture",
-    "made",
-    "maf",
-    "iaf",
-    "realnvp",
-    "nice",
-    "haf",
-    "planar",
-    "radial",
-    "sylvester",
-    "nsf",
-    "naf",
-]
-"""Family of flows."""
-
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Accelerator: TypeAlias = Literal["none", "preferred", "required"]
 
 
-class Split(TypedDict, total=False):
-    """The split of the rows into training, validation and test rows."""
+class AutoFlow(TypedDict):
+    """Search over flows: several families and sizes are trained, and the best becomes the model.
 
-    train: float
-    validation: float
-    test: float
-    shuffle: bool
-    seed: int
-    validation_dataset_id: str
-    test_dataset_id: str
+    `"auto"` is short for this object with its defaults.
+    """
+
+    family: Literal["auto"]
+    ensemble: NotRequired[int | None]
 
 
-class Resources(TypedDict, total=False):
-    """The resources that a job wants of its worker."""
+class BatchNormSpec(TypedDict):
+    """Statistics that a trained batch norm uses."""
 
-    accelerator: Literal["none", "preferred", "required"]
-
-
-class Placement(TypedDict, total=False):
-    """The options of all jobs: `priority` from -100 to 100, `resources`, `description` and `tags`."""
-
-    priority: int
-    resources: Resources
-    description: str
-    tags: Mapping[str, str]
+    statistics: NotRequired[Literal["dataset", "running"]]
+    momentum: NotRequired[float]
 
 
-class BatchNormOptions(TypedDict, total=False):
-    """The statistics of batch normalisation between the layers of a flow."""
+class ColumnOptions(TypedDict):
+    """Options of one continuous column; those that are absent or null stay as the dataset has them."""
 
-    statistics: Literal["dataset", "running"]
-    momentum: float
-
-
-class EncoderOptions(TypedDict, total=False):
-    """The network that encodes the context of a conditional flow."""
-
-    features: int
-    hidden: Sequence[int]
-    activation: Activation
+    transform: NotRequired[Literal["none", "log", "logit", "asinh", "quantiles", "circular"] | None]
+    low: NotRequired[float | None]
+    high: NotRequired[float | None]
+    spikes: NotRequired[Sequence[float] | None]
 
 
-class FlowOptions(TypedDict, total=False):
-    """The fields of a flow; which of them a family has is in docs/flows.md."""
+class DiscreteOptions(TypedDict):
+    """Network of the discrete variables of a mixed density; absent options suit the data."""
 
-    family: Family | Literal["auto"] | None
-    activation: Activation
-    base: Literal["gaussian", "made_mixture"]
-    batch_norm: BatchNormOptions | None
-    bins: int
-    closed: Literal["density", "sampling"]
-    components: int | None
-    conditional: Literal["gaussian", "bernoulli", "mixture"]
-    coupling: bool
-    covariance: Literal["diagonal", "full"]
-    direct: bool
-    encoder: EncoderOptions | None
-    ensemble: int | None
-    hidden: Sequence[int]
-    layers: int
-    linear: bool
-    log_scale_bound: float | None
-    mask_weights: bool
-    masks: int
-    order: Literal["natural", "random", "reverse"]
-    regularisation: float
-    affine_layers: int
-    separate_networks: bool
-    tail_bound: float
-    tails: bool
-    transformer: Literal["dsf", "ddsf"]
-    units: int | None
+    hidden: NotRequired[Sequence[int] | None]
 
 
-class ColumnOptions(TypedDict, total=False):
-    """The options of one continuous column, in place of those that the dataset has."""
+class EncoderSpec(TypedDict):
+    """Specification of a network that encodes the context for all layers."""
 
-    transform: Literal["none", "log", "logit", "asinh", "quantiles", "circular"] | None
-    low: float | None
-    high: float | None
-    spikes: Sequence[float] | None
+    hidden: NotRequired[Sequence[int]]
+    features: NotRequired[int]
+    activation: NotRequired[Literal["relu", "tanh", "elu", "gelu"]]
+
+
+class GaussianMixtureSpec(TypedDict):
+    """Mixture of Gaussians, fitted by expectation maximisation instead of gradients.
+
+    p(x) = sum_k w_k N(x; m_k, C_k). The density of some features is the exact marginal, and with a
+    context the density is the exact conditional of a mixture of both.
+    """
+
+    family: Literal["gaussian_mixture"]
+    components: NotRequired[int | None]
+    regularisation: NotRequired[float]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class GaussianSpec(TypedDict):
+    """One Gaussian: the baseline of every flow."""
+
+    family: Literal["gaussian"]
+    covariance: NotRequired[Literal["diagonal", "full"]]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class HafSpec(TypedDict):
+    """Layers that are a Gaussian MADE on one half of the features and a coupling to the other.
+
+    x_a = mu(x_a) + u_a exp(alpha(x_a)) by a MADE, and x_b = t(x_a) + u_b exp(s(x_a)) by the
+    networks of Real NVP; log|det dx/du| = sum of alpha + sum of s. a are the features with an
+    even index, counted from 0, in the layer next to the data, and the two halves swap roles every
+    layer. The order inside a is natural for two layers, reversed for the next two, and so on.
+    There is a batch norm on the noise side of every layer. The inverse is 1 pass a layer; in the
+    forward direction half of the features are sequential.
+    """
+
+    family: Literal["haf"]
+    layers: NotRequired[int]
+    hidden: NotRequired[Sequence[int]]
+    batch_norm: NotRequired[BatchNormSpec | None]
+    activation: NotRequired[Literal["relu", "tanh", "elu", "gelu"]]
+    log_scale_bound: NotRequired[float | None]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class IafSpec(TypedDict):
+    """MADE layers that read the noise (Kingma et al. 2016).
+
+    x_i = mu(u_<i) + u_i exp(alpha(u_<i)): the transform of `maf` with its directions swapped. The
+    forward direction is 1 pass a layer, the inverse sequential: made for variational inference,
+    slow to train on given data. With a context, the layer at the noise draws from a Gaussian whose
+    mean and scale follow the context too (section 3 there: the encoder's mu_0 and sigma_0).
+    """
+
+    family: Literal["iaf"]
+    layers: NotRequired[int]
+    hidden: NotRequired[Sequence[int]]
+    batch_norm: NotRequired[BatchNormSpec | None]
+    order: NotRequired[Literal["reverse", "random"]]
+    activation: NotRequired[Literal["relu", "tanh", "elu", "gelu"]]
+    log_scale_bound: NotRequired[float | None]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class Interval(TypedDict):
+    """Numbers from `low` to `high`: whole numbers if both bounds are written as such (`2`, not `2.0`)."""
+
+    low: int | float
+    high: int | float
+    scale: NotRequired[Literal["linear", "log"]]
+
+
+class Labels(TypedDict):
+    """Options of a request, as of `LabelsRequest`."""
+
+    description: NotRequired[str | None]
+    tags: NotRequired[Mapping[str, str | None]]
+
+
+class LatentModel(TypedDict):
+    """Generative model of the rows of a dataset, each with latent variables of its own.
+
+    z has a standard Gaussian prior, and each column its own distribution given z. The decoder that
+    gives it is learnt (`dim`, `hidden`), or a known linear one (`loadings`): then each row is a
+    Bayesian linear or logistic regression with the coefficients z and the design `loadings`.
+    """
+
+    dataset_id: str
+    columns: NotRequired[Sequence[str] | None]
+    likelihood: Literal["bernoulli", "gaussian"]
+    dim: NotRequired[int | None]
+    hidden: NotRequired[Sequence[int] | None]
+    activation: NotRequired[Literal["relu", "tanh", "elu", "gelu"]]
+    loadings: NotRequired[Sequence[Sequence[float]] | None]
+    offset: NotRequired[Sequence[float] | None]
+    noise_scale: NotRequired[float | None]
+    held_out: NotRequired[float]
+
+
+class LatentTarget(TypedDict):
+    """Latent variables of each row of a dataset, given the row: amortised inference."""
+
+    latent: LatentModel
 
 
 class Levels(TypedDict):
-    """The number of levels of integer values."""
+    """Number of levels of integer values, from 0 to `levels` - 1, such as 256 for grey images."""
 
     levels: int
 
 
-Logit = TypedDict("Logit", {"lambda": float}, total=False)
+class LinearPosterior(TypedDict):
+    """Linear regression: response = intercept + columns . slopes + Gaussian noise of known scale."""
+
+    dataset_id: str
+    response: str
+    columns: NotRequired[Sequence[str] | None]
+    prior_scale: NotRequired[float]
+    kind: Literal["linear"]
+    noise_scale: NotRequired[float]
+
+
+class LogisticPosterior(TypedDict):
+    """Logistic regression: P(response = 1) = sigmoid(intercept + columns . slopes)."""
+
+    dataset_id: str
+    response: str
+    columns: NotRequired[Sequence[str] | None]
+    prior_scale: NotRequired[float]
+    kind: Literal["logistic"]
+    batch_rows: NotRequired[int | None]
+
+
+Logit = TypedDict(
+    "Logit",
+    {"lambda": NotRequired[float]},
+)
+
+
+class MadeSpec(TypedDict):
+    """Single MADE, a masked autoregressive network."""
+
+    family: Literal["made"]
+    conditional: NotRequired[Literal["gaussian", "bernoulli", "mixture"]]
+    components: NotRequired[int]
+    hidden: NotRequired[Sequence[int]]
+    order: NotRequired[Literal["natural", "random"]]
+    masks: NotRequired[int]
+    separate_networks: NotRequired[bool]
+    activation: NotRequired[Literal["relu", "tanh", "elu", "gelu"]]
+    direct: NotRequired[bool]
+    mask_weights: NotRequired[bool]
+    log_scale_bound: NotRequired[float | None]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class MafSpec(TypedDict):
+    """Gaussian MADE layers one after another.
+
+    x = f_K o BN_K o f_(K-1) o ... o f_1 o BN_1 (u): a batch norm on the noise side of every
+    layer, also between the last one and the base. The layer next to the data has the natural
+    order. The inverse is 1 pass a layer, the forward direction sequential.
+    """
+
+    family: Literal["maf"]
+    layers: NotRequired[int]
+    hidden: NotRequired[Sequence[int]]
+    batch_norm: NotRequired[BatchNormSpec | None]
+    order: NotRequired[Literal["reverse", "random"]]
+    base: NotRequired[Literal["gaussian", "made_mixture"]]
+    components: NotRequired[int]
+    activation: NotRequired[Literal["relu", "tanh", "elu", "gelu"]]
+    log_scale_bound: NotRequired[float | None]
+    tails: NotRequired[bool]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class NafSpec(TypedDict):
+    """Autoregressive layers whose maps are monotone networks.
+
+    One direction is closed, 1 pass a layer. The other one is sequential, with a root search for
+    each feature. The layer next to the data has the natural order, which is reversed before each
+    following one.
+    """
+
+    family: Literal["naf"]
+    layers: NotRequired[int]
+    hidden: NotRequired[Sequence[int]]
+    transformer: NotRequired[Literal["dsf", "ddsf"]]
+    units: NotRequired[int]
+    closed: NotRequired[Literal["density", "sampling"]]
+    activation: NotRequired[Literal["relu", "tanh", "elu", "gelu"]]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class NiceSpec(TypedDict):
+    """Additive coupling layers and a diagonal scaling on their noise side (Dinh et al. 2015).
+
+    Both directions are 1 pass a layer. The layers keep volumes: only the scaling, and a batch
+    norm, change them.
+    """
+
+    family: Literal["nice"]
+    layers: NotRequired[int]
+    hidden: NotRequired[Sequence[int]]
+    batch_norm: NotRequired[BatchNormSpec | None]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class NsfSpec(TypedDict):
+    """Layers of rational-quadratic splines, autoregressive or by coupling.
+
+    The layer next to the data has the natural order, which is reversed before each following one;
+    coupling layers copy the features with an even index, counted from 0, then those with an odd
+    one. The inverse is 1 pass a layer. The forward direction is sequential, of coupling layers 1
+    pass.
+
+    Unlike in the paper, the networks have no residual blocks, and there is no random permutation with a
+    trained linear map between the layers: `linear` adds such a map, without the permutation.
+    """
+
+    family: Literal["nsf"]
+    layers: NotRequired[int]
+    hidden: NotRequired[Sequence[int]]
+    bins: NotRequired[int]
+    tail_bound: NotRequired[float]
+    coupling: NotRequired[bool]
+    linear: NotRequired[bool]
+    activation: NotRequired[Literal["relu", "tanh", "elu", "gelu"]]
+    tails: NotRequired[bool]
+    affine_layers: NotRequired[int]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class PlanarSpec(TypedDict):
+    """Planar layers one after another."""
+
+    family: Literal["planar"]
+    layers: NotRequired[int]
+    closed: NotRequired[Literal["density", "sampling"]]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class PosteriorTarget(TypedDict):
+    """Posterior of a Bayesian regression."""
+
+    posterior: LinearPosterior | LogisticPosterior
+
+
+class PotentialTarget(TypedDict):
+    """Named potential: one of five two-dimensional test densities."""
+
+    potential: Literal["U1", "U2", "U3", "U4", "U5"]
+
+
+class Preprocessing(TypedDict):
+    """Preprocessing layers between the data and the flow, fitted to the training rows."""
+
+    standardise: NotRequired[bool]
+    dequantise: NotRequired[Levels | Literal["auto"] | None]
+    logit: NotRequired[Logit | None]
+    columns: NotRequired[Mapping[str, ColumnOptions]]
+
+
+class RadialSpec(TypedDict):
+    """Radial layers one after another."""
+
+    family: Literal["radial"]
+    layers: NotRequired[int]
+    closed: NotRequired[Literal["density", "sampling"]]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class RealNvpSpec(TypedDict):
+    """Affine coupling layers, a batch norm on the noise side of every one.
+
+    Both directions are 1 pass a layer.
+    """
+
+    family: Literal["realnvp"]
+    layers: NotRequired[int]
+    hidden: NotRequired[Sequence[int]]
+    batch_norm: NotRequired[BatchNormSpec | None]
+    log_scale_bound: NotRequired[float | None]
+    encoder: NotRequired[EncoderSpec | None]
+
+
+class Resources(TypedDict):
+    """Resources that a job needs from the worker that takes it."""
+
+    accelerator: NotRequired[Accelerator]
+
+
+class SamplingOptions(TypedDict):
+    """Options of a request, as of `SamplingRequest`."""
+
+    priority: NotRequired[int]
+    resources: NotRequired[Resources]
+    description: NotRequired[str | None]
+    tags: NotRequired[Mapping[str, str]]
+    seed: NotRequired[int | None]
+    output: NotRequired[Literal["parquet", "csv", "npy"]]
+    context: NotRequired[
+        Sequence[Sequence[float | str | bool | None] | Mapping[str, float | str | bool | None]]
+        | Mapping[str, float | str | bool | None]
+        | None
+    ]
+
+
+class ScoringOptions(TypedDict):
+    """Options of a request, as of `ScoringRequest`."""
+
+    priority: NotRequired[int]
+    resources: NotRequired[Resources]
+    description: NotRequired[str | None]
+    tags: NotRequired[Mapping[str, str]]
+    output: NotRequired[Literal["parquet", "csv", "npy"]]
+    include_rows: NotRequired[bool]
+    parts: NotRequired[bool]
+    explain: NotRequired[bool]
+
+
+class Split(TypedDict):
+    """Split of the rows into training, validation and test rows.
+
+    The parts are fractions of the dataset, or datasets of their own: with a validation dataset, all
+    rows outside the test fraction are training rows.
+    """
+
+    train: NotRequired[float | None]
+    validation: NotRequired[float | None]
+    test: NotRequired[float | None]
+    shuffle: NotRequired[bool]
+    seed: NotRequired[int]
+    validation_dataset_id: NotRequired[str | None]
+    test_dataset_id: NotRequired[str | None]
 
 
 class StepFactor(TypedDict):
-    """The factor of the learning rate, applied after every `epochs` epochs."""
+    """Factor of the learning rate, applied after every `epochs` epochs."""
 
     epochs: int
     factor: float
 
 
 class StepSchedule(TypedDict):
-    """The schedule in which the learning rate falls in steps."""
+    """Schedule in which the learning rate falls in steps."""
 
     step: StepFactor
 
 
-class Preprocessing(TypedDict, total=False):
-    """The layers between the data and the flow."""
+class SylvesterSpec(TypedDict):
+    """Sylvester layers one after another."""
 
-    standardise: bool
-    dequantise: Levels | Literal["auto"] | None
-    logit: Logit | None
-    columns: Mapping[str, ColumnOptions]
-
-
-class DiscreteOptions(TypedDict, total=False):
-    """The network of the probabilities of categories, gaps and single values."""
-
-    hidden: Sequence[int] | None
+    family: Literal["sylvester"]
+    layers: NotRequired[int]
+    units: NotRequired[int | None]
+    closed: NotRequired[Literal["density", "sampling"]]
+    encoder: NotRequired[EncoderSpec | None]
 
 
-class _Optimisation(TypedDict, total=False):
-    optimiser: Literal["adam", "adamw", "adagrad", "sgd"]
-    learning_rate: float | None
-    max_gradient_norm: float | Literal["none"] | None
-    batch_size: int | None
-    patience: int | None
-    max_seconds: float | None
-    seed: int | None
+class UploadOptions(TypedDict):
+    """Options of an upload."""
+
+    description: NotRequired[str | None]
+    tags: NotRequired[Mapping[str, str]]
+    header: NotRequired[bool | None]
+    delimiter: NotRequired[Literal[",", ";", "\t", "|", " "] | None]
+    encoding: NotRequired[
+        Literal[
+            "utf-8",
+            "utf-16",
+            "latin-1",
+            "cp1252",
+            "cp1250",
+            "cp1251",
+            "cp1253",
+            "cp1254",
+            "cp1255",
+            "cp1256",
+            "cp850",
+            "cp866",
+            "iso8859_2",
+            "koi8_r",
+            "mac_roman",
+            "mac_cyrillic",
+            "shift_jis",
+            "euc_jp",
+            "euc_kr",
+            "gbk",
+            "big5",
+        ]
+        | None
+    ]
+    columns: NotRequired[Sequence[str] | None]
+    exclude: NotRequired[Sequence[str]]
+    types: NotRequired[Mapping[str, str]]
+    na_values: NotRequired[Sequence[str]]
+    decimal: NotRequired[Literal[".", ","] | None]
+    thousands: NotRequired[Literal[",", ".", "'", " "] | None]
+    datetime_format: NotRequired[str | None]
+    max_levels: NotRequired[int]
+    missing: NotRequired[Literal["keep", "error", "drop"]]
+    constant: NotRequired[Literal["error", "drop", "keep"]]
 
 
-class Optimisation(_Optimisation, total=False):
-    """The options of the optimisation of a training."""
+class VariationalOptimisation(TypedDict):
+    """Options of the optimisation; absent and null options get values that suit the target."""
 
-    weight_decay: float
-    max_epochs: int | None
-    schedule: Literal["constant", "cosine"] | StepSchedule
-    robust: bool
-    weight_average: float | None
-    mixed_precision: bool
-
-
-class VariationalOptimisation(_Optimisation, total=False):
-    """The options of the optimisation of a fit to a density."""
-
-    schedule: Literal["constant", "cosine"]
-    iterations: int | None
-    report_every: int | None
-    annealing: int | None
+    optimiser: NotRequired[Literal["adam", "adamw", "adagrad", "sgd"]]
+    learning_rate: NotRequired[float | None]
+    schedule: NotRequired[Literal["constant", "cosine"]]
+    max_gradient_norm: NotRequired[float | Literal["none"] | None]
+    batch_size: NotRequired[int | None]
+    iterations: NotRequired[int | None]
+    report_every: NotRequired[int | None]
+    annealing: NotRequired[int | None]
+    patience: NotRequired[int | None]
+    max_seconds: NotRequired[float | None]
+    seed: NotRequired[int | None]
 
 
-class TrainingOptions(Placement, total=False):
-    """The options of a training.
+class VariationalOptions(TypedDict):
+    """Options of a request, as of `VariationalRequest`."""
 
-    `flow` has the fields of one family (`{"family": "maf", "layers": 5}`), `optimisation` those of
-    `POST /v1/jobs/training`. `flow="auto"` has children of the job try several, `quality` takes less
-    or more time. `missing="any"` trains for rows with any gaps, and for explanations.
-    """
-
-    columns: Sequence[str] | None
-    context_columns: Sequence[str]
-    split: Split
-    preprocessing: Preprocessing
-    flow: FlowOptions | Literal["auto"] | None
-    quality: Literal["fast", "balanced", "best"]
-    discrete: DiscreteOptions
-    missing: Literal["observed", "any"]
-    optimisation: Optimisation
-
-
-class SweepOptions(TrainingOptions, total=False):
-    """The options of a sweep: those of a training, and how points of the ranges are tried.
-
-    Attributes:
-        method: Points that fill the ranges evenly, or random ones.
-        trials: Number of points.
-        reduction: Factor by which each stage has fewer trials and more epochs; 1: a single stage.
-        ensemble: Most flows whose probabilities are averaged in the model.
-        seed: Seed of the points.
-    """
-
-    method: Literal["sobol", "random"]
-    trials: int
-    reduction: int
-    ensemble: int
-    seed: int | None
+    priority: NotRequired[int]
+    resources: NotRequired[Resources]
+    description: NotRequired[str | None]
+    tags: NotRequired[Mapping[str, str]]
+    flow: NotRequired[
+        GaussianSpec
+        | GaussianMixtureSpec
+        | MadeSpec
+        | MafSpec
+        | IafSpec
+        | RealNvpSpec
+        | NiceSpec
+        | HafSpec
+        | PlanarSpec
+        | RadialSpec
+        | SylvesterSpec
+        | NsfSpec
+        | NafSpec
+        | None
+    ]
+    optimisation: NotRequired[VariationalOptimisation]
 
 
-class VariationalOptions(Placement, total=False):
-    """The options of a fit to a density that is known up to a constant."""
+class Window(TypedDict):
+    """Box with an interval for each coordinate."""
 
-    flow: FlowOptions | None
-    optimisation: VariationalOptimisation
-
-
-Output = Literal["parquet", "csv", "npy"]
-"""Format of the file of a bulk job."""
+    lower: Sequence[float]
+    upper: Sequence[float]
 
 
-class ScoringOptions(Placement, total=False):
-    """The options of a scoring job.
+class Choices(TypedDict):
+    """Values to choose from, all with the same probability."""
 
-    Attributes:
-        output: Format of the result.
-        include_rows: Write the columns of the dataset before the scores.
-        parts: Add the log probability of the discrete cells and the log density of the others.
-        explain: Add the contribution of each column, and its difference from the usual one.
-    """
-
-    output: Output
-    include_rows: bool
-    parts: bool
-    explain: bool
-
-
-class SamplingOptions(Placement, total=False):
-    """The options of a sampling job."""
-
-    seed: int | None
-    output: Output
-    context: Mapping[str, object] | Sequence[Sequence[object] | Mapping[str, object]] | None
-
-
-ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "ignored"]
-"""Type of the values of a column."""
-
-Extra = Literal["error", "ignore"]
-"""Treatment of columns that the model does not have."""
+    values: Sequence[
+        bool
+        | int
+        | float
+        | str
+        | Sequence[int]
+        | GaussianSpec
+        | GaussianMixtureSpec
+        | MadeSpec
+        | MafSpec
+        | IafSpec
+        | RealNvpSpec
+        | NiceSpec
+        | HafSpec
+        | PlanarSpec
+        | RadialSpec
+        | SylvesterSpec
+        | NsfSpec
+        | NafSpec
+        | BatchNormSpec
+        | EncoderSpec
+        | None
+    ]
 
 
-class UploadOptions(TypedDict, total=False):
-    """The options of an upload: how to read the file, the types of its columns, and its gaps.
+class DensityTarget(TypedDict):
+    """Formula of a log density, up to a constant."""
 
-    Attributes:
-        header: True if the first line of a CSV file has the names of its columns.
-        delimiter: Character between the cells of a CSV file; found by the service if left out.
-        encoding: Encoding of a CSV file, such as `utf-8` or `latin-1`.
-        decimal: Decimal mark of numbers in text.
-        thousands: Mark between groups of three digits in text.
-        datetime_format: Format of dates in text, as of `datetime.strptime`.
-        na_values: Texts that stand for a missing value, beside the usual ones.
-        columns: Names of the columns to keep; all others are left out.
-        exclude: Names of the columns to ignore.
-        types: Types of columns by name; all others are found by the service.
-        max_levels: Most levels of a category; rarer ones are the level *other*.
-        missing: Keep gaps as data, refuse a table with gaps, or drop the rows that have some.
-        constant: Keep constant columns, refuse a table with some, or drop the columns.
-        description: Description of the dataset.
-        tags: Values of the dataset's tags by name.
-    """
-
-    header: bool
-    delimiter: str
-    encoding: str
-    decimal: str
-    thousands: str
-    datetime_format: str
-    na_values: Sequence[str]
-    columns: Sequence[str]
-    exclude: Sequence[str]
-    types: Mapping[str, ColumnType]
-    max_levels: int
-    missing: Literal["keep", "error", "drop"]
-    constant: Literal["keep", "error", "drop"]
-    description: str
-    tags: Mapping[str, str]
+    log_density: str
+    dim: int
+    window: NotRequired[Window | None]
 
 
-class RowOptions(TypedDict, total=False):
-    """The options of a request about rows.
-
-    Attributes:
-        space: Space of the rows.
-        extra: Refuse rows with columns that the model does not have, or ignore the columns.
-    """
-
-    space: Space
-    extra: Extra
-
-
-class FileOptions(RowOptions, total=False):
-    """The options of the scoring of a file.
-
-    Attributes:
-        media_type: Format of the result; left out, that of the suffix of the target.
-        parts: Add the log probability of the discrete cells and the log density of the others.
-        conditionals: Add the log density of each column given those before it, and its mean.
-        explain: Add the contribution of each column, and its difference from the usual one.
-        rows_per_request: Most rows of a part that is sent at once; left out, half a million.
-    """
-
-    media_type: str
-    parts: bool
-    conditionals: bool
-    explain: bool
-    rows_per_request: int
+FlowOptions: TypeAlias = (
+    GaussianSpec
+    | GaussianMixtureSpec
+    | MadeSpec
+    | MafSpec
+    | IafSpec
+    | RealNvpSpec
+    | NiceSpec
+    | HafSpec
+    | PlanarSpec
+    | RadialSpec
+    | SylvesterSpec
+    | NsfSpec
+    | NafSpec
+    | AutoFlow
+    | None
+)
 
 
-class Labels(TypedDict, total=False):
-    """Changes of a description and of tags.
+class Optimisation(TypedDict):
+    """Options of the training; absent and null options get values that suit the data."""
 
-    Attributes:
-        description: New description; None removes it.
-        tags: New values of tags by name; None removes a tag, others stay.
-    """
+    optimiser: NotRequired[Literal["adam", "adamw", "adagrad", "sgd"]]
+    learning_rate: NotRequired[float | None]
+    weight_decay: NotRequired[float]
+    max_gradient_norm: NotRequired[float | Literal["none"] | None]
+    batch_size: NotRequired[int | None]
+    max_epochs: NotRequired[int | None]
+    patience: NotRequired[int | None]
+    max_seconds: NotRequired[float | None]
+    schedule: NotRequired[Literal["constant", "cosine"] | StepSchedule]
+    robust: NotRequired[bool]
+    weight_average: NotRequired[float | None]
+    mixed_precision: NotRequired[bool]
+    seed: NotRequired[int | None]
 
-    description: str | None
-    tags: Mapping[str, str | None]
+
+Range: TypeAlias = Choices | Interval
+
+
+class SweepOptions(TypedDict):
+    """Options of a request, as of `SweepRequest`."""
+
+    priority: NotRequired[int]
+    resources: NotRequired[Resources]
+    description: NotRequired[str | None]
+    tags: NotRequired[Mapping[str, str]]
+    columns: NotRequired[Sequence[str] | None]
+    context_columns: NotRequired[Sequence[str]]
+    split: NotRequired[Split]
+    preprocessing: NotRequired[Preprocessing]
+    flow: NotRequired[FlowOptions | Literal["auto"]]
+    quality: NotRequired[Literal["fast", "balanced", "best"]]
+    discrete: NotRequired[DiscreteOptions]
+    missing: NotRequired[Literal["observed", "any"]]
+    optimisation: NotRequired[Optimisation]
+    method: NotRequired[Literal["sobol", "random"]]
+    trials: NotRequired[int]
+    reduction: NotRequired[int]
+    ensemble: NotRequired[int]
+    seed: NotRequired[int | None]
+
+
+Target: TypeAlias = PotentialTarget | DensityTarget | PosteriorTarget | LatentTarget
+
+
+class TrainingOptions(TypedDict):
+    """Options of a request, as of `TrainingRequest`."""
+
+    priority: NotRequired[int]
+    resources: NotRequired[Resources]
+    description: NotRequired[str | None]
+    tags: NotRequired[Mapping[str, str]]
+    columns: NotRequired[Sequence[str] | None]
+    context_columns: NotRequired[Sequence[str]]
+    split: NotRequired[Split]
+    preprocessing: NotRequired[Preprocessing]
+    flow: NotRequired[FlowOptions | Literal["auto"]]
+    quality: NotRequired[Literal["fast", "balanced", "best"]]
+    discrete: NotRequired[DiscreteOptions]
+    missing: NotRequired[Literal["observed", "any"]]
+    optimisation: NotRequired[Optimisation]

@@ -1,14 +1,14 @@
 """The progress of a job at a terminal."""
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from densityd.client.members import TrialRow
-from densityd.client.records.jobs import Job
+from densityd.client.records import Job
 
 _UNFINISHED = ("queued", "running")
 
@@ -67,7 +67,7 @@ class ProgressBar:
         self._shown = max(self._shown, len(ended))
 
 
-def describe_trial(trial: TrialRow) -> str:
+def describe_trial(trial: Mapping[str, Any]) -> str:
     """Return a trial of a search as a line of a table."""
     reached = trial.get("robust_validation_log_likelihood")
     likelihood = f"{reached:9.3f} nats" if isinstance(reached, float | int) else f"{'':>9}     "
@@ -79,7 +79,7 @@ def describe_trial(trial: TrialRow) -> str:
     )
 
 
-def _trials(job: Job) -> list[TrialRow]:
+def _trials(job: Job) -> list[Mapping[str, Any]]:
     trials = (job.metrics or {}).get("trials")
     return trials if isinstance(trials, list) else []
 

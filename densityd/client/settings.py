@@ -26,6 +26,8 @@ class Settings:
         timeout_s: Longest silence of the service during a request, in seconds; as long after the first
             failure a request is sent again.
         retries: Policy by which failed requests are sent again.
+        rows_per_request: Most rows of one request; None for about two megabytes, and half a million rows
+            of a file.
         request_ids: Makes the `X-Request-ID` of each request, which the service logs.
 
     Raises:
@@ -36,6 +38,7 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     timeout_s: float = 60.0
     retries: Retries = field(default_factory=Retries)
+    rows_per_request: int | None = None
     request_ids: Callable[[], str] = new_key
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 import time
 
 from densityd.client.errors import ClientError, TransportError
-from densityd.client.records.jobs import Job
+from densityd.client.records import Job
 
 RECONNECT_S = 1.0
 """Pause between two streams of events if the first brought none."""

@@ -1,1 +1,1 @@
-"""Commands that talk to a running service; each loads the client only when it runs."""
+"""The commands that use a running service, over the client."""

@@ -1,35 +1,23 @@
-"""``densityd train`` and ``densityd sweep``."""
+"""``densityd train`` and ``densityd demo``."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from densityd.terminal.console import kept_if_accepted, service, tell, upload_once
-from densityd.terminal.options import (
-    AsJson,
-    Family,
-    Fields,
-    MaxSeconds,
-    ModelName,
-    Url,
-    Wait,
-    build_request,
-    check_dataset_id,
-    parse_ranges,
-)
-from densityd.terminal.upload_options import takes_upload_options
-from densityd.terminal.waiting import follow
+from densityd.commands.options import AsJson, ModelName, Url, check_dataset_id
+from densityd.terminal import echo_outcome, note, service, tell_dataset, wait_for
 
 if TYPE_CHECKING:
-    from densityd.client import Client, Job, UploadOptions
+    from densityd.client import Client, Dataset
 
-_LABELS = ("description", "tags")
+_TABLE = "static/page/penguins.csv"
 
 
-@takes_upload_options
 def train(
     file: Annotated[
         Path | None,
@@ -45,23 +33,53 @@ def train(
             metavar="ID", help="Dataset to train on, instead of a file.", callback=check_dataset_id
         ),
     ] = None,
-    flow: Family = None,
-    settings: Fields = None,
-    column: Annotated[
+    options: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Column to model. Repeatable.", show_default="all"),
-    ] = None,
-    context_column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Column that the density is conditioned on. Repeatable."),
-    ] = None,
-    any_gaps: Annotated[
-        bool,
         typer.Option(
-            "--any-gaps",
-            help="Train for rows with any gaps, and for explanations of every column.",
+            "--option",
+            "-o",
+            metavar="NAME=VALUE",
+            help="Option of the upload, such as types.zip=category, exclude=id, na_values=-999,"
+            " decimal=, or missing=drop. Repeatable.",
         ),
-    ] = False,
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FAMILY",
+            help="Family of the flow, such as maf or nsf; auto tries several.",
+            show_default="one that suits the data",
+        ),
+    ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Field of the flow (layers=5), or of another part of the request"
+            " (optimisation.patience=10, tags.team=space). Values are JSON. Repeatable.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", metavar="NAME", help="Column to model. Repeatable.", show_default="all"
+        ),
+    ] = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--context-column", metavar="NAME", help="Column that the density is given. Repeatable."
+        ),
+    ] = None,
+    missing: Annotated[
+        Literal["observed", "any"] | None,
+        typer.Option(
+            help="Train for values that are missing where the table lacks some, or for any: then every"
+            " row can be scored, and every column explained.",
+            show_default="observed",
+        ),
+    ] = None,
     quality: Annotated[
         Literal["fast", "balanced", "best"] | None,
         typer.Option(
@@ -69,170 +87,107 @@ def train(
             show_default="balanced",
         ),
     ] = None,
-    max_seconds: MaxSeconds = None,
-    wait: Wait = True,
-    options: "UploadOptions",
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Maximum training time; the best model so far is kept."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until the training has ended.")
+    ] = True,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a table and train a model on it; options that are left out are chosen from the data.
 
-    The same file with the same options is uploaded once, as long as the dataset exists. If the
-    training is refused, a new upload is deleted again. A description and tags are those of the
-    dataset if it is new, of the training and of the version.
+    All options are checked before anything is sent. The same file with the same options is uploaded
+    once a day.
 
     Prints the model's reference, NAME:VERSION, and its test log-likelihood. The types of the columns,
-    warnings, dropped rows and the result go to standard error too; with --json they are members of
-    the printed job. Ctrl-C ends the wait, not the training.
+    warnings and the result go to standard error too. Ctrl-C ends the wait, not the training.
 
-    Examples: densityd train train.csv --model shuttle;
-    densityd train claims.csv --model claims --types zip=category --exclude id --any-gaps;
-    densityd train train.csv --model shuttle --flow maf --set layers=5 --set 'hidden=[128]';
-    densityd train train.csv --model shuttle --tag team=space --description "First trial";
-    densityd train train.csv --model shuttle --flow auto --quality best --max-seconds 3600;
-    densityd train --dataset ds_0f3c... --model shuttle --max-seconds 600 --no-wait
+    Examples: densityd train claims.csv --model claims;
+    densityd train claims.csv --model claims -o types.zip=category -o exclude=id --missing any;
+    densityd train preise.csv --model preise -o decimal=, -o datetime_format=%d.%m.%Y;
+    densityd train claims.csv --model claims --flow maf --set layers=5 --set 'hidden=[128]';
+    densityd train claims.csv --model claims --flow auto --quality best --max-seconds 3600;
+    densityd train --dataset ds_0f3c... --model claims --set tags.stage=trial --no-wait
     """
-    request = build_request(settings or (), family=flow, max_seconds=max_seconds)
-    if quality is not None:
-        request["quality"] = quality
-    if column:
-        request["columns"] = column
-    if context_column:
-        request["context_columns"] = context_column
-    if any_gaps:
-        request["missing"] = "any"
-    request |= _labels(options)
-    _start(
-        Table(file, dataset, options),
-        lambda client, dataset_id: client.jobs.train(model, dataset_id, **request),
-        url=url,
-        outcome=Outcome(wait=wait, as_json=as_json),
-    )
-
-
-@takes_upload_options
-def sweep(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE", dir_okay=False, exists=True, help="Table to upload and train on."
-        ),
-    ] = None,
-    *,
-    model: ModelName,
-    ranges: Annotated[
-        list[str],
-        typer.Option(
-            "--range",
-            metavar="FIELD=RANGE",
-            help="Range of a field of the flow, or with a dot of optimisation: LOW:HIGH, LOW:HIGH:log,"
-            " a JSON list, or values between commas. Repeatable.",
-        ),
-    ],
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID", help="Dataset to train on, instead of a file.", callback=check_dataset_id
-        ),
-    ] = None,
-    flow: Family = None,
-    settings: Fields = None,
-    trials: Annotated[int, typer.Option(min=1, help="Number of points to try.")] = 16,
-    method: Annotated[
-        Literal["sobol", "random"],
-        typer.Option(help="Points that fill the ranges, or random ones."),
-    ] = "sobol",
-    reduction: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Factor by which each stage has fewer trials and more epochs; 1 for one stage.",
-        ),
-    ] = 3,
-    ensemble: Annotated[
-        int, typer.Option(min=1, help="Maximum number of flows whose probabilities are averaged.")
-    ] = 1,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the points.")] = None,
-    max_seconds: MaxSeconds = None,
-    wait: Wait = True,
-    options: "UploadOptions",
-    url: Url = None,
-    as_json: AsJson = False,
-) -> None:
-    """Upload a table and train models at many points of some ranges; the best becomes the version.
-
-    The points are tried by any workers at the same time, for a part of the epochs first, the best of
-    them again for longer. `--max-seconds` bounds the training time of all together. What was tried is
-    in the metrics of the job: `densityd jobs show`.
-
-    Examples: densityd sweep train.csv --model shuttle --flow maf --range layers=2:8
-    --range 'hidden=[[32, 32], [64, 64]]' --range optimisation.learning_rate=3e-4:1e-2:log;
-    densityd sweep --dataset ds_0f3c... --model shuttle --range optimisation.weight_decay=0,1e-5,1e-3
-    """
-    request = build_request(settings or (), family=flow, max_seconds=max_seconds)
-    request |= {"trials": trials, "method": method, "reduction": reduction, "ensemble": ensemble}
-    if seed is not None:
-        request["seed"] = seed
-    request |= _labels(options)
-    wanted = parse_ranges(ranges)
-    _start(
-        Table(file, dataset, options),
-        lambda client, dataset_id: client.jobs.sweep(model, dataset_id, wanted, **request),
-        url=url,
-        outcome=Outcome(wait=wait, as_json=as_json),
-    )
-
-
-def _labels(options: "UploadOptions") -> dict[str, Any]:
-    """Return the description and the tags that are among the options of an upload."""
-    return {name: value for name, value in options.items() if name in _LABELS}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Table that a command names: a file to upload, or a dataset of the service."""
-
-    file: Path | None
-    dataset: str | None
-    options: "UploadOptions"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Way in which the outcome of a job is printed."""
-
-    wait: bool
-    as_json: bool
-
-
-def _start(
-    table: Table,
-    start: "Callable[[Client, str], Job]",
-    *,
-    url: str | None,
-    outcome: Outcome,
-) -> None:
-    """Upload the table if it is a file, start a job on it, and print what becomes of that.
-
-    Raises:
-        typer.BadParameter: There is neither a file nor a dataset, or both, or a dataset with options
-            of reading a file.
-    """
-    if (table.file is None) == (table.dataset is None):
+    if (file is None) == (dataset is None):
         raise typer.BadParameter("give either FILE or --dataset ID.")
-    reading = next((name for name in table.options if name not in _LABELS), None)
-    if table.dataset is not None and reading is not None:
-        option = "--no-header" if reading == "header" else f"--{reading.replace('_', '-')}"
+    if file is None and options:
         raise typer.BadParameter(
-            f"{option} says how a FILE is read; `densityd datasets set-type` changes types of a dataset,"
-            " and --column chooses its columns."
+            "-o says how a FILE is read; `densityd call PATCH /v1/datasets/ID` changes types."
         )
+    from densityd.commands import checks  # noqa: PLC0415 - it takes some time, and help none
+
+    given = {
+        "model_name": model,
+        "columns": columns or None,
+        "context_columns": context or None,
+        "missing": missing,
+        "quality": quality,
+        "flow": None if flow is None else {"family": flow},
+        "optimisation": None if max_seconds is None else {"max_seconds": max_seconds},
+    }
     with service(url) as client:
-        uploaded = None
-        if table.file is not None:
-            known = uploaded = upload_once(client, table.file, table.options)
+        document = client.openapi()
+        request = checks.request_of(document, "TrainingRequest", fields, given)
+        parameters = checks.parameters_of(document, options)
+        if file is None:
+            known = client.datasets.get(str(dataset))
+            tell_dataset(known, "dataset of")
         else:
-            known = tell(client.datasets.get(str(table.dataset)))
-        with kept_if_accepted(client, uploaded):
-            job = start(client, known.id)
-        follow(client, job, wait=outcome.wait, as_json=outcome.as_json, dataset=known)
+            known = upload(client, file, parameters)
+        del request["model_name"]
+        job = client.jobs.train(model, known.id, **request)
+        note(f"accepted {job.id}")
+        if not wait:
+            return echo_outcome(job, as_json=as_json)
+        return echo_outcome(wait_for(client, job.id), as_json=as_json)
+
+
+def upload(client: "Client", file: Path, parameters: Mapping[str, Any]) -> "Dataset":
+    """Upload a file, and print its size, the types of its columns, and warnings.
+
+    The same file with the same options gives the same dataset for a day.
+    """
+    from densityd.client import ApiError  # noqa: PLC0415 - it takes a third of a second
+
+    with file.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    request = json.dumps([digest, file.name, parameters], sort_keys=True)
+    key: str | None = f"upload-{hashlib.sha256(request.encode()).hexdigest()}"
+    try:
+        uploaded = client.datasets.upload(file, idempotency_key=key, **parameters)
+        client.datasets.get(uploaded.id)
+    except ApiError as error:
+        # It was deleted since, or the key has served another request.
+        if error.status != 404 and not error.type.endswith("/idempotency-key-reused"):
+            raise
+        uploaded = client.datasets.upload(file, **parameters)
+    tell_dataset(uploaded, "uploaded before:" if uploaded.replayed else "uploaded")
+    return uploaded
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="Model that gets a new version.")] = "penguins",
+    url: Url = None,
+) -> None:
+    """Train a model of 344 penguins on the service, and print what to do with it.
+
+    Example: densityd demo
+    """
+    from densityd.client import Settings  # noqa: PLC0415 - it takes a third of a second
+
+    with service(url) as client, tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "penguins.csv"
+        file.write_bytes(client.call("GET", f"/{_TABLE}").content)
+        dataset = upload(client, file, {})
+        job = wait_for(client, client.jobs.train(model, dataset.id, missing="any").id)
+        drawn = client.sample(model, 3, to="table", seed=7).to_pylist()
+        address = Settings(url).address
+    typer.echo(f"{job.ref} is ready. Its page: {address}/#/models/{model}\n")
+    typer.echo("Three rows that it drew:")
+    for row in drawn:
+        typer.echo("  " + ", ".join("" if cell is None else str(cell) for cell in row.values()))
+    typer.echo(f"\nMore of them:\n  densityd sample {model} -n 100 --seed 7")

@@ -9,8 +9,6 @@ from pathlib import Path
 from densityd.errors import StartError
 
 _LOCK = "densityd.lock"
-# The kernel's limit of a Unix socket's path, without the closing NUL.
-_SOCKET_PATH_BYTES = 107
 
 
 @contextmanager
@@ -43,21 +41,6 @@ def lock_data_dir(folder: Path, *, address: str) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def check_socket_path(path: Path) -> None:
-    """Check that the kernel accepts the path of a socket.
-
-    Raises:
-        StartError: The path is too long.
-    """
-    length = len(os.fsencode(path))
-    if length > _SOCKET_PATH_BYTES:
-        raise StartError(
-            f"the data directory's path is too long for the private Redis: its socket {path} has"
-            f" {length} bytes, the limit is {_SOCKET_PATH_BYTES}; choose a shorter --data-dir or"
-            " set DENSITYD_BROKER_URL."
-        )
 
 
 def _describe_holder(folder: Path, lock: int) -> str:

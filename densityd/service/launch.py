@@ -1,6 +1,7 @@
 """``python -m densityd.service.launch PARENT COMMAND...``: run a command that dies with its parent."""
 
 import os
+import signal
 import sys
 
 from tabular.sandbox.parent_death import die_with
@@ -10,6 +11,7 @@ def main() -> None:
     """Tie this process to its parent, then become the command."""
     parent_pid, *command = sys.argv[1:]
     die_with(int(parent_pid))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent takes them where it waits
     os.execv(command[0], command)  # noqa: S606 - the command is our own
 
 

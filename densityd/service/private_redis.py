@@ -1,4 +1,7 @@
-"""The private Redis of `densityd up`: on a Unix socket, with an append-only file, without TCP."""
+"""The private Redis of `densityd up`: on a Unix socket, in memory, without TCP.
+
+It only has messages, which may be lost: every job is in the database.
+"""
 
 import importlib.util
 import os
@@ -11,6 +14,8 @@ from densityd.errors import StartError
 
 _NAMES = ("valkey-server", "redis-server")
 _PING_TIMEOUT_S = 1.0
+# The kernel's limit of a Unix socket's path, without the closing NUL.
+_SOCKET_PATH_BYTES = 107
 
 
 def find_server() -> str:
@@ -37,8 +42,15 @@ def build_command(socket: Path) -> list[str]:
     """Return the command line of a server on `socket`; creates the socket's folder.
 
     Raises:
-        StartError: No server is installed, or the folder cannot be made.
+        StartError: No server is installed, the folder cannot be made, or its path is too long.
     """
+    length = len(os.fsencode(socket))
+    if length > _SOCKET_PATH_BYTES:
+        raise StartError(
+            f"the data directory's path is too long for the private Redis: its socket {socket} has"
+            f" {length} bytes, the limit is {_SOCKET_PATH_BYTES}; choose a shorter --data-dir or"
+            " set DENSITYD_BROKER_URL."
+        )
     folder = socket.parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,11 +62,9 @@ def build_command(socket: Path) -> list[str]:
         "unixsocket": str(socket),
         "unixsocketperm": "700",
         "dir": str(folder),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendonly": "no",
         "save": "",
         "daemonize": "no",
-        "protected-mode": "yes",
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     return [find_server(), *arguments]
@@ -71,39 +81,3 @@ def is_up(url: str) -> bool:
         return False
     finally:
         client.close()
-
-
-def set_aside_log(socket: Path) -> list[Path]:
-    """Rename an append-only file that the server cannot read, or what else has its name.
-
-    It only has messages: every job is in the database.
-
-    Args:
-        socket: Unix socket of the server, in the folder of its files.
-
-    Returns:
-        The new paths.
-
-    Raises:
-        StartError: It cannot be renamed.
-    """
-    moved = []
-    for name in ("appendonly.aof", "appendonlydir"):
-        path = socket.parent / name
-        if os.path.lexists(path):
-            aside = socket.parent / f"{name}.unreadable"
-            try:
-                _replace(path, aside)
-            except OSError as error:
-                raise StartError(f"{path} cannot be moved aside: {error.strerror}.") from error
-            moved.append(aside)
-    return moved
-
-
-def _replace(path: Path, target: Path) -> None:
-    """Rename a file or folder; a target of either kind is deleted."""
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)
-    path.replace(target)

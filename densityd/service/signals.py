@@ -1,9 +1,7 @@
-"""A wait that signals end; no handler does anything itself."""
+"""A wait that signals end: they are blocked, and taken where the service waits."""
 
-import os
-import select
 import signal
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from models_store.process.endings import ending_signals
@@ -19,15 +17,10 @@ class Signals:
     def __init__(self) -> None:
         self.asked_to_end = 0
         self._ending = ending_signals()
+        self._all = {*self._ending, signal.SIGCHLD}
 
     def __enter__(self) -> Self:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
-        self._before = {
-            number: signal.signal(number, _ignore) for number in (*self._ending, signal.SIGCHLD)
-        }
-        self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self._all)
         return self
 
     def __exit__(
@@ -36,21 +29,13 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        signal.set_wakeup_fd(self._wakeup_before)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        os.close(self._read)
-        os.close(self._write)
+        while signal.sigtimedwait(self._all, 0) is not None:
+            pass  # it has been heeded
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a signal or for `timeout_s` seconds, and count the signals."""
-        select.select([self._read], [], [], max(0.0, timeout_s))
-        try:
-            arrived = os.read(self._read, 4096)
-        except BlockingIOError:
-            return
-        self.asked_to_end += sum(number in self._ending for number in arrived)
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the wake-up descriptor has the signal already."""
+        found = signal.sigtimedwait(self._all, max(0.0, timeout_s))
+        while found is not None:
+            self.asked_to_end += found.si_signo in self._ending
+            found = signal.sigtimedwait(self._all, 0)

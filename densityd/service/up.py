@@ -11,7 +11,7 @@ from densityd.errors import InterruptedStartError, StartError
 from densityd.service import private_redis
 from densityd.service.banner import format_banner
 from densityd.service.children import Child, end_all
-from densityd.service.data_dir import check_socket_path, lock_data_dir
+from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, free_port, wants_key, why_unready
 from densityd.service.signals import Signals
 from models_store.database.database import migrate
@@ -20,10 +20,9 @@ from models_store.files.blobs import Blobs
 from models_store.files.private_files import close_to_others, create_private_files
 
 _REDIS_START_S = 20.0
-_API_START_S = 900.0  # without a cache the kernels are compiled first: minutes on a busy machine
+_API_START_S = 900.0  # the kernels may have to be compiled, on a busy machine
 _PATIENCE_S = 10.0
 _LOOK_S = 5.0
-_START_FAILURES = 3
 # Together under ten seconds, with the time to notice the ends.
 _WORK_GRACE_S = 7.5
 _DRAIN_S = 4.0  # of these, where the API needs no longer
@@ -45,13 +44,14 @@ class Service:
         self._settings = settings
         self._say = say
         logs = None if verbose else settings.data_dir / "logs"
-        self._redis = (
-            _child("redis", private_redis.build_command(settings.redis_socket), logs)
-            if settings.broker_url is None
-            else None
-        )
+        self._redis: Child | None = None
+        if settings.broker_url is None:
+            self._redis = _child("redis", private_redis.build_command(settings.redis_socket), logs)
         self._api = _child("api", _python("app"), logs)
         self._worker = _child("worker", _python("workers"), logs)
+        self._children = [
+            child for child in (self._redis, self._api, self._worker) if child is not None
+        ]
 
     def run(self, signals: Signals) -> None:
         """Start the children, keep them running, and end them after a signal.
@@ -65,10 +65,7 @@ class Service:
             data_dir = self._settings.data_dir
             self._say(format_banner(url, data_dir=data_dir, with_key=wants_key(url)))
             while not signals.asked_to_end:
-                try:
-                    self._check_children(say=self._say)
-                except StartError as error:  # of a part: the others serve on
-                    self._say(str(error))
+                self._check_children(say=self._say)
                 signals.wait(self._get_pause_s())
             self._say("Stopping: trainings write a checkpoint and continue at the next start.")
         except InterruptedStartError:
@@ -76,18 +73,9 @@ class Service:
         finally:
             self._stop(signals)
 
-    @property
-    def _drain_s(self) -> float:
-        """Seconds that the API may take to end beyond those of the usual settings."""
-        return max(0.0, self._settings.drain_delay_s + self._settings.drain_s - _DRAIN_S)
-
-    @property
-    def _children(self) -> list[Child]:
-        return [child for child in (self._redis, self._api, self._worker) if child is not None]
-
     def _start(self, signals: Signals) -> None:
-        broker = self._settings.resolved_broker_url
         if self._redis is not None:
+            broker = self._settings.resolved_broker_url
             _start(self._redis)
             self._wait(
                 "Redis",
@@ -109,10 +97,9 @@ class Service:
         while (reason := why_unready()) is not None:
             if signals.asked_to_end:
                 raise InterruptedStartError
-            self._check_children(say=_say_nothing)
+            self._check_children(say=lambda _: None)  # it is told once, at the end of the start
             for child in self._children:
-                # Redis may need a second try without an old log; no other failure passes by itself.
-                if child.failures >= (_START_FAILURES if child is self._redis else 1):
+                if child.failures:
                     raise StartError(f"{child.name} does not start: {child.read_last_message()}")
             waited_s = time.monotonic() - began
             if waited_s > limit_s:
@@ -127,24 +114,12 @@ class Service:
 
     def _check_children(self, *, say: Callable[[str], None]) -> None:
         for child in self._children:
-            ended = child.check_end()
-            if ended is not None:
+            if (ended := child.check_end()) is not None:
                 say(f"{child.name} {ended}.")
-                self._set_aside_queue(child)
             if child.restart_at is not None and time.monotonic() >= child.restart_at:
                 unstarted = child.start()
                 if unstarted is not None:
                     say(f"{child.name} {unstarted}.")
-            child.trim_log()
-
-    def _set_aside_queue(self, child: Child) -> None:
-        """Let a Redis that failed twice start without the file that it may be unable to read."""
-        if child is self._redis and child.failures > 1:
-            for path in private_redis.set_aside_log(self._settings.redis_socket):
-                self._say(
-                    f"Redis could not start; its queue file was moved to {path}. No job is lost:"
-                    " the database holds them all."
-                )
 
     def _get_pause_s(self) -> float:
         due = [child.restart_at for child in self._children if child.restart_at is not None]
@@ -152,10 +127,10 @@ class Service:
 
     def _stop(self, signals: Signals) -> None:
         asked = signals.asked_to_end
-        last = [self._redis] if self._redis is not None else []
+        drain_s = max(0.0, self._settings.drain_delay_s + self._settings.drain_s - _DRAIN_S)
         end_all(
-            [[self._worker, self._api], last],
-            grace_s=[_WORK_GRACE_S + self._drain_s, _REDIS_GRACE_S],
+            [[self._worker, self._api], [] if self._redis is None else [self._redis]],
+            grace_s=[_WORK_GRACE_S + drain_s, _REDIS_GRACE_S],
             pause=signals.wait,
             # A second signal ends the wait.
             hurry=lambda: signals.asked_to_end > max(1, asked),
@@ -177,38 +152,18 @@ def up(settings: ApiSettings, *, say: Callable[[str], None], verbose: bool = Fal
     create_private_files()
     with lock_data_dir(settings.data_dir, address=address), Signals() as signals:
         free_port(settings.host, settings.port)
-        if settings.broker_url is None:
-            check_socket_path(settings.redis_socket)
-        _make_folder(settings.data_dir / "logs")
-        _close_to_others(settings.data_dir, say=say)
+        try:
+            (settings.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
+            if (warning := close_to_others(settings.data_dir)) is not None:
+                say(warning)
+        except OSError as error:
+            raise StartError(f"{error.filename} cannot be used: {error.strerror}.") from error
         Service(settings, say=say, verbose=verbose).run(signals)
 
 
 def _start(child: Child) -> None:
     if (why := child.start()) is not None:
         raise StartError(f"{child.name} {why.partition(';')[0]}.")
-
-
-def _say_nothing(_text: str) -> None:
-    """Print nothing: the reason for a failed start is printed once, at its end."""
-
-
-def _close_to_others(folder: Path, *, say: Callable[[str], None]) -> None:
-    try:
-        warning = close_to_others(folder)
-    except OSError as error:
-        raise StartError(
-            f"The permissions of {error.filename} cannot be changed: {error.strerror}."
-        ) from error
-    if warning is not None:
-        say(warning)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"{folder} cannot be created: {error.strerror}.") from error
 
 
 def _prepare_stores(settings: ApiSettings) -> None:

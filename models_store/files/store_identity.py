@@ -38,7 +38,7 @@ def adopt(database: Database, blobs: Blobs, *, looked_at: bool = False) -> None:
     """Tie a database to its store at the first start; check that they belong together at others.
 
     A database without rows of its own does not take the store of another one: to either, the files of
-    the other are such as no row names, which `densityd prune-files` deletes.
+    the other are such as no row names, which `densityd doctor --delete` deletes.
 
     Args:
         database: Database at the revision of this code.

@@ -44,8 +44,8 @@ class ScoringRequest(Placed):
     )
     parts: bool = Field(
         default=False,
-        description="Write the two parts of each log density: `discrete` of the categories, gaps and"
-        " spikes of the row, `continuous` of its other values given those.",
+        description="Write the two parts of each log density: `discrete` of the categories, missing"
+        " values and spikes of the row, `continuous` of its other values given those.",
     )
     explain: bool = Field(
         default=False,

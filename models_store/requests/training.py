@@ -305,8 +305,7 @@ class TrainingRequest(Placed):
     flow: TrainedFlow = Field(
         default=None,
         description="Family of the flow and its fields; null for one that suits the data. In a table with"
-        " categories or"
-        " gaps it is the flow of the continuous values, given all else. Family `auto`: the job's"
+        " categories or missing values it is the flow of the continuous values, given all else. Family `auto`: the job's"
         " children try several, and the best become the model.",
     )
     quality: Quality = Field(
@@ -317,13 +316,13 @@ class TrainingRequest(Placed):
     )
     discrete: DiscreteOptions = Field(
         default=DiscreteOptions(),
-        description="Network of the probabilities of categories, gaps and single values.",
+        description="Network of the probabilities of categories, missing values and single values.",
     )
     missing: MissingCells = Field(
         default="observed",
         description="Cells that may be missing in rows to score: `observed`, those of the columns that"
-        " had gaps in training; `any`, all: cells are hidden at random in training, so that rows with"
-        " any gaps have densities, and `explain` says which column makes a row unlikely.",
+        " lacked some in training; `any`, all: cells are hidden at random in training, so that rows that"
+        " lack any have densities, and `explain` says which column makes a row unlikely.",
     )
     optimisation: OptimisationRequest = Field(
         default=OptimisationRequest(),

@@ -1,4 +1,4 @@
-"""A short form of `python -m tests.chaos`; `make chaos` runs the long one."""
+"""A short form of `python -m tests.chaos`; `.ci/run` runs the long one."""
 
 import subprocess
 import sys

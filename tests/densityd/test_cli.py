@@ -50,6 +50,8 @@ def test_help_begins_with_what_a_newcomer_needs_and_cuts_no_sentence_off() -> No
         line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "
     ]
     assert names[:3] == ["up", "demo", "train"]
+    assert names[-2:] == ["keys", "audit"]
+    assert len(list(commands(get_command(app)))) == 25
     assert "..." not in listed
 
 

@@ -184,7 +184,7 @@ def test_rows_are_scored_and_drawn_for_given_values_by_keys(page: Page, model: s
 @pytest.mark.long
 def test_a_table_is_scored_into_a_file_by_keys(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/score")
-    choose(page, page.get_by_label("Data set"), "table of the keyboard")
+    choose(page, page.get_by_label("Dataset"), "table of the keyboard")
     press(page, page.get_by_role("button", name="Start scoring"))
     result = page.get_by_role("button", name="Download the result")
     expect(result).to_be_visible(timeout=SOON_MS)

@@ -21,7 +21,7 @@ def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> Non
         dataset = client.datasets.upload(table, name="table of the sources")
     page.goto("/#/jobs/variational")
     page.get_by_label("Density", exact=True).first.select_option("linear")
-    page.get_by_label("Data set", exact=True).select_option(dataset.id)
+    page.get_by_label("Dataset", exact=True).select_option(dataset.id)
     expect(page.get_by_label("Column to explain", exact=True).locator("option")).to_have_count(4)
     page.get_by_label("Density", exact=True).first.select_option("latent")
     page.get_by_label("How the columns follow", exact=False).select_option("known")
@@ -30,10 +30,10 @@ def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> Non
     page.get_by_label("Steps", exact=True).fill("50")
     assert findings_of_axe(page) == ""
     shown = page.get_by_role("group", name="Command line", exact=True)
-    expect(shown).to_have_text(
-        f"densityd infer --model page-sources --dataset {dataset.id} --latent gaussian"
-        " --loadings weights.csv --noise-scale 1 --set optimisation.iterations=50"
+    expect(shown).to_contain_text(
+        'densityd call POST /v1/jobs/variational \'{"model_name":"page-sources","target":{"latent":'
     )
+    expect(shown).to_contain_text('"loadings":[[1],[0.5],[2]],"noise_scale":1')
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_text("Exact log evidence", exact=True)).to_be_visible()
     page.get_by_role("link", name="Look at the model", exact=True).click()

@@ -16,8 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from densityd.client import Client, Settings
-from densityd.client.options import Resources, VariationalOptimisation
-from densityd.client.targets import LatentTarget
+from densityd.client.options import LatentTarget, Resources, VariationalOptimisation
 from tests.app.conftest import openapi_document
 from tests.browsers import chromium, needs_chromium, watched_page
 from tests.e2e.test_up import Up

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.test_up import EXAMPLES, Up
 
-PAGE = (EXAMPLES.parent / "docs" / "tables.md").read_text()
+PAGE = (EXAMPLES.parent / "docs" / "datasets.md").read_text()
 RECIPES = dict(
     re.findall(r"^### ([^\n]+)\n[^#]*?```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
 )
@@ -48,7 +48,7 @@ def test_the_recipes_of_the_documentation_work(
 ) -> None:
     monkeypatch.setenv("DENSITYD_URL", up.url)
 
-    exec(compile(RECIPES[name], f"docs/tables.md, {name}", "exec"), {})  # noqa: S102 - our own page
+    exec(compile(RECIPES[name], f"docs/datasets.md, {name}", "exec"), {})  # noqa: S102 - our own page
 
 
 def test_every_recipe_is_found() -> None:

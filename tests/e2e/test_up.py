@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +18,6 @@ import pytest
 from typer.testing import CliRunner
 
 from densityd.cli import app
-from densityd.service.banner import curl_lines
 from tests.collectors import Collector
 from tests.ports import free_port
 from tests.servers import tied
@@ -152,21 +150,16 @@ def refused(data_dir: Path, port: int, *, host: str = "127.0.0.1") -> str:
     return run.stderr
 
 
-@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("awk"), reason="needs curl, awk")
-def test_the_printed_lines_work_and_a_second_start_is_refused(up: Up, tmp_path: Path) -> None:
-    upload, train, score = curl_lines(up.url, with_key=False)
-    assert all(line in up.text() for line in (upload, train, score))
+def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(
+    up: Up, tmp_path: Path
+) -> None:
     assert f"Open in the browser    {up.url}\n" in up.text()
+    assert f"Or in a terminal       densityd demo --url {up.url}\n" in up.text()
     assert httpx.get(f"{up.url}/docs").status_code == 200
 
     assert "already running" in refused(up.data_dir, free_port())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in refused(tmp_path / "other", taken.getsockname()[1])
-
-    asked = shell(f"{upload}\n{train}")
-    job_id = re.findall(r"job_[0-9a-f]{32}", asked)[0]
-    wait_until(lambda: up.job(job_id)["state"] == "succeeded")
-    assert "log_prob" in shell(score)
 
 
 @pytest.mark.long  # the web page goes the same way
@@ -189,28 +182,15 @@ def test_a_table_becomes_scores_and_samples_at_a_terminal(up: Up, tmp_path: Path
     assert run("sample", "line", "-n", "3", "--seed", "1").splitlines()[0] == "a,b"
 
 
-def shell(lines: str) -> str:
-    run = subprocess.run(  # noqa: S603 - the lines that we print
-        ["/bin/bash", "-euc", lines], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
-    )
-    return run.stdout
-
-
 @pytest.mark.long
-@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("awk"), reason="needs curl, awk")
-def test_the_printed_lines_send_the_key_that_the_service_wants(
+def test_the_welcome_says_that_the_service_wants_a_key(
     start: Callable[[], Up], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = f"key_{32 * 'a'}.{64 * 'b'}"
-    (tmp_path / "key").write_text(key)
+    (tmp_path / "key").write_text(f"key_{32 * 'a'}.{64 * 'b'}")
     monkeypatch.setenv("DENSITYD_FIRST_KEY_FILE", str(tmp_path / "key"))
     up = start()
     up.wait_ready()
-    upload, train, _ = lines = curl_lines(up.url, with_key=True)
-    assert all(line in up.text() for line in lines)
-    assert "put a key in DENSITYD_API_KEY" in up.text()
-    monkeypatch.setenv("DENSITYD_API_KEY", key)
-    assert re.search(r"job_[0-9a-f]{32}", shell(f"{upload}\n{train}"))
+    assert "commands read it from DENSITYD_API_KEY" in up.text()
 
 
 @pytest.mark.long  # two whole services
@@ -227,14 +207,8 @@ def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(
 
     first.end()
     assert not [pid for pid in processes if is_alive(pid)]
-    # Whatever became of the queue, the jobs are in the database.
-    for path in (first.data_dir / "redis" / "appendonlydir").iterdir():
-        path.write_bytes(b"damaged")
-
     second = start()
     second.wait_ready()
-    assert "its queue file was moved to" in second.text()
-    assert list((first.data_dir / "redis").glob("*.unreadable"))
     before = second.epoch(job_id)
     assert before >= 2
     wait_until(lambda: second.epoch(job_id) > before)

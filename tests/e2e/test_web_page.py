@@ -203,6 +203,8 @@ def test_an_alias_is_moved_and_moved_back(page: Page, up: Up, model: str) -> Non
         page.get_by_role("status").filter(has_text="production now means version 2")
     ).to_be_visible()
     assert httpx.get(f"{up.url}/v1/models/{model}").json()["aliases"] == {"production": 2}
+    versions = page.get_by_role("region", name="Versions", exact=True)
+    expect(versions.locator("tbody tr").first).to_contain_text("production")
     page.get_by_role("button", name="Undo", exact=True).click()
     expect(page.get_by_role("button", name="Undo", exact=True)).to_be_hidden()
     page.get_by_text("History of the aliases", exact=True).click()
@@ -231,7 +233,7 @@ def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str
 @pytest.mark.long  # `tests/workers` has jobs of this kind, the page above those of training
 def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/score")
-    page.get_by_label("Data set", exact=True).select_option("table of the pair")
+    page.get_by_label("Dataset", exact=True).select_option("table of the pair")
     page.get_by_role("button", name="Start scoring", exact=True).click()
     result = page.get_by_role("button", name="Download the result", exact=True)
     expect(result).to_be_visible(timeout=SOON_MS)

@@ -1,4 +1,4 @@
-// The libraries of the page as one module; `make vendor` bundles it.
+// The libraries of the page as one module; `tools/page/vendor.sh` bundles it.
 export { Fragment, h, render } from "preact";
 export { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 export { batch, computed, effect, signal, useComputed, useSignal } from "@preact/signals";

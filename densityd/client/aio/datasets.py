@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack, overload
 
 import orjson
 
@@ -11,7 +11,6 @@ from densityd.client.call import (
     ARROW,
     LONG_S,
     NPY,
-    Body,
     Call,
     Response,
     Retry,
@@ -23,13 +22,13 @@ from densityd.client.call import (
     read_content,
 )
 from densityd.client.filters import DatasetFilters, format_filters
-from densityd.client.options import ColumnType, Labels, UploadOptions
-from densityd.client.records.datasets import ColumnPage, Dataset, DatasetSummary
-from densityd.client.records.record import Page
-from densityd.client.wire.arrow import encode_table, read_table
-from densityd.client.wire.files import read_file
-from densityd.client.wire.frames import Rows, to_table
-from densityd.client.wire.npy import Floats, check_rows, encode_array, read_array
+from densityd.client.options import Labels, UploadOptions
+from densityd.client.record import Page
+from densityd.client.records import ColumnPage, Dataset, DatasetSummary
+from densityd.client.rows import encode_rows
+from densityd.client.wire.arrow import read_table
+from densityd.client.wire.frames import Rows
+from densityd.client.wire.npy import Floats, read_array
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -76,7 +75,7 @@ class AsyncDatasets:
             _PATH,
             _read_upload,
             params={"name": name, **params},
-            body=_encode(source),
+            body=encode_rows(Path(source) if isinstance(source, str) else source),
             # Every attempt has the same key, so that there is one dataset.
             headers={"Idempotency-Key": idempotency_key or new_key()},
             read_timeout_s=LONG_S,
@@ -102,7 +101,7 @@ class AsyncDatasets:
         self,
         dataset_id: str,
         *,
-        types: Mapping[str, ColumnType] | None = None,
+        types: Mapping[str, str] | None = None,
         etag: str | None = None,
         **labels: Unpack[Labels],
     ) -> Dataset:
@@ -121,41 +120,55 @@ class AsyncDatasets:
         path = build_path(_PATH, dataset_id)
         return await self._transport.send(build_change(path, Dataset.of, change, etag))
 
+    @overload
     async def rows(
-        self, dataset_id: str, *, offset: int = 0, limit: int = 100, step: int = 1
-    ) -> Floats:
-        """Return each `step`-th of the stored rows as an array; text and dates are codes and seconds."""
-        return read_array(await self._rows(dataset_id, NPY, offset=offset, limit=limit, step=step))
+        self, dataset_id: str, *, to: None = None, offset: int = 0, limit: int = 100, step: int = 1
+    ) -> Floats: ...
 
-    async def rows_table(
-        self, dataset_id: str, *, offset: int = 0, limit: int = 100, step: int = 1
-    ) -> "pa.Table":
-        """Return each `step`-th of the stored rows as an Arrow table, with the values of the file."""
-        return read_table(
-            await self._rows(dataset_id, ARROW, offset=offset, limit=limit, step=step)
+    @overload
+    async def rows(
+        self,
+        dataset_id: str,
+        *,
+        to: Literal["table"],
+        offset: int = 0,
+        limit: int = 100,
+        step: int = 1,
+    ) -> "pa.Table": ...
+
+    async def rows(
+        self,
+        dataset_id: str,
+        *,
+        to: Literal["table"] | None = None,
+        offset: int = 0,
+        limit: int = 100,
+        step: int = 1,
+    ) -> "Floats | pa.Table":
+        """Return each `step`-th of the stored rows.
+
+        Args:
+            dataset_id: Id of the dataset.
+            to: None for an array, in which text is codes and dates are seconds; `"table"` for an Arrow
+                table with the values of the file.
+            offset: Number of the first row.
+            limit: Most rows.
+            step: Distance of two rows.
+        """
+        call = Call(
+            "GET",
+            build_path(_PATH, dataset_id, "rows"),
+            read_content,
+            params={"offset": offset, "limit": limit, "step": step},
+            headers={"Accept": NPY if to is None else ARROW},
         )
+        content = await self._transport.send(call)
+        return read_array(content) if to is None else read_table(content)
 
     async def delete(self, dataset_id: str) -> None:
         """Delete a dataset that no unfinished job uses."""
         path = build_path(_PATH, dataset_id)
         await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
-
-    async def _rows(self, dataset_id: str, media_type: str, **rows: int) -> bytes:
-        call = Call(
-            "GET",
-            build_path(_PATH, dataset_id, "rows"),
-            read_content,
-            params=rows,
-            headers={"Accept": media_type},
-        )
-        return await self._transport.send(call)
-
-
-def _encode(source: str | Path | Rows) -> Body:
-    if isinstance(source, str | Path):
-        return read_file(Path(source))
-    table = to_table(source)
-    return encode_array(check_rows(source)) if table is None else encode_table(table)
 
 
 def _read_upload(response: Response) -> Dataset:

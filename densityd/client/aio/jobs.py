@@ -22,18 +22,22 @@ from densityd.client.call import (
 from densityd.client.errors import TransportError
 from densityd.client.filters import JobFilters, format_filters
 from densityd.client.options import (
+    DensityTarget,
     Labels,
+    PotentialTarget,
+    Range,
     SamplingOptions,
     ScoringOptions,
     SweepOptions,
+    Target,
     TrainingOptions,
     VariationalOptions,
 )
-from densityd.client.records.jobs import Event, EventPage, Job, JobSummary, TargetPreview
-from densityd.client.records.record import Page
-from densityd.client.targets import FormulaTarget, PotentialTarget, Range, Target
+from densityd.client.record import Page
+from densityd.client.records import Event, EventPage, Job, JobSummary, TargetPreview
 from densityd.client.waiting import RECONNECT_S, Watch
 from densityd.client.wire.events import EventDecoder
+from densityd.client.wire.files import guess_media_type
 
 _PATH = "/v1/jobs"
 
@@ -147,19 +151,19 @@ class AsyncJobs:
         """
         return await self._start("sampling", {"model": ref, "n": n, **options}, idempotency_key)
 
-    async def download(
-        self, job_id: str, target: Path | BinaryIO, *, media_type: str | None = None
-    ) -> None:
+    async def download(self, job_id: str, to: Path | BinaryIO) -> None:
         """Download the file of a scoring or sampling job; a path has all of it or is not written.
 
         Args:
             job_id: Id of the job.
-            target: File to write.
-            media_type: Format to convert the rows to; None for the file as it is.
+            to: File to write: the suffix of a path is the format, an open file gets it as it is.
+
+        Raises:
+            FileFormatError: The suffix is of no known format.
         """
+        accept = guess_media_type(to) if isinstance(to, Path) else "*/*"
         path = build_path(_PATH, job_id, "result")
-        call = Call("GET", path, ignore, headers={"Accept": media_type or "*/*"})
-        await self._transport.save(call, target)
+        await self._transport.save(Call("GET", path, ignore, headers={"Accept": accept}), to)
 
     async def delete_result(self, job_id: str) -> None:
         """Delete the file of a scoring or sampling job; the job stays."""
@@ -272,7 +276,7 @@ class AsyncJobs:
         params: dict[str, str | int | None] = {"format": "json", "after": after}
         return await self._transport.send(Call("GET", path, EventPage.of, params=params))
 
-    async def preview_target(self, target: PotentialTarget | FormulaTarget) -> TargetPreview:
+    async def preview_target(self, target: PotentialTarget | DensityTarget) -> TargetPreview:
         """Return the density of a target of two coordinates on a grid, without starting a job.
 
         Args:

@@ -2,7 +2,7 @@
 
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import Call, Retry, build_path, encode_json
-from densityd.client.records.account import Key, KeyList
+from densityd.client.records import Key, KeyList, NewKey
 
 _PATH = "/v1/keys"
 Found = list[Key]  # inside the class, `list` is its method
@@ -21,7 +21,7 @@ class AsyncKeys:
         label: str | None = None,
         expires_days: float | None = None,
         rate: float | None = None,
-    ) -> Key:
+    ) -> NewKey:
         """Create a key; only this and `rotate` return its token.
 
         Args:
@@ -31,7 +31,7 @@ class AsyncKeys:
             rate: Most requests per second; None: the usual.
         """
         body = {"scope": scope, "label": label, "expires_days": expires_days, "rate": rate}
-        call = Call("POST", _PATH, Key.of, body=encode_json(body), retry=Retry.REFUSED)
+        call = Call("POST", _PATH, NewKey.of, body=encode_json(body), retry=Retry.REFUSED)
         return await self._transport.send(call)
 
     async def list(self) -> Found:
@@ -42,7 +42,7 @@ class AsyncKeys:
         """Return a key."""
         return await self._transport.send(Call("GET", build_path(_PATH, key_id), Key.of))
 
-    async def rotate(self, key_id: str, *, grace_s: int = 0) -> Key:
+    async def rotate(self, key_id: str, *, grace_s: int = 0) -> NewKey:
         """Create a key like another one, which ends.
 
         Args:
@@ -51,7 +51,7 @@ class AsyncKeys:
         """
         path = build_path(_PATH, key_id, "rotate")
         body = encode_json({"grace_s": grace_s})
-        call = Call("POST", path, Key.of, body=body, retry=Retry.REFUSED)
+        call = Call("POST", path, NewKey.of, body=body, retry=Retry.REFUSED)
         return await self._transport.send(call)
 
     async def revoke(self, key_id: str) -> Key:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO, Unpack
+from typing import BinaryIO, Literal, Unpack
 
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import (
@@ -19,9 +19,9 @@ from densityd.client.call import (
     read_content,
 )
 from densityd.client.filters import NamedFilters, VersionFilters, format_filters
-from densityd.client.options import Labels, PictureFormat, PictureTheme, PlotKind
-from densityd.client.records.models import Alias, AliasChange, Model, Version, VersionSummary
-from densityd.client.records.record import Page
+from densityd.client.options import Labels
+from densityd.client.record import Page
+from densityd.client.records import Alias, AliasChange, Model, Version, VersionSummary
 from densityd.client.wire.files import read_file
 
 _PATH = "/v1/models"
@@ -81,10 +81,10 @@ class AsyncModels:
         self,
         name: str,
         version: int,
-        kind: PlotKind,
+        kind: str,
         *,
-        format: PictureFormat = "png",  # noqa: A002 - the word for it
-        theme: PictureTheme = "light",
+        format: Literal["png", "svg"] = "png",  # noqa: A002 - the word for it
+        theme: Literal["light", "dark"] = "light",
     ) -> bytes:
         """Return a plot of a version as an image file: its training, or what it has learnt.
 

@@ -13,7 +13,7 @@ from anyio import to_thread
 from densityd.client.call import Call, Response
 from densityd.client.downloads import DownloadProgress
 from densityd.client.errors import ClientError, TransportError
-from densityd.client.records.record import Page
+from densityd.client.record import Page
 from densityd.client.settings import Settings
 from densityd.client.wire.files import open_target
 from densityd.client.wire.problems import read_error, tell_warnings

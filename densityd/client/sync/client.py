@@ -1,48 +1,40 @@
 # Generated from densityd/client/aio/client.py by tools/sync_client.py; do not edit.
 """`Client`, the entry to the API."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import httpx
 import numpy as np
 
-from densityd.client.call import ARROW, NPY, Call, ignore
+from densityd.client.call import ARROW, JSON, NPY, Body, Call, Response, parse_json
 from densityd.client.errors import ApiError
-from densityd.client.options import Extra, FileOptions, RowOptions, Space
-from densityd.client.records.account import Me, ServiceVersion, Usage
-from densityd.client.row_results import (
+from densityd.client.records import Me, Usage, VersionInfo
+from densityd.client.results import (
     Conditionals,
     Evidence,
     Explained,
     Parts,
     Scores,
     Transformed,
-    join_conditionals,
-    join_explained,
-    split_evidence,
-    split_parts,
-    split_scores,
-    split_transformed,
+    count_rows,
+    joined,
+    read_conditionals,
+    read_explained,
 )
-from densityd.client.scores import (
+from densityd.client.rows import (
     Context,
-    Drawing,
+    Extra,
     Operation,
     RowCalls,
     RowQuery,
-    build_calls,
-    build_conditionals_query,
-    build_evidence_file_query,
-    build_evidence_query,
-    build_explain_query,
-    build_file_calls,
-    build_file_query,
-    build_parts_query,
-    build_query,
-    build_table_query,
+    Space,
+    Target,
+    sample_call,
+    tell,
 )
 from densityd.client.settings import Settings
 from densityd.client.sync.datasets import Datasets
@@ -51,10 +43,10 @@ from densityd.client.sync.keys import Keys
 from densityd.client.sync.models import Models
 from densityd.client.sync.transport import Transport
 from densityd.client.sync.webhooks import Webhooks
-from densityd.client.wire.arrow import ArrowDecoder
+from densityd.client.wire.arrow import read_table
 from densityd.client.wire.files import choose_media_type, open_target
 from densityd.client.wire.frames import Rows
-from densityd.client.wire.npy import Floats, NpyDecoder
+from densityd.client.wire.npy import Floats, read_array
 from densityd.client.wire.parts import JoinedResults
 from densityd.client.wire.problems import of_part
 
@@ -62,13 +54,7 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 _Chunk = TypeVar("_Chunk")
-_Rows_co = TypeVar("_Rows_co", covariant=True)
-
-
-class _Decoder(Protocol[_Rows_co]):
-    def feed(self, data: bytes) -> Iterator[_Rows_co]: ...
-
-    def finish(self) -> None: ...
+_Params = Mapping[str, str | int | None]
 
 
 class Client:
@@ -77,6 +63,13 @@ class Client:
     Wherever a model is named, `name` (its alias `production` if set, else the newest version),
     `name@alias` or `name:version` will do. All methods raise `ApiError` if the service refuses the
     request, and `TransportError` if there is no response.
+
+    Rows are a frame of pandas, polars or pyarrow, a structured array or a list of records, whose columns
+    are matched by name, in any order; a 2-D array of the model's columns in their order, then those of
+    its context; or the `Path` of a file, the suffix of which is its format. `extra` says what becomes of
+    columns that the model does not have: left out, they are ignored if the model has types, else
+    refused. With `to=` a path or an open file, a result is written there and not
+    returned. Many rows go in several requests, all to the version that responded to the first.
 
     Example:
         with Client() as client:
@@ -106,6 +99,7 @@ class Client:
     ) -> None:
         settings = service if isinstance(service, Settings) else Settings(service)
         self._transport = Transport(settings, transport)
+        self._rows_per_request = settings.rows_per_request
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
@@ -135,311 +129,383 @@ class Client:
         """Return what the project has and has used, beside its quotas."""
         return self._transport.send(Call("GET", "/v1/usage", Usage.of))
 
-    def version(self) -> ServiceVersion:
+    def version(self) -> VersionInfo:
         """Return the version of the service."""
-        return self._transport.send(Call("GET", "/v1/version", ServiceVersion.of))
+        return self._transport.send(Call("GET", "/v1/version", VersionInfo.of))
 
-    def log_prob(self, ref: str, rows: Rows, **options: Unpack[RowOptions]) -> Floats:
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Body | None = None,
+    ) -> Response:
+        """Send any request of the HTTP API; one without a method of its own.
+
+        Args:
+            method: HTTP method.
+            path: Path below the service's URL, such as `/v1/usage`.
+            params: Parameters of the query.
+            body: Body of the request.
+        """
+        call = Call(method, path, lambda response: response, params=params or {}, body=body)
+        return self._transport.send(call)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document of the service."""
+        return parse_json((self.call("GET", "/openapi.json")).content)
+
+    @overload
+    def log_prob(
+        self,
+        ref: str,
+        rows: Rows | Path,
+        *,
+        to: None = None,
+        space: Space = "data",
+        extra: Extra | None = None,
+    ) -> Floats: ...
+
+    @overload
+    def log_prob(
+        self,
+        ref: str,
+        rows: Rows | Path,
+        *,
+        to: Target,
+        space: Space = "data",
+        extra: Extra | None = None,
+    ) -> None: ...
+
+    def log_prob(
+        self,
+        ref: str,
+        rows: Rows | Path,
+        *,
+        to: Target | None = None,
+        space: Space = "data",
+        extra: Extra | None = None,
+    ) -> Floats | None:
         """Return the log density of each row in nats; -inf or NaN if there is no finite one.
 
         Args:
             ref: Reference of the model.
-            rows: Frame of pandas, polars or pyarrow, structured array or list of records, whose
-                columns are matched by name, in any order; or a 2-D array of the model's columns in
-                their order, then those of its context. An array in a file
-                (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
-            **options: Space of the rows, and what becomes of columns that the model does not have:
-                they are ignored by default if the model has types, else refused.
+            rows: Rows. An array in a file (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
+            to: File of the result.
+            space: Space of the rows.
+            extra: Treatment of columns that the model does not have.
 
         Raises:
             ValueError: The rows are no table, or an array of something else than numbers.
         """
-        chunks = self.iter_log_prob(ref, rows, **options)
-        return np.concatenate(list(chunks))
+        found = self._arrays("log_prob", ref, rows, to, {"space": space, "extra": extra})
+        return None if found is None else found[0]
 
-    def iter_log_prob(
+    @overload
+    def parts(
+        self, ref: str, rows: Rows | Path, *, to: None = None, extra: Extra | None = None
+    ) -> Parts: ...
+
+    @overload
+    def parts(
+        self, ref: str, rows: Rows | Path, *, to: Target, extra: Extra | None = None
+    ) -> None: ...
+
+    def parts(
+        self, ref: str, rows: Rows | Path, *, to: Target | None = None, extra: Extra | None = None
+    ) -> Parts | None:
+        """Return the log density of each row and its two parts; arguments as for `log_prob`."""
+        params = {"parts": "true", "extra": extra}
+        found = self._arrays("log_prob", ref, rows, to, params)
+        return None if found is None else Parts(*found[0].T)
+
+    @overload
+    def conditionals(
         self,
         ref: str,
-        rows: Rows,
+        rows: Rows | Path,
         *,
-        rows_per_request: int | None = None,
-        **options: Unpack[RowOptions],
-    ) -> Iterator[Floats]:
-        """Return an iterator over the log densities in chunks; arguments are those of `log_prob`.
+        to: None = None,
+        space: Space = "data",
+        extra: Extra | None = None,
+    ) -> Conditionals: ...
 
-        Neither the rows nor the results are ever whole in memory.
-        """
-        query = build_query("log_prob", ref, **options)
-        return self._send_all(build_calls(query, rows, rows_per_request=rows_per_request))
-
-    def log_prob_parts(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Parts:
-        """Return the log density of each row and its two parts; rows as for `log_prob`."""
-        return split_parts(self._collect(build_parts_query(ref, extra=extra), rows))
+    @overload
+    def conditionals(
+        self,
+        ref: str,
+        rows: Rows | Path,
+        *,
+        to: Target,
+        space: Space = "data",
+        extra: Extra | None = None,
+    ) -> None: ...
 
     def conditionals(
-        self, ref: str, rows: Rows, *, space: Space = "data", extra: Extra | None = None
-    ) -> Conditionals:
+        self,
+        ref: str,
+        rows: Rows | Path,
+        *,
+        to: Target | None = None,
+        space: Space = "data",
+        extra: Extra | None = None,
+    ) -> Conditionals | None:
         """Return log p(x_i | x_<i) of each column of each row, and its mean given those before it.
 
-        The rows are as for `log_prob`. The means are the reconstruction of an autoencoder: of columns of
-        0 and 1 under a Bernoulli MADE, probabilities of a 1.
+        The means are the reconstruction of an autoencoder: of columns of 0 and 1 under a Bernoulli MADE,
+        probabilities of a 1. Arguments are those of `log_prob`.
 
         Raises:
             ApiError: The model is not one autoregressive layer (`conditionals-unavailable`), or the
                 service refuses the request.
         """
-        query = build_conditionals_query(ref, space=space, extra=extra)
-        return join_conditionals(self._chunks(query, rows))
+        params = {"space": space, "extra": extra, "conditionals": "true"}
+        query = RowQuery("log_prob", ref, params, JSON, read_conditionals)
+        found = self._collect(query, rows, to)
+        return None if found is None else joined(found[0])
 
-    def score(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Scores:
-        """Return the log density and the calibrated rank of each row; rows as for `log_prob`.
+    @overload
+    def score(
+        self, ref: str, rows: Rows | Path, *, to: None = None, extra: Extra | None = None
+    ) -> Scores: ...
+
+    @overload
+    def score(
+        self, ref: str, rows: Rows | Path, *, to: Target, extra: Extra | None = None
+    ) -> None: ...
+
+    def score(
+        self, ref: str, rows: Rows | Path, *, to: Target | None = None, extra: Extra | None = None
+    ) -> Scores | None:
+        """Return the log density and the rank of each row; arguments as for `log_prob`.
 
         Raises:
             ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses
                 the request.
         """
-        return split_scores(self._collect(build_query("score", ref, extra=extra), rows))
+        found = self._arrays("score", ref, rows, to, {"extra": extra})
+        return None if found is None else Scores(found[0][:, 0], found[0][:, 1], found[1])
 
-    def explain(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Explained:
+    @overload
+    def explain(
+        self, ref: str, rows: Rows | Path, *, to: None = None, extra: Extra | None = None
+    ) -> Explained: ...
+
+    @overload
+    def explain(
+        self, ref: str, rows: Rows | Path, *, to: Target, extra: Extra | None = None
+    ) -> None: ...
+
+    def explain(
+        self, ref: str, rows: Rows | Path, *, to: Target | None = None, extra: Extra | None = None
+    ) -> Explained | None:
         """Return the scores of each row and the contribution of each of its columns.
 
-        A model that was trained with `missing="any"` tells the contribution of every column.
-
-        Raises:
-            ApiError: As for `score`.
+        A model that was trained with `missing="any"` tells the contribution of every column. Arguments
+        and errors are those of `score`.
         """
-        query = build_explain_query(ref, extra=extra)
-        return join_explained(self._chunks(query, rows))
+        query = RowQuery("score", ref, {"extra": extra, "explain": "true"}, JSON, read_explained)
+        found = self._collect(query, rows, to)
+        return None if found is None else joined(found[0])
+
+    @overload
+    def evidence(
+        self,
+        ref: str,
+        rows: Rows | Path,
+        *,
+        to: None = None,
+        samples: int = 100,
+        seed: int = 0,
+        extra: Extra | None = None,
+    ) -> Evidence: ...
+
+    @overload
+    def evidence(
+        self,
+        ref: str,
+        rows: Rows | Path,
+        *,
+        to: Target,
+        samples: int = 100,
+        seed: int = 0,
+        extra: Extra | None = None,
+    ) -> None: ...
 
     def evidence(
         self,
         ref: str,
-        rows: Rows,
+        rows: Rows | Path,
         *,
+        to: Target | None = None,
         samples: int = 100,
         seed: int = 0,
         extra: Extra | None = None,
-    ) -> Evidence:
+    ) -> Evidence | None:
         """Return two lower bounds of the log evidence of each row under a model with latent variables.
 
         Args:
             ref: Reference of the model.
-            rows: Rows of the data that the latent variables explain, the model's context columns;
-                given as for `log_prob`.
+            rows: Rows of the columns that the latent variables explain, the model's context columns.
+            to: File of the result.
             samples: Number of samples of the posterior of each row.
             seed: Seed of the samples.
-            extra: Refuse rows with columns that the model does not have, or ignore the columns.
+            extra: Treatment of columns that the model does not have.
 
         Raises:
             ApiError: The model has no latent variables (`evidence-unavailable`), or the service
                 refuses the request.
         """
-        query = build_evidence_query(ref, samples=samples, seed=seed, extra=extra)
-        return split_evidence(self._collect(query, rows))
+        params = {"samples": samples, "seed": seed, "extra": extra}
+        found = self._arrays("evidence", ref, rows, to, params)
+        return None if found is None else Evidence(*found[0].T)
 
-    def inverse(self, ref: str, rows: Rows, *, space: Space = "data") -> Transformed:
-        """Return the noise that each row of data comes from; rows are as for `log_prob`."""
-        return self._transform("inverse", ref, rows, space)
+    @overload
+    def inverse(
+        self, ref: str, rows: Rows | Path, *, to: None = None, space: Space = "data"
+    ) -> Transformed: ...
 
-    def forward(self, ref: str, noise: Rows, *, space: Space = "data") -> Transformed:
+    @overload
+    def inverse(
+        self, ref: str, rows: Rows | Path, *, to: Target, space: Space = "data"
+    ) -> None: ...
+
+    def inverse(
+        self, ref: str, rows: Rows | Path, *, to: Target | None = None, space: Space = "data"
+    ) -> Transformed | None:
+        """Return the noise that each row of data comes from; arguments as for `log_prob`."""
+        found = self._arrays("inverse", ref, rows, to, {"space": space})
+        return None if found is None else Transformed(found[0][:, :-1], found[0][:, -1])
+
+    @overload
+    def forward(
+        self, ref: str, rows: Rows | Path, *, to: None = None, space: Space = "data"
+    ) -> Transformed: ...
+
+    @overload
+    def forward(
+        self, ref: str, rows: Rows | Path, *, to: Target, space: Space = "data"
+    ) -> None: ...
+
+    def forward(
+        self, ref: str, rows: Rows | Path, *, to: Target | None = None, space: Space = "data"
+    ) -> Transformed | None:
         """Return the data that each row of noise becomes; columns of a context come last."""
-        return self._transform("forward", ref, noise, space)
+        found = self._arrays("forward", ref, rows, to, {"space": space})
+        return None if found is None else Transformed(found[0][:, :-1], found[0][:, -1])
+
+    @overload
+    def sample(
+        self,
+        ref: str,
+        n: int,
+        *,
+        to: None = None,
+        seed: int | None = None,
+        context: Context = None,
+        space: Space = "data",
+    ) -> Floats: ...
+
+    @overload
+    def sample(
+        self,
+        ref: str,
+        n: int,
+        *,
+        to: Literal["table"],
+        seed: int | None = None,
+        context: Context = None,
+        space: Space = "data",
+    ) -> "pa.Table": ...
+
+    @overload
+    def sample(
+        self,
+        ref: str,
+        n: int,
+        *,
+        to: Target,
+        seed: int | None = None,
+        context: Context = None,
+        space: Space = "data",
+    ) -> None: ...
 
     def sample(
         self,
         ref: str,
         n: int,
         *,
+        to: Target | Literal["table"] | None = None,
         seed: int | None = None,
         context: Context = None,
         space: Space = "data",
-    ) -> Floats:
-        """Draw rows from a model as an array, in which text is codes and dates are seconds.
-
-        `sample_table` gives the values of the table.
+    ) -> "Floats | pa.Table | None":
+        """Draw rows from a model.
 
         Args:
             ref: Reference of the model.
             n: Number of rows.
+            to: None for an array, in which text is codes and dates are seconds; `"table"` for an Arrow
+                table with the values of the data (`.to_pandas()`, `.to_pylist()` and polars'
+                `from_arrow` make a frame or records of it); or the file of the rows.
             seed: Seed that gives the same rows from the same version again; None for a random one.
             context: Context of a conditional model: one row for all samples, or one for each.
             space: Space of the rows.
         """
-        return self._transport.send(Drawing(n, seed, context, space).array(ref))
+        media_type, read = (NPY, read_array) if to is None else (ARROW, read_table)
+        if to is not None and to != "table":
+            media_type = choose_media_type(to, None)
+        call: Call[Any] = sample_call(
+            ref, n, media_type, read, seed=seed, context=context, space=space
+        )
+        if to is None or to == "table":
+            return self._transport.send(call)
+        self._transport.save(call, to)
+        return None
 
-    def iter_sample(
-        self,
-        ref: str,
-        n: int,
-        *,
-        seed: int | None = None,
-        context: Context = None,
-        space: Space = "data",
-    ) -> Iterator[Floats]:
-        """Return an iterator over the rows of `sample`, in arrays of about a megabyte."""
-        call = Drawing(n, seed, context, space).call(ref, NPY, ignore)
-        return self._decode(call, NpyDecoder())
+    def _arrays(
+        self, operation: Operation, ref: str, rows: Rows | Path, to: Target | None, params: _Params
+    ) -> tuple[Floats, list[str]] | None:
+        """Return one array of the results of all rows, and warnings; None if they go to a file."""
+        query = RowQuery(operation, ref, params, NPY, read_array)
+        found = self._collect(query, rows, to)
+        return None if found is None else (np.concatenate(found[0]), found[1])
 
-    def log_prob_table(self, ref: str, table: Rows, *, space: Space = "data") -> "pa.Table":
-        """Return `log_prob` as an Arrow table; rows are as for `log_prob`."""
-        return self._send_table("log_prob", ref, table, space)
+    def _collect(
+        self, query: RowQuery[_Chunk], rows: Rows | Path, to: Target | None
+    ) -> tuple[list[_Chunk], list[str]] | None:
+        """Return the results of each request about rows, and warnings; None if they go to a file."""
+        found: list[_Chunk] = []
+        if to is not None:
+            self._write(query, rows, to)
+            return None
+        calls = RowCalls(query, rows, self._rows_per_request)
+        parts = iter(calls)
+        while (call := next(parts, None)) is not None:
+            chunk = self._send_part(call, calls.start)
+            found.append(chunk)
+            calls.start += count_rows(chunk)
+        tell(calls.warnings)
+        return found, calls.warnings
 
-    def inverse_table(self, ref: str, table: Rows, *, space: Space = "data") -> "pa.Table":
-        """Return `inverse` as an Arrow table; the last column is the log determinant."""
-        return self._send_table("inverse", ref, table, space)
-
-    def forward_table(self, ref: str, table: Rows, *, space: Space = "data") -> "pa.Table":
-        """Return `forward` as an Arrow table; the last column is the log determinant."""
-        return self._send_table("forward", ref, table, space)
-
-    def sample_table(
-        self,
-        ref: str,
-        n: int,
-        *,
-        seed: int | None = None,
-        context: Context = None,
-        space: Space = "data",
-    ) -> "pa.Table":
-        """Draw rows from a model as an Arrow table; arguments are those of `sample`.
-
-        The table has the values of the data, text and dates too; `.to_pandas()`, `.to_pylist()` and
-        polars' `from_arrow` make a frame or records of it.
-        """
-        return self._transport.send(Drawing(n, seed, context, space).table(ref))
-
-    def iter_sample_table(
-        self,
-        ref: str,
-        n: int,
-        *,
-        seed: int | None = None,
-        context: Context = None,
-        space: Space = "data",
-    ) -> "Iterator[pa.RecordBatch]":
-        """Return an iterator over the record batches of `sample_table`, as they are drawn."""
-        call = Drawing(n, seed, context, space).call(ref, ARROW, ignore)
-        return self._decode(call, ArrowDecoder())
-
-    def log_prob_file(
-        self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
-    ) -> None:
-        """Write the log density of each row of a file to a file; large ones are sent in parts.
-
-        All parts are scored by the version that responded to the first, even if an alias moves
-        meanwhile.
-
-        Args:
-            ref: Reference of the model.
-            path: File of the rows; the suffix of its name is its format.
-            target: File of the log densities; a path has all of them or is not written.
-            **options: Options of the scoring. If no `media_type` is given, the suffix of the
-                target's name is its format; an open file gets CSV.
-
-        Raises:
-            FileFormatError: The suffix is of no known format.
-            OSError: A file cannot be read or written.
-        """
-        media_type = choose_media_type(target, options.get("media_type"))
-        query = build_file_query("log_prob", ref, media_type, options)
-        calls = build_file_calls(query, path, options.get("rows_per_request"))
-        self._write_file(calls, target)
-
-    def score_file(
-        self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
-    ) -> None:
-        """Write the log density and the calibrated rank of each row, as `log_prob_file` does."""
-        media_type = choose_media_type(target, options.get("media_type"))
-        query = build_file_query("score", ref, media_type, options)
-        calls = build_file_calls(query, path, options.get("rows_per_request"))
-        self._write_file(calls, target)
-
-    def evidence_file(
-        self,
-        ref: str,
-        path: Path,
-        target: Path | BinaryIO,
-        *,
-        samples: int = 100,
-        seed: int = 0,
-        extra: Extra | None = None,
-    ) -> None:
-        """Write both bounds of the log evidence of each row, as `log_prob_file` does.
-
-        Args:
-            ref: Reference of a model with latent variables.
-            path: File of the rows; the suffix of its name is its format.
-            target: File of the bounds; the suffix of its name is its format, and an open file
-                gets CSV.
-            samples: Number of samples of the posterior of each row.
-            seed: Seed of the samples.
-            extra: Refuse rows with columns that the model does not have, or ignore the columns.
-
-        Raises:
-            FileFormatError: The suffix is of no known format.
-            OSError: A file cannot be read or written.
-        """
-        media_type = choose_media_type(target, None)
-        query = build_evidence_file_query(ref, media_type, samples=samples, seed=seed, extra=extra)
-        self._write_file(build_file_calls(query, path, None), target)
-
-    def sample_file(
-        self,
-        ref: str,
-        drawing: Drawing,
-        target: Path | BinaryIO,
-        *,
-        media_type: str | None = None,
-    ) -> None:
-        """Draw rows into a file of any format; a path has all of them or is not written.
-
-        Args:
-            ref: Reference of the model.
-            drawing: Options of the sampling.
-            target: File of the rows.
-            media_type: Format of the rows; None for that of the target's suffix, and CSV for an
-                open file.
-
-        Raises:
-            FileFormatError: The suffix is of no known format.
-        """
-        call = drawing.call(ref, choose_media_type(target, media_type), ignore)
-        self._transport.save(call, target)
-
-    def _write_file(self, calls: RowCalls[bytes], target: Path | BinaryIO) -> None:
-        """Write the results of each part of a file to one file."""
-        with open_target(target) as file:
-            results = JoinedResults(calls.query.media_type, file)
+    def _write(self, query: RowQuery[Any], rows: Rows | Path, to: Target) -> None:
+        """Write the results of all requests about rows to one file."""
+        media_type = choose_media_type(to, None)
+        written = replace(query, media_type=media_type, read=bytes)
+        calls: RowCalls[bytes] = RowCalls(written, rows, self._rows_per_request)
+        with open_target(to) as file:
+            results = JoinedResults(media_type, file)
             parts = iter(calls)
             while (call := next(parts, None)) is not None:
-                try:
-                    content = self._transport.send(call)
-                except ApiError as error:
-                    raise of_part(error, results.rows) from error
+                content = self._send_part(call, calls.start)
                 results.add(content)
+                calls.start = results.rows
             JoinedResults.finish(results)
+        tell(calls.warnings)
 
-    def _transform(self, operation: Operation, ref: str, rows: Rows, space: Space) -> Transformed:
-        return split_transformed(self._collect(build_query(operation, ref, space=space), rows))
-
-    def _collect(self, query: RowQuery[Floats], rows: Rows) -> Floats:
-        return np.concatenate(self._chunks(query, rows))
-
-    def _chunks(self, query: RowQuery[_Chunk], rows: Rows) -> list[_Chunk]:
-        return list(self._send_all(build_calls(query, rows)))
-
-    def _send_table(self, operation: Operation, ref: str, rows: Rows, space: Space) -> "pa.Table":
-        import pyarrow as pa  # noqa: PLC0415 - only those who have tables need it
-
-        query = build_table_query(operation, ref, space=space)
-        return pa.concat_tables(self._chunks(query, rows))
-
-    def _send_all(self, calls: Iterable[Call[_Chunk]]) -> Iterator[_Chunk]:
-        for call in calls:
-            yield self._transport.send(call)
-
-    def _decode(self, call: Call[Any], decoder: _Decoder[_Rows_co]) -> Iterator[_Rows_co]:
-        with self._transport.stream(call) as response:
-            for chunk in response.chunks:
-                yield from decoder.feed(chunk)
-        decoder.finish()
+    def _send_part(self, call: Call[_Chunk], start: int) -> _Chunk:
+        try:
+            return self._transport.send(call)
+        except ApiError as error:
+            raise of_part(error, start) from error

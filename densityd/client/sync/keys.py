@@ -2,7 +2,7 @@
 """API keys of the project, for callers with the scope `admin`."""
 
 from densityd.client.call import Call, Retry, build_path, encode_json
-from densityd.client.records.account import Key, KeyList
+from densityd.client.records import Key, KeyList, NewKey
 from densityd.client.sync.transport import Transport
 
 _PATH = "/v1/keys"
@@ -22,7 +22,7 @@ class Keys:
         label: str | None = None,
         expires_days: float | None = None,
         rate: float | None = None,
-    ) -> Key:
+    ) -> NewKey:
         """Create a key; only this and `rotate` return its token.
 
         Args:
@@ -32,7 +32,7 @@ class Keys:
             rate: Most requests per second; None: the usual.
         """
         body = {"scope": scope, "label": label, "expires_days": expires_days, "rate": rate}
-        call = Call("POST", _PATH, Key.of, body=encode_json(body), retry=Retry.REFUSED)
+        call = Call("POST", _PATH, NewKey.of, body=encode_json(body), retry=Retry.REFUSED)
         return self._transport.send(call)
 
     def list(self) -> Found:
@@ -43,7 +43,7 @@ class Keys:
         """Return a key."""
         return self._transport.send(Call("GET", build_path(_PATH, key_id), Key.of))
 
-    def rotate(self, key_id: str, *, grace_s: int = 0) -> Key:
+    def rotate(self, key_id: str, *, grace_s: int = 0) -> NewKey:
         """Create a key like another one, which ends.
 
         Args:
@@ -52,7 +52,7 @@ class Keys:
         """
         path = build_path(_PATH, key_id, "rotate")
         body = encode_json({"grace_s": grace_s})
-        call = Call("POST", path, Key.of, body=body, retry=Retry.REFUSED)
+        call = Call("POST", path, NewKey.of, body=body, retry=Retry.REFUSED)
         return self._transport.send(call)
 
     def revoke(self, key_id: str) -> Key:

@@ -4,8 +4,8 @@
 from collections.abc import Iterator, Sequence
 
 from densityd.client.call import Call, Retry, build_path, encode_json, ignore
-from densityd.client.records.record import Page
-from densityd.client.records.webhooks import Delivery, Webhook, WebhookList
+from densityd.client.record import Page
+from densityd.client.records import Delivery, SecretWebhook, Webhook, WebhookPage
 from densityd.client.sync.transport import Transport
 
 _PATH = "/v1/webhooks"
@@ -20,7 +20,7 @@ class Webhooks:
 
     def create(
         self, url: str, *, events: Sequence[str] | None = None, description: str | None = None
-    ) -> Webhook:
+    ) -> SecretWebhook:
         """Notify a URL when jobs end; only this and `rotate` return the secret.
 
         Args:
@@ -30,21 +30,21 @@ class Webhooks:
         """
         body: dict[str, object] = {"url": url, "description": description}
         body |= {} if events is None else {"events": list(events)}
-        call = Call("POST", _PATH, Webhook.of, body=encode_json(body), retry=Retry.REFUSED)
+        call = Call("POST", _PATH, SecretWebhook.of, body=encode_json(body), retry=Retry.REFUSED)
         return self._transport.send(call)
 
     def list(self) -> Found:
         """Return the webhooks of the project, oldest first."""
-        return (self._transport.send(Call("GET", _PATH, WebhookList.of))).items
+        return (self._transport.send(Call("GET", _PATH, WebhookPage.of))).items
 
     def get(self, webhook_id: str) -> Webhook:
         """Return a webhook."""
         return self._transport.send(Call("GET", build_path(_PATH, webhook_id), Webhook.of))
 
-    def rotate(self, webhook_id: str) -> Webhook:
+    def rotate(self, webhook_id: str) -> SecretWebhook:
         """Give a webhook another secret, and enable it again."""
         path = build_path(_PATH, webhook_id, "rotate")
-        return self._transport.send(Call("POST", path, Webhook.of, retry=Retry.REFUSED))
+        return self._transport.send(Call("POST", path, SecretWebhook.of, retry=Retry.REFUSED))
 
     def test(self, webhook_id: str) -> Delivery:
         """Send a webhook the event `webhook.test`; return its delivery, which is due."""

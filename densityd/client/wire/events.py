@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from densityd.client.call import parse_json
-from densityd.client.records.jobs import Event
+from densityd.client.records import Event
 
 
 class EventDecoder:

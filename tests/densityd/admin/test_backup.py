@@ -1,4 +1,4 @@
-"""`densityd backup`, `restore` and `migrate --from` on the command line."""
+"""`densityd backup` and `restore` on the command line."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from densityd.cli import app
-from densityd.service.data_dir import lock_data_dir
 from models_store.consistency import compare
 from models_store.database.database import Database
 from models_store.database.revisions import head_revision
@@ -47,33 +46,30 @@ def check_whole(url: str, folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_laptop_moves_to_postgresql_in_one_command(
+def test_a_laptop_moves_to_postgresql_and_back_by_back_ups(
     laptop: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop))
+    assert run("backup", laptop / "backup").exit_code == 0
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop / "new"))
     monkeypatch.setenv("DENSITYD_DATABASE_URL", postgres_url)
 
-    with lock_data_dir(laptop, address="127.0.0.1:8000"):
-        refused = run("migrate", "--from", laptop)
-    assert refused.exit_code == 1
-    assert "another densityd (process" in refused.stderr
-    moved = run("migrate", "--from", laptop)
+    moved = run("restore", laptop / "backup")
 
     assert moved.exit_code == 0, moved.output
     assert "1 files" in moved.output
     check_whole(postgres_url, laptop / "new" / "blobs")
-    again = run("migrate", "--from", laptop)
-    assert (again.exit_code, again.stdout) == (0, moved.stdout)
     database = Database(postgres_url)
     Keys(database).create("default", Scope.READ)
     database.dispose()
-    refused = run("migrate", "--from", laptop)
+    refused = run("restore", laptop / "backup")
     assert refused.exit_code == 1
     assert "densityd: the target is not empty: the database has rows" in refused.stderr
     # And from there into a folder, and into an empty installation.
-    assert run("backup", laptop / "backup").exit_code == 0
+    assert run("backup", laptop / "second").exit_code == 0
     monkeypatch.setenv("DENSITYD_DATABASE_URL", "")
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop / "third"))
-    restored = run("restore", laptop / "backup")
+    restored = run("restore", laptop / "second")
     assert restored.exit_code == 0, restored.output
     check_whole(f"sqlite:///{laptop / 'third' / 'densityd.sqlite3'}", laptop / "third" / "blobs")
 
@@ -83,10 +79,6 @@ def test_a_laptop_moves_to_postgresql_in_one_command(
     [
         (("restore", "{}/none"), 1, "no whole back-up"),
         (("backup", "{}/new"), 1, "has no schema yet"),
-        (("migrate", "--from", "{}/none"), 1, "there is no database"),
-        (("migrate", "--from", "postgresql://u:p@h/d"), 2, "needs --from-store"),
-        (("migrate", "--from", "{}", "--from-store", "ftp://x"), 2, "is no store"),
-        (("migrate", "--from", "{}", "--to", "x"), 2, "exclude each other"),
     ],
 )
 def test_what_cannot_be_is_one_line(

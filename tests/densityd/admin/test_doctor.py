@@ -80,7 +80,7 @@ def test_files_that_crashes_left_are_counted(data_dir: Path) -> None:
     assert finding.detail.startswith("1 files (1.0 MiB)")
     assert old.exists()
     assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
-    result = CliRunner().invoke(app, ["prune-files"])
+    result = CliRunner().invoke(app, ["doctor", "--delete"])
     assert "deleted 1 files (1.0 MiB)" in result.output
     assert [path.name for path in staging.iterdir()] == ["new"]
 

@@ -1,4 +1,4 @@
-"""Findings of doctor about rows and files that disagree, and what prune-files deletes."""
+"""Findings of doctor about rows and files that disagree, and what it deletes when told to."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def doctor(*options: str) -> Result:
 
 
 def prune(*options: str) -> Result:
-    return CliRunner().invoke(app, ["prune-files", *options])
+    return doctor("--delete", *options)
 
 
 def leave_orphan(blobs: Blobs) -> Path:
@@ -96,10 +96,6 @@ def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
     assert orphan.parent.name in result.output
     assert orphan.exists()
 
-    found = prune("--dry-run").output
-    assert orphan.parent.name in found
-    assert young.parent.name not in found
-    assert orphan.exists()
     result = prune()
     assert result.exit_code == 0
     assert "deleted 1 files (1.0 MiB)" in result.output
@@ -107,11 +103,9 @@ def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
     assert young.exists()
     blobs.verify(version.checkpoint_key, version.checkpoint_sha256)
 
-    assert [file["bytes"] for file in json.loads(prune("--grace-h", "0", "--json").stdout)] == [
-        2**20
-    ]
+    assert young.parent.name in prune("--grace-h", "0").stderr
     assert not young.exists()
-    assert prune("--grace-h", "0").output == ""
+    assert "deleted 0 files" in prune("--grace-h", "0").stderr
 
 
 @pytest.mark.long

@@ -78,9 +78,9 @@ def test_the_client_and_the_commands_show_the_key_of_the_environment(
 ) -> None:
     token = Keys(service.database).create("default", Scope.READ).token
     monkeypatch.setenv("DENSITYD_URL", service.url)
-    while CliRunner().invoke(app, ["models", "list"]).exit_code == 0:
+    while CliRunner().invoke(app, ["list", "models"]).exit_code == 0:
         pass  # it may have seen that there are no keys, a second ago
-    refused = CliRunner().invoke(app, ["models", "list"])
+    refused = CliRunner().invoke(app, ["list", "models"])
     assert refused.exit_code == 1
     assert "Set DENSITYD_API_KEY to a key of the service." in refused.stderr
     with Client(Settings(service.url, api_key=token)) as client:
@@ -89,4 +89,4 @@ def test_the_client_and_the_commands_show_the_key_of_the_environment(
             client.models.delete_alias("people", "x")
         assert (caught.value.status, caught.value.type) == (403, "/problems/forbidden")
     monkeypatch.setenv("DENSITYD_API_KEY", token)
-    assert "people" in CliRunner().invoke(app, ["models", "list"]).stdout
+    assert "people" in CliRunner().invoke(app, ["list", "models"]).stdout

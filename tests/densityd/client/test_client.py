@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
 from densityd.client import (
@@ -19,9 +20,9 @@ from densityd.client import (
     AsyncClient,
     Client,
     Context,
-    Drawing,
     Job,
     JobFailedError,
+    Settings,
     TrainingOptions,
     WaitTimeoutError,
 )
@@ -32,7 +33,6 @@ from tests.densityd.conftest import Service
 COLUMNS = ["height", "weight", "age"]
 ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(300, 3))
 TABLE = pa.table({name: ROWS[:, COLUMNS.index(name)] for name in reversed(COLUMNS)})
-LONG = 60_000  # samples: more than one piece in each format
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) ->
         client.datasets.rows(from_table.id, offset=5, limit=2)[:, ::-1], ROWS[5:7]
     )
     assert np.array_equal(client.datasets.rows(from_table.id, limit=2, step=5)[:, ::-1], ROWS[:6:5])
-    assert client.datasets.rows_table(from_table.id, limit=300).equals(
-        TABLE.cast(client.datasets.rows_table(from_table.id, limit=1).schema)
+    assert client.datasets.rows(from_table.id, to="table", limit=300).equals(
+        TABLE.cast(client.datasets.rows(from_table.id, to="table", limit=1).schema)
     )
     client.datasets.delete(from_file.id)
     with pytest.raises(ApiError) as caught:
@@ -86,15 +86,20 @@ def test_log_densities_are_the_same_whole_in_pieces_from_a_file_and_by_name(
 
     assert whole.shape == (300,)
     assert np.isfinite(whole).all()
-    pieces = list(client.iter_log_prob("people", mapped, rows_per_request=128))
-    assert [len(piece) for piece in pieces] == [128, 128, 44]
-    assert np.allclose(np.concatenate(pieces), whole)
-    by_name = client.log_prob_table("people", TABLE)
-    assert by_name.column_names == ["log_prob"]
-    assert np.allclose(by_name["log_prob"].to_numpy(), whole)
+    assert np.array_equal(client.log_prob("people", mapped), whole)
+    assert np.array_equal(client.log_prob("people", tmp_path / "rows.npy"), whole)
     text = io.BytesIO()
-    client.log_prob_file("people", tmp_path / "rows.npy", text)
+    client.log_prob("people", tmp_path / "rows.npy", to=text)
     assert np.allclose(np.loadtxt(io.BytesIO(text.getvalue()), skiprows=1), whole)
+    client.log_prob("people", TABLE, to=tmp_path / "scores.parquet")
+    assert np.allclose(pq.read_table(tmp_path / "scores.parquet")["log_prob"], whole)
+
+
+def test_many_rows_are_scored_in_several_requests(client: Client) -> None:
+    many = np.tile(ROWS, (400, 1))
+    assert many.nbytes > 2 << 20
+    whole = client.log_prob("people", many)
+    assert np.array_equal(whole, np.tile(client.log_prob("people", ROWS), 400))
 
 
 KINDS = {
@@ -117,8 +122,9 @@ def scores_in(file: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in KINDS if suffix != ".json"])
 def test_a_file_that_is_sent_in_parts_has_the_scores_of_the_whole(
-    client: Client, tmp_path: Path, suffix: str
+    client: Client, service: Service, tmp_path: Path, suffix: str
 ) -> None:
+    cutting = Client(Settings(service.url, rows_per_request=128))
     rows = ROWS.copy()
     rows[[7, 250], 1] = np.nan
     expected = client.score("ranked", rows)
@@ -128,10 +134,12 @@ def test_a_file_that_is_sent_in_parts_has_the_scores_of_the_whole(
 
     for result in KINDS:
         target = tmp_path / f"scores{result}"
-        client.score_file("ranked", file, target, rows_per_request=128)
+        cutting.score("ranked", file, to=target)
         values = scores_in(target)
         np.testing.assert_array_equal(values[:, 0], expected.log_prob)
         np.testing.assert_array_equal(values[:, 1], expected.quantile)
+    assert np.array_equal(cutting.score("ranked", file).log_prob, expected.log_prob, equal_nan=True)
+    cutting.close()
     errors = json.loads((tmp_path / "scores.json").read_bytes())["row_errors"]
     assert [error["row"] for error in errors] == [7, 250]
     lines = (tmp_path / "scores.ndjson").read_bytes().splitlines()
@@ -139,18 +147,20 @@ def test_a_file_that_is_sent_in_parts_has_the_scores_of_the_whole(
 
 
 def test_the_records_of_csv_are_not_cut_and_an_error_says_in_which_part_it_is(
-    client: Client, tmp_path: Path
+    service: Service, tmp_path: Path
 ) -> None:
+    cutting = Client(Settings(service.url, rows_per_request=2))
     file = tmp_path / "rows.csv"
     record = b'170,70,40,"two\r\nlines"\r\n'
     file.write_bytes(b"height,weight,age,note\r\n" + 5 * record)
     text = io.BytesIO()
-    client.log_prob_file("people", file, text, extra="ignore", rows_per_request=2)
+    cutting.log_prob("people", file, to=text, extra="ignore")
     assert text.getvalue().count(b"\n") == 6
 
     file.write_bytes(b"height,weight,age\n170,70,40\n170,70,40\n170,tall,40\n")
     with pytest.raises(ApiError, match="after 2 rows"):
-        client.log_prob_file("people", file, io.BytesIO(), rows_per_request=2)
+        cutting.log_prob("people", file, to=io.BytesIO())
+    cutting.close()
 
 
 def test_a_frame_gives_the_same_numbers_in_any_order_of_its_columns(client: Client) -> None:
@@ -164,8 +174,6 @@ def test_a_frame_gives_the_same_numbers_in_any_order_of_its_columns(client: Clie
     assert np.array_equal(client.log_prob("people", reverse.to_dicts()), expected)
     structured = frame[COLUMNS[::-1]].to_records(index=False)
     assert np.array_equal(client.log_prob("people", structured), expected)
-    pieces = client.iter_log_prob("people", reverse, rows_per_request=100)
-    assert [len(piece) for piece in pieces] == [100, 100, 100]
     assert np.array_equal(client.score("ranked", reverse).log_prob, expected)
     assert np.allclose(client.inverse("people", reverse).rows, client.inverse("people", ROWS).rows)
 
@@ -183,38 +191,18 @@ def test_noise_and_data_lead_to_each_other(client: Client) -> None:
 
     assert np.allclose(data.rows, ROWS, atol=1e-3)
     assert np.allclose(data.log_det, -noise.log_det, atol=1e-4)
-    table = client.inverse_table("people", TABLE)
-    assert table.column_names == [*COLUMNS, "log_det"]
-    assert np.allclose(table["log_det"].to_numpy(), noise.log_det)
-    assert client.forward_table("people", table.drop_columns("log_det")).num_rows == 300
+    written = io.BytesIO()
+    client.inverse("people", TABLE, to=written)
+    assert written.getvalue().splitlines()[0] == b"height,weight,age,log_det"
 
 
-@pytest.mark.long
-def test_samples_are_the_same_whole_and_as_they_are_drawn(client: Client, tmp_path: Path) -> None:
-    whole = client.sample("people", LONG, seed=7)
-
-    pieces = list(client.iter_sample("people", LONG, seed=7))
-    assert len(pieces) > 1
-    assert np.array_equal(np.concatenate(pieces), whole)
-    batches = list(client.iter_sample_table("people", LONG, seed=7))
-    assert len(batches) > 1
-    drawn = pa.Table.from_batches(batches)
-    assert np.array_equal(np.column_stack([drawn[name] for name in COLUMNS]), whole)
-    assert client.sample_table("people", LONG, seed=7).equals(drawn)
-    file = tmp_path / "drawn.npy"
-    drawing = Drawing(LONG, seed=7, context=None, space="data")
-    client.sample_file("people", drawing, file, media_type="application/x-npy")
-    assert np.array_equal(np.load(file), whole)
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_an_iterator_that_is_left_early_lets_go_of_its_connection(client: Client) -> None:
-    for _ in range(3):
-        rows = client.iter_sample("people", 1_000_000)
-        assert next(rows).shape[1] == 3
-        rows.close()  # type: ignore[attr-defined]  # it is a generator
-
-    assert client.sample("people", 2).shape == (2, 3)
+def test_samples_are_the_same_in_every_form(client: Client, tmp_path: Path) -> None:
+    whole = client.sample("people", 50, seed=7)
+    table = client.sample("people", 50, to="table", seed=7)
+    assert np.array_equal(np.column_stack([table[name] for name in COLUMNS]), whole)
+    client.sample("people", 50, to=tmp_path / "drawn.npy", seed=7)
+    assert np.array_equal(np.load(tmp_path / "drawn.npy"), whole)
+    assert [file.name for file in tmp_path.iterdir()] == ["drawn.npy"]
 
 
 @pytest.mark.parametrize(
@@ -326,37 +314,17 @@ def test_a_version_can_be_seen(service: Service) -> None:
     assert asyncio.run(same()) == png
 
 
-@pytest.mark.long
-def test_the_asynchronous_client_gives_the_same(service: Service, tmp_path: Path) -> None:
+def test_the_asynchronous_client_gives_the_same(service: Service) -> None:
     async def walk() -> None:
         async with AsyncClient(service.url) as client:
             scores, drawn = await asyncio.gather(
-                client.log_prob("people", ROWS), client.sample("people", LONG, seed=7)
+                client.log_prob("people", ROWS), client.sample("people", 50, seed=7)
             )
             with Client(service.url) as plain:
                 assert np.array_equal(scores, plain.log_prob("people", ROWS))
-                assert np.array_equal(drawn, plain.sample("people", LONG, seed=7))
-            pieces = [piece async for piece in client.iter_sample("people", LONG, seed=7)]
-            assert np.array_equal(np.concatenate(pieces), drawn)
-            batches = [one async for one in client.iter_sample_table("people", LONG, seed=7)]
-            assert (await client.sample_table("people", LONG, seed=7)).equals(
-                pa.Table.from_batches(batches)
-            )
+                assert np.array_equal(drawn, plain.sample("people", 50, seed=7))
             noise = await client.inverse("people", ROWS)
             assert np.allclose((await client.forward("people", noise.rows)).rows, ROWS, atol=1e-3)
-            assert (await client.log_prob_table("people", TABLE)).num_rows == 300
-            assert (await client.inverse_table("people", TABLE)).num_columns == 4
-            assert (await client.forward_table("people", TABLE)).num_columns == 4
-            file = tmp_path / "scores.npy"
-            np.save(tmp_path / "rows.npy", ROWS)
-            await client.log_prob_file(
-                "people", tmp_path / "rows.npy", file, media_type="application/x-npy"
-            )
-            assert np.array_equal(np.load(file), scores)
-            text = io.BytesIO()
-            drawing = Drawing(2, seed=1, context=None, space="data")
-            await client.sample_file("people", drawing, text, media_type="application/json")
-            assert json.loads(text.getvalue())["seed"] == 1
 
     asyncio.run(walk())
 
@@ -369,7 +337,7 @@ def test_the_asynchronous_client_manages_the_same(service: Service, tmp_path: Pa
             assert await client.datasets.get(dataset.id) == dataset
             assert dataset.id in [one.id async for one in client.datasets.list()]
             assert (await client.datasets.rows(dataset.id, limit=3)).shape == (3, 3)
-            assert (await client.datasets.rows_table(dataset.id, limit=3)).num_rows == 3
+            assert (await client.datasets.rows(dataset.id, to="table", limit=3)).num_rows == 3
 
             job = await client.jobs.train("gentle", dataset.id)
             assert [one.id async for one in client.jobs.list(model_name="gentle")] == [job.id]
@@ -394,12 +362,3 @@ def test_the_asynchronous_client_manages_the_same(service: Service, tmp_path: Pa
             await client.datasets.delete(dataset.id)
 
     asyncio.run(walk())
-
-
-def test_every_method_is_in_the_manual() -> None:
-    manual = (Path(__file__).parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
-    with Client("http://127.0.0.1:1") as client:
-        for one in (client, client.datasets, client.jobs, client.models):
-            for name in vars(type(one)):
-                if not name.startswith("_") and name != "close":
-                    assert re.search(rf"`{name}\b", manual), name

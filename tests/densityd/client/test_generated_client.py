@@ -33,7 +33,7 @@ print(json.dumps([names, scored.log_prob, refused.type_]))
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(
-        not (GENERATOR / "openapi-python-client").exists(), reason="`make long` installs it"
+        not (GENERATOR / "openapi-python-client").exists(), reason="`.ci/run` installs it"
     ),
 ]
 

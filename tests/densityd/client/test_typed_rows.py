@@ -26,10 +26,10 @@ ANSWER = {
 def test_both_parts_of_a_mixed_density_are_given(scripted: ScriptedServer) -> None:
     scripted.replies = [Reply(body=npy([[-3.0, -1.0, -2.0], [-1.0, -1.0, 0.0]]))]
     with Client(scripted.url) as client:
-        parts = client.log_prob_parts("m", FRAME, extra="ignore")
+        parts = client.parts("m", FRAME, extra="ignore")
 
     assert np.array_equal(parts.log_prob, parts.discrete + parts.continuous)
-    line = "POST /v1/models/m/log_prob?space=data&extra=ignore&parts=true"
+    line = "POST /v1/models/m/log_prob?parts=true&extra=ignore"
     assert scripted.asked[0].line == line
     assert pa.ipc.open_stream(scripted.asked[0].body).read_all().to_pylist() == [
         {"shop": "north", "amount": 1.5},
@@ -93,6 +93,26 @@ def test_the_evidence_of_rows_is_two_bounds(scripted: ScriptedServer) -> None:
     assert scripted.asked[0].line == "POST /v1/models/m/evidence?samples=7&seed=3"
     assert found.elbo.tolist() == [-3.0, -1.0]
     assert found.log_evidence.tolist() == [-2.5, -0.5]
+
+
+def test_unseen_levels_are_told_once_a_call_and_kept_with_the_scores(
+    scripted: ScriptedServer,
+) -> None:
+    rows = np.zeros((300_000, 1))  # of two requests
+    first = (2 << 20) // 8
+    scripted.replies = [
+        Reply(200, npy(np.zeros((first, 2))), {"X-Row-Warnings": '2;rows="0 7"'}),
+        Reply(200, npy(np.zeros((len(rows) - first, 2))), {"X-Row-Warnings": '1;rows="3"'}),
+    ]
+    with Client(scripted.url) as client, pytest.warns(UserWarning, match="3 cells") as told:
+        scores = client.score("m", rows)
+
+    assert len(scripted.asked) == 2
+    assert len(told) == 1
+    [sentence] = scores.warnings
+    assert sentence.startswith(
+        "3 cells have a level that training never saw, first in rows 0, 7, 26"
+    )
 
 
 @pytest.mark.parametrize("explanation", [None, [1], {"a": 1}, [{"shop": "x"}]], ids=str)

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from densityd.client import FileFormatError, UnexpectedAnswerError
-from densityd.client.wire.arrow import ArrowDecoder, encode_table
+from densityd.client.wire.arrow import encode_table
 from densityd.client.wire.events import EventDecoder
 from densityd.client.wire.files import guess_media_type, open_target
-from densityd.client.wire.npy import NpyDecoder, encode_array
+from densityd.client.wire.npy import encode_array
 
 ROWS = np.random.default_rng(0).normal(size=(50, 3))
 TABLE = pa.table({"a": ROWS[:, 0], "b": ROWS[:, 1].astype(np.float32)})
@@ -24,46 +24,18 @@ def single_bytes(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS.T, ROWS[::2].astype(np.float16), ROWS[:0]])
-def test_an_array_is_npy_and_comes_back_however_it_is_cut(rows: NDArray[Any]) -> None:
+def test_an_array_is_an_npy_file(rows: NDArray[Any]) -> None:
     body = encode_array(rows)
     data = b"".join(body.chunks())
     assert len(data) == body.size
     assert np.array_equal(np.load(io.BytesIO(data)), rows)
 
-    decoder = NpyDecoder()
-    found = [one for byte in single_bytes(data) for one in decoder.feed(byte)]
-    decoder.finish()
 
-    assert np.array_equal(np.concatenate(found) if found else rows[:0], rows)
-
-
-def test_a_table_is_an_arrow_stream_and_comes_back_however_it_is_cut() -> None:
+def test_a_table_is_an_arrow_stream_and_without_rows_has_its_columns() -> None:
     table = pa.concat_tables([TABLE, TABLE.slice(3, 7)])
-    data = b"".join(encode_table(table).chunks())
-    assert pa.ipc.open_stream(data).read_all().equals(table)
-
-    decoder = ArrowDecoder()
-    found = [one for byte in single_bytes(data) for one in decoder.feed(byte)]
-    decoder.finish()
-
-    assert [len(batch) for batch in found] == [50, 7]
-    assert pa.Table.from_batches(found).equals(table)
-
-
-def test_a_table_without_rows_has_its_columns() -> None:
+    assert pa.ipc.open_stream(b"".join(encode_table(table).chunks())).read_all().equals(table)
     data = b"".join(encode_table(TABLE.slice(0, 0)).chunks())
     assert pa.ipc.open_stream(data).read_all().column_names == ["a", "b"]
-
-
-@pytest.mark.parametrize("decoder", [NpyDecoder, ArrowDecoder])
-def test_what_is_neither_is_refused(decoder: type[NpyDecoder | ArrowDecoder]) -> None:
-    def decode(data: bytes) -> None:
-        one = decoder()
-        list(one.feed(data))
-        one.finish()
-
-    with pytest.raises(UnexpectedAnswerError):
-        decode(b'{"rows": [[1, 2, 3], [4, 5, 6]], "model": "m:1"}' * 1000)
 
 
 def test_bodies_can_be_sent_again() -> None:

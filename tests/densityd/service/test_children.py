@@ -121,57 +121,18 @@ def test_the_last_words_of_a_child_are_for_people(tmp_path: Path, line: str, wor
     assert child.read_last_message() == words
 
 
-def test_a_long_log_is_moved_aside_and_the_child_writes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("densityd.service.children._LOG_BYTES", 1000)
-    code = "import time\nwhile True: print('x' * 99, flush=True); time.sleep(0.005)"
-    child = python(code, tmp_path)
+def test_a_long_log_is_put_aside_at_the_next_start(tmp_path: Path) -> None:
     log = tmp_path / "child.log"
+    with log.open("wb") as file:
+        file.truncate(17 * 2**20)
+    child = python(SLEEPS, tmp_path)
     child.start()
     try:
-        wait_until(lambda: log.stat().st_size > 1000)
-        child.send(signal.SIGSTOP)
-        child.trim_log()
-        assert log.stat().st_size < 1000
-        assert (tmp_path / "child.log.1").stat().st_size > 1000
-        child.send(signal.SIGCONT)
-        wait_until(lambda: log.stat().st_size > 200)
-        assert log.read_bytes().startswith(b"x")
+        pid_in(child)
+        assert log.stat().st_size < 100
+        assert (tmp_path / "child.log.1").stat().st_size == 17 * 2**20
     finally:
         end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)
-
-
-def test_a_long_log_on_a_full_disk_begins_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("densityd.service.children._LOG_BYTES", 1000)
-    child, log, aside = python("", tmp_path), tmp_path / "child.log", tmp_path / "child.log.1"
-    log.write_bytes(b"x" * 1001)
-    aside.symlink_to("/dev/full")
-
-    child.trim_log()
-
-    assert log.stat().st_size == 0
-    assert not os.path.lexists(aside)
-
-
-def test_a_log_that_nobody_may_look_at_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    child, log = python("", tmp_path), tmp_path / "child.log"
-    log.write_bytes(b"x")
-    look = Path.stat
-
-    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
-        if path == log:
-            raise PermissionError(13, "Permission denied")
-        return look(path, follow_symlinks=follow_symlinks)
-
-    monkeypatch.setattr(Path, "stat", refuse)
-    child.trim_log()
-    monkeypatch.undo()
-    assert log.read_bytes() == b"x"
 
 
 def test_a_child_that_cannot_be_started_is_planned_again(tmp_path: Path) -> None:
@@ -183,7 +144,6 @@ def test_a_child_that_cannot_be_started_is_planned_again(tmp_path: Path) -> None
         assert "cannot be started: No such file or directory; it starts again in" in told
         assert (child.failures, child.running) == (failures, False)
         assert child.restart_at is not None
-    child.trim_log()
     folder.mkdir()
     try:
         assert child.start() is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from densityd.errors import StartError
-from densityd.service.data_dir import check_socket_path, lock_data_dir
+from densityd.service.data_dir import lock_data_dir
 
 
 def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
@@ -48,9 +48,3 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(folder: str) -> 
         pass
     assert folder in str(refusal.value)
     assert "\n" not in str(refusal.value)
-
-
-def test_a_socket_path_that_the_kernel_cannot_take_is_refused() -> None:
-    check_socket_path(Path("/" + "a" * 106))
-    with pytest.raises(StartError, match="107"):
-        check_socket_path(Path("/" + "a" * 107))

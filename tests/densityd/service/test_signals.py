@@ -1,6 +1,5 @@
 """Signals that end `densityd up`."""
 
-import os
 import signal
 from collections.abc import Iterator
 
@@ -24,6 +23,6 @@ def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_a_closed_terminal_ends_it_unless_nohup_has_it_ignored(endings: int) -> None:
     with Signals() as signals:
         for number in (signal.SIGHUP, signal.SIGTERM):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         signals.wait(60)
         assert signals.asked_to_end == endings

@@ -11,9 +11,9 @@ export function Usage() {
       <dl class="facts"><dt>Project</dt><dd>${project}</dd>
         <dt>Stored</dt><dd><${Meter} name="Stored" used=${stored.used} limit=${stored.limit} as=${bytes} /></dd>
         <dt>Waiting jobs</dt><dd><${Meter} name="Waiting jobs" used=${queued.used} limit=${queued.limit} as=${number} /></dd>
-        <dt>Data sets, models, versions</dt><dd>${number(counts.datasets)}, ${number(counts.models)}, ${number(counts.versions)}</dd>
+        <dt>Datasets, models, versions</dt><dd>${number(counts.datasets)}, ${number(counts.models)}, ${number(counts.versions)}</dd>
         <dt>Rows computed by requests</dt><dd>${number(rows.today)} today, ${number(rows.last_30_days)} in 30 days</dd></dl>
-      <${Elsewhere} curl=${`curl -s ${origin}/v1/usage`} shell="densityd usage" />`}<//></section>`;
+      <${Elsewhere} curl=${`curl -s ${origin}/v1/usage`} shell="densityd call GET /v1/usage" />`}<//></section>`;
 }
 
 const Meter = ({ name, used, limit, as }) => html`${as(used)}${limit !== null && html` of ${as(limit)}<br />

@@ -1,4 +1,4 @@
-// Jobs over whole tables: all rows of a data set scored into a file, many rows drawn into a file.
+// Jobs over whole tables: all rows of a dataset scored into a file, many rows drawn into a file.
 import { html, useState } from "../vendor/vendor.js";
 import { call, first } from "./api.js";
 import { Elsewhere, Field, Loaded, origin, ProblemNote, useAction, useLoaded } from "./widgets.js";
@@ -15,7 +15,7 @@ const python = (call, file) => `from densityd.client import Client\n\nwith Clien
 const Output = ({ value, set }) => html`<${Field} id="output" label="File">
   <select id="output" value=${value} onChange=${(event) => set(event.target.value)}>${OUTPUTS.map((name) => html`<option key=${name}>${name}</option>`)}</select><//>`;
 
-/** Score a data set with a model; one of both is given, the other chosen. */
+/** Score a dataset with a model; one of both is given, the other chosen. */
 export function ScoreTable({ reference, dataset }) {
   const loaded = useLoaded(async (signal) => first(reference ? "/v1/datasets" : "/v1/models", 1000, { signal }), []);
   const [chosen, setChosen] = useState("");
@@ -24,9 +24,9 @@ export function ScoreTable({ reference, dataset }) {
   const request = { model: reference ?? chosen, dataset_id: dataset ?? chosen, output, include_rows: include };
   const scoring = useAction(() => start("scoring", request));
   return html`<${Loaded} of=${loaded}>${({ items, isWhole }) => items.length > 0 && html`<form class="card" onSubmit=${(event) => { event.preventDefault(); scoring.run(); }}>
-      <h2>${reference ? "Score a whole data set" : "Score all rows with a model"}</h2>
+      <h2>${reference ? "Score a whole dataset" : "Score all rows with a model"}</h2>
         <p class="hint">A job writes a file with the log density and the rank of each row; any number of rows.</p>
-      <div class="fields"><${Field} id="chosen" label=${reference ? "Data set" : "Model"} hint=${isWhole ? "" : "The newest 1,000."}>
+      <div class="fields"><${Field} id="chosen" label=${reference ? "Dataset" : "Model"} hint=${isWhole ? "" : "The newest 1,000."}>
         <select id="chosen" required value=${chosen} onChange=${(event) => setChosen(event.target.value)}><option value="">choose one</option>
           ${items.map((item) => html`<option key=${item.id ?? item.name} value=${item.id ?? item.name}>${item.name ?? item.id}</option>`)}</select><//>
         <${Output} value=${output} set=${setOutput} /></div>

@@ -1,4 +1,4 @@
-// One data set: what its columns are and why, how they are distributed, warnings in words.
+// One dataset: what its columns are and why, how they are distributed, warnings in words.
 import { html, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
 import { Histogram, Levels } from "./charts.js";
@@ -25,11 +25,11 @@ export function Dataset({ id }) {
     await call(`/v1/datasets/${id}`, { method: "PATCH", json: { types: { [name]: type } } });
     loaded.again();
   });
-  return html`<${Crumbs} path=${[["Data", "#/datasets"]]} /><${Loaded} of=${loaded} title="Data set">${({ dataset, cells, numbers }) => html`
+  return html`<${Crumbs} path=${[["Data", "#/datasets"]]} /><${Loaded} of=${loaded} title="Dataset">${({ dataset, cells, numbers }) => html`
     <div class="head"><div><h1>${dataset.name ?? dataset.id}</h1>
         <p class="soft">${plural(dataset.rows, "row")}, ${plural(dataset.column_count, "column")}, ${bytes(dataset.bytes)}, sent ${ago(dataset.created_at)}</p></div>
       <p class="row"><a class="button first" href=${`#/datasets/${id}/train`}>Train a model</a>
-        <${Confirm} label="Delete" question="Delete this data set? Models that were trained on it stay." busy=${remove.busy} act=${remove.run} /></p></div>
+        <${Confirm} label="Delete" question="Delete this dataset? Models that were trained on it stay." busy=${remove.busy} act=${remove.run} /></p></div>
     <${ProblemNote} problem=${remove.problem} /><${ProblemNote} problem=${retype.problem} />
     <${Labels} path=${`/v1/datasets/${id}`} of=${dataset} again=${loaded.again} />
     <${Warnings} warnings=${dataset.warnings} />
@@ -40,7 +40,7 @@ export function Dataset({ id }) {
     <${ScoreTable} dataset=${id} />
     <${Elsewhere} curl=${`curl -s ${origin}/v1/datasets/${id}\ncurl -s "${origin}/v1/datasets/${id}/rows?limit=5"`}
       python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    print(client.datasets.get("${id}"))`}
-      shell=${`densityd datasets show ${id}`} />`}<//>`;
+      shell=${`densityd show ${id}`} />`}<//>`;
 }
 
 function Warnings({ warnings }) {

@@ -10,7 +10,7 @@ import { InWords, Loaded, More, Parts, ProblemNote, useLoaded, useMore } from ".
 const COUNT = 2000;
 const SEED = 1;
 
-/** Return numbers of the data set and of samples; null for what there is none of. */
+/** Return numbers of the dataset and of samples; null for what there is none of. */
 async function fitOf(version, signal) {
   const given = version.context_columns ?? [];
   if (given.length === 0) {
@@ -33,7 +33,7 @@ async function sampledLikeData(version, dataset, given, signal) {
   return sampledNumbers(version, { n: rows.length, seed: SEED, context: rows.map((row) => places.map((at) => row[at])) }, signal);
 }
 
-/** Return the data set of a version; null if it was deleted, or there was none. */
+/** Return the dataset of a version; null if it was deleted, or there was none. */
 async function datasetOf(version, signal) {
   if (!version.lineage.dataset_id) return null;
   try {
@@ -71,7 +71,7 @@ function Legend({ version, data, drawn }) {
   return html`<p class="legend">
     ${data && html`<span class="key of-data">data</span>`}
     ${drawn && html`<span class="key of-model">${number(drawn.rows)} samples of the model</span>`}
-    ${deleted && html`<span>The data set was deleted.</span>`}
+    ${deleted && html`<span>The dataset was deleted.</span>`}
     ${!drawn && html`<span>To draw samples takes values of ${version.context_columns.join(", ")}: see Sample.</span>`}</p>`;
 }
 
@@ -80,13 +80,13 @@ function OneColumn({ column, data, drawn }) {
     const [ofData, ofModel] = [data?.shares(column.name), drawn?.shares(column.name)];
     const share = (text) => ({ data: ofData && (ofData.get(text) ?? 0), model: ofModel && (ofModel.get(text) ?? 0) });
     const levels = levelsOf(column).map((text) => ({ name: text, ...share(text) }));
-    if (column.missing) levels.push({ name: "(gap)", ...share(null) });
+    if (column.missing) levels.push({ name: "(missing)", ...share(null) });
     return html`<${Levels} name=${column.name} levels=${levels} />`;
   }
   const numbers = { data: data?.of(column.name), model: drawn?.of(column.name) };
   const dates = column.type === "datetime";
   return html`<${Histogram} name=${column.name} ...${numbers} dates=${dates} />
-    ${column.missing && data && html`<p class="hint">Gaps: data ${percent(gaps(numbers.data))}${drawn ? `, samples ${percent(gaps(numbers.model))}` : ""}</p>`}
+    ${column.missing && data && html`<p class="hint">Missing: data ${percent(gaps(numbers.data))}${drawn ? `, samples ${percent(gaps(numbers.model))}` : ""}</p>`}
     ${data && drawn && html`<details><summary>Quantiles</summary><${Quantiles} name=${column.name} ...${numbers} dates=${dates} /></details>`}`;
 }
 

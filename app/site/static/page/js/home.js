@@ -24,7 +24,7 @@ export function Home() {
     <p class="soft">Send a table and train a model on it. The model then gives the exact probability density of any row, says which value makes a row unlikely, and draws new rows.</p>
     <${Drop} />
     <p class="row"><button type="button" disabled=${example.busy} onClick=${example.run}>${example.busy ? "Starting…" : "Try it with an example"}</button>
-      <span class="soft">344 penguins of three species, with gaps: trained in some seconds</span></p>
+      <span class="soft">344 penguins of three species, with missing values: trained in some seconds</span></p>
     <${ProblemNote} problem=${example.problem} />
     <${Loaded} of=${loaded}>${({ jobs, models }) => html`<div class="halves">
       <section class="card"><h2>Latest jobs</h2>${jobs.length ? html`<table><tbody>${jobs.map((job) => html`<tr key=${job.id}>

@@ -111,7 +111,7 @@ export function Job({ id }) {
         <${Messages} told=${history.current.told} />
         <section class="card"><details><summary>Every option of this job</summary>
           <pre tabindex="0" role="group" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
-        <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/${id}\ncurl -sN ${origin}/v1/jobs/${id}/events`} python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    for event in client.jobs.events("${id}"):\n        print(event)`} shell=${`densityd jobs show ${id}\ndensityd jobs events ${id}`} />`;
+        <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/${id}\ncurl -sN ${origin}/v1/jobs/${id}/events`} python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    for event in client.jobs.events("${id}"):\n        print(event)`} shell=${`densityd show ${id}\ndensityd wait ${id}`} />`;
     }}<//>`;
 }
 

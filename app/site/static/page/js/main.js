@@ -39,7 +39,7 @@ showTheme();
 const VIEWS = [
   [/^$/, () => ["Start", html`<${Home} />`]],
   [/^datasets$/, () => ["Data", html`<${Datasets} />`]],
-  [/^datasets\/(\w[\w.-]*)$/, (id) => ["Data set", html`<${Dataset} key=${id} id=${id} />`]],
+  [/^datasets\/(\w[\w.-]*)$/, (id) => ["Dataset", html`<${Dataset} key=${id} id=${id} />`]],
   [/^datasets\/(\w[\w.-]*)\/train$/, (id) => ["Train a model", html`<${Train} key=${id} id=${id} />`]],
   [/^jobs$/, () => ["Jobs", html`<${Jobs} />`]],
   [/^jobs\/variational$/, () => ["Fit a flow to a density", html`<${Variational} />`]],

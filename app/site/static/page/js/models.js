@@ -93,7 +93,7 @@ function Facts({ found }) {
       <dd>${typeof value === "number" ? number(value) : String(value)}</dd>`)}</dl></section>
     <section class="card"><details><summary>The whole specification</summary>
       <pre tabindex="0" role="group" aria-label="Specification">${JSON.stringify({ flow: found.flow, preprocessing: found.preprocessing, types: found.types }, null, 2)}</pre></details></section>
-    <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${found.name}/versions/${found.version}`} shell=${`densityd models show ${found.name}:${found.version}`} />`;
+    <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${found.name}/versions/${found.version}`} shell=${`densityd show ${found.name}:${found.version}`} />`;
 }
 
 /** Densities that rows of given ranks have, as thresholds for scores. */
@@ -107,7 +107,7 @@ function Calibration({ of: { rows, part, quantiles, standard_errors: errors } })
 }
 
 function Versions({ model, again }) {
-  const loaded = useLoaded((signal) => all(`/v1/models/${model.name}/versions?include=flow`, { signal }), [model.name]);
+  const loaded = useLoaded((signal) => all(`/v1/models/${model.name}/versions?include=flow`, { signal }), [model.name, JSON.stringify(model.aliases)]);
   const [undo, setUndo] = useState(null);
   const [chosen, setChosen] = useState([]);
   const move = useAction(async (alias, version, reason) => {
@@ -124,7 +124,7 @@ function Versions({ model, again }) {
     ${undo && html`<p class="note row" role="status">${undo.now === null ? `The alias ${undo.alias} was deleted.` : `${undo.alias} now means version ${undo.now}.`}
       <button type="button" class="quiet" onClick=${() => { const { alias, version } = undo; move.run(alias, version, version && "undone").then(() => setUndo(null)); }}>Undo</button></p>`}
     <${Labels} what="model" path=${`/v1/models/${model.name}`} of=${model} again=${again} />
-    <section class="card"><h2>Aliases</h2><p class="hint">Requests for ${model.name} use the alias production if there is one, else the newest version.</p>
+    <section class="card"><h2>Aliases</h2><p class="hint">To promote a version, point an alias at it. Requests for ${model.name} use the alias production if there is one, else the newest version.</p>
       <${AliasForm} model=${model} move=${move} />
       ${Object.entries(model.aliases).map(([alias, version]) => html`<p key=${alias} class="row">
         <strong>${alias}</strong> is version ${version} <button type="button" class="quiet" onClick=${() => move.run(alias, null)}>Delete this alias</button></p>`)}
@@ -147,7 +147,7 @@ function Versions({ model, again }) {
         <${More} of=${more} total=${versions.length} what="versions" /></section>`;
     }}<//>
     <${Elsewhere} curl=${`curl -s -X PUT ${origin}/v1/models/${model.name}/aliases/production \\\n  -H 'Content-Type: application/json' -d '{"version": ${model.latest_version}}'`}
-      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    client.models.set_alias("${model.name}", "production", ${model.latest_version})`} shell=${`densityd models alias ${model.name} production ${model.latest_version}`} />`;
+      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    client.models.set_alias("${model.name}", "production", ${model.latest_version})`} shell=${`densityd alias ${model.name} production ${model.latest_version}`} />`;
 }
 
 function AliasForm({ model, move }) {
@@ -170,5 +170,5 @@ function History({ model, round }) {
       <thead><tr><th scope="col">Alias</th><th scope="col">Version</th><th scope="col">Because</th><th scope="col">When</th></tr></thead>
       <tbody>${items.map((change, at) => html`<tr key=${at}><td>${change.alias}</td><td>${change.version ?? "deleted"}</td>
         <td>${change.reason ?? ""}</td><td>${new Date(change.created_at).toLocaleString()}</td></tr>`)}</tbody></table></div>
-    ${!isWhole && html`<p class="hint">The newest ${plural(items.length, "change")}; <code>densityd models history ${model.name}</code> lists all.</p>`}</details>`}<//>`;
+    ${!isWhole && html`<p class="hint">The newest ${plural(items.length, "change")}; <code>densityd alias ${model.name}</code> lists all.</p>`}</details>`}<//>`;
 }

@@ -99,7 +99,7 @@ export function save(name, blob) {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-/** Return some rows from all parts of a version's data set as {columns, rows} of texts. */
+/** Return some rows from all parts of a version's dataset as {columns, rows} of texts. */
 async function someRows(version, columns, count) {
   const path = `/v1/datasets/${version.lineage.dataset_id}`;
   const { rows: all } = await call(path);
@@ -109,7 +109,7 @@ async function someRows(version, columns, count) {
   return { columns, rows: found.rows.map((row) => order.map((at) => row[at])) };
 }
 
-/** Return the text of some rows of a version's data set, to begin with; the names alone if it has none. */
+/** Return the text of some rows of a version's dataset, to begin with; the names alone if it has none. */
 export async function exampleRows(version, columns) {
   if (!version.lineage.dataset_id) return csv(columns, []);
   return csv(columns, (await someRows(version, columns, 5)).rows);

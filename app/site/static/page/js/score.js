@@ -70,7 +70,7 @@ export function Score({ version, reference }) {
   const open = async (file) => file && setText(await textOf(file));
   return html`<section class="card"><form onSubmit=${(event) => { event.preventDefault(); run.run(); }}>
       <label for="rows">Rows, with a line of names</label>
-      <p class="hint" id="rows-hint">Paste from a spreadsheet or a CSV file, in any order of columns; an empty cell is a gap. ${number(MOST)} rows at most; a job scores larger tables, see below.</p>
+      <p class="hint" id="rows-hint">Paste from a spreadsheet or a CSV file, in any order of columns; an empty cell is missing. ${number(MOST)} rows at most; a job scores larger tables, see below.</p>
       <textarea id="rows" rows="8" onPaste=${paste} spellcheck=${false} aria-describedby="rows-hint" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
       <p class="row"><button class="first" disabled=${run.busy || !text.trim()}>${run.busy ? "Scoring…" : "Score these rows"}</button>
         <input ref=${chooser} type="file" hidden onChange=${(event) => { open(event.target.files[0]); event.target.value = ""; }} />
@@ -91,7 +91,7 @@ function Results({ table, result, explain }) {
     result.explanation[at] ??= (await explain({ columns: table.columns, rows: [table.rows[at]] }, () => {})).explanation[0];
     setOpen(at);
   });
-  const valueOf = (name) => cell(table.rows[open][table.columns.indexOf(name)]) || "(gap)";
+  const valueOf = (name) => cell(table.rows[open][table.columns.indexOf(name)]) || "(missing)";
   const [shown, setShown] = useState(100);
   const order = table.rows.map((_, at) => at);
   if (sorted) order.sort((one, other) => (result.log_prob[one] ?? -Infinity) - (result.log_prob[other] ?? -Infinity));

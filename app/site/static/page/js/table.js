@@ -46,16 +46,16 @@ export const levelsOf = (column) => [...column.levels.map(String), ...(column.ot
 /** True if cells of a column are points of a scale, dates included. */
 export const isScale = (column) => !column.levels?.length && ["number", "integer", "datetime"].includes(column.type);
 
-/** Return the path of some rows from all parts of a data set. */
+/** Return the path of some rows from all parts of a dataset. */
 const rowsPath = ({ id, rows }, count) => `/v1/datasets/${id}/rows?limit=${count}&step=${Math.max(1, Math.floor(rows / count))}`;
 
-/** Load the numbers of some rows from all parts of a data set. */
+/** Load the numbers of some rows from all parts of a dataset. */
 export async function numbersOf(dataset, count, signal) {
   const modelled = dataset.columns.filter(({ type }) => type !== "ignored");
   return new Numbers(modelled, modelled.length ? await npy(rowsPath(dataset, count), { signal }) : []);
 }
 
-/** Load the cells of some rows from all parts of a data set: {columns, rows}. */
+/** Load the cells of some rows from all parts of a dataset: {columns, rows}. */
 export const cellsOf = (dataset, count, signal) => call(rowsPath(dataset, count), { signal });
 
 /** Return the columns of a version with their types; plain numbers where it has none. */

@@ -2,7 +2,6 @@
 import { html } from "../vendor/vendor.js";
 import { call, first } from "./api.js";
 import { plural } from "./format.js";
-import { quoted } from "./rows.js";
 import { Field, Loaded, useLoaded } from "./widgets.js";
 
 /** Kinds of density: [name, title, what it is for]. */
@@ -42,19 +41,6 @@ export function targetOf(values) {
   return { latent: { ...model, dim: Number(values.latents), ...(values.decoder === "layers" && { hidden: [Number(values.units)] }) } };
 }
 
-/** Return the options of `densityd infer` that give a target. */
-export function optionsOf({ log_density: formula, dim, potential, posterior, latent }) {
-  if (potential) return `--potential ${potential}`;
-  if (formula !== undefined) return `--log-density ${quoted(formula)} --dim ${dim}`;
-  const { dataset_id: dataset, noise_scale: noise } = posterior ?? latent;
-  return [
-    `--dataset ${dataset}`,
-    ...(posterior ? [`--regression ${posterior.kind} --response ${quoted(posterior.response)}`] : [`--latent ${latent.likelihood}`]),
-    ...(latent?.loadings ? ["--loadings weights.csv"] : latent ? [`--dim ${latent.dim}`, ...(latent.hidden ?? []).map((units) => `--hidden ${units}`)] : []),
-    ...(noise === undefined ? [] : [`--noise-scale ${noise}`]),
-  ].join(" ");
-}
-
 /** The fields of a kind of density. */
 export function TargetFields({ values, change }) {
   const { kind } = values;
@@ -72,7 +58,7 @@ function TableFields({ values, change }) {
   const chosen = useLoaded(async (signal) => dataset && call(`/v1/datasets/${dataset}`, { signal }), [dataset]);
   const columns = (chosen.value?.columns ?? []).filter(({ type }) => type !== "ignored").map(({ name }) => name);
   return html`<${Loaded} of=${tables}>${({ items, isWhole }) => html`
-      <${Field} id="dataset" label="Data set" hint=${items.length === 0 ? html`None yet: <a href="#/datasets">send a table</a> first.` : isWhole ? "" : "The newest 1,000."}>
+      <${Field} id="dataset" label="Dataset" hint=${items.length === 0 ? html`None yet: <a href="#/datasets">send a table</a> first.` : isWhole ? "" : "The newest 1,000."}>
         <select id="dataset" required value=${dataset} onChange=${change("dataset")}><option value="">choose one</option>
           ${items.map(({ id, name, rows, column_count: count }) => html`<option key=${id} value=${id}>${name ?? id}: ${plural(rows, "row")}, ${plural(count, "column")}</option>`)}</select><//>`}<//>
     ${kind === "latent" ? html`<${LatentFields} values=${values} change=${change} columns=${columns} />` : html`

@@ -11,7 +11,7 @@ const FAMILIES = [
   ["nsf", "NSF", "Neural spline flow: the most flexible; slower."],
   ["realnvp", "Real NVP", "Coupling layers: as fast to sample as to score."],
   ["naf", "NAF", "Neural autoregressive flow: flexible in few columns; samples slowly."],
-  ["haf", "HAF", "Hierarchical autoregressive flow."],
+  ["haf", "HAF", "Hybrid autoregressive flow."],
   ["made", "MADE", "One autoregressive network without layers: small and fast."],
   ["gaussian", "Gaussian", "A normal distribution, to compare with."],
 ];
@@ -59,7 +59,7 @@ function commandOf({ model_name: name, dataset_id: dataset, columns = [], contex
     `densityd train --dataset ${dataset} --model ${name}`,
     ...(quality ? [`--quality ${quality}`] : []),
     ...(flow ? [`--flow ${flow.family ?? flow}`] : []),
-    ...(missing ? ["--any-gaps"] : []),
+    ...(missing ? [`--missing ${missing}`] : []),
     ...(most ? [`--max-seconds ${most}`] : []),
     ...Object.entries(fields).map(([field, value]) => `--set optimisation.${field}=${value}`),
     ...columns.map((column) => `--column ${quoted(column)}`),
@@ -69,7 +69,7 @@ function commandOf({ model_name: name, dataset_id: dataset, columns = [], contex
 
 export function Train({ id }) {
   const loaded = useJson(`/v1/datasets/${id}`);
-  return html`<${Crumbs} path=${[["Data", "#/datasets"], ["Data set", `#/datasets/${id}`]]} />
+  return html`<${Crumbs} path=${[["Data", "#/datasets"], ["Dataset", `#/datasets/${id}`]]} />
     <${Loaded} of=${loaded}>${(dataset) => html`<${Form} dataset=${dataset} />`}<//>`;
 }
 
@@ -92,7 +92,7 @@ function Form({ dataset }) {
         <input id="name" type="text" required pattern="[a-z0-9][a-z0-9._\\-]{0,63}" value=${values.name} onInput=${change("name")} aria-describedby="name-hint" /><//>
       <${Field} id="quality" label="Quality" hint=${QUALITIES.find(([quality]) => quality === values.quality)[2]}>
         <select id="quality" value=${values.quality} onChange=${change("quality")} aria-describedby="quality-hint">${QUALITIES.map(([quality, title]) => html`<option key=${quality} value=${quality}>${title}</option>`)}</select><//>
-      <div class="field"><label><input type="checkbox" checked=${values.gaps} onChange=${change("gaps")} /> Explain rows, and score rows with any gaps</label>
+      <div class="field"><label><input type="checkbox" checked=${values.gaps} onChange=${change("gaps")} /> Explain rows, and score rows with any values missing</label>
         <p class="hint">Hides cells at random while training, so that the model can say which value makes a row unlikely. Costs a little accuracy for complete rows.</p></div>
       <details><summary>More options</summary>
         <div class="fields">

@@ -19,7 +19,7 @@ function typeOf(name) {
   return TYPES[suffix] ?? "text/csv";
 }
 
-/** Upload a file as a data set and show it. */
+/** Upload a file as a dataset and show it. */
 async function send(file, onProgress = () => {}) {
   const name = file.name.replace(/\.[^.]*$/, "").slice(0, 200);
   const dataset = await upload(`/v1/datasets?name=${encodeURIComponent(name)}`, file, typeOf(file.name), onProgress);
@@ -52,7 +52,7 @@ export function Drop() {
             <span class="soft">${bytes(file.size)}, ${sent < 1 ? `${percent(sent)} sent` : "looking at the types of its columns"}</span></p>
             ${sent < 1 ? html`<progress value=${sent} max="1" aria-label="Sent"></progress>` : html`<progress aria-label="Reading"></progress>`}`
         : html`<strong>Drop a table here</strong>
-            <span class="soft">CSV, Parquet, Arrow, JSON, NDJSON or npy; texts, dates and gaps are fine as they are</span>
+            <span class="soft">CSV, Parquet, Arrow, JSON, NDJSON or npy; texts, dates and missing values are fine as they are</span>
             <input ref=${chooser} type="file" hidden id="file" onChange=${(event) => { start(event.target.files[0]); event.target.value = ""; }} />
             <button type="button" class="first" onClick=${() => chooser.current.click()}>Choose a file</button>`}
     </div>

@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
 import { Heatmap } from "./plane.js";
-import { FIRST, KINDS, needsTable, optionsOf, TargetFields, targetOf } from "./targets.js";
+import { FIRST, KINDS, needsTable, TargetFields, targetOf } from "./targets.js";
 import { Crumbs, Elsewhere, Field, origin, ProblemNote, useAction } from "./widgets.js";
 
 export function Variational() {
@@ -30,7 +30,7 @@ export function Variational() {
     ${inPlane ? html`<${Preview} target=${target} />` : !ofTable && html`<p class="soft">A density of two dimensions is drawn here before it is trained.</p>`}
     <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/variational -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request).replaceAll("'", "'\\''")}'`}
       python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    job = client.jobs.variational("${values.name}", ${JSON.stringify(target)}${values.iterations ? `, optimisation={"iterations": ${values.iterations}}` : ""})\n    print(client.jobs.wait(job.id).ref)`}
-      shell=${`densityd infer --model ${values.name} ${optionsOf(target)}${values.iterations ? ` --set optimisation.iterations=${values.iterations}` : ""}`} />`;
+      shell=${`densityd call POST /v1/jobs/variational '${JSON.stringify(request).replaceAll("'", "'\\''")}'`} />`;
 }
 
 /** The density in the plane, a moment after the last change. */

@@ -1,13 +1,15 @@
 """Results of calls of a model: densities and transforms of rows, whole and in parts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from densityd.client.call import parse_json
 from densityd.client.errors import UnexpectedAnswerError
 from densityd.client.wire.npy import Floats
+
+_Columns = TypeVar("_Columns", "Conditionals", "Explained")
 
 
 class Transformed(NamedTuple):
@@ -22,10 +24,16 @@ class Scores(NamedTuple):
 
     The rank is (k + 1) / (n + 1), where k of these n rows are at most as likely. The version's `held_out` says
     how many they are, and whether they are validation rows, which chose the epoch.
+
+    Attributes:
+        log_prob: Log density of each row.
+        quantile: Rank of each row, up to 1.
+        warnings: Sentences about the rows, such as levels that training never saw.
     """
 
     log_prob: Floats
     quantile: Floats
+    warnings: Sequence[str] = ()
 
 
 class Parts(NamedTuple):
@@ -104,46 +112,24 @@ class Explained(NamedTuple):
         return dict(sorted(known.items(), key=lambda item: item[1]))
 
 
-def split_transformed(values: Floats) -> Transformed:
-    """Split an array of rows with their log determinants in the last column."""
-    return Transformed(values[:, :-1], values[:, -1])
+def count_rows(chunk: object) -> int:
+    """Return the number of rows of a result, whatever its form."""
+    values: Any = chunk[0] if isinstance(chunk, tuple) else chunk
+    return len(values)
 
 
-def split_scores(values: Floats) -> Scores:
-    """Split an array of log densities and quantiles."""
-    return Scores(values[:, 0], values[:, 1])
+def joined(chunks: Sequence[_Columns]) -> _Columns:
+    """Join the results of several calls: arrays row by row; what is about the model is the first's."""
+    return type(chunks[0])(*map(_joined, zip(*chunks, strict=True)))
 
 
-def split_evidence(values: Floats) -> Evidence:
-    """Split an array of two bounds a row."""
-    return Evidence(values[:, 0], values[:, 1])
-
-
-def split_parts(values: Floats) -> Parts:
-    """Split an array of log densities and their two parts."""
-    return Parts(values[:, 0], values[:, 1], values[:, 2])
-
-
-def join_conditionals(chunks: Sequence[Conditionals]) -> Conditionals:
-    """Join the results of several calls."""
-    return Conditionals(
-        np.concatenate([chunk.log_prob for chunk in chunks]),
-        _join([chunk.columns for chunk in chunks]),
-        _join([chunk.means for chunk in chunks]),
-        chunks[0].order,
-    )
-
-
-def join_explained(chunks: Sequence[Explained]) -> Explained:
-    """Join the results of several calls."""
-    return Explained(
-        np.concatenate([chunk.log_prob for chunk in chunks]),
-        np.concatenate([chunk.quantile for chunk in chunks]),
-        _join([chunk.columns for chunk in chunks]),
-        chunks[0].kinds,
-        chunks[0].usual,
-        _join([chunk.differences for chunk in chunks]),
-    )
+def _joined(values: Sequence[Any]) -> Any:  # noqa: ANN401 - of a field of either
+    first = values[0]
+    if isinstance(first, np.ndarray):
+        return np.concatenate(values)
+    if isinstance(first, dict) and any(isinstance(one, np.ndarray) for one in first.values()):
+        return {name: np.concatenate([value[name] for value in values]) for name in first}
+    return first
 
 
 def read_conditionals(content: bytes) -> Conditionals:
@@ -152,14 +138,13 @@ def read_conditionals(content: bytes) -> Conditionals:
     Raises:
         UnexpectedAnswerError: It has none.
     """
-    found = parse_json(content)
+    found: Any = parse_json(content)
     try:
-        order: list[str] = found["order"]  # type: ignore[assignment] # as checked
         return Conditionals(
             _to_floats(found["log_prob"]),
             _by_column(found["conditional"]),
             _by_column(found["mean"]),
-            order,
+            found["order"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedAnswerError("the response has no conditional densities") from error
@@ -171,15 +156,14 @@ def read_explained(content: bytes) -> Explained:
     Raises:
         UnexpectedAnswerError: It has none.
     """
-    found = parse_json(content)
+    found: Any = parse_json(content)
     try:
-        kinds: dict[str, str] = found.get("explained", {})  # type: ignore[assignment] # as checked
-        usual: dict[str, float | None] = found["usual"]  # type: ignore[assignment] # as checked
+        usual: Mapping[str, float | None] = found["usual"]
         return Explained(
             _to_floats(found["log_prob"]),
             _to_floats(found["quantile"]),
             _by_column(found["explanation"]),
-            kinds,
+            found.get("explained", {}),
             {name: float("nan") if term is None else term for name, term in usual.items()},
             _by_column(found["difference"]),
         )
@@ -187,12 +171,7 @@ def read_explained(content: bytes) -> Explained:
         raise UnexpectedAnswerError("the response has no explanation") from error
 
 
-def _join(chunks: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
-    """Join the numbers of each column."""
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-
-
-def _by_column(rows: Any) -> dict[str, Floats]:  # noqa: ANN401  of JSON
+def _by_column(rows: Sequence[Mapping[str, object]]) -> dict[str, Floats]:
     """Return the numbers of each column, from an object for each row."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _to_floats([row.get(name) for row in rows]) for name in names}

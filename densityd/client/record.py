@@ -1,0 +1,93 @@
+"""Base of all responses, pages of lists, and what records have beside the members of their schema."""
+
+from typing import Any, Generic, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from densityd.client.call import Response, parse_json
+from densityd.client.errors import UnexpectedAnswerError
+
+_Item = TypeVar("_Item")
+
+
+class Record(BaseModel):
+    """The base of all responses; members that a newer service adds are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    @classmethod
+    def of(cls, response: Response) -> Self:
+        """Read a response.
+
+        Raises:
+            UnexpectedAnswerError: The response has another form.
+        """
+        return cls.read(parse_json(response.content))
+
+    @classmethod
+    def read(cls, content: object) -> Self:
+        """Read parsed JSON; raises as `of`."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            name, first = cls.__name__, error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise UnexpectedAnswerError(
+                f"the response is not a {name}: {place}: {first['msg']}; is this a densityd?"
+            ) from error
+
+
+class Page(Record, Generic[_Item]):
+    """A page of a list, newest first; `next_cursor` is None on the last one."""
+
+    items: list[_Item]
+    next_cursor: str | None
+
+
+class DatasetRecord(Record):
+    """A dataset; `replayed` if an earlier upload with the same key made it."""
+
+    replayed: bool = Field(default=False, exclude=True)
+
+
+class JobRecord(Record):
+    """A job, whole or in a list."""
+
+    state: str
+    model: Any
+
+    @property
+    def final(self) -> bool:
+        """True once the job has ended; a failed or cancelled one can be resumed."""
+        return self.state in ("succeeded", "failed", "cancelled")
+
+    @property
+    def ref(self) -> str | None:
+        """The reference of its model, `name:version`; None until there is one."""
+        version = self.model.version
+        return None if version is None else f"{self.model.name}:{version}"
+
+
+class VersionRecord(Record):
+    """A version of a model, whole or in a list."""
+
+    name: str
+    version: int
+
+    @property
+    def ref(self) -> str:
+        """The reference that always means this version, `name:version`."""
+        return f"{self.name}:{self.version}"
+
+
+class AliasRecord(Record):
+    """An alias; `etag` makes a later move conditional."""
+
+    name: str
+    alias: str
+    etag: str | None = None
+
+    @property
+    def ref(self) -> str:
+        """The reference that follows the alias, `name@alias`."""
+        return f"{self.name}@{self.alias}"

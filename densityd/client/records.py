@@ -1,0 +1,481 @@
+"""Responses of the service; members that a newer one adds are kept."""
+# Generated from the OpenAPI document by tools/client_schema.py; do not edit.
+
+from typing import Any
+
+from pydantic import AwareDatetime
+
+from densityd.client.record import (
+    AliasRecord,
+    DatasetRecord,
+    JobRecord,
+    Record,
+    VersionRecord,
+)
+
+
+class AliasChange(Record):
+    """Move or deletion of an alias."""
+
+    alias: str
+    version: int | None
+    reason: str | None
+    created_at: AwareDatetime
+
+
+class Alias(AliasRecord):
+    """Alias and the version that it points at."""
+
+    name: str
+    alias: str
+    version: int
+
+
+class Checkpoint(Record):
+    """File of the weights of a version."""
+
+    sha256: str
+    bytes: int
+
+
+class Column(Record):
+    """Column of a dataset: its type as a version has it, the reason for it, and statistics of its cells."""
+
+    name: str
+    type: str = "number"
+    levels: list[str | bool | float] = []
+    other: bool = False
+    missing: bool = False
+    spikes: list[float] = []
+    decimals: int | None = None
+    na_values: list[str] = []
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+    datetime_format: str | None = None
+    first_year: int | None = None
+    date_only: bool = False
+    step_s: int = 0
+    transform: str = "none"
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+    dtype: str
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    distinct: int | None
+    missing_count: int = 0
+    level_counts: list[int] = []
+    spike_counts: list[int] = []
+    quantiles: dict[str, float] = {}
+
+
+class ComputedRows(Record):
+    """Rows scored, mapped or sampled for requests; those of jobs are not counted."""
+
+    today: int
+    last_30_days: int
+
+
+class DatasetSummary(Record):
+    """Dataset in a list, without its columns and their statistics."""
+
+    id: str
+    name: str | None
+    rows: int
+    column_count: int
+    bytes: int
+    sha256: str
+    description: str | None
+    tags: dict[str, str]
+    created_at: AwareDatetime
+
+
+class Delivery(Record):
+    """Delivery of an event to a webhook."""
+
+    id: str
+    event: str
+    data: dict[str, Any]
+    attempts: int
+    due_at: AwareDatetime
+    ended_at: AwareDatetime | None
+    delivered: bool
+    status: int | None
+    error: str | None
+    created_at: AwareDatetime
+
+
+class Event(Record):
+    """Event of a job."""
+
+    id: int
+    created_at: AwareDatetime | None = None
+    event: str
+    data: dict[str, Any]
+
+
+class EventPage(Record):
+    """Page of events, oldest first."""
+
+    items: list[Event]
+    next_after: int
+    ended: bool
+
+
+class HeldOut(Record):
+    """Log densities of rows that a version was not trained on."""
+
+    rows: int
+    quantiles: dict[str, float]
+    standard_errors: dict[str, float]
+
+
+class JobError(Record):
+    """Reason why a job failed."""
+
+    code: str
+    detail: str
+
+
+class JobModel(Record):
+    """Model that a job trains or uses."""
+
+    name: str | None
+    version: int | None
+
+
+class JobResult(Record):
+    """Result file of a scoring or sampling job."""
+
+    url: str
+    media_type: str
+    bytes: int
+    sha256: str
+    rows: int
+
+
+class Key(Record):
+    """API key without its secret."""
+
+    id: str
+    project: str
+    label: str | None
+    scope: str
+    state: str
+    rate: float | None
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    revoked_at: AwareDatetime | None
+    last_used_at: AwareDatetime | None
+
+
+class Latest(Record):
+    """Newest version of a model, in short."""
+
+    version: int
+    family: str
+    dim: int
+    metrics: dict[str, Any]
+    created_at: AwareDatetime
+
+
+class Limits(Record):
+    """Limits of the caller; null where there is none."""
+
+    requests_per_second: float | None
+    open_requests: int
+    event_streams: int
+    uploads: int
+    queued_jobs: int
+    stored_bytes: int
+
+
+class LineageSummary(Record):
+    """Origin of a version, without its target."""
+
+    job_id: str | None
+    dataset_id: str | None
+    dataset_sha256: str | None
+    code_version: str
+    seed: int | None
+
+
+class Lineage(Record):
+    """Origin of a version."""
+
+    job_id: str | None
+    dataset_id: str | None
+    dataset_sha256: str | None
+    target: dict[str, Any] | None
+    code_version: str
+    seed: int | None
+
+
+class Me(Record):
+    """Caller of the request."""
+
+    project: str
+    scope: str
+    key: Key | None
+    limits: Limits
+
+
+class Model(Record):
+    """Model: a name with versions and aliases."""
+
+    name: str
+    latest_version: int
+    latest: Latest
+    aliases: dict[str, int]
+    description: str | None
+    tags: dict[str, str]
+    created_at: AwareDatetime
+
+
+class NewKey(Record):
+    """New API key with its token, which is shown once."""
+
+    id: str
+    project: str
+    label: str | None
+    scope: str
+    state: str
+    rate: float | None
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    revoked_at: AwareDatetime | None
+    last_used_at: AwareDatetime | None
+    token: str
+
+
+class Progress(Record):
+    """Progress of a job."""
+
+    epoch: int | None = None
+    max_epochs: int | None = None
+    fraction: float
+    eta_seconds: float | None
+    iteration: int | None = None
+    max_iterations: int | None = None
+    rows: int | None = None
+    total_rows: int | None = None
+    stage: int | None = None
+    stages: int | None = None
+    children_ended: int | None = None
+    children: int | None = None
+
+
+class Queue(Record):
+    """Place of a job in the queue."""
+
+    position: int
+    starts_in_seconds: float | None
+
+
+class Quota(Record):
+    """Use of a limited resource."""
+
+    used: int
+    limit: int
+
+
+class SecretWebhook(Record):
+    """Webhook with its secret, which is shown once."""
+
+    id: str
+    url: str
+    events: list[str]
+    description: str | None
+    created_at: AwareDatetime
+    disabled_at: AwareDatetime | None
+    secret: str
+
+
+class Usage(Record):
+    """Storage and requests of the project; the numbers are up to 15 seconds old."""
+
+    project: str
+    stored_bytes: Quota
+    queued_jobs: Quota
+    datasets: int
+    models: int
+    versions: int
+    jobs: dict[str, int]
+    computed_rows: ComputedRows
+
+
+class VersionInfo(Record):
+    """Version of the service."""
+
+    version: str
+    api: str
+
+
+class VersionSummary(VersionRecord):
+    """Version in a list, without its target and quantiles; columns and spec only if they are asked for."""
+
+    name: str
+    version: int
+    family: str
+    dim: int
+    columns: list[str] | None = None
+    context_columns: list[str] | None = None
+    flow: dict[str, Any] | None = None
+    preprocessing: dict[str, Any] | None = None
+    parameters: int
+    metrics: dict[str, Any]
+    lineage: LineageSummary
+    checkpoint: Checkpoint
+    aliases: list[str]
+    description: str | None
+    tags: dict[str, str]
+    created_at: AwareDatetime
+
+
+class Version(VersionRecord):
+    """Version of a model. It never changes, except for its labels and the aliases that point at it."""
+
+    name: str
+    version: int
+    family: str
+    dim: int
+    columns: list[str]
+    context_columns: list[str]
+    types: list[dict[str, Any]] | None
+    flow: dict[str, Any]
+    preprocessing: dict[str, Any]
+    parameters: int
+    metrics: dict[str, Any]
+    held_out: HeldOut | None
+    lineage: Lineage
+    checkpoint: Checkpoint
+    aliases: list[str]
+    description: str | None
+    tags: dict[str, str]
+    created_at: AwareDatetime
+
+
+class TableWarning(Record):
+    """Warning about a dataset that was accepted."""
+
+    code: str
+    column: str | None
+    detail: str
+
+
+class Webhook(Record):
+    """Webhook of the project."""
+
+    id: str
+    url: str
+    events: list[str]
+    description: str | None
+    created_at: AwareDatetime
+    disabled_at: AwareDatetime | None
+
+
+class Window(Record):
+    """Box with an interval for each coordinate."""
+
+    lower: list[float]
+    upper: list[float]
+
+
+class ColumnPage(Record):
+    """Some columns of a dataset."""
+
+    items: list[Column]
+    offset: int
+    total: int
+
+
+class Dataset(DatasetRecord):
+    """Dataset with its columns and warnings."""
+
+    id: str
+    name: str | None
+    rows: int
+    column_count: int
+    bytes: int
+    sha256: str
+    description: str | None
+    tags: dict[str, str]
+    created_at: AwareDatetime
+    columns: list[Column]
+    warnings: list[TableWarning]
+
+
+class JobSummary(JobRecord):
+    """Job in a list, without its request."""
+
+    id: str
+    kind: str
+    state: str
+    attempt: int
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    next_attempt_at: AwareDatetime | None
+    progress: Progress | None
+    metrics: dict[str, Any] | None
+    model: JobModel
+    dataset_id: str | None
+    role: str | None
+    parent_id: str | None
+    priority: int
+    resources: dict[str, Any]
+    result: JobResult | None
+    cancel_requested: bool
+    error: JobError | None
+    description: str | None
+    tags: dict[str, str]
+
+
+class Job(JobRecord):
+    """Job with its request."""
+
+    id: str
+    kind: str
+    state: str
+    attempt: int
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    next_attempt_at: AwareDatetime | None
+    progress: Progress | None
+    metrics: dict[str, Any] | None
+    model: JobModel
+    dataset_id: str | None
+    role: str | None
+    parent_id: str | None
+    priority: int
+    resources: dict[str, Any]
+    result: JobResult | None
+    cancel_requested: bool
+    error: JobError | None
+    description: str | None
+    tags: dict[str, str]
+    request: dict[str, Any]
+    queue: Queue | None = None
+
+
+class KeyList(Record):
+    """All keys of the project, oldest first, with those that are expired or revoked."""
+
+    items: list[Key]
+
+
+class TargetPreview(Record):
+    """Log density of a target on a square grid."""
+
+    window: Window
+    log_density: list[list[float | None]]
+
+
+class WebhookPage(Record):
+    """All webhooks of the project, oldest first."""
+
+    items: list[Webhook]

@@ -1,1 +1,0 @@
-"""Responses of the service as objects."""

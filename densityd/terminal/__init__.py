@@ -1,1 +1,0 @@
-"""Output of commands and the options that they share."""
