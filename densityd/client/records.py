@@ -129,6 +129,7 @@ class HeldOut(Record):
     """Log densities of rows that a version was not trained on."""
 
     rows: int
+    part: str
     quantiles: dict[str, float]
     standard_errors: dict[str, float]
 
