@@ -437,6 +437,7 @@ class UploadOptions(TypedDict):
         ]
         | None
     ]
+    sheet: NotRequired[str | None]
     columns: NotRequired[Sequence[str] | None]
     exclude: NotRequired[Sequence[str]]
     types: NotRequired[Mapping[str, str]]
