@@ -18,11 +18,15 @@ def _load() -> None:
     os.environ[_ARROW] = "background_thread:false"
     # Of a bucket's client, which makes a thread a processor, each with memory that counts in a trainer's limit.
     os.environ["TOKIO_WORKER_THREADS"] = "2"
-    from flows.compiled import packing  # noqa: PLC0415 - after what they read
+    import torch  # noqa: PLC0415 - after what they read
+
+    from flows.compiled import packing  # noqa: PLC0415
     from flows.compiled_training import step  # noqa: PLC0415
     from workers.trainer.main import load_libraries  # noqa: PLC0415
 
     load_libraries()
+    # The first optimiser of a process imports PyTorch's compiler, which takes a second.
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
     for load in (step.load_kernels, packing.load_kernels):
         if load() is None:
             load.cache_clear()  # a trainer that needs them logs why they cannot be loaded
