@@ -97,25 +97,16 @@ class JobWork:
             )
         return job
 
-    @writing
-    def end_silent(self, session: Session) -> bool:
+    def end_silent(self) -> bool:
         """End the attempt of a worker that went silent; return whether there was one."""
-        left = JobRow.state == constant(JobState.RUNNING), JobRow.lease_expires_at <= db_now()
-        job_id = session.scalar(
-            select(JobRow.id)
-            .where(*left)
-            .order_by(JobRow.lease_expires_at, JobRow.position)
-            .limit(1)
-        )
-        if job_id is None:
-            return False
-        lock_parent(session, job_id)
-        query = select(JobRow).where(JobRow.id == job_id, *left)
-        row = session.scalar(query.with_for_update())
-        if row is not None:
-            end_attempt(session, row, _SILENT)
-            _follow(session, row)
-        return True
+        left = select(JobRow.id).where(*_is_left())
+        with self._database.read() as session:  # mostly there is none, and a read waits for nobody
+            job_id = session.scalar(
+                left.order_by(JobRow.lease_expires_at, JobRow.position).limit(1)
+            )
+        if job_id is not None:
+            self._database.transact(_end_silent, job_id)
+        return job_id is not None
 
     def should_give_way(
         self,
@@ -447,6 +438,20 @@ def _follow(session: Session, row: JobRow) -> None:
     """Let the parent of a child that has ended go on."""
     if row.role == JobRole.CHILD and row.state in FINAL_STATES:
         end_child(session, row)
+
+
+def _is_left() -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions of jobs whose lease has run out; parents have none."""
+    return JobRow.state == constant(JobState.RUNNING), JobRow.lease_expires_at <= db_now()
+
+
+def _end_silent(session: Session, job_id: str) -> None:
+    lock_parent(session, job_id)
+    query = select(JobRow).where(JobRow.id == job_id, *_is_left())
+    row = session.scalar(query.with_for_update())
+    if row is not None:
+        end_attempt(session, row, _SILENT)
+        _follow(session, row)
 
 
 def waiting() -> Select[JobRow]:

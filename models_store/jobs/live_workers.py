@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 
-from sqlalchemy import Insert, bindparam, delete, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
@@ -17,10 +16,6 @@ LIVE_S = 60.0
 """Seconds after its last sign of life for which a worker counts as alive."""
 
 _FORGOTTEN_S = 7 * 86_400.0
-# Statements are built once: that takes longer than to run them.
-_FORGET = delete(WorkerRow.__table__).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S))
-_REMOVED = delete(WorkerRow.__table__).where(WorkerRow.name == bindparam("of_worker"))
-_ALIVE = select(WorkerRow).where(WorkerRow.seen_at > db_now(-LIVE_S)).order_by(WorkerRow.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,38 +63,26 @@ class Workers:
             accelerator: True if it has an accelerator.
             memory_bytes: Memory of each of its trainers; None: not known.
         """
-        connection = session.connection()
         if not self._forgot:  # once a process is often enough
-            connection.execute(_FORGET)
-        values = {
-            "name": name,
+            session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S)))
+        told = {
+            "seen_at": db_now(),
             "unfit": unfit,
             "accelerator": accelerator,
             "memory_bytes": memory_bytes,
         }
-        connection.execute(_beat(dialect_of(session)), values)
+        seen = insert_into(dialect_of(session), WorkerRow).values(name=name, **told)
+        new = {column: seen.excluded[column] for column in told}
+        session.execute(seen.on_conflict_do_update(index_elements=[WorkerRow.name], set_=new))
         self._forgot = True
 
     @writing
     def remove(self, session: Session, name: str) -> None:
         """Forget a worker that has ended."""
-        session.connection().execute(_REMOVED, {"of_worker": name})
+        session.execute(delete(WorkerRow).where(WorkerRow.name == name))
 
     @reading
     def alive(self, session: Session) -> list[Worker]:
         """Return the workers that gave a sign of life a short while ago, by name."""
-        return [Worker.of_row(row) for row in session.scalars(_ALIVE)]
-
-
-@cache
-def _beat(dialect: str) -> Insert:
-    seen = insert_into(dialect, WorkerRow).values(
-        name=bindparam("name"),
-        seen_at=db_now(),
-        unfit=bindparam("unfit"),
-        accelerator=bindparam("accelerator"),
-        memory_bytes=bindparam("memory_bytes"),
-    )
-    told = "seen_at", "unfit", "accelerator", "memory_bytes"
-    new = {name: seen.excluded[name] for name in told}
-    return seen.on_conflict_do_update(index_elements=[WorkerRow.name], set_=new)
+        alive = select(WorkerRow).where(WorkerRow.seen_at > db_now(-LIVE_S))
+        return [Worker.of_row(row) for row in session.scalars(alive.order_by(WorkerRow.name))]

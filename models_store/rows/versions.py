@@ -5,9 +5,8 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import Any, Literal
 
-from sqlalchemy import Text, bindparam, cast, func, literal, select
+from sqlalchemy import Text, cast, func, literal, select
 from sqlalchemy.orm import Session, load_only
-from sqlalchemy.sql.dml import ReturningInsert
 
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
@@ -54,30 +53,22 @@ def add_version(
         job_id: Id of the job that made it; None: it was imported.
     """
     # The row stays locked, so versions count up in the order of their commits.
-    counted = _counted(dialect_of(session)), {"project": project, "name": name}
-    model_id, number = session.connection().execute(*counted).one()
+    more = ModelRow.versions_made + 1
+    first = insert_into(dialect_of(session), ModelRow).values(
+        project=project, name=name, versions_made=1, latest_version=1, tags={}
+    )
+    counted = first.on_conflict_do_update(
+        index_elements=[ModelRow.project, ModelRow.name],
+        set_={"versions_made": more, "latest_version": more},
+    )
+    made = session.execute(counted.returning(ModelRow.id, ModelRow.versions_made))
+    model_id, number = made.one()
     row = ModelVersionRow(
         project=project, model_id=model_id, version=number, job_id=job_id, **vars(new)
     )
     session.add(row)
     session.flush()
     return _to_version(row, name=name, aliases=[])
-
-
-def _counted(dialect: str) -> ReturningInsert[int, int]:
-    """Return the statement that counts one more version of a model."""
-    more = ModelRow.versions_made + 1
-    first = insert_into(dialect, ModelRow).values(
-        project=bindparam("project"),
-        name=bindparam("name"),
-        versions_made=1,
-        latest_version=1,
-        tags={},
-    )
-    return first.on_conflict_do_update(
-        index_elements=[ModelRow.project, ModelRow.name],
-        set_={"versions_made": more, "latest_version": more},
-    ).returning(ModelRow.id, ModelRow.versions_made)
 
 
 def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | None:
