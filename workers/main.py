@@ -6,9 +6,7 @@ import warnings
 from celery.exceptions import SecurityWarning  # type: ignore[import-untyped]  # celery ships no types
 
 from models_store.errors import BlobError, DatabaseError
-from models_store.files.private_files import create_private_files
 from models_store.process.logs import configure_logging
-from models_store.process.traces import TRACES
 from workers.celery_app import celery
 from workers.heartbeat import worker_label
 from workers.service import WorkerService
@@ -26,9 +24,7 @@ def run_worker(settings: WorkerSettings) -> int:
     Args:
         settings: Settings, as the environment has them.
     """
-    create_private_files()
     configure_logging(settings.log_level, "worker")
-    TRACES.configure("worker")
     # Celery warns of root because of pickle, of which there is none.
     warnings.simplefilter("ignore", SecurityWarning)
     try:
@@ -51,4 +47,3 @@ def run_worker(settings: WorkerSettings) -> int:
         return int(worker.exitcode or 0)
     finally:
         service.close()
-        TRACES.close()

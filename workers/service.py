@@ -15,8 +15,10 @@ from models_store.errors import (
     WrongStoreError,
 )
 from models_store.files.blobs import Blobs, check_identity
+from models_store.files.private_files import create_private_files
 from models_store.files.store_identity import known_identity
 from models_store.jobs.live_workers import Workers
+from models_store.process.traces import TRACES
 from models_store.webhooks.deliveries import Deliveries
 from workers.devices import devices_of
 from workers.heartbeat import LifeSigns, worker_label
@@ -83,6 +85,8 @@ class WorkerService:
             DatabaseError: The database was made by another version of the code, or is a file, and of no use.
             BlobError: The store is a folder that cannot be written.
         """
+        create_private_files()
+        TRACES.configure("worker")
         database = Database(
             settings.resolved_database_url,
             answer_s=SERVICE_ANSWER_S,
@@ -124,6 +128,7 @@ class WorkerService:
         self._wake()
         if self._polling is None:
             self._database.dispose()
+            TRACES.close()
             return
         self._polling.join()
         self._polling = None
@@ -135,6 +140,7 @@ class WorkerService:
         if self._port is not None:
             self._port.stop()
         self._database.dispose()
+        TRACES.close()
 
     def _poll(self, pool: Any) -> None:  # noqa: ANN401 - celery ships no types
         """Every 1.5 s, and after each claim: have one thread of the pool look for a job, if a slot is free."""
