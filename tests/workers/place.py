@@ -29,11 +29,9 @@ from models_store.records import Dataset, NewDataset, Version
 from models_store.registry import Registry
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
 from models_store.requests.accept_training import accept_training
-from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
-from models_store.requests.variational import VariationalRequest
 from tabular.columns import Column
 from tests.app.serving import registered
 from tests.models_store.makers import no_wait
@@ -151,23 +149,6 @@ class Place:
         )
         return self.jobs.submit(new, idempotency=None, max_queued=None).job.id
 
-    def submit_variational(
-        self, target: dict[str, Any], *, dataset: Dataset | None = None, **fields: Any
-    ) -> str:
-        fields["optimisation"] = {"seed": 1} | fields.get("optimisation", {})
-        body = {"model_name": "m", "target": target, "flow": FLOW} | fields
-        request = VariationalRequest.model_validate(body)
-        accepted = accept_variational(request, dataset, limits=LIMITS)
-        new = NewJob(
-            project=PROJECT,
-            kind=JobKind.VARIATIONAL,
-            model_name="m",
-            dataset_id=dataset_of(request.target),
-            request=accepted.model_dump(mode="json"),
-            request_id="req-1",
-        )
-        return self.jobs.submit(new).job.id
-
     def add_model(self, **fields: Any) -> Version:
         """A version that no training made."""
         return registered(self.database, self.blobs, name="m", **fields)
@@ -219,13 +200,6 @@ class Place:
 
     def epoch(self, job_id: str) -> int:
         return int((self.job(job_id).metrics or {}).get("epoch", 0))
-
-    def iteration(self, job_id: str) -> int:
-        return int((self.job(job_id).metrics or {}).get("iteration", 0))
-
-    def iterations(self, job_id: str) -> list[int]:
-        events = self.jobs.events(PROJECT, job_id, limit=100_000)
-        return [event.data["iteration"] for event in events if event.event == "epoch"]
 
     def messages(self, job_id: str) -> list[str]:
         events = self.jobs.events(PROJECT, job_id)

@@ -11,7 +11,7 @@ import pytest
 from models_store.errors import DatasetInUseError
 from models_store.job_states import JobState
 from models_store.records import Dataset, Version
-from tests.waiting import is_alive, wait_until
+from tests.waiting import wait_until
 from tests.workers.place import Place, Running
 from workers.protocol import Message, Produced
 from workers.supervisor.assignment import task_of
@@ -99,44 +99,3 @@ def test_a_killed_scoring_goes_on_from_its_last_part(
     assert (metrics["rows"], metrics["non_finite"]) == (ROWS, 0)
     assert np.isfinite(metrics["mean_log_prob"])
     place.registry.delete_dataset("default", dataset.id)
-
-
-@pytest.mark.slow  # a cancelled training goes the same way
-def test_a_cancelled_sampling_stops_and_resumes_to_the_same_file(
-    place: Place, supervise: Supervise, version: Version
-) -> None:
-    job_id = place.submit_sampling(version, ROWS, output="csv")
-    wanted = undisturbed(place, job_id)
-    running = supervise()
-    trainer = running.trainer_pid()
-    wait_until(lambda: place.part(job_id) >= 3)
-    place.jobs.cancel("default", job_id)
-    running.join()
-    job = place.job(job_id)
-    assert job.state is JobState.CANCELLED
-    assert job.result is None
-    assert not is_alive(trainer)
-
-    place.jobs.resume("default", job_id)
-    supervise().join()
-
-    assert_whole(place, job_id, wanted)
-
-
-@pytest.mark.long  # a training that was lost goes the same way
-def test_a_supervisor_that_lost_the_job_changes_nothing(
-    place: Place, supervise: Supervise, version: Version
-) -> None:
-    job_id = place.submit_sampling(version, 100)
-    job = place.work.claim("slow", lease_s=60)
-    assert job is not None
-    place.expire_lease(job_id)
-    supervise().join()
-    assert place.state(job_id) is JobState.SUCCEEDED
-    assert place.job(job_id).attempt == 2
-    assert place.job(job_id).progress == {
-        "rows": 100,
-        "total_rows": 100,
-        "fraction": 1.0,
-        "eta_seconds": 0.0,
-    }

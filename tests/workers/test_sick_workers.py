@@ -157,17 +157,6 @@ def test_a_store_that_goes_away_under_a_job_costs_it_nothing(
 
 
 @pytest.mark.long
-def test_a_dataset_that_is_missing_from_the_right_store_fails_its_job(place: Place) -> None:
-    dataset = place.add_dataset()
-    job_id = place.submit(dataset, max_epochs=1)
-    place.blobs.delete(dataset.key)
-    assert Supervisor(place.database, place.settings, worker="w").run_next()
-    error = place.job(job_id).error
-    assert error is not None
-    assert error["code"] == "dataset_corrupt"
-
-
-@pytest.mark.long
 def test_a_worker_is_tested_again_after_its_environment_failed_a_job(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

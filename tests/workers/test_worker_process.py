@@ -8,59 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
-from densityd.service import private_redis
 from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
 from tests.waiting import is_alive, wait_until
-from tests.workers.place import ENDLESS, Place, PlaceRedis, is_at_work, trainers_of
+from tests.workers.place import ENDLESS, Place, is_at_work, trainers_of
 
 EPOCHS = 15
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@pytest.mark.long  # the chaos run kills them too, and the supervisor's tests its trainers
-def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
-    place: Place, place_redis: PlaceRedis, start_worker: StartWorker
-) -> None:
-    job_id = place.submit(place.add_dataset(), max_epochs=EPOCHS, patience=EPOCHS, batch_size=20)
-    first = start_worker()
-    wait_until(lambda: place.epoch(job_id) >= 2)
-    [trainer] = trainers_of(first.pid)
-
-    first.kill()
-    wait_until(lambda: not is_alive(trainer))
-    place_redis.kill()
-    second = start_worker()
-    place_redis.start()
-
-    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
-    assert place.version(job_id).version == 1
-    assert place.epochs(job_id) == list(range(1, EPOCHS + 1))
-    assert place.job(job_id).attempt == 2
-    second.terminate()
-    assert second.wait(120) == 0
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("place_redis")
-def test_sigterm_releases_a_running_job(place: Place, start_worker: StartWorker) -> None:
-    job_id = place.submit(place.add_dataset(), **ENDLESS)
-    worker = start_worker(DENSITYD_WORKER_CONCURRENCY="2")
-    wait_until(lambda: place.epoch(job_id) >= 1)
-    [trainer] = trainers_of(worker.pid)
-    assert is_at_work(place)
-    job = place.job(job_id)
-    assert (job.state, job.attempt) == (JobState.RUNNING, 1)
-
-    worker.send_signal(signal.SIGTERM)
-    assert worker.wait(120) == 0
-    assert not is_alive(trainer)
-    job = place.job(job_id)
-    assert job.state is JobState.QUEUED, "the lease was not released"
-    assert job.checkpoints
-    assert not is_at_work(place)
-    assert private_redis.is_up(place.settings.resolved_broker_url)
 
 
 @pytest.mark.slow

@@ -366,51 +366,6 @@ def test_faults_150_151_training_outlives_kill_9_of_postgresql(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_job_runs_on_postgresql_as_on_sqlite(tmp_path: Path, postgres_url: str) -> None:
-    place = Place(tmp_path / "data", postgres_url)
-    job_id = place.submit(place.add_dataset(), max_epochs=2)
-
-    assert Supervisor(place.database, place.settings, worker="w").run_next()
-
-    assert place.state(job_id) is JobState.SUCCEEDED
-    assert place.epochs(job_id) == [1, 2]
-    assert place.version(job_id).job_id == job_id
-    place.database.dispose()
-
-
-_FAILING_FSYNC = """
-import errno, os, sys
-
-def fail(handle):
-    raise OSError(errno.EIO, "Input/output error")
-
-if "workers.trainer" in sys.orig_argv:
-    os.fsync = fail
-"""
-
-
-@pytest.mark.long  # `test_lying_disk.py` has each call fail, in this process
-def test_a_disk_that_fails_under_a_trainer_gives_the_job_back_and_registers_nothing(
-    tmp_path: Path, supervise: Supervise, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Python runs a module of this name at its start.
-    (tmp_path / "shim").mkdir()
-    (tmp_path / "shim" / "sitecustomize.py").write_text(_FAILING_FSYNC)
-    paths = [str(tmp_path / "shim"), os.environ.get("PYTHONPATH", "")]
-    job_id = place.submit(place.add_dataset(), max_epochs=1)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-
-    supervise().join()
-
-    job = place.job(job_id)
-    assert job.state is JobState.QUEUED
-    assert job.not_before is not None
-    assert "The blob store cannot be used" in place.messages(job_id)[-1]
-    assert job.model_version is None
-    assert place.blobs.keys("models") == []
-
-
-@pytest.mark.slow
 def test_a_full_disk_gives_the_job_back_until_there_is_room(
     tmp_path: Path, supervise: Supervise, place: Place
 ) -> None:
