@@ -1,9 +1,9 @@
 """Settings of the API process, read from the environment once at its entry."""
 
 import re
-from typing import Annotated, Any, Self, TypedDict
+from typing import Annotated, Any, TypedDict
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field
 
 from models_store.settings import StoreSettings, internal
 
@@ -129,8 +129,6 @@ class ApiSettings(StoreSettings):
     max_parameters: int = internal(50_000_000, ge=1)
     max_layers: int = internal(256, ge=1)
     max_training_memory_bytes: int = internal(4 * _GIB, ge=_MIB)
-    export_key: SecretStr | None = internal(None, min_length=32)
-    signed_imports: bool = internal(default=False)
     max_result_bytes: int = internal(64 * _GIB, ge=_MIB)
     bulk_part_rows: int | None = internal(None, ge=1)
 
@@ -174,17 +172,6 @@ class ApiSettings(StoreSettings):
     max_wait_s: float = internal(30.0, gt=0, le=3600)
     engine_stall_s: float = internal(60.0, ge=0.1, le=3600)
     inference_threads: int = internal(1, ge=1, le=256)
-
-    @model_validator(mode="after")
-    def _check_signed_imports(self) -> Self:
-        if self.signed_imports and self.export_key is None:
-            raise ValueError("DENSITYD_SIGNED_IMPORTS needs DENSITYD_EXPORT_KEY to check with")
-        return self
-
-    @property
-    def signing_key(self) -> str | None:
-        """Return the key of the signatures of exported versions; None: there are none."""
-        return None if self.export_key is None else self.export_key.get_secret_value()
 
     @property
     def parser_limits(self) -> ParserLimits:

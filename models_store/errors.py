@@ -315,12 +315,6 @@ class BlobError(StoreError):
         super().__init__(f"Stored file {key} {detail}.")
 
 
-class SignatureError(StoreError):
-    """File of a model whose signature is wrong, or missing where it is required."""
-
-    slug: Slug = "signature-invalid"
-
-
 class OnnxUnsupportedError(StoreError):
     """Version whose log density has no form in ONNX."""
 

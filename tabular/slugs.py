@@ -90,7 +90,6 @@ Slug = Literal[
     "result-deleted",
     "result-not-ready",
     "score-unavailable",
-    "signature-invalid",
     "split-invalid",
     "split-too-small",
     "stopping",

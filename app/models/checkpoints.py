@@ -117,9 +117,8 @@ async def export_version(  # noqa: PLR0913 - FastAPI gives each
     """Return a version as a file that an import restores.
 
     The weights and the spec are those of `checkpoint`, to the last bit; beside them are metrics,
-    calibration, lineage, learning curve and labels, and a signature if the service has a key for it.
+    calibration, lineage, learning curve and labels.
     """
-    state = state_of(request)
     look = partial(registry.version, project, name, version)
     found = await in_thread(look)
     end_head(request, media_type=_MEDIA_TYPE)
@@ -128,7 +127,7 @@ async def export_version(  # noqa: PLR0913 - FastAPI gives each
         with unless_deleted(look):
             path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
             curve = exported_curve(found, jobs, blobs)
-            file = exported_file(path, found, curve, key=state.settings.signing_key)
+            file = exported_file(path, found, curve)
         filename = f"{found.name}-{found.version}.safetensors"
         headers = {
             "Content-Length": str(file.size),
@@ -235,7 +234,6 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
         **problem_responses(
             "not-found",
             "checkpoint-invalid",
-            "signature-invalid",
             "media-type",
             "limit-body",
             "limit-columns",

@@ -8,7 +8,6 @@ from typing import Any
 from app.settings import ApiSettings
 from models_store.errors import DatabaseUnavailableError
 from models_store.exports.exported_files import VersionRecord, read_record
-from models_store.exports.signatures import check_signature
 from models_store.files.blobs import Blobs, StoredBlob, imported_key
 from models_store.files.model_check import check_model_file
 from models_store.files.model_files import ModelFile
@@ -58,8 +57,6 @@ def check_import(
     Raises:
         StoreError: The file is not a model that can be served.
     """
-    # Before the check that takes a process.
-    check_signature(file, settings.signing_key, required=settings.signed_imports)
     record = read_record(file)
     model = check_model_file(
         file,

@@ -21,7 +21,6 @@ from pydantic import (
 from safetensors import SafetensorError, safe_open
 
 from models_store.errors import ModelFileError
-from models_store.exports.signatures import SIGNATURE_KEY, UNSIGNED, signed
 from models_store.files.model_files import check_header
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.records import Version
@@ -42,7 +41,7 @@ CurveName = Literal[
 
 _MAX_RECORD_BYTES = 1 << 20
 _MAX_RECORD_LISTS = 10_000
-_MAX_RECORD_VALUES = 20_000  # beside the target: validation keeps the interpreter's lock
+_MAX_RECORD_VALUES = 20_000  # beside the target
 _MAX_METRICS_BYTES = 64 << 10  # lists of versions show all metrics
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
@@ -122,16 +121,13 @@ class ExportedFile:
         return len(self.head) + self.path.stat().st_size - self.start
 
 
-def exported_file(
-    path: Path, version: Version, curve: LearningCurve | None, *, key: str | None
-) -> ExportedFile:
+def exported_file(path: Path, version: Version, curve: LearningCurve | None) -> ExportedFile:
     """Return the file of a version's weights with a record of the version.
 
     Args:
         path: File of the weights, whose hash was verified.
         version: Version that it belongs to.
         curve: Learning curve of its training; None: nothing is known of it.
-        key: Key that signs the file; None: it has no signature.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -139,16 +135,10 @@ def exported_file(
     metadata = header.get("__metadata__", {})
     record = _record_of(version) | {"learning_curve": None if curve is None else curve.model_dump()}
     text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-    kept = {name: value for name, value in metadata.items() if name != SIGNATURE_KEY}
-    signature = {} if key is None else {SIGNATURE_KEY: UNSIGNED}
-    header["__metadata__"] = {**kept, RECORD_KEY: text, **signature}
+    header["__metadata__"] = {**metadata, RECORD_KEY: text}
     content = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
     content += b" " * (-len(content) % _ALIGNMENT)
     head = len(content).to_bytes(_LENGTH_BYTES, "little") + content
-    if key is not None:
-        with path.open("rb") as stored:
-            stored.seek(_LENGTH_BYTES + length)
-            head = signed(head, stored, key)
     return ExportedFile(head, path, _LENGTH_BYTES + length)
 
 

@@ -1,30 +1,28 @@
-"""ONNX files of log densities, written in a process of its own with limits."""
+"""ONNX files of log densities, written in a process of the pool with limits."""
 
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 from flows import spec_from_dict
 from models_store.errors import OnnxUnsupportedError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_tensors
 from models_store.files.disks import disk_errors
 from models_store.records import Version
+from tabular import processes
 from tabular.errors import SandboxLimitError
-from tabular.sandbox.child import do_task, lacks_memory, run_child
 
 
 def write_onnx_file(
     checkpoint: Path, version: Version, target: Path, *, memory_bytes: int, timeout_s: float
 ) -> None:
-    """Write the log density of a version as an ONNX file, in a child. Blocks: call it in a thread.
+    """Write the log density of a version as an ONNX file, in a process of the pool. Blocks: call it in a thread.
 
     Args:
         checkpoint: File of the weights, whose hash was verified.
         version: Version that it belongs to.
         target: File to write.
         memory_bytes: Most private memory that the process may have.
-        timeout_s: Most seconds that it may take, by the clock and of the processor.
+        timeout_s: Most seconds that it may take, by the clock.
 
     Raises:
         OnnxUnsupportedError: The density has no form in ONNX.
@@ -32,16 +30,16 @@ def write_onnx_file(
         StorageFullError, BlobDiskError: The file cannot be written.
         RuntimeError: The process failed for a reason of its own.
     """
-    task = {
-        "checkpoint": os.fspath(checkpoint.absolute()),
-        "target": os.fspath(target.absolute()),
-        "metadata": _metadata(version),
-        "memory_bytes": memory_bytes,
-        "timeout_s": timeout_s,
-    }
     try:
         with disk_errors(target.name):
-            outcome = run_child("models_store.exports.onnx_files", task, timeout_s=timeout_s)
+            unsupported = processes.run(
+                _write,
+                checkpoint,
+                target,
+                _metadata(version),
+                memory_bytes=memory_bytes,
+                timeout_s=timeout_s,
+            )
     except SandboxLimitError as error:
         raise RequestError(
             "limit-memory",
@@ -49,8 +47,8 @@ def write_onnx_file(
             f" {timeout_s:g} s that this server allows; export it as safetensors",
             pointer="",
         ) from error
-    if "unsupported" in outcome:
-        raise OnnxUnsupportedError(version.ref, version.family, outcome["unsupported"])
+    if unsupported is not None:
+        raise OnnxUnsupportedError(version.ref, version.family, unsupported)
 
 
 def _metadata(version: Version) -> dict[str, str]:
@@ -68,25 +66,21 @@ def _metadata(version: Version) -> dict[str, str]:
     return texts if version.types is None else texts | {"types": json.dumps(version.types)}
 
 
-def _write(task: dict[str, Any]) -> dict[str, object]:
-    from flows.onnx.export import onnx_model  # noqa: PLC0415  torch and onnx, in the child alone
+def _write(checkpoint: Path, target: Path, metadata: dict[str, str]) -> str | None:
+    """Write the file; return why there is none."""
+    from flows.onnx.export import onnx_model  # noqa: PLC0415  torch and onnx, in the process alone
     from flows.onnx.recording import OnnxError  # noqa: PLC0415
 
     try:
-        tensors, text = read_tensors(Path(task["checkpoint"]))
+        tensors, text = read_tensors(checkpoint)
         header = ModelHeader.model_validate_json(text)
         flow = build_model(spec_from_dict(header.spec), header, tensors)
-        content = onnx_model(flow, task["metadata"])
+        target.write_bytes(onnx_model(flow, metadata))
     except OnnxError as error:
-        return {"unsupported": str(error)}
+        return str(error)
     except RuntimeError as error:
         # PyTorch tells of refused memory by a RuntimeError.
-        if lacks_memory(str(error)):
+        if processes.lacks_memory(str(error)):
             raise MemoryError from error
         raise
-    Path(task["target"]).write_bytes(content)
-    return {}
-
-
-if __name__ == "__main__":
-    do_task(_write)
+    return None

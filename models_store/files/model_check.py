@@ -1,15 +1,14 @@
-"""The check of an imported model file, in a process of its own with limits."""
+"""The check of an imported model file, in a process of the pool with limits."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
 from models_store.errors import ModelFileError, RequestError
 from models_store.files.model_files import ModelFile, check_header, describe, read_model_file
 from models_store.requests.flow_limits import TrainingLimits
+from tabular import processes
 from tabular.errors import SandboxCrashError, SandboxLimitError
-from tabular.sandbox.child import do_task, lacks_memory, run_child
 
 _SMALL_BYTES = 256 << 10
 
@@ -22,14 +21,14 @@ def check_model_file(
     memory_bytes: int,
     timeout_s: float,
 ) -> ModelFile:
-    """Check the file of a model to the last weight, in a child. Blocks: call it in a thread.
+    """Check the file of a model to the last weight, in a process of the pool. Blocks: call it in a thread.
 
     Args:
         path: Safetensors file with the description of a flow in its header.
         limits: Limits of flows.
         max_columns: Most columns of the model, those of its context included.
         memory_bytes: Most private memory that the process may have.
-        timeout_s: Most seconds that it may take, by the clock and of the processor.
+        timeout_s: Most seconds that it may take, by the clock.
 
     Raises:
         ModelFileError: it is no such file, or its weights are not those of its flow.
@@ -41,15 +40,10 @@ def check_model_file(
     if check_header(path) <= _SMALL_BYTES:
         # What is refused for its description alone costs no process, if that does not take long.
         describe(path, limits=limits, max_columns=max_columns)
-    task = {
-        "path": os.fspath(path.absolute()),
-        "limits": dataclasses.asdict(limits),
-        "max_columns": max_columns,
-        "memory_bytes": memory_bytes,
-        "timeout_s": timeout_s,
-    }
     try:
-        outcome = run_child("models_store.files.model_check", task, timeout_s=timeout_s)
+        outcome = processes.run(
+            _check, path, limits, max_columns, memory_bytes=memory_bytes, timeout_s=timeout_s
+        )
     except SandboxLimitError as error:
         raise RequestError(
             "limit-memory",
@@ -61,29 +55,26 @@ def check_model_file(
         raise ModelFileError(
             "The check crashed on the file: it is damaged, or takes more memory than is allowed."
         ) from error
-    if "invalid" in outcome:
-        raise ModelFileError(outcome["invalid"])
-    if "refused" in outcome:
-        raise RequestError(**outcome["refused"])
-    return ModelFile(**outcome["model"])
+    match outcome:
+        case {"invalid": str(text)}:
+            raise ModelFileError(text)
+        case {"refused": dict(fields)}:
+            raise RequestError(**fields)
+        case _:
+            return ModelFile(**outcome)
 
 
-def _check(task: dict[str, Any]) -> dict[str, object]:
-    limits = TrainingLimits(**task["limits"])
+def _check(path: Path, limits: TrainingLimits, max_columns: int) -> dict[str, Any]:
     try:
-        model = read_model_file(Path(task["path"]), limits=limits, max_columns=task["max_columns"])
+        model = read_model_file(path, limits=limits, max_columns=max_columns)
     except RequestError as error:
         refused = {"slug": error.slug, "detail": error.detail, "pointer": error.pointer}
         return {"refused": refused}
     except (ModelFileError, RuntimeError) as error:
         # PyTorch and safetensors tell of refused memory by a RuntimeError.
-        if lacks_memory(str(error.__cause__ or error)):
+        if processes.lacks_memory(str(error.__cause__ or error)):
             raise MemoryError from error
         if not isinstance(error, ModelFileError):
             raise
         return {"invalid": str(error)}
-    return {"model": dataclasses.asdict(model)}
-
-
-if __name__ == "__main__":
-    do_task(_check)
+    return dataclasses.asdict(model)

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import signal
@@ -6,11 +5,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx2
@@ -18,16 +16,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.models.checkpoints import _EXPORT_S
 from app.settings import ApiSettings
 from models_store.database.database import Database, migrate
-from models_store.exports import onnx_files
-from models_store.files import model_check
 from models_store.files.blobs import STORE_ID, Blobs
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
-from tabular.errors import TableError
-from tabular.sandbox import child
 from tests.app.serving import registered
 from tests.ports import free_port
 from tests.servers import tied
@@ -36,39 +29,6 @@ from tests.workers.crash_child import InlineTrainer
 CSV = {"Content-Type": "text/csv"}
 JSON = {"Content-Type": "application/json"}
 TABLE = b"height,weight\n171.5,68.2\n180.1,80.9\n165.0,55.3\n177.7,71.0\n"
-
-
-_CHILDREN: dict[str, tuple[ModuleType, Callable[[dict[str, Any]], Mapping[str, object]]]] = {
-    "models_store.files.model_check": (model_check, model_check._check),
-    "models_store.exports.onnx_files": (onnx_files, onnx_files._write),
-}
-_USUAL = ApiSettings()
-_USUAL_LIMITS = {
-    (_USUAL.parse_memory_bytes, _USUAL.parse_timeout_s),
-    (_USUAL.import_memory_bytes, _USUAL.parse_timeout_s),
-    (_USUAL.import_memory_bytes, min(_EXPORT_S, _USUAL.parse_timeout_s)),
-}
-
-
-def read_here(module: str, task: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Read a file as `run_child` does, but in this process where the limits are the usual ones."""
-    if (task["memory_bytes"], timeout_s) not in _USUAL_LIMITS:
-        return child.run_child(module, task, timeout_s=timeout_s)
-    outcome: Mapping[str, object]
-    try:
-        outcome = _CHILDREN[module][1](json.loads(json.dumps(task)))
-    except TableError as error:
-        outcome = child._error_of(error)
-    return child._result_of(json.loads(json.dumps(outcome)))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def readers_here() -> Iterator[None]:
-    """Start no process for each file: `tests/tables` has the tests of those, and servers use them."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module, _ in _CHILDREN.values():
-            patch.setattr(module, "run_child", read_here)
-        yield
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
-from tests.app.conftest import readers_here  # noqa: F401  a fixture of these tests, too
 from tests.app.serving import registered
 from tests.densityd.scripted import ScriptedServer
 

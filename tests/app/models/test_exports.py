@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from onnxruntime import InferenceSession
-from pydantic import SecretStr, ValidationError
 from safetensors.torch import load
 from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.plots.curves import read_curve
-from app.settings import ApiSettings
 from flows import IafSpec, MafSpec
 from tests.app.conftest import assert_refused
 from tests.app.mixed_model import DAY, NAMES, SPEC, TYPES, mixed_flow
@@ -154,40 +152,6 @@ def test_of_a_long_training_some_epochs_are_read(client, monkeypatch):
         assert np.array_equal(values, whole[name][places], equal_nan=True), name
 
 
-@pytest.mark.long
-def test_signatures_are_made_and_checked_with_the_key_of_the_service(settings):
-    key = {"export_key": SecretStr("k" * 32)}
-    app = create_app(settings.model_copy(update={**key, "signed_imports": True}))
-    with TestClient(app) as client:
-        state = app.state
-        registered(state.database, state.blobs)
-        labels = {"description": "0" * 64, "tags": {"team": "0" * 64}}
-        assert client.patch("/v1/models/people/versions/1", json=labels).status_code == 200
-        signed = client.get("/v1/models/people/versions/1/export").content
-        assert imported(client, signed).status_code == 201
-        again = client.get("/v1/models/copy/versions/1/export").content
-        assert imported(client, again).status_code == 201
-        for place in (9, len(signed) // 2, len(signed) - 1):
-            changed = bytearray(signed)
-            changed[place] ^= 1
-            assert imported(client, bytes(changed)).status_code == 422, place
-        longer = imported(client, signed + b"0")
-        assert_refused(longer, 422, "checkpoint-invalid")
-        assert_refused(imported(client, edited(signed, {"seed": 7})), 422, "signature-invalid")
-        plain = client.get("/v1/models/people/versions/1/checkpoint").content
-        assert_refused(imported(client, plain), 422, "signature-invalid")
-    other = create_app(settings.model_copy(update={"export_key": SecretStr("l" * 32)}))
-    with TestClient(other) as client:
-        assert_refused(imported(client, signed), 422, "signature-invalid")
-        assert imported(client, plain).status_code == 201
-    with TestClient(create_app(settings)) as client:
-        assert imported(client, signed).status_code == 201
-        unsigned = client.get("/v1/models/copy/versions/1/export").content
-        assert b"densityd.signature" not in unsigned
-    with pytest.raises(ValidationError, match="DENSITYD_TEST_EXPORT_KEY"):
-        ApiSettings(signed_imports=True)
-
-
 # The same rows as callers write them, and as numbers.
 CARS = [
     ["Ideal", 7.25, "yes", "2024-02-29", 5, 70.1],
@@ -264,22 +228,3 @@ def test_an_onnx_export_has_a_limit_of_memory(settings):
         registered(state.database, state.blobs, spec=MafSpec(layers=2, hidden=[4000, 4000]))
         assert_refused(client.get("/v1/models/people/versions/1/onnx"), 422, "limit-memory")
         assert list(state.blobs.staging.iterdir()) == []
-
-
-@pytest.mark.long
-def test_an_onnx_export_counts_as_a_response_on_the_disk(settings):
-    path = "/v1/models/people/versions/1/onnx"
-
-    def status(most: int) -> int:
-        app = create_app(settings.model_copy(update={"max_body_files_bytes": most}))
-        with TestClient(app) as client:
-            answer = client.get(path)
-            assert app.state.body_files.held == 0
-            assert list(app.state.blobs.staging.iterdir()) == []
-            return answer.status_code
-
-    app = create_app(settings)
-    with TestClient(app) as client:
-        registered(app.state.database, app.state.blobs)
-        size = len(client.get(path).content)
-    assert (status(2 * size), status(2 * size - 1)) == (200, 503)

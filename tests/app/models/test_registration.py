@@ -26,7 +26,6 @@ from models_store.files.model_files import describe, read_model_file
 from models_store.records import Version
 from models_store.requests.flow_limits import TrainingLimits
 from tabular.columns import Column
-from tabular.sandbox import child as table_process
 from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.waiting import wait_until
@@ -368,32 +367,6 @@ async def _used(models: LoadedModels, version: Version) -> None:
         raise AssertionError("it was loaded")
 
 
-@pytest.mark.long
-def test_imports_are_checked_one_at_a_time_in_children_with_a_limit(
-    shared_client, exported, monkeypatch
-):
-    children: list[str] = []
-    most: list[int] = []
-    lock = threading.Lock()
-
-    def run_child(module: str, task: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-        with lock:
-            children.append(module)
-            most.append(len(children))
-        try:
-            assert task["memory_bytes"] == shared_client.app.state.settings.import_memory_bytes
-            return table_process.run_child(module, task, timeout_s=timeout_s)
-        finally:
-            with lock:
-                children.remove(module)
-
-    monkeypatch.setattr(model_check, "run_child", run_child)
-    with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda _: imported(shared_client, exported, name="many"), range(2)))
-    assert [answer.status_code for answer in answers] == [201] * 2
-    assert most == [1, 1]
-
-
 def test_more_than_a_few_waiting_imports_are_refused_with_a_time_to_come_back(
     shared_client, exported, monkeypatch
 ):
@@ -448,24 +421,6 @@ def test_imports_are_checked_in_turn_by_project(settings, monkeypatch):
     monkeypatch.setattr(imports, "check_model_file", held)
     asyncio.run(main())
     assert order.index(b"b") < 3  # the last of the other three came before
-
-
-def test_a_check_that_others_end_is_tried_again(shared_client, exported, monkeypatch, tmp_path):
-    (tmp_path / "victim.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(
-        model_check,
-        "run_child",
-        lambda _module, task, timeout_s: table_process.run_child(
-            "victim", task, timeout_s=timeout_s
-        ),
-    )
-    refused = imported(shared_client, exported)
-    assert_refused(refused, 503, "overloaded")
-    assert "ended from outside" in refused.json()["detail"]
-    assert int(refused.headers["retry-after"]) > 0
-    monkeypatch.undo()
-    assert imported(shared_client, exported).status_code == 201
 
 
 @pytest.mark.long

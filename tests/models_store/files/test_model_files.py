@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 
 from models_store.errors import ModelFileError
 from models_store.exports.exported_files import RECORD_KEY, VersionRecord, read_record
-from models_store.files.model_check import check_model_file
 from models_store.files.model_files import describe
 from models_store.requests.flow_limits import TrainingLimits
 
@@ -95,24 +94,6 @@ def test_a_description_of_many_parts_is_refused_before_it_is_parsed(
     monkeypatch.setattr("tabular.json.parts.orjson", None)
     with pytest.raises(ModelFileError):
         describe(a_file(tmp_path, {"densityd": text}), limits=LIMITS, max_columns=10)
-
-
-def test_a_large_description_is_read_in_the_child_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr(
-        "models_store.files.model_check.describe", lambda path, **_: asked.append(path)
-    )
-    monkeypatch.setattr(
-        "models_store.files.model_check.run_child", lambda *_, **__: {"invalid": "child"}
-    )
-    for size, calls in ((1_000, 1), (300_000, 0)):
-        asked.clear()
-        file = a_file(tmp_path, {"densityd": json.dumps({"spec": "x" * size})})
-        with pytest.raises(ModelFileError, match="child"):
-            check_model_file(file, limits=LIMITS, max_columns=10, memory_bytes=10**9, timeout_s=10)
-        assert len(asked) == calls
 
 
 def test_a_record_of_large_metrics_or_many_lists_is_refused(tmp_path: Path) -> None:
