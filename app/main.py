@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.routing import BaseRoute
 
 from app.account import routes as account
@@ -25,8 +26,8 @@ from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
-from app.http.body_limits import BodyLimits, BodyMiddleware
 from app.http.head import HeadMiddleware
+from app.http.packed_bodies import PackedBodyMiddleware
 from app.http.unknown_parameters import known_parameters
 from app.inference import routes as inference
 from app.jobs import (
@@ -78,6 +79,14 @@ _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
 _THREADS = 8
 _THREADS_EACH = 2
+_PACKED_BYTES = 4096  # of a response: fewer are sent as they are
+# Floats hardly get smaller, and take time to.
+_BINARY = (
+    "application/octet-stream",
+    "application/vnd.apache.arrow.stream",
+    "application/vnd.apache.parquet",
+    "application/x-npy",
+)
 _OPEN_EXPORTS = 4  # of a key: each has a file on the disk until its caller has read it
 # No cookies and no other credentials of a browser, ever: a page must have a key of its own.
 _CORS: dict[str, Any] = {
@@ -149,14 +158,20 @@ def create_app(
     policy = Policy(scores.router)
     install_openapi(app, policy, root_path=settings.root_path)
     # The last one added is the outermost.
-    limits = BodyLimits(
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(ScoresFirst, router=scores.router)
+    app.add_middleware(
+        GZipMiddleware,
+        minimum_size=_PACKED_BYTES,
+        compresslevel=1,
+        exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, *_BINARY),
+    )
+    app.add_middleware(
+        PackedBodyMiddleware,
         max_bytes=max(
             settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, settings.max_body_bytes
         ),
     )
-    app.add_middleware(HeadMiddleware)
-    app.add_middleware(ScoresFirst, router=scores.router)
-    app.add_middleware(BodyMiddleware, limits=limits)
     rates = Rates(
         rate=settings.rate_limit, burst_s=settings.rate_burst_s, processes=settings.api_processes
     )

@@ -13,7 +13,7 @@ from models_store.keys import Scope
 
 _OPEN = frozenset(
     {
-        *("/", "/livez", "/readyz", "/docs", "/guide", "/redoc", "/openapi.json", "/problems"),
+        *("/", "/livez", "/readyz", "/docs", "/guide", "/openapi.json", "/problems"),
         *("/v2/health/live", "/v2/health/ready"),
     }
 )

@@ -200,7 +200,7 @@ async def get_dataset_rows(
         await in_thread(lambda: blobs.size(find().key))
         end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
-    return await respond_rows(request, find, blobs, codec=codec, rows=rows)
+    return await respond_rows(find, blobs, codec=codec, rows=rows)
 
 
 @router.patch(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from starlette.requests import Request
 from starlette.responses import Response
 
 from app.limits import in_thread
@@ -27,12 +26,11 @@ _TYPED_BYTES = 2**22  # of their texts
 
 
 async def respond_rows(
-    request: Request, find: Callable[[], Dataset], blobs: Blobs, *, codec: Codec, rows: range
+    find: Callable[[], Dataset], blobs: Blobs, *, codec: Codec, rows: range
 ) -> Response:
     """Return rows of a dataset, which are read from the disk chunk by chunk.
 
     Args:
-        request: Request to respond to.
         find: Function that returns the dataset; it is called again if a file is gone meanwhile.
         blobs: Store that has its files.
         codec: Format of the response.
@@ -45,8 +43,8 @@ async def respond_rows(
     opened = await in_thread(_found, find, blobs, codec, rows)
     if await in_thread(lambda: opened.is_whole):
         chunk = await in_thread(opened.all_rows)
-        return await respond_whole(request, codec, opened.layout, chunk, headers={})
-    return await respond_streamed(request, codec, opened.layout, opened.chunks(), headers={})
+        return await respond_whole(codec, opened.layout, chunk, headers={})
+    return await respond_streamed(codec, opened.layout, opened.chunks(), headers={})
 
 
 def _found(find: Callable[[], Dataset], blobs: Blobs, codec: Codec, rows: range) -> "_Opened":

@@ -7,7 +7,6 @@ from pathlib import Path, PurePosixPath
 
 from fastapi import Request
 
-from app.http.body_limits import limit_packed_body
 from app.http.json_body import media_type_of
 from app.http.multipart import FilePart, file_part
 from app.http.upload_room import check_room, declared_bytes, within_room
@@ -66,7 +65,6 @@ async def receive_upload(
         ClientDisconnect: The client disconnected before the end.
     """
     is_form = media_type_of(request) == MULTIPART_MEDIA_TYPE
-    limit_packed_body(request, max_bytes + is_form * MULTIPART_OVERHEAD_BYTES)
     check_room(min(declared_bytes(request), max_bytes), room)
     if is_form:
         part = await file_part(request)

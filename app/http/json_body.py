@@ -13,7 +13,7 @@ from pydantic_core import InitErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.http.body_limits import limit_packed_body
+from app.http.packed_bodies import PACKED
 from app.limits import Share, body_share, in_thread
 from app.problems.problem import FieldError, Problem
 from app.problems.validation import validation_problem
@@ -313,14 +313,13 @@ async def _chunks(
 
 
 def _check_declared(request: Request, limit: int, advice: str = "") -> None:
-    limit_packed_body(request, limit)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(request, limit, advice)
 
 
 def _too_large(request: Request, limit: int, advice: str) -> Problem:
-    slug: Slug = "limit-decoded-bytes" if hasattr(request.state, "packed_body") else "limit-body"
+    slug: Slug = "limit-decoded-bytes" if hasattr(request.state, PACKED) else "limit-body"
     return Problem(slug, f"The body of this route is limited to {limit} bytes.{advice}")
 
 

@@ -3,11 +3,8 @@
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.http.accept import IDENTITY, best_coding, listed
-from app.http.content_codings import CODINGS, Compressor
 from app.limits import in_thread
 from app.rows.codecs import Codec
 from app.rows.encode import Encoder
@@ -26,13 +23,9 @@ _QUICK_TEXT_BYTES = 131_072  # of names and levels, which are repeated in each r
 _QUICK_COLUMNS = 64  # of a columnar format, whatever they hold
 _PIECE_VALUES = 32_768  # become less than 1 MiB of text
 _PIECE_BYTES = 2**20  # of texts of cells
-_MIN_PACKED_BYTES = 4096
-_TEXT_CODINGS = (*CODINGS, IDENTITY)
-_BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take time to
 
 
 async def respond_whole(
-    request: Request,
     codec: Codec,
     layout: ResponseTable,
     chunk: Chunk,
@@ -42,25 +35,19 @@ async def respond_whole(
     """Return the response of a single chunk of rows.
 
     Args:
-        request: Request to respond to.
         codec: Format of the response.
         layout: Head of the response.
         chunk: Chunk of all rows.
         headers: Further headers.
     """
-    coding = _coding(request, codec)
     if _is_quick(codec, layout, chunk):
-        body, coding = _encoded(codec, layout, chunk, coding)
+        body = _encoded(codec, layout, chunk)
     else:
-        body, coding = await in_thread(_encoded, codec, layout, chunk, coding)
-    headers = {**headers, **ROWS_VARY}
-    if coding != IDENTITY:
-        headers["Content-Encoding"] = coding
-    return Response(body, media_type=codec.media_type, headers=headers)
+        body = await in_thread(_encoded, codec, layout, chunk)
+    return Response(body, media_type=codec.media_type, headers={**headers, **ROWS_VARY})
 
 
 async def respond_streamed(
-    request: Request,
     codec: Codec,
     layout: ResponseTable,
     chunks: Chunks,
@@ -70,36 +57,30 @@ async def respond_streamed(
     """Return a response that is encoded while it is sent; an error of the first rows is raised here.
 
     Args:
-        request: Request to respond to.
         codec: Format of the response.
         layout: Head of the response, of one part.
         chunks: Generator of the rows.
         headers: Further headers.
     """
-    coding = _coding(request, codec)
     headers = {**headers, **ROWS_VARY}
-    compressor: Compressor | None = None
-    if coding != IDENTITY:
-        compressor = CODINGS[coding].compressor()
-        headers["Content-Encoding"] = coding
     encoder = await in_thread(codec.encoder, layout)
     first = await anext(chunks, None)
-    pieces = _streamed(encoder, first, chunks, compressor)
+    pieces = _streamed(encoder, first, chunks)
     return StreamingResponse(pieces, media_type=codec.media_type, headers=headers)
 
 
 async def _streamed(
-    encoder: Encoder, first: Chunk | None, chunks: Chunks, compressor: Compressor | None
+    encoder: Encoder, first: Chunk | None, chunks: Chunks
 ) -> AsyncGenerator[Encoded, None]:
-    yield _packed(compressor, encoder.start())
+    yield encoder.start()
     async with aclosing(chunks):
         chunk = first
         while chunk is not None:
             for piece in _pieces(chunk, encoder.layout):
-                if made := await in_thread(_packed_rows, compressor, encoder, piece):
+                if made := await in_thread(encoder.rows, piece):
                     yield made
             chunk = await anext(chunks, None)
-    yield await in_thread(_packed_end, compressor, encoder)
+    yield await in_thread(encoder.end)
 
 
 def _is_quick(codec: Codec, layout: ResponseTable, chunk: Chunk) -> bool:
@@ -113,16 +94,11 @@ def _is_quick(codec: Codec, layout: ResponseTable, chunk: Chunk) -> bool:
     return chunk.values.size <= most and text_bytes <= _QUICK_TEXT_BYTES
 
 
-def _encoded(codec: Codec, layout: ResponseTable, chunk: Chunk, coding: str) -> tuple[bytes, str]:
-    """Return the body, and the coding that it is in: few bytes are sent as they are."""
+def _encoded(codec: Codec, layout: ResponseTable, chunk: Chunk) -> bytes:
     encoder = codec.encoder(layout)
     pieces = [chunk] if len(layout.parts) > 1 else _pieces(chunk, layout)
     rows = [encoder.rows(piece) for piece in pieces]
-    body = b"".join([encoder.start(), *rows, encoder.end()])
-    if coding == IDENTITY or len(body) < _MIN_PACKED_BYTES:
-        return body, IDENTITY
-    compressor = CODINGS[coding].compressor()
-    return compressor.compress(body) + compressor.finish(), coding
+    return b"".join([encoder.start(), *rows, encoder.end()])
 
 
 def _pieces(chunk: Chunk, layout: ResponseTable) -> Iterator[Chunk]:
@@ -131,21 +107,3 @@ def _pieces(chunk: Chunk, layout: ResponseTable) -> Iterator[Chunk]:
     step = max(1, min(_PIECE_VALUES // max(1, width), _PIECE_BYTES // max(1, layout.text_bytes)))
     for start in range(0, rows, step):
         yield chunk if rows <= step else chunk.part(start, start + step)
-
-
-def _coding(request: Request, codec: Codec) -> str:
-    offered = _TEXT_CODINGS if codec.text else _BINARY_CODINGS
-    return best_coding(listed(request.headers, "accept-encoding"), offered)
-
-
-def _packed_rows(compressor: Compressor | None, encoder: Encoder, chunk: Chunk) -> Encoded:
-    return _packed(compressor, encoder.rows(chunk))
-
-
-def _packed_end(compressor: Compressor | None, encoder: Encoder) -> Encoded:
-    end = _packed(compressor, encoder.end())
-    return end if compressor is None else bytes(end) + compressor.finish()
-
-
-def _packed(compressor: Compressor | None, made: Encoded) -> Encoded:
-    return compressor.compress(made) if compressor is not None and made else made

@@ -42,7 +42,7 @@ async def respond(score: ScoreRequest, function: RowFunction) -> Response:
         headers = {**score.headers, **_headers(warnings), **warning_headers(told)}
         table = score.table(function, len(rows), warnings, body=told)
         chunk = score.chunk(function, values, rows)
-        return await respond_whole(score.request, score.codec, table, chunk, headers=headers)
+        return await respond_whole(score.codec, table, chunk, headers=headers)
 
 
 async def _read(score: ScoreRequest, share: Share) -> Decoded:

@@ -132,14 +132,14 @@ async def respond_samples(score: ScoreRequest) -> Response:
         async with aclosing(drawing.chunks()) as drawn:
             rows = [piece async for piece in drawn]
         whole: Floats = np.concatenate(rows)  # type: ignore[assignment]  # of one type
-        return await respond_whole(score.request, score.codec, table, chunk(whole), headers=headers)
+        return await respond_whole(score.codec, table, chunk(whole), headers=headers)
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         async with aclosing(_ahead(drawing.chunks())) as drawn:
             async for rows in drawn:
                 yield chunk(rows)
 
-    return await respond_streamed(score.request, score.codec, table, chunks(), headers=headers)
+    return await respond_streamed(score.codec, table, chunks(), headers=headers)
 
 
 async def _ahead(items: AsyncGenerator[Floats, None]) -> AsyncGenerator[Floats, None]:

@@ -10,21 +10,18 @@ from pathlib import Path
 import fastapi_offline
 from starlette.responses import HTMLResponse
 
-from app.site.static_files import StaticFolder
-
 STATIC_FOLDER = Path(__file__).parent / "static"
 DOCS_FOLDER = Path(fastapi_offline.__file__).parent / "static"
-STATIC, DOCS = StaticFolder(STATIC_FOLDER), StaticFolder(DOCS_FOLDER)
 
 _PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
 _WEB_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-# Swagger UI and ReDoc write style attributes; Swagger UI shows pictures that it fetched as blobs; ReDoc searches in a worker that it makes itself.
+# Swagger UI writes style attributes, and shows pictures that it fetched as blobs.
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
-    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src blob:;"
+    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self';"
     " frame-ancestors 'none'"
 )
 
@@ -43,7 +40,7 @@ def page(title: str, body: str, *, root: str) -> HTMLResponse:
 
 def web_page(title: str) -> HTMLResponse:
     """Return the web page, whose modules draw all that one sees."""
-    head = _page_files(f"static/{STATIC.version}/")
+    head = _page_files("static/")
     body = (
         '<div id="app"><noscript><main><h1>densityd</h1><p>This page needs JavaScript. Without it,'
         ' <a href="docs">Swagger UI</a> needs it too; the API answers curl.</p></main></noscript></div>'
@@ -75,24 +72,6 @@ def swagger_ui(title: str) -> HTMLResponse:
         '<script src="static/swagger.js"></script>'
     )
     return _html(title, head, body, policy=_DOCS_POLICY)
-
-
-def redoc(title: str) -> HTMLResponse:
-    """Return the page of ReDoc."""
-    body = (
-        '<div id="redoc"></div><script src="static/docs/redoc.standalone.js"></script>'
-        '<script src="static/redoc.js"></script>'
-    )
-    return _html(
-        title, '<link rel="stylesheet" href="static/redoc.css">', body, policy=_DOCS_POLICY
-    )
-
-
-@cache
-def redoc_bundle() -> bytes:
-    """Return the script of ReDoc, with the service's icon in place of the logo that it links to."""
-    script = (DOCS_FOLDER / "redoc.standalone.js").read_bytes()
-    return script.replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"static/icon.svg")
 
 
 def _html(

@@ -1,4 +1,4 @@
-"""The start page, Swagger UI and ReDoc, all without the internet, and the documentation site under `/guide`."""
+"""The start page and Swagger UI, both without the internet, and the documentation site under `/guide`."""
 
 import re
 from base64 import b64encode
@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from app.problems.problem import Problem
-from app.site.html import DOCS, STATIC, redoc, redoc_bundle, swagger_ui, web_page
+from app.site.html import DOCS_FOLDER, STATIC_FOLDER, swagger_ui, web_page
 
 GUIDE_FOLDER = Path(__file__).parent / "guide"
 """Folder of the documentation site, as `make docs` built it."""
@@ -22,27 +22,28 @@ _DEEPEST = 16
 
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
+_STATIC, _DOCS = StaticFiles(directory=STATIC_FOLDER), StaticFiles(directory=DOCS_FOLDER)
+
 router = APIRouter(include_in_schema=False)
-
-
-@router.get("/static/docs/redoc.standalone.js")
-def redoc_script() -> Response:
-    """ReDoc without the one picture that it would load from elsewhere."""
-    headers = {"Cache-Control": "max-age=3600"}
-    return Response(redoc_bundle(), media_type="text/javascript", headers=headers)
 
 
 # Routes, no mounts: the router answers wrong methods for them as for all else.
 @router.get("/static/docs/{path:path}")
 async def docs_file(request: Request, path: str) -> Response:
-    """Serve a file of Swagger UI or ReDoc."""
-    return await DOCS.respond(path, request)
+    """Serve a file of Swagger UI."""
+    return await _file(_DOCS, path, request)
 
 
 @router.get("/static/{path:path}")
 async def static_file(request: Request, path: str) -> Response:
     """Serve a file of our own pages."""
-    return await STATIC.respond(path, request)
+    return await _file(_STATIC, path, request)
+
+
+async def _file(files: StaticFiles, path: str, request: Request) -> Response:
+    response = await files.get_response(path, request.scope)
+    response.headers["Cache-Control"] = "no-cache"  # asked for again by its ETag
+    return response
 
 
 @router.get("/")
@@ -55,12 +56,6 @@ async def start_page() -> HTMLResponse:
 async def swagger_ui_page() -> HTMLResponse:
     """Swagger UI."""
     return swagger_ui("densityd - Swagger UI")
-
-
-@router.get("/redoc")
-async def redoc_page() -> HTMLResponse:
-    """ReDoc."""
-    return redoc("densityd - ReDoc")
 
 
 def guide_routes(folder: Path) -> APIRouter:

@@ -24,13 +24,11 @@ OPEN = {
     "/docs",
     "/guide",
     "/guide/{path:path}",
-    "/redoc",
     "/openapi.json",
     "/problems",
     "/problems/{slug}",
     "/static/{path:path}",
     "/static/docs/{path:path}",
-    "/static/docs/redoc.standalone.js",
 }
 FIT = {"model_name": "m", "target": {"potential": "U1"}}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -171,7 +169,7 @@ def test_questions_need_read_changes_write_and_metrics_and_keys_admin():
     for method, path, _ in OPERATIONS:
         if path in OPEN:
             continue
-        if path == "/metrics" or path.startswith("/v1/keys"):
+        if path in ("/metrics", "/v1/audit") or path.startswith("/v1/keys"):
             expected = Scope.ADMIN
         elif method == "GET" or path.rpartition("/")[2] in READS:
             expected = Scope.READ

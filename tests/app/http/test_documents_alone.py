@@ -9,7 +9,6 @@ from app.rows.decode.json import decode_document
 from app.rows.shape import RowsShape
 from app.scoring.samples import SampleRequest
 from models_store.requests.bulk import SamplingRequest
-from tests.app.http.test_packed_bodies import pulse
 
 WAIT_S = 120.0
 
@@ -87,20 +86,3 @@ def test_a_request_without_a_context_has_fewer_values(server, path, frame, most)
     )
     assert answer.status_code == 422
     assert f"at most {most} are allowed" in answer.json()["detail"]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("what", ["log_prob", "sample"])
-def test_large_documents_of_small_values_hold_nobody_up(server, what):
-    frame = {"log_prob": b'{"rows":[%b]}', "sample": b'{"n":3,"context":[%b]}'}[what]
-    headers = {"Content-Type": "application/json"}
-    with pulse(server) as seconds:
-        for unit in (*LISTS.values(), *VALUES.values()):
-            response = httpx2.post(
-                f"{server}/v1/models/people/{what}",
-                content=filled(frame, unit, size=4 * MIB - 100),
-                headers=headers,
-                timeout=60,
-            )
-            assert response.status_code == 422
-    assert max(seconds) < 10  # it was half a minute

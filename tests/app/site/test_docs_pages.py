@@ -94,17 +94,6 @@ def test_swagger_ui_sends_the_key_that_it_was_given(browser, guarded_server):
         expect_status(listing, "200")
 
 
-@pytest.mark.long  # `test_root_path.py` loads it
-def test_redoc_lists_every_operation(page, operations):
-    page.goto("/redoc")
-    for operation in operations:
-        expect(
-            page.locator(
-                f"#tag\\/{operation['tags'][0]}\\/operation\\/{operation['operationId']}"
-            ).first
-        ).to_contain_text(operation["summary"])
-
-
 def test_the_web_page_asks_for_a_key_and_takes_it(browser, guarded_server):
     url, headers = guarded_server
     with watched_page(browser, url, expected=("status of 401",)) as page:

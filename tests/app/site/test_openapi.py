@@ -21,10 +21,8 @@ DOCUMENT = openapi_document()
 UNDOCUMENTED = {
     "/guide",
     "/guide/{path:path}",
-    "/static/docs/redoc.standalone.js",
     "/",
     "/docs",
-    "/redoc",
     "/openapi.json",
     "/static/{path:path}",
     "/static/docs/{path:path}",

@@ -23,5 +23,5 @@ export function Settings({ theme, setTheme }) {
       <span class=${`state ${status === "ok" ? "good" : "failed"}`}>${status}</span></p>
       <dl class="facts">${Object.entries(checks).map(([name, { ok, detail }]) => html`<dt key=${name}>${name}</dt><dd>${ok ? "fine" : detail}</dd>`)}</dl>`}<//>
       <p>
-        <a href="guide/">Guide</a>, <a href="docs">Swagger UI</a>, <a href="redoc">reference</a>, <a href="problems">problems explained</a>, <a href="openapi.json">OpenAPI document</a>, <a href="metrics">metrics</a></p></section>`;
+        <a href="guide/">Guide</a>, <a href="docs">Swagger UI</a>, <a href="problems">problems explained</a>, <a href="openapi.json">OpenAPI document</a>, <a href="metrics">metrics</a></p></section>`;
 }
