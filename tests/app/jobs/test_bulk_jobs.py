@@ -275,7 +275,7 @@ def test_a_job_is_refused_whose_dataset_gets_other_types_while_it_is_accepted(cl
     def read_before(inputs: JobInputs, found_id: str) -> Dataset:
         found = read(inputs, found_id)
         monkeypatch.undo()
-        retyped({"age": "datetime"})  # whose numbers are seconds
+        retyped({"age": "category"})
         return found
 
     retyped({"age": "number"})

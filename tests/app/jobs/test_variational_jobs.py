@@ -45,7 +45,9 @@ def test_a_target_is_enough_and_every_choice_is_shown(client):
         }.values()
     )
     [listed] = client.get("/v1/jobs?kind=variational").json()["items"]
-    assert listed == {name: value for name, value in job.items() if name != "request"}
+    assert listed == {
+        name: value for name, value in job.items() if name not in ("request", "queue")
+    }
     assert client.get("/v1/jobs?kind=training").json()["items"] == []
 
 
