@@ -188,7 +188,7 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
     assert impatient.get("/v1/datasets").status_code == 200
 
 
-NEWER = "UPDATE alembic_version SET version_num = 'from_the_future', compatible_with = 'from_the_future'"
+OLDER = "UPDATE alembic_version SET version_num = '2026_11_24_keys'"
 
 
 @pytest.mark.long
@@ -225,17 +225,17 @@ def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
     server.close()
 
 
-@pytest.mark.parametrize("revision", ["from_the_future", None])
+@pytest.mark.parametrize("revision", ["2026_11_24_keys", None])
 def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch, caplog, revision):
     monkeypatch.setattr("app.server.startup._RETRY_S", 0.01)
     database = Database(sqlite_url)
     if revision is not None:
         with database.write() as session:
-            session.execute(text(NEWER))
+            session.execute(text(OLDER))
     refused = []
     asyncio.run(check_later(database, blobs, refuse=lambda: refused.append(True)))
     assert refused == ([] if revision is None else [True])
-    assert ("from_the_future" in caplog.text) == (revision is not None)
+    assert ("2026_11_24_keys" in caplog.text) == (revision is not None)
     database.dispose()
 
 

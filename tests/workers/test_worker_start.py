@@ -21,13 +21,8 @@ def spoil_database(place: Place) -> str:
 
 def spoil_schema(place: Place) -> str:
     with place.database.write() as session:
-        session.execute(
-            text(
-                "UPDATE alembic_version SET version_num = 'from_the_future',"
-                " compatible_with = 'from_the_future'"
-            )
-        )
-    return "from_the_future"
+        session.execute(text("UPDATE alembic_version SET version_num = '2026_11_24_keys'"))
+    return "2026_11_24_keys"
 
 
 def spoil_store(place: Place) -> str:
