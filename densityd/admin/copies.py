@@ -18,7 +18,7 @@ from models_store.files.private_files import create_private_files
 from models_store.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from models_store.copies.moving import Copied
+    from models_store.copies import Copied
 
 Folder = Annotated[
     Path, typer.Argument(metavar="FOLDER", file_okay=False, help="Folder of the back-up.")
@@ -61,7 +61,7 @@ def backup(folder: Folder) -> None:
     Examples: densityd backup /mnt/backup/densityd;
     DENSITYD_DATABASE_URL=... DENSITYD_STORE_URL=s3://bucket densityd backup /mnt/backup/densityd
     """
-    from models_store.copies.backup import back_up  # noqa: PLC0415 - help is printed without it
+    from models_store.copies import back_up  # noqa: PLC0415 - help is printed without it
 
     create_private_files()
     settings = read_settings(StoreSettings)
@@ -79,12 +79,11 @@ def restore(folder: Folder) -> None:
     Examples: densityd restore /mnt/backup/densityd;
     DENSITYD_DATABASE_URL=... DENSITYD_STORE_URL=s3://bucket densityd restore /mnt/backup/densityd
     """
-    from models_store.copies.backup import read_manifest, restore as run  # noqa: PLC0415
+    from models_store.copies import restore as run  # noqa: PLC0415
     from models_store.files.blobs import Blobs  # noqa: PLC0415
 
     settings = read_settings(StoreSettings)
     with failing():
-        read_manifest(folder)
         database = migrated_database(settings)
         try:
             copied = run(folder, database, Blobs(settings.store_address), tell=_telling())

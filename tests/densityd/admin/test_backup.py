@@ -103,4 +103,4 @@ def test_a_damaged_file_gives_status_1_and_a_back_up_of_the_rest(
 
     assert result.exit_code == 1
     assert "not copied: model people:1 of project default" in result.stderr
-    assert (laptop / "backup" / "backup.json").exists()
+    assert (laptop / "backup" / "rows.sqlite3").exists()

@@ -1,1 +1,0 @@
-"""Copies of an installation: rows together with the files that they name."""
