@@ -27,7 +27,7 @@ from models_store.keys import Keys, make_first_key
 from models_store.process.logs import configure_logging
 from models_store.process.traces import TRACES
 from models_store.settings import first_error
-from tabular.sandbox.parent_death import die_with
+from tabular.parent_death import die_with
 
 _CONNECTIONS = 2_000  # open ones of a process; further requests get 503
 _KEEP_ALIVE_S = 5

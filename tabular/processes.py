@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from tabular.child_environment import child_environment
 from tabular.errors import SandboxCrashError, SandboxKilledError, SandboxLimitError
-from tabular.sandbox.child_environment import child_environment
-from tabular.sandbox.parent_death import die_with
+from tabular.parent_death import die_with
 
 MEMORY_BYTES = 1 << 30
 """Most private memory of a process, if the caller states no other."""

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from tabular.sandbox.parent_death import die_with
+from tabular.parent_death import die_with
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from models_store.errors import BlobError, DiskKeptError, StorageFullError, Wron
 from models_store.files.blobs import Blobs, check_identity
 from models_store.jobs.retries import QUOTA_STORAGE
 from models_store.process.logs import configure_logging, log_context
-from tabular.sandbox.parent_death import die_with
+from tabular.parent_death import die_with
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     TASK,

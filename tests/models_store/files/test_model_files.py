@@ -91,7 +91,7 @@ def test_the_target_of_a_record_may_have_many_values(tmp_path: Path) -> None:
 def test_a_description_of_many_parts_is_refused_before_it_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setattr("tabular.json.parts.orjson", None)
+    monkeypatch.setattr("tabular.json_text.orjson", None)
     with pytest.raises(ModelFileError):
         describe(a_file(tmp_path, {"densityd": text}), limits=LIMITS, max_columns=10)
 
