@@ -1,31 +1,26 @@
 """Strict JSON request bodies: RFC 8259 to the letter, then the schema without any conversion."""
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
-from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from pydantic_core import InitErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from app.http.packed_bodies import PACKED
 from app.limits import Share, body_share, in_thread
-from app.problems.problem import FieldError, Problem
+from app.problems.problem import Problem
 from app.problems.validation import validation_problem
-from app.problems.wording import alone, sentence, worded
 from app.settings import ApiSettings
 from tabular import json_text
 from tabular.errors import JsonError
 from tabular.slugs import Slug
 
 JSON_MEDIA_TYPE = "application/json"
-_WHOLE_PART = 0.5  # most of the memory of bodies that such may take before they have come
-_PART_BYTES = 64 << 10  # of larger bodies, unknown fields are told before all is validated
 _INLINE_BYTES, _INLINE_LISTS = 32 * 1024, 1_000  # larger bodies are parsed in a thread
 MAX_CONTEXT_VALUES = 500_000
 """Most values of a body with a context, which may have 10,000 rows."""
@@ -33,7 +28,6 @@ MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
 # Validation keeps the interpreter's lock, and a value that is wrong takes a microsecond or two.
 _MAX_VALUES = 2_000
-_IN_LIST = ("", "", "", "")  # names that lead to what is in a list: none are meant
 _MAX_TOLD = 100  # characters of a media type
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
 
@@ -86,7 +80,6 @@ def validate_json(
     body: bytes,
     *,
     max_values: int = MAX_CONTEXT_VALUES,
-    by_parts: Callable[[dict[str, Any]], _Model] | None = None,
 ) -> _Model:
     """Parse `body` strictly and validate it as `model`, converting nothing.
 
@@ -94,8 +87,6 @@ def validate_json(
         model: Model of the body.
         body: Body of a request.
         max_values: Most values of any kind.
-        by_parts: Function that validates a large object, once it is parsed, as `model` does, but so
-            that no call of the validator keeps the interpreter's lock for long.
 
     Raises:
         Problem: The body is not JSON or does not fit; `errors` points at what is wrong.
@@ -104,17 +95,7 @@ def validate_json(
     if isinstance(document, dict) and len(document) > _MAX_FAULTS:
         raise Problem("unknown-field", "The body has more fields than there are.")
     try:
-        if len(body) > _PART_BYTES and isinstance(document, dict):
-            _check_fields(document, model)
-            if by_parts is not None:
-                return by_parts(document)
         return model.model_validate_json(body, strict=True)
-    except (
-        orjson.JSONEncodeError
-    ) as error:  # of a part, which is nested deeper than the encoder goes
-        text = worded({"type": "json_invalid"})
-        wrong = FieldError(alone(text), pointer="")
-        raise Problem("validation", sentence("", text), errors=[wrong]) from error
     except ValidationError as error:
         if error.error_count() > _MAX_FAULTS:
             detail = f"The body does not fit its schema in {error.error_count()} places."
@@ -127,7 +108,6 @@ async def read_json(
     model: type[_Model],
     *,
     max_values: int = MAX_CONTEXT_VALUES,
-    by_parts: Callable[[dict[str, Any]], _Model] | None = None,
 ) -> _Model:
     """Read the JSON body of a request as `model`, off the event loop if it is large.
 
@@ -135,7 +115,6 @@ async def read_json(
         request: Request with the body.
         model: Model of the body.
         max_values: Most values of any kind.
-        by_parts: Function that validates large documents; see `validate_json`.
 
     Raises:
         Problem: The body is too large, is not JSON or does not fit.
@@ -144,7 +123,7 @@ async def read_json(
     settings: ApiSettings = request.app.state.settings
     with body_share(request) as share:  # a large one waits for the thread
         body = await read_body(request, limit=settings.max_json_bytes, share=share)
-        validate = partial(validate_json, model, body, max_values=max_values, by_parts=by_parts)
+        validate = partial(validate_json, model, body, max_values=max_values)
         if is_quick(body):
             return validate()
         return await in_thread(validate)
@@ -155,56 +134,20 @@ def is_quick(body: bytes) -> bool:
     return len(body) <= _INLINE_BYTES and body.count(b"{") + body.count(b"[") <= _INLINE_LISTS
 
 
-def check_values(
-    document: object, *, most: int, beside: str, without: Container[tuple[str, ...]] = ()
-) -> int:
-    """Count the values of a parsed document, and refuse too many, of which no more are looked at.
-
-    Args:
-        document: Parsed JSON document.
-        most: Most values of any kind.
-        beside: Name of the field that is not among them, for the problem.
-        without: Members whose values do not count, each by the three names at most that lead to it.
-
-    Raises:
-        Problem: It has more.
-    """
-    count = 0
-    pending: list[tuple[tuple[str, ...], object]] = [((), document)]
-    while pending:
-        path, value = pending.pop()
-        members: Iterable[tuple[tuple[str, ...], object]] = ()
-        if isinstance(value, dict):
-            named = (((*path[:3], name), one) for name, one in value.items())
-            meant = (member for member in named if member[0] not in without)
-            members = list(islice(meant, most - count + 1))  # one more is refused
-            count += len(members)
-        elif isinstance(value, list):
-            count += len(value)
-            members = ((_IN_LIST, one) for one in value if count <= most)
-        if count > most:
-            detail = f"The JSON has more than {most} values beside those of `{beside}`."
-            raise Problem("validation", detail)
-        pending += (one for one in members if isinstance(one[1], dict | list))
-    return count
-
-
 def json_body(
     model: type[_Model],
     *,
     max_values: int = _MAX_VALUES,
-    by_parts: Callable[[dict[str, Any]], _Model] | None = None,
 ) -> Callable[[Request], Awaitable[_Model]]:
     """Return a dependency that reads the JSON body of a request as `model`.
 
     Args:
         model: Model of the body.
         max_values: Most values of any kind.
-        by_parts: Function that validates large documents; see `validate_json`.
     """
 
     async def read(request: Request) -> _Model:
-        return await read_json(request, model, max_values=max_values, by_parts=by_parts)
+        return await read_json(request, model, max_values=max_values)
 
     return read
 
@@ -321,18 +264,3 @@ def _check_declared(request: Request, limit: int, advice: str = "") -> None:
 def _too_large(request: Request, limit: int, advice: str) -> Problem:
     slug: Slug = "limit-decoded-bytes" if hasattr(request.state, PACKED) else "limit-body"
     return Problem(slug, f"The body of this route is limited to {limit} bytes.{advice}")
-
-
-def _check_fields(document: Mapping[str, Any], model: type[BaseModel]) -> None:
-    """Refuse a large object that lacks fields, or has unknown ones, for these alone.
-
-    The validator makes objects of the whole body for each of them, and keeps the interpreter's lock meanwhile.
-    """
-    known = model.model_fields
-    absent = [name for name, field in known.items() if field.is_required() and name not in document]
-    faults = [InitErrorDetails(type="missing", loc=(name,), input=None) for name in absent]
-    if model.model_config.get("extra") == "forbid":
-        unknown = [name for name in document if name not in known]
-        faults += [InitErrorDetails(type="extra_forbidden", loc=(n,), input=None) for n in unknown]
-    if faults:
-        raise ValidationError.from_exception_data(model.__name__, faults)

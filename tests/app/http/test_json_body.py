@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.testclient import TestClient
 
 from app.auth.callers import ANYBODY
-from app.http.json_body import check_values, json_body, parse_json, validate_json
+from app.http.json_body import json_body, parse_json, validate_json
 from app.limits import BodyMemory, in_thread
 from app.metrics import Metrics
 from app.problems import wording
@@ -341,18 +341,3 @@ def test_a_large_body_counts_while_it_waits_to_be_parsed(tree_client, monkeypatc
         share.hold(90_000)
         answer = post(tree_client, body)
     assert (answer.status_code, memory.held) == (503 if size == 40_000 else 200, 0)
-
-
-class Unread(list[int]):
-    """List whose members nobody may look at."""
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise AssertionError
-
-
-def test_values_that_are_too_many_are_counted_and_not_looked_at():
-    with pytest.raises(Problem, match="more than 10 values"):
-        check_values({"a": Unread(range(11))}, most=10, beside="columns")
