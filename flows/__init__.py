@@ -16,7 +16,7 @@ from flows.catalogue import (
 from flows.compiled.compiled_flow import CompiledFlow, drawn_bytes
 from flows.compiled.density_parts import density_parts
 from flows.compiled.ensemble import compile_flow
-from flows.compiled.evidence import evidence_parts, row_evidence
+from flows.compiled.evidence import row_evidence
 from flows.conditionals import conditional_densities, conditional_order
 from flows.cost import Cost, Way, fitting_rows, turn_rows
 from flows.ensemble import EnsembleSpec, ensemble_of
@@ -138,7 +138,6 @@ __all__ = [
     "drawn_bytes",
     "ensemble_of",
     "evaluate",
-    "evidence_parts",
     "fit",
     "fit_encoding",
     "fit_variational",

@@ -1,6 +1,6 @@
 """Responses of rows in the format and the content coding that the client prefers."""
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 
 from starlette.responses import Response, StreamingResponse
@@ -41,9 +41,11 @@ async def respond_whole(
         headers: Further headers.
     """
     if _is_quick(codec, layout, chunk):
-        body = _encoded(codec, layout, chunk)
+        body = _encoded(codec, layout, [chunk])
     else:
-        body = await in_thread(_encoded, codec, layout, chunk)
+        # A response of several parts has all rows in one piece.
+        pieces = [chunk] if len(layout.parts) > 1 else _pieces(chunk, layout)
+        body = await in_thread(_encoded, codec, layout, pieces)
     return Response(body, media_type=codec.media_type, headers={**headers, **ROWS_VARY})
 
 
@@ -94,9 +96,8 @@ def _is_quick(codec: Codec, layout: ResponseTable, chunk: Chunk) -> bool:
     return chunk.values.size <= most and text_bytes <= _QUICK_TEXT_BYTES
 
 
-def _encoded(codec: Codec, layout: ResponseTable, chunk: Chunk) -> bytes:
+def _encoded(codec: Codec, layout: ResponseTable, pieces: Iterable[Chunk]) -> bytes:
     encoder = codec.encoder(layout)
-    pieces = [chunk] if len(layout.parts) > 1 else _pieces(chunk, layout)
     rows = [encoder.rows(piece) for piece in pieces]
     return b"".join([encoder.start(), *rows, encoder.end()])
 

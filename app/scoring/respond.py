@@ -17,6 +17,7 @@ from app.scoring.request import RowFunction, ScoreRequest
 ROW_WARNINGS_HEADER = "X-Row-Warnings"
 _QUICK_VALUES = 4096
 _VALUE_BYTES = 8
+_NUMBER_BYTES = 24  # most of a number as text
 
 
 async def respond(score: ScoreRequest, function: RowFunction) -> Response:
@@ -66,14 +67,17 @@ _ADVICE = " Split it, or upload the rows as a dataset and start a scoring job."
 
 
 def _check_results(score: ScoreRequest, function: RowFunction, rows: int) -> None:
-    """Refuse results of too many numbers.
+    """Refuse results of too many bytes, in the format of the response.
 
     Raises:
         Problem: `limit-rows`.
     """
-    most = UNPACKED * score.state.settings.max_body_bytes // _VALUE_BYTES
-    if rows * function.width > most:
-        raise Problem("limit-rows", f"The response would have more than {most} numbers.{_ADVICE}")
+    row_bytes = _VALUE_BYTES * function.width
+    if score.codec.text:  # which may repeat the names in each row
+        row_bytes = _NUMBER_BYTES * function.width + sum(map(len, function.columns))
+    most = UNPACKED * score.state.settings.max_body_bytes
+    if rows * row_bytes > most:
+        raise Problem("limit-rows", f"The response may have more than {most} bytes.{_ADVICE}")
 
 
 async def _warnings(score: ScoreRequest, rows: Floats) -> RowWarnings | None:

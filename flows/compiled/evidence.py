@@ -1,7 +1,6 @@
 """Evidence of rows under a generative model with latent variables, by samples of its posterior."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -36,27 +35,6 @@ def row_evidence(
     Raises:
         FlowError: The flow has no decoder.
     """
-    results = np.empty((len(x), 2))
-    for _ in evidence_parts(flow, x, results, samples=samples, seed=seed):
-        pass
-    return results[:, 0], results[:, 1]
-
-
-def evidence_parts(
-    flow: CompiledFlow, x: Rows, results: Rows, *, samples: int, seed: int
-) -> Iterator[None]:
-    """Fill an array of shape (rows, 2) with what `row_evidence` returns; yield after some samples each.
-
-    Args:
-        flow: Compiled flow with a decoder.
-        x: Rows of data, the context of the flow.
-        results: Array for the ELBO and the bound of each row.
-        samples: Number of samples of each row.
-        seed: Seed of the noise, from 0 to 2^63 - 1.
-
-    Raises:
-        FlowError: The flow has no decoder.
-    """
     if flow.decoder is None:
         raise FlowError("this model has no generative model of the rows")
     generator = torch.Generator().manual_seed(seed)
@@ -64,15 +42,15 @@ def evidence_parts(
     log_base = standard_normal(u).numpy()
     step = fitting_rows(_PART_ROWS, flow.row_bytes)
     log_weights = np.empty(samples)
+    results = np.empty((len(x), 2))
     for number, row in enumerate(np.asarray(x, np.float64)):
         for start in range(0, samples, step):
             part = slice(start, min(start + step, samples))
             given = np.broadcast_to(row, (part.stop - start, len(row)))
             z, log_det = flow.forward(np.hstack([u.numpy()[part], given]))
             log_weights[part] = _log_joint(flow.decoder, z, row) - log_base[part] + log_det
-            if part.stop == samples:
-                results[number] = log_weights.mean(), _log_mean(log_weights)
-            yield
+        results[number] = log_weights.mean(), _log_mean(log_weights)
+    return results[:, 0], results[:, 1]
 
 
 @torch.inference_mode()
