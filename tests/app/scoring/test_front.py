@@ -84,7 +84,7 @@ def test_the_speed_of_a_flow_is_known_by_its_version(client, monkeypatch):
     assert [key == keys[0] for key in keys] == [True, True, False, True]
 
 
-@pytest.mark.parametrize("setting_values", [{"max_score_bytes": 1024, "max_score_rows": 20}])
+@pytest.mark.parametrize("setting_values", [{"max_body_bytes": 1024, "max_score_rows": 20}])
 def test_a_body_that_is_too_large_is_told_to_be_split_or_to_become_a_job(client):
     for rows, slug in ((100, "limit-body"), (21, "limit-rows")):
         response = client.post("/v1/models/people/log_prob", json=[[171.5, 68.2, 30.0]] * rows)
