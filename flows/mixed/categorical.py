@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +131,15 @@ class CategoricalMade(nn.Module):
             self.context_weight = nn.Parameter(
                 uniform(shape, fan_in=context_dim, generator=generator)
             )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *further: object
+    ) -> None:
+        """Load the weights; an earlier model of a single variable has some that see nothing."""
+        weight = state_dict.get(f"{prefix}layers.0.weight")
+        if weight is not None and not len(self.degrees[0]):
+            state_dict[f"{prefix}layers.0.weight"] = weight[:, :0]
+        super()._load_from_state_dict(state_dict, prefix, *further)
 
     @torch.no_grad()
     def set_frequencies(self, indices: Indices) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -138,6 +139,15 @@ class TableEncoding(Preprocessing):
         low, high, centre, scale, mean, std = self.numbers.double().unbind(0)
         curves = [getattr(self, name).double() for name in _CURVES]
         return FittedMaps(kinds, low, high, centre, scale, mean, std, *curves)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *further: object
+    ) -> None:
+        """Load the buffers; a model from before maps had a reach, or samples were rounded, has none of these."""
+        endless = torch.tensor([-ENDLESS, ENDLESS], dtype=torch.float64)
+        state_dict.setdefault(f"{prefix}reach", endless.repeat(len(self.reach), 1))
+        state_dict.setdefault(f"{prefix}roundings", torch.zeros_like(self.roundings))
+        super()._load_from_state_dict(state_dict, prefix, *further)
 
     @property
     def spreads(self) -> bool:
