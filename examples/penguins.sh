@@ -25,17 +25,17 @@ esac
 call -o "$work/dataset" "$url/v1/datasets?name=penguins" \
   -H 'Content-Type: text/csv' --data-binary "@$table"
 dataset=$(grep -o 'ds_[0-9a-f]*' "$work/dataset" | head -n 1)
-echo "uploaded $table as $dataset"
+echo "uploaded $table as $dataset" >&2
 
 # 2. Train with the defaults and a seed, so that the same numbers come again; the stream of events
 # ends with the job.
 call -o "$work/job" "$url/v1/jobs/training" -H 'Content-Type: application/json' \
   -d "{\"model_name\": \"penguins\", \"dataset_id\": \"$dataset\", \"optimisation\": {\"seed\": 1}}"
 job=$(grep -o 'job_[0-9a-f]*' "$work/job" | head -n 1)
-echo "training as $job; every tenth epoch:"
+echo "training as $job; every tenth epoch:" >&2
 call --no-buffer "$url/v1/jobs/$job/events" | tee "$work/events" | awk '
   /^event: / { event = substr($0, 8) }
-  /^data: /  { if (event != "epoch" || epochs++ % 10 == 0) { print "  " event " " substr($0, 7, 110); fflush() } }'
+  /^data: /  { if (event != "epoch" || epochs++ % 10 == 0) { print "  " event " " substr($0, 7, 110); fflush() } }' >&2
 grep -q '"state": *"succeeded"' "$work/events" || { cat "$work/events"; exit 1; }
 
 # 3. Score the first rows of the file, as they are in it: the fourth has gaps.

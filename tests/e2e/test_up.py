@@ -145,7 +145,10 @@ def refused(data_dir: Path, port: int, *, host: str = "127.0.0.1") -> str:
         check=False,
     )
     assert run.returncode == 1
-    assert run.stdout == ""
+    assert run.stdout in (
+        "",
+        "Waiting for the API. It does not respond yet.\n",
+    )  # on a busy machine
     assert run.stderr.count("\n") == 1, run.stderr
     return run.stderr
 
