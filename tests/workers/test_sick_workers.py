@@ -1,6 +1,7 @@
 """Workers that lack what any job needs: they take none, say so, and jobs that meet one go back."""
 
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -158,25 +159,24 @@ def test_a_store_that_goes_away_under_a_job_costs_it_nothing(
 
 @pytest.mark.long
 def test_a_worker_is_tested_again_after_its_environment_failed_a_job(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    jobs = [place.submit(place.add_dataset(), max_epochs=1) for _ in range(2)]
-    told: list[str | None] = []
-    supervisor = Supervisor(
-        place.database, place.settings, worker="w", tell=lambda reason, _: told.append(reason)
+    job_id = place.submit(place.add_dataset(), max_epochs=1)
+    start_worker(
+        PYTHONPATH=broken_torch(tmp_path),
+        DENSITYD_DATABASE_URL=place.settings.resolved_database_url,
     )
-    with monkeypatch.context() as patch:
-        patch.setenv("PYTHONPATH", broken_torch(tmp_path))
-        assert supervisor.run_next()
-        assert "libtorch_cpu.so" in str(told[0])
-        assert not supervisor.run_next()
-    assert [place.job(job_id).attempt for job_id in jobs] == [1, 0]
-    assert place.state(jobs[0]) is JobState.QUEUED
-    assert "A library cannot be loaded" in place.messages(jobs[0])[-1]
+    wait_until(lambda: "libtorch_cpu.so" in str(Workers(place.database).alive()))
+    job = place.job(job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 1)
+    assert "A library cannot be loaded" in place.messages(job_id)[-1]
 
-    wait_until(supervisor.run_next)
-    assert told[-1] is None
-    assert JobState.SUCCEEDED in [place.state(job_id) for job_id in jobs]
+    shutil.rmtree(tmp_path / "shim")
+
+    place.no_wait(job_id)
+    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
+    [worker] = Workers(place.database).alive()
+    assert worker.unfit is None
 
 
 @pytest.mark.long  # its parts are told above, without processes

@@ -33,7 +33,7 @@ def attempt_fields(place: Place) -> dict[str, Any]:
         "nice": 0,
         "memory_bytes": None,
         "checkpoint_interval_s": 0.0,
-        "long_epoch_s": 30,
+        "long_epoch_s": 600,
     }
 
 
