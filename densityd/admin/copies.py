@@ -74,7 +74,8 @@ def restore(folder: Folder) -> None:
     """Copy a back-up into the database and the store of the settings, which must be empty.
 
     The database is migrated first, and may be of another kind than the one that was copied, as may
-    the store. An interrupted command continues when it is run again.
+    the store. FOLDER may also be the data directory of a stopped service. An interrupted command
+    continues when it is run again.
 
     Examples: densityd restore /mnt/backup/densityd;
     DENSITYD_DATABASE_URL=... DENSITYD_STORE_URL=s3://bucket densityd restore /mnt/backup/densityd
