@@ -73,12 +73,16 @@ class ForkServer:
 
     def end_if_idle(self, after_s: float = _IDLE_S) -> None:
         """End the server if no trainer ran for a while; the next one starts another."""
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            return  # a trainer is being started, for which a server may load for a while
+        try:
             is_idle = self._running == 0 and time.monotonic() - self._used_at >= after_s
             if self._pid is not None and is_idle:
                 with suppress(ProcessLookupError):
                     os.kill(self._pid, signal.SIGTERM)
                 self._pid = None
+        finally:
+            self._lock.release()
 
 
 def _parent_of(pid: int | None) -> int | None:
