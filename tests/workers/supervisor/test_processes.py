@@ -28,7 +28,10 @@ def _told() -> None:
     os._exit(40 + loaded + 2 * alone + 4 * touched)
 
 
-def test_the_server_has_loaded_all_and_started_no_thread_and_no_accelerator() -> None:
+def test_the_server_has_loaded_all_and_started_no_thread_and_no_accelerator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[3])  # where the child finds this module
     ForkServer()
     process = get_context("forkserver").Process(target=_told)
     process.start()
