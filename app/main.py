@@ -63,7 +63,6 @@ from models_store.computed import Usage
 from models_store.database.database import SERVICE_ANSWER_S, Database
 from models_store.errors import BlobDiskError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs
-from models_store.files.disks import FreeSpace
 from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
@@ -73,7 +72,6 @@ from models_store.webhooks.webhooks import Webhooks
 
 _STALE_UPLOAD_S = 24 * 3600
 _SWEEP_PAUSE_S = 3600.0
-_DISK_LOOK_S = 1.0
 _FIRST_LOOK_S = 2.0
 _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
@@ -241,7 +239,6 @@ async def _lifespan(
             for work in (
                 state.engine_watch.run(end=shutdown.fail),
                 _sweep_staging(blobs),
-                _look_at_disk(state.free_space),
                 state.event_hub.run(shutdown.stopping),
                 state.tallies.run(),
                 state.warm_up.run(),
@@ -296,7 +293,6 @@ def _state(
         metrics=metrics.models,
         after_load=after_load,
     )
-    free_space = _free_space(settings, database, blobs)
     broker = Broker(settings)
     lookout = Lookout(
         database,
@@ -342,7 +338,6 @@ def _state(
         open_uploads=OpenBound("uploads", settings.max_open_uploads),
         open_exports=OpenBound("ONNX exports", _OPEN_EXPORTS),
         body_memory=BodyMemory(settings.max_bodies_bytes),
-        free_space=free_space,
     )
 
 
@@ -365,15 +360,3 @@ async def _sweep_staging(blobs: Blobs) -> None:
         except OSError as error:
             log.warning("the blob store's staging folder could not be swept: %s", error)
         await asyncio.sleep(_SWEEP_PAUSE_S)
-
-
-def _free_space(settings: ApiSettings, database: Database, blobs: Blobs) -> FreeSpace:
-    folders = [blobs.staging] if database.folder is None else [blobs.staging, database.folder]
-    # Beside a bucket the disk has little of what projects store.
-    return FreeSpace(folders, reserve=0 if blobs.is_remote else settings.reserve_bytes)
-
-
-async def _look_at_disk(free_space: FreeSpace) -> None:
-    while True:
-        await asyncio.to_thread(free_space.look)
-        await asyncio.sleep(_DISK_LOOK_S)

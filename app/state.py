@@ -26,7 +26,6 @@ from models_store.audit import AuditTrail
 from models_store.computed import Usage
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
-from models_store.files.disks import FreeSpace
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
@@ -78,7 +77,6 @@ class AppState:
         open_uploads: Bound on open uploads.
         open_exports: Bound on ONNX files that are written or sent.
         body_memory: Bytes of request bodies and results in memory.
-        free_space: Free space of the disk, which projects leave to each other.
     """
 
     settings: ApiSettings
@@ -117,11 +115,6 @@ class AppState:
     open_uploads: OpenBound
     open_exports: OpenBound
     body_memory: BodyMemory
-    free_space: FreeSpace
-
-    def quota(self) -> int:
-        """Return the bytes that a project may store now: fewer than its quota where the disk is nearly full."""
-        return self.free_space.most_stored(self.settings.max_project_bytes)
 
 
 def state_of(request: Request) -> AppState:

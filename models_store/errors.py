@@ -294,14 +294,12 @@ class StorageFullError(StoreError):
 
 
 class DiskKeptError(StorageFullError):
-    """Disk whose free space is kept for projects that store less."""
+    """Disk of which the service keeps the rest free."""
 
-    slug: Slug = "quota-storage"
-
-    def __init__(self) -> None:
+    def __init__(self, leave_bytes: int) -> None:
         super().__init__(
-            "The disk of the service is nearly full, and what is left is kept for projects that store less;"
-            " delete datasets or results that are not needed."
+            f"Less than {leave_bytes:,} bytes of the disk of the service are free, which it keeps; make room on"
+            " the disk, whoever filled it."
         )
 
 

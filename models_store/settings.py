@@ -217,7 +217,7 @@ class StoreSettings(BaseSettings):
         description="Storage quota of a project in bytes of files: datasets, models, checkpoints and"
         " results of bulk jobs.",
     )
-    reserve_bytes: int = internal(4 * 2**30, ge=0)
+    reserve_bytes: int = internal(2**30, ge=0)
     first_key_file: Path | None = Field(
         default=None,
         description="File with an API key that is made at the start, with the scope admin of the project"
@@ -259,6 +259,8 @@ class StoreSettings(BaseSettings):
             endpoint=self.store_endpoint,
             cache_dir=str(self.store_cache_dir or self.data_dir / "store-cache"),
             cache_bytes=self.store_cache_bytes,
+            # Beside a bucket the disk has only files on their way.
+            leave_bytes=0 if self.store_url and "://" in self.store_url else self.reserve_bytes,
         )
 
     @property

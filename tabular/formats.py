@@ -132,8 +132,7 @@ class ParseOptions:
         max_columns: Largest number of columns.
         max_bytes: Largest size of the stored table in bytes, and of the cells beside it.
         room: Bytes that there is room for, of the table and of the cells beside it each; None: any.
-        reserve: Bytes of the disk that projects leave to each other, the more the more they store.
-        stored: Bytes that the project stores already.
+        reserve: Bytes of the disk that stay free.
 
     Raises:
         ValueError: An option is not one of the choices, a limit is below 1, or the format of dates
@@ -159,7 +158,6 @@ class ParseOptions:
     max_bytes: int = 4 << 30
     room: int | None = None
     reserve: int = 0
-    stored: int = 0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -270,16 +268,3 @@ class TableSummary:
     bytes: int
     cells: bool = False
     text_bytes: int = 0
-
-
-def kept_free(stored: int, reserve: int) -> int:
-    """Return the bytes of a disk that stay free of what a project adds: the more, the more it stores already.
-
-    Half of the reserve where it stores as much, nine tenths where it stores nine times as much. Who stores
-    less so always finds room after who stores more.
-
-    Args:
-        stored: Bytes that it stores.
-        reserve: Bytes that projects leave to each other.
-    """
-    return reserve * stored // max(1, reserve + stored)

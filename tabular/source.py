@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableFormat, TableWarning, kept_free
+from tabular.formats import ParseOptions, TableFormat, TableWarning
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -222,7 +222,7 @@ def check_written(file: Path, options: ParseOptions) -> None:
     """Refuse a table of which a file that is being written has become too large.
 
     Raises:
-        TableError: ``quota-storage`` or ``dataset-too-large``.
+        TableError: ``quota-storage``, ``storage-full`` or ``dataset-too-large``.
     """
     size = file.stat().st_size if file.exists() else 0
     if options.room is not None and size > options.room:
@@ -233,11 +233,11 @@ def check_written(file: Path, options: ParseOptions) -> None:
         )
     if options.reserve:
         disk = os.statvfs(file.parent)
-        if disk.f_bavail * disk.f_frsize < kept_free(options.stored + size, options.reserve):
+        if disk.f_bavail * disk.f_frsize < options.reserve:
             raise TableError(
-                "quota-storage",
-                "The disk of the service is nearly full, and what is left is kept for projects that store"
-                " less; delete datasets or results that are not needed.",
+                "storage-full",
+                f"Less than {options.reserve:,} bytes of the disk of the service are free, which it keeps;"
+                " make room on the disk, whoever filled it.",
             )
     if size > options.max_bytes:
         raise TableError(

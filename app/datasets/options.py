@@ -228,16 +228,12 @@ class UploadOptions(BaseModel):
             "exclude": self.exclude,
         }
 
-    def parsing(
-        self, settings: ApiSettings, *, room: int, reserve: int, stored: int
-    ) -> ParseOptions:
+    def parsing(self, settings: ApiSettings, *, room: int) -> ParseOptions:
         """Return the options of the parser.
 
         Args:
             settings: Settings with the bounds of a table.
             room: Bytes that the project may store beyond what it has.
-            reserve: Bytes of the disk that projects leave to each other.
-            stored: Bytes that the project stores already.
         """
         return ParseOptions(
             **self.kept(),
@@ -251,8 +247,7 @@ class UploadOptions(BaseModel):
             max_columns=settings.max_columns,
             max_bytes=settings.max_table_bytes,
             room=room,
-            reserve=reserve,
-            stored=stored,
+            reserve=settings.store_address.leave_bytes,
         )
 
 

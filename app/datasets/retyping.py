@@ -85,9 +85,7 @@ async def retype_dataset(
     ):
 
         def store(**limits: Unpack[ParserLimits]) -> Dataset:
-            most = state.quota()
-            reserve = state.free_space.reserve()
-            stored = state.registry.stored_bytes(old.project)
+            most = state.settings.max_project_bytes
             # The old files go once the new ones are there.
             room = state.registry.room(old.project, max_bytes=most + _file_bytes(old))
             try:
@@ -98,9 +96,7 @@ async def retype_dataset(
                     types,
                     _kept_options(
                         old,
-                        UploadOptions().parsing(
-                            settings, room=room, reserve=reserve, stored=stored
-                        ),
+                        UploadOptions().parsing(settings, room=room),
                     ),
                     timeout_s=limits["timeout_s"],
                     memory_bytes=limits["memory_bytes"],

@@ -104,7 +104,7 @@ class Sender:
         """
         return state.registry.room(
             self.project,
-            max_bytes=state.quota(),
+            max_bytes=state.settings.max_project_bytes,
             idempotency_key=self.idempotency_key,
             repeated=state.settings.max_upload_bytes,
         )
@@ -169,16 +169,12 @@ async def create_dataset(
             options = options.model_copy(update={"header": False})
 
         def store(**limits: Unpack[ParserLimits]) -> Response:
-            reserve, stored_bytes = (
-                state.free_space.reserve(),
-                registry.stored_bytes(sender.project),
-            )
             summary = processes.run(
                 parse_table,
                 source,
                 table,
                 upload.format,
-                options.parsing(settings, room=room, reserve=reserve, stored=stored_bytes),
+                options.parsing(settings, room=room),
                 timeout_s=limits["timeout_s"],
                 memory_bytes=limits["memory_bytes"],
                 alone=True,
@@ -193,7 +189,7 @@ async def create_dataset(
                 options=options.kept(),
                 summary=summary,
                 idempotency=sender.idempotency(options, upload.format, summary),
-                max_project_bytes=state.quota(),
+                max_project_bytes=state.settings.max_project_bytes,
                 description=options.description,
                 tags=options.labels(),
             )

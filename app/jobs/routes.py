@@ -268,7 +268,7 @@ async def resume_job(
             project,
             job_id,
             max_queued=state.settings.max_queued_jobs,
-            max_bytes=state.quota(),
+            max_bytes=state.settings.max_project_bytes,
         )
         broker.announce(job)
         view = JobView.whole(job, jobs.place(project, job_id))

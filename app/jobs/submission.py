@@ -199,7 +199,7 @@ class JobSubmission:
             new,
             idempotency=idempotency,
             max_queued=state.settings.max_queued_jobs,
-            max_bytes=state.quota(),
+            max_bytes=state.settings.max_project_bytes,
         )
 
 

@@ -281,7 +281,10 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
 
     def room() -> int:
         return registry.room(
-            project, max_bytes=state.quota(), idempotency_key=idempotency_key, repeated=most
+            project,
+            max_bytes=state.settings.max_project_bytes,
+            idempotency_key=idempotency_key,
+            repeated=most,
         )
 
     with (
@@ -294,7 +297,11 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         if not looks_like_safetensors(file):
             raise _wrong_type("The body is no safetensors file. No other kind is read.")
         wanted = Import(
-            project, name, file, idempotency_key=idempotency_key, max_project_bytes=state.quota()
+            project,
+            name,
+            file,
+            idempotency_key=idempotency_key,
+            max_project_bytes=state.settings.max_project_bytes,
         )
         check = partial(check_import, file, limits=limits, settings=settings)
         model = await state.imports.run(project, check)

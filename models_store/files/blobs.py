@@ -403,7 +403,7 @@ class Blobs:
         leave_bytes = self._address.leave_bytes
         with suppress(OSError):  # a disk that fails is told of by the next write
             if leave_bytes and free_bytes(self.root) < leave_bytes:
-                raise DiskKeptError
+                raise DiskKeptError(leave_bytes)
 
     def ping(self, size: int = 5) -> None:
         """Write, read back and remove a probe file of this many bytes.

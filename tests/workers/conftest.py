@@ -1,6 +1,7 @@
 """Places to work in, and the processes that work there."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,19 @@ import pytest
 from models_store.database.database import Database
 from tests.servers import tied
 from tests.workers.place import Place, PlaceRedis, Running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_fork_server_left() -> Iterator[None]:
+    """End the fork server of trainers: Python has one a process, and files are read from another kind of it."""
+    yield
+    for child in (
+        child
+        for task in Path("/proc/self/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ):
+        if Path(f"/proc/{child}/comm").read_text().strip() == "fork-server":
+            os.kill(int(child), signal.SIGTERM)
 
 
 @pytest.fixture

@@ -1,20 +1,18 @@
 """What jobs store is counted, and goes in time."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from models_store.errors import DiskKeptError
 from models_store.files.blobs import Blobs
 from models_store.files.job_files import load_list
-from models_store.files.store_address import StoreAddress
 from models_store.job_states import JobState
 from tests.waiting import wait_until
-from tests.workers.place import ENDLESS, PROJECT, Place, Running
+from tests.workers.place import ENDLESS, Place, Running
 from workers.leftovers import Leftovers
 from workers.protocol import Message
-from workers.supervisor.assignment import sampling_task, store_for
+from workers.supervisor.assignment import sampling_task
 from workers.trainer import bulk
 
 Supervise = Callable[..., Running]
@@ -26,18 +24,6 @@ def files(place: Place, job_id: str) -> int:
     """Bytes of a job's files."""
     found = [file for file in place.blobs.files() if job_id in file.key]
     return sum(file.bytes for file in found)
-
-
-def test_jobs_leave_the_more_of_the_disk_the_more_their_project_stores(place: Place) -> None:
-    place.add_dataset(100)
-    stored = place.stored_bytes()
-    settings = place.settings.model_copy(update={"reserve_bytes": stored})
-    stores = [
-        store_for(project, registry=place.registry, settings=settings)
-        for project in (PROJECT, "another")
-    ]
-    assert [store.leave_bytes for store in stores] == [stored // 2, 0]
-    assert {store.url for store in stores} == {settings.store_address.url}
 
 
 @pytest.mark.slow  # its trainer starts, and makes some parts
@@ -97,17 +83,13 @@ def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(
     assert place.blobs.keys("jobs") == []
 
 
-def test_a_project_that_leaves_too_little_of_the_disk_puts_no_worker_out(
-    place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_of_which_too_little_is_free_puts_no_worker_out(
+    place: Place, supervise: Supervise
 ) -> None:
-    def on_a_full_disk(_project: str, **_stores: Any) -> StoreAddress:
-        return place.settings.store_address.model_copy(update={"leave_bytes": 10**18})
-
-    monkeypatch.setattr("workers.supervisor.supervisor.store_for", on_a_full_disk)
     job_id = place.submit(place.add_dataset(), max_epochs=3)
-    running = supervise()
+    running = supervise(reserve_bytes=10**18)
     running.join()
-    assert "kept for projects that store less" in place.messages(job_id)[-1]
+    assert "of the disk of the service are free" in place.messages(job_id)[-1]
     assert place.state(job_id) is JobState.QUEUED
     assert place.job(job_id).attempt == 1
     assert running.supervisor.unfit is None

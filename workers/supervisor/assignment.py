@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from models_store.errors import NotFoundError
-from models_store.files.disks import reserve_of
-from models_store.files.store_address import StoreAddress
 from models_store.job_states import Job, JobKind
 from models_store.records import Dataset
 from models_store.registry import Registry
 from tabular.columns import Column
-from tabular.formats import kept_free
 from workers.devices import devices_of
 from workers.protocol import (
     CheckpointRef,
@@ -108,16 +105,6 @@ def _common(job: Job, settings: WorkerSettings) -> dict[str, Any]:
         "request": job.request,
         "checkpoints": [CheckpointRef(**checkpoint) for checkpoint in job.checkpoints],
     }
-
-
-def store_for(project: str, *, registry: Registry, settings: WorkerSettings) -> StoreAddress:
-    """Return the address of the store for jobs of a project, which leave some of its disk to others."""
-    address = settings.store_address
-    if address.is_remote:
-        return address
-    reserve = reserve_of(Path(address.url), settings.reserve_bytes)
-    leave = kept_free(registry.stored_bytes(project), reserve)
-    return address.model_copy(update={"leave_bytes": leave})
 
 
 def common_fields(settings: WorkerSettings) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from models_store.registry import Registry
 from workers.devices import Slots, devices_of, has_accelerator
 from workers.metrics import WorkerMetrics
 from workers.settings import WorkerSettings
-from workers.supervisor.assignment import store_for, task_of
+from workers.supervisor.assignment import task_of
 from workers.supervisor.attempt import Attempt, Stores
 from workers.supervisor.fitness import Fitness
 from workers.supervisor.process import ForkServer, TrainerProcess
@@ -173,7 +173,7 @@ class Supervisor:
             )
             return _DONE
         chosen: dict[str, Any] = {
-            "store": store_for(job.project, registry=self._registry, settings=self._settings),
+            "store": self._settings.store_address,
             "store_id": self._fitness.store_id,
             "device": device,
             "traceparent": TRACEPARENT.get(),

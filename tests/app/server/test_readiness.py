@@ -80,7 +80,7 @@ def test_a_look_commits_a_write(settings):
 
 def test_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
     def full(_folder):
-        return SimpleNamespace(f_flag=0, f_bavail=0, f_files=0)
+        return SimpleNamespace(f_bavail=0, f_frsize=4096)
 
     lookout.start(wait_s=120)
     assert set(levels(lookout).values()) == {Level.OK}
