@@ -42,7 +42,7 @@ _MOST_PARTS = 5_000
 _CONNECT, _TIMEOUT = timedelta(seconds=5), timedelta(seconds=30)
 _RETRIES, _RETRY = 3, timedelta(seconds=15)
 # What providers call a request whose time is too far from theirs.
-_SKEWED = ("RequestTimeTooSkewed", "equest date header too old")
+_SKEWED = ("RequestTimeTooSkewed", "date header too old")
 
 Found = tuple[str, int, float]
 
