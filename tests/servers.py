@@ -16,11 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import redis
 from psycopg import sql
+
+from tabular import processes
+from tests.waiting import wait_until
 
 _START_S = 180.0
 
@@ -313,3 +317,17 @@ def _package(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise RuntimeError(f"the package {name} is not installed")
     return Path(spec.origin).parent
+
+
+def end_fork_servers() -> None:
+    """End the fork servers of this process, and what they forked."""
+    processes.close()
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if b"multiprocessing.forkserver" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+                wait_until(partial(_is_zombie, child))
+
+
+def _is_zombie(pid: str) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

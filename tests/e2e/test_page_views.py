@@ -183,7 +183,7 @@ def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
 def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
     page.goto("/#/settings")
     links = page.locator("main a")
-    expect(links).to_have_count(6)
+    expect(links).to_have_count(5)
     for link in [one.get_attribute("href") or "" for one in links.all()]:
         # The guide is not part of a checkout: `make docs` builds it.
         assert httpx.get(urljoin(f"{up.url}/", link)).status_code in (

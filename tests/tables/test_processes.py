@@ -17,10 +17,12 @@ from tabular.errors import (
 )
 from tabular.formats import ParseOptions, TableFormat
 from tabular.ingest.storing import parse_table
+from tests.servers import end_fork_servers
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _end() -> Iterator[None]:
+    end_fork_servers()
     yield
     processes.close()
 

@@ -1,7 +1,6 @@
 """Places to work in, and the processes that work there."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,21 +10,16 @@ from typing import Any
 import pytest
 
 from models_store.database.database import Database
-from tests.servers import tied
+from tests.servers import end_fork_servers, tied
 from tests.workers.place import Place, PlaceRedis, Running
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_fork_server_left() -> Iterator[None]:
-    """End the fork server of trainers: Python has one a process, and files are read from another kind of it."""
+def _own_fork_server() -> Iterator[None]:
+    """Python has one fork server a process: that of trainers is another than that of readers of files."""
+    end_fork_servers()
     yield
-    for child in (
-        child
-        for task in Path("/proc/self/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ):
-        if Path(f"/proc/{child}/comm").read_text().strip() == "fork-server":
-            os.kill(int(child), signal.SIGTERM)
+    end_fork_servers()
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_what_was_deleted_is_gone_for_every_use(place):
             assert_refused(answer, 404, "not-found")
     blobs: Blobs = client.app.state.blobs
     with pytest.raises(BlobMissingError):
-        blobs.path(table_key(dataset))
+        blobs.size(table_key(dataset))
 
 
 @pytest.mark.parametrize(
