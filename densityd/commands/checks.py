@@ -158,5 +158,5 @@ def _kind(schema: Json) -> str:
 
 def _refuse(text: str, name: str, known: Iterable[str]) -> NoReturn:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    fail(f"{text}; {hint}It knows {', '.join(known)}.", status=WRONG_USAGE)
+    hint = f"did you mean {near[0]}? It" if near else "it"
+    fail(f"{text}; {hint} knows {', '.join(known)}.", status=WRONG_USAGE)

@@ -284,13 +284,15 @@ def test_numbers_are_written_up_to_the_room(accept):
 def test_a_table_is_written_while_as_much_of_the_disk_stays_free(accept):
     table = normal(20_000, 10)
     with pytest.raises(TableError) as caught:
-        accept(table, reserve=10**18, stored=10**18)
-    assert caught.value.slug == "quota-storage"
-    assert accept(table, reserve=1, stored=10**18).rows == 20_000
+        accept(table, reserve=10**18)
+    assert caught.value.slug == "storage-full"
+    assert accept(table, reserve=1).rows == 20_000
 
 
 @pytest.mark.parametrize("reserve", [2**20, 0])
-def test_a_table_in_the_making_counts_as_stored(accept, monkeypatch, reserve):
+def test_a_full_disk_refuses_a_table_only_where_some_of_it_is_to_stay_free(
+    accept, monkeypatch, reserve
+):
     look = os.statvfs
     full = os.statvfs_result([*look("/")[:2], 0, 0, 0, *look("/")[5:]])
     monkeypatch.setattr(os, "statvfs", lambda _folder: full)
@@ -300,7 +302,7 @@ def test_a_table_in_the_making_counts_as_stored(accept, monkeypatch, reserve):
         return
     with pytest.raises(TableError) as caught:
         accept(table, reserve=reserve)
-    assert caught.value.slug == "quota-storage"
+    assert caught.value.slug == "storage-full"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
