@@ -69,6 +69,7 @@ from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
+from tabular import processes
 
 _STALE_UPLOAD_S = 24 * 3600
 _SWEEP_PAUSE_S = 3600.0
@@ -351,6 +352,7 @@ async def _close(state: AppState) -> None:
     await asyncio.to_thread(state.lookout.join, _LAST_LOOK_S)
     await asyncio.to_thread(state.broker.close)
     await asyncio.to_thread(state.engine.stop)
+    await asyncio.to_thread(processes.close)
 
 
 async def _sweep_staging(blobs: Blobs) -> None:

@@ -4,7 +4,7 @@ import base64
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Depends, Request, Response, status
 from starlette.responses import StreamingResponse
@@ -128,20 +128,21 @@ async def export_version(  # noqa: PLR0913 - FastAPI gives each
             path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
             curve = exported_curve(found, jobs, blobs)
             file = exported_file(path, found, curve)
+            stored = file.path.open("rb")  # it may be deleted while it is sent
         filename = f"{found.name}-{found.version}.safetensors"
         headers = {
             "Content-Length": str(file.size),
             "Content-Disposition": f'attachment; filename="{filename}"',
         }
-        pieces = _pieces(file.head, file.path, file.start)
+        pieces = _pieces(file.head, stored, file.start)
         return StreamingResponse(pieces, media_type=_MEDIA_TYPE, headers=headers)
 
     return await in_thread(made)
 
 
-def _pieces(head: bytes, path: Path, start: int) -> Iterator[bytes]:
-    yield head
-    with path.open("rb") as stored:
+def _pieces(head: bytes, stored: BinaryIO, start: int) -> Iterator[bytes]:
+    with stored:
+        yield head
         stored.seek(start)
         while piece := stored.read(_PIECE_BYTES):
             yield piece

@@ -13,7 +13,7 @@ from tabular.writers import Encoded
 
 Chunks = AsyncGenerator[Chunk, None]
 
-ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
+ROWS_VARY = {"Vary": "Accept"}
 """Headers that a response of rows depends on, for caches."""
 
 # What is encoded on the event loop; more takes milliseconds.

@@ -320,7 +320,8 @@ class Blobs:
         aside = (STAGING, STORE_ID, _PROBES)
         for key, size, changed_at in self._bucket.found(None) if self.is_remote else self._found():
             if key.partition("/")[0] not in aside:
-                own = KEY.fullmatch(key) is not None
+                # The store makes no links.
+                own = KEY.fullmatch(key) is not None and not (self.root / key).is_symlink()
                 yield FoundFile(key=key, bytes=size, age_s=time.time() - changed_at, own=own)
 
     def staged_files(self, *, older_than_s: float) -> list[FoundFile]:

@@ -158,7 +158,6 @@ FAULTS = {
     "fault 001 empty file": (b"", CSV, 400, "dataset-empty"),
     "fault 002 header only": (b"a,b\n", CSV, 422, "dataset-empty"),
     "fault 003 one row": (b"a,b\n1,2\n", CSV, 422, "dataset-too-small"),
-    "fault 006 ragged": (b"a,b\n1,2\n3\n4,5\n", CSV, 422, "dataset-parse"),
     "fault 048 overflow": (b"[[1e400, 2], [3, 4]]", JSON, 422, "dataset-nonfinite"),
     "fault 026 pickle": (npy(np.array([[{}], [1]], object)), NPY, 422, "dataset-pickle-forbidden"),
     "fault 029 complex": (npy(np.ones((3, 2), complex)), NPY, 422, "dataset-dtype"),

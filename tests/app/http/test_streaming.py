@@ -109,7 +109,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
         **os.environ,
         "DENSITYD_DATA_DIR": str(folder),
         "DENSITYD_PORT": str(port),
-        "DENSITYD_BODY_TIMEOUT_S": "4",
     }
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)

@@ -60,7 +60,7 @@ def test_jobs_are_listed_without_their_requests(client, jobs):
     assert [one["id"] for one in listed] == made[::-1]
     whole = client.get(f"/v1/jobs/{made[0]}").json()
     assert listed[-1] == {name: whole[name] for name in listed[-1]}
-    assert set(whole) - set(listed[-1]) == {"request"}
+    assert set(whole) - set(listed[-1]) == {"queue", "request"}
     assert whole["request"]["context"] == context
 
 
@@ -153,7 +153,7 @@ def working(*_args, **_kwargs):
             "/v1/models/people/versions/1/checkpoint",
             "models_store.files.blobs.hashlib.file_digest",
         ),
-        ("/v1/models/people/versions/1/plots/marginals", "app.plots.plots._draw"),
+        ("/v1/models/people/versions/1/plots/marginals", "app.plots.plots.Plots._draw"),
     ],
 )
 def test_head_does_not_do_the_work_of_get(client, jobs, monkeypatch, path, worker):

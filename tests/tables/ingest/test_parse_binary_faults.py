@@ -280,12 +280,6 @@ def test_a_registered_extension_type_is_its_values(accept, stored):
     assert stored().tolist() == [[1.0], [0.0]]
 
 
-@pytest.mark.long
-def test_too_much_metadata_is_refused_unread(refuse):
-    table = pa.table({"a": [1.0, 2.0]}).replace_schema_metadata({"k": "v" * 13_000_000})
-    assert refuse(parquet(table), PARQUET).slug == "limit-metadata"
-
-
 @pytest.mark.parametrize(
     ("data", "declared"),
     [
