@@ -9,7 +9,6 @@ from flows.catalogue import (
     check_dim,
     count_parameters,
     flow_cost,
-    for_targets,
     spec_from_dict,
     spec_to_dict,
 )
@@ -143,7 +142,6 @@ __all__ = [
     "fit_variational",
     "fitting_rows",
     "flow_cost",
-    "for_targets",
     "quadrature_kl",
     "quantiles_of",
     "rank_among",

@@ -14,12 +14,7 @@ from flows.cost import Cost, Way
 from flows.ensemble import MAX_MEMBERS, EnsembleSpec, ensemble_of
 from flows.errors import SpecError
 from flows.families.family import FamilySpec
-from flows.families.made import MadeSpec
-from flows.families.naf import NafSpec
-from flows.families.planar import PlanarSpec
-from flows.families.radial import RadialSpec
 from flows.families.spec import EncoderSpec, Spec
-from flows.families.sylvester import SylvesterSpec
 from flows.flow import Context, Flow
 from flows.latent import Decoder, LatentSpec
 from flows.mixed.building import MixedContext
@@ -105,31 +100,7 @@ def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
         SpecError: The family does not support them.
     """
     spec.check_dim(dim)
-    if spec.encoder is not None and context_dim == 0:
-        raise SpecError("encoder-without-context", "an encoder needs a context that it encodes")
-    if isinstance(spec, MixedSpec | EnsembleSpec | LatentSpec):
-        spec.check_context(context_dim)
-
-
-def for_targets(spec: FlowSpec) -> FlowSpec:
-    """Return the specification with noise to data in closed form, as fitting to a target needs.
-
-    Raises:
-        SpecError: The family's map from noise to data has no gradients.
-    """
-    match spec:
-        case PlanarSpec() | RadialSpec() | SylvesterSpec() | NafSpec():
-            return dataclasses.replace(spec, closed="sampling")
-        case MadeSpec(conditional="bernoulli"):
-            raise SpecError("flow-unsuitable", "a made of 0 and 1 does not map noise to rows")
-        case MadeSpec(masks=masks) if masks > 1:
-            raise SpecError("flow-unsuitable", "a made of several masks does not map noise to rows")
-        case MixedSpec():
-            raise SpecError("flow-unsuitable", "a mixed density does not map noise to rows")
-        case EnsembleSpec():
-            raise SpecError("flow-unsuitable", "an ensemble does not map noise to rows")
-        case _:
-            return spec
+    spec.check_context(context_dim)
 
 
 def count_parameters(spec: FlowSpec, dim: int, context_dim: int = 0) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.observed import Observed
 from flows.cost import FLOAT_BYTES, Cost, Operations, Way, total_cost
-from flows.errors import FlowError
+from flows.errors import FlowError, SpecError
 from flows.families.family import FamilySpec
 from flows.families.spec import Spec, check_choice
 from flows.flow import Flow
@@ -64,22 +64,15 @@ class EnsembleSpec(Spec):
         return first if isinstance(first, MixedSpec) else None
 
     def check_dim(self, dim: int) -> None:
-        """Check that each member has a flow of `dim` features.
-
-        Raises:
-            SpecError: One of them has none.
-        """
         for member in self.members:
             member.check_dim(dim)
 
     def check_context(self, context_dim: int) -> None:
-        """Check that the columns of the context are as many as it has.
+        for member in self.members:
+            member.check_context(context_dim)
 
-        Raises:
-            SpecError: They are not.
-        """
-        if self.mixed is not None:
-            self.mixed.check_context(context_dim)
+    def for_targets(self) -> "EnsembleSpec":
+        raise SpecError("flow-unsuitable", "an ensemble does not map noise to rows")
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         members = total_cost([member.cost(dim, context_dim) for member in self.members])

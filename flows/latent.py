@@ -64,19 +64,9 @@ class LatentSpec(Spec):
             raise ValueError("the encoder is that of the flow")
 
     def check_dim(self, dim: int) -> None:
-        """Check that the flow has `dim` latent variables.
-
-        Raises:
-            SpecError: It has not.
-        """
         self.flow.check_dim(dim)
 
     def check_context(self, context_dim: int) -> None:
-        """Check that there are data that the latent variables explain.
-
-        Raises:
-            SpecError: There are none.
-        """
         if context_dim < 1:
             raise SpecError("spec-invalid", "latent variables need columns that they explain")
 

@@ -19,6 +19,7 @@ from flows.bijections.transformers import (
     Transformer,
 )
 from flows.cost import Cost
+from flows.errors import SpecError
 from flows.families.spec import Spec, check_bound, check_choice, check_hidden, check_positive
 
 
@@ -82,6 +83,13 @@ class MadeSpec(Spec):
     @property
     def masks_columns(self) -> bool:
         return self.conditional != "bernoulli" and self.masks == 1
+
+    def for_targets(self) -> "MadeSpec":
+        if self.is_binary:
+            raise SpecError("flow-unsuitable", "a made of 0 and 1 does not map noise to rows")
+        if self.masks > 1:
+            raise SpecError("flow-unsuitable", "a made of several masks does not map noise to rows")
+        return self
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         conditioner, size = self._conditioner(context_dim), self._size()

@@ -1,5 +1,6 @@
 """Neural autoregressive flows: monotone networks as transformers (Huang et al. 2018)."""
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -60,6 +61,9 @@ class NafSpec(Spec):
         check_positive("units", self.units)
         check_choice("closed", self.closed, ("density", "sampling"))
         check_choice("activation", self.activation, get_args(ActivationName))
+
+    def for_targets(self) -> "NafSpec":
+        return dataclasses.replace(self, closed="sampling")
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         kind = DeepSigmoidal if self.transformer == "dsf" else DeepDenseSigmoidal

@@ -1,5 +1,6 @@
 """Planar flows (Rezende and Mohamed 2015)."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -45,6 +46,9 @@ class PlanarSpec(Spec):
         check_choice("family", self.family, ("planar",))
         check_positive("layers", self.layers)
         check_choice("closed", self.closed, get_args(Closed))
+
+    def for_targets(self) -> "PlanarSpec":
+        return dataclasses.replace(self, closed="sampling")
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         size = LayerSize(

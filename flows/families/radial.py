@@ -1,5 +1,6 @@
 """Radial flows (Rezende and Mohamed 2015)."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -42,6 +43,9 @@ class RadialSpec(Spec):
         check_choice("family", self.family, ("radial",))
         check_positive("layers", self.layers)
         check_choice("closed", self.closed, get_args(Closed))
+
+    def for_targets(self) -> "RadialSpec":
+        return dataclasses.replace(self, closed="sampling")
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         size = LayerSize(

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import TypeVar, get_args
 
 import torch
 
@@ -14,6 +14,8 @@ from flows.errors import SpecError
 
 # Numbers above these fit in no machine; below, `Spec.cost` decides.
 MAX_NUMBER, MAX_HIDDEN_LAYERS = 2**31, 1024
+
+Own = TypeVar("Own", bound="Spec")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,23 @@ class Spec(ABC):
         """
         if dim < 1:
             raise SpecError("dimension-unsupported", "a flow needs at least 1 feature")
+
+    def check_context(self, context_dim: int) -> None:
+        """Check that the family has a flow with this number of context columns.
+
+        Raises:
+            SpecError: It has none.
+        """
+        if self.encoder is not None and context_dim == 0:
+            raise SpecError("encoder-without-context", "an encoder needs a context that it encodes")
+
+    def for_targets(self: Own) -> Own:
+        """Return the specification with noise to data in closed form, as fitting to a target needs.
+
+        Raises:
+            SpecError: The family's map from noise to data has no gradients.
+        """
+        return self
 
     @abstractmethod
     def cost(self, dim: int, context_dim: int = 0) -> Cost:

@@ -1,5 +1,6 @@
 """Sylvester flows (van den Berg et al. 2018)."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -59,6 +60,9 @@ class SylvesterSpec(Spec):
                 "dimension-unsupported",
                 f"sylvester with {self.units} units needs at least {self.units} features",
             )
+
+    def for_targets(self) -> "SylvesterSpec":
+        return dataclasses.replace(self, closed="sampling")
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         units = dim if self.units is None else self.units

@@ -100,12 +100,11 @@ class MixedSpec(Spec):
                 " another family, such as nsf or maf",
             )
 
-    def check_context(self, context_dim: int) -> None:
-        """Check that the columns of the context are as many as it has.
+    def for_targets(self) -> "MixedSpec":
+        raise SpecError("flow-unsuitable", "a mixed density does not map noise to rows")
 
-        Raises:
-            SpecError: They are not.
-        """
+    def check_context(self, context_dim: int) -> None:
+        super().check_context(context_dim)
         if self.context and len(self.context) != context_dim:
             raise SpecError("dimension-unsupported", f"context must describe {context_dim} columns")
 

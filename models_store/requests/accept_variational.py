@@ -17,7 +17,6 @@ from flows import (
     LatentSpec,
     SpecError,
     VariationalOptions,
-    for_targets,
 )
 from flows.defaults import default_for_target
 from flows.variational.targets import latent_names
@@ -255,7 +254,7 @@ def _check_binary(response: str, dataset: Dataset) -> None:
 
 def _for_targets(flow: FlowSpec) -> FlowSpec:
     try:
-        return for_targets(flow)
+        return flow.for_targets()
     except SpecError as error:
         raise spec_refusal(error, pointer="/flow") from error
 

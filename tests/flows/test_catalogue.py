@@ -21,7 +21,6 @@ from flows import (
     SpecError,
     build,
     count_parameters,
-    for_targets,
     spec_from_dict,
     spec_to_dict,
 )
@@ -164,10 +163,10 @@ def test_a_flow_can_be_fitted_to_a_target_exactly_if_it_maps_noise_to_rows(case)
     dim = max(2, case.min_dim)
     if not build(case.spec, dim, seed=0).has_noise:
         with pytest.raises(SpecError, match="noise to rows"):
-            for_targets(case.spec)
+            case.spec.for_targets()
         return
-    spec = for_targets(case.spec)
+    spec = case.spec.for_targets()
     assert getattr(spec, "closed", "sampling") == "sampling"
-    assert for_targets(spec) == spec
+    assert spec.for_targets() == spec
     rows, log_det = build(spec, dim, seed=0).eval().forward(torch.zeros(3, dim))
     assert rows.requires_grad or log_det.requires_grad
