@@ -10,6 +10,7 @@ from flows import (
     FitOptions,
     FlowSpec,
     PreprocessingSpec,
+    StepFactor,
     StepSchedule,
     VariationalOptions,
     spec_from_dict,
@@ -63,10 +64,9 @@ class DensityRecipe:
     def request(self, dataset_id: str, *, seed: int) -> dict[str, Any]:
         """Return the recipe as the body of `POST /v1/jobs/training`, for a dataset of the rows."""
         options, levels, margin = self.options, self.preprocessing.levels, self.preprocessing.logit
-        schedule: Any = options.schedule
-        if isinstance(schedule, StepSchedule):
-            schedule = {"step": dataclasses.asdict(schedule)}
-        names = ("optimiser", "learning_rate", "weight_decay", "batch_size", "max_epochs")
+        names = ["optimiser", "learning_rate", "weight_decay", "batch_size", "max_epochs"]
+        names += ["schedule", "weight_average"]
+        told = dataclasses.asdict(options)
         return {
             "model_name": self.name,
             "dataset_id": dataset_id,
@@ -77,12 +77,10 @@ class DensityRecipe:
             },
             "flow": spec_to_dict(self.flow),
             "optimisation": {
-                **{name: getattr(options, name) for name in names},
+                **{name: told[name] for name in names},
                 "max_gradient_norm": options.max_gradient_norm or "none",
                 "patience": options.patience or options.max_epochs,
-                "schedule": schedule,
                 "robust": False,
-                "weight_average": options.weight_average,
                 "seed": seed,
             },
         }
@@ -129,7 +127,7 @@ def _recipe(name: str, fields: dict[str, Any]) -> Recipe:
     if "potential" in fields:
         return VariationalRecipe(name, flow=flow, options=VariationalOptions(**options), **fields)
     if isinstance(schedule := options.get("schedule"), dict):
-        options["schedule"] = StepSchedule(**schedule["step"])
+        options["schedule"] = StepSchedule(StepFactor(**schedule["step"]))
     preprocessing = PreprocessingSpec(**fields.pop("preprocessing", {}))
     published = tuple(Published(**known) for known in fields.pop("published", []))
     return DensityRecipe(

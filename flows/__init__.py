@@ -48,7 +48,7 @@ from flows.preprocess import Denoise, PreprocessingSpec
 from flows.training.calibration import quantiles_of, rank_among
 from flows.training.evaluate import Evaluation, evaluate
 from flows.training.fit import fit
-from flows.training.options import FitOptions, StepSchedule, VariationalOptions
+from flows.training.options import FitOptions, StepFactor, StepSchedule, VariationalOptions
 from flows.training.state import EpochReport, FitInterrupted, FitState
 from flows.variational.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
 from flows.variational.elbo import VariationalReport, fit_variational
@@ -116,6 +116,7 @@ __all__ = [
     "Space",
     "SpecError",
     "StateMismatchError",
+    "StepFactor",
     "StepSchedule",
     "SylvesterSpec",
     "Target",

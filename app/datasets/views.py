@@ -6,10 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.http.examples import DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
-from app.resources.columns import TypedColumn
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR
 from models_store.records import Dataset, DatasetSummary
+from tabular.columns import ColumnType, TransformName
 
 _SUMMARY_EXAMPLE: JsonDict = {
     "id": DATASET_ID,
@@ -63,9 +63,64 @@ _DATASET_EXAMPLE: JsonDict = {
 }
 
 
-class ColumnView(TypedColumn):
+class ColumnView(BaseModel):
     """Column of a dataset: its type as a version has it, the reason for it, and statistics of its cells."""
 
+    name: str = Field(description="Name of the column.")
+    type: ColumnType = Field(default="number", description="Type of the values.")
+    levels: list[str | bool | float] = Field(
+        default=[],
+        description="Values of a column that has few: numbers, and false and true in their order, texts"
+        " the most frequent first. Empty for a continuous scale.",
+    )
+    other: bool = Field(
+        default=False, description="True if rare texts are one more level after these, `*other*`."
+    )
+    missing: bool = Field(default=False, description="True if cells of the table were missing.")
+    spikes: list[float] = Field(
+        default=[],
+        description="Single values that hold a large share of an otherwise continuous column.",
+    )
+    decimals: int | None = Field(
+        default=None,
+        description="Largest number of decimals of the values; null if it is unknown.",
+    )
+    na_values: list[str] = Field(
+        default=[],
+        description="Texts that mean a missing cell, besides the usual ones.",
+    )
+    decimal: str = Field(default=".", description="Decimal mark of numbers in text.")
+    thousands: str = Field(
+        default="", description="Mark between groups of three digits in text; empty: none."
+    )
+    unit: str = Field(
+        default="",
+        description="Text before or behind each number in text, such as `$` or `kg`, or both, as in `$#/kg`;"
+        " empty: none.",
+    )
+    datetime_format: str | None = Field(
+        default=None, description="Format of dates; null for ISO 8601, or no dates."
+    )
+    first_year: int | None = Field(
+        default=None,
+        description="First of the hundred years that years of two digits stand for; null: dates have none.",
+    )
+    date_only: bool = Field(
+        default=False, description="True if all values are dates without a time of day."
+    )
+    step_s: int = Field(
+        default=0,
+        description="Seconds that all dates with a time of day are multiples of, such as 60; 0: none.",
+    )
+    transform: TransformName = Field(
+        default="none", description="Monotone map to a scale on which the column is modelled."
+    )
+    low: float | None = Field(
+        default=None, description="Lower bound of the values; null if there is none."
+    )
+    high: float | None = Field(
+        default=None, description="Upper bound of the values; null if there is none."
+    )
     reason: str | None = Field(
         default=None, description="Sentence that says why the column has its type."
     )

@@ -1,4 +1,4 @@
-"""Examples of bodies that start jobs, for OpenAPI; Swagger UI sends the first one."""
+"""Examples for OpenAPI: bodies that start jobs, of which Swagger UI sends the first one, and a job's request."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -194,4 +194,48 @@ PREVIEW_EXAMPLES: Examples = {
     name: {**example, "value": {"target": example["value"]["target"]}}
     for name, example in VARIATIONAL_EXAMPLES.items()
     if name in ("potential", "formula")
+}
+REQUEST_EXAMPLE: dict[str, Any] = {
+    "model_name": MODEL,
+    "dataset_id": DATASET_ID,
+    "columns": COLUMNS,
+    "context_columns": [],
+    "types": None,
+    "split": {
+        "train": 0.8,
+        "validation": 0.1,
+        "test": 0.1,
+        "shuffle": True,
+        "seed": 0,
+        "validation_dataset_id": None,
+        "test_dataset_id": None,
+    },
+    "preprocessing": {"standardise": True, "dequantise": "auto", "logit": None, "columns": {}},
+    "flow": {
+        "family": "maf",
+        "layers": 5,
+        "hidden": [64, 64],
+        "activation": "tanh",
+        "batch_norm": None,
+        "order": "reverse",
+        "base": "gaussian",
+        "encoder": None,
+    },
+    "optimisation": {
+        "optimiser": "adam",
+        "learning_rate": 0.0025,
+        "weight_decay": 1e-6,
+        "max_gradient_norm": 5.0,
+        "batch_size": 250,
+        "max_epochs": 160,
+        "patience": 30,
+        "max_seconds": None,
+        "schedule": "cosine",
+        "row_loss_bound": 30.0,
+        "weight_average": 0.99,
+        "noise": "epoch",
+        "restarts": 1,
+        "mixed_precision": False,
+        "seed": 0,
+    },
 }

@@ -44,8 +44,7 @@ from models_store.requests.accept_sweep import accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
-from models_store.requests.search import AcceptedSearch
-from models_store.requests.sweep import SweepRequest
+from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import AutoFlow, TrainingRequest
 from models_store.requests.variational import VariationalRequest
 

@@ -1,19 +1,24 @@
 """Response models of jobs."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.examples import EXAMPLE_TAGS, MODEL
-from app.jobs.accepted import REQUEST_EXAMPLE, AcceptedRequest
+from app.jobs.examples import REQUEST_EXAMPLE
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR
 from app.resources.metrics import JobMetrics
 from app.root_path import rooted
 from models_store.job_states import Job, JobKind, JobRole, JobState, JobSummary
 from models_store.jobs.queue_places import QueuePlace
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from models_store.requests.placement import Resources
+from models_store.requests.search import AcceptedEnsemble, AcceptedSearch
+from models_store.requests.training import AcceptedTraining
+from models_store.requests.variational import AcceptedVariational
+from models_store.schema_of import SchemaOf
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
 _DATASET_ID = REQUEST_EXAMPLE["dataset_id"]
@@ -237,6 +242,20 @@ class QueueView(BaseModel):
             position=place.position,
             starts_in_seconds=None if seconds is None else round(seconds, 1),
         )
+
+
+AcceptedRequest = Annotated[
+    dict[str, Any],
+    # The most particular ones come first, for clients that take the first one that fits.
+    SchemaOf(
+        AcceptedTraining
+        | AcceptedSearch
+        | AcceptedEnsemble
+        | AcceptedVariational
+        | AcceptedScoring
+        | AcceptedSampling
+    ),
+]
 
 
 class JobView(JobSummaryView):

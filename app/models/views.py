@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.examples import COLUMNS, DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
-from app.resources.columns import TypedColumn
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR
 from app.resources.metrics import VersionMetrics
@@ -16,6 +15,7 @@ from models_store.records import Alias, AliasChange, Model, Version, VersionSumm
 from models_store.requests.training import Flow, Preprocessing
 from models_store.requests.variational import Target
 from models_store.schema_of import SchemaOf
+from tabular.columns import Column
 
 _MODEL_EXAMPLE: dict[str, Any] = {
     "name": MODEL,
@@ -253,7 +253,7 @@ class VersionView(BaseModel):
     dim: int = _DIM
     columns: list[str] = Field(description=_COLUMNS)
     context_columns: list[str] = Field(description=_CONTEXT_COLUMNS)
-    types: Annotated[list[dict[str, Any]], SchemaOf(list[TypedColumn])] | None = Field(
+    types: Annotated[list[dict[str, Any]], SchemaOf(list[Column])] | None = Field(
         description="Type, levels and states of each column, then of each context column; null if"
         " all are"
         " plain numbers."

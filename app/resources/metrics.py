@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from flows.mixed.explain import Explained
 from models_store.job_states import JobState
-from models_store.requests.sweep import RangeValue
+from models_store.requests.search import RangeValue
 from models_store.schema_of import SchemaOf
 
 

@@ -11,8 +11,13 @@ Optimiser = Literal["adam", "adamw", "adagrad", "sgd"]
 
 
 @dataclass(frozen=True)
-class StepSchedule:
-    """Schedule that multiplies the learning rate by `factor` after every `epochs` epochs."""
+class StepFactor:
+    """Factor of the learning rate, applied after every `epochs` epochs.
+
+    Attributes:
+        epochs: Number of epochs from one step to the next.
+        factor: Factor that each step multiplies the learning rate by.
+    """
 
     epochs: int
     factor: float
@@ -20,6 +25,17 @@ class StepSchedule:
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, "a step schedule needs epochs of at least 1")
         _check(0 < self.factor <= 1, "a step schedule needs a factor above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """Schedule in which the learning rate falls in steps.
+
+    Attributes:
+        step: Length and factor of the steps.
+    """
+
+    step: StepFactor
 
 
 Schedule = Literal["constant", "cosine"] | StepSchedule
@@ -84,8 +100,8 @@ class FitOptions:
     def learning_rate_at(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 1."""
         if isinstance(self.schedule, StepSchedule):
-            times = (epoch - 1) // self.schedule.epochs
-            return self.learning_rate * self.schedule.factor**times
+            step = self.schedule.step
+            return self.learning_rate * step.factor ** ((epoch - 1) // step.epochs)
         if self.schedule == "constant":
             return self.learning_rate
         return _cosine(self.learning_rate, (epoch - 1) / self.max_epochs)

@@ -18,8 +18,14 @@ from models_store.requests.accept_search import (
 )
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import TrainingLimits
-from models_store.requests.search import AcceptedSearch, Stage
-from models_store.requests.sweep import Choices, Interval, Range, SweepRequest
+from models_store.requests.search import (
+    AcceptedSearch,
+    Choices,
+    Interval,
+    Range,
+    Stage,
+    SweepRequest,
+)
 from models_store.requests.training import AcceptedTraining
 
 Point = dict[str, Any]

@@ -16,7 +16,6 @@ from flows import (
     FlowSpec,
     GaussianMixtureSpec,
     MixedSpec,
-    StepSchedule,
     default_continuous,
     default_hidden,
 )
@@ -39,7 +38,6 @@ from models_store.requests.training import (
     AcceptedTraining,
     Quality,
     SplitRequest,
-    StepSchedule as StepRequest,
     TrainingRequest,
 )
 from tabular.columns import Column
@@ -122,7 +120,6 @@ def accept_training(
         types=[one.to_dict() for one in types],
         split=split,
         preprocessing=preprocessing,
-        chosen_from="training",
         flow=flow,
         optimisation=optimisation,
     )
@@ -284,7 +281,6 @@ def _optimisation(
         _EPOCHS[training.quality] * default_epochs(flow, dim, rows=train_rows, steps=steps)
     )
     max_epochs = request.max_epochs or min(chosen_epochs, _MOST_EPOCHS)
-    schedule = request.schedule
     return FitOptions(
         optimiser=request.optimiser,
         learning_rate=request.learning_rate or default_learning_rate(flow, dim),
@@ -294,9 +290,7 @@ def _optimisation(
         max_epochs=max_epochs,
         patience=request.patience or max(10, min(_PATIENCE[training.quality], max_epochs // 3)),
         max_seconds=request.max_seconds,
-        schedule=StepSchedule(schedule.step.epochs, schedule.step.factor)
-        if isinstance(schedule, StepRequest)
-        else schedule,
+        schedule=request.schedule,
         row_loss_bound=ROW_LOSS_BOUND if request.robust else None,
         weight_average=request.weight_average or (WEIGHT_AVERAGE if request.robust else None),
         noise="epoch" if request.robust else "once",

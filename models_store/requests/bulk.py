@@ -1,11 +1,11 @@
 """Requests for scoring and sampling jobs, as a caller writes them and as they are accepted."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field
 
 from models_store.requests.placement import Placed
-from models_store.requests.training import DatasetId, Seed, Strict
+from models_store.requests.training import Accepted, DatasetId, Seed
 from tabular.formats import Output
 
 MAX_CONTEXT_ROWS = 10_000
@@ -80,56 +80,58 @@ class SamplingRequest(Placed):
     )
 
 
-class Piece(Strict):
-    """Numbers of some rows, which a child has computed: an npy file, and the number of its rows."""
+class Piece(Accepted):
+    """File of rows that a child has computed."""
 
-    key: str
-    sha256: str
-    rows: int
+    key: str = Field(description="Key of the npy file in the store.")
+    sha256: str = Field(description="SHA-256 of the file.")
+    rows: int = Field(description="Number of its rows.")
 
 
-class AcceptedBulk(Strict):
-    """Accepted request for a bulk job, or for a child that does a part of one.
+class AcceptedBulk(Accepted):
+    """Accepted request of a job about many rows, or of a child that does a part of one."""
 
-    Attributes:
-        total_rows: Number of rows of the result, of a job that children do.
-        part_rows: Number of rows of each child.
-        span: First row that a child computes, and the one after the last.
-        pieces: Files of the computed parts, in order, for the child that writes the whole.
-    """
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    total_rows: int | None = None
-    part_rows: int | None = None
-    span: tuple[int, int] | None = None
-    pieces: list[Piece] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what a job that one worker does has no use for."""
-        written: dict[str, Any] = write(self)
-        absent = {name for name in AcceptedBulk.model_fields if written[name] is None}
-        return {name: value for name, value in written.items() if name not in absent}
+    model: str = Field(description="Version that computes the rows, as `name:version`.")
+    output: Output = Field(description="Format of the result.")
+    total_rows: int | None = Field(
+        default=None,
+        description="Number of rows of the result of a job whose children compute them; null if it has"
+        " no children.",
+    )
+    part_rows: int | None = Field(
+        default=None, description="Number of rows of each child; null if it has no children."
+    )
+    span: tuple[int, int] | None = Field(
+        default=None,
+        description="First row that a child computes, and the one after its last; null for all rows.",
+    )
+    pieces: list[Piece] | None = Field(
+        default=None, description="Computed parts in order, for the child that writes the whole."
+    )
 
 
 class AcceptedScoring(AcceptedBulk):
-    """Accepted request for a scoring job; `columns` are those of the model, in order."""
+    """Accepted request for a scoring job."""
 
-    model: str
-    dataset_id: str
-    columns: list[str]
-    output: Output
-    include_rows: bool
-    parts: bool = False
-    explain: bool = False
+    dataset_id: str = Field(description="Dataset to score.")
+    columns: list[str] = Field(description="Columns of the model, in order.")
+    include_rows: bool = Field(
+        description="True if the columns of the dataset are written before the scores."
+    )
+    parts: bool = Field(
+        default=False, description="True if the two parts of each log density are written."
+    )
+    explain: bool = Field(
+        default=False, description="True if explanations of each column are written."
+    )
 
 
 class AcceptedSampling(AcceptedBulk):
-    """Accepted request for a sampling job; `context` has the order of the version's columns."""
+    """Accepted request for a sampling job."""
 
-    model: str
-    n: int
-    seed: int
-    output: Output
-    context: list[list[ContextCell]] | None
+    n: int = Field(description="Number of rows to draw.")
+    seed: int = Field(description="Seed; the same seed gives the same rows.")
+    context: list[list[ContextCell]] | None = Field(
+        description="Context of a conditional model, in the order of its context columns; null if"
+        " there is none."
+    )

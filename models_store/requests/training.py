@@ -2,21 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from flows import FitOptions, FlowSpec, SpecError, StepSchedule as FitStepSchedule, spec_from_dict
+from flows import FitOptions, FlowSpec, SpecError, StepSchedule, spec_from_dict
 from flows.families.family import FamilySpec
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
+from models_store.schema_of import SchemaOf
 from tabular.columns import Column, TransformName
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -41,21 +33,6 @@ class Strict(BaseModel):
     """Base of immutable models that forbid unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StepFactor(Strict):
-    """Factor of the learning rate, applied after every `epochs` epochs."""
-
-    epochs: Epochs = Field(description="Number of epochs from one step to the next.")
-    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="Factor that each step multiplies the learning rate by."
-    )
-
-
-class StepSchedule(Strict):
-    """Schedule in which the learning rate falls in steps."""
-
-    step: StepFactor = Field(description="Length and factor of the steps.")
 
 
 Schedule = Literal["constant", "cosine"] | StepSchedule
@@ -335,39 +312,51 @@ class TrainingRequest(Placed):
         return None if isinstance(self.flow, AutoFlow) else self.flow
 
 
-class AcceptedSplit(Strict):
-    """Split as it is carried out; a part that has a dataset of its own has fraction 0."""
+class Accepted(BaseModel):
+    """Base of accepted requests: what a job keeps, shows to callers, and gives to its trainer.
 
-    train: float
-    validation: float
-    test: float
-    shuffle: bool
-    seed: int
-    validation_dataset_id: str | None
-    test_dataset_id: str | None
+    Members of requests of earlier releases that mean nothing any more are left out.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
 
-class AcceptedTable(Strict):
-    """Rows and columns that flows are fitted to, with a value for every option."""
+class AcceptedSplit(Accepted):
+    """Split of the rows that is used."""
 
-    model_config = ConfigDict(protected_namespaces=())
+    train: float = Field(description="Fraction of training rows.")
+    validation: float = Field(
+        description="Fraction of validation rows; 0 if they are a dataset of their own."
+    )
+    test: float = Field(description="Fraction of test rows; 0 if they are a dataset of their own.")
+    shuffle: bool = Field(description="True if the rows are shuffled before the split.")
+    seed: int = Field(description="Seed of the shuffle.")
+    validation_dataset_id: str | None = Field(
+        description="Dataset with the validation rows; null to use the fraction."
+    )
+    test_dataset_id: str | None = Field(
+        description="Dataset with the test rows; null to use the fraction."
+    )
 
-    model_name: str
-    dataset_id: str
-    columns: list[str]
-    context_columns: list[str] = []
-    types: list[dict[str, Any]] | None = Field(
+
+class AcceptedTable(Accepted):
+    """Rows and columns that flows are fitted to."""
+
+    model_name: str = Field(description="Name of the model that gets a new version.")
+    dataset_id: str = Field(description="Dataset to train on.")
+    columns: list[str] = Field(description="Columns to model, in order.")
+    context_columns: list[str] = Field(
+        default=[], description="Columns that the density is conditioned on, in order."
+    )
+    types: Annotated[list[dict[str, Any]], SchemaOf(list[Column])] | None = Field(
         default=None,
         description="Types of the columns, then of the context columns; null if all are plain"
-        " numbers.",
+        " numbers. Of the spikes and scales of a mixed table, a version has those that its training"
+        " rows suggest, too.",
     )
-    split: AcceptedSplit
-    preprocessing: Preprocessing
-    chosen_from: Literal["dataset", "training"] = Field(
-        default="dataset",
-        description="Rows that choose the spikes and scales of the columns of a mixed table: `training`,"
-        " of those in `types` and `flow` the ones that the training rows suggest, too; `dataset`, of"
-        " requests of earlier releases, all rows. Those of the model are in its version.",
+    split: AcceptedSplit = Field(description="Split of the rows.")
+    preprocessing: Preprocessing = Field(
+        description="Preprocessing layers between the data and the flow."
     )
 
     def table_fields(self) -> dict[str, Any]:
@@ -382,31 +371,12 @@ class AcceptedTable(Strict):
         return [Column.from_dict(fields) for fields in self.types]
 
 
-class Trial(Strict):
+class Trial(Accepted):
     """Flow with the options of its training."""
 
-    flow: Flow
-    optimisation: FitOptions
-
-    @field_validator("optimisation", mode="before")
-    @classmethod
-    def _read_schedule(cls, value: Any) -> Any:  # noqa: ANN401  what was stored, or the options
-        if isinstance(value, dict) and isinstance(schedule := value.get("schedule"), dict):
-            return {**value, "schedule": schedule.get("step", schedule)}
-        return value
-
-    @field_serializer("optimisation", mode="wrap")
-    def _write_schedule(
-        self, options: FitOptions, write: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        """Return the options in the shape of a request."""
-        written: dict[str, Any] = write(options)
-        if isinstance(options.schedule, FitStepSchedule):
-            written["schedule"] = {"step": written["schedule"]}
-        return written
+    flow: Flow = Field(description="Family of the flow and its fields.")
+    optimisation: FitOptions = Field(description="Options of the optimisation.")
 
 
 class AcceptedTraining(Trial, AcceptedTable):
-    """Accepted request for a training job, with a value for every option."""
-
-    model_config = ConfigDict(protected_namespaces=())
+    """Accepted request for a training job."""

@@ -54,7 +54,7 @@ def choose_training(accepted: AcceptedTraining, rows: Rows) -> AcceptedTraining:
         replace(column, spikes=list(c.spikes), transform=c.transform, low=c.low, high=c.high)
         for column, c in zip(accepted.flow.columns, types, strict=False)
     ]
-    if accepted.chosen_from != "dataset" and is_numeric(types):
+    if is_numeric(types):
         noisy = zip(columns, rows.astype(np.float64).T, strict=False)
         columns = [replace(column, noise=_noise(column, values)) for column, values in noisy]
     return accepted.model_copy(
@@ -85,12 +85,10 @@ def choose_types(accepted: AcceptedTable, rows: Rows) -> list[Column]:
     """Return the types of the columns of an accepted request, as its training rows suggest them.
 
     Args:
-        accepted: Accepted request; one from before this was done stays as it is.
+        accepted: Accepted request.
         rows: Training rows, in random order.
     """
     types = accepted.column_types
-    if accepted.chosen_from == "dataset":
-        return types
     numeric = is_numeric(types)
     options = accepted.preprocessing.columns
     modelled = len(accepted.columns)

@@ -26,6 +26,7 @@ from flows.latent import Likelihood
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
 from models_store.requests.training import (
+    Accepted,
     DatasetId,
     Epochs,
     Flow,
@@ -338,12 +339,10 @@ class VariationalRequest(Placed):
     )
 
 
-class AcceptedVariational(Strict):
-    """Accepted request for a variational job, with a value for every option."""
+class AcceptedVariational(Accepted):
+    """Accepted request for a variational job."""
 
-    model_config = ConfigDict(protected_namespaces=())
-
-    model_name: str
-    target: Target
-    flow: Flow
-    optimisation: VariationalOptions
+    model_name: str = Field(description="Name of the model that gets a new version.")
+    target: Target = Field(description="Target that the flow is fitted to.")
+    flow: Flow = Field(description="Family of the flow and its fields.")
+    optimisation: VariationalOptions = Field(description="Options of the optimisation.")

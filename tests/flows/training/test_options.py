@@ -1,6 +1,6 @@
 import pytest
 
-from flows import FitOptions, StepSchedule, VariationalOptions
+from flows import FitOptions, StepFactor, StepSchedule, VariationalOptions
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_options_out_of_range_are_refused(fields):
 )
 def test_step_schedules_out_of_range_are_refused(fields, name):
     with pytest.raises(ValueError, match=name):
-        StepSchedule(**fields)
+        StepFactor(**fields)
 
 
 def test_a_constant_schedule_keeps_the_learning_rate():
@@ -44,7 +44,7 @@ def test_a_constant_schedule_keeps_the_learning_rate():
 
 
 def test_a_step_schedule_lowers_the_learning_rate_after_so_many_epochs():
-    options = FitOptions(learning_rate=1.0, schedule=StepSchedule(50, 0.1))
+    options = FitOptions(learning_rate=1.0, schedule=StepSchedule(StepFactor(50, 0.1)))
     rates = [options.learning_rate_at(epoch) for epoch in (1, 50, 51, 100, 101)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 

@@ -14,8 +14,7 @@ from models_store.requests import accept_search
 from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_sweep import accept_sweep, draw_points
 from models_store.requests.accept_training import HeldOut
-from models_store.requests.search import AcceptedSearch
-from models_store.requests.sweep import SweepRequest
+from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import AcceptedTraining, TrainingRequest
 from tests.models_store.requests.test_accept_training import LIMITS, dataset
 

@@ -13,7 +13,6 @@ from flows import (
     MixedSpec,
     NsfSpec,
     RealNvpSpec,
-    StepSchedule,
 )
 from flows.defaults import default_epochs
 from models_store.database.ids import new_id
@@ -124,37 +123,6 @@ def test_an_accepted_request_survives_the_job_row() -> None:
     accepted = accept_training(request(table, flow=flow), table, limits=LIMITS)
     assert accepted.flow == RealNvpSpec(layers=3, hidden=[7], batch_norm=None)
     assert AcceptedTraining.model_validate(accepted.model_dump(mode="json")) == accepted
-
-
-def test_accepted_requests_keep_the_shape_of_rows_that_are_stored_already() -> None:
-    optimisation = {
-        "optimiser": "adam",
-        "learning_rate": 0.005,
-        "weight_decay": 1e-6,
-        "max_gradient_norm": 1e12,
-        "batch_size": 50,
-        "max_epochs": 40,
-        "patience": 13,
-        "max_seconds": None,
-        "schedule": {"step": {"epochs": 5, "factor": 0.5}},
-        "row_loss_bound": None,
-        "weight_average": None,
-        "noise": "once",
-        "restarts": 0,
-        "mixed_precision": False,
-        "seed": 7,
-    }
-    table = dataset()
-    stored = accept_training(request(table), table, limits=LIMITS).model_dump(mode="json")
-    assert list(stored["optimisation"]) == list(optimisation)
-    accepted = AcceptedTraining.model_validate(stored | {"optimisation": optimisation})
-    assert accepted.optimisation.schedule == StepSchedule(epochs=5, factor=0.5)
-    assert accepted.model_dump(mode="json")["optimisation"] == optimisation
-    oldest = {name: optimisation[name] for name in list(optimisation)[:9]} | {"seed": 7}
-    accepted = AcceptedTraining.model_validate(stored | {"optimisation": oldest})
-    assert accepted.model_dump(mode="json")["optimisation"] == optimisation
-    with pytest.raises(ValidationError, match="compile"):
-        AcceptedTraining.model_validate(stored | {"optimisation": {**oldest, "compiled": True}})
 
 
 def test_gradients_are_bounded_unless_they_are_asked_not_to_be() -> None:

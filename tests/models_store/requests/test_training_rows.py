@@ -9,7 +9,7 @@ from flows import MixedSpec
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.training_rows import choose_training
 from tabular.columns import Column
-from tests.models_store.requests.test_mixed import AGE, CUT, PRICE, RARE, accepted, table
+from tests.models_store.requests.test_mixed import AGE, CUT, RARE, accepted, table
 
 RANDOM = np.random.default_rng(0)
 AMOUNT = Column(name="amount", spikes=(-999.0, 0.0), transform="log", low=0.0, decimals=2)
@@ -56,12 +56,8 @@ def test_what_the_caller_states_stays() -> None:
     assert (column.spikes, column.transform, column.low) == ((7.0,), "asinh", -2000.0)
 
 
-@pytest.mark.parametrize("given", [table(PRICE, CUT), table(Column(name="x"), Column(name="y"))])
-def test_a_request_of_an_earlier_release_and_one_of_plain_numbers_stay(given: Any) -> None:
-    job = accepted(given)
-    old = job.model_dump(mode="json")
-    del old["chosen_from"]
-    job = AcceptedTraining.model_validate(old)
+def test_a_request_of_plain_numbers_stays() -> None:
+    job = accepted(table(Column(name="x"), Column(name="y")))
     assert choose_training(job, RANDOM.normal(size=(1000, 2))) == job
 
 

@@ -15,8 +15,7 @@ from models_store.records import Dataset, Version
 from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_sweep import accept_sweep
 from models_store.requests.accept_training import HeldOut
-from models_store.requests.search import AcceptedSearch
-from models_store.requests.sweep import SweepRequest
+from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import TrainingRequest
 from tabular.columns import Column
 from tests.workers.place import LIMITS, PROJECT, Place
