@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test check format migration bench lock dist docs
+.PHONY: help install up test slow cluster check format migration bench lock dist docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -58,12 +58,22 @@ up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stop
 	@exec $(BIN)/densityd up
 
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
-# two processors busy: many tests wait for processes. `tests/conftest.py` has the groups and their order.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --no-loadscope-reorder
-# Some cases of each parametrised test; `.ci/run` runs the others.
-CASES := --cases=2
+# two processors busy: many tests wait for processes.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3
 test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
-	$(PYTEST) --numprocesses=3 $(CASES)
+	$(PYTEST)
+
+# A generator of clients has an environment of its own: its typer is older than that of the service.
+$(VENV)/generator:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet openapi-python-client==0.29.1
+
+slow: install $(GUIDE) $(VENV)/generator ## Run the tests that take longer, and those in a browser
+	$(PYTEST) -m "(slow or browser) and not cluster and not gpu"
+
+cluster: install ## Run the tests of S3, TLS, Sentinel, proxies and the chart
+	$(BIN)/pip install --quiet --group deploy
+	$(PYTEST) -m "cluster and not slow"
 
 check: install ## Format, lint, types, dependency rules, dead code, spelling, known holes, migrations, guide
 	$(BIN)/ruff format --check .

@@ -20,7 +20,6 @@ from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.app.conftest import openapi_document
-from tests.attempts import attempts
 
 _OF_JOBS = ("/v1/jobs/training", "/v1/jobs/sweep", "/v1/jobs/variational")
 OPERATIONS = [
@@ -55,7 +54,7 @@ def npy(rows: int) -> bytes:
 
 
 ATTEMPTS = settings(
-    max_examples=attempts(16),
+    max_examples=4,
     deadline=None,
     derandomize=True,
     database=None,
@@ -135,5 +134,5 @@ def test_every_answer_in_a_sequence_of_requests_is_a_documented_one(
 ) -> None:
     run_state_machine_as_test(
         _machine(schema, *guarded_server),
-        settings=settings(parent=ATTEMPTS, max_examples=attempts(40), stateful_step_count=8),
+        settings=settings(parent=ATTEMPTS, max_examples=10, stateful_step_count=8),
     )

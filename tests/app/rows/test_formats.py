@@ -25,7 +25,6 @@ from tests.app.conftest import slug
 from tests.app.decoding import decode
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read, write
-from tests.attempts import attempts
 from tests.tables.files import arrow, parquet
 
 NAMED = [kind for kind in FORMATS if kind is not TableFormat.NPY]
@@ -398,7 +397,7 @@ def test_answers_of_text_are_compressed_for_those_who_ask(client, answer, n):
 WHOLE: dict[TableFormat, bytes] = {kind: write(kind, COLUMNS, ROWS[:3]) for kind in FORMATS}
 SHAPE = RowsShape(COLUMNS, max_rows=50)
 ATTEMPTS = settings(
-    max_examples=attempts(40),
+    max_examples=10,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from densityd.client.wire.frames import to_table
-from tests.attempts import attempts
 
 NOON = datetime.datetime(2024, 3, 1, 12, tzinfo=datetime.UTC)
 ROWS: list[dict[str, Any]] = [
@@ -142,7 +141,7 @@ cell = st.one_of(
 )
 
 
-@settings(max_examples=attempts(60), deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(rows=st.lists(st.dictionaries(st.text(max_size=4), cell, max_size=4), min_size=1))
 def test_any_records_become_a_table_with_their_names_and_gaps(rows: list[dict[str, Any]]) -> None:
     table = to_table(rows)

@@ -6,7 +6,6 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from flows.bijections.roots import MAX_EVALUATIONS, TOLERANCE, invert
-from tests.attempts import attempts
 
 DTYPES = [torch.float32, torch.float64]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -140,7 +139,7 @@ def test_only_the_inputs_that_need_gradients_get_them():
 
 
 @every_dtype
-@settings(max_examples=attempts(25), deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(y=st.lists(st.floats(-1e4, 1e4, width=32) | st.just(math.nan), min_size=1, max_size=20))
 def test_an_element_does_not_depend_on_those_beside_it(dtype, y):
     values = torch.tensor(y, dtype=dtype)

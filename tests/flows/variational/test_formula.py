@@ -8,7 +8,6 @@ from torch import Tensor
 
 from flows import FitError, FormulaError, FormulaTarget, Potential, Window
 from flows.variational.formula import FUNCTIONS, MAX_LENGTH, MAX_NODES
-from tests.attempts import attempts
 
 Z = torch.tensor([[0.3, -1.2], [2.0, 0.5], [-0.7, 0.0]], dtype=torch.float64)
 Z1, Z2 = Z.unbind(dim=1)
@@ -215,14 +214,14 @@ def _grown(trees: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
     )
 
 
-@settings(deadline=None, max_examples=attempts(150))
+@settings(deadline=None, max_examples=40)
 @given(st.recursive(_leaves(), _grown, max_leaves=20))
 def test_random_expressions_evaluate_as_their_trees(tree):
     text, expected = tree
     torch.testing.assert_close(evaluate(text), expected, equal_nan=True)
 
 
-@settings(deadline=None, max_examples=attempts(150))
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(["+", "-", "*", "/", "**"]), min_size=1, max_size=8), st.data())
 def test_operators_without_brackets_bind_as_in_python(operators, data):
     signed = st.sampled_from(["z1", "z2", "-z1", "+z2", "2", "- 0.5"])
@@ -236,7 +235,7 @@ def test_operators_without_brackets_bind_as_in_python(operators, data):
     torch.testing.assert_close(evaluate(text), expected, equal_nan=True)
 
 
-@settings(deadline=None, max_examples=attempts(300))
+@settings(deadline=None, max_examples=75)
 @given(
     st.one_of(
         st.text(max_size=60),

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from tabular.formats import ParseOptions, TableFormat, TableSummary
 from tabular.ingest.storing import parse_table
-from tests.attempts import attempts
 from tests.tables.outcomes import EXACT, KINDS, WHOLE, parse, write
 
 LARGEST = float(np.nextafter(np.float32(1e37), np.float32(0)))
-ATTEMPTS = settings(max_examples=attempts(120), deadline=None, derandomize=True)
+ATTEMPTS = settings(max_examples=30, deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])

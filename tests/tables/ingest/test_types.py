@@ -10,7 +10,6 @@ from hypothesis import given, settings, strategies as st
 
 from tabular.cells import decode_cells, encode_cells
 from tabular.errors import TableError
-from tests.attempts import attempts
 from tests.tables.columns import column_of, read
 
 ROWS = 40
@@ -237,7 +236,7 @@ def test_levels_of_megabytes_are_refused_before_the_table_is_stored():
     assert refused.value.slug == "limit-metadata"
 
 
-@settings(max_examples=attempts(60), deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=2, max_size=40)
 )
