@@ -1,11 +1,10 @@
 """Registry of datasets, models and versions."""
 
 import re
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, Text, cast, func, literal, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, reading, writing
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
@@ -27,9 +26,9 @@ from models_store.records import (
 from models_store.rows.aliases import aliases_of, find_alias
 from models_store.rows.datasets import (
     changed_meanwhile,
-    disown,
     find_dataset,
     is_same_table,
+    mark_retyped,
     user_of,
 )
 from models_store.rows.idempotency import claim_key, forget_resource, is_known
@@ -49,14 +48,6 @@ DEFAULT_ALIAS = "production"
 """The alias that a model's name alone stands for, if it is set."""
 
 _RETYPED = ("dtype", "columns", "warnings", "key", "sha256", "bytes", "cells", "options")
-_DESCRIBED = (
-    ModelVersionRow.columns,
-    ModelVersionRow.types,
-    ModelVersionRow.flow,
-    ModelVersionRow.preprocessing,
-    ModelVersionRow.target,
-    ModelVersionRow.held_out,
-)
 _NO_LABELS = LabelChange()
 _DATASETS = Listing(name="datasets", key=DatasetRow.position)
 _MODELS = Listing(name="models", key=ModelRow.id)
@@ -160,30 +151,6 @@ class Registry:
         return DatasetSummary.of_row(find_dataset(session, project, dataset_id))
 
     @reading
-    def dataset_files(
-        self, session: Session, project: str, dataset_id: str
-    ) -> list[tuple[str, str]]:
-        """Return key and hash of each file of a dataset.
-
-        Raises:
-            NotFoundError: the project has no such dataset.
-        """
-        row = find_dataset(session, project, dataset_id)
-        cells = [] if row.cells is None else [(str(row.cells["key"]), str(row.cells["sha256"]))]
-        return [(row.key, row.sha256), *cells]
-
-    @reading
-    def described_bytes(self, session: Session, project: str, dataset_id: str) -> int:
-        """Return the bytes of what a dataset's row says of its columns, about, without reading them.
-
-        Raises:
-            NotFoundError: the project has no such dataset.
-        """
-        row = find_dataset(session, project, dataset_id)
-        described = DatasetRow.columns, DatasetRow.warnings, DatasetRow.options
-        return _length(session, described, DatasetRow.position == row.position)
-
-    @reading
     def datasets(
         self,
         session: Session,
@@ -229,8 +196,8 @@ class Registry:
     ) -> Dataset:
         """Put a table with other types in the place of one; the caller deletes the files of the old one.
 
-        Jobs that could be resumed read the old table, which is gone: they name its key in place of the dataset,
-        unless the new one is the same.
+        Jobs that could be resumed have read the old table, which is gone: none of them is, unless the new
+        one is the same.
 
         Args:
             session: Transaction, which the decorator begins.
@@ -256,7 +223,7 @@ class Registry:
         if as_labelled and (row.description, row.tags) != (old.description, old.tags):
             raise PreconditionError("The dataset is in another state")
         if not is_same_table(old, new):
-            disown(session, old)
+            mark_retyped(session, old.id)
         for name in _RETYPED:
             setattr(row, name, getattr(new, name))
         row.stored_bytes = _file_bytes(new)
@@ -365,28 +332,6 @@ class Registry:
         """
         model = find_model(session, project, name)
         return to_versions(session, model, [find_version(session, model, number)])[0]
-
-    @reading
-    def version_described_bytes(
-        self, session: Session, project: str, name: str, number: int
-    ) -> int:
-        """Return the bytes of what a version's row says of it, about, without reading them.
-
-        Raises:
-            NotFoundError: the project has no such model, or the model no such version.
-        """
-        row = find_version(session, find_model(session, project, name), number)
-        return _length(session, _DESCRIBED, ModelVersionRow.id == row.id)
-
-    @reading
-    def described_bytes_of(self, session: Session, project: str, ref: str) -> int:
-        """Return the bytes that describe the version of a reference, as `version_described_bytes`.
-
-        Raises:
-            NotFoundError: There is no such model, alias or version.
-        """
-        _, row = _referred(session, project, ref)
-        return _length(session, _DESCRIBED, ModelVersionRow.id == row.id)
 
     @reading
     def version_summary(
@@ -499,12 +444,3 @@ def _number(session: Session, model: ModelRow, *, alias: str | None, version: st
 def _file_bytes(dataset: NewDataset) -> int:
     """Return the bytes of the files of a dataset."""
     return dataset.bytes + (0 if dataset.cells is None else int(dataset.cells["bytes"]))
-
-
-def _length(
-    session: Session, columns: Sequence[InstrumentedAttribute[Any]], mine: ColumnElement[bool]
-) -> int:
-    """Return the bytes of columns of JSON of one row, without reading them."""
-    lengths = (func.coalesce(func.length(cast(column, Text)), 0) for column in columns)
-    size: int = session.scalars(select(sum(lengths, literal(0))).where(mine)).one()
-    return size

@@ -2,7 +2,9 @@
 
 import os
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -63,48 +65,12 @@ def _read_text(path: str) -> str:
         raise ValueError("the file cannot be read") from None
 
 
-VARIABLES = frozenset(
-    [
-        "DATABASE_URL",
-        "BROKER_URL",
-        "STORE_URL",
-        "STORE_ENDPOINT",
-        "DATA_DIR",
-        "FIRST_KEY_FILE",
-        "LOG_LEVEL",
-        "MAX_PROJECT_BYTES",
-        "WEBHOOK_PRIVATE_ADDRESSES",
-        "HOST",
-        "PORT",
-        "ROOT_PATH",
-        "BEHIND_PROXY",
-        "CORS_ORIGINS",
-        "ALLOW_ANONYMOUS",
-        "API_PROCESSES",
-        "PRELOAD",
-        "MEMORY_BYTES",
-        "DRAIN_DELAY_S",
-        "MAX_UPLOAD_BYTES",
-        "MAX_BODY_BYTES",
-        "MAX_QUEUED_JOBS",
-        "RATE_LIMIT",
-        "DEVICE",
-        "WORKER_CONCURRENCY",
-        "WORKER_NAME",
-        "WORKER_HOST",
-        "WORKER_PORT",
-        "TRAINER_THREADS",
-        "TRAINER_MEMORY_BYTES",
-        "KEEP_JOBS_S",
-        "URL",
-        "API_KEY",
-        "TO_API_KEY",
-    ]
-)
-"""Names after ``DENSITYD_`` that mean something: to the processes of a service, and to its client."""
 _PREFIX = "DENSITYD_"
 _TESTS = "TEST_"
 _OF_FILE = "_FILE"
+# Named, not imported: they stand above this package.
+_OF_PROCESSES = ("app.settings:ApiSettings", "workers.settings:WorkerSettings")
+_OF_CLIENT = ("URL", "API_KEY", "TO_API_KEY")
 
 
 def internal(default: Any, **constraints: Any) -> Any:  # noqa: ANN401 - as `Field`
@@ -117,10 +83,24 @@ def internal(default: Any, **constraints: Any) -> Any:  # noqa: ANN401 - as `Fie
     return Field(default=default, exclude=True, **constraints)
 
 
+@cache
+def variables() -> frozenset[str]:
+    """Return the names after ``DENSITYD_`` that mean something: to the processes of a service, and to its client.
+
+    All of them share one environment, so each knows the settings of the others.
+    """
+    names = set(_OF_CLIENT)
+    for process in _OF_PROCESSES:
+        fields = resolve_name(process).model_fields
+        names |= {name.upper() for name, field in fields.items() if not field.exclude}
+    return frozenset(names)
+
+
 def _known(name: str) -> str:
-    if name in VARIABLES or name.removesuffix(_OF_FILE) in VARIABLES or name.startswith(_TESTS):
+    known = variables()
+    if name in known or name.removesuffix(_OF_FILE) in known or name.startswith(_TESTS):
         return name
-    near = get_close_matches(name, sorted(VARIABLES), n=1, cutoff=0.0)
+    near = get_close_matches(name, sorted(known), n=1, cutoff=0.0)
     raise ValueError(f"there is no such setting; the nearest is {_PREFIX}{near[0]}")
 
 

@@ -74,6 +74,7 @@ def upgrade() -> None:
         for column, kind in added.items():
             op.add_column(name, sa.Column(column, kind, nullable=True))
     fill()
+    mark_retyped()
     for name, indexes in DROPPED_INDEXES.items():
         for index in indexes:
             op.drop_index(index, table_name=name)
@@ -128,6 +129,20 @@ def fill() -> None:
     op.execute(f"UPDATE job SET origin = {make}({origin})")
     error = "'code', error_code, 'detail', COALESCE(error_detail, '')"
     op.execute(f"UPDATE job SET error = {make}({error}) WHERE error_code IS NOT NULL")
+
+
+def mark_retyped() -> None:
+    """A job whose dataset got other types named the key of the old table, ``datasets/ID/...``, in its place."""
+    kind = sa.Boolean()
+    op.add_column("job_dataset", sa.Column("retyped", kind, nullable=True))
+    op.execute("UPDATE job_dataset SET retyped = (dataset_id LIKE 'datasets/%')")
+    length = len("ds_") + 32
+    op.execute(
+        f"UPDATE job_dataset SET dataset_id = substr(dataset_id, {len('datasets/') + 1}, {length})"
+        " WHERE retyped"
+    )
+    with op.batch_alter_table("job_dataset") as table:
+        table.alter_column("retyped", existing_type=kind, nullable=False)
 
 
 def number_of(column: str, name: str) -> str:

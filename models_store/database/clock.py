@@ -57,7 +57,8 @@ class db_now(FunctionElement[datetime]):  # noqa: N801 (it is called like the SQ
 @compiles(db_now, "postgresql")
 def _postgresql(element: db_now, compiler: SQLCompiler, **kwargs: Any) -> str:  # noqa: ANN401 (SQLAlchemy's signature)
     offset = compiler.process(element.clauses, **kwargs)
-    return f"(statement_timestamp() + {offset} * interval '1 second')"
+    now = f"statement_timestamp() + {offset} * interval '1 second'"
+    return f"date_trunc('milliseconds', {now})"  # as SQLite has it: a copy has the same instants
 
 
 @compiles(db_now, "sqlite")

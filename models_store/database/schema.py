@@ -85,7 +85,7 @@ class JobRow(Described, Base):
     lease_expires_at: Mapped[datetime | None]
     # Time that attempts before the present one ran for, since the job was submitted or resumed.
     run_seconds: Mapped[float] = mapped_column(default=0.0)
-    # Attempts that failed since the last progress, oldest first.
+    # Attempts, or steps of a parent, that failed since the last progress, oldest first.
     failures: Mapped[list[JsonObject]] = mapped_column(default=list)
     # No worker claims it earlier.
     not_before: Mapped[datetime | None]
@@ -139,6 +139,8 @@ class JobDatasetRow(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
     dataset_id: Mapped[str] = mapped_column(primary_key=True, index=True)
     project: Mapped[str]
+    # True: the dataset has another table since the job ended, which cannot be resumed with it.
+    retyped: Mapped[bool] = mapped_column(default=False)
 
 
 class JobEventRow(Base):

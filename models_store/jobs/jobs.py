@@ -5,11 +5,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Text, cast, func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, reading, writing
-from models_store.database.ids import is_id, new_id
+from models_store.database.ids import new_id
 from models_store.database.schema import JobDatasetRow, JobRow, ModelVersionRow
 from models_store.errors import (
     JobFinalError,
@@ -44,7 +44,6 @@ from models_store.jobs.retention import delete_with_children
 from models_store.jobs.rows import (
     add,
     count_files,
-    datasets_of,
     find,
     move,
     requeue,
@@ -169,17 +168,6 @@ class Jobs:
             NotFoundError: the project has no such job.
         """
         return to_summary(find(session, project, job_id))
-
-    @reading
-    def described_bytes(self, session: Session, project: str, job_id: str) -> int:
-        """Return the bytes of a job's request, about, without reading it.
-
-        Raises:
-            NotFoundError: the project has no such job.
-        """
-        find(session, project, job_id)
-        size = select(func.length(cast(JobRow.request, Text))).where(JobRow.id == job_id)
-        return session.scalars(size).one() or 0
 
     def list(  # noqa: PLR0913 - what a list is asked for
         self,
@@ -467,10 +455,10 @@ def _pin_again(session: Session, row: JobRow) -> None:
         NotFoundError: a dataset or the version of it is gone.
         JobNotResumableError: a dataset has other types now, and another table.
     """
-    read = datasets_of(session, row.id)
-    _pin_inputs(session, row, [one for one in read if is_id(one, "ds")])
-    # Read once more: types may have been changed while the pin waited.
-    if not all(is_id(one, "ds") for one in datasets_of(session, row.id)):
+    reads = select(JobDatasetRow).where(JobDatasetRow.job_id == row.id)
+    _pin_inputs(session, row, [one.dataset_id for one in session.scalars(reads)])
+    # Read after the pin, which may have waited for a change of types.
+    if session.scalar(select(exists(reads.where(JobDatasetRow.retyped).subquery()))):
         raise JobNotResumableError(row.id, state=row.state, retyped=True)
 
 

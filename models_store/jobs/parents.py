@@ -19,7 +19,7 @@ from models_store.database.database import Database
 from models_store.database.dialects import constant, is_one_of
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow
-from models_store.errors import LimitError, StoreError
+from models_store.errors import DatabaseError, LimitError, StoreError
 from models_store.job_states import (
     FINAL_STATES,
     UNFINISHED_STATES,
@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 MOST_OPEN = 20
 """Parents of a project that may be unfinished: each may have 64 children, which every look for work sorts."""
 
+# A step that fails is tried again after a while, so many times in all.
 _AGAIN_S = 60.0
+_MOST_FAILURES = 5
 _MOST_STEPS = 16
 _FAULT = GiveUp("internal", "An unexpected fault of the service; its log tells more.")
 
@@ -81,12 +83,11 @@ def advance_all(database: Database) -> None:
     for job_id in found:
         try:
             database.transact(_advance_free, job_id)
-        except StoreError as error:
-            log.warning("the next step of %s is put off: %s", job_id, error)
-            database.transact(_put_off, job_id)
-        except Exception:
-            log.exception("the next step of %s is put off", job_id)
-            database.transact(_put_off, job_id)
+        except DatabaseError as error:
+            log.warning("the next step of %s is left to the next look for work: %s", job_id, error)
+        except Exception as error:
+            log.exception("the next step of %s failed", job_id)
+            database.transact(_count_failure, job_id, error)
 
 
 def _advance_free(session: Session, job_id: str) -> None:
@@ -132,6 +133,7 @@ def advance(session: Session, row: JobRow) -> None:
 
 def _take(session: Session, row: JobRow, children: Sequence[JobRow], step: Step) -> None:
     """Take the step of a running parent none of whose children is unfinished."""
+    row.failures = []
     match step:
         case Start(children=new) if len(children) + len(new) > MAX_CHILDREN:
             fail(session, row, code="internal", detail="Its plan has more children than a job may.")
@@ -269,8 +271,18 @@ def _child_of(row: JobRow, one: NewChild) -> JobRow:
     )
 
 
-def _put_off(session: Session, job_id: str) -> None:
+def _count_failure(session: Session, job_id: str, error: Exception) -> None:
+    """Put a step off that failed; after some failures the parent fails, with the error of the last one."""
     query = select(JobRow).where(JobRow.id == job_id, JobRow.state.in_(UNFINISHED_STATES))
     row = session.scalar(query.with_for_update())
-    if row is not None:
+    if row is None:
+        return
+    told = error if isinstance(error, StoreError) else None
+    code = "internal" if told is None else told.slug.replace("-", "_")
+    row.failures = [*row.failures, {"code": code}]
+    if len(row.failures) < _MOST_FAILURES:
         row.not_before = db_now(_AGAIN_S)
+        return
+    if row.state == JobState.QUEUED:
+        move(session, row, JobState.RUNNING)
+    fail(session, row, code=code, detail=None if told is None else str(told))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, delete, exists, select
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import db_now
@@ -171,8 +171,10 @@ def _expired(keep_s: float) -> ColumnElement[bool]:
 
 
 def _lacks_input() -> ColumnElement[bool]:
-    there = exists().where(DatasetRow.id == JobDatasetRow.dataset_id)
-    lacks_dataset = exists().where(JobDatasetRow.job_id == JobRow.id, ~there)
+    gone = ~exists().where(DatasetRow.id == JobDatasetRow.dataset_id)
+    lacks_dataset = exists().where(
+        JobDatasetRow.job_id == JobRow.id, or_(JobDatasetRow.retyped, gone)
+    )
     version = exists().where(
         ModelRow.id == ModelVersionRow.model_id,
         ModelRow.project == JobRow.project,

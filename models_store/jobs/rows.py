@@ -10,7 +10,7 @@ from models_store.database.announcements import announce_end
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now, moment
 from models_store.database.ids import is_id
-from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, WorkerRow
+from models_store.database.schema import JobEventRow, JobRow, WorkerRow
 from models_store.errors import NotFoundError
 from models_store.job_states import (
     FINAL_STATES,
@@ -90,12 +90,6 @@ def lock_parent(session: Session, job_id: str) -> None:
     found = session.scalar(parent_id)
     if found is not None:
         session.execute(select(JobRow.position).where(JobRow.id == found).with_for_update())
-
-
-def datasets_of(session: Session, job_id: str) -> list[str]:
-    """Return the ids of the datasets that a job reads."""
-    query = select(JobDatasetRow.dataset_id).where(JobDatasetRow.job_id == job_id)
-    return list(session.scalars(query))
 
 
 def move(session: Session, row: JobRow, to: JobState) -> None:

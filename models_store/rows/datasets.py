@@ -13,7 +13,7 @@ from models_store.errors import (
     NotFoundError,
 )
 from models_store.job_states import RESUMABLE_STATES, UNFINISHED_STATES
-from models_store.records import Dataset, NewDataset
+from models_store.records import NewDataset
 
 
 def find_dataset(
@@ -92,15 +92,14 @@ def _used(dataset: NewDataset) -> list[dict[str, Any]]:
     return [{**column, "reason": None} for column in used]
 
 
-def disown(session: Session, old: Dataset) -> None:
-    """Let jobs that could be resumed name the key of a table in place of its dataset."""
-    # What such a job did before it was resumed would be of another table than the rest.
+def mark_retyped(session: Session, dataset_id: str) -> None:
+    """Note in the ended jobs that read a dataset that it has another table now: none of them is resumed."""
     ended = exists().where(
         JobRow.id == JobDatasetRow.job_id, is_one_of(JobRow.state, RESUMABLE_STATES)
     )
     session.execute(
         update(JobDatasetRow)
-        .where(JobDatasetRow.dataset_id == old.id, ended)
-        .values(dataset_id=old.key),
+        .where(JobDatasetRow.dataset_id == dataset_id, ended)
+        .values(retyped=True),
         execution_options={"synchronize_session": False},
     )

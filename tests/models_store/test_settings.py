@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.settings import ApiSettings
 from models_store.database.engines import parse_url, sqlite_file
-from models_store.settings import VARIABLES, StoreSettings, first_error
+from models_store.settings import StoreSettings, first_error
 from workers.settings import WorkerSettings
 
 
@@ -76,10 +76,13 @@ def test_a_variable_that_is_no_setting_is_an_error_that_names_the_nearest(
         assert first_error(raised.value) == f"DENSITYD_DATABSE_URL: {told}"
 
 
-def test_every_setting_is_a_known_variable_and_no_limit_of_the_service_is() -> None:
-    fields = ApiSettings.model_fields | WorkerSettings.model_fields
-    assert {name.upper() for name, field in fields.items() if not field.exclude} <= VARIABLES
-    assert not VARIABLES & {name.upper() for name, field in fields.items() if field.exclude}
+def test_every_process_takes_the_settings_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RATE_LIMIT", "5"), ("DEVICE", "cpu"), ("API_KEY", "k")):
+        monkeypatch.setenv(f"DENSITYD_{name}", value)
+    assert [kind().max_project_bytes for kind in (StoreSettings, WorkerSettings)] == [
+        100 * 2**30
+    ] * 2
+    assert ApiSettings().rate_limit == 5
 
 
 def test_what_follows_from_the_memory_fits_into_it() -> None:

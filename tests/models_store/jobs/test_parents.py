@@ -255,18 +255,24 @@ def test_children_of_a_parent_that_nobody_resumed_are_forgotten_at_once(
     assert claimed(work).id not in old, "it begins again"
 
 
-def test_a_step_that_fails_is_put_off_and_keeps_nobody_waiting(
-    database: Database, jobs: Jobs, work: JobWork, caplog: pytest.LogCaptureFixture
-) -> None:
+def a_parent_whose_step_fails(jobs: Jobs, work: JobWork) -> tuple[Job, Job, dict[str, Any]]:
+    """A parent, its child, and the product of that, of which no version can be made."""
     broken = a_parent(jobs, trials=1, stages=((1, 1.0),))
     child = claimed(work)
     unstorable = vars(a_version(child, seed=2**70))  # beyond the integers of both databases
     work.finish_child(child.id, 1, metrics={SCORE: 1.0, "epoch": 5}, product=unstorable)
     assert jobs.get(PROJECT, child.id).state is JobState.SUCCEEDED, "its end is kept"
+    return broken, child, unstorable
+
+
+def test_a_step_that_fails_is_tried_again_and_keeps_nobody_waiting(
+    database: Database, jobs: Jobs, work: JobWork, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, child, unstorable = a_parent_whose_step_fails(jobs, work)
     alone = submitted(jobs)
     assert claimed(work).id == alone.id
     assert work.claim("worker", lease_s=LEASE_S) is None
-    assert f"the next step of {broken.id} is put off" in caplog.text
+    assert f"the next step of {broken.id} failed" in caplog.text
     waits = jobs.get(PROJECT, broken.id)
     assert waits.state is JobState.RUNNING
     assert waits.not_before is not None
@@ -277,6 +283,23 @@ def test_a_step_that_fails_is_put_off_and_keeps_nobody_waiting(
     assert work.claim("worker", lease_s=LEASE_S) is None
     done = jobs.get(PROJECT, broken.id)
     assert (done.state, done.not_before) == (JobState.SUCCEEDED, None)
+
+
+def test_a_parent_whose_step_fails_each_time_fails(
+    database: Database, jobs: Jobs, work: JobWork
+) -> None:
+    broken, _, _ = a_parent_whose_step_fails(jobs, work)
+    looks = 0
+    while (found := jobs.get(PROJECT, broken.id)).state is JobState.RUNNING:
+        assert work.claim("worker", lease_s=LEASE_S) is None
+        no_wait(database, broken.id)
+        looks += 1
+    assert looks == 5
+    assert found.error is not None
+    assert (found.state, found.error["code"]) == (JobState.FAILED, "internal")
+    jobs.resume(PROJECT, broken.id)
+    assert work.claim("worker", lease_s=LEASE_S) is None
+    assert jobs.get(PROJECT, broken.id).state is not JobState.FAILED, "it has as many tries again"
 
 
 def test_children_keep_the_place_of_their_parent_in_the_queue(jobs: Jobs, work: JobWork) -> None:
