@@ -25,8 +25,8 @@ class BatchNormSpec:
     """Statistics that a trained batch norm uses.
 
     Attributes:
-        statistics: `dataset` for the statistics of the entire training set at that layer, computed
-            at each evaluation, or `running` for averages over the training batches.
+        statistics: `running` for averages over the training batches, or `dataset` for those until the
+            training ends, and then the statistics of the entire training set at that layer.
         momentum: Weight of the past in a running average.
     """
 
@@ -127,18 +127,13 @@ class BatchNorm(Bijection):
             var = (masked(x - mean, observed).square()).sum(dim=0) / count
             few = (seen < LEAST_OBSERVED) & (seen < x.shape[0])
             mean, var = torch.where(few, self.mean, mean), torch.where(few, self.var, var)
-        self._follow(mean, var)
+        with torch.no_grad():
+            self.mean.lerp_(mean, 1 - self.spec.momentum)
+            self.var.lerp_(var, 1 - self.spec.momentum)
         return mean, var
 
     def _log_scale(self) -> Float[Tensor, " dim"]:
         return self.log_gain - 0.5 * torch.log(self.var + EPS)
-
-    @torch.no_grad()
-    def _follow(self, mean: Tensor, var: Tensor) -> None:
-        if self.spec.statistics != "running":
-            return
-        self.mean.lerp_(mean, 1 - self.spec.momentum)
-        self.var.lerp_(var, 1 - self.spec.momentum)
 
 
 def _row_sums(log_scale: Tensor, rows: Tensor, observed: Tensor | None) -> Tensor:
@@ -194,66 +189,16 @@ class Moments:
 @torch.no_grad()
 def set_dataset_statistics(
     transform: Bijection,
-    x: Float[Tensor, "rows dim"],
-    context: Float[Tensor, "rows context_dim"] | None = None,
-    observed: Float[Tensor, "rows dim"] | None = None,
-    *,
-    chunk_rows: int,
-    on_chunk: Callable[[], None] | None = None,
-) -> None:
-    """Set the exact statistics of a training set in every batch norm of kind `dataset`.
-
-    The layers are handled from the data on: the statistics of one are known before rows pass it.
-    Beside the rows this needs one buffer of their size, and works in chunks otherwise.
-
-    Args:
-        transform: Bijection in evaluation mode.
-        x: Entire training set, in the model's space.
-        context: Encoded context of the rows.
-        observed: Mask of the rows.
-        chunk_rows: Number of rows computed at a time.
-        on_chunk: Callback after each chunk.
-    """
-    parts = transform.parts()
-    wanted = [
-        index
-        for index, part in enumerate(parts)
-        if isinstance(part, BatchNorm) and part.spec.statistics == "dataset"
-    ]
-    hidden, start = only_observed(x.clone(), observed), 0
-    for index in wanted:
-        moments = Moments(transform.dim, x.device)
-        for first in range(0, len(hidden), chunk_rows):
-            rows = hidden[first : first + chunk_rows]
-            given = None if context is None else context[first : first + chunk_rows]
-            mask = None if observed is None else observed[first : first + chunk_rows]
-            for part in parts[start:index]:
-                rows.copy_(part.inverse(rows, given, mask)[0])
-                mask = part.noise_mask(mask)
-            moments.add(rows, mask)
-            if on_chunk is not None:
-                on_chunk()
-        norm = parts[index]
-        assert isinstance(norm, BatchNorm)  # noqa: S101  by the choice of the indices
-        norm.set_statistics(*moments.result())
-        for part in parts[start:index]:
-            observed = part.noise_mask(observed)
-        start = index
-
-
-@torch.no_grad()
-def stream_dataset_statistics(
-    transform: Bijection,
     pieces: Callable[[], Iterator[tuple[Tensor, Tensor | None, Tensor | None]]],
     *,
     device: torch.device,
 ) -> None:
-    """Set the exact statistics of rows that do not fit in memory, read once per batch norm.
+    """Set the exact statistics of a training set in every batch norm of kind `dataset`, from the data on.
 
     Args:
         transform: Bijection in evaluation mode.
-        pieces: Returns an iterator over chunks of all rows in the model's space, each with its
-            encoded context and its mask; called once per batch norm.
+        pieces: Function that returns an iterator over chunks of all rows in the model's space, each with
+            its encoded context and its mask; called once per batch norm.
         device: Device of the rows.
     """
     parts = transform.parts()

@@ -3,7 +3,6 @@
 import functools
 import logging
 import time
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -12,9 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flows.bijections.batch_norm import Moments
 from flows.compiled_training.program import Program, UnsupportedError
-from flows.compiled_training.writer import NORM, compile_program
+from flows.compiled_training.writer import compile_program
 from flows.flow import Flow
 
 log = logging.getLogger(__name__)
@@ -24,8 +22,6 @@ Singles = npt.NDArray[np.float32]
 # Rows that are at least and at most evaluated at once, and the bytes that the work space for them
 # may take.
 _FEWEST_ROWS, _MOST_ROWS, _MOST_BYTES = 128, 1_024, 2**24
-# Rows whose moments are counted at once.
-_COUNTED_ROWS = 4_096
 
 
 @functools.cache
@@ -121,43 +117,6 @@ class CompiledGradient:
             self._kernels.evaluate(*self._arguments(chunk), self._kernels.HELD)
             torch.neg(torch.from_numpy(self._space[-2][: len(chunk)]), out=part)
         return result
-
-    @torch.no_grad()
-    def set_statistics(self, rows: Tensor, *, on_chunk: Callable[[], None]) -> None:
-        """Set the statistics of rows of the model in every batch norm of kind `dataset`.
-
-        Args:
-            rows: Rows; if they are more than `chunk_rows`, those of a flow of numbers alone.
-            on_chunk: Callback after each chunk of rows.
-        """
-        program, first = self.program, 0
-        wanted = [norm.spec.statistics == "dataset" for norm in program.norms]
-        if not any(wanted):
-            return
-        if all(wanted) and len(rows) <= self.chunk_rows:
-            self._kernels.evaluate(*self._arguments(rows), self._kernels.SETTLED)
-            on_chunk()
-            return
-        hidden = rows.clone()
-        lines = [number for number, line in enumerate(program.layers) if line[0] == NORM]
-        for last, norm in zip(lines, program.norms, strict=True):
-            if norm.spec.statistics != "dataset":
-                continue
-            for start in range(0, len(rows), self.chunk_rows):
-                if last > 0:
-                    self._advance(hidden[start : start + self.chunk_rows], first, last)
-                on_chunk()
-            moments = Moments(program.dim, rows.device)
-            for part in torch.split(hidden[:, : program.dim], _COUNTED_ROWS):
-                moments.add(part)
-            norm.set_statistics(*moments.result())
-            first = last
-
-    def _advance(self, rows: Tensor, first: int, last: int) -> None:
-        """Replace features, as a layer takes them, by what a later one takes."""
-        arguments = self._arguments(rows)
-        self._kernels.advance(*arguments, first, last)
-        rows[:, : self.program.dim] = torch.from_numpy(arguments[0][0])
 
     def _arguments(self, rows: Tensor) -> tuple[Any, ...]:
         """Return the arguments of the loops for rows of the model."""

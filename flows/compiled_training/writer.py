@@ -163,8 +163,7 @@ class _Writer:
         gain, offset = program.place(part.log_gain), program.place(part.offset)
         statistics = 6 * self._dim * len(program.norms)
         program.norms.append(part)
-        running = int(part.spec.statistics == "running")
-        self._add_line([*self._line(NORM), gain, offset, statistics, running])
+        self._add_line([*self._line(NORM), gain, offset, statistics, 1])
 
     def _elementwise(self, part: DiagonalAffine) -> None:
         spec = affine_map(part.log_scale_bound)

@@ -43,11 +43,6 @@ from flows.training.steps import choose_steps
 # end of the epoch, finds it without making a GPU wait for each batch.
 CHECK_EVERY = 16
 
-# Rows from which the statistics of batch norms are taken after each epoch: an eighth of all, but no
-# fewer than the first of these, so that the statistics are sound, and no more than the second, which
-# one pass computes; of large tables a sixteenth. Those that are kept are of all rows.
-LEAST_STATISTICS_ROWS, PASS_ROWS = 256, 1024
-
 # Factor of the learning rate after a restart.
 RESTART_FACTOR = 0.1
 # A training whose best epoch is beyond this part of it was still rising.
@@ -69,10 +64,10 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
 
     Each epoch takes all rows once, in an order drawn from the seed and the epoch, spread as evenly
     as possible over the fewest batches of at most `options.batch_size` rows: no batch is left with
-    one or two rows, whose statistics would mean nothing. In between, batch norms of kind `dataset` have the
-    statistics of an eighth to a sixteenth of the rows, of 256 at least. After the last report the flow holds
-    the weights and statistics of the best epoch and is in evaluation mode. A mixture of Gaussians is
-    fitted by expectation maximisation, of which an iteration counts as an epoch.
+    one or two rows, whose statistics would mean nothing. After the last report the flow holds the weights of
+    the best epoch, with the exact statistics of all rows in batch norms of kind `dataset`, and is in
+    evaluation mode. A mixture of Gaussians is fitted by expectation maximisation, of which an iteration
+    counts as an epoch.
 
     Args:
         flow: Flow, trained in place on its device.
@@ -83,7 +78,7 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
         options: Training options.
         state: Snapshot or interruption of the same training, with the same rows and options.
         on_batch: Called after each batch with the finished batches and those of the whole epoch,
-            and repeatedly with all of them while statistics and validation are computed.
+            and repeatedly with all of them while validation and statistics are computed.
         on_state: Called after each batch with a function that returns the state of the training there;
             valid until the callback returns.
         interrupted: Checked after each batch; if it returns True, the training ends with
@@ -158,7 +153,6 @@ class _Fitter:
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
         freeze_mixture(flow)
-        self._every = _statistics_every(flow, len(train))
         self._steps = choose_steps(flow, options, batch_size=options.largest_batch(len(train)))
         self._progress = _Progress()
         # Until the first epoch is evaluated, the initial state is the best one.
@@ -190,8 +184,8 @@ class _Fitter:
         last = self._state()
         self._flow.load_state_dict(self._best)
         self._flow.eval()
-        if self._every > 1:
-            self._finish_statistics(callbacks)
+        if self._has_norms("dataset"):
+            self._set_statistics(callbacks)
         yield self._report(lambda: last)
 
     def _run_epoch(self, callbacks: Callbacks) -> None:
@@ -245,11 +239,11 @@ class _Fitter:
             progress.rows_per_second = (rows - first) / max(time.monotonic() - began, 1e-9)
 
     def _evaluate_epoch(self, callbacks: Callbacks) -> None:
-        """Set the exact statistics, score the validation rows and keep the best weights."""
+        """Score the validation rows and keep the best weights."""
         flow, progress = self._flow, self._progress
         flow.eval()
         with self._steps.averaged():
-            reached = self._evaluate(callbacks, every=self._every)
+            reached = self._evaluate(callbacks)
             if not math.isfinite(reached.robust_mean):
                 raise DivergedError(progress.epoch)
             progress.batches, progress.robust = 0, reached.robust_mean
@@ -262,29 +256,30 @@ class _Fitter:
         if self._is_first_half():
             progress.halfway = progress.best
 
-    def _evaluate(self, callbacks: Callbacks, *, every: int) -> Evaluation:
-        """Set the statistics of training rows, and score the validation rows."""
-        flow, batches = self._flow, len(self._bounds) - 1
-        on_chunk = partial(callbacks.step, batches, batches)
-        self._steps.set_statistics(
-            self._train, chunk_rows=default_chunk_rows(flow), on_chunk=on_chunk, every=every
-        )
+    def _evaluate(self, callbacks: Callbacks) -> Evaluation:
         return evaluate(
-            flow,
+            self._flow,
             self._validation,
             space="model",
             row_loss_bound=self._options.row_loss_bound,
             score=self._steps.score,
-            on_chunk=on_chunk,
+            on_chunk=self._on_chunk(callbacks),
         )
 
-    def _finish_statistics(self, callbacks: Callbacks) -> None:
-        """Set the exact statistics of all rows for the best weights."""
+    def _on_chunk(self, callbacks: Callbacks) -> Callable[[], None]:
+        batches = len(self._bounds) - 1
+        return partial(callbacks.step, batches, batches)
+
+    def _set_statistics(self, callbacks: Callbacks) -> None:
+        """Set the exact statistics of all rows for the best weights, and score the validation rows again."""
         progress = self._progress
         if progress.best_epoch > 0:
             self._draw_noise(progress.best_epoch)
         with denormals_as_zero():
-            reached = self._evaluate(callbacks, every=1)
+            self._train.set_statistics(
+                chunk_rows=default_chunk_rows(self._flow), on_chunk=self._on_chunk(callbacks)
+            )
+            reached = self._evaluate(callbacks)
         progress.best = reached.robust_mean
         progress.best_validation = reached.mean if math.isfinite(reached.mean) else None
 
@@ -357,10 +352,13 @@ class _Fitter:
 
     def _check_batches(self) -> None:
         smallest = min(end - start for start, end in pairwise(self._bounds))
-        if smallest < 2 and any(
-            isinstance(part, BatchNorm) for part in self._flow.transform.modules()
-        ):
+        if smallest < 2 and self._has_norms("dataset", "running"):
             raise FitError("batch norm needs batches of at least 2 rows")
+
+    def _has_norms(self, *kinds: str) -> bool:
+        """Return True if the flow has batch norms of these kinds."""
+        parts = self._flow.transform.modules()
+        return any(isinstance(part, BatchNorm) and part.spec.statistics in kinds for part in parts)
 
     def _snapshot_of(self, epoch: int) -> Callable[[], FitState]:
         def snapshot() -> FitState:
@@ -401,18 +399,3 @@ class _Fitter:
         self._best = copies(groups["best"])
         self._steps.restore(groups)
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
-
-
-def _statistics_every(flow: Flow, rows: int) -> int:
-    """Return the step through the rows from which statistics are taken after each epoch.
-
-    It is 1 without batch norms of kind `dataset`. Of mixed rows, in which some features may rarely be
-    observed, more are taken.
-    """
-    norms = (part for part in flow.transform.modules() if isinstance(part, BatchNorm))
-    if not any(norm.spec.statistics == "dataset" for norm in norms):
-        return 1
-    least = LEAST_STATISTICS_ROWS
-    if flow.transform.continuous() is not flow.transform:
-        least *= 2
-    return max(1, rows // max(least, min(rows // 8, PASS_ROWS), rows // 16))

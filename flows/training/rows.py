@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.batch_norm import set_dataset_statistics, stream_dataset_statistics
+from flows.bijections.batch_norm import set_dataset_statistics
 from flows.errors import FitError
 from flows.flow import Flow
 
@@ -68,38 +68,25 @@ class ModelRows:
         """Return the rows from `start` to `stop` - 1 of that order."""
         return self._rows.index_select(0, self._order[start:stop]).to(self._flow.device)
 
-    def chunks(self, chunk_rows: int, *, every: int = 1) -> Iterator[Float[Tensor, "rows columns"]]:
-        """Yield rows in the table's order, in chunks of at most `chunk_rows`.
-
-        Args:
-            chunk_rows: Most rows of a chunk.
-            every: 1 for all rows, 2 for half of them, and so on.
-        """
-        for rows in torch.split(self._rows[::every], chunk_rows):
+    def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
+        """Yield rows in the table's order, in chunks of at most `chunk_rows`."""
+        for rows in torch.split(self._rows, chunk_rows):
             yield rows.to(self._flow.device)
 
-    def in_memory(self, *, every: int = 1) -> Float[Tensor, "rows columns"] | None:
-        """Return the rows that `chunks` yields, if they are on the device of the flow."""
-        return None if self._streamed else self._rows[::every]
-
-    def set_statistics(
-        self, *, chunk_rows: int, on_chunk: Callable[[], None], every: int = 1
-    ) -> None:
-        """Set the statistics of these rows, as `chunks` yields them, in batch norms of kind `dataset`."""
-        flow, rows, context = self._flow, self._rows[::every], None
-        if self._streamed or flow.transform.continuous() is not flow.transform:
-            _stream_statistics(flow, self, on_chunk, chunk_rows=chunk_rows, every=every)
+    def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
+        """Set the exact statistics of these rows in batch norms of kind `dataset`."""
+        flow = self._flow
+        bijection = flow.transform.continuous()
+        if bijection is None:
             return
-        if flow.context_dim:
-            with torch.no_grad():
+
+        def pieces() -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+            for rows in self.chunks(chunk_rows):
                 context = flow.model_features(rows[:, flow.model_dim :])
-        set_dataset_statistics(
-            flow.transform,
-            rows[:, : flow.model_dim],
-            context,
-            chunk_rows=chunk_rows,
-            on_chunk=on_chunk,
-        )
+                yield flow.transform.continuous_rows(rows[:, : flow.model_dim], context)
+                on_chunk()
+
+        set_dataset_statistics(bijection, pieces, device=flow.device)
 
     def _convert(self, noise: torch.Generator, *, hide: bool) -> None:
         total = 0.0
@@ -111,24 +98,6 @@ class ModelRows:
             target.copy_(converted)
             total += log_det
         self.constant = total / len(self)
-
-
-def _stream_statistics(
-    flow: Flow, table: ModelRows, on_chunk: Callable[[], None], *, chunk_rows: int, every: int
-) -> None:
-    """Set the statistics of batch norms from rows that are read in chunks."""
-    bijection = flow.transform.continuous()
-    if bijection is None:
-        return
-
-    def pieces() -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-        for rows in table.chunks(chunk_rows, every=every):
-            with torch.no_grad():
-                context = flow.model_features(rows[:, flow.model_dim :])
-                yield flow.transform.continuous_rows(rows[:, : flow.model_dim], context)
-            on_chunk()
-
-    stream_dataset_statistics(bijection, pieces, device=flow.device)
 
 
 def generator_of(*numbers: int) -> torch.Generator:

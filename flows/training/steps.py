@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -14,7 +14,6 @@ from flows.flow import Flow
 from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions
 from flows.training.robust import bound_losses
-from flows.training.rows import ModelRows
 from flows.training.weight_average import WeightAverage, average_share
 
 log = logging.getLogger(__name__)
@@ -57,12 +56,6 @@ class Steps(ABC):
     @abstractmethod
     def score(self, rows: Tensor) -> Tensor:
         """Return the log densities of rows of the model, whose flow is in evaluation mode."""
-
-    def set_statistics(
-        self, rows: ModelRows, *, chunk_rows: int, on_chunk: Callable[[], None], every: int
-    ) -> None:
-        """Set the statistics of rows in batch norms of kind `dataset`, as `ModelRows` does."""
-        rows.set_statistics(chunk_rows=chunk_rows, on_chunk=on_chunk, every=every)
 
     @abstractmethod
     def averaged(self) -> AbstractContextManager[None]:
@@ -227,21 +220,6 @@ class CompiledSteps(Steps):
 
     def score(self, rows: Tensor) -> Tensor:
         return self._gradient.score(rows)
-
-    def set_statistics(
-        self, rows: ModelRows, *, chunk_rows: int, on_chunk: Callable[[], None], every: int
-    ) -> None:
-        """Set the statistics of rows in batch norms of kind `dataset`, of rows in memory compiled.
-
-        Those of many mixed rows are not.
-        """
-        gradient, resident = self._gradient, rows.in_memory(every=every)
-        if resident is not None and (
-            gradient.program.variables == 0 or len(resident) <= gradient.chunk_rows
-        ):
-            gradient.set_statistics(resident, on_chunk=on_chunk)
-        else:
-            super().set_statistics(rows, chunk_rows=chunk_rows, on_chunk=on_chunk, every=every)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -57,7 +57,7 @@ FLOAT_BYTES = 4
 # Weights, gradients, two moments of Adam, average and best so far; a snapshot of all but two.
 COPIES_OF_WEIGHTS = 10
 EVALUATED_ROWS = 512  # at a time
-_COPIES_OF_ROWS = 3  # the rows, one set of activations for exact statistics, slack
+_COPIES_OF_ROWS = 3  # the rows, their noise, slack
 
 
 @dataclass(frozen=True)

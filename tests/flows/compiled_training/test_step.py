@@ -29,7 +29,6 @@ from flows import (
     build,
     fit,
 )
-from flows.bijections.batch_norm import set_dataset_statistics
 from flows.compiled_training import step
 from flows.compiled_training.program import UnsupportedError
 from flows.compiled_training.step import CompiledGradient
@@ -176,38 +175,6 @@ def _mixed_rows(mixed: Flow, count: int) -> Tensor:
         levels = torch.randint(-2, variable.size, (count,), generator=generator)
         rows[:, place] = levels.float()
     return rows
-
-
-@pytest.mark.parametrize("context_dim", [0, 3])
-@pytest.mark.parametrize("count", [300, 1500], ids=["one pass", "chunks"])
-@pytest.mark.parametrize(
-    "spec",
-    [SPECS[3], MafSpec(layers=3, hidden=[9], order="random")],
-    ids=repr,
-)
-def test_statistics_of_rows_are_those_of_the_layers_one_by_one(spec, count, context_dim):
-    flow = _flow(spec, 4, context_dim).eval()
-    rows = torch.randn(count, 4 + context_dim, generator=torch.Generator().manual_seed(5))
-    expected = copy.deepcopy(flow)
-    given = expected.model_features(rows[:, 4:]) if context_dim else None
-    set_dataset_statistics(expected.transform, rows[:, :4], given, chunk_rows=300)
-    CompiledGradient(flow, row_loss_bound=None).set_statistics(rows, on_chunk=lambda: None)
-    for name, tensor in flow.state_dict().items():
-        torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("missing", ["observed", "any"])
-def test_statistics_of_mixed_rows_are_those_of_the_observed_values(missing):
-    flow = _mixed(RealNvpSpec(layers=3, hidden=[17]), missing).eval()
-    rows = _mixed_rows(flow, 300)
-    CompiledGradient(flow, row_loss_bound=None).set_statistics(rows, on_chunk=lambda: None)
-    expected = copy.deepcopy(flow)
-    layers = expected.transform.continuous()
-    assert layers is not None
-    values, context, observed = expected.transform.continuous_rows(rows, None)
-    set_dataset_statistics(layers, values, context, observed, chunk_rows=100)
-    for name, tensor in flow.state_dict().items():
-        torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=1e-4, atol=1e-5)
 
 
 def _trained(

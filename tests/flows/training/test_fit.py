@@ -96,11 +96,7 @@ def test_training_leaves_the_global_generator_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("least", [1024, 20])
-def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluation_mode(
-    least, monkeypatch
-):
-    monkeypatch.setattr(fitting, "LEAST_STATISTICS_ROWS", least)
+def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluation_mode():
     flow = new_flow()
     options = with_options(learning_rate=0.05, max_epochs=30, patience=3)
     for report in fit(flow, TRAIN, VALIDATION, options=options):
@@ -116,7 +112,8 @@ def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluat
     recomputed = copy.deepcopy(flow)
     assert recomputed.preprocessing.standardise is not None
     rows = recomputed.preprocessing.standardise.inverse(TRAIN)[0].float()
-    set_dataset_statistics(recomputed.transform, rows, chunk_rows=512)
+    pieces = [(rows, None, None)]
+    set_dataset_statistics(recomputed.transform, lambda: iter(pieces), device=rows.device)
     for name, tensor in flow.state_dict().items():
         torch.testing.assert_close(tensor, recomputed.state_dict()[name], msg=name)
 
@@ -261,8 +258,9 @@ def test_batch_norm_refuses_batches_of_one_row():
 def test_batches_are_reported_as_they_are_done_and_so_are_chunks_of_the_evaluation():
     seen = []
     train(new_flow(), with_options(max_epochs=2), on_batch=lambda *args: seen.append(args))
-    chunks = 1 + 1  # the statistics, and the validation rows
-    assert seen == ([(batch, 7) for batch in range(1, 8)] + [(7, 7)] * chunks) * 2
+    epoch = [*((batch, 7) for batch in range(1, 8)), (7, 7)]  # and the validation rows
+    norms = 2  # whose statistics are set at the end
+    assert seen == epoch * 2 + [(7, 7)] * (norms + 1)
 
 
 def test_divergence_is_found_within_the_epoch():
