@@ -24,6 +24,7 @@ from app.datasets import routes as datasets, upload_routes as uploads
 from app.datasets.uploads import MULTIPART_OVERHEAD_BYTES
 from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
+from app.engine.reference_rows import UsualTerms
 from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
 from app.http.head import HeadMiddleware
@@ -41,7 +42,6 @@ from app.metrics import Metrics
 from app.models import checkpoints, plot_routes as plots, routes as models
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
-from app.reference_rows.usual_terms import UsualTerms
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
 from app.scoring.front import ScoresFirst

@@ -9,12 +9,12 @@ from app.auth.callers import Callers
 from app.auth.tallies import Tallies
 from app.engine.engine import Engine
 from app.engine.loaded_models import LoadedModels
+from app.engine.reference_rows import UsualTerms
 from app.engine.warming import WarmUp
 from app.engine.watch import EngineWatch
 from app.limits import BodyMemory, OpenBound, Threads, Turns
 from app.metrics import Metrics
 from app.plots.plots import Plots
-from app.reference_rows.usual_terms import UsualTerms
 from app.server.broker import Broker
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics

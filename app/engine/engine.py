@@ -1,44 +1,40 @@
 """Engine: one thread that computes for all requests, small ones in batches and large ones in turns."""
 
+import asyncio
 import logging
 import math
 import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from app.engine.batches import (
-    MAX_KEYS,
-    QUICK_ROWS,
-    Array,
-    EngineError,
-    Function,
-    Large,
-    OverloadedError,
-    Pace,
-    QuickBatches,
-    Small,
-    compute_together,
-    side_by_side,
-)
 from app.engine.fair_order import FairOrder
+from app.limits import owner_here
 from app.metrics import EngineMetrics
-from flows import turn_rows
-
-__all__ = ["Engine", "OverloadedError", "Terms"]
+from flows import CompiledFlow, turn_rows
 
 log = logging.getLogger(__name__)
 
-# A request of more rows is large, unless it is quick: it is computed alone, some rows at a time.
+Array = NDArray[Any]
+# From rows to the columns of their results: one array of as many entries or rows each.
+Function = Callable[[Array], tuple[Array, ...]]
+
+QUICK_ROWS = 1024
+"""Most rows of a batch on the event loop, which may keep it for `_QUICK_S`."""
+_QUICK_S = 0.0015
+_QUICK_GROWTH = 4  # how much larger a batch may be than one that was quick
+_MAX_KEYS = 10_000  # functions whose speed is known; the least recently used one is forgotten
+# A request of more rows is large: it is computed alone, some rows at a time.
 _SMALL_ROWS = 64
 _TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much as all of it
 # A turn of a large request, while small ones come and where none do.
@@ -52,6 +48,15 @@ _MOST_ROWS = 8192
 # Rows that a flow computes at a time while its speed is not known, or for small requests together.
 _FIRST_ROWS = 256
 _JOIN_S = 5.0  # a computation may not end; the end of the process does not wait for it
+_NOTHING = np.empty((1, 0))
+
+
+class OverloadedError(Exception):
+    """Refusal of a request for which the engine has no time; nothing of it was computed."""
+
+
+class ResultShapeError(Exception):
+    """Error of a function whose columns do not have one entry for each row, which is a bug."""
 
 
 @dataclass(frozen=True)
@@ -61,30 +66,99 @@ class Terms:
     Args:
         max_wait_s: Seconds after which it is refused if it has not begun; None: the engine's limit.
         admitted: True for a request that continues, which is never refused.
-        row_bytes: Memory in bytes for each row that is computed at a time.
-        passes: Rows that the flow computes for each row.
-        operations: Time of a few rows of the flow, in small operations of about a microsecond.
+        most_rows: Number of rows that may be computed at a time.
+        first_rows: That number while nobody knows how long they take.
     """
 
     max_wait_s: float | None = None
     admitted: bool = False
-    row_bytes: int = 0
-    passes: int = 1
-    operations: int = 0
+    most_rows: int = _MOST_ROWS
+    first_rows: int = _FIRST_ROWS
 
-    @property
-    def most_rows(self) -> int:
-        """Number of rows that may be computed at a time."""
-        return max(1, min(_MOST_ROWS, _TURN_BYTES // max(1, self.row_bytes)))
-
-    @property
-    def first_rows(self) -> int:
-        """Number of rows that may be computed at a time while nobody knows how long that takes."""
-        first = turn_rows(_FIRST_ROWS, self.operations)
-        return max(1, min(self.most_rows, first // self.passes))
+    @classmethod
+    def of(cls, flow: CompiledFlow, *, passes: int = 1, max_wait_s: float | None = None) -> "Terms":
+        """Return the conditions of a function that computes `passes` rows of a flow for each row."""
+        fitting = _TURN_BYTES // max(1, passes * flow.row_bytes)
+        most = max(1, min(_MOST_ROWS, fitting))
+        first = turn_rows(_FIRST_ROWS, max(flow.operations)) // passes
+        return cls(max_wait_s, most_rows=most, first_rows=max(1, min(most, first)))
 
 
-_DEFAULT_TERMS = Terms()
+_USUAL = Terms()
+
+
+@dataclass(eq=False)
+class Speed:
+    """Speed of a function, learnt from the processor time of each computation.
+
+    Not by the clock: one that had to wait for a processor is not made faster by fewer rows.
+
+    Attributes:
+        rows_per_s: Rows a second of the last one; 0: not known yet.
+        quick_rows: Number of rows that the event loop computes in passing; 0: none that is known.
+        least_rows: Number of rows below which fixed costs take most of the time, as in the inversion
+            of a flow by many small steps.
+    """
+
+    rows_per_s: float = 0.0
+    quick_rows: int = 0
+    least_rows: int = 1
+    _last: tuple[int, float] = (0, 0.0)
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Record a computation; safe in any thread."""
+        if seconds <= _QUICK_S:
+            in_time = int(rows * _QUICK_S / max(seconds, 1e-6))
+            quick = min(_QUICK_GROWTH * rows, in_time, QUICK_ROWS)
+            self.quick_rows = max(self.quick_rows, quick)
+        elif rows <= self.quick_rows:
+            # Not 0 at once: a machine that does other work stretches a batch now and then.
+            self.quick_rows //= 2
+        (few, few_s), (many, many_s) = sorted([self._last, (rows, seconds)])
+        if 0 < few < many:
+            row_s = (many_s - few_s) / (many - few)
+            fixed_s = few_s - row_s * few
+            if fixed_s < row_s * many:
+                self.least_rows = max(1, int(fixed_s / row_s))
+            else:  # of more rows only the double is tried: all else is measured
+                self.least_rows = max(self.least_rows, 2 * many)
+        self._last = rows, seconds
+        self.rows_per_s = rows / max(seconds, 1e-6)
+
+
+@dataclass(eq=False)
+class Work:
+    """Rows that a request waits for.
+
+    Attributes:
+        position: Number of rows that are computed.
+        begun: True once its computation has begun.
+        owner: Project that the time is charged to.
+    """
+
+    function: Function
+    rows: Array
+    results: Array
+    key: Hashable
+    speed: Speed
+    terms: Terms
+    position: int = 0
+    begun: bool = False
+    owner: str = field(default_factory=owner_here)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def __post_init__(self) -> None:
+        self.done: asyncio.Future[None] = self.loop.create_future()
+        self.is_small = len(self.rows) <= min(_SMALL_ROWS, self.terms.first_rows)
+
+    def settle(self, error: Exception | None) -> None:
+        """Wake the request, from its event loop."""
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
 
 
 class Engine:
@@ -96,13 +170,13 @@ class Engine:
     chunk of a large one, not for all of it. Without small requests, turns are longer, which costs
     less. Projects share the time of the engine equally, see `FairOrder`.
 
-    Batches that take less time than a switch to the thread and back are computed on the event loop
-    itself, see `QuickBatches`.
+    A switch to the thread and back, and the wait for the interpreter's lock before each small step
+    there, take longer than the score of one row of a typical flow. So what is known to be quick is
+    computed on the event loop itself: requests that come in one iteration together in the next.
 
     Args:
         max_waiting: Number of requests that may wait before more are refused; one project has half of
             the places.
-        max_waiting_bytes: Memory in bytes that the rows of waiting requests may hold together.
         max_wait_s: Seconds after which a request that has not begun is refused.
         threads: CPU threads that one computation may use.
         metrics: Metrics that count requests and batches.
@@ -115,27 +189,25 @@ class Engine:
         self,
         *,
         max_waiting: int = 512,
-        max_waiting_bytes: int = 512 * 2**20,
         max_wait_s: float = 30.0,
         threads: int = 1,
         metrics: EngineMetrics | None = None,
     ) -> None:
         self.count: Callable[[int], None] = lambda _rows: None
         self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes
         self._max_wait_s = max_wait_s
         self._threads = threads
-        self._small: deque[Small] = deque()
-        self._turns: deque[Large] = deque()
-        self._waiting_bytes = 0
-        self._pace_of = lru_cache(MAX_KEYS)(lambda _key: Pace())
+        self._metrics = metrics or EngineMetrics(CollectorRegistry())
+        self._speed_of = lru_cache(_MAX_KEYS)(lambda _key: Speed())
         self._small_at = -math.inf
+        self._queue: list[Work] = []  # of the thread
+        self._order = FairOrder()
+        self._quick: list[Work] = []  # of the event loop
+        self._quick_order = FairOrder()
         self._changed = threading.Condition()
         self._stopping = False
         self._steps = 0
-        self._order = FairOrder()
-        self._metrics = metrics or EngineMetrics(CollectorRegistry())
-        self._quick = QuickBatches(self._metrics)
+        self._after_large = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -150,14 +222,13 @@ class Engine:
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(_JOIN_S)
-        left: list[Small | Large] = [*self._small, *self._turns]
-        for work in left:
+        for work in list(self._queue):
             self._end(work, OverloadedError())
 
     @property
     def waiting(self) -> int:
         """Number of requests that are not finished."""
-        return len(self._small) + len(self._turns) + len(self._quick)
+        return len(self._queue) + len(self._quick)
 
     @property
     def alive(self) -> bool:
@@ -167,7 +238,7 @@ class Engine:
     @property
     def standing(self) -> int | None:
         """Number of the step that is computed or due; None if there is nothing to compute."""
-        return self._steps if self._small or self._turns else None
+        return self._steps if self._queue else None
 
     def stack(self) -> str:
         """Return the stack of the thread, for the log."""
@@ -180,16 +251,19 @@ class Engine:
         rows: Array,
         results: Array,
         *,
-        key: Hashable,
-        terms: Terms = _DEFAULT_TERMS,
+        key: Hashable = None,
+        terms: Terms = _USUAL,
     ) -> None:
         """Fill `results` with the columns that `function` makes of `rows`, row by row.
+
+        A caller who is cancelled stops it at the next chunk.
 
         Args:
             function: Function of rows; the result of a row must not depend on the rows beside it.
             rows: Array of shape (n, columns).
             results: Array of shape (n, width) for the function's columns side by side.
-            key: Key of the function; those with equal keys give a row the same numbers.
+            key: Key of the function; those with equal keys give a row the same numbers. None: there
+                is no other.
             terms: Conditions of the request.
 
         Raises:
@@ -197,71 +271,44 @@ class Engine:
             ResultShapeError: The function's columns do not have shape (n,) or (n, any), or their
                 number is not that of `results`.
         """
-        whole_key = key, rows.dtype, rows.shape[1]
-        size_bytes = rows.nbytes + results.nbytes
-        small = Small(size_bytes, function, rows, results, whole_key, terms.first_rows)
-        if self._is_quick(small, terms):
+        whole_key = object() if key is None else (key, rows.dtype, rows.shape[1])
+        speed = Speed() if key is None else self._speed_of(whole_key)
+        work = Work(function, rows, results, whole_key, speed, terms)
+        is_quick = len(rows) <= min(speed.quick_rows, terms.most_rows) and not self._stopping
+        if is_quick or work.is_small:
             self._small_at = time.monotonic()
-            await self._quick.compute(small)
-        elif len(rows) <= min(_SMALL_ROWS, terms.first_rows):
-            self._small_at = time.monotonic()
-            await self._finished(small, terms)
+        if is_quick:
+            if not self._quick:
+                work.loop.call_soon(self._compute_quick)
+            self._quick.append(work)
+            await work.done
         else:
-            await self._finished(self._in_turns(small, terms.most_rows), terms)
+            await self._finished(work)
         self.count(len(rows))
 
-    def _is_quick(self, work: Small, terms: Terms) -> bool:
-        """Return whether to compute a request on the event loop."""
-        return len(work.rows) <= terms.most_rows and not self._stopping and self._quick.takes(work)
-
-    def _in_turns(self, work: Small, most_rows: int) -> Large:
-        """Return the same work, to be computed some rows at a time."""
-        width = work.results.shape[1]
-
-        def compute(start: int, stop: int) -> None:
-            columns = work.function(work.rows[start:stop])
-            work.results[start:stop] = side_by_side(columns, rows=stop - start, width=width)
-
-        pace = self._pace(work.key)
-        return Large(
-            work.size_bytes,
-            compute,
-            len(work.rows),
-            pace,
-            work.most_rows,
-            most_rows,
-            quick_key=work.key,
-        )
-
-    async def run(
-        self,
-        compute: Callable[[int, int], None],
-        *,
-        rows: int,
-        key: Hashable = None,
-        size_bytes: int = 0,
-        terms: Terms = _DEFAULT_TERMS,
-    ) -> None:
-        """Call `compute(start, stop)` on the engine's thread until it has covered `rows` rows.
-
-        A cancelled caller stops it at the next chunk.
-
-        Args:
-            compute: Function that computes the rows from `start` to before `stop` and keeps the result.
-            rows: Number of rows.
-            key: Key of the computation; those with equal keys have the same speed; None: no other.
-            size_bytes: Memory in bytes that the request holds, for the bound on the queue.
-            terms: Conditions of the request.
+    async def run(self, compute: Callable[[], object], *, terms: Terms = _USUAL) -> None:
+        """Call a function on the engine's thread, as one turn.
 
         Raises:
             OverloadedError: The queue is full, or the request waited too long.
         """
-        work = Large(size_bytes, compute, rows, self._pace(key), terms.first_rows, terms.most_rows)
-        await self._finished(work, terms)
 
-    async def _finished(self, work: Small | Large, terms: Terms) -> None:
+        def once(_: Array) -> tuple[Array]:
+            compute()
+            return (_NOTHING,)
+
+        await self._finished(Work(once, _NOTHING, _NOTHING, object(), Speed(), terms))
+
+    async def _finished(self, work: Work) -> None:
         """Admit a request and wait for its end, or for the end of its time if it has not begun."""
-        self._admit(work, admitted=terms.admitted)
+        terms = work.terms
+        with self._changed:
+            if self._stopping or not (terms.admitted or self._has_room(work.owner)):
+                self._metrics.refused.inc()
+                raise OverloadedError
+            self._queue.append(work)
+            self._changed.notify()
+            self._metrics.waiting.set(len(self._queue))
         timer = None
         if not terms.admitted:
             # Not left to the thread, which may be busy for longer, or dead.
@@ -272,169 +319,192 @@ class Engine:
         finally:
             if timer is not None:
                 timer.cancel()
-            self._leave(work)
-
-    def _leave(self, work: Small | Large) -> None:
-        """Give back the place of a request that was refused or left before it began: others may have it."""
-        with self._changed:
-            if not work.begun:
+            if not work.begun:  # refused, or left: others may have its place
                 self._take_off(work)
 
-    def _refuse(self, work: Small | Large) -> None:
-        """Refuse a request whose time is over before it began, from its event loop."""
-        if not work.begun:
-            work.settle_here(OverloadedError())
-            self._metrics.refused.inc()
-
-    def _admit(self, work: Small | Large, *, admitted: bool) -> None:
-        with self._changed:
-            if self._stopping or not (admitted or self._has_room(work)):
-                self._metrics.refused.inc()
-                raise OverloadedError
-            match work:
-                case Small():
-                    self._small.append(work)
-                case Large():
-                    self._turns.append(work)
-            self._waiting_bytes += work.size_bytes
-            self._changed.notify()
-            self._count_waiting()
-
-    def _has_room(self, work: Small | Large) -> bool:
-        if self.waiting == 0:
-            return True  # no single request is too large for an idle engine: its route bounds it
-        most_of_one = self._max_waiting // 2
-        return (
-            self.waiting < self._max_waiting
-            and self._waiting_bytes + work.size_bytes <= self._max_waiting_bytes
-            and (self.waiting < most_of_one or self._waiting_of(work.owner) < most_of_one)
+    def _has_room(self, owner: str) -> bool:
+        most_of_one = max(1, self._max_waiting // 2)
+        return self.waiting < self._max_waiting and (
+            self.waiting < most_of_one
+            or sum(work.owner == owner for work in self._queue) < most_of_one
         )
 
-    def _waiting_of(self, owner: str) -> int:
-        return sum(work.owner == owner for queue in (self._small, self._turns) for work in queue)
+    def _refuse(self, work: Work) -> None:
+        """Refuse a request whose time is over before it began, from its event loop."""
+        if not work.begun:
+            work.settle(OverloadedError())
+            self._metrics.refused.inc()
 
     def _loop(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
-        while self._wait():
-            self._compute_next()
-
-    def _compute_next(self) -> None:
-        """Compute a batch and a turn; nothing of them is kept while there is no work."""
-        if batch := self._next_batch():
-            self._step(batch, partial(self._compute_batch, batch))
-        if turn := self._next_turn():
-            self._step([turn], partial(self._take_turn, turn))
-
-    def _step(self, works: Sequence[Small | Large], compute: Callable[[], None]) -> None:
-        """Run a computation; an error ends its requests, and no others."""
-        began = time.monotonic()
-        try:
-            compute()
-        except BaseException:  # the thread computes for everybody: nothing ends it
-            log.exception("the engine failed at a computation")
-            for work in works:
-                with suppress(Exception):  # whatever it is, the caller has been woken
-                    self._end(work, EngineError())
-        finally:
+        while works := self._next():
+            began = time.monotonic()
+            try:
+                if works[0].is_small:
+                    self._compute_batch(works, self._end)
+                else:
+                    self._take_turn(works[0])
+            except Exception as error:  # whatever it is, others are still served
+                log.exception("the engine failed at a computation")
+                for work in works:
+                    with suppress(Exception):
+                        self._end(work, error)
             self._order.charge(works[0].owner, time.monotonic() - began)
             self._steps += 1
 
-    def _wait(self) -> bool:
-        """Wait until there is work; False once the engine stops."""
+    def _next(self) -> list[Work]:
+        """Wait for a large request, or small ones of one function, in turn; none once the engine stops."""
         with self._changed:
-            while not (self._small or self._turns or self._stopping):
+            while not (self._queue or self._stopping):
                 self._changed.wait()
-            return not self._stopping
-
-    def _next_batch(self) -> list[Small]:
-        """Return the next small requests of one function, in the order of the queue."""
-        with self._changed:
-            if not self._small:
+            if self._stopping:
                 return []
-            batch: list[Small] = []
-            first = self._order.first(self._small)
-            rows = 0
-            for work in self._small:
-                if not work.goes_with(first):
-                    continue
-                if batch and rows + len(work.rows) > first.most_rows:
-                    break
+            others = [work for work in self._queue if work.is_small == self._after_large]
+            first = self._order.first(others or self._queue)
+            self._after_large = not first.is_small
+            works = [first]
+            if first.is_small:
+                small = [work for work in self._queue if work.is_small]
+                works, _ = _split(small, first, most_rows=first.terms.first_rows)
+            for work in works:
                 work.begun = True
-                batch.append(work)
-                rows += len(work.rows)
-        return batch
+        return works
 
-    def _next_turn(self) -> Large | None:
-        with self._changed:
-            if not self._turns:
-                return None
-            turn = self._order.first(self._turns)
-            turn.begun = True  # and so stays in the queue until its end
-            return turn
-
-    def _compute_batch(self, batch: list[Small]) -> None:
+    def _compute_batch(self, batch: list[Work], end: "_End") -> None:
         began = time.thread_time()
-        rows = compute_together(batch, self._end)
-        self._quick.learn(batch[0].key, rows, time.thread_time() - began)
+        rows = _compute_together(batch, end)
+        if rows:
+            batch[0].speed.learn(rows, time.thread_time() - began)
         self._metrics.batch_rows.observe(rows)
 
-    def _take_turn(self, work: Large) -> None:
-        try:
-            finished = work.over or self._turn(work)
-        except Exception as error:  # noqa: BLE001 - belongs to the request that asked for it
-            self._end(work, error)
-            return
-        if finished:
+    def _take_turn(self, work: Work) -> None:
+        """Compute some rows of a large request, which then stands behind those that came meanwhile."""
+        start, stop = work.position, min(work.position + self._turn_rows(work), len(work.rows))
+        if not work.done.done():
+            began = time.thread_time()
+            try:
+                work.results[start:stop] = _joined(work, work.rows[start:stop])
+            except Exception as error:  # noqa: BLE001 - belongs to the request that asked for it
+                self._end(work, error)
+                return
+            work.speed.learn(stop - start, time.thread_time() - began)
+            self._metrics.batch_rows.observe(stop - start)
+            work.position = stop
+        if work.done.done() or stop == len(work.rows):
             self._end(work, None)
             return
         with self._changed:
-            self._turns.remove(work)
-            self._turns.append(work)
+            self._queue.remove(work)
+            self._queue.append(work)
 
-    def _turn(self, work: Large) -> bool:
-        began = time.thread_time()
-        stop = min(work.position + self._turn_rows(work), work.rows)
-        work.compute(work.position, stop)
-        # Not by the clock: a turn that had to wait for a processor is not made shorter by fewer rows.
-        seconds = time.thread_time() - began
-        work.pace.learn(stop - work.position, seconds)
-        if work.quick_key is not None and stop - work.position == work.rows <= QUICK_ROWS:
-            self._quick.learn(work.quick_key, work.rows, seconds)
-        self._metrics.batch_rows.observe(stop - work.position)
-        work.position = stop
-        return stop == work.rows
-
-    def _turn_rows(self, work: Large) -> int:
-        pace = work.pace
-        if pace.rows_per_s == 0:
-            return work.first_rows
+    def _turn_rows(self, work: Work) -> int:
+        speed = work.speed
+        if speed.rows_per_s == 0:
+            return work.terms.first_rows
         are_small_around = time.monotonic() - self._small_at < _SMALL_AROUND_S
-        turn_s = _SHORT_TURN_S if are_small_around else _LONG_TURN_S
-        rows = int(pace.rows_per_s * turn_s)
+        rows = int(speed.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
         if work.position > 0:  # a first turn tries anew whether fewer are worth it
-            rows = max(rows, pace.least_rows)
-        rows = min(rows, work.most_rows)
+            rows = max(rows, speed.least_rows)
+        rows = min(rows, work.terms.most_rows)
         if rows > _TILE_ROWS:
             rows -= rows % _TILE_ROWS
         return max(1, rows)
 
-    def _pace(self, key: Hashable) -> Pace:
-        return Pace() if key is None else self._pace_of(key)
+    def _compute_quick(self) -> None:
+        """Compute one batch on the event loop, which serves others before the next one."""
+        first = self._quick_order.first(self._quick)
+        batch, self._quick = _split(self._quick, first, most_rows=first.speed.quick_rows)
+        if self._quick:
+            first.loop.call_soon(self._compute_quick)
+        began = time.thread_time()
+        self._compute_batch(batch, Work.settle)
+        self._quick_order.charge(first.owner, time.thread_time() - began)
 
-    def _end(self, work: Small | Large, error: Exception | None) -> None:
-        """Take a request off its queue, if it is still there, and wake its caller."""
+    def _end(self, work: Work, error: Exception | None) -> None:
+        """Take a request off the queue, if it is still there, and wake its caller, from the thread."""
         try:
-            with self._changed:
-                self._take_off(work)
+            self._take_off(work)
         finally:
-            work.settle(error)
+            try:
+                work.loop.call_soon_threadsafe(work.settle, error)
+            except RuntimeError:  # the event loop is closed: nobody waits any more
+                log.debug("a result came after the event loop had closed")
 
-    def _take_off(self, work: Small | Large) -> None:
-        queue: deque[Any] = self._small if isinstance(work, Small) else self._turns
-        if work in queue:
-            queue.remove(work)
-            self._waiting_bytes -= work.size_bytes
-        self._count_waiting()
+    def _take_off(self, work: Work) -> None:
+        with self._changed:
+            if work in self._queue:
+                self._queue.remove(work)
+            self._metrics.waiting.set(len(self._queue))
 
-    def _count_waiting(self) -> None:
-        self._metrics.waiting.set(len(self._small) + len(self._turns))
+
+_End = Callable[[Work, Exception | None], None]
+
+
+def _split(works: Sequence[Work], first: Work, *, most_rows: int) -> tuple[list[Work], list[Work]]:
+    """Return the works of the same function as `first` that one batch computes, and all others."""
+    batch: list[Work] = []
+    others: list[Work] = []
+    rows = 0
+    for work in works:
+        if work.key == first.key and (not batch or rows + len(work.rows) <= most_rows):
+            batch.append(work)
+            rows += len(work.rows)
+        else:
+            others.append(work)
+    return batch, others
+
+
+def _compute_together(batch: Sequence[Work], end: _End) -> int:
+    """Compute small requests for the same function, unless nobody waits for them any more.
+
+    Args:
+        batch: Requests.
+        end: Function that is called with each request and its error.
+
+    Returns:
+        Number of rows that were computed.
+    """
+    wanted = [work for work in batch if not work.done.done()]
+    rows = 0
+    if wanted:
+        try:
+            rows = _write_results(wanted)
+        except Exception as error:  # noqa: BLE001 - belongs to the request that asked for it
+            if len(batch) == 1:
+                end(batch[0], error)
+                return 0
+            # One of them is at fault: the others shall not suffer.
+            return sum(_compute_together([work], end) for work in batch)
+    for work in batch:
+        end(work, None)
+    return rows
+
+
+def _write_results(batch: Sequence[Work]) -> int:
+    """Write the results of a batch and return its number of rows."""
+    first = batch[0]
+    rows = first.rows if len(batch) == 1 else np.concatenate([work.rows for work in batch])
+    results = _joined(first, rows)
+    start = 0
+    for work in batch:
+        stop = start + len(work.rows)
+        work.results[:] = results[start:stop]
+        start = stop
+    return start
+
+
+def _joined(work: Work, rows: Array) -> Array:
+    """Return the columns that the function of a request makes of rows, side by side.
+
+    Raises:
+        ResultShapeError: They do not fit the results.
+        ValueError: They do not fit each other.
+    """
+    columns = work.function(rows)
+    joined: Array = columns[0] if len(columns) == 1 else np.column_stack(columns)
+    if joined.ndim == 1:
+        joined = joined[:, None]
+    wanted = len(rows), work.results.shape[1]
+    if joined.shape != wanted:
+        raise ResultShapeError(f"columns of shape {joined.shape} were made, not {wanted}")
+    return joined

@@ -24,10 +24,9 @@ from models_store.requests.flow_limits import Described, check_model
 
 log = logging.getLogger(__name__)
 
-_MAX_REFS = 10_000
-_MAX_REFS_BYTES = 32 * 2**20  # of the rows of their versions, which may have megabytes each
+_MAX_REFS = 1000  # of a project, whose versions may have megabytes of levels
 _CONCURRENT_LOADS = 2
-_PATIENCE_S = 1.0
+_PATIENCE_S = 1.0  # with a database that is silent, before a reference is used as it was
 _AHEAD = 0.5  # part of a reference's time after which it is looked up again, beside its requests
 
 
@@ -52,20 +51,6 @@ class _References:
 
     resolved: dict[str, _Resolved] = field(default_factory=dict)
     looks: dict[str, "asyncio.Task[Version]"] = field(default_factory=dict)
-    row_bytes: int = 0
-
-    def keep(self, ref: str, found: _Resolved) -> None:
-        """Keep what a reference stands for; those that were resolved before all others make room."""
-        self._drop(ref)
-        self.resolved[ref] = found
-        self.row_bytes += found.version.row_bytes
-        while len(self.resolved) > _MAX_REFS or self.row_bytes > _MAX_REFS_BYTES:
-            self._drop(next(iter(self.resolved)))
-
-    def _drop(self, ref: str) -> None:
-        dropped = self.resolved.pop(ref, None)
-        if dropped is not None:
-            self.row_bytes -= dropped.version.row_bytes
 
 
 @dataclass(frozen=True)
@@ -136,55 +121,40 @@ class LoadedModels:
             NotFoundError: The project has no such model, version or alias.
             DatabaseError: The database is unavailable, and the reference is not known, or not any more.
         """
-        references = self._references_of(project)
+        references = self._references.get(project)
+        if references is None:
+            references = self._references[project] = _References()
         known = references.resolved.get(ref)
         now = time.monotonic()
-        if known is not None and now < known.until:
-            if now >= known.until - _AHEAD * self._limits.resolved_for_s:
-                self._look_ahead(project, ref)
+        usable = known if known is not None and now < known.stale_at else None
+        if known is not None and now < known.until - _AHEAD * self._limits.resolved_for_s:
             return known.version
         look = references.looks.get(ref)
-        if look is None:
-            look = self._begin_look(project, ref)
-        stale = known if known is not None and now < known.stale_at else None
-        # Which leaves the query to others who wait for it.
-        await asyncio.wait({look}, timeout=None if stale is None else _patience_s(stale))
-        if stale is not None and not look.done():
-            stale.failing = True
-            return stale.version
-        if look.cancelled() or look.exception() is not None:
-            return await self._look_up(project, ref)  # an error is nobody else's
-        return look.result()
-
-    def _look_ahead(self, project: str, ref: str) -> None:
-        """Begin a query for those who come later, unless there is one."""
-        if ref not in self._references_of(project).looks:
-            # Where it fails, whoever waits asks again.
-            self._begin_look(project, ref).add_done_callback(_retrieve)
-
-    def _begin_look(self, project: str, ref: str) -> "asyncio.Task[Version]":
-        """Begin a query that all who ask meanwhile wait for."""
-        looks = self._references_of(project).looks
-        look = looks[ref] = asyncio.create_task(self._look_up(project, ref))
-        look.add_done_callback(lambda _: looks.pop(ref, None))
-        return look
-
-    async def _look_up(self, project: str, ref: str) -> Version:
-        references = self._references_of(project)
-        # From before the look: what moves while it is under way may not be in what it finds.
-        began = time.monotonic()
+        if look is None:  # all who ask meanwhile share it
+            look = asyncio.create_task(self._look_up(project, ref, references))
+            references.looks[ref] = look
+            look.add_done_callback(lambda done: _forget_look(references, ref, done))
+        if usable is not None and (now < usable.until or usable.failing):
+            return usable.version
         try:
-            version = await in_thread(self._resolve, project, ref)
-        except DatabaseError:
-            known = references.resolved.get(ref)
-            if known is None or time.monotonic() >= known.stale_at:
+            patience_s = None if usable is None else _PATIENCE_S
+            return await asyncio.wait_for(asyncio.shield(look), patience_s)
+        except (DatabaseError, TimeoutError):
+            if usable is None or time.monotonic() >= usable.stale_at:
                 raise
-            known.failing = True
-            known.until = time.monotonic() + self._limits.resolved_for_s
-            return known.version
+            usable.failing = True
+            return usable.version
+
+    async def _look_up(self, project: str, ref: str, references: _References) -> Version:
+        # From before the look: what moves while it is under way may not be in what it finds.
+        until = time.monotonic() + self._limits.resolved_for_s
+        version = await in_thread(self._resolve, project, ref)
         # Among the references of before: what was read before a move is not kept after it.
-        until = began + self._limits.resolved_for_s
-        references.keep(ref, _Resolved(version, until, until + self._limits.stale_s))
+        resolved = references.resolved
+        resolved.pop(ref, None)
+        resolved[ref] = _Resolved(version, until, until + self._limits.stale_s)
+        if len(resolved) > _MAX_REFS:
+            del resolved[next(iter(resolved))]
         return version
 
     def _resolve(self, project: str, ref: str) -> Version:
@@ -199,9 +169,6 @@ class LoadedModels:
             names = {one["name"] for one in self._registry.dataset(project, dataset_id).columns}
             self._leaves_out[key] = not names <= {*version.columns, *version.context_columns}
         return version
-
-    def _references_of(self, project: str) -> "_References":
-        return self._references.setdefault(project, _References())
 
     def leaves_out(self, version: Version) -> bool:
         """Return whether a resolved model of plain numbers lacks columns of the file that it is of."""
@@ -302,14 +269,10 @@ class LoadedModels:
                 self._metrics.bytes.dec(entry.size_bytes)
 
 
-def _patience_s(known: _Resolved) -> float:
-    """Return the seconds to wait for a database before a reference is used as it was."""
-    return 0.0 if known.failing else _PATIENCE_S
-
-
-def _retrieve(look: "asyncio.Task[Version]") -> None:
+def _forget_look(references: _References, ref: str, look: "asyncio.Task[Version]") -> None:
+    del references.looks[ref]
     if not look.cancelled():
-        look.exception()
+        look.exception()  # whoever waits has it, too
 
 
 def _warm_up(flow: CompiledFlow) -> None:

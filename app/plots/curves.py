@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from app.engine.batches import Array
+from app.engine.engine import Array
 from models_store.exports.exported_files import MAX_CURVE, CurveName, LearningCurve, read_record
 from models_store.files.blobs import Blobs, job_of
 from models_store.job_states import EventKind

@@ -8,13 +8,12 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
-from app.engine.batches import Array
-from app.engine.engine import Engine, Terms
+from app.engine.engine import Array, Engine, Terms
+from app.engine.reference_rows import data_rows, sampled_rows
 from app.limits import in_thread
 from app.plots.curves import CURVES, LARGEST, kept_epoch, read_curve
 from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem
-from app.reference_rows.version_rows import data_rows, sampled_rows
 from flows import CompiledFlow
 from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import Jobs
@@ -29,7 +28,7 @@ _MIN_IMAGE = 16
 _GRID = 120
 _MOST_PANELS = 16
 _MOST_PAIRS = 5
-_TARGET_ROW_BYTES = 8192  # of a formula of the most terms
+_TARGET_ROWS = 2048  # at a time, which take 16 MiB by a formula of the most terms
 _LEAST = 1e-100  # smaller numbers are drawn as 0
 _LABEL = 40  # characters of a level: a column may have thousands of long ones
 _DECIDES = ("robust_validation_log_likelihood", "validation_log_likelihood")
@@ -168,13 +167,11 @@ class Source:
         if target is None or target.dim != grid.shape[1]:
             return {}
         log_density = np.empty((len(grid), 1))
-        terms = Terms(row_bytes=_TARGET_ROW_BYTES)
         await self.engine.apply(
             lambda rows: (target.log_density(torch.from_numpy(rows)).numpy(),),
             grid,
             log_density,
-            key=object(),
-            terms=terms,
+            terms=Terms(most_rows=_TARGET_ROWS),
         )
         area = np.prod([np.ptp(grid[:, axis]) for axis in (0, 1)]) / (_GRID - 1) ** 2
         log_density = np.where(np.isfinite(log_density), log_density, -np.inf)
@@ -208,8 +205,7 @@ class Source:
         rows: Array,
         results: Array,
     ) -> None:
-        terms = Terms(row_bytes=flow.row_bytes, operations=max(flow.operations))
-        await self.engine.apply(function, rows, results, key=object(), terms=terms)
+        await self.engine.apply(function, rows, results, terms=Terms.of(flow))
 
     def _data(self) -> Array | None:
         """Return some rows of the dataset with the model's columns; None if it was deleted."""

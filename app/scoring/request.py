@@ -179,12 +179,7 @@ class ScoreRequest:
             ClientDisconnect: The caller has left.
         """
         values = np.empty((len(rows), function.width))
-        terms = Terms(
-            self.max_wait_s,
-            row_bytes=flow.row_bytes * function.passes,
-            passes=function.passes,
-            operations=max(flow.operations),
-        )
+        terms = Terms.of(flow, passes=function.passes, max_wait_s=self.max_wait_s)
         # Not by the flow's identity, which another one may get once this one was evicted.
         key = self.version.checkpoint_key, function.name, self.space
         compute = partial(function.compute, flow)

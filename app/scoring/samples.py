@@ -85,9 +85,7 @@ class Drawing:
         drawn: list[Floats] = []
         terms = Terms(max_wait_s=self.score.max_wait_s, admitted=admitted)
         with TRACES.span("engine"):
-            await self.score.state.engine.run(
-                lambda *_: drawn.append(next(drawing)), rows=1, terms=terms
-            )
+            await self.score.state.engine.run(lambda: drawn.append(next(drawing)), terms=terms)
         self.score.state.tallies.add_rows(len(drawn[0]))
         return drawn[0]
 

@@ -1,198 +1,161 @@
+"""The engine: batches, turns, the event loop, shares of projects, refusals, and functions that fail."""
+
 import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
-from app.engine.batches import Pace
-from app.engine.engine import Engine, OverloadedError, Terms
+from app.engine.engine import Engine, OverloadedError, ResultShapeError, Speed, Terms
+from app.engine.fair_order import FairOrder
+from app.limits import Threads, on_account_of
+from app.metrics import EngineMetrics
 
-
-def compute_for(seconds: float) -> None:
-    until = time.thread_time() + seconds
-    while time.thread_time() < until:
-        pass
-
-
-def test_every_row_is_computed_once_and_off_the_event_loop(engine):
-    done: list[int] = []
-    threads = set()
-
-    def compute(start: int, stop: int) -> None:
-        done.extend(range(start, stop))
-        threads.add(threading.current_thread().name)
-
-    asyncio.run(engine.run(compute, rows=10_000))
-    assert done == list(range(10_000))
-    assert threads == {"engine"}
+WAIT_S = 120.0
 
 
-@pytest.mark.long
-def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one(engine):
-    done: list[str] = []
+@pytest.fixture
+def make_engine() -> Iterator[Callable[..., Engine]]:
+    """Engines that run, and end with the test."""
+    made: list[Engine] = []
+
+    def make(**options: Any) -> Engine:
+        made.append(Engine(**options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.stop()
+
+
+@pytest.fixture
+def engine(make_engine: Callable[..., Engine]) -> Engine:
+    return make_engine()
+
+
+class Doubling:
+    """A function that notes who computed it, and how many rows at a time."""
+
+    def __init__(self, seconds: float = 0.0, row_s: float = 0.0) -> None:
+        self.seconds, self.row_s = seconds, row_s
+        self.spent = 0.0
+        self.threads: list[str] = []
+        self.rows: list[int] = []
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray]:
+        self.threads.append(threading.current_thread().name)
+        self.rows.append(len(rows))
+        seconds = self.seconds + self.row_s * len(rows)
+        self.spent += seconds
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+        return (2 * rows[:, 0],)
+
+
+class Gate:
+    """A function that begins, and waits until it is opened."""
+
+    def __init__(self) -> None:
+        self.begun, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, rows: np.ndarray | None = None) -> tuple[np.ndarray]:
+        self.begun.set()
+        self.opened.wait(WAIT_S)
+        return (np.empty(0) if rows is None else 2 * rows[:, 0],)
+
+    async def wait(self) -> None:
+        assert await asyncio.to_thread(self.begun.wait, WAIT_S)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+async def doubled(
+    engine: Engine,
+    function: Any,
+    n: int = 1,
+    key: Any = "double",
+    value: float = 1.0,
+    **terms: Any,
+) -> None:
+    """Ask for the doubles of rows, and look at them."""
+    rows, results = np.full((n, 1), float(value)), np.empty((n, 1))
+    await engine.apply(function, rows, results, key=key, terms=Terms(**terms))
+    np.testing.assert_array_equal(results, 2 * rows)
+
+
+async def make_known(engine: Engine, function: Doubling, key: Any = "double") -> None:
+    """Ask until the engine has learnt that the function is quick."""
+    for _ in range(200):
+        await doubled(engine, function, key=key)
+        if function.threads[-1] == "MainThread":
+            break
+        await asyncio.sleep(0.01)
+    function.threads.clear()
+    function.rows.clear()
+
+
+# turns and batches
+
+
+def test_every_row_of_a_large_request_is_computed_once_and_off_the_event_loop(engine):
+    function = Doubling()
+    asyncio.run(doubled(engine, function, 10_000))
+    assert sum(function.rows) == 10_000
+    assert set(function.threads) == {"engine"}
+
+
+@pytest.mark.parametrize("key", ["same", "other"])
+def test_a_small_request_waits_for_a_turn_of_a_large_one_and_not_for_its_end(engine, key):
+    large = Doubling(row_s=0.00002)
 
     async def main() -> None:
-        started = threading.Event()
-
-        def slow(start: int, stop: int) -> None:
-            started.set()
-            compute_for(0.00002 * (stop - start))
-
-        async def run(name: str, compute: Callable[[int, int], None], rows: int) -> None:
-            await engine.run(compute, rows=rows)
-            done.append(name)
-
-        large = asyncio.create_task(run("large", slow, 25_000))
-        await asyncio.to_thread(started.wait)
-        await run("small", lambda _start, _stop: None, 1)
-        await large
-
-    asyncio.run(main())
-    assert done == ["small", "large"]
-
-
-def test_a_caller_who_leaves_stops_the_work_at_the_next_chunk(engine):
-    chunks: list[int] = []
-
-    async def main() -> None:
-        def compute(start: int, _stop: int) -> None:
-            chunks.append(start)
-            time.sleep(0.02)
-
-        task = asyncio.create_task(engine.run(compute, rows=10**9))
+        task = asyncio.create_task(doubled(engine, large, 10**7, key="same"))  # minutes
         await asyncio.sleep(0.1)
+        await doubled(engine, large, key=key)
+        assert not task.done()
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError):
             await task
-        seen = len(chunks)
-        # The first may overtake the end of the chunk that was under way, the second may not.
-        for _ in range(2):
-            await engine.run(lambda _start, _stop: None, rows=1)
-        assert len(chunks) <= seen + 1
+        seen = len(large.rows)
+        for _ in range(2):  # the first may overtake the end of the turn that was under way
+            await engine.run(lambda: None)
+        assert len(large.rows) <= seen + 1
         assert engine.waiting == 0
 
     asyncio.run(main())
 
 
-def test_an_error_reaches_its_own_caller_alone(engine):
-    async def main() -> None:
-        def fail(_start: int, _stop: int) -> None:
-            raise ZeroDivisionError
-
-        results = await asyncio.gather(
-            engine.run(fail, rows=1),
-            engine.run(lambda _start, _stop: None, rows=1),
-            return_exceptions=True,
-        )
-        assert isinstance(results[0], ZeroDivisionError)
-        assert results[1] is None
-
-    asyncio.run(main())
-
-
-@pytest.fixture
-def blocked(engine):
-    """The engine, busy until the event is set."""
-    release = threading.Event()
-    yield engine, release
-    release.set()
-
-
-def test_a_full_queue_refuses_but_lets_what_was_begun_go_on(blocked):
-    engine, release = blocked
+def test_what_comes_while_the_engine_computes_is_computed_together_unless_it_was_left(engine, gate):
+    function = Doubling()
 
     async def main() -> None:
-        waiting = [
-            asyncio.create_task(engine.run(lambda _start, _stop: release.wait(120), rows=1))
-            for _ in range(3)
-        ]
-        await asyncio.sleep(0.05)
-        with pytest.raises(OverloadedError):
-            await engine.run(lambda _start, _stop: None, rows=1)
-        begun = asyncio.create_task(
-            engine.run(lambda _start, _stop: None, rows=1, terms=Terms(admitted=True))
-        )
+        first = asyncio.create_task(engine.run(gate))
+        await gate.wait()
+        works = [asyncio.create_task(doubled(engine, function, value=k)) for k in range(3)]
         await asyncio.sleep(0)
-        release.set()
-        await asyncio.gather(*waiting, begun)
-        await engine.run(lambda _start, _stop: None, rows=1)
-
-    asyncio.run(main())
-
-
-def test_the_memory_of_waiting_requests_is_bounded(blocked):
-    engine, release = blocked
-
-    async def main() -> None:
-        # One request alone may be as large as its route allows.
-        first = asyncio.create_task(
-            engine.run(lambda _start, _stop: release.wait(120), rows=1, size_bytes=5000)
-        )
-        await asyncio.sleep(0.05)
-        with pytest.raises(OverloadedError):
-            await engine.run(lambda _start, _stop: None, rows=1, size_bytes=1)
-        release.set()
-        await first
-
-    asyncio.run(main())
-
-
-def test_a_request_that_waited_too_long_is_refused_unless_it_was_begun():
-    engine = Engine(max_wait_s=0.05)
-    engine.start()
-    began, release = threading.Event(), threading.Event()
-
-    def block(_start: int, _stop: int) -> None:
-        began.set()
-        release.wait(120)
-
-    async def main() -> None:
-        admitted = Terms(admitted=True)
-        slow = asyncio.create_task(engine.run(block, rows=1, terms=admitted))
-        await asyncio.to_thread(began.wait, 120)
-        begun = asyncio.create_task(engine.run(lambda _start, _stop: None, rows=1, terms=admitted))
-        with pytest.raises(OverloadedError):
-            await engine.run(lambda _start, _stop: None, rows=1)
-        release.set()
-        await asyncio.gather(slow, begun)
-
-    try:
-        asyncio.run(main())
-    finally:
-        engine.stop()
-
-
-def test_stopping_refuses_what_waits_and_what_comes():
-    engine = Engine()
-    engine.start()
-    began, release = threading.Event(), threading.Event()
-
-    def block(_start: int, _stop: int) -> None:
-        began.set()
-        release.wait(120)
-
-    async def main() -> None:
-        slow = asyncio.create_task(engine.run(block, rows=1))
-        await asyncio.to_thread(began.wait, 120)
-        waiting = asyncio.create_task(engine.run(lambda _start, _stop: None, rows=1))
+        works[1].cancel()
         await asyncio.sleep(0)
-        stopping = asyncio.create_task(asyncio.to_thread(engine.stop))
-        while not engine._stopping:  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.01)
-        release.set()
-        await stopping
-        results = await asyncio.gather(slow, waiting, return_exceptions=True)
-        assert results[0] is None
-        assert isinstance(results[1], OverloadedError)
-        with pytest.raises(OverloadedError):
-            await engine.run(lambda _start, _stop: None, rows=1)
+        gate.opened.set()
+        await asyncio.gather(first, works[0], works[2])
 
     asyncio.run(main())
+    assert function.rows == [2]
 
 
 @hypothesis.settings(max_examples=25, deadline=None)
@@ -239,169 +202,343 @@ def test_answers_never_mix(data):
         engine.stop()
 
 
-def test_what_comes_while_the_engine_computes_is_computed_together(blocked):
-    engine, release = blocked
-    batches: list[int] = []
-
-    def double(rows: np.ndarray) -> tuple[np.ndarray]:
-        batches.append(len(rows))
-        return (rows[:, 0] * 2,)
+@pytest.mark.parametrize("n", [1, 64, 65, 1000])
+def test_the_rows_of_a_turn_are_bounded_by_memory(engine, n):
+    function = Doubling()
 
     async def main() -> None:
-        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(120), rows=1))
-        await asyncio.sleep(0.05)
-        results = [np.empty((1, 1)) for _ in range(2)]
-        works = [
-            asyncio.create_task(engine.apply(double, np.full((1, 1), k), result, key="double"))
-            for k, result in enumerate(results)
-        ]
-        await asyncio.sleep(0)
-        release.set()
-        await asyncio.gather(first, *works)
-        assert [float(result[0, 0]) for result in results] == [0.0, 2.0]
-
-    asyncio.run(main())
-    assert batches == [2]
-
-
-def test_a_request_at_fault_does_not_harm_those_it_was_computed_with(blocked):
-    engine, release = blocked
-
-    def divide(rows: np.ndarray) -> tuple[np.ndarray]:
-        if (rows == 0).any():
-            raise ZeroDivisionError
-        return (1 / rows[:, 0],)
-
-    async def main() -> None:
-        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(120), rows=1))
-        await asyncio.sleep(0.05)
-        good, bad = np.empty((1, 1)), np.empty((1, 1))
-        works = [
-            asyncio.create_task(engine.apply(divide, np.full((1, 1), 4.0), good, key="divide")),
-            asyncio.create_task(engine.apply(divide, np.zeros((1, 1)), bad, key="divide")),
-        ]
-        await asyncio.sleep(0)
-        release.set()
-        outcomes = await asyncio.gather(first, *works, return_exceptions=True)
-        assert outcomes[:2] == [None, None]
-        assert isinstance(outcomes[2], ZeroDivisionError)
-        assert good[0, 0] == 0.25
-
-    asyncio.run(main())
-
-
-def test_small_requests_take_turns_with_a_large_one():
-    engine = Engine()
-    engine.start()
-
-    async def main() -> None:
-        began = threading.Event()
-
-        def slow(rows: np.ndarray) -> tuple[np.ndarray]:
-            began.set()
-            compute_for(0.00002 * len(rows))
-            return (rows[:, 0],)
-
-        many = np.zeros((10**7, 1))  # minutes, but for its end
-        large = asyncio.create_task(engine.apply(slow, many, np.empty((10**7, 1)), key="a"))
-        await asyncio.to_thread(began.wait, 120)
-        await engine.apply(slow, np.zeros((1, 1)), np.empty((1, 1)), key="b")
-        assert not large.done()
-        large.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await large
-
-    try:
-        asyncio.run(main())
-    finally:
-        engine.stop()
-
-
-def test_a_caller_may_wait_less_than_others(blocked):
-    engine, release = blocked
-    began = threading.Event()
-
-    def block(_start: int, _stop: int) -> None:
-        began.set()
-        release.wait(120)
-
-    async def main() -> None:
-        first = asyncio.create_task(engine.run(block, rows=1))
-        await asyncio.to_thread(began.wait, 120)
-        rows, results = np.zeros((1, 1)), np.empty((1, 1))
-        hasty = asyncio.create_task(
-            engine.apply(
-                lambda some: (some[:, 0],), rows, results, key=0, terms=Terms(max_wait_s=0.01)
-            )
-        )
-        with pytest.raises(OverloadedError):
-            await hasty
-        release.set()
-        await first
-
-    asyncio.run(main())
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("n", [1, 16, 70])
-def test_functions_of_many_passes_begin_with_few_rows(n):
-    """Bound first turns and batches where each row stands for a hundred of the flow."""
-    engine = Engine()
-    engine.start()
-    turns: list[int] = []
-
-    def explained(rows: np.ndarray) -> tuple[np.ndarray]:
-        turns.append(len(rows))
-        compute_for(0.01 * len(rows))
-        return (rows[:, 0],)
-
-    async def main() -> None:
-        terms = Terms(passes=100)
-        requests = [(np.full((n, 1), float(k)), np.empty((n, 1))) for k in range(3)]
         await asyncio.gather(
-            *(engine.apply(explained, *request, key=0, terms=terms) for request in requests)
+            *(doubled(engine, function, n, most_rows=4, first_rows=4) for _ in range(3))
         )
-        assert all((rows == results).all() for rows, results in requests)
 
     asyncio.run(main())
-    engine.stop()
-    assert max(turns) <= 3
+    assert sum(function.rows) == 3 * n
+    assert max(function.rows) <= 4
 
 
 @pytest.mark.parametrize(
     ("fixed_s", "row_s", "most_s"), [(0.02, 0.00001, 0.7), (0.0, 0.0001, 0.2), (0.004, 0.0001, 0.4)]
 )
-def test_turns_are_no_shorter_than_pays(fixed_s, row_s, most_s):
+def test_turns_are_no_shorter_than_pays(engine, fixed_s, row_s, most_s):
     """A function that takes its time however few the rows are is not called for each of them."""
-    engine = Engine()
-    engine.start()
-    spent = 0.0
-
-    def function(rows: np.ndarray) -> tuple[np.ndarray]:
-        nonlocal spent
-        compute_for(fixed_s + row_s * len(rows))
-        spent += fixed_s + row_s * len(rows)
-        return (rows[:, 0],)
+    function = Doubling(fixed_s, row_s)
 
     async def main() -> None:
-        rows, results = np.zeros((1000, 1)), np.empty((1000, 1))
-        await engine.apply(function, rows, results, key="first")  # whose speed is not known yet
-        nonlocal spent
-        spent = 0.0
-        await engine.apply(function, rows, results, key="first")
+        await doubled(engine, function, 1000)  # whose speed is not known yet
+        function.spent = 0.0
+        await doubled(engine, function, 1000)
 
-    try:
-        asyncio.run(main())
-    finally:
-        engine.stop()
-    assert spent < most_s
+    asyncio.run(main())
+    assert function.spent < most_s
 
 
 @pytest.mark.parametrize(("fixed_s", "row_s", "most"), [(0.02, 1e-5, 4096), (0.02, 1e-3, 20)])
 def test_small_requests_do_not_shorten_the_turns_of_large_ones(fixed_s, row_s, most):
-    pace = Pace()
+    speed = Speed()
     for rows in (5, 1):
-        pace.learn(rows, fixed_s + row_s * rows)
+        speed.learn(rows, fixed_s + row_s * rows)
     for _ in range(12):
-        pace.learn(pace.least_rows, fixed_s + row_s * pace.least_rows)
-    assert most / 4 <= pace.least_rows <= most
+        speed.learn(speed.least_rows, fixed_s + row_s * speed.least_rows)
+    assert most / 4 <= speed.least_rows <= most
+
+
+# the event loop
+
+
+def test_what_is_known_to_be_quick_is_computed_on_the_event_loop_together(engine):
+    function = Doubling()
+
+    async def main() -> None:
+        await doubled(engine, function)
+        assert function.threads == ["engine"]
+        await make_known(engine, function)
+        await asyncio.gather(*(doubled(engine, function) for _ in range(4)))  # learns
+        await asyncio.gather(*(doubled(engine, function, value=k) for k in range(16)))
+        left = asyncio.create_task(doubled(engine, function))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait({left})
+
+    asyncio.run(main())
+    assert set(function.threads) == {"MainThread"}
+    assert max(function.rows) == 16
+    assert engine.waiting == 0
+
+
+def test_what_is_or_gets_slow_leaves_the_event_loop(engine):
+    slow, changing = Doubling(0.005), Doubling()
+
+    async def main() -> None:
+        for _ in range(3):
+            await doubled(engine, slow, key="slow")
+        await make_known(engine, changing)
+        changing.seconds = 0.005
+        for _ in range(12):
+            await doubled(engine, changing)
+
+    asyncio.run(main())
+    assert slow.threads == ["engine"] * 3
+    assert changing.threads[-1] == "engine"
+
+
+# projects
+
+
+@pytest.fixture
+def account() -> Iterator[Callable[[str], contextlib.AbstractContextManager[None]]]:
+    threads = Threads("test", 1, each=1)
+    yield lambda owner: on_account_of(owner, threads)
+    threads.close()
+
+
+@dataclass(eq=False)
+class Waiting:
+    owner: str
+    name: str = ""
+
+
+def test_who_had_least_comes_first_and_one_project_in_the_order_of_asking():
+    order = FairOrder()
+    waiting = [Waiting("a", "1"), Waiting("a", "2"), Waiting("b", "3")]
+    assert order.first(waiting).name == "1"
+    order.charge("a", 1.0)
+    assert order.first(waiting).name == "3"
+    order.charge("b", 3.0)
+    assert order.first(waiting).name == "1"
+
+
+def test_time_and_not_turns_are_shared():
+    order = FairOrder()
+    seconds = {"slow": 7.0, "quick": 0.002}
+    turns = Counter[str]()
+    for _ in range(10_000):
+        owner = order.first([Waiting(name) for name in seconds]).owner
+        order.charge(owner, seconds[owner])
+        turns[owner] += 1
+    assert turns["slow"] * 7.0 == pytest.approx(turns["quick"] * 0.002, abs=7.0)
+
+
+def test_who_comes_anew_has_saved_up_nothing():
+    order = FairOrder()
+    for _ in range(100):
+        order.charge(order.first([Waiting("a")]).owner, 1.0)
+    turns = Counter[str]()
+    for _ in range(20):
+        owner = order.first([Waiting("new"), Waiting("a")]).owner
+        order.charge(owner, 1.0)
+        turns[owner] += 1
+    assert abs(turns["new"] - turns["a"]) <= 2
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_many_requests_of_a_project_delay_another_by_one_and_leave_half_of_the_queue(
+    make_engine, gate, account, rows
+):
+    engine = make_engine(max_waiting=16)
+    done: list[str] = []
+
+    async def ask(owner: str, key: int) -> None:
+        def function(some: np.ndarray) -> tuple[np.ndarray]:
+            result = gate(some)
+            done.append(owner)
+            return result
+
+        with account(owner):
+            await doubled(engine, function, rows, key=key)
+
+    async def main() -> None:
+        flood = [asyncio.create_task(ask("a", key)) for key in range(8)]
+        await gate.wait()
+        with pytest.raises(OverloadedError):
+            await ask("a", 8)
+        other = asyncio.create_task(ask("b", 9))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(*flood, other)
+
+    asyncio.run(main())
+    assert done.index("b") == 1
+
+
+def test_many_quick_functions_of_a_project_do_not_keep_that_of_another_waiting(engine, account):
+    computed = []
+
+    async def score(owner: str, key: object) -> None:
+        def function(rows: np.ndarray) -> tuple[np.ndarray]:
+            computed.append(key)
+            return (2 * rows[:, 0],)
+
+        with account(owner):
+            await doubled(engine, function, key=key)
+
+    async def main() -> None:
+        mine = [("many", number) for number in range(16)]
+        for key in [*mine, ("one", 0)]:
+            await make_known(engine, Doubling(), key)
+        await asyncio.gather(*(score("many", key) for key in mine), score("one", ("one", 0)))
+        assert computed[1] == ("one", 0)
+        assert sorted(computed) == [*mine, ("one", 0)]
+
+    asyncio.run(main())
+
+
+# refusals
+
+
+def test_a_full_queue_refuses_but_lets_what_was_begun_go_on(make_engine, gate):
+    engine = make_engine(max_waiting=6)
+
+    async def main() -> None:
+        waiting = [asyncio.create_task(engine.run(gate)) for _ in range(3)]
+        await gate.wait()
+        with pytest.raises(OverloadedError):
+            await engine.run(lambda: None)
+        begun = asyncio.create_task(engine.run(lambda: None, terms=Terms(admitted=True)))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(*waiting, begun)
+        await engine.run(lambda: None)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("n", [1, 65])
+def test_who_waited_too_long_is_refused_and_keeps_no_place_from_others(engine, gate, n):
+    async def main() -> None:
+        busy = asyncio.create_task(engine.run(gate))
+        await gate.wait()
+        for key in range(10):
+            with pytest.raises(OverloadedError):
+                await doubled(engine, Doubling(), n, key=key, max_wait_s=0.01)
+            gone = asyncio.create_task(doubled(engine, Doubling(), n, key=key))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.wait({gone})
+        assert engine.waiting == 1
+        late = asyncio.create_task(doubled(engine, Doubling(), n))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(busy, late)
+
+    asyncio.run(main())
+
+
+def test_what_waits_for_a_thread_that_has_ended_is_refused_in_time():
+    engine = Engine(max_wait_s=0.1)  # its thread was not started
+    with pytest.raises(OverloadedError):
+        asyncio.run(asyncio.wait_for(engine.run(lambda: None), WAIT_S))
+
+
+def test_stopping_refuses_what_waits_and_what_comes(engine, gate):
+    async def main() -> None:
+        slow = asyncio.create_task(engine.run(gate))
+        await gate.wait()
+        waiting = asyncio.create_task(engine.run(lambda: None))
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(asyncio.to_thread(engine.stop))
+        await asyncio.sleep(0.1)
+        gate.opened.set()
+        await stopping
+        results = await asyncio.gather(slow, waiting, return_exceptions=True)
+        assert results[0] is None
+        assert isinstance(results[1], OverloadedError)
+        with pytest.raises(OverloadedError):
+            await engine.run(lambda: None)
+
+    asyncio.run(main())
+
+
+# functions that fail
+
+SHAPES: dict[str, tuple[Callable[[np.ndarray], tuple[np.ndarray, ...]], int]] = {
+    "one column of shape (n, 1)": (lambda rows: (rows[:, :1],), 1),
+    "rows and a column": (lambda rows: (rows, rows[:, 0]), 4),
+    "columns": (lambda rows: (rows[:, 0], rows[:, 2]), 2),
+}
+WRONG: dict[str, Callable[[np.ndarray], tuple[Any, ...]]] = {
+    "too many columns": lambda rows: (rows,),
+    "too few rows": lambda rows: (rows[1:, 0],),
+    "no number a row": lambda _rows: (np.float64(1.0),),
+    "no columns": lambda _rows: (),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_columns_of_every_shape_are_written_by_every_way(engine, shape):
+    """A batch, turns, and the event loop once the function is known to be quick."""
+    function, width = SHAPES[shape]
+
+    async def main() -> None:
+        for n in (1, 64, 65, 257, 5000):
+            rows = np.random.default_rng(n).normal(size=(n, 3))
+            for _ in range(3):
+                results = np.full((n, width), np.nan)
+                await asyncio.wait_for(engine.apply(function, rows, results, key=shape), WAIT_S)
+                np.testing.assert_array_equal(results, np.column_stack(function(rows)))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("n", [1, 65])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_columns_that_do_not_fit_fail_their_request_alone(engine, wrong, n):
+    async def main() -> None:
+        for _ in range(3):
+            bad = engine.apply(WRONG[wrong], np.ones((n, 3)), np.empty((n, 1)), key=wrong)
+            with pytest.raises((ResultShapeError, ValueError, IndexError)):
+                await asyncio.wait_for(bad, WAIT_S)
+        await asyncio.wait_for(doubled(engine, Doubling(), n), WAIT_S)
+        assert engine.alive
+        assert engine.waiting == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("where", ["thread", "event loop"])
+def test_a_request_at_fault_does_not_harm_those_it_was_computed_with(engine, gate, where):
+    def fails_on_zero(rows: np.ndarray) -> tuple[np.ndarray]:
+        if (rows == 0).any():
+            raise ZeroDivisionError
+        return (2 * rows[:, 0],)
+
+    async def main() -> None:
+        busy = asyncio.create_task(engine.run(gate))
+        await gate.wait()
+        if where == "event loop":
+            gate.opened.set()
+            await make_known(engine, Doubling())
+        asked = [asyncio.create_task(doubled(engine, fails_on_zero, value=v)) for v in (1, 0, 3)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        outcomes = await asyncio.gather(busy, *asked, return_exceptions=True)
+        assert [type(one) for one in outcomes] == [
+            type(None),
+            type(None),
+            ZeroDivisionError,
+            type(None),
+        ]
+
+    asyncio.run(main())
+
+
+class FailingGauge:
+    """A gauge of a metrics folder that cannot be written."""
+
+    def set(self, _value: float) -> None:
+        if threading.current_thread().name == "engine":
+            raise OSError
+
+
+@pytest.mark.parametrize("n", [1, 65])
+def test_the_engine_goes_on_where_its_own_work_fails(make_engine, n):
+    metrics = EngineMetrics(CollectorRegistry())
+    metrics.waiting = FailingGauge()  # type: ignore[assignment]  # it fails
+    engine = make_engine(metrics=metrics)
+
+    async def main() -> None:
+        for key in range(3):
+            await asyncio.wait_for(doubled(engine, Doubling(), n, key=key), WAIT_S)
+        assert engine.alive
+        assert engine.waiting == 0
+
+    asyncio.run(main())

@@ -11,12 +11,12 @@ from typing import cast
 import numpy as np
 import pytest
 
+from app.engine.reference_rows import sampled_rows
 from app.plots import plots
 from app.plots.curves import kept_epoch
 from app.plots.numbers import Source
 from app.plots.plots import Drawing, Numbers, PlotKind
 from app.problems.problem import Problem
-from app.reference_rows.version_rows import sampled_rows
 from flows import (
     MafSpec,
     MixedColumn,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from app.engine import reference_rows
 from app.main import create_app
-from app.reference_rows import usual_terms
 from app.settings import ApiSettings
 from flows import MixedColumn, compile_flow
 from tabular.columns import Column
@@ -122,7 +122,7 @@ def test_they_are_computed_once_and_the_least_recently_used_are_dropped(client, 
     one, other = client.portal.call(twice, first)
     assert one is other
     assert client.portal.call(terms.of, first) is one
-    monkeypatch.setattr(usual_terms, "_MOST_KEPT", len(NAMES))
+    monkeypatch.setattr(reference_rows, "_MOST_KEPT", len(NAMES))
     client.portal.call(terms.of, second)
     again = client.portal.call(terms.of, first)
     assert again is not one

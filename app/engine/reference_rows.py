@@ -1,23 +1,85 @@
-"""Usual terms of explanations: what the values of a column add to log densities in most rows."""
+"""Rows that stand for a version, and the usual terms of explanations among them."""
 
 import asyncio
 from collections import OrderedDict
 
 import numpy as np
 
-from app.engine.batches import Array
-from app.engine.engine import Engine, Terms
+from app.engine.engine import Array, Engine, Terms
 from app.engine.loaded_models import LoadedModels
 from app.limits import in_thread
-from app.reference_rows.version_rows import data_rows, sampled_rows
 from flows import CompiledFlow
-from models_store.errors import StoreError
+from models_store.errors import BlobMissingError, NotFoundError, StoreError
 from models_store.files.blobs import Blobs
 from models_store.records import Version
-from models_store.reference_rows import usual_count, usual_terms
+from models_store.reference_rows import (
+    draw_reference_rows,
+    read_reference_rows,
+    usual_count,
+    usual_terms,
+)
 from models_store.registry import Registry
 
+_ALL = slice(None)
 _MOST_KEPT = 2**20
+
+
+def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) -> Array | None:
+    """Return some rows of a version's dataset, the same ones at each call.
+
+    Args:
+        version: Version of a model.
+        registry: Registry of datasets.
+        blobs: Store of their tables.
+        count: Most rows.
+
+    Returns:
+        Rows of the model's columns, then its context; None if there is no dataset of these types
+        any more.
+
+    Raises:
+        StoreError: The dataset cannot be read.
+    """
+    if version.dataset_id is None or version.target is not None:
+        return None
+    try:
+        dataset = registry.dataset(version.project, version.dataset_id)
+        file = blobs.open(dataset.key, dataset.sha256)
+    except (NotFoundError, BlobMissingError):
+        return None
+    return read_reference_rows(file, dataset.column_types, version.column_types, count)
+
+
+async def sampled_rows(
+    flow: CompiledFlow,
+    engine: Engine,
+    count: int,
+    *,
+    context: Array | None = None,
+    columns: slice = _ALL,
+) -> Array:
+    """Draw rows of a flow, each chunk a turn of the engine, so that scores need not wait for them.
+
+    Args:
+        flow: Compiled flow.
+        engine: Engine that computes.
+        count: Number of rows.
+        context: Context of each row, of a conditional flow.
+        columns: Columns to keep.
+    """
+    drawing = draw_reference_rows(flow, count, context=context)
+    rows = np.empty((count, len(range(flow.dim)[columns])))
+    drawn = 0
+
+    def draw() -> None:
+        nonlocal drawn
+        piece = next(drawing)
+        rows[drawn : drawn + len(piece)] = piece[:, columns]
+        drawn += len(piece)
+
+    while drawn < count:
+        await engine.run(draw, terms=Terms(admitted=drawn > 0))
+    return rows
 
 
 class UsualTerms:
@@ -72,15 +134,12 @@ class UsualTerms:
 
     async def _compute(self, version: Version) -> Array:
         async with self._models.use(version) as flow:
-            passes = flow.explaining_passes
             rows = await self._rows(version, flow, usual_count(flow))
             found = np.full((len(rows), flow.dim), np.nan)
             if len(rows):
-                terms = Terms(row_bytes=flow.row_bytes * passes, passes=passes)
+                terms = Terms.of(flow, passes=flow.explaining_passes)
                 explain = flow.explain
-                await self._engine.apply(
-                    lambda rows: (explain(rows),), rows, found, key=object(), terms=terms
-                )
+                await self._engine.apply(lambda rows: (explain(rows),), rows, found, terms=terms)
         return await in_thread(usual_terms, found)  # a median for each column
 
     async def _rows(self, version: Version, flow: CompiledFlow, count: int) -> Array:

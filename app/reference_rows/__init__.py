@@ -1,1 +1,0 @@
-"""Rows that stand for a version, and what is usual among them."""
