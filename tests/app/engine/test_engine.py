@@ -283,9 +283,11 @@ def test_what_is_or_gets_slow_leaves_the_event_loop(engine):
 
 # projects
 
+Account = Callable[[str], contextlib.AbstractContextManager[None]]
+
 
 @pytest.fixture
-def account() -> Iterator[Callable[[str], contextlib.AbstractContextManager[None]]]:
+def account() -> Iterator[Account]:
     threads = Threads("test", 1, each=1)
     yield lambda owner: on_account_of(owner, threads)
     threads.close()
@@ -338,10 +340,9 @@ def test_many_requests_of_a_project_delay_another_by_one_and_leave_half_of_the_q
     done: list[str] = []
 
     async def ask(owner: str, key: int) -> None:
-        def function(some: np.ndarray) -> tuple[np.ndarray]:
-            result = gate(some)
+        def function(some: np.ndarray) -> Any:
             done.append(owner)
-            return result
+            return gate(some)
 
         with account(owner):
             await doubled(engine, function, rows, key=key)
@@ -361,9 +362,9 @@ def test_many_requests_of_a_project_delay_another_by_one_and_leave_half_of_the_q
 
 
 def test_many_quick_functions_of_a_project_do_not_keep_that_of_another_waiting(engine, account):
-    computed = []
+    computed: list[tuple[str, int]] = []
 
-    async def score(owner: str, key: object) -> None:
+    async def score(owner: str, key: tuple[str, int]) -> None:
         def function(rows: np.ndarray) -> tuple[np.ndarray]:
             computed.append(key)
             return (2 * rows[:, 0],)

@@ -102,7 +102,9 @@ def test_numbers_of_any_number_of_rows_are_the_plain_ones(shared_client, name):
                 found = ask(shared_client, name, verb, inputs)
                 np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-5)
         context = np.full((1, 1), 0.5) if context_dim else None
-        asked = {"n": n, "seed": 7} | ({} if context is None else {"context": context.tolist()})
+        asked: dict[str, object] = {"n": n, "seed": 7} | (
+            {} if context is None else {"context": context.tolist()}
+        )
         drawn = ask(shared_client, name, "sample", asked)
         np.testing.assert_allclose(drawn, flow.sample(n, seed=7, context=context), rtol=1e-5)
     assert state.engine.alive

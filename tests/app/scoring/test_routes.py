@@ -351,10 +351,7 @@ def occupied(client, *, max_waiting):
     release = threading.Event()
 
     async def occupy() -> None:
-        def hold(_start: int, _stop: int) -> None:
-            release.wait(120)
-
-        await engine.run(hold, rows=1)
+        await engine.run(lambda: release.wait(120))
 
     busy = threading.Thread(target=asyncio.run, args=(occupy(),))
     busy.start()
