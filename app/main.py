@@ -45,7 +45,6 @@ from app.problems.problem import install_problem_handlers
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
 from app.scoring.front import ScoresFirst
-from app.server.application import Application
 from app.server.broker import Broker
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
@@ -139,7 +138,7 @@ def create_app(
     """
     shutdown = shutdown or Shutdown()
     metrics = Metrics()
-    app = Application(
+    app = FastAPI(
         title="densityd",
         version=version("densityd"),
         summary="Density estimation with normalising flows.",

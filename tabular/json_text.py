@@ -65,7 +65,7 @@ def _syntax_error(error: orjson.JSONDecodeError) -> JsonError:
     if "infinity" in error.msg:
         return JsonError("dataset-nonfinite", "A number is too large for a 64-bit float.")
     hint = ""
-    if rest.startswith(",") and rest[1:].lstrip().startswith(("]", "}")):
+    if error.msg.startswith("trailing comma"):
         hint = " A comma stands behind the last value."
     elif error.doc.startswith("\ufeff"):
         hint = " It begins with a byte order mark."

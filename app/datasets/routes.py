@@ -18,7 +18,6 @@ from app.datasets.views import (
 from app.dependencies import BlobsDep, ProjectDep, RegistryDep
 from app.http.accept import listed
 from app.http.examples import COLUMNS, DATASET_ID, TABLE
-from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
 from app.limits import FairRoute, in_thread
 from app.problems.problem import Problem, problem_responses
@@ -34,7 +33,6 @@ from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
-from app.rows.respond import ROWS_VARY
 from app.state import state_of
 from models_store.labels import any_state
 from models_store.records import Dataset
@@ -51,9 +49,6 @@ DatasetPath = Annotated[
     DatasetId,
     PathField(description="Id of the dataset.", examples=[DATASET_ID]),
 ]
-
-
-_MAX_CHANGE_VALUES = 10_000  # of which a type is one, of 4,096 columns at most
 
 
 class ColumnSlice(BaseModel):
@@ -121,16 +116,12 @@ def list_datasets(
     },
 )
 async def get_dataset(
-    request: Request,
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a dataset with the statistics of its columns and its warnings."""
-    if is_head(request):
-        await in_thread(registry.dataset_summary, project, dataset_id)
-        end_head(request)
 
     def described() -> Response:
         view = DatasetView.whole(registry.dataset(project, dataset_id))
@@ -196,9 +187,6 @@ async def get_dataset_rows(
     """
     codec = response_codec(listed(request.headers, "accept"))
     find = partial(registry.dataset, project, dataset_id)
-    if is_head(request):
-        await in_thread(lambda: blobs.size(find().key))
-        end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
     return await respond_rows(find, blobs, codec=codec, rows=rows)
 
@@ -227,9 +215,7 @@ async def get_dataset_rows(
 async def update_dataset(
     request: Request,
     dataset_id: DatasetPath,
-    change: Annotated[
-        DatasetChange, Depends(json_body(DatasetChange, max_values=_MAX_CHANGE_VALUES))
-    ],
+    change: Annotated[DatasetChange, Depends(json_body(DatasetChange))],
     project: ProjectDep,
     conditions: PreconditionsDep,
 ) -> Response:

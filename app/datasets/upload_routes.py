@@ -64,16 +64,14 @@ _DATASET_PROBLEMS: tuple[Slug, ...] = (
 _UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "Table as the raw body, or as the last part, `file`, of a multipart form whose"
-        " other parts are options of the query.",
+        "description": "Table as the raw body, or as the part `file` of a multipart form whose other"
+        " parts are options of the query.",
         "content": {
             **upload_content(COLUMNS, TABLE),
             MULTIPART_MEDIA_TYPE: {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    # Parts that stand before the file may be options, too: generated forms order
-                    # them as they like, so that those have the query alone.
                     "properties": {
                         "file": {
                             "type": "string",

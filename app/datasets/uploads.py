@@ -1,23 +1,29 @@
 """Uploaded files on their way from the socket to the disk, never whole in memory."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import Message
 
-from app.http.json_body import media_type_of
-from app.http.multipart import FilePart, file_part
-from app.http.upload_room import check_room, declared_bytes, within_room
+from app.http.json_body import body_chunks, declared_bytes, media_type_of
+from app.http.upload_room import check_room, within_room
 from app.problems.problem import Problem
 from app.rows.body import is_headerless, write_to_disk
 from app.rows.codecs import TEXT_AND_CURL, known_codec
 from tabular.formats import MEDIA_TYPES, SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
+FILE_PART = "file"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 """Bytes that a form may have besides its file."""
+_MAX_FIELDS = 4096
+_MAX_FIELD_BYTES = 48 * 1024
+_PIECE_BYTES = 256 * 1024
 _MAX_NAME = 128
 _FORMAT_NAMES = ", ".join(MEDIA_TYPES)
 
@@ -54,7 +60,7 @@ async def receive_upload(
     """Write the uploaded file to `destination`.
 
     Args:
-        request: Request with a raw body, or a multipart form whose last part is named `file`.
+        request: Request with a raw body, or a multipart form with a file named `file`.
         destination: Existing file to write to.
         max_bytes: Largest size of a file.
         room: Bytes that the project may store beyond what it has.
@@ -64,29 +70,52 @@ async def receive_upload(
         Problem: The type is unknown, the file is empty or too large, or the form is malformed.
         ClientDisconnect: The client disconnected before the end.
     """
-    is_form = media_type_of(request) == MULTIPART_MEDIA_TYPE
     check_room(min(declared_bytes(request), max_bytes), room)
-    if is_form:
-        part = await file_part(request)
-        upload = Upload(*_part_format(part), _label(part.file_name), part.fields)
-        chunks = part.chunks
+    if media_type_of(request) == MULTIPART_MEDIA_TYPE:
+        most = max_bytes + MULTIPART_OVERHEAD_BYTES
+        body = within_room(body_chunks(request, limit=most), room + MULTIPART_OVERHEAD_BYTES)
+        async with _form(request, body) as (file, fields):
+            upload = Upload(*_part_format(file), _label(file.filename), fields)
+            size = await write_to_disk(_pieces(file), destination)
     else:
         upload = Upload(*_raw_format(request.headers.get("content-type")), None, [])
-        chunks = request.stream()
-    limited = _limited(chunks, max_bytes=max_bytes)
-    size = await write_to_disk(within_room(limited, room), destination)
+        body = within_room(body_chunks(request, limit=max_bytes), room)
+        size = await write_to_disk(body, destination)
     if size == 0:
         raise Problem("dataset-empty", "The file has no bytes.", status=400)
     return upload
 
 
-async def _limited(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > max_bytes:
-            raise Problem("limit-body", f"A dataset file is limited to {max_bytes} bytes.")
-        yield chunk
+@asynccontextmanager
+async def _form(
+    request: Request, body: AsyncIterator[bytes]
+) -> AsyncIterator[tuple[UploadFile, list[tuple[str, str]]]]:
+    """Give the file of a form, which is on the disk if it is large, and the other parts.
+
+    Raises:
+        Problem: `multipart`, or what reading the body raises.
+    """
+
+    async def receive() -> Message:
+        chunk = await anext(body, b"")
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    bounded = Request(request.scope, receive)
+    limits = {"max_files": 1, "max_fields": _MAX_FIELDS, "max_part_size": _MAX_FIELD_BYTES}
+    try:
+        async with bounded.form(**limits) as form:
+            file = form.get(FILE_PART)
+            if not isinstance(file, UploadFile):
+                raise Problem("multipart", f"The form has no file named `{FILE_PART}`.")
+            parts = form.multi_items()
+            yield file, [(name, text) for name, text in parts if isinstance(text, str)]
+    except HTTPException as error:
+        raise Problem("multipart", error.detail) from error
+
+
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    while piece := await file.read(_PIECE_BYTES):
+        yield piece
 
 
 def _raw_format(content_type: str | None) -> tuple[TableFormat, bool]:
@@ -101,12 +130,13 @@ def _raw_format(content_type: str | None) -> tuple[TableFormat, bool]:
     return found
 
 
-def _part_format(part: FilePart) -> tuple[TableFormat, bool]:
-    found = _known_format(part.content_type)
+def _part_format(file: UploadFile) -> tuple[TableFormat, bool]:
+    content_type = file.content_type or ""
+    found = _known_format(content_type)
     if found is not None:
         return found
-    suffix = PurePosixPath(part.file_name or "").suffix.lower()
-    media_type = part.content_type.partition(";")[0].strip().lower()
+    suffix = PurePosixPath(file.filename or "").suffix.lower()
+    media_type = content_type.partition(";")[0].strip().lower()
     # What browsers do not know they call anything; one of our types is in a charset we do not read.
     if suffix in SUFFIXES and media_type not in MEDIA_TYPES:
         return SUFFIXES[suffix], False

@@ -1,17 +1,10 @@
-"""Content negotiation: media types, codings and preferences (RFC 9110, section 12.5)."""
+"""Content negotiation of media types (RFC 9110, section 12.5)."""
 
-import re
 from collections.abc import Iterator, Sequence
 
 from starlette.datastructures import Headers
 
 from app.problems.problem import Problem
-
-IDENTITY = "identity"
-_LEAST = 1e-3  # RFC 9110 has no smaller quality but 0
-_ITEM = re.compile(
-    r'(?:[^,"]|"(?:[^"\\]|\\.)*+"?)++'
-)  # a comma between quotes, or after a lone one, separates nothing
 
 
 def listed(headers: Headers, name: str) -> str | None:
@@ -41,43 +34,8 @@ def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
     return best
 
 
-def best_coding(accept_encoding: str | None, offered: Sequence[str]) -> str:
-    """Return the content coding with the highest quality; the first one of equals.
-
-    Args:
-        accept_encoding: `Accept-Encoding` header; without it only `identity` is chosen.
-        offered: Codings in lower case, `identity` among them; if that comes first, it is chosen
-            unless it is refused. When none is acceptable, `identity` is chosen, too: that serves a
-            caller better than an error.
-    """
-    if not accept_encoding:
-        return IDENTITY
-    # `x-gzip` is an old name of `gzip`.
-    codings = {name.removeprefix("x-"): value for name, value in _ranges(accept_encoding)}
-    others = codings.get("*", 0.0)
-    # `identity` need not be listed; it is refused only by name.
-    unlisted = 1.0 if offered[0] == IDENTITY else _LEAST
-    plain = codings.get(IDENTITY, min(unlisted, codings.get("*", unlisted)))
-
-    def quality(coding: str) -> float:
-        return plain if coding == IDENTITY else codings.get(coding, others)
-
-    best = max(offered, key=quality)
-    return best if quality(best) > 0 else IDENTITY
-
-
-def preferences(prefer: str | None) -> frozenset[str]:
-    """Return the names of preferences, in lower case (RFC 7240).
-
-    Args:
-        prefer: `Prefer` header, if there is one.
-    """
-    items = _ITEM.findall((prefer or "").lower())
-    return frozenset(re.split("[;=]", item, maxsplit=1)[0].strip() for item in items)
-
-
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:
-    for item in _ITEM.findall(accept.lower()):
+    for item in accept.lower().split(","):
         media_range, *parameters = (piece.strip() for piece in item.split(";"))
         if not media_range:  # an empty element of a list counts for nothing
             continue

@@ -1,11 +1,9 @@
-"""Strict JSON request bodies: RFC 8259 to the letter, then the schema without any conversion."""
+"""Bodies of requests: JSON by its schema without any conversion, and bytes up to a limit."""
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
-import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
@@ -22,12 +20,8 @@ from tabular.slugs import Slug
 
 JSON_MEDIA_TYPE = "application/json"
 _INLINE_BYTES, _INLINE_LISTS = 32 * 1024, 1_000  # larger bodies are parsed in a thread
-MAX_CONTEXT_VALUES = 500_000
-"""Most values of a body with a context, which may have 10,000 rows."""
 MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
-# Validation keeps the interpreter's lock, and a value that is wrong takes a microsecond or two.
-_MAX_VALUES = 2_000
 _MAX_TOLD = 100  # characters of a media type
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
 
@@ -44,7 +38,7 @@ _JSON_TYPES = re.compile(r"application/(?:[a-z0-9.!#$&^_-]+\+)?json")
 
 
 def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | None = None) -> Any:  # noqa: ANN401  JSON is anything
-    """Parse JSON and refuse whatever two parsers could read differently.
+    """Parse JSON.
 
     Args:
         body: Body of a request.
@@ -52,69 +46,33 @@ def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | N
         max_values: Most values of any kind.
 
     Raises:
-        Problem: 400 for what RFC 8259 forbids or leaves open (NaN, duplicate keys, encodings other
-            than plain UTF-8, nesting and digits without end), 422 for values that no field can take
-            (numbers beyond float64, lone surrogates) and for more of them than allowed.
+        Problem: 400 for what RFC 8259 forbids, 422 for numbers beyond float64 and for more values than
+            allowed.
     """
     try:
         return json_text.parse_json(body, max_lists=max_lists, max_values=max_values)
     except JsonError as error:
-        detail = error.detail
-        if error.slug == "json-syntax" and _has_trailing_comma(body):
-            detail = (
-                f"{detail} A comma stands before the bracket: the last value has none behind it."
-            )
-        raise Problem(_SLUGS.get(error.slug, error.slug), detail) from error
+        raise Problem(_SLUGS.get(error.slug, error.slug), error.detail) from error
 
 
-def _has_trailing_comma(body: bytes) -> bool:
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        return error.msg.startswith("trailing comma")
-    return False
-
-
-def validate_json(
-    model: type[_Model],
-    body: bytes,
-    *,
-    max_values: int = MAX_CONTEXT_VALUES,
-) -> _Model:
-    """Parse `body` strictly and validate it as `model`, converting nothing.
-
-    Args:
-        model: Model of the body.
-        body: Body of a request.
-        max_values: Most values of any kind.
+def validate_json(model: type[_Model], body: bytes) -> _Model:
+    """Read `body` as `model`, converting nothing.
 
     Raises:
         Problem: The body is not JSON or does not fit; `errors` points at what is wrong.
     """
-    document = parse_json(body, max_values=max_values)
-    if isinstance(document, dict) and len(document) > _MAX_FAULTS:
-        raise Problem("unknown-field", "The body has more fields than there are.")
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
+        document = parse_json(body)
         if error.error_count() > _MAX_FAULTS:
             detail = f"The body does not fit its schema in {error.error_count()} places."
             raise Problem("validation", detail) from None
         raise validation_problem(error, document, model) from error
 
 
-async def read_json(
-    request: Request,
-    model: type[_Model],
-    *,
-    max_values: int = MAX_CONTEXT_VALUES,
-) -> _Model:
+async def read_json(request: Request, model: type[_Model]) -> _Model:
     """Read the JSON body of a request as `model`, off the event loop if it is large.
-
-    Args:
-        request: Request with the body.
-        model: Model of the body.
-        max_values: Most values of any kind.
 
     Raises:
         Problem: The body is too large, is not JSON or does not fit.
@@ -123,10 +81,9 @@ async def read_json(
     settings: ApiSettings = request.app.state.settings
     with body_share(request) as share:  # a large one waits for the thread
         body = await read_body(request, limit=settings.max_json_bytes, share=share)
-        validate = partial(validate_json, model, body, max_values=max_values)
         if is_quick(body):
-            return validate()
-        return await in_thread(validate)
+            return validate_json(model, body)
+        return await in_thread(validate_json, model, body)
 
 
 def is_quick(body: bytes) -> bool:
@@ -134,20 +91,11 @@ def is_quick(body: bytes) -> bool:
     return len(body) <= _INLINE_BYTES and body.count(b"{") + body.count(b"[") <= _INLINE_LISTS
 
 
-def json_body(
-    model: type[_Model],
-    *,
-    max_values: int = _MAX_VALUES,
-) -> Callable[[Request], Awaitable[_Model]]:
-    """Return a dependency that reads the JSON body of a request as `model`.
-
-    Args:
-        model: Model of the body.
-        max_values: Most values of any kind.
-    """
+def json_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
+    """Return a dependency that reads the JSON body of a request as `model`."""
 
     async def read(request: Request) -> _Model:
-        return await read_json(request, model, max_values=max_values)
+        return await read_json(request, model)
 
     return read
 
@@ -255,9 +203,14 @@ async def _chunks(
     raise ClientDisconnect
 
 
+def declared_bytes(request: Request) -> int:
+    """Return the length that a body says it has; 0 if it says none."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdecimal() else 0
+
+
 def _check_declared(request: Request, limit: int, advice: str = "") -> None:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    if declared_bytes(request) > limit:
         raise _too_large(request, limit, advice)
 
 

@@ -2,15 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from fastapi import Request
-
 from models_store.errors import LimitError
-
-
-def declared_bytes(request: Request) -> int:
-    """Return the length that a body says it has; 0 if it says none."""
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdecimal() else 0
 
 
 def check_room(size: int, room: int) -> None:

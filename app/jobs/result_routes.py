@@ -79,7 +79,7 @@ def download_result(
         )
     with unless_deleted(look):
         link_s = settings.result_link_s
-        return result_download(request, result, blobs, name=job_id, link_s=link_s, look=look)
+        return result_download(request, result, blobs, name=job_id, link_s=link_s)
 
 
 @router.delete(

@@ -16,7 +16,6 @@ from app.dependencies import (
     StateDep,
     built,
 )
-from app.http.head import end_head, is_head
 from app.jobs.event_views import EventPage, view_event
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
 from app.jobs.views import JobPage, JobSummaryView, JobView
@@ -166,9 +165,6 @@ async def get_job(
     ] = 0,
 ) -> Response:
     """Return a job: its state, progress, metrics, error, and the accepted request."""
-    if is_head(request):
-        await in_thread(watched.summary)
-        end_head(request)
     if wait > 0:
         await wait_for_end(request, watched.feed(0), seconds=wait)
 
@@ -320,10 +316,6 @@ async def follow_job(
     state = state_of(request)
     if format == "sse":
         state.open_streams.check(caller_of(request))
-    if is_head(request):
-        if await feed.check() and format != "json":
-            return Response(status_code=status.HTTP_204_NO_CONTENT)
-        end_head(request, media_type="application/json" if format == "json" else EVENT_STREAM)
     if format == "sse":
         return EventStream(feed, hub=state.event_hub, streams=state.open_streams)
     events, ended = await feed.read()

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response, status
 
 from app.dependencies import built
-from app.http.json_body import MAX_CONTEXT_VALUES, json_body, json_request
+from app.http.json_body import json_body, json_request
 from app.jobs.examples import (
     SAMPLING_EXAMPLES,
     SCORING_EXAMPLES,
@@ -58,8 +58,7 @@ _TRAINING_RESPONSES = start_responses(
     "preprocessing-unsuitable",
 )
 
-_MAX_VALUES = 100_000  # of a body that may say something of each column of a table
-_SAMPLING_BODY = json_body(SamplingRequest, max_values=MAX_CONTEXT_VALUES)
+_SAMPLING_BODY = json_body(SamplingRequest)
 
 
 @router.post(
@@ -72,7 +71,7 @@ _SAMPLING_BODY = json_body(SamplingRequest, max_values=MAX_CONTEXT_VALUES)
     responses=_TRAINING_RESPONSES,
 )
 async def start_training(
-    body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest, max_values=_MAX_VALUES))],
+    body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -112,7 +111,7 @@ async def start_training(
     responses=_TRAINING_RESPONSES,
 )
 async def start_sweep(
-    body: Annotated[SweepRequest, Depends(json_body(SweepRequest, max_values=_MAX_VALUES))],
+    body: Annotated[SweepRequest, Depends(json_body(SweepRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -202,9 +201,7 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
     ),
 )
 async def start_variational(
-    body: Annotated[
-        VariationalRequest, Depends(json_body(VariationalRequest, max_values=_MAX_VALUES))
-    ],
+    body: Annotated[VariationalRequest, Depends(json_body(VariationalRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:
@@ -251,7 +248,7 @@ async def start_variational(
     responses=start_responses("unknown-column", "limit-result"),
 )
 async def start_scoring(
-    body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest, max_values=_MAX_VALUES))],
+    body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest))],
     submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
     inputs: Annotated[JobInputs, Depends(built(JobInputs))],
 ) -> Response:

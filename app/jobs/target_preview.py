@@ -49,9 +49,7 @@ class TargetPreview(BaseModel):
     responses=problem_responses("formula", "plot-unavailable"),
 )
 def preview_target(
-    body: Annotated[
-        TargetPreviewRequest, Depends(json_body(TargetPreviewRequest, max_values=100_000))
-    ],
+    body: Annotated[TargetPreviewRequest, Depends(json_body(TargetPreviewRequest))],
 ) -> TargetPreview:
     """Return the log density of a target of two coordinates on a grid of 64 by 64 values.
 

@@ -1,6 +1,5 @@
 """Routes that export a version as a file of weights and spec, and import one."""
 
-import base64
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,10 +18,9 @@ from app.dependencies import (
     ProjectDep,
     RegistryDep,
 )
-from app.http.downloads import Download, unless_deleted
-from app.http.head import end_head, is_head
-from app.http.json_body import body_chunks, media_type_of
-from app.http.upload_room import check_room, declared_bytes, within_room
+from app.http.downloads import file_download, unless_deleted, verified_headers
+from app.http.json_body import body_chunks, declared_bytes, media_type_of
+from app.http.upload_room import check_room, within_room
 from app.jobs.submission import LimitsDep
 from app.limits import FairRoute, in_thread
 from app.models.registration import Import, Registered, check_import, register_import
@@ -53,7 +51,7 @@ _BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have besid
     "/{name}/versions/{version}/checkpoint",
     operation_id="download_checkpoint",
     summary="Download the weights of a version",
-    response_class=Download,
+    response_class=Response,
     responses={
         200: {
             "description": "Safetensors file whose metadata describe the flow in JSON.",
@@ -75,21 +73,18 @@ def download_checkpoint(
     registry: RegistryDep,
     blobs: BlobsDep,
     project: ProjectDep,
-) -> Download:
+) -> Response:
     """Return the weights and the spec of a version as a safetensors file, verified by its hash."""
     look = partial(registry.version_summary, project, name, version)
     found = look()
-    key = found.checkpoint_key
     with unless_deleted(look):
-        path = (blobs.open if is_head(request) else blobs.verify)(key, found.checkpoint_sha256)
-    digest = base64.b64encode(bytes.fromhex(found.checkpoint_sha256)).decode()
-    return Download(
-        path,
-        look=look,
-        media_type=_MEDIA_TYPE,
-        filename=f"{found.name}-{found.version}.safetensors",
-        headers={"ETag": f'"{found.checkpoint_sha256}"', "Repr-Digest": f"sha-256=:{digest}:"},
-    )
+        return file_download(
+            request,
+            blobs.verify(found.checkpoint_key, found.checkpoint_sha256),
+            media_type=_MEDIA_TYPE,
+            filename=f"{found.name}-{found.version}.safetensors",
+            headers=verified_headers(found.checkpoint_sha256),
+        )
 
 
 @router.get(
@@ -105,8 +100,7 @@ def download_checkpoint(
         **problem_responses("not-found", "artifact-missing", "artifact-corrupt"),
     },
 )
-async def export_version(  # noqa: PLR0913 - FastAPI gives each
-    request: Request,
+async def export_version(
     name: ModelName,
     version: VersionNumber,
     registry: RegistryDep,
@@ -121,7 +115,6 @@ async def export_version(  # noqa: PLR0913 - FastAPI gives each
     """
     look = partial(registry.version, project, name, version)
     found = await in_thread(look)
-    end_head(request, media_type=_MEDIA_TYPE)
 
     def made() -> Response:
         with unless_deleted(look):
@@ -161,7 +154,7 @@ async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[Path]:
     "/{name}/versions/{version}/onnx",
     operation_id="export_onnx",
     summary="Export the log density of a version as ONNX",
-    response_class=Download,
+    response_class=Response,
     responses={
         200: {
             "description": "ONNX model, whose inputs are rows and whose output is their log density.",
@@ -189,7 +182,7 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
     blobs: BlobsDep,
     project: ProjectDep,
     file: Annotated[Path, Depends(_onnx_file)],
-) -> Download:
+) -> Response:
     """Return a graph that computes the log density of raw rows, without this service.
 
     Its input `rows` has the type float64 and the shape (batch, columns), in the data's own units;
@@ -200,9 +193,9 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
     settings = state.settings
     look = partial(registry.version, project, name, version)
     found = await in_thread(look)
-    end_head(request, media_type=_MEDIA_TYPE)
+    filename = f"{found.name}-{found.version}.onnx"
 
-    def write() -> None:
+    def write() -> Response:
         with unless_deleted(look):
             write_onnx_file(
                 blobs.verify(found.checkpoint_key, found.checkpoint_sha256),
@@ -211,11 +204,10 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
                 memory_bytes=settings.import_memory_bytes,
                 timeout_s=min(_EXPORT_S, settings.parse_timeout_s),
             )
+        return file_download(request, file, media_type=_MEDIA_TYPE, filename=filename)
 
     # Not the thread of imports: a key that may only read must not delay them.
-    await state.exports.run(project, write)
-    filename = f"{found.name}-{found.version}.onnx"
-    return Download(file, look=look, media_type=_MEDIA_TYPE, filename=filename)
+    return await state.exports.run(project, write)
 
 
 @router.post(

@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from app.dependencies import ProjectDep, StateDep
-from app.http.head import end_head, is_head
 from app.limits import FairRoute, in_thread
 from app.models.routes import ModelName, VersionNumber
 from app.plots.numbers import Source
@@ -41,7 +40,6 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
     },
 )
 async def plot_version(  # noqa: PLR0913 - FastAPI gives each
-    request: Request,
     name: ModelName,
     version: VersionNumber,
     project: ProjectDep,
@@ -67,10 +65,6 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
     image = state.plots.known(drawing)
     if image is None:
         source = Source(found, state.registry, state.jobs, state.blobs, state.engine)
-        if is_head(request):
-            async with state.models.use(found) as flow:
-                await source.check(kind, flow)
-            end_head(request, media_type=media_type, headers=_HEADERS)
 
         async def numbers() -> Numbers:
             async with state.models.use(found) as flow:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Path, Query, Response, status
 
 from app.dependencies import (
     AliasesDep,
@@ -16,7 +16,6 @@ from app.dependencies import (
     built,
 )
 from app.http.examples import MODEL
-from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
 from app.limits import FairRoute, in_thread
 from app.models.views import (
@@ -218,16 +217,12 @@ def list_versions(
     },
 )
 async def get_version(
-    request: Request,
     target: Annotated[VersionTarget, Depends(built(VersionTarget))],
     registry: RegistryDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a version: its flow, its metrics and its origin."""
     named = target.project, target.model, target.number
-    if is_head(request):
-        await in_thread(registry.version_summary, *named)
-        end_head(request)
 
     def shown() -> Response:
         return respond_large(VersionView.of(registry.version(*named)), conditions)

@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from app.dependencies import built
-from app.http.head import is_head
 from app.root_path import rooted
 from models_store.label_types import TEXT
 from models_store.listings.filters import Comparison, Filters
@@ -37,7 +36,7 @@ class Paging:
     """Requested page of a listing.
 
     Attributes:
-        limit: Most items; one for HEAD, whose caller sees none.
+        limit: Most items.
         cursor: End of the page before.
     """
 
@@ -60,14 +59,13 @@ class Paging:
     ) -> None:
         self._url = request.url
         self._response = response
-        self._is_head = is_head(request)
-        self.limit = 1 if self._is_head else limit
+        self.limit = limit
         self.cursor = cursor
 
     def view(
         self, page: Page[_Item], view: Callable[[_Item], BaseModel], pages: type[_PageView]
     ) -> _PageView:
-        """Return the view of a page; name the next one in the header `Link`, but for HEAD.
+        """Return the view of a page; name the next one in the header `Link`.
 
         The page is cut before its items exceed `MAX_PAGE_BYTES`.
 
@@ -85,7 +83,7 @@ class Paging:
                 break
             views.append(made)
         shown = page.first(len(views)).of(views)
-        if shown.next_cursor is not None and not self._is_head:
+        if shown.next_cursor is not None:
             query = self._url.include_query_params(cursor=shown.next_cursor).query
             self._response.headers["Link"] = f'<{rooted(self._url.path)}?{query}>; rel="next"'
         return pages.model_validate(shown, from_attributes=True)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, FiniteFloat
 
 from models_store.requests.placement import Placed
 from models_store.requests.training import Accepted, DatasetId, Seed
@@ -24,7 +24,7 @@ ModelRef = Annotated[
         " version, `name@alias` or `name:version`. The accepted request has `name:version`.",
     ),
 ]
-ContextCell = float | str | bool | None
+ContextCell = FiniteFloat | str | bool | None
 # A row, and a list of rows, may have a hundred thousand faults: the first one is enough.
 ContextRow = Annotated[list[ContextCell], Field(fail_fast=True)] | dict[str, ContextCell]
 

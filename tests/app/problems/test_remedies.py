@@ -39,7 +39,7 @@ def test_a_trailing_comma_is_named(shared_client):
     headers = {"Content-Type": "application/json"}
     body = b'{"model_name": "m",}'
     answer = shared_client.post("/v1/jobs/variational", content=body, headers=headers)
-    assert "A comma stands before the bracket" in detail(answer, 400, "json-syntax")
+    assert "A comma stands behind the last value" in detail(answer, 400, "json-syntax")
     other = shared_client.post("/v1/jobs/variational", content=b'{"a" 1}', headers=headers)
     assert "comma" not in detail(other, 400, "json-syntax")
 
