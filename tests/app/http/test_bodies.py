@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from collections.abc import Iterable
 from typing import Any
 
 import httpx2
@@ -112,7 +113,9 @@ def test_more_lists_than_a_table_can_have_are_refused_before_they_are_made(unit)
     assert decode_document(narrow, RowsShape(["a"], max_rows=1000)).shape == (1000, 1)
 
 
-def post(client: TestClient, body: object, media_type: str = "application/json") -> httpx2.Response:
+def post(
+    client: TestClient, body: bytes | Iterable[bytes], media_type: str = "application/json"
+) -> httpx2.Response:
     """Send a body to a route that takes any JSON up to 4 MiB."""
     return client.post("/v1/webhooks", content=body, headers={"Content-Type": media_type})
 
@@ -167,7 +170,9 @@ def form(*parts: bytes, end: bytes = b"--x--\r\n") -> bytes:
     return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + end
 
 
-def upload(client: TestClient, body: object, media_type: str = FORM) -> httpx2.Response:
+def upload(
+    client: TestClient, body: bytes | Iterable[bytes], media_type: str = FORM
+) -> httpx2.Response:
     return client.post("/v1/datasets", content=body, headers={"Content-Type": media_type})
 
 
