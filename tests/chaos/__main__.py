@@ -1,8 +1,8 @@
 """``python -m tests.chaos``: a whole service, killed again and again while it works.
 
 Real processes: the API, two workers with their trainers, Redis, SQLite or PostgreSQL, and files in a
-folder or on an S3 server. While jobs are started over HTTP, processes are killed, frozen, asked to end and started again, and Redis
-is wiped. At the end every promise is checked: docs/reliability.md says which.
+folder or on an S3 server. While jobs are started over HTTP, processes are killed, frozen, asked to end
+and started again, and Redis is wiped. At the end every promise is checked: docs/reliability.md says which.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -24,14 +23,10 @@ from models_store.errors import DatabaseError
 from models_store.files.blobs import Blobs
 from models_store.job_states import FINAL_STATES, JobRole
 from tests.bucket_servers import S3Server
-from tests.chaos.asking import Asking
-from tests.chaos.caller import MAX_QUEUED, Caller
-from tests.chaos.checker import violations
+from tests.chaos.caller import Caller
 from tests.chaos.faults import Faults
-from tests.chaos.history import History
-from tests.chaos.others import Others, look_again
-from tests.chaos.parts import SLOTS, Service
-from tests.chaos.verdict import Verdict
+from tests.chaos.service import Service
+from tests.chaos.verdict import Verdict, listed
 from tests.servers import PostgresServer
 
 _STUCK_S = 600.0
@@ -46,7 +41,7 @@ def main() -> int:
     if bucket is not None:
         os.environ.update(bucket.environment)
     try:
-        service = Service(folder, postgres, bucket, max_queued=MAX_QUEUED)
+        service = Service(folder, postgres, bucket)
         try:
             broken = _run(service, options)
         finally:
@@ -56,7 +51,7 @@ def main() -> int:
             if server is not None:
                 server.close()
     if broken:
-        print(f"seed {options.seed}; logs, data and history.jsonl are in {folder}")
+        print(f"seed {options.seed}; logs and data are in {folder}")
     else:
         shutil.rmtree(folder)
     return 1 if broken else 0
@@ -80,34 +75,34 @@ def _run(service: Service, options: argparse.Namespace) -> bool:
     service.wait_ready()
     database = Database(service.settings.resolved_database_url)
     faults = Faults(service, random.Random(options.seed))
-    history = History(service.folder / "history.jsonl")
-    asking = Asking(service.url, "submitter", history)
-    caller = Caller(asking, jobs=options.jobs, random_=random.Random(options.seed + 1))
-    others = Others(service.url, history, caller.accepted, seed=options.seed)
+    caller = Caller(service.url, jobs=options.jobs, random_=random.Random(options.seed + 1))
     caller.start()
-    others.start()
     began = time.monotonic()
-    stuck = not _disturb(caller, faults, database, options)
+    is_stuck = not _disturb(caller, faults, database, options)
     took_s = time.monotonic() - began
     caller.stop()
     service.wait_ready()
-    others.stop()
-    look_again(asking, history)
-    asking.close()
-    history.close()
-    logs = [service.folder / f"{worker.name}.log" for worker in service.workers]
-    blobs = Blobs(service.settings.store_address)
-    verdict = Verdict(database, blobs, caller.accepted, logs=logs)
-    database.dispose()
-    found = verdict.violations()
-    found += violations(history.calls, complete=not stuck, max_queued=MAX_QUEUED, returning=SLOTS)
-    if stuck:
+    accepted, logs = caller.accepted, [worker.log for worker in service.workers]
+    verdict = Verdict(database, Blobs(service.settings.store_address), logs=logs)
+    caller.look_again(verdict.versions)
+    found = list(verdict.violations(accepted))
+    if is_stuck:
         found.append(f"nothing moved for {_STUCK_S:g} s")
-    _report(options, faults, caller, verdict, took_s)
-    print(f"  calls    {_listed(_answers(history))}, none for {_longest_silence(history):.0f} s")
+    told = {str(status or "lost"): number for status, number in accepted.answers.items()}
+    print(f"{options.database}, {options.store}, seed {options.seed}: {took_s:.0f} s")
+    print(
+        f"  jobs     {len(accepted.seeds)}, asked for {accepted.requests} times, answered again {accepted.replays}"
+    )
+    print(f"  answers  {listed(Counter(told))}")
+    print(
+        f"  faults   {faults.done.total()}, of them kill -9 {faults.kills}: {listed(faults.done)}"
+    )
+    for line in verdict.summary(accepted):
+        print(f"  {line}")
     for violation in found:
         print(f"VIOLATION: {violation}")
     print("every promise was kept" if not found else f"{len(found)} violations")
+    database.dispose()
     return bool(found)
 
 
@@ -122,10 +117,8 @@ def _disturb(
         late = (time.monotonic() - began) / (60 * options.minutes)
         if late >= 1:
             caller.stop()
-        number = sum(faults.done.values())
-        if number < options.kills and number <= options.kills * max(
-            late, caller.final / options.jobs
-        ):
+        share, number = max(late, caller.final / options.jobs), faults.done.total()
+        if number < options.kills and number <= options.kills * share:
             faults.one()
         time.sleep(pauses.uniform(0.2, 1.2))
         caller.final = _final(database, otherwise=caller.final)
@@ -137,22 +130,6 @@ def _disturb(
     return True
 
 
-def _answers(history: History) -> dict[str, int]:
-    counts = Counter[str]()
-    for call in history.calls:
-        counts["done"] += call.done
-        counts["refused"] += call.refused
-        counts["failed"] += call.unsure and call.status is not None
-        counts["lost"] += call.status is None
-    return counts
-
-
-def _longest_silence(history: History) -> float:
-    """Return the longest time in which no caller was answered, in seconds."""
-    ends = [0.0, *sorted(call.ended for call in history.calls if call.done or call.refused)]
-    return max((after - before for before, after in pairwise(ends)), default=0.0)
-
-
 def _final(database: Database, *, otherwise: int) -> int:
     try:
         with database.read() as session:
@@ -161,35 +138,6 @@ def _final(database: Database, *, otherwise: int) -> int:
             return session.scalar(query) or 0
     except DatabaseError:
         return otherwise
-
-
-def _report(
-    options: argparse.Namespace, faults: Faults, caller: Caller, verdict: Verdict, took_s: float
-) -> None:
-    accepted = caller.accepted
-    print(
-        f"{options.database}, {options.store}, seed {options.seed}: {len(accepted.seeds)} jobs in {took_s:.0f} s"
-    )
-    print(f"  requests {accepted.requests}, of them answered again {accepted.replays}")
-    print(f"  states   {_listed(verdict.states)}")
-    if verdict.errors:
-        print(f"  failures {_listed(verdict.errors)}")
-    print(f"  faults   {sum(faults.done.values())}, of them kill -9 {faults.kills}")
-    for kind, number in sorted(faults.done.items()):
-        print(f"           {number:4} {kind}")
-    if faults.links:
-        print(f"           connections: {_listed(faults.links)}")
-    print(
-        f"  attempts {verdict.attempts}, begun {verdict.starts},"
-        f" begun twice {verdict.double_starts}"
-    )
-    if faults.ends_s:
-        print(f"  workers ended {max(faults.ends_s):.1f} s after SIGTERM at the most")
-    print(f"  files of models that no version names: {verdict.orphans}")
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
 
 
 if __name__ == "__main__":

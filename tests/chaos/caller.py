@@ -3,67 +3,80 @@
 import random
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import numpy as np
 
-from tests.chaos.asking import Asking, one_job
-
 MODEL = "chaos"
-EPOCHS = (6, 6, 6, 40)  # by seed
-SWEEP, SEARCH, SAMPLING = 4, 5, 6
-"""Further requests: their work is done by children."""
+SWEEP, SEARCH, SAMPLING, SCORING = 4, 5, 6, 7
+"""Requests beside the trainings of each seed below; the work of all but the last is done by children."""
 
-_SHARES = (3, 3, 3, 3, 2, 1, 2)
-PART_ROWS, _DRAWN_ROWS = 5_000, 17_000
-MAX_QUEUED = 6
-FULL = httpx.codes.TOO_MANY_REQUESTS
+_EPOCHS = (6, 6, 6, 40)  # of the trainings, by seed
+_SHARES = (3, 3, 3, 3, 2, 1, 2, 2)
+_DRAWN_ROWS = 17_000
 _WAITING = 8
-_CANCELS = 0.1
-_RESUMES = 0.6
+_CANCELS, _RESUMES = 0.1, 0.06
+_SCORED = {"rows": [[0.5, -1.0, 0.25], [2.0, 0.0, -3.0]]}
 
 
 @dataclass
 class Accepted:
-    """What the service promised: the jobs it answered 202 for.
+    """What the service promised by its answers.
 
     Attributes:
-        seeds: the seed of each job, by its id.
+        seeds: which request each job is of, by its id.
+        cancelled: jobs that the caller asked to cancel.
+        scores: answers for one table by each version that was asked.
         requests: how many times a job was asked for, repetitions included.
         replays: how many of the answers were those of an earlier request.
-        cancelled: jobs that the caller asked to cancel.
+        answers: how many answers of each status there were; 0: those that were lost.
     """
 
     seeds: dict[str, int] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    scores: dict[int, set[bytes]] = field(default_factory=dict)
     requests: int = 0
     replays: int = 0
-    cancelled: set[str] = field(default_factory=set)
+    answers: Counter[int] = field(default_factory=Counter)
 
 
 class Caller:
-    """Starts jobs in a thread of its own, a few more than can run at a time.
+    """Starts jobs in a thread of its own, a few more than can run at a time, and scores rows meanwhile.
 
     Args:
-        asking: The service.
+        url: Address of the service.
         jobs: how many to start.
         random_: what it does besides.
+
+    Attributes:
+        accepted: What the service promised.
+        dataset_id: The one table, of all jobs.
+        final: Number of jobs that have ended, which another thread sees.
     """
 
-    def __init__(self, asking: Asking, *, jobs: int, random_: random.Random) -> None:
+    def __init__(self, url: str, *, jobs: int, random_: random.Random) -> None:
         self.accepted = Accepted()
+        self.dataset_id = ""
         self.final = 0
+        self._http = httpx.Client(base_url=url, timeout=10)
         self._jobs = jobs
         self._random = random_
-        self._asking = asking
-        self._dataset_id = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
         """Upload a table, then start jobs."""
-        self._dataset_id = self._upload()
+        rows = np.random.default_rng(0).normal(size=(400, 3))
+        lines = ["a,b,c", *(",".join(map(repr, row)) for row in rows.tolist())]
+        answer = self._until_answered(
+            "/v1/datasets",
+            content="\n".join(lines),
+            headers={"Content-Type": "text/csv", "Idempotency-Key": "the-table"},
+        )
+        self.dataset_id = answer.json()["id"]
         self._thread.start()
 
     @property
@@ -76,44 +89,44 @@ class Caller:
         self._stopping.set()
         self._thread.join()
 
-    def _upload(self) -> str:
-        rows = np.random.default_rng(0).normal(size=(400, 3))
-        lines = ["a,b,c", *(",".join(map(repr, row)) for row in rows.tolist())]
-        while True:
-            answer = self._asking.ask(
-                ("upload", "the table"),
-                ("POST", "/v1/datasets"),
-                said=lambda answer: {"id": answer.json()["id"]},
-                content="\n".join(lines),
-                headers={"Content-Type": "text/csv", "Idempotency-Key": "the-table"},
-            )
-            if answer is not None and answer.is_success:
-                return str(answer.json()["id"])
-            time.sleep(0.3)
+    def look_again(self, versions: int) -> None:
+        """Score the rows by each version once more when nothing is disturbed any longer."""
+        for number in range(1, versions + 1):
+            while number not in self.accepted.scores:
+                self._score(number)
+        self._http.close()
 
     def _run(self) -> None:
         while len(self.accepted.seeds) < self._jobs and not self._stopping.is_set():
             if len(self.accepted.seeds) - self.final < _WAITING:
                 self._start_one(f"key-{len(self.accepted.seeds)}")
                 self._change_mind()
+            self._score(1)
             time.sleep(0.1)
 
     def _start_one(self, key: str) -> None:
-        seed = self._random.choices(range(len(_SHARES)), _SHARES)[0]
+        """Ask for a job, some twice; the key makes all of that one request."""
+        [seed] = self._random.choices(range(len(_SHARES)), _SHARES)
+        path, body = self._request(seed)
         for _ in range(self._random.choice([1, 1, 2])):
-            job_id = self._ask(key, *self._request(seed))
-            if job_id is not None:
-                self.accepted.seeds[job_id] = seed
+            answer = self._until_answered(path, json=body, headers={"Idempotency-Key": key})
+            if answer.status_code == httpx.codes.NOT_FOUND:  # the first version is not there yet
+                return
+            self.accepted.replays += "idempotent-replayed" in answer.headers
+            self.accepted.seeds[answer.json()["id"]] = seed
 
     def _request(self, seed: int) -> tuple[str, dict[str, Any]]:
         """Return the path and the body of a request."""
         if seed == SAMPLING:
             body = {"model": f"{MODEL}:1", "n": _DRAWN_ROWS, "seed": 1, "output": "csv"}
             return "/v1/jobs/sampling", body
-        epochs = EPOCHS[seed] if seed < len(EPOCHS) else 6
+        if seed == SCORING:
+            scored = {"model": f"{MODEL}:1", "dataset_id": self.dataset_id, "output": "npy"}
+            return "/v1/jobs/scoring", scored
+        epochs = _EPOCHS[seed] if seed < len(_EPOCHS) else 6
         body = {
             "model_name": MODEL,
-            "dataset_id": self._dataset_id,
+            "dataset_id": self.dataset_id,
             "flow": {"family": "realnvp", "layers": 2, "hidden": [8]},
             "optimisation": {
                 "max_epochs": epochs,
@@ -124,44 +137,54 @@ class Caller:
         }
         if seed == SWEEP:
             ranges = {"optimisation.learning_rate": {"values": [1e-3, 1e-2]}}
-            more = {"ranges": ranges, "trials": 2, "reduction": 2, "seed": 1}
-            return "/v1/jobs/sweep", body | more
+            return "/v1/jobs/sweep", body | {
+                "ranges": ranges,
+                "trials": 2,
+                "reduction": 2,
+                "seed": 1,
+            }
         if seed == SEARCH:
             body |= {"flow": {"family": "auto", "ensemble": 2}, "quality": "fast"}
         return "/v1/jobs/training", body
 
-    def _ask(self, key: str, path: str, body: dict[str, Any]) -> str | None:
-        """Ask until the answer is 202; the key makes all that one request.
+    def _change_mind(self) -> None:
+        """Now and then cancel a job, and resume one that was cancelled."""
+        if self.accepted.seeds and self._random.random() < _CANCELS:
+            job_id = self._random.choice(list(self.accepted.seeds)[-_WAITING:])
+            self.accepted.cancelled.add(job_id)
+            self._ask(f"/v1/jobs/{job_id}/cancel")
+        if self.accepted.cancelled and self._random.random() < _RESUMES:
+            self._ask(f"/v1/jobs/{self._random.choice(sorted(self.accepted.cancelled))}/resume")
 
-        Returns:
-            None: it samples from a version that is not there yet.
+    def _score(self, version: int) -> None:
+        answer = self._ask(f"/v1/models/{MODEL}:{version}/log_prob", json=_SCORED)
+        if answer is not None and answer.is_success:
+            self.accepted.scores.setdefault(version, set()).add(answer.content)
+
+    def _until_answered(self, path: str, **arguments: Any) -> httpx.Response:
+        """Ask until there is an answer of success, or that something is not found.
+
+        Raises:
+            RuntimeError: The request is wrong.
         """
         while True:
             self.accepted.requests += 1
-            answer = self._asking.ask(
-                ("submit", key),
-                ("POST", path),
-                said=one_job,
-                json=body,
-                headers={"Idempotency-Key": key},
-            )
-            if answer is not None and answer.status_code == httpx.codes.ACCEPTED:
-                self.accepted.replays += "idempotent-replayed" in answer.headers
-                return str(answer.json()["id"])
-            if answer is not None and answer.status_code == httpx.codes.NOT_FOUND:
-                return None
-            if answer is not None and answer.is_client_error and answer.status_code != FULL:
+            answer = self._ask(path, **arguments)
+            if answer is not None and (
+                answer.is_success or answer.status_code == httpx.codes.NOT_FOUND
+            ):
+                return answer
+            full = answer is not None and answer.status_code == httpx.codes.TOO_MANY_REQUESTS
+            if answer is not None and answer.is_client_error and not full:
                 raise RuntimeError(answer.text)
             time.sleep(0.3)
 
-    def _change_mind(self) -> None:
-        """Now and then cancel a job, and resume one that was cancelled."""
-        if self._random.random() < _CANCELS:
-            job_id = self._random.choice(list(self.accepted.seeds)[-_WAITING:])
-            self.accepted.cancelled.add(job_id)
-            self._change("cancel", job_id)
-        if self.accepted.cancelled and self._random.random() < _CANCELS * _RESUMES:
-            self._change("resume", self._random.choice(sorted(self.accepted.cancelled)))
-
-    def _change(self, action: str, job_id: str) -> None:
-        self._asking.ask((action, job_id), ("POST", f"/v1/jobs/{job_id}/{action}"), said=one_job)
+    def _ask(self, path: str, **arguments: Any) -> httpx.Response | None:
+        """Send a request once; None if its answer was lost."""
+        try:
+            answer = self._http.post(path, **arguments)
+        except httpx.HTTPError:
+            self.accepted.answers[0] += 1
+            return None
+        self.accepted.answers[answer.status_code] += 1
+        return answer

@@ -5,14 +5,12 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 
 import redis
 
-from tests.chaos.network import Link
-from tests.chaos.parts import LEASE_S, Part, Service
+from tests.chaos.service import LEASE_S, Process, Service
 from tests.workers.place import children_of
 
 
@@ -21,42 +19,47 @@ class Faults:
 
     Attributes:
         done: how many of each kind there were.
-        links: Number of faults of each connection between parts.
-        ends_s: the seconds that workers took to end at SIGTERM.
     """
 
     def __init__(self, service: Service, random_: random.Random) -> None:
         self._service = service
         self._random = random_
+        # Each function returns whether there was something that it could be done to.
         self._kinds: dict[str, tuple[int, Callable[[], bool]]] = {
-            "kill -9 of a trainer": (5, self._kill_trainer),
-            "kill -9 of a worker": (4, self._kill_worker),
-            "kill -9 of the API": (3, self._kill_api),
-            "kill -9 of Redis": (2, self._kill_redis),
-            "FLUSHALL": (2, self._flush),
+            "kill -9 of a trainer": (5, lambda: self._kill_one(service.trainers)),
+            "trainer frozen": (1, lambda: self._freeze_one(service.trainers)),
+            "kill -9 of a fork server": (2, lambda: self._kill_one(service.fork_servers)),
+            "fork server frozen": (1, lambda: self._freeze_one(service.fork_servers)),
+            "kill -9 of a worker": (4, lambda: self._restart_one(service.working)),
+            "SIGTERM to a worker": (2, lambda: self._restart_one(service.working, signal.SIGTERM)),
             "worker frozen past its lease": (2, self._freeze_worker),
-            "trainer frozen": (1, self._freeze_trainer),
-            "kill -9 of a fork server": (2, self._kill_fork_server),
-            "fork server frozen": (1, self._freeze_fork_server),
-            "Redis frozen": (1, self._freeze_redis),
-            "SIGTERM to a worker": (2, self._deploy_worker),
-            "SIGTERM to the API": (1, self._deploy_api),
-            "API frozen": (1, self._freeze_api),
-            "connections cut": (2, self._cut),
-            "connections refused": (1, self._refuse),
-            "connections stalled": (2, self._stall),
-            "answers lost": (3, self._lose_answers),
-            "connections half closed": (1, self._close_half),
+            "kill -9 of the API": (3, lambda: self._restart_one(self._api())),
+            "SIGTERM to the API": (1, lambda: self._restart_one(self._api(), signal.SIGTERM)),
+            "API frozen": (1, lambda: self._freeze_one([api.pid for api in self._api()])),
+            "kill -9 of Redis": (2, lambda: self._restart_one([service.redis])),
+            "Redis frozen": (1, lambda: self._freeze_one([service.redis.pid])),
+            "FLUSHALL": (2, self._flush),
         }
-        if service.postgres is not None:
-            self._kinds["kill -9 of PostgreSQL"] = (3, self._kill_postgres)
-            self._kinds["PostgreSQL frozen"] = (1, self._freeze_postgres)
-        if service.bucket is not None:
-            self._kinds["kill -9 of the store"] = (6, self._kill_store)
-            self._kinds["store frozen"] = (2, self._freeze_store)
+        if (postgres := service.postgres) is not None:
+            self._kinds |= {
+                "kill -9 of PostgreSQL": (
+                    3,
+                    lambda: self._restart_server(postgres.kill, postgres.restart),
+                ),
+                "PostgreSQL frozen": (
+                    1,
+                    lambda: self._freeze([postgres.pid, *children_of(postgres.pid)]),
+                ),
+            }
+        if (bucket := service.bucket) is not None:
+            self._kinds |= {
+                "kill -9 of the store": (
+                    6,
+                    lambda: self._restart_server(bucket.kill, bucket.start),
+                ),
+                "store frozen": (2, lambda: self._freeze([bucket.pid])),
+            }
         self.done: Counter[str] = Counter()
-        self.links: Counter[str] = Counter()
-        self.ends_s: list[float] = []
 
     @property
     def kills(self) -> int:
@@ -74,17 +77,8 @@ class Faults:
                 return
             time.sleep(0.2)
 
-    def _kill_trainer(self) -> bool:
-        return self._kill_one(self._service.trainers)
-
-    def _freeze_trainer(self) -> bool:
-        return self._freeze_one(self._service.trainers)
-
-    def _kill_fork_server(self) -> bool:
-        return self._kill_one(self._service.fork_servers)
-
-    def _freeze_fork_server(self) -> bool:
-        return self._freeze_one(self._service.fork_servers)
+    def _api(self) -> list[Process]:
+        return [self._service.api] if self._service.api_ready else []
 
     def _kill_one(self, pids: list[int]) -> bool:
         with suppress(ProcessLookupError, IndexError):
@@ -93,129 +87,43 @@ class Faults:
         return False
 
     def _freeze_one(self, pids: list[int]) -> bool:
-        if not pids:
-            return False
-        pid = self._random.choice(pids)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(self._random.uniform(0.5, 2))
-            os.kill(pid, signal.SIGCONT)
-        return True
-
-    def _kill_worker(self) -> bool:
-        return self._to_worker(lambda worker: worker.kill())
+        return bool(pids) and self._freeze([self._random.choice(pids)])
 
     def _freeze_worker(self) -> bool:
-        seconds = LEASE_S + self._random.uniform(0.5, 3)
-        return self._to_worker(lambda worker: worker.freeze(seconds))
-
-    def _deploy_worker(self) -> bool:
-        return self._to_worker(lambda worker: self.ends_s.append(worker.deploy()))
-
-    def _to_worker(self, fault: Callable[[Part], None]) -> bool:
-        """Do it to a worker that works: one killed while it starts, again and again, cannot."""
         workers = self._service.working
-        if workers:
-            fault(self._random.choice(workers))
-        return bool(workers)
-
-    def _kill_api(self) -> bool:
-        return self._to_api(self._service.api.kill)
-
-    def _deploy_api(self) -> bool:
-        return self._to_api(self._service.api.deploy)
-
-    def _to_api(self, fault: Callable[[], object]) -> bool:
-        ready = self._service.api_ready
-        if ready:
-            fault()
-        return ready
-
-    def _freeze_api(self) -> bool:
-        return self._to_api(partial(self._service.api.freeze, self._random.uniform(0.5, 4)))
-
-    def _cut(self) -> bool:
-        self._link().cut()
-        return True
-
-    def _refuse(self) -> bool:
-        self._link().refuse(self._random.uniform(0.5, 4))
-        return True
-
-    def _stall(self) -> bool:
-        self._link().stall(self._random.uniform(0.5, 2 * LEASE_S))
-        return True
-
-    def _lose_answers(self) -> bool:
-        self._link().lose_answers(self._random.uniform(0.2, 2))
-        return True
-
-    def _close_half(self) -> bool:
-        self._link().close_half()
-        return True
-
-    def _link(self) -> Link:
-        links = self._service.network.links
-        name = self._random.choice(sorted(links))
-        self.links[name] += 1
-        return links[name]
-
-    def _kill_redis(self) -> bool:
-        self._service.redis.kill()
-        return True
-
-    def _freeze_redis(self) -> bool:
-        self._service.redis.freeze(self._random.uniform(1, 4))
-        return True
-
-    def _flush(self) -> bool:
-        with (
-            suppress(redis.RedisError),
-            redis.Redis.from_url(self._service.settings.resolved_broker_url) as client,
-        ):
-            client.flushall()
-            return True
-        return False
-
-    def _kill_postgres(self) -> bool:
-        server = self._service.postgres
-        if server is None:
+        if not workers:
             return False
-        server.kill()
-        time.sleep(self._random.uniform(0, 2))
-        server.restart()
-        return True
+        return self._freeze([self._random.choice(workers).pid], at_least_s=LEASE_S)
 
-    def _freeze_postgres(self) -> bool:
-        server = self._service.postgres
-        if server is None:
-            return False
-        self._freeze([server.pid, *children_of(server.pid)])
-        return True
-
-    def _kill_store(self) -> bool:
-        server = self._service.bucket
-        if server is None:
-            return False
-        server.kill()
-        time.sleep(self._random.uniform(0, 4))
-        server.start()
-        return True
-
-    def _freeze_store(self) -> bool:
-        server = self._service.bucket
-        if server is None:
-            return False
-        self._freeze([server.pid])
-        return True
-
-    def _freeze(self, pids: list[int]) -> None:
-        """Stop a server in mid-step, and let it continue."""
-        for number, pause_s in (
-            (signal.SIGSTOP, self._random.uniform(0.5, 4)),
-            (signal.SIGCONT, 0),
-        ):
+    def _freeze(self, pids: Sequence[int], *, at_least_s: float = 0.0) -> bool:
+        """Stop processes in mid-step, and let them go on as if nothing had been."""
+        for number in (signal.SIGSTOP, signal.SIGCONT):
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
-            time.sleep(pause_s)
+            if number is signal.SIGSTOP:
+                time.sleep(at_least_s + self._random.uniform(0.5, 4))
+        return True
+
+    def _restart_one(
+        self, processes: list[Process], number: signal.Signals = signal.SIGKILL
+    ) -> bool:
+        if not processes:
+            return False
+        process = self._random.choice(processes)
+        process.end(number)
+        process.start()
+        return True
+
+    def _restart_server(self, kill: Callable[[], None], start: Callable[[], None]) -> bool:
+        kill()
+        time.sleep(self._random.uniform(0, 4))
+        start()
+        return True
+
+    def _flush(self) -> bool:
+        url = self._service.settings.resolved_broker_url
+        with suppress(redis.RedisError), redis.Redis.from_url(url) as client:
+            client.flushall()
+            return True
+        return False

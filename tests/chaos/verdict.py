@@ -1,23 +1,20 @@
 """What is left when everything is over, held against what was promised."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 from sqlalchemy import func, select
 
+from models_store.consistency import compare
 from models_store.database.database import Database
 from models_store.database.schema import JobRow, ModelVersionRow
-from models_store.errors import StoreError
 from models_store.files.blobs import Blobs
-from models_store.files.checkpoints import load_model
-from models_store.job_states import TRANSITIONS, EventKind, Job, JobKind, JobRole, JobState
+from models_store.job_states import TRANSITIONS, EventKind, Job, JobRole, JobState
 from models_store.jobs.jobs import Jobs
-from models_store.records import VersionSummary
-from models_store.registry import Registry
-from tests.chaos.caller import MODEL, Accepted
+from tests.chaos.caller import SAMPLING, SCORING, Accepted
 
 PROJECT = "default"
 
@@ -28,122 +25,107 @@ class Verdict:
     Args:
         database: of the service.
         blobs: of the service.
-        accepted: what it promised.
         logs: the logs of its workers.
     """
 
-    def __init__(
-        self, database: Database, blobs: Blobs, accepted: Accepted, *, logs: list[Path]
-    ) -> None:
-        self._database = database
+    def __init__(self, database: Database, blobs: Blobs, *, logs: list[Path]) -> None:
         self._jobs = Jobs(database)
-        self._registry = Registry(database)
-        self._blobs = blobs
-        self._accepted = accepted
-        self._found = [self._jobs.get(PROJECT, job_id) for job_id in accepted.seeds]
-        self._versions = list(self._all_versions())
-        self._begun = Counter(_begun(logs))
-        self.states = Counter(job.state.value for job in self._found)
-        self.starts = sum(self._begun.values())
-        self.double_starts = sum(number - 1 for number in self._begun.values())
-        self.attempts = sum(job.attempt for job in self._found)
-        self.errors = Counter(job.error["code"] for job in self._found if job.error)
         with database.read() as session:
-            named = set(session.scalars(select(ModelVersionRow.checkpoint_key)))
-        self.orphans = len(set(blobs.keys("models")) - named)
-
-    def violations(self) -> list[str]:
-        """Each broken promise as a sentence; empty when all were kept."""
-        found = [*self._of_rows(), *self._of_versions(), *self._of_models(), *self._of_files()]
-        return [*found, *self._of_events()]
-
-    def _of_rows(self) -> Iterator[str]:
-        with self._database.read() as session:
             alone = JobRow.role.is_distinct_from(JobRole.CHILD)
-            rows = session.scalar(select(func.count()).select_from(JobRow).where(alone))
-        if rows != len(self._accepted.seeds):
-            yield f"{len(self._accepted.seeds)} jobs were accepted, there are {rows}"
+            self._rows = session.scalar(select(func.count()).select_from(JobRow).where(alone))
+            made = (
+                ModelVersionRow.job_id,
+                ModelVersionRow.version,
+                ModelVersionRow.checkpoint_sha256,
+            )
+            self._versions = list(session.execute(select(*made).order_by(made[1])).tuples())
+        self._begun = Counter(_begun(logs))
+        self._files = compare(database, blobs, deep=True, grace_s=0)
+
+    @property
+    def versions(self) -> int:
+        """The number of versions of the model."""
+        return len(self._versions)
+
+    def violations(self, accepted: Accepted) -> Iterator[str]:
+        """Yield each broken promise as a sentence; none when all were kept."""
+        found = [self._jobs.get(PROJECT, job_id) for job_id in accepted.seeds]
+        if self._rows != len(found):
+            yield f"{len(found)} jobs were accepted, there are {self._rows}"
         for (job_id, attempt), number in self._begun.items():
             if number > 1:
                 yield f"attempt {attempt} of {job_id} was begun {number} times"
-        for job in self._found:
-            if not job.final:
-                yield f"{job.id} is {job.state} and will never end"
-            if job.state is JobState.FAILED and not (job.error and job.error["detail"]):
-                yield f"{job.id} failed without a reason"
-            if job.state is JobState.CANCELLED and job.id not in self._accepted.cancelled:
-                yield f"{job.id} was cancelled and nobody asked for it"
+        for bad in self._files.unusable:
+            yield f"a file cannot be used: {bad}"
+        for job in found:
+            yield from _of_job(job, was_cancelled=job.id in accepted.cancelled)
+            yield from _of_events(job, self._jobs)
+        yield from self._of_versions(found)
+        yield from self._of_bytes(found, accepted)
 
-    def _of_versions(self) -> Iterator[str]:
-        of_job = Counter(version.job_id for version in self._versions)
-        for job in self._found:
+    def summary(self, accepted: Accepted) -> Iterator[str]:
+        """Yield lines on what happened."""
+        found = [self._jobs.get(PROJECT, job_id) for job_id in accepted.seeds]
+        yield f"states   {listed(Counter(job.state.value for job in found))}"
+        errors = Counter(job.error["code"] for job in found if job.error)
+        if errors:
+            yield f"failures {listed(errors)}"
+        yield f"attempts {sum(self._begun.values())} begun, children included"
+        yield f"files that no row names: {len(self._files.orphans)}"
+
+    def _of_versions(self, found: list[Job]) -> Iterator[str]:
+        """A job that makes one has one version, and no other job has any."""
+        of_job = Counter(job_id for job_id, _, _ in self._versions)
+        for job in found:
             wanted = int(job.state is JobState.SUCCEEDED and job.kind.makes_version)
-            if of_job[job.id] != wanted:
-                yield f"{job.id} is {job.state} and has {of_job[job.id]} versions"
-        numbers = sorted(version.version for version in self._versions)
+            if of_job.pop(job.id, 0) != wanted:
+                yield f"{job.id} is {job.state} and has not {wanted} versions"
+        if of_job:
+            yield f"versions of unknown jobs: {dict(of_job)}"
+        numbers = [number for _, number, _ in self._versions]
         if numbers != list(range(1, len(numbers) + 1)):
             yield f"the versions are {numbers}"
-        with self._database.read() as session:
-            of_jobs = ModelVersionRow.job_id.is_not(None)
-            rows = session.scalar(select(func.count()).where(of_jobs))
-        if rows != len(numbers):
-            yield f"the model has {len(numbers)} versions, there are {rows}"
 
-    def _of_models(self) -> Iterator[str]:
+    def _of_bytes(self, found: list[Job], accepted: Accepted) -> Iterator[str]:
         """Equal requests give equal bytes, however often each was killed."""
-        hashes: dict[int, str] = {}
-        for version in self._versions:
-            try:
-                whole = self._registry.version(PROJECT, MODEL, version.version)
-                load_model(
-                    self._blobs,
-                    version.checkpoint_key,
-                    version.checkpoint_sha256,
-                    spec=whole.flow,
-                    columns=whole.columns,
-                )
-            except StoreError as error:
-                yield f"version {version.version} cannot be read: {error}"
-            assert version.job_id is not None  # nothing here imports models
-            seed = self._accepted.seeds[version.job_id]
-            if hashes.setdefault(seed, version.checkpoint_sha256) != version.checkpoint_sha256:
-                yield f"version {version.version} differs from others of its seed"
+        made: dict[str, set[str]] = defaultdict(set)
+        for job_id, version, sha256 in self._versions:
+            seed = accepted.seeds.get(str(job_id))
+            made[f"model of seed {seed}"].add(sha256)
+            made[f"scores of seed {seed}"] |= _densities(accepted.scores[version])
+        for job in found:
+            if accepted.seeds[job.id] in (SAMPLING, SCORING) and job.result is not None:
+                made[job.kind.value].add(job.result["sha256"])
+        for what, different in made.items():
+            if len(different) > 1:
+                yield f"{what}: {len(different)} different ones"
 
-    def _of_files(self) -> Iterator[str]:
-        """Each sampling that succeeded has the one file that its request gives."""
-        hashes = set()
-        for job in self._found:
-            if job.kind is not JobKind.SAMPLING or job.state is not JobState.SUCCEEDED:
-                continue
-            if job.result is None:
-                yield f"{job.id} succeeded without a file"
-                continue
-            try:
-                self._blobs.verify(job.result["key"], job.result["sha256"])
-            except StoreError as error:
-                yield f"the file of {job.id} cannot be read: {error}"
-            hashes.add(job.result["sha256"])
-        if len(hashes) > 1:
-            yield f"one request gave {len(hashes)} files"
 
-    def _of_events(self) -> Iterator[str]:
-        for job in self._found:
-            yield from _of_events(job, self._jobs)
+def _densities(answers: set[bytes]) -> set[str]:
+    """Return answers without the name of the version that gave them."""
+    return {json.dumps(json.loads(answer)["log_prob"]) for answer in answers}
 
-    def _all_versions(self) -> Iterator[VersionSummary]:
-        cursor = None
-        while True:
-            page = self._registry.versions(PROJECT, MODEL, limit=100, cursor=cursor)
-            yield from page.items
-            if (cursor := page.next_cursor) is None:
-                return
+
+def _of_job(job: Job, *, was_cancelled: bool) -> Iterator[str]:
+    if not job.final:
+        yield f"{job.id} is {job.state} and will never end"
+    if job.state is JobState.FAILED and not (job.error and job.error["detail"]):
+        yield f"{job.id} failed without a reason"
+    if job.state is JobState.CANCELLED and not was_cancelled:
+        yield f"{job.id} was cancelled and nobody asked for it"
+    if job.state is JobState.SUCCEEDED and not job.kind.makes_version and job.result is None:
+        yield f"{job.id} succeeded without a file"
 
 
 def _of_events(job: Job, jobs: Jobs) -> Iterator[str]:
     events = jobs.events(PROJECT, job.id, limit=100_000)
     if [event.seq for event in events] != list(range(1, len(events) + 1)):
         yield f"the events of {job.id} have gaps"
-    epochs = [event.data["epoch"] for event in events if event.event is EventKind.EPOCH]
+    epochs = [
+        event.data["epoch"]
+        for event in events
+        if "epoch" in event.data and event.event is EventKind.EPOCH
+    ]
     if epochs != list(range(1, len(epochs) + 1)):
         yield f"the epochs of {job.id} are {epochs}"
     states = [JobState(event.data["state"]) for event in events if event.event is EventKind.STATE]
@@ -155,7 +137,7 @@ def _of_events(job: Job, jobs: Jobs) -> Iterator[str]:
 
 
 def _begun(logs: list[Path]) -> Iterator[tuple[str, str]]:
-    """Job and attempt of each beginning that a worker logged."""
+    """Yield job and attempt of each beginning that a worker logged."""
     for path in logs:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -167,3 +149,8 @@ def _begun(logs: list[Path]) -> Iterator[tuple[str, str]]:
                     yield entry["job_id"], number
                 case _:
                     pass
+
+
+def listed(counts: Counter[str]) -> str:
+    """Return counts in one line."""
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
