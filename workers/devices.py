@@ -2,9 +2,6 @@
 
 import os
 import re
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from workers.settings import WorkerSettings
@@ -40,32 +37,3 @@ def devices_of(settings: WorkerSettings) -> list[str]:
 def has_accelerator(settings: WorkerSettings) -> bool:
     """Return whether jobs of the worker compute on an accelerator."""
     return settings.device.startswith("cuda") or (settings.device == "auto" and count_gpus() > 0)
-
-
-class Slots:
-    """Devices of a worker, each taken by one job at a time.
-
-    Args:
-        devices: Device of each slot.
-    """
-
-    def __init__(self, devices: Sequence[str]) -> None:
-        self._free = list(reversed(devices))
-        self._lock = threading.Lock()
-
-    @property
-    def any_free(self) -> bool:
-        """Return whether a slot is free."""
-        return bool(self._free)
-
-    @contextmanager
-    def take(self) -> Iterator[str | None]:
-        """Take the device of a slot until the context ends; None if all are taken."""
-        with self._lock:
-            device = self._free.pop() if self._free else None
-        try:
-            yield device
-        finally:
-            if device is not None:
-                with self._lock:
-                    self._free.append(device)

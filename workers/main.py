@@ -8,7 +8,6 @@ from celery.exceptions import SecurityWarning  # type: ignore[import-untyped]  #
 from models_store.errors import BlobError, DatabaseError
 from models_store.process.logs import configure_logging
 from workers.celery_app import celery
-from workers.heartbeat import worker_label
 from workers.service import WorkerService
 from workers.settings import WorkerSettings
 
@@ -37,7 +36,7 @@ def run_worker(settings: WorkerSettings) -> int:
         return 1
     try:
         worker = celery.Worker(
-            hostname=f"densityd@{worker_label(settings)}",
+            hostname=f"densityd@{settings.label}",
             service=service,
             quiet=True,
             without_gossip=True,

@@ -1,6 +1,14 @@
-"""Metrics of one worker."""
+"""Metrics of one worker, and what its attempts add to them and to the traces."""
+
+import time
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+
+from models_store.process.traces import TRACES
+from workers.protocol import EpochDone, Interrupted
+
+_UNITS = ("epoch", "iteration", "part")
 
 
 class WorkerMetrics:
@@ -50,7 +58,33 @@ class WorkerMetrics:
         self.attempts.labels(kind, ending).inc()
         self.seconds.labels(kind).inc(seconds)
 
-    def observe_checkpoint(self, kind: str, seconds: float) -> None:
-        """Count a checkpoint."""
-        self.checkpoints.labels(kind).inc()
-        self.checkpoint_seconds.labels(kind).inc(seconds)
+
+class AttemptReports:
+    """Spans and metrics of an attempt, made of what its trainer reports, which has no network itself.
+
+    Args:
+        kind: Kind of the job.
+        metrics: Metrics of the worker.
+    """
+
+    def __init__(self, kind: str, metrics: WorkerMetrics) -> None:
+        self._kind = kind
+        self._metrics = metrics
+        self._since = time.time()
+
+    def record(self, name: str, attributes: dict[str, int] | None = None) -> None:
+        """Record the time since the last record as a span."""
+        TRACES.record(name, began=self._since, attributes=attributes or {})
+        self._since = time.time()
+
+    def advanced(self, messages: Sequence[EpochDone | Interrupted]) -> None:
+        """Record epochs, iterations or parts that have ended, as one span, and their checkpoints."""
+        last = messages[-1]
+        unit = next((unit for unit in _UNITS if unit in last.metrics), "batch")
+        self.record(f"{unit}s", {f"densityd.{unit}": last.metrics.get(unit, 0)})
+        for message in messages:
+            if message.checkpoint is not None and message.checkpoint.seconds is not None:
+                seconds = message.checkpoint.seconds
+                self._metrics.checkpoints.labels(self._kind).inc()
+                self._metrics.checkpoint_seconds.labels(self._kind).inc(seconds)
+                TRACES.record("checkpoint", began=time.time() - seconds)

@@ -17,17 +17,16 @@ from models_store.errors import (
 from models_store.files.blobs import Blobs, check_identity
 from models_store.files.private_files import create_private_files
 from models_store.files.store_identity import known_identity
-from models_store.jobs.live_workers import Workers
+from models_store.jobs.live_workers import LIVE_S, Workers
 from models_store.process.traces import TRACES
 from models_store.webhooks.deliveries import Deliveries
-from workers.devices import devices_of
-from workers.heartbeat import LifeSigns, worker_label
-from workers.leftovers import Leftovers
+from workers.devices import devices_of, has_accelerator
+from workers.leftovers import sweep
 from workers.metrics import WorkerMetrics
 from workers.port import Port
 from workers.settings import WorkerSettings
-from workers.supervisor.process import ForkServer
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.trainers import Trainers
 from workers.webhooks import Sender
 
 log = logging.getLogger(__name__)
@@ -37,6 +36,7 @@ POLL_S = 1.5
 
 _DATABASE_RETRY_S = 2.0
 _CLEANING_S = 30.0
+_TELL_S = LIVE_S / 6
 _END_S = 0.05
 
 
@@ -51,24 +51,19 @@ class WorkerService:
     def __init__(self, database: Database, settings: WorkerSettings) -> None:
         self.settings = settings
         self._database = database
+        self._blobs = Blobs(settings.store_address)
         self._metrics = WorkerMetrics()
-        self._signs = LifeSigns(settings, Workers(database))
-        self._fork_server = ForkServer()
+        self._workers = Workers(database)
+        self._told: tuple[str | None, int | None] | None = None
+        self._told_at = 0.0
+        self._trainers = Trainers()
         self.supervisor = Supervisor(
             database,
             settings,
-            worker=worker_label(settings),
-            tell=self._signs.tell,
+            worker=settings.label,
+            trainers=self._trainers,
             metrics=self._metrics,
             on_claim=self._wake,
-            fork_server=self._fork_server,
-        )
-        self._leftovers = Leftovers(
-            database,
-            Blobs(settings.store_address),
-            keep_s=settings.keep_checkpoints_s,
-            keep_jobs_s=settings.keep_jobs_s,
-            fit=lambda: self.supervisor.unfit is None,
         )
         self._sender = Sender(Deliveries(database), private=settings.webhook_private_addresses)
         self._port: Port | None = None
@@ -132,11 +127,14 @@ class WorkerService:
             return
         self._polling.join()
         self._polling = None
-        while self.supervisor.running:
+        while not self.supervisor.is_idle:
             time.sleep(_END_S)
-        self._fork_server.end_if_idle(0.0)
+        self._trainers.end_if_idle(0.0)
         self._sender.stop()
-        self._signs.remove()
+        try:
+            self._workers.remove(self.settings.label)
+        except DatabaseError as error:
+            log.info("the database does not know that this worker ends: %s", error)
         if self._port is not None:
             self._port.stop()
         self._database.dispose()
@@ -147,20 +145,43 @@ class WorkerService:
         clean_at = time.monotonic() + _CLEANING_S
         while not self._stopping.is_set():
             try:
-                if self.supervisor.has_free_slot and not self._look_is_asked_for:
+                if self.supervisor.has_free_device and not self._look_is_asked_for:
                     self._look_is_asked_for = True
                     pool.apply_async(self.run_jobs)
-                self._signs.beat()
-                self._fork_server.end_if_idle()
-                if time.monotonic() >= clean_at:
-                    more = self._leftovers.sweep()
+                self._beat()
+                self._trainers.end_if_idle()
+                # Without its store a worker must not have rows forget files.
+                if time.monotonic() >= clean_at and self.supervisor.unfit is None:
+                    more = self._clean()
                     clean_at = time.monotonic() + (POLL_S if more else _CLEANING_S)
             except (DatabaseError, StorageFullError, OSError) as error:
-                log.warning("the worker cannot clean up now: %s", error)
+                log.warning("the worker cannot tell that it lives, or clean up, now: %s", error)
             except Exception:
                 log.exception("a look for jobs failed")  # the next one may not
             self._woken.wait(POLL_S)
             self._woken.clear()
+
+    def _beat(self) -> None:
+        """Tell that the worker lives, if that was not told for some seconds, or what is told has changed."""
+        told = self.supervisor.unfit, self.supervisor.memory_bytes
+        if told == self._told and time.monotonic() - self._told_at < _TELL_S:
+            return
+        unfit, memory_bytes = told
+        accelerator = has_accelerator(self.settings)
+        self._workers.beat(
+            self.settings.label, unfit=unfit, accelerator=accelerator, memory_bytes=memory_bytes
+        )
+        self._told, self._told_at = told, time.monotonic()
+
+    def _clean(self) -> bool:
+        """Delete what is of no more use; return whether more may be due."""
+        settings = self.settings
+        return sweep(
+            self._database,
+            self._blobs,
+            keep_s=settings.keep_checkpoints_s,
+            keep_jobs_s=settings.keep_jobs_s,
+        )
 
     def _wake(self) -> None:
         self._woken.set()
@@ -168,7 +189,6 @@ class WorkerService:
     def _open_port(self) -> None:
         """Open the port that the settings name; jobs matter more than one that cannot be opened."""
         self._metrics.slots.set(len(devices_of(self.settings)))
-        self._metrics.running.set_function(lambda: self.supervisor.running)
         if self.settings.worker_port is None:
             return
         try:
@@ -216,11 +236,7 @@ def _prepare_store(database: Database, settings: WorkerSettings) -> None:
         if identity is not None:
             check_identity(blobs, identity)
         blobs.ping()
-    except StorageFullError:
-        log.warning("the blob store is full: no job is taken until something is deleted")
-    except WrongStoreError as error:
-        log.warning("%s", error)
-    except BlobDiskError as error:
-        if not blobs.is_remote:
+    except (StorageFullError, WrongStoreError, BlobDiskError) as error:
+        if isinstance(error, BlobDiskError) and not blobs.is_remote:
             raise
-        log.warning("no job is taken until the blob store is there: %s", error)
+        log.warning("the blob store cannot be used yet: %s", error)

@@ -1,10 +1,13 @@
 """Settings of the worker: how jobs run on this machine."""
 
+import socket
 from typing import Annotated
 
 from pydantic import Field
 
 from models_store.settings import StoreSettings, internal
+
+_CENTURY_S = 3.2e9
 
 
 class WorkerSettings(StoreSettings):
@@ -56,9 +59,14 @@ class WorkerSettings(StoreSettings):
     turn_s: float = internal(300.0, gt=0)
     cancel_grace_s: float = internal(2.0, ge=0, le=30)
     stop_grace_s: float = internal(6.0, ge=0, le=600)
-    keep_checkpoints_s: float = internal(7 * 86_400.0, ge=0)
-    keep_jobs_s: Annotated[float, Field(ge=0)] | None = Field(
+    keep_checkpoints_s: float = internal(7 * 86_400.0, ge=0, le=_CENTURY_S)
+    keep_jobs_s: Annotated[float, Field(ge=0, le=_CENTURY_S)] | None = Field(
         default=None,
         description="Seconds after which ended jobs are deleted, with their events and results."
         " Jobs whose version exists stay. Unset: jobs are kept for ever.",
     )
+
+    @property
+    def label(self) -> str:
+        """Return the worker's name, the host's unless it was given one."""
+        return self.worker_name or socket.gethostname()

@@ -24,17 +24,10 @@ from models_store.registry import Registry
 from tests.app.serving import registered
 from tests.ports import free_port
 from tests.servers import tied
-from tests.workers.crash_child import InlineTrainer
 
 CSV = {"Content-Type": "text/csv"}
 JSON = {"Content-Type": "application/json"}
 TABLE = b"height,weight\n171.5,68.2\n180.1,80.9\n165.0,55.3\n177.7,71.0\n"
-
-
-@pytest.fixture
-def inline_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainers are threads of this process; `tests/workers` and `tests/e2e` have those that are not."""
-    monkeypatch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
 
 
 @pytest.fixture(scope="session")

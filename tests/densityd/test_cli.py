@@ -13,7 +13,6 @@ from densityd.cli import app
 from models_store.database.database import Database
 from models_store.jobs.live_workers import Workers
 from models_store.settings import StoreSettings
-from workers.heartbeat import worker_label
 from workers.settings import WorkerSettings
 
 
@@ -115,7 +114,7 @@ def test_the_check_of_a_worker_tells_alive_from_dead(data_dir: Path) -> None:
     assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
     assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 1
     settings = WorkerSettings(data_dir=data_dir)
-    Workers(Database(settings.resolved_database_url)).beat(worker_label(settings))
+    Workers(Database(settings.resolved_database_url)).beat(settings.label)
 
     assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 0
 

@@ -11,7 +11,7 @@ from app.settings import ApiSettings
 from experiments.recipes import RECIPES, DensityRecipe
 from models_store.database.database import Database
 from tests.tables.files import npy
-from tests.workers.crash_child import InlineTrainer
+from tests.workers.crash_child import InlineTrainers
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
@@ -34,10 +34,7 @@ def grey(generator):
         pytest.param("mnist-made-gaussian", grey, id="logit"),
     ],
 )
-def test_a_recipe_is_a_job_whose_model_scores_its_rows(
-    tmp_path, sqlite_template, monkeypatch, name, rows
-):
-    monkeypatch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
+def test_a_recipe_is_a_job_whose_model_scores_its_rows(tmp_path, sqlite_template, name, rows):
     shutil.copy(sqlite_template, tmp_path / "densityd.sqlite3")
     settings = WorkerSettings(data_dir=tmp_path, trainer_nice=0)
     recipe = RECIPES[name]
@@ -51,7 +48,7 @@ def test_a_recipe_is_a_job_whose_model_scores_its_rows(
         job = client.post("/v1/jobs/training", json=body)
         assert job.status_code == 202, job.text
         database = Database(settings.resolved_database_url)
-        assert Supervisor(database, settings, worker="w").run_next()
+        assert Supervisor(database, settings, worker="w", trainers=InlineTrainers()).run_next()
         database.dispose()
         ended = client.get(f"/v1/jobs/{job.json()['id']}").json()
         assert ended["state"] == "succeeded", ended

@@ -10,19 +10,18 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import models_store.files.blobs
 import models_store.jobs.leases
-import workers.supervisor.supervisor
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from models_store.jobs.leases import JobWork
 from workers.protocol import EpochDone, Message, Started, Task
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.trainers import Trainers
 from workers.trainer.main import _do, outcome_of
 
 DIED = 77
@@ -114,19 +113,29 @@ POINTS = {
 }
 
 
+class InlineTrainers(Trainers):
+    """Trainers that are threads of this process, which has torch already, and storage that fails.
+
+    Args:
+        told: Called with each message.
+    """
+
+    def __init__(self, told: Callable[[Message], None] = lambda _: None) -> None:
+        self._told = told
+
+    def start(self, task: Task) -> "InlineTrainer":  # type: ignore[override]  # taken for a process
+        return InlineTrainer(task, self._told)
+
+    def end_if_idle(self, after_s: float = 0.0) -> None: ...
+
+
 class InlineTrainer:
-    """Trains in a thread, for a supervisor that takes it for a process."""
+    """Trainer in a thread."""
 
     at_end = False
     failure = None
 
-    def __init__(
-        self,
-        task: Task,
-        _fork_server: object = None,
-        *,
-        told: Callable[[Message], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, task: Task, told: Callable[[Message], None]) -> None:
         self._task = task
         self._told = told
         self._messages: queue.Queue[Message | None] = queue.Queue()
@@ -183,16 +192,14 @@ def main() -> None:
     """Work on whatever waits, until the point."""
     folder, name = sys.argv[1:]
     settings, point = settings_of(Path(folder)), POINTS[name]
-    supervisor = Supervisor(
-        Database(settings.resolved_database_url), settings, worker="crash_child"
-    )
 
     def told(message: Message) -> None:
         ended = message.metrics.get("epoch") if isinstance(message, EpochDone) else None
         if point.stopping and ended == _STOP_AFTER:
             supervisor.stop()
 
-    vars(workers.supervisor.supervisor)["TrainerProcess"] = partial(InlineTrainer, told=told)
+    database = Database(settings.resolved_database_url)
+    supervisor = Supervisor(database, settings, worker="crash_child", trainers=InlineTrainers(told))
     point.arm()
     supervisor.run_next()
 

@@ -38,8 +38,8 @@ from tests.models_store.makers import no_wait
 from tests.servers import tied
 from tests.waiting import wait_until
 from workers.settings import WorkerSettings
-from workers.supervisor.process import ForkServer
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.trainers import Trainers
 
 PROJECT = "default"
 _FILE = "densityd.sqlite3"
@@ -235,9 +235,9 @@ class Running:
     """A supervisor at work on one job, in a thread as Celery's pool would have it."""
 
     def __init__(
-        self, database: Database, settings: WorkerSettings, fork_server: ForkServer | None = None
+        self, database: Database, settings: WorkerSettings, trainers: Trainers | None = None
     ) -> None:
-        self.supervisor = Supervisor(database, settings, worker="tester", fork_server=fork_server)
+        self.supervisor = Supervisor(database, settings, worker="tester", trainers=trainers)
         self._thread = threading.Thread(target=self.supervisor.run_next)
         self._thread.start()
 

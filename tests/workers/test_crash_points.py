@@ -10,7 +10,7 @@ import pytest
 
 from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
-from tests.workers.crash_child import DIED, POINTS, InlineTrainer, settings_of
+from tests.workers.crash_child import DIED, POINTS, InlineTrainers, settings_of
 from tests.workers.place import Place
 from workers.supervisor.supervisor import Supervisor
 
@@ -20,27 +20,20 @@ SHORT: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size":
 ALWAYS = ("after the model's rename", "between version and commit")
 
 
-@pytest.fixture(autouse=True)
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The attempts that follow train in this process, which has torch already."""
-    monkeypatch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the model that SHORT gives when nobody disturbs it."""
     place = Place(tmp_path_factory.mktemp("undisturbed"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
-        job_id = place.submit(place.add_dataset(), **SHORT)
-        work_on(place)
+    job_id = place.submit(place.add_dataset(), **SHORT)
+    work_on(place)
     place.database.dispose()
     return place.version(job_id).checkpoint_sha256
 
 
 def work_on(place: Place) -> None:
     settings = settings_of(place.settings.data_dir)
-    assert Supervisor(place.database, settings, worker="next").run_next()
+    trainers = InlineTrainers()  # in this process, which has torch already
+    assert Supervisor(place.database, settings, worker="next", trainers=trainers).run_next()
 
 
 def die(place: Place, point: str) -> None:

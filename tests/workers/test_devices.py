@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.devices import Slots, count_gpus, devices_of, has_accelerator
+from workers.devices import count_gpus, devices_of, has_accelerator
 from workers.settings import WorkerSettings
 
 
@@ -34,13 +34,3 @@ def test_each_gpu_is_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert devices_of(every) == ["cuda:0"]  # whose self-test says that it is missing
     assert not has_accelerator(WorkerSettings(device="auto"))
-
-
-def test_a_slot_is_taken_by_one_job_at_a_time() -> None:
-    slots = Slots(["cuda:0", "cuda:1"])
-    with slots.take() as first, slots.take() as second, slots.take() as third:
-        assert (first, second, third) == ("cuda:0", "cuda:1", None)
-    with pytest.raises(ValueError, match="fails"), slots.take():
-        raise ValueError("fails")
-    with slots.take() as first, slots.take() as second:
-        assert {first, second} == {"cuda:0", "cuda:1"}

@@ -1,6 +1,5 @@
 """The worker's thread deletes jobs that ended long ago, with their files."""
 
-import math
 import os
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from models_store.files.blobs import Blobs, checkpoint_key, result_key
 from models_store.jobs.jobs import Jobs
 from tests.app.serving import registered
 from tests.models_store.makers import submitted
-from workers.leftovers import Leftovers
+from workers.leftovers import sweep
 
 
 @pytest.fixture
@@ -33,10 +32,10 @@ def test_old_jobs_are_deleted_with_their_files(tmp_path: Path, database: Databas
                 path.write_bytes(b"x")
                 blobs.commit(path, key)
     jobs.cancel("default", old.id)
-    assert Leftovers(database, blobs, keep_s=0).delete_jobs() == 0
-    assert Leftovers(database, blobs, keep_s=0, keep_jobs_s=3600).delete_jobs() == 0
-    assert Leftovers(database, blobs, keep_s=0, keep_jobs_s=0, fit=lambda: False).delete_jobs() == 0
-    assert Leftovers(database, blobs, keep_s=0, keep_jobs_s=0).delete_jobs() == 1
+    for keep_jobs_s in (None, 3600):
+        sweep(database, blobs, keep_s=3600, keep_jobs_s=keep_jobs_s)
+        assert len(jobs.list("default", limit=9).items) == 3
+    sweep(database, blobs, keep_s=3600, keep_jobs_s=0)
     assert {job.id for job in jobs.list("default", limit=9).items} == {version.job_id, waiting.id}
     assert not any(blobs.keys(f"{folder}/{old.id}") for folder in ("jobs", "results"))
     assert len(blobs.keys(f"jobs/{waiting.id}")) == 1
@@ -50,8 +49,7 @@ def test_staged_files_are_swept_while_the_worker_runs(tmp_path: Path, database: 
     with blobs.staged() as old, blobs.staged() as fresh:
         past = time.time() - 24 * 3600
         os.utime(old, (past, past))
-        assert Leftovers(database, blobs, keep_s=0, fit=lambda: False).sweep_staging() == 0
-        Leftovers(database, blobs, keep_s=0).sweep()
+        sweep(database, blobs, keep_s=0)
         assert not old.exists()
         assert fresh.exists()
     database.dispose()
@@ -64,20 +62,7 @@ def test_a_sweep_tells_whether_more_jobs_are_due(
     for _ in range(3):
         jobs.cancel("default", submitted(jobs).id)
     monkeypatch.setattr("workers.leftovers._MOST_JOBS", 2)
-    leftovers = Leftovers(database, Blobs.in_folder(tmp_path / "blobs"), keep_s=3600, keep_jobs_s=0)
-    assert [leftovers.sweep() for _ in range(2)] == [True, False]
-    assert jobs.list("default", limit=9).items == []
-    database.dispose()
-
-
-@pytest.mark.parametrize("keep_s", [1e9, 1e13, 1e300, math.inf])
-def test_what_is_kept_for_ever_keeps_no_sweep_from_its_work(
-    tmp_path: Path, database_url: str, keep_s: float
-) -> None:
-    database = Database(database_url)
-    jobs = Jobs(database)
-    jobs.cancel("default", submitted(jobs).id)
     blobs = Blobs.in_folder(tmp_path / "blobs")
-    assert not Leftovers(database, blobs, keep_s=keep_s, keep_jobs_s=keep_s).sweep()
-    assert len(jobs.list("default", limit=9).items) == 1
+    assert [sweep(database, blobs, keep_s=3600, keep_jobs_s=0) for _ in range(2)] == [True, False]
+    assert jobs.list("default", limit=9).items == []
     database.dispose()

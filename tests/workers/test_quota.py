@@ -1,6 +1,7 @@
 """What jobs store is counted, and goes in time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,9 @@ from models_store.files.job_files import load_list
 from models_store.job_states import JobState
 from tests.waiting import wait_until
 from tests.workers.place import ENDLESS, Place, Running
-from workers.leftovers import Leftovers
+from workers.leftovers import sweep
 from workers.protocol import Message
-from workers.supervisor.assignment import sampling_task
+from workers.supervisor.assignment import task_of
 from workers.trainer import bulk
 
 Supervise = Callable[..., Running]
@@ -45,12 +46,11 @@ def test_parts_of_a_cancelled_sampling_count_and_go_in_time(
     assert 0 <= files(place, job_id) - newest["bytes"] < 10_000  # the older list
     assert newest["bytes"] <= place.stored_bytes() - before <= 2 * newest["bytes"]
 
-    assert Leftovers(place.database, place.blobs, keep_s=3600).once() == 0
+    sweep(place.database, place.blobs, keep_s=3600)
     assert files(place, job_id) > 0
-    assert Leftovers(place.database, place.blobs, keep_s=0).once() == 1
+    sweep(place.database, place.blobs, keep_s=0)
     assert files(place, job_id) == 0
     assert place.stored_bytes() == before
-    assert Leftovers(place.database, place.blobs, keep_s=0).once() == 0
 
 
 @pytest.mark.slow  # as above
@@ -102,7 +102,7 @@ def test_rows_that_are_computed_leave_some_of_the_disk_before_their_part_is_whol
     job = place.work.claim("w", lease_s=60)
     assert job is not None
     settings = place.with_settings(checkpoint_interval_s=3600.0, long_epoch_s=3600.0)
-    task = sampling_task(job, registry=place.registry, settings=settings)
+    task: Any = task_of(job, registry=place.registry, settings=settings)
     store = settings.store_address.model_copy(update={"leave_bytes": 10**18})
     messages: list[Message] = []
     committed: list[str] = []

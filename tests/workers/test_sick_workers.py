@@ -6,7 +6,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -46,13 +45,11 @@ class Sick:
     """A worker with a sickness, in threads as Celery's pool would have it."""
 
     def __init__(self, place: Place, **changes: str) -> None:
-        self.told: list[str | None] = []
         self.ended = threading.Event()
         self.supervisor = Supervisor(
             place.database,
             place.with_settings(**changes),
             worker="sick",
-            tell=lambda reason, _: self.told.append(reason),
         )
         self.thread = threading.Thread(target=self._work)
         self.thread.start()
@@ -102,8 +99,7 @@ def test_faults_212_213_a_sick_worker_takes_no_job_and_says_why(
         case _:
             sick, why = get_sick(device="cuda:7"), "no device cuda:7"
 
-    wait_until(lambda: bool(sick.told))
-    assert why in str(sick.told[0])
+    wait_until(lambda: why in str(sick.supervisor.unfit))
     sick.end()
     assert {place.job(job_id).attempt for job_id in jobs} == {0}
     assert not list(elsewhere.iterdir()), "it wrote into a folder that is not the store"
@@ -118,13 +114,13 @@ def test_a_worker_whose_store_comes_back_takes_jobs_again(
     aside = identity.with_name("aside")
     identity.rename(aside)
     worker = get_sick()
-    wait_until(lambda: bool(worker.told))
+    wait_until(lambda: worker.supervisor.unfit is not None)
     assert place.job(job_id).attempt == 0
 
     aside.rename(identity)
 
     wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
-    assert worker.told[-1] is None
+    assert worker.supervisor.unfit is None
 
 
 @pytest.mark.long
@@ -134,15 +130,11 @@ def test_a_store_that_goes_away_under_a_job_costs_it_nothing(
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     mounted, away = place.blobs.root, place.blobs.root.with_name("away")
 
-    class Vanishing(Supervisor):
-        """The store goes after the claim."""
+    def unmount() -> None:
+        mounted.rename(away)
+        mounted.mkdir()
 
-        def _carry_through(self, *given: Any) -> None:
-            mounted.rename(away)
-            mounted.mkdir()
-            super()._carry_through(*given)
-
-    supervisor = Vanishing(place.database, place.settings, worker="w")
+    supervisor = Supervisor(place.database, place.settings, worker="w", on_claim=unmount)
     assert supervisor.run_next()
 
     job = place.job(job_id)

@@ -8,27 +8,20 @@ next attempt continues from there.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from models_store.errors import (
-    BlobError,
-    CancelledInsteadError,
-    DatabaseError,
-    StorageFullError,
-)
+from models_store.errors import DatabaseError
 from models_store.files.blobs import Blobs
-from models_store.files.job_files import delete_leftovers, keys_of
+from models_store.files.job_files import delete_leftovers, delete_unneeded
 from models_store.job_states import Checkpoint, Job, JobResult, JobRole
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.records import NewVersion
+from workers.metrics import AttemptReports
 from workers.protocol import (
-    CheckpointRef,
     EpochDone,
     Failed,
     Interrupted,
@@ -42,8 +35,7 @@ from workers.protocol import (
     Unfit,
 )
 from workers.settings import WorkerSettings
-from workers.supervisor.process import TrainerProcess, end_of, out_of_memory_kills
-from workers.supervisor.reports import AttemptReports
+from workers.supervisor.trainers import Trainer, end_of, out_of_memory_kills
 from workers.supervisor.writes import Writes
 
 log = logging.getLogger(__name__)
@@ -75,21 +67,14 @@ class Order(StrEnum):
     TURN_OVER = "turn over"
 
 
-@dataclass(frozen=True)
-class Stores:
-    """Rows and files that a supervisor reads and writes."""
-
-    work: JobWork
-    blobs: Blobs
-
-
 class Attempt:
     """Supervision of one trainer, from its first message to the last write about it.
 
     Args:
         job: Job that was claimed.
         trainer: Trainer that was spawned for it.
-        stores: Rows and files of the service.
+        work: Rows of the jobs.
+        blobs: Files of the jobs.
         settings: Settings with the time limits.
         stopping: Event that is set when the worker is to end.
         reports: Spans and metrics of the attempt.
@@ -99,17 +84,19 @@ class Attempt:
     def __init__(  # noqa: PLR0913 - the supervisor has all of it
         self,
         job: Job,
-        trainer: TrainerProcess,
+        trainer: Trainer,
         *,
-        stores: Stores,
+        work: JobWork,
+        blobs: Blobs,
         settings: WorkerSettings,
         stopping: threading.Event,
         reports: AttemptReports,
-        should_give_way: Callable[[], bool] = lambda: False,
+        should_give_way: Callable[[], bool],
     ) -> None:
         self._job = job
         self._trainer = trainer
-        self._stores = stores
+        self._work = work
+        self._blobs = blobs
         self._settings = settings
         self._stopping = stopping
         self._reports = reports
@@ -129,7 +116,7 @@ class Attempt:
         self._started = False
         self._kills_before = out_of_memory_kills()
         self._failed: AttemptEnd | None = None
-        self._succeeded = False
+        self._made: str | None = None
 
     def follow(self) -> AttemptEnd | None:
         """Run until the trainer is gone and the database knows the outcome.
@@ -157,7 +144,7 @@ class Attempt:
                 self._watch(time.monotonic())
             self._relay()
             self._conclude(self._trainer.wait(_EXIT_S))
-            self._reports.ended()
+            self._reports.record("end")
         finally:
             self._trainer.close()
         self._settle()
@@ -179,7 +166,7 @@ class Attempt:
                 self._writes.add(partial(self._note, message.text))
             case Started():
                 self._started = True
-                self._reports.started()
+                self._reports.record("start")
             case Tick() | Trained() | Produced() | Passed() | Failed() | Unfit():
                 pass
 
@@ -204,24 +191,14 @@ class Attempt:
             return Order.TIME_LIMIT
         if now >= self._turn_ends_at and self._resumable:
             self._turn_ends_at = now + _GIVE_WAY_S
-            if self._writes.now(self._stands_in_the_way):
+            if self._writes.now(self._should_give_way):
                 return Order.TURN_OVER
         return None
-
-    def _stands_in_the_way(self) -> bool:
-        """Return whether another job should have this place; faults of that are not this job's."""
-        try:
-            return self._should_give_way()
-        except (DatabaseError, StorageFullError):
-            raise
-        except Exception:
-            log.exception("could not look for a job to give way to")
-            return False
 
     def _renew(self) -> bool:
         progress = self._last.progress if isinstance(self._last, Tick) else None
         renew = partial(
-            self._stores.work.renew,
+            self._work.renew,
             self._job.id,
             self._job.attempt,
             lease_s=self._settings.lease_s,
@@ -245,37 +222,37 @@ class Attempt:
 
     def _record(self, messages: list[EpochDone | Interrupted]) -> None:
         *earlier, last = messages
-        dropped = self._stores.work.record_epoch(
+        checkpoint: Any = None  # a `Checkpoint`
+        if last.checkpoint is not None:
+            checkpoint = last.checkpoint.model_dump(exclude={"seconds"}, exclude_none=True)
+        dropped = self._work.record_epoch(
             self._job.id,
             self._job.attempt,
             lease_s=self._settings.lease_s,
             metrics=last.metrics,
             progress=last.progress,
-            checkpoint=None if last.checkpoint is None else _named(last.checkpoint),
+            checkpoint=checkpoint,
             earlier=[message.metrics for message in earlier],
         )
-        for key in dropped:
-            self._delete(key)
+        delete_unneeded(self._blobs, *dropped)
 
     def _note(self, text: str) -> None:
-        self._stores.work.add_message(self._job.id, self._job.attempt, text)
+        self._work.add_message(self._job.id, self._job.attempt, text)
 
     def _conclude(self, status: int) -> None:
         """Queue the last write, as the trainer's last message and the reason to end it decide."""
-        work, job_id, attempt = self._stores.work, self._job.id, self._job.attempt
+        work, job_id, attempt = self._work, self._job.id, self._job.attempt
         match self._last:
-            case Trained() as trained:
-                self._writes.add(partial(self._finish, trained))
-            case Produced() as produced:
-                self._writes.add(partial(self._finish_bulk, produced))
+            case Trained() | Produced() as made:
+                self._writes.add(partial(self._finish, made))
             case _ if self._order is Order.CANCELLED:
                 self._writes.add(partial(work.cancelled, job_id, attempt))
             case Failed(code=code, detail=detail):
                 self._writes.add(partial(work.fail, job_id, attempt, code=code, detail=detail))
             case _ if self._order is Order.TIME_LIMIT:
-                limit = _TIME_LIMIT.format(seconds=self._settings.max_job_s)
+                told = _TIME_LIMIT.format(seconds=self._settings.max_job_s)
                 self._writes.add(
-                    partial(work.fail, job_id, attempt, code="time_limit", detail=limit)
+                    partial(work.fail, job_id, attempt, code="time_limit", detail=told)
                 )
             case _:
                 self._failed = self._failure(status)
@@ -303,78 +280,46 @@ class Attempt:
 
     def _release(self) -> None:
         failed, gives_way = self._failed, self._order is Order.TURN_OVER
-        state = self._stores.work.release(
+        state = self._work.release(
             self._job.id, self._job.attempt, failed=failed, gives_way=gives_way
         )
         if failed is not None:
             log.error("attempt %s failed: %s", self._job.attempt, failed.detail)
         log.info("attempt %s released the job, which is now %s", self._job.attempt, state)
 
-    def _finish(self, trained: Trained) -> None:
+    def _finish(self, message: Trained | Produced) -> None:
+        job_id, attempt, metrics = self._job.id, self._job.attempt, message.metrics
         if self._job.role is JobRole.CHILD:
-            self._finish_child(trained.metrics, trained.version)
-            return
-        version = NewVersion(**trained.version)
-        with self._leaving(version.checkpoint_key):
-            registered = self._stores.work.finish(
-                self._job.id, self._job.attempt, metrics=trained.metrics, version=version
-            )
-            log.info("registered version %s of model %s", registered.version, registered.name)
-
-    def _finish_child(self, metrics: dict[str, Any], product: dict[str, Any]) -> None:
-        with self._leaving(product["checkpoint_key"]):
-            self._stores.work.finish_child(
-                self._job.id, self._job.attempt, metrics=metrics, product=product
-            )
-
-    def _finish_bulk(self, produced: Produced) -> None:
-        result = JobResult(**produced.result)  # type: ignore[typeddict-item]  # sent as one
-        if self._job.role is JobRole.CHILD:
-            self._finish_child(produced.metrics, _as_product(result))
-            return
-        with self._leaving(result["key"]):
-            self._stores.work.finish_bulk(
-                self._job.id, self._job.attempt, metrics=produced.metrics, result=result
-            )
+            if isinstance(message, Trained):
+                product = message.version
+            else:
+                product = as_product(message.result)
+            self._work.finish_child(job_id, attempt, metrics=metrics, product=product)
+            self._made = product["checkpoint_key"]
+        elif isinstance(message, Trained):
+            version = NewVersion(**message.version)
+            made = self._work.finish(job_id, attempt, metrics=metrics, version=version)
+            log.info("registered version %s of model %s", made.version, made.name)
+            self._made = version.checkpoint_key
+        else:
+            result = JobResult(**message.result)  # type: ignore[typeddict-item]  # sent as one
+            self._work.finish_bulk(job_id, attempt, metrics=metrics, result=result)
             log.info("the result has %s bytes", result["bytes"])
-
-    @contextmanager
-    def _leaving(self, key: str) -> Iterator[None]:
-        """Delete all files of the job but one once it has succeeded; that one if it is cancelled."""
-        try:
-            yield
-        except CancelledInsteadError:
-            self._delete(key)
-            raise
-        self._delete_all_but(key)
+            self._made = result["key"]
 
     def _tidy(self) -> None:
-        """Remove files of a failed or cancelled job that it cannot be resumed from."""
-        if self._succeeded:
-            return
+        """Remove the files of a job that has ended that nothing needs: all but what it made or resumes from."""
         job_id, attempt = self._job.id, self._job.attempt
-        try:
-            kept = self._stores.work.kept_checkpoints(job_id, attempt)
-        except DatabaseError as error:
-            log.warning("files that job %s may not need stay for now: %s", job_id, error)
-            return
+        if self._made is not None:
+            kept: list[Checkpoint] | None = [Checkpoint(key=self._made, sha256="", epoch=0)]
+        else:
+            try:
+                kept = self._work.kept_checkpoints(job_id, attempt)
+            except DatabaseError as error:
+                log.warning("files that job %s may not need stay for now: %s", job_id, error)
+                return
         if kept is not None:
-            delete_leftovers(self._stores.blobs, job_id, attempt=attempt, kept=kept)
-
-    def _delete_all_but(self, kept: str) -> None:
-        """Remove files that a job needs no more that has succeeded: checkpoints, parts, results of lost attempts."""
-        self._succeeded = True
-        self._delete(f"jobs/{self._job.id}")
-        for key in keys_of(self._stores.blobs, kept.rpartition("/")[0]):
-            if key != kept:
-                self._delete(key)
-
-    def _delete(self, key: str) -> None:
-        """Remove a file that no row names; one that stays is found by `densityd doctor`."""
-        try:
-            self._stores.blobs.delete(key)
-        except (BlobError, OSError) as error:
-            log.warning("could not delete %s: %s", key, error)
+            delete_leftovers(self._blobs, job_id, attempt=attempt, kept=kept)
 
     def _settle(self) -> None:
         """Write what is left, however long the database is unavailable; stop waiting when asked to end."""
@@ -388,24 +333,12 @@ class Attempt:
             time.sleep(_READ_S)
 
 
-def _as_product(result: JobResult) -> dict[str, Any]:
+def as_product(result: dict[str, Any]) -> dict[str, Any]:
     """Return a file as what a child gives to its parent."""
     return {
         "checkpoint_key": result["key"],
         "checkpoint_sha256": result["sha256"],
         "checkpoint_bytes": result["bytes"],
         "rows": result["rows"],
-        "result": dict(result),
+        "result": result,
     }
-
-
-def _named(checkpoint: CheckpointRef) -> Checkpoint:
-    named = Checkpoint(
-        key=checkpoint.key,
-        sha256=checkpoint.sha256,
-        epoch=checkpoint.epoch,
-        step=checkpoint.step,
-    )
-    if checkpoint.bytes is not None:
-        named["bytes"] = checkpoint.bytes
-    return named

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
 
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseError, WrongStoreError
@@ -13,7 +12,7 @@ from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import common_fields, memory_limit_bytes
-from workers.supervisor.process import ForkServer, TrainerProcess
+from workers.supervisor.trainers import Trainers
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +32,7 @@ class Fitness:
         database: Database that knows which store belongs to it.
         settings: Settings of the trainers of this worker.
         stopping: Event that is set when the worker is to end.
-        tell: Called with each new reason for which the worker takes no jobs, None once it does, and
-            with the memory of its trainers.
-        fork_server: Server that forks the trainers.
+        trainers: What starts trainers.
 
     Attributes:
         reason: Reason for which the worker takes no jobs; None if it takes them.
@@ -49,15 +46,13 @@ class Fitness:
         settings: WorkerSettings,
         *,
         stopping: threading.Event,
-        tell: Callable[[str | None, int | None], None],
-        fork_server: ForkServer,
+        trainers: Trainers,
     ) -> None:
         self._database = database
         self._settings = settings
         self._blobs = Blobs(settings.store_address)
         self._stopping = stopping
-        self._tell = tell
-        self._fork_server = fork_server
+        self._trainers = trainers
         self._lock = threading.Lock()
         # On a CPU the first job is the test, as what an idle worker does not need is not loaded.
         self._tested = settings.device == "cpu"
@@ -70,7 +65,26 @@ class Fitness:
     def check(self) -> bool:
         """Return whether the worker is fit to take a job; what a failed job made doubtful is tested first."""
         with self._lock:
-            return self._is_fit()
+            if time.monotonic() < self._look_at:
+                return False
+            try:
+                # The look at the store costs next to nothing.
+                reason = self._fault_of_store() or (
+                    None if self._tested else self._fault_of_trainer()
+                )
+            except DatabaseError:
+                self._look_at = time.monotonic() + _FIRST_WAIT_S
+                return self._tested  # without it there is nothing to claim either
+            if self._stopping.is_set():
+                return False
+            if reason is not None:
+                self._put_out(reason)
+                return False
+            self._tested = True
+            if self.reason is not None:
+                log.info("this worker takes jobs")
+                self.reason = None
+            return True
 
     def judge(self, failed: AttemptEnd | None) -> None:
         """Record the end of an attempt: its failure, or None after success.
@@ -86,40 +100,15 @@ class Fitness:
                 if failed.ending is not Ending.CRASHED:
                     self._put_out(f"{failed.detail}.")
 
-    def _is_fit(self) -> bool:
-        """Check the store, which costs next to nothing, and test the rest where that is due."""
-        if time.monotonic() < self._look_at:
-            return False
-        try:
-            reason = self._fault_of_store() or (None if self._tested else self._fault_of_trainer())
-        except DatabaseError:
-            self._look_at = time.monotonic() + _FIRST_WAIT_S
-            return self._tested  # without it there is nothing to claim either
-        if self._stopping.is_set():
-            return False
-        if reason is not None:
-            self._put_out(reason)
-            return False
-        self._tested = True
-        self._say(None)
-        return True
-
     def _put_out(self, reason: str) -> None:
         self._tested = False
-        pause_s = min(_FIRST_WAIT_S * 2.0 ** min(self._failures, 30), _LONGEST_WAIT_S)
+        self._look_at = time.monotonic() + min(
+            _FIRST_WAIT_S * 2.0 ** min(self._failures, 30), _LONGEST_WAIT_S
+        )
         self._failures += 1
-        self._look_at = time.monotonic() + pause_s
-        self._say(reason)
-
-    def _say(self, reason: str | None) -> None:
-        if reason == self.reason:
-            return
-        self.reason = reason
-        if reason is None:
-            log.info("this worker takes jobs")
-        else:
+        if reason != self.reason:
             log.error("this worker takes no jobs: %s", reason)
-        self._tell(reason, self.memory_bytes)
+            self.reason = reason
 
     def _fault_of_store(self) -> str | None:
         if self.store_id is None:
@@ -134,7 +123,12 @@ class Fitness:
 
     def _fault_of_trainer(self) -> str | None:
         """Run the self-test in a trainer."""
-        trainer = TrainerProcess(self._task(), self._fork_server)
+        fields = common_fields(self._settings) | {"store_id": self.store_id}
+        trainer = self._trainers.start(
+            SelfTestTask(
+                job_id="selftest", attempt=0, request_id=None, request={}, checkpoints=[], **fields
+            )
+        )
         last: Message | None = None
         give_up_at = time.monotonic() + _LIMIT_S
         try:
@@ -158,14 +152,3 @@ class Fitness:
                 return f"No training process can be started: {trainer.failure}."
             case _:
                 return f"The self-test's process ended with status {status}."
-
-    def _task(self) -> SelfTestTask:
-        return SelfTestTask(
-            job_id="selftest",
-            attempt=0,
-            request_id=None,
-            request={},
-            checkpoints=[],
-            store_id=self.store_id,
-            **common_fields(self._settings),
-        )

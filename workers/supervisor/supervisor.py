@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -17,14 +16,13 @@ from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.process.logs import TRACEPARENT, log_context
 from models_store.process.traces import TRACES
 from models_store.registry import Registry
-from workers.devices import Slots, devices_of, has_accelerator
-from workers.metrics import WorkerMetrics
+from workers.devices import devices_of, has_accelerator
+from workers.metrics import AttemptReports, WorkerMetrics
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import task_of
-from workers.supervisor.attempt import Attempt, Stores
+from workers.supervisor.attempt import Attempt
 from workers.supervisor.fitness import Fitness
-from workers.supervisor.process import ForkServer, TrainerProcess
-from workers.supervisor.reports import AttemptReports
+from workers.supervisor.trainers import Trainers
 
 log = logging.getLogger(__name__)
 
@@ -39,41 +37,35 @@ class Supervisor:
         database: Database of the jobs.
         settings: Settings with limits and devices.
         worker: Name of the worker, the same after a restart.
-        tell: Called with each new reason for which the worker takes no jobs, None once it does, and
-            with the memory of its trainers.
+        trainers: What starts trainers; None: a server that forks them.
         metrics: Metrics that count attempts and checkpoints; None: they are not kept.
         on_claim: Called whenever a job was claimed.
-        fork_server: Server that forks the trainers; None: one of its own.
     """
 
-    def __init__(  # noqa: PLR0913 - the worker has all of it
+    def __init__(
         self,
         database: Database,
         settings: WorkerSettings,
         *,
         worker: str,
-        tell: Callable[[str | None, int | None], None] = lambda _reason, _memory: None,
+        trainers: Trainers | None = None,
         metrics: WorkerMetrics | None = None,
         on_claim: Callable[[], None] = lambda: None,
-        fork_server: ForkServer | None = None,
     ) -> None:
         self._registry = Registry(database)
-        self._stores = Stores(work=JobWork(database), blobs=Blobs(settings.store_address))
+        self._work = JobWork(database)
+        self._blobs = Blobs(settings.store_address)
         self._settings = settings
         self._worker = worker
         self._stopping = threading.Event()
         self._metrics = metrics or WorkerMetrics()
-        self._running: set[tuple[str, int]] = set()
-        self._slots = Slots(devices_of(settings))
+        self._free = devices_of(settings)[::-1]
+        self._slots = len(self._free)
         self._accelerator = has_accelerator(settings)
-        self._fork_server = fork_server or ForkServer()
+        self._trainers = trainers or Trainers()
         self._on_claim = on_claim
         self._fitness = Fitness(
-            database,
-            settings,
-            stopping=self._stopping,
-            tell=tell,
-            fork_server=self._fork_server,
+            database, settings, stopping=self._stopping, trainers=self._trainers
         )
 
     def stop(self) -> None:
@@ -81,9 +73,14 @@ class Supervisor:
         self._stopping.set()
 
     @property
-    def running(self) -> int:
-        """Return the number of jobs that this worker runs."""
-        return len(self._running)
+    def has_free_device(self) -> bool:
+        """Return whether this worker may run another job."""
+        return bool(self._free)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether this worker neither runs a job nor looks for one."""
+        return len(self._free) == self._slots
 
     @property
     def unfit(self) -> str | None:
@@ -91,14 +88,20 @@ class Supervisor:
         return self._fitness.reason
 
     @property
-    def has_free_slot(self) -> bool:
-        """Return whether this worker may run another job."""
-        return self._slots.any_free
+    def memory_bytes(self) -> int | None:
+        """Return the memory of a trainer, that of its accelerator if it has one; None: not known."""
+        return self._fitness.memory_bytes
 
     def run_next(self) -> bool:
-        """Claim the next job and run it; return False if there was none, no free slot, or the worker is not fit."""
-        with self._slots.take() as device:
-            return device is not None and self._run_one(device)
+        """Claim the next job and run it; return False if there was none, no free device, or the worker is not fit."""
+        try:
+            device = self._free.pop()
+        except IndexError:
+            return False
+        try:
+            return self._run_one(device)
+        finally:
+            self._free.append(device)
 
     def _run_one(self, device: str) -> bool:
         """Claim the next job and run it on a device; return False if there was none."""
@@ -106,7 +109,7 @@ class Supervisor:
             return False
         asked_at = time.time()
         try:
-            job = self._stores.work.claim(
+            job = self._work.claim(
                 self._worker,
                 lease_s=self._settings.lease_s,
                 max_project_bytes=self._settings.max_project_bytes,
@@ -120,73 +123,65 @@ class Supervisor:
             return False
         self._on_claim()
         told = log_context(request_id=job.request_id, job_id=job.id, traceparent=job.traceparent)
-        with told, self._span(job, device):
+        span = TRACES.span(
+            f"{job.kind.value} attempt",
+            traceparent=job.traceparent,
+            kind="consumer",
+            attributes={
+                "densityd.job_id": job.id,
+                "densityd.attempt": job.attempt,
+                "densityd.worker": self._worker,
+                "densityd.device": device,
+            },
+        )
+        with told, span, self._metrics.running.track_inprogress():
             TRACES.record("claim", began=asked_at)
-            self._carry_through(job, device)
-        return True
-
-    def _span(self, job: Job, device: str) -> AbstractContextManager[None]:
-        """Return a context that is the span of an attempt, in the trace of the job's request."""
-        attributes = {
-            "densityd.job_id": job.id,
-            "densityd.attempt": job.attempt,
-            "densityd.worker": self._worker,
-            "densityd.device": device,
-        }
-        name = f"{job.kind.value} attempt"
-        parent = job.traceparent
-        return TRACES.span(name, traceparent=parent, kind="consumer", attributes=attributes)
-
-    def _carry_through(self, job: Job, device: str) -> None:
-        log.info("attempt %s begins", job.attempt)
-        began = time.monotonic()
-        self._running.add((job.id, job.attempt))
-        try:
+            log.info("attempt %s begins", job.attempt)
+            began = time.monotonic()
             ending = self._end_of(job, device)
-        finally:
-            self._running.discard((job.id, job.attempt))
-        self._metrics.observe_attempt(job.kind.value, ending, time.monotonic() - began)
-        TRACES.describe({"densityd.ending": ending})
+            self._metrics.observe_attempt(job.kind.value, ending, time.monotonic() - began)
+            TRACES.describe({"densityd.ending": ending})
+        return True
 
     def _end_of(self, job: Job, device: str) -> str:
         """Run an attempt, and return how it ended, whatever goes wrong."""
-        ending = "lost"
         try:
-            ending = self._attempt(job, device)
-        except FencedError as error:
+            return self._attempt(job, device)
+        except (FencedError, DatabaseError) as error:
             log.warning("attempt %s ends without a further word: %s", job.attempt, error)
-        except DatabaseError as error:
-            log.warning("attempt %s ends, its lease will run out: %s", job.attempt, error)
+            return "lost"
         except Exception:
             # The job must not be lost to a fault of ours, nor the worker to one job.
             log.exception("attempt %s failed in the supervisor", job.attempt)
-            self._give_back(job, _OWN_FAULT)
-            ending = _OWN_FAULT.ending.value
-        return ending
+            try:
+                self._work.release(job.id, job.attempt, failed=_OWN_FAULT)
+            except (DatabaseError, FencedError) as error:
+                log.warning("could not release the job, its lease will run out: %s", error)
+            return _OWN_FAULT.ending.value
 
     def _attempt(self, job: Job, device: str) -> str:
         try:
             task = task_of(job, registry=self._registry, settings=self._settings)
         except NotFoundError:
-            self._stores.work.fail(
+            self._work.fail(
                 job.id, job.attempt, code="dataset_missing", detail="A dataset of the job is gone."
             )
             return _DONE
         chosen: dict[str, Any] = {
-            "store": self._settings.store_address,
             "store_id": self._fitness.store_id,
             "device": device,
             "traceparent": TRACEPARENT.get(),
         }
         attempt = Attempt(
             job,
-            TrainerProcess(task.model_copy(update=chosen), self._fork_server),
-            stores=self._stores,
+            self._trainers.start(task.model_copy(update=chosen)),
+            work=self._work,
+            blobs=self._blobs,
             settings=self._settings,
             stopping=self._stopping,
             reports=AttemptReports(job.kind.value, self._metrics),
             should_give_way=partial(
-                self._stores.work.should_give_way,
+                self._work.should_give_way,
                 job,
                 self._worker,
                 accelerator=self._accelerator,
@@ -196,9 +191,3 @@ class Supervisor:
         end = attempt.follow()
         self._fitness.judge(end)
         return _DONE if end is None else end.ending.value
-
-    def _give_back(self, job: Job, failed: AttemptEnd) -> None:
-        try:
-            self._stores.work.release(job.id, job.attempt, failed=failed)
-        except (DatabaseError, FencedError) as error:
-            log.warning("could not release the job, its lease will run out: %s", error)

@@ -5,6 +5,7 @@ from starlette.testclient import TestClient
 
 from app.settings import ApiSettings
 from models_store.database.database import Database
+from tests.workers.crash_child import InlineTrainers
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
@@ -18,8 +19,8 @@ def database(client: TestClient) -> Database:
 
 @pytest.fixture
 def supervisor(settings: ApiSettings) -> Iterator[Supervisor]:
-    """A worker of the service, with a connection of its own."""
+    """A worker of the service, with a connection of its own, whose trainers are threads."""
     database = Database(settings.resolved_database_url)
     own = WorkerSettings(data_dir=settings.data_dir, device="cpu", trainer_nice=0)
-    yield Supervisor(database, own, worker="tester")
+    yield Supervisor(database, own, worker="tester", trainers=InlineTrainers())
     database.dispose()

@@ -27,7 +27,6 @@ from workers.supervisor.supervisor import Supervisor
 RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.normal([40, 170, 5, 70], [15, 10, 1, 12], size=(400, 4))
 NAMES = ["age", "height", "other", "weight"]
-pytestmark = pytest.mark.usefixtures("inline_trainer")
 
 
 @functools.cache

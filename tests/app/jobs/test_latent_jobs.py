@@ -13,8 +13,6 @@ from tests.app.conftest import slug
 from tests.app.jobs.test_variational_jobs import start, uploaded
 from tests.app.serving import registered
 
-pytestmark = pytest.mark.usefixtures("inline_trainer")
-
 LOADINGS, NOISE = np.array([[1.0], [0.5], [-2.0]]), 0.5
 JSON = {"Content-Type": "application/json"}
 

@@ -30,7 +30,6 @@ for number in range(400):
         f"r{number},{cut},{price},{'yes' if number % 3 else 'no'},{day},{doors},text {number}"
     )
 BODY = "\n".join(LINES).encode()
-pytestmark = pytest.mark.usefixtures("inline_trainer")
 
 
 @pytest.fixture

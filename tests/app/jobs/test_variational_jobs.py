@@ -12,7 +12,6 @@ from tests.app.conftest import CSV, JSON, slug
 from tests.models_store.makers import LEASE_S
 
 RING = {"potential": "U1"}
-pytestmark = pytest.mark.usefixtures("inline_trainer")
 
 
 def start(client: TestClient, target: Any, key: str | None = None, **fields: Any) -> Any:

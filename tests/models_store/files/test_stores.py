@@ -18,7 +18,7 @@ from models_store.errors import (
 )
 from models_store.files.blobs import Blobs, check_identity
 from models_store.files.store_address import StoreAddress, refuse_store_url
-from tests.bucket_servers import AzureServer, S3Server
+from tests.bucket_servers import S3Server
 
 KEY = "datasets/ds_1/table.npy"
 
@@ -46,30 +46,7 @@ def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, req
     return blobs
 
 
-@pytest.fixture(scope="module")
-def azure_server() -> Iterator[AzureServer]:
-    server = AzureServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def azure(
-    azure_server: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
-) -> Blobs:
-    for name, value in azure_server.environment.items():
-        monkeypatch.setenv(name, value)
-    prefix = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
-    return Blobs(azure_server.address(tmp_path / "cache", prefix=prefix))
-
-
-@pytest.fixture(
-    params=[
-        "folder",
-        "s3",
-        pytest.param("azure", marks=pytest.mark.cluster),
-    ]
-)
+@pytest.fixture(params=["folder", "s3"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     if request.param == "folder":
         return Blobs(StoreAddress(url=str(tmp_path / "blobs")))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models_store.jobs.retries import AttemptEnd, Ending
-from workers.supervisor.process import end_of, out_of_memory_kills
+from workers.supervisor.trainers import end_of, out_of_memory_kills
 
 
 def read(status: int, **changes: bool | float | None) -> AttemptEnd | None:

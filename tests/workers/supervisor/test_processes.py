@@ -13,7 +13,7 @@ import pytest
 from models_store.job_states import JobState
 from tests.waiting import is_alive, wait_until
 from tests.workers.place import ENDLESS, Place, Running, fork_servers_of, trainers_of
-from workers.supervisor.process import ForkServer
+from workers.supervisor.trainers import Trainers
 
 Supervise = Callable[..., Running]
 
@@ -32,7 +32,7 @@ def test_the_server_has_loaded_all_and_started_no_thread_and_no_accelerator(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[3])  # where the child finds this module
-    ForkServer()
+    Trainers()
     process = get_context("forkserver").Process(target=_told)
     process.start()
     process.join(120)
@@ -47,7 +47,7 @@ def test_the_server_serves_many_trainers_and_ends_when_it_is_idle(
         job_id = place.submit(dataset, max_epochs=1)
         supervise().join()
         assert place.state(job_id) is JobState.SUCCEEDED
-    server = ForkServer()
+    server = Trainers()
     endless = place.submit(dataset, **ENDLESS)
     running = Running(place.database, place.settings, server)
     wait_until(lambda: bool(trainers_of(os.getpid())))

@@ -19,8 +19,8 @@ from models_store.jobs.leases import JobWork
 from tests.servers import PostgresServer
 from tests.waiting import is_alive, wait_until
 from tests.workers.place import ENDLESS, Place, Running
-from workers.protocol import EpochDone, Message, Trained
-from workers.supervisor.assignment import training_task
+from workers.protocol import EpochDone, Message, Trained, TrainingTask
+from workers.supervisor.assignment import task_of
 from workers.supervisor.supervisor import Supervisor
 from workers.trainer.training import train
 
@@ -36,11 +36,9 @@ def messages_of_training(place: Place) -> list[Message]:
     job = place.work.claim("plain call", lease_s=60)
     assert job is not None
     messages: list[Message] = []
-    train(
-        training_task(job, registry=place.registry, settings=place.settings),
-        messages.append,
-        interrupted=lambda: False,
-    )
+    task = task_of(job, registry=place.registry, settings=place.settings)
+    assert isinstance(task, TrainingTask)
+    train(task, messages.append, interrupted=lambda: False)
     return messages
 
 
@@ -166,26 +164,6 @@ def test_a_job_without_an_end_gives_way_and_continues_later(
     wait_until(lambda: place.epoch(job_id) >= reached + 2)
     running.end()
     assert place.epochs(job_id)[:3] == [1, 2, 3]
-
-
-def test_a_look_for_others_that_fails_does_not_end_a_job(
-    place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks: list[str] = []
-
-    def fail(*_arguments: Any, **_named: Any) -> bool:
-        looks.append("failed")
-        raise RuntimeError("a fault in the steps of others")
-
-    monkeypatch.setattr(JobWork, "should_give_way", fail)
-    job_id = place.submit(place.add_dataset(), **ENDLESS)
-    running = supervise(turn_s=0.01)
-    wait_until(lambda: looks, within_s=60)
-    reached = place.epoch(job_id)
-    wait_until(lambda: place.epoch(job_id) >= reached + 2, within_s=60)
-    running.end()
-    assert (place.job(job_id).attempt, place.job(job_id).not_before) == (1, None)
-    assert "asked to stop" in place.messages(job_id)[-1]
 
 
 def test_nothing_is_left_to_continue_after_the_last_epoch(place: Place) -> None:

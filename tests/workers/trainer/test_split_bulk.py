@@ -15,10 +15,10 @@ from models_store.requests.accept_bulk import accept_sampling, accept_scoring, i
 from models_store.requests.bulk import AcceptedBulk, SamplingRequest, ScoringRequest
 from tests.app.serving import registered
 from tests.workers.place import PROJECT, Place
-from workers.leftovers import Leftovers
+from workers.leftovers import sweep
 from workers.protocol import Produced
 from workers.supervisor.assignment import task_of
-from workers.supervisor.attempt import _as_product
+from workers.supervisor.attempt import as_product
 from workers.trainer import products
 from workers.trainer.bulk import produce
 
@@ -80,7 +80,7 @@ def carry_out(place: Place, order: int = 1) -> list[Job]:
             result: Any = last.result
             end = (job.id, job.attempt)
             if job.role is JobRole.CHILD:
-                product = _as_product(result)
+                product = as_product(result)
                 place.work.finish_child(*end, metrics=last.metrics, product=product)
             else:
                 place.work.finish_bulk(*end, metrics=last.metrics, result=result)
@@ -123,7 +123,7 @@ def test_parts_are_deleted_once_the_file_is_there(place: Place) -> None:
     registered(place.database, place.blobs, columns=NAMES)
     job_id = sampling(place, PART_ROWS, output="npy")
     carry_out(place)
-    Leftovers(place.database, place.blobs, keep_s=600).forget_children()
+    sweep(place.database, place.blobs, keep_s=600)
     content, job = result_of(place, job_id)
     children = place.jobs.list(PROJECT, limit=50, parent_id=job_id).items
     assert len(children) == 5
@@ -162,7 +162,7 @@ def test_a_changed_part_is_told(place: Place) -> None:
         messages: list[Any] = []
         task: Any = task_of(job, registry=place.registry, settings=place.settings)
         produce(task, messages.append, interrupted=lambda: False)
-        product = _as_product(messages[-1].result)
+        product = as_product(messages[-1].result)
         place.work.finish_child(job.id, job.attempt, metrics={}, product=product)
         place.blobs.path(product["checkpoint_key"]).write_bytes(b"")
     last = place.work.claim("here", lease_s=600)

@@ -1,4 +1,4 @@
-"""Trainer process as its supervisor sees it: started, read from, ended."""
+"""Trainer processes as their supervisor sees them: forked from a server, read from, ended."""
 
 import logging
 import multiprocessing
@@ -35,7 +35,7 @@ _OWN_SIGNALS = frozenset(
 _VMSTAT = Path("/proc/vmstat")
 
 
-class ForkServer:
+class Trainers:
     """Process that has imported what any job needs, and forks a trainer for each; safe to share between threads.
 
     It is started with the first trainer, replaced when it has died, and ended when none ran for five minutes.
@@ -49,8 +49,12 @@ class ForkServer:
         self._used_at = 0.0
         self._pid: int | None = None
 
-    def start(self, task: Task) -> tuple[ForkServerProcess, Connection]:
-        """Return a new trainer, and the pipe for its messages.
+    def start(self, task: Task) -> "Trainer":
+        """Return a trainer that begins with a task as soon as the server has loaded its libraries."""
+        return Trainer(task, self)
+
+    def fork(self, task: Task) -> tuple[ForkServerProcess, Connection]:
+        """Return a new process, and the pipe for its messages.
 
         Raises:
             OSError: The system has no room for another process.
@@ -66,7 +70,7 @@ class ForkServer:
         return process, reader
 
     def ended(self) -> None:
-        """Count a trainer that has ended."""
+        """Count a process that has ended."""
         with self._lock:
             self._running -= 1
             self._used_at = time.monotonic()
@@ -94,22 +98,28 @@ def _parent_of(pid: int | None) -> int | None:
     return int(fields[1])
 
 
-class TrainerProcess:
-    """Process of `workers.trainer`, which dies with this one.
+class Trainer:
+    """Process that does a task, and dies with this one.
 
     It is started in a thread, as the fork server may have to load its libraries first: `read` waits for it, too.
+    One that is killed meanwhile counts as ended, and ends as soon as it is there.
 
     Args:
         task: Task.
-        fork_server: Server that forks it.
+        trainers: Server that forks it.
+
+    Attributes:
+        failure: Why it could not be started; None: it was, or not yet.
+        at_end: True once no message can come any more.
     """
 
-    def __init__(self, task: Task, fork_server: ForkServer) -> None:
-        self._fork_server = fork_server
+    def __init__(self, task: Task, trainers: Trainers) -> None:
+        self._trainers = trainers
         self._lock = threading.Lock()
         self._signal: signal.Signals | None = None
         self._process: ForkServerProcess | None = None
         self._reader: Connection | None = None
+        self._is_left = False
         self.failure: Exception | None = None
         self.at_end = False
         self._starting = threading.Thread(target=self._start, args=(task,), daemon=True)
@@ -119,6 +129,7 @@ class TrainerProcess:
         """Return the messages that arrive within `timeout_s`; set `at_end` at the end of the stream."""
         if self._starting.is_alive():
             self._starting.join(timeout_s)
+            self.at_end = self._signal is signal.SIGKILL
             return []
         reader, messages = self._reader, list[Message]()
         if reader is None or self.at_end:
@@ -141,7 +152,8 @@ class TrainerProcess:
 
     def wait(self, timeout_s: float) -> int:
         """Return the exit status, negative for a signal; kill the process after `timeout_s`."""
-        self._starting.join()
+        if self._starting.is_alive():
+            return -signal.SIGKILL
         if self._process is None:
             return 1
         self._process.join(timeout_s)
@@ -155,25 +167,34 @@ class TrainerProcess:
     def close(self) -> None:
         """Kill the process if it still runs, and release its resources."""
         self.kill()
-        self.wait(0)
-        if self._process is not None:
-            self._process.close()
-            self._process = None
-            self._fork_server.ended()
+        with self._lock:
+            self._is_left = True
+            process, self._process = self._process, None
+        if process is not None:
+            self._release(process)
+
+    def _release(self, process: ForkServerProcess) -> None:
+        process.join()
+        process.close()
+        self._trainers.ended()
         if self._reader is not None:
             self._reader.close()
 
     def _start(self, task: Task) -> None:
         try:
-            process, self._reader = self._fork_server.start(task)
+            process, reader = self._trainers.fork(task)
         except (OSError, EOFError) as error:
             self.failure = error
             log.warning("no trainer can be started: %s", error)
             return
         with self._lock:
-            self._process = process
+            self._reader = reader
             if self._signal is not None:
                 _signal(process, self._signal)
+            if not self._is_left:
+                self._process = process
+                return
+        self._release(process)
 
     def _send(self, number: signal.Signals) -> None:
         with self._lock:
