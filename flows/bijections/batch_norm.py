@@ -25,8 +25,8 @@ class BatchNormSpec:
     """Statistics that a trained batch norm uses.
 
     Attributes:
-        statistics: `running` for averages over the training batches, or `dataset` for those until the
-            training ends, and then the statistics of the entire training set at that layer.
+        statistics: `dataset` for the statistics of the entire training set at that layer, or `running`
+            for averages over the training batches.
         momentum: Weight of the past in a running average.
     """
 
@@ -73,6 +73,8 @@ class BatchNorm(Bijection):
         super().__init__()
         self.dim = dim
         self.spec = spec
+        # Those of kind `dataset` hold the statistics of the last rows that passed in training.
+        self.momentum = spec.momentum if spec.statistics == "running" else 0.0
         self.log_gain = nn.Parameter(torch.zeros(dim))
         self.offset = nn.Parameter(torch.zeros(dim))
         self.register_buffer("mean", torch.zeros(dim))
@@ -128,8 +130,8 @@ class BatchNorm(Bijection):
             few = (seen < LEAST_OBSERVED) & (seen < x.shape[0])
             mean, var = torch.where(few, self.mean, mean), torch.where(few, self.var, var)
         with torch.no_grad():
-            self.mean.lerp_(mean, 1 - self.spec.momentum)
-            self.var.lerp_(var, 1 - self.spec.momentum)
+            self.mean.lerp_(mean, 1 - self.momentum)
+            self.var.lerp_(var, 1 - self.momentum)
         return mean, var
 
     def _log_scale(self) -> Float[Tensor, " dim"]:

@@ -49,6 +49,7 @@ __all__ = [
     "HELD",
     "LANES",
     "MATRIX_FIELDS",
+    "OWN",
     "ROWS",
     "SETTLED",
     "VECTORS",

@@ -87,7 +87,7 @@ class CompiledGradient:
         self._matrices = np.array(program.matrices, np.int64).reshape(shape)
         self._index = np.array(program.index, np.int64)
         self._sizes = np.array(program.blocks, np.int64)
-        momentum = program.norms[0].spec.momentum if program.norms else 0.0
+        momentum = program.norms[0].momentum if program.norms else 0.0
         self._numbers = np.array([momentum, row_loss_bound or 0.0, *program.numbers[2:]])
         self._map_numbers = np.array([*program.map_numbers, 0.0], np.float32)
         fitting = _MOST_BYTES // (4 * (program.units + program.grad_units))
@@ -117,6 +117,10 @@ class CompiledGradient:
             self._kernels.evaluate(*self._arguments(chunk), self._kernels.HELD)
             torch.neg(torch.from_numpy(self._space[-2][: len(chunk)]), out=part)
         return result
+
+    def settle(self, rows: Tensor) -> None:
+        """Let batch norms hold the statistics of rows of the model, which pass as one batch."""
+        self._kernels.evaluate(*self._arguments(rows), self._kernels.OWN)
 
     def _arguments(self, rows: Tensor) -> tuple[Any, ...]:
         """Return the arguments of the loops for rows of the model."""

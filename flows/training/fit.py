@@ -43,6 +43,9 @@ from flows.training.steps import choose_steps
 # end of the epoch, finds it without making a GPU wait for each batch.
 CHECK_EVERY = 16
 
+# Rows whose statistics batch norms of kind `dataset` have in the evaluations between epochs.
+STATISTICS_ROWS = 1024
+
 # Factor of the learning rate after a restart.
 RESTART_FACTOR = 0.1
 # A training whose best epoch is beyond this part of it was still rising.
@@ -64,9 +67,9 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
 
     Each epoch takes all rows once, in an order drawn from the seed and the epoch, spread as evenly
     as possible over the fewest batches of at most `options.batch_size` rows: no batch is left with
-    one or two rows, whose statistics would mean nothing. After the last report the flow holds the weights of
-    the best epoch, with the exact statistics of all rows in batch norms of kind `dataset`, and is in
-    evaluation mode. A mixture of Gaussians is fitted by expectation maximisation, of which an iteration
+    one or two rows, whose statistics would mean nothing. Batch norms of kind `dataset` have the statistics
+    of some rows between epochs. After the last report the flow holds the weights of the best epoch, with
+    the exact statistics of all rows in these norms, and is in evaluation mode. A mixture of Gaussians is fitted by expectation maximisation, of which an iteration
     counts as an epoch.
 
     Args:
@@ -243,6 +246,8 @@ class _Fitter:
         flow, progress = self._flow, self._progress
         flow.eval()
         with self._steps.averaged():
+            if self._has_norms("dataset"):
+                self._steps.settle(self._train.sample(STATISTICS_ROWS))
             reached = self._evaluate(callbacks)
             if not math.isfinite(reached.robust_mean):
                 raise DivergedError(progress.epoch)

@@ -68,6 +68,10 @@ class ModelRows:
         """Return the rows from `start` to `stop` - 1 of that order."""
         return self._rows.index_select(0, self._order[start:stop]).to(self._flow.device)
 
+    def sample(self, most: int) -> Float[Tensor, "rows columns"]:
+        """Return at most this number of rows, evenly spread over the table."""
+        return self._rows[:: -(-len(self) // most)].to(self._flow.device)
+
     def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
         """Yield rows in the table's order, in chunks of at most `chunk_rows`."""
         for rows in torch.split(self._rows, chunk_rows):

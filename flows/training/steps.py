@@ -58,6 +58,10 @@ class Steps(ABC):
         """Return the log densities of rows of the model, whose flow is in evaluation mode."""
 
     @abstractmethod
+    def settle(self, rows: Tensor) -> None:
+        """Let batch norms hold the statistics of rows of the model, which pass as one batch."""
+
+    @abstractmethod
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the flow has the average of its weights, if there is one."""
 
@@ -147,6 +151,12 @@ class AutogradSteps(Steps):
     def score(self, rows: Tensor) -> Tensor:
         return self._flow.log_prob_of_table(rows, space="model")
 
+    @torch.no_grad()
+    def settle(self, rows: Tensor) -> None:
+        self._flow.train()
+        self.score(rows)
+        self._flow.eval()
+
     def averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self._average is None else self._average.applied()
 
@@ -220,6 +230,9 @@ class CompiledSteps(Steps):
 
     def score(self, rows: Tensor) -> Tensor:
         return self._gradient.score(rows)
+
+    def settle(self, rows: Tensor) -> None:
+        self._gradient.settle(rows)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

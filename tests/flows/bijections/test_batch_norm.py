@@ -32,7 +32,7 @@ def test_training_normalises_by_mean_and_population_variance_of_the_batch():
 
 
 def test_statistics_follow_the_batches_with_the_given_momentum():
-    layer, x = _layer(momentum=0.75), example_rows(50, 3)
+    layer, x = _layer(statistics="running", momentum=0.75), example_rows(50, 3)
     layer.inverse(x)
     torch.testing.assert_close(layer.mean, 0.25 * x.mean(dim=0))
     torch.testing.assert_close(layer.var, 0.75 + 0.25 * x.var(dim=0, correction=0))

@@ -177,6 +177,17 @@ def _mixed_rows(mixed: Flow, count: int) -> Tensor:
     return rows
 
 
+@pytest.mark.parametrize("spec", [MafSpec(layers=3, hidden=[9]), RealNvpSpec(layers=3)], ids=repr)
+def test_batch_norms_settle_on_the_statistics_of_rows_as_by_autograd(spec):
+    rows = torch.randn(300, 4, generator=torch.Generator().manual_seed(5))
+    flows = [_flow(spec, 4, 0) for _ in range(2)]
+    CompiledSteps(flows[0], FitOptions()).settle(rows)
+    AutogradSteps(flows[1], FitOptions()).settle(rows)
+    expected = flows[1].state_dict()
+    for name, tensor in flows[0].state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+
 def _trained(
     spec: FlowSpec, options: FitOptions, *, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Flow, list[EpochReport]]:
