@@ -39,8 +39,7 @@ from models_store.requests.accept_bulk import (
     estimate_s,
     in_parts,
 )
-from models_store.requests.accept_search import accept_auto
-from models_store.requests.accept_sweep import accept_sweep
+from models_store.requests.accept_search import accept_auto, accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.bulk import SamplingRequest, ScoringRequest

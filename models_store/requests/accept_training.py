@@ -25,6 +25,7 @@ from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.mixed import (
+    accept_preprocessing,
     accept_types,
     check_held_out,
     is_mixed,
@@ -32,7 +33,6 @@ from models_store.requests.mixed import (
     mixed_columns,
     needs_values,
 )
-from models_store.requests.preprocessing import accept_preprocessing
 from models_store.requests.training import (
     AcceptedSplit,
     AcceptedTraining,
@@ -360,12 +360,8 @@ def check_memory(
     Raises:
         RequestError: The job needs too much; the error names the field that counts most.
     """
-
-    def needed(cost: Cost) -> int:
-        own = training_bytes(cost, batch_size=batch_size, sampling=sampling)
-        return own + batch_size * sample_bytes + beside
-
-    total = needed(described.cost)
+    own = training_bytes(described.cost, batch_size=batch_size, sampling=sampling)
+    total = own + batch_size * sample_bytes + beside
     if total <= limits.max_memory_bytes:
         return
     text = (
@@ -378,4 +374,4 @@ def check_memory(
     if 2 * (single + beside) < limits.max_memory_bytes:
         pointer = "/optimisation/batch_size"
         raise RequestError("limit-memory", f"{text}; lower the batch size", pointer=pointer)
-    raise described.refuse("limit-memory", text, needed)
+    raise described.refuse("limit-memory", text)

@@ -29,8 +29,7 @@ from models_store.requests.accept_training import (
     chosen_norm,
 )
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow, spec_refusal
-from models_store.requests.mixed import check_values
-from models_store.requests.preprocessing import is_binary
+from models_store.requests.mixed import check_values, is_binary
 from models_store.requests.variational import (
     AcceptedVariational,
     DensityTarget,
@@ -52,9 +51,6 @@ _EXCERPT = 40  # characters of a formula on each side of an error
 _STEPS_OF_FORMULA = 2_000
 _BYTES_PER_STEP = 16  # a float64 value and its gradient
 _BYTES_PER_ROW_VALUE = 24  # three copies in float64
-# Samples and rows that an iteration of a logistic regression compares: about five minutes. So many
-# coefficients double what it takes.
-_MOST_PRODUCTS, _DIM_OF_A_PRODUCT = 4 * 10**9, 200
 _MOST_REPORTS = 100_000  # each is a row of the database
 
 
@@ -85,8 +81,6 @@ def accept_variational(
     described = Described(flow, dim, context_dim)
     check_flow(described, limits=limits)
     optimisation = _optimisation(request.optimisation, flow, target)
-    if isinstance(target, PosteriorTarget) and dataset is not None:
-        _check_products(target, dim, dataset, samples=optimisation.batch_size)
     check_memory(
         described,
         batch_size=optimisation.batch_size,
@@ -262,29 +256,6 @@ def _for_targets(flow: FlowSpec) -> FlowSpec:
 def _is_conjugate(flow: FlowSpec) -> bool:
     """Return True for Gaussian posteriors of a linear decoder."""
     return isinstance(flow, LatentSpec) and isinstance(flow.flow, GaussianSpec) and not flow.hidden
-
-
-def _check_products(target: PosteriorTarget, dim: int, dataset: Dataset, *, samples: int) -> None:
-    """Refuse a logistic regression of which an iteration, which nothing interrupts, takes too long.
-
-    Raises:
-        RequestError: `validation`, with what may be lowered.
-    """
-    posterior = target.posterior
-    if not isinstance(posterior, LogisticPosterior):
-        return
-    rows = posterior.batch_rows or dataset.rows
-    work = samples * rows * (1 + dim // _DIM_OF_A_PRODUCT)
-    if work > _MOST_PRODUCTS:
-        remedy = "lower it, or set `batch_rows`"
-        if posterior.batch_rows is not None:
-            remedy = "lower it or `batch_rows`"
-        raise RequestError(
-            "validation",
-            f"an iteration would compare {samples:,} samples with {rows:,} rows of {dim:,} coefficients,"
-            f" which takes too long; {remedy}",
-            pointer="/optimisation/batch_size",
-        )
 
 
 def _is_gaussian(target: Target) -> bool:

@@ -11,8 +11,7 @@ from flows import MafSpec
 from models_store.errors import RequestError
 from models_store.plans.search import trial_training
 from models_store.requests import accept_search
-from models_store.requests.accept_search import accept_auto
-from models_store.requests.accept_sweep import accept_sweep, draw_points
+from models_store.requests.accept_search import accept_auto, accept_sweep, draw_points
 from models_store.requests.accept_training import HeldOut
 from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import AcceptedTraining, TrainingRequest
@@ -54,8 +53,6 @@ def test_each_trial_is_a_training_at_its_point() -> None:
         (16, 3, 1, [(16, 1 / 27), (6, 1 / 9), (2, 1 / 3), (1, 1.0)]),
         (9, 3, 3, [(9, 1 / 3), (3, 1.0)]),
         (8, 1, 1, [(8, 1.0)]),
-        (1, 3, 1, [(1, 1.0)]),
-        (4, 2, 4, [(4, 1.0)]),
         (
             64,
             2,
@@ -110,19 +107,13 @@ def test_whole_specs_of_several_families_are_a_range() -> None:
     ("ranges", "fields", "reason"),
     [
         ({"flow.layers": {"low": 0, "high": 8}}, {}, "`flow.layers` cannot be 0"),
-        ({"flow.layers": {"low": 2, "high": 8.5}}, {}, "`flow.layers` cannot be 8.5"),
         ({"flow.depth": {"values": [1]}}, {}, "`flow.depth` cannot be 1"),
-        ({"model_name": {"values": ["m"]}}, {}, "pattern"),
         ({"optimisation.max_epochs": {"values": ["many" * 999]}}, {}, "..."),
         ({"flow.layers": {"low": 3, "high": 3}}, {}, "high must be above low"),
-        ({"flow.layers": {"low": 0, "high": 3, "scale": "log"}}, {}, "above 0"),
         (LAYERS, {"flow": None}, "family"),
         ({**LAYERS, "flow": {"values": [MAF]}}, {}, "not both"),
-        ({f"optimisation.{'a' * n}": {"values": [1]} for n in range(1, 34)}, {}, "at most 32"),
         ({f"flow.{'a' * n}": {"values": [1] * 64} for n in range(1, 6)}, {}, "256 values"),
-        ({}, {}, "at least 1"),
         (LAYERS, {"flow": "auto"}, "flow"),
-        (LAYERS, {"trials": 65}, "64"),
     ],
 )
 def test_wrong_ranges_are_refused(

@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from flows import (
-    GaussianSpec,
     MadeSpec,
     MafSpec,
     MixedColumn,
@@ -86,9 +85,7 @@ def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
 @pytest.mark.parametrize(
     ("rows", "dim", "family", "width", "epochs"),
     [
-        (1000, 3, NsfSpec, 32, 40),
         (1000, 16, NsfSpec, 32, 100),
-        (50_000, 4, NsfSpec, 64, 80),
         (50_000, 9, NsfSpec, 64, 140),
         (10**6, 9, NsfSpec, 128, 63),
         (50_000, 65, MafSpec, 130, 160),
@@ -151,26 +148,6 @@ def test_a_batch_larger_than_the_training_rows_is_clamped() -> None:
     assert accept_training(wanted, table, limits=LIMITS).optimisation.batch_size == 80
 
 
-def test_too_many_parameters_are_refused_before_they_exist() -> None:
-    error = refusal(dataset(), flow={"family": "maf", "hidden": [4096, 4096]})
-    assert error.slug == "limit-parameters"
-
-
-@pytest.mark.parametrize(
-    "flow", [{"family": "made", "hidden": [1] * 257}, {"family": "planar", "layers": 257}]
-)
-def test_a_flow_of_too_many_hidden_layers_is_refused(flow: dict[str, Any]) -> None:
-    error = refusal(dataset(), flow=flow)
-    assert error.slug == "limit-parameters"
-    assert error.pointer in ("/flow/hidden", "/flow/layers")
-
-
-def test_a_flow_without_hidden_layers_is_accepted() -> None:
-    table = dataset()
-    accepted = accept_training(request(table, flow={"family": "gaussian"}), table, limits=LIMITS)
-    assert accepted.flow == GaussianSpec()
-
-
 def test_training_that_would_not_fit_into_memory_is_refused() -> None:
     limits = replace(LIMITS, max_memory_bytes=2**20)
     small = {"family": "made", "hidden": [8]}
@@ -178,43 +155,34 @@ def test_training_that_would_not_fit_into_memory_is_refused() -> None:
     assert (error.slug, error.pointer) == ("limit-memory", "")
 
 
-@pytest.mark.parametrize(
-    "flow",
-    [
-        {"family": "nsf", "bins": 500},
-        {"family": "naf", "units": 1000},
-        {"family": "naf", "transformer": "ddsf", "units": 300},
-    ],
-)
-def test_the_memory_of_wide_maps_of_single_features_is_counted(flow: dict[str, Any]) -> None:
+def test_the_memory_of_wide_maps_of_single_features_is_counted() -> None:
+    flow = {"family": "naf", "units": 1000}
     table, optimisation = dataset(rows=100_000), {"batch_size": 80_000}
     error = refusal(table, flow=flow, optimisation=optimisation)
     assert (error.slug, error.pointer) == ("limit-memory", "/optimisation/batch_size")
-    plain = request(table, flow={"family": flow["family"]}, optimisation=optimisation)
+    plain = request(table, flow={"family": "naf"}, optimisation=optimisation)
     accept_training(plain, table, limits=LIMITS)
 
 
-@pytest.mark.parametrize(
-    ("rows", "split"),
-    [(3, {"validation": 0.999}), (1000, {"validation": 0.0}), (1000, {"train": 0.001})],
-)
-def test_a_part_without_enough_rows_is_refused(rows: int, split: dict[str, Any]) -> None:
-    error = refusal(dataset(rows=rows), split=split)
-    assert error.slug in {"split-too-small", "split-invalid"}
-    assert "-" not in error.detail  # no part has fewer than no rows
-    assert error.pointer.startswith("/split")
+def test_a_part_without_enough_rows_is_refused() -> None:
+    for rows, split in (
+        (3, {"validation": 0.999}),
+        (1000, {"validation": 0.0}),
+        (1000, {"train": 0.001}),
+    ):
+        error = refusal(dataset(rows=rows), split=split)
+        assert error.slug in {"split-too-small", "split-invalid"}
+        assert "-" not in error.detail  # no part has fewer than no rows
+        assert error.pointer.startswith("/split")
 
 
-@pytest.mark.parametrize("rows", range(12, 21))
-def test_a_table_of_twelve_rows_can_be_split(rows: int) -> None:
-    table = dataset(rows=rows)
-    split = accept_training(request(table), table, limits=LIMITS).split
-    assert int(rows * split.validation) == 2
-    assert int(rows * split.test) == (0 if rows < 20 else 2)
-    assert split.train + split.validation + split.test == pytest.approx(1)
-
-
-def test_eleven_rows_are_too_few() -> None:
+def test_a_table_of_twelve_rows_can_be_split_and_one_of_eleven_cannot() -> None:
+    for rows in range(12, 21):
+        table = dataset(rows=rows)
+        split = accept_training(request(table), table, limits=LIMITS).split
+        assert int(rows * split.validation) == 2
+        assert int(rows * split.test) == (0 if rows < 20 else 2)
+        assert split.train + split.validation + split.test == pytest.approx(1)
     assert refusal(dataset(rows=11)).slug == "split-too-small"
 
 
@@ -240,17 +208,11 @@ def test_a_named_dataset_must_have_the_columns() -> None:
     assert refusal(table, split=split, held_out=HeldOut(validation)).slug == "unknown-column"
 
 
-@pytest.mark.parametrize(
-    ("columns", "slug"),
-    [(["x1", "nope"], "unknown-column"), (["x1", "x1"], "duplicate-column")],
-)
-def test_columns_must_exist_once(columns: list[str], slug: str) -> None:
-    error = refusal(dataset(), columns=columns)
-    assert (error.slug, error.pointer) == (slug, "/columns")
-    assert f"column '{columns[1]}'" in str(error)
-
-
-def test_a_constant_column_has_no_density() -> None:
+def test_columns_must_exist_once_and_have_more_than_one_value() -> None:
+    for name, slug in (("nope", "unknown-column"), ("x1", "duplicate-column")):
+        error = refusal(dataset(), columns=["x1", name])
+        assert (error.slug, error.pointer) == (slug, "/columns")
+        assert f"column '{name}'" in str(error)
     assert refusal(dataset(std=0.0)).slug == "dataset-constant-column"
 
 
@@ -258,31 +220,21 @@ def test_a_constant_column_has_no_density() -> None:
     "fields",
     [
         {"optimisation": {"max_epochs": 0}},
-        {"optimisation": {"max_epochs": 10**9}},
-        {"optimisation": {"learning_rate": 0}},
-        {"optimisation": {"learning_rate": 1e-320}},
         {"optimisation": {"learning_rate": 1e308}},
-        {"optimisation": {"batch_size": 0}},
-        {"optimisation": {"seed": -1}},
-        {"optimisation": {"seed": 2**64}},
         {"optimisation": {"epocs": 5}},
+        {"optimisation": {"schedule": {"step": {"epochs": 0, "factor": 0.5}}}},
         {"flow": {"family": "__import__"}},
         {"flow": {"family": "maf", "layers": 0}},
-        {"flow": {"family": "maf", "hidden": []}},
-        {"flow": {"family": "maf", "activation": "os.system"}},
         {"flow": {"family": "maf", "widths": [3]}},
-        {"split": {"validation": 1.0}},
         {"split": {"train": 0.9, "validation": 0.2}},
         {"split": {"validation": 0.1, "validation_dataset_id": "ds_" + "0" * 32}},
-        {"device": "cuda:99"},
         {"source_url": "file:///etc/passwd"},
         {"model_name": "../up"},
         {"preprocessing": {"logit": {"lambda": 0.5}}},
-        {"preprocessing": {"dequantise": {"levels": 0}}},
     ],
     ids=str,
 )
-def test_to_077_what_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
+def test_what_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         request(dataset(), **fields)
 
@@ -335,15 +287,10 @@ def test_a_bernoulli_made_takes_columns_of_0_and_1_as_they_are() -> None:
     assert refusal(other, flow=flow).slug == "preprocessing-unsuitable"
 
 
-@pytest.mark.parametrize(
-    ("preprocessing", "pointer"),
-    [
-        ({"dequantise": {"levels": 1}}, "/preprocessing/dequantise"),
-        ({"logit": {"lambda": 1e-6}}, "/preprocessing/logit"),
-    ],
-)
-def test_values_must_suit_the_preprocessing(preprocessing: Any, pointer: str) -> None:
+def test_values_must_suit_the_preprocessing() -> None:
     table = binary()
-    column = {**table.columns[0], "max": 3.0}
-    error = refusal(replace(table, columns=[column]), preprocessing=preprocessing)
-    assert (error.slug, error.pointer) == ("preprocessing-unsuitable", pointer)
+    table = replace(table, columns=[{**table.columns[0], "max": 3.0}])
+    for name, value in (("dequantise", {"levels": 1}), ("logit", {"lambda": 1e-6})):
+        error = refusal(table, preprocessing={name: value})
+        found = error.slug, error.pointer
+        assert found == ("preprocessing-unsuitable", f"/preprocessing/{name}")

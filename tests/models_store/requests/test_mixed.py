@@ -1,8 +1,9 @@
-"""Acceptance of trainings on tables with categories, gaps, spikes and bounds."""
+"""Trainings on tables with categories, gaps, spikes and bounds: what is accepted, and what training rows change."""
 
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flows import MafSpec, MixedSpec, NsfSpec
@@ -10,6 +11,7 @@ from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.training import AcceptedTraining
+from models_store.requests.training_rows import choose_training
 from tabular.columns import Column
 from tests.models_store.requests.test_accept_training import LIMITS, dataset, request
 
@@ -87,10 +89,9 @@ def test_a_flow_that_cannot_leave_out_values_is_refused_with_others_named() -> N
     assert "maf" in error.detail
 
 
-@pytest.mark.parametrize("columns", [(PRICE, AGE), (CUT, AGE)])
-def test_a_flow_with_an_encoder_is_refused_beside_categories_and_gaps(columns):
+def test_a_flow_with_an_encoder_is_refused_beside_categories_and_gaps() -> None:
     flow = {"family": "nsf", "encoder": {}}
-    error = refused(table(*columns, DAY), flow=flow, context_columns=["day"])
+    error = refused(table(CUT, AGE, DAY), flow=flow, context_columns=["day"])
     assert (error.slug, error.pointer) == ("flow-unsuitable", "/flow")
     assert "without an encoder" in error.detail
 
@@ -126,13 +127,6 @@ def test_stated_bounds_need_a_scale_that_keeps_them() -> None:
     assert (second.transform, second.low, second.high) == ("none", None, None)
 
 
-def test_a_circular_column_takes_values_of_any_turn() -> None:
-    options = {"a": {"transform": "circular", "low": 0.0, "high": 2.0}}
-    flow = accepted(table(Column(name="a")), preprocessing={"columns": options}).flow
-    assert isinstance(flow, MixedSpec)
-    assert flow.columns[0].transform == "circular"
-
-
 def test_a_context_column_may_be_circular_and_nothing_else() -> None:
     given, turn = table(Column(name="a"), Column(name="b")), {"low": 0.0, "high": 360.0}
     options: dict[str, Any] = {"b": {"transform": "circular", **turn}}
@@ -149,9 +143,7 @@ def test_a_context_column_may_be_circular_and_nothing_else() -> None:
     [
         ({"cut": {"transform": "log"}}, "preprocessing-unsuitable"),
         ({"other": {"transform": "log"}}, "unknown-column"),
-        ({"price": {"transform": "logit", "low": None}}, "preprocessing-unsuitable"),
         ({"age": {"transform": "circular", "high": 360.0}}, "preprocessing-unsuitable"),
-        ({"price": {"low": 5.0}}, "preprocessing-unsuitable"),
         ({"price": {"low": 5.0, "high": 1.0}}, "preprocessing-unsuitable"),
     ],
 )
@@ -283,3 +275,65 @@ def test_a_sentinel_beyond_the_bound_is_a_spike(values: dict[str, Any]) -> None:
     assert accepted(given).column_types[0].low == 0.0
     given.columns[0].update(quantiles={"0": -9.0, "0.05": -2.0, "0.5": 3.0})
     assert refused(given).slug == "preprocessing-unsuitable"
+
+
+RANDOM = np.random.default_rng(0)
+AMOUNT = Column(name="amount", spikes=(-999.0, 0.0), transform="log", low=0.0, decimals=2)
+
+
+def rows(amounts: Any, *, count: int = 2000) -> Any:
+    ages = RANDOM.integers(20, 80, count).astype(float)
+    return np.stack([np.resize(amounts, count), RANDOM.integers(0, 2, count), ages], axis=1)
+
+
+def chosen(amounts: Any, **fields: Any) -> tuple[Column, MixedSpec]:
+    job = choose_training(accepted(table(AMOUNT, CUT, AGE), **fields), rows(amounts))
+    assert isinstance(job.flow, MixedSpec)
+    assert AcceptedTraining.model_validate_json(job.model_dump_json()) == job
+    return job.column_types[0], job.flow
+
+
+def test_spikes_that_training_rows_lack_are_none() -> None:
+    amounts = np.where(RANDOM.random(2000) < 0.3, 0.0, RANDOM.lognormal(0, 1, 2000).round(2))
+    column, flow = chosen(amounts)
+    assert column.spikes == (0.0,)
+    assert flow.columns[0].spikes == [0.0]
+    assert (column.transform, flow.columns[0].low) == ("log", 0.0)
+
+
+def test_an_amount_of_a_table_of_numbers_keeps_its_spike_and_scale() -> None:
+    given = table(AMOUNT, RARE)
+    given.columns[0].update(spike_counts=[0, 600], min=0.0)
+    amounts = np.where(RANDOM.random(2000) < 0.6, 0.0, RANDOM.lognormal(0, 1, 2000).round(2))
+    job = choose_training(accepted(given), rows(amounts)[:, :2])
+    column = job.column_types[0]
+    assert (column.spikes, column.transform, column.low) == ((0.0,), "log", 0.0)
+
+
+def test_the_scale_is_that_of_the_training_rows() -> None:
+    column, flow = chosen(RANDOM.normal(100, 1, 2000).round(2))
+    assert (column.transform, column.low) == ("quantiles", None)
+    assert (flow.columns[0].transform, flow.columns[0].low) == ("quantiles", None)
+
+
+def test_what_the_caller_states_stays() -> None:
+    options = {"columns": {"amount": {"spikes": [7.0], "low": -2000.0, "transform": "asinh"}}}
+    column, _ = chosen(RANDOM.normal(100, 1, 2000), preprocessing=options)
+    assert (column.spikes, column.transform, column.low) == ((7.0,), "asinh", -2000.0)
+
+
+def test_a_request_of_plain_numbers_stays() -> None:
+    job = accepted(table(Column(name="x"), Column(name="y")))
+    assert choose_training(job, RANDOM.normal(size=(1000, 2))) == job
+
+
+def test_a_shared_value_of_a_table_of_numbers_gets_noise() -> None:
+    given = table(Column(name="x"), RARE, Column(name="y"))
+    shared = np.where(RANDOM.random(2000) < 0.3, -0.7, RANDOM.normal(0, 1, 2000))
+    values = np.stack([shared, np.resize([0.0, 1.0, 7.0], 2000), RANDOM.normal(0, 1, 2000)], axis=1)
+    flow = choose_training(accepted(given), values).flow
+    assert isinstance(flow, MixedSpec)
+    assert [c.noise for c in flow.columns] == [pytest.approx(0.5 * shared.std()), 0.0, 0.0]
+    beside_text = choose_training(accepted(table(Column(name="x"), CUT)), values[:, :2]).flow
+    assert isinstance(beside_text, MixedSpec)
+    assert [c.noise for c in beside_text.columns] == [0.0, 0.0]

@@ -12,8 +12,7 @@ from flows import CompiledFlow, EnsembleSpec, compile_flow, spec_from_dict
 from models_store.files.checkpoints import load_model
 from models_store.job_states import Job, JobKind, JobRole, JobState, NewJob
 from models_store.records import Dataset, Version
-from models_store.requests.accept_search import accept_auto
-from models_store.requests.accept_sweep import accept_sweep
+from models_store.requests.accept_search import accept_auto, accept_sweep
 from models_store.requests.accept_training import HeldOut
 from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import TrainingRequest

@@ -1,10 +1,11 @@
-"""Plans of searches: which trainings follow those that have ended, within a limit of time."""
+"""Plans of parents: which trainings of a search follow those that have ended, and how far the parts of a bulk job are."""
 
 from typing import Any
 
 import pytest
 
 from models_store.job_states import JobKind, JobState
+from models_store.plans.parts import parts_account
 from models_store.plans.plan import Child, Finish, Start
 from models_store.plans.search import SCORE, search_step
 from tests.models_store.searches import a_search
@@ -160,3 +161,29 @@ def test_a_mixture_is_a_member_of_the_ensemble_as_it_was_fitted() -> None:
 def test_a_mixture_that_ran_out_of_time_goes_on_in_the_next_stage() -> None:
     children = first_stage(9.0, stop_reason="max_seconds")
     assert (1, MIXTURE) in started(with_mixture(max_seconds=600.0), children)
+
+
+REQUEST = {"total_rows": 25, "part_rows": 10}
+
+
+def a_part(number: int, state: JobState) -> Child:
+    return Child(
+        id=f"job_{number}",
+        kind=JobKind.SCORING,
+        stage=0,
+        number=number,
+        state=state,
+        metrics={},
+    )
+
+
+def test_rows_of_parts_follow_from_the_request() -> None:
+    parts = [
+        a_part(0, JobState.SUCCEEDED),
+        a_part(1, JobState.RUNNING),
+        a_part(2, JobState.SUCCEEDED),
+    ]
+    account = parts_account(REQUEST, parts, elapsed_s=9.0)
+    assert account.metrics == {"rows": 15}
+    assert account.progress["children_ended"] == 2
+    assert account.progress["fraction"] == 0.54
