@@ -1,27 +1,36 @@
-"""A job's events as a stream of Server-Sent Events."""
+"""Events of a job, by the page and as a stream of Server-Sent Events, and waits for its end."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import orjson
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from fastapi import Query, Request
+from starlette.responses import Response, StreamingResponse
 
-from app.auth.callers import check_again
-from app.http.streaming import disconnected
-from app.limits import OpenBound
+from app.auth.callers import caller_of, check_again
+from app.http.streaming import unless_disconnected
+from app.limits import in_thread
 from app.problems.problem import Problem
 from app.root_path import rooted
-from app.server.event_hub import EventFeed, EventHub, Topic
+from app.server.event_hub import EventHub
+from app.state import state_of
 from models_store.errors import NotFoundError, StoreError
-
-SendText = Callable[..., Awaitable[None]]
+from models_store.job_states import EventSlice, JobEvent
+from models_store.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "text/event-stream"
+LONGEST_WAIT_S = 60
+PAGE = 500
+_PAGE_BYTES = 256 * 1024  # of their data; a message may have some kilobytes
+# Most events that a stream reads at a time: of one who does not read them they stay in memory.
+_STREAMED, _STREAMED_BYTES = 100, 64 * 1024
 _AGAIN_S = 0.5
 _KEEP_ALIVE_S = 15.0
 _RETRY = b"retry: 2000\n\n"
@@ -31,111 +40,117 @@ _HEADERS = {
     "X-Accel-Buffering": "no",  # a proxy that collects the stream would defeat it
 }
 
+Format = Annotated[
+    Literal["sse", "json"],
+    Query(description="`sse` for a stream of Server-Sent Events, `json` for a page of events."),
+]
 
-class EventStream(Response):
-    """Stream of a job's events until it has ended or is deleted, or caller or server leave.
+
+async def hold_stream(request: Request, format: Format = "sse") -> AsyncIterator[None]:  # noqa: A002 - the parameter's public name
+    """Count an open stream until the response has been sent.
+
+    Raises:
+        Problem: `limit-open-requests`.
+    """
+    if format == "json":
+        yield
+        return
+    with state_of(request).open_streams.hold(caller_of(request)):
+        yield
+
+
+class EventFeed:
+    """Feed of the events of one job, read page by page without blocking the event loop.
 
     Args:
-        feed: Feed of the events.
-        hub: Hub that wakes the stream when there are more events.
-        streams: Bound on the number of open streams.
+        jobs: Jobs of all projects.
+        project: Project that owns the job.
+        job_id: Id of the job.
+        after: Number of the last event that the caller has.
     """
 
-    def __init__(
-        self,
-        feed: EventFeed,
-        *,
-        hub: EventHub,
-        streams: OpenBound,
-    ) -> None:
-        super().__init__(media_type=MEDIA_TYPE, headers=_HEADERS)
-        del self.headers["content-length"]
-        self._feed = feed
-        self._hub = hub
-        self._streams = streams
+    def __init__(self, jobs: Jobs, project: str, job_id: str, *, after: int) -> None:
+        self.job_id = job_id
+        self.after = after
+        self._jobs = jobs
+        self._project = project
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream, or 204 if the job has ended and the caller has all its events.
+    async def page(self) -> EventSlice:
+        """Return the next events, at most `PAGE`.
 
         Raises:
-            Problem: `limit-open-requests`, before anything is read or sent.
-            StoreError: The job does not exist, or its events cannot be read; nothing is sent.
+            StoreError: The events cannot be read; another try continues from the same event.
         """
-        with self._streams.hold(scope["state"]["caller"]):
-            text, ended = await self._feed.read_text()
-            if ended and not text:
-                await Response(status_code=204)(scope, receive, send)
-            else:
-                await self._stream(scope, receive, send, first=(text, ended))
+        return await in_thread(self._read, PAGE, _PAGE_BYTES)
 
-    async def _stream(
-        self, scope: Scope, receive: Receive, send: Send, *, first: tuple[bytes, bool]
-    ) -> None:
-        woken = asyncio.Event()
+    async def text(self) -> tuple[bytes, EventSlice]:
+        """Return the next events as Server-Sent Events, fewer at a time; raises as `page`."""
 
-        async def send_text(text: bytes, *, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": text, "more_body": more})
+        def read() -> tuple[bytes, EventSlice]:
+            page = self._read(_STREAMED, _STREAMED_BYTES)
+            return b"".join(map(_encoded, page.events)), page
 
-        with self._hub.follow(self._feed, woken) as topic:
-            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await send(start)
-            gone = asyncio.create_task(disconnected(receive))
-            gone.add_done_callback(lambda _: woken.set())
-            try:
-                await send_text(_RETRY + first[0])
-                if not first[1]:
-                    await self._follow(scope, send_text, topic, woken, gone=gone)
-            except Problem as problem:  # of the key
-                await send_text(_closing(problem))
-            finally:
-                gone.cancel()
-            await send_text(b"", more=False)
+        return await in_thread(read)
 
-    async def _follow(
-        self,
-        scope: Scope,
-        send_text: SendText,
-        topic: Topic,
-        woken: asyncio.Event,
-        *,
-        gone: "asyncio.Task[None]",
-    ) -> None:
-        ended = False
-        checked = time.monotonic()
-        while not ended:
-            quiet = not self._feed.more and not await _woken(woken)
+    def _read(self, limit: int, max_bytes: int) -> EventSlice:
+        page = self._jobs.event_page(
+            self._project, self.job_id, after=self.after, limit=limit, max_bytes=max_bytes
+        )
+        if page.events:
+            self.after = page.events[-1].seq
+        return page
+
+
+async def stream_events(request: Request, feed: EventFeed) -> Response:
+    """Return a stream of a job's events until it has ended or is deleted, or caller or server leave.
+
+    The response is 204 if the job has ended and the caller has all its events. FastAPI's own streams
+    of events can answer nothing else, and do not ask for the key again.
+
+    Raises:
+        StoreError: The job does not exist, or its events cannot be read.
+    """
+    text, page = await feed.text()
+    if page.ended and not text:
+        return Response(status_code=204)
+    first = _RETRY + text
+    stream = _followed(request, feed, state_of(request).event_hub, first, page)
+    return StreamingResponse(stream, media_type=MEDIA_TYPE, headers=_HEADERS)
+
+
+async def _followed(
+    request: Request, feed: EventFeed, hub: EventHub, text: bytes, page: EventSlice
+) -> AsyncIterator[bytes]:
+    checked = time.monotonic()
+    with hub.follow(feed.job_id) as woken:
+        while True:
+            if text:
+                yield text
+            if page.ended or hub.stopped:
+                return
+            if not page.more and not await _woken(woken):
+                yield _KEEP_ALIVE
             if time.monotonic() - checked >= _KEEP_ALIVE_S:
                 checked = time.monotonic()
-                await check_again(scope)
-            if quiet:
-                await send_text(_KEEP_ALIVE)
-                continue
-            if gone.done() or self._hub.stopped:
-                return
-            ended = await self._send_news(send_text, topic)
+                try:
+                    await check_again(request.scope)
+                except Problem as problem:
+                    content = {"type": rooted(problem.type.uri), "detail": problem.detail}
+                    yield b"event: closed\ndata: %s\n\n" % orjson.dumps(content)
+                    return
+            text, page = await _next(feed, page)
 
-    async def _send_news(self, send_text: SendText, topic: Topic) -> bool:
-        """Send new events; return whether there will be no more."""
-        feed = self._feed
-        news = None if feed.more else topic.since(feed.after)
-        if news is not None:
-            if news:
-                feed.after = news[-1][0]
-                await send_text(b"".join(text for _, text in news))
-            return topic.final and feed.after >= topic.last
-        try:
-            text, ended = await feed.read_text()
-        except NotFoundError:
-            return True  # the job was deleted
-        except StoreError as error:
-            log.warning("events cannot be read, trying again: %s", error)
-            feed.more = True
-            await asyncio.sleep(_AGAIN_S)
-            return False
-        topic.pass_over(feed.after)
-        if text:
-            await send_text(text)
-        return ended
+
+async def _next(feed: EventFeed, page: EventSlice) -> tuple[bytes, EventSlice]:
+    """Return the events after a page; what cannot be read now is tried again soon."""
+    try:
+        return await feed.text()
+    except NotFoundError:
+        return b"", EventSlice([], more=False, final=True)  # the job was deleted
+    except StoreError as error:
+        log.warning("events cannot be read, trying again: %s", error)
+        await asyncio.sleep(_AGAIN_S)
+        return b"", replace(page, more=True)
 
 
 async def _woken(woken: asyncio.Event) -> bool:
@@ -149,7 +164,33 @@ async def _woken(woken: asyncio.Event) -> bool:
     return True
 
 
-def _closing(problem: Problem) -> bytes:
-    """Return the event `closed`, which explains an early end and has no id of the job's events."""
-    content = {"type": rooted(problem.type.uri), "detail": problem.detail}
-    return b"event: closed\ndata: %s\n\n" % orjson.dumps(content)
+async def wait_for_end(request: Request, project: str, job_id: str, *, seconds: float) -> None:
+    """Wait until a job has ended, but not for ever; counts as an open event stream meanwhile.
+
+    Raises:
+        Problem: `limit-open-requests`.
+        StoreError: The job does not exist, or the database cannot be read.
+        ClientDisconnect: The caller has left.
+    """
+    state = state_of(request)
+
+    async def wait() -> None:
+        with state.event_hub.follow(job_id) as woken:
+            while not (await in_thread(state.jobs.summary, project, job_id)).final:
+                if state.event_hub.stopped:
+                    return
+                await woken.wait()
+                woken.clear()
+
+    with state.open_streams.hold(caller_of(request)), suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await unless_disconnected(request, wait())
+
+
+def _encoded(event: JobEvent) -> bytes:
+    """Return an event as a Server-Sent Event; JSON has no line breaks that could end it."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (
+        event.seq,
+        event.event.value.encode(),
+        orjson.dumps(event.data),
+    )

@@ -1,12 +1,11 @@
 """Jobs of every kind: look, follow, cancel, resume."""
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from pydantic import Field
 
-from app.auth.callers import caller_of
 from app.dependencies import (
     BlobsDep,
     BrokerDep,
@@ -17,20 +16,24 @@ from app.dependencies import (
     built,
 )
 from app.jobs.event_views import EventPage, view_event
-from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
+from app.jobs.events import (
+    LONGEST_WAIT_S,
+    MEDIA_TYPE as EVENT_STREAM,
+    EventFeed,
+    Format,
+    hold_stream,
+    stream_events,
+    wait_for_end,
+)
 from app.jobs.views import JobPage, JobSummaryView, JobView
-from app.jobs.waiting import LONGEST_WAIT_S, wait_for_end
 from app.limits import FairRoute, in_thread
 from app.problems.problem import problem_responses
 from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, PagingDep, SelectionDep
-from app.server.event_hub import EventFeed
-from app.state import state_of
 from models_store.files.job_files import delete_job_files
-from models_store.job_states import Job, JobKind, JobState, JobSummary
-from models_store.jobs.queue_places import QueuePlace
+from models_store.job_states import JobKind, JobState
 from models_store.label_types import TEXT
 from models_store.requests.training import Name
 
@@ -86,31 +89,6 @@ class JobFilters:
         self.model_name = model_name
 
 
-class WatchedJob:
-    """Job that a request reads or follows."""
-
-    def __init__(self, job_id: JobId, jobs: JobsDep, project: ProjectDep) -> None:
-        self._jobs = jobs
-        self._project = project
-        self._job_id = job_id
-
-    def job(self) -> Job:
-        """Return the job."""
-        return self._jobs.get(self._project, self._job_id)
-
-    def place(self) -> QueuePlace | None:
-        """Return its place in the queue, if it waits."""
-        return self._jobs.place(self._project, self._job_id)
-
-    def summary(self) -> JobSummary:
-        """Return the job without its large fields."""
-        return self._jobs.summary(self._project, self._job_id)
-
-    def feed(self, after: int) -> EventFeed:
-        """Return a feed of the events after an id."""
-        return EventFeed(self._jobs, self._project, self._job_id, after=after)
-
-
 @router.get(
     "",
     operation_id="list_jobs",
@@ -152,7 +130,9 @@ def list_jobs(
 )
 async def get_job(
     request: Request,
-    watched: Annotated[WatchedJob, Depends(built(WatchedJob))],
+    job_id: JobId,
+    jobs: JobsDep,
+    project: ProjectDep,
     conditions: PreconditionsDep,
     wait: Annotated[
         int,
@@ -166,11 +146,11 @@ async def get_job(
 ) -> Response:
     """Return a job: its state, progress, metrics, error, and the accepted request."""
     if wait > 0:
-        await wait_for_end(request, watched.feed(0), seconds=wait)
+        await wait_for_end(request, project, job_id, seconds=wait)
 
     def show() -> Response:
-        job = watched.job()
-        place = watched.place() if job.state is JobState.QUEUED else None
+        job = jobs.get(project, job_id)
+        place = jobs.place(project, job_id) if job.state is JobState.QUEUED else None
         return respond_large(JobView.whole(job, place), conditions)
 
     return await in_thread(show)
@@ -277,6 +257,7 @@ async def resume_job(
     "/{job_id}/events",
     operation_id="follow_job",
     summary="Follow the events of a job",
+    dependencies=[Depends(hold_stream)],
     response_model=EventPage,
     responses={
         200: {
@@ -292,16 +273,15 @@ async def resume_job(
         **problem_responses("not-found", "limit-open-requests"),
     },
 )
-async def follow_job(
+async def follow_job(  # noqa: PLR0913 - FastAPI gives each
     request: Request,
-    job: Annotated[WatchedJob, Depends(built(WatchedJob))],
+    job_id: JobId,
+    jobs: JobsDep,
+    project: ProjectDep,
     *,
     after: After = 0,
     last_event_id: LastEventId = None,
-    format: Annotated[  # noqa: A002 - the parameter's public name
-        Literal["sse", "json"],
-        Query(description="`sse` for a stream of Server-Sent Events, `json` for a page of events."),
-    ] = "sse",
+    format: Format = "sse",  # noqa: A002 - the parameter's public name
 ) -> Response:
     """Stream the events of a job as they happen: `state`, `epoch`, `child`, `message` and `end`.
 
@@ -312,19 +292,10 @@ async def follow_job(
     revoked or expires.
     """
     since = after if last_event_id is None else last_event_id
-    feed = job.feed(since)
-    state = state_of(request)
+    feed = EventFeed(jobs, project, job_id, after=since)
     if format == "sse":
-        state.open_streams.check(caller_of(request))
-    if format == "sse":
-        return EventStream(feed, hub=state.event_hub, streams=state.open_streams)
-    events, ended = await feed.read()
-
-    def page() -> str:
-        return EventPage(
-            items=[view_event(event) for event in events],
-            next_after=events[-1].seq if events else since,
-            ended=ended,
-        ).model_dump_json()
-
-    return Response(await in_thread(page), media_type="application/json")
+        return await stream_events(request, feed)
+    page = await feed.page()
+    items = await in_thread(lambda: [view_event(event) for event in page.events])
+    shown = EventPage(items=items, next_after=feed.after, ended=page.ended)
+    return Response(shown.model_dump_json(), media_type="application/json")

@@ -1,7 +1,7 @@
 """Events of jobs, read page by page."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -19,7 +19,6 @@ from models_store.job_states import (
 )
 
 Places = dict[str, EventPlace]
-News = dict[str, list[JobEvent]]
 
 _IDS_A_QUERY = 500
 _SEQ, _DATA = JobEventRow.seq, JobEventRow.data
@@ -92,29 +91,6 @@ def read_places(session: Session, job_ids: Sequence[str]) -> Places:
         for row in session.execute(query.where(JobRow.id.in_(some))):
             places[row.id] = EventPlace(row.last_event, row.state in FINAL_STATES)
     return places
-
-
-def read_news(
-    session: Session, known: Mapping[str, int], *, most: int, limit: int, max_bytes: int
-) -> tuple[Places, News]:
-    """Return how far the events of some jobs have come, and the next events of the first ones with news.
-
-    Args:
-        session: Transaction that sees one moment of the database.
-        known: Ids of jobs, whoever owns them, and of each the number of the last event that is known.
-        most: Most jobs whose events are read.
-        limit: Most events of a job.
-        max_bytes: Bytes of the data of a job's events, which the last one may pass.
-    """
-    places = read_places(session, list(known))
-    behind = [
-        job_id for job_id, last in known.items() if job_id in places and last < places[job_id].last
-    ]
-    news = {
-        job_id: _read(session, job_id, after=known[job_id], limit=limit, max_bytes=max_bytes)
-        for job_id in behind[:most]
-    }
-    return places, news
 
 
 def _place(session: Session, project: str, job_id: str) -> EventPlace:

@@ -37,7 +37,7 @@ from models_store.job_states import (
     NewJob,
     Submitted,
 )
-from models_store.jobs.events import News, Places, read_events, read_news, read_places, read_spread
+from models_store.jobs.events import Places, read_events, read_places, read_spread
 from models_store.jobs.parents import cancel_children, check_open, end_child, resume_children
 from models_store.jobs.queue_places import QueuePlace, place_of
 from models_store.jobs.retention import delete_with_children
@@ -385,27 +385,6 @@ class Jobs:
     def event_places(self, session: Session, job_ids: JobIds) -> Places:
         """Return how far the events of some jobs have come; those that are not there are left out."""
         return read_places(session, job_ids)
-
-    @reading
-    def event_news(
-        self,
-        session: Session,
-        known: Mapping[str, int],
-        *,
-        most: int,
-        limit: int,
-        max_bytes: int,
-    ) -> tuple[Places, News]:
-        """Return what `event_places` does, and the next events of the first jobs that have some.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            known: Ids of jobs, whoever owns them, and of each the number of the last known event.
-            most: Most jobs whose events are read.
-            limit: Most events of a job.
-            max_bytes: Bytes of the data of a job's events, which the last one may pass.
-        """
-        return read_news(session, known, most=most, limit=limit, max_bytes=max_bytes)
 
 
 def result_of(job: JobSummary) -> JobResult:

@@ -2,25 +2,24 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from app.auth.callers import ANYBODY, Caller as KeyHolder
 from app.jobs import events
-from app.jobs.events import EventStream
-from app.limits import OpenBound
+from app.jobs.events import EventFeed, stream_events
 from app.problems.problem import Problem
-from app.server import event_hub
-from app.server.event_hub import EventFeed, EventHub
+from app.server.event_hub import EventHub
 from models_store.database.database import Database
 from models_store.job_states import Job
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.keys import Scope
+from tests.app.conftest import assert_refused
 from tests.models_store.makers import LEASE_S, PROJECT, submitted
 
 
@@ -34,10 +33,6 @@ class Keys:
         if self.revoked:
             raise Problem("unauthorized")
         return ANYBODY
-
-
-OPEN = SimpleNamespace(state=SimpleNamespace(callers=Keys()))
-STRANGER = KeyHolder(PROJECT, Scope.READ, key_id="key_1")
 
 
 @pytest.fixture
@@ -149,7 +144,7 @@ def test_a_stream_goes_on_through_the_end_of_an_attempt_that_was_resumed(client,
 
 
 def test_the_same_events_come_as_pages_of_json(client, jobs, work, monkeypatch):
-    monkeypatch.setattr(event_hub, "PAGE", 4)
+    monkeypatch.setattr(events, "PAGE", 4)
     job = run(jobs, work, epochs=6)
     end(work, job)
     after, pages = 0, []
@@ -186,10 +181,12 @@ def test_a_forged_place_is_refused(client, jobs, work, query):
 
 
 class Caller:
-    """An ASGI caller who may leave, and who keeps what was sent."""
+    """An ASGI caller who may leave or not read, and who keeps what was sent."""
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
         self.body = b""
         self.closed = False
 
@@ -197,26 +194,10 @@ class Caller:
         await self.left.wait()
         return {"type": "http.disconnect"}
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Any) -> None:
+        await self.reads.wait()
         self.body += message.get("body", b"")
         self.closed |= message["type"] == "http.response.body" and not message["more_body"]
-
-
-@pytest.fixture
-def follow(jobs: Jobs, work: JobWork) -> Callable[..., Any]:
-    """Streams the events of a job that runs, until something ends the stream."""
-    job = run(jobs, work, epochs=1)
-
-    async def follow(caller: Caller, stopping: asyncio.Event, app: Any = OPEN) -> None:
-        hub = EventHub(jobs)
-        looks = asyncio.create_task(hub.run(stopping))
-        feed = EventFeed(jobs, PROJECT, job.id, after=0)
-        stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
-        scope = {"type": "http", "headers": [], "app": app, "state": {"caller": ANYBODY}}
-        await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
-        looks.cancel()
-
-    return follow
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -226,260 +207,160 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def have_all(callers: list["Caller"], text: bytes) -> bool:
-    return all(text in caller.body for caller in callers)
+Follow = Callable[..., Coroutine[Any, Any, None]]
 
 
-def is_past(topic: Any, number: int) -> bool:
-    return bool(topic.last > number)
+def followed(jobs: Jobs, play: Callable[[Follow, asyncio.Event], Awaitable[None]]) -> None:
+    """Play something beside a hub that looks.
 
+    `play` gets a function that streams the events of a job to a caller, and the event that the server
+    stops by.
+    """
 
-class CountedJobs(Jobs):
-    """Jobs that count the transactions of those who follow them."""
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self.looks: list[int] = []
-        self.pages = 0
-
-    def event_news(self, known, **bounds):
-        self.looks.append(len(known))
-        return super().event_news(known, **bounds)
-
-    def event_page(self, *args, **kwargs):
-        self.pages += 1
-        return super().event_page(*args, **kwargs)
-
-
-@pytest.mark.parametrize("count", [1, 8])
-def test_streams_cost_one_transaction_a_look_however_many_and_of_however_many_jobs(
-    jobs, work, count
-):
-    running = [run(jobs, work, epochs=1) for _ in range(count)]
-    counted = CountedJobs(jobs._database)
-
-    async def main() -> list[Caller]:
-        stopping, hub = asyncio.Event(), EventHub(counted)
+    async def main() -> None:
+        stopping, hub = asyncio.Event(), EventHub(jobs)
         looking = asyncio.create_task(hub.run(stopping))
-        callers = [Caller() for _ in range(40)]
-        bound = OpenBound("streams", len(callers))
 
-        async def follow(number: int) -> None:
-            job = running[number % count]
-            feed = EventFeed(counted, PROJECT, job.id, after=number // count % 3)
-            stream = EventStream(feed, hub=hub, streams=bound)
-            scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": ANYBODY}}
-            caller = callers[number]
-            await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
+        async def follow(
+            caller: Caller, job: Job, *, after: int = 0, callers: Keys | None = None
+        ) -> None:
+            state = SimpleNamespace(event_hub=hub, callers=callers or Keys())
+            app = SimpleNamespace(state=state)
+            scope = {"type": "http", "headers": [], "app": app, "state": {"caller": ANYBODY}}
+            feed = EventFeed(jobs, PROJECT, job.id, after=after)
+            response = await stream_events(Request(scope), feed)
+            await response(scope, caller.receive, caller.send)  # type: ignore[arg-type]
 
-        streams = [asyncio.create_task(follow(number)) for number in range(len(callers))]
-        await until(lambda: sum(len(topic.woken) for topic in hub._topics.values()) == 40)
+        await play(follow, stopping)
+        looking.cancel()
+
+    asyncio.run(main())
+
+
+def test_every_stream_of_many_jobs_gets_each_of_its_events_once(jobs, work):
+    running = [run(jobs, work, epochs=1) for _ in range(3)]
+    callers = [Caller() for _ in range(12)]
+
+    async def play(follow: Follow, _stopping: asyncio.Event) -> None:
+        streams = [
+            asyncio.create_task(follow(caller, running[number % 3], after=number % 4))
+            for number, caller in enumerate(callers)
+        ]
         for epoch in (2, 3):
             for job in running:
                 await asyncio.to_thread(record, work, job, epoch)
-            await until(partial(have_all, callers, b'"epoch":%d' % epoch))
+            text = b'"epoch":%d' % epoch
+            await until(partial(lambda text: all(text in one.body for one in callers), text))
         for job in running:
             await asyncio.to_thread(end, work, job)
         await asyncio.gather(*streams)
-        looking.cancel()
-        return callers
 
-    callers = asyncio.run(main())
+    followed(jobs, play)
     for number, caller in enumerate(callers):
         found = parse(caller.body.decode())
-        assert [place for place, _, _ in found] == list(range(1 + number // count % 3, 7 + 1))
+        assert [place for place, _, _ in found] == list(range(1 + number % 4, 7 + 1))
         assert found[-1][1] == "end"
-    assert max(counted.looks) == count
-    assert counted.pages == len(callers), "each stream reads its own first page alone"
 
 
-def test_a_stream_that_cannot_keep_up_reads_what_it_missed(jobs, work):
-    job = run(jobs, work, epochs=1)
+def test_a_caller_who_does_not_read_holds_few_events_and_misses_none(jobs, work, monkeypatch):
+    monkeypatch.setattr(events, "_STREAMED", 3)
+    job, caller = run(jobs, work, epochs=9), Caller()
 
-    class Slow(Caller):
-        def __init__(self) -> None:
-            super().__init__()
-            self.go_on = asyncio.Event()
-
-        async def send(self, message):
-            await super().send(message)
-            await self.go_on.wait()
-
-    async def main() -> bytes:
-        stopping, caller = asyncio.Event(), Slow()
-        hub = EventHub(jobs)
-        looking = asyncio.create_task(hub.run(stopping))
-        feed = EventFeed(jobs, PROJECT, job.id, after=0)
-        stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
-        scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": ANYBODY}}
-        following = asyncio.create_task(stream(scope, caller.receive, caller.send))
-        await until(lambda: bool(hub._topics))
-        topic = hub._topics[job.id]
-        for epoch in (2, 3, 4):
-            last = topic.last
+    async def play(follow: Follow, _stopping: asyncio.Event) -> None:
+        caller.reads.clear()
+        stream = asyncio.create_task(follow(caller, job))
+        for epoch in (10, 11):
             await asyncio.to_thread(record, work, job, epoch)
-            await until(partial(is_past, topic, last))
-        caller.go_on.set()
         await asyncio.to_thread(end, work, job)
-        await following
-        looking.cancel()
-        return caller.body
+        caller.reads.set()
+        await stream
 
-    found = parse(asyncio.run(main()).decode())
+    followed(jobs, play)
+    found = parse(caller.body.decode())
     assert [place for place, _, _ in found] == list(range(1, len(found) + 1))
-    assert [data["epoch"] for _, kind, data in found if kind == "epoch"] == [1, 2, 3, 4]
+    assert [data["epoch"] for _, kind, data in found if kind == "epoch"] == list(range(1, 12))
 
 
-def test_the_hub_does_not_read_again_what_a_stream_read_page_by_page(jobs, work, monkeypatch):
-    """It would send nothing new until it had come as far, half a second a page."""
-    monkeypatch.setattr(event_hub, "STREAMED", 10)
-    job = run(jobs, work, epochs=30)
+@pytest.mark.parametrize("reason", ["stop", "leave", "delete"])
+def test_a_stream_ends_with_the_server_the_caller_or_the_job(jobs, work, reason):
+    job, caller = run(jobs, work, epochs=1), Caller()
 
-    async def main() -> None:
-        caller, hub = Caller(), EventHub(jobs)  # which does not look
-        feed = EventFeed(jobs, PROJECT, job.id, after=0)
-        stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
-        scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": ANYBODY}}
-        following = asyncio.create_task(stream(scope, caller.receive, caller.send))  # type: ignore[arg-type]
-        await until(lambda: b'"epoch":30' in caller.body)
-        assert hub._topics[job.id].last == parse(caller.body.decode())[-1][0]
-        caller.left.set()
-        await following
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("ahead_first", [True, False])
-def test_a_caller_whose_last_event_is_not_there_yet_hides_none_from_others(jobs, work, ahead_first):
-    job = run(jobs, work, epochs=1)
-    ahead, usual = Caller(), Caller()
-
-    async def main() -> None:
-        hub = EventHub(jobs)
-        looking = asyncio.create_task(hub.run(asyncio.Event()))
-
-        async def follow(caller: Caller, after: int) -> None:
-            feed = EventFeed(jobs, PROJECT, job.id, after=after)
-            stream = EventStream(feed, hub=hub, streams=OpenBound("streams", 1))
-            scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": ANYBODY}}
-            await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
-
-        streams: list[asyncio.Task[None]] = []
-        places = [(ahead, 2**53), (usual, 0)]
-        for number, place in enumerate(places if ahead_first else places[::-1], 1):
-            streams.append(asyncio.create_task(follow(*place)))
-            await until(lambda n=number: sum(len(t.woken) for t in hub._topics.values()) == n)  # type: ignore[misc]
-        for epoch in (2, 3):
-            await asyncio.to_thread(record, work, job, epoch)
-            await until(partial(have_all, [usual], b'"epoch":%d' % epoch))
-        await asyncio.to_thread(end, work, job)
-        await asyncio.gather(*streams)
-        looking.cancel()
-
-    asyncio.run(main())
-    found = parse(usual.body.decode())
-    assert [place for place, _, _ in found] == list(range(1, len(found) + 1))
-    assert (found[-1][1], parse(ahead.body.decode())) == ("end", [])
-
-
-def test_a_stream_too_many_reads_nothing_while_another_one_reads(jobs, work):
-    job = run(jobs, work, epochs=1)
-    go_on = threading.Event()
-
-    class Held(CountedJobs):
-        def event_page(self, *args, **kwargs):
-            page = super().event_page(*args, **kwargs)
-            go_on.wait(120)
-            return page
-
-    held = Held(jobs._database)
-
-    async def main() -> None:
-        hub, bound = EventHub(held), OpenBound("streams", 1)
-
-        def stream(caller: Caller) -> Any:
-            feed = EventFeed(held, PROJECT, job.id, after=0)
-            scope = {"type": "http", "headers": [], "app": OPEN, "state": {"caller": STRANGER}}
-            return EventStream(feed, hub=hub, streams=bound)(scope, caller.receive, caller.send)  # type: ignore[arg-type]
-
-        caller = Caller()
-        first = asyncio.create_task(stream(caller))
-        await until(lambda: held.pages == 1)
-        second = asyncio.create_task(stream(Caller()))
-        try:
-            done, _ = await asyncio.wait({second}, timeout=10)
-        finally:
-            go_on.set()
-        assert done == {second}
-        with pytest.raises(Problem, match="limit-open-requests"):
-            second.result()
-        caller.left.set()
-        await first
-
-    asyncio.run(main())
-    assert held.pages == 1
-
-
-def test_a_stream_holds_few_events_of_a_caller_who_does_not_read(jobs, work, monkeypatch):
-    monkeypatch.setattr(event_hub, "STREAMED", 3)
-    job = run(jobs, work, epochs=9)
-
-    async def main() -> list[str]:
-        feed, texts = EventFeed(jobs, PROJECT, job.id, after=0), list[str]()
-        while not texts or feed.more:
-            text, ended = await feed.read_text()
-            texts.append(text.decode())
-            assert not ended
-        return texts
-
-    texts = asyncio.run(main())
-    assert [len(parse(text)) for text in texts[:-1]] == [3] * (len(texts) - 1)
-    assert "".join(texts).count("event: epoch") == 9
-
-
-@pytest.mark.parametrize("reason", ["stop", "leave"])
-def test_a_stream_ends_when_the_server_stops_or_the_caller_leaves(follow, reason):
-    async def main() -> None:
-        caller, stopping = Caller(), asyncio.Event()
-        stream = asyncio.create_task(follow(caller, stopping))
+    async def play(follow: Follow, stopping: asyncio.Event) -> None:
+        stream = asyncio.create_task(follow(caller, job))
         await until(lambda: bool(caller.body))
-        assert not stream.done()
-        (stopping if reason == "stop" else caller.left).set()
+        if reason == "delete":
+            await asyncio.to_thread(end, work, job)
+            await asyncio.to_thread(jobs.delete, PROJECT, job.id)
+        else:
+            (stopping if reason == "stop" else caller.left).set()
         async with asyncio.timeout(events._KEEP_ALIVE_S):
             await stream
-        assert caller.closed
 
-    asyncio.run(main())
+    followed(jobs, play)
+    assert caller.closed == (reason != "leave")
 
 
-def test_a_quiet_stream_is_kept_alive_by_comments(follow, monkeypatch):
+def test_a_quiet_stream_is_kept_alive_until_its_key_is_revoked(jobs, work, monkeypatch):
     monkeypatch.setattr(events, "_KEEP_ALIVE_S", 0.1)
+    job, caller, callers = run(jobs, work, epochs=1), Caller(), Keys()
 
-    async def main() -> bytes:
-        caller, stopping = Caller(), asyncio.Event()
-        stream = asyncio.create_task(follow(caller, stopping))
+    async def play(follow: Follow, _stopping: asyncio.Event) -> None:
+        stream = asyncio.create_task(follow(caller, job, callers=callers))
         await until(lambda: caller.body.count(b"\n: keep-alive\n\n") >= 2)
-        stopping.set()
-        await stream
-        return caller.body
-
-    assert len(parse(asyncio.run(main()).decode())) >= 2
-
-
-def test_a_stream_ends_at_the_keep_alive_after_its_key_was_revoked(follow, monkeypatch):
-    monkeypatch.setattr(events, "_KEEP_ALIVE_S", 0.1)
-
-    async def main() -> Caller:
-        caller, keys = Caller(), Keys()
-        app = SimpleNamespace(state=SimpleNamespace(callers=keys))
-        stream = asyncio.create_task(follow(caller, asyncio.Event(), app))
-        await until(lambda: b": keep-alive" in caller.body)
-        keys.revoked = True
+        callers.revoked = True
         async with asyncio.timeout(60):
             await stream
-        return caller
 
-    caller = asyncio.run(main())
+    followed(jobs, play)
     assert caller.closed
+    assert len(parse(caller.body.decode())) >= 2
     assert caller.body.endswith(b"\n\n")
     assert caller.body.rpartition(b"event: closed\n")[2].count(b"/problems/unauthorized") == 1
+
+
+def test_a_caller_may_name_an_event_that_is_not_there_yet(jobs, work):
+    job, caller = run(jobs, work, epochs=1), Caller()
+
+    async def play(follow: Follow, _stopping: asyncio.Event) -> None:
+        stream = asyncio.create_task(follow(caller, job, after=2**53))
+        await until(lambda: bool(caller.body))
+        await asyncio.to_thread(end, work, job)
+        await stream
+
+    followed(jobs, play)
+    assert parse(caller.body.decode()) == []
+
+
+def test_a_wait_ends_with_the_job(client, jobs):
+    url = f"/v1/jobs/{submitted(jobs).id}"
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(client.get(f"{url}?wait=60").json()))
+    thread.start()
+    while not client.app.state.event_hub._followers:
+        time.sleep(0.01)
+    client.post(f"{url}/cancel")
+    thread.join(120)
+    assert seen[0]["state"] == "cancelled"
+    assert client.get(f"{url}?wait=60").json()["state"] == "cancelled"
+
+
+def test_a_wait_is_bounded(client, jobs):
+    url = f"/v1/jobs/{submitted(jobs).id}"
+    tag = client.get(url).headers["ETag"]
+    assert client.get(f"{url}?wait=1").json()["state"] == "queued"
+    assert client.get(f"{url}?wait=1", headers={"If-None-Match": tag}).status_code == 304
+    assert_refused(client.get(f"{url}?wait=61"), 422, "validation")
+    assert_refused(client.get(f"{url[:-1]}_?wait=1"), 404, "not-found")
+
+
+def test_waits_and_streams_are_bounded_together(client, jobs, work):
+    url = f"/v1/jobs/{run(jobs, work, epochs=1).id}"
+    bound = client.app.state.open_streams
+    held = [bound.add(ANYBODY) for _ in range(8 * client.app.state.settings.max_open_streams)]
+    assert_refused(client.get(f"{url}?wait=5"), 429, "limit-open-requests")
+    assert_refused(client.get(f"{url}/events"), 429, "limit-open-requests")
+    assert client.get(f"{url}/events?format=json").status_code == 200
+    for _ in held:
+        bound.remove(ANYBODY)
+    assert client.head(f"{url}/events").status_code == 200
+    assert not bound._open
