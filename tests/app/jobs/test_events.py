@@ -229,7 +229,7 @@ def followed(jobs: Jobs, play: Callable[[Follow, asyncio.Event], Awaitable[None]
             scope = {"type": "http", "headers": [], "app": app, "state": {"caller": ANYBODY}}
             feed = EventFeed(jobs, PROJECT, job.id, after=after)
             response = await stream_events(Request(scope), feed)
-            await response(scope, caller.receive, caller.send)  # type: ignore[arg-type]
+            await response(scope, caller.receive, caller.send)
 
         await play(follow, stopping)
         looking.cancel()
