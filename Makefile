@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test slow cluster check format migration bench lock dist docs
+.PHONY: help install up test slow cluster mutants check format migration bench lock dist docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -75,6 +75,12 @@ cluster: install ## Run the tests of S3, TLS, Sentinel, proxies and the chart
 	$(BIN)/pip install --quiet --group deploy
 	$(PYTEST) -m "cluster and not slow"
 
+MUTANTS ?=
+mutants: install ## Change the code line by line, and print which changes no test notices; MUTANTS="tabular.ingest.*"
+	$(BIN)/pip install --quiet --group mutants
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/mutmut results
+
 check: install ## Format, lint, types, dependency rules, dead code, spelling, known holes, migrations, guide
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -83,6 +89,7 @@ check: install ## Format, lint, types, dependency rules, dead code, spelling, kn
 	$(BIN)/python tools/client_schema.py --check
 	$(BIN)/python tools/sync_client.py --check
 	$(BIN)/deptry .
+	$(BIN)/pip check
 	$(BIN)/vulture
 	$(BIN)/codespell
 	$(BIN)/pip-audit --disable-pip --no-deps --progress-spinner off --requirement requirements/dev.lock

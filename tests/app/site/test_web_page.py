@@ -1,4 +1,4 @@
-"""Files of the web page, without a browser; `tests/e2e/test_web_page.py` uses the page."""
+"""Files of the web page, without a browser; `tests/service/test_page.py` uses the page."""
 
 import re
 

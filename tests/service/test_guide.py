@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from densityd.cli import app
 from densityd.client import Client, Optimisation
-from tests.e2e.test_up import Up
+from tests.service.up import Up
 
 DOCS = Path(__file__).parents[2] / "docs"
 # `test_flow_family.py` runs the one that needs another package.
@@ -45,7 +45,7 @@ def penguins(up: Up) -> None:
         client.jobs.wait(job.id)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.usefixtures("penguins")
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_guides_do_what_they_say(up: Up, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
@@ -53,7 +53,7 @@ def test_guides_do_what_they_say(up: Up, monkeypatch: pytest.MonkeyPatch, page: 
     run_python(page)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_tutorial_does_what_it_says(
     up: Up, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -78,7 +78,7 @@ def test_the_tutorial_does_what_it_says(
     run_python(tutorial)
 
 
-@pytest.mark.long  # as the commands of `test_up.py`
+@pytest.mark.slow  # as the commands of `test_up.py`
 def test_the_demo_leaves_a_model_that_can_be_asked(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSITYD_URL", up.url)
     result = CliRunner().invoke(app, ["demo", "--model", "shown"])

@@ -1,5 +1,6 @@
-"""What `deploy/` holds agrees with the code: settings, metrics, and charts that render."""
+"""The image, and what `deploy/` holds: settings and metrics that exist, charts that render."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,8 @@ from models_store.jobs.figures import Ended, Figures
 from workers.metrics import WorkerMetrics
 from workers.settings import WorkerSettings
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "densityd"
 FILES = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()]
 KUBERNETES = "1.34"
@@ -84,7 +86,7 @@ def test_the_dashboard_is_whole() -> None:
 
 @pytest.mark.cluster
 def test_the_chart_is_clean() -> None:
-    helm = pytest.importorskip("helm_python")
+    helm = importlib.import_module("helm_python")
     report = helm.lint(str(CHART), strict=True)
     assert report["errors"] == []
     assert all(message["severity"] <= 1 for message in report["messages"]), report
@@ -93,9 +95,9 @@ def test_the_chart_is_clean() -> None:
 @pytest.mark.cluster
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["usual", "everything"])
 def test_what_the_chart_renders_is_valid(values: dict[str, Any]) -> None:
-    helm = pytest.importorskip("helm_python")
-    schemas = pytest.importorskip("kubernetes_validate")
-    yaml = pytest.importorskip("yaml")
+    helm = importlib.import_module("helm_python")
+    schemas = importlib.import_module("kubernetes_validate")
+    yaml = importlib.import_module("yaml")
     with helm.Chart.load(str(CHART)) as chart:
         rendered = chart.render(values, name="test", namespace="densityd")
     objects = [one for text in rendered.values() for one in yaml.safe_load_all(text) if one]
@@ -121,3 +123,14 @@ def test_what_the_chart_renders_is_valid(values: dict[str, Any]) -> None:
         for source in one["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     ]
     assert set(secret) == {"densityd"}
+
+
+def test_what_the_image_is_made_of_is_sent_to_its_build() -> None:
+    sent = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    lines = re.findall(
+        r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )
+    copied = {path for line in lines for path in line.split()} - {"requirements"}
+    assert {"flows", "tabular", "pyproject.toml"} <= copied <= sent

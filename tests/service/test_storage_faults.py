@@ -99,7 +99,7 @@ def assert_problem(answer: httpx.Response, status: int, slug: str) -> None:
     assert "/store" not in answer.text, "it tells a path"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["while sent", "while parsed"])
 def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(
     place: Place, dataset: str, when: str
@@ -115,7 +115,7 @@ def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(
     assert place.upload().status_code == 201
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_database_on_a_full_disk_is_507_for_writes_alone(
     place: Place, dataset: str, tmp_path: Path
 ) -> None:
@@ -142,7 +142,7 @@ def test_a_database_on_a_full_disk_is_507_for_writes_alone(
     assert {answer.json()["id"] for answer in answers if answer.status_code == 202} == stored
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_store_that_became_read_only_still_serves_what_it_holds(
     place: Place, dataset: str
 ) -> None:
@@ -160,7 +160,7 @@ def test_a_store_that_became_read_only_still_serves_what_it_holds(
     place.wait_for_readiness(200, store=True)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     # A worker and the API take seconds to import what they need.

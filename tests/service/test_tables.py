@@ -9,7 +9,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from tests.e2e.test_up import EXAMPLES, Up
+from tests.service.up import EXAMPLES, Up
 
 PAGE = (EXAMPLES.parent / "docs" / "datasets.md").read_text()
 RECIPES = dict(
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-@pytest.mark.long  # the web page trains the same table
+@pytest.mark.slow  # the web page trains the same table
 def test_the_bytes_of_a_file_become_scores_and_samples_without_one_option(up: Up) -> None:
     run = subprocess.run(  # noqa: S603 - our own script
         [str(EXAMPLES / "penguins.sh"), up.url], capture_output=True, text=True, check=False
@@ -41,7 +41,7 @@ def test_the_bytes_of_a_file_become_scores_and_samples_without_one_option(up: Up
         assert drawn[name].isin([*table[name].dropna(), None]).all()
 
 
-@pytest.mark.long  # the penguins above tell that the service works
+@pytest.mark.slow  # the penguins above tell that the service works
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recipes_of_the_documentation_work(
     up: Up, monkeypatch: pytest.MonkeyPatch, name: str

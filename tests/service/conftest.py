@@ -7,8 +7,8 @@ from playwright.sync_api import Browser, Page
 
 from densityd.client import Client, Optimisation
 from tests.browsers import chromium, watched_page
-from tests.e2e.test_up import EXAMPLES, Up
 from tests.ports import free_port
+from tests.service.up import EXAMPLES, Up
 
 
 @pytest.fixture(scope="session")

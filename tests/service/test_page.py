@@ -1,20 +1,32 @@
-"""The web page in Chromium, on the whole service: by mouse, by keyboard, broken connections, errors."""
+"""The web page in Chromium, on the whole service: by mouse and by keyboard, what axe finds, errors."""
 
+import itertools
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from densityd.client import Client
 from tabular.source import mend_names
-from tests.browsers import needs_chromium, watched_page
-from tests.e2e.test_up import EXAMPLES, Up
+from tests.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
+from tests.exported_records import edited
+from tests.ports import free_port
+from tests.servers import tied
+from tests.service.up import EXAMPLES, TIMEOUT_S, Up, succeeds
+from tests.waiting import wait_until
 
+MAIN = Path(__file__).parents[2] / "app/site/static/page/js/main.js"
 PENGUINS = EXAMPLES / "penguins" / "penguins.csv"
 SOON_MS = 240_000  # of jobs, on a machine that may be busy
-pytestmark = [needs_chromium, pytest.mark.timeout(1800)]  # a busy machine is no fault
+pytestmark = [pytest.mark.browser, needs_chromium, pytest.mark.timeout(1800)]
 
 
 def press_until(page: Page, name: str) -> None:
@@ -95,7 +107,6 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
     expect(page.get_by_role("status").filter(has_text="7 rows drawn")).to_be_visible()
 
 
-@pytest.mark.long  # the one above does so by mouse
 def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None:
     page.goto("/")
     expect(page.get_by_role("button", name="Try it with an example", exact=True)).to_be_enabled()
@@ -230,7 +241,6 @@ def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str
     expect(search).to_be_focused()
 
 
-@pytest.mark.long  # `tests/workers` has jobs of this kind, the page above those of training
 def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/score")
     page.get_by_label("Dataset", exact=True).select_option("table of the pair")
@@ -244,7 +254,6 @@ def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     assert len(lines) == 344
 
 
-@pytest.mark.long  # `tests/app/rows` has the notations
 def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
     page: Page, up: Up, tmp_path: Path
 ) -> None:
@@ -264,7 +273,6 @@ def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
     expect(page.get_by_role("heading", name="5 rows scored", exact=True)).to_be_visible()
 
 
-@pytest.mark.long  # `tests/workers` has jobs of this kind, axe looks at its view
 def test_a_formula_is_drawn_and_becomes_a_flow(browser: Browser, up: Up) -> None:
     with watched_page(browser, up.url, expected=("status of 422",)) as page:
         fit_a_formula(page)
@@ -292,7 +300,6 @@ def fit_a_formula(page: Page) -> None:
     )
 
 
-@pytest.mark.long  # `tests/app/jobs` has what a search tells
 def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
     with Client(up.url) as client:
         dataset = client.datasets.upload(PENGUINS, name="searched")
@@ -308,7 +315,6 @@ def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
     expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=SOON_MS)
 
 
-@pytest.mark.long  # few rows are pasted in the same way
 def test_ten_thousand_pasted_rows_are_scored(page: Page, model: str) -> None:
     header, *lines = PENGUINS.read_text().splitlines()
     page.goto(f"/#/models/{model}/1/score")
@@ -325,3 +331,305 @@ def test_ten_thousand_pasted_rows_are_scored(page: Page, model: str) -> None:
     )
     page.get_by_role("button", name="Show more", exact=True).click()
     expect(page.get_by_label("Scored rows", exact=True).locator("tbody tr")).to_have_count(1100)
+
+
+def test_a_curve_of_many_points_is_drawn_by_thin_lines(page: Page) -> None:
+    page.goto("/#/settings")
+    expect(page.get_by_role("heading", name="Settings", exact=True)).to_be_visible()
+    few, many = page.evaluate(
+        """async () => {
+            const { html, render } = await import("/static/page/vendor/vendor.js");
+            const { Curve } = await import("/static/page/js/charts.js");
+            const main = document.querySelector("main");
+            const stroke = CanvasRenderingContext2D.prototype.stroke;
+            const styles = new Set();
+            CanvasRenderingContext2D.prototype.stroke = function (path) {
+                if (path) styles.add(`${this.lineWidth} ${this.getLineDash()}`);
+                return stroke.apply(this, path ? [path] : []);
+            };
+            const drawn = async (count) => {
+                const place = main.appendChild(document.createElement("div"));
+                const x = Array.from({ length: count }, (_, at) => at + 1);
+                const series = [{ label: "one", values: x, stroke: "--model", width: 2.5, dash: [5, 4] }];
+                render(html`<${Curve} label="Curve" x=${x} xLabel="x" yLabel="y" series=${series} summary="" />`, place);
+                await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+                const found = [...styles];
+                render(null, place);
+                styles.clear();
+                return found;
+            };
+            const found = [await drawn(50), await drawn(10000)];
+            CanvasRenderingContext2D.prototype.stroke = stroke;
+            return found;
+        }"""
+    )
+    assert "2.5 5,4" in few
+    assert many == ["1 "]
+
+
+def test_a_table_of_fifty_columns_fits_a_phone(browser: Browser, up: Up, tmp_path: Path) -> None:
+    file = tmp_path / "wide.csv"
+    table = np.random.default_rng(0).normal(size=(200, 50))
+    table[:, 0] = np.exp(3 * table[:, 0])
+    names = ",".join(f"a_rather_long_name_of_column_{index}" for index in range(50))
+    np.savetxt(file, table, delimiter=",", header=names, comments="")
+    with watched_page(browser, up.url) as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.goto("/")
+        page.locator("input[type=file]").set_input_files(file)
+        histograms = page.get_by_role("img", name=re.compile("Histogram"))
+        expect(histograms).to_have_count(50)
+        texts = histograms.first.locator("text").all_text_contents()  # powers of ten
+        assert {"0.001", "0.1", "10"} <= set(texts), texts
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"/#/models/{model}/compare")
+    expect(page.get_by_role("heading", name=f"Versions of {model}", exact=True)).to_be_visible()
+    table = page.get_by_role("region", name="Versions side by side", exact=True)
+    expect(table).to_contain_text("flow.missing")
+    assert len([url for url in asked if "/v1/" in url]) == 1  # however many versions a page has
+    expect(table).not_to_contain_text("flow.hidden")
+    page.get_by_label("Show also what is equal", exact=True).check()
+    expect(table).to_contain_text("flow.hidden")
+    page.goto(f"/#/models/{model}/2/versions")
+    page.get_by_label("Compare version 1", exact=True).check()
+    page.get_by_label("Compare version 2", exact=True).check()
+    page.get_by_role("link", name="Compare 2", exact=True).click()
+    expect(table.get_by_role("columnheader")).to_have_count(3)
+
+
+def test_values_are_explained_beside_what_is_usual_for_their_columns(
+    page: Page, model: str
+) -> None:
+    """The density of a mass in grams is low whatever the mass: it is not the reason for that."""
+    page.goto(f"/#/models/{model}/1/score")
+    rows = page.get_by_label("Rows, with a line of names", exact=True)
+    expect(rows).to_have_value(re.compile("Adelie"))
+    page.get_by_role("button", name="Score these rows", exact=True).click()
+    page.get_by_role("button", name="Explain row 1", exact=True).click()
+    chart = page.get_by_role("img", name="How well each value fits the others", exact=True)
+    expect(chart).to_be_visible()
+    texts = chart.locator("text").all_text_contents()
+    [mass] = [value for name, value in itertools.pairwise(texts) if name.startswith("body_mass_g:")]
+    told = httpx.post(
+        urljoin(page.url, f"/v1/models/{model}:1/score?explain=true"),
+        content=rows.input_value(),
+        headers={"Content-Type": "text/csv"},
+    ).json()
+    assert told["explanation"][0]["body_mass_g"] < -6
+    assert abs(told["difference"][0]["body_mass_g"]) < 3
+    assert mass == f"{told['difference'][0]['body_mass_g']:.2f}"
+
+
+def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
+    dataset = httpx.get(f"{up.url}/v1/datasets").json()["items"][0]["id"]
+    job = httpx.get(f"{up.url}/v1/jobs").json()["items"][0]["id"]
+    models = [f"models/{model}/1{tab}" for tab in ("", "/score", "/sample", "/facts", "/versions")]
+    views = [
+        *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
+        *(f"jobs/{job}", "jobs/variational", "models", f"models/{model}", *models),
+        *(f"models/{model}/compare", "settings"),
+    ]
+    patterns = re.findall(r"^  \[/(\^.*)/, \(", MAIN.read_text(), flags=re.MULTILINE)
+    assert patterns
+    assert [pattern for pattern in patterns if not any(map(re.compile(pattern).match, views))] == []
+    findings = ""
+    for view in views:
+        page.goto("about:blank")  # so that no other view is there any more
+        page.goto(f"/#/{view}")
+        expect(page.locator("main h1")).to_be_visible()
+        expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
+        found = findings_of_axe(page)
+        findings += f"{view}: {found}" if found else ""
+    assert findings == ""
+
+
+ADDRESSES = (
+    *("models/%", "jobs/%E0%A4%A", "models/..", "models/x%3fa=1", "models/people%2f1"),
+    "jobs/..%2fdatasets%2fds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
+)
+
+
+def test_an_address_that_is_no_name_shows_nothing_and_asks_for_nothing(page: Page, up: Up) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(up.url)))
+    for address in ADDRESSES:
+        page.goto("about:blank")
+        page.goto(f"/#/{address}")
+        expect(page.get_by_role("heading", name="Nothing is here", exact=True)).to_be_visible()
+    assert [path for path in asked if path.startswith("/v1/")] == []
+
+
+METRICS: list[dict[str, object]] = [
+    {"best_robust_validation_log_likelihood": "<b>high</b>", "summary": "<b>good</b>"},
+    {"validation_log_likelihood": {"mean": 1}, "summary": [{"a": 1}, None]},
+]
+
+
+@pytest.mark.parametrize("metrics", METRICS)
+def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
+    page: Page, up: Up, model: str, metrics: dict[str, object]
+) -> None:
+    file = httpx.get(f"{up.url}/v1/models/{model}/versions/1/export").content
+    made = httpx.post(
+        f"{up.url}/v1/models/odd/versions",
+        content=edited(file, {"metrics": metrics}),
+        headers={"Content-Type": "application/octet-stream"},
+        timeout=SOON_MS / 1000,
+    ).json()
+    version = made["version"]
+    for tab in ("fit", "facts", "versions"):
+        page.goto("about:blank")
+        page.goto(f"/#/models/odd/{version}/{tab}")
+        expect(
+            page.get_by_role("heading", name=f"odd version {version}", exact=True)
+        ).to_be_visible()
+        expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
+    page.goto("/#/models")
+    expect(page.get_by_role("link", name="odd", exact=True)).to_be_visible()
+    httpx.delete(f"{up.url}/v1/models/odd").raise_for_status()
+
+
+def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
+    page.goto("/#/settings")
+    links = page.locator("main a")
+    expect(links).to_have_count(5)
+    for link in [one.get_attribute("href") or "" for one in links.all()]:
+        # The guide is not part of a checkout: `make docs` builds it.
+        assert httpx.get(urljoin(f"{up.url}/", link)).status_code in (
+            {200, 404} if "guide" in link else {200}
+        )
+
+
+def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> None:
+    sources = np.random.default_rng(0).normal(size=(200, 1))
+    rows = sources @ [[1.0, 0.5, 2.0]] + np.random.default_rng(1).normal(size=(200, 3))
+    with Client(up.url) as client:
+        table = [dict(zip("abc", map(float, row), strict=True)) for row in rows]
+        dataset = client.datasets.upload(table, name="table of the sources")
+    page.goto("/#/jobs/variational")
+    page.get_by_label("Density", exact=True).first.select_option("linear")
+    page.get_by_label("Dataset", exact=True).select_option(dataset.id)
+    expect(page.get_by_label("Column to explain", exact=True).locator("option")).to_have_count(4)
+    page.get_by_label("Density", exact=True).first.select_option("latent")
+    page.get_by_label("How the columns follow", exact=False).select_option("known")
+    page.get_by_label("Weights", exact=True).fill("1\n0.5\n2")
+    page.get_by_label("Name of the model", exact=True).fill("page-sources")
+    page.get_by_label("Steps", exact=True).fill("50")
+    assert findings_of_axe(page) == ""
+    shown = page.get_by_role("group", name="Command line", exact=True)
+    expect(shown).to_contain_text(
+        'densityd call POST /v1/jobs/variational \'{"model_name":"page-sources","target":{"latent":'
+    )
+    expect(shown).to_contain_text('"loadings":[[1],[0.5],[2]],"noise_scale":1')
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_text("Exact log evidence", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Look at the model", exact=True).click()
+    expect(page.get_by_role("img", name="Histogram of z1", exact=True)).to_be_visible()
+    assert findings_of_axe(page) == ""
+
+    page.get_by_role("link", name="Evidence of rows", exact=True).click()
+    text = page.get_by_label("Rows, with a line of names", exact=True)
+    expect(text).not_to_have_value("")
+    text.fill("c,a,b\n1,0.5,0.2\n-9,9,0\n")
+    page.get_by_role("button", name="Compute the evidence", exact=True).click()
+    bounds = page.get_by_role("region", name="Rows and their bounds", exact=True)
+    expect(bounds.get_by_role("row")).to_have_count(3)
+    expect(bounds.get_by_role("row").nth(1).get_by_role("cell").first).to_have_text("2")
+    assert findings_of_axe(page) == ""
+    asked = {"rows": [[0.5, 0.2, 1.0]]}
+    known = httpx.post(f"{up.url}/v1/models/page-sources/evidence", json=asked, timeout=240).json()
+    expected = f"{known['log_evidence'][0]:.2f}"
+    expect(bounds.get_by_role("row").nth(2)).to_contain_text(expected)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """An API without workers, and the key of an administrator."""
+    folder, port = tmp_path_factory.mktemp("keys"), free_port()
+    environment = os.environ | {
+        "DENSITYD_DATA_DIR": str(folder / "data"),
+        "DENSITYD_PORT": str(port),
+        "DENSITYD_BROKER_URL": "redis://127.0.0.1:1/0",
+    }
+    made = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from densityd.cli import main; main()",
+            "keys",
+            "create",
+            "--scope",
+            "admin",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            tied(sys.executable, "-P", "-m", "app"), env=environment, stderr=log
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_until(lambda: succeeds(f"{url}/readyz"))
+            yield url, made.stdout.split()[-1]
+        finally:
+            process.terminate()
+            process.wait(TIMEOUT_S)
+
+
+def write(page: Page, label: str, text: str) -> None:
+    tab_to(page, page.get_by_label(label, exact=True))
+    page.keyboard.type(text)
+
+
+def press(page: Page, button: str) -> None:
+    tab_to(page, page.get_by_role("main").get_by_role("button", name=button, exact=True))
+    page.keyboard.press("Enter")
+
+
+def works(url: str, key: str) -> bool:
+    return httpx.get(f"{url}/v1/me", headers={"Authorization": f"Bearer {key}"}).is_success
+
+
+def test_a_key_is_made_replaced_and_revoked_by_keys(
+    browser: Browser, service: tuple[str, str]
+) -> None:
+    url, admin = service
+    with watched_page(browser, url, expected=("status of 401",)) as page:
+        page.goto("/#/settings")
+        write(page, "API key", admin)
+        press(page, "Use this key")
+        expect(page.get_by_role("heading", name="Keys of this project", exact=True)).to_be_visible()
+
+        write(page, "For", "nightly scores")
+        press(page, "Make a key")
+        shown = page.get_by_role("group", name="New key", exact=True)
+        first = shown.inner_text()
+        row = page.get_by_role("row").filter(has_text="nightly scores")
+        expect(row).to_have_count(1)
+        assert works(url, first)
+        assert findings_of_axe(page) == ""
+
+        replace = row.get_by_role("button", name="Replace", exact=True)
+        tab_to(page, replace)
+        page.keyboard.press("Enter")
+        expect(shown).not_to_have_text(first)
+        second = shown.inner_text()
+        assert works(url, second)
+        expect(page.get_by_role("status").filter(has_text="still works for a day")).to_be_visible()
+        expect(row).to_have_count(2)  # the newest last
+        expect(replace.first).to_be_focused()
+        revoke = row.last.get_by_role("button", name="Revoke", exact=True)
+        tab_to(page, revoke)
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")  # the focus is on the answer
+        expect(row.filter(has_text="revoked")).to_have_count(1)
+        wait_until(lambda: not works(url, second))
+        assert works(url, first)

@@ -6,11 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -20,95 +17,11 @@ from typer.testing import CliRunner
 from densityd.cli import app
 from tests.collectors import Collector
 from tests.ports import free_port
-from tests.servers import tied
+from tests.service.up import EXAMPLES, TIMEOUT_S, Up, children_of, command, command_of, succeeds
 from tests.waiting import is_alive, wait_until
 
 CONSUMER = 5
-TIMEOUT_S = 300.0
-EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.timeout(600)
-
-
-def children_of(pid: int) -> list[int]:
-    """All processes below one."""
-    children: list[int] = []
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            children += map(int, listed.read_text().split())
-    return children + [below for child in children for below in children_of(child)]
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
-
-
-class Up:
-    """One ``densityd up`` and what it printed."""
-
-    def __init__(self, data_dir: Path, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.data_dir = data_dir
-        self.printed = data_dir.with_suffix(".out")
-        with self.printed.open("wb") as output:
-            self.process = subprocess.Popen(  # noqa: S603 - our own command
-                command(data_dir, port), stdout=output, stderr=output
-            )
-
-    def wait_ready(self) -> None:
-        wait_until(lambda: "is ready" in self.text() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.text()
-
-    def text(self) -> str:
-        return self.printed.read_text()
-
-    def children(self, part: str) -> list[int]:
-        """The processes below it whose command has `part` in it."""
-        return [pid for pid in children_of(self.process.pid) if part in command_of(pid)]
-
-    def job(self, job_id: str) -> dict[str, Any]:
-        answer: dict[str, Any] = httpx.get(f"{self.url}/v1/jobs/{job_id}", timeout=TIMEOUT_S).json()
-        return answer
-
-    def epoch(self, job_id: str) -> int:
-        return int((self.job(job_id)["metrics"] or {}).get("epoch", 0))
-
-    def submit_endless(self) -> str:
-        table = np.random.default_rng(0).normal(size=(600, 3))
-        text = "a,b,c\n" + "\n".join(",".join(map(str, row)) for row in table.tolist())
-        uploaded = httpx.post(
-            f"{self.url}/v1/datasets",
-            content=text,
-            headers={"Content-Type": "text/csv"},
-            timeout=TIMEOUT_S,
-        )
-        assert uploaded.status_code == 201, uploaded.text
-        accepted = httpx.post(
-            f"{self.url}/v1/jobs/training",
-            json={
-                "model_name": "endless",
-                "dataset_id": uploaded.json()["id"],
-                "flow": {"family": "realnvp", "layers": 2, "hidden": [8]},
-                "optimisation": {"max_epochs": 100_000, "patience": 100_000, "batch_size": 20},
-            },
-        )
-        assert accepted.status_code == 202, accepted.text
-        return str(accepted.json()["id"])
-
-    def end(self) -> float:
-        """End it as Ctrl-C does; the seconds that it took."""
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(TIMEOUT_S) == 0, self.text()
-        return time.monotonic() - began
-
-
-def command(data_dir: Path, port: int) -> list[str]:
-    program = "from densityd.cli import main; main()"
-    options = ["--port", str(port), "--data-dir", str(data_dir)]
-    return tied(sys.executable, "-c", program, "up", *options)
 
 
 @pytest.fixture
@@ -165,7 +78,7 @@ def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(
         assert "cannot listen" in refused(tmp_path / "other", taken.getsockname()[1])
 
 
-@pytest.mark.long  # the web page goes the same way
+@pytest.mark.slow  # the web page goes the same way
 def test_a_table_becomes_scores_and_samples_at_a_terminal(up: Up, tmp_path: Path) -> None:
     """From a table to a model, to scores and samples, as a person at a terminal does it."""
     rows = np.random.default_rng(0).normal(size=(400, 2)) * [1, 3]
@@ -185,7 +98,7 @@ def test_a_table_becomes_scores_and_samples_at_a_terminal(up: Up, tmp_path: Path
     assert run("sample", "line", "-n", "3", "--seed", "1").splitlines()[0] == "a,b"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_welcome_says_that_the_service_wants_a_key(
     start: Callable[[], Up], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +109,7 @@ def test_the_welcome_says_that_the_service_wants_a_key(
     assert "commands read it from DENSITYD_API_KEY" in up.text()
 
 
-@pytest.mark.long  # two whole services
+@pytest.mark.slow  # two whole services
 def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(
     start: Callable[[], Up], collector: Collector
 ) -> None:
@@ -253,7 +166,7 @@ def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(
         [pid] = up.children(part)
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: up.text().count("starts again") == 3)
-    wait_until(lambda: _succeeds(f"{up.url}/readyz"))
+    wait_until(lambda: succeeds(f"{up.url}/readyz"))
     job_id = up.submit_endless()
     wait_until(lambda: up.epoch(job_id) >= 1)
     processes = children_of(up.process.pid)
@@ -287,10 +200,3 @@ def test_the_example_of_variational_inference_finds_what_is_known_in_closed_form
     for mean, truth in re.findall(r": (-?[\d.]+) \+- [\d.]+, in truth (-?[\d.]+)", run.stdout):
         assert abs(float(mean) - float(truth)) < 0.15
     up.end()
-
-
-def _succeeds(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
