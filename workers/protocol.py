@@ -89,6 +89,7 @@ class _Task(_Message):
         memory_bytes: Limit of the data segment; None for no limit.
         host_bytes: Memory of the machine that the trainer may take, where there is no such limit.
         long_epoch_s: Seconds without a checkpoint after which one is written within an epoch.
+        tick_s: Seconds without a message after which a sign of life is sent.
     """
 
     job_id: str
@@ -107,6 +108,7 @@ class _Task(_Message):
     host_bytes: int | None = None
     checkpoint_interval_s: float
     long_epoch_s: float
+    tick_s: float = 0.5
 
 
 class TrainingTask(_Task):

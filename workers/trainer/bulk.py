@@ -29,20 +29,15 @@ from tabular.writers import (
 from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
-    CheckpointRef,
-    EpochDone,
-    Interrupted,
     Produced,
     ScoringTask,
     Send,
-    Tick,
 )
 from workers.trainer.devices import find_device
 from workers.trainer.parts import ChildParts, Doubles, Parts
 from workers.trainer.products import Product, part_of, samples_of, scores_of
-from workers.trainer.progress import RowProgress
+from workers.trainer.progress import RowProgress, Teller
 
-_TICK_S = 0.5
 # Seconds to write a number, to tell before it begins how long it will take.
 _WRITE_S = {"npy": 3e-8, "parquet": 7e-8, "csv": 2.5e-7}
 
@@ -74,14 +69,19 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
         product = samples_of(task, flow, device)
     if accepted.span is not None:
         product = part_of(product, *accepted.span)
-    parts: Parts | ChildParts = Parts(task, blobs, width=product.width, send=send)
+    teller, width = Teller(task, send, interrupted), len(product.computed)
+    parts: Parts | ChildParts = Parts(task, blobs, teller, width=width)
     if accepted.pieces is not None:
-        parts = ChildParts(blobs, accepted.pieces, width=product.width)
-    _Run(task, product, parts, blobs=blobs, send=send, interrupted=interrupted).run()
+        parts = ChildParts(blobs, accepted.pieces, width=width)
+    parts.resume(teller.tick)
+    run = _Run(task, product, parts, blobs=blobs, teller=teller)
+    is_computed = isinstance(parts, ChildParts) or run.compute(parts)
+    if not (is_computed and run.write()):
+        teller.stop()
 
 
 class _Run:
-    """Run of a bulk job: its messages and its files."""
+    """Run of a bulk job: the computation of its parts, and its file."""
 
     def __init__(
         self,
@@ -90,36 +90,25 @@ class _Run:
         parts: Parts | ChildParts,
         *,
         blobs: Blobs,
-        send: Send,
-        interrupted: Callable[[], bool],
+        teller: Teller,
     ) -> None:
         self._task = task
         self._product = product
-        self._blobs = blobs
-        self._send = send
-        self._interrupted = interrupted
         self._parts = parts
-        self._metrics: dict[str, Any] = {}
-        self._position: dict[str, Any] = {}
+        self._blobs = blobs
+        self._teller = teller
         head = product.head
-        write_s = head.rows * len(head.names) * _WRITE_S[product.output]
-        self._progress = RowProgress(rows=head.rows, write_s=write_s)
-        self._ticked_at = time.monotonic()
+        self._progress = RowProgress(
+            rows=head.rows,
+            first=parts.rows if isinstance(parts, Parts) else head.rows,
+            write_s=head.rows * len(head.names) * _WRITE_S[product.output],
+        )
 
-    def run(self) -> None:
-        """Compute the missing parts, then write the file; stop where interrupted."""
-        self._parts.resume(self._tick)
-        is_computed = isinstance(self._parts, ChildParts) or self._compute(self._parts)
-        finished = is_computed and self._write()
-        if not finished:
-            self._send(Interrupted(metrics=self._metrics, progress=self._position, checkpoint=None))
-
-    def _compute(self, parts: Parts) -> bool:
+    def compute(self, parts: Parts) -> bool:
         """Compute every missing part; return whether it got to the end."""
-        rows, first = self._product.head.rows, parts.rows
-        began_at = time.monotonic()
-        done = first
-        self._position = self._progress.resumed(first)
+        rows, done, teller = self._product.head.rows, parts.rows, self._teller
+        first, began_at = done, time.monotonic()
+        teller.position = self._progress.at(done, attempt_s=0.0)
 
         def chunks() -> Iterator[Doubles]:
             nonlocal done
@@ -128,73 +117,70 @@ class _Run:
                 yield chunk
 
         def advanced() -> None:
-            self._position = self._progress.at(done, attempt_s=time.monotonic() - began_at)
-            self._tick()
+            teller.tick(self._progress.at(done, attempt_s=time.monotonic() - began_at))
 
         coming = chunks()
         while done < rows:
-            if self._interrupted():
+            if teller.interrupted():
                 return False
             try:
-                checkpoint = parts.write(coming, interrupted=self._interrupted, done=advanced)
+                checkpoint = parts.write(coming, interrupted=teller.interrupted, done=advanced)
             except StorageFullError:
-                if self._interrupted():  # earlier parts are good
+                if teller.interrupted():  # earlier parts are good
                     return False
                 raise
-            self._metrics = {
+            teller.metrics = {
                 "part": parts.count,
                 "rows": done,
                 "rows_per_second": round((done - first) / (time.monotonic() - began_at), 1),
             }
-            self._report(checkpoint)
+            teller.report(checkpoint)
         return True
 
-    def _report(self, checkpoint: CheckpointRef) -> None:
-        self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
-
-    def _write(self) -> bool:
+    def write(self) -> bool:
         """Write the file from the parts; return whether it got to the end."""
-        output = self._product.output
-        summary = _Summary(self._product.checked)
+        product, output = self._product, self._product.output
+        usual = None if product.usual is None else product.usual(self._teller.tick)
+        summary = _Summary(product.checked)
         with self._blobs.staged(f".{output}") as path:
-            if not self._fill(path, summary):
+            if not self._fill(path, summary, usual):
                 return False
             key = result_key(self._task.job_id, self._task.attempt, suffix=output)
             stored = self._blobs.commit(path, key)
         result = asdict(stored) | {
-            "rows": self._product.head.rows,
+            "rows": product.head.rows,
             "media_type": OUTPUT_MEDIA_TYPES[output],
-            "columns": list(self._product.head.names),
+            "columns": list(product.head.names),
         }
         if output == "csv":
-            schema = self._product.head.schema
+            schema = product.head.schema
             result["texts"] = [] if schema is None else text_places(schema)
-        metrics = summary.metrics(scores=self._product.scores)
-        if self._product.usual is not None:
-            metrics |= self._product.usual.metrics(self._tick)
-        self._send(Produced(metrics=metrics, result=result))
+        metrics = summary.metrics(scores=product.scores)
+        if usual is not None:
+            known = [None if np.isnan(term) else term for term in usual.tolist()]
+            metrics["explained"] = product.explained
+            metrics["usual"] = dict(zip(product.explained, known, strict=True))
+        self._teller.send(Produced(metrics=metrics, result=result))
         return True
 
-    def _fill(self, path: Path, summary: "_Summary") -> bool:
-        head, beside, usual = self._product.head, self._product.beside, self._product.usual
+    def _fill(self, path: Path, summary: "_Summary", usual: Doubles | None) -> bool:
+        head, beside = self._product.head, self._product.beside
         began_at = time.monotonic()
         with path.open("wb") as file:
             writer = WRITERS[self._product.output](head)
             file.write(writer.start())
             for block in self._parts.blocks(head.block_rows):
-                if self._interrupted():
+                if self._teller.interrupted():
                     return False
                 self._blobs.check_room()
                 start = summary.rows
                 summary.add(block)
-                first = [] if beside is None else list(beside.read(start, summary.rows).T)
-                last = [] if usual is None else list(usual.differences(block, self._tick).T)
+                first = [] if beside is None else list(beside[start : summary.rows].T)
+                last = [] if usual is None else list((block[:, -len(usual) :] - usual).T)
                 for encoded in self._encoded(writer, [*first, *block.T, *last], start=start):
                     file.write(encoded)
-                self._position = self._progress.written(
-                    summary.rows, writing_s=time.monotonic() - began_at
-                )
-                self._tick()
+                writing_s = time.monotonic() - began_at
+                self._teller.tick(self._progress.written(summary.rows, writing_s=writing_s))
             file.write(writer.end())
         return True
 
@@ -214,12 +200,6 @@ class _Run:
             for piece in kept.pieces(range(start, start + len(rows))):
                 cells = typed.batch(rows[piece.start - start : piece.stop - start])
                 yield writer.cells(kept.fill(cells, piece))
-
-    def _tick(self) -> None:
-        now = time.monotonic()
-        if now - self._ticked_at >= _TICK_S:
-            self._ticked_at = now
-            self._send(Tick(progress=self._position))
 
 
 @dataclass

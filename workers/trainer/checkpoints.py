@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from typing import Any, TypeVar
@@ -19,7 +20,8 @@ from models_store.errors import BlobDiskError, BlobError, StorageFullError
 from models_store.files.blobs import Blobs, checkpoint_key, model_key
 from models_store.files.checkpoints import load_state, save_model, save_state
 from models_store.requests.training import Preprocessing
-from workers.protocol import CheckpointRef, ModelTask, Note, Send, Trained
+from workers.protocol import CheckpointRef, ModelTask, Trained
+from workers.trainer.progress import Teller
 
 _SHARE = 0.02
 _OTHER_CODE = (
@@ -31,19 +33,19 @@ T = TypeVar("T")
 
 
 class Checkpoints:
-    """Checkpoints of one attempt.
+    """Checkpoints of one attempt, each of which is told with a report.
 
     Args:
         task: Task that names the checkpoints of earlier attempts.
         blobs: Store that holds the files.
-        send: Function that sends a note on each file that is not usable.
+        teller: Sender of the reports, and of a note on each file that is not usable.
         unit: Unit that checkpoints count, `epoch` or `iteration`.
     """
 
-    def __init__(self, task: ModelTask, blobs: Blobs, *, send: Send, unit: str) -> None:
+    def __init__(self, task: ModelTask, blobs: Blobs, teller: Teller, *, unit: str) -> None:
         self._task = task
         self._blobs = blobs
-        self._send = send
+        self._teller = teller
         self._unit = unit
         self._number = 0
         self._saved_at = -math.inf
@@ -57,7 +59,7 @@ class Checkpoints:
             flow: Flow as it is before training.
             work: Function of that state; None: it begins.
         """
-        state = self.newest()
+        state = self._newest()
         if state is None:
             return work(None)
         initial = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
@@ -66,11 +68,11 @@ class Checkpoints:
         except StateMismatchError as error:
             count = self._task.checkpoints[0].epoch
             text = _OTHER_CODE.format(unit=self._unit, count=count, error=error)
-            self._send(Note(text=text))
+            self._teller.note(text)
         flow.load_state_dict(initial)
         return work(None)
 
-    def newest(self) -> FitState | None:
+    def _newest(self) -> FitState | None:
         """Return the newest state that is whole, or None to start from the beginning."""
         for at in self._task.checkpoints:
             try:
@@ -79,35 +81,35 @@ class Checkpoints:
                 raise
             except BlobError as error:
                 text = f"The checkpoint of {self._unit} {at.epoch} is unusable: {error}"
-                self._send(Note(text=text))
+                self._teller.note(text)
         if self._task.checkpoints:
-            self._send(Note(text="No checkpoint is usable; training starts from the beginning."))
+            self._teller.note("No checkpoint is usable; training starts from the beginning.")
         return None
 
-    def save_if_due(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
-        """Store the state of training after an epoch, unless the last time was a moment ago.
+    def report(self, snapshot: Callable[[], FitState]) -> None:
+        """Report an epoch, with the state of training unless the last time was a moment ago.
 
         Raises:
             StorageFullError: Nothing was stored.
         """
         is_due = time.monotonic() - self._saved_at >= self._pause_s
-        return self._save_timed(snapshot) if is_due else None
+        self._teller.report(self._save_timed(snapshot) if is_due else None)
 
-    def save_within(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
-        """Store the state of training within a long epoch, if the last time was long ago.
+    def report_within(self, snapshot: Callable[[], FitState]) -> None:
+        """Report the state of training within a long epoch, if the last time was long ago.
 
         Raises:
             StorageFullError: Nothing was stored.
         """
-        is_due = time.monotonic() >= self._within_at
-        return self._save_timed(snapshot) if is_due else None
+        if time.monotonic() >= self._within_at and (saved := self._save_timed(snapshot)):
+            self._teller.report(saved)
 
-    def save_last(self, state: FitState) -> CheckpointRef | None:
-        """Store the state of an interrupted training; return None if that fails."""
-        try:
-            return self._save(state)
-        except (BlobError, StorageFullError):
-            return None
+    def stop(self, state: FitState) -> None:
+        """Tell that training was interrupted, with its state if that can be stored."""
+        saved = None
+        with suppress(BlobError, StorageFullError):
+            saved = self._save(state)
+        self._teller.stop(saved)
 
     def _save_timed(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
         """Store a state; a bucket that is unavailable costs checkpoints, not the training."""
@@ -118,7 +120,7 @@ class Checkpoints:
             if not self._blobs.is_remote:
                 raise
             saved = None
-            self._send(Note(text=f"A checkpoint could not be stored: {error}"))
+            self._teller.note(f"A checkpoint could not be stored: {error}")
         self._saved_at = time.monotonic()
         took_s = self._saved_at - began
         self._pause_s = _pause_s(self._task.checkpoint_interval_s, took_s)

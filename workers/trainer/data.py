@@ -1,6 +1,5 @@
 """Tables of a job as tensors: verified, split by seed, and described by the training rows."""
 
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,6 @@ from workers.errors import TrainingError
 from workers.protocol import DatasetRef, EnsembleTask, TrainingTask
 
 _CHUNK_ROWS = 65_536
-_REMEMBERED_BYTES = 16 * 2**20
 # Rows of a sample at least.
 _FEWEST_ROWS = 100
 # Of a number once it is converted, and a copy for exact statistics.
@@ -201,10 +199,11 @@ def load_columns(blobs: Blobs, dataset: DatasetRef, columns: Sequence[str]) -> T
         TrainingError: The file is gone or was changed.
     """
     table = open_table(blobs, dataset)
-    return _take(table, np.arange(len(table)), _indices(dataset, columns))
+    wanted = [dataset.columns.index(name) for name in columns]
+    return _take(table, np.arange(len(table)), wanted)
 
 
-def open_table(blobs: Blobs, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
+def open_table(blobs: Blobs, dataset: DatasetRef) -> Floats:
     """Return a whole table, memory-mapped.
 
     Raises:
@@ -217,36 +216,8 @@ def open_table(blobs: Blobs, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
         raise
     except BlobError as error:
         raise TrainingError("dataset_corrupt", f"Dataset {dataset.id} cannot be read.") from error
-    table: NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
+    table: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
     return table
-
-
-class MappedRows:
-    """Reader of a memory-mapped table from its start to its end, in bounded memory.
-
-    Pages of the file that were read belong to the process until it gives them back.
-
-    Args:
-        table: Table that `open_table` returned.
-    """
-
-    def __init__(self, table: NDArray[np.floating[Any]]) -> None:
-        self._table = table
-        self._remembered = 0
-
-    def read(self, start: int, stop: int) -> NDArray[np.floating[Any]]:
-        """Return a copy of some rows."""
-        rows = self._table[start:stop].copy()
-        self._remembered += rows.nbytes
-        mapped: object = self._table.base  # not what numpy's types say, where a file is mapped
-        if self._remembered > _REMEMBERED_BYTES and isinstance(mapped, mmap.mmap):
-            mapped.madvise(mmap.MADV_DONTNEED)
-            self._remembered = 0
-        return rows
-
-
-def _indices(dataset: DatasetRef, columns: Sequence[str]) -> list[int]:
-    return [dataset.columns.index(name) for name in columns]
 
 
 def _take(

@@ -27,11 +27,11 @@ from models_store.files.checkpoints import load_model
 from models_store.requests.search import AcceptedEnsemble, Member
 from models_store.requests.training_rows import choose_types
 from workers.errors import TrainingError
-from workers.protocol import EnsembleTask, Interrupted, Note, Send, Trained
+from workers.protocol import EnsembleTask, Interrupted, Send, Trained
 from workers.trainer.checkpoints import Result, store
 from workers.trainer.data import SplitRows, load_parts
 from workers.trainer.devices import find_device, memory_of
-from workers.trainer.progress import Evaluation, EvaluationEndedError
+from workers.trainer.progress import Evaluation, EvaluationEndedError, Teller
 from workers.trainer.summary import summarise
 from workers.trainer.training import held_out_quantiles, likelihoods, rows_to_score
 
@@ -66,9 +66,10 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
     of_one = len(parts.validation) + rows_to_score(parts)
-    evaluation = Evaluation(len(request.members) * of_one, send, interrupted=interrupted)
+    teller = Teller(task, send, interrupted)
+    evaluation = Evaluation(len(request.members) * of_one, teller)
     try:
-        send(_assembled(request, parts, task, blobs, send=send, evaluation=evaluation))
+        send(_assembled(request, parts, task, blobs, teller=teller, evaluation=evaluation))
     except EvaluationEndedError:
         send(Interrupted(metrics={}, progress={}, checkpoint=None))
 
@@ -79,7 +80,7 @@ def _assembled(
     task: EnsembleTask,
     blobs: Blobs,
     *,
-    send: Send,
+    teller: Teller,
     evaluation: Evaluation,
 ) -> Trained:
     """Choose, evaluate and store the ensemble; return the last message."""
@@ -96,7 +97,7 @@ def _assembled(
     types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     evaluation.flows = len(members)
-    send(Note(text=_account(members, gain=choice.gain)))
+    teller.note(_account(members, gain=choice.gain))
     metrics: dict[str, Any] = {
         "members": [member.trial for member in members],
         "weights": [round(weight, 4) for weight in choice.weights],

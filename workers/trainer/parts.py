@@ -11,7 +11,8 @@ from models_store.files.blobs import Blobs, part_key, parts_key
 from models_store.files.job_files import ResultPart, load_list, save_list
 from models_store.requests.bulk import Piece
 from workers.errors import TrainingError
-from workers.protocol import CheckpointRef, Note, SamplingTask, ScoringTask, Send
+from workers.protocol import CheckpointRef, SamplingTask, ScoringTask
+from workers.trainer.progress import Teller
 
 Doubles = npt.NDArray[np.float64]
 
@@ -25,17 +26,17 @@ class Parts:
     Args:
         task: Task that names the lists of earlier attempts.
         blobs: Store that holds the files.
+        teller: Sender of a note on each list or part that is not usable.
         width: Number of values in a row.
-        send: Function that sends a note on each list or part that is not usable.
     """
 
     def __init__(
-        self, task: ScoringTask | SamplingTask, blobs: Blobs, *, width: int, send: Send
+        self, task: ScoringTask | SamplingTask, blobs: Blobs, teller: Teller, *, width: int
     ) -> None:
         self._task = task
         self._blobs = blobs
         self._width = width
-        self._send = send
+        self._teller = teller
         self._parts: list[ResultPart] = []
         self._began_at = time.monotonic()
 
@@ -62,7 +63,7 @@ class Parts:
                 raise
             except BlobError as error:
                 text = f"Part {self.count + 1} is unusable, work continues from there: {error}"
-                self._send(Note(text=text))
+                self._teller.note(text)
                 return
             self._parts.append(part)
             alive()
@@ -139,9 +140,9 @@ class Parts:
             except BlobDiskError:
                 raise
             except BlobError as error:
-                self._send(Note(text=f"The list of {at.epoch} parts is unusable: {error}"))
+                self._teller.note(f"The list of {at.epoch} parts is unusable: {error}")
         if self._task.checkpoints:
-            self._send(Note(text="No list of parts is usable; work starts from the beginning."))
+            self._teller.note("No list of parts is usable; work starts from the beginning.")
         return []
 
 

@@ -1,9 +1,8 @@
 """Tables that bulk jobs make: scores of a dataset, and samples."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from flows import CompiledFlow, density_parts, fitting_rows, rank_among
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.reference_rows import (
-    Array,
     draw_reference_rows,
     read_reference_rows,
     usual_count,
@@ -28,8 +26,8 @@ from tabular.kept_cells import KeptCells
 from tabular.typed_rows import TypedRows, encode_rows
 from tabular.writers import TableHead, unused_name
 from workers.errors import TrainingError
-from workers.protocol import SamplingTask, ScoringTask
-from workers.trainer.data import MappedRows, open_table
+from workers.protocol import ModelRef, SamplingTask, ScoringTask
+from workers.trainer.data import Floats, open_table
 from workers.trainer.parts import Doubles
 
 _STEP_VALUES = 2**20
@@ -54,25 +52,22 @@ class Product:
         kept: Cells of those of the first columns that are not modelled.
         checked: Number of the computed columns that must be finite, the first ones; None: those that
             hold cells may have gaps.
-        usual: Usual terms of the explanations, which are the last computed columns; their differences
-            from these are the last columns of the table.
+        usual: Function that returns the usual explanations, and calls its argument now and then: explanations
+            are the last computed columns, and their differences from these the last columns of the table.
+        explained: How each column is explained.
     """
 
     head: TableHead
     output: Output
     chunks: Callable[[int], Iterator[Doubles]]
     computed: Sequence[str]
-    beside: MappedRows | None
-    scores: bool
+    beside: Floats | None = None
+    scores: bool = False
     typed: TypedRows | None = None
     kept: KeptCells | None = None
     checked: int | None = None
-    usual: "UsualTerms | None" = None
-
-    @property
-    def width(self) -> int:
-        """Return the number of computed columns."""
-        return len(self.computed)
+    usual: Callable[[Callable[[], None]], Doubles] | None = None
+    explained: dict[str, str] = field(default_factory=dict)
 
 
 def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch.device) -> Product:
@@ -87,41 +82,46 @@ def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch
     Raises:
         TrainingError: A file of the dataset is gone or was changed.
     """
-    request = AcceptedScoring.model_validate(task.request)
+    request, model = AcceptedScoring.model_validate(task.request), task.model
     table = open_table(blobs, task.dataset)
-    rows = MappedRows(table)
-    number = _Numbering(task, request.columns)
-    scores = _Scores(task, flow, request)
-    step = _step_rows(len(request.columns), flow, device, scores=scores.cost)
+    number = _numbering(task, request.columns)
+    names = ["log_prob"] if model.quantiles is None else ["log_prob", "quantile"]
+    checked, passes = len(names), 1
+    if request.parts:
+        names += ["discrete", "continuous"]
+    if request.explain:
+        names += [f"explanation.{name}" for name in model.columns]
+        passes += len(model.columns)
+    step = _step_rows(len(request.columns), flow, device, passes=passes)
 
     def chunks(first: int) -> Iterator[Doubles]:
         for start in range(first, len(table), step):
-            yield scores.of(number(rows.read(start, start + step)))
+            yield _scores(number(table[start : start + step]), flow, model, request)
 
-    types, kept = _written_columns(task, blobs) if request.include_rows else ([], None)
+    types, kept = _written_columns(task, blobs, request) if request.include_rows else ([], None)
     beside = [column.name for column in types]
-    usual = UsualTerms(task, flow, blobs) if request.explain else None
-    names = [unused_name(name, beside) for name in scores.names]
-    computed = list(names)
-    if usual is not None:
-        names += [unused_name(f"difference.{name}", beside) for name in task.model.columns]
-    typed = None if all(column.is_plain for column in types) else TypedRows(types, names)
+    written = computed = [unused_name(name, beside) for name in names]
+    if request.explain:
+        differences = (f"difference.{name}" for name in model.columns)
+        written = [*computed, *(unused_name(name, beside) for name in differences)]
+    typed = None if all(column.is_plain for column in types) else TypedRows(types, written)
     return Product(
         head=TableHead(
-            names=[*beside, *names],
-            dtypes=[table.dtype] * len(beside) + [np.dtype(np.float64)] * len(names),
+            names=[*beside, *written],
+            dtypes=[table.dtype] * len(beside) + [np.dtype(np.float64)] * len(written),
             rows=len(table),
             schema=None if typed is None or request.output == "npy" else typed.schema,
         ),
         output=request.output,
         chunks=chunks,
         computed=computed,
-        beside=rows if request.include_rows else None,
+        beside=table if request.include_rows else None,
         scores=True,
         typed=typed,
         kept=kept,
-        checked=scores.checked,
-        usual=usual,
+        checked=checked,
+        explained=dict(zip(model.columns, flow.explained_kinds, strict=True)),
+        usual=partial(_usual_terms, task, flow, blobs) if request.explain else None,
     )
 
 
@@ -155,8 +155,6 @@ def samples_of(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> 
         output=request.output,
         chunks=chunks,
         computed=columns,
-        beside=None,
-        scores=False,
         typed=typed,
     )
 
@@ -172,154 +170,90 @@ def part_of(product: Product, first: int, stop: int) -> Product:
             if left <= 0:
                 return
 
-    dtypes = [np.dtype(np.float64)] * product.width
+    dtypes = [np.dtype(np.float64)] * len(product.computed)
     return Product(
         head=TableHead(names=product.computed, dtypes=dtypes, rows=stop - first),
         output="npy",
         chunks=chunks,
         computed=product.computed,
-        beside=None,
         scores=product.scores,
         checked=product.checked,
     )
 
 
-class _Numbering:
-    """Rows of a dataset as rows of the model, whose levels may have other indices.
+def _numbering(task: ScoringTask, columns: Sequence[str]) -> Callable[[Floats], Floats]:
+    """Return the function that makes rows of a dataset those of the model, whose levels may have other indices.
 
     Args:
         task: Task that names the dataset and the model.
         columns: Names of the model's columns, then of its context columns.
     """
+    wanted = [task.dataset.columns.index(name) for name in columns]
+    if task.model.types is None:
+        return lambda rows: rows[:, wanted]
+    own = task.dataset.column_types
+    source = [own[place] for place in wanted]
+    target = [Column.from_dict(fields) for fields in task.model.types]
 
-    def __init__(self, task: ScoringTask, columns: Sequence[str]) -> None:
-        self._wanted = [task.dataset.columns.index(name) for name in columns]
-        own = task.dataset.column_types
-        self._source = [own[place] for place in self._wanted]
-        types = task.model.types
-        self._target = None if types is None else [Column.from_dict(fields) for fields in types]
-
-    def __call__(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Return rows of the dataset as rows of the model.
-
-        Raises:
-            TrainingError: The values of a column cannot be those of the model's.
-        """
-        rows = rows[:, self._wanted]
-        if self._target is None:
-            return rows
+    def numbered(rows: Floats) -> Floats:
         try:
-            return recode(rows, self._source, self._target)
+            return recode(rows[:, wanted], source, target)
         except TableError as error:
             raise TrainingError("dataset_types", error.detail) from error
 
-
-class _Scores:
-    """Numbers that rows are scored by.
-
-    Attributes:
-        names: Names of the numbers of a row.
-        checked: Number of them that must be finite, the first ones.
-        cost: Number of scores that those of a row cost.
-    """
-
-    def __init__(self, task: ScoringTask, flow: CompiledFlow, request: AcceptedScoring) -> None:
-        self._flow, self._request = flow, request
-        quantiles, self._rows = task.model.quantiles, task.model.held_out_rows
-        self._quantiles = None if quantiles is None else np.array(quantiles)
-        self.names = ["log_prob"] if quantiles is None else ["log_prob", "quantile"]
-        self.checked = len(self.names)
-        self.cost = 1
-        if request.parts:
-            self.names += ["discrete", "continuous"]
-        if request.explain:
-            self.names += [f"explanation.{name}" for name in task.model.columns]
-            self.cost += len(task.model.columns)
-
-    def of(self, rows: NDArray[np.floating[Any]]) -> Doubles:
-        """Return the numbers of some rows."""
-        parts = density_parts(self._flow, rows) if self._request.parts else None
-        log_prob = self._flow.log_prob(rows) if parts is None else parts.sum(axis=1)
-        found = [log_prob]
-        if self._quantiles is not None and self._rows is not None:
-            found.append(rank_among(log_prob, self._quantiles, rows=self._rows))
-        if parts is not None:
-            found.append(parts)
-        if self._request.explain:
-            found.append(self._flow.explain(rows))
-        return np.column_stack(found)
+    return numbered
 
 
-class UsualTerms:
-    """Medians of the terms of each column over rows of the model's dataset, or over samples.
-
-    They are computed once, for the first rows that are written.
-
-    Args:
-        task: Task of a scoring job that explains.
-        flow: Flow of the model.
-        blobs: Store that holds the dataset.
-    """
-
-    def __init__(self, task: ScoringTask, flow: CompiledFlow, blobs: Blobs) -> None:
-        self._task, self._flow, self._blobs = task, flow, blobs
-        self._found: Doubles | None = None
-
-    def differences(self, rows: Doubles, alive: Callable[[], None]) -> Doubles:
-        """Return the differences of explanations from the usual ones.
-
-        Args:
-            rows: Computed columns, of which the explanations are the last.
-            alive: Function that is called between two steps.
-        """
-        return rows[:, -self._flow.dim :] - self._terms(alive)
-
-    def metrics(self, alive: Callable[[], None]) -> dict[str, Any]:
-        """Return how each column is explained, and its usual term.
-
-        Args:
-            alive: Function that is called between two steps.
-        """
-        columns, terms = self._task.model.columns, self._terms(alive).tolist()
-        known = [None if math.isnan(term) else term for term in terms]
-        return {
-            "explained": dict(zip(columns, self._flow.explained_kinds, strict=True)),
-            "usual": dict(zip(columns, known, strict=True)),
-        }
-
-    def _terms(self, alive: Callable[[], None]) -> Doubles:
-        if self._found is None:
-            explanations: list[Doubles] = [np.empty((0, self._flow.dim))]
-            for rows in self._rows():
-                for start in range(0, len(rows), _USUAL_ROWS):
-                    explanations.append(self._flow.explain(rows[start : start + _USUAL_ROWS]))
-                    alive()
-            self._found = usual_terms(np.concatenate(explanations))
-        return self._found
-
-    def _rows(self) -> Iterator[Array]:
-        count = usual_count(self._flow)
-        rows = self._data_rows(count)
-        if rows is not None:
-            yield rows
-        elif not self._flow.context_dim:
-            yield from draw_reference_rows(self._flow, count)
-
-    def _data_rows(self, count: int) -> Array | None:
-        reference, types = self._task.reference, self._task.model.types
-        if reference is None or types is None:
-            return None
-        try:
-            path = self._blobs.verify(reference.key, reference.sha256)
-        except BlobDiskError:
-            raise
-        except BlobError:
-            return None  # a score does not depend on the dataset
-        target = [Column.from_dict(fields) for fields in types]
-        return read_reference_rows(path, reference.column_types, target, count)
+def _scores(rows: Floats, flow: CompiledFlow, model: ModelRef, request: AcceptedScoring) -> Doubles:
+    """Return the numbers that rows are scored by."""
+    parts = density_parts(flow, rows) if request.parts else None
+    log_prob = flow.log_prob(rows) if parts is None else parts.sum(axis=1)
+    found = [log_prob]
+    if model.quantiles is not None and model.held_out_rows is not None:
+        quantiles = np.array(model.quantiles)
+        found.append(rank_among(log_prob, quantiles, rows=model.held_out_rows))
+    if parts is not None:
+        found.append(parts)
+    if request.explain:
+        found.append(flow.explain(rows))
+    return np.column_stack(found)
 
 
-def _written_columns(task: ScoringTask, blobs: Blobs) -> tuple[list[Column], KeptCells | None]:
+def _usual_terms(
+    task: ScoringTask, flow: CompiledFlow, blobs: Blobs, alive: Callable[[], None]
+) -> Doubles:
+    """Return medians of the terms of each column over rows of the model's dataset, or over samples."""
+    count = usual_count(flow)
+    rows = _reference_rows(task, blobs, count)
+    chunks: Iterable[Floats] = [] if rows is None else [rows]
+    if rows is None and not flow.context_dim:
+        chunks = draw_reference_rows(flow, count)
+    explanations: list[Doubles] = [np.empty((0, flow.dim))]
+    for chunk in chunks:
+        for start in range(0, len(chunk), _USUAL_ROWS):
+            explanations.append(flow.explain(chunk[start : start + _USUAL_ROWS]))
+            alive()
+    return usual_terms(np.concatenate(explanations))
+
+
+def _reference_rows(task: ScoringTask, blobs: Blobs, count: int) -> Floats | None:
+    """Return rows of the model's dataset; None if it is gone, or has other types by now."""
+    reference, types = task.reference, task.model.types
+    if reference is None or types is None:
+        return None
+    try:
+        path = blobs.verify(reference.key, reference.sha256)
+    except BlobDiskError:
+        raise
+    except BlobError:
+        return None  # a score does not depend on the dataset
+    target = [Column.from_dict(fields) for fields in types]
+    return read_reference_rows(path, reference.column_types, target, count)
+
+
+def _written_columns(
+    task: ScoringTask, blobs: Blobs, request: AcceptedScoring
+) -> tuple[list[Column], KeptCells | None]:
     """Return the columns to write beside the scores, and the cells of those that are not modelled.
 
     npy holds numbers alone: the columns that are modelled.
@@ -328,7 +262,7 @@ def _written_columns(task: ScoringTask, blobs: Blobs) -> tuple[list[Column], Kep
         TrainingError: The file of the cells is gone or was changed.
     """
     kept = task.dataset.kept
-    if kept is None or AcceptedScoring.model_validate(task.request).output == "npy":
+    if kept is None or request.output == "npy":
         return task.dataset.column_types, None
     try:
         path = blobs.verify(kept.key, kept.sha256)
@@ -352,10 +286,10 @@ def _context(
     return encode_rows(request.context, types[dim:])
 
 
-def _step_rows(columns: int, flow: CompiledFlow, device: torch.device, *, scores: int = 1) -> int:
+def _step_rows(columns: int, flow: CompiledFlow, device: torch.device, *, passes: int = 1) -> int:
     """Return the rows of a step: whole chunks of the flow, within bounds of memory and time."""
     most = _CPU_STEP_ROWS if device.type == "cpu" else _GPU_STEP_ROWS
     rows = _STEP_VALUES // columns // _LEAST_STEP_ROWS * _LEAST_STEP_ROWS
     rows = max(_LEAST_STEP_ROWS, min(most, rows))
     rows = fitting_rows(rows, flow.row_bytes // _CHUNKS_OF_A_STEP, multiple=64)
-    return max(1, rows // scores)
+    return max(1, rows // passes)

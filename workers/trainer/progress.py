@@ -1,99 +1,101 @@
-"""Progress of jobs, and the time that is left."""
+"""What a trainer tells of its work: signs of life, its progress, and the time that is left."""
 
 import math
 import time
 from collections.abc import Callable
 from typing import Any
 
-from flows import FitOptions, FitState, VariationalOptions
-from workers.protocol import Send, Tick
+from workers.protocol import CheckpointRef, EpochDone, Interrupted, Note, Send, Task, Tick
 
-_TICK_S = 0.5
+
+class Teller:
+    """Sender of signs of life and reports.
+
+    Args:
+        task: Task of the trainer.
+        send: Function that sends a message.
+        interrupted: Function that returns True to stop.
+
+    Attributes:
+        metrics: Metrics of the last report.
+        position: Progress at the last report or sign of life.
+    """
+
+    def __init__(self, task: Task, send: Send, interrupted: Callable[[], bool]) -> None:
+        self.send = send
+        self.interrupted = interrupted
+        self.metrics: dict[str, Any] = {}
+        self.position: dict[str, Any] = {}
+        self._tick_s = task.tick_s
+        self._told_at = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether the last message was a moment ago."""
+        return time.monotonic() - self._told_at >= self._tick_s
+
+    def tick(self, position: dict[str, Any] | None = None) -> None:
+        """Tell the progress, if it is due; None: it is that of before."""
+        if position is not None:
+            self.position = position
+        if self.is_due:
+            self._told_at = time.monotonic()
+            self.send(Tick(progress=self.position))
+
+    def note(self, text: str) -> None:
+        """Tell what the caller should read."""
+        self.send(Note(text=text))
+
+    def report(self, checkpoint: CheckpointRef | None) -> None:
+        """Tell metrics and progress, with a checkpoint that is on disk."""
+        self._told_at = time.monotonic()
+        self.send(EpochDone(metrics=self.metrics, progress=self.position, checkpoint=checkpoint))
+
+    def stop(self, checkpoint: CheckpointRef | None = None) -> None:
+        """Tell that the work was interrupted."""
+        self.send(Interrupted(metrics=self.metrics, progress=self.position, checkpoint=checkpoint))
 
 
 class Progress:
-    """Progress of a training, in epochs and batches.
+    """Progress of a training, in epochs or iterations.
 
-    Training ends `patience` epochs after the best one, or at `max_epochs`, or after
-    `max_seconds`, whichever is first. As long as the model gets better that end moves away, and
-    fraction and time left move with it.
+    Training ends `patience` epochs after the best one, or at `end`, or after `max_seconds`, whichever is
+    first. As long as the model gets better that end moves away, and fraction and time left move with it.
 
     Args:
-        options: Options of the training.
+        unit: `epoch` or `iteration`.
+        end: Most of them.
+        patience: Those after the best one; None: all.
+        max_seconds: Longest time over all attempts; None: any.
     """
 
-    def __init__(self, options: FitOptions) -> None:
-        self._max_epochs = options.max_epochs
-        self._patience = options.patience or options.max_epochs
-        self._max_seconds = options.max_seconds
-        self._epoch = 0
-        self._best_epoch = 0
-        self._seconds = 0.0
+    def __init__(
+        self, unit: str, end: int, *, patience: int | None = None, max_seconds: float | None
+    ) -> None:
+        self._unit, self._end, self._patience = unit, end, patience or end
+        self._max_seconds = max_seconds
+        self._best = 0
+        self._seconds, self._since = 0.0, time.monotonic()
 
-    def resumed(self, state: FitState) -> dict[str, Any]:
-        """Return the progress where an earlier attempt left its state, perhaps within an epoch."""
-        whole = state.counted("epoch") - (state.counted("batches") > 0)
-        return self.epoch_done(whole, best_epoch=state.counted("best_epoch"), seconds=state.seconds)
+    def reached(self, done: int, *, best: int, seconds: float) -> dict[str, Any]:
+        """Return the progress after whole epochs, `seconds` of training into the job."""
+        self._best, self._seconds, self._since = best, seconds, time.monotonic()
+        return self.at(done)
 
-    def epoch_done(self, epoch: int, *, best_epoch: int, seconds: float) -> dict[str, Any]:
-        """Return the progress after a whole epoch, `seconds` of training into the job."""
-        self._epoch, self._best_epoch, self._seconds = epoch, best_epoch, seconds
-        return self._at(0.0, seconds)
-
-    def batch_done(self, done: int, total: int, *, since_epoch_s: float) -> dict[str, Any]:
-        """Return the progress within an epoch."""
-        return self._at(done / total, self._seconds + since_epoch_s)
-
-    def _at(self, part: float, seconds: float) -> dict[str, Any]:
-        end = min(self._max_epochs, self._best_epoch + self._patience)
-        done = self._epoch + part
+    def at(self, done: float) -> dict[str, Any]:
+        """Return the progress now, after some epochs and perhaps a part of one."""
+        seconds = self._seconds + time.monotonic() - self._since
+        end = min(self._end, self._best + self._patience)
         fraction = done / max(end, done, 1e-9)
-        left: float | None = None
-        if done > 0:
-            left = max(0.0, end - done) * seconds / done
+        left = max(0.0, end - done) * seconds / done if done > 0 else None
         if self._max_seconds is not None:
             fraction = max(fraction, min(1.0, seconds / self._max_seconds))
             left = min(math.inf if left is None else left, max(0.0, self._max_seconds - seconds))
         return {
-            "epoch": self._epoch,
-            "max_epochs": self._max_epochs,
+            self._unit: int(done),
+            f"max_{self._unit}s": self._end,
             "fraction": round(fraction, 4),
             "eta_seconds": None if left is None else round(left, 1),
-        }
-
-
-class IterationProgress:
-    """Progress of a variational job, in iterations; the time left follows from this attempt's pace.
-
-    Args:
-        options: Options of the training.
-    """
-
-    def __init__(self, options: VariationalOptions) -> None:
-        self._iterations = options.iterations
-        self._max_seconds = options.max_seconds
-        self._first: int | None = None
-        self._seconds_before = 0.0
-
-    def reported(self, *, seconds: float, attempt_s: float) -> None:
-        """Record the training time so far, over all attempts and of this one."""
-        self._seconds_before = max(0.0, seconds - attempt_s)
-
-    def at(self, iteration: int, *, attempt_s: float) -> dict[str, Any]:
-        """Return the progress after an iteration, `attempt_s` seconds into this attempt."""
-        if self._first is None:
-            self._first = iteration - 1
-        left = (self._iterations - iteration) * attempt_s / (iteration - self._first)
-        fraction = iteration / self._iterations
-        if self._max_seconds is not None:
-            seconds = self._seconds_before + attempt_s
-            fraction = max(fraction, min(1.0, seconds / self._max_seconds))
-            left = min(left, max(0.0, self._max_seconds - seconds))
-        return {
-            "iteration": iteration,
-            "max_iterations": self._iterations,
-            "fraction": round(fraction, 4),
-            "eta_seconds": round(left, 1),
         }
 
 
@@ -105,26 +107,20 @@ class RowProgress:
 
     Args:
         rows: Number of rows of the result.
+        first: Number of rows that earlier attempts have computed.
         write_s: Estimated seconds of writing.
     """
 
-    def __init__(self, *, rows: int, write_s: float) -> None:
-        self._rows = rows
-        self._first = 0
-        self._write_s = write_s
-        self._compute_s: float | None = None  # of all rows, at the pace of this attempt
+    def __init__(self, *, rows: int, first: int = 0, write_s: float) -> None:
+        self._rows, self._first, self._write_s = rows, first, write_s
+        # Of all rows, at the pace of this attempt; one that found them all does not know how long that took.
+        self._compute_s: float | None = None
         self._fraction = 0.0
-
-    def resumed(self, first: int) -> dict[str, Any]:
-        """Return the progress when earlier attempts have computed `first` rows."""
-        self._first = first
-        return self.at(first, attempt_s=0.0)
 
     def at(self, done: int, *, attempt_s: float) -> dict[str, Any]:
         """Return the progress after `done` rows are computed, `attempt_s` seconds into this attempt."""
-        fresh = done - self._first
-        if fresh > 0:
-            self._compute_s = self._rows * attempt_s / fresh
+        if done > self._first:
+            self._compute_s = self._rows * attempt_s / (done - self._first)
         left = self._write_s if done == self._rows else None
         if left is None and self._compute_s is not None:
             left = (1 - done / self._rows) * self._compute_s + self._write_s
@@ -139,7 +135,6 @@ class RowProgress:
     @property
     def _computing(self) -> float:
         """Return the share of computing in the whole."""
-        # An attempt that found all rows computed does not know how long that took.
         compute_s = self._write_s if self._compute_s is None else self._compute_s
         return compute_s / (compute_s + self._write_s)
 
@@ -154,11 +149,11 @@ class RowProgress:
 
 
 class EvaluationEndedError(Exception):
-    """Evaluation that was ended since its trainer was asked to end."""
+    """Evaluation that was ended since its trainer was asked to end; it is repeated."""
 
 
 class Evaluation:
-    """Evaluation of trained flows: signs of life with its progress. One that is interrupted is repeated.
+    """Evaluation of trained flows, with signs of life.
 
     Attributes:
         rows: Number of rows to score; one that several flows score counts as several.
@@ -166,25 +161,14 @@ class Evaluation:
 
     Args:
         rows: Number of rows to score, as above.
-        send: Function that sends a message.
-        interrupted: Function that returns True once the trainer is to end.
-        trained: Progress of the training before it; None: there was none.
+        teller: Sender of the signs of life, whose position is that of the training before, if there was one.
     """
 
-    def __init__(
-        self,
-        rows: int,
-        send: Send,
-        *,
-        interrupted: Callable[[], bool],
-        trained: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, rows: int, teller: Teller) -> None:
         self.rows, self.flows = rows, 1
-        self._send = send
-        self._interrupted = interrupted
-        self._trained = trained
+        self._teller, self._trained = teller, teller.position
         self._done = 0
-        self._began_at = self._ticked_at = time.monotonic()
+        self._began_at = time.monotonic()
 
     def scored(self, rows: int) -> None:
         """Count rows that were scored, and tell of them now and then.
@@ -193,20 +177,13 @@ class Evaluation:
             EvaluationEndedError: The trainer is to end.
         """
         self._done = min(self.rows, self._done + rows * self.flows)
-        if self._interrupted():
+        if self._teller.interrupted():
             raise EvaluationEndedError
-        now = time.monotonic()
-        if now - self._ticked_at >= _TICK_S:
-            self._ticked_at = now
-            self._send(Tick(progress=self._progress(now - self._began_at)))
-
-    def _progress(self, seconds: float) -> dict[str, Any]:
-        left = round((self.rows - self._done) * seconds / max(1, self._done), 1)
-        if self._trained is not None:
-            return {**self._trained, "eta_seconds": left}
-        return {
+        pace_s = (time.monotonic() - self._began_at) / max(1, self._done)
+        counted = {
             "rows": self._done,
             "total_rows": self.rows,
             "fraction": round(self._done / max(1, self.rows), 4),
-            "eta_seconds": left,
         }
+        left = {"eta_seconds": round((self.rows - self._done) * pace_s, 1)}
+        self._teller.tick((self._trained or counted) | left)

@@ -4,7 +4,6 @@ It writes durable files and nothing else, so it may be killed at any moment and 
 what comes out is the same bit for bit on the same kind of CPU and number of threads.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from flows import (
     DivergedError,
     EpochReport,
     FitInterrupted,
+    FitOptions,
     FitState,
     Flow,
     MixedSpec,
@@ -33,15 +33,14 @@ from models_store.files.checkpoints import preprocessing_spec
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
-from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
+from workers.protocol import Send, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import SplitRows, load_parts, moments, sample
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
-from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress
+from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress, Teller
 from workers.trainer.summary import summarise_training
 
-_TICK_S = 0.5
 # Chunks of a flow that a compiled one, which is faster, scores between two signs of life.
 _SCORED_CHUNKS = 8
 _RESTARTED = (
@@ -74,6 +73,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         StorageFullError: A checkpoint or the model could not be written.
     """
     torch.set_num_threads(task.threads)
+    teller = Teller(task, send, interrupted)
     request = AcceptedTraining.model_validate(task.request)
     device = find_device(task.device)
     blobs = Blobs(task.store)
@@ -81,7 +81,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     parts = parts.to(device, memory_bytes=memory_of(device))
     if parts.left_out and not task.checkpoints:
         kept = len(parts.train)
-        send(Note(text=_SAMPLED.format(kept=kept, rows=kept + parts.left_out)))
+        teller.note(_SAMPLED.format(kept=kept, rows=kept + parts.left_out))
     request = choose_training(request, parts.sample)
     noise = denoise = None
     if request.preprocessing.dequantise == "auto" and not isinstance(request.flow, MixedSpec):
@@ -89,141 +89,80 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         noise = column_noise(rows)
         denoise = noise.denoise(rows)
         for text in noise.notes(request.columns) if not task.checkpoints else ():
-            send(Note(text=text))
+            teller.note(text)
     flow = _build(request, parts, noise, denoise).to(device)
-    run = _Run(task, request, blobs=blobs, send=send)
+    checkpoints = Checkpoints(task, blobs, teller, unit="epoch")
     try:
-        metrics = run.fit(flow, parts, interrupted=interrupted)
+        trained = checkpoints.resume(
+            flow, partial(_fit, flow, parts, request.optimisation, teller, checkpoints)
+        )
     except DivergedError as error:
         raise TrainingError("diverged", _DIVERGED.format(epoch=error.epoch)) from error
     except FitInterrupted as error:
-        run.interrupt(error.state)
+        checkpoints.stop(error.state)
         return
-    metrics |= {"epochs": metrics["epoch"]}
-    scored = run.evaluation(parts, interrupted=interrupted).scored
+    metrics = teller.metrics | {"epochs": teller.metrics["epoch"]}
+    scored = Evaluation(rows_to_score(parts), teller).scored
     try:
         metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, scored=scored)
         held_out = held_out_quantiles(flow, parts, device, scored=scored)
     except EvaluationEndedError:
-        run.interrupt()
+        checkpoints.stop(trained)
         return
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
-    run.finish(flow, metrics, held_out=held_out)
+    result = Result(
+        flow=flow,
+        spec=request.flow,
+        columns=request.columns,
+        context_columns=request.context_columns,
+        types=request.types,
+        preprocessing=request.preprocessing,
+        seed=request.optimisation.seed,
+        metrics=metrics,
+        held_out=held_out,
+    )
+    send(store(result, task, blobs))
 
 
-class _Run:
-    """Run of a training: its messages and its files."""
+def _fit(
+    flow: Flow,
+    parts: SplitRows,
+    options: FitOptions,
+    teller: Teller,
+    checkpoints: Checkpoints,
+    state: FitState | None,
+) -> FitState:
+    """Fit a flow in place, from a state or from the beginning; return the state after the last epoch."""
+    progress = Progress(
+        "epoch", options.max_epochs, patience=options.patience, max_seconds=options.max_seconds
+    )
+    epoch = 0  # the last whole one
+    if state is not None:
+        epoch = state.counted("epoch") - (state.counted("batches") > 0)
+        best = state.counted("best_epoch")
+        teller.position = progress.reached(epoch, best=best, seconds=state.seconds)
 
-    def __init__(
-        self, task: TrainingTask, request: AcceptedTraining, *, blobs: Blobs, send: Send
-    ) -> None:
-        self._task = task
-        self._request = request
-        self._blobs = blobs
-        self._send = send
-        self._checkpoints = Checkpoints(task, blobs, send=send, unit="epoch")
-        self._progress = Progress(request.optimisation)
-        self._metrics: dict[str, Any] = {}
-        self._position: dict[str, Any] = {}
-        self._trained: FitState | None = None
-        now = time.monotonic()
-        self._epoch_began_at = now
-        self._ticked_at = now
+    def on_batch(done: int, total: int) -> None:
+        if teller.is_due:
+            teller.tick(progress.at(epoch + done / total))
 
-    def fit(
-        self, flow: Flow, parts: SplitRows, *, interrupted: Callable[[], bool]
-    ) -> dict[str, Any]:
-        """Fit `flow` in place, from the newest whole checkpoint; return the final metrics."""
-        fit_from = partial(self._fit_from, flow, parts, interrupted=interrupted)
-        return self._checkpoints.resume(flow, fit_from)
-
-    def _fit_from(
-        self,
-        flow: Flow,
-        parts: SplitRows,
-        state: FitState | None,
-        *,
-        interrupted: Callable[[], bool],
-    ) -> dict[str, Any]:
-        self._position = {} if state is None else self._progress.resumed(state)
-        request = self._request
-        reports = fit(
-            flow,
-            parts.train,
-            parts.validation,
-            options=request.optimisation,
-            state=state,
-            on_batch=self._on_batch,
-            on_state=self._on_state,
-            interrupted=interrupted,
-        )
-        for report in reports:
-            self._on_epoch(report)
-        return {**self._metrics}
-
-    def interrupt(self, state: FitState | None = None) -> None:
-        """Store the state of training between two batches; None: after the last epoch."""
-        state = state or self._trained
-        checkpoint = None if state is None else self._checkpoints.save_last(state)
-        self._send(
-            Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
-        )
-
-    def finish(self, flow: Flow, metrics: dict[str, Any], *, held_out: dict[str, Any]) -> None:
-        """Store the model and send the message that describes it."""
-        request = self._request
-        result = Result(
-            flow=flow,
-            spec=request.flow,
-            columns=request.columns,
-            context_columns=request.context_columns,
-            types=request.types,
-            preprocessing=request.preprocessing,
-            seed=request.optimisation.seed,
-            metrics=metrics,
-            held_out=held_out,
-        )
-        self._send(store(result, self._task, self._blobs))
-
-    def evaluation(self, parts: SplitRows, *, interrupted: Callable[[], bool]) -> Evaluation:
-        """Return the evaluation of the trained flow, which follows the last epoch."""
-        return Evaluation(
-            rows_to_score(parts), self._send, interrupted=interrupted, trained=self._position
-        )
-
-    def _on_state(self, snapshot: Callable[[], FitState]) -> None:
-        checkpoint = self._checkpoints.save_within(snapshot)
-        if checkpoint is not None:
-            self._send(
-                EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
-            )
-
-    def _on_batch(self, done: int, total: int) -> None:
-        if self._tick_is_due():
-            self._position = self._progress.batch_done(
-                done, total, since_epoch_s=self._ticked_at - self._epoch_began_at
-            )
-            self._send(Tick(progress=self._position))
-
-    def _tick_is_due(self) -> bool:
-        now = time.monotonic()
-        if now - self._ticked_at < _TICK_S:
-            return False
-        self._ticked_at = now
-        return True
-
-    def _on_epoch(self, report: EpochReport) -> None:
-        self._epoch_began_at = self._ticked_at = time.monotonic()
-        if report.restarts > self._metrics.get("restarts", 0):
-            self._send(Note(text=_RESTARTED.format(epoch=report.epoch)))
-        self._metrics = _epoch_metrics(report)
-        self._position = self._progress.epoch_done(
-            report.epoch, best_epoch=report.best_epoch, seconds=report.seconds
-        )
-        checkpoint = self._checkpoints.save_if_due(report.snapshot)
-        if report.stop_reason is not None:
-            self._trained = report.snapshot()
-        self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
+    for report in fit(
+        flow,
+        parts.train,
+        parts.validation,
+        options=options,
+        state=state,
+        on_batch=on_batch,
+        on_state=checkpoints.report_within,
+        interrupted=teller.interrupted,
+    ):
+        epoch = report.epoch
+        if report.restarts > teller.metrics.get("restarts", 0):
+            teller.note(_RESTARTED.format(epoch=epoch))
+        teller.metrics = _epoch_metrics(report)
+        teller.position = progress.reached(epoch, best=report.best_epoch, seconds=report.seconds)
+        checkpoints.report(report.snapshot)
+    return report.snapshot()
 
 
 def _build(

@@ -6,7 +6,6 @@ how often it was killed and started again.
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -26,6 +25,7 @@ from flows import (
     LinearRegression,
     LogisticRegression,
     Target,
+    VariationalOptions,
     VariationalReport,
     build,
     compile_flow,
@@ -45,13 +45,12 @@ from models_store.requests.variational import (
     closed_form,
 )
 from workers.errors import TrainingError
-from workers.protocol import EpochDone, Interrupted, Send, Tick, VariationalTask
+from workers.protocol import Send, VariationalTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import load_columns
 from workers.trainer.devices import find_device
-from workers.trainer.progress import IterationProgress
+from workers.trainer.progress import Progress, Teller
 
-_TICK_S = 0.5
 _SAMPLES = 10_000
 _LEAST_SAMPLES = 100
 # Rows that a model with latent variables is judged by, and samples of the posterior of each.
@@ -91,16 +90,19 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     blobs = Blobs(task.store)
     problem = _problem(task, request, blobs, device)
     flow, target, seed = problem.flow, problem.target, request.optimisation.seed
-    run = _Run(task, request, blobs=blobs, send=send)
+    teller = Teller(task, send, interrupted)
+    checkpoints = Checkpoints(task, blobs, teller, unit="iteration")
     try:
-        metrics = run.fit(flow, target, interrupted=interrupted)
+        checkpoints.resume(
+            flow, partial(_fit, flow, target, request.optimisation, teller, checkpoints)
+        )
     except ElboDivergedError as error:
         detail = _DIVERGED.format(iteration=error.iteration)
         raise TrainingError("diverged", detail) from error
     except FitInterrupted as error:
-        run.interrupt(error.state)
+        checkpoints.stop(error.state)
         return
-    metrics |= {"iterations": metrics["iteration"]} | problem.judged(seed)
+    metrics = teller.metrics | {"iterations": teller.metrics["iteration"]} | problem.judged(seed)
     result = Result(
         flow=flow,
         spec=request.flow,
@@ -215,80 +217,41 @@ def _judged_by_rows(flow: Flow, rows: Tensor, *, seed: int) -> dict[str, Any]:
     return found
 
 
-class _Run:
-    """Run of a training: its messages and its checkpoints."""
+def _fit(
+    flow: Flow,
+    target: Target | LatentTarget,
+    options: VariationalOptions,
+    teller: Teller,
+    checkpoints: Checkpoints,
+    state: FitState | None,
+) -> None:
+    """Fit a flow in place, from a state or from the beginning."""
+    progress = Progress("iteration", options.iterations, max_seconds=options.max_seconds)
+    if state is not None:
+        done = state.counted("iteration")
+        teller.position = progress.reached(done, best=done, seconds=state.seconds)
 
-    def __init__(
-        self, task: VariationalTask, request: AcceptedVariational, *, blobs: Blobs, send: Send
-    ) -> None:
-        self._options = request.optimisation
-        self._send = send
-        self._checkpoints = Checkpoints(task, blobs, send=send, unit="iteration")
-        self._progress = IterationProgress(request.optimisation)
-        self._metrics: dict[str, Any] = {}
-        self._position: dict[str, Any] = {}
-        self._began_at = self._ticked_at = time.monotonic()
+    def on_step(iteration: int, _total: int) -> None:
+        if teller.is_due:
+            teller.tick(progress.at(iteration))
 
-    def fit(
-        self, flow: Flow, target: Target | LatentTarget, *, interrupted: Callable[[], bool]
-    ) -> dict[str, Any]:
-        """Fit `flow` in place, from the newest whole checkpoint; return the last metrics."""
-        fit_from = partial(self._fit_from, flow, target, interrupted=interrupted)
-        return self._checkpoints.resume(flow, fit_from)
-
-    def _fit_from(
-        self,
-        flow: Flow,
-        target: Target | LatentTarget,
-        state: FitState | None,
-        *,
-        interrupted: Callable[[], bool],
-    ) -> dict[str, Any]:
-        self._began_at = time.monotonic()
-        reports = fit_variational(
-            flow,
-            target,
-            options=self._options,
-            state=state,
-            on_step=self._on_step,
-            on_state=self._on_state,
-            interrupted=interrupted,
+    for report in fit_variational(
+        flow,
+        target,
+        options=options,
+        state=state,
+        on_step=on_step,
+        on_state=checkpoints.report_within,
+        interrupted=teller.interrupted,
+    ):
+        teller.metrics = _metrics(report)
+        teller.position = progress.reached(
+            report.iteration, best=report.best_iteration, seconds=report.seconds
         )
-        for report in reports:
-            self._on_report(report)
-        return self._metrics
-
-    def interrupt(self, state: FitState) -> None:
-        """Store the state of training between two iterations."""
-        checkpoint = self._checkpoints.save_last(state)
-        self._send(
-            Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
-        )
-
-    def _on_state(self, snapshot: Callable[[], FitState]) -> None:
-        checkpoint = self._checkpoints.save_within(snapshot)
-        if checkpoint is not None:
-            self._send(
-                EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
-            )
-
-    def _on_step(self, iteration: int, _total: int) -> None:
-        now = time.monotonic()
-        self._position = self._progress.at(iteration, attempt_s=now - self._began_at)
-        if now - self._ticked_at >= _TICK_S:
-            self._ticked_at = now
-            self._send(Tick(progress=self._position))
-
-    def _on_report(self, report: VariationalReport) -> None:
-        now = self._ticked_at = time.monotonic()
-        attempt_s = now - self._began_at
-        self._progress.reported(seconds=report.seconds, attempt_s=attempt_s)
-        self._position = self._progress.at(report.iteration, attempt_s=attempt_s)
-        self._metrics = _metrics(report)
-        checkpoint = None
-        if report.stop_reason is None:  # after the last report the model itself follows
-            checkpoint = self._checkpoints.save_if_due(report.snapshot)
-        self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
+        if report.stop_reason is None:
+            checkpoints.report(report.snapshot)
+        else:  # the model itself follows
+            teller.report(None)
 
 
 def _target(

@@ -3,7 +3,6 @@
 import csv
 import functools
 import io
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from workers.protocol import (
     ScoringTask,
 )
 from workers.trainer import bulk
-from workers.trainer.data import MappedRows
 
 ROWS = 1_000
 NAMES = ["x3", "x1", "x2"]
@@ -326,20 +324,3 @@ def test_a_model_that_was_changed_is_not_used(place: Place, dataset: Dataset) ->
     with pytest.raises(TrainingError, match="model") as error:
         run(task)
     assert error.value.code == "model_unusable"
-
-
-@pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")
-def test_a_table_is_read_in_bounded_memory(tmp_path: Path) -> None:
-    def mapped_bytes() -> int:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.partition("RssFile:")[2].split()[0])
-
-    np.save(tmp_path / "table.npy", np.ones((4_000_000, 4)))
-    table = np.load(tmp_path / "table.npy", mmap_mode="r", allow_pickle=False)
-    rows = MappedRows(table)
-    before = most = mapped_bytes()
-    for start in range(0, len(table), 4096):
-        assert rows.read(start, start + 4096).shape[1] == 4
-        most = max(most, mapped_bytes())
-    assert most - before < table.nbytes // 2

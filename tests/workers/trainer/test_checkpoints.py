@@ -13,8 +13,9 @@ from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_state, save_state
 from tests.workers.place import Place
 from tests.workers.trainer.tasks import epochs, result, run, task_of
-from workers.protocol import CheckpointRef, Message, Note
+from workers.protocol import CheckpointRef, EpochDone, Message, Note
 from workers.trainer.checkpoints import Checkpoints
+from workers.trainer.progress import Teller
 
 
 class AwayBucket(Blobs):
@@ -35,17 +36,16 @@ class AwayBucket(Blobs):
 def test_a_bucket_that_is_away_costs_a_checkpoint_only(place: Place) -> None:
     bucket, sent = AwayBucket.in_folder(place.blobs.root), list[Message]()
     task = task_of(place, place.add_dataset())
-    checkpoints = Checkpoints(task, bucket, send=sent.append, unit="epoch")
+    checkpoints = Checkpoints(task, bucket, Teller(task, sent.append, bool), unit="epoch")
     state = FitState(
         {"weight": torch.ones(1)}, {"batches": 1, "progress": {"epoch": 2, "batches": 0}}
     )
     bucket.away = bucket.is_remote = True
-    assert checkpoints.save_if_due(lambda: state) is None
-    assert [type(message) for message in sent] == [Note]
+    checkpoints.report(lambda: state)
     bucket.away = False
-    found = checkpoints.save_if_due(lambda: state)
-    assert found is not None
-    assert found.epoch == 2
+    checkpoints.report(lambda: state)
+    assert [type(message) for message in sent] == [Note, EpochDone, EpochDone]
+    assert [told.checkpoint and told.checkpoint.epoch for told in epochs(sent)] == [None, 2]
 
 
 def without_best(state: FitState) -> FitState:

@@ -93,11 +93,8 @@ def ensemble_task(place: Place) -> EnsembleTask:
         place.work.finish_child(job.id, job.attempt, **end)
 
 
-def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.trainer.progress._TICK_S", 0.0)
-    task = ensemble_task(place)
+def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(place: Place) -> None:
+    task = ensemble_task(place).model_copy(update={"tick_s": 0.0})
     messages: list[Any] = []
     assemble(task, messages.append, interrupted=lambda: False)
     ticks = [message.progress for message in messages if isinstance(message, Tick)]

@@ -127,11 +127,8 @@ def test_interrupted_at_any_batch_it_makes_the_same_model(
     assert told == list(range(1, EPOCHS + 1))
 
 
-def test_the_evaluation_tells_what_is_left_of_it(
-    place: Place, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.trainer.progress._TICK_S", 0.0)
-    messages = run(task_of(place, place.add_dataset()))
+def test_the_evaluation_tells_what_is_left_of_it(place: Place, undisturbed: Undisturbed) -> None:
+    messages = run(task_of(place, place.add_dataset(), tick_s=0.0))
     last = max(at for at, message in enumerate(messages) if isinstance(message, EpochDone))
     ticks = [message.progress for message in messages[last:] if isinstance(message, Tick)]
     assert {one["epoch"] for one in ticks} == {EPOCHS}
@@ -177,19 +174,17 @@ def test_checkpoints_within_an_epoch_make_the_same_model(
         assert result(resumed).version["checkpoint_sha256"] == undisturbed.sha256
 
 
-def test_a_resumed_training_tells_its_progress_from_where_it_goes_on(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.trainer.training._TICK_S", 0.0)
+def test_a_resumed_training_tells_its_progress_from_where_it_goes_on(place: Place) -> None:
     dataset = place.add_dataset()
     asked = iter(range(1, 10_000))
-    messages = run(task_of(place, dataset), lambda: next(asked) == 2 * BATCHES + 2)
+    messages = run(task_of(place, dataset, tick_s=0.0), lambda: next(asked) == 2 * BATCHES + 2)
     last = messages[-1]
     assert isinstance(last, Interrupted)
     assert last.checkpoint is not None
     assert (last.checkpoint.epoch, last.checkpoint.step) == (3, 2 * BATCHES + 2)
 
-    resumed = run(task_of(place, dataset, attempt=2, checkpoints=[last.checkpoint]))
+    at = {"attempt": 2, "checkpoints": [last.checkpoint], "tick_s": 0.0}
+    resumed = run(task_of(place, dataset, **at))
 
     ticks = [message.progress for message in resumed if isinstance(message, Tick)]
     assert ticks[0]["epoch"] == 2
@@ -300,10 +295,8 @@ def test_the_columns_are_modelled_in_the_order_that_was_asked_for(place: Place) 
     assert version["columns"] == ["x3", "x1"]
 
 
-def test_progress_is_told_between_epochs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.trainer.training._TICK_S", 0.0)
-
-    messages = run(task_of(place, place.add_dataset()))
+def test_progress_is_told_between_epochs(place: Place) -> None:
+    messages = run(task_of(place, place.add_dataset(), tick_s=0.0))
 
     ticks = [message.progress["fraction"] for message in messages if isinstance(message, Tick)]
     assert ticks == sorted(ticks)
@@ -421,18 +414,6 @@ def test_a_validation_row_of_density_0_is_null_in_the_metrics(place: Place) -> N
 
     assert metrics["validation_log_likelihood"] is None
     assert -100 < metrics["robust_validation_log_likelihood"] < 0
-
-
-def test_the_evaluation_of_the_final_model_is_told(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.trainer.progress._TICK_S", 0.0)
-
-    messages = run(task_of(place, place.add_dataset()))
-
-    after = messages[messages.index(epochs(messages)[-1]) + 1 : -1]
-    assert len(after) >= 3
-    assert all(isinstance(message, Tick) for message in after)
 
 
 @pytest.mark.parametrize("memory", ["memory_bytes", "host_bytes"])

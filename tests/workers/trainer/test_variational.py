@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flows import LinearRegression, VariationalOptions
+from flows import LinearRegression
 from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
@@ -17,7 +17,6 @@ from tests.workers.place import FLOW, LIMITS, Place
 from tests.workers.trainer.tasks import attempt_fields, epochs, ref, result
 from workers.errors import TrainingError
 from workers.protocol import Interrupted, Message, Tick, VariationalTask
-from workers.trainer.progress import IterationProgress
 from workers.trainer.variational import infer, samples_of
 
 ITERATIONS = 60
@@ -207,37 +206,12 @@ def test_a_posterior_that_cannot_be_computed_is_told(place: Place) -> None:
 
 
 @pytest.mark.long
-def test_progress_is_told_between_reports(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.trainer.variational._TICK_S", 0.0)
-
-    messages = run(task_of(place, BANANA))
+def test_progress_is_told_between_reports(place: Place) -> None:
+    messages = run(task_of(place, BANANA, tick_s=0.0))
 
     ticks = [message.progress for message in messages if isinstance(message, Tick)]
     assert [tick["iteration"] for tick in ticks] == list(range(1, ITERATIONS + 1))
     assert ticks[0]["max_iterations"] == ITERATIONS
-
-
-def test_the_time_left_follows_from_the_pace_of_this_attempt() -> None:
-    progress = IterationProgress(VariationalOptions(iterations=100, max_seconds=None))
-    progress.at(41, attempt_s=1.0)
-
-    assert progress.at(60, attempt_s=10.0) == {
-        "iteration": 60,
-        "max_iterations": 100,
-        "fraction": 0.6,
-        "eta_seconds": 20.0,
-    }
-
-
-def test_a_limit_of_time_counts_all_attempts() -> None:
-    progress = IterationProgress(VariationalOptions(iterations=1000, max_seconds=40.0))
-    progress.at(41, attempt_s=1.0)
-    progress.reported(seconds=30.0, attempt_s=10.0)
-
-    at = progress.at(60, attempt_s=15.0)
-
-    assert at["fraction"] == pytest.approx(35 / 40)
-    assert at["eta_seconds"] == pytest.approx(5.0)
 
 
 LATENT = {"likelihood": "bernoulli", "dim": 2, "hidden": [8]}
