@@ -123,10 +123,11 @@ lock: install ## Pin what pyproject.toml asks for, with hashes; UPGRADE=--upgrad
 	$(UV) --output-file requirements/dev.lock requirements/run.lock pyproject.toml --group dev
 	$(UV) --output-file requirements/docs.lock --constraint requirements/dev.lock --group docs
 
-dist: install ## Build the service, its client alone, and a list of what an image holds, in dist/
+dist: install ## Build the service, its client alone, its flows alone, and a list of what an image holds, in dist/
 	$(BIN)/pip install --quiet --group supply
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist densityd/client
+	$(BIN)/python -m build --outdir dist flows
 	cat requirements/run.lock requirements/torch.txt | \
 	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-file dist/sbom.json -
 
