@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from app.dependencies import (
     BlobsDep,
@@ -13,7 +13,6 @@ from app.dependencies import (
     LabelsDep,
     ProjectDep,
     StateDep,
-    built,
 )
 from app.jobs.event_views import EventPage, view_event
 from app.jobs.events import (
@@ -60,33 +59,23 @@ LastEventId = Annotated[
 ]
 
 
-class JobFilters:
+class JobFilters(BaseModel):
     """Filters of a list of jobs."""
 
-    def __init__(
-        self,
-        state: Annotated[
-            JobState | None, Query(description="State that the jobs are in. Default: any.")
-        ] = None,
-        kind: Annotated[JobKind | None, Query(description="Kind of the jobs.")] = None,
-        model_name: Annotated[
-            Name | None, Query(description="Name of the model that the jobs train or use.")
-        ] = None,
-        parent_id: Annotated[
-            str | None,
-            Query(
-                max_length=100,
-                pattern=TEXT,
-                description="Id of a parent job, to list its children. Default: all jobs except"
-                " children.",
-                examples=["job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"],
-            ),
-        ] = None,
-    ) -> None:
-        self.parent_id = parent_id
-        self.state = state
-        self.kind = kind
-        self.model_name = model_name
+    state: JobState | None = Field(
+        default=None, description="State that the jobs are in. Default: any."
+    )
+    kind: JobKind | None = Field(default=None, description="Kind of the jobs.")
+    model_name: Name | None = Field(
+        default=None, description="Name of the model that the jobs train or use."
+    )
+    parent_id: str | None = Field(
+        default=None,
+        max_length=100,
+        pattern=TEXT,
+        description="Id of a parent job, to list its children. Default: all jobs except children.",
+        examples=["job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"],
+    )
 
 
 @router.get(
@@ -99,7 +88,7 @@ class JobFilters:
 def list_jobs(
     jobs: JobsDep,
     project: ProjectDep,
-    filters: Annotated[JobFilters, Depends(built(JobFilters))],
+    filters: Annotated[JobFilters, Query()],
     paging: PagingDep,
     selection: SelectionDep,
 ) -> JobPage:
@@ -108,11 +97,8 @@ def list_jobs(
         project,
         limit=paging.limit,
         cursor=paging.cursor,
-        state=filters.state,
-        kind=filters.kind,
-        model_name=filters.model_name,
-        parent_id=filters.parent_id,
         filters=selection.filters(),
+        **dict(filters),
     )
     return paging.view(page, JobSummaryView.of, JobPage)
 
@@ -163,15 +149,11 @@ async def get_job(
     response_model=JobView,
     **LABEL_ROUTE,
 )
-async def update_job(
-    job_id: JobId,
-    labels: LabelsDep,
-    project: ProjectDep,
-    update: LabelUpdateDep,
+def update_job(
+    job_id: JobId, labels: LabelsDep, project: ProjectDep, update: LabelUpdateDep
 ) -> Response:
     """Change the description and tags of a job; fields that the body leaves out stay unchanged."""
-    change = partial(labels.job, project, job_id)
-    return await in_thread(update.make, change, JobView.whole)
+    return update.make(partial(labels.job, project, job_id), JobView.whole)
 
 
 @router.delete(
@@ -203,15 +185,11 @@ def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDe
         **problem_responses("not-found", "job-final"),
     },
 )
-async def cancel_job(job_id: JobId, jobs: JobsDep, project: ProjectDep) -> Response:
+def cancel_job(job_id: JobId, jobs: JobsDep, project: ProjectDep) -> Response:
     """Cancel a job. A queued job is cancelled at once; cancelling twice is not an error."""
-
-    def cancel() -> Response:
-        job = jobs.cancel(project, job_id)
-        code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
-        return respond_large(JobView.whole(job), status_code=code)
-
-    return await in_thread(cancel)
+    job = jobs.cancel(project, job_id)
+    code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
+    return respond_large(JobView.whole(job), status_code=code)
 
 
 @router.post(
@@ -227,30 +205,22 @@ async def cancel_job(job_id: JobId, jobs: JobsDep, project: ProjectDep) -> Respo
         ),
     },
 )
-async def resume_job(
-    job_id: JobId,
-    jobs: JobsDep,
-    broker: BrokerDep,
-    project: ProjectDep,
-    state: StateDep,
+def resume_job(
+    job_id: JobId, jobs: JobsDep, broker: BrokerDep, project: ProjectDep, state: StateDep
 ) -> Response:
     """Queue a cancelled or failed job again, to continue from its newest checkpoint.
 
     Checkpoints are kept for a week by default; without one the job starts from the beginning.
     """
-
-    def resume() -> Response:
-        job = jobs.resume(
-            project,
-            job_id,
-            max_queued=state.settings.max_queued_jobs,
-            max_bytes=state.settings.max_project_bytes,
-        )
-        broker.announce(job)
-        view = JobView.whole(job, jobs.place(project, job_id))
-        return respond_large(view, status_code=status.HTTP_202_ACCEPTED)
-
-    return await in_thread(resume)
+    job = jobs.resume(
+        project,
+        job_id,
+        max_queued=state.settings.max_queued_jobs,
+        max_bytes=state.settings.max_project_bytes,
+    )
+    broker.announce(job)
+    view = JobView.whole(job, jobs.place(project, job_id))
+    return respond_large(view, status_code=status.HTTP_202_ACCEPTED)
 
 
 @router.get(

@@ -1,11 +1,9 @@
 """Routes that start jobs, one for each kind."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, status
 
-from app.dependencies import built
 from app.http.json_body import json_body, json_request
 from app.jobs.examples import (
     SAMPLING_EXAMPLES,
@@ -17,9 +15,8 @@ from app.jobs.examples import (
 from app.jobs.submission import (
     FIT_REFUSALS,
     Accepted,
-    JobInputs,
-    JobRequest,
     JobSubmission,
+    SubmissionDep,
     start_responses,
 )
 from app.jobs.views import JobView
@@ -32,7 +29,7 @@ from models_store.jobs.memory import (
     training_memory,
     variational_memory,
 )
-from models_store.records import Dataset
+from models_store.records import Dataset, Version
 from models_store.requests.accept_bulk import (
     accept_sampling,
     accept_scoring,
@@ -42,7 +39,12 @@ from models_store.requests.accept_bulk import (
 from models_store.requests.accept_search import accept_auto, accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.accept_variational import accept_variational, dataset_of
-from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from models_store.requests.bulk import (
+    AcceptedSampling,
+    AcceptedScoring,
+    SamplingRequest,
+    ScoringRequest,
+)
 from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import AutoFlow, TrainingRequest
 from models_store.requests.variational import VariationalRequest
@@ -57,8 +59,6 @@ _TRAINING_RESPONSES = start_responses(
     "preprocessing-unsuitable",
 )
 
-_SAMPLING_BODY = json_body(SamplingRequest)
-
 
 @router.post(
     "/training",
@@ -69,10 +69,8 @@ _SAMPLING_BODY = json_body(SamplingRequest)
     openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
     responses=_TRAINING_RESPONSES,
 )
-async def start_training(
-    body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))],
-    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
-    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
+def start_training(
+    body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))], submission: SubmissionDep
 ) -> Response:
     """Start a training job.
 
@@ -86,18 +84,20 @@ async def start_training(
     metrics of the job list what was tried.
     """
 
-    def accept(dataset: Dataset, held_out: HeldOut) -> Accepted:
+    def accept() -> Accepted:
+        dataset, held_out, tables = _read(body, submission)
         if isinstance(body.flow, AutoFlow):
-            search = accept_auto(body, dataset, limits=inputs.limits, held_out=held_out)
-            return _searching(search, dataset, held_out)
-        accepted = accept_training(body, dataset, limits=inputs.limits, held_out=held_out)
+            search = accept_auto(body, dataset, limits=submission.limits, held_out=held_out)
+            return _searching(search, tables)
+        accepted = accept_training(body, dataset, limits=submission.limits, held_out=held_out)
         return Accepted(
             request=accepted,
             model_name=body.model_name,
-            memory_bytes=training_memory(accepted, _tables(dataset, held_out)),
+            datasets=tables,
+            memory_bytes=training_memory(accepted, tables),
         )
 
-    return await _start_on_table(body, submission, inputs, accept)
+    return submission.start(JobKind.TRAINING, body, accept)
 
 
 @router.post(
@@ -109,10 +109,8 @@ async def start_training(
     openapi_extra=json_request(SweepRequest, examples=SWEEP_EXAMPLES),
     responses=_TRAINING_RESPONSES,
 )
-async def start_sweep(
-    body: Annotated[SweepRequest, Depends(json_body(SweepRequest))],
-    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
-    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
+def start_sweep(
+    body: Annotated[SweepRequest, Depends(json_body(SweepRequest))], submission: SubmissionDep
 ) -> Response:
     """Start a sweep: train models at points of some ranges; the best becomes the new version.
 
@@ -123,60 +121,32 @@ async def start_sweep(
     children. The metrics of the job list what was tried, and with which values.
     """
 
-    def accept(dataset: Dataset, held_out: HeldOut) -> Accepted:
-        search = accept_sweep(body, dataset, limits=inputs.limits, held_out=held_out)
-        return _searching(search, dataset, held_out)
+    def accept() -> Accepted:
+        dataset, held_out, tables = _read(body, submission)
+        search = accept_sweep(body, dataset, limits=submission.limits, held_out=held_out)
+        return _searching(search, tables)
 
-    return await _start_on_table(body, submission, inputs, accept)
-
-
-async def _start_on_table(
-    body: TrainingRequest | SweepRequest,
-    submission: JobSubmission,
-    inputs: JobInputs,
-    accept: Callable[[Dataset, HeldOut], Accepted],
-) -> Response:
-    """Start a job that trains on a dataset.
-
-    Args:
-        body: Body of the request.
-        submission: Submission of the job.
-        inputs: Datasets and versions that the job may read.
-        accept: Function that accepts the body for a dataset and those that are held out.
-    """
-    held_out_ids = body.split.validation_dataset_id, body.split.test_dataset_id
-
-    def accept_body() -> Accepted:
-        dataset = inputs.dataset(body.dataset_id)
-        return accept(dataset, HeldOut(*map(inputs.optional, held_out_ids)))
-
-    return await submission.start(
-        JobRequest(
-            kind=JobKind.TRAINING,
-            body=body,
-            accept=accept_body,
-            inputs=inputs,
-            dataset_id=body.dataset_id,
-            held_out_ids=tuple(filter(None, held_out_ids)),
-        )
-    )
+    return submission.start(JobKind.TRAINING, body, accept)
 
 
-def _tables(dataset: Dataset, held_out: HeldOut) -> list[Dataset]:
-    """Return all datasets that a training reads."""
-    return [one for one in (dataset, held_out.validation, held_out.test) if one is not None]
+def _read(
+    body: TrainingRequest, submission: JobSubmission
+) -> tuple[Dataset, HeldOut, list[Dataset]]:
+    """Return the dataset of a training, those that are held out, and all of them."""
+    ids = body.split.validation_dataset_id, body.split.test_dataset_id
+    dataset = submission.dataset(body.dataset_id)
+    held_out = HeldOut(*(None if one is None else submission.dataset(one) for one in ids))
+    others = (held_out.validation, held_out.test)
+    return dataset, held_out, [dataset, *(one for one in others if one is not None)]
 
 
-def _rows(dataset: Dataset, held_out: HeldOut) -> int:
-    return sum(one.rows for one in _tables(dataset, held_out))
-
-
-def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> Accepted:
+def _searching(search: AcceptedSearch, tables: list[Dataset]) -> Accepted:
     """Return a search as a parent, whose children train its trials."""
     return Accepted(
         request=search,
         model_name=search.model_name,
-        memory_bytes=search_memory(search, _tables(dataset, held_out)),
+        datasets=tables,
+        memory_bytes=search_memory(search, tables),
         role=JobRole.PARENT,
     )
 
@@ -199,10 +169,9 @@ def _searching(search: AcceptedSearch, dataset: Dataset, held_out: HeldOut) -> A
         "preprocessing-unsuitable",
     ),
 )
-async def start_variational(
+def start_variational(
     body: Annotated[VariationalRequest, Depends(json_body(VariationalRequest))],
-    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
-    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
+    submission: SubmissionDep,
 ) -> Response:
     """Start a job of variational inference, which fits a flow to a density without samples of it.
 
@@ -215,26 +184,19 @@ async def start_variational(
     and the model is their posterior given any row, its context. `POST /v1/models/{ref}/evidence` gives
     the evidence of rows under the generative model.
     """
-    dataset_id = dataset_of(body.target)
 
     def accept() -> Accepted:
-        dataset = inputs.optional(dataset_id)
-        accepted = accept_variational(body, dataset, limits=inputs.limits)
+        dataset_id = dataset_of(body.target)
+        dataset = None if dataset_id is None else submission.dataset(dataset_id)
+        accepted = accept_variational(body, dataset, limits=submission.limits)
         return Accepted(
             request=accepted,
             model_name=body.model_name,
+            datasets=[] if dataset is None else [dataset],
             memory_bytes=variational_memory(accepted, dataset),
         )
 
-    return await submission.start(
-        JobRequest(
-            kind=JobKind.VARIATIONAL,
-            body=body,
-            accept=accept,
-            inputs=inputs,
-            dataset_id=dataset_id,
-        )
-    )
+    return submission.start(JobKind.VARIATIONAL, body, accept)
 
 
 @router.post(
@@ -246,10 +208,8 @@ async def start_variational(
     openapi_extra=json_request(ScoringRequest, examples=SCORING_EXAMPLES),
     responses=start_responses("unknown-column", "limit-result"),
 )
-async def start_scoring(
-    body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest))],
-    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
-    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
+def start_scoring(
+    body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest))], submission: SubmissionDep
 ) -> Response:
     """Start a job that scores a whole dataset and writes a file.
 
@@ -260,28 +220,12 @@ async def start_scoring(
     """
 
     def accept() -> Accepted:
-        version, dataset = inputs.version(body.model), inputs.dataset(body.dataset_id)
-        accepted = accept_scoring(body, version, dataset, max_bytes=inputs.max_result_bytes)
-        split = in_parts(accepted, version, rows=dataset.rows, part_rows=inputs.part_rows)
-        return Accepted(
-            request=split or accepted,
-            model_name=version.name,
-            model_version=version.version,
-            estimate_s=estimate_s(accepted, version, rows=dataset.rows),
-            memory_bytes=bulk_memory(version),
-            role=None if split is None else JobRole.PARENT,
-        )
+        version, dataset = submission.version(body.model), submission.dataset(body.dataset_id)
+        most = submission.settings.max_result_bytes
+        accepted = accept_scoring(body, version, dataset, max_bytes=most)
+        return _bulk(accepted, version, submission, rows=dataset.rows, datasets=[dataset])
 
-    return await submission.start(
-        JobRequest(
-            kind=JobKind.SCORING,
-            body=body,
-            accept=accept,
-            inputs=inputs,
-            dataset_id=body.dataset_id,
-            model=body.model,
-        )
-    )
+    return submission.start(JobKind.SCORING, body, accept)
 
 
 @router.post(
@@ -293,10 +237,8 @@ async def start_scoring(
     openapi_extra=json_request(SamplingRequest, examples=SAMPLING_EXAMPLES),
     responses=start_responses("context-mismatch", "limit-result"),
 )
-async def start_sampling(
-    body: Annotated[SamplingRequest, Depends(_SAMPLING_BODY)],
-    submission: Annotated[JobSubmission, Depends(built(JobSubmission))],
-    inputs: Annotated[JobInputs, Depends(built(JobInputs))],
+def start_sampling(
+    body: Annotated[SamplingRequest, Depends(json_body(SamplingRequest))], submission: SubmissionDep
 ) -> Response:
     """Start a job that draws any number of samples and writes a file.
 
@@ -305,27 +247,33 @@ async def start_sampling(
     """
 
     def accept() -> Accepted:
-        version = inputs.version(body.model)
+        version = submission.version(body.model)
         context = context_cells(body.context, version.context_columns, n=body.n)
         context_rows(context, version)
-        accepted = accept_sampling(body, version, context, max_bytes=inputs.max_result_bytes)
-        split = in_parts(accepted, version, rows=body.n, part_rows=inputs.part_rows)
-        return Accepted(
-            request=split or accepted,
-            model_name=version.name,
-            model_version=version.version,
-            estimate_s=estimate_s(accepted, version, rows=body.n),
-            memory_bytes=bulk_memory(version),
-            role=None if split is None else JobRole.PARENT,
-        )
+        most = submission.settings.max_result_bytes
+        accepted = accept_sampling(body, version, context, max_bytes=most)
+        return _bulk(accepted, version, submission, rows=body.n)
 
-    return await submission.start(
-        JobRequest(
-            kind=JobKind.SAMPLING,
-            body=body,
-            accept=accept,
-            inputs=inputs,
-            dataset_id=None,
-            model=body.model,
-        )
+    return submission.start(JobKind.SAMPLING, body, accept)
+
+
+def _bulk(
+    accepted: AcceptedScoring | AcceptedSampling,
+    version: Version,
+    submission: JobSubmission,
+    *,
+    rows: int,
+    datasets: list[Dataset] | None = None,
+) -> Accepted:
+    """Return a job about many rows, as a parent whose children compute parts if there are enough."""
+    part_rows = submission.settings.bulk_part_rows
+    split = in_parts(accepted, version, rows=rows, part_rows=part_rows)
+    return Accepted(
+        request=split or accepted,
+        model_name=version.name,
+        model_version=version.version,
+        datasets=datasets or [],
+        memory_bytes=bulk_memory(version),
+        estimate_s=estimate_s(accepted, version, rows=rows),
+        role=None if split is None else JobRole.PARENT,
     )

@@ -1,37 +1,29 @@
-"""Submission of jobs of every kind: idempotent, stored durably, then sent to the queue."""
+"""Submission of jobs of every kind: checked, idempotent, stored durably, then announced to the workers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response, status
 from pydantic import BaseModel
 
-from app.dependencies import (
-    REPLAYED,
-    BrokerDep,
-    IdempotencyKey,
-    JobsDep,
-    ProjectDep,
-    RegistryDep,
-    SettingsDep,
-)
+from app.dependencies import REPLAYED, IdempotencyKey, ProjectDep, built
 from app.jobs.views import JobView
-from app.limits import in_thread
 from app.problems.problem import problem_responses, request_id_of
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
 from app.settings import ApiSettings
 from app.state import state_of
-from models_store.job_states import Idempotency, JobKind, JobRole, NewJob, Submitted
+from models_store.job_states import Idempotency, JobKind, JobRole, NewJob
 from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.placement import Placed
 from tabular.slugs import Slug
 
 
-def _limits(settings: ApiSettings) -> TrainingLimits:
+def training_limits(settings: ApiSettings) -> TrainingLimits:
+    """Return the limits of a flow, and of a job that fits one."""
     return TrainingLimits(
         max_parameters=settings.max_parameters,
         max_layers=settings.max_layers,
@@ -40,62 +32,15 @@ def _limits(settings: ApiSettings) -> TrainingLimits:
     )
 
 
-async def _limits_of(settings: SettingsDep) -> TrainingLimits:
-    return _limits(settings)
-
-
-LimitsDep = Annotated[TrainingLimits, Depends(_limits_of)]
-
-
-class JobInputs:
-    """Datasets, versions and limits that the request of a job is checked against.
-
-    Attributes:
-        limits: Limits of a training job.
-        max_result_bytes: Largest size of a result's numbers in bytes.
-        part_rows: Rows of a part of a bulk job; None: as many as take about a minute.
-        tables: Keys of the tables of the datasets that were read, by their ids.
-    """
-
-    def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
-        self.limits = _limits(settings)
-        self.max_result_bytes = settings.max_result_bytes
-        self.part_rows = settings.bulk_part_rows
-        self.tables: dict[str, str] = {}
-        self._project = project
-        self._registry = registry
-
-    def version(self, ref: str) -> Version:
-        """Return the version that a reference stands for now.
-
-        Raises:
-            NotFoundError: the caller has no such model, version or alias.
-        """
-        return self._registry.resolve(self._project, ref)
-
-    def dataset(self, dataset_id: str) -> Dataset:
-        """Return the caller's dataset.
-
-        Raises:
-            NotFoundError: the caller has no such dataset.
-        """
-        found = self._registry.dataset(self._project, dataset_id)
-        self.tables[found.id] = found.key
-        return found
-
-    def optional(self, dataset_id: str | None) -> Dataset | None:
-        """Return the caller's dataset, or None for no id."""
-        return None if dataset_id is None else self.dataset(dataset_id)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """Accepted request, with a value for every option.
+    """Accepted request, and what it was accepted for.
 
     Attributes:
-        request: Request that the job's row keeps.
+        request: Request with a value for every option, which the job keeps.
         model_name: Name of the model that the job trains or uses.
         model_version: Version that the job uses.
+        datasets: Datasets that the job reads; those after the first one are held out.
         memory_bytes: Least memory of a worker that the job fits on.
         estimate_s: About how long it takes, in seconds; None: not known.
         role: `JobRole.PARENT` for a job whose work children do.
@@ -104,104 +49,112 @@ class Accepted:
     request: BaseModel
     model_name: str
     model_version: int | None = None
+    datasets: Sequence[Dataset] = ()
     memory_bytes: int
     estimate_s: float | None = None
     role: JobRole | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobRequest:
-    """Request for a job, before it is accepted.
+class JobSubmission:
+    """Submission of the job that an HTTP request asks for.
 
     Attributes:
-        kind: Kind of the job.
-        body: Body of the request.
-        accept: Function that checks the body and fills in its defaults, or raises a StoreError.
-        inputs: Datasets and versions that the function reads.
-        dataset_id: Dataset that the job reads.
-        held_out_ids: Further datasets that it reads.
-        model: Reference of the version that it uses; None for one that makes a version.
+        settings: Settings with limits.
     """
 
-    kind: JobKind
-    body: Placed
-    accept: Callable[[], Accepted]
-    inputs: JobInputs
-    dataset_id: str | None
-    held_out_ids: tuple[str, ...] = ()
-    model: str | None = None
-
-
-class JobSubmission:
-    """Submission of the job that an HTTP request asks for."""
-
     def __init__(
-        self,
-        request: Request,
-        project: ProjectDep,
-        jobs: JobsDep,
-        broker: BrokerDep,
-        idempotency_key: IdempotencyKey = None,
+        self, request: Request, project: ProjectDep, idempotency_key: IdempotencyKey = None
     ) -> None:
+        self._state = state_of(request)
+        self.settings = self._state.settings
         self._request = request
         self._project = project
-        self._jobs = jobs
-        self._broker = broker
         self._key = idempotency_key
 
-    async def start(self, wanted: JobRequest) -> Response:
-        """Accept a job, store it durably and send it to the queue.
+    @property
+    def limits(self) -> TrainingLimits:
+        """Limits of a job that fits a flow."""
+        return training_limits(self.settings)
+
+    def version(self, ref: str) -> Version:
+        """Return the caller's version that a reference stands for now.
+
+        Raises:
+            NotFoundError: There is no such model, version or alias.
+        """
+        return self._state.registry.resolve(self._project, ref)
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        """Return the caller's dataset.
+
+        Raises:
+            NotFoundError: There is no such dataset.
+        """
+        return self._state.registry.dataset(self._project, dataset_id)
+
+    def start(self, kind: JobKind, body: Placed, accept: Callable[[], Accepted]) -> Response:
+        """Accept a job, store it durably and announce it; return the response that shows it.
+
+        Args:
+            kind: Kind of the job.
+            body: Body of the request.
+            accept: Function that checks the body and fills in its defaults. It is not called for a
+                repeated request, whose dataset may be gone by now.
 
         Raises:
             StoreError: The job is refused.
         """
-        return await in_thread(self._start, wanted)
-
-    def _start(self, wanted: JobRequest) -> Response:
-        submitted = self._submit(wanted)
+        jobs = self._state.jobs
+        idempotency = self._idempotency(kind, body)
+        submitted = idempotency and jobs.submitted(self._project, idempotency)
+        if not submitted:
+            submitted = jobs.submit(
+                self._new(kind, body, accept()),
+                idempotency=idempotency,
+                max_queued=self.settings.max_queued_jobs,
+                max_bytes=self.settings.max_project_bytes,
+            )
         job = submitted.job
         headers = {"Location": rooted(f"/v1/jobs/{job.id}")}
         if submitted.replayed:
             headers["Idempotent-Replayed"] = "true"
         else:
-            self._broker.announce(job)
-        view = JobView.whole(job, self._jobs.place(self._project, job.id))
+            self._state.broker.announce(job)
+        view = JobView.whole(job, jobs.place(self._project, job.id))
         return respond_large(view, status_code=status.HTTP_202_ACCEPTED, headers=headers)
 
-    def _submit(self, wanted: JobRequest) -> Submitted:
-        idempotency = None
-        if self._key:
-            idempotency = _idempotency(self._key, wanted)
-            if first := self._jobs.submitted(self._project, idempotency):
-                return first  # also when its dataset is gone by now
-        accepted = wanted.accept()
-        new = NewJob(
+    def _idempotency(self, kind: JobKind, body: Placed) -> Idempotency | None:
+        """Return the key with a fingerprint, which is equal for bodies of equal meaning."""
+        if self._key is None:
+            return None
+        fields = body.model_dump(mode="json")
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return Idempotency.of(self._key, kind, canonical)
+
+    def _new(self, kind: JobKind, body: Placed, accepted: Accepted) -> NewJob:
+        ids = [dataset.id for dataset in accepted.datasets]
+        return NewJob(
             project=self._project,
-            kind=wanted.kind,
+            kind=kind,
             model_name=accepted.model_name,
             model_version=accepted.model_version,
-            dataset_id=wanted.dataset_id,
-            held_out_ids=wanted.held_out_ids,
+            dataset_id=ids[0] if ids else None,
+            held_out_ids=tuple(ids[1:]),
             request=accepted.request.model_dump(mode="json"),
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
             memory_bytes=accepted.memory_bytes,
             estimate_s=accepted.estimate_s,
             role=accepted.role,
-            priority=wanted.body.priority,
-            accelerator=wanted.body.resources.accelerator,
-            description=wanted.body.description,
-            tags=wanted.body.tags,
-            tables=wanted.inputs.tables,
-        )
-        state = state_of(self._request)
-        return self._jobs.submit(
-            new,
-            idempotency=idempotency,
-            max_queued=state.settings.max_queued_jobs,
-            max_bytes=state.settings.max_project_bytes,
+            priority=body.priority,
+            accelerator=body.resources.accelerator,
+            description=body.description,
+            tags=body.tags,
+            tables={dataset.id: dataset.key for dataset in accepted.datasets},
         )
 
+
+SubmissionDep = Annotated[JobSubmission, Depends(built(JobSubmission))]
 
 FIT_REFUSALS: tuple[Slug, ...] = (
     "unknown-column",
@@ -234,11 +187,3 @@ def start_responses(*refusals: Slug) -> dict[int | str, dict[str, Any]]:
             *refusals,
         ),
     }
-
-
-def _idempotency(key: str, wanted: JobRequest) -> Idempotency:
-    """Return the key and a fingerprint, equal for bodies of equal meaning."""
-    canonical = json.dumps(
-        wanted.body.model_dump(mode="json"), sort_keys=True, separators=(",", ":")
-    )
-    return Idempotency.of(key, wanted.kind, canonical)

@@ -51,50 +51,39 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
     "description": None,
     "tags": EXAMPLE_TAGS,
 }
-_JOB_EXAMPLE: dict[str, Any] = {
-    **_SUMMARY_EXAMPLE,
-    "request": REQUEST_EXAMPLE,
-}
+_JOB_EXAMPLE: dict[str, Any] = {**_SUMMARY_EXAMPLE, "request": REQUEST_EXAMPLE}
 
 
-class ProgressView(BaseModel):
-    """Progress of a training job."""
-
+class _Progress(BaseModel):
     model_config = ConfigDict(extra="allow")
+
+    fraction: float = Field(
+        description="Estimated fraction of the work that is done, from 0 to 1. It may decrease: a training"
+        " continues while the model improves, and after a failed attempt the next one continues from the"
+        " last checkpoint."
+    )
+    eta_seconds: float | None = Field(
+        description="Estimated seconds until the job ends, of a training if the model does not improve;"
+        " null if it is not known yet."
+    )
+
+
+class ProgressView(_Progress):
+    """Progress of a training job."""
 
     epoch: int = Field(description="Number of finished epochs.")
     max_epochs: int = Field(description="Maximum number of epochs of the training.")
-    fraction: float = Field(
-        description="Estimated fraction of the work that is done, from 0 to 1. It may decrease,"
-        " because training continues while the model improves, and after a failed attempt, since the"
-        " next one continues from the last checkpoint."
-    )
-    eta_seconds: float | None = Field(
-        description="Estimated seconds until training ends if the model does not improve; null if"
-        " it is not known yet."
-    )
 
 
-class IterationProgressView(BaseModel):
+class IterationProgressView(_Progress):
     """Progress of a variational job."""
-
-    model_config = ConfigDict(extra="allow")
 
     iteration: int = Field(description="Number of finished iterations.")
     max_iterations: int = Field(description="Number of iterations of the job.")
-    fraction: float = Field(
-        description="Fraction of the iterations or of the time that is done, from 0 to 1. It decreases"
-        " after a failed attempt to that of the last checkpoint."
-    )
-    eta_seconds: float | None = Field(
-        description="Estimated seconds until the job ends; null if it is not known yet."
-    )
 
 
-class RowProgressView(BaseModel):
+class RowProgressView(_Progress):
     """Progress of a scoring or sampling job, or of the child of a search that chooses an ensemble."""
-
-    model_config = ConfigDict(extra="allow")
 
     rows: int = Field(
         description="Number of computed rows; after the last one, the file is written. Of an ensemble, a"
@@ -103,31 +92,21 @@ class RowProgressView(BaseModel):
     total_rows: int = Field(
         description="Number of rows of the result, or of those that the flows of an ensemble score."
     )
-    fraction: float = Field(
-        description="Fraction of the time to compute and write the rows that is done, from 0 to 1. It"
-        " decreases after a failed attempt to that of the last checkpoint."
-    )
-    eta_seconds: float | None = Field(
-        description="Estimated seconds until the job ends; null if it is not known yet."
-    )
 
 
-class ParentProgressView(BaseModel):
+class ParentProgressView(_Progress):
     """Progress of a job whose work its children do."""
-
-    model_config = ConfigDict(extra="allow")
 
     stage: int = Field(description="Present stage, counted from 1.")
     stages: int = Field(description="Number of stages of the plan.")
     children_ended: int = Field(description="Number of children that have ended.")
     children: int = Field(description="Number of children so far; later stages start more.")
-    fraction: float = Field(description="Fraction of the planned work that is done, from 0 to 1.")
-    eta_seconds: float | None = Field(
-        description="Estimated seconds until the job ends; null if it is not known."
-    )
 
 
-ProgressViews = ProgressView | IterationProgressView | RowProgressView | ParentProgressView
+JobProgress = Annotated[
+    dict[str, Any],
+    SchemaOf(ProgressView | IterationProgressView | RowProgressView | ParentProgressView),
+]
 
 
 class JobModelView(BaseModel):
@@ -188,7 +167,7 @@ class JobSummaryView(BaseModel):
         description="Time before which no worker starts the job again after a failed attempt, which"
         " its events explain; null if a worker may start it now."
     )
-    progress: ProgressViews | None = Field(
+    progress: JobProgress | None = Field(
         description="Progress of the job; null until there is a first report."
     )
     metrics: JobMetrics | None = Field(
@@ -234,15 +213,6 @@ class QueueView(BaseModel):
         description="Seconds until a worker takes it, about, as the last jobs took; null if that is not known."
     )
 
-    @classmethod
-    def of(cls, place: QueuePlace) -> "QueueView":
-        """Return the view of a place."""
-        seconds = place.starts_in_s
-        return cls(
-            position=place.position,
-            starts_in_seconds=None if seconds is None else round(seconds, 1),
-        )
-
 
 AcceptedRequest = Annotated[
     dict[str, Any],
@@ -272,7 +242,10 @@ class JobView(JobSummaryView):
     @classmethod
     def whole(cls, job: Job, place: QueuePlace | None = None) -> "JobView":
         """Return the view of a job, and of its place in the queue."""
-        queue = None if place is None else QueueView.of(place)
+        queue = None
+        if place is not None:
+            seconds = None if place.starts_in_s is None else round(place.starts_in_s, 1)
+            queue = QueueView(position=place.position, starts_in_seconds=seconds)
         return cls.model_validate(_members(job) | {"queue": queue})
 
 
@@ -286,23 +259,9 @@ class JobPage(BaseModel):
 def _members(job: JobSummary) -> dict[str, Any]:
     return vars(job) | {
         "next_attempt_at": job.not_before,
-        "progress": _progress(job),
+        "progress": job.progress or None,
         "model": JobModelView(name=job.model_name, version=job.model_version),
         "resources": Resources(accelerator=job.accelerator),
         "result": JobResultView.of(job),
         "cancel_requested": job.cancel_requested and not job.final,
     }
-
-
-def _progress(job: JobSummary) -> ProgressViews | None:
-    if not job.progress:
-        return None
-    match job.kind:
-        case _ if job.role is JobRole.PARENT:
-            return ParentProgressView(**job.progress)
-        case JobKind.TRAINING:
-            return ProgressView(**job.progress)
-        case JobKind.VARIATIONAL:
-            return IterationProgressView(**job.progress)
-        case JobKind.SCORING | JobKind.SAMPLING | JobKind.ENSEMBLE:
-            return RowProgressView(**job.progress)

@@ -21,7 +21,7 @@ from app.dependencies import (
 from app.http.downloads import file_download, unless_deleted, verified_headers
 from app.http.json_body import body_chunks, declared_bytes, media_type_of
 from app.http.upload_room import check_room, within_room
-from app.jobs.submission import LimitsDep
+from app.jobs.submission import training_limits
 from app.limits import FairRoute, in_thread
 from app.models.registration import Import, Registered, check_import, register_import
 from app.models.routes import ModelName, VersionNumber
@@ -255,7 +255,6 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     registry: RegistryDep,
     blobs: BlobsDep,
     models: ModelsDep,
-    limits: LimitsDep,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Register a version that this or another service exported, as the next one of the model.
@@ -296,6 +295,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
             idempotency_key=idempotency_key,
             max_project_bytes=state.settings.max_project_bytes,
         )
+        limits = training_limits(settings)
         check = partial(check_import, file, limits=limits, settings=settings)
         model = await state.imports.run(project, check)
         registered = await in_thread(register_import, wanted, model, blobs, registry)

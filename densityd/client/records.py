@@ -255,10 +255,10 @@ class NewKey(Record):
 class Progress(Record):
     """Progress of a job."""
 
-    epoch: int | None = None
-    max_epochs: int | None = None
     fraction: float
     eta_seconds: float | None
+    epoch: int | None = None
+    max_epochs: int | None = None
     iteration: int | None = None
     max_iterations: int | None = None
     rows: int | None = None

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from app.http import downloads
 from app.http.downloads import result_path
-from app.jobs.submission import JobInputs
+from app.jobs.submission import JobSubmission
 from flows import CompiledFlow, compile_flow
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
@@ -269,20 +269,20 @@ def test_a_job_is_refused_whose_dataset_gets_other_types_while_it_is_accepted(cl
     table = TABLE.round()
     table[:, 0] = 20200101 + np.arange(400) % 28
     dataset_id = uploaded(client, table)
-    read = JobInputs.dataset
+    read = JobSubmission.dataset
 
     def retyped(types: dict[str, str]) -> None:
         answer = client.patch(f"/v1/datasets/{dataset_id}", json={"types": types})
         assert answer.status_code == 200, answer.text
 
-    def read_before(inputs: JobInputs, found_id: str) -> Dataset:
-        found = read(inputs, found_id)
+    def read_before(submission: JobSubmission, found_id: str) -> Dataset:
+        found = read(submission, found_id)
         monkeypatch.undo()
         retyped({"age": "category"})
         return found
 
     retyped({"age": "number"})
-    monkeypatch.setattr(JobInputs, "dataset", read_before)
+    monkeypatch.setattr(JobSubmission, "dataset", read_before)
     refused = start(client, "scoring", dataset_id=dataset_id)
     assert (refused.status_code, slug(refused)) == (409, "conflict")
     assert slug(start(client, "scoring", dataset_id=dataset_id)) == "dataset-dtype"
