@@ -70,6 +70,7 @@ $(VENV)/generator:
 
 slow: install $(GUIDE) $(VENV)/generator ## Run the tests that take longer, and those in a browser
 	$(PYTEST) -m "(slow or browser) and not cluster and not gpu"
+	$(PYTEST) --jaxtyping-packages=flows,beartype.beartype tests/flows/test_conformance.py  # types and shapes
 
 cluster: install ## Run the tests of S3, TLS, Sentinel, proxies and the chart
 	$(BIN)/pip install --quiet --group deploy
