@@ -44,7 +44,6 @@ from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
-from app.scoring.front import ScoresFirst
 from app.server.broker import Broker
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
@@ -157,7 +156,7 @@ def create_app(
     install_openapi(app, policy, root_path=settings.root_path)
     # The last one added is the outermost.
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(ScoresFirst, router=scores.router)
+    app.add_middleware(scores.ScoresFirst)
     app.add_middleware(
         GZipMiddleware,
         minimum_size=_PACKED_BYTES,

@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from app.limits import in_thread
 from app.rows.codecs import Codec
-from app.rows.respond import respond_streamed, respond_whole
-from app.rows.response_table import Chunk, Part, ResponseTable
+from app.rows.encode import Chunk, Part, ResponseTable
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError, BlobMissingError
 from models_store.files.blobs import Blobs
@@ -43,8 +42,8 @@ async def respond_rows(
     opened = await in_thread(_found, find, blobs, codec, rows)
     if await in_thread(lambda: opened.is_whole):
         chunk = await in_thread(opened.all_rows)
-        return await respond_whole(codec, opened.layout, chunk, headers={})
-    return await respond_streamed(codec, opened.layout, opened.chunks(), headers={})
+        return await codec.respond(opened.layout, chunk, headers={})
+    return await codec.stream(opened.layout, opened.chunks(), headers={})
 
 
 def _found(find: Callable[[], Dataset], blobs: Blobs, codec: Codec, rows: range) -> "_Opened":

@@ -10,11 +10,11 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from app.http.json_body import body_chunks, declared_bytes, media_type_of
+from app.http.json_body import body_chunks, declared_bytes, media_type_of, write_to_disk
 from app.http.upload_room import check_room, within_room
 from app.problems.problem import Problem
-from app.rows.body import is_headerless, write_to_disk
 from app.rows.codecs import TEXT_AND_CURL, known_codec
+from app.rows.decode import is_headerless
 from tabular.formats import MEDIA_TYPES, SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"

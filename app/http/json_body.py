@@ -1,7 +1,8 @@
 """Bodies of requests: JSON by its schema without any conversion, and bytes up to a limit."""
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -22,6 +23,7 @@ JSON_MEDIA_TYPE = "application/json"
 _INLINE_BYTES, _INLINE_LISTS = 32 * 1024, 1_000  # larger bodies are parsed in a thread
 MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
+_WRITE_BYTES = 128 * 1024
 _MAX_TOLD = 100  # characters of a media type
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
 
@@ -183,6 +185,28 @@ async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, 
     _check_declared(request, limit)
     async for chunk in _chunks(request, limit, await request.receive()):
         yield chunk
+
+
+async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
+    """Write a body to an existing file, and return its number of bytes.
+
+    Raises:
+        ClientDisconnect: The client disconnected before the end.
+    """
+    size = 0
+    waiting = bytearray()
+    file = await in_thread(destination.open, "wb")
+    try:
+        async for chunk in body:
+            size += len(chunk)
+            waiting += chunk
+            if len(waiting) >= _WRITE_BYTES:
+                await in_thread(file.write, waiting)
+                waiting = bytearray()
+        await in_thread(file.write, waiting)
+    finally:
+        await in_thread(file.close)  # some file systems first write what they have of it
+    return size
 
 
 async def _chunks(

@@ -1,10 +1,12 @@
-"""Inference: from the body of a request to that of its response."""
+"""Inference: the functions of a model as the protocol sees them, and the way from a request to its response."""
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -13,26 +15,32 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.http.json_body import is_quick, read_body
-from app.inference.functions import (
-    CONTEXT,
-    FUNCTIONS,
-    SAMPLE,
-    SEED,
-    N,
-    Served,
-    output_names,
+from app.inference.tensors import (
+    HEADER_LENGTH,
+    MAX_CELLS,
+    ROWS,
+    Tensor,
+    number_of,
+    read_request,
+    rows_of,
+    tensor_response,
 )
-from app.inference.respond import HEADER_LENGTH, Output, respond
-from app.inference.tensors import MAX_CELLS, ROWS, Tensor, number_of, read_request, rows_of
-from app.inference.views import MAX_VALUES, InferRequest
+from app.inference.views import MAX_VALUES, InferRequest, TensorMetadata
 from app.limits import body_share, in_thread
 from app.problems.fields import shown
 from app.problems.problem import Problem
-from app.rows.cell_codes import SlowRowsError
 from app.rows.codecs import CODECS
 from app.rows.context import context_cells, context_rows
 from app.rows.model_types import types_of
-from app.rows.shape import Floats, RowsShape
+from app.rows.shape import Floats
+from app.scoring.functions import (
+    SCORES,
+    HeldOutRows,
+    RowFunction,
+    log_prob_alone,
+    noise_of,
+    score_alone,
+)
 from app.scoring.request import ScoreRequest
 from app.scoring.samples import Drawing
 from app.state import state_of
@@ -41,13 +49,69 @@ from models_store.requests.bulk import ContextRow
 from tabular.numbers import with_decimal_marks
 from tabular.typed_rows import TypedRows
 
+N, SEED, CONTEXT = "n", "seed", "context"
+"""Names of the tensors of a request for samples."""
+
+_SAMPLE, _NOISE = "sample", "noise"
 _MAX_BODY_BYTES = 40 * 2**20
 _MICROSECONDS = 1e6
 _QUICK_VALUES = 4096
 _MOST_TEXT_BYTES = 32 * 2**20
 _MAX_SEED = 2**63 - 1
-# Memory of a body and of what is read from it, as multiples of the body: objects take more than bytes.
-_JSON_MEMORY, _BINARY_MEMORY = 8, 2
+
+# Functions of rows, of which the first is that of a model's name alone.
+_FUNCTIONS: dict[str, Callable[[Version], RowFunction]] = {
+    "log_prob": lambda _: log_prob_alone("data"),
+    "score": lambda version: score_alone(HeldOutRows.of(version)),
+    "inverse": lambda version: noise_of(version.columns, "data"),
+}
+_OUTPUTS = {
+    "log_prob": ["log_prob"],
+    "score": SCORES,
+    "inverse": [_NOISE, "log_det"],
+    _SAMPLE: [ROWS],
+}
+
+
+class Served(NamedTuple):
+    """Function of a version, with the name that the protocol has for it in the path."""
+
+    name: str
+    version: Version
+    function: str
+
+
+def named_function(name: str) -> tuple[str, str]:
+    """Return the reference to a model and the name of a function, of `reference` or `reference:function`.
+
+    Args:
+        name: Name of a model in the protocol.
+    """
+    ref, _, function = name.rpartition(":")
+    return (ref, function) if function in _OUTPUTS else (name, "log_prob")
+
+
+def input_tensors(version: Version, function: str) -> list[TensorMetadata]:
+    """Return the tensors that a function of a model takes."""
+    typed = types_of(version) is not None
+    context = len(version.context_columns)
+    if function != _SAMPLE:
+        return [_tensor(ROWS, [-1, len(version.columns) + context], is_text=typed)]
+    given = [_tensor(CONTEXT, [-1, context], is_text=typed)] if context else []
+    whole = [TensorMetadata(name=name, datatype="INT64", shape=[1]) for name in (N, SEED)]
+    return [*whole, *given]
+
+
+def output_tensors(version: Version, function: str) -> list[TensorMetadata]:
+    """Return the tensors that a function of a model gives."""
+    is_text = function == _SAMPLE and types_of(version) is not None
+    width = len(version.columns)
+    shapes = {ROWS: [-1, width], _NOISE: [-1, width]}
+    return [_tensor(n, shapes.get(n, [-1]), is_text=is_text) for n in _OUTPUTS[function]]
+
+
+def _tensor(name: str, shape: list[int], *, is_text: bool) -> TensorMetadata:
+    return TensorMetadata(name=name, datatype="BYTES" if is_text else "FP64", shape=shape)
 
 
 async def infer(request: Request, served: Served) -> Response:
@@ -63,70 +127,42 @@ async def infer(request: Request, served: Served) -> Response:
         StoreError: The model cannot be loaded.
     """
     header_bytes = _header_bytes(request)
-    settings = state_of(request).settings
+    settings, version = state_of(request).settings, served.version
+    score = ScoreRequest(request, version, "data", CODECS[0], types=types_of(version))
     most = settings.max_json_bytes if header_bytes is None else _MAX_BODY_BYTES
     with body_share(request) as share:
         body = await read_body(request, limit=min(most, settings.max_body_bytes), share=share)
         if (header_bytes or 0) > settings.max_json_bytes:
             raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
-        if is_quick(body):
-            wanted, tensors = read_request(body, header_bytes)
+        read = _read_samples if served.function == _SAMPLE else _read_rows
+        prepare = partial(read, score, served.function, body, header_bytes)
+        wanted, given = prepare() if is_quick(body) else await in_thread(prepare)
+        score = replace(score, max_wait_s=_max_wait_s(wanted))
+        if isinstance(given, Drawing):
+            outputs = await _sampled(score, replace(given, score=score))
         else:
-            share.hold(len(body) * (_JSON_MEMORY if header_bytes is None else _BINARY_MEMORY))
-            wanted, tensors = await in_thread(read_request, body, header_bytes)
-        _check_outputs(wanted, served.function)
-        score = _score_request(request, served.version, wanted)
-        compute = _sampled if served.function == SAMPLE else _computed
-        outputs = await compute(score, served.function, tensors)
-        if sum(math.prod(output.shape) for output in outputs.values()) <= _QUICK_VALUES:
-            return respond(wanted, served, outputs)
-        return await in_thread(respond, wanted, served, outputs)
+            outputs = await _computed(score, _FUNCTIONS[served.function](version), given)
+        about = {"model_name": served.name, "model_version": str(version.version)}
+        write = partial(tensor_response, wanted, outputs, about)
+        few = sum(values.size for values in outputs.values()) <= _QUICK_VALUES
+        response = write() if few else await in_thread(write)
+        response.headers.update(score.headers)
+        return response
 
 
-def _score_request(request: Request, version: Version, wanted: InferRequest) -> ScoreRequest:
-    types = types_of(version)
-    return ScoreRequest(request, version, "data", CODECS[0], _max_wait_s(wanted), types=types)
+def _read_rows(
+    score: ScoreRequest, function: str, body: bytes, header_bytes: int | None
+) -> tuple[InferRequest, Floats]:
+    wanted, tensors = read_request(body, header_bytes)
+    _check_outputs(wanted, function)
+    return wanted, rows_of(tensors, score.shape)
 
 
-async def _computed(
-    score: ScoreRequest, name: str, tensors: Sequence[Tensor]
-) -> Mapping[str, Output]:
-    """Return the outputs of rows."""
-    function = FUNCTIONS[name]
-    compute = function.of(score.version)
-    rows = await _rows(tensors, score.shape)
-    async with score.flow() as flow:
-        values = await score.compute(compute, flow, rows)
-    return {output: Output.of(found) for output, found in function.split(values).items()}
-
-
-async def _rows(tensors: Sequence[Tensor], shape: RowsShape) -> Floats:
-    if sum(len(tensor.values) for tensor in tensors) <= _QUICK_VALUES:
-        with suppress(SlowRowsError):
-            return rows_of(tensors, replace(shape, quick=True))
-    return await in_thread(rows_of, tensors, shape)
-
-
-async def _sampled(
-    score: ScoreRequest, _name: str, tensors: Sequence[Tensor]
-) -> Mapping[str, Output]:
-    """Return the output of samples."""
-    drawing = await _drawing(score, {tensor.name: tensor for tensor in tensors})
-    types = score.types
-    if types is not None and drawing.n * types.samples.text_bytes > _MOST_TEXT_BYTES:
-        raise Problem(
-            "limit-rows",
-            f"The samples may have more than {_MOST_TEXT_BYTES} bytes of text; draw fewer.",
-        )
-    async with aclosing(drawing.chunks()) as chunks:
-        rows = np.concatenate([chunk async for chunk in chunks])
-    if types is None:
-        return {ROWS: Output.of(rows)}
-    texts = await in_thread(lambda: _texts(types.samples, rows))
-    return {ROWS: Output.of_texts(rows.shape, texts)}
-
-
-async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor]) -> Drawing:
+def _read_samples(
+    score: ScoreRequest, function: str, body: bytes, header_bytes: int | None
+) -> tuple[InferRequest, Drawing]:
+    wanted, tensors = read_request(body, header_bytes)
+    _check_outputs(wanted, function)
     unknown = tensors.keys() - {N, SEED, CONTEXT}
     if N not in tensors or unknown:
         raise Problem(
@@ -136,35 +172,57 @@ async def _drawing(score: ScoreRequest, tensors: Mapping[str, Tensor]) -> Drawin
     version = score.version
     cells = version.dim if score.types is None else version.dim * (MAX_VALUES // MAX_CELLS)
     most = min(score.state.settings.max_sample_rows, max(1, MAX_VALUES // cells))
-    n = number_of(tensors[N], most=most)
+    n = number_of(N, tensors[N], most=most)
     if n == 0:
         raise Problem("validation", f"The tensor `{N}` must hold at least 1.")
-    seed = number_of(tensors[SEED], most=_MAX_SEED) if SEED in tensors else secrets.randbits(32)
-    context = await in_thread(_context, tensors.get(CONTEXT), version, n)
-    return Drawing(score, n, seed, context)
+    if score.types is not None and n * score.types.samples.text_bytes > _MOST_TEXT_BYTES:
+        raise Problem(
+            "limit-rows",
+            f"The samples may have more than {_MOST_TEXT_BYTES} bytes of text; draw fewer.",
+        )
+    seed = secrets.randbits(32)
+    if SEED in tensors:
+        seed = number_of(SEED, tensors[SEED], most=_MAX_SEED)
+    return wanted, Drawing(score, n, seed, _context(tensors.get(CONTEXT), version, n))
 
 
 def _context(tensor: Tensor | None, version: Version, n: int) -> Floats | None:
     columns = version.context_columns
-    if tensor is None:
-        return context_rows(context_cells(None, columns, n=n), version)
-    if len(tensor.shape) != 2 or tensor.shape[1] != len(columns) or len(tensor.values) > MAX_CELLS:
-        raise Problem("context-mismatch", f"`context` must have the shape [rows, {len(columns)}].")
-    cells, width = tensor.cells, len(columns)
-    rows: list[ContextRow] = [
-        list(cells[place : place + width]) for place in range(0, len(cells), width)
-    ]
+    rows: list[ContextRow] | None = None
+    if tensor is not None:
+        if tensor.ndim != 2 or tensor.shape[1] != len(columns) or tensor.size > MAX_CELLS:
+            raise Problem(
+                "context-mismatch", f"`context` must have the shape [rows, {len(columns)}]."
+            )
+        rows = tensor.tolist()
     return context_rows(context_cells(rows, columns, n=n), version)
 
 
-def _texts(types: TypedRows, values: Floats) -> list[str]:
+async def _computed(
+    score: ScoreRequest, function: RowFunction, rows: Floats
+) -> Mapping[str, Tensor]:
+    """Return the outputs of rows."""
+    async with score.flow() as flow:
+        values = await score.compute(function, flow, rows)
+    return {_NOISE if p.name == ROWS else p.name: p.of(values) for p in function.parts}
+
+
+async def _sampled(score: ScoreRequest, drawing: Drawing) -> Mapping[str, Tensor]:
+    """Return the output of samples."""
+    async with aclosing(drawing.chunks()) as chunks:
+        rows = np.concatenate([chunk async for chunk in chunks])
+    if score.types is None:
+        return {ROWS: rows}
+    return {ROWS: await in_thread(_texts, score.types.samples, rows)}
+
+
+def _texts(types: TypedRows, values: Floats) -> Tensor:
     """Return the cells of rows as the texts that a CSV file has; empty for a gap."""
     columns = [
-        pc.fill_null(pc.cast(column, pa.string()), "")
+        pc.fill_null(pc.cast(column, pa.string()), "").to_pylist()
         for column in with_decimal_marks(types.batch(values)).columns
     ]
-    rows = zip(*(column.to_pylist() for column in columns), strict=True)
-    return [text for row in rows for text in row]
+    return np.array(columns, object).T
 
 
 def _header_bytes(request: Request) -> int | None:
@@ -184,7 +242,7 @@ def _max_wait_s(wanted: InferRequest) -> float | None:
 
 
 def _check_outputs(wanted: InferRequest, function: str) -> None:
-    known = output_names(function)
+    known = _OUTPUTS[function]
     for output in wanted.outputs or ():
         if output.name not in known:
             names = ", ".join(f"`{name}`" for name in known)

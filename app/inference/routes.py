@@ -10,9 +10,8 @@ from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, State
 from app.http.downloads import unless_deleted
 from app.http.examples import COLUMNS, MODEL, ROWS
 from app.http.json_body import JSON_MEDIA_TYPE, json_request
-from app.inference.functions import Served, input_tensors, named_function, output_tensors
-from app.inference.infer import infer
-from app.inference.respond import BINARY_MEDIA_TYPE, HEADER_LENGTH
+from app.inference.infer import Served, infer, input_tensors, named_function, output_tensors
+from app.inference.tensors import BINARY_MEDIA_TYPE, HEADER_LENGTH
 from app.inference.views import (
     InferRequest,
     InferResponse,
@@ -25,8 +24,6 @@ from app.inference.views import (
 from app.limits import in_thread
 from app.problems.problem import problem_responses
 from app.site.health import get_readiness
-from models_store.files.blobs import Blobs
-from models_store.registry import Registry
 
 router = APIRouter(prefix="/v2", tags=["inference"])
 
@@ -39,9 +36,6 @@ Model = Annotated[
         " the function.",
         examples=[MODEL, f"{MODEL}:sample"],
     ),
-]
-VersionPart = Annotated[
-    int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[1])
 ]
 _MAX_VERSIONS = 1000
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -112,23 +106,24 @@ _INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
         "artifact-corrupt",
     ),
 }
-_INFER_ROUTE: dict[str, Any] = {
-    "response_class": Response,
-    "openapi_extra": _infer_body(),
-    "responses": _INFER_RESPONSES,
+_VERSION_PART: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "version",
+            "in": "path",
+            "required": True,
+            "description": "Number of the version.",
+            "schema": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "examples": [1]},
+        }
+    ]
 }
 
 
-async def _served_model(model: Model, models: ModelsDep, project: ProjectDep) -> Served:
+async def _served(request: Request, model: Model, models: ModelsDep, project: ProjectDep) -> Served:
     ref, function = named_function(model)
-    return Served(model, await models.resolve(project, ref), function)
-
-
-async def _served_version(
-    model: Model, version: VersionPart, models: ModelsDep, project: ProjectDep
-) -> Served:
-    ref, function = named_function(model)
-    return Served(model, await models.resolve(project, f"{ref}:{version}"), function)
+    version = request.path_params.get("version")
+    wanted = ref if version is None else f"{ref}:{version}"
+    return Served(model, await models.resolve(project, wanted), function)
 
 
 @router.get("", operation_id="get_server_metadata", summary="Get the server's metadata")
@@ -163,96 +158,17 @@ async def get_server_ready(response: Response, state: StateDep) -> Ready:
     summary="Get a model's metadata",
     responses=problem_responses("not-found"),
 )
-async def get_model_metadata(
-    served: Annotated[Served, Depends(_served_model)], registry: RegistryDep
-) -> ModelMetadata:
-    """Return the tensors that a function of a model takes and returns, and the model's versions."""
-    return await _metadata(registry, served)
-
-
 @router.get(
     "/models/{model}/versions/{version}",
     operation_id="get_model_version_metadata",
     summary="Get a model version's metadata",
     responses=problem_responses("not-found"),
+    openapi_extra=_VERSION_PART,
 )
-async def get_model_version_metadata(
-    served: Annotated[Served, Depends(_served_version)], registry: RegistryDep
+async def get_model_metadata(
+    served: Annotated[Served, Depends(_served)], registry: RegistryDep
 ) -> ModelMetadata:
-    """Return the tensors that a function of a version takes and returns."""
-    return await _metadata(registry, served)
-
-
-@router.get(
-    "/models/{model}/ready",
-    operation_id="get_model_ready",
-    summary="Check that a model is ready",
-    responses=problem_responses("not-found", "artifact-missing"),
-)
-async def get_model_ready(
-    served: Annotated[Served, Depends(_served_model)], registry: RegistryDep, blobs: BlobsDep
-) -> ModelReady:
-    """Return whether a model exists and its weights are stored; they are loaded when needed."""
-    return await _readiness(registry, blobs, served)
-
-
-@router.get(
-    "/models/{model}/versions/{version}/ready",
-    operation_id="get_model_version_ready",
-    summary="Check that a model version is ready",
-    responses=problem_responses("not-found", "artifact-missing"),
-)
-async def get_model_version_ready(
-    served: Annotated[Served, Depends(_served_version)], registry: RegistryDep, blobs: BlobsDep
-) -> ModelReady:
-    """Return whether a version exists and its weights are stored."""
-    return await _readiness(registry, blobs, served)
-
-
-@router.post(
-    "/models/{model}/infer",
-    operation_id="infer",
-    summary="Compute outputs of a model",
-    **_INFER_ROUTE,
-)
-async def infer_model(
-    request: Request, served: Annotated[Served, Depends(_served_model)]
-) -> Response:
-    """Compute log densities, noise or samples of a model.
-
-    The input is a tensor `rows` of shape [rows, columns], or a tensor of shape [rows] for each column
-    by its name; the inputs of `:sample` are `n` and, optionally, `seed`. Texts and dates are BYTES,
-    written as in a CSV file; an empty text is a missing value.
-    """
-    return await infer(request, served)
-
-
-@router.post(
-    "/models/{model}/versions/{version}/infer",
-    operation_id="infer_version",
-    summary="Compute outputs of a version",
-    **_INFER_ROUTE,
-)
-async def infer_model_version(
-    request: Request, served: Annotated[Served, Depends(_served_version)]
-) -> Response:
-    """Compute log densities, noise or samples of a version, as `infer` does of a model."""
-    return await infer(request, served)
-
-
-async def _readiness(registry: Registry, blobs: Blobs, served: Served) -> ModelReady:
-    version = served.version
-
-    def check() -> None:
-        look = partial(registry.version_summary, version.project, version.name, version.version)
-        with unless_deleted(look):
-            blobs.size(version.checkpoint_key)
-
-    await in_thread(check)
-    return ModelReady(name=served.name, ready=True)
-
-
-async def _metadata(registry: Registry, served: Served) -> ModelMetadata:
+    """Return the tensors that a function of a model takes and returns, and the model's versions."""
     version = served.version
     numbers = await in_thread(
         registry.version_numbers, version.project, version.name, limit=_MAX_VERSIONS
@@ -264,3 +180,57 @@ async def _metadata(registry: Registry, served: Served) -> ModelMetadata:
         inputs=input_tensors(version, served.function),
         outputs=output_tensors(version, served.function),
     )
+
+
+@router.get(
+    "/models/{model}/ready",
+    operation_id="get_model_ready",
+    summary="Check that a model is ready",
+    responses=problem_responses("not-found", "artifact-missing"),
+)
+@router.get(
+    "/models/{model}/versions/{version}/ready",
+    operation_id="get_model_version_ready",
+    summary="Check that a model version is ready",
+    responses=problem_responses("not-found", "artifact-missing"),
+    openapi_extra=_VERSION_PART,
+)
+async def get_model_ready(
+    served: Annotated[Served, Depends(_served)], registry: RegistryDep, blobs: BlobsDep
+) -> ModelReady:
+    """Return whether a model exists and its weights are stored; they are loaded when needed."""
+    version = served.version
+
+    def check() -> None:
+        look = partial(registry.version_summary, version.project, version.name, version.version)
+        with unless_deleted(look):
+            blobs.size(version.checkpoint_key)
+
+    await in_thread(check)
+    return ModelReady(name=served.name, ready=True)
+
+
+@router.post(
+    "/models/{model}/infer",
+    operation_id="infer",
+    summary="Compute outputs of a model",
+    response_class=Response,
+    openapi_extra=_infer_body(),
+    responses=_INFER_RESPONSES,
+)
+@router.post(
+    "/models/{model}/versions/{version}/infer",
+    operation_id="infer_version",
+    summary="Compute outputs of a version",
+    response_class=Response,
+    openapi_extra=_infer_body() | _VERSION_PART,
+    responses=_INFER_RESPONSES,
+)
+async def infer_model(request: Request, served: Annotated[Served, Depends(_served)]) -> Response:
+    """Compute log densities, noise or samples of a model.
+
+    The input is a tensor `rows` of shape [rows, columns], or a tensor of shape [rows] for each column
+    by its name; the inputs of `:sample` are `n` and, optionally, `seed`. Texts and dates are BYTES,
+    written as in a CSV file; an empty text is a missing value.
+    """
+    return await infer(request, served)

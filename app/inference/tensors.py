@@ -1,23 +1,26 @@
-"""Tensors of the Open Inference Protocol: from bytes and JSON to rows, and back."""
+"""Tensors of the Open Inference Protocol: from bytes and JSON to arrays and rows, and back."""
 
 import math
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from starlette.responses import Response
 
-from app.http.json_body import validate_json
+from app.http.json_body import JSON_MEDIA_TYPE, validate_json
 from app.inference.views import MAX_VALUES, Datatype, InferRequest, InputTensor
 from app.problems.fields import shown
 from app.problems.problem import Problem
-from app.rows.decode.problems import as_problem
+from app.rows.decode import as_problem, check_levels
 from app.rows.shape import Floats, RowsShape
-from tabular.typed_rows import JsonCell, check_codes, encode_rows
+from tabular.typed_rows import JsonCell, encode_rows
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+BINARY_MEDIA_TYPE = "application/octet-stream"
 
 ROWS = "rows"
 """Name of the tensor that holds whole rows."""
@@ -41,38 +44,16 @@ _NUMBERS: dict[Datatype, np.dtype[Any]] = {
 }
 _LENGTH = struct.Struct("<I")
 _MAX_TEXT = 64 * 1024
+_MAX_NAMES = 20
 _NUMBER_TYPES = frozenset({int, float, bool, type(None)})
 _TEXT_TYPES = frozenset({str, type(None)})
 
-Numbers = NDArray[Any]
-Texts = list[str | None]
+Tensor = NDArray[Any]
+"""Numbers or truth values, or objects: texts, and None where one is missing."""
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """Tensor of a request.
-
-    Args:
-        name: Name of the tensor.
-        shape: Sizes of its dimensions.
-        values: Its values row by row, in one dimension: numbers, or texts.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    values: Numbers | Texts
-
-    @property
-    def cells(self) -> Sequence[JsonCell]:
-        """Values as cells of a table, of which a missing one is None."""
-        if isinstance(self.values, list):
-            return self.values
-        cells: list[JsonCell] = self.values.tolist()
-        return cells
-
-
-def read_request(body: bytes, header_bytes: int | None) -> tuple[InferRequest, list[Tensor]]:
-    """Return a request and the tensors that it brings.
+def read_request(body: bytes, header_bytes: int | None) -> tuple[InferRequest, dict[str, Tensor]]:
+    """Return a request and the tensors that it brings, by their names.
 
     Args:
         body: Body of the request: JSON, and behind it the bytes of tensors.
@@ -82,26 +63,24 @@ def read_request(body: bytes, header_bytes: int | None) -> tuple[InferRequest, l
         Problem: The JSON or a tensor is not valid.
     """
     if header_bytes is not None and header_bytes > len(body):
-        raise Problem(
-            "validation", "`Inference-Header-Content-Length` is larger than the body.", status=400
-        )
+        raise Problem("validation", f"`{HEADER_LENGTH}` is larger than the body.", status=400)
     request = validate_json(InferRequest, body[:header_bytes])
     _check_counts(request.inputs)
     rest = memoryview(body)[len(body) if header_bytes is None else header_bytes :]
-    tensors = []
+    tensors: dict[str, Tensor] = {}
     for tensor in request.inputs:
+        if tensor.name in tensors:
+            raise _wrong("Two tensors have the same name.")
         size = tensor.binary_bytes
-        if size is None:
-            tensors.append(Tensor(tensor.name, tuple(tensor.shape), _from_json(tensor)))
-        else:
-            tensors.append(Tensor(tensor.name, tuple(tensor.shape), _from_bytes(tensor, rest)))
-            rest = rest[size:]
+        values = _from_json(tensor) if size is None else _from_bytes(tensor, size, rest)
+        tensors[tensor.name] = values.reshape(tensor.shape)
+        rest = rest[size or 0 :]
     if len(rest):
         raise _wrong(f"The body has {len(rest)} bytes behind those of its tensors.")
     return request, tensors
 
 
-def rows_of(tensors: Sequence[Tensor], shape: RowsShape) -> Floats:
+def rows_of(tensors: Mapping[str, Tensor], shape: RowsShape) -> Floats:
     """Return the rows that tensors hold: one tensor `rows`, or one for each column.
 
     Args:
@@ -111,47 +90,96 @@ def rows_of(tensors: Sequence[Tensor], shape: RowsShape) -> Floats:
     Raises:
         Problem: The tensors are not those of the model, or a value is none of its column.
     """
-    named = {tensor.name: tensor for tensor in tensors}
-    if len(named) < len(tensors):
-        raise _wrong("Two tensors have the same name.")
-    if named.keys() == {ROWS} and len(named[ROWS].shape) == 2:
-        return _matrix(named[ROWS], shape)
-    if named.keys() != set(shape.columns):
-        raise Problem("columns-mismatch", _wanted_tensors(shape))
-    return _side_by_side([named[name] for name in shape.columns], shape)
+    if tensors.keys() == {ROWS} and tensors[ROWS].ndim == 2:
+        return _matrix(tensors[ROWS], shape)
+    if tensors.keys() != set(shape.columns):
+        names = ", ".join(f"`{shown(name)}`" for name in shape.columns[:_MAX_NAMES])
+        more = shape.width - _MAX_NAMES
+        raise Problem(
+            "columns-mismatch",
+            f"The inputs must be one tensor `{ROWS}` of shape [rows, {shape.width}], or one tensor of"
+            f" shape [rows] for each column: {names}{f' and {more} more' if more > 0 else ''}.",
+        )
+    columns = [tensors[name] for name in shape.columns]
+    rows = columns[0].shape[0]
+    if any(column.shape not in ((rows,), (rows, 1)) for column in columns):
+        raise Problem("batch-shape", f"Every tensor must have the shape [{rows}] or [{rows}, 1].")
+    shape.check_count(rows)
+    if shape.types is None and all(column.dtype != object for column in columns):
+        return np.column_stack([column.astype(np.float64) for column in columns])
+    if rows * len(columns) > MAX_CELLS:
+        raise Problem("limit-rows", f"A request may have {MAX_CELLS} cells of columns with types.")
+    cells = zip(*(column.reshape(-1).tolist() for column in columns), strict=True)
+    return _encoded(list(cells), shape)
 
 
-def number_of(tensor: Tensor, *, most: int) -> int:
+def number_of(name: str, tensor: Tensor, *, most: int) -> int:
     """Return the whole number that a tensor of one value holds.
 
     Raises:
         Problem: It holds anything else, or the number is negative or above `most`.
     """
-    value = tensor.cells[0] if len(tensor.values) == 1 else None
+    value = tensor.item() if tensor.size == 1 else None
     if isinstance(value, str | bool) or value is None or not float(value).is_integer():
-        raise _wrong(f"The tensor `{tensor.name}` must hold one whole number.")
+        raise _wrong(f"The tensor `{name}` must hold one whole number.")
     if not 0 <= value <= most:
-        raise _wrong(f"The tensor `{tensor.name}` must hold a number from 0 to {most}.")
+        raise _wrong(f"The tensor `{name}` must hold a number from 0 to {most}.")
     return int(value)
 
 
-def bytes_of(values: Floats | Sequence[str]) -> bytes:
-    """Return the values of an output as the bytes of a tensor."""
-    if isinstance(values, np.ndarray):
+def tensor_response(
+    wanted: InferRequest, outputs: Mapping[str, Tensor], about: Mapping[str, str]
+) -> Response:
+    """Return the response to a request: JSON, and behind it the values that are to be bytes.
+
+    Args:
+        wanted: Body of the request.
+        outputs: Numbers or texts by the names of the outputs.
+        about: Further members of the JSON.
+
+    Raises:
+        Problem: The response has too many values for its form.
+    """
+    named = {output.name: output.parameters or {} for output in wanted.outputs or ()}
+    all_binary = (wanted.parameters or {}).get("binary_data_output") is True
+    heads, rest, beside = [], [], 0
+    for name, values in outputs.items():
+        if named and name not in named:
+            continue
+        datatype = "BYTES" if values.dtype == object else "FP64"
+        head: dict[str, object] = {"name": name, "datatype": datatype, "shape": values.shape}
+        if named.get(name, {}).get("binary_data", all_binary) is True:
+            rest.append(_to_bytes(values))
+            head["parameters"] = {"binary_data_size": len(rest[-1])}
+            heads.append(orjson.dumps(head))
+        else:
+            beside += values.size
+            heads.append(orjson.dumps(head)[:-1] + b',"data":' + _to_json(values) + b"}")
+    if rest and beside > MAX_CELLS:
+        raise Problem(
+            "limit-rows", f"A response may have {MAX_CELLS} values in JSON beside binary outputs."
+        )
+    start = orjson.dumps(about if wanted.id is None else {**about, "id": wanted.id})[:-1]
+    text = start + b',"outputs":[' + b",".join(heads) + b"]}"
+    if not rest:
+        return Response(text, media_type=JSON_MEDIA_TYPE)
+    headers = {HEADER_LENGTH: str(len(text))}
+    return Response(b"".join([text, *rest]), media_type=BINARY_MEDIA_TYPE, headers=headers)
+
+
+def _to_bytes(values: Tensor) -> bytes:
+    if values.dtype != object:
         return np.ascontiguousarray(values, "<f8").tobytes()
-    texts = [text.encode() for text in values]
+    texts = [text.encode() for text in values.reshape(-1)]
     return b"".join(chain.from_iterable((_LENGTH.pack(len(text)), text) for text in texts))
 
 
-def json_of(values: Floats | Sequence[str]) -> bytes:
-    """Return the values of an output as a JSON list; null for what is not finite."""
-    if isinstance(values, np.ndarray):
-        flat = np.ascontiguousarray(values, np.float64).reshape(-1)
-        return orjson.dumps(np.where(np.isfinite(flat), flat, np.nan), option=_NUMPY)
-    return orjson.dumps(values)
-
-
-_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+def _to_json(values: Tensor) -> bytes:
+    """Return values as a JSON list; null for what is not finite."""
+    if values.dtype == object:
+        return orjson.dumps(values.reshape(-1).tolist())
+    flat = np.ascontiguousarray(values, np.float64).reshape(-1)
+    return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _check_counts(inputs: Sequence[InputTensor]) -> None:
@@ -166,7 +194,7 @@ def _check_counts(inputs: Sequence[InputTensor]) -> None:
         )
 
 
-def _from_json(tensor: InputTensor) -> Numbers | Texts:
+def _from_json(tensor: InputTensor) -> Tensor:
     if tensor.data is None:
         raise _wrong(f"{_name(tensor)} has neither `data` nor `binary_data_size`.")
     values = _flat(tensor, tensor.data)
@@ -174,7 +202,7 @@ def _from_json(tensor: InputTensor) -> Numbers | Texts:
     if tensor.datatype == "BYTES":
         if not kinds <= _TEXT_TYPES:
             raise _wrong(f"{_name(tensor)} must hold texts; it is of type BYTES.")
-        return [text or None for text in values]
+        return np.array([text or None for text in values], object)
     if not kinds <= _NUMBER_TYPES:
         raise _wrong(f"{_name(tensor)} must hold numbers; it is of type {tensor.datatype}.")
     if tensor.datatype == "BOOL" and kinds <= {bool}:
@@ -196,8 +224,7 @@ def _flat(tensor: InputTensor, values: list[Any]) -> list[Any]:
     return values
 
 
-def _from_bytes(tensor: InputTensor, rest: memoryview) -> Numbers | Texts:
-    size = tensor.binary_bytes or 0
+def _from_bytes(tensor: InputTensor, size: int, rest: memoryview) -> Tensor:
     if tensor.data is not None:
         raise _wrong(f"{_name(tensor)} has both `data` and `binary_data_size`.")
     if not 0 <= size <= len(rest):
@@ -214,9 +241,9 @@ def _from_bytes(tensor: InputTensor, rest: memoryview) -> Numbers | Texts:
     return values.astype(np.float32 if single else np.float64, copy=False)
 
 
-def _texts(tensor: InputTensor, data: bytes) -> Texts:
+def _texts(tensor: InputTensor, data: bytes) -> Tensor:
     """Return the texts of a tensor, each behind the four bytes of its length."""
-    texts: Texts = []
+    texts: list[str | None] = []
     place = 0
     for _ in range(math.prod(tensor.shape)):
         start = place + _LENGTH.size
@@ -234,55 +261,25 @@ def _texts(tensor: InputTensor, data: bytes) -> Texts:
             raise _wrong(f"{_name(tensor)} has a text that is no UTF-8.") from None
     if place != len(data):
         raise _wrong(f"{_name(tensor)} has more texts than its shape says.")
-    return texts
+    return np.array(texts, object)
 
 
 def _matrix(tensor: Tensor, shape: RowsShape) -> Floats:
     rows, width = tensor.shape
     shape.check_count(rows)
     shape.check_width(width)
-    if isinstance(tensor.values, list):
-        texts = tensor.values
-        return _encoded(
-            [texts[place : place + width] for place in range(0, len(texts), width)], shape
-        )
-    values = tensor.values if tensor.values.dtype.kind == "f" else tensor.values.astype(np.float64)
-    found = values.reshape(rows, width)
-    if shape.types is not None and shape.types.has_codes:
-        with as_problem():
-            check_codes(found, shape.types.columns)
+    if tensor.dtype == object:
+        return _encoded(tensor.tolist(), shape)
+    found: Floats = tensor if tensor.dtype.kind == "f" else tensor.astype(np.float64)
+    check_levels(found, shape)
     return found
-
-
-def _side_by_side(tensors: Sequence[Tensor], shape: RowsShape) -> Floats:
-    rows = tensors[0].shape[0]
-    for tensor in tensors:
-        if tensor.shape not in ((rows,), (rows, 1)):
-            raise Problem(
-                "batch-shape", f"Every tensor must have the shape [{rows}] or [{rows}, 1]."
-            )
-    shape.check_count(rows)
-    if shape.types is None and not any(isinstance(tensor.values, list) for tensor in tensors):
-        return np.column_stack([np.asarray(tensor.values, np.float64) for tensor in tensors])
-    if rows * len(tensors) > MAX_CELLS:
-        raise Problem("limit-rows", f"A request may have {MAX_CELLS} cells of columns with types.")
-    return _encoded(list(zip(*(tensor.cells for tensor in tensors), strict=True)), shape)
 
 
 def _encoded(cells: Sequence[Sequence[JsonCell]], shape: RowsShape) -> Floats:
     with as_problem():
         if shape.types is not None:
-            return shape.types.codes.rows(cells, quick=shape.quick)
+            return shape.types.codes.rows(cells)
         return encode_rows(cells, shape.cell_columns)
-
-
-def _wanted_tensors(shape: RowsShape) -> str:
-    names = ", ".join(f"`{shown(name)}`" for name in shape.columns[:20])
-    more = f" and {len(shape.columns) - 20} more" if len(shape.columns) > 20 else ""
-    return (
-        f"The inputs must be one tensor `{ROWS}` of shape [rows, {shape.width}], or one tensor of shape"
-        f" [rows] for each column: {names}{more}."
-    )
 
 
 def _name(tensor: InputTensor) -> str:

@@ -19,7 +19,7 @@ from app.dependencies import (
     RegistryDep,
 )
 from app.http.downloads import file_download, unless_deleted, verified_headers
-from app.http.json_body import body_chunks, declared_bytes, media_type_of
+from app.http.json_body import body_chunks, declared_bytes, media_type_of, write_to_disk
 from app.http.upload_room import check_room, within_room
 from app.jobs.submission import training_limits
 from app.limits import FairRoute, in_thread
@@ -30,7 +30,6 @@ from app.plots.curves import exported_curve
 from app.problems.problem import Problem, problem_responses
 from app.resources.large_responses import respond_large
 from app.root_path import rooted
-from app.rows.body import write_to_disk
 from app.state import state_of
 from models_store.exports.exported_files import exported_file
 from models_store.exports.onnx_files import write_onnx_file

@@ -1,27 +1,43 @@
-"""Formats of rows: their readers and encoders, and which of them the headers of a request name.
+"""Formats of rows: how bodies are read and responses written, and which format the headers of a request name.
 
 A new format is a member of `TableFormat` with its media type, a reader in `tabular/readers`, and one
 entry here.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from email.message import Message
 from email.utils import collapse_rfc2231_value
 from functools import partial
 
+from starlette.responses import Response, StreamingResponse
+
 from app.http.accept import best_media_type
 from app.http.json_body import MAX_CONTENT_TYPE
+from app.limits import Threads, in_thread, owner_here
 from app.problems.problem import Problem
-from app.rows.body import Decoded, RowsBody
-from app.rows.decode.json import read_json, read_ndjson
-from app.rows.decode.npy import read_npy
-from app.rows.decode.tables import read_table, read_text
-from app.rows.encode import Encoder, JsonEncoder, NdjsonEncoder, TableEncoder
-from app.rows.response_table import ResponseTable
+from app.rows.decode import Decoded, RowsBody
+from app.rows.encode import (
+    Chunk,
+    Encoder,
+    JsonEncoder,
+    NdjsonEncoder,
+    ResponseTable,
+    TableEncoder,
+)
 from app.settings import ApiSettings
 from tabular.formats import MEDIA_TYPES, TableFormat
-from tabular.writers import ArrowTable, CsvTable, NpyTable, ParquetTable
+from tabular.writers import ArrowTable, CsvTable, Encoded, NpyTable, ParquetTable
+
+ROWS_VARY = {"Vary": "Accept"}
+"""Headers that a response of rows depends on, for caches."""
+
+Chunks = AsyncGenerator[Chunk, None]
+
+_QUICK_COLUMNS = 64  # of types, or of a format of columns: each takes time of its own
+_QUICK_TYPED = 4  # times that a cell with a type takes longer than a number
+_PIECE_VALUES = 32_768  # become less than 1 MiB of text
 
 
 @dataclass(frozen=True)
@@ -30,18 +46,17 @@ class Codec:
 
     Args:
         format: Format that is read and written.
-        read: Reader of a body as rows of the model's columns in their order. It raises `Problem` for
-            what is wrong with the body.
         encoder: Constructor of the encoder of a response.
         text: True for text, which compresses well; floats do not.
-        columnar: True where each column of a response takes time of its own, tens of microseconds.
+        quick_bytes: Most bytes of a body that is decoded on the event loop.
+        quick_values: Most values of a response that is encoded there.
     """
 
     format: TableFormat
-    read: Callable[[RowsBody], Awaitable[Decoded]]
     encoder: Callable[[ResponseTable], Encoder]
     text: bool = False
-    columnar: bool = False
+    quick_bytes: int = 0
+    quick_values: int = 8_192
 
     @property
     def media_type(self) -> str:
@@ -54,16 +69,83 @@ class Codec:
             return min(settings.max_json_bytes, settings.max_body_bytes)
         return settings.max_body_bytes
 
+    async def read(self, body: RowsBody, parsers: Threads) -> Decoded:
+        """Return the rows of a body.
+
+        Args:
+            body: Body of this format.
+            parsers: Threads that wait for processes that read files.
+
+        Raises:
+            Problem: Saying what is wrong, and where.
+        """
+        if len(body.content) <= self.quick_bytes and body.shape.types_width <= _QUICK_COLUMNS:
+            return body.read()
+        if self.format in (TableFormat.ARROW, TableFormat.PARQUET):
+            return await parsers.run(owner_here(), body.read)
+        return await in_thread(body.read)
+
+    async def respond(
+        self, layout: ResponseTable, chunk: Chunk, *, headers: Mapping[str, str]
+    ) -> Response:
+        """Return the response of a single chunk of rows.
+
+        Args:
+            layout: Head of the response.
+            chunk: Chunk of all rows.
+            headers: Further headers.
+        """
+        values = chunk.values.size * (1 if layout.typed is None else _QUICK_TYPED)
+        if values <= self.quick_values and len(layout.columns) <= _QUICK_COLUMNS:
+            body = self._encoded(layout, chunk)
+        else:
+            body = await in_thread(self._encoded, layout, chunk)
+        return Response(body, media_type=self.media_type, headers={**headers, **ROWS_VARY})
+
+    def _encoded(self, layout: ResponseTable, chunk: Chunk) -> bytes:
+        encoder = self.encoder(layout)
+        # A JSON document of several parts has all rows in one piece.
+        whole = len(layout.parts) > 1 or chunk.values.size <= _PIECE_VALUES
+        pieces = [chunk] if whole else chunk.pieces(max(1, _PIECE_VALUES // len(layout.columns)))
+        return b"".join([encoder.start(), *map(encoder.rows, pieces), encoder.end()])
+
+    async def stream(
+        self, layout: ResponseTable, chunks: Chunks, *, headers: Mapping[str, str]
+    ) -> Response:
+        """Return a response that is encoded while it is sent; an error of the first rows is raised here.
+
+        Args:
+            layout: Head of the response, of one part.
+            chunks: Generator of the rows.
+            headers: Further headers.
+        """
+        first = await anext(chunks, None)
+        encoded = self._streamed(layout, first, chunks)
+        headers = {**headers, **ROWS_VARY}
+        return StreamingResponse(encoded, media_type=self.media_type, headers=headers)
+
+    async def _streamed(
+        self, layout: ResponseTable, chunk: Chunk | None, chunks: Chunks
+    ) -> AsyncGenerator[Encoded, None]:
+        encoder = self.encoder(layout)
+        yield encoder.start()
+        async with aclosing(chunks):
+            while chunk is not None:
+                if made := await in_thread(encoder.rows, chunk):
+                    yield made
+                chunk = await anext(chunks, None)
+        yield await in_thread(encoder.end)
+
 
 _MEDIA_TYPES = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
 
 CODECS = (
-    Codec(TableFormat.JSON, read_json, JsonEncoder, text=True),
-    Codec(TableFormat.NDJSON, read_ndjson, NdjsonEncoder, text=True),
-    Codec(TableFormat.CSV, read_text, partial(TableEncoder, CsvTable), text=True),
-    Codec(TableFormat.NPY, read_npy, partial(TableEncoder, NpyTable)),
-    Codec(TableFormat.ARROW, read_table, partial(TableEncoder, ArrowTable), columnar=True),
-    Codec(TableFormat.PARQUET, read_table, partial(TableEncoder, ParquetTable), columnar=True),
+    Codec(TableFormat.JSON, JsonEncoder, text=True, quick_bytes=32 * 1024),
+    Codec(TableFormat.NDJSON, NdjsonEncoder, text=True, quick_bytes=32 * 1024),
+    Codec(TableFormat.CSV, partial(TableEncoder, CsvTable), text=True),
+    Codec(TableFormat.NPY, partial(TableEncoder, NpyTable), quick_bytes=2**21, quick_values=2**18),
+    Codec(TableFormat.ARROW, partial(TableEncoder, ArrowTable)),
+    Codec(TableFormat.PARQUET, partial(TableEncoder, ParquetTable)),
 )
 """Formats; the first is the default."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.rows.codecs import CODECS, Codec
-from app.rows.response_table import Chunk, Part, ResponseTable
+from app.rows.encode import Chunk, Part, ResponseTable
 from tabular.formats import MEDIA_TYPES, TableFormat
 
 ExampleRows = Sequence[Sequence[float]]

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.rows.cell_codes import CellCodes
-from app.rows.roundings import Roundings
 from models_store.records import Version
+from tabular.cells import level_text, try_encode
 from tabular.columns import UNSEEN, Column
-from tabular.typed_rows import TypedRows
+from tabular.typed_rows import JsonCell, TypedRows, encode_rows, json_cells
 
 MAX_ROW_WARNINGS = 1000
 """Most warnings about single rows that a response lists."""
@@ -22,10 +21,19 @@ MAX_ROW_WARNINGS = 1000
 _Numbers = NDArray[np.floating[Any]]
 
 _MAX_MODELS = 64
-_MAX_BYTES = 32 * 2**20  # of the rows of their versions: levels may take megabytes
 _BLOCK_VALUES = 1 << 20
+_EXACT = 2.0**53
+_MAX_TEXTS, _MAX_LENGTH = 10_000, 128
+_MAX_WHOLE = 10**300
+_NUMBERS = frozenset({int, float, type(None)})
+_TEXTS = frozenset({str, type(None)})
+_SHOWN_ROWS = 20
+_DETAILS = {
+    "unseen_level": "Training never saw this level; its small probability makes the row unlikely.",
+    "infinite": "This number is infinite, and counts as missing.",
+}
 
-_prepared: "OrderedDict[str, tuple[ModelTypes, int]]" = OrderedDict()
+_prepared: "OrderedDict[str, ModelTypes]" = OrderedDict()
 _lock = Lock()  # rows are read on the event loop, and those of jobs in threads
 
 
@@ -43,23 +51,130 @@ def known_types_of(version: Version) -> "ModelTypes | None":
     with _lock:
         if key in _prepared:
             _prepared.move_to_end(key)
-            return _prepared[key][0]
-    types = _prepare(version, version.types)
+            return _prepared[key]
+    columns = tuple(Column.from_dict(column) for column in version.types)
+    types = ModelTypes(columns, dim=version.dim, any_gaps=version.flow.get("missing") == "any")
     with _lock:
-        _prepared[key] = types, version.row_bytes
-        while len(_prepared) > _MAX_MODELS or _kept_bytes() > _MAX_BYTES:
+        _prepared[key] = types
+        if len(_prepared) > _MAX_MODELS:
             _prepared.popitem(last=False)
     return types
 
 
-def _kept_bytes() -> int:
-    return sum(size for _, size in _prepared.values())
+@dataclass(frozen=True, eq=False)
+class Roundings:
+    """Rounding of the columns of samples, all at once.
+
+    Attributes:
+        scales: Steps in a unit of each column.
+        free: Places of the columns that have no such steps.
+        some_whole: True if some columns hold whole numbers.
+        all_whole: True if all do.
+    """
+
+    scales: NDArray[np.float64]
+    free: NDArray[np.intp]
+    some_whole: bool
+    all_whole: bool
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> "Roundings | None":
+        """Return the rounding to the decimals of the columns; None if no column has any."""
+        decimals = [column.decimals for column in columns]
+        if all(number is None for number in decimals):
+            return None
+        return cls(
+            np.array([10.0 ** (number or 0) for number in decimals]),
+            np.array([at for at, number in enumerate(decimals) if number is None], np.intp),
+            some_whole=0 in decimals,
+            all_whole=set(decimals) == {0},
+        )
+
+    def apply(self, rows: _Numbers) -> NDArray[Any]:
+        """Return rows of shape (n, columns) with the decimals of their columns, without -0.
+
+        They are integers where all are whole numbers, which are written faster.
+        """
+        rounded = np.asarray(rows, np.float64) * self.scales
+        np.rint(rounded, out=rounded)
+        rounded /= self.scales
+        rounded += 0.0
+        if self.free.size:
+            rounded[:, self.free] = rows[:, self.free]
+        if self.all_whole and np.abs(rounded).max(initial=0.0) < _EXACT:
+            return rounded.astype(np.int64)
+        return rounded
 
 
-def _prepare(version: Version, fields: list[dict[str, Any]]) -> "ModelTypes":
-    columns = tuple(Column.from_dict(column) for column in fields)
-    any_gaps = version.flow.get("missing") == "any"
-    return ModelTypes(columns, dim=version.dim, any_gaps=any_gaps)
+class CellCodes:
+    """Converter of rows of JSON to numbers, which looks up the texts that it has seen before.
+
+    To make numbers of texts takes a library of columns some tenths of a millisecond a column, however
+    few they are. It is safe in threads.
+
+    Args:
+        columns: Types of the columns.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._known: list[dict[JsonCell, float]] = [{} for _ in columns]
+        self._count = 0
+
+    def rows(self, rows: Sequence[Sequence[JsonCell]], *, before: int = 0) -> NDArray[np.float64]:
+        """Return rows of cells as rows of numbers.
+
+        Args:
+            rows: Rows of as many cells as there are columns.
+            before: Number of rows of the table before these.
+
+        Raises:
+            TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
+        """
+        numbers = np.empty((len(rows), len(self._columns)))
+        for place in range(len(self._columns)):
+            found = self._column([row[place] for row in rows], place)
+            if found is None:  # something is wrong, or nearly so: that is said by who looks closely
+                return encode_rows(rows, self._columns, before=before)
+            numbers[:, place] = found
+        return numbers
+
+    def _column(
+        self, values: list[JsonCell], place: int
+    ) -> Sequence[float] | NDArray[np.float64] | None:
+        column, kinds = self._columns[place], set(map(type, values))
+        stand_for_themselves = column.holds_values and not (
+            column.na_values or column.writes_digits
+        )
+        if kinds <= _NUMBERS and stand_for_themselves:
+            whole = (value for value in values if isinstance(value, int))
+            fits = int not in kinds or all(abs(value) < _MAX_WHOLE for value in whole)
+            return np.array(values, np.float64) if fits else None
+        if not kinds <= _TEXTS:
+            if column.holds_values or kinds & {list, dict}:
+                return None
+            values = [value if value is None else level_text(value) for value in values]
+        known = self._known[place]
+        if not known.keys() >= set(values):
+            fresh = self._encoded(values, place)
+            return None if fresh is None else [fresh[value] for value in values]
+        return [known[value] for value in values]
+
+    def _encoded(self, values: list[JsonCell], place: int) -> dict[JsonCell, float] | None:
+        """Return the numbers of some texts, which are remembered; None where one has none."""
+        unique = list(dict.fromkeys(values))
+        numbers, bad = try_encode(json_cells(unique), self._columns[place])
+        if bad.any():
+            return None
+        fresh = dict(zip(unique, numbers.tolist(), strict=True))
+        short = [text for text in unique if text is None or len(str(text)) <= _MAX_LENGTH]
+        if self._count + len(short) > _MAX_TEXTS:
+            self._known = [{} for _ in self._columns]
+            self._count = 0
+        if len(short) <= _MAX_TEXTS:
+            self._known[place].update((text, fresh[text]) for text in short)
+            self._count += len(short)
+        return fresh
 
 
 @dataclass(frozen=True)
@@ -167,45 +282,37 @@ class ModelTypes:
         return padded
 
 
-@dataclass(eq=False)
 class RowWarnings:
     """Cells whose levels training never saw, and infinite ones that count as gaps.
 
-    Attributes:
-        count: Number of all; the first ones are listed.
-
     Args:
         types: Types of the columns of the rows.
+        rows: Rows of numbers, of shape (n, columns).
+
+    Attributes:
+        count: Number of all; the first ones are listed.
     """
 
-    types: ModelTypes
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self._cells: list[tuple[int, int, str]] = []
-
-    def add(self, inputs: _Numbers, *, start: int) -> None:
-        """Count such cells of some rows.
-
-        Args:
-            inputs: Rows of numbers, of shape (n, columns).
-            start: Number of the first row.
-        """
-        unseen, infinite = self.types.unseen(inputs), self.types.infinite(inputs)
+    def __init__(self, types: ModelTypes, rows: _Numbers) -> None:
+        self._columns = types.columns
+        unseen, infinite = types.unseen(rows), types.infinite(rows)
         told = unseen | infinite
-        count = int(np.count_nonzero(told))
-        self.count += count
-        room = MAX_ROW_WARNINGS - len(self._cells)
-        if count and room:
-            for row, place in np.argwhere(told)[:room].tolist():
-                code = "infinite" if infinite[row, place] else "unseen_level"
-                self._cells.append((start + row, place, code))
+        self.count = int(np.count_nonzero(told))
+        places = np.argwhere(told)[:MAX_ROW_WARNINGS].tolist() if self.count else []
+        self._cells = [
+            (row, place, "infinite" if infinite[row, place] else "unseen_level")
+            for row, place in places
+        ]
 
     def listed(self) -> list[dict[str, Any]]:
         """Return the entries of `row_warnings`."""
-        columns = self.types.columns
         return [
-            {"row": row, "column": columns[place].name, "code": code, "detail": _DETAILS[code]}
+            {
+                "row": row,
+                "column": self._columns[place].name,
+                "code": code,
+                "detail": _DETAILS[code],
+            }
             for row, place, code in self._cells
         ]
 
@@ -215,10 +322,3 @@ class RowWarnings:
         rows = dict.fromkeys(row for row, *_ in self._cells)
         first = " ".join(str(row) for row, _ in zip(rows, range(_SHOWN_ROWS), strict=False))
         return f'{self.count};rows="{first}"' if self.count else "0"
-
-
-_SHOWN_ROWS = 20
-_DETAILS = {
-    "unseen_level": "Training never saw this level; its small probability makes the row unlikely.",
-    "infinite": "This number is infinite, and counts as missing.",
-}

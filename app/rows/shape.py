@@ -29,14 +29,12 @@ class RowsShape:
         types: Types of the columns; None: all are plain numbers.
         ignores_extra: True to leave out named columns that the model does not have; else they are
             refused.
-        quick: True to refuse, by a `SlowRowsError`, cells with types whose decoding takes long.
     """
 
     columns: Sequence[str]
     max_rows: int
     types: ModelTypes | None = None
     ignores_extra: bool = False
-    quick: bool = False
 
     @property
     def width(self) -> int:
@@ -44,9 +42,9 @@ class RowsShape:
         return len(self.columns)
 
     @property
-    def holds_cells(self) -> bool:
-        """True if a body may hold more than the numbers of the columns."""
-        return self.types is not None or self.ignores_extra
+    def types_width(self) -> int:
+        """Number of columns with types."""
+        return 0 if self.types is None else len(self.types.columns)
 
     @property
     def cell_columns(self) -> Sequence[Column]:

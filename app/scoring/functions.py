@@ -1,23 +1,24 @@
 """Functions of rows that the routes compute."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.problems.problem import Problem
-from app.rows.response_table import Part
+from app.rows.encode import Part
 from app.rows.shape import Floats
-from app.scoring.request import Compute, RowFunction, Space
 from flows import CompiledFlow, density_parts, rank_among, row_evidence
 from flows.mixed.explain import Explained
 from models_store.records import Version
 from tabular.writers import unused_name
 
 Doubles = NDArray[np.float64]
+Space = Literal["data", "model"]
+Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
 
 EXPLANATION, DIFFERENCE = "explanation", "difference"
 """Names of the JSON members of explanations, and starts of the names of their columns elsewhere."""
@@ -39,6 +40,36 @@ PARTS = ["discrete", "continuous"]
 
 CONDITIONALS = ["conditional", "mean"]
 """Names of the JSON members of densities of single columns and of their means, and of their columns."""
+
+
+@dataclass(frozen=True)
+class RowFunction:
+    """Function of rows that a route computes, and the names of its results.
+
+    Args:
+        name: Name of the function; those with equal names give a row the same numbers.
+        compute: Callable from a flow and rows of shape (n, columns) to arrays of n entries or rows.
+        columns: Names of the numbers that a row becomes.
+        parts: Members of the JSON response that hold them.
+        checked: Number of them that must be finite, the first ones; None: all.
+        passes: Rows that the flow computes for each row.
+        members: Further members of the JSON response.
+        conditionals: True for one that needs the densities of single columns.
+    """
+
+    name: str
+    compute: Compute
+    columns: Sequence[str]
+    parts: Sequence[Part]
+    checked: int | None = None
+    passes: int = 1
+    members: Mapping[str, Any] = field(default_factory=dict)
+    conditionals: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers that a row becomes."""
+        return len(self.columns)
 
 
 def log_prob_alone(space: Space) -> RowFunction:

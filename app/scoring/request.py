@@ -1,69 +1,47 @@
-"""A request for numbers of rows: its model, the shape of its rows, and what to compute of them."""
+"""A request for numbers of rows: its model, the shape of its rows, and the way to its response."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from starlette.requests import Request
+from starlette.responses import Response
 
 from app.auth.callers import project_of
 from app.engine.engine import Terms
 from app.http.accept import listed
+from app.http.json_body import read_body
 from app.http.streaming import unless_disconnected
+from app.limits import Share, body_share, in_thread
 from app.problems.problem import FieldError, Problem
-from app.rows.body_warnings import BodyWarning
-from app.rows.codecs import Codec, response_codec
+from app.rows.codecs import Codec, request_codec, response_codec
+from app.rows.decode import (
+    BodyWarning,
+    Decoded,
+    RowsBody,
+    body_warnings,
+    warning_headers,
+)
+from app.rows.encode import Chunk, ResponseTable
 from app.rows.model_types import ModelTypes, RowWarnings, types_of
-from app.rows.response_table import Chunk, Part, ResponseTable
 from app.rows.shape import Floats, RowsShape
+from app.scoring.functions import RowFunction, Space
 from app.state import AppState, state_of
-from flows import CompiledFlow, turn_rows
+from flows import CompiledFlow
 from models_store.process.traces import TRACES
 from models_store.records import Version
 
-Space = Literal["data", "model"]
 Extra = Literal["ignore", "error"]
-Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
-
-
 TIMEOUT_HEADER = "X-Request-Timeout"
-_UNWATCHED_ROWS = (
-    256  # of one pass of a quick flow: to watch whether the caller leaves takes longer
-)
-
-
-@dataclass(frozen=True)
-class RowFunction:
-    """Function of rows that a route computes, and the names of its results.
-
-    Args:
-        name: Name of the function; those with equal names give a row the same numbers.
-        compute: Callable from a flow and rows of shape (n, columns) to arrays of n entries or rows.
-        columns: Names of the numbers that a row becomes.
-        parts: Members of the JSON response that hold them.
-        checked: Number of them that must be finite, the first ones; None: all.
-        passes: Rows that the flow computes for each row.
-        members: Further members of the JSON response.
-        conditionals: True for one that needs the densities of single columns.
-    """
-
-    name: str
-    compute: Compute
-    columns: Sequence[str]
-    parts: Sequence[Part]
-    checked: int | None = None
-    passes: int = 1
-    members: Mapping[str, Any] = field(default_factory=dict)
-    conditionals: bool = False
-
-    @property
-    def width(self) -> int:
-        """Numbers that a row becomes."""
-        return len(self.columns)
+ROW_WARNINGS_HEADER = "X-Row-Warnings"
+_QUICK_VALUES = 4096
+_VALUE_BYTES = 8
+_NUMBER_BYTES = 24  # most of a number as text
+_ADVICE = " Split it, or upload the rows as a dataset and start a scoring job."
 
 
 @dataclass(frozen=True)
@@ -145,16 +123,13 @@ class ScoreRequest:
             columns = [*self.version.columns, *columns]
         partial = self.types is not None or self.state.models.leaves_out(self.version)
         extra = self.extra or ("ignore" if partial else "error")
+        settings = self.state.settings
         return RowsShape(
             columns,
-            self.state.settings.max_score_rows,
+            min(settings.max_score_rows, settings.max_rows_bytes // (_VALUE_BYTES * len(columns))),
             types=self.types,
             ignores_extra=extra == "ignore",
         )
-
-    def chunk(self, function: RowFunction, values: Floats, rows: Floats) -> Chunk:
-        """Return the values of some rows, with the reasons of those that have none."""
-        return Chunk.of(values, rows, types=self.types, checked=function.checked)
 
     def flow(
         self, function: RowFunction | None = None
@@ -162,6 +137,50 @@ class ScoreRequest:
         """Hold the model in memory as long as the context lasts, with what a function needs of it."""
         needs = function is not None and function.conditionals
         return self.state.models.use(self.version, conditionals=needs)
+
+    async def respond(self, function: RowFunction) -> Response:
+        """Respond with what a function makes of each row of the body.
+
+        Raises:
+            Problem: The rows are not valid.
+            OverloadedError: The engine has too much to do.
+            StoreError: The model cannot be loaded.
+            ClientDisconnect: The caller has left.
+        """
+        with body_share(self.request) as share:
+            rows, found = await self._read(share)
+            self._check_results(function, len(rows))
+            async with self.flow(function) as flow:
+                values = await self.compute(function, flow, rows)
+            about_body = body_warnings(found)
+            made = partial(self._response, function, rows, values, about_body)
+            table, chunk = made() if rows.size <= _QUICK_VALUES else await in_thread(made)
+            headers = {**self.headers, **warning_headers(about_body)}
+            if table.warnings is not None:
+                headers[ROW_WARNINGS_HEADER] = table.warnings.header
+            return await self.codec.respond(table, chunk, headers=headers)
+
+    async def _read(self, share: Share) -> Decoded:
+        """Return the rows of the body, whose bytes the share counts."""
+        codec, parameters = request_codec(self.request.headers.get("content-type"))
+        state = self.state
+        limit = codec.max_bytes(state.settings)
+        content = await read_body(self.request, limit=limit, share=share, advice=_ADVICE)
+        body = RowsBody(content, codec.format, parameters, self.shape, state.settings, state.blobs)
+        return await codec.read(body, state.parsers)
+
+    def _check_results(self, function: RowFunction, rows: int) -> None:
+        """Refuse results of too many bytes, in the format of the response.
+
+        Raises:
+            Problem: `limit-rows`.
+        """
+        row_bytes = _VALUE_BYTES * function.width
+        if self.codec.text:  # which may repeat the names in each row
+            row_bytes = _NUMBER_BYTES * function.width + sum(map(len, function.columns))
+        most = self.state.settings.max_rows_bytes
+        if rows * row_bytes > most:
+            raise Problem("limit-rows", f"The response may have more than {most} bytes.{_ADVICE}")
 
     async def compute(self, function: RowFunction, flow: CompiledFlow, rows: Floats) -> Floats:
         """Compute a function of some rows.
@@ -185,45 +204,35 @@ class ScoreRequest:
         compute = partial(function.compute, flow)
         work = self.state.engine.apply(compute, rows, values, key=key, terms=terms)
         with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):
-            if _takes_long(function, flow, len(rows)):
+            if len(rows) > terms.first_rows:
                 await unless_disconnected(self.request, work)
-            else:
+            else:  # to watch whether the caller leaves takes longer
                 await work
         return values
 
-    def table(
+    def _response(
         self,
         function: RowFunction,
-        rows: int,
-        warnings: RowWarnings | None = None,
-        *,
-        body: Sequence[BodyWarning] = (),
-    ) -> ResponseTable:
-        """Return the head of the response.
-
-        Args:
-            function: Function of the rows.
-            rows: Number of rows.
-            warnings: Warnings about single rows.
-            body: Warnings about the body that the rows came in.
-        """
-        about_body = {"body_warnings": body} if body else {}
-        return ResponseTable(
+        rows: Floats,
+        values: Floats,
+        about_body: Sequence[BodyWarning],
+    ) -> tuple[ResponseTable, Chunk]:
+        """Return the head and the rows of the response."""
+        types = self.types
+        members = {"model": self.version.ref, **function.members}
+        if about_body:
+            members["body_warnings"] = about_body
+        table = ResponseTable(
             columns=function.columns,
             parts=function.parts,
-            rows=rows,
+            rows=len(rows),
             dtype=np.dtype(np.float64),
-            members={"model": self.version.ref, **function.members, **about_body},
+            members=members,
             flat=function.width == 1,
-            inputs=() if self.types is None else [column.name for column in self.types.columns],
-            warnings=warnings,
+            inputs=() if types is None else [column.name for column in types.columns],
+            warnings=None if types is None else RowWarnings(types, rows),
         )
-
-
-def _takes_long(function: RowFunction, flow: CompiledFlow, rows: int) -> bool:
-    """Return whether a function of some rows may take longer than to watch whether the caller leaves."""
-    most = turn_rows(_UNWATCHED_ROWS, max(flow.operations))
-    return rows * function.passes > most
+        return table, Chunk.of(values, rows, types=types, checked=function.checked)
 
 
 def _check_space(types: ModelTypes) -> None:

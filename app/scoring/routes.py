@@ -6,8 +6,10 @@ They read the body themselves; `app.scoring.docs` describes it for OpenAPI.
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.examples import MODEL, NOISE, ROWS
 from app.http.json_body import json_request
@@ -26,6 +28,7 @@ from app.scoring.functions import (
     NO_NOISE,
     Explaining,
     HeldOutRows,
+    Space,
     check_evidence,
     conditional_order_of,
     evidence_of,
@@ -38,8 +41,7 @@ from app.scoring.functions import (
     score_explained,
     transformed,
 )
-from app.scoring.request import Extra, ScoreRequest, Space
-from app.scoring.respond import respond
+from app.scoring.request import Extra, ScoreRequest
 from app.scoring.samples import SampleRequest, respond_samples
 from flows import CompiledFlow
 
@@ -141,13 +143,13 @@ async def log_prob(
     """
     score = await ScoreRequest.of(request, ref, space, extra=extra)
     if not conditionals:
-        return await respond(score, log_prob_parts(space) if parts else log_prob_alone(space))
+        return await score.respond(log_prob_parts(space) if parts else log_prob_alone(space))
     if parts:
         error = FieldError("Leave out `parts` or `conditionals`.", parameter="conditionals")
         raise Problem("validation", errors=[error])
     async with score.flow() as flow:
         order = conditional_order_of(flow)
-    return await respond(score, log_prob_conditionals(space, score.version.columns, order))
+    return await score.respond(log_prob_conditionals(space, score.version.columns, order))
 
 
 @router.post(
@@ -171,12 +173,12 @@ async def score(
     wanted = await ScoreRequest.of(request, ref, "data", extra=extra)
     version, held_out = wanted.version, HeldOutRows.of(wanted.version)
     if not explain:
-        return await respond(wanted, score_alone(held_out))
+        return await wanted.respond(score_alone(held_out))
     async with wanted.flow() as flow:
         kinds, passes = explained_kinds(flow), flow.explaining_passes
     usual = await wanted.state.usual_terms.of(version)
     explaining = Explaining(kinds, usual, passes)
-    return await respond(wanted, score_explained(held_out, version.columns, explaining))
+    return await wanted.respond(score_explained(held_out, version.columns, explaining))
 
 
 @router.post(
@@ -217,7 +219,7 @@ async def evidence(
     score = await ScoreRequest.of(request, ref, "data", extra=extra, given=True)
     async with score.flow() as flow:
         check_evidence(flow, samples)
-    return await respond(score, evidence_of(samples, seed))
+    return await score.respond(evidence_of(samples, seed))
 
 
 @router.post(
@@ -236,7 +238,7 @@ async def inverse(
     Each row comes with the log absolute determinant of the map's Jacobian matrix.
     """
     score = await ScoreRequest.of(request, ref, space, extra=extra)
-    return await respond(score, noise_of(score.version.columns, space))
+    return await score.respond(noise_of(score.version.columns, space))
 
 
 @router.post(
@@ -259,4 +261,37 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
             raise Problem("model-without-noise", NO_NOISE)
         return flow.forward(rows, space=space)
 
-    return await respond(score, transformed("forward", compute, score.version.columns))
+    return await score.respond(transformed("forward", compute, score.version.columns))
+
+
+class ScoresFirst:
+    """Middleware that gives scores without a query to the functions above as they are, in front of the router.
+
+    These read the body themselves, and all their parameters but the reference have defaults. FastAPI
+    serves all else, such as requests with parameters to read, and refusals.
+
+    Most requests are one row without a query, and the search takes a tenth of each.
+
+    Args:
+        app: Application that serves all other requests.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._prefix = f"{router.prefix}/"
+        routes = [route for route in router.routes if isinstance(route, APIRoute)]
+        self._routes = {route.path.rpartition("/")[2]: route for route in routes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        path: str = scope.get("path", "")
+        if path.startswith(self._prefix) and scope["method"] == "POST":
+            ref, _, verb = path[len(self._prefix) :].partition("/")
+            route = self._routes.get(verb)
+            if ref and route is not None and not scope["query_string"]:
+                scope["route"] = route
+                scope["path_params"] = {"ref": ref}
+                response = await route.endpoint(Request(scope, receive, send), ref)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

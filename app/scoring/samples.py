@@ -16,10 +16,8 @@ from app.http.json_body import read_json
 from app.limits import in_thread
 from app.problems.problem import FieldError, Problem
 from app.rows.context import context_cells, context_rows
-from app.rows.model_types import ModelTypes, known_types_of
-from app.rows.respond import respond_streamed, respond_whole
-from app.rows.response_table import Chunk, Part, ResponseTable
-from app.rows.roundings import Roundings
+from app.rows.encode import Chunk, Part, ResponseTable
+from app.rows.model_types import ModelTypes, Roundings, known_types_of
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
 from flows import fitting_rows, turn_rows
@@ -130,14 +128,14 @@ async def respond_samples(score: ScoreRequest) -> Response:
         async with aclosing(drawing.chunks()) as drawn:
             rows = [piece async for piece in drawn]
         whole: Floats = np.concatenate(rows)  # type: ignore[assignment]  # of one type
-        return await respond_whole(score.codec, table, chunk(whole), headers=headers)
+        return await score.codec.respond(table, chunk(whole), headers=headers)
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         async with aclosing(_ahead(drawing.chunks())) as drawn:
             async for rows in drawn:
                 yield chunk(rows)
 
-    return await respond_streamed(score.codec, table, chunks(), headers=headers)
+    return await score.codec.stream(table, chunks(), headers=headers)
 
 
 async def _ahead(items: AsyncGenerator[Floats, None]) -> AsyncGenerator[Floats, None]:

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from app.http.json_body import parse_json, validate_json
 from app.problems.problem import Problem
-from app.rows.decode.json import decode_document
+from app.rows.decode import decode_document
 from app.rows.shape import RowsShape
 from app.scoring.samples import SampleRequest
 from models_store.requests.training import TrainingRequest

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from app.rows.decode.npy import decode_npy
 from tabular.formats import TableFormat
 from tests.app.decoding import decode
 from tests.app.rows.bodies import SHAPE, npy, refusal
@@ -35,7 +34,7 @@ def test_031_npy_rows_are_read_whatever_their_dtype_and_order(array, fortran):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_npy_rows_of_a_native_float_are_not_copied(dtype):
     body = npy(np.ones((2, 3), dtype))
-    rows = decode_npy(body, SHAPE)
+    rows = decode(body, NPY, SHAPE)
     assert np.shares_memory(rows, np.frombuffer(body, np.uint8))
 
 

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from app.rows.codecs import BY_MEDIA_TYPE
-from app.rows.response_table import Chunk, Part, ResponseTable
-from app.rows.roundings import Roundings
+from app.rows.encode import Chunk, Part, ResponseTable
+from app.rows.model_types import Roundings
 from tabular.columns import Column
 from tabular.numbers import round_to
 from tests.app.serving import COLUMNS as SERVED, registered

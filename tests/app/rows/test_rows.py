@@ -6,7 +6,6 @@ import pytest
 from app.problems.fields import named
 from app.problems.problem import Problem
 from app.rows.codecs import CODECS, request_codec, response_codec
-from app.rows.response_table import Chunk, row_errors
 from app.rows.shape import RowsShape
 from tabular.formats import TableFormat
 from tests.app.rows.bodies import from_json, npy, refusal
@@ -121,17 +120,6 @@ def test_a_member_that_some_rows_lack_is_a_gap_of_those():
     np.testing.assert_array_equal(rows, [[1, nan, nan], [1, 2, 3], [nan, nan, nan]])
 
 
-@pytest.mark.long
-def test_objects_of_next_to_nothing_are_bounded():
-    names = [f"x{i}" for i in range(2000)]
-    shape = RowsShape(names, max_rows=10_000_000)
-    rows = [dict.fromkeys(names, 1.5), *({} for _ in range(600))]
-    with pytest.raises(Problem) as caught:
-        from_json(rows, shape)
-    assert caught.value.type.slug == "limit-rows"
-    assert from_json(rows[:500], shape).shape == (500, 2000)
-
-
 def test_a_huge_unknown_name_is_cut():
     problem = refusal({"rows": [{"a": 1, "b": 2, "x" * 1_000_000: 3}]})
     assert len(problem.members["unknown"][0]) <= 128
@@ -184,15 +172,6 @@ def test_of_many_missing_columns_the_first_are_named():
 def test_names_beside_rows_that_are_objects_are_refused():
     document = {"rows": [{"a": 1, "b": 2, "c": 3}], "columns": ["a", "b", "c"]}
     assert refusal(document).type.slug == "batch-shape"
-
-
-def test_rows_that_have_no_finite_result_say_whose_fault_it_is():
-    chunk = Chunk.of(np.array([[-1.0], [np.nan], [-np.inf]]), np.array([[0.0], [np.nan], [0.0]]))
-    assert chunk.codes is not None
-    assert [(error["row"], error["code"]) for error in row_errors(chunk.codes, start=10)] == [
-        (11, "non_finite_input"),
-        (12, "non_finite"),
-    ]
 
 
 @pytest.mark.parametrize(

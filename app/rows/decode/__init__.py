@@ -1,1 +1,0 @@
-"""Rows of request bodies, decoded: a module for each way that a format is read."""
