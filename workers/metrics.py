@@ -60,12 +60,7 @@ class WorkerMetrics:
 
 
 class AttemptReports:
-    """Spans and metrics of an attempt, made of what its trainer reports, which has no network itself.
-
-    Args:
-        kind: Kind of the job.
-        metrics: Metrics of the worker.
-    """
+    """Spans and metrics of an attempt, made of what its trainer reports, which has no network itself."""
 
     def __init__(self, kind: str, metrics: WorkerMetrics) -> None:
         self._kind = kind

@@ -111,13 +111,18 @@ class _Task(_Message):
     tick_s: float = 0.5
 
 
-class TrainingTask(_Task):
-    """Fit a flow to a dataset."""
+class _SplitTask(_Task):
+    """Task on the datasets that a split names."""
 
-    kind: Literal["training"] = "training"
     dataset: DatasetRef
     validation_dataset: DatasetRef | None
     test_dataset: DatasetRef | None
+
+
+class TrainingTask(_SplitTask):
+    """Fit a flow to a dataset."""
+
+    kind: Literal["training"] = "training"
 
 
 class VariationalTask(_Task):
@@ -127,13 +132,10 @@ class VariationalTask(_Task):
     dataset: DatasetRef | None
 
 
-class EnsembleTask(_Task):
+class EnsembleTask(_SplitTask):
     """Choose an ensemble among flows that were trained on the rows of a dataset."""
 
     kind: Literal["ensemble"] = "ensemble"
-    dataset: DatasetRef
-    validation_dataset: DatasetRef | None
-    test_dataset: DatasetRef | None
 
 
 class ScoringTask(_Task):

@@ -3,7 +3,10 @@
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Self
+
+from prometheus_client import start_http_server
 
 from models_store.database.database import SERVICE_ANSWER_S, Database
 from models_store.errors import (
@@ -23,7 +26,6 @@ from models_store.webhooks.deliveries import Deliveries
 from workers.devices import devices_of, has_accelerator
 from workers.leftovers import sweep
 from workers.metrics import WorkerMetrics
-from workers.port import Port
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.trainers import Trainers
@@ -41,12 +43,7 @@ _END_S = 0.05
 
 
 class WorkerService:
-    """Service of one worker.
-
-    Args:
-        database: Database of the jobs.
-        settings: Settings of the worker.
-    """
+    """Service of one worker."""
 
     def __init__(self, database: Database, settings: WorkerSettings) -> None:
         self.settings = settings
@@ -57,17 +54,16 @@ class WorkerService:
         self._told: tuple[str | None, int | None] | None = None
         self._told_at = 0.0
         self._trainers = Trainers()
+        self._woken = threading.Event()
         self.supervisor = Supervisor(
             database,
             settings,
             worker=settings.label,
             trainers=self._trainers,
             metrics=self._metrics,
-            on_claim=self._wake,
+            on_claim=self._woken.set,
         )
         self._sender = Sender(Deliveries(database), private=settings.webhook_private_addresses)
-        self._port: Port | None = None
-        self._woken = threading.Event()
         self._look_is_asked_for = False
         self._stopping = threading.Event()
         self._polling: threading.Thread | None = None
@@ -120,28 +116,22 @@ class WorkerService:
     def close(self) -> None:
         """Stop, and wait for the end of what runs; safe to repeat."""
         self.stop()
-        self._wake()
-        if self._polling is None:
-            self._database.dispose()
-            TRACES.close()
-            return
-        self._polling.join()
-        self._polling = None
-        while not self.supervisor.is_idle:
-            time.sleep(_END_S)
-        self._trainers.end_if_idle(0.0)
-        self._sender.stop()
-        try:
-            self._workers.remove(self.settings.label)
-        except DatabaseError as error:
-            log.info("the database does not know that this worker ends: %s", error)
-        if self._port is not None:
-            self._port.stop()
+        self._woken.set()
+        if self._polling is not None:
+            self._polling.join()
+            self._polling = None
+            while not self.supervisor.is_idle:
+                time.sleep(_END_S)
+            self._trainers.end_if_idle(0.0)
+            self._sender.stop()
+            with suppress(DatabaseError):  # without it nobody learns that this worker ends
+                self._workers.remove(self.settings.label)
         self._database.dispose()
         TRACES.close()
 
     def _poll(self, pool: Any) -> None:  # noqa: ANN401 - celery ships no types
         """Every 1.5 s, and after each claim: have one thread of the pool look for a job, if a slot is free."""
+        keep_s, keep_jobs_s = self.settings.keep_checkpoints_s, self.settings.keep_jobs_s
         clean_at = time.monotonic() + _CLEANING_S
         while not self._stopping.is_set():
             try:
@@ -152,8 +142,9 @@ class WorkerService:
                 self._trainers.end_if_idle()
                 # Without its store a worker must not have rows forget files.
                 if time.monotonic() >= clean_at and self.supervisor.unfit is None:
-                    more = self._clean()
-                    clean_at = time.monotonic() + (POLL_S if more else _CLEANING_S)
+                    clean_at = time.monotonic() + _CLEANING_S
+                    if sweep(self._database, self._blobs, keep_s=keep_s, keep_jobs_s=keep_jobs_s):
+                        clean_at = 0.0
             except (DatabaseError, StorageFullError, OSError) as error:
                 log.warning("the worker cannot tell that it lives, or clean up, now: %s", error)
             except Exception:
@@ -166,42 +157,24 @@ class WorkerService:
         told = self.supervisor.unfit, self.supervisor.memory_bytes
         if told == self._told and time.monotonic() - self._told_at < _TELL_S:
             return
+        self._told, self._told_at = told, time.monotonic()
         unfit, memory_bytes = told
         accelerator = has_accelerator(self.settings)
         self._workers.beat(
             self.settings.label, unfit=unfit, accelerator=accelerator, memory_bytes=memory_bytes
         )
-        self._told, self._told_at = told, time.monotonic()
-
-    def _clean(self) -> bool:
-        """Delete what is of no more use; return whether more may be due."""
-        settings = self.settings
-        return sweep(
-            self._database,
-            self._blobs,
-            keep_s=settings.keep_checkpoints_s,
-            keep_jobs_s=settings.keep_jobs_s,
-        )
-
-    def _wake(self) -> None:
-        self._woken.set()
 
     def _open_port(self) -> None:
         """Open the port that the settings name; jobs matter more than one that cannot be opened."""
-        self._metrics.slots.set(len(devices_of(self.settings)))
-        if self.settings.worker_port is None:
+        port, metrics = self.settings.worker_port, self._metrics
+        metrics.slots.set(len(devices_of(self.settings)))
+        metrics.takes_jobs.set_function(lambda: self.supervisor.unfit is None)
+        if port is None:
             return
         try:
-            self._port = Port(
-                self.settings.worker_host,
-                self.settings.worker_port,
-                metrics=self._metrics,
-                unfit=lambda: self.supervisor.unfit,
-            )
+            start_http_server(port, self.settings.worker_host, metrics.registry)
         except OSError as error:
             log.error("the worker's port cannot be opened: %s", error)  # noqa: TRY400 - one clear line
-        else:
-            self._port.start()
 
 
 def _wait_for(database: Database) -> None:

@@ -28,7 +28,7 @@ class WorkerSettings(StoreSettings):
         default=None,
         ge=0,
         le=65_535,
-        description="Port of the worker with `/livez`, `/readyz` and `/metrics`; 0: any. Unset: none.",
+        description="Port of the worker with `/metrics`; 0: any. Unset: none.",
     )
     device: Annotated[str, Field(pattern=r"^(cpu|auto|cuda(:(\d{1,3}|all))?)$")] = Field(
         default="cpu",

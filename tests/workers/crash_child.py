@@ -22,7 +22,7 @@ from workers.protocol import EpochDone, Message, Started, Task
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.trainers import Trainers
-from workers.trainer.main import _do, outcome_of
+from workers.trainer.work import do, outcome_of
 
 DIED = 77
 _STOP_AFTER = 3
@@ -171,7 +171,7 @@ class InlineTrainer:
     def _run(self) -> None:
         try:
             self.send(Started())
-            _do(self._task, self, self._interrupted.is_set)  # type: ignore[arg-type]  # as a channel
+            do(self._task, self.send, self._interrupted.is_set)
         except Exception as error:  # noqa: BLE001 - as the trainer does
             self.send(outcome_of(error, self._task))
         finally:

@@ -28,12 +28,6 @@ _DOUBTFUL = frozenset({Ending.CRASHED, Ending.NOT_STARTED, Ending.ENVIRONMENT})
 class Fitness:
     """Tests of a worker, repeated with back-off while they fail; safe to share between threads.
 
-    Args:
-        database: Database that knows which store belongs to it.
-        settings: Settings of the trainers of this worker.
-        stopping: Event that is set when the worker is to end.
-        trainers: What starts trainers.
-
     Attributes:
         reason: Reason for which the worker takes no jobs; None if it takes them.
         store_id: Identity of the store that belongs to the database; None if not known yet.

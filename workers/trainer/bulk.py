@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from flows import CompiledFlow, compile_flow
-from models_store.errors import BlobDiskError, BlobError, StorageFullError
+from flows import compile_flow
+from models_store.errors import StorageFullError
 from models_store.files.blobs import Blobs, result_key
-from models_store.files.checkpoints import load_model
 from models_store.requests.bulk import AcceptedBulk, AcceptedSampling, AcceptedScoring
 from tabular.writers import (
     OUTPUT_MEDIA_TYPES,
@@ -26,13 +25,13 @@ from tabular.writers import (
     TableWriter,
     text_places,
 )
-from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
     Produced,
     ScoringTask,
     Send,
 )
+from workers.trainer.data import load_flow
 from workers.trainer.devices import find_device
 from workers.trainer.parts import ChildParts, Doubles, Parts
 from workers.trainer.products import Product, part_of, samples_of, scores_of
@@ -47,11 +46,6 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
 
     The last message is `Produced`, or `Interrupted` once `interrupted()` is true.
 
-    Args:
-        task: Task of the trainer.
-        send: Function that sends a message.
-        interrupted: Function that returns True to stop, called between two steps.
-
     Raises:
         TrainingError: The job cannot succeed.
         StorageFullError: A part or the file could not be written.
@@ -59,7 +53,7 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
     torch.set_num_threads(task.threads)
     device = find_device(task.device)
     blobs = Blobs(task.store)
-    flow = _load(task, blobs, device)
+    flow = compile_flow(load_flow(blobs, task.model, task.model.columns), device=device)
     accepted: AcceptedBulk
     if isinstance(task, ScoringTask):
         accepted = AcceptedScoring.model_validate(task.request)
@@ -224,14 +218,3 @@ class _Summary:
         if not scores:
             return counts
         return {**counts, "mean_log_prob": self.total / self.finite if self.finite else None}
-
-
-def _load(task: BulkTask, blobs: Blobs, device: torch.device) -> CompiledFlow:
-    model = task.model
-    try:
-        flow = load_model(blobs, model.key, model.sha256, spec=model.flow, columns=model.columns)
-    except BlobDiskError:
-        raise
-    except BlobError as error:
-        raise TrainingError("model_unusable", "The file of the model cannot be used.") from error
-    return compile_flow(flow, device=device)

@@ -33,14 +33,7 @@ T = TypeVar("T")
 
 
 class Checkpoints:
-    """Checkpoints of one attempt, each of which is told with a report.
-
-    Args:
-        task: Task that names the checkpoints of earlier attempts.
-        blobs: Store that holds the files.
-        teller: Sender of the reports, and of a note on each file that is not usable.
-        unit: Unit that checkpoints count, `epoch` or `iteration`.
-    """
+    """Checkpoints of one attempt, by epoch or iteration, each of which is told with a report."""
 
     def __init__(self, task: ModelTask, blobs: Blobs, teller: Teller, *, unit: str) -> None:
         self._task = task
@@ -53,12 +46,7 @@ class Checkpoints:
         self._pause_s = task.checkpoint_interval_s
 
     def resume(self, flow: Flow, work: Callable[[FitState | None], T]) -> T:
-        """Return the result of work on a flow, which goes on from the newest whole state that fits it.
-
-        Args:
-            flow: Flow as it is before training.
-            work: Function of that state; None: it begins.
-        """
+        """Return the result of work on a flow, which goes on from the newest whole state that fits it."""
         state = self._newest()
         if state is None:
             return work(None)

@@ -1,6 +1,7 @@
 """Tables of a job as tensors: verified, split by seed, and described by the training rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,15 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flows import Flow
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
+from models_store.files.checkpoints import load_model
+from models_store.requests.search import Member
 from models_store.requests.training import AcceptedSplit
 from models_store.requests.training_rows import most_rows
 from tabular.cells import recode
 from tabular.columns import Column
 from tabular.errors import TableError
 from workers.errors import TrainingError
-from workers.protocol import DatasetRef, EnsembleTask, TrainingTask
+from workers.protocol import DatasetRef, EnsembleTask, ModelRef, TrainingTask
 
 _CHUNK_ROWS = 65_536
 # Rows of a sample at least.
@@ -50,12 +54,7 @@ class SplitRows:
     left_out: int = 0
 
     def to(self, device: torch.device, *, memory_bytes: int | None) -> "SplitRows":
-        """Return the same rows, on a device if they leave it room.
-
-        Args:
-            device: Device of the flow.
-            memory_bytes: Memory of the device; None: it is that of the rows.
-        """
+        """Return the same rows, on a device if they leave it room."""
         to = partial(_to, device=device, memory_bytes=memory_bytes)
         return SplitRows(
             train=to(self.train),
@@ -203,6 +202,31 @@ def load_columns(blobs: Blobs, dataset: DatasetRef, columns: Sequence[str]) -> T
     return _take(table, np.arange(len(table)), wanted)
 
 
+@contextmanager
+def needed(code: str, text: str) -> Iterator[None]:
+    """Fail the job for a file that is gone or was changed; a disk that fails is not the job's fault.
+
+    Raises:
+        TrainingError: The file cannot be used.
+    """
+    try:
+        yield
+    except BlobDiskError:
+        raise
+    except BlobError as error:
+        raise TrainingError(code, text) from error
+
+
+def load_flow(blobs: Blobs, file: ModelRef | Member, columns: Sequence[str]) -> Flow:
+    """Return the flow of a model file.
+
+    Raises:
+        TrainingError: The file is gone or was changed.
+    """
+    with needed("model_unusable", "The file of the model cannot be used."):
+        return load_model(blobs, file.key, file.sha256, spec=file.flow, columns=columns)
+
+
 def open_table(blobs: Blobs, dataset: DatasetRef) -> Floats:
     """Return a whole table, memory-mapped.
 
@@ -210,12 +234,8 @@ def open_table(blobs: Blobs, dataset: DatasetRef) -> Floats:
         TrainingError: The file is gone or was changed.
         BlobDiskError: The disk failed.
     """
-    try:
+    with needed("dataset_corrupt", f"Dataset {dataset.id} cannot be read."):
         path = blobs.verify(dataset.key, dataset.sha256)
-    except BlobDiskError:
-        raise
-    except BlobError as error:
-        raise TrainingError("dataset_corrupt", f"Dataset {dataset.id} cannot be read.") from error
     table: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
     return table
 

@@ -35,11 +35,7 @@ class Noise:
     spikes: Tensor
 
     def denoise(self, rows: Tensor) -> Denoise | None:
-        """Return the maps that take the widest noise off samples; None if no value needs such noise.
-
-        Args:
-            rows: Rows that the noise was found from.
-        """
+        """Return the maps that take the widest noise off samples; None if no value needs such noise."""
         places = self.spikes.nonzero()[:, 0].tolist()
         return Denoise.fit(rows, self.widths, places) if places else None
 
@@ -70,9 +66,6 @@ def column_noise(rows: Tensor) -> Noise:
     value has 5 % of the rows or more, and with such noise a density above 1 per standard deviation
     (2.5 times the peak of a Gaussian), the noise is half a standard deviation wide at least: the
     value then adds to the density no more than twice its share, per deviation.
-
-    Args:
-        rows: Training rows, with columns that vary.
     """
     stride = -(-len(rows) // SAMPLE_ROWS)
     found = [_column(column.double().cpu().numpy()) for column in rows[::stride].unbind(dim=1)]

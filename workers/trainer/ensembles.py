@@ -21,15 +21,12 @@ from flows import (
 from flows.ensemble import mix
 from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
-from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
-from models_store.files.checkpoints import load_model
 from models_store.requests.search import AcceptedEnsemble, Member
 from models_store.requests.training_rows import choose_types
-from workers.errors import TrainingError
 from workers.protocol import EnsembleTask, Interrupted, Send, Trained
 from workers.trainer.checkpoints import Result, store
-from workers.trainer.data import SplitRows, load_parts
+from workers.trainer.data import SplitRows, load_flow, load_parts
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Teller
 from workers.trainer.summary import summarise
@@ -49,11 +46,6 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     between equal ones and those that a few iterations of EM find for the validation rows, so that few
     rows do not decide too much. The ensemble is taken unless its robust validation likelihood is
     clearly no better. The last message is `Trained`, or `Interrupted` once `interrupted()` is true.
-
-    Args:
-        task: Task of the trainer.
-        send: Function that sends a message.
-        interrupted: Function that returns True to stop, called whenever some rows are scored.
 
     Raises:
         TrainingError: The job cannot succeed.
@@ -87,7 +79,7 @@ def _assembled(
     device, seed = find_device(task.device), request.seed
     flows, scores = [], []
     for member in request.members:
-        flow = _load(blobs, member, request.columns).to(device)
+        flow = load_flow(blobs, member, request.columns).to(device)
         flows.append(flow)
         scores.append(_score(flow, parts, seed=seed, scored=evaluation.scored))
     choice = choose(torch.stack(scores), request.row_loss_bound)
@@ -117,15 +109,6 @@ def _assembled(
         held_out=held_out_quantiles(flow, parts, device, scored=evaluation.scored),
     )
     return store(result, task, blobs)
-
-
-def _load(blobs: Blobs, member: Member, columns: list[str]) -> Flow:
-    try:
-        return load_model(blobs, member.key, member.sha256, spec=member.flow, columns=columns)
-    except BlobDiskError:
-        raise
-    except BlobError as error:
-        raise TrainingError("model_unusable", "The file of a member cannot be used.") from error
 
 
 def _score(

@@ -10,8 +10,8 @@ from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs, part_key, parts_key
 from models_store.files.job_files import ResultPart, load_list, save_list
 from models_store.requests.bulk import Piece
-from workers.errors import TrainingError
 from workers.protocol import CheckpointRef, SamplingTask, ScoringTask
+from workers.trainer.data import needed
 from workers.trainer.progress import Teller
 
 Doubles = npt.NDArray[np.float64]
@@ -21,14 +21,7 @@ _SHARE = 0.02
 
 
 class Parts:
-    """Parts of the result of one job, those of earlier attempts first.
-
-    Args:
-        task: Task that names the lists of earlier attempts.
-        blobs: Store that holds the files.
-        teller: Sender of a note on each list or part that is not usable.
-        width: Number of values in a row.
-    """
+    """Parts of the result of one job, rows of `width` numbers, those of earlier attempts first."""
 
     def __init__(
         self, task: ScoringTask | SamplingTask, blobs: Blobs, teller: Teller, *, width: int
@@ -51,11 +44,7 @@ class Parts:
         return sum(part.rows for part in self._parts)
 
     def resume(self, alive: Callable[[], None]) -> None:
-        """Take over the parts of earlier attempts, as far as they are whole.
-
-        Args:
-            alive: Function that is called after each file; reading them all takes a while.
-        """
+        """Take over the parts of earlier attempts, as far as they are whole; call a function after each."""
         for part in self._newest_list():
             try:
                 self._blobs.verify(part.key, part.sha256)
@@ -147,33 +136,20 @@ class Parts:
 
 
 class ChildParts:
-    """Parts that children of the job have computed, in order, each an npy file.
-
-    Args:
-        blobs: Store that holds the files.
-        pieces: Files of the rows.
-        width: Number of values in a row.
-    """
+    """Parts that children of the job have computed, in order, each an npy file."""
 
     def __init__(self, blobs: Blobs, pieces: Sequence[Piece], *, width: int) -> None:
         self._blobs, self._pieces, self._width = blobs, pieces, width
 
     def resume(self, alive: Callable[[], None]) -> None:
-        """Verify the files.
-
-        Args:
-            alive: Function that is called after each file; reading them all takes a while.
+        """Verify the files; call a function after each.
 
         Raises:
             TrainingError: A file is gone or was changed.
         """
         for number, piece in enumerate(self._pieces, start=1):
-            try:
+            with needed("part_unusable", f"Part {number} cannot be read."):
                 self._blobs.verify(piece.key, piece.sha256)
-            except BlobDiskError:
-                raise
-            except BlobError as error:
-                raise TrainingError("part_unusable", f"Part {number} cannot be read.") from error
             alive()
 
     def blocks(self, rows: int) -> Iterator[Doubles]:

@@ -22,9 +22,8 @@ def _load() -> None:
 
     from flows.compiled import packing  # noqa: PLC0415
     from flows.compiled_training import step  # noqa: PLC0415
-    from workers.trainer.main import load_libraries  # noqa: PLC0415
+    from workers.trainer import work  # noqa: F401, PLC0415
 
-    load_libraries()
     # The first optimiser of a process imports PyTorch's compiler, which takes a second.
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
     for load in (step.load_kernels, packing.load_kernels):

@@ -27,7 +27,7 @@ from tabular.typed_rows import TypedRows, encode_rows
 from tabular.writers import TableHead, unused_name
 from workers.errors import TrainingError
 from workers.protocol import ModelRef, SamplingTask, ScoringTask
-from workers.trainer.data import Floats, open_table
+from workers.trainer.data import Floats, needed, open_table
 from workers.trainer.parts import Doubles
 
 _STEP_VALUES = 2**20
@@ -72,12 +72,6 @@ class Product:
 
 def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch.device) -> Product:
     """Return the table of the scores of a dataset.
-
-    Args:
-        task: Task of a scoring job.
-        flow: Flow of the model.
-        blobs: Store that holds the dataset.
-        device: Device that computes.
 
     Raises:
         TrainingError: A file of the dataset is gone or was changed.
@@ -126,13 +120,7 @@ def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch
 
 
 def samples_of(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Product:
-    """Return the table of the samples that a sampling job draws.
-
-    Args:
-        task: Task of a sampling job.
-        flow: Flow of the model.
-        device: Device that computes.
-    """
+    """Return the table of the samples that a sampling job draws."""
     request = AcceptedSampling.model_validate(task.request)
     columns: Sequence[str] = task.model.columns
     types = None if task.model.types is None else [Column.from_dict(c) for c in task.model.types]
@@ -264,13 +252,8 @@ def _written_columns(
     kept = task.dataset.kept
     if kept is None or request.output == "npy":
         return task.dataset.column_types, None
-    try:
+    with needed("dataset_corrupt", f"The kept cells of dataset {task.dataset.id} cannot be read."):
         path = blobs.verify(kept.key, kept.sha256)
-    except BlobDiskError:
-        raise
-    except BlobError as error:
-        text = f"The kept cells of dataset {task.dataset.id} cannot be read."
-        raise TrainingError("dataset_corrupt", text) from error
     columns = [Column.from_dict(fields) for fields in kept.types]
     return columns, KeptCells(path, columns)
 

@@ -11,11 +11,6 @@ from workers.protocol import CheckpointRef, EpochDone, Interrupted, Note, Send, 
 class Teller:
     """Sender of signs of life and reports.
 
-    Args:
-        task: Task of the trainer.
-        send: Function that sends a message.
-        interrupted: Function that returns True to stop.
-
     Attributes:
         metrics: Metrics of the last report.
         position: Progress at the last report or sign of life.

@@ -27,14 +27,7 @@ def summarise_training(
     request: AcceptedTraining,
     metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the summary of a trained flow, and whether its likelihood still rose.
-
-    Args:
-        flow: Trained flow.
-        parts: Rows of the training.
-        request: Accepted request of the job.
-        metrics: Metrics of the last epoch.
-    """
+    """Return the summary of a trained flow, and whether its likelihood still rose."""
     rising, seed = is_rising(metrics), request.optimisation.seed
     told = [_told_rise(metrics)] if rising else []
     found = summarise(flow, parts, spec=request.flow, columns=request.columns, seed=seed)
@@ -44,15 +37,7 @@ def summarise_training(
 def summarise(
     flow: Flow, parts: SplitRows, *, spec: FlowSpec, columns: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Return the numbers behind a summary, and the sentences as `summary`.
-
-    Args:
-        flow: Trained flow or ensemble.
-        parts: Rows of the training.
-        spec: Specification of the flow.
-        columns: Names of the columns.
-        seed: Seed of the noise on discrete columns, of the mixture and of the samples.
-    """
+    """Return the numbers behind a summary, and the sentences as `summary`."""
     found: dict[str, Any] = {}
     texts: list[str] = []
     most = max(100, min(_ROWS, _CELLS // (flow.dim + flow.context_dim)))
@@ -83,12 +68,7 @@ def is_rising(metrics: Mapping[str, Any]) -> bool:
 
 
 def told_gains(gains: Gains, part: str) -> Sequence[str]:
-    """Return what people are told of a model beside simple ones, a sentence or none.
-
-    Args:
-        gains: Gains over one Gaussian, and over a mixture.
-        part: Part of the rows that they were measured on, `test` or `validation`.
-    """
+    """Return what people are told of a model beside simple ones, a sentence or none."""
     if not math.isfinite(gains.gaussian.mean):
         return []
     told = f"On {_ROWS_OF[part]} the model is {_nats(gains.gaussian)} one Gaussian"

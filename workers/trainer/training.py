@@ -62,12 +62,6 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
 
     The last message is `Trained`, or `Interrupted` once `interrupted()` is true.
 
-    Args:
-        task: Task of the trainer.
-        send: Function that sends a message.
-        interrupted: Function that returns True to stop, called between two batches, and between the
-            chunks of an evaluation.
-
     Raises:
         TrainingError: The job cannot succeed.
         StorageFullError: A checkpoint or the model could not be written.

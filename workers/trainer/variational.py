@@ -75,11 +75,6 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
 
     The last message is `Trained`, or `Interrupted` once `interrupted()` is true.
 
-    Args:
-        task: Task of the trainer.
-        send: Function that sends a message.
-        interrupted: Function that returns True to stop, called between two iterations.
-
     Raises:
         TrainingError: The job cannot succeed.
         StorageFullError: A checkpoint or the model could not be written.
@@ -334,12 +329,7 @@ def _judgement(flow: Flow, target: Target, *, seed: int) -> dict[str, Any]:
 
 
 def samples_of(rows: int, dim: int) -> int:
-    """Return the number of samples that a logistic regression is judged by.
-
-    Args:
-        rows: Number of its rows.
-        dim: Number of its coefficients.
-    """
+    """Return the number of samples that a logistic regression is judged by."""
     most = min(_WORK // (rows * dim), _PRODUCTS // rows)
     return max(_LEAST_SAMPLES, min(_SAMPLES, most))
 

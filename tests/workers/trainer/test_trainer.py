@@ -3,13 +3,12 @@
 import errno
 import subprocess
 import sys
-from multiprocessing import Pipe
 
 import pytest
 import torch
 
 from workers.protocol import SamplingTask, ScoringTask, TrainingTask, Unfit, VariationalTask
-from workers.trainer import main as trainer
+from workers.trainer import work
 
 WORK = {
     TrainingTask: "workers.trainer.training.train",
@@ -26,17 +25,15 @@ WORK = {
 def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatch):
     halves = []
 
-    def work(_task, _send, *, interrupted):
+    def done(_task, _send, *, interrupted):
         assert interrupted is not None
         halves.append(float(torch.full((1,), torch.finfo(torch.float32).tiny) / 2))
 
-    monkeypatch.setattr(WORK[kind], work)
+    monkeypatch.setattr(WORK[kind], done)
     task = kind.model_construct(memory_bytes=None, device="cpu")
     try:
-        trainer._prepare(task)
-        trainer._do(
-            task, trainer.Channel(Pipe()[1]), trainer.Interruption.__new__(trainer.Interruption)
-        )
+        work.prepare(task)
+        work.do(task, lambda _: None, bool)
     finally:
         torch.set_flush_denormal(False)
     [half] = halves
@@ -49,7 +46,7 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
 )
 def test_a_thread_that_is_not_started_is_the_fault_of_no_job(error):
     task = TrainingTask.model_construct(memory_bytes=None)  # type: ignore[call-arg]  # all that is read
-    outcome = trainer.outcome_of(error, task)
+    outcome = work.outcome_of(error, task)
     assert isinstance(outcome, Unfit)
     assert outcome.code == "process_limit"
 
@@ -58,14 +55,14 @@ def test_a_thread_for_which_the_job_left_no_memory_is_its_own_fault():
     program = (
         "import resource, threading\n"
         "from workers.protocol import TrainingTask\n"
-        "from workers.trainer import main as trainer\n"
+        "from workers.trainer import work\n"
         "used = int(open('/proc/self/status').read().partition('VmData:')[2].split()[0]) * 1024\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (used + 4 * 2**20,) * 2)\n"
         "try:\n"
         "    threading.Thread(target=print).start()\n"
         "except RuntimeError as error:\n"
         "    task = TrainingTask.model_construct(memory_bytes=2**30)\n"
-        "    print(trainer.outcome_of(error, task).code)\n"
+        "    print(work.outcome_of(error, task).code)\n"
     )
     told = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
