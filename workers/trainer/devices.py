@@ -2,9 +2,11 @@
 
 import torch
 
-from flows import build, spec_from_dict
+from flows import build, count_parameters, spec_from_dict
 from flows.training.optimiser import GradientDescent
+from flows.training.steps import one_core_suffices
 from models_store.files.blobs import Blobs
+from models_store.requests.training import AcceptedTraining
 from workers.errors import UnfitError
 from workers.protocol import Passed, SelfTestTask, Send
 
@@ -24,6 +26,15 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UnfitError("device_unavailable", f"This worker has no device {name}.")
     return device
+
+
+def training_device(name: str, request: AcceptedTraining) -> torch.device:
+    """Return the device of a training; `auto` is CUDA where there is one and the steps are large."""
+    context_dim = len(request.context_columns)
+    parameters = count_parameters(request.flow, len(request.columns), context_dim)
+    if name == "auto" and one_core_suffices(parameters, request.optimisation.batch_size):
+        return torch.device("cpu")
+    return find_device(name)
 
 
 def memory_of(device: torch.device) -> int | None:

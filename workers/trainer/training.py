@@ -36,7 +36,7 @@ from workers.errors import TrainingError
 from workers.protocol import Send, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import SplitRows, load_parts, moments, sample
-from workers.trainer.devices import find_device, memory_of
+from workers.trainer.devices import memory_of, training_device
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress, Teller
 from workers.trainer.summary import summarise_training
@@ -69,7 +69,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     torch.set_num_threads(task.threads)
     teller = Teller(task, send, interrupted)
     request = AcceptedTraining.model_validate(task.request)
-    device = find_device(task.device)
+    device = training_device(task.device, request)
     blobs = Blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))

@@ -1,6 +1,8 @@
 import pytest
 
-from flows import FitOptions, StepFactor, StepSchedule, VariationalOptions
+from flows import FitOptions, StepFactor, StepSchedule, VariationalOptions, count_parameters
+from flows.defaults import default_flow
+from flows.training.steps import one_core_suffices
 
 
 @pytest.mark.parametrize(
@@ -83,3 +85,9 @@ def test_the_variational_learning_rate_follows_its_schedule():
     assert constant.learning_rate_at(1) == constant.learning_rate_at(9999) == 2.0
     assert [cosine.learning_rate_at(i) for i in (1, 6)] == pytest.approx([2.0, 1.0])
     assert 0 < cosine.learning_rate_at(10) < 0.1
+
+
+@pytest.mark.parametrize(("columns", "suffices"), [(1, True), (20, True), (500, False)])
+def test_steps_of_narrow_default_flows_suit_one_core(columns: int, suffices: bool) -> None:
+    weights = count_parameters(default_flow(50_000, columns), columns)
+    assert one_core_suffices(weights, 250) is suffices

@@ -12,7 +12,7 @@ import torch
 from flows import compile_flow
 from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
-from models_store.requests.training import AcceptedSplit
+from models_store.requests.training import AcceptedSplit, AcceptedTraining
 from tests.workers.place import Place
 from tests.workers.trainer.tasks import EPOCHS, epochs, ref, result, run, split_of, task_of
 from workers.errors import TrainingError, UnfitError
@@ -25,7 +25,7 @@ from workers.protocol import (
     Tick,
 )
 from workers.trainer.data import split_rows
-from workers.trainer.devices import find_device
+from workers.trainer.devices import training_device
 from workers.trainer.training import train
 
 BATCHES = 10  # of an epoch
@@ -247,7 +247,14 @@ def test_a_device_that_is_not_there_is_never_replaced(place: Place, device: str)
         run(task_of(place, place.add_dataset(), device=device))
 
     assert failure.value.code == "device_unavailable"
-    assert find_device("auto").type in {"cpu", "cuda"}
+
+
+def test_small_steps_stay_on_the_processor_unless_a_device_is_named(place: Place) -> None:
+    request = AcceptedTraining.model_validate(task_of(place, place.add_dataset()).request)
+    assert training_device("auto", request) == torch.device("cpu")
+    assert training_device("auto", request) == training_device("cpu", request)
+    with pytest.raises(UnfitError):
+        training_device("cuda:99", request)
 
 
 def test_a_table_that_was_changed_on_disk_is_not_trained_on(place: Place) -> None:
