@@ -6,6 +6,7 @@ from collections.abc import Collection
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from models_store.aliases import find_alias
 from models_store.database.database import Database, reading, writing
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.errors import DatasetInUseError, NotFoundError, PreconditionError
@@ -23,7 +24,6 @@ from models_store.records import (
     Version,
     VersionSummary,
 )
-from models_store.rows.aliases import aliases_of, find_alias
 from models_store.rows.datasets import (
     changed_meanwhile,
     find_dataset,
@@ -31,10 +31,11 @@ from models_store.rows.datasets import (
     mark_retyped,
     user_of,
 )
-from models_store.rows.idempotency import claim_key, forget_resource, is_known
+from models_store.rows.idempotency import claim_key, forget_resource
 from models_store.rows.versions import (
     LargeField,
     add_version,
+    aliases_of,
     delete_versions,
     find_model,
     find_version,
@@ -60,7 +61,11 @@ _REF = re.compile(r"(?P<name>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<version>[1-9][0-9
 
 
 class Registry:
-    """Datasets, models and versions of all projects; `models_store.aliases` has the aliases."""
+    """Datasets, models and versions of all projects; `models_store.aliases` has the aliases.
+
+    Methods raise `NotFoundError` for what the project does not have, and listings `CursorError` for a cursor
+    that they did not give.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -99,55 +104,23 @@ class Registry:
         return Dataset.of_row(row)
 
     @reading
-    def stored_bytes(self, session: Session, project: str) -> int:
-        """Return how many bytes count in the quota of a project."""
-        return stored_bytes(session, project)
-
-    @reading
-    def room(
-        self,
-        session: Session,
-        project: str,
-        *,
-        max_bytes: int,
-        idempotency_key: str | None = None,
-        repeated: int = 0,
-    ) -> int:
+    def room(self, session: Session, project: str, *, max_bytes: int) -> int:
         """Return how many bytes a project may store beyond what it has.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            project: Project that is about to send something.
-            max_bytes: Bytes that it may store.
-            idempotency_key: Key of the request. One that is known may ask again for what was
-                stored before, which takes no more room in the end.
-            repeated: Most bytes of such a request, for which there is room.
 
         Raises:
             LimitError: None at all.
         """
-        if idempotency_key is not None and is_known(session, project, idempotency_key):
-            left = max(0, max_bytes - stored_bytes(session, project))
-            return min(max_bytes, left + repeated)
         check_storage(session, project, max_bytes, more=1)
         return max_bytes - stored_bytes(session, project)
 
     @reading
     def dataset(self, session: Session, project: str, dataset_id: str) -> Dataset:
-        """Return a dataset.
-
-        Raises:
-            NotFoundError: the project has no such dataset.
-        """
+        """Return a dataset."""
         return Dataset.of_row(find_dataset(session, project, dataset_id))
 
     @reading
     def dataset_summary(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
-        """Return a dataset without its columns, which may be large.
-
-        Raises:
-            NotFoundError: the project has no such dataset.
-        """
+        """Return a dataset without its columns, which may be large."""
         return DatasetSummary.of_row(find_dataset(session, project, dataset_id))
 
     @reading
@@ -170,9 +143,6 @@ class Registry:
             cursor: End of the page before; None for the first page.
             filters: Datasets to list, and their order.
             sha256: Hash of the stored table or of the uploaded file; None for any.
-
-        Raises:
-            CursorError: the cursor is not one of this listing.
         """
         query = select(DatasetRow).where(DatasetRow.project == project)
         if sha256 is not None:
@@ -208,7 +178,6 @@ class Registry:
             max_bytes: Bytes that the project may store.
 
         Raises:
-            NotFoundError: The project has no such dataset any more.
             DatasetInUseError: A job that has not ended reads it.
             ConflictError: It was changed since it was read.
             PreconditionError: It has other labels.
@@ -240,7 +209,6 @@ class Registry:
         Jobs and versions that were made from it keep its id and hash.
 
         Raises:
-            NotFoundError: the project has no such dataset.
             DatasetInUseError: a job that has not ended reads it.
         """
         # A job that is being submitted holds the row too: one of the two waits for the other.
@@ -262,11 +230,7 @@ class Registry:
         cursor: str | None = None,
         filters: Filters = ALL,
     ) -> Page[Model]:
-        """List models, newest first; arguments as for `datasets`.
-
-        Raises:
-            CursorError: the cursor is not one of this listing.
-        """
+        """List models, newest first; arguments as for `datasets`."""
         query = select(ModelRow).where(ModelRow.project == project, ModelRow.latest_version > 0)
         query, listing = filters.apply(query, _MODELS)
         page = page_of(session, query, listing, cursor=cursor, limit=limit)
@@ -274,11 +238,7 @@ class Registry:
 
     @reading
     def model(self, session: Session, project: str, name: str) -> Model:
-        """Return a model.
-
-        Raises:
-            NotFoundError: the project has no such model.
-        """
+        """Return a model."""
         return to_models(session, [find_model(session, project, name)])[0]
 
     @reading
@@ -296,10 +256,6 @@ class Registry:
         """List the versions of a model, newest first; arguments as for `datasets`.
 
         `include` names large fields of versions to read too; the page then ends after 256 KiB of them.
-
-        Raises:
-            NotFoundError: the project has no such model.
-            CursorError: the cursor is not one of this listing.
         """
         model = find_model(session, project, name)
         mine = ModelVersionRow.model_id == model.id
@@ -313,11 +269,7 @@ class Registry:
     def version_numbers(
         self, session: Session, project: str, name: str, *, limit: int
     ) -> list[int]:
-        """Return the numbers of the newest versions of a model, in their order, and nothing else of them.
-
-        Raises:
-            NotFoundError: the project has no such model.
-        """
+        """Return the numbers of the newest versions of a model, in their order, and nothing else of them."""
         model = find_model(session, project, name)
         mine = select(ModelVersionRow.version).where(ModelVersionRow.model_id == model.id)
         newest = mine.order_by(ModelVersionRow.version.desc()).limit(limit)
@@ -325,11 +277,7 @@ class Registry:
 
     @reading
     def version(self, session: Session, project: str, name: str, number: int) -> Version:
-        """Return a version of a model.
-
-        Raises:
-            NotFoundError: the project has no such model, or the model no such version.
-        """
+        """Return a version of a model."""
         model = find_model(session, project, name)
         return to_versions(session, model, [find_version(session, model, number)])[0]
 
@@ -337,11 +285,7 @@ class Registry:
     def version_summary(
         self, session: Session, project: str, name: str, number: int
     ) -> VersionSummary:
-        """Return a version of a model without its large fields.
-
-        Raises:
-            NotFoundError: the project has no such model, or the model no such version.
-        """
+        """Return a version of a model without its large fields."""
         model = find_model(session, project, name)
         row = find_version(session, model, number)
         return to_version_summaries(session, model, [row])[0]
@@ -351,9 +295,6 @@ class Registry:
         """Return the version that ``name``, ``name@alias`` or ``name:version`` refers to.
 
         A name alone refers to its alias ``production`` if set, else to its newest version.
-
-        Raises:
-            NotFoundError: there is no such model, alias or version.
         """
         model, row = _referred(session, project, ref)
         return to_versions(session, model, [row])[0]
@@ -401,19 +342,15 @@ class Registry:
         Its number is never used again. A model without versions is not found any more.
 
         Raises:
-            NotFoundError: the project has no such model, or the model no such version.
             VersionInUseError: an alias points at it, or a job that has not ended uses it.
         """
         return delete_versions(session, find_model(session, project, name, lock=True), number)
 
     @writing
     def delete_model(self, session: Session, project: str, name: str) -> list[str]:
-        """Delete the oldest versions of a model; return the keys of their weights, as `delete_version`.
-
-        There may be more if these are `VERSIONS_AT_ONCE`.
+        """Delete all versions of a model; return the keys of their weights, as `delete_version`.
 
         Raises:
-            NotFoundError: the project has no such model.
             VersionInUseError: it has an alias, or a job that has not ended uses a version.
         """
         return delete_versions(session, find_model(session, project, name, lock=True))

@@ -100,12 +100,7 @@ class Sender:
         Raises:
             LimitError: There is no room at all.
         """
-        return state.registry.room(
-            self.project,
-            max_bytes=state.settings.max_project_bytes,
-            idempotency_key=self.idempotency_key,
-            repeated=state.settings.max_upload_bytes,
-        )
+        return state.registry.room(self.project, max_bytes=state.settings.max_project_bytes)
 
     def idempotency(
         self, options: UploadOptions, kind: TableFormat, summary: TableSummary

@@ -271,12 +271,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
 
     def room() -> int:
-        return registry.room(
-            project,
-            max_bytes=state.settings.max_project_bytes,
-            idempotency_key=idempotency_key,
-            repeated=most,
-        )
+        return registry.room(project, max_bytes=state.settings.max_project_bytes)
 
     with (
         state.open_uploads.hold(caller_of(request)),

@@ -1,6 +1,5 @@
 """Models: the registry of trained flows, their versions and aliases."""
 
-from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -41,11 +40,10 @@ from app.resources.etags import (
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
 from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
-from models_store.errors import NotFoundError
 from models_store.files.job_files import delete_unneeded
 from models_store.records import Alias
 from models_store.requests.training import Name
-from models_store.rows.versions import VERSIONS_AT_ONCE, LargeField
+from models_store.rows.versions import LargeField
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
@@ -167,11 +165,6 @@ def delete_model(
     keys = registry.delete_model(project, name)
     models.forget(project)
     delete_unneeded(blobs, *keys)
-    with suppress(NotFoundError):  # there were no more
-        while len(keys) == VERSIONS_AT_ONCE:
-            keys = registry.delete_model(project, name)
-            models.forget(project)
-            delete_unneeded(blobs, *keys)
 
 
 @router.get(

@@ -51,12 +51,6 @@ def known_resource(session: Session, project: str, idempotency: Idempotency) -> 
     return None if first is None else _resource_of(first, idempotency)
 
 
-def is_known(session: Session, project: str, key: str) -> bool:
-    """Return whether a key stands for something, whatever the request was."""
-    valid = _record(project, key).where(IdempotencyRow.expires_at > db_now())
-    return session.scalar(valid) is not None
-
-
 def forget_resource(session: Session, project: str, resource_id: str) -> None:
     """Free the keys that stand for something which is no more."""
     forget_resources(session, project, [resource_id])

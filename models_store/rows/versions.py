@@ -5,17 +5,21 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import Any, Literal
 
-from sqlalchemy import Text, cast, func, literal, select
+from sqlalchemy import Text, cast, delete, func, literal, select
 from sqlalchemy.orm import Session, load_only
 
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_name
-from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
+from models_store.database.schema import (
+    AliasChangeRow,
+    JobRow,
+    ModelAliasRow,
+    ModelRow,
+    ModelVersionRow,
+)
 from models_store.errors import NotFoundError, VersionInUseError
 from models_store.job_states import UNFINISHED_STATES, JobKind
 from models_store.records import Latest, Model, NewVersion, Version, VersionSummary
-from models_store.rows.alias_changes import forget_changes
-from models_store.rows.aliases import aliases_by_version, aliases_of
 from models_store.rows.idempotency import forget_resources
 
 LargeField = Literal["columns", "context_columns", "flow", "preprocessing"]
@@ -28,9 +32,6 @@ _LATEST = load_only(
     *(getattr(ModelVersionRow, field.name) for field in fields(Latest)),
     raiseload=True,
 )
-VERSIONS_AT_ONCE = 100
-"""Most versions that a transaction deletes: while it does, nobody else writes to SQLite."""
-
 _LARGEST = 2**31 - 1
 _NAMED = 10  # versions in a refusal
 
@@ -177,7 +178,7 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     Args:
         session: Transaction to write in.
         model: Model that has the versions.
-        number: Number of the only one to delete; None: delete the oldest, `VERSIONS_AT_ONCE` at most.
+        number: Number of the only one to delete; None: delete all.
 
     Raises:
         NotFoundError: the model has no such version.
@@ -188,7 +189,7 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
         chosen.append(ModelVersionRow.version == min(number, _LARGEST))
     # A job that is being submitted holds the row too: one of the two waits for the other.
     query = select(ModelVersionRow).where(*chosen).order_by(ModelVersionRow.version)
-    rows = session.scalars(query.limit(VERSIONS_AT_ONCE).with_for_update()).all()
+    rows = session.scalars(query.with_for_update()).all()
     if not rows:
         raise NotFoundError("version", f"{model.name}:{number}")
     _check_unused(session, model, number)
@@ -201,7 +202,7 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     model.latest_version = session.scalar(newest) or 0
     if model.latest_version == 0:  # the next model of this name is another one
         model.description, model.tags = None, {}
-        forget_changes(session, model)
+        session.execute(delete(AliasChangeRow).where(AliasChangeRow.model_id == model.id))
     return keys
 
 
@@ -222,6 +223,20 @@ def _check_unused(session: Session, model: ModelRow, number: int | None) -> None
     using = session.execute(job.limit(1)).first()
     if using is not None:
         raise VersionInUseError(f"{model.name}:{using.model_version}", job_id=using.id)
+
+
+def aliases_of(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
+    """Return the aliases of models, by name."""
+    query = select(ModelAliasRow).where(ModelAliasRow.model_id.in_(model_ids))
+    return list(session.scalars(query.order_by(ModelAliasRow.model_id, ModelAliasRow.name)))
+
+
+def _aliases_by_version(session: Session, model: ModelRow) -> dict[int, list[str]]:
+    """Return the names of the aliases of each version of a model that has some."""
+    aliases: dict[int, list[str]] = {}
+    for alias in aliases_of(session, [model.id]):
+        aliases.setdefault(alias.version, []).append(alias.name)
+    return aliases
 
 
 def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:
@@ -248,7 +263,7 @@ def to_versions(
     session: Session, model: ModelRow, rows: Sequence[ModelVersionRow]
 ) -> list[Version]:
     """Return rows of one model as plain values, with their aliases."""
-    aliases = aliases_by_version(session, model)
+    aliases = _aliases_by_version(session, model)
     return [_to_version(row, name=model.name, aliases=aliases.get(row.version, [])) for row in rows]
 
 
@@ -268,7 +283,7 @@ def to_version_summaries(
         include: Large fields to read too: of the first row, and of those after it while all are at
             most 256 KiB of JSON. The rows after these are left out.
     """
-    aliases = aliases_by_version(session, model)
+    aliases = _aliases_by_version(session, model)
     large = _large_fields(session, rows, include) if include else [{} for _ in rows]
     return [
         VersionSummary.of_row(

@@ -190,14 +190,9 @@ def test_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
     assert_refused(response, 404, "not-found")
 
 
-@pytest.mark.parametrize("at_once", [2, 3])
-def test_a_model_is_deleted_with_all_its_versions(
-    client, database, blobs, settings, monkeypatch, at_once
-):
+def test_a_model_is_deleted_with_all_its_versions(client, database, blobs, settings):
     for seed in range(4):
         registered(database, blobs, seed=seed)
-    for module in ("models_store.rows.versions", "app.models.routes"):
-        monkeypatch.setattr(f"{module}.VERSIONS_AT_ONCE", at_once)
     assert client.delete("/v1/models/people").status_code == 204
     assert client.get("/v1/models/people").status_code == 404
     assert files_of(settings) == []

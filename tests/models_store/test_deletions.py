@@ -126,28 +126,6 @@ def test_a_number_is_never_used_twice(jobs: Jobs, work: JobWork, registry: Regis
     assert [version.version for version in registry.versions(PROJECT, NAME, limit=9).items] == [4]
 
 
-def test_a_transaction_deletes_a_few_versions_of_a_model(
-    database: Database,
-    jobs: Jobs,
-    work: JobWork,
-    registry: Registry,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = stored(database)
-    made = [trained(jobs, work) for _ in range(5)]
-    monkeypatch.setattr("models_store.rows.versions.VERSIONS_AT_ONCE", 2)
-    keys = [version.checkpoint_key for version in made]
-    assert registry.delete_model(PROJECT, NAME) == keys[:2]
-    assert registry.resolve(PROJECT, NAME).version == 5
-    assert [registry.delete_model(PROJECT, NAME) for _ in range(2)] == [keys[2:4], keys[4:]]
-    with pytest.raises(NotFoundError):
-        registry.delete_model(PROJECT, NAME)
-    for version in made:
-        assert version.job_id is not None
-        jobs.delete(PROJECT, version.job_id)
-    assert stored(database) == before
-
-
 def test_a_version_stays_while_an_alias_points_at_it(
     jobs: Jobs, work: JobWork, registry: Registry, aliases: Aliases
 ) -> None:

@@ -6,7 +6,7 @@ from models_store import quotas
 from models_store.computed import Usage
 from models_store.database.database import Database
 from models_store.errors import LimitError
-from models_store.job_states import Checkpoint, Idempotency, JobKind, JobResult, JobState
+from models_store.job_states import Checkpoint, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retention import JobRetention
@@ -99,13 +99,3 @@ def test_a_project_has_so_many_rows(jobs: Jobs, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(LimitError, match="delete some"):
         jobs.submit(a_job(), max_bytes=10**9)
     jobs.submit(a_job(project="other"), max_bytes=10**9)
-
-
-def test_a_known_key_has_room_for_one_request_beyond_the_quota(registry: Registry) -> None:
-    key = Idempotency(key="k", fingerprint="f")
-    registry.add_dataset(a_dataset(bytes=1000), idempotency=key)
-
-    def room(max_bytes: int) -> int:
-        return registry.room(PROJECT, max_bytes=max_bytes, idempotency_key=key.key, repeated=500)
-
-    assert [room(999), room(1000), room(1100), room(400)] == [500, 500, 600, 400]

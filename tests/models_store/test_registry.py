@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from models_store.aliases import Aliases
+from models_store.aliases import Aliases, RevisionCondition
 from models_store.database.ids import is_id, is_name, new_id
 from models_store.errors import CursorError, NotFoundError, PreconditionError
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, DatasetSummary, Version
 from models_store.registry import Registry
-from models_store.rows.aliases import RevisionCondition
 from models_store.rows.versions import LargeField
 from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
 
@@ -250,7 +249,7 @@ def test_the_history_of_aliases_has_each_change_once_with_its_reason(
         ("production", 1, None),
     ]
     assert history() == changes
-    monkeypatch.setattr("models_store.rows.alias_changes.MAX_CHANGES", 2)
+    monkeypatch.setattr("models_store.aliases.MAX_CHANGES", 2)
     aliases.set(PROJECT, "shuttle", "best", version=1)
     assert history() == [("best", 1, None), changes[0]]
     aliases.delete(PROJECT, "shuttle", "best")

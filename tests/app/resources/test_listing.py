@@ -2,9 +2,9 @@
 
 import pytest
 
+from models_store.aliases import MAX_ALIASES
 from models_store.jobs.leases import JobWork
 from models_store.records import DatasetSummary
-from models_store.rows.aliases import MAX_ALIASES
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.serving import registered
 from tests.models_store.makers import added, submitted
