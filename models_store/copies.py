@@ -135,7 +135,7 @@ def restore(folder: Path, target: Database, store: Blobs, *, tell: Tell) -> Copi
         for stored in store.files():
             if stored.key not in named:
                 raise TargetNotEmptyError(f"{store.name} has the file {stored.key}")
-        adopt(target, store, looked_at=True)
+        adopt(target, store, of_copy=True)
         return copy(source, files, target, store, tell=tell)
 
 

@@ -23,15 +23,7 @@ class NotFoundError(StoreError):
     slug: Slug = "not-found"
 
     def __init__(self, kind: str, identity: str, *, hint: str = "") -> None:
-        """Name the object.
-
-        Args:
-            kind: Kind of object, such as ``dataset``, ``job``, ``model``, ``version`` or ``alias``.
-            identity: Id or name in the request.
-            hint: Sentence that says how such objects are named.
-        """
-        self.kind = kind
-        self.identity = identity
+        """Name the object: its kind, such as ``dataset``, and its id or name; a hint says how such are named."""
         named = f": {identity}" if _PLAIN.fullmatch(identity) else ""
         super().__init__(f"No such {kind}{named}.{hint and f' {hint}'}")
 
@@ -39,119 +31,9 @@ class NotFoundError(StoreError):
 class ConflictError(StoreError):
     """Present state of an object that forbids the request."""
 
-    slug: Slug = "conflict"
-
-
-class DatasetInUseError(ConflictError):
-    """Deletion of a dataset that a job needs which has not ended."""
-
-    slug: Slug = "dataset-in-use"
-
-    def __init__(self, dataset_id: str, *, job_id: str) -> None:
-        self.dataset_id = dataset_id
-        self.job_id = job_id
-        super().__init__(f"Dataset {dataset_id} is used by job {job_id}, which has not ended.")
-
-
-class VersionInUseError(ConflictError):
-    """Deletion of a version, or of a model, that an alias or a job needs which has not ended."""
-
-    slug: Slug = "version-in-use"
-
-    def __init__(self, ref: str, *, alias: str | None = None, job_id: str | None = None) -> None:
-        """Name what needs it.
-
-        Args:
-            ref: Reference to the version, such as ``shuttle:2``.
-            alias: Alias that points at it.
-            job_id: Job that uses it, if no alias does.
-        """
-        self.ref = ref
-        self.alias = alias
-        self.job_id = job_id
-        needed = f"Job {job_id}, which has not ended, uses version {ref}; cancel it first."
-        if alias:
-            needed = f"Alias {alias} points at version {ref}; move or delete the alias first."
-        super().__init__(needed)
-
-
-class JobInUseError(ConflictError):
-    """Deletion of a job whose version or whose parent still exists."""
-
-    slug: Slug = "job-in-use"
-
-    def __init__(
-        self, job_id: str, *, ref: str | None = None, parent_id: str | None = None
-    ) -> None:
-        self.job_id = job_id
-        self.ref = ref
-        text = f"Job {job_id} made version {ref}, which still exists; delete that first."
-        if parent_id is not None:
-            text = f"Job {job_id} belongs to job {parent_id}; delete that one."
-        super().__init__(text)
-
-
-class JobUnfinishedError(ConflictError):
-    """Deletion of a job that has not ended."""
-
-    slug: Slug = "job-unfinished"
-
-    def __init__(self, job_id: str, *, state: str) -> None:
-        self.job_id = job_id
-        self.state = state
-        super().__init__(f"Job {job_id} is {state}; cancel it first.")
-
-
-class JobFinalError(ConflictError):
-    """Cancellation of a job that has succeeded or failed."""
-
-    slug: Slug = "job-final"
-
-    def __init__(self, job_id: str, *, state: str) -> None:
-        self.job_id = job_id
-        self.state = state
-        super().__init__(f"Job {job_id} has ended: its state is {state}.")
-
-
-class JobNotResumableError(ConflictError):
-    """Resumption of a job that is neither cancelled nor failed, or whose dataset has other types now."""
-
-    slug: Slug = "job-not-resumable"
-
-    def __init__(
-        self, job_id: str, *, state: str, parent_id: str | None = None, retyped: bool = False
-    ) -> None:
-        self.job_id = job_id
-        self.state = state
-        text = f"Job {job_id} is {state}; only a cancelled or failed job can be resumed."
-        if parent_id is not None:
-            text = f"Job {job_id} belongs to job {parent_id}; resume that one."
-        elif retyped:
-            text = f"The types of a dataset of job {job_id} were changed since; start a new job."
-        super().__init__(text)
-
-
-class ResultDeletedError(StoreError):
-    """Result of a job that was deleted."""
-
-    slug: Slug = "result-deleted"
-
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        super().__init__(
-            f"The result of job {job_id} was deleted. The same request makes it again."
-        )
-
-
-class ResultNotReadyError(ConflictError):
-    """Result of a job that has not succeeded yet."""
-
-    slug: Slug = "result-not-ready"
-
-    def __init__(self, job_id: str, *, state: str) -> None:
-        self.job_id = job_id
-        self.state = state
-        super().__init__(f"Job {job_id} is {state} and has no result.")
+    def __init__(self, detail: str, *, slug: Slug = "conflict") -> None:
+        self.slug = slug
+        super().__init__(detail)
 
 
 class PreconditionError(StoreError):
@@ -168,8 +50,7 @@ class IdempotencyReusedError(StoreError):
 
     slug: Slug = "idempotency-key-reused"
 
-    def __init__(self, key: str) -> None:
-        self.key = key
+    def __init__(self) -> None:
         super().__init__(
             "This idempotency key was used with another request: send a new key with a new request."
         )
@@ -181,14 +62,7 @@ class RequestError(StoreError):
     def __init__(
         self, slug: Slug, detail: str, *, pointer: str, position: int | None = None
     ) -> None:
-        """Name the problem and its place.
-
-        Args:
-            slug: Slug of the problem, such as ``unknown-column``.
-            detail: Sentence for the caller.
-            pointer: JSON pointer of the field in the request.
-            position: Place of a wrong character in that field, counted from 1.
-        """
+        """Name the problem, the JSON pointer of the field, and the place of a wrong character in it, from 1."""
         self.slug = slug
         self.detail = detail
         self.pointer = pointer
@@ -200,12 +74,6 @@ class LimitError(StoreError):
     """Request that would pass a configured limit."""
 
     def __init__(self, slug: Slug, detail: str) -> None:
-        """Name the limit.
-
-        Args:
-            slug: Slug of the problem, such as ``limit-queued-jobs``.
-            detail: Sentence for the caller.
-        """
         self.slug = slug
         self.detail = detail
         super().__init__(detail)
@@ -224,8 +92,6 @@ class FencedError(StoreError):
     """Write by an attempt that no longer holds its job: nothing was written, the worker must stop."""
 
     def __init__(self, job_id: str, *, attempt: int) -> None:
-        self.job_id = job_id
-        self.attempt = attempt
         super().__init__(f"Attempt {attempt} of job {job_id} no longer holds the job.")
 
 
@@ -270,8 +136,6 @@ class SchemaMismatchError(DatabaseError):
     """Database whose schema is older than this version needs."""
 
     def __init__(self, *, found: str | None, expected: str, has_steps: bool = True) -> None:
-        self.found = found
-        self.expected = expected
         state, advice = f"is at schema revision {found}", ": `densityd migrate` brings it there"
         if found is None:
             state = "has no schema yet"
@@ -309,7 +173,6 @@ class BlobError(StoreError):
     slug: Slug = "storage-unavailable"
 
     def __init__(self, key: str, detail: str) -> None:
-        self.key = key
         super().__init__(f"Stored file {key} {detail}.")
 
 
@@ -319,15 +182,7 @@ class OnnxUnsupportedError(StoreError):
     slug: Slug = "onnx-unsupported"
 
     def __init__(self, ref: str, family: str, reason: str) -> None:
-        """Say why.
-
-        Args:
-            ref: Reference to the version, such as ``shuttle:2``.
-            family: Family of its flow.
-            reason: Clause that begins with "its".
-        """
-        self.ref = ref
-        self.family = family
+        """Say why: the reason is a clause that begins with "its"."""
         super().__init__(
             f"The density of {ref}, of family {family}, has no form in ONNX: {reason}."
         )

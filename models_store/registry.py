@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from models_store.aliases import find_alias
 from models_store.database.database import Database, reading, writing
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
-from models_store.errors import DatasetInUseError, NotFoundError, PreconditionError
+from models_store.errors import NotFoundError, PreconditionError
 from models_store.job_states import Idempotency
 from models_store.labels import LabelChange
 from models_store.listings.filters import ALL, Filters
@@ -26,10 +26,10 @@ from models_store.records import (
 )
 from models_store.rows.datasets import (
     changed_meanwhile,
+    check_unused,
     find_dataset,
     is_same_table,
     mark_retyped,
-    user_of,
 )
 from models_store.rows.idempotency import claim_key, forget_resource
 from models_store.rows.versions import (
@@ -178,15 +178,12 @@ class Registry:
             max_bytes: Bytes that the project may store.
 
         Raises:
-            DatasetInUseError: A job that has not ended reads it.
-            ConflictError: It was changed since it was read.
+            ConflictError: A job that has not ended reads it, or it was changed since it was read.
             PreconditionError: It has other labels.
             LimitError: It would have too many tags, or the project would store too much.
         """
         row = find_dataset(session, old.project, old.id, lock=True)
-        job_id = user_of(session, old.project, old.id)
-        if job_id is not None:
-            raise DatasetInUseError(old.id, job_id=job_id)
+        check_unused(session, old.project, old.id)
         if row.key != old.key:
             raise changed_meanwhile(old.id)
         if as_labelled and (row.description, row.tags) != (old.description, old.tags):
@@ -209,13 +206,11 @@ class Registry:
         Jobs and versions that were made from it keep its id and hash.
 
         Raises:
-            DatasetInUseError: a job that has not ended reads it.
+            ConflictError: `dataset-in-use`, by a job that has not ended.
         """
         # A job that is being submitted holds the row too: one of the two waits for the other.
         row = find_dataset(session, project, dataset_id, lock=True)
-        job_id = user_of(session, project, dataset_id)
-        if job_id is not None:
-            raise DatasetInUseError(dataset_id, job_id=job_id)
+        check_unused(session, project, dataset_id)
         forget_resource(session, project, dataset_id)
         session.delete(row)
         return DatasetSummary.of_row(row)
@@ -342,7 +337,7 @@ class Registry:
         Its number is never used again. A model without versions is not found any more.
 
         Raises:
-            VersionInUseError: an alias points at it, or a job that has not ended uses it.
+            ConflictError: `version-in-use`: an alias points at it, or a job that has not ended uses it.
         """
         return delete_versions(session, find_model(session, project, name, lock=True), number)
 
@@ -351,7 +346,7 @@ class Registry:
         """Delete all versions of a model; return the keys of their weights, as `delete_version`.
 
         Raises:
-            VersionInUseError: it has an alias, or a job that has not ended uses a version.
+            ConflictError: `version-in-use`: it has an alias, or a job that has not ended uses a version.
         """
         return delete_versions(session, find_model(session, project, name, lock=True))
 

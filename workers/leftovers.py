@@ -5,7 +5,6 @@ import logging
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from models_store.files.job_files import delete_job_files, delete_leftovers
-from models_store.job_states import Checkpoint
 from models_store.jobs.retention import JobRetention
 
 log = logging.getLogger(__name__)
@@ -41,25 +40,17 @@ def sweep(
 
 def _forget_checkpoints(retention: JobRetention, blobs: Blobs, keep_s: float) -> int:
     """Delete what ended jobs, and children of parents that have ended, no longer need; return their number."""
-    forgotten = 0
-    for job_id in retention.leftover(keep_s=keep_s, limit=_MOST_JOBS):
-        attempt = retention.forget_checkpoints(job_id, keep_s=keep_s)
-        if attempt is not None:
-            forgotten += 1
-            delete_leftovers(blobs, job_id, attempt=attempt)
-    for job_id in retention.needless_children(keep_s=keep_s, limit=_MOST_JOBS):
-        for child in retention.forget_child(job_id, keep_s=keep_s):
-            key = child.kept_key
-            kept = [] if key is None else [Checkpoint(key=key, sha256="", epoch=0)]
-            delete_leftovers(blobs, child.id, attempt=child.attempt, kept=kept)
-            forgotten += 1
-    return forgotten
+    forgotten = [
+        *retention.forget_checkpoints(keep_s=keep_s, limit=_MOST_JOBS),
+        *retention.forget_children(keep_s=keep_s, limit=_MOST_JOBS),
+    ]
+    for job_id, attempt in forgotten:
+        delete_leftovers(blobs, job_id, attempt=attempt)
+    return len(forgotten)
 
 
 def _delete_jobs(retention: JobRetention, blobs: Blobs, keep_s: float) -> int:
-    deleted = 0
-    for job_id in retention.expired(keep_s=keep_s, limit=_MOST_JOBS):
-        for gone in retention.delete_expired(job_id, keep_s=keep_s):
-            deleted += 1
-            delete_job_files(blobs, gone)
-    return deleted
+    deleted = retention.delete_expired(keep_s=keep_s, limit=_MOST_JOBS)
+    for job_id in deleted:
+        delete_job_files(blobs, job_id)
+    return len(deleted)

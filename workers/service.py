@@ -17,7 +17,7 @@ from models_store.errors import (
     StorageFullError,
     WrongStoreError,
 )
-from models_store.files.blobs import Blobs, check_identity
+from models_store.files.blobs import Blobs
 from models_store.files.private_files import create_private_files
 from models_store.files.store_identity import known_identity
 from models_store.jobs.live_workers import LIVE_S, Workers
@@ -207,7 +207,7 @@ def _prepare_store(database: Database, settings: WorkerSettings) -> None:
     try:
         identity = known_identity(database)
         if identity is not None:
-            check_identity(blobs, identity)
+            blobs.check_identity(identity)
         blobs.ping()
     except (StorageFullError, WrongStoreError, BlobDiskError) as error:
         if isinstance(error, BlobDiskError) and not blobs.is_remote:

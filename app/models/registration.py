@@ -9,8 +9,7 @@ from app.settings import ApiSettings
 from models_store.errors import DatabaseUnavailableError
 from models_store.exports.exported_files import VersionRecord, read_record
 from models_store.files.blobs import Blobs, StoredBlob, imported_key
-from models_store.files.model_check import check_model_file
-from models_store.files.model_files import ModelFile
+from models_store.files.model_files import ModelFile, check_model_file
 from models_store.job_states import Idempotency
 from models_store.records import NewVersion, Version
 from models_store.registry import Registry

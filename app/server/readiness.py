@@ -18,7 +18,7 @@ from models_store.errors import (
     StorageFullError,
     StoreError,
 )
-from models_store.files.blobs import Blobs, check_identity
+from models_store.files.blobs import Blobs
 from models_store.files.store_identity import known_identity
 
 log = logging.getLogger(__name__)
@@ -195,6 +195,6 @@ class _StoreLook:
             with suppress(DatabaseError):  # which has a look of its own
                 self._identity = self._identity or known_identity(self._database)
             if self._identity is not None:
-                check_identity(self._blobs, self._identity)
+                self._blobs.check_identity(self._identity)
         except BlobDiskError as error:
             raise _StoreAwayError(str(error)) if self._blobs.is_remote else error from error

@@ -16,7 +16,7 @@ from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database.database import Database
 from models_store.database.engines import parse_url, sqlite_file
 from models_store.errors import StoreError
-from models_store.files.blobs import Blobs, FoundFile, check_identity
+from models_store.files.blobs import Blobs, FoundFile
 from models_store.files.store_identity import known_identity
 from models_store.jobs.live_workers import Workers
 from workers.settings import WorkerSettings
@@ -234,7 +234,7 @@ def _examine_identity(database: Database, blobs: Blobs) -> Finding:
         identity = known_identity(database)
         if identity is None:
             return Finding("identity", "note", "No API has tied the store to the database yet.")
-        check_identity(blobs, identity)
+        blobs.check_identity(identity)
     except StoreError as error:
         return Finding("identity", "problem", str(error))
     return Finding("identity", "ok", f"Database and store belong together: {identity}.")

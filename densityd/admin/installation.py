@@ -58,7 +58,7 @@ def open_installation(settings: StoreSettings) -> "Iterator[tuple[Database, Blob
         StoreError: One of them cannot be used.
     """
     from models_store.database.database import Database  # noqa: PLC0415 - as above
-    from models_store.files.blobs import Blobs, check_identity  # noqa: PLC0415
+    from models_store.files.blobs import Blobs  # noqa: PLC0415
     from models_store.files.store_identity import known_identity  # noqa: PLC0415
 
     database = Database(settings.resolved_database_url)
@@ -67,7 +67,7 @@ def open_installation(settings: StoreSettings) -> "Iterator[tuple[Database, Blob
         database.check_revision()
         identity = known_identity(database)
         if identity is not None:
-            check_identity(blobs, identity)
+            blobs.check_identity(identity)
         yield database, blobs
     finally:
         database.dispose()

@@ -47,6 +47,7 @@ DROPPED_COLUMNS = {
     ),
     "model": ("history_bytes", "charged_bytes"),
     "model_version": ("charged_bytes",),
+    "store": ("marked",),
     "webhook_delivery": ("bytes",),
 }
 NEW: dict[str, dict[str, sa.types.TypeEngine[Any]]] = {
@@ -75,6 +76,7 @@ def upgrade() -> None:
             op.add_column(name, sa.Column(column, kind, nullable=True))
     fill()
     mark_retyped()
+    op.execute("DELETE FROM store WHERE NOT marked")  # a first start that broke off begins anew
     for name, indexes in DROPPED_INDEXES.items():
         for index in indexes:
             op.drop_index(index, table_name=name)

@@ -172,17 +172,13 @@ class WorkerRow(Base):
 
 
 class StoreRow(Base):
-    """The blob store that belongs to this database; there is one row at the most.
-
-    It counts once it is ``marked``: the store has a file that says so.
-    """
+    """The blob store that belongs to this database; there is one row at the most."""
 
     __tablename__ = "store"
     __table_args__ = (CheckConstraint("position = 1", name="single"),)
 
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     identity: Mapped[str]
-    marked: Mapped[bool]
 
 
 class IdempotencyRow(Base):

@@ -362,6 +362,22 @@ class Blobs:
         self._identity = self._identity or found
         return found
 
+    def check_identity(self, identity: str) -> None:
+        """Refuse to continue with a store that is not the one of this identity.
+
+        Raises:
+            WrongStoreError: It is another one, or is not there.
+            BlobDiskError: It cannot be read.
+        """
+        found = self.identity()
+        if found == identity:
+            return
+        what = f"is store {found}" if found else "has no file store-id: nothing is mounted there"
+        raise WrongStoreError(
+            f"{self.name} {what}; the database belongs to store {identity}. Mount that one, or,"
+            f" where this is it, write {identity} into its file store-id."
+        )
+
     def mark(self, identity: str) -> None:
         """Give the store its identity, durably.
 
@@ -509,23 +525,6 @@ class Blobs:
         with (locks / sha256[:2]).open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-
-
-def check_identity(blobs: Blobs, identity: str) -> None:
-    """Refuse to continue with a store that is not the one of this identity.
-
-    Raises:
-        WrongStoreError: It is another one, or is not there.
-        BlobDiskError: It cannot be read.
-    """
-    found = blobs.identity()
-    if found == identity:
-        return
-    what = f"is store {found}" if found else "has no file store-id: nothing is mounted there"
-    raise WrongStoreError(
-        f"{blobs.name} {what}; the database belongs to store {identity}. Mount that one, or,"
-        f" where this is it, write {identity} into its file store-id."
-    )
 
 
 def _digest(path: Path) -> str:

@@ -1,7 +1,10 @@
-"""Models that were trained elsewhere: files that nobody here has seen before."""
+"""Models that were trained elsewhere: files that nobody here has seen before.
+
+They are checked in a process of the pool with limits, to the last weight.
+"""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,10 @@ from models_store.errors import ModelFileError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.training import Flow as AnyFlow, Strict
+from tabular import processes
 from tabular.columns import MAX_LIST_BYTES, Column, list_bytes
 from tabular.dates import check_format
-from tabular.errors import JsonError
-from tabular.json_text import parse_json, without_strings
+from tabular.errors import SandboxCrashError, SandboxLimitError
 from tabular.numbers import MAX_DECIMALS
 from tabular.source import clean_names
 
@@ -27,11 +30,6 @@ MAX_HEADER_BYTES = 8 << 20
 """The largest description, of the tensors and of the flow, that is parsed."""
 
 _LENGTH_BYTES = 8
-# A tensor has five strings, and an entry of the metadata two: what is more than ten thousand tensors.
-_MAX_QUOTES = 100_000
-_MAX_COMMAS = 100_000  # outside of strings: a tensor has five or six
-_MAX_LISTS = 100_000
-_MAX_VALUES = 1_000_000
 _TYPES = TypeAdapter(list[Column])
 
 
@@ -70,49 +68,110 @@ def looks_like_safetensors(path: Path) -> bool:
     return start[_LENGTH_BYTES:] == b"{"
 
 
-def check_header(path: Path) -> int:
-    """Return the bytes of a file's header, which may be parsed if this does not raise.
+def check_header(path: Path) -> None:
+    """Refuse a file whose header is too large to be parsed.
 
     Raises:
-        ModelFileError: The header is too large, or has too many parts.
+        ModelFileError: It is.
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if length > MAX_HEADER_BYTES:
-            raise ModelFileError(f"The header has more than {MAX_HEADER_BYTES} bytes.")
-        header = file.read(length)
-    # The description is a string in it, whose own quotes are escaped.
-    if header.count(b'"') - header.count(b'\\"') > _MAX_QUOTES:
-        raise ModelFileError(f"The header has more than {_MAX_QUOTES // 2:,} keys and texts.")
-    if without_strings(header).count(b",") > _MAX_COMMAS:
-        raise ModelFileError(f"The header has more than {_MAX_COMMAS:,} entries.")
-    return length
+    if length > MAX_HEADER_BYTES:
+        raise ModelFileError(f"The header has more than {MAX_HEADER_BYTES} bytes.")
 
 
-def describe(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
-    """Return what a file says of itself, without a look at its weights.
+def check_model_file(
+    path: Path,
+    *,
+    limits: TrainingLimits,
+    max_columns: int,
+    memory_bytes: int,
+    timeout_s: float,
+) -> ModelFile:
+    """Check the file of a model in a process of the pool. Blocks: call it in a thread.
 
     Args:
-        path: a safetensors file with our description in its header.
+        path: Safetensors file with the description of a flow in its header.
         limits: Limits of flows.
-        max_columns: Most columns of a model, with those of its context.
+        max_columns: Most columns of the model, those of its context included.
+        memory_bytes: Most private memory that the process may have.
+        timeout_s: Most seconds that it may take, by the clock.
 
     Raises:
-        ModelFileError: it is no such file.
+        ModelFileError: it is no such file, or its weights are not those of its flow.
+        RequestError: the flow is not allowed, or its check takes too much memory or time.
+        TableError: the name of a column is not allowed.
+        SandboxKilledError: somebody else ended the process.
+        RuntimeError: the process failed for a reason of its own.
+    """
+    try:
+        outcome = processes.run(
+            _outcome, path, limits, max_columns, memory_bytes=memory_bytes, timeout_s=timeout_s
+        )
+    except SandboxLimitError as error:
+        raise RequestError(
+            "limit-memory",
+            f"checking the file took more than the {memory_bytes / 2**20:,.0f} MiB or"
+            f" {timeout_s:g} s that this server allows; import a smaller model",
+            pointer="",
+        ) from error
+    except SandboxCrashError as error:
+        raise ModelFileError(
+            "The check crashed on the file: it is damaged, or takes more memory than is allowed."
+        ) from error
+    match outcome:
+        case {"invalid": str(text)}:
+            raise ModelFileError(text)
+        case {"refused": dict(fields)}:
+            raise RequestError(**fields)
+        case _:
+            return ModelFile(**outcome)
+
+
+def _outcome(path: Path, limits: TrainingLimits, max_columns: int) -> dict[str, Any]:
+    """Return the model as a dictionary, or why it is refused; errors of other kinds are not for callers."""
+    try:
+        return asdict(read_model_file(path, limits=limits, max_columns=max_columns))
+    except RequestError as error:
+        refused = {"slug": error.slug, "detail": error.detail, "pointer": error.pointer}
+        return {"refused": refused}
+    except (ModelFileError, RuntimeError) as error:
+        # PyTorch and safetensors tell of refused memory by a RuntimeError.
+        if processes.lacks_memory(str(error.__cause__ or error)):
+            raise MemoryError from error
+        if not isinstance(error, ModelFileError):
+            raise
+        return {"invalid": str(error)}
+
+
+def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
+    """Check the file of a model: its flow is built and computes, which takes memory.
+
+    Raises:
+        ModelFileError: it is no such file, or its weights are not those of its flow.
         RequestError, TableError: the flow or the name of a column is not allowed.
     """
     check_header(path)
     try:
-        text = read_description(path)
+        header = _header(read_description(path))
+        spec = _spec(header)
+        model = _describe(header, spec, limits=limits, max_columns=max_columns)
+        tensors, _ = read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise ModelFileError("The file is not a whole safetensors file.") from error
-    header = _header(text)
+    _check_weights(_flow(spec, header, tensors), tensors)
+    return model
+
+
+def _describe(
+    header: ModelHeader, spec: FlowSpec, *, limits: TrainingLimits, max_columns: int
+) -> ModelFile:
+    """Return what a file says of itself, if that is allowed, without a look at its weights."""
     if header.dim + len(header.context_columns) > max_columns:
         raise RequestError(
             "limit-columns", f"A model may have {max_columns} columns.", pointer="/columns"
         )
-    spec = _spec(header)
     described = Described(spec, header.dim, len(header.context_columns), pointer=None)
     return ModelFile(
         family=spec.family,
@@ -125,35 +184,10 @@ def describe(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFi
     )
 
 
-def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
-    """Check the file of a model to the last weight: its flow is built and computes.
-
-    It takes memory: `models_store.files.model_check` calls it in a process of its own.
-
-    Args:
-        path: a safetensors file with our description in its header.
-        limits: Limits of flows.
-        max_columns: Most columns of a model, with those of its context.
-
-    Raises:
-        ModelFileError: it is no such file, or its weights are not those of its flow.
-        RequestError, TableError: the flow or the name of a column is not allowed.
-    """
-    model = describe(path, limits=limits, max_columns=max_columns)
-    try:
-        tensors, text = read_tensors(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError("The file is not a whole safetensors file.") from error
-    header = _header(text)
-    _check_weights(_flow(_spec(header), header, tensors), tensors)
-    return model
-
-
 def _header(text: str) -> ModelHeader:
     try:
-        parse_json(text.encode(), max_lists=_MAX_LISTS, max_values=_MAX_VALUES)
         header = ModelHeader.model_validate_json(text, strict=True)
-    except (JsonError, ValidationError) as error:
+    except ValidationError as error:
         raise ModelFileError(
             "The file does not describe a flow under the key `densityd` of its header."
         ) from error

@@ -14,103 +14,67 @@ from models_store.database.database import Database
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import DatasetRow, ModelVersionRow, StoreRow
 from models_store.errors import BlobError, WrongStoreError
-from models_store.files.blobs import STORE_ID, Blobs, check_identity
+from models_store.files.blobs import STORE_ID, Blobs
 
 log = logging.getLogger(__name__)
 
 _SINGLE = 1
 
 
-_IDENTITY = select(StoreRow.identity).where(StoreRow.marked.is_(True))
-
-
 def known_identity(database: Database) -> str | None:
-    """Return the identity of the store that belongs to a database; None: it has none yet.
-
-    Raises:
-        DatabaseError: the database cannot be used.
-    """
+    """Return the identity of the store that belongs to a database; None: it has none yet."""
     with database.read() as session:
-        return session.connection().scalar(_IDENTITY)
+        return session.scalar(select(StoreRow.identity))
 
 
-def adopt(database: Database, blobs: Blobs, *, looked_at: bool = False) -> None:
+def adopt(database: Database, blobs: Blobs, *, of_copy: bool = False) -> None:
     """Tie a database to its store at the first start; check that they belong together at others.
 
-    A database without rows of its own does not take the store of another one: to either, the files of
+    A database without rows of its own does not take a store that has files: to either, the files of
     the other are such as no row names, which `densityd doctor --delete` deletes.
 
     Args:
         database: Database at the revision of this code.
         blobs: Store of the settings.
-        looked_at: True if the files of the store were found to be those of a copy that goes on.
+        of_copy: True if the files of the store were found to be those of a copy that goes on.
 
     Raises:
-        WrongStoreError: they do not belong together.
-        StorageFullError: the store has no space left for the file that says so.
-        BlobError: the disk failed.
-        DatabaseError: the database cannot be used.
+        WrongStoreError: They do not belong together.
+        StorageFullError: The store has no space left for the file that says so.
+        BlobError: The store cannot be used.
     """
     identity = known_identity(database)
     if identity is not None:
-        check_identity(blobs, identity)
+        blobs.check_identity(identity)
         return
     found = blobs.identity()
-    if found is not None and not looked_at:
-        _check_own(database, blobs, found)
-    identity = database.transact(_intend, found)
-    if found is None:
-        _check_files(database, blobs)
-        blobs.mark(identity)
-    database.transact(_confirm)
-    log.info("the database belongs to store %s in %s", identity, blobs.name)
-
-
-def _intend(session: Session, found: str | None) -> str:
-    """Return the identity that will be: that of the store, or one that all processes agree on."""
-    new = {"identity": found or secrets.token_hex(16), "marked": False}
-    session.execute(
-        insert_into(dialect_of(session), StoreRow)
-        .values(position=_SINGLE, **new)
-        .on_conflict_do_nothing()
-    )
-    row = session.scalars(select(StoreRow).with_for_update()).one()
-    if found is not None and not row.marked:
-        row.identity = found
-    return row.identity
-
-
-def _confirm(session: Session) -> None:
-    session.scalars(select(StoreRow).with_for_update()).one().marked = True
-
-
-def _check_files(database: Database, blobs: Blobs) -> None:
-    """Refuse a store without an identity that lacks what the newest rows name.
-
-    Raises:
-        WrongStoreError: none of their files is there.
-    """
     keys = _newest_keys(database)
-    if keys and not any(_is_there(blobs, key) for key in keys):
+    if found is None and keys and not any(_is_there(blobs, key) for key in keys):
         raise WrongStoreError(
             f"{blobs.name} holds nothing of what the database names: the store is not mounted"
             " there, or is another one."
         )
-
-
-def _check_own(database: Database, blobs: Blobs, found: str) -> None:
-    """Refuse a store of which a database without rows knows nothing.
-
-    Raises:
-        WrongStoreError: it is of another database.
-    """
-    with database.read() as session:
-        intended = session.scalar(select(StoreRow.identity))
-    if found != intended and not _newest_keys(database):
+    if found is not None and not (keys or of_copy) and next(blobs.files(), None) is not None:
         raise WrongStoreError(
             f"{blobs.name} is the store of another database: use another folder or prefix, or remove its"
             f" file {STORE_ID} if that database is no more."
         )
+    identity = database.transact(_tie, blobs, found)
+    log.info("the database belongs to store %s in %s", identity, blobs.name)
+
+
+def _tie(session: Session, blobs: Blobs, found: str | None) -> str:
+    """Write the identity into the database, and into a store that has none; return it.
+
+    Of two processes that start at once the second waits here, and takes what the first has written.
+    """
+    new = insert_into(dialect_of(session), StoreRow)
+    values = {"position": _SINGLE, "identity": found or secrets.token_hex(16)}
+    session.execute(new.values(values).on_conflict_do_nothing())
+    identity = session.scalars(select(StoreRow.identity)).one()
+    if found is None:
+        blobs.mark(identity)
+    return identity
 
 
 def _newest_keys(database: Database) -> list[str]:

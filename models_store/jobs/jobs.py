@@ -11,15 +11,7 @@ from sqlalchemy.orm import Session
 from models_store.database.database import Database, reading, writing
 from models_store.database.ids import new_id
 from models_store.database.schema import JobDatasetRow, JobRow, ModelVersionRow
-from models_store.errors import (
-    JobFinalError,
-    JobInUseError,
-    JobNotResumableError,
-    JobUnfinishedError,
-    LimitError,
-    ResultDeletedError,
-    ResultNotReadyError,
-)
+from models_store.errors import ConflictError, LimitError
 from models_store.job_states import (
     FINAL_STATES,
     RESUMABLE_STATES,
@@ -67,7 +59,10 @@ EventData = list[dict[str, Any]]
 
 
 class Jobs:
-    """Jobs for callers and for the queue, in the app and in workers."""
+    """Jobs of all projects, for callers.
+
+    Methods raise `NotFoundError` if the project has no such job, dataset or version.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -92,7 +87,6 @@ class Jobs:
             max_bytes: Most bytes that the project may store.
 
         Raises:
-            NotFoundError: the project has no such dataset or version.
             ConflictError: a dataset has another table than the request was accepted for.
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: as many jobs of the project wait already, or it would store too much.
@@ -144,29 +138,17 @@ class Jobs:
 
     @reading
     def get(self, session: Session, project: str, job_id: str) -> Job:
-        """Return a job.
-
-        Raises:
-            NotFoundError: the project has no such job.
-        """
+        """Return a job."""
         return to_job(find(session, project, job_id))
 
     @reading
     def place(self, session: Session, project: str, job_id: str) -> QueuePlace | None:
-        """Return the place of a job in the queue; None if it does not wait for a worker.
-
-        Raises:
-            NotFoundError: the project has no such job.
-        """
+        """Return the place of a job in the queue; None if it does not wait for a worker."""
         return place_of(session, find(session, project, job_id))
 
     @reading
     def summary(self, session: Session, project: str, job_id: str) -> JobSummary:
-        """Return a job without its large fields.
-
-        Raises:
-            NotFoundError: the project has no such job.
-        """
+        """Return a job without its large fields."""
         return to_summary(find(session, project, job_id))
 
     def list(  # noqa: PLR0913 - what a list is asked for
@@ -219,8 +201,7 @@ class Jobs:
         Once this returned, the job gives no version any more. A second time changes nothing.
 
         Raises:
-            NotFoundError: the project has no such job.
-            JobFinalError: it succeeded or failed.
+            ConflictError: `job-final`, if it succeeded or failed.
         """
         row = find(session, project, job_id, lock=True)
         match JobState(row.state):
@@ -238,7 +219,8 @@ class Jobs:
             case JobState.CANCELLED:
                 pass
             case JobState.SUCCEEDED | JobState.FAILED:
-                raise JobFinalError(job_id, state=row.state)
+                detail = f"Job {job_id} has ended: its state is {row.state}."
+                raise ConflictError(detail, slug="job-final")
         session.flush()
         return to_job(row)
 
@@ -254,23 +236,18 @@ class Jobs:
     ) -> Job:
         """Queue a cancelled or failed job again; it continues from its newest checkpoint.
 
-        A parent continues with its children; a child is resumed with its parent alone.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            project: Project that owns the job.
-            job_id: Id of the job.
-            max_queued: Most jobs of the project that may wait, this one included.
-            max_bytes: Most bytes that the project may store.
+        A parent continues with its children; a child is resumed with its parent alone. Limits are as of `submit`.
 
         Raises:
-            NotFoundError: the project has no such job, or a dataset or the version of it is gone.
-            JobNotResumableError: it is in another state, or a child, or a dataset of it has other types now.
+            ConflictError: `job-not-resumable`: it is in another state, or a child, or a dataset of it has other types now.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
         row = find(session, project, job_id, lock=True)
         if row.state not in RESUMABLE_STATES or row.role == JobRole.CHILD:
-            raise JobNotResumableError(job_id, state=row.state, parent_id=row.parent_id)
+            detail = f"Job {job_id} is {row.state}; only a cancelled or failed job can be resumed."
+            if row.parent_id is not None:
+                detail = f"Job {job_id} belongs to job {row.parent_id}; resume that one."
+            raise ConflictError(detail, slug="job-not-resumable")
         _pin_again(session, row)
         requeue(session, row)
         if row.role == JobRole.PARENT:
@@ -284,8 +261,7 @@ class Jobs:
         """Remove the result from a job and return it; the caller must delete its file.
 
         Raises:
-            NotFoundError: the project has no such job.
-            ResultNotReadyError, ResultDeletedError: it has no file yet, or not any more.
+            ConflictError: `result-not-ready` or `result-deleted`: it has no file yet, or not any more.
         """
         row = find(session, project, job_id, lock=True)
         result = result_of(to_summary(row))
@@ -301,19 +277,20 @@ class Jobs:
             Ids of the deleted jobs, whose files are the caller's to delete.
 
         Raises:
-            NotFoundError: the project has no such job.
-            JobUnfinishedError: it has not ended.
-            JobInUseError: the version that it made exists, or it is a child.
+            ConflictError: `job-unfinished`; `job-in-use`: the version that it made exists, or it is a child.
         """
         row = find(session, project, job_id, lock=True)
         if row.state not in FINAL_STATES:
-            raise JobUnfinishedError(job_id, state=row.state)
+            detail = f"Job {job_id} is {row.state}; cancel it first."
+            raise ConflictError(detail, slug="job-unfinished")
         if row.parent_id is not None:
-            raise JobInUseError(job_id, parent_id=row.parent_id)
+            detail = f"Job {job_id} belongs to job {row.parent_id}; delete that one."
+            raise ConflictError(detail, slug="job-in-use")
         version = select(ModelVersionRow.version).where(ModelVersionRow.job_id == job_id)
         number = session.scalar(version)
         if number is not None:
-            raise JobInUseError(job_id, ref=f"{row.model_name}:{number}")
+            made = f"version {row.model_name}:{number}, which still exists; delete that first"
+            raise ConflictError(f"Job {job_id} made {made}.", slug="job-in-use")
         return delete_with_children(session, row)
 
     def events(
@@ -331,9 +308,6 @@ class Jobs:
             job_id: Id of the job.
             after: Number of an event.
             limit: Most events.
-
-        Raises:
-            NotFoundError: the project has no such job.
         """
         return self.event_page(project, job_id, after=after, limit=limit).events
 
@@ -357,9 +331,6 @@ class Jobs:
             after: Number of an event.
             limit: Most events.
             max_bytes: Bytes of their data, which the last one may pass.
-
-        Raises:
-            NotFoundError: the project has no such job.
         """
         return read_events(session, project, job_id, after=after, limit=limit, max_bytes=max_bytes)
 
@@ -375,9 +346,6 @@ class Jobs:
             job_id: Id of the job.
             kind: Kind of the events.
             most: Most events, at least 2; the first and the last one are among them.
-
-        Raises:
-            NotFoundError: the project has no such job.
         """
         return read_spread(session, project, job_id, kind, most=most)
 
@@ -391,23 +359,20 @@ def result_of(job: JobSummary) -> JobResult:
     """Return the result file of a job.
 
     Raises:
-        ResultNotReadyError, ResultDeletedError: There is no file yet, or not any more.
+        ConflictError: `result-not-ready` or `result-deleted`: there is no file yet, or not any more.
     """
     if job.result is not None:
         return job.result
     if job.state is JobState.SUCCEEDED:
-        raise ResultDeletedError(job.id)
-    raise ResultNotReadyError(job.id, state=job.state)
+        detail = f"The result of job {job.id} was deleted. The same request makes it again."
+        raise ConflictError(detail, slug="result-deleted")
+    raise ConflictError(f"Job {job.id} is {job.state} and has no result.", slug="result-not-ready")
 
 
 def _replayed(session: Session, project: str, job_id: str) -> Submitted:
-    """Return the job that an earlier request with the same key was answered with."""
-    return Submitted(job=_as_accepted(to_job(find(session, project, job_id))), replayed=True)
-
-
-def _as_accepted(job: Job) -> Job:
-    """Return the job as the first answer showed it: a repeated request gets that answer again."""
-    return replace(
+    """Return the job as an earlier request with the same key was answered: the repeated one gets that again."""
+    job = to_job(find(session, project, job_id))
+    accepted = replace(
         job,
         state=JobState.QUEUED,
         attempt=0,
@@ -425,20 +390,17 @@ def _as_accepted(job: Job) -> Job:
         run_seconds=0.0,
         last_event=1,
     )
+    return Submitted(job=accepted, replayed=True)
 
 
 def _pin_again(session: Session, row: JobRow) -> None:
-    """Pin what a job reads that is to continue.
-
-    Raises:
-        NotFoundError: a dataset or the version of it is gone.
-        JobNotResumableError: a dataset has other types now, and another table.
-    """
+    """Pin what a job reads that is to continue, unless a dataset has another table now."""
     reads = select(JobDatasetRow).where(JobDatasetRow.job_id == row.id)
     _pin_inputs(session, row, [one.dataset_id for one in session.scalars(reads)])
     # Read after the pin, which may have waited for a change of types.
     if session.scalar(select(exists(reads.where(JobDatasetRow.retyped).subquery()))):
-        raise JobNotResumableError(row.id, state=row.state, retyped=True)
+        detail = f"The types of a dataset of job {row.id} were changed since; start a new job."
+        raise ConflictError(detail, slug="job-not-resumable")
 
 
 def _pin_inputs(
@@ -450,15 +412,9 @@ def _pin_inputs(
 ) -> None:
     """Keep what a job reads from being deleted until this transaction, which queues it, has ended.
 
-    Args:
-        session: Transaction to read in.
-        job: Job that reads it.
-        dataset_ids: Ids of its datasets.
-        tables: Keys of the tables that these must have still, by their ids.
-
     Raises:
         NotFoundError: the project has no such dataset or version.
-        ConflictError: a dataset has another table.
+        ConflictError: a dataset has another table than `tables` has under its id.
     """
     for dataset_id in sorted(dataset_ids):
         pin_dataset(session, job.project, dataset_id, table=tables.get(dataset_id))
@@ -469,11 +425,7 @@ def _pin_inputs(
 def _check_limits(
     session: Session, row: JobRow, *, max_queued: int | None, max_bytes: int | None
 ) -> None:
-    """Refuse the job that was queued if it exceeds a limit of its project; arguments as of `Jobs.submit`.
-
-    Raises:
-        LimitError: as many jobs of the project wait already, or it stores too much.
-    """
+    """Refuse the job that was queued if it exceeds a limit of its project; as `Jobs.submit`."""
     hold_project(session, row.project)  # so that no two count the same jobs
     if row.role == JobRole.PARENT:
         check_open(session, row.project)

@@ -35,7 +35,6 @@ from models_store.jobs.retries import (
     AttemptEnd,
     Ending,
     Failure,
-    account_of,
     verdict,
     wait_s,
 )
@@ -60,7 +59,10 @@ _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its 
 
 
 class JobWork:
-    """Jobs of all projects, for workers."""
+    """Jobs of all projects, for workers.
+
+    Methods that write for an attempt raise `FencedError` if the job is not this attempt's any more.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -109,23 +111,12 @@ class JobWork:
         return job_id is not None
 
     def should_give_way(
-        self,
-        job: Job,
-        worker: str,  # noqa: ARG002 - as of `claim`
-        *,
-        accelerator: bool | None = None,
-        memory_bytes: int | None = None,
+        self, job: Job, *, accelerator: bool | None = None, memory_bytes: int | None = None
     ) -> bool:
         """Return whether a job of a project that runs fewer has waited for some seconds for such a worker.
 
         Steps of parents that are due are taken first, and attempts are ended whose worker is gone: where
         every worker is at work, nobody else does.
-
-        Args:
-            job: Running job.
-            worker: Name of the worker that runs it.
-            accelerator: True if the worker has an accelerator; None: it takes any job.
-            memory_bytes: Memory of its trainer; None: any job fits.
         """
         self._mend()
         its = is_taken(accelerator=accelerator, memory_bytes=memory_bytes)
@@ -154,11 +145,7 @@ class JobWork:
         lease_s: float,
         progress: dict[str, Any] | None = None,
     ) -> bool:
-        """Extend the lease; return whether the job is to be cancelled.
-
-        Raises:
-            FencedError: The job is not this attempt's any more.
-        """
+        """Extend the lease; return whether the job is to be cancelled."""
         with held(session, job_id, attempt, lease_s=lease_s) as row:
             if progress is not None:
                 row.progress = progress
@@ -194,9 +181,6 @@ class JobWork:
 
         Returns:
             Keys of checkpoints that the job no longer names, whose files may be deleted.
-
-        Raises:
-            FencedError: The job is not this attempt's any more.
         """
         with held(session, job_id, attempt, lease_s=lease_s) as row:
             if progress:
@@ -211,11 +195,7 @@ class JobWork:
 
     @writing
     def add_message(self, session: Session, job_id: str, attempt: int, text: str) -> None:
-        """Append a message to the job's events.
-
-        Raises:
-            FencedError: The job is not this attempt's any more.
-        """
+        """Append a message to the job's events."""
         with held(session, job_id, attempt) as row:
             tell(session, row, text)
 
@@ -228,7 +208,6 @@ class JobWork:
         checkpoints any more; their files may go.
 
         Raises:
-            FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
 
@@ -260,14 +239,7 @@ class JobWork:
     def finish_child(
         self, job_id: str, attempt: int, *, metrics: dict[str, Any], product: dict[str, Any]
     ) -> None:
-        """Succeed with what the parent makes a version or a file of; otherwise as `finish`.
-
-        Args:
-            job_id: Id of the child.
-            attempt: Attempt that claimed it.
-            metrics: Metrics of the job.
-            product: Result, a JSON object; its files are durable in the blob store.
-        """
+        """Succeed with what the parent makes a version or a file of; otherwise as `finish`."""
 
         def record(_session: Session, row: JobRow) -> None:
             row.product = product
@@ -314,18 +286,7 @@ class JobWork:
     def fail(
         self, session: Session, job_id: str, attempt: int, *, code: str, detail: str | None
     ) -> None:
-        """Fail for good, or be cancelled where that was asked for before.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            job_id: Id of the job.
-            attempt: Attempt that claimed it.
-            code: Stable name of the reason.
-            detail: Sentence for the caller; None for a fault of the service.
-
-        Raises:
-            FencedError: The job is not this attempt's any more.
-        """
+        """Fail for good, or be cancelled where that was asked for before; without a detail for a fault of the service."""
         with ending(session, job_id, attempt) as row:
             if not row.cancel_requested:
                 fail(session, row, code=code, detail=detail)
@@ -337,11 +298,7 @@ class JobWork:
 
     @writing
     def cancelled(self, session: Session, job_id: str, attempt: int) -> None:
-        """Confirm that the work of a job has stopped because somebody cancelled it.
-
-        Raises:
-            FencedError: The job is not this attempt's any more.
-        """
+        """Confirm that the work of a job has stopped because somebody cancelled it."""
         with ending(session, job_id, attempt) as row:
             move(session, row, JobState.CANCELLED)
 
@@ -349,11 +306,7 @@ class JobWork:
     def kept_checkpoints(
         self, session: Session, job_id: str, attempt: int
     ) -> list[Checkpoint] | None:
-        """Return the checkpoints that a failed or cancelled job names; it has no use for other files.
-
-        Returns:
-            None: the job is in another state, or another attempt took it.
-        """
+        """Return the checkpoints that a failed or cancelled job names; None if another attempt took it."""
         mine = JobRow.id == job_id, JobRow.attempt == attempt
         row = session.scalar(select(JobRow).where(*mine, JobRow.state.in_(RESUMABLE_STATES)))
         if row is None:
@@ -386,9 +339,6 @@ class JobWork:
         Returns:
             State of the job: queued; failed, after too many failures without progress; cancelled, if
             that was requested.
-
-        Raises:
-            FencedError: The job is not this attempt's any more.
         """
         with ending(session, job_id, attempt) as row:
             end_attempt(session, row, failed, gives_way=gives_way)
@@ -401,13 +351,7 @@ class JobWork:
 def held(
     session: Session, job_id: str, attempt: int, *, lease_s: float | None = None
 ) -> Iterator[JobRow]:
-    """Lock the job of a worker's attempt: the fence before each of its writes.
-
-    Args:
-        session: Transaction that takes the lock.
-        job_id: Id of the job.
-        attempt: Attempt that claimed it.
-        lease_s: Seconds of a new lease from now; None: the old one stays.
+    """Lock the job of a worker's attempt, and extend its lease: the fence before each of its writes.
 
     Raises:
         FencedError: The attempt no longer holds the job.
@@ -488,13 +432,9 @@ def _is_claimed() -> ColumnElement[bool]:
 
 
 def is_taken(*, accelerator: bool | None, memory_bytes: int | None) -> ColumnElement[bool]:
-    """Return the condition of jobs that a worker takes.
+    """Return the condition of jobs that a worker takes; arguments as of `JobWork.claim`.
 
     A job that prefers the other kind of worker waits some seconds for one, if one is at work.
-
-    Args:
-        accelerator: True if the worker has an accelerator; None: it takes any job.
-        memory_bytes: Memory of its trainer, into which a job must fit; None: any job.
     """
     conditions: list[ColumnElement[bool]] = [true()]
     if memory_bytes is not None:
@@ -545,14 +485,7 @@ def _claim(
 def end_attempt(
     session: Session, row: JobRow, failed: AttemptEnd | None, *, gives_way: bool = False
 ) -> None:
-    """Queue, fail or cancel a locked, running job whose attempt has ended, and record the reason.
-
-    Args:
-        session: Transaction that holds the lock.
-        row: Row of the job.
-        failed: Failure of the attempt; None: its worker was asked to stop, or the job gives way.
-        gives_way: True if the job makes room for one of another project.
-    """
+    """Queue, fail or cancel a locked, running job whose attempt has ended; arguments as of `JobWork.release`."""
     if row.cancel_requested:
         move(session, row, JobState.CANCELLED)
     elif failed is not None:
@@ -596,9 +529,14 @@ def _starting_at(row: JobRow) -> str:
 
 
 def _tell(session: Session, row: JobRow, detail: str, *, outlook: str) -> None:
+    """Tell the caller how an attempt ended, how far the job is, and what happens next."""
     fraction = None if row.progress is None else row.progress.get("fraction")
-    text = account_of(row.attempt, row.worker, detail, fraction=fraction, outlook=outlook)
-    tell(session, row, text)
+    so_far = "" if fraction is None else f" Progress so far: {fraction:.1%}."
+    tell(
+        session,
+        row,
+        f"Attempt {row.attempt} on worker {row.worker}: {detail}.{so_far} {outlook}",
+    )
 
 
 def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:

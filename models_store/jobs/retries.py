@@ -99,22 +99,6 @@ def wait_s(failures: Sequence[Failure]) -> float:
     return min(_FIRST_WAIT_S * 2.0 ** min(number - 1, 30), _LONGEST_WAIT_S)
 
 
-def account_of(
-    attempt: int, worker: str | None, detail: str, *, fraction: float | None, outlook: str
-) -> str:
-    """Return sentences for the caller on the end of an attempt.
-
-    Args:
-        attempt: Number of the attempt.
-        worker: Name of the worker that it ran on.
-        detail: Part of a sentence, as in `AttemptEnd`.
-        fraction: Progress of the job so far, from 0 to 1; None: not known yet.
-        outlook: Sentence about what happens next.
-    """
-    so_far = "" if fraction is None else f" Progress so far: {fraction:.1%}."
-    return f"Attempt {attempt} on worker {worker}: {detail}.{so_far} {outlook}"
-
-
 def _error(counted: Sequence[Failure], *, own: bool) -> JobError:
     workers = {failure["worker"] for failure in counted}
     where = "one worker" if len(workers) == 1 else f"{len(workers)} workers"

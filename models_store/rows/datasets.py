@@ -70,16 +70,22 @@ def changed_meanwhile(dataset_id: str) -> ConflictError:
     return ConflictError(f"Dataset {dataset_id} was changed meanwhile; send the request again.")
 
 
-def user_of(session: Session, project: str, dataset_id: str) -> str | None:
-    """Return the id of a job that has not ended and reads a dataset of a project, if there is one.
+def check_unused(session: Session, project: str, dataset_id: str) -> None:
+    """Refuse to change a dataset that a job reads which has not ended.
 
-    Found among the jobs that have not ended, which are few; any number may have read it before.
+    Looked for among the jobs that have not ended, which are few; any number may have read it before.
+
+    Raises:
+        ConflictError: `dataset-in-use`.
     """
     reads = exists().where(
         JobDatasetRow.job_id == JobRow.id, JobDatasetRow.dataset_id == dataset_id
     )
     unfinished = JobRow.project == project, is_one_of(JobRow.state, UNFINISHED_STATES)
-    return session.scalar(select(JobRow.id).where(*unfinished, reads).limit(1))
+    job_id = session.scalar(select(JobRow.id).where(*unfinished, reads).limit(1))
+    if job_id is not None:
+        detail = f"Dataset {dataset_id} is used by job {job_id}, which has not ended."
+        raise ConflictError(detail, slug="dataset-in-use")
 
 
 def is_same_table(old: NewDataset, new: NewDataset) -> bool:

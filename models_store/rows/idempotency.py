@@ -75,7 +75,7 @@ def _record(project: str, key: str) -> Select[IdempotencyRow]:
 
 def _resource_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
     if first.fingerprint != idempotency.fingerprint:
-        raise IdempotencyReusedError(idempotency.key)
+        raise IdempotencyReusedError
     return first.resource_id
 
 

@@ -17,7 +17,7 @@ from models_store.database.schema import (
     ModelRow,
     ModelVersionRow,
 )
-from models_store.errors import NotFoundError, VersionInUseError
+from models_store.errors import ConflictError, NotFoundError
 from models_store.job_states import UNFINISHED_STATES, JobKind
 from models_store.records import Latest, Model, NewVersion, Version, VersionSummary
 from models_store.rows.idempotency import forget_resources
@@ -182,7 +182,7 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
 
     Raises:
         NotFoundError: the model has no such version.
-        VersionInUseError: an alias points at one, or a job that has not ended uses one.
+        ConflictError: `version-in-use`: an alias points at one, or a job that has not ended uses one.
     """
     chosen = [ModelVersionRow.model_id == model.id]
     if number is not None:
@@ -219,10 +219,14 @@ def _check_unused(session: Session, model: ModelRow, number: int | None) -> None
         job = job.where(JobRow.model_version == number)
     pointing = session.scalars(alias.order_by(ModelAliasRow.name).limit(1)).first()
     if pointing is not None:
-        raise VersionInUseError(f"{model.name}:{pointing.version}", alias=pointing.name)
+        ref = f"{model.name}:{pointing.version}"
+        detail = f"Alias {pointing.name} points at version {ref}; move or delete the alias first."
+        raise ConflictError(detail, slug="version-in-use")
     using = session.execute(job.limit(1)).first()
     if using is not None:
-        raise VersionInUseError(f"{model.name}:{using.model_version}", job_id=using.id)
+        ref = f"{model.name}:{using.model_version}"
+        detail = f"Job {using.id}, which has not ended, uses version {ref}; cancel it first."
+        raise ConflictError(detail, slug="version-in-use")
 
 
 def aliases_of(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:

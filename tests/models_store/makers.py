@@ -1,13 +1,17 @@
 """Rows that the store's tests need but do not speak of."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from sqlalchemy import select, update
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow
+from models_store.errors import ConflictError, StoreError
 from models_store.files.blobs import model_key, table_key
 from models_store.job_states import Checkpoint, Job, JobKind, JobState, NewJob
 from models_store.jobs.jobs import Jobs
@@ -73,6 +77,19 @@ def a_version(job: Job, **changes: Any) -> NewVersion:
 def a_checkpoint(job: Job, epoch: int) -> Checkpoint:
     key = f"jobs/{job.id}/{job.attempt}-{epoch}"
     return Checkpoint(key=key, sha256="d" * 64, epoch=epoch, step=10 * epoch)
+
+
+@contextmanager
+def refused(slug: str) -> Iterator[None]:
+    """Expect a conflict of this slug."""
+    with pytest.raises(ConflictError) as caught:
+        yield
+    assert caught.value.slug == slug
+
+
+def slug_of(result: object) -> str | None:
+    """Return the slug of a result that is an error."""
+    return result.slug if isinstance(result, StoreError) else None
 
 
 def an_end(ending: Ending, *, code: str | None = None) -> AttemptEnd:

@@ -15,12 +15,7 @@ from models_store.database.schema import (
     JobRow,
     ModelVersionRow,
 )
-from models_store.errors import (
-    JobInUseError,
-    JobUnfinishedError,
-    NotFoundError,
-    VersionInUseError,
-)
+from models_store.errors import ConflictError, NotFoundError
 from models_store.job_states import Idempotency, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -132,9 +127,9 @@ def test_a_version_stays_while_an_alias_points_at_it(
     for _ in range(2):
         trained(jobs, work)
     tag = aliases.set(PROJECT, NAME, "production", version=1).revision
-    with pytest.raises(VersionInUseError, match="Alias production points at version shuttle:1"):
+    with pytest.raises(ConflictError, match="Alias production points at version shuttle:1"):
         registry.delete_version(PROJECT, NAME, 1)
-    with pytest.raises(VersionInUseError, match="shuttle:1"):
+    with pytest.raises(ConflictError, match="shuttle:1"):
         registry.delete_model(PROJECT, NAME)
     registry.delete_version(PROJECT, NAME, 2)
     aliases.delete(PROJECT, NAME, "production")
@@ -152,11 +147,11 @@ def test_a_version_stays_while_a_job_uses_it(jobs: Jobs, work: JobWork, registry
         lambda: registry.delete_version(PROJECT, NAME, 1),
         lambda: registry.delete_model(PROJECT, NAME),
     ):
-        with pytest.raises(VersionInUseError, match=f"Job {job.id}, .* version shuttle:1"):
+        with pytest.raises(ConflictError, match=f"Job {job.id}, .* version shuttle:1"):
             delete()
     claimed = work.claim("w", lease_s=LEASE_S)
     assert claimed is not None
-    with pytest.raises(VersionInUseError):
+    with pytest.raises(ConflictError):
         registry.delete_version(PROJECT, NAME, 1)
     jobs.cancel(PROJECT, job.id)
     work.cancelled(claimed.id, claimed.attempt)
@@ -178,10 +173,9 @@ def test_checkpoints_of_a_job_whose_version_is_gone_are_of_no_use(
     work.record_epoch(job.id, 1, lease_s=LEASE_S, metrics={"part": 1}, progress={}, checkpoint=at)
     jobs.cancel(PROJECT, job.id)
     work.cancelled(job.id, 1)
-    assert retention.leftover(keep_s=3600, limit=9) == []
+    assert retention.forget_checkpoints(keep_s=3600, limit=9) == []
     registry.delete_version(PROJECT, NAME, 1)
-    assert retention.leftover(keep_s=3600, limit=9) == [job.id]
-    assert retention.forget_checkpoints(job.id, keep_s=3600) == 1
+    assert retention.forget_checkpoints(keep_s=3600, limit=9) == [(job.id, 1)]
 
 
 def test_a_key_of_an_import_ends_with_its_version(jobs: Jobs, registry: Registry) -> None:
@@ -208,7 +202,7 @@ def test_a_deleted_job_leaves_no_row(database: Database, jobs: Jobs, registry: R
     before, rows = stored(database), counted(database)
     key = Idempotency(key="k", fingerprint="f")
     job = jobs.submit(a_job(dataset_id=dataset.id), idempotency=key).job
-    with pytest.raises(JobUnfinishedError, match="queued; cancel it first"):
+    with pytest.raises(ConflictError, match="queued; cancel it first"):
         jobs.delete(PROJECT, job.id)
     jobs.cancel(PROJECT, job.id)
     with pytest.raises(NotFoundError):
@@ -227,7 +221,7 @@ def test_a_running_job_cannot_be_deleted(jobs: Jobs, work: JobWork) -> None:
     job = submitted(jobs)
     work.claim("w", lease_s=LEASE_S)
     jobs.cancel(PROJECT, job.id)
-    with pytest.raises(JobUnfinishedError, match="running"):
+    with pytest.raises(ConflictError, match="running"):
         jobs.delete(PROJECT, job.id)
     work.cancelled(job.id, 1)
     jobs.delete(PROJECT, job.id)
@@ -238,7 +232,7 @@ def test_a_job_stays_while_its_version_exists(
 ) -> None:
     version = trained(jobs, work)
     assert version.job_id is not None
-    with pytest.raises(JobInUseError, match="made version shuttle:1"):
+    with pytest.raises(ConflictError, match="made version shuttle:1"):
         jobs.delete(PROJECT, version.job_id)
     registry.delete_version(PROJECT, NAME, 1)
     jobs.delete(PROJECT, version.job_id)
@@ -261,14 +255,9 @@ def test_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
     with database.write() as session:
         old = [version.job_id, done.id, cancelled.id]
         session.execute(update(JobRow).where(JobRow.id.in_(old)).values(finished_at=db_now(-7200)))
-    assert set(retention.expired(keep_s=3600, limit=9)) == {done.id, cancelled.id}
-    assert len(retention.expired(keep_s=3600, limit=1)) == 1
     jobs.resume(PROJECT, cancelled.id)
-    assert not retention.delete_expired(cancelled.id, keep_s=3600)
-    assert not retention.delete_expired(fresh.id, keep_s=3600)
-    assert not retention.delete_expired(str(version.job_id), keep_s=3600)
-    assert retention.delete_expired(done.id, keep_s=3600)
-    assert not retention.delete_expired(done.id, keep_s=3600)
+    assert retention.delete_expired(keep_s=3600, limit=9) == [done.id]
+    assert retention.delete_expired(keep_s=3600, limit=9) == []
     registry.delete_model(PROJECT, NAME)
-    assert retention.expired(keep_s=3600, limit=9) == [version.job_id]
+    assert retention.delete_expired(keep_s=3600, limit=9) == [version.job_id]
     assert jobs.get(PROJECT, waiting.id).state == "queued"

@@ -73,8 +73,7 @@ def test_checkpoints_count_as_long_as_a_job_names_them(
     assert stored(database) == 9_000
     work.fail(job.id, job.attempt, code="oom", detail="")
     assert stored(database) == 9_000
-    assert retention.leftover(keep_s=-1, limit=9) == [job.id]
-    retention.forget_checkpoints(job.id, keep_s=-1)
+    assert retention.forget_checkpoints(keep_s=-1, limit=9) == [(job.id, 1)]
     assert stored(database) == 0
 
 

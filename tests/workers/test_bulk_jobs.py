@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models_store.errors import DatasetInUseError
 from models_store.job_states import JobState
 from models_store.records import Dataset, Version
+from tests.models_store.makers import refused
 from tests.waiting import wait_until
 from tests.workers.place import Place, Running
 from workers.protocol import Message, Produced
@@ -81,7 +81,7 @@ def test_a_killed_scoring_goes_on_from_its_last_part(
     os.kill(running.trainer_pid(), signal.SIGKILL)
     running.join()
     assert place.state(job_id) is JobState.QUEUED
-    with pytest.raises(DatasetInUseError):
+    with refused("dataset-in-use"):
         place.registry.delete_dataset("default", dataset.id)
 
     place.no_wait(job_id)

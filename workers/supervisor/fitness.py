@@ -6,7 +6,7 @@ import time
 
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseError, WrongStoreError
-from models_store.files.blobs import Blobs, check_identity
+from models_store.files.blobs import Blobs
 from models_store.files.store_identity import known_identity
 from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
@@ -110,7 +110,7 @@ class Fitness:
         if self.store_id is None:
             return None  # the API has not started yet; there are no jobs
         try:
-            check_identity(self._blobs, self.store_id)
+            self._blobs.check_identity(self.store_id)
         except (WrongStoreError, BlobError) as error:
             return str(error)
         return None

@@ -183,7 +183,6 @@ class Supervisor:
             should_give_way=partial(
                 self._work.should_give_way,
                 job,
-                self._worker,
                 accelerator=self._accelerator,
                 memory_bytes=self._fitness.memory_bytes,
             ),

@@ -21,8 +21,7 @@ from app.limits import OpenBound, Threads
 from app.models import registration as imports
 from flows import MafSpec
 from models_store.errors import ModelFileError, RequestError
-from models_store.files import model_check
-from models_store.files.model_files import describe, read_model_file
+from models_store.files.model_files import check_model_file, read_model_file
 from models_store.records import Version
 from models_store.requests.flow_limits import TrainingLimits
 from tabular.columns import Column
@@ -267,7 +266,7 @@ def test_types_of_megabytes_are_refused_before_any_weight_is_read(exported, tmp_
     (tmp_path / "model").write_bytes(edited(exported, types=types))
     limits = TrainingLimits(10**6, 100, 2**32, 2**30)
     with pytest.raises(ModelFileError, match="The levels of the columns take more than"):
-        describe(tmp_path / "model", limits=limits, max_columns=10)
+        read_model_file(tmp_path / "model", limits=limits, max_columns=10)
 
 
 @pytest.mark.parametrize(
@@ -285,11 +284,11 @@ def test_types_whose_cells_cannot_be_read_are_refused(exported, tmp_path, field,
     types[1] |= {"type": "datetime", "datetime_format": "%d.%m.%Y", "decimals": 15}
     limits = TrainingLimits(10**6, 100, 2**32, 2**30)
     (tmp_path / "model").write_bytes(edited(exported, types=types))
-    assert describe(tmp_path / "model", limits=limits, max_columns=10).types == types
+    assert read_model_file(tmp_path / "model", limits=limits, max_columns=10).types == types
     types[1][field] = value
     (tmp_path / "model").write_bytes(edited(exported, types=types))
     with pytest.raises(ModelFileError, match=r"decimals of a column|formats? "):
-        describe(tmp_path / "model", limits=limits, max_columns=10)
+        read_model_file(tmp_path / "model", limits=limits, max_columns=10)
 
 
 @pytest.mark.parametrize(
@@ -432,7 +431,7 @@ def test_a_check_that_swells_ends_its_child_alone(exported, tmp_path):
     def refusal(mebibytes: int) -> str | None:
         memory = {"memory_bytes": mebibytes * 2**20, "timeout_s": 60}
         try:
-            model_check.check_model_file(file, limits=limits, max_columns=10, **memory)
+            check_model_file(file, limits=limits, max_columns=10, **memory)
         except RequestError as error:
             return f"{error.slug}: {error.detail}"
         return None

@@ -16,7 +16,7 @@ from models_store.errors import (
     BlobMissingError,
     WrongStoreError,
 )
-from models_store.files.blobs import Blobs, check_identity
+from models_store.files.blobs import Blobs
 from models_store.files.store_address import StoreAddress, refuse_store_url
 from tests.bucket_servers import S3Server
 
@@ -116,11 +116,11 @@ def test_a_folder_goes_with_all_in_it_and_nothing_else(blobs: Blobs) -> None:
 
 def test_a_store_knows_whose_it_is(blobs: Blobs) -> None:
     with pytest.raises(WrongStoreError, match="has no file"):
-        check_identity(blobs, "a" * 32)
+        blobs.check_identity("a" * 32)
     blobs.mark("a" * 32)
-    check_identity(blobs, "a" * 32)
+    blobs.check_identity("a" * 32)
     with pytest.raises(WrongStoreError, match="is store a"):
-        check_identity(blobs, "b" * 32)
+        blobs.check_identity("b" * 32)
     assert list(blobs.files()) == []
 
 

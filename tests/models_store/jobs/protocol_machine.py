@@ -25,13 +25,9 @@ from models_store.database.schema import (
 )
 from models_store.errors import (
     CancelledInsteadError,
-    DatasetInUseError,
+    ConflictError,
     FencedError,
     IdempotencyReusedError,
-    JobFinalError,
-    JobInUseError,
-    JobNotResumableError,
-    JobUnfinishedError,
     NotFoundError,
     StoreError,
 )
@@ -50,6 +46,7 @@ from tests.models_store.makers import (
     an_end,
     claimable,
     no_wait,
+    slug_of,
 )
 
 MODELS = st.sampled_from(["a", "b"])
@@ -57,6 +54,7 @@ KEYS = st.sampled_from([None, None, "k1", "k2"])
 PRINTS = st.sampled_from(["one", "one", "one", "other"])
 # Which of several things a step is about; taken modulo their number.
 CHOICE = st.integers(0, 30)
+Refusal = type[StoreError] | str | None
 WRITES = st.sampled_from(
     [
         "renew",
@@ -155,7 +153,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     def delete_dataset(self, which: int) -> None:
         dataset_id = self.datasets[which % len(self.datasets)]
         in_use = any(job.dataset_id == dataset_id and not job.final for job in self.wanted.values())
-        expected = DatasetInUseError if in_use else None
+        expected = "dataset-in-use" if in_use else None
         self.answer(lambda: self.registry.delete_dataset(PROJECT, dataset_id), expected)
         if not in_use:
             self.datasets.remove(dataset_id)
@@ -164,11 +162,11 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(which=CHOICE)
     def delete_job(self, which: int) -> None:
         job = self.job(which)
-        refusal: type[StoreError] | None = None
+        refusal: Refusal = None
         if not job.final:
-            refusal = JobUnfinishedError
+            refusal = "job-unfinished"
         elif self.has_version(job):
-            refusal = JobInUseError
+            refusal = "job-in-use"
         self.answer(lambda: self.jobs.delete(PROJECT, job.id), refusal)
         if refusal is None:
             del self.wanted[job.id]
@@ -268,7 +266,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(which=CHOICE)
     def cancel(self, which: int) -> None:
         job = self.job(which)
-        refusal = JobFinalError if job.state in (JobState.SUCCEEDED, JobState.FAILED) else None
+        refusal = "job-final" if job.state in (JobState.SUCCEEDED, JobState.FAILED) else None
         self.answer(lambda: self.jobs.cancel(PROJECT, job.id), refusal)
         if not job.final:
             job.cancel_requested = True
@@ -279,9 +277,9 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(which=CHOICE)
     def resume(self, which: int) -> None:
         job = self.job(which)
-        refusal: type[StoreError] | None = None
+        refusal: Refusal = None
         if job.state not in (JobState.CANCELLED, JobState.FAILED):
-            refusal = JobNotResumableError
+            refusal = "job-not-resumable"
         elif job.dataset_id is not None and job.dataset_id not in self.datasets:
             refusal = NotFoundError
         self.answer(lambda: self.jobs.resume(PROJECT, job.id), refusal)
@@ -454,13 +452,15 @@ class ProtocolMachine(RuleBasedStateMachine):
         }
         return calls[write], number
 
-    def answer(self, call: Callable[[], Any], expected: type[StoreError] | None) -> Any:
-        """Call it; it must raise exactly what the model says, or return."""
+    def answer(self, call: Callable[[], Any], expected: Refusal) -> Any:
+        """Call it; it must raise exactly what the model says, a conflict of a slug or another error, or return."""
         if expected is None:
             return call()
-        with pytest.raises(expected) as caught:
+        kind = ConflictError if isinstance(expected, str) else expected
+        with pytest.raises(kind) as caught:
             call()
-        assert caught.type is expected
+        assert caught.type is kind
+        assert not isinstance(expected, str) or slug_of(caught.value) == expected
         return None
 
     def expire(self, job: Wanted) -> None:

@@ -30,7 +30,7 @@ def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(
     database: Database,
 ) -> None:
     jobs, work = Jobs(database), JobWork(database)
-    give_way = partial(work.should_give_way, worker="w", accelerator=False)
+    give_way = partial(work.should_give_way, accelerator=False)
     for name in ("a1", "a2", "a3"):
         submit(jobs, name, project="a", priority=100)
     first, second = (work.claim("w", lease_s=LEASE_S) for _ in range(2))
@@ -68,7 +68,7 @@ def test_the_only_place_of_a_worker_goes_round(database: Database) -> None:
         assert job is not None
         order.append(job.project)
         set_turn(database, job.project, number)
-        assert work.should_give_way(job, "w")
+        assert work.should_give_way(job)
         work.release(job.id, job.attempt, gives_way=True)
     assert order == ["a", "b", "a", "b"]
 
@@ -97,9 +97,9 @@ def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
         role=JobRole.PARENT,
     )
     jobs.submit(new)
-    assert not work.should_give_way(job, "w"), "an idle worker may take it"
+    assert not work.should_give_way(job), "an idle worker may take it"
     let_wait(database)
-    assert work.should_give_way(job, "w")
+    assert work.should_give_way(job)
 
 
 def test_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_later(
@@ -116,7 +116,7 @@ def test_a_job_that_runs_on_gives_way_to_a_project_whose_turn_began_later(
     submit(jobs, "b2", project="b")
     let_wait(database)
 
-    assert work.should_give_way(job, "w")
+    assert work.should_give_way(job)
     work.release(job.id, job.attempt, gives_way=True)
     assert [claimed(work).model_name, claimed(work).model_name] == ["b2", "a1"]
 
@@ -137,12 +137,12 @@ def test_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database)
     job = claimed(work)
     lost = work.claim("gone", lease_s=LEASE_S)
     assert lost is not None
-    assert not work.should_give_way(job, "w"), "its worker is at work"
+    assert not work.should_give_way(job), "its worker is at work"
     work.renew(lost.id, lost.attempt, lease_s=-30.0)
-    assert not work.should_give_way(job, "w"), "it has not waited yet"
+    assert not work.should_give_way(job), "it has not waited yet"
     let_wait(database)
 
-    assert work.should_give_way(job, "w")
+    assert work.should_give_way(job)
     work.release(job.id, job.attempt, gives_way=True)
     assert [(one.model_name, one.attempt) for one in (claimed(work), claimed(work))] == [
         ("b1", 2),
@@ -162,7 +162,7 @@ def test_a_job_whose_worker_is_gone_keeps_its_project_from_no_other_place(
     submit(jobs, "b1", project="b")
     let_wait(database)
 
-    assert work.should_give_way(job, "w", memory_bytes=2**29)
+    assert work.should_give_way(job, memory_bytes=2**29)
 
 
 @pytest.mark.parametrize(

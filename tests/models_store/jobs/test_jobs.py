@@ -13,11 +13,9 @@ from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.database.schema import IdempotencyRow
 from models_store.errors import (
+    ConflictError,
     CursorError,
-    DatasetInUseError,
     IdempotencyReusedError,
-    JobFinalError,
-    JobNotResumableError,
     LimitError,
     NotFoundError,
 )
@@ -43,6 +41,7 @@ from tests.models_store.makers import (
     added,
     claimable,
     claimed,
+    refused,
     submitted,
 )
 
@@ -78,9 +77,8 @@ def test_a_request_comes_back_as_it_was_in_order_and_in_text(jobs: Jobs) -> None
 def test_an_unknown_job_is_not_found_whatever_its_id(jobs: Jobs) -> None:
     for bad in ("job_x", "", "job_" + "0" * 32, "a\0b", "x" * 100_000, "ds_" + "0" * 32):
         for look in (jobs.get, jobs.cancel, jobs.resume, jobs.events):
-            with pytest.raises(NotFoundError) as caught:
+            with pytest.raises(NotFoundError, match="job"):
                 look(PROJECT, bad)
-            assert (caught.value.kind, caught.value.identity) == ("job", bad)
 
 
 def test_another_projects_job_is_not_found_and_stays_as_it_was(jobs: Jobs) -> None:
@@ -130,9 +128,8 @@ def test_a_repeated_request_gets_its_first_answer_again(jobs: Jobs, work: JobWor
 
 def test_a_key_with_another_request_is_refused(jobs: Jobs) -> None:
     jobs.submit(a_job(), idempotency=KEY)
-    with pytest.raises(IdempotencyReusedError) as caught:
+    with pytest.raises(IdempotencyReusedError):
         jobs.submit(a_job(), idempotency=Idempotency(key=KEY.key, fingerprint="0" * 64))
-    assert caught.value.key == KEY.key
     assert len(jobs.list(PROJECT, limit=10).items) == 1
 
 
@@ -219,9 +216,8 @@ def test_cancelling_twice_changes_nothing_and_a_final_job_refuses(
             work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
         else:
             work.fail(claimed.id, claimed.attempt, code="diverged", detail="NaN")
-        with pytest.raises(JobFinalError) as caught:
+        with refused("job-final"):
             jobs.cancel(PROJECT, claimed.id)
-        assert caught.value.state == end
 
 
 def test_cancelling_a_running_job_asks_its_worker(jobs: Jobs, work: JobWork) -> None:
@@ -282,16 +278,15 @@ def test_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
 
 def test_a_job_that_has_not_ended_badly_cannot_be_resumed(jobs: Jobs, work: JobWork) -> None:
     job = submitted(jobs)
-    with pytest.raises(JobNotResumableError):
+    with refused("job-not-resumable"):
         jobs.resume(PROJECT, job.id)
     claimed = work.claim("w", lease_s=LEASE_S)
     assert claimed is not None
-    with pytest.raises(JobNotResumableError):
+    with refused("job-not-resumable"):
         jobs.resume(PROJECT, job.id)
     work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
-    with pytest.raises(JobNotResumableError) as caught:
+    with refused("job-not-resumable"):
         jobs.resume(PROJECT, job.id)
-    assert caught.value.state == "succeeded"
 
 
 def test_a_dataset_stays_while_a_job_needs_it(
@@ -300,12 +295,11 @@ def test_a_dataset_stays_while_a_job_needs_it(
     dataset, held_out = added(registry), added(registry)
     job = submitted(jobs, dataset_id=dataset.id, held_out_ids=(held_out.id,))
     for wanted in (dataset, held_out):
-        with pytest.raises(DatasetInUseError) as caught:
+        with refused("dataset-in-use"):
             registry.delete_dataset(PROJECT, wanted.id)
-        assert caught.value.job_id == job.id
     claimed = work.claim("w", lease_s=LEASE_S)
     assert claimed is not None
-    with pytest.raises(DatasetInUseError):
+    with refused("dataset-in-use"):
         registry.delete_dataset(PROJECT, held_out.id)
     version = work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
     assert registry.delete_dataset(PROJECT, dataset.id).id == dataset.id
@@ -344,9 +338,10 @@ def test_a_job_whose_dataset_got_other_types_cannot_be_resumed(
         work.cancelled(job.id, 1)
     new = replace(a_dataset(id=held_out.id), key=next_table_key(held_out.id), sha256="e" * 64)
     registry.retype_dataset(held_out, new)
-    with pytest.raises(JobNotResumableError, match="types of a dataset"):
+    with pytest.raises(ConflictError, match="types of a dataset"):
         jobs.resume(PROJECT, both.id)
-    assert retention.leftover(keep_s=3600, limit=9) == [both.id], "its checkpoints are of no use"
+    forgotten = retention.forget_checkpoints(keep_s=3600, limit=9)
+    assert forgotten == [(both.id, 1)], "its checkpoints are of no use"
     assert jobs.resume(PROJECT, apart.id).state is JobState.QUEUED
     assert submitted(jobs, dataset_id=held_out.id).state is JobState.QUEUED
     assert jobs.delete(PROJECT, both.id) == [both.id]
@@ -367,7 +362,7 @@ def test_a_job_whose_dataset_was_given_the_types_that_it_had_can_be_resumed(
     jobs.cancel(PROJECT, job.id)
     other = replace(same, columns=[{**column, "type": "integer"}], key=next_table_key(dataset.id))
     registry.retype_dataset(again, other)
-    with pytest.raises(JobNotResumableError, match="types of a dataset"):
+    with pytest.raises(ConflictError, match="types of a dataset"):
         jobs.resume(PROJECT, job.id)
 
 

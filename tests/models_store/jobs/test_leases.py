@@ -145,9 +145,8 @@ def test_a_zombies_writes_are_refused_and_change_nothing(
     owner = claimed(work)
     before = jobs.events(PROJECT, owner.id)
     for write in EVERY_WRITE.values():
-        with pytest.raises(FencedError) as caught:
+        with pytest.raises(FencedError, match=f"Attempt 1 of job {zombie.id}"):
             write(work, zombie)
-        assert (caught.value.job_id, caught.value.attempt) == (zombie.id, 1)
     assert jobs.get(PROJECT, owner.id) == owner
     assert jobs.events(PROJECT, owner.id) == before
     with pytest.raises(NotFoundError):

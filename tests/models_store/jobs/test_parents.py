@@ -13,8 +13,7 @@ from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.errors import (
     CancelledInsteadError,
-    JobInUseError,
-    JobNotResumableError,
+    ConflictError,
     LimitError,
     NotFoundError,
 )
@@ -22,7 +21,7 @@ from models_store.job_states import EventKind, Job, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.parents import MOST_OPEN
-from models_store.jobs.retention import ForgottenChild, JobRetention
+from models_store.jobs.retention import JobRetention
 from models_store.plans.search import SCORE
 from models_store.quotas import stored_bytes
 from models_store.registry import Registry
@@ -188,9 +187,9 @@ def test_a_child_is_resumed_and_deleted_with_its_parent_alone(jobs: Jobs, work: 
     parent = a_parent(jobs)
     child = claimed(work)
     work.fail(child.id, child.attempt, code="diverged", detail=None)
-    with pytest.raises(JobNotResumableError, match=parent.id):
+    with pytest.raises(ConflictError, match=parent.id):
         jobs.resume(PROJECT, child.id)
-    with pytest.raises(JobInUseError, match=parent.id):
+    with pytest.raises(ConflictError, match=parent.id):
         jobs.delete(PROJECT, child.id)
     jobs.cancel(PROJECT, parent.id)
     deleted = jobs.delete(PROJECT, parent.id)
@@ -224,13 +223,12 @@ def test_files_of_children_go_when_nothing_needs_them(
     parent = a_parent(jobs, trials=2, stages=((2, 1.0),))
     one, two = claimed(work), claimed(work)
     ended(work, one, 1.0)
-    assert retention.needless_children(keep_s=0, limit=10) == []
+    assert retention.forget_children(keep_s=0, limit=10) == []
     ended(work, two, 2.0)
     work.claim("w1", lease_s=LEASE_S)
-    assert retention.needless_children(keep_s=3600, limit=10) == [one.id]
-    forgotten = ForgottenChild(one.id, 1, a_version(two).checkpoint_key)
-    assert retention.forget_child(one.id, keep_s=3600) == [forgotten]
-    assert retention.needless_children(keep_s=3600, limit=10) == []
+    # That of the second is the version's.
+    assert retention.forget_children(keep_s=3600, limit=10) == [(one.id, 1)]
+    assert retention.forget_children(keep_s=3600, limit=10) == []
     assert len(children_of(jobs, parent)) == 2
 
 
@@ -240,17 +238,16 @@ def test_children_of_a_parent_that_nobody_resumed_are_forgotten_at_once(
     parent = a_parent(jobs, trials=2)
     ended(work, claimed(work), 1.0)
     jobs.cancel(PROJECT, parent.id)
-    assert retention.needless_children(keep_s=3600, limit=10) == []
+    old = [child.id for child in children_of(jobs, parent)]
+    assert retention.forget_children(keep_s=3600, limit=10) == []
     with database.write() as session:
         session.execute(
             update(JobRow).where(JobRow.id == parent.id).values(finished_at=db_now(-7200))
         )
-    old = retention.needless_children(keep_s=3600, limit=10)
-    assert len(old) == 2
-    forgotten = retention.forget_child(old[-1], keep_s=3600)
-    assert {(child.id, child.kept_key) for child in forgotten} == {(child, None) for child in old}
+    forgotten = retention.forget_children(keep_s=3600, limit=10)
+    assert [job_id for job_id, _ in forgotten] == old
     assert children_of(jobs, parent) == []
-    assert retention.forget_child(old[0], keep_s=3600) == []
+    assert retention.forget_children(keep_s=3600, limit=10) == []
     jobs.resume(PROJECT, parent.id)
     assert claimed(work).id not in old, "it begins again"
 
