@@ -1,9 +1,7 @@
 """Rows that requests have had computed, by project and day."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from time import monotonic
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -16,8 +14,6 @@ from models_store.job_states import JobRole, JobState
 from models_store.quotas import stored_bytes
 
 _DAYS = 30
-# Jobs that are counted anew only after this while.
-_MANY, _KEPT_S = 10_000, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +39,10 @@ class ProjectUsage:
 
 
 class Usage:
-    """Usage of all projects.
-
-    Args:
-        database: Database to read and to write.
-    """
+    """Usage of all projects."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._many: dict[str, tuple[float, dict[str, int]]] = {}
 
     @writing
     def add_rows(self, session: Session, rows: Mapping[str, int]) -> None:
@@ -71,34 +62,24 @@ class Usage:
 
     @reading
     def of_project(self, session: Session, project: str) -> ProjectUsage:
-        """Return the usage of a project; the numbers of very many jobs may be a second old."""
+        """Return the usage of a project."""
         today = _today(session)
         recent = select(ComputedRow.day, ComputedRow.rows).where(
             ComputedRow.project == project, ComputedRow.day > today - _DAYS
         )
         rows = {found.day: found.rows for found in session.execute(recent)}
+        states = select(JobRow.state, func.count()).where(JobRow.project == project)
+        states = states.group_by(JobRow.state)
         return ProjectUsage(
             stored_bytes=stored_bytes(session, project),
             datasets=_count(session, DatasetRow, project),
             models=_count(session, ModelRow, project),
             versions=_count(session, ModelVersionRow, project),
-            jobs=self._jobs(session, project),
+            jobs={str(state): int(count) for state, count in session.execute(states)},
             waiting=_count_waiting(session, project),
             rows_today=rows.get(today, 0),
             rows_recently=sum(rows.values()),
         )
-
-    def _jobs(self, session: Session, project: str) -> dict[str, int]:
-        """Return the numbers of jobs by state; to count a hundred thousand takes 15 ms of a processor."""
-        counted_at, jobs = self._many.get(project, (-math.inf, {}))
-        if monotonic() - counted_at < _KEPT_S:
-            return jobs
-        states = select(JobRow.state, func.count()).where(JobRow.project == project)
-        found = session.execute(states.group_by(JobRow.state))
-        jobs = {str(state): int(count) for state, count in found}
-        if sum(jobs.values()) >= _MANY:
-            self._many[project] = monotonic(), jobs
-        return jobs
 
 
 def _today(session: Session) -> int:

@@ -70,9 +70,6 @@ def compare(database: Database, blobs: Blobs, *, deep: bool, grace_s: float) -> 
         blobs: Store of the files.
         deep: read every file and check its hash, not only that it is there and how large it is.
         grace_s: seconds since a file was last written to, before which it is no orphan.
-
-    Raises:
-        DatabaseError: the rows cannot be read.
     """
     before = _rows(database, blobs)
     found = list(blobs.files())
@@ -99,9 +96,6 @@ def abandoned_jobs(database: Database, *, for_s: float) -> list[str]:
     """Return the ids of running jobs whose lease ran out that long ago, oldest first.
 
     Any worker takes them over; that none did means that there is none.
-
-    Raises:
-        DatabaseError: the rows cannot be read.
     """
     with database.read() as session:
         query = (
@@ -139,60 +133,42 @@ def _rows(database: Database, blobs: Blobs) -> _NamedFiles:
 
 
 def all_named_files(database: Database, blobs: Blobs) -> frozenset[NamedFile]:
-    """Return all files that rows name, checkpoints and the parts that these list among them.
-
-    Raises:
-        DatabaseError: The rows cannot be read.
-    """
+    """Return all files that rows name, checkpoints and the parts that these list among them."""
     return _rows(database, blobs).files
 
 
 def named_files(session: Session) -> list[NamedFile]:
     """Return the files that rows name, but for the checkpoints of jobs."""
-    files = [*_of_datasets(session), *_of_versions(session), *_of_results(session)]
-    return [*files, *_of_products(session)]
-
-
-def _of_datasets(session: Session) -> Iterator[NamedFile]:
-    row = DatasetRow
-    query = select(row.id, row.key, row.sha256, row.bytes, row.cells)
-    for dataset_id, key, sha256, size, cells in session.execute(query):
-        yield NamedFile(owner=f"dataset {dataset_id}", key=key, sha256=sha256, bytes=size)
+    files = []
+    dataset = select(
+        DatasetRow.id, DatasetRow.key, DatasetRow.sha256, DatasetRow.bytes, DatasetRow.cells
+    )
+    for dataset_id, key, sha256, size, cells in session.execute(dataset):
+        files.append(_file(f"dataset {dataset_id}", key, sha256, size))
         if cells is not None:
-            yield _stored(f"cells of dataset {dataset_id}", cells)
+            files.append(_stored(f"cells of dataset {dataset_id}", cells))
+    version = ModelVersionRow
+    weights = version.checkpoint_key, version.checkpoint_sha256, version.checkpoint_bytes
+    versions = select(ModelRow.project, ModelRow.name, version.version, *weights)
+    for project, name, number, *named in session.execute(versions.join(ModelRow)):
+        files.append(_file(f"model {name}:{number} of project {project}", *named))
+    results = select(JobRow.id, JobRow.result).where(JobRow.result.is_not(None))
+    files += [_stored(f"result of {job_id}", found) for job_id, found in session.execute(results)]
+    products = select(JobRow.id, JobRow.product).where(JobRow.product.is_not(None))
+    files += [
+        _stored(f"product of {job_id}", found, prefix="checkpoint_")
+        for job_id, found in session.execute(products)
+    ]
+    return files
 
 
-def _of_versions(session: Session) -> Iterator[NamedFile]:
-    row = ModelVersionRow
-    query = select(ModelRow.project, ModelRow.name, row).join(ModelRow, ModelRow.id == row.model_id)
-    for project, name, version in session.execute(query):
-        yield NamedFile(
-            owner=f"model {name}:{version.version} of project {project}",
-            key=version.checkpoint_key,
-            sha256=version.checkpoint_sha256,
-            bytes=version.checkpoint_bytes,
-        )
+def _stored(owner: str, found: JsonObject, *, prefix: str = "") -> NamedFile:
+    named = (found[f"{prefix}{name}"] for name in ("key", "sha256", "bytes"))
+    return _file(owner, *named)
 
 
-def _of_results(session: Session) -> Iterator[NamedFile]:
-    query = select(JobRow.id, JobRow.result).where(JobRow.result.is_not(None))
-    for job_id, result in session.execute(query):
-        if result is not None:
-            yield _stored(f"result of {job_id}", result)
-
-
-def _stored(owner: str, file: JsonObject) -> NamedFile:
-    key, sha256, size = file["key"], file["sha256"], file["bytes"]
+def _file(owner: str, key: str, sha256: str, size: int) -> NamedFile:
     return NamedFile(owner=owner, key=key, sha256=sha256, bytes=size)
-
-
-def _of_products(session: Session) -> Iterator[NamedFile]:
-    query = select(JobRow.id, JobRow.product).where(JobRow.product.is_not(None))
-    for job_id, product in session.execute(query):
-        if product is not None:
-            key, sha256 = product["checkpoint_key"], product["checkpoint_sha256"]
-            size = product["checkpoint_bytes"]
-            yield NamedFile(owner=f"product of {job_id}", key=key, sha256=sha256, bytes=size)
 
 
 def file_of_checkpoint(job_id: str, checkpoint: JsonObject) -> NamedFile:

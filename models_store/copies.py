@@ -156,9 +156,7 @@ def copy(source: Database, files: Blobs, target: Database, store: Blobs, *, tell
     Raises:
         TargetNotEmptyError: The target has rows.
         CopyError: Files were deleted while they were copied.
-        StorageFullError: No space is left.
-        BlobError: A store cannot be used.
-        DatabaseError: A database cannot be used.
+        StoreError: A database or a store cannot be used.
     """
     _check_empty(target)
     copier = _FileCopier(files, store, tell)
@@ -201,12 +199,7 @@ class _FileCopier:
             return [bad for bad in pool.map(copy_one, todo) if bad is not None]
 
     def copy(self, file: NamedFile) -> None:
-        """Copy one file; one that is there with the right content stays.
-
-        Raises:
-            BlobMissingError: The source does not have it.
-            BlobCorruptError: It has another content there.
-        """
+        """Copy one file, which the source must have; one that is there with the right content stays."""
         if file.key in self._done:
             return
         size = self.target.size(file.key) if self._is_there(file) else self._send(file)

@@ -88,7 +88,7 @@ class NewKey:
 
 
 class Keys:
-    """API keys of all projects."""
+    """API keys of all projects; methods raise `NotFoundError` for a key that the project does not have."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -138,14 +138,8 @@ class Keys:
     def make_first(self, session: Session, token: str) -> bool:
         """Make a key with a given token, for administrators of the project default.
 
-        Nothing is done if any key was ever made, so one that is revoked does not come back.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            token: Token that its bearer sends.
-
-        Returns:
-            True if the key was made.
+        Nothing is done if any key was ever made, so one that is revoked does not come back; it returns whether it
+        was made.
 
         Raises:
             ValueError: The text is no token.
@@ -162,21 +156,14 @@ class Keys:
             "secret_sha256": _hash(match["secret"]),
             "label": "first key",
         }
-        added = session.execute(
-            insert_into(dialect_of(session), ApiKeyRow)
-            .values(values)
-            .on_conflict_do_nothing(index_elements=[ApiKeyRow.id])
-            .returning(ApiKeyRow.id)
-        )
-        return added.first() is not None
+        new = insert_into(dialect_of(session), ApiKeyRow).values(values)
+        # Another process may make it at the same time.
+        added = new.on_conflict_do_nothing(index_elements=[ApiKeyRow.id]).returning(ApiKeyRow.id)
+        return session.scalar(added) is not None
 
     @reading
     def get(self, session: Session, project: str, key_id: str) -> ApiKey:
-        """Return a key of a project.
-
-        Raises:
-            NotFoundError: The project has no such key.
-        """
+        """Return a key of a project."""
         row = _find(session, key_id, project)
         return _to_key(row, usable=_is_usable(session, row))
 
@@ -184,14 +171,9 @@ class Keys:
     def rotate(self, session: Session, project: str, key_id: str, *, grace_s: float) -> NewKey:
         """Make a key like another one, which ends.
 
-        Args:
-            session: Transaction, which the decorator begins.
-            project: Project of the key.
-            key_id: Id of the old key.
-            grace_s: Seconds for which the old key stays valid; the new one expires when it would have.
+        The old one stays valid for the grace, in seconds; the new one expires when it would have.
 
         Raises:
-            NotFoundError: The project has no such key.
             ConflictError: It is revoked or has expired, or the project has too many keys.
         """
         old = _find(session, key_id, project, lock=True)
@@ -235,16 +217,7 @@ class Keys:
 
     @writing
     def revoke(self, session: Session, key_id: str, *, project: str | None = None) -> ApiKey:
-        """Revoke a key for good; a second call changes nothing.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            key_id: Id of the key.
-            project: Project that the key must belong to; None: any.
-
-        Raises:
-            NotFoundError: There is no such key.
-        """
+        """Revoke a key of a project, or of any, for good; a second call changes nothing."""
         row = _find(session, key_id, project, lock=True)
         if row.revoked_at is None:
             row.revoked_at = db_now()
@@ -277,15 +250,10 @@ _USABLE = (
 
 
 def make_first_key(database: Database, file: Path) -> None:
-    """Make the key in a file, if no key was ever made.
-
-    Args:
-        database: Database at the revision of this code.
-        file: File with the token of the key.
+    """Make the key whose token is in a file, if no key was ever made.
 
     Raises:
         FirstKeyError: The file cannot be read, or has no key.
-        DatabaseError: The database cannot be used.
     """
     try:
         made = Keys(database).make_first(file.read_text(encoding="utf-8").strip())

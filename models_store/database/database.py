@@ -64,7 +64,9 @@ _FIRST_RETRY_S = 0.02
 class Database:
     """Transactions on SQLite (one file) or PostgreSQL; safe to share between threads.
 
-    Every transaction is short: nothing waits for a network or a flow while one is open.
+    Every transaction is short: nothing waits for a network or a flow while one is open. Methods raise
+    `DatabaseBusyError` if others held a lock for too long, `DatabaseUnavailableError` if the database cannot be
+    used, and `StorageFullError` if its disk is full.
     """
 
     def __init__(
@@ -115,13 +117,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction that may write; it commits at the end, or rolls back on an error.
-
-        Raises:
-            DatabaseBusyError: others held a lock for too long.
-            DatabaseUnavailableError: the database cannot be used.
-            StorageFullError: its disk is full.
-        """
+        """One transaction that may write; it commits at the end, or rolls back on an error."""
         with (
             self._turn(),
             translated(),
@@ -145,15 +141,7 @@ class Database:
     ) -> T:
         """Run a function in a write transaction; again, a few times, when the database asks.
 
-        Args:
-            work: takes the session first; it must be safe to run again after a rollback.
-            *args: Arguments of the function.
-            **kwargs: Keyword arguments of the function.
-
-        Raises:
-            DatabaseBusyError: it was in the way of others every time.
-            DatabaseUnavailableError: the database cannot be used.
-            StorageFullError: its disk is full.
+        The function takes the session first; it must be safe to run again after a rollback.
         """
         for attempt in range(_RETRIES):
             try:
@@ -168,31 +156,17 @@ class Database:
             return work(session, *args, **kwargs)
 
     def ping(self) -> None:
-        """Ask the database for a sign of life.
-
-        Raises:
-            DatabaseError: it gave none.
-        """
+        """Ask the database for a sign of life."""
         with self.read() as session:
             session.execute(text("SELECT 1"))
 
     def try_write(self) -> None:
-        """Commit a write that changes nothing, which tells whether others could be.
-
-        Raises:
-            DatabaseBusyError: others held a lock for too long.
-            DatabaseUnavailableError: it takes no writes.
-            StorageFullError: its disk is full.
-        """
+        """Commit a write that changes nothing, which tells whether others could be."""
         with self.write() as session:
             session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     def revision(self) -> str | None:
-        """Return the schema revision of the database, None if it has no schema yet.
-
-        Raises:
-            DatabaseError: the database cannot be used.
-        """
+        """Return the schema revision of the database, None if it has no schema yet."""
         if self._file is not None and not self._file.exists():
             return None
         with self.read() as session:
@@ -203,7 +177,6 @@ class Database:
 
         Raises:
             SchemaMismatchError: its schema is older than this code.
-            DatabaseError: it cannot be used.
         """
         if self._file is not None and not self._file.exists():
             raise SchemaMismatchError(found=None, expected=head_revision())
@@ -216,7 +189,6 @@ class Database:
         Raises:
             SchemaMismatchError: its schema is older than this code.
             LimitsIgnoredError: its server does not know how long a transaction may wait.
-            DatabaseUnavailableError: it cannot be used; the message names it.
         """
         with named(self._url):
             self.check_schema()
@@ -259,11 +231,7 @@ class Database:
 
 
 def reading(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method in one transaction that only reads.
-
-    Args:
-        method: Method that takes a session first, which its callers do not give.
-    """
+    """Run a method in one transaction that only reads; it takes a session first, which its callers do not give."""
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -274,12 +242,7 @@ def reading(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concate
 
 
 def writing(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method in one transaction that may write, as `Database.transact` does.
-
-    Args:
-        method: Method that takes a session first, which its callers do not give. It must be safe to
-            run again after a rollback.
-    """
+    """Run a method in one transaction that may write, as `Database.transact` does."""
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:

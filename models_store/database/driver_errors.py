@@ -1,6 +1,5 @@
 """Turns what the drivers raise into the store's own errors."""
 
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,33 +20,11 @@ _BUSY = _RERUN | {"55P03", "57014"}
 _DISK_FULL = "53100"
 # A write on a server that is read-only; one on a standby, which refuses to begin it.
 _READ_ONLY = frozenset({"25006", "0A000"})
-# What PostgreSQL and its client say of a connection that is not made; such an error has no SQLSTATE.
-_REFUSALS = {
-    r"unsupported startup parameter": (
-        "The server of the database's URL is a pooler, which its option pgbouncer=true has to say."
-    ),
-    r"password authentication failed|no password supplied|role .* does not exist": (
-        "The database refuses the user or the password of its URL."
-    ),
-    r"database .* does not exist": "The server has no database of the URL's name.",
-    r"pg_hba\.conf|certificate|\bSSL\b": (
-        "The database admits no such connection; perhaps it requires TLS (`sslmode=require`)."
-    ),
-    r"resolve host|translate host name|Name or service not known": (
-        "The host name of the database cannot be resolved."
-    ),
-}
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise the store's error instead of the driver's; faults of our own pass through.
-
-    Raises:
-        DatabaseBusyError: others held a lock, or every connection, for too long.
-        DatabaseUnavailableError: the database cannot be used.
-        StorageFullError: its disk is full.
-    """
+    """Raise the store's error instead of the driver's; faults of our own pass through."""
     try:
         yield
     except PoolTimeoutError as error:
@@ -75,17 +52,18 @@ def _translate(error: DBAPIError) -> DatabaseError | StorageFullError | None:
     if state in _READ_ONLY:
         return DatabaseUnavailableError("The database takes no writes; perhaps it is a standby.")
     lost = type(error).__name__ in ("OperationalError", "InterfaceError")
-    if lost or error.connection_invalidated:
-        return DatabaseUnavailableError(_reason(str(error.orig)))
+    # Without a statement no connection was made.
+    if lost or error.statement is None or error.connection_invalidated:
+        return DatabaseUnavailableError()
     return None
 
 
-def _reason(text: str) -> str:
-    """Return why a server is of no use, in words without names and secrets."""
-    for pattern, reason in _REFUSALS.items():
-        if re.search(pattern, text):
-            return reason
-    return "The database cannot be reached."
+def told_by_client(error: DatabaseUnavailableError) -> str:
+    """Return what the client of PostgreSQL says of a connection that is not made: for the operator, not for callers."""
+    text = " ".join(str(getattr(error.__cause__, "orig", "")).split())
+    if "unsupported startup parameter" in text:
+        text += " - behind a pooler, add pgbouncer=true to the URL"
+    return text
 
 
 def _translate_sqlite(error: sqlite3.Error) -> DatabaseError | StorageFullError | None:

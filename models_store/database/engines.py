@@ -30,7 +30,7 @@ def parse_url(url: str) -> URL:
     """Return the URL with the one driver that is used for its database.
 
     Raises:
-        ValueError: it names neither a SQLite file nor a PostgreSQL database, or has an option that is not known.
+        ValueError: it names neither a SQLite file nor a PostgreSQL database.
     """
     try:
         parsed = make_url(url)
@@ -44,27 +44,9 @@ def parse_url(url: str) -> URL:
                 )
             return parsed.set(drivername="sqlite+pysqlite")
         case "postgresql" | "postgres":
-            _check_options(parsed)
             return parsed.set(drivername="postgresql+psycopg")
         case _:
             raise ValueError(_SUPPORTED)
-
-
-def _check_options(url: URL) -> None:
-    """Refuse options after the question mark that libpq does not know."""
-    from psycopg import ProgrammingError  # noqa: PLC0415 - slow, and SQLite needs none of it
-    from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - as above
-
-    for name, value in url.query.items():
-        if name == _POOLER and value in ("true", "false"):
-            continue
-        try:
-            make_conninfo("", **{name: str(value)})
-        except ProgrammingError:
-            raise ValueError(
-                f"the database's URL has the option {name[:40]}, which PostgreSQL's client does not"
-                f" know with this value; {_POOLER} is true or false"
-            ) from None
 
 
 def sqlite_file(url: URL) -> Path | None:

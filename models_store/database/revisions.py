@@ -17,7 +17,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, inspect, text
 
-from models_store.database.driver_errors import translated
+from models_store.database.driver_errors import told_by_client, translated
 from models_store.database.engines import migration_engine, parse_url, sqlite_file, writer_of
 from models_store.errors import DatabaseUnavailableError, SchemaMismatchError
 
@@ -56,13 +56,10 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def migrate(url: str) -> None:
-    """Bring a database to the newest revision, making a SQLite file if there is none.
+    """Bring the database of a URL to the newest revision, making a SQLite file if there is none.
 
     All of it is one transaction. Of two processes that start it at once, one waits for the other
     and then finds nothing to do.
-
-    Args:
-        url: URL of the database.
 
     Raises:
         ValueError: the URL names no database that is supported.
@@ -97,7 +94,8 @@ def named(url: URL) -> Iterator[None]:
     except DatabaseUnavailableError as error:
         secrets = [name for name in url.query if "password" in name]
         shown = sqlite_file(url) or url.difference_update_query(secrets)
-        raise DatabaseUnavailableError(f"{error.detail} ({shown})") from error
+        told = "" if sqlite_file(url) else f": {told_by_client(error)}"
+        raise DatabaseUnavailableError(f"{error.detail} ({shown}{told})") from error
 
 
 @contextmanager

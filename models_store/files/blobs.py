@@ -138,7 +138,9 @@ class Blobs:
     """Files that every process of the service shares.
 
     Once the identity of a folder was found, nothing is written while another one, or none, is there:
-    on a folder whose disk is no longer mounted a file would be lost as soon as it is again.
+    on a folder whose disk is no longer mounted a file would be lost as soon as it is again. What writes raises
+    `StorageFullError` if no space is left, and nothing is stored then; what reads raises `BlobMissingError` if
+    there is no such file; all raise `BlobDiskError` if the store cannot be used.
 
     Args:
         address: Address of the folder or bucket; nothing is written, and no bucket opened, yet.
@@ -170,9 +172,7 @@ class Blobs:
     def staged(self, suffix: str = "") -> Iterator[Path]:
         """Give the path of a new empty file in the staging folder; it goes if not committed.
 
-        Raises:
-            StorageFullError: No space is left, for this file or for what the body writes.
-            BlobError: The disk failed, or cannot be written.
+        Errors of the disk that the body meets are raised as those of the store.
         """
         with _writing(STAGING):
             self._check_mounted(STAGING)
@@ -191,8 +191,6 @@ class Blobs:
 
         Raises:
             ValueError: The file is not in the staging folder, or the key is none.
-            StorageFullError: No space is left.
-            BlobError: The store failed; nothing is stored.
         """
         target = self.path(key)
         if staged.parent != self.staging:
@@ -217,9 +215,7 @@ class Blobs:
         The hash of what comes from a bucket is checked when it comes, not each time; see `verify`.
 
         Raises:
-            BlobMissingError: There is none.
             BlobCorruptError: What came to this machine has another hash.
-            BlobError: It cannot be read.
         """
         path = self.path(key)
         if not self.is_remote:
@@ -248,7 +244,7 @@ class Blobs:
         return self.open(key, sha256)
 
     def size(self, key: str) -> int:
-        """Return the number of bytes of a key; raises as `open`."""
+        """Return the number of bytes of a key."""
         path = self.path(key)
         if self.is_remote:
             return self._bucket.size(key)
@@ -256,14 +252,14 @@ class Blobs:
             return path.stat().st_size
 
     def digest(self, key: str) -> str:
-        """Read the bytes of a key in the store itself, and return their hash; raises as `open`."""
+        """Read the bytes of a key in the store itself, and return their hash."""
         hashed = hashlib.sha256()
         for piece in self.stream(key, 0, self.size(key)):
             hashed.update(piece)
         return hashed.hexdigest()
 
     def stream(self, key: str, start: int, stop: int) -> Iterator[bytes]:
-        """Yield some bytes of a key, in pieces; raises as `open`."""
+        """Yield some bytes of a key, in pieces."""
         path = self.path(key)
         if self.is_remote:
             yield from self._bucket.stream(key, start, stop)
@@ -283,9 +279,6 @@ class Blobs:
         """Delete a file, or a folder with all in it; nothing there is no error.
 
         Who has the file open keeps reading it.
-
-        Raises:
-            BlobError: It cannot be deleted.
         """
         path = self.path(prefix)
         if self.is_remote:
@@ -299,11 +292,7 @@ class Blobs:
                 path.unlink()
 
     def keys(self, prefix: str) -> list[str]:
-        """Return the keys of the files in a folder, sorted; none if there is no such folder.
-
-        Raises:
-            BlobError: The store cannot be read.
-        """
+        """Return the keys of the files in a folder, sorted; none if there is no such folder."""
         path = self.root / prefix if prefix in FOLDERS else self.path(prefix)
         if self.is_remote:
             return sorted(name for name, _, _ in self._bucket.found(prefix))
@@ -312,11 +301,7 @@ class Blobs:
         )
 
     def files(self) -> Iterator[FoundFile]:
-        """Give all that lies in the store, but what is staged.
-
-        Raises:
-            BlobError: The store cannot be read.
-        """
+        """Give all that lies in the store, but what is staged."""
         aside = (STAGING, STORE_ID, _PROBES)
         for key, size, changed_at in self._bucket.found(None) if self.is_remote else self._found():
             if key.partition("/")[0] not in aside:
@@ -333,22 +318,14 @@ class Blobs:
         return [file for file in found if file.age_s >= older_than_s]
 
     def sweep_staging(self, *, older_than_s: float) -> int:
-        """Delete what crashed writers left in the staging folder; return how many files.
-
-        Args:
-            older_than_s: Age up to which files are spared; a slow upload may still continue.
-        """
+        """Delete what crashed writers left in the staging folder; a slow upload may still continue."""
         left = self.staged_files(older_than_s=older_than_s)
         for file in left:
             (self.root / file.key).unlink(missing_ok=True)
         return len(left)
 
     def identity(self) -> str | None:
-        """Return what tells this store from others; None: it was never told, or is not there.
-
-        Raises:
-            BlobDiskError: The store cannot be read.
-        """
+        """Return what tells this store from others; None: it was never told, or is not there."""
         try:
             with _reading(STORE_ID):
                 content = (
@@ -363,12 +340,7 @@ class Blobs:
         return found
 
     def check_identity(self, identity: str) -> None:
-        """Refuse to continue with a store that is not the one of this identity.
-
-        Raises:
-            WrongStoreError: It is another one, or is not there.
-            BlobDiskError: It cannot be read.
-        """
+        """Raise `WrongStoreError` if this is not the store of an identity, or none is there."""
         found = self.identity()
         if found == identity:
             return
@@ -379,12 +351,7 @@ class Blobs:
         )
 
     def mark(self, identity: str) -> None:
-        """Give the store its identity, durably.
-
-        Raises:
-            StorageFullError: No space is left.
-            BlobError: The store failed.
-        """
+        """Give the store its identity, durably."""
         content = f"{identity}\n".encode("ascii")
         if self.is_remote:
             self._bucket.put_bytes(STORE_ID, content)
@@ -397,12 +364,7 @@ class Blobs:
         self._identity = identity
 
     def look(self) -> None:
-        """Check that the store can be read and has room, without writing to it.
-
-        Raises:
-            StorageFullError: No space is left.
-            BlobError: It cannot be used.
-        """
+        """Check that the store can be read and has room, without writing to it."""
         if self.is_remote:
             self.identity()
         elif not os.access(self.staging, os.W_OK):
@@ -412,23 +374,14 @@ class Blobs:
                 raise StorageFullError
 
     def check_room(self) -> None:
-        """Check that as much of the disk is free as is to stay free; who writes a large file asks meanwhile.
-
-        Raises:
-            DiskKeptError: It is not.
-        """
+        """Raise `DiskKeptError` if less of the disk is free than is to stay so; who writes a large file asks meanwhile."""
         leave_bytes = self._address.leave_bytes
         with suppress(OSError):  # a disk that fails is told of by the next write
             if leave_bytes and free_bytes(self.root) < leave_bytes:
                 raise DiskKeptError(leave_bytes)
 
     def ping(self, size: int = 5) -> None:
-        """Write, read back and remove a probe file of this many bytes.
-
-        Raises:
-            StorageFullError: No space is left.
-            BlobError: The store cannot be written, or gives back something else.
-        """
+        """Write, read back and remove a probe file of this many bytes."""
         probe = secrets.token_bytes(size)
         with self.staged(".probe") as path, _writing(STAGING):
             path.write_bytes(probe)
@@ -448,11 +401,7 @@ class Blobs:
         return Bucket(self._address)
 
     def path(self, key: str) -> Path:
-        """Return where the file of a key lies, or would lie, below the root.
-
-        Raises:
-            ValueError: It is no key.
-        """
+        """Return where the file of a key lies, or would lie, below the root; raises ValueError for what is no key."""
         if KEY.fullmatch(key) is None:
             raise ValueError("this is no key of the blob store")
         return self.root / key

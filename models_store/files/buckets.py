@@ -41,29 +41,18 @@ _PART_BYTES = 8 * 2**20
 _MOST_PARTS = 5_000
 _CONNECT, _TIMEOUT = timedelta(seconds=5), timedelta(seconds=30)
 _RETRIES, _RETRY = 3, timedelta(seconds=15)
-# What providers call a request whose time is too far from theirs.
-_SKEWED = ("RequestTimeTooSkewed", "date header too old")
 
 Found = tuple[str, int, float]
 
 
 class Bucket:
-    """Objects below one prefix.
-
-    Args:
-        address: Address of the bucket.
-    """
+    """Objects below one prefix. Errors are those of `Blobs`."""
 
     def __init__(self, address: StoreAddress) -> None:
         self._store = _client(address)
 
     def put(self, key: str, file: Path, size: int) -> None:
-        """Write an object, in parts if it is large.
-
-        Raises:
-            StorageFullError: The server has no room.
-            BlobDiskError: The server failed.
-        """
+        """Write an object, in parts if it is large."""
         part = max(_PART_BYTES, size // _MOST_PARTS + 1)
         with _translated(key):
             obstore.put(self._store, key, file, chunk_size=part, max_concurrency=4)
@@ -141,11 +130,7 @@ def _client(address: StoreAddress) -> Any:  # noqa: ANN401 - one of three classe
 
 
 def _secrets_of_files() -> dict[str, str]:
-    """Return credentials from the files that variables such as AWS_SECRET_ACCESS_KEY_FILE name.
-
-    Raises:
-        BlobDiskError: A file cannot be read.
-    """
+    """Return credentials from the files that variables such as AWS_SECRET_ACCESS_KEY_FILE name."""
     found = {}
     for name, value in os.environ.items():
         own = name in _OWN_FILES or not name.startswith(CREDENTIAL_PREFIXES)
@@ -176,8 +161,6 @@ def _translated(key: str) -> Iterator[None]:
 
 def _cause(error: Exception, status: "re.Match[str] | None") -> str:
     """Return why a request failed, in words without addresses."""
-    if any(code in str(error) for code in _SKEWED):
-        return "the clock of this machine is off by more than a quarter of an hour"
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or (
         status is not None and status[1] in _REFUSED
     ):

@@ -90,9 +90,6 @@ def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
         context_columns: names of those that it is conditioned on.
         types: Types of both, in this order; None: all are plain numbers.
         preprocessing: the accepted request's; tells whether the flow standardises.
-
-    Raises:
-        StorageFullError: nothing was stored.
     """
     header = ModelHeader(
         spec=spec_to_dict(spec),
@@ -145,23 +142,13 @@ def load_model(
 
 
 def read_description(path: Path) -> str:
-    """Return the description of a file as text; "" if it has none. Its tensors are not read.
-
-    Raises:
-        SafetensorError: it is no safetensors file.
-        OSError: it cannot be read.
-    """
+    """Return the description of a file as text; "" if it has none. Its tensors are not read, and errors are not translated."""
     with safe_open(path, framework="pt") as file:
         return str((file.metadata() or {}).get(_METADATA_KEY, ""))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Read the tensors of a file, and its description as text; "" if it has none.
-
-    Raises:
-        SafetensorError: it is no safetensors file.
-        OSError: it cannot be read.
-    """
+    """Read the tensors of a file, and its description, as `read_description`."""
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(_METADATA_KEY, "")
         # Copies: the file may go while its tensors live.
@@ -169,24 +156,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def save_state(blobs: Blobs, key: str, state: FitState) -> StoredBlob:
-    """Store the state of a training durably.
-
-    Raises:
-        StorageFullError: nothing was stored.
-    """
+    """Store the state of a training durably."""
     newer = any(name.startswith(("scores/", "mixture/")) for name in state.tensors)
     header = _StateHeader(format=2 if newer else 1, meta=dict(state.meta))
     return _save(blobs, key, state.tensors, header.model_dump())
 
 
 def load_state(blobs: Blobs, key: str, sha256: str) -> FitState:
-    """Load the state of a training, equal to the saved one bit for bit.
-
-    Raises:
-        BlobMissingError: there is no such file.
-        BlobCorruptError: its bytes are not those that were stored.
-        CheckpointMismatchError: it is not the state of a training.
-    """
+    """Load the state of a training, equal to the saved one bit for bit; raises as `load_model`."""
     tensors, text = _read(blobs, key, sha256)
     try:
         header = _StateHeader.model_validate_json(text)

@@ -36,11 +36,7 @@ class _List(BaseModel):
 
 
 def save_list(blobs: Blobs, key: str, parts: list[ResultPart]) -> StoredBlob:
-    """Store a list of durable parts durably, from which a job can resume.
-
-    Raises:
-        StorageFullError: Nothing was stored.
-    """
+    """Store a list of durable parts durably, from which a job can resume."""
     with blobs.staged(LIST_SUFFIX) as path:
         path.write_text(json.dumps(_List(parts=parts).model_dump()), encoding="utf-8")
         return blobs.commit(path, key)
@@ -50,9 +46,7 @@ def load_list(blobs: Blobs, key: str, sha256: str) -> list[ResultPart]:
     """Load a list of parts, whose files are not verified.
 
     Raises:
-        BlobMissingError: There is no such file.
-        BlobCorruptError: Its bytes are not those that were stored.
-        CheckpointMismatchError: It is not a list of parts.
+        BlobError: There is no such file, with these bytes, or it is not a list of parts.
     """
     text = blobs.verify(key, sha256).read_bytes()
     try:

@@ -8,8 +8,6 @@ from models_store.errors import RequestError
 
 MAX_URL = 2000
 _PLAIN = re.compile(r"[\x21-\x7e]+")
-_LABEL = re.compile(r"[^.]{1,63}")
-_MAX_HOST = 253
 # Of IPv6, all that is assigned to the public internet lies here; the rest is translated, tunnelled or local.
 _ASSIGNED = ipaddress.ip_network("2000::/3")
 # Not all versions of Python know that these are no hosts of the internet.
@@ -23,7 +21,7 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 def check_url(url: str, *, private: bool) -> None:
     """Refuse an address of a webhook that is never called.
 
-    The name is looked up when the webhook is called, and its addresses are checked then.
+    A name is looked up when the webhook is called, and its addresses are checked then.
 
     Args:
         url: Address of the caller.
@@ -32,13 +30,16 @@ def check_url(url: str, *, private: bool) -> None:
     Raises:
         RequestError: `validation`.
     """
-    fault = _fault(url, private=private)
+    fault = _fault(url, schemes=("https", "http") if private else ("https",))
+    if fault is None and not private:
+        address = as_address(urlsplit(url).hostname or "")
+        if address is not None and not is_public(address):
+            fault = "The URL names an address that is not public."
     if fault is not None:
         raise RequestError("validation", fault, pointer="/url")
 
 
-def _fault(url: str, *, private: bool) -> str | None:
-    schemes = ("https", "http") if private else ("https",)
+def _fault(url: str, *, schemes: tuple[str, ...]) -> str | None:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -50,15 +51,6 @@ def _fault(url: str, *, private: bool) -> str | None:
         return f"The URL must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}."
     if not parts.hostname or port == 0 or "@" in parts.netloc or parts.fragment:
         return "The URL must have a host, and neither a user name nor a fragment."
-    return _fault_of_host(parts.hostname, private=private)
-
-
-def _fault_of_host(host: str, *, private: bool) -> str | None:
-    address = as_address(host)
-    if address is None and not _is_name(host):
-        return "The host is neither an address nor a name that can be looked up."
-    if address is not None and not private and not is_public(address):
-        return "The URL names an address that is not public."
     return None
 
 
@@ -68,11 +60,6 @@ def as_address(host: str) -> IPAddress | None:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
-
-
-def _is_name(host: str) -> bool:
-    labels = host.removesuffix(".").split(".")
-    return len(host) <= _MAX_HOST and all(map(_LABEL.fullmatch, labels))
 
 
 def is_public(address: IPAddress) -> bool:

@@ -76,7 +76,7 @@ class Delivery(Record):
 
 
 class Webhooks:
-    """Webhooks of all projects."""
+    """Webhooks of all projects; methods raise `NotFoundError` for one that the project does not have."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -92,13 +92,6 @@ class Webhooks:
         description: str | None = None,
     ) -> Webhook:
         """Make a webhook; only this and `rotate` return its secret.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            project: Project of whose jobs it is notified.
-            url: Address that may be called.
-            events: Events that are sent to the URL.
-            description: Text of the caller.
 
         Raises:
             LimitError: `limit-webhooks`.
@@ -128,16 +121,12 @@ class Webhooks:
 
     @reading
     def get(self, session: Session, project: str, webhook_id: str) -> Webhook:
-        """Return a webhook.
-
-        Raises:
-            NotFoundError: The project has no such webhook.
-        """
+        """Return a webhook."""
         return _without_secret(_find(session, project, webhook_id))
 
     @writing
     def rotate(self, session: Session, project: str, webhook_id: str) -> Webhook:
-        """Give a webhook another secret, and enable it again; raises as `get`."""
+        """Give a webhook another secret, and enable it again."""
         row = _find(session, project, webhook_id, lock=True)
         row.secret = _new_secret()
         row.disabled_at = None
@@ -146,7 +135,7 @@ class Webhooks:
 
     @writing
     def delete(self, session: Session, project: str, webhook_id: str) -> None:
-        """Delete a webhook with its deliveries; raises as `get`."""
+        """Delete a webhook with its deliveries."""
         row = _find(session, project, webhook_id, lock=True)
         mine = delete(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == row.id)
         session.execute(mine, execution_options={"synchronize_session": False})
@@ -157,7 +146,6 @@ class Webhooks:
         """Send a webhook the event `webhook.test`.
 
         Raises:
-            NotFoundError: The project has no such webhook.
             ConflictError: Too many deliveries wait for it.
         """
         row = _find(session, project, webhook_id, lock=True)
@@ -181,7 +169,6 @@ class Webhooks:
         """List the deliveries of a webhook, newest first; ended ones are kept for a week.
 
         Raises:
-            NotFoundError: The project has no such webhook.
             CursorError: The cursor is not one of this listing.
         """
         row = _find(session, project, webhook_id)

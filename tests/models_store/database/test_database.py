@@ -363,18 +363,14 @@ def test_postgresql_that_is_down_is_unavailable_and_comes_back(
 @pytest.mark.parametrize(
     ("user", "name", "words"),
     [
-        ("guarded:wrong-s3cret", "densityd", "refuses the user or the password"),
-        ("guarded", "densityd", "refuses the user or the password"),
-        ("nobody", "densityd", "refuses the user or the password"),
-        ("barred", "densityd", "admits no such connection"),
-        ("postgres", "elsewhere", "has no database of the URL's name"),
+        ("guarded:wrong-s3cret", "densityd", "password authentication failed"),
+        ("postgres", "elsewhere", 'database "elsewhere" does not exist'),
     ],
 )
-def test_a_server_that_refuses_a_connection_is_told_from_one_that_is_away(
+def test_why_a_server_refuses_a_connection_is_told_without_the_password(
     postgres_server: PostgresServer, user: str, name: str, words: str
 ) -> None:
     postgres_server.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
-    postgres_server.execute("CREATE ROLE barred LOGIN")
     database = Database(f"postgresql://{user}@/{name}?host={postgres_server.folder}")
     try:
         with pytest.raises(DatabaseUnavailableError, match=words) as refused:
@@ -382,15 +378,7 @@ def test_a_server_that_refuses_a_connection_is_told_from_one_that_is_away(
     finally:
         database.dispose()
         postgres_server.execute("DROP ROLE guarded")
-        postgres_server.execute("DROP ROLE barred")
     assert "s3cret" not in str(refused.value)
-
-
-def test_a_host_that_has_no_address_is_named() -> None:
-    database = Database("postgresql://densityd@nowhere.invalid/densityd")
-    with pytest.raises(DatabaseUnavailableError, match="host name of the database"):
-        database.check_revision()
-    database.dispose()
 
 
 @pytest.mark.parametrize("use", [lambda url: Database(url).check_revision(), migrate])
