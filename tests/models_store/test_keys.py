@@ -71,24 +71,19 @@ def test_a_key_expires_by_the_databases_clock(keys, database):
     assert [one.usable for one in keys.list()] == [False]
 
 
-@pytest.mark.parametrize("key_id", ["key_" + "0" * 32, "job_" + "0" * 32, "", "a\0b"])
-def test_only_a_key_can_be_revoked(keys, key_id):
-    with pytest.raises(NotFoundError):
-        keys.revoke(key_id)
+def test_only_a_key_can_be_revoked(keys):
+    for key_id in ("key_" + "0" * 32, "job_" + "0" * 32, "", "a\0b"):
+        with pytest.raises(NotFoundError):
+            keys.revoke(key_id)
 
 
-@pytest.mark.parametrize("project", ["", "A", "a/b", "../a", "a" * 65, "a\0"])
-def test_a_project_has_a_plain_name(keys, project):
-    with pytest.raises(ValueError, match="project"):
-        keys.create(project, Scope.READ)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"expires_days": 0}, {"expires_days": 1e9}, {"rate": 0}, {"rate": float("nan")}]
-)
-def test_days_and_rates_are_above_0(keys, wrong):
-    with pytest.raises(ValueError, match="above 0"):
-        keys.create("p", Scope.READ, **wrong)
+def test_a_project_has_a_plain_name_and_days_and_rates_are_above_0(keys):
+    for project in ("", "A", "a/b", "../a", "a" * 65, "a\0"):
+        with pytest.raises(ValueError, match="project"):
+            keys.create(project, Scope.READ)
+    for wrong in ({"expires_days": 0}, {"expires_days": 1e9}, {"rate": 0}, {"rate": float("nan")}):
+        with pytest.raises(ValueError, match="above 0"):
+            keys.create("p", Scope.READ, **wrong)
 
 
 def test_the_secret_is_nowhere_in_the_database(keys, database):

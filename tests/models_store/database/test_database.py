@@ -68,14 +68,6 @@ def test_a_transaction_commits_whole_or_not_at_all(database: Database, registry:
     assert registry.dataset(PROJECT, dataset.id).name == "shuttle"
 
 
-def test_a_broken_constraint_is_our_own_fault_and_says_so(
-    registry: Registry,
-) -> None:
-    dataset = added(registry)
-    with pytest.raises(IntegrityError):
-        registry.add_dataset(a_dataset(id=dataset.id))
-
-
 def test_foreign_keys_hold_on_both_databases(database: Database) -> None:
     with pytest.raises(IntegrityError), database.write() as session:
         session.execute(
@@ -186,15 +178,6 @@ def test_a_writer_waits_for_another_only_so_long(sqlite: Database, sqlite_url: s
     other.close()
 
 
-def test_a_long_reader_stops_no_writer(sqlite: Database) -> None:
-    registry = Registry(sqlite)
-    added(registry)
-    with sqlite.read() as session:
-        session.scalar(select(func.count()).select_from(DatasetRow))
-        added(registry)
-    assert len(registry.datasets(PROJECT, limit=10).items) == 2
-
-
 def test_a_lock_on_postgresql_is_waited_for_only_so_long(
     postgres: Database, postgres_url: str
 ) -> None:
@@ -219,8 +202,8 @@ def test_a_pool_that_is_used_up_says_busy(database_url: str) -> None:
     database.dispose()
 
 
-@pytest.mark.parametrize("bytes_", [b"garbage" * 1000, b"SQLite format 3\0" + b"x" * 5000])
-def test_a_file_that_is_no_database_is_named_and_kept(tmp_path: Path, bytes_: bytes) -> None:
+def test_a_file_that_is_no_database_is_named_and_kept(tmp_path: Path) -> None:
+    bytes_ = b"SQLite format 3\0" + b"x" * 5000
     file = tmp_path / "broken.sqlite3"
     file.write_bytes(bytes_)
     database = Database(f"sqlite:///{file}")
@@ -280,9 +263,8 @@ for _ in range(int(sys.argv[2])):
 """
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
-def test_killing_writers_loses_no_answered_job(sqlite_url: str, kills: int) -> None:
+def test_killing_writers_loses_no_answered_job(sqlite_url: str) -> None:
+    kills = 10
     writer = subprocess.Popen(  # noqa: S603 (our own program)
         [sys.executable, "-c", _SUBMIT_FOR_EVER, sqlite_url, str(kills)],
         stdout=subprocess.PIPE,
@@ -451,34 +433,24 @@ def test_a_deadlock_is_run_again(postgres_url: str) -> None:
     database.dispose()
 
 
-@pytest.mark.parametrize("code", ["40001", "40P01"])
-def test_a_collision_that_does_not_end_is_busy_after_three_more_tries(
-    postgres: Database, code: str
-) -> None:
+def test_a_collision_that_does_not_end_is_busy_after_three_more_tries(postgres: Database) -> None:
     runs: list[int] = []
 
     def collide(session: Session) -> None:
         runs.append(1)
-        session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$"))
+        session.execute(text("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40001'; END $$"))
 
     with pytest.raises(DatabaseBusyError):
         postgres.transact(collide)
     assert len(runs) == 4
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://host/name"])
-def test_a_database_of_another_kind_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="postgresql://"):
-        Database(url)
-
-
-def test_a_password_is_not_told(tmp_path: Path) -> None:
-    database = Database(f"postgresql://user:secret@/name?host={tmp_path}")
-    with pytest.raises(DatabaseUnavailableError) as caught:
-        database.check_revision()
-    assert "secret" not in str(caught.value)
-    assert str(tmp_path).replace("/", "%2F") in str(caught.value) or "name" in str(caught.value)
-    database.dispose()
+def test_a_database_of_another_kind_is_refused() -> None:
+    for url in ("sqlite://", "sqlite:///:memory:", "mysql://host/name"):
+        with pytest.raises(ValueError, match="postgresql://"):
+            Database(url)
+    with pytest.raises(ValueError, match="has no options"):
+        Database("sqlite:////a/b.sqlite3?mode=ro")
 
 
 def test_a_database_of_an_older_version_is_refused_with_both_revisions(database: Database) -> None:
@@ -493,8 +465,3 @@ def test_a_database_of_an_older_version_is_refused_with_both_revisions(database:
     finally:
         with database.write() as session:
             session.execute(change, {"revision": expected})
-
-
-def test_options_that_sqlite_would_not_get_are_refused() -> None:
-    with pytest.raises(ValueError, match="has no options"):
-        parse_url("sqlite:////a/b.sqlite3?mode=ro")

@@ -16,10 +16,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.command import check
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import ColumnDefault, inspect, select, text
+from sqlalchemy import inspect, select, text
 
 from models_store.aliases import Aliases
-from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
 from models_store.database.engines import migration_engine, parse_url
 from models_store.database.schema import METADATA, DatasetRow, JobDatasetRow, JobRow
@@ -169,25 +168,6 @@ def test_alembics_own_command_checks_the_configured_database(
     config = Config()
     config.set_main_option("script_location", str(files("migrations")))
     check(config)
-
-
-def test_a_missing_server_is_told_without_the_password(tmp_path: Path) -> None:
-    with pytest.raises(DatabaseUnavailableError) as caught:
-        migrate(f"postgresql://user:secret@/name?host={tmp_path}")
-    assert "secret" not in str(caught.value)
-
-
-def test_times_default_to_the_databases_clock() -> None:
-    defaults = {
-        f"{table.name}.{column.name}": column.default
-        for table in METADATA.tables.values()
-        for column in table.columns
-        if column.name in ("created_at", "queued_at", "updated_at")
-    }
-    assert defaults
-    for name, default in defaults.items():
-        assert isinstance(default, ColumnDefault), name
-        assert isinstance(default.arg, db_now), name
 
 
 @pytest.mark.parametrize("release", ["aa3b20d", "86fd3a7"])

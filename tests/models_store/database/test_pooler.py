@@ -96,7 +96,6 @@ def test_a_pooler_of_which_the_url_says_nothing_is_told(
         said.dispose()
 
 
-@pytest.mark.long
 def test_transactions_share_the_connections_of_a_pooler(pooled: Database) -> None:
     jobs, work = Jobs(pooled), JobWork(pooled)
 

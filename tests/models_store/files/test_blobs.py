@@ -1,188 +1,342 @@
-"""The blob store keeps whole files, and nothing outside its folder."""
+"""The blob store keeps whole files: what each promises, in a folder and on a real server, and what a folder does."""
 
 import errno
 import hashlib
 import os
 import resource
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from models_store.database.ids import new_id
-from models_store.errors import BlobCorruptError, BlobError, BlobMissingError, StorageFullError
-from models_store.files.blobs import Blobs, checkpoint_key, model_key, table_key
+from models_store.errors import (
+    BlobCorruptError,
+    BlobDiskError,
+    BlobError,
+    BlobMissingError,
+    StorageFullError,
+    WrongStoreError,
+)
+from models_store.files.blobs import Blobs, table_key
+from models_store.files.store_address import StoreAddress, refuse_store_url
+from tests.bucket_servers import S3Server
 
 KEY = "datasets/ds_1/table.npy"
 NO_KEYS = [
-    *("", "/", ".", "..", "datasets", "staging/x", "../datasets/x", "/etc/passwd", "jobs/a/b/c/d"),
+    *(
+        "",
+        "/",
+        "store-id",
+        ".",
+        "..",
+        "datasets",
+        "staging/x",
+        "../datasets/x",
+        "/etc/passwd",
+        "jobs/a/b/c/d",
+    ),
     *("datasets/../../x", "datasets/./x", "datasets//x", "datasets/x/", "datasets/.hidden"),
     *("datasets/a\0b", "models/a b", "jobs/x\n", "jobs/\u00e9", "datasets\\x/y"),
 ]
 
 
 def put(blobs: Blobs, content: bytes, key: str = KEY) -> str:
-    with blobs.staged() as path:
+    with blobs.staged(".npy") as path:
         path.write_bytes(content)
         return blobs.commit(path, key).sha256
 
 
-def staging(blobs: Blobs) -> list[Path]:
-    return list((blobs.root / "staging").glob("*"))
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    server = S3Server()
+    yield server
+    server.close()
 
 
-def test_a_committed_file_is_there_whole_with_its_hash(blobs: Blobs) -> None:
-    content = os.urandom(3_000_000)
-    with blobs.staged(".npy") as path:
-        assert path.suffix == ".npy"
-        path.write_bytes(content)
-        stored = blobs.commit(path, KEY)
-    assert (stored.key, stored.bytes) == (KEY, len(content))
-    assert stored.sha256 == hashlib.sha256(content).hexdigest()
-    assert blobs.path(KEY).read_bytes() == content
-    assert blobs.verify(KEY, stored.sha256) == blobs.path(KEY)
-    assert staging(blobs) == []
+@pytest.fixture
+def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Blobs:
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    prefix = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
+    blobs = Blobs(s3_server.address(tmp_path / "cache", prefix=prefix))
+    s3_server.wait_ready(blobs)
+    return blobs
 
 
-def test_a_file_that_is_not_committed_goes(blobs: Blobs) -> None:
-    with blobs.staged() as path:
-        path.write_bytes(b"x")
-    with pytest.raises(KeyError), blobs.staged():
-        raise KeyError
-    assert staging(blobs) == []
+@pytest.fixture
+def folder(tmp_path: Path) -> Blobs:
+    return Blobs(StoreAddress(url=str(tmp_path / "blobs")))
+
+
+@pytest.fixture(params=["folder", "s3"])
+def blobs(request: pytest.FixtureRequest) -> Blobs:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+def another(blobs: Blobs, folder: Path) -> Blobs:
+    """The same store, seen from another machine."""
+    if not blobs.is_remote:
+        return blobs
+    return Blobs(blobs._address.model_copy(update={"cache_dir": str(folder)}))
+
+
+def test_what_is_committed_is_read_everywhere(blobs: Blobs, tmp_path: Path) -> None:
+    content = os.urandom(20_000_001)  # three parts
+    sha256 = put(blobs, content)
+    assert sha256 == hashlib.sha256(content).hexdigest()
+    other = another(blobs, tmp_path / "other")
+    assert other.open(KEY, sha256).read_bytes() == content
+    assert other.verify(KEY, sha256).read_bytes() == content
+    assert other.size(KEY) == len(content)
+    assert other.digest(KEY) == sha256
+    assert b"".join(other.stream(KEY, 5, 9_000_000)) == content[5:9_000_000]
+    assert list(other.stream(KEY, 7, 7)) == []
+    assert not list(blobs.staging.iterdir())
+
+
+def test_an_empty_file_is_a_file(blobs: Blobs, tmp_path: Path) -> None:
+    sha256 = put(blobs, b"")
+    assert another(blobs, tmp_path / "other").verify(KEY, sha256).read_bytes() == b""
+
+
+def test_a_missing_key_is_missing(blobs: Blobs) -> None:
+    for use in (blobs.size, blobs.digest, lambda key: blobs.verify(key, "0" * 64)):
+        with pytest.raises(BlobMissingError):
+            use(KEY)
     with pytest.raises(BlobMissingError):
-        blobs.size(KEY)
+        list(blobs.stream(KEY, 0, 1))
+    assert blobs.keys("datasets/ds_1") == []
+    blobs.delete(KEY)
+    blobs.delete("datasets/ds_1")
 
 
-def test_a_new_file_under_an_old_key_replaces_it_at_once(blobs: Blobs) -> None:
-    put(blobs, b"old")
-    reader = blobs.path(KEY).open("rb")
-    put(blobs, b"new")
+def test_no_other_text_is_a_key(blobs: Blobs) -> None:
+    for key in NO_KEYS:
+        for use in (blobs.size, blobs.delete, lambda key: put(blobs, b"x", key)):
+            with pytest.raises(ValueError, match="key"):
+                use(key)
+
+
+def test_another_hash_is_corruption(blobs: Blobs, tmp_path: Path) -> None:
+    put(blobs, b"one")
+    with pytest.raises(BlobCorruptError):
+        another(blobs, tmp_path / "other").verify(KEY, hashlib.sha256(b"two").hexdigest())
+
+
+def test_a_folder_goes_with_all_in_it_and_nothing_else(blobs: Blobs) -> None:
+    for key in (KEY, "datasets/ds_1/table.parquet", "datasets/ds_10/table.npy"):
+        put(blobs, b"x", key)
+    assert blobs.keys("datasets/ds_1") == [KEY, "datasets/ds_1/table.parquet"]
+    blobs.delete(KEY)
+    assert blobs.keys("datasets/ds_1") == ["datasets/ds_1/table.parquet"]
+    blobs.delete("datasets/ds_1")
+    assert blobs.keys("datasets") == ["datasets/ds_10/table.npy"]
+    assert [(file.key, file.own) for file in blobs.files()] == [("datasets/ds_10/table.npy", True)]
+
+
+def test_a_store_knows_whose_it_is(blobs: Blobs) -> None:
+    with pytest.raises(WrongStoreError, match="has no file"):
+        blobs.check_identity("a" * 32)
+    blobs.mark("a" * 32)
+    blobs.check_identity("a" * 32)
+    with pytest.raises(WrongStoreError, match="is store a"):
+        blobs.check_identity("b" * 32)
+    assert list(blobs.files()) == []
+
+
+def test_a_look_and_a_ping_leave_nothing(blobs: Blobs) -> None:
+    blobs.ping(100_000)
+    blobs.look()
+    assert list(blobs.files()) == []
+
+
+_READ_FOUR_TIMES = """
+import hashlib, sys, threading
+from models_store.files.blobs import Blobs
+from models_store.files.store_address import StoreAddress
+blobs = Blobs(StoreAddress.model_validate_json(sys.argv[1]))
+key, sha256 = sys.argv[2:]
+stream, fetched = blobs._bucket.stream, []
+blobs._bucket.stream = lambda *arguments: fetched.append(1) or stream(*arguments)
+threads = [threading.Thread(target=blobs.open, args=(key, sha256)) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(fetched), hashlib.sha256(blobs.open(key, sha256).read_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.cluster
+def test_many_readers_of_many_processes_fetch_once(s3: Blobs, tmp_path: Path) -> None:
+    sha256 = put(s3, os.urandom(9_000_000))
+    address = s3._address.model_copy(update={"cache_dir": str(tmp_path / "shared")})
+    command = [sys.executable, "-c", _READ_FOUR_TIMES, address.model_dump_json(), KEY, sha256]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+        for _ in range(2)
+    ]
+    found = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert sorted(count for count, _ in found) == ["0", "1"]
+    assert {digest for _, digest in found} == {sha256}
+
+
+@pytest.mark.cluster
+def test_a_server_that_is_away_is_told_in_time_and_copies_are_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = S3Server()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    blobs = Blobs(server.address(tmp_path / "cache"))
+    server.wait_ready(blobs)
+    try:
+        sha256 = put(blobs, b"seen")
+        server.kill()
+        assert blobs.verify(KEY, sha256).read_bytes() == b"seen"
+        calls: list[Callable[[], object]] = [
+            blobs.look,
+            blobs.identity,
+            lambda: blobs.size(KEY),
+            lambda: blobs.delete(KEY),
+        ]
+        calls += [lambda: put(blobs, b"new", "models/m/1.safetensors"), lambda: blobs.keys("jobs")]
+        for use in calls:
+            with pytest.raises(BlobDiskError) as raised:
+                use()
+            assert "not-in-any-log" not in str(raised.value)
+            assert "http" not in str(raised.value)
+        server.start()
+        server.wait_ready(blobs)
+        assert another(blobs, tmp_path / "other").verify(KEY, sha256).read_bytes() == b"seen"
+        with pytest.raises(BlobMissingError):
+            blobs.size("models/m/1.safetensors")
+    finally:
+        server.close()
+
+
+def test_wrong_credentials_are_told_without_them(
+    s3: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("wrong-secret\n")
+    right = os.environ["AWS_SECRET_ACCESS_KEY"]
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY_FILE", str(secret))
+    with pytest.raises(BlobDiskError, match="refuses the credentials") as raised:
+        Blobs(s3._address).ping()
+    assert "wrong-secret" not in str(raised.value)
+    assert raised.value.__cause__ is None
+    secret.write_text(f"{right}\n")
+    Blobs(s3._address).ping()
+
+
+def test_what_names_no_store_is_refused_in_one_line() -> None:
+    for url, words in (
+        ("relative/path", "absolute path"),
+        ("file:///srv", "no store of this version"),
+        ("s3://", "s3://BUCKET"),
+        ("s3://key:secret@bucket/x", "variables of the environment"),
+        ("s3://bucket?token=x", "variables of the environment"),
+    ):
+        refusal = refuse_store_url(url)
+        assert refusal is not None
+        assert words in refusal
+        assert "\n" not in refusal
+        assert "secret" not in refusal
+    for url in ("/srv/blobs", "s3://bucket", "gs://bucket/prefix", "az://container/a/b"):
+        assert refuse_store_url(url) is None
+
+
+def staging(folder: Blobs) -> list[Path]:
+    return list((folder.root / "staging").glob("*"))
+
+
+def test_a_file_that_is_not_committed_goes(folder: Blobs) -> None:
+    with folder.staged() as path:
+        path.write_bytes(b"x")
+    with pytest.raises(KeyError), folder.staged():
+        raise KeyError
+    assert staging(folder) == []
+    with pytest.raises(BlobMissingError):
+        folder.size(KEY)
+
+
+def test_a_new_file_under_an_old_key_replaces_it_at_once(folder: Blobs) -> None:
+    put(folder, b"old")
+    reader = folder.path(KEY).open("rb")
+    put(folder, b"new")
     with reader:
         assert reader.read() == b"old"
-    assert blobs.path(KEY).read_bytes() == b"new"
+    assert folder.path(KEY).read_bytes() == b"new"
 
 
 def test_a_file_beyond_the_largest_that_there_may_be_finds_no_room(
-    blobs: Blobs,
+    folder: Blobs,
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(StorageFullError):
-            put(blobs, bytes(2000))
+            put(folder, bytes(2000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert staging(blobs) == []
+    assert staging(folder) == []
 
 
-def test_many_writers_leave_whole_files(blobs: Blobs) -> None:
+def test_many_writers_leave_whole_files(folder: Blobs) -> None:
     keys = [f"datasets/ds_{number}/table.npy" for number in range(40)]
-    threads = [threading.Thread(target=put, args=(blobs, b"x" * 10_000, key)) for key in keys]
+    threads = [threading.Thread(target=put, args=(folder, b"x" * 10_000, key)) for key in keys]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert blobs.keys("datasets") == sorted(keys)
-    assert {blobs.path(key).stat().st_size for key in keys} == {10_000}
+    assert folder.keys("datasets") == sorted(keys)
+    assert {folder.path(key).stat().st_size for key in keys} == {10_000}
 
 
-def test_a_flipped_bit_is_found(blobs: Blobs) -> None:
-    sha256 = put(blobs, b"\0" * 1000)
-    with blobs.path(KEY).open("r+b") as file:
+def test_a_flipped_bit_is_found(folder: Blobs) -> None:
+    sha256 = put(folder, b"\0" * 1000)
+    with folder.path(KEY).open("r+b") as file:
         file.seek(500)
         file.write(b"\1")
     with pytest.raises(BlobCorruptError, match=KEY):
-        blobs.verify(KEY, sha256)
+        folder.verify(KEY, sha256)
 
 
-@pytest.mark.parametrize("size", [0, 500, 999])
-def test_a_truncated_file_is_found(blobs: Blobs, size: int) -> None:
-    sha256 = put(blobs, b"\0" * 1000)
-    os.truncate(blobs.path(KEY), size)
-    with pytest.raises(BlobCorruptError):
-        blobs.verify(KEY, sha256)
-
-
-def test_a_file_that_is_gone_is_missing(blobs: Blobs) -> None:
-    sha256 = put(blobs, b"x")
-    blobs.path(KEY).unlink()
-    for look in (lambda: blobs.size(KEY), lambda: blobs.verify(KEY, sha256)):
-        with pytest.raises(BlobMissingError):
-            look()
-
-
-@pytest.mark.parametrize("bad", NO_KEYS)
-def test_what_is_no_key_reaches_no_file(blobs: Blobs, bad: str) -> None:
-    for use in (blobs.path, blobs.delete, lambda key: put(blobs, b"x", key)):
-        with pytest.raises(ValueError, match="key"):
-            use(bad)
-
-
-def test_the_stores_own_folder_may_be_a_link(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "blobs").symlink_to(tmp_path / "disk")
-    blobs = Blobs.in_folder(tmp_path / "blobs")
-    sha256 = put(blobs, b"x")
-    assert blobs.verify(KEY, sha256).read_bytes() == b"x"
-
-
-def test_only_a_staged_file_is_committed(blobs: Blobs, tmp_path: Path) -> None:
+def test_only_a_staged_file_is_committed(folder: Blobs, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(b"x")
     with pytest.raises(ValueError, match="staged"):
-        blobs.commit(other, KEY)
-    with blobs.staged() as path:
+        folder.commit(other, KEY)
+    with folder.staged() as path:
         path.unlink()
         path.symlink_to(other)
         with pytest.raises(BlobError):
-            blobs.commit(path, KEY)
+            folder.commit(path, KEY)
     assert other.exists()
 
 
-def test_a_deleted_file_stays_for_who_has_it_open(blobs: Blobs) -> None:
-    put(blobs, b"x")
-    with blobs.path(KEY).open("rb") as reader:
-        blobs.delete("datasets/ds_1")
+def test_a_deleted_file_stays_for_who_has_it_open(folder: Blobs) -> None:
+    put(folder, b"x")
+    with folder.path(KEY).open("rb") as reader:
+        folder.delete("datasets/ds_1")
         assert reader.read() == b"x"
     with pytest.raises(BlobMissingError):
-        blobs.size(KEY)
+        folder.size(KEY)
 
 
-def test_deleting_takes_a_file_or_a_folder_and_forgives_nothing_there(blobs: Blobs) -> None:
-    keys = [checkpoint_key("job_1", 1, number=number) for number in (1, 2)]
-    for key in (*keys, checkpoint_key("job_2", 1, number=1)):
-        put(blobs, b"x", key)
-    blobs.delete(keys[0])
-    assert blobs.keys("jobs/job_1") == [keys[1]]
-    for _ in range(2):
-        blobs.delete("jobs/job_1")
-    blobs.delete(keys[0])
-    assert blobs.keys("jobs") == ["jobs/job_2/1-1.safetensors"]
-    assert blobs.keys("models") == []
-
-
-def test_no_two_attempts_share_a_key() -> None:
-    job_id = new_id("job")
-    keys = {model_key(job_id, 1), model_key(job_id, 2)}
-    keys |= {checkpoint_key(job_id, 1, number=12), checkpoint_key(job_id, 11, number=2)}
-    assert len({*keys, table_key(new_id("ds"))}) == 5
-
-
-def test_old_staged_files_are_swept_and_fresh_ones_spared(blobs: Blobs) -> None:
-    assert blobs.sweep_staging(older_than_s=0) == 0
-    with blobs.staged() as old, blobs.staged() as fresh:
+def test_old_staged_files_are_swept_and_fresh_ones_spared(folder: Blobs) -> None:
+    assert folder.sweep_staging(older_than_s=0) == 0
+    with folder.staged() as old, folder.staged() as fresh:
         past = time.time() - 1000
         os.utime(old, (past, past))
-        assert blobs.sweep_staging(older_than_s=500) == 1
-        assert staging(blobs) == [fresh]
-        assert blobs.sweep_staging(older_than_s=0) == 1
-
-
-def test_a_ping_leaves_nothing(blobs: Blobs) -> None:
-    blobs.ping()
-    assert staging(blobs) == []
+        assert folder.sweep_staging(older_than_s=500) == 1
+        assert staging(folder) == [fresh]
+        assert folder.sweep_staging(older_than_s=0) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -191,22 +345,22 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         Blobs.in_folder(tmp_path / "file").ping()
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_no_space_is_told_and_nothing_is_left(blobs: Blobs, code: int) -> None:
-    put(blobs, b"old")
-    with pytest.raises(StorageFullError), blobs.staged():
-        raise OSError(code, "no space")
-    assert staging(blobs) == []
-    assert blobs.path(KEY).read_bytes() == b"old"
+def test_no_space_is_told_and_nothing_is_left(folder: Blobs) -> None:
+    put(folder, b"old")
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        with pytest.raises(StorageFullError), folder.staged():
+            raise OSError(code, "no space")
+    assert staging(folder) == []
+    assert folder.path(KEY).read_bytes() == b"old"
 
 
 @pytest.mark.parametrize(
     ("code", "expected"), [(errno.ENOSPC, StorageFullError), (errno.EIO, BlobError)]
 )
 def test_a_failed_fsync_stores_nothing(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
+    folder: Blobs, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
 ) -> None:
-    put(blobs, b"old")
+    put(folder, b"old")
 
     def fail(_handle: int) -> None:
         raise OSError(code, "disk")
@@ -214,6 +368,17 @@ def test_a_failed_fsync_stores_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         with pytest.raises(expected):
-            put(blobs, b"new")
-    assert blobs.path(KEY).read_bytes() == b"old"
-    assert staging(blobs) == []
+            put(folder, b"new")
+    assert folder.path(KEY).read_bytes() == b"old"
+    assert staging(folder) == []
+
+
+def test_a_store_commits_nothing_that_takes_what_stays_free(tmp_path):
+    Blobs.in_folder(tmp_path, leave_bytes=1).check_room()
+    blobs = Blobs.in_folder(tmp_path, leave_bytes=10**18)
+    with blobs.staged() as path:
+        path.write_bytes(b"rows")
+        with pytest.raises(StorageFullError, match="make room on the disk"):
+            blobs.commit(path, table_key("ds_1"))
+    assert blobs.keys("datasets") == []
+    assert list(blobs.staging.iterdir()) == []

@@ -15,14 +15,11 @@ from models_store.database.schema import IdempotencyRow
 from models_store.errors import (
     ConflictError,
     CursorError,
-    IdempotencyReusedError,
     LimitError,
     NotFoundError,
 )
 from models_store.files.blobs import next_table_key
 from models_store.job_states import (
-    FINAL_STATES,
-    TRANSITIONS,
     EventKind,
     Idempotency,
     JobState,
@@ -126,20 +123,6 @@ def test_a_repeated_request_gets_its_first_answer_again(jobs: Jobs, work: JobWor
     assert len(jobs.list(PROJECT, limit=10).items) == 1
 
 
-def test_a_key_with_another_request_is_refused(jobs: Jobs) -> None:
-    jobs.submit(a_job(), idempotency=KEY)
-    with pytest.raises(IdempotencyReusedError):
-        jobs.submit(a_job(), idempotency=Idempotency(key=KEY.key, fingerprint="0" * 64))
-    assert len(jobs.list(PROJECT, limit=10).items) == 1
-
-
-def test_an_idempotency_key_belongs_to_its_project(jobs: Jobs) -> None:
-    ours = jobs.submit(a_job(), idempotency=KEY)
-    theirs = jobs.submit(a_job(project="theirs"), idempotency=KEY)
-    assert ours.job.id != theirs.job.id
-    assert not theirs.replayed
-
-
 def test_a_key_is_forgotten_after_its_day(jobs: Jobs, database: Database) -> None:
     first = jobs.submit(a_job(), idempotency=KEY)
     for other in ("a", "b"):
@@ -174,16 +157,6 @@ def test_listing_goes_newest_first_in_pages_without_gaps(jobs: Jobs) -> None:
     assert seen == ids[::-1]
 
 
-def test_listing_filters_by_state_and_model(jobs: Jobs) -> None:
-    kept = submitted(jobs, model_name="a")
-    cancelled = submitted(jobs, model_name="b")
-    jobs.cancel(PROJECT, cancelled.id)
-    queued = jobs.list(PROJECT, limit=10, state=JobState.QUEUED, kind=kept.kind)
-    assert [job.id for job in queued.items] == [kept.id]
-    named = jobs.list(PROJECT, limit=10, model_name="b")
-    assert [job.id for job in named.items] == [cancelled.id]
-
-
 def test_a_forged_cursor_is_refused(jobs: Jobs) -> None:
     forged = ["", "x", "1", "am9iczow", "am9iczotMQ", "ZGF0YXNldHM6MQ", "am9iczox="]
     for cursor in (*forged, "\0", "\u00e9", "A" * 9999):
@@ -201,23 +174,6 @@ def test_cancelling_a_queued_job_ends_it_at_once(jobs: Jobs, work: JobWork) -> N
         ("state", {"state": "cancelled", "attempt": 0}),
         ("end", {"state": "cancelled"}),
     ]
-
-
-def test_cancelling_twice_changes_nothing_and_a_final_job_refuses(
-    jobs: Jobs, work: JobWork
-) -> None:
-    job = submitted(jobs)
-    assert jobs.cancel(PROJECT, job.id) == jobs.cancel(PROJECT, job.id)
-    for end in ("succeeded", "failed"):
-        submitted(jobs)
-        claimed = work.claim("w", lease_s=LEASE_S)
-        assert claimed is not None
-        if end == "succeeded":
-            work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
-        else:
-            work.fail(claimed.id, claimed.attempt, code="diverged", detail="NaN")
-        with refused("job-final"):
-            jobs.cancel(PROJECT, claimed.id)
 
 
 def test_cancelling_a_running_job_asks_its_worker(jobs: Jobs, work: JobWork) -> None:
@@ -274,19 +230,6 @@ def test_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
     assert jobs.get(PROJECT, cancelled.id).state is JobState.CANCELLED
     jobs.cancel(PROJECT, waiting.id)
     assert jobs.resume(PROJECT, cancelled.id, max_queued=1).state is JobState.QUEUED
-
-
-def test_a_job_that_has_not_ended_badly_cannot_be_resumed(jobs: Jobs, work: JobWork) -> None:
-    job = submitted(jobs)
-    with refused("job-not-resumable"):
-        jobs.resume(PROJECT, job.id)
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
-    with refused("job-not-resumable"):
-        jobs.resume(PROJECT, job.id)
-    work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
-    with refused("job-not-resumable"):
-        jobs.resume(PROJECT, job.id)
 
 
 def test_a_dataset_stays_while_a_job_needs_it(
@@ -396,28 +339,3 @@ def test_events_of_a_kind_are_spread_evenly(jobs: Jobs, work: JobWork) -> None:
     for project, job_id in (("other", job.id), (PROJECT, "job_0")):
         with pytest.raises(NotFoundError):
             jobs.spread_events(project, job_id, EventKind.EPOCH, most=5)
-
-
-def test_claimable_lists_expired_leases_before_the_queue(jobs: Jobs, work: JobWork) -> None:
-    running, expired, queued = submitted(jobs), submitted(jobs), submitted(jobs)
-    for lease_s in (LEASE_S, 0.0):
-        assert work.claim("w", lease_s=lease_s) is not None
-    assert claimable(jobs._database)[:10] == [expired.id, queued.id]
-    assert claimable(jobs._database)[:1] == [expired.id]
-    assert running.id not in claimable(jobs._database)[:10]
-
-
-def test_the_table_of_transitions_is_the_documented_one() -> None:
-    moves = {(start, end) for start, ends in TRANSITIONS.items() for end in ends}
-    assert moves == {
-        ("queued", "running"),
-        ("queued", "cancelled"),
-        ("running", "succeeded"),
-        ("running", "failed"),
-        ("running", "cancelled"),
-        ("running", "queued"),
-        ("failed", "queued"),
-        ("cancelled", "queued"),
-    }
-    assert set(JobState) == set(TRANSITIONS)
-    assert {"succeeded", "failed", "cancelled"} == FINAL_STATES

@@ -10,11 +10,10 @@ from sqlalchemy.exc import StatementError
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import ModelVersionRow
-from models_store.errors import CancelledInsteadError, FencedError, NotFoundError
+from models_store.errors import FencedError, NotFoundError
 from models_store.job_states import EventKind, Job, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.retries import AttemptEnd
 from models_store.registry import Registry
 from tests.models_store.makers import (
     CRASHED,
@@ -22,7 +21,6 @@ from tests.models_store.makers import (
     PROJECT,
     a_checkpoint,
     a_version,
-    claimable,
     claimed,
     submitted,
 )
@@ -76,16 +74,6 @@ EVERY_WRITE: dict[str, Callable[[JobWork, Job], object]] = {
 }
 
 
-def test_an_empty_queue_gives_no_job(work: JobWork) -> None:
-    assert work.claim("w", lease_s=LEASE_S) is None
-
-
-def test_claims_go_in_the_order_of_submission_across_projects(jobs: Jobs, work: JobWork) -> None:
-    order = [submitted(jobs, project=project).id for project in ("b", "a", "b")]
-    assert [claimed(work).id for _ in order] == order
-    assert work.claim("w", lease_s=LEASE_S) is None
-
-
 def test_a_claim_sets_attempt_and_lease_by_the_databases_clock(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
@@ -99,13 +87,6 @@ def test_a_claim_sets_attempt_and_lease_by_the_databases_clock(
     assert (job.state, job.attempt) == (JobState.RUNNING, 1)
     assert job == jobs.get(PROJECT, job.id)
     assert jobs.events(PROJECT, job.id)[-1].data == {"state": "running", "attempt": 1}
-
-
-def test_a_claimed_job_is_nobody_elses(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
-    claimed(work)
-    assert work.claim("other", lease_s=LEASE_S) is None
-    assert claimable(jobs._database)[:10] == []
 
 
 def test_renewing_extends_the_lease_and_shows_progress(jobs: Jobs, work: JobWork) -> None:
@@ -151,29 +132,6 @@ def test_a_zombies_writes_are_refused_and_change_nothing(
     assert jobs.events(PROJECT, owner.id) == before
     with pytest.raises(NotFoundError):
         registry.model(PROJECT, owner.model_name)
-
-
-@pytest.mark.parametrize("end", ["fail", "cancelled", "release"])
-def test_no_write_follows_the_end_of_an_attempt(jobs: Jobs, work: JobWork, end: str) -> None:
-    submitted(jobs)
-    job = claimed(work)
-    EVERY_WRITE[end](work, job)
-    after = jobs.get(PROJECT, job.id)
-    for write in EVERY_WRITE.values():
-        with pytest.raises(FencedError):
-            write(work, job)
-    assert jobs.get(PROJECT, job.id) == after
-
-
-def test_an_epoch_is_recorded_as_metrics_progress_and_an_event(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
-    job = claimed(work)
-    assert record(work, job, 1) == []
-    now = jobs.get(PROJECT, job.id)
-    assert now.metrics == epoch(1)
-    assert now.progress == {"epoch": 1, "fraction": 0.1}
-    last = jobs.events(PROJECT, job.id)[-1]
-    assert (last.event, last.data) == (EventKind.EPOCH, epoch(1))
 
 
 def test_a_number_that_is_not_finite_is_refused_on_both_databases(
@@ -269,24 +227,6 @@ def test_finishing_registers_the_version_and_ends_the_job(
     assert [event.event for event in jobs.events(PROJECT, job.id)][-2:] == ["state", "end"]
 
 
-def test_versions_count_up_and_belong_to_one_job_each(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
-    for model in ("b", "a", "a"):
-        submitted(jobs, model_name=model)
-    for _ in range(2):
-        job = claimed(work)
-        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
-    job = claimed(work)
-    work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
-    assert registry.model(PROJECT, "a").latest_version == 2
-    assert registry.model(PROJECT, "b").latest_version == 1
-    # The answer was lost: the worker says it again and gets the same version.
-    again = work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
-    assert again == registry.version(PROJECT, "a", 2)
-    assert registry.model(PROJECT, "a").latest_version == 2
-
-
 def test_a_finish_that_breaks_leaves_neither_state_nor_version(
     jobs: Jobs, work: JobWork, registry: Registry, database: Database
 ) -> None:
@@ -302,33 +242,6 @@ def test_a_finish_that_breaks_leaves_neither_state_nor_version(
     assert registry.model(PROJECT, "shuttle").latest_version == 1
 
 
-def test_an_attempt_lost_before_its_version_leaves_one_version(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
-    submitted(jobs)
-    # Killed after its model file was renamed, before the row.
-    lost = claimed(work, lease_s=0)
-    owner = claimed(work)
-    version = work.finish(owner.id, owner.attempt, metrics={}, version=a_version(owner))
-    with pytest.raises(FencedError):
-        work.finish(lost.id, lost.attempt, metrics={}, version=a_version(lost))
-    assert version.checkpoint_key != a_version(lost).checkpoint_key
-    assert len(registry.versions(PROJECT, "shuttle", limit=10).items) == 1
-
-
-def test_a_cancel_request_that_came_first_leaves_no_version(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
-    submitted(jobs)
-    job = claimed(work)
-    jobs.cancel(PROJECT, job.id)
-    with pytest.raises(CancelledInsteadError):
-        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
-    assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
-    assert jobs.events(PROJECT, job.id)[-1].data == {"state": "cancelled"}
-    assert registry.models(PROJECT, limit=10).items == []
-
-
 def test_failing_keeps_the_reason(jobs: Jobs, work: JobWork, registry: Registry) -> None:
     submitted(jobs)
     job = claimed(work)
@@ -339,26 +252,6 @@ def test_failing_keeps_the_reason(jobs: Jobs, work: JobWork, registry: Registry)
     assert now.error == {"code": "diverged", "detail": "NaN in epoch 2\N{REPLACEMENT CHARACTER}"}
     assert now.checkpoints == [a_checkpoint(job, 1)]
     assert registry.models(PROJECT, limit=10).items == []
-
-
-def test_a_released_job_is_queued_in_its_old_place(jobs: Jobs, work: JobWork) -> None:
-    first, second = submitted(jobs), submitted(jobs)
-    job = claimed(work)
-    assert work.release(job.id, job.attempt) is JobState.QUEUED
-    assert claimable(jobs._database)[:10] == [first.id, second.id]
-    assert jobs.get(PROJECT, first.id).lease_expires_at is None
-    assert claimed(work).attempt == 2
-
-
-def test_a_cancelled_job_whose_worker_died_is_cancelled_at_the_next_claim(
-    jobs: Jobs, work: JobWork
-) -> None:
-    submitted(jobs)
-    job = claimed(work, lease_s=0)
-    jobs.cancel(PROJECT, job.id)
-    assert claimable(jobs._database)[:10] == [job.id]
-    assert work.claim("w", lease_s=LEASE_S) is None
-    assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
 
 
 def test_a_job_that_fails_after_its_cancel_was_answered_is_cancelled(
@@ -372,14 +265,3 @@ def test_a_job_that_fails_after_its_cancel_was_answered_is_cancelled(
     assert (ended.state, ended.error) == (JobState.CANCELLED, None)
     told = [event.data.get("text") for event in jobs.events(PROJECT, job.id)]
     assert "The likelihood is not finite." in told, "why it would have failed"
-
-
-@pytest.mark.parametrize("failed", [CRASHED, None])
-def test_releasing_a_job_that_was_to_be_cancelled_cancels_it(
-    jobs: Jobs, work: JobWork, failed: AttemptEnd | None
-) -> None:
-    submitted(jobs)
-    job = claimed(work)
-    jobs.cancel(PROJECT, job.id)
-    assert work.release(job.id, job.attempt, failed=failed) is JobState.CANCELLED
-    assert jobs.get(PROJECT, job.id).cancel_requested

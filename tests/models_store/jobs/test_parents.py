@@ -1,7 +1,6 @@
 """Jobs whose work their children do: steps, claims, cancelling, resuming, deletion, storage."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,14 +94,6 @@ def test_a_search_trains_all_then_the_best_and_makes_one_version(
     told = [event for event in jobs.events(PROJECT, parent.id) if event.event is EventKind.CHILD]
     assert [event.data["number"] for event in told] == [0, 1, 2, 1]
     assert storage(database) == 4 * a_version(best).checkpoint_bytes, "until they are forgotten"
-
-
-def test_children_are_hidden_from_the_list_unless_asked_for(jobs: Jobs, work: JobWork) -> None:
-    parent = a_parent(jobs)
-    child = claimed(work)
-    assert [job.id for job in jobs.list(PROJECT, limit=10).items] == [parent.id]
-    assert child.id in [job.id for job in children_of(jobs, parent)]
-    assert jobs.list("other", limit=10, parent_id=parent.id).items == []
 
 
 def test_children_do_not_fill_the_queue(jobs: Jobs, work: JobWork, database: Database) -> None:
@@ -207,14 +198,6 @@ def test_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
     assert claimed(work).id == other.id
     assert jobs.get(PROJECT, broken.id).state is JobState.FAILED
     assert "cannot be worked out" in caplog.text
-
-
-def test_projects_take_turns(jobs: Jobs, work: JobWork) -> None:
-    a_parent(jobs, trials=8)
-    claimed(work)
-    other = jobs.submit(replace(a_job(), project="other")).job
-    assert claimed(work).id == other.id
-    assert claimed(work).project == PROJECT
 
 
 def test_files_of_children_go_when_nothing_needs_them(

@@ -1,4 +1,4 @@
-"""Order in which workers take jobs: projects in turn, priority, age; and the workers that jobs suit."""
+"""Order in which workers take jobs, the workers that jobs suit, and running jobs that give way to others."""
 
 from functools import partial
 
@@ -11,6 +11,8 @@ from models_store.job_states import (
     EventKind,
     Job,
     JobKind,
+    JobRole,
+    JobState,
     NewJob,
 )
 from models_store.jobs.jobs import Jobs
@@ -105,24 +107,6 @@ def test_a_job_that_waits_knows_its_place(database: Database) -> None:
     assert place.starts_in_s >= 0
 
 
-def test_one_worker_serves_a_small_project_beside_one_that_never_ends(database: Database) -> None:
-    """Each job has ended before the next is taken: no project runs more than another."""
-    jobs, work = Jobs(database), JobWork(database)
-    for number in range(20):
-        submit(jobs, f"a{number}", project="a", priority=100)
-    for number in range(3):
-        submit(jobs, f"b{number}", project="b", priority=-100)
-    order = []
-    for number in range(8):
-        submit(jobs, f"late{number}", project="a", priority=100)
-        job = work.claim("w", lease_s=LEASE_S)
-        assert job is not None
-        order.append(job.project)
-        work.fail(job.id, job.attempt, code="internal", detail="It ended.")
-        set_turn(database, job.project, number)
-    assert order == ["a", "b", "a", "b", "a", "b", "a", "a"]
-
-
 def set_turn(database: Database, project: str, second: int) -> None:
     """Move the last turn of a project: SQLite's clock counts thousandths, and two may be equal."""
     with database.write() as session:
@@ -183,14 +167,6 @@ def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(
     assert taken(work, accelerator=better) == "fourth"
 
 
-def test_a_job_of_an_older_version_has_the_usual_priority(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
-    submit(jobs, "old")
-    job = work.claim("w", lease_s=LEASE_S, accelerator=True)
-    assert job is not None
-    assert (job.priority, job.accelerator) == (0, Accelerator.NONE)
-
-
 def test_no_worker_takes_a_job_that_does_not_fit_and_others_pass_it(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "large", memory_bytes=3 * 2**30)
@@ -237,3 +213,139 @@ def test_a_job_that_no_worker_at_work_can_take_says_so(
     jobs.cancel("p", job.id)
     jobs.resume("p", job.id)
     assert len(jobs.events("p", job.id)) == (4 if told is None else 6), "told again"
+
+
+def let_wait(database: Database) -> None:
+    """Let the time pass that a job waits for until a running one gives way to it."""
+    with database.write() as session:
+        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
+
+
+def claimed(work: JobWork) -> Job:
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    return job
+
+
+def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    give_way = partial(work.should_give_way, accelerator=False)
+    for name in ("a1", "a2", "a3"):
+        submit(jobs, name, project="a", priority=100)
+    first, second = (work.claim("w", lease_s=LEASE_S) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    let_wait(database)
+    assert not give_way(first), "its own project alone waits"
+    submit(jobs, "gpu", project="b", accelerator=Accelerator.REQUIRED)
+    submit(jobs, "large", project="b", memory_bytes=2**30)
+    let_wait(database)
+    assert not give_way(first, memory_bytes=2**29), "nothing for this worker"
+    submit(jobs, "b1", project="b")
+    assert not give_way(first, memory_bytes=2**29), "an idle worker may take it"
+    let_wait(database)
+    assert give_way(first, memory_bytes=2**29)
+
+    work.release(first.id, first.attempt, gives_way=True)
+    other = work.claim("w", lease_s=LEASE_S, accelerator=False, memory_bytes=2**29)
+    assert other is not None
+    assert other.model_name == "b1"
+    assert not give_way(second), "both projects run one job"
+    again = jobs.get("a", first.id)
+    assert (again.state, again.not_before) == ("queued", None)
+    assert "another project" in jobs.events("a", first.id)[-2].data["text"]
+
+
+def test_the_only_place_of_a_worker_goes_round(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    submit(jobs, "b1", project="b")
+    let_wait(database)
+    order = []
+    for number in range(4):
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        order.append(job.project)
+        set_turn(database, job.project, number)
+        assert work.should_give_way(job)
+        work.release(job.id, job.attempt, gives_way=True)
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
+    database: Database,
+) -> None:
+    """Check that a look for work takes the steps of parents, which nobody else does then."""
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    search = {
+        "trials": [{"flow": {"family": "maf"}, "optimisation": {"max_epochs": 1, "patience": 1}}],
+        "stages": [{"trials": 1, "share": 1}],
+        "ensemble": 1,
+        "max_seconds": None,
+        "mixed": None,
+    }
+    new = NewJob(
+        project="b",
+        kind=JobKind.TRAINING,
+        model_name="search",
+        dataset_id=None,
+        request=search,
+        role=JobRole.PARENT,
+    )
+    jobs.submit(new)
+    assert not work.should_give_way(job), "an idle worker may take it"
+    let_wait(database)
+    assert work.should_give_way(job)
+
+
+def lose_worker(database: Database, worker: str) -> None:
+    """Let the leases of a worker run out, long ago."""
+    with database.write() as session:
+        session.execute(
+            text("UPDATE job SET lease_expires_at = :at, queued_at = :at WHERE worker = :worker"),
+            {"at": "2026-01-01T00:00:00.000Z", "worker": worker},
+        )
+
+
+def test_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for name in ("a1", "b1"):
+        submit(jobs, name, project=name[0])
+    job = claimed(work)
+    lost = work.claim("gone", lease_s=LEASE_S)
+    assert lost is not None
+    assert not work.should_give_way(job), "its worker is at work"
+    work.renew(lost.id, lost.attempt, lease_s=-30.0)
+    assert not work.should_give_way(job), "it has not waited yet"
+    let_wait(database)
+
+    assert work.should_give_way(job)
+    work.release(job.id, job.attempt, gives_way=True)
+    assert [(one.model_name, one.attempt) for one in (claimed(work), claimed(work))] == [
+        ("b1", 2),
+        ("a1", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cancels", "state"), [(False, JobState.QUEUED), (True, JobState.CANCELLED)]
+)
+def test_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
+    database: Database, cancels: bool, state: JobState
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    gpu = submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
+    lost = work.claim("gone", lease_s=LEASE_S, accelerator=True)
+    assert lost is not None
+    lose_worker(database, "gone")
+    if cancels:
+        jobs.cancel("p", gpu.id)
+
+    assert work.claim("w", lease_s=LEASE_S, accelerator=False) is None
+    assert jobs.get("p", gpu.id).state is state

@@ -1,7 +1,5 @@
 """Jobs under contention: real threads and processes on both databases, every race many times."""
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +7,6 @@ from dataclasses import replace
 from functools import partial
 from threading import Barrier
 from typing import TypeVar
-
-import pytest
 
 from models_store.aliases import Aliases
 from models_store.database.database import Database
@@ -336,7 +332,6 @@ def test_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
             aliases.delete(PROJECT, "shuttle", "production")
 
 
-@pytest.mark.long
 def test_deleting_a_model_against_a_new_version_repeats_no_number(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -374,45 +369,6 @@ def test_deleting_a_job_against_its_resumption_lets_one_win(jobs: Jobs) -> None:
         resumed, deleted = race(resume, delete)
         assert isinstance(resumed, NotFoundError) == (deleted == [job.id])
         assert isinstance(resumed, Job) == (slug_of(deleted) == "job-unfinished")
-
-
-_DRAIN = """
-import sys
-from models_store.database.database import Database
-from models_store.jobs.leases import JobWork
-work = JobWork(Database(sys.argv[1]))
-print("ready", flush=True)
-sys.stdin.readline()
-while (job := work.claim("process", lease_s=60)) is not None:
-    print(job.id, flush=True)
-"""
-
-
-@pytest.mark.long
-def test_processes_share_the_queue_each_job_once(
-    jobs: Jobs, database: Database, database_url: str
-) -> None:
-    wanted = sorted(submitted(jobs).id for _ in range(20))
-    database.dispose()
-    processes = [
-        subprocess.Popen(  # noqa: S603 (our own program)
-            [sys.executable, "-c", _DRAIN, database_url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    taken = [process.communicate()[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sorted(taken[0] + taken[1]) == wanted
 
 
 def test_jobs_that_end_while_webhooks_are_deleted_end(database: Database, jobs: Jobs) -> None:

@@ -76,18 +76,6 @@ def test_three_crashes_without_progress_fail_the_job(
     assert claimed(work).id == healthy.id
 
 
-def test_a_job_that_takes_its_worker_down_each_time_fails_in_the_end(
-    jobs: Jobs, work: JobWork, crash: Callable[..., Job]
-) -> None:
-    poison = submitted(jobs)
-    for _ in range(OUTSIDE_LIMIT):
-        assert crash(ending=Ending.LOST).id == poison.id
-    assert work.claim("w", lease_s=LEASE_S) is None
-    now = jobs.get(PROJECT, poison.id)
-    assert (now.state, now.attempt) == (JobState.FAILED, OUTSIDE_LIMIT)
-    assert jobs.events(PROJECT, poison.id)[-1].data == {"state": "failed"}
-
-
 @pytest.mark.parametrize("ending", [Ending.KILLED, Ending.NOT_STARTED, Ending.ENVIRONMENT])
 def test_what_comes_from_outside_counts_apart_and_ends_later(
     jobs: Jobs, crash: Callable[..., Job], ending: Ending
@@ -179,14 +167,6 @@ def test_a_checkpoint_at_an_old_position_is_no_progress(
         record(work, job, 5)
         states.append(work.release(job.id, job.attempt, failed=CRASHED))
     assert len(states) == OWN_LIMIT
-
-
-def test_shutdowns_do_not_count_as_crashes_and_wait_for_nothing(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
-    for _ in range(2 * OUTSIDE_LIMIT):
-        job = claimed(work)
-        assert work.release(job.id, job.attempt) is JobState.QUEUED
-    record(work, claimed(work), 1)
 
 
 def test_resuming_a_crash_loop_gives_it_three_attempts_more(
