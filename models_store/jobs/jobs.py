@@ -1,5 +1,6 @@
 """Jobs as callers see them: submit, look, cancel, resume. Workers use `models_store.jobs.leases`."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -9,14 +10,15 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, reading, writing
-from models_store.database.ids import new_id
-from models_store.database.schema import JobDatasetRow, JobRow, ModelVersionRow
-from models_store.errors import ConflictError, LimitError
+from models_store.database.ids import is_id, new_id
+from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, ModelVersionRow
+from models_store.errors import ConflictError, LimitError, NotFoundError
 from models_store.job_states import (
     FINAL_STATES,
     RESUMABLE_STATES,
     Accelerator,
     EventKind,
+    EventPlace,
     EventSlice,
     Idempotency,
     Job,
@@ -29,7 +31,6 @@ from models_store.job_states import (
     NewJob,
     Submitted,
 )
-from models_store.jobs.events import Places, read_events, read_places, read_spread
 from models_store.jobs.parents import cancel_children, check_open, end_child, resume_children
 from models_store.jobs.queue_places import QueuePlace, place_of
 from models_store.jobs.retention import delete_with_children
@@ -51,6 +52,8 @@ from models_store.rows.idempotency import claim_key, known_resource
 from models_store.rows.versions import pin_version
 
 _LISTING = Listing(name="jobs", key=JobRow.position)
+_IDS_A_QUERY = 500
+_EVENTS_AT_ONCE = 50
 
 # Inside the class, `list` is its method.
 JobIds = list[str]
@@ -293,22 +296,8 @@ class Jobs:
             raise ConflictError(f"Job {job_id} made {made}.", slug="job-in-use")
         return delete_with_children(session, row)
 
-    def events(
-        self,
-        project: str,
-        job_id: str,
-        *,
-        after: int = 0,
-        limit: int = 1000,
-    ) -> Events:
-        """Return events with a number above ``after``, oldest first.
-
-        Args:
-            project: Project that owns the job.
-            job_id: Id of the job.
-            after: Number of an event.
-            limit: Most events.
-        """
+    def events(self, project: str, job_id: str, *, after: int = 0, limit: int = 1000) -> Events:
+        """Return events with a number above ``after``, oldest first."""
         return self.event_page(project, job_id, after=after, limit=limit).events
 
     @reading
@@ -332,7 +321,23 @@ class Jobs:
             limit: Most events.
             max_bytes: Bytes of their data, which the last one may pass.
         """
-        return read_events(session, project, job_id, after=after, limit=limit, max_bytes=max_bytes)
+        place = _event_place(session, project, job_id)
+        wanted = (
+            select(JobEventRow)
+            .where(JobEventRow.job_id == job_id, JobEventRow.seq > max(after, 0))
+            .order_by(JobEventRow.seq)
+            .limit(limit)
+            .execution_options(yield_per=_EVENTS_AT_ONCE)
+        )
+        events: list[JobEvent] = []
+        size = 0
+        for row in session.scalars(wanted) if after < place.last else ():
+            events.append(JobEvent.of_row(row, event=EventKind(row.event)))
+            size += 0 if max_bytes is None else len(json.dumps(row.data))
+            if max_bytes is not None and size >= max_bytes:
+                break
+        reached = events[-1].seq if events else after
+        return EventSlice(events, more=reached < place.last, final=place.final)
 
     @reading
     def spread_events(
@@ -340,19 +345,41 @@ class Jobs:
     ) -> EventData:
         """Return the data of events of one kind, oldest first; of many, some that are spread evenly.
 
-        Args:
-            session: Transaction, which the decorator begins.
-            project: Project that owns the job.
-            job_id: Id of the job.
-            kind: Kind of the events.
-            most: Most events, at least 2; the first and the last one are among them.
+        There are at least two; the first and the last one are among them.
         """
-        return read_spread(session, project, job_id, kind, most=most)
+        _event_place(session, project, job_id)
+        seq = JobEventRow.seq
+        of_kind = JobEventRow.job_id == job_id, JobEventRow.event == kind
+        ends = [
+            session.scalar(select(seq).where(*of_kind).order_by(order).limit(1))
+            for order in (seq.asc(), seq.desc())
+        ]
+        first, last = (end or 0 for end in ends)
+        chosen = {first + (last - first) * place // (most - 1) for place in range(most)}
+        told = select(JobEventRow.data).where(*of_kind, seq.in_(sorted(chosen))).order_by(seq)
+        return [*session.scalars(told)]
 
     @reading
-    def event_places(self, session: Session, job_ids: JobIds) -> Places:
+    def event_places(self, session: Session, job_ids: JobIds) -> dict[str, EventPlace]:
         """Return how far the events of some jobs have come; those that are not there are left out."""
-        return read_places(session, job_ids)
+        places = {}
+        query = select(JobRow.id, JobRow.state, JobRow.last_event)
+        for start in range(0, len(job_ids), _IDS_A_QUERY):
+            some = job_ids[start : start + _IDS_A_QUERY]
+            for row in session.execute(query.where(JobRow.id.in_(some))):
+                places[row.id] = EventPlace(row.last_event, row.state in FINAL_STATES)
+        return places
+
+
+def _event_place(session: Session, project: str, job_id: str) -> EventPlace:
+    """Return how far the events of a job of a project have come."""
+    # Not the whole row: it has the request, of megabytes perhaps.
+    query = select(JobRow.state, JobRow.last_event)
+    query = query.where(JobRow.id == job_id, JobRow.project == project)
+    row = session.execute(query).one_or_none() if is_id(job_id, "job") else None
+    if row is None:
+        raise NotFoundError("job", job_id)
+    return EventPlace(row.last_event, row.state in FINAL_STATES)
 
 
 def result_of(job: JobSummary) -> JobResult:
