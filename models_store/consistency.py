@@ -139,32 +139,31 @@ def all_named_files(database: Database, blobs: Blobs) -> frozenset[NamedFile]:
 
 def named_files(session: Session) -> list[NamedFile]:
     """Return the files that rows name, but for the checkpoints of jobs."""
-    files = []
-    dataset = select(
-        DatasetRow.id, DatasetRow.key, DatasetRow.sha256, DatasetRow.bytes, DatasetRow.cells
-    )
-    for dataset_id, key, sha256, size, cells in session.execute(dataset):
+    files: list[NamedFile] = []
+    row = DatasetRow
+    datasets = select(row.id, row.key, row.sha256, row.bytes, row.cells)
+    for dataset_id, key, sha256, size, cells in session.execute(datasets):
         files.append(_file(f"dataset {dataset_id}", key, sha256, size))
-        if cells is not None:
-            files.append(_stored(f"cells of dataset {dataset_id}", cells))
+        files += _stored(f"cells of dataset {dataset_id}", cells)
     version = ModelVersionRow
     weights = version.checkpoint_key, version.checkpoint_sha256, version.checkpoint_bytes
-    versions = select(ModelRow.project, ModelRow.name, version.version, *weights)
-    for project, name, number, *named in session.execute(versions.join(ModelRow)):
-        files.append(_file(f"model {name}:{number} of project {project}", *named))
+    of = ModelRow.name, version.version, ModelRow.project
+    versions = select(*of, *weights).join(ModelRow, ModelRow.id == version.model_id)
+    for name, number, project, key, sha256, size in session.execute(versions):
+        files.append(_file(f"model {name}:{number} of project {project}", key, sha256, size))
     results = select(JobRow.id, JobRow.result).where(JobRow.result.is_not(None))
-    files += [_stored(f"result of {job_id}", found) for job_id, found in session.execute(results)]
+    for job_id, result in session.execute(results):
+        files += _stored(f"result of {job_id}", result)
     products = select(JobRow.id, JobRow.product).where(JobRow.product.is_not(None))
-    files += [
-        _stored(f"product of {job_id}", found, prefix="checkpoint_")
-        for job_id, found in session.execute(products)
-    ]
+    for job_id, product in session.execute(products):
+        files += _stored(f"product of {job_id}", product, prefix="checkpoint_")
     return files
 
 
-def _stored(owner: str, found: JsonObject, *, prefix: str = "") -> NamedFile:
-    named = (found[f"{prefix}{name}"] for name in ("key", "sha256", "bytes"))
-    return _file(owner, *named)
+def _stored(owner: str, found: JsonObject | None, *, prefix: str = "") -> list[NamedFile]:
+    if found is None:
+        return []
+    return [_file(owner, *(found[f"{prefix}{name}"] for name in ("key", "sha256", "bytes")))]
 
 
 def _file(owner: str, key: str, sha256: str, size: int) -> NamedFile:

@@ -62,7 +62,8 @@ class Labels:
     """Descriptions and tags of all projects.
 
     Each method changes one resource and returns it. Its condition gets the resource as it was: the
-    change is made only if it returns true, else there is a `PreconditionError`.
+    change is made only if it returns true, else there is a `PreconditionError`. There is a `LimitError` if the
+    resource would have too many tags.
     """
 
     def __init__(self, database: Database) -> None:
@@ -77,13 +78,7 @@ class Labels:
         change: LabelChange,
         condition: Callable[[Dataset], bool],
     ) -> Dataset:
-        """Change a dataset.
-
-        Raises:
-            NotFoundError: The project has no such dataset.
-            PreconditionError: The condition does not hold.
-            LimitError: It would have too many tags.
-        """
+        """Change a dataset."""
         row = find_dataset(session, project, dataset_id, lock=True)
         return _change(row, lambda: Dataset.of_row(row), change, condition)
 
@@ -96,7 +91,7 @@ class Labels:
         change: LabelChange,
         condition: Callable[[Job], bool],
     ) -> Job:
-        """Change a job, as `dataset`."""
+        """Change a job."""
         row = find(session, project, job_id, lock=True)
         return _change(row, lambda: to_job(row), change, condition)
 
@@ -109,7 +104,7 @@ class Labels:
         change: LabelChange,
         condition: Callable[[Model], bool],
     ) -> Model:
-        """Change a model, as `dataset`."""
+        """Change a model."""
         row = find_model(session, project, name, lock=True)
         return _change(row, lambda: to_models(session, [row])[0], change, condition)
 
@@ -123,7 +118,7 @@ class Labels:
         change: LabelChange,
         condition: Callable[[Version], bool],
     ) -> Version:
-        """Change a version, as `dataset`; only its labels ever change."""
+        """Change a version; only its labels ever change."""
         model = find_model(session, project, name, lock=True)
         row = find_version(session, model, number)
         return _change(row, lambda: to_versions(session, model, [row])[0], change, condition)

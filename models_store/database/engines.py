@@ -17,8 +17,6 @@ Use = Literal["service", "migration"]
 
 _POOLER = "pgbouncer"
 """Option of the URL: true where a pooler gives each transaction another connection."""
-# Statements that were prepared on one connection are not there on the next.
-_POOLED: dict[str, Any] = {"prepare_threshold": None}
 _MIGRATION_WAIT_S = 60.0
 _SUPPORTED = (
     "the database is sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; in a password,"
@@ -75,18 +73,14 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int, answer_s:
         "statement_timeout": f"{int(answer_s * 1000)}ms",
         "idle_in_transaction_session_timeout": f"{6 * timeout_ms}ms",
     }
-    pooled = _is_pooled(url)
-    options = " ".join(f"-c {name}={value}" for name, value in limits.items())
-    session = _POOLED if pooled else {"options": f"-c timezone=UTC {options}"}
-    engine = create_engine(
-        url.difference_update_query([_POOLER]),
-        **pool,
-        pool_pre_ping=True,
-        isolation_level="READ COMMITTED",  # whatever the default of the role is: locks are built on it
-        json_serializer=_to_json,
-        connect_args={
-            "connect_timeout": max(2, int(busy_timeout_s)),  # libpq's least
-            "application_name": "densityd",
+    session: dict[str, Any] = {}
+    if not _is_pooled(url):
+        options = " ".join(f"-c {name}={value}" for name, value in limits.items())
+        session["options"] = f"-c timezone=UTC {options}"
+    engine = _postgresql_engine(
+        url,
+        connect_timeout=max(2, int(busy_timeout_s)),  # libpq's least
+        session={
             **session,
             # A server that vanished is noticed within seconds, not after two hours.
             "keepalives_idle": 10,
@@ -94,10 +88,39 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int, answer_s:
             "keepalives_count": 3,
             "tcp_user_timeout": 6 * timeout_ms,
         },
+        **pool,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",  # whatever the default of the role is: locks are built on it
     )
-    if pooled:
+    if _is_pooled(url):
         event.listen(engine, "begin", partial(_limit, limits))
     return engine
+
+
+def migration_engine(url: URL) -> Engine:
+    """Return an engine for one long transaction that changes the schema."""
+    file = sqlite_file(url)
+    if file is not None:
+        return _sqlite_engine(url, file, use="migration", busy_timeout_s=_MIGRATION_WAIT_S)
+    return _postgresql_engine(url, connect_timeout=5, session={}, poolclass=NullPool)
+
+
+def _postgresql_engine(
+    url: URL,
+    *,
+    connect_timeout: int,
+    session: Mapping[str, Any],
+    **options: Any,  # noqa: ANN401 - of the engine
+) -> Engine:
+    # Behind a pooler, statements that were prepared on one connection are not there on the next.
+    pooled = {"prepare_threshold": None} if _is_pooled(url) else {}
+    told = {"connect_timeout": connect_timeout, "application_name": "densityd"}
+    return create_engine(
+        url.difference_update_query([_POOLER]),
+        json_serializer=_to_json,
+        connect_args={**told, **pooled, **session},
+        **options,
+    )
 
 
 def _is_pooled(url: URL) -> bool:
@@ -108,20 +131,6 @@ def _limit(limits: Mapping[str, str], connection: Connection) -> None:
     """Set limits for one transaction: behind a pooler the next one has another connection."""
     settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
     connection.exec_driver_sql(f"SELECT {settings}")
-
-
-def migration_engine(url: URL) -> Engine:
-    """Return an engine for one long transaction that changes the schema."""
-    file = sqlite_file(url)
-    if file is not None:
-        return _sqlite_engine(url, file, use="migration", busy_timeout_s=_MIGRATION_WAIT_S)
-    session = _POOLED if _is_pooled(url) else {}
-    return create_engine(
-        url.difference_update_query([_POOLER]),
-        poolclass=NullPool,
-        json_serializer=_to_json,
-        connect_args={"connect_timeout": 5, "application_name": "densityd migrate", **session},
-    )
 
 
 def writer_of(engine: Engine) -> Engine:

@@ -14,6 +14,7 @@ from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
 from models_store.jobs.rows import storable
+from models_store.records import Record
 
 # As Standard Webhooks has it: the last attempt is some three days after the first one.
 PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -27,7 +28,7 @@ _IS_DUE = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= d
 
 
 @dataclass(frozen=True, kw_only=True)
-class DueDelivery:
+class DueDelivery(Record):
     """Delivery that its taker alone sends, until its lease ends.
 
     Attributes:
@@ -63,12 +64,7 @@ class Outcome:
 
 
 class Deliveries:
-    """Deliveries of all projects.
-
-    Args:
-        database: Database to read and to write.
-        pauses_s: Seconds between the attempts at one; after the last one it is given up.
-    """
+    """Deliveries of all projects; between the attempts at one are pauses, after the last one it is given up."""
 
     def __init__(self, database: Database, *, pauses_s: tuple[float, ...] = PAUSES_S) -> None:
         self._database = database
@@ -115,7 +111,8 @@ class Deliveries:
         for row, webhook, now in session.execute(due):
             row.attempts += 1
             row.due_at = db_now(lease_s)
-            taken.append(_due(row, webhook, now))
+            told = {"url": webhook.url, "secret": webhook.secret, "taken_at": now}
+            taken.append(DueDelivery.of_row(row, attempt=row.attempts, **told))
         return taken
 
     @writing
@@ -180,19 +177,4 @@ def _disable(session: Session, webhook_id: str) -> None:
         .where(WebhookDeliveryRow.webhook_id == webhook_id, WebhookDeliveryRow.ended_at.is_(None))
         .values(ended_at=db_now(), error="The webhook was disabled.")
         .execution_options(synchronize_session=False)
-    )
-
-
-def _due(row: WebhookDeliveryRow, webhook: WebhookRow, now: datetime) -> DueDelivery:
-    return DueDelivery(
-        id=row.id,
-        webhook_id=webhook.id,
-        project=webhook.project,
-        url=webhook.url,
-        secret=webhook.secret,
-        event=row.event,
-        data=row.data,
-        attempt=row.attempts,
-        taken_at=now,
-        created_at=row.created_at,
     )
