@@ -12,7 +12,7 @@ from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow
 from models_store.errors import ConflictError, StoreError
-from models_store.files.blobs import model_key, table_key
+from models_store.files.blobs import Blobs, StoredBlob, model_key, table_key
 from models_store.job_states import Checkpoint, Job, JobKind, JobState, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork, waiting
@@ -107,6 +107,31 @@ def no_wait(database: Database, job_id: str) -> None:
             .where(JobRow.id == job_id, JobRow.not_before.is_not(None))
             .values(not_before=db_now(-60))
         )
+
+
+def put(blobs: Blobs, key: str, content: bytes = b"content") -> StoredBlob:
+    """Store a file."""
+    with blobs.staged() as path:
+        path.write_bytes(content)
+        return blobs.commit(path, key)
+
+
+def stored_table(registry: Registry, blobs: Blobs) -> StoredBlob:
+    """Register a dataset whose file is in the store; return that."""
+    dataset_id = new_id("ds")
+    stored = put(blobs, table_key(dataset_id), dataset_id.encode())
+    added(registry, id=dataset_id, key=stored.key, sha256=stored.sha256, bytes=stored.bytes)
+    return stored
+
+
+def checkpointed(work: JobWork, blobs: Blobs, job: Job, epoch: int) -> StoredBlob:
+    """Store and record a checkpoint of a running job."""
+    stored = put(blobs, f"jobs/{job.id}/{job.attempt}-{epoch}.safetensors", b"%d" % epoch)
+    at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=epoch, step=epoch)
+    work.record_epoch(
+        job.id, job.attempt, lease_s=LEASE_S, metrics={"epoch": epoch}, progress={}, checkpoint=at
+    )
+    return stored
 
 
 def submitted(jobs: Jobs, **changes: Any) -> Job:

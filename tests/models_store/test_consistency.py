@@ -3,25 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.errors import BlobCorruptError, BlobMissingError
-from models_store.files.blobs import Blobs, StoredBlob, part_key, parts_key, result_key, table_key
+from models_store.files.blobs import Blobs, part_key, parts_key, result_key, table_key
 from models_store.files.job_files import ResultPart, save_list
 from models_store.job_states import Checkpoint, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
-from tests.models_store.makers import LEASE_S, PROJECT, a_version, added, submitted
-
-
-def put(blobs: Blobs, key: str, content: bytes = b"content") -> StoredBlob:
-    with blobs.staged() as path:
-        path.write_bytes(content)
-        return blobs.commit(path, key)
+from tests.models_store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_version,
+    checkpointed,
+    claimed,
+    put,
+    stored_table,
+    submitted,
+)
 
 
 def compared(database: Database, blobs: Blobs, **changes: Any) -> Comparison:
@@ -36,40 +37,16 @@ def unusable(found: Comparison) -> list[tuple[str, type[Exception]]]:
     return [(bad.file.key, type(bad.error)) for bad in found.unusable]
 
 
-def a_table(registry: Registry, blobs: Blobs) -> StoredBlob:
-    """The file of a dataset that is registered."""
-    dataset_id = new_id("ds")
-    stored = put(blobs, table_key(dataset_id))
-    added(registry, id=dataset_id, key=stored.key, sha256=stored.sha256, bytes=stored.bytes)
-    return stored
-
-
-def claimed(jobs: Jobs, work: JobWork, **changes: Any) -> Job:
+def taken(jobs: Jobs, work: JobWork, **changes: Any) -> Job:
     submitted(jobs, **changes)
-    job = work.claim("tester", lease_s=LEASE_S)
-    assert job is not None
-    return job
-
-
-def checkpointed(work: JobWork, blobs: Blobs, job: Job, epoch: int) -> StoredBlob:
-    stored = put(blobs, f"jobs/{job.id}/{job.attempt}-{epoch}.safetensors")
-    at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=epoch, step=epoch)
-    work.record_epoch(
-        job.id, job.attempt, lease_s=LEASE_S, metrics={"epoch": epoch}, progress={}, checkpoint=at
-    )
-    return stored
-
-
-@pytest.fixture
-def work(database: Database) -> JobWork:
-    return JobWork(database)
+    return claimed(work)
 
 
 def test_every_kind_of_file_that_a_row_names_is_checked(
     database: Database, registry: Registry, jobs: Jobs, work: JobWork, blobs: Blobs
 ) -> None:
-    a_table(registry, blobs)
-    job = claimed(jobs, work)
+    stored_table(registry, blobs)
+    job = taken(jobs, work)
     model = put(blobs, f"models/{job.id}/1.safetensors")
     version = a_version(
         job,
@@ -78,13 +55,13 @@ def test_every_kind_of_file_that_a_row_names_is_checked(
         checkpoint_bytes=model.bytes,
     )
     work.finish(job.id, job.attempt, metrics={}, version=version)
-    job = claimed(jobs, work, kind=JobKind.SCORING, model_version=1)
+    job = taken(jobs, work, kind=JobKind.SCORING, model_version=1)
     made = put(blobs, result_key(job.id, 1, suffix="csv"))
     result = JobResult(
         key=made.key, sha256=made.sha256, bytes=made.bytes, rows=1, media_type="text/csv"
     )
     work.finish_bulk(job.id, job.attempt, metrics={}, result=result)
-    checkpointed(work, blobs, claimed(jobs, work), 1)
+    checkpointed(work, blobs, taken(jobs, work), 1)
 
     found = compared(database, blobs)
 
@@ -99,7 +76,7 @@ def test_every_kind_of_file_that_a_row_names_is_checked(
 def test_a_file_that_is_gone_or_cut_is_found_without_reading(
     database: Database, registry: Registry, blobs: Blobs
 ) -> None:
-    gone, cut = a_table(registry, blobs), a_table(registry, blobs)
+    gone, cut = stored_table(registry, blobs), stored_table(registry, blobs)
     blobs.delete(gone.key)
     blobs.path(cut.key).write_bytes(b"")
 
@@ -121,7 +98,7 @@ def test_a_file_without_a_row_is_an_orphan_after_the_grace(
 def test_what_a_job_at_work_has_made_is_its_own(
     database: Database, jobs: Jobs, work: JobWork, blobs: Blobs
 ) -> None:
-    job = claimed(jobs, work)
+    job = taken(jobs, work)
     named = [checkpointed(work, blobs, job, epoch).key for epoch in (1, 2)]
     unnamed = [
         put(blobs, f"{folder}/{job.id}/{name}").key
@@ -144,7 +121,7 @@ def test_the_parts_of_a_failed_job_are_named_by_its_list(
     other = submitted(jobs)
     jobs.cancel(PROJECT, other.id)
     registry.add_version(PROJECT, "shuttle", a_version(other))
-    job = claimed(jobs, work, kind=JobKind.SCORING, model_version=1)
+    job = taken(jobs, work, kind=JobKind.SCORING, model_version=1)
     stored = put(blobs, part_key(job.id, 1, number=1))
     lost = put(blobs, part_key(job.id, 1, number=2))
     parts = save_list(
@@ -165,25 +142,6 @@ def test_the_parts_of_a_failed_job_are_named_by_its_list(
     found = compared(database, blobs)
     assert orphans(found) == []
     assert unusable(found) == [(parts.key, BlobCorruptError)]
-
-
-def test_what_is_deleted_during_the_look_is_not_missed(
-    database: Database, registry: Registry, blobs: Blobs
-) -> None:
-    tables = [a_table(registry, blobs) for _ in range(2)]
-
-    class Meanwhile(Blobs):
-        def verify(self, key: str, sha256: str) -> Path:
-            for table in tables:
-                if table.key != key:
-                    registry.delete_dataset(PROJECT, table.key.split("/")[1])
-                    blobs.delete(table.key)
-            tables.clear()
-            return super().verify(key, sha256)
-
-    found = compared(database, Meanwhile.in_folder(blobs.root))
-
-    assert (found.checked, found.unusable, found.orphans) == (2, [], [])
 
 
 def test_strangers_in_the_store_are_told_apart(

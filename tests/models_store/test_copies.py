@@ -16,7 +16,7 @@ from models_store.database.changes import Change, auditing
 from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.database.schema import METADATA
-from models_store.files.blobs import Blobs, StoredBlob, part_key, parts_key, table_key
+from models_store.files.blobs import Blobs, part_key, parts_key, table_key
 from models_store.files.job_files import ResultPart, save_list
 from models_store.files.store_identity import adopt
 from models_store.job_states import Checkpoint, Idempotency, JobKind
@@ -27,39 +27,32 @@ from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
 from tests.app.serving import registered
 from tests.bucket_servers import S3Server
-from tests.models_store.makers import LEASE_S, PROJECT, a_job, added, submitted
+from tests.models_store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_job,
+    checkpointed,
+    claimed,
+    put,
+    stored_table,
+    submitted,
+)
 
 
 def quiet(*_numbers: int) -> None:
     pass
 
 
-def put(blobs: Blobs, key: str, content: bytes = b"content") -> StoredBlob:
-    with blobs.staged() as path:
-        path.write_bytes(content)
-        return blobs.commit(path, key)
-
-
 def a_table(database: Database, blobs: Blobs) -> str:
-    dataset_id = new_id("ds")
-    stored = put(blobs, table_key(dataset_id), dataset_id.encode())
-    values = {"key": stored.key, "sha256": stored.sha256, "bytes": stored.bytes}
-    added(Registry(database), id=dataset_id, **values)
-    return dataset_id
+    return stored_table(Registry(database), blobs).key.split("/")[1]
 
 
-def checkpointed(database: Database, blobs: Blobs) -> str:
+def halfway(database: Database, blobs: Blobs) -> str:
     """A running job with two checkpoints."""
-    job = submitted(Jobs(database))
-    work = JobWork(database)
-    claimed = work.claim("tester", lease_s=LEASE_S)
-    assert claimed is not None
-    for number in (1, 2):
-        stored = put(blobs, f"jobs/{job.id}/1-{number}.safetensors", b"%d" % number)
-        at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=number, step=number)
-        work.record_epoch(
-            job.id, 1, lease_s=LEASE_S, metrics={"epoch": number}, progress={}, checkpoint=at
-        )
+    submitted(Jobs(database))
+    job = claimed(JobWork(database))
+    for epoch in (1, 2):
+        checkpointed(JobWork(database), blobs, job, epoch)
     return job.id
 
 
@@ -143,7 +136,7 @@ def test_what_is_restored_is_what_was_backed_up_bit_for_bit(
         .job
     )
     Jobs(database).cancel(PROJECT, job.id)
-    checkpointed(database, blobs)
+    halfway(database, blobs)
     before = contents(database, blobs)
     assert {name for name, rows in before[0].items() if not rows} == set(), "each has a row"
 
@@ -161,7 +154,7 @@ def test_what_is_restored_is_what_was_backed_up_bit_for_bit(
 def test_a_checkpoint_that_is_gone_is_not_named_and_what_is_not_empty_is_refused(
     database: Database, blobs: Blobs, target: Database, store: Blobs, tmp_path: Path
 ) -> None:
-    job_id = checkpointed(database, blobs)
+    job_id = halfway(database, blobs)
     blobs.delete(f"jobs/{job_id}/1-1.safetensors")
 
     copied = back_up(database, blobs, tmp_path / "backup", tell=quiet)

@@ -217,16 +217,6 @@ def test_a_deleted_job_leaves_no_row(database: Database, jobs: Jobs, registry: R
     assert not again.replayed
 
 
-def test_a_running_job_cannot_be_deleted(jobs: Jobs, work: JobWork) -> None:
-    job = submitted(jobs)
-    work.claim("w", lease_s=LEASE_S)
-    jobs.cancel(PROJECT, job.id)
-    with pytest.raises(ConflictError, match="running"):
-        jobs.delete(PROJECT, job.id)
-    work.cancelled(job.id, 1)
-    jobs.delete(PROJECT, job.id)
-
-
 def test_a_job_stays_while_its_version_exists(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:

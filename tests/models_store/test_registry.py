@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 
 from models_store.aliases import Aliases, RevisionCondition
-from models_store.errors import CursorError, NotFoundError, PreconditionError
+from models_store.errors import NotFoundError, PreconditionError
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, DatasetSummary, Version
 from models_store.registry import Registry
-from models_store.rows.versions import LargeField
 from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
 
 BAD_NAMES = ["", "A", "a b", "../a", "a/b", "a\0b", ".a", "-a", "a" * 65, "\u00e9", "a\n"]
@@ -62,18 +61,6 @@ def test_a_dataset_comes_back_as_it_was_registered(registry: Registry) -> None:
     assert registry.dataset_summary(PROJECT, new.id) == summary_of(dataset)
 
 
-def test_datasets_are_paged_newest_first(registry: Registry) -> None:
-    ids = [added(registry).id for _ in range(3)]
-    first = registry.datasets(PROJECT, limit=2)
-    second = registry.datasets(PROJECT, limit=2, cursor=first.next_cursor)
-    assert [dataset.id for dataset in first.items + second.items] == ids[::-1]
-    assert second.next_cursor is None
-    assert registry.datasets(PROJECT, limit=3).next_cursor is None
-    assert first.next_cursor is not None
-    with pytest.raises(CursorError):
-        registry.models(PROJECT, limit=2, cursor=first.next_cursor)
-
-
 def test_another_projects_things_are_not_found(
     registry: Registry, aliases: Aliases, jobs: Jobs, work: JobWork
 ) -> None:
@@ -96,51 +83,6 @@ def test_another_projects_things_are_not_found(
     assert registry.datasets(PROJECT, limit=9).items == []
     assert registry.models(PROJECT, limit=9).items == []
     assert registry.resolve("theirs", "shuttle").version == 1
-
-
-@pytest.mark.usefixtures("model")
-def test_a_model_shows_its_newest_version_and_its_aliases(
-    registry: Registry, aliases: Aliases, jobs: Jobs, work: JobWork
-) -> None:
-    aliases.set(PROJECT, "shuttle", "production", version=1)
-    aliases.set(PROJECT, "shuttle", "best", version=1)
-    aliases.set(PROJECT, "shuttle", "newest", version=2)
-    trained(jobs, work, name="other")
-    shuttle = registry.model(PROJECT, "shuttle")
-    assert (shuttle.latest_version, shuttle.aliases) == (
-        2,
-        {"best": 1, "newest": 2, "production": 1},
-    )
-    assert [found.name for found in registry.models(PROJECT, limit=9).items] == ["other", "shuttle"]
-    assert registry.models(PROJECT, limit=9).items[1] == shuttle
-    assert registry.version(PROJECT, "shuttle", 1).aliases == ["best", "production"]
-    assert registry.version(PROJECT, "other", 1).aliases == []
-
-
-@pytest.mark.usefixtures("model")
-def test_versions_are_paged_newest_first(registry: Registry) -> None:
-    first = registry.versions(PROJECT, "shuttle", limit=1)
-    second = registry.versions(PROJECT, "shuttle", limit=1, cursor=first.next_cursor)
-    assert [one.version for one in (*first.items, *second.items)] == [2, 1]
-    for listed in (*first.items, *second.items):
-        whole = asdict(registry.version(PROJECT, "shuttle", listed.version))
-        assert (asdict(listed) | {"included": None}).items() <= (whole | {"included": None}).items()
-        assert registry.version_summary(PROJECT, "shuttle", listed.version) == listed
-    assert second.next_cursor is None
-
-
-@pytest.mark.usefixtures("model")
-def test_listed_versions_include_the_large_fields_that_are_asked_for(
-    registry: Registry, jobs: Jobs, work: JobWork
-) -> None:
-    trained(jobs, work, context_columns=None)
-    assert all(one.included == {} for one in registry.versions(PROJECT, "shuttle", limit=9).items)
-    wanted: list[LargeField] = ["flow", "columns", "context_columns", "preprocessing"]
-    page = registry.versions(PROJECT, "shuttle", limit=9, include=wanted)
-    assert [one.version for one in page.items] == [3, 2, 1]
-    for listed in page.items:
-        whole = vars(registry.version(PROJECT, "shuttle", listed.version))
-        assert listed.included == {name: whole[name] for name in wanted}
 
 
 def test_a_page_ends_with_its_bytes_of_large_fields(
@@ -232,29 +174,6 @@ def test_the_history_of_aliases_has_each_change_once_with_its_reason(
     registry.delete_model(PROJECT, "shuttle")
     with pytest.raises(NotFoundError):
         history()
-
-
-@pytest.mark.usefixtures("model")
-def test_an_alias_made_anew_repeats_no_revision(aliases: Aliases) -> None:
-    seen = set()
-    for _ in range(3):
-        seen.add(aliases.set(PROJECT, "shuttle", "production", version=1).revision)
-        aliases.delete(PROJECT, "shuttle", "production")
-    assert len(seen) == 3
-    with pytest.raises(PreconditionError) as caught:
-        aliases.set(PROJECT, "shuttle", "production", version=1, condition=at(min(seen)))
-    assert "does not exist" in str(caught.value)
-
-
-@pytest.mark.usefixtures("model")
-def test_an_alias_needs_a_model_and_a_version(aliases: Aliases) -> None:
-    with pytest.raises(NotFoundError, match="version"):
-        aliases.set(PROJECT, "shuttle", "production", version=3)
-    with pytest.raises(NotFoundError, match="model"):
-        aliases.set(PROJECT, "other", "production", version=1)
-    for look in (aliases.get, aliases.delete):
-        with pytest.raises(NotFoundError, match="alias"):
-            look(PROJECT, "shuttle", "production")
 
 
 @pytest.mark.usefixtures("model")

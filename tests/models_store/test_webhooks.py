@@ -6,16 +6,13 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import WebhookDeliveryRow
 from models_store.errors import ConflictError, NotFoundError, RequestError
-from models_store.job_states import JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.rows import find, move
 from models_store.webhooks.addresses import check_url, is_public
 from models_store.webhooks.deliveries import PAUSES_S, Deliveries, Outcome
 from models_store.webhooks.webhooks import Event, Webhook, Webhooks
@@ -95,23 +92,6 @@ def test_every_end_of_a_job_is_written_with_it(
     [failure] = webhooks.deliveries(PROJECT, failures.id, limit=10).items
     assert failure.data["id"] == broken.id
     assert waits(database) == 4
-
-
-def test_an_end_that_is_rolled_back_is_not_told(database: Database, webhook: Webhook) -> None:
-    jobs = Jobs(database)
-    job = submitted(jobs)
-
-    def cancel_and_fail(session: Session) -> None:
-        move(session, find(session, PROJECT, job.id, lock=True), JobState.CANCELLED)
-        session.flush()
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        database.transact(cancel_and_fail)
-    assert waits(database) == 0
-    jobs.cancel(PROJECT, job.id)
-    assert waits(database) == 1
-    assert webhook.disabled_at is None
 
 
 def test_a_delivery_is_taken_once_and_again_after_its_lease(

@@ -75,12 +75,6 @@ def test_foreign_keys_hold_on_both_databases(database: Database) -> None:
         )
 
 
-def test_a_state_that_is_none_is_refused_on_both_databases(database: Database, jobs: Jobs) -> None:
-    submitted(jobs)
-    with pytest.raises(IntegrityError), database.write() as session:
-        session.execute(update(JobRow).values(state="lost"))
-
-
 def test_instants_are_utc_and_sort_by_time(database: Database, registry: Registry) -> None:
     dataset = added(registry)
     moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, timezone(timedelta(hours=5)))
@@ -151,17 +145,6 @@ def test_the_default_isolation_of_a_database_does_not_make_writers_collide(
     postgres_server.drop("serializable")
 
 
-def test_a_database_works_from_many_threads(registry: Registry) -> None:
-    threads = [
-        threading.Thread(target=lambda: [added(registry) for _ in range(5)]) for _ in range(12)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(registry.datasets(PROJECT, limit=100).items) == 60
-
-
 def test_a_writer_waits_for_another_only_so_long(sqlite: Database, sqlite_url: str) -> None:
     registry = Registry(sqlite)
     dataset = added(registry)
@@ -189,17 +172,6 @@ def test_a_lock_on_postgresql_is_waited_for_only_so_long(
             Registry(postgres).delete_dataset(PROJECT, dataset.id)
     other.dispose()
     Registry(postgres).delete_dataset(PROJECT, dataset.id)
-
-
-def test_a_pool_that_is_used_up_says_busy(database_url: str) -> None:
-    database = Database(database_url, busy_timeout_s=0.2, pool_size=1)
-    with database.read() as one, database.read() as two:
-        one.execute(text("SELECT 1"))
-        two.execute(text("SELECT 1"))
-        with pytest.raises(DatabaseBusyError):
-            database.ping()
-    database.ping()
-    database.dispose()
 
 
 def test_a_file_that_is_no_database_is_named_and_kept(tmp_path: Path) -> None:
@@ -232,17 +204,6 @@ def test_an_emptied_database_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailableError, match=r"empty.*emptied\.sqlite3"):
         migrate(f"sqlite:///{file}")
     assert file.stat().st_size == 0
-
-
-def test_a_missing_file_is_no_database_and_is_not_made(tmp_path: Path) -> None:
-    file = tmp_path / "none.sqlite3"
-    database = Database(f"sqlite:///{file}")
-    assert database.revision() is None
-    with pytest.raises(SchemaMismatchError, match="no schema"):
-        database.check_revision()
-    with pytest.raises(DatabaseUnavailableError):
-        database.ping()
-    assert not file.exists()
 
 
 _SUBMIT_FOR_EVER = """

@@ -12,12 +12,11 @@ from models_store.errors import (
     BlobMissingError,
     CancelledInsteadError,
     CheckpointMismatchError,
-    FencedError,
     RequestError,
 )
 from models_store.files.blobs import Blobs, part_key, parts_key
 from models_store.files.job_files import ResultPart, load_list, save_list
-from models_store.job_states import Idempotency, Job, JobKind, JobResult, JobState
+from models_store.job_states import Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, Version
@@ -28,7 +27,6 @@ from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
     a_checkpoint,
-    a_job,
     a_version,
     added,
     claimed,
@@ -97,25 +95,6 @@ def test_a_result_ends_the_job_and_makes_no_version(
     assert Registry(database).model(PROJECT, "shuttle").latest_version == 3
 
 
-def test_parts_that_are_told_again_are_no_progress(jobs: Jobs, work: JobWork) -> None:
-    job = a_bulk_job(jobs, work)
-    for part in (1, 1, 2):
-        record_part(work, job, part)
-    told = [e.data["part"] for e in jobs.events(PROJECT, job.id) if e.event == "epoch"]
-    assert told == [1, 2]
-
-
-def test_an_attempt_that_lost_the_job_cannot_end_it(jobs: Jobs, work: JobWork) -> None:
-    lost = a_bulk_job(jobs, work, lease_s=0)
-    owner = claimed(work)
-    with pytest.raises(FencedError):
-        work.finish_bulk(lost.id, lost.attempt, metrics=METRICS, result=a_result(lost))
-    work.finish_bulk(owner.id, owner.attempt, metrics=METRICS, result=a_result(owner))
-    with pytest.raises(FencedError):
-        work.finish_bulk(lost.id, lost.attempt, metrics=METRICS, result=a_result(lost))
-    assert jobs.get(PROJECT, owner.id).result == a_result(owner)
-
-
 def test_an_attempt_whose_answer_was_lost_has_ended_it_whatever_became_of_the_result(
     jobs: Jobs, work: JobWork
 ) -> None:
@@ -133,17 +112,6 @@ def test_a_cancel_request_comes_before_a_result(jobs: Jobs, work: JobWork) -> No
         work.finish_bulk(job.id, job.attempt, metrics=METRICS, result=a_result(job))
     now = jobs.get(PROJECT, job.id)
     assert (now.state, now.result) == (JobState.CANCELLED, None)
-
-
-def test_a_replay_keeps_the_version_that_a_bulk_job_uses(jobs: Jobs, work: JobWork) -> None:
-    new = a_job(kind=JobKind.SCORING, model_version=3)
-    key = Idempotency(key="k", fingerprint="f")
-    first = jobs.submit(new, idempotency=key)
-    job = claimed(work)
-    work.finish_bulk(job.id, job.attempt, metrics=METRICS, result=a_result(job))
-    again = jobs.submitted(PROJECT, key)
-    assert again is not None
-    assert again.job == first.job
 
 
 def test_a_list_of_parts_is_read_back_only_if_it_is_whole(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from models_store.database.ids import new_id
 from models_store.database.schema import IdempotencyRow
 from models_store.errors import (
     ConflictError,
-    CursorError,
     LimitError,
     NotFoundError,
 )
@@ -78,15 +77,6 @@ def test_an_unknown_job_is_not_found_whatever_its_id(jobs: Jobs) -> None:
                 look(PROJECT, bad)
 
 
-def test_another_projects_job_is_not_found_and_stays_as_it_was(jobs: Jobs) -> None:
-    job = submitted(jobs, project="theirs")
-    for look in (jobs.get, jobs.cancel, jobs.resume, jobs.events):
-        with pytest.raises(NotFoundError):
-            look("ours", job.id)
-    assert jobs.get("theirs", job.id) == job
-    assert jobs.list("ours", limit=10).items == []
-
-
 def test_a_job_needs_all_its_datasets_in_its_own_project(jobs: Jobs, registry: Registry) -> None:
     ours, theirs = added(registry), added(registry, project="theirs")
     for wanted in (
@@ -142,38 +132,6 @@ def test_a_key_is_forgotten_after_its_day(jobs: Jobs, database: Database) -> Non
     assert again.job.id != first.job.id
     with database.read() as session:
         assert session.scalars(select(IdempotencyRow.key)).all() == [KEY.key]
-
-
-def test_listing_goes_newest_first_in_pages_without_gaps(jobs: Jobs) -> None:
-    ids = [submitted(jobs).id for _ in range(5)]
-    seen, cursor = [], None
-    for size in (2, 2, 1):
-        page = jobs.list(PROJECT, limit=2, cursor=cursor)
-        assert len(page.items) == size
-        seen += [job.id for job in page.items]
-        cursor = page.next_cursor
-        submitted(jobs)  # what comes later does not shift the pages
-    assert cursor is None
-    assert seen == ids[::-1]
-
-
-def test_a_forged_cursor_is_refused(jobs: Jobs) -> None:
-    forged = ["", "x", "1", "am9iczow", "am9iczotMQ", "ZGF0YXNldHM6MQ", "am9iczox="]
-    for cursor in (*forged, "\0", "\u00e9", "A" * 9999):
-        with pytest.raises(CursorError):
-            jobs.list(PROJECT, limit=1, cursor=cursor)
-
-
-def test_cancelling_a_queued_job_ends_it_at_once(jobs: Jobs, work: JobWork) -> None:
-    job = submitted(jobs)
-    cancelled = jobs.cancel(PROJECT, job.id)
-    assert (cancelled.state, cancelled.final) == (JobState.CANCELLED, True)
-    assert cancelled.finished_at is not None
-    assert work.claim("w", lease_s=LEASE_S) is None
-    assert [(e.event, e.data) for e in jobs.events(PROJECT, job.id, after=1)] == [
-        ("state", {"state": "cancelled", "attempt": 0}),
-        ("end", {"state": "cancelled"}),
-    ]
 
 
 def test_cancelling_a_running_job_asks_its_worker(jobs: Jobs, work: JobWork) -> None:
@@ -249,16 +207,6 @@ def test_a_dataset_stays_while_a_job_needs_it(
     # What was made from it still says so.
     assert registry.version(PROJECT, "shuttle", version.version).dataset_id == dataset.id
     assert jobs.get(PROJECT, job.id).dataset_id == dataset.id
-
-
-def test_a_job_whose_dataset_is_gone_cannot_be_resumed(jobs: Jobs, registry: Registry) -> None:
-    dataset = added(registry)
-    job = submitted(jobs, dataset_id=dataset.id)
-    jobs.cancel(PROJECT, job.id)
-    registry.delete_dataset(PROJECT, dataset.id)
-    with pytest.raises(NotFoundError, match="dataset"):
-        jobs.resume(PROJECT, job.id)
-    assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
 
 
 def test_a_job_whose_dataset_got_other_types_cannot_be_resumed(

@@ -106,16 +106,6 @@ def test_children_do_not_fill_the_queue(jobs: Jobs, work: JobWork, database: Dat
         jobs.submit(a_job(), max_queued=1)
 
 
-def test_failures_of_some_children_are_part_of_what_was_tried(jobs: Jobs, work: JobWork) -> None:
-    parent = a_parent(jobs, stages=((3, 1.0),))
-    one, two, three = (claimed(work) for _ in range(3))
-    work.fail(one.id, one.attempt, code="diverged", detail="It diverged.")
-    ended(work, two, -5.0)
-    work.fail(three.id, three.attempt, code="oom", detail="No memory.")
-    assert work.claim("w1", lease_s=LEASE_S) is None
-    assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
-
-
 def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(
     jobs: Jobs, work: JobWork
 ) -> None:

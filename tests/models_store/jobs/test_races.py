@@ -26,11 +26,10 @@ from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, NewKey, Scope
 from models_store.records import DatasetSummary, Version
 from models_store.registry import Registry
-from models_store.webhooks.webhooks import MAX_WEBHOOKS, Webhook, Webhooks
+from models_store.webhooks.webhooks import Webhooks
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
-    a_checkpoint,
     a_dataset,
     a_job,
     a_version,
@@ -104,26 +103,6 @@ def test_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: JobWork) -> 
         winners = [result for result in results if isinstance(result, Job)]
         assert [winner.id for winner in winners] == [job.id]
         assert winners[0].attempt == 1
-
-
-def test_an_expired_lease_has_one_winner_too(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
-    for attempt in range(1, 3):
-        job = work.claim("w", lease_s=0)
-        assert isinstance(job, Job)
-        results = race(*[lambda: work.claim("w", lease_s=LEASE_S)] * 4)
-        winners = [result for result in results if isinstance(result, Job)]
-        assert [winner.attempt for winner in winners] == [2 * attempt]
-        # Progress, so that the next lease that runs out is again the first one.
-        work.record_epoch(
-            job.id,
-            2 * attempt,
-            lease_s=LEASE_S,
-            metrics={},
-            progress={},
-            checkpoint=a_checkpoint(winners[0], attempt),
-        )
-        work.release(job.id, 2 * attempt)
 
 
 def test_many_claimers_share_many_jobs_each_once(jobs: Jobs, work: JobWork) -> None:
@@ -311,27 +290,6 @@ def test_deleting_a_version_against_a_submission_lets_one_win(
             assert deleted == [version.checkpoint_key]
 
 
-def test_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
-    jobs: Jobs, work: JobWork, registry: Registry, aliases: Aliases
-) -> None:
-    for _ in range(12):
-        number = _trained(jobs, work).version
-
-        def point(number: int = number) -> object:
-            return aliases.set(PROJECT, "shuttle", "production", version=number)
-
-        def delete(number: int = number) -> object:
-            return registry.delete_version(PROJECT, "shuttle", number)
-
-        moved, deleted = race(point, delete)
-        if isinstance(moved, NotFoundError):
-            assert isinstance(deleted, list)
-        else:
-            assert slug_of(deleted) == "version-in-use"
-            assert registry.resolve(PROJECT, "shuttle").version == number
-            aliases.delete(PROJECT, "shuttle", "production")
-
-
 def test_deleting_a_model_against_a_new_version_repeats_no_number(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -397,11 +355,3 @@ def test_keys_that_are_made_at_once_are_not_too_many(database: Database) -> None
         project = f"project-{number}"
         made = race(*[partial(keys.create, project, Scope.READ, most=3)] * 6)
         assert Counter(type(result) for result in made) == {NewKey: 3, ConflictError: 3}
-
-
-def test_webhooks_that_are_made_at_once_are_not_too_many(database: Database) -> None:
-    webhooks = Webhooks(database)
-    for _ in range(MAX_WEBHOOKS - 1):
-        webhooks.create(PROJECT, URL, events=["job.failed"])
-    made = race(*[lambda: webhooks.create(PROJECT, URL, events=["job.failed"])] * 6)
-    assert Counter(type(result) for result in made) == {Webhook: 1, LimitError: 5}
