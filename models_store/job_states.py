@@ -93,22 +93,15 @@ class NewJob:
     """Job that a caller asks for.
 
     Attributes:
-        project: Project that owns the job.
-        kind: Kind of the job.
         model_name: the model that gets a version when it succeeds, or that it uses.
         model_version: the version that it uses.
         dataset_id: the dataset that it reads; it must exist in the project.
         held_out_ids: further datasets that it reads, for validation and test.
         request: the accepted request, defaults filled in; a JSON object.
-        request_id: the id of the HTTP request, for the logs of the worker.
-        traceparent: the W3C trace context of the HTTP request.
         role: `JobRole.PARENT` for work that is done by children; None: a job of its own.
         priority: Priority; jobs of higher ones are taken first.
-        accelerator: Need for an accelerator.
         memory_bytes: Least memory of a worker that it fits on; None: not known.
         estimate_s: About how long it takes, in seconds; None: not known.
-        description: Text of the caller.
-        tags: Values of the caller's tags by their names.
         tables: Keys of the tables that the request was accepted for, by the ids of their datasets; one
             that is left out may have any.
     """
@@ -197,9 +190,6 @@ class JobSummary(Record):
             clock.
         run_seconds: Seconds that ended attempts ran for, since it was submitted or resumed.
         role: Part in work of several jobs; None: a job of its own.
-        parent_id: Id of the parent of a child.
-        priority: Priority; jobs of higher ones are taken first.
-        accelerator: Need for an accelerator.
     """
 
     id: str
@@ -242,7 +232,6 @@ class Job(JobSummary):
     """Job with all its fields.
 
     Attributes:
-        request: Accepted request.
         checkpoints: Newest two checkpoints, newest first.
     """
 

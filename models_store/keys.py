@@ -55,7 +55,6 @@ class ApiKey(Record):
 
     Attributes:
         rate: Requests a second; None: the service's setting.
-        label: Free text that says what the key is for.
         last_used_at: Time of a recent request, to a minute.
         usable: True if it is neither revoked nor expired, by the database's clock.
     """

@@ -32,22 +32,14 @@ class NewDataset(Record):
 
     Attributes:
         id: Id from ``new_id("ds")``, under which the bytes are stored.
-        project: Project that owns the dataset.
-        name: Label that the caller gave it.
-        rows: Number of rows.
-        dtype: Type of the values, float32 or float64.
         columns: JSON object of each column of the file: its type, as `Column.to_dict` gives it, and
             statistics. Those of type `ignored` are not in the stored table.
         warnings: JSON objects with code, column and detail.
-        source_format: Format of the upload, such as csv or parquet.
         source_sha256: SHA-256 of the upload.
         key: Key of the stored table in the blob store.
         sha256: SHA-256 of the stored table, which workers verify and lineage names.
-        bytes: Size of the stored table.
         cells: Key, hash and size of the file of the cells that are no numbers, if there are any.
         options: Options that the file was read with; None of a dataset from before there were types.
-        description: Text of the caller.
-        tags: Values of the caller's tags by their names.
     """
 
     id: str
@@ -120,9 +112,6 @@ class NewVersion(Record):
         target: Density that it was fitted to instead, a JSON object.
         held_out: Number of ``rows`` that it was not trained on, and the ``quantiles`` 0, 0.001, ...,
             1 of their log densities.
-        checkpoint_key: Key of its weights in the blob store.
-        description: Text of the caller.
-        tags: Values of the caller's tags by their names.
     """
 
     family: str

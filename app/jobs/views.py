@@ -12,7 +12,7 @@ from app.resources.listing import NEXT_CURSOR
 from app.resources.metrics import JobMetrics
 from app.root_path import rooted
 from models_store.job_states import Job, JobKind, JobRole, JobState, JobSummary
-from models_store.jobs.queue_places import QueuePlace
+from models_store.jobs.queue import QueuePlace
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from models_store.requests.placement import Resources
 from models_store.requests.search import AcceptedEnsemble, AcceptedSearch

@@ -62,8 +62,7 @@ class ModelHeader(BaseModel):
 class _StateHeader(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # 2: it has tensors that the last release knows nothing of.
-    format: Literal[1, 2] = 1
+    format: Literal[1, 2] = 2
     kind: Literal["state"] = "state"
     meta: dict[str, Any]
 
@@ -157,8 +156,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 
 def save_state(blobs: Blobs, key: str, state: FitState) -> StoredBlob:
     """Store the state of a training durably."""
-    newer = any(name.startswith(("scores/", "mixture/")) for name in state.tensors)
-    header = _StateHeader(format=2 if newer else 1, meta=dict(state.meta))
+    header = _StateHeader(meta=dict(state.meta))
     return _save(blobs, key, state.tensors, header.model_dump())
 
 

@@ -32,7 +32,7 @@ from models_store.job_states import (
     Submitted,
 )
 from models_store.jobs.parents import cancel_children, check_open, end_child, resume_children
-from models_store.jobs.queue_places import QueuePlace, place_of
+from models_store.jobs.queue import QueuePlace, place_of
 from models_store.jobs.retention import delete_with_children
 from models_store.jobs.rows import (
     add,

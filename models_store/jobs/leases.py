@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, select, true
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now, moment
 from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import constant
-from models_store.database.schema import JobRow, ProjectRow, WorkerRow
+from models_store.database.schema import JobRow
 from models_store.errors import CancelledInsteadError, FencedError, LimitError
 from models_store.job_states import (
     FINAL_STATES,
     RESUMABLE_STATES,
-    Accelerator,
     Checkpoint,
     EventKind,
     Job,
@@ -27,10 +26,9 @@ from models_store.job_states import (
     JobRole,
     JobState,
 )
-from models_store.jobs.live_workers import LIVE_S
 from models_store.jobs.parents import advance_all, end_child
+from models_store.jobs.queue import PREFERENCE_S, is_claimed, is_taken, waiting
 from models_store.jobs.retries import (
-    PREFERENCE_S,
     QUOTA_STORAGE,
     AttemptEnd,
     Ending,
@@ -47,7 +45,6 @@ from models_store.jobs.rows import (
     storable,
     tell,
     to_job,
-    within_project,
 )
 from models_store.quotas import check_storage, hold_project
 from models_store.records import NewVersion, Version
@@ -121,7 +118,7 @@ class JobWork:
         self._mend()
         its = is_taken(accelerator=accelerator, memory_bytes=memory_bytes)
         waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
-        running = select(func.count()).where(JobRow.state == JobState.RUNNING, _is_claimed())
+        running = select(func.count()).where(JobRow.state == JobState.RUNNING, is_claimed())
         with self._database.read() as session:
             other = session.scalar(waiting().where(its, waited))
             if other is None or other.project == job.project:
@@ -396,63 +393,6 @@ def _end_silent(session: Session, job_id: str) -> None:
     if row is not None:
         end_attempt(session, row, _SILENT)
         _follow(session, row)
-
-
-def waiting() -> Select[JobRow]:
-    """Return the query of the next job of the queue that may be claimed now.
-
-    Projects take turns: that with the fewest running jobs comes first, among equal ones that whose
-    last turn is longest ago. Among its jobs higher priorities come first, then those of less than a minute, then
-    first come, first served: a priority delays other jobs of its own project alone. No worker claims a parent.
-    """
-    running = (
-        select(JobRow.project, func.count().label("jobs"))
-        .where(JobRow.state == constant(JobState.RUNNING), _is_claimed())
-        .group_by(JobRow.project)
-        .subquery()
-    )
-    due = or_(JobRow.not_before.is_(None), JobRow.not_before <= db_now())
-    return (
-        select(JobRow)
-        .outerjoin(running, running.c.project == JobRow.project)
-        .outerjoin(ProjectRow, ProjectRow.name == JobRow.project)
-        .where(JobRow.state == constant(JobState.QUEUED), _is_claimed(), due)
-        .order_by(
-            func.coalesce(running.c.jobs, 0),
-            ProjectRow.turn_at.nulls_first(),
-            *within_project(),
-        )
-        .limit(1)
-    )
-
-
-def _is_claimed() -> ColumnElement[bool]:
-    """Return the condition of jobs that workers claim: all but parents."""
-    return JobRow.role.is_distinct_from(constant(JobRole.PARENT))
-
-
-def is_taken(*, accelerator: bool | None, memory_bytes: int | None) -> ColumnElement[bool]:
-    """Return the condition of jobs that a worker takes; arguments as of `JobWork.claim`.
-
-    A job that prefers the other kind of worker waits some seconds for one, if one is at work.
-    """
-    conditions: list[ColumnElement[bool]] = [true()]
-    if memory_bytes is not None:
-        conditions.append(or_(JobRow.memory_bytes.is_(None), JobRow.memory_bytes <= memory_bytes))
-    if accelerator is not None:
-        wants = func.coalesce(JobRow.accelerator, Accelerator.NONE.value)
-        others = exists().where(
-            func.coalesce(WorkerRow.accelerator, false()) != accelerator,
-            WorkerRow.unfit.is_(None),
-            WorkerRow.seen_at > db_now(-LIVE_S),
-        )
-        waited = or_(JobRow.queued_at <= db_now(-PREFERENCE_S), ~others)
-        if accelerator:
-            conditions.append(or_(wants != Accelerator.NONE.value, waited))
-        else:
-            preferred = wants == Accelerator.PREFERRED.value
-            conditions.append(or_(wants == Accelerator.NONE.value, and_(preferred, waited)))
-    return and_(*conditions)
 
 
 def _claim(

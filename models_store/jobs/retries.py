@@ -42,9 +42,6 @@ OUTSIDE_LIMIT = 20
 QUOTA_STORAGE = "quota_storage"
 """Code of a failure whose cause is what the job's project stores: it says nothing of a worker."""
 
-PREFERENCE_S = 10.0
-"""Seconds for which a job waits longer for the kind of worker that it prefers."""
-
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 300.0
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from sqlalchemy import SQLColumnExpression, false, func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.database.announcements import announce_end
@@ -24,9 +24,6 @@ from models_store.job_states import (
     JobSummary,
 )
 from models_store.jobs.live_workers import LIVE_S
-
-SHORT_S = 60.0
-"""Estimate below which a job comes before longer ones of its project, in seconds."""
 
 _NO_GPU = "No worker that is at work has the GPU that this job requires; it waits for one."
 _TOO_SMALL = (
@@ -123,12 +120,6 @@ def _ran_for_s(session: Session, row: JobRow) -> float:
     newest = select(JobEventRow.created_at).where(*states).order_by(JobEventRow.seq.desc())
     began = session.scalars(newest.limit(1)).one()
     return max(0.0, (min(moment(session), row.lease_expires_at) - began).total_seconds())
-
-
-def within_project() -> tuple[SQLColumnExpression[Any], ...]:
-    """Return the order of the jobs of a project: higher priorities, then short ones, then first come, first served."""
-    short = func.coalesce(JobRow.estimate_s < SHORT_S, false())
-    return func.coalesce(JobRow.priority, 0).desc(), short.desc(), JobRow.queued_at, JobRow.position
 
 
 def fail(session: Session, row: JobRow, *, code: str, detail: str | None) -> None:

@@ -87,12 +87,12 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
-        self._second = 0, ""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
+        made_at = datetime.fromtimestamp(record.created, UTC)
         fields: dict[str, object] = {
-            "time": self._time(record.created),
+            "time": f"{made_at:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z",
             "level": record.levelname,
             "process": self._process,
             "logger": record.name,
@@ -110,13 +110,6 @@ class JsonFormatter(logging.Formatter):
             fields[name] = _scalar(vars(record)[name])
         # ASCII: no line separator and no terminal escape of a message reaches the stream.
         return json.dumps({name: value for name, value in fields.items() if value is not None})
-
-    def _time(self, created: float) -> str:
-        """UTC; the text of a second is made once."""
-        second = int(created)
-        if self._second[0] != second:
-            self._second = second, datetime.fromtimestamp(second, UTC).isoformat()[:19]
-        return f"{self._second[1]}.{int((created - second) * 1000):03d}Z"
 
 
 def _scalar(value: object) -> object:

@@ -34,8 +34,6 @@ class DueDelivery(Record):
     Attributes:
         attempt: Number of this attempt, from 1.
         taken_at: Time at which it was taken for this attempt.
-        secret: Text that signs it.
-        created_at: Time of the event.
     """
 
     id: str

@@ -32,8 +32,6 @@ class Webhook(Record):
     """Webhook of a project.
 
     Attributes:
-        url: Address that gets the deliveries.
-        events: Events that are sent to the URL.
         secret: Text that signs the deliveries; None where it is not shown.
         disabled_at: Time at which it was disabled, because an event could not be delivered for days.
     """
@@ -53,12 +51,9 @@ class Delivery(Record):
     """Delivery of one event to one webhook.
 
     Attributes:
-        attempts: Number of times that it was sent.
         due_at: Time of the next attempt, as long as it has not ended.
         ended_at: Time at which it was delivered or given up.
-        status: HTTP status of the last response; None: there was none.
         error: Reason why the last attempt failed.
-        delivered: True if a response was 2xx.
     """
 
     id: str

@@ -15,7 +15,8 @@ from models_store.errors import ConflictError, StoreError
 from models_store.files.blobs import Blobs, StoredBlob, model_key, table_key
 from models_store.job_states import Checkpoint, Job, JobKind, JobState, NewJob
 from models_store.jobs.jobs import Jobs
-from models_store.jobs.leases import JobWork, waiting
+from models_store.jobs.leases import JobWork
+from models_store.jobs.queue import waiting
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.records import Dataset, NewDataset, NewVersion
 from models_store.registry import Registry
