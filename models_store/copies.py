@@ -8,7 +8,6 @@ import hashlib
 import os
 import sqlite3
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -161,27 +160,37 @@ def copy(source: Database, files: Blobs, target: Database, store: Blobs, *, tell
     _check_empty(target)
     copier = _FileCopier(files, store, tell)
     copier.copy_all(_named(source))
-    _copy_checkpoints(source, copier)
     rows = _copy_rows(source, target)
     unusable = copier.copy_all(_named(target))
     if not {bad.file for bad in unusable} <= set(_named(source)):
         raise CopyError("files were deleted while they were copied; try again")
-    kept = _copy_checkpoints(target, copier)
+    # A job that continues replaces its checkpoints all the time: it names those alone that are there.
+    with target.read() as session:
+        unfinished = select(JobRow.id, JobRow.checkpoints).where(JobRow.state != JobState.SUCCEEDED)
+        named = [(job_id, found) for job_id, found in session.execute(unfinished)]
+    kept = {
+        job_id: [at for at in checkpoints if copier.has_checkpoint(job_id, at)]
+        for job_id, checkpoints in named
+    }
     with target.write() as session:
         for row in session.scalars(select(JobRow).where(JobRow.id.in_(kept))):
             if row.checkpoints != kept[row.id]:
                 row.checkpoints = kept[row.id]
-    return Copied(rows=rows, files=copier.files, bytes=copier.bytes, unusable=unusable)
+    return Copied(
+        rows=rows, files=len(copier.sizes), bytes=sum(copier.sizes.values()), unusable=unusable
+    )
 
 
 class _FileCopier:
-    """Copies files that are not in the target yet, several at a time; each is hashed on its way."""
+    """Copies files that are not in the target yet, several at a time; each is hashed on its way.
+
+    Attributes:
+        sizes: Bytes of the files that were copied, or were there, by their keys.
+    """
 
     def __init__(self, source: Blobs, target: Blobs, tell: Tell) -> None:
-        self._source, self.target, self._tell = source, target, tell
-        self._lock = threading.Lock()
-        self._done: set[str] = set()
-        self.files = self.bytes = 0
+        self._source, self._target, self._tell = source, target, tell
+        self.sizes: dict[str, int] = {}
 
     def copy_all(self, files: Iterable[NamedFile]) -> list[UnusableFile]:
         """Copy files; return those that the source does not have, or with another content."""
@@ -189,63 +198,49 @@ class _FileCopier:
 
         def copy_one(file: NamedFile) -> UnusableFile | None:
             try:
-                self.copy(file)
+                self._copy(file)
             except (BlobMissingError, BlobCorruptError) as error:
                 return UnusableFile(file=file, error=error)
-            self._tell(self.files, max(self.files, len(todo)), self.bytes)
+            copied = list(self.sizes.values())
+            self._tell(len(copied), max(len(copied), len(todo)), sum(copied))
             return None
 
         with ThreadPoolExecutor(_THREADS) as pool:
             return [bad for bad in pool.map(copy_one, todo) if bad is not None]
 
-    def copy(self, file: NamedFile) -> None:
+    def has_checkpoint(self, job_id: str, checkpoint: JsonObject) -> bool:
+        """Copy a checkpoint and the parts that it lists, and return whether they are there."""
+        file = file_of_checkpoint(job_id, checkpoint)
+        try:
+            self._copy(file)
+            for part in listed_files(file, self._target):
+                self._copy(part)
+        except (BlobMissingError, BlobCorruptError, CheckpointMismatchError):
+            return False
+        return True
+
+    def _copy(self, file: NamedFile) -> None:
         """Copy one file, which the source must have; one that is there with the right content stays."""
-        if file.key in self._done:
-            return
-        size = self.target.size(file.key) if self._is_there(file) else self._send(file)
-        with self._lock:
-            self._done.add(file.key)
-            self.files += 1
-            self.bytes += size
+        if file.key not in self.sizes:
+            there = self._target.size(file.key) if self._is_there(file) else self._send(file)
+            self.sizes[file.key] = there
 
     def _is_there(self, file: NamedFile) -> bool:
         try:
-            return self.target.digest(file.key) == file.sha256
+            return self._target.digest(file.key) == file.sha256
         except BlobMissingError:
             return False
 
     def _send(self, file: NamedFile) -> int:
         hashed = hashlib.sha256()
-        with self.target.staged() as staged:
+        with self._target.staged() as staged:
             with staged.open("wb") as copied:
                 for piece in self._source.stream(file.key, 0, self._source.size(file.key)):
                     hashed.update(piece)
                     copied.write(piece)
             if hashed.hexdigest() != file.sha256:
                 raise BlobCorruptError(file.key)
-            return self.target.commit(staged, file.key).bytes
-
-
-def _copy_checkpoints(database: Database, copier: _FileCopier) -> dict[str, list[JsonObject]]:
-    """Copy the checkpoints of unfinished jobs, and return those that could be copied, by job.
-
-    A job that continues replaces its checkpoints all the time, so some may be gone.
-    """
-
-    def is_copied(job_id: str, checkpoint: JsonObject) -> bool:
-        file = file_of_checkpoint(job_id, checkpoint)
-        try:
-            copier.copy(file)
-            for part in listed_files(file, copier.target):
-                copier.copy(part)
-        except (BlobMissingError, BlobCorruptError, CheckpointMismatchError):
-            return False
-        return True
-
-    query = select(JobRow.id, JobRow.checkpoints).where(JobRow.state != JobState.SUCCEEDED)
-    with database.read() as session:
-        found = [(job_id, checkpoints) for job_id, checkpoints in session.execute(query)]
-    return {job_id: [at for at in all_of if is_copied(job_id, at)] for job_id, all_of in found}
+            return self._target.commit(staged, file.key).bytes
 
 
 def _named(database: Database) -> list[NamedFile]:
