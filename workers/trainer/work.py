@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models_store.errors import BlobError, DiskKeptError, StorageFullError, WrongStoreError
-from models_store.files.blobs import Blobs, check_identity
+from models_store.files.blobs import Blobs
 from models_store.jobs.retries import QUOTA_STORAGE
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
@@ -70,7 +70,7 @@ def _check_store(task: Task) -> None:
     """
     try:
         if task.store_id is not None:
-            check_identity(Blobs(task.store), task.store_id)
+            Blobs(task.store).check_identity(task.store_id)
     except WrongStoreError as error:
         raise UnfitError("wrong_store", str(error)) from error
     except BlobError as error:
