@@ -21,8 +21,8 @@ COPY workers workers
 RUN /opt/densityd/bin/pip install --no-deps --no-build-isolation . \
  && /opt/densityd/bin/pip check
 # Kernels for processors like this one; others compile them at each start.
-RUN NUMBA_CACHE_DIR=/opt/densityd/kernels /opt/densityd/bin/python -P -c 'import flows.compiled.kernels, \
-      flows.compiled_training.kernels, app.engine.warming as warming; warming.compile_kernels()' \
+RUN NUMBA_CACHE_DIR=/opt/densityd/kernels /opt/densityd/bin/python -P -c 'import flows.engine.serving.kernels, \
+      flows.engine.training.kernels, flows.engine.maps.registry as maps; maps.compile_all()' \
  && find /opt/densityd/kernels -name '*.nbc' | grep -q .
 
 # The documentation site, whose generator is no part of the image.

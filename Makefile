@@ -28,17 +28,17 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	touch $@
 
 # Compiled once here, not by the first process that computes; what serves and what trains share nothing.
-LOOPS := $(wildcard flows/compiled/*.py flows/compiled/loops/*.py flows/compiled_training/*.py flows/compiled_training/maps/*.py)
+LOOPS := $(wildcard flows/engine/*.py flows/engine/*/*.py)
 COMPILED := $(VENV)/.training-loops-stamp $(VENV)/.loops-stamp
 $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	$(BIN)/python -c 'import flows.compiled.kernels'
+	$(BIN)/python -c 'import flows.engine.serving.kernels'
 	touch $@
 $(VENV)/.training-loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	$(BIN)/python -c 'import flows.compiled_training.kernels'
+	$(BIN)/python -c 'import flows.engine.training.kernels'
 	touch $@
 # Each kind of map is compiled where a model first needs it; in the tests three processes would do so at once.
 $(VENV)/.maps-stamp: $(VENV)/.loops-stamp
-	$(BIN)/python -c 'from flows.compiled.loops.maps import _MAPS, map_address; list(map(map_address, _MAPS))'
+	$(BIN)/python -c 'from flows.engine.maps.registry import compile_all; compile_all()'
 	touch $@
 
 # The generator is no part of what runs the service; a guide that is there serves.

@@ -54,7 +54,7 @@ class DiagonalAffine(Bijection):
     def network_layers(self) -> list[NetworkLayer | Reordering]:
         spec = affine_map(self.log_scale_bound)
         parameters = [self.shift, self.log_scale]
-        return [elementwise(parameters, map=spec, context_weight=self.context_weight)]
+        return [elementwise(parameters, spec, context_weight=self.context_weight)]
 
     def _condition(self, context: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         shift: Tensor = self.shift

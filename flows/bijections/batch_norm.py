@@ -1,7 +1,7 @@
 """Batch norm as a layer of a flow, and exact statistics of a training set."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -111,7 +111,7 @@ class BatchNorm(Bijection):
     def network_layers(self) -> list[NetworkLayer | Reordering]:
         log_slope = self._log_scale()
         shift = self.mean - self.offset * torch.exp(-log_slope)
-        return [elementwise([shift, log_slope.exp(), log_slope], map=SCALED)]
+        return [replace(elementwise([shift, log_slope.exp(), log_slope], SCALED), norm=self)]
 
     def set_statistics(self, mean: Float[Tensor, " dim"], var: Float[Tensor, " dim"]) -> None:
         """Store mean and population variance for evaluation."""

@@ -1,11 +1,11 @@
-"""Layers of a compiled flow as weights, for engines other than PyTorch (`flows.compiled`)."""
+"""Layers of a flow as references to its weights: what compiled loops (`flows.engine`) read of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,20 @@ class LayerNetwork:
     """Network of a layer.
 
     Attributes:
-        weights: Weights of its layers, masked if they are; the first columns of the first ones are those
-            of the context, the rows of the last ones the first parameters of all features, then the
-            second ones, and so on.
-        biases: Biases of its layers.
-        activation: Activation between them.
+        weights: Weights of its layers, a line each unit. The first ones read the features and, if the
+            context has no weights of its own, then the context; the units of the last ones are the
+            first parameters of all features, then the second ones, and so on.
+        biases: Biases of its layers, those of each as tensors that follow each other.
+        activation: Activation between its layers.
+        context: Weights of the context in the first layer, of their own.
+        masks: Masks of the weights; None without any.
     """
 
     weights: list[Tensor]
-    biases: list[Tensor]
+    biases: list[Sequence[Tensor]]
     activation: str
+    context: Tensor | None = None
+    masks: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class NetworkLayer:
             their own.
         mapped: Number of features that a masked layer reads and maps, the first ones; None for all.
         inverted: True if its directions are swapped.
+        outputs: Units of the parameters of each feature, if these are not in the order above.
+        norm: Batch norm of whose stored statistics its parameters are made.
     """
 
     networks: list[LayerNetwork]
@@ -81,6 +87,14 @@ class NetworkLayer:
     places: Int[Tensor, " dim"] | None = None
     mapped: int | None = None
     inverted: bool = False
+    outputs: list[slice] | None = None
+    norm: nn.Module | None = None
+
+    def reads(self, dim: int) -> int:
+        """Return how many of so many features the networks read, the first ones."""
+        if self.degrees is None:
+            return self.copied
+        return dim if self.mapped is None else self.mapped
 
     def turned(self) -> "NetworkLayer":
         """Return the layer with its directions swapped."""
@@ -100,21 +114,21 @@ class Reordering:
 
 def elementwise(
     parameters: Sequence[Tensor],
+    spec: MapSpec = AFFINE,
     *,
-    map: MapSpec = AFFINE,  # noqa: A002  the word for it
     context_weight: Tensor | None = None,
 ) -> NetworkLayer:
     """Return a map of all features as a layer that reads no feature.
 
     Args:
         parameters: Each parameter of the map, of all features: of an affine one, shift and log scale.
-        map: Map of each feature.
+        spec: Map of each feature.
         context_weight: Weights by which a context is added to the parameters, one after another.
     """
-    biases = torch.cat(list(parameters))
-    weight = biases.new_zeros(len(biases), 0) if context_weight is None else context_weight
-    network = LayerNetwork([weight], [biases], "relu")
-    return NetworkLayer([network], map, context=weight.shape[1])
+    nothing = parameters[0].new_zeros(sum(map(len, parameters)), 0)
+    network = LayerNetwork([nothing], [parameters], "relu", context_weight)
+    context = 0 if context_weight is None else context_weight.shape[1]
+    return NetworkLayer([network], spec, context=context)
 
 
 def within(

@@ -61,7 +61,7 @@ class Tails(Bijection):
         return u, -masked(self._log_slope(weight, far, u), observed)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        return [elementwise(list(self._sides()), map=MapSpec("tails", 2))]
+        return [elementwise(list(self._sides()), MapSpec("tails", 2))]
 
     def _weights(self, rows: Tensor) -> Tensor:
         """Return the weight of the tail that each value is in."""

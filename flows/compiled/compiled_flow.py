@@ -10,9 +10,9 @@ from torch import Tensor
 
 from flows.compiled.conditionals import CompiledConditionals
 from flows.compiled.model_space import Doubles, ModelSpace, Rows
-from flows.compiled.packing import PackedFlow, Scores, pack
 from flows.compiled.plain import PlainFlow
 from flows.cost import Operations, fitting_rows, turn_rows
+from flows.engine.serving.packing import PackedFlow, Scores, pack
 from flows.errors import FlowError
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 from flows.latent import Decoder
@@ -92,7 +92,7 @@ class CompiledFlow:
         self._space = ModelSpace(exact)
         packed = None
         if device.type == "cpu":
-            packed = pack(exact.transform, exact.transform.context_dim)
+            packed = pack(exact.transform)
         self._engine: PackedFlow | PlainFlow
         if packed is not None:
             self._engine, most, sampled = packed, PACKED_CHUNK_ROWS, PACKED_CHUNK_ROWS

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from flows.bijections.base import Bijection
-from flows.compiled.packing import Doubles, Rows, Scores
+from flows.engine.describe import Doubles
+from flows.engine.serving.packing import Rows, Scores
 from flows.mixed.density import MixedDensity
 
 

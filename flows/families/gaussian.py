@@ -140,7 +140,7 @@ class Gaussian(Bijection):
                 triangle, identity, upper=False, unitriangular=True
             )
             shift = (identity - rest).to(self.shift)
-            network = LayerNetwork([shift], [torch.zeros_like(self.shift)], "relu")
+            network = LayerNetwork([shift], [[torch.zeros_like(self.shift)]], "relu")
             layers.append(
                 NetworkLayer([network], ADDITIVE, degrees=[torch.arange(1, self.dim + 1)])
             )

@@ -219,19 +219,22 @@ class CategoricalMade(nn.Module):
         return result
 
     def network_layer(self) -> NetworkLayer:
-        """Return weights and degrees, the outputs in the order of the variables."""
-        weights, biases = self._masked()
-        order = torch.cat([torch.arange(o.start, o.stop) for o in self.outputs()])
-        weights[-1], biases = weights[-1][order], [*biases[:-1], biases[-1][order]]
-        degrees = [torch.arange(1, len(self.sizes) + 1).repeat_interleave(self.sizes)]
-        if len(weights) == 1:  # a single variable, that sees nothing
-            weights = [weights[0].new_zeros(len(order), self.slots)]
-        elif self.context_weight is not None:
-            weights[0] = torch.cat([self.context_weight, weights[0]], dim=1)
-        network = LayerNetwork(weights, biases, self.activation)
-        spec = MapSpec("levels", 0)
-        degrees += self.degrees[1:]
-        return NetworkLayer([network], spec, context=self.context_dim, degrees=degrees)
+        """Return weights and degrees; a single variable sees nothing and reads no level."""
+        layers = self._linear_layers()
+        network = LayerNetwork(
+            [layer.weight for layer in layers],
+            [[layer.bias] for layer in layers],
+            self.activation,
+            self.context_weight,
+            [layer.mask for layer in layers],
+        )
+        return NetworkLayer(
+            [network],
+            MapSpec("levels", 0),
+            context=self.context_dim,
+            degrees=self.degrees,
+            outputs=self.outputs(),
+        )
 
     def _extend(
         self,

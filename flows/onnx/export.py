@@ -9,13 +9,10 @@ from torch import nn
 from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.compose import Inverted
 from flows.flow import Flow, complete_rows
-from flows.onnx.elementwise import ELEMENTWISE
-from flows.onnx.graph import Graph
+from flows.onnx.arithmetic import ARITHMETIC, Translation
+from flows.onnx.graph import Call, Graph
 from flows.onnx.indexing import INDEXING
-from flows.onnx.operands import Translation
 from flows.onnx.recording import OnnxError, Operation, Recording, record
-from flows.onnx.reductions import REDUCTIONS
-from flows.onnx.shapes import SHAPES
 
 OPSET = 18
 """Version of the operators, of ONNX 1.13."""
@@ -23,7 +20,7 @@ OPSET = 18
 # The version of the file format that belongs to it, which older runtimes read too.
 _IR_VERSION = 8
 _ROWS, _CONTEXT, _LOG_PROB = "rows", "context", "log_prob"
-_TRANSLATIONS: dict[str, Translation] = ELEMENTWISE | REDUCTIONS | SHAPES | INDEXING
+_TRANSLATIONS: dict[str, Translation] = ARITHMETIC | INDEXING
 
 
 def onnx_model(flow: Flow, metadata: Mapping[str, str]) -> bytes:
@@ -47,7 +44,7 @@ def onnx_model(flow: Flow, metadata: Mapping[str, str]) -> bytes:
         graph.bind(variable, name)
     for operation in recording.operations:
         _translate(graph, operation)
-    result = graph.name_of(recording.result)
+    result = graph.value(recording.result).name
     graph.nodes.append(helper.make_node("Identity", [result], [_LOG_PROB]))
     dims = {_ROWS: flow.dim, _CONTEXT: flow.context_dim}
     made = helper.make_graph(
@@ -95,7 +92,7 @@ def _translate(graph: Graph, operation: Operation) -> None:
     translation = _TRANSLATIONS.get(operation.name.split(".")[0])
     if translation is None:
         raise OnnxError(f"its operation {operation.name} has no form in ONNX")
-    made = translation(graph, operation)
-    names = [made] if isinstance(made, str) else made
-    for variable, name in zip(operation.outputs, names, strict=False):
-        graph.bind(variable, name)
+    made = translation(Call(graph, operation))
+    values = made if isinstance(made, list) else [made]
+    for variable, value in zip(operation.outputs, values, strict=False):
+        graph.bind(variable, value.name)

@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from flows.onnx.recording import Batch, Repeated, Size, Variable
+from flows.onnx.recording import Batch, Operation, Repeated, Size, Variable
 
 Scalar = bool | int | float
 Operand = Variable | Repeated | Tensor | Scalar
@@ -22,6 +22,77 @@ TYPES: dict[torch.dtype, int] = {
     torch.int32: TensorProto.INT32,
     torch.bool: TensorProto.BOOL,
 }
+
+
+class Value:
+    """Value of a graph, with Python's operators, each of which adds a node.
+
+    Attributes:
+        graph: Graph that it belongs to.
+        name: Name of the value.
+        dtype: Type of its elements.
+    """
+
+    def __init__(self, graph: "Graph", name: str, dtype: torch.dtype) -> None:
+        self.graph, self.name, self.dtype = graph, name, dtype
+
+    def node(
+        self,
+        kind: str,
+        *others: "Value | Scalar | list[int]",
+        dtype: torch.dtype | None = None,
+        **attributes: Any,  # noqa: ANN401  as `onnx.helper.make_node` takes them
+    ) -> "Value":
+        """Add a node that reads this value first, and return its output.
+
+        Args:
+            kind: Type of the operation.
+            others: Further inputs; a number becomes one of this type, a list one of integers.
+            dtype: Type of the output, this one's by default.
+            attributes: Attributes of the operation.
+        """
+        inputs = [self]
+        for other in others:
+            if isinstance(other, list):
+                inputs.append(self.graph.integers(other))
+            else:
+                inputs.append(
+                    other if isinstance(other, Value) else self.graph.number(other, self.dtype)
+                )
+        return self.graph.node(kind, inputs, dtype or self.dtype, **attributes)
+
+    def cast(self, dtype: torch.dtype) -> "Value":
+        """Return the value in another type."""
+        return self if self.dtype == dtype else self.node("Cast", dtype=dtype, to=TYPES[dtype])
+
+    def slice(self, start: int, end: int, step: int, axis: int) -> "Value":
+        """Return part of an axis."""
+        return self.node("Slice", [start], [end], [axis], [step])
+
+    def expand(self, sizes: Sequence[Size]) -> "Value":
+        """Return the value repeated to these sizes."""
+        return self.node("Expand", self.graph.shape(sizes))
+
+    def __add__(self, other: "Value | Scalar") -> "Value":
+        return self.node("Add", other)
+
+    def __sub__(self, other: "Value | Scalar") -> "Value":
+        return self.node("Sub", other)
+
+    def __rsub__(self, other: Scalar) -> "Value":
+        return self.graph.number(other, self.dtype) - self
+
+    def __mul__(self, other: "Value | Scalar") -> "Value":
+        return self.node("Mul", other)
+
+    def __truediv__(self, other: "Value | Scalar") -> "Value":
+        return self.node("Div", other)
+
+    def __neg__(self) -> "Value":
+        return self.node("Neg")
+
+    def __abs__(self) -> "Value":
+        return self.node("Abs")
 
 
 class Graph:
@@ -41,112 +112,148 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[TensorProto] = []
         self._rows = rows
-        self._names: dict[int, str] = {}
-        self._types: dict[str, torch.dtype] = {}
-        self._known: dict[object, str] = {}
+        self._bound: dict[int, Value] = {}
+        self._known: dict[object, Value] = {}
         self._kept: list[Tensor] = []
 
     def bind(self, variable: Variable, name: str) -> None:
         """Give a variable of the record its name in the graph."""
-        self._names[variable.key] = name
-        self._types[name] = variable.dtype
+        self._bound[variable.key] = Value(self, name, variable.dtype)
 
-    def name_of(self, variable: Variable) -> str:
-        """Return the name of a variable of the record."""
-        return self._names[variable.key]
+    def value(self, operand: Operand, dtype: torch.dtype | None = None) -> Value:
+        """Return the value of an operand: of a variable, a constant tensor or a number.
+
+        Args:
+            operand: Operand of an operation.
+            dtype: Type that it shall have; None: its own.
+        """
+        match operand:
+            case Variable():
+                found = self._bound[operand.key]
+            case Repeated():
+                return self.value(operand.tensor, dtype).expand(operand.shape)
+            case Tensor():
+                found = self.constant(operand)
+            case _:
+                return self.number(operand, dtype or torch.get_default_dtype())
+        return found if dtype is None else found.cast(dtype)
 
     def node(
         self,
         kind: str,
-        *inputs: str,
+        inputs: Sequence[Value],
         dtype: torch.dtype,
         **attributes: Any,  # noqa: ANN401  as `onnx.helper.make_node` takes them
-    ) -> str:
-        """Add a node and return the name of its output.
-
-        Args:
-            kind: Type of the operation.
-            inputs: Names of its inputs.
-            dtype: Type of its output.
-            attributes: Attributes of the operation.
-        """
+    ) -> Value:
+        """Add a node and return its output."""
         name = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        self._types[name] = dtype
-        return name
+        names = [value.name for value in inputs]
+        self.nodes.append(helper.make_node(kind, names, [name], **attributes))
+        return Value(self, name, dtype)
 
-    def constant(self, value: Tensor) -> str:
-        """Return the name of a constant tensor, which is kept once."""
+    def constant(self, value: Tensor) -> Value:
+        """Return a constant tensor, which is kept once."""
         if id(value) not in self._known:
             self._kept.append(value)  # so that no other one gets its id
-            array = value.detach().cpu().contiguous().numpy()
-            self._known[id(value)] = self._add(array, value.dtype)
-        return self._known[id(value)]
+        return self._once(id(value), value)
 
-    def number(self, value: Scalar, dtype: torch.dtype) -> str:
-        """Return the name of a constant number."""
-        key = (dtype, repr(value))
-        if key not in self._known:
-            self._known[key] = self._add(torch.tensor(value, dtype=dtype).numpy(), dtype)
-        return self._known[key]
+    def number(self, value: Scalar, dtype: torch.dtype) -> Value:
+        """Return a constant number."""
+        return self._once((dtype, repr(value)), torch.tensor(value, dtype=dtype))
 
-    def integers(self, values: Sequence[int]) -> str:
-        """Return the name of a constant list of integers."""
-        key = ("integers", *values)
-        if key not in self._known:
-            self._known[key] = self._add(np.asarray(values, dtype=np.int64), torch.int64)
-        return self._known[key]
+    def integers(self, values: Sequence[int]) -> Value:
+        """Return a constant list of integers."""
+        return self._once(("integers", *values), torch.tensor(list(values), dtype=torch.int64))
 
-    def shape(self, sizes: Sequence[Size]) -> str:
-        """Return the name of a list of sizes, of which some follow the number of rows."""
+    def shape(self, sizes: Sequence[Size]) -> Value:
+        """Return a list of sizes, of which some follow the number of rows."""
         if not any(isinstance(size, Batch) for size in sizes):
             return self.integers([size for size in sizes if isinstance(size, int)])
         key = ("shape", *sizes)
         if key not in self._known:
             parts = [self._size(size) for size in sizes]
-            self._known[key] = self.node("Concat", *parts, dtype=torch.int64, axis=0)
+            self._known[key] = self.node("Concat", parts, torch.int64, axis=0)
         return self._known[key]
 
-    def _size(self, size: Size) -> str:
+    def _size(self, size: Size) -> Value:
         if isinstance(size, int):
             return self.integers([size])
         if "batch" not in self._known:
-            self._known["batch"] = self.node("Shape", self._rows, dtype=torch.int64, start=0, end=1)
+            rows = Value(self, self._rows, torch.float64)
+            self._known["batch"] = rows.node("Shape", dtype=torch.int64, start=0, end=1)
         batch = self._known["batch"]
-        if size.factor == 1:
-            return batch
-        return self.node("Mul", batch, self.integers([size.factor]), dtype=torch.int64)
+        return batch if size.factor == 1 else batch.node("Mul", [size.factor])
 
-    def value(self, operand: Operand, dtype: torch.dtype | None = None) -> str:
-        """Return the name of an operand.
+    def _once(self, key: object, value: Tensor) -> Value:
+        if key not in self._known:
+            name = f"c{len(self.constants)}"
+            array: np.ndarray = value.detach().cpu().contiguous().numpy()
+            self.constants.append(numpy_helper.from_array(array, name))
+            self._known[key] = Value(self, name, value.dtype)
+        return self._known[key]
 
-        Args:
-            operand: Variable, constant tensor or number.
-            dtype: Type that it shall have; None: its own.
-        """
-        match operand:
-            case Variable():
-                return self.cast(self.name_of(operand), dtype or operand.dtype)
-            case Repeated():
-                one = self.value(operand.tensor, dtype)
-                return self.node("Expand", one, self.shape(operand.shape), dtype=self._types[one])
-            case Tensor():
-                return (
-                    self.constant(operand)
-                    if dtype in (None, operand.dtype)
-                    else self.cast(self.constant(operand), dtype)
-                )
-            case _:
-                return self.number(operand, dtype or torch.get_default_dtype())
 
-    def cast(self, name: str, dtype: torch.dtype) -> str:
-        """Return the name of a value in another type."""
-        if self._types[name] == dtype:
-            return name
-        return self.node("Cast", name, dtype=dtype, to=TYPES[dtype])
+class Call:
+    """Recorded operation, on its way into a graph.
 
-    def _add(self, array: np.ndarray, dtype: torch.dtype) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(array, name))
-        self._types[name] = dtype
-        return name
+    Attributes:
+        graph: Graph to add it to.
+        args: Arguments by their names.
+        outputs: Variables that it makes.
+        dtype: Type of the first of these.
+    """
+
+    def __init__(self, graph: Graph, operation: Operation) -> None:
+        self.graph, self.args, self.outputs = graph, operation.args, operation.outputs
+        self.dtype = operation.outputs[0].dtype
+
+    @property
+    def own(self) -> Value:
+        """The tensor operated on, in its own type."""
+        return self.graph.value(self.args["self"])
+
+    @property
+    def rank(self) -> int:
+        """Number of axes of the tensor operated on."""
+        return rank_of(self.args["self"])
+
+    def __getitem__(self, name: str) -> Value:
+        """Return an operand in the type of the result."""
+        return self.graph.value(self.args[name], self.dtype)
+
+    def axis(self, name: str = "dim") -> int:
+        """Return an axis counted from the first."""
+        axis: int = self.args[name]
+        return axis % max(self.rank, 1)
+
+    def axes(self) -> list[int]:
+        """Return the axes of a reduction, counted from the first; all without a choice."""
+        given, rank = self.args.get("dim"), self.rank
+        if given in (None, []):
+            return list(range(rank))
+        return [axis % rank for axis in ([given] if isinstance(given, int) else given)]
+
+    def compared(self, one: str, other: str) -> tuple[Value, Value]:
+        """Return two operands in the type in which they are compared."""
+        operands = self.args[one], self.args[other]
+        dtype = torch.result_type(*(_sample(operand) for operand in operands))
+        first, second = (self.graph.value(operand, dtype) for operand in operands)
+        return first, second
+
+
+def rank_of(operand: Operand) -> int:
+    """Return the number of axes; 0 of a plain number."""
+    return len(operand.shape) if isinstance(operand, Variable | Repeated | Tensor) else 0
+
+
+def _sample(operand: Operand) -> Tensor:
+    """Return a tensor whose type counts like that of an operand: numbers less than tensors."""
+    match operand:
+        case Variable():
+            return torch.empty([1] * len(operand.shape), dtype=operand.dtype)
+        case Repeated():
+            return operand.tensor
+        case Tensor():
+            return operand
+        case _:
+            return torch.tensor(operand)

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from flows.compiled_training.program import UnsupportedError
-from flows.compiled_training.step import CompiledAdam, CompiledGradient, Singles
+from flows.engine.describe import Singles
+from flows.engine.training.program import UnsupportedError
+from flows.engine.training.step import CompiledAdam, CompiledGradient
 from flows.flow import Flow
 from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions

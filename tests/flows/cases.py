@@ -29,7 +29,7 @@ from flows import (
     build,
     fit,
 )
-from flows.compiled.packing import PackedFlow
+from flows.engine.serving.packing import PackedFlow
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ def _load() -> None:
     os.environ["TOKIO_WORKER_THREADS"] = "2"
     import torch  # noqa: PLC0415 - after what they read
 
-    from flows.compiled import packing  # noqa: PLC0415
-    from flows.compiled_training import step  # noqa: PLC0415
+    from flows.engine.serving import packing  # noqa: PLC0415
+    from flows.engine.training import step  # noqa: PLC0415
     from workers.trainer import work  # noqa: F401, PLC0415
 
     # The first optimiser of a process imports PyTorch's compiler, which takes a second.

@@ -25,7 +25,7 @@ class Autoregressive(Bijection):
 
     T is a transformer; p_i comes from one masked network (`flows.bijections.autoregressive.masked`), whose hidden
     degrees are spread evenly, not drawn. The inverse takes 1 pass. The forward direction is
-    sequential and takes `dim` passes; compiled loops (`flows.compiled`) compute each hidden unit once.
+    sequential and takes `dim` passes; compiled loops (`flows.engine`) compute each hidden unit once.
     With one feature and no context the network is a bias.
     """
 
@@ -109,10 +109,13 @@ class Autoregressive(Bijection):
         if spec is None or self.conditioner.is_direct(self.dim):
             return None
         weights, biases, masks = self.network()
-        weights = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
-        if self.context_weight is not None:
-            weights[0] = torch.cat([self.context_weight, weights[0]], dim=1)
-        network = LayerNetwork(weights, biases, self.conditioner.activation)
+        network = LayerNetwork(
+            weights,
+            [[bias] for bias in biases],
+            self.conditioner.activation,
+            self.context_weight,
+            masks,
+        )
         degrees = self.conditioner.degrees(self.dim, self.transformer.outputs)
         return [NetworkLayer([network], spec, context=self.context_dim, degrees=degrees)]
 

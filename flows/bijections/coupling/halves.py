@@ -111,6 +111,5 @@ def coupling_layer(
     found = []
     for layers, activation in networks:
         weights, biases = network_parameters(layers)
-        weights[0] = torch.cat([weights[0][:, read:], weights[0][:, :read]], dim=1)
-        found.append(LayerNetwork(weights, biases, activation))
+        found.append(LayerNetwork(weights, [[bias] for bias in biases], activation))
     return NetworkLayer(found, spec, context=shape.context_dim, copied=read, places=shape.places())

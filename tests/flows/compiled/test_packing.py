@@ -28,11 +28,10 @@ from flows import (
     compile_flow,
 )
 from flows.bijections.compose import Chain, Reverse
-from flows.compiled import packing
-from flows.compiled.loops.layers import BLOCK_UNITS
-from flows.compiled.loops.micro_kernels import LANES, VECTORS
-from flows.compiled.loops.networks import HOT_UNITS
-from flows.compiled.packing import CALL_ROWS
+from flows.engine.blocks import LANES, VECTORS
+from flows.engine.serving import packing
+from flows.engine.serving.networks import BLOCK_UNITS, HOT_UNITS
+from flows.engine.serving.packing import CALL_ROWS
 from flows.preprocess import Preprocessing
 from tests.flows.cases import is_packed
 
@@ -248,8 +247,8 @@ def test_threads_run_in_one_packed_flow():
 
 
 def test_without_numba_pytorch_computes_and_one_line_says_so(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "flows.compiled.kernels", None)
-    monkeypatch.delattr("flows.compiled.kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "flows.engine.serving.kernels", None)
+    monkeypatch.delattr("flows.engine.serving.kernels", raising=False)
     packing.load_kernels.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, logger="flows"):

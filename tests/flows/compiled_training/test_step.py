@@ -29,9 +29,9 @@ from flows import (
     build,
     fit,
 )
-from flows.compiled_training import step
-from flows.compiled_training.program import UnsupportedError
-from flows.compiled_training.step import CompiledGradient
+from flows.engine.training import step
+from flows.engine.training.program import UnsupportedError
+from flows.engine.training.step import CompiledGradient
 from flows.families.family import FamilySpec
 from flows.families.made import Made
 from flows.mixed.density import MixedDensity
@@ -43,7 +43,7 @@ RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 COMPILED = {
     *("made", "maf", "maf-random", "maf-plain", "nice", "haf", "realnvp", "realnvp-plain"),
     *("nsf", "nsf-coupling", "nsf-affine", "haf-bounded", "naf-dsf"),
-    *("made-mixture", "maf-mixture", "maf-mixture-bounded"),
+    *("made-mixture", "maf-mixture", "maf-mixture-bounded", "gaussian-diagonal"),
 }
 # More units than a block has, widths that no block divides, and weights wide enough for segments.
 SPECS: list[FlowSpec] = [
@@ -269,8 +269,8 @@ def test_what_has_no_compiled_loops_is_left_to_autograd_and_one_line_says_why(ca
 
 
 def test_without_numba_autograd_trains(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "flows.compiled_training.kernels", None)
-    monkeypatch.delattr("flows.compiled_training.kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "flows.engine.training.kernels", None)
+    monkeypatch.delattr("flows.engine.training.kernels", raising=False)
     step.load_kernels.cache_clear()
     try:
         flow = build(MafSpec(layers=1, hidden=[4]), 2, seed=0)

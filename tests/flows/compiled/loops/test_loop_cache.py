@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from flows.compiled.loops import loop_cache
+from flows.engine import loop_cache
 
 ENTRY = """
 from numba import njit
@@ -62,10 +62,10 @@ def test_a_loop_is_read_from_the_cache_until_a_file_of_any_loop_changes(folder):
 @pytest.mark.parametrize(
     "name",
     [
-        "compiled.loops.functions",
-        "compiled.loops.networks",
-        "compiled.kernels",
-        "compiled_training.kernels",
+        "engine.blocks",
+        "engine.serving.networks",
+        "engine.serving.kernels",
+        "engine.training.kernels",
     ],
 )
 def test_all_loops_are_kept_so(name):

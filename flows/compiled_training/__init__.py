@@ -1,1 +1,0 @@
-"""Training steps compiled with hand-written gradients."""

@@ -1,1 +1,0 @@
-"""Elementwise maps of training steps with their gradients, by kind."""

@@ -1,0 +1,108 @@
+"""What a flow consists of, as serving and training lay it out for compiled loops."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from flows.bijections.base import Bijection
+from flows.bijections.network_layers import NetworkLayer, Reordering
+from flows.mixed.density import MixedDensity
+
+Singles = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Description:
+    """Layers of a flow, and what stands beside its features.
+
+    A layer takes the features in an order of its own: of a coupling, the copied ones come first.
+
+    Attributes:
+        dim: Number of features.
+        context_dim: Number of context values.
+        layers: Layers, from the data to the noise.
+        places: Position of each feature of the data in the order of the first layer; then, of each
+            feature of a layer, in the order of the next one or, after the last, in the noise.
+        origins: Number that each feature of a layer has in the data; then of the noise.
+        levels: Layer of the levels of discrete variables, if there are any. The other layers then read
+            all levels, one-hot, before the context.
+        level_numbers: Numbers of levels, and the logarithms that are added for seen and unseen ones.
+        states: Variable whose index 0 says that a feature is observed, -1 for none; None if all
+            always are.
+        projection: Weights of what the other layers read in the place of the levels.
+    """
+
+    dim: int
+    context_dim: int
+    layers: list[NetworkLayer]
+    places: list[Integers]
+    origins: list[Integers]
+    levels: NetworkLayer | None = None
+    level_numbers: Singles = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    states: Integers | None = None
+    projection: Tensor | None = None
+
+    @property
+    def variables(self) -> int:
+        """Number of discrete variables."""
+        return len(self.level_numbers)
+
+    @property
+    def slots(self) -> int:
+        """Number of levels of all variables."""
+        return int(self.level_numbers[:, 0].sum())
+
+
+def describe(transform: Bijection) -> Description | None:
+    """Return what a bijection consists of; None if it has layers that are no networks and maps."""
+    if not isinstance(transform, MixedDensity):
+        return _described(transform, transform.dim, transform.context_dim)
+    layout, made = transform.layout, transform.made
+    found = _described(transform.flow, len(layout.continuous), transform.context_dim)
+    if found is None:
+        return None
+    places = {variable.column: place for place, variable in enumerate(layout.variables)}
+    states = [places.get(column, -1) for column in layout.continuous]
+    log_seen, log_unseen = transform.log_shares
+    numbers = [[v.size, 0.0 if v.is_state else log_seen, log_unseen] for v in layout.variables]
+    return replace(
+        found,
+        levels=None if made is None else made.network_layer(),
+        level_numbers=np.array(numbers, dtype=np.float32).reshape(-1, 3),
+        states=np.array(states, dtype=np.int64) if layout.masks else None,
+        projection=transform.projection,
+    )
+
+
+def _described(transform: Bijection | None, dim: int, context_dim: int) -> Description | None:
+    listed = [] if transform is None else transform.network_layers()
+    if listed is None:
+        return None
+    layers, places = [], [np.arange(dim)]
+    for layer in listed:
+        if isinstance(layer, Reordering):
+            places[-1] = torch.argsort(layer.order).numpy()[places[-1]]
+            continue
+        layers.append(layer)
+        own = np.arange(dim) if layer.places is None else layer.places.numpy()
+        places[-1] = own[places[-1]]
+        places.append(np.argsort(own))
+    origins = [np.arange(dim)]
+    for to in places:
+        # The feature that was at i now is at to[i].
+        origins.append(origins[-1][np.argsort(to)])
+    if transform is not None:
+        layers = _with_one_density(layers, last=transform.own_density)
+    return Description(dim, context_dim, layers, places, origins[1:])
+
+
+def _with_one_density(layers: list[NetworkLayer], *, last: bool) -> list[NetworkLayer]:
+    """Return the layers of which the last alone may have a density of its own."""
+    whole = len(layers) - 1 if last else len(layers)
+    plain = [replace(one, map=replace(one.map, own_density=False)) for one in layers[:whole]]
+    return [*plain, *layers[whole:]]

@@ -1,0 +1,1 @@
+"""Elementwise maps, a file each: inverse, forward and gradient."""

@@ -1,0 +1,1 @@
+"""Log densities and samples by compiled loops."""

@@ -1,0 +1,245 @@
+"""Layers of a compiled flow, laid out in memory for `flows.engine.serving.kernels`."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from flows.bijections.network_layers import LayerNetwork, NetworkLayer
+from flows.engine.describe import Description, Integers, Singles
+from flows.engine.fields import ACTIVATIONS, PANEL
+
+Arrays = list[npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Places of a row's values in a tile, in units; see `flows.engine.serving.kernels.invert`.
+
+    Attributes:
+        variables: Number of discrete variables.
+        dim: Number of features.
+        context: Number of values that the layers may read before the features.
+        masks: True if features may be absent.
+    """
+
+    variables: int
+    dim: int
+    context: int
+    masks: bool
+
+    @property
+    def first_mask(self) -> int:
+        """Offset of the masks."""
+        return 2 * (self.context + self.dim + self.variables)
+
+    @property
+    def first_unit(self) -> int:
+        """Offset of the units of the layers."""
+        return _up(self.first_mask + self.dim)
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """Layer in memory.
+
+    Attributes:
+        line: Integers that encode the layer.
+        units: Number of units of a tile that the layer needs.
+        arrays: Arrays that they are addresses of.
+    """
+
+    line: Integers
+    units: int
+    arrays: Arrays
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the arrays, in bytes."""
+        return sum(array.nbytes for array in self.arrays)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Network without masks: what it reads of the context comes first, then the features.
+
+    Attributes:
+        weights: Weights of its layers, a line each unit.
+        biases: Biases of its layers.
+        reaches: How many units of the layer below each unit sees, layer by layer.
+        context: Number of context values that it reads.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    reaches: list[Integers]
+    context: int
+
+
+def pack_layer(
+    layer: NetworkLayer,
+    described: Description,
+    geometry: Geometry,
+    *,
+    address: int,
+    origins: Integers | None,
+) -> PackedLayer:
+    """Return the layer in memory.
+
+    Args:
+        layer: Layer to lay out.
+        described: Flow that it belongs to.
+        geometry: Places in a tile.
+        address: Address of its map.
+        origins: Number that each feature of the layer has in the data; None for the layer of levels.
+    """
+    sizes = described.level_numbers[:, 0].astype(np.int64) if origins is None else None
+    known = _known(layer, geometry.dim, sizes)
+    folded = [_folded(network, layer, described, known) for network in layer.networks]
+    if known is None:
+        count, known = geometry.dim - layer.copied, np.zeros((1, 1), dtype=np.int64)
+        offsets = layer.map.outputs // len(folded) * np.arange(count, dtype=np.int64)
+    else:
+        known[0] += folded[0].context
+        offsets = known[-1][:-1].copy()
+    arrays: Arrays = [known, offsets]
+    place, heads = geometry.first_unit, []
+    for matrices, network in zip(folded, layer.networks, strict=True):
+        lines, place, parts = _packed_network(matrices, place)
+        arrays += [*parts, lines]
+        heads += [lines.ctypes.data, ACTIVATIONS.index(network.activation)]
+    numbers = np.array(layer.map.numbers, dtype=np.float32)
+    numbers = numbers if sizes is None else described.level_numbers
+    masks = np.arange(0) if origins is None else geometry.first_mask + origins.astype(np.int64)
+    arrays += [numbers, masks]
+    first = layer.copied if layer.degrees is None else 0
+    line = [
+        address,
+        first,
+        first + len(offsets),
+        offsets.ctypes.data,
+        numbers.ctypes.data,
+        0 if sizes is None else numbers.strides[0],
+        masks.ctypes.data if geometry.masks and origins is not None else 0,
+        place,
+        len(folded[0].weights),
+        layer.degrees is not None,
+        layer.inverted,
+        folded[0].context,
+        *heads,
+        *[0] * (4 - len(heads)),
+        known.ctypes.data,
+        layer.map.own_density,
+        sizes is not None,
+    ]
+    return PackedLayer(np.array(line, dtype=np.int64), place + layer.map.scratch, arrays)
+
+
+def _known(layer: NetworkLayer, dim: int, sizes: Integers | None) -> Integers | None:
+    """Return how many units of a masked network are known with the first 0, 1, ... features.
+
+    There is a line for the inputs, for each hidden layer and for the parameters.
+    """
+    if layer.degrees is None:
+        return None
+    inputs, *hidden = layer.degrees
+    counts = np.full(layer.reads(dim), layer.map.outputs)
+    if sizes is not None:  # of a single variable, too, which reads nothing
+        counts, inputs = (
+            sizes,
+            torch.arange(1, len(sizes) + 1).repeat_interleave(torch.from_numpy(sizes)),
+        )
+    numbers = np.arange(len(counts) + 1)
+    known = [np.searchsorted(one.numpy(), numbers, side="right") for one in (inputs, *hidden)]
+    return np.stack([*known, np.concatenate([[0], np.cumsum(counts)])]).astype(np.int64)
+
+
+def _folded(
+    network: LayerNetwork, layer: NetworkLayer, described: Description, known: Integers | None
+) -> _Network:
+    """Return a network without masks, the parameters of a feature side by side.
+
+    Args:
+        network: Network of the layer.
+        layer: Layer that it belongs to.
+        described: Flow of the layer.
+        known: Known units of the layer, without the context; None if it is not masked.
+    """
+    weights = list(network.weights)
+    if network.masks is not None:
+        weights = [weight * mask for weight, mask in zip(weights, network.masks, strict=True)]
+    biases = [torch.cat(list(parts)) for parts in network.biases]
+    read = layer.copied if known is None else int(known[0, -1])
+    if known is not None and len(weights) == 1:  # it may see nothing, and have no weights for that
+        missing = read - weights[0].shape[1]
+        weights[0] = torch.cat([weights[0], weights[0].new_zeros(len(weights[0]), missing)], dim=1)
+    context = weights[0][:, read:] if network.context is None else network.context
+    if layer is not described.levels:
+        levels, given = context.tensor_split([context.shape[1] - described.context_dim], dim=1)
+        if described.projection is not None and levels.shape[1]:
+            levels = levels @ described.projection
+        context = torch.cat([given, levels], dim=1) if layer.context else context
+    weights[0] = torch.cat([context, weights[0][:, :read]], dim=1)
+    order = _order(layer, len(biases[-1]))
+    weights[-1], biases[-1] = weights[-1][order], biases[-1][order]
+    if known is None:
+        reaches = [np.full(len(weight), weight.shape[1]) for weight in weights]
+    else:
+        known = known + np.array([[context.shape[1]], *[[0]] * (len(known) - 1)])
+        # A hidden unit sees the units of its own degree, an output only those below.
+        reaches = [
+            np.repeat(below, np.diff(above, prepend=0)) for below, above in pairwise(known[:-1])
+        ]
+        reaches.append(np.repeat(known[-2][:-1], np.diff(known[-1])))
+    return _Network(weights, biases, reaches, context.shape[1])
+
+
+def _order(layer: NetworkLayer, units: int) -> Tensor:
+    """Return the last units of a network, the parameters of a feature side by side."""
+    if layer.outputs is not None:
+        return torch.cat([torch.arange(one.start, one.stop) for one in layer.outputs])
+    each = layer.map.outputs // len(layer.networks)
+    return torch.arange(units).view(each, -1).t().flatten()
+
+
+def _packed_network(network: _Network, place: int) -> tuple[Integers, int, Arrays]:
+    """Return the lines of a network's matrices, the offset after its units, and the arrays."""
+    lines, arrays = [], Arrays()
+    for matrix in zip(network.weights, network.biases, network.reaches, strict=True):
+        parts = _packed_matrix(*matrix)
+        width = len(matrix[1])
+        lines.append([width, place, *(part.ctypes.data for part in parts[:3])])
+        arrays += parts
+        place += _up(width)
+    return np.array(lines, dtype=np.int64), place, arrays
+
+
+def _packed_matrix(weight: Tensor, bias: Tensor, reach: Integers) -> Arrays:
+    """Return biases, the addresses of the panels, the reach of the units, and the panels."""
+    width = len(bias)
+    biases = aligned_zeros(_up(width))
+    biases[:width] = bias.numpy()
+    ends = np.minimum(np.arange(PANEL, width + PANEL, PANEL), width)
+    depths = reach[ends - 1]
+    starts = np.cumsum(np.concatenate([[0], PANEL * depths]))
+    panels = aligned_zeros(int(starts[-1]))
+    for end, depth, start in zip(ends, depths, starts, strict=False):
+        first = (end - 1) // PANEL * PANEL
+        block = panels[start : start + PANEL * depth].reshape(depth, PANEL)
+        block[:, : end - first] = weight[first:end, :depth].t().numpy()
+    return [biases, panels.ctypes.data + 4 * starts[:-1], reach.astype(np.int64), panels]
+
+
+def _up(size: int) -> int:
+    """Return the next multiple of a cache line, in numbers."""
+    return -(-size // 16) * 16
+
+
+def aligned_zeros(size: int) -> Singles:
+    """Return zeros that start at a cache line."""
+    raw = np.zeros(size + 16, dtype=np.float32)
+    skip = -raw.ctypes.data // 4 % 16
+    return raw[skip : skip + size]

@@ -1,0 +1,1 @@
+"""Training steps by compiled loops."""
