@@ -18,6 +18,8 @@ from flows.engine.training.fields import (
     LEVEL_BLOCK,
     MASK_BLOCK,
     MASK_LINES,
+    PLACES,
+    ROW_BLOCK,
 )
 
 # mypy: ignore-errors
