@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from app.auth.callers import Caller
 from app.problems.problem import Problem
 
 _Parameters = ParamSpec("_Parameters")
@@ -27,22 +28,6 @@ _ANYBODY = 8
 """Share of a service without keys, where all callers count as one."""
 
 
-class Holder(Protocol):
-    """Sender of a request, as bounds know one."""
-
-    @property
-    def project(self) -> str:
-        """Project of the sender."""
-
-    @property
-    def key_id(self) -> str | None:
-        """Id of its key; None where none is needed."""
-
-
-class QueueFullError(Exception):
-    """Too many callers of one owner wait."""
-
-
 class Turns:
     """Bounded number of holders of a resource, shared fairly by owners.
 
@@ -53,31 +38,24 @@ class Turns:
     Args:
         at_once: Most holders at once.
         each: Most holders of one owner.
-        waiting: Most waiting callers of one owner; None if something else bounds them.
     """
 
-    def __init__(self, at_once: int, *, each: int, waiting: int | None = None) -> None:
+    def __init__(self, at_once: int, *, each: int) -> None:
         self._free = at_once
         self._each = each
-        self._most_waiting = waiting
         self._held: dict[str, int] = {}
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, owner: str) -> AsyncIterator[None]:
-        """Hold a turn until the end of the context.
-
-        Raises:
-            QueueFullError: Too many callers of the owner wait.
-        """
-        if not self.take_now(owner):
-            await self.take(owner)
+        """Hold a turn until the end of the context."""
+        await self.take(owner)
         try:
             yield
         finally:
             self.give_back(owner)
 
-    def take_now(self, owner: str) -> bool:
+    def _take_now(self, owner: str) -> bool:
         """Take a free turn, unless that would pass over another caller."""
         held = self._held.get(owner, 0)
         if self._free <= 0 or held >= self._each or owner in self._queues:
@@ -87,17 +65,10 @@ class Turns:
         return True
 
     async def take(self, owner: str) -> None:
-        """Take a turn, or wait for one.
-
-        Raises:
-            QueueFullError: Too many callers of the owner wait.
-        """
-        if self.take_now(owner):
+        """Take a turn, or wait for one."""
+        if self._take_now(owner):
             return
-        queue = self._queues.get(owner, deque())
-        if self._most_waiting is not None and len(queue) >= self._most_waiting:
-            raise QueueFullError
-        self._queues[owner] = queue
+        queue = self._queues.setdefault(owner, deque())
         place = asyncio.get_running_loop().create_future()
         queue.append(place)
         try:
@@ -261,55 +232,34 @@ class OpenBound:
     def __init__(self, what: str, each_key: int) -> None:
         self._what = what
         self._each_key = each_key
-        self._open: dict[tuple[str, str], int] = {}
+        self._open: Counter[tuple[str, str]] = Counter()
 
     @contextmanager
-    def hold(self, caller: Holder) -> Iterator[None]:
+    def hold(self, caller: Caller) -> Iterator[None]:
         """Count one more as long as the context lasts.
 
         Raises:
             Problem: `limit-open-requests`, when there are too many.
         """
-        self.add(caller)
-        try:
-            yield
-        finally:
-            self.remove(caller)
-
-    def add(self, caller: Holder) -> None:
-        """Count one more, which `remove` must follow.
-
-        Raises:
-            Problem: `limit-open-requests`, when there are too many.
-        """
-        self.check(caller)
-        for share in self._shares(caller):
-            self._open[share] = self._open.get(share, 0) + 1
-
-    def check(self, caller: Holder) -> None:
-        """Refuse one more without counting it, before any work is done for it.
-
-        Raises:
-            Problem: `limit-open-requests`, when there are too many.
-        """
-        for share, most in self._shares(caller).items():
-            if self._open.get(share, 0) >= most:
+        shares = self._shares(caller)
+        for share, most in shares.items():
+            if self._open[share] >= most:
                 whose = "This key" if share[0] == "key" else "This project"
                 raise Problem(
                     "limit-open-requests",
                     f"{whose} has {most} {self._what} open, which is the most at once.",
                     members={"limit": most},
                 )
-
-    def remove(self, caller: Holder) -> None:
-        """Count one fewer."""
-        for share in self._shares(caller):
-            if self._open[share] == 1:
-                del self._open[share]
-            else:
+        self._open.update(shares.keys())
+        try:
+            yield
+        finally:
+            for share in shares:
                 self._open[share] -= 1
+                if self._open[share] == 0:
+                    del self._open[share]
 
-    def _shares(self, caller: Holder) -> dict[tuple[str, str], int]:
+    def _shares(self, caller: Caller) -> dict[tuple[str, str], int]:
         if caller.key_id is None:
             return {("project", caller.project): _ANYBODY * self._each_key}
         return {

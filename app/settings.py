@@ -160,8 +160,6 @@ class ApiSettings(StoreSettings):
         le=3_600,
     )
 
-    result_link_s: int | None = internal(None, ge=1, le=604_800)
-
     api_processes: int = Field(
         default=1,
         ge=1,

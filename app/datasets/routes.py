@@ -27,9 +27,9 @@ from app.resources.etags import (
     NOT_MODIFIED,
     PreconditionsDep,
     etag_of_view,
+    respond,
 )
 from app.resources.labels import LABEL_EXAMPLES
-from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from app.rows.codecs import response_codec
 from app.rows.docs import rows_response_content
@@ -125,7 +125,7 @@ async def get_dataset(
 
     def described() -> Response:
         view = DatasetView.whole(registry.dataset(project, dataset_id))
-        return respond_large(view, conditions)
+        return respond(view, conditions)
 
     return await in_thread(described)
 
@@ -152,7 +152,7 @@ async def list_columns(
         page = ColumnPage.model_validate(
             {"items": shown, "offset": wanted.offset, "total": len(columns)}
         )
-        return respond_large(page)
+        return respond(page)
 
     return await in_thread(described)
 
@@ -247,7 +247,7 @@ async def update_dataset(
         dataset = await retype_dataset(request, old, types, labels, as_labelled=not always)
 
     def shown() -> Response:
-        return respond_large(DatasetView.whole(dataset), NO_CONDITIONS)
+        return respond(DatasetView.whole(dataset), NO_CONDITIONS)
 
     return await in_thread(shown)
 

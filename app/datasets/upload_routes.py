@@ -21,7 +21,7 @@ from app.dependencies import (
 from app.http.examples import COLUMNS, TABLE
 from app.limits import FairRoute, in_thread
 from app.problems.problem import problem_responses
-from app.resources.large_responses import respond_large
+from app.resources.etags import respond
 from app.root_path import rooted
 from app.rows.docs import upload_content
 from app.settings import ParserLimits
@@ -191,7 +191,7 @@ async def create_dataset(
             if dataset.id != dataset_id:
                 headers["Idempotent-Replayed"] = "true"
             view = DatasetView.whole(dataset)
-            return respond_large(view, status_code=201, headers=headers)
+            return respond(view, status_code=201, headers=headers)
 
         # The file is here: a caller who sends slowly holds no parser.
         return await state.parsers.run(sender.project, partial(store, **settings.parser_limits))

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 
 from app.problems.problem import Problem
 from models_store.errors import BlobCorruptError, BlobError
@@ -61,20 +61,16 @@ def file_download(
     return response
 
 
-def result_download(
-    request: Request, result: JobResult, blobs: Blobs, *, name: str, link_s: int | None
-) -> Response:
+def result_download(request: Request, result: JobResult, blobs: Blobs, *, name: str) -> Response:
     """Return a download of the result of a bulk job, after a check of its size; call it in a thread.
 
-    A file in a bucket is not copied to this machine: its bytes are passed on as they are read, or
-    the caller is sent to the bucket itself.
+    A file in a bucket is not copied to this machine: its bytes are passed on as they are read.
 
     Args:
         request: Request to respond to.
         result: Result of the job.
         blobs: Store that holds the file.
         name: Name of the file for callers, without the suffix.
-        link_s: Seconds for which an address in a bucket is valid; None: there are none.
 
     Raises:
         Problem: `bad-request` or `range`.
@@ -92,9 +88,6 @@ def result_download(
         )
     if blobs.size(key) != size:
         raise BlobCorruptError(key)
-    link = None if link_s is None else blobs.link(key, valid_s=link_s)
-    if link is not None:
-        return RedirectResponse(link, headers={"Vary": "Accept", "Cache-Control": "no-store"})
     start, stop = _asked_range(request, headers["ETag"], size)
     pieces = blobs.stream(key, start, stop)
     first = next(pieces, b"")  # what cannot be read is a problem still

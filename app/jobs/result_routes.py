@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response, status
 
-from app.dependencies import BlobsDep, JobsDep, ProjectDep, SettingsDep
+from app.dependencies import BlobsDep, JobsDep, ProjectDep
 from app.http.accept import listed
 from app.http.downloads import result_download, unless_deleted
 from app.jobs.routes import JobId
@@ -30,15 +30,6 @@ _FILES = dict.fromkeys(OUTPUT_MEDIA_TYPES.values(), _FILE)
             "content": _FILES,
         },
         206: {"description": "Bytes of the file that `Range` asks for.", "content": _FILES},
-        307: {
-            "description": "Redirect to a signed URL of the file, which expires.",
-            "headers": {
-                "Location": {
-                    "description": "Signed URL in object storage.",
-                    "schema": {"type": "string", "format": "uri"},
-                }
-            },
-        },
         **problem_responses(
             "not-found",
             "not-acceptable",
@@ -57,14 +48,9 @@ def download_result(
     job_id: JobId,
     jobs: JobsDep,
     blobs: BlobsDep,
-    settings: SettingsDep,
     project: ProjectDep,
 ) -> Response:
-    """Return the file of a scoring or sampling job, or a range of it; its ETag is its SHA-256.
-
-    If the service is configured to, it responds with 307 and a signed URL of the file in object
-    storage, which accepts the same `Range`; follow it without the API key.
-    """
+    """Return the file of a scoring or sampling job, or a range of it; its ETag is its SHA-256."""
 
     def look() -> JobResult:
         job = jobs.summary(project, job_id)
@@ -78,8 +64,7 @@ def download_result(
             "not-acceptable", f"The result is of the type {usual}, which `output` of the job chose."
         )
     with unless_deleted(look):
-        link_s = settings.result_link_s
-        return result_download(request, result, blobs, name=job_id, link_s=link_s)
+        return result_download(request, result, blobs, name=job_id)
 
 
 @router.delete(

@@ -27,9 +27,8 @@ from app.jobs.events import (
 from app.jobs.views import JobPage, JobSummaryView, JobView
 from app.limits import FairRoute, in_thread
 from app.problems.problem import problem_responses
-from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep
+from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep, respond
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
-from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, PagingDep, SelectionDep
 from models_store.files.job_files import delete_job_files
 from models_store.job_states import JobKind, JobState
@@ -137,7 +136,7 @@ async def get_job(
     def show() -> Response:
         job = jobs.get(project, job_id)
         place = jobs.place(project, job_id) if job.state is JobState.QUEUED else None
-        return respond_large(JobView.whole(job, place), conditions)
+        return respond(JobView.whole(job, place), conditions)
 
     return await in_thread(show)
 
@@ -189,7 +188,7 @@ def cancel_job(job_id: JobId, jobs: JobsDep, project: ProjectDep) -> Response:
     """Cancel a job. A queued job is cancelled at once; cancelling twice is not an error."""
     job = jobs.cancel(project, job_id)
     code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
-    return respond_large(JobView.whole(job), status_code=code)
+    return respond(JobView.whole(job), status_code=code)
 
 
 @router.post(
@@ -220,7 +219,7 @@ def resume_job(
     )
     broker.announce(job)
     view = JobView.whole(job, jobs.place(project, job_id))
-    return respond_large(view, status_code=status.HTTP_202_ACCEPTED)
+    return respond(view, status_code=status.HTTP_202_ACCEPTED)
 
 
 @router.get(

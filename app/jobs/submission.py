@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from app.dependencies import REPLAYED, IdempotencyKey, ProjectDep, built
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
-from app.resources.large_responses import respond_large
+from app.resources.etags import respond
 from app.root_path import rooted
 from app.settings import ApiSettings
 from app.state import state_of
@@ -121,7 +121,7 @@ class JobSubmission:
         else:
             self._state.broker.announce(job)
         view = JobView.whole(job, jobs.place(self._project, job.id))
-        return respond_large(view, status_code=status.HTTP_202_ACCEPTED, headers=headers)
+        return respond(view, status_code=status.HTTP_202_ACCEPTED, headers=headers)
 
     def _idempotency(self, kind: JobKind, body: Placed) -> Idempotency | None:
         """Return the key with a fingerprint, which is equal for bodies of equal meaning."""

@@ -28,7 +28,7 @@ from app.models.routes import ModelName, VersionNumber
 from app.models.views import VersionView
 from app.plots.curves import exported_curve
 from app.problems.problem import Problem, problem_responses
-from app.resources.large_responses import respond_large
+from app.resources.etags import respond
 from app.root_path import rooted
 from app.state import state_of
 from models_store.exports.exported_files import exported_file
@@ -303,7 +303,7 @@ def _shown(registered: Registered) -> Response:
     if registered.replayed:
         headers["Idempotent-Replayed"] = "true"
     view = VersionView.of(version)
-    return respond_large(view, status_code=status.HTTP_201_CREATED, headers=headers)
+    return respond(view, status_code=status.HTTP_201_CREATED, headers=headers)
 
 
 def _wrong_type(detail: str) -> Problem:

@@ -32,13 +32,10 @@ from app.problems.problem import Problem, problem_responses
 from app.resources.etags import (
     ETAG,
     NOT_MODIFIED,
-    IfMatch,
-    IfNoneMatch,
-    Preconditions,
     PreconditionsDep,
+    respond,
 )
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
-from app.resources.large_responses import respond_large
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from models_store.files.job_files import delete_unneeded
 from models_store.records import Alias
@@ -126,7 +123,7 @@ def get_model(
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a model: its newest version, its aliases and its tags."""
-    return respond_large(ModelView.of(registry.model(project, name)), conditions)
+    return respond(ModelView.of(registry.model(project, name)), conditions)
 
 
 @router.patch(
@@ -218,7 +215,7 @@ async def get_version(
     named = target.project, target.model, target.number
 
     def shown() -> Response:
-        return respond_large(VersionView.of(registry.version(*named)), conditions)
+        return respond(VersionView.of(registry.version(*named)), conditions)
 
     return await in_thread(shown)
 
@@ -275,12 +272,10 @@ class AliasTarget:
         alias: AliasName,
         aliases: AliasesDep,
         project: ProjectDep,
-        *,
-        if_match: IfMatch = None,
-        if_none_match: IfNoneMatch = None,
+        preconditions: PreconditionsDep,
     ) -> None:
         self.model = name
-        self.preconditions = Preconditions.of(if_match, if_none_match)
+        self.preconditions = preconditions
         self._alias = alias
         self._aliases = aliases
         self.project = project

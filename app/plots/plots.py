@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from app.limits import QueueFullError, Turns, owner_here
+from app.limits import Turns, owner_here
 from app.plots.drawing import draw_file
 from app.problems.problem import Problem
 from tabular.errors import SandboxLimitError
@@ -21,7 +21,6 @@ PlotTheme = Literal["light", "dark"]
 _TIMEOUT_S = 60.0
 _DRAWING_S = 50.0  # the largest plots take 5
 _AT_ONCE = 2
-_MOST_WAITING = 12  # of a project; enough for all plots of a version in both formats
 _MAX_KEPT_BYTES = 32 * 1024 * 1024
 
 
@@ -61,7 +60,7 @@ class Plots:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Drawing, bytes] = OrderedDict()
-        self._turns = Turns(_AT_ONCE, each=1, waiting=_MOST_WAITING)
+        self._turns = Turns(_AT_ONCE, each=1)
 
     def known(self, drawing: Drawing) -> bytes | None:
         """Return a plot that was drawn before, if the cache has it."""
@@ -78,9 +77,8 @@ class Plots:
             numbers: Function that computes the numbers to draw.
 
         Raises:
-            Problem: `overloaded`, at once when too many plots of the project wait, and when drawing
-                takes too long; `plot-unavailable` when it takes too much of the processor or of
-                memory; any problem that `numbers` raises.
+            Problem: `overloaded`, when the project's turn and drawing take too long; `plot-unavailable`
+                when it takes too much of the processor or of memory; any problem that `numbers` raises.
         """
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._turns.turn(owner_here()):
@@ -88,10 +86,6 @@ class Plots:
                 plot = self.known(drawing)
                 if plot is None:
                     plot = await self._draw(drawing, dict(await numbers()))
-        except QueueFullError as error:
-            raise Problem(
-                "overloaded", "Too many plots of this project wait; try again."
-            ) from error
         except SandboxLimitError as error:
             raise Problem(
                 "plot-unavailable", "Drawing takes more time or memory than is allowed."

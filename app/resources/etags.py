@@ -1,13 +1,16 @@
-"""JSON of responses and its entity tags; these in `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1)."""
+"""JSON responses with entity tags, and these in `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1)."""
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Annotated, Any
 
 from fastapi import Depends, Header
 from pydantic import BaseModel, Field, WithJsonSchema
+from starlette.responses import Response
 
 from app.problems.problem import FieldError, Problem
 
@@ -17,7 +20,6 @@ _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 # Elements may be empty; a tag may hold commas, but no quote.
 _LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _TAGS = re.compile(_TAG)
-_WEAK = "W/"
 _VOLATILE = {"queue"}
 
 # A header may come in several lines, which to callers are one text.
@@ -54,15 +56,6 @@ class Preconditions:
     match: frozenset[str] | None
     none_match: frozenset[str] | None
 
-    @classmethod
-    def of(cls, if_match: Sequence[str] | None, if_none_match: Sequence[str] | None) -> Self:
-        """Read the lines of the two headers.
-
-        Raises:
-            Problem: `validation`, for what is neither `*` nor a list of entity tags.
-        """
-        return cls(_tags("If-Match", if_match), _tags("If-None-Match", if_none_match))
-
     @property
     def hold_always(self) -> bool:
         """True if they hold for any state of a target that exists."""
@@ -83,8 +76,7 @@ class Preconditions:
         """Return true if `If-None-Match` lets the request continue; arguments as for `matched`."""
         if self.none_match is None or present is None:
             return True
-        weak = _WEAK + present
-        return not self.none_match & {"*", present, weak}
+        return not self.none_match & {"*", present, f"W/{present}"}
 
     def hold(self, present: str | None) -> bool:
         """Return true if a change may be made; arguments as for `matched`."""
@@ -94,7 +86,7 @@ class Preconditions:
 async def _preconditions(
     if_match: IfMatch = None, if_none_match: IfNoneMatch = None
 ) -> Preconditions:
-    return Preconditions.of(if_match, if_none_match)
+    return Preconditions(_tags("If-Match", if_match), _tags("If-None-Match", if_none_match))
 
 
 NO_CONDITIONS = Preconditions(None, None)
@@ -115,26 +107,39 @@ NOT_MODIFIED: dict[str, Any] = {
 }
 
 
-def etag_of(content: bytes) -> str:
-    """Return the entity tag of a response's content."""
+def etag_of_view(view: BaseModel) -> str:
+    """Return the entity tag of a resource: of its view, without what changes while it does not."""
+    content = view.model_dump_json(exclude=_VOLATILE).encode()
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
-def json_of(view: BaseModel) -> bytes:
-    """Return a view as JSON."""
-    return view.model_dump_json().encode()
-
-
-def etag_of_view(view: BaseModel, content: bytes | None = None) -> str:
-    """Return the entity tag of the response that shows a view.
+def respond(
+    view: BaseModel,
+    conditions: Preconditions | None = None,
+    *,
+    status_code: int = HTTPStatus.OK,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Response:
+    """Return the response that shows a view; call it in a thread.
 
     Args:
-        view: View of a resource; what changes while the resource does not is no part of the tag.
-        content: View as JSON; None: not known.
+        view: View to send.
+        conditions: Conditions of the request; the response then has an ETag.
+        status_code: Status of the response.
+        headers: Further headers.
+
+    Raises:
+        Problem: `precondition`.
     """
-    if _VOLATILE & type(view).model_fields.keys():
-        content = view.model_dump_json(exclude=_VOLATILE).encode()
-    return etag_of(content or json_of(view))
+    headers = dict(headers)
+    if conditions is not None:
+        tag = headers["ETag"] = etag_of_view(view)
+        if not conditions.matched(tag):
+            raise Problem("precondition", "The resource has another ETag.")
+        if not conditions.new(tag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    content = view.model_dump_json()
+    return Response(content, status_code, headers=headers, media_type="application/json")
 
 
 def _tags(name: str, lines: Sequence[str] | None) -> frozenset[str] | None:

@@ -10,8 +10,7 @@ from app.dependencies import built
 from app.http.examples import EXAMPLE_DESCRIPTION, EXAMPLE_TAGS
 from app.http.json_body import json_body, json_request
 from app.problems.problem import problem_responses
-from app.resources.etags import ETAG, NO_CONDITIONS, PreconditionsDep, etag_of_view
-from app.resources.large_responses import respond_large
+from app.resources.etags import ETAG, NO_CONDITIONS, PreconditionsDep, etag_of_view, respond
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.labels import LabelChange, any_state
 
@@ -84,7 +83,7 @@ class LabelUpdate:
 
         condition = any_state if self._conditions.hold_always else holds
         shown = view(change(self._body.change(), condition))
-        return respond_large(shown, NO_CONDITIONS)
+        return respond(shown, NO_CONDITIONS)
 
 
 LabelUpdateDep = Annotated[LabelUpdate, Depends(built(LabelUpdate))]

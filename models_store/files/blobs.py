@@ -270,11 +270,6 @@ class Blobs:
                 start += len(piece)
                 yield piece
 
-    def link(self, key: str, *, valid_s: float) -> str | None:
-        """Return an address from which anybody may read a key for a while; None: there is none."""
-        self.path(key)
-        return self._bucket.link(key, valid_s=valid_s) if self.is_remote else None
-
     def delete(self, prefix: str) -> None:
         """Delete a file, or a folder with all in it; nothing there is no error.
 

@@ -100,11 +100,6 @@ class Bucket:
             except BlobMissingError:
                 continue
 
-    def link(self, key: str, *, valid_s: float) -> str:
-        """Return an address from which anybody may read an object for a while."""
-        with _translated(key):
-            return str(obstore.sign(self._store, "GET", key, timedelta(seconds=valid_s)))
-
 
 def _client(address: StoreAddress) -> Any:  # noqa: ANN401 - one of three classes of the client
     config = _secrets_of_files()

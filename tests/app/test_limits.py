@@ -1,14 +1,13 @@
 """Fair shares: of threads, of parsers, of the engine's queue, and of the looks for keys."""
 
 import asyncio
-import errno
 import threading
 
 import pytest
 
 from app.auth.callers import Callers
-from app.limits import QueueFullError, Threads, Turns, in_thread, on_account_of
-from app.problems.problem import Problem, problem_of_lack
+from app.limits import Threads, Turns, in_thread, on_account_of
+from app.problems.problem import Problem
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 
@@ -53,9 +52,8 @@ def test_turns_go_round_by_owner_and_within_one_in_the_order_of_asking():
 def test_one_owner_leaves_something_for_the_others():
     async def main():
         turns = Turns(3, each=2)
-        assert [turns.take_now("a") for _ in range(3)] == [True, True, False]
-        assert turns.take_now("b")
-        assert not turns.take_now("c")
+        for owner in "aab":
+            await turns.take(owner)
         waiting = asyncio.create_task(turns.take("a"))
         other = asyncio.create_task(turns.take("c"))
         await settled()
@@ -83,24 +81,7 @@ def test_who_leaves_the_queue_takes_nothing_along():
         leaving[2].cancel()  # it has been given the turn by now, and cannot use it
         await staying
         turns.give_back("a")
-        assert turns.take_now("b")
-
-    asyncio.run(main())
-
-
-def test_a_queue_may_have_an_end():
-    async def main():
-        turns = Turns(1, each=1, waiting=2)
-        await turns.take("a")
-        waiting = [asyncio.create_task(turns.take("a")) for _ in range(2)]
-        await settled()
-        with pytest.raises(QueueFullError):
-            await turns.take("a")
-        other = asyncio.create_task(turns.take("b"))  # whose queue is another one
-        await settled()
-        for holder, task in (("a", other), ("b", waiting[0]), ("a", waiting[1])):
-            turns.give_back(holder)
-            await task
+        await asyncio.wait_for(turns.take("b"), 60)
 
     asyncio.run(main())
 
@@ -171,18 +152,6 @@ def test_work_is_done_on_the_account_of_whoever_sent_the_request(threads):
             await in_thread(lambda: 1 // 0)
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    "error",
-    [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
-)
-def test_a_process_that_is_not_started_is_no_defect(error: Exception) -> None:
-    problem = problem_of_lack(error)
-    assert problem is not None
-    assert (problem.type.uri, problem.status) == ("/problems/overloaded", 503)
-    assert problem_of_lack(RuntimeError("other")) is None
-    assert problem_of_lack(OSError(errno.ENOSPC, "full")) is None
 
 
 def test_keys_are_looked_for_whatever_all_other_threads_do(sqlite_url):

@@ -1,4 +1,4 @@
-"""The caller, its usage and its keys over HTTP."""
+"""The caller, its usage, its keys and its webhooks over HTTP."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -12,6 +12,8 @@ from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.keyed import bearer, keyed
 from tests.app.serving import registered
 from tests.clocks import Clock
+
+HOOK = {"url": "https://example.org/hook"}
 
 
 @pytest.fixture
@@ -161,3 +163,34 @@ def test_the_last_use_of_a_key_is_noted(door):
     assert noted is not None
     asyncio.run(client.app.state.tallies.write())
     assert client.get("/v1/me", headers=key).json()["key"]["last_used_at"] == noted
+
+
+def test_a_webhook_is_made_shown_changed_and_deleted(client):
+    made = client.post("/v1/webhooks", json=HOOK)
+    assert made.status_code == 201
+    url, secret = made.headers["Location"], made.json()["secret"]
+    assert secret.startswith("whsec_")
+    shown = client.get(url).json()
+    assert shown == {name: value for name, value in made.json().items() if name != "secret"}
+    assert client.get("/v1/webhooks").json()["items"] == [shown]
+    assert client.post(f"{url}/rotate").json()["secret"] != secret
+    delivery = client.post(f"{url}/test")
+    assert delivery.status_code == 202
+    assert client.get(f"{url}/deliveries").json()["items"] == [delivery.json()]
+    assert client.delete(url).status_code == 204
+    assert_refused(client.get(url), 404, "not-found")
+
+
+def test_wrong_webhooks_are_refused(client):
+    for body in (
+        {"url": "http://example.org/"},
+        {"url": "https://127.0.0.1/"},
+        {"url": ""},
+        {**HOOK, "events": []},
+        {**HOOK, "events": ["job.started"]},
+        {**HOOK, "description": "\0"},
+    ):
+        assert_refused(client.post("/v1/webhooks", json=body), 422, "validation")
+    for _ in range(20):
+        assert client.post("/v1/webhooks", json=HOOK).status_code == 201
+    assert_refused(client.post("/v1/webhooks", json=HOOK), 409, "limit-webhooks")

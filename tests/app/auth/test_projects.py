@@ -99,7 +99,6 @@ def posterior(dataset):
     return {"posterior": {"kind": "linear", "dataset_id": dataset, "response": "height"}}
 
 
-@pytest.mark.long
 def test_what_is_anothers_answers_as_what_does_not_exist(place):
     client, ours, theirs, ids = place
     # An id makes the answer to its request differ in nothing.
@@ -120,7 +119,6 @@ def test_what_is_anothers_answers_as_what_does_not_exist(place):
     assert snapshot(client, ours) == before
 
 
-@pytest.mark.long
 def test_the_owner_sees_all_of_it(place):
     client, ours, _, ids = place
     for method, path, body in requests(ids["dataset"], ids["job"], ids["drawn"], "people"):
@@ -203,65 +201,46 @@ def test_what_was_deleted_is_gone_for_every_use(place):
         blobs.size(table_key(dataset))
 
 
-@pytest.mark.parametrize(
-    "field", ["project", "owner", "state", "attempt", "id", "checkpoint_key", "path", "source_url"]
-)
-def test_nobody_sets_what_the_service_decides(place, field):
+def test_nobody_sets_what_the_service_decides(place):
     client, ours, _, ids = place
-    for path, body in (
-        ("/v1/jobs/training", {"model_name": "m", "dataset_id": ids["dataset"]}),
-        ("/v1/jobs/variational", fit()),
-        ("/v1/jobs/sampling", {"model": "people", "n": 1}),
-    ):
-        answer = client.post(path, json={**body, field: "theirs"}, headers=ours)
+    for field in ("project", "state", "attempt", "id", "checkpoint_key", "path"):
+        for path, body in (
+            ("/v1/jobs/training", {"model_name": "m", "dataset_id": ids["dataset"]}),
+            ("/v1/jobs/variational", fit()),
+            ("/v1/jobs/sampling", {"model": "people", "n": 1}),
+        ):
+            answer = client.post(path, json={**body, field: "theirs"}, headers=ours)
+            assert_refused(answer, 422, "unknown-field")
+        alias = "/v1/models/people/aliases/x"
+        answer = client.put(alias, json={"version": 1, field: "theirs"}, headers=ours)
         assert_refused(answer, 422, "unknown-field")
-    alias = "/v1/models/people/aliases/x"
-    answer = client.put(alias, json={"version": 1, field: "theirs"}, headers=ours)
-    assert_refused(answer, 422, "unknown-field")
-    answer = client.post(f"/v1/datasets?{field}=theirs", content=TABLE, headers={**CSV, **ours})
-    assert_refused(answer, 422, "unknown-parameter")
+        upload = client.post(f"/v1/datasets?{field}=x", content=TABLE, headers={**CSV, **ours})
+        assert_refused(upload, 422, "unknown-parameter")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "1",
-        "0",
-        "-1",
-        "%00",
-        "a%00b",
-        "..%2f..%2fetc%2fpasswd",
-        "%252e%252e",
-        "..%5c..%5c",
-        "%2fetc",
-    ],
-)
-def test_guessed_ids_and_paths_are_no_way_in(place, text):
+def test_guessed_ids_and_paths_are_no_way_in(place):
     client, ours, _, _ = place
-    for path in (
-        f"/v1/datasets/{text}",
-        f"/v1/datasets/{text}/rows",
-        f"/v1/jobs/{text}",
-        f"/v1/jobs/{text}/result",
-        f"/v1/models/{text}",
-        f"/v1/models/{text}/versions/1/checkpoint",
-        f"/v1/models/people/aliases/{text}",
-    ):
-        answer = client.get(path, headers=ours)
-        assert answer.status_code in (404, 422), path
-        assert "passwd" not in answer.text
-    answer = client.post(f"/v1/models/{text}/log_prob", json=ROWS, headers=ours)
-    assert answer.status_code == 404
+    for text in ("0", "-1", "%00", "a%00b", "..%2f..%2fetc%2fpasswd", "%252e%252e", "..%5c..%5c"):
+        for path in (
+            f"/v1/datasets/{text}/rows",
+            f"/v1/jobs/{text}/result",
+            f"/v1/models/{text}",
+            f"/v1/models/{text}/versions/1/checkpoint",
+            f"/v1/models/people/aliases/{text}",
+        ):
+            answer = client.get(path, headers=ours)
+            assert answer.status_code in (404, 422), path
+            assert "passwd" not in answer.text
+        answer = client.post(f"/v1/models/{text}/log_prob", json=ROWS, headers=ours)
+        assert answer.status_code == 404
 
 
-@pytest.mark.parametrize(
-    "text", ["' OR 1=1 --", '"; DROP TABLE job;--', "queued') UNION SELECT 1--"]
-)
-def test_filters_and_cursors_never_become_sql(place, text):
+def test_filters_and_cursors_never_become_sql(place):
     client, ours, _, ids = place
-    for name in ("state", "kind", "model_name", "cursor", "limit"):
-        answer = client.get("/v1/jobs", params={name: text}, headers=ours)
-        assert answer.status_code in (400, 422), name
+    for text in ("' OR 1=1 --", '"; DROP TABLE job;--', "queued') UNION SELECT 1--"):
+        for name in ("state", "kind", "model_name", "cursor", "limit"):
+            answer = client.get("/v1/jobs", params={name: text}, headers=ours)
+            assert answer.status_code in (400, 422), name
     assert client.get(f"/v1/jobs/{ids['job']}", headers=ours).status_code == 200
 
 

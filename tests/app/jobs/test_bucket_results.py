@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -126,18 +125,3 @@ def test_a_result_that_is_deleted_before_it_is_read_is_gone(
 
         monkeypatch.setattr(Blobs, "stream", delete)
         assert_refused(client.get(url), 410, "result-deleted")
-
-
-def test_a_caller_is_sent_to_the_bucket_where_that_is_set(settings: ApiSettings) -> None:
-    url, _ = a_result(settings)
-    linking = settings.model_copy(update={"result_link_s": 60})
-    with TestClient(create_app(linking), follow_redirects=False) as client:
-        redirect = client.get(url)
-        assert redirect.status_code == 307
-        assert redirect.headers["Cache-Control"] == "no-store"
-        location = redirect.headers["Location"]
-        assert httpx.get(location).content == CONTENT
-        part = httpx.get(location, headers={"Range": "bytes=3-5"})
-        assert (part.status_code, part.content) == (206, CONTENT[3:6])
-        assert client.head(url).status_code == 200
-        assert client.get(url, headers={"Accept": "text/csv"}).status_code == 406

@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -356,11 +357,11 @@ def test_a_wait_is_bounded(client, jobs):
 def test_waits_and_streams_are_bounded_together(client, jobs, work):
     url = f"/v1/jobs/{run(jobs, work, epochs=1).id}"
     bound = client.app.state.open_streams
-    held = [bound.add(ANYBODY) for _ in range(8 * client.app.state.settings.max_open_streams)]
-    assert_refused(client.get(f"{url}?wait=5"), 429, "limit-open-requests")
-    assert_refused(client.get(f"{url}/events"), 429, "limit-open-requests")
-    assert client.get(f"{url}/events?format=json").status_code == 200
-    for _ in held:
-        bound.remove(ANYBODY)
+    with ExitStack() as held:
+        for _ in range(8 * client.app.state.settings.max_open_streams):
+            held.enter_context(bound.hold(ANYBODY))
+        assert_refused(client.get(f"{url}?wait=5"), 429, "limit-open-requests")
+        assert_refused(client.get(f"{url}/events"), 429, "limit-open-requests")
+        assert client.get(f"{url}/events?format=json").status_code == 200
     assert client.head(f"{url}/events").status_code == 200
     assert not bound._open

@@ -29,7 +29,6 @@ def places(client):
     }
 
 
-@pytest.mark.long
 def test_labels_can_be_given_at_creation(client):
     state = client.app.state
     registered(state.database, state.blobs)
@@ -85,7 +84,6 @@ def test_a_version_gets_the_labels_that_its_training_has_when_it_ends(client):
     assert len(client.get(f"{path}?tag=team:space").json()["items"]) == 1
 
 
-@pytest.mark.long
 def test_labels_are_merged_shown_and_found(client, places):
     for url in places.values():
         first = client.patch(url, json={"description": "of mine", "tags": {"a": "1", "b": ""}})
@@ -136,7 +134,6 @@ def test_a_change_can_be_conditional(client, places):
         assert_refused(client.get(url, headers={"If-Match": tag}), 412, "precondition")
 
 
-@pytest.mark.long
 def test_labels_are_bounded(client, places):
     for url in places.values():
         for body in (

@@ -1,24 +1,20 @@
 """Every number and every list of a request has a bound of its own, or counts in an estimate."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
-import pytest
-
-from app.main import create_app
-from app.settings import ApiSettings
 from flows import FAMILIES, BatchNormSpec, EncoderSpec
+from tests.app.conftest import openapi_document
 from tests.models_store.drawn_specs import fields_of
 
-# Counted by `Spec.cost`: `test_every_number_of_a_spec_counts` raises each of them. Momentum and
-# bounds of tails and scales take nothing; a spec checks them itself.
+# Counted by `Spec.cost`: `test_every_number_of_a_spec_counts` raises each of them. Momentum, steps of
+# the learning rate and bounds of tails and scales take nothing; a spec checks them itself.
 COUNTED = {
     f"{cls.__name__}.{field}"
     for cls in (*FAMILIES.values(), EncoderSpec, BatchNormSpec)
     for field, kind in fields_of(cls).items()
     if kind in (int, float, list[int]) or {int, float} & set(get_args(kind))
-}
+} | {"StepFactor.epochs", "StepFactor.factor"}
 
 # Rows of data, or a whole body of them: its bytes are bounded before they are read, and each row has
 # the model's columns, or is refused. Errors of sampled rows are left out.
@@ -72,13 +68,8 @@ def _is_unbounded(schema: Schema) -> bool:
             return False
 
 
-@pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder: Path = tmp_path_factory.mktemp("document")
-    return create_app(ApiSettings(data_dir=folder)).openapi()
-
-
-def unbounded(document: dict[str, Any]) -> set[str]:
+def unbounded() -> set[str]:
+    document = openapi_document()
     walk = Walk(document["components"]["schemas"])
     found: set[str] = set()
     for path, methods in document["paths"].items():
@@ -90,16 +81,15 @@ def unbounded(document: dict[str, Any]) -> set[str]:
     return found
 
 
-@pytest.mark.long
-def test_every_number_and_list_has_a_bound_or_counts(document):
-    found = unbounded(document)
+def test_every_number_and_list_has_a_bound_or_counts():
+    found = unbounded()
     rows = {at for at in found if at.rpartition(".")[2] in ROWS or at == "/v1/datasets"}
     waits = {at for at in found if at.removeprefix("?") in WAITS}
     assert found - rows - waits - COUNTED == set()
 
 
-def test_the_walk_finds_what_has_no_bound(document):
-    found = unbounded(document)
+def test_the_walk_finds_what_has_no_bound():
+    found = unbounded()
     assert {"MadeSpec.masks", "NafSpec.units", "EncoderSpec.hidden"} <= found
     bare = {"type": "object", "properties": {"n": {"type": "integer"}, "of": {"type": "array"}}}
     assert set(Walk({}).unbounded(bare, "body")) == {"body.n", "body.of"}

@@ -1,0 +1,114 @@
+"""Pages and their files; `tests/service/test_page.py` uses the page in a browser."""
+
+import re
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from app.problems.problem import install_problem_handlers
+from app.problems.types import PROBLEM_TYPES
+from app.site.html import STATIC_FOLDER
+from app.site.routes import guide_routes
+
+PAGE = STATIC_FOLDER / "page"
+MODULES = sorted((PAGE / "js").glob("*.js"))
+
+
+def test_the_first_load_is_below_300_kb():
+    """All modules are imported at once, so that they are the first load, with styles and libraries."""
+    loaded = [path for path in PAGE.rglob("*") if path.suffix in {".js", ".css"}]
+    assert set(MODULES) < set(loaded)
+    assert sum(path.stat().st_size for path in loaded) < 300_000
+
+
+def test_what_a_module_exports_another_one_imports():
+    exported, imported = set(), set()
+    for path in MODULES:
+        text = path.read_text(encoding="utf-8")
+        exported |= set(
+            re.findall(r"^export (?:async )?(?:function\*?|const|class) (\w+)", text, re.M)
+        )
+        for names in re.findall(r"^import \{([^}]*)\}", text, re.MULTILINE):
+            imported |= {name.partition(" as ")[0].strip() for name in names.split(",")}
+    assert exported
+    assert exported - imported == set()
+
+
+def test_the_page_has_no_inline_style():
+    for path in MODULES:
+        assert not re.search(r"\bstyle=", path.read_text(encoding="utf-8")), path.name
+
+
+@pytest.mark.parametrize("path", ["site.css", "page/js/main.js", "docs/swagger-ui.css"])
+def test_a_file_is_packed_and_not_sent_again_while_it_is_current(shared_client, path):
+    first = shared_client.get(f"/static/{path}")
+    assert (first.status_code, first.headers["Cache-Control"]) == (200, "no-cache")
+    again = shared_client.get(f"/static/{path}", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    plain = shared_client.get(f"/static/{path}", headers={"Accept-Encoding": "identity"})
+    assert plain.content == first.content
+    assert ("content-encoding" in first.headers) == (len(plain.content) >= 4096)
+
+
+@pytest.mark.parametrize("path", ["none.js", "../html.py", "page/../../html.py", "%2e%2e/html.py"])
+def test_nothing_else_is_sent(shared_client, path):
+    assert shared_client.get(f"/static/{path}").status_code == 404
+
+
+@pytest.fixture
+def guide_client(tmp_path: Path) -> TestClient:
+    app = FastAPI()
+    install_problem_handlers(app)
+    app.include_router(guide_routes(tmp_path / "site"))
+    return TestClient(app)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    page = tmp_path / "site" / "index.html"
+    page.parent.mkdir()
+    (tmp_path / "secret.txt").touch()
+    page.write_text("<script>one</script><p>Welcome")
+    return page
+
+
+def test_a_guide_that_was_not_built_says_how(guide_client):
+    answer = guide_client.get("/guide/")
+
+    assert answer.status_code == 404
+    assert "make docs" in answer.json()["detail"]
+
+
+@pytest.mark.usefixtures("index")
+def test_pages_may_run_their_own_scripts_alone(guide_client):
+    answer = guide_client.get("/guide")
+
+    assert answer.url.path == "/guide/"
+    assert "Welcome" in answer.text
+    policy = answer.headers["Content-Security-Policy"]
+    assert "script-src 'self' 'sha256-dpLDrTVAu4A8Ags67mbNiIcSMjTqDG5xQ8Ct1z/0Me0=';" in policy
+
+
+@pytest.mark.usefixtures("index")
+@pytest.mark.parametrize("path", ["nowhere", "%2e%2e/secret.txt", "..%2fsecret.txt", "/etc/passwd"])
+def test_nothing_else_of_the_guide_is_served(guide_client, path):
+    assert guide_client.get(f"/guide/{path}").status_code == 404
+
+
+def test_every_problem_type_has_a_page_and_the_list_links_to_it(shared_client):
+    listed = shared_client.get("/problems").text
+    for slug, kind in PROBLEM_TYPES.items():
+        response = shared_client.get(kind.uri)
+        assert response.status_code == 200
+        assert slug in response.text
+        assert f'href=".{kind.uri}"' in listed
+
+
+@pytest.mark.parametrize("slug", ["nothing", "<script>", "a%00b", "..%2f..%2fetc"])
+def test_an_unknown_problem_type_is_a_problem_and_no_page(shared_client, slug):
+    response = shared_client.get(f"/problems/{slug}")
+    assert response.status_code in {404, 422}
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "<script>" not in response.text
