@@ -2,36 +2,49 @@
 
 import asyncio
 import dataclasses
-import io
 import json
 import re
-from types import SimpleNamespace
-from typing import cast
+from itertools import product
 
 import numpy as np
 import pytest
+import torch
+from starlette.testclient import TestClient
 
 from app.engine.reference_rows import sampled_rows
 from app.plots import plots
-from app.plots.curves import kept_epoch
 from app.plots.numbers import Source
-from app.plots.plots import Drawing, Numbers, PlotKind
+from app.plots.plots import PlotKind
 from app.problems.problem import Problem
+from app.problems.types import PROBLEM_TYPES
 from flows import (
+    Flow,
+    GaussianSpec,
+    MadeSpec,
     MafSpec,
     MixedColumn,
     MixedSpec,
+    RealNvpSpec,
     build,
     compile_flow,
 )
-from models_store.records import Version
 from tabular.columns import Column
 from tests.app.conftest import CSV, assert_refused
-from tests.app.plots.pictures import PNG, draw, picture
+from tests.app.plots.test_figures import PNG, draw, png
 from tests.app.serving import COLUMNS, a_flow, registered
 
-DECIDES = "robust_validation_log_likelihood"
-DECIDES_BEST = f"best_{DECIDES}"
+WILD = RealNvpSpec(layers=3, hidden=[16])
+
+
+@pytest.fixture(scope="module")
+def people(shared_client):
+    state = shared_client.app.state
+    registered(state.database, state.blobs)
+    registered(state.database, state.blobs, name="plane", columns=["x$1", "y"])
+
+
+def picture(client, kind, model="people", **query):
+    return client.get(f"/v1/models/{model}/versions/1/plots/{kind}", params=query)
 
 
 @pytest.mark.usefixtures("people")
@@ -95,33 +108,6 @@ def test_samples_of_some_columns_are_those_of_all(shared_client):
     assert shown.base is None
 
 
-def numbers_of(kind: PlotKind) -> dict[str, np.ndarray]:
-    values = np.random.default_rng(0).normal(size=(200, 16))
-    names = np.array(["a$b", "c", "d"])
-    match kind:
-        case PlotKind.LEARNING_CURVE:
-            likelihoods = {
-                "train_log_likelihood": 1.0 * np.arange(3),
-                DECIDES: np.array([1, np.nan, 3]),
-            }
-            return {
-                "at": np.arange(3),
-                "decides": np.array(DECIDES),
-                "kept": np.array([2, 3]),
-                **likelihoods,
-            }
-        case PlotKind.DENSITY:
-            at = np.linspace(-1, 1, 5)
-            return {"names": names, "x": at, "y": at, "density": np.zeros((5, 5))}
-        case PlotKind.NOISE:
-            return {"names": names, "noise": values, "normal": np.linspace(-2, 2, 200)}
-        case PlotKind.IMAGES:
-            return {"samples": values[:10]}
-        case PlotKind.MARGINALS | PlotKind.PAIRS:
-            constant = {"data": np.ones((9, 3))} if kind is PlotKind.MARGINALS else {}
-            return {"names": names, "samples": values, **constant}
-
-
 TYPED = [
     Column(name="colour", type="category", levels=("red", "gr$een"), other=True, missing=True),
     Column(name="amount", missing=True, spikes=(-999.0, 0.0), transform="log", low=-1e4),
@@ -140,7 +126,6 @@ MIXED = MixedSpec(
 )
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("people")
 def test_levels_spikes_and_gaps_stand_beside_those_of_the_data(shared_client):
     random, state = np.random.default_rng(0), shared_client.app.state
@@ -168,73 +153,16 @@ def test_levels_spikes_and_gaps_stand_beside_those_of_the_data(shared_client):
     assert len(shown["data"]) == 300
     assert set(np.unique(shown["data"][:, 0])) >= {0.0, 1.0, 2.0}
     figure = draw(PlotKind.MARGINALS, dict(shown))
-    figure.savefig(io.BytesIO(), format="png", dpi=20)
+    assert png(figure).startswith(PNG)
     bars, amount = figure.axes[:2]
     assert [text.get_text() for text in bars.get_xticklabels()][:2] == ["red", r"gr\$een"]
     assert "missing: data" in amount.get_xlabel()
     figure = draw(PlotKind.PAIRS, shown)
-    figure.savefig(io.BytesIO(), format="png", dpi=20)
+    assert png(figure).startswith(PNG)
     data, samples = figure.axes[:2]
     assert (data.get_title(), samples.get_title()) == ("data", "samples")
     assert (data.get_xlim(), data.get_ylim()) == (samples.get_xlim(), samples.get_ylim())
     assert (data.get_xlabel(), data.get_ylabel()) == ("colour", "amount")
-
-
-@pytest.mark.parametrize("kind", PlotKind)
-def test_every_kind_is_drawn(kind):
-    file = io.BytesIO()
-    draw(kind, numbers_of(kind)).savefig(file, format="png", dpi=20)
-    assert file.getvalue().startswith(PNG)
-
-
-def test_a_learning_curve_marks_the_epoch_that_was_kept():
-    figure = draw(PlotKind.LEARNING_CURVE, numbers_of(PlotKind.LEARNING_CURVE))
-    (axes,) = figure.axes
-    assert axes.get_xlabel() == "epoch"
-    (legend,) = figure.legends
-    labels = [text.get_text() for text in legend.get_texts()]
-    assert "validation rows, far ones bounded (chooses the epoch)" in labels
-    assert "kept: epoch 2, 3.000 nats" in labels
-
-
-@pytest.mark.parametrize(
-    ("metrics", "kept"),
-    [
-        ({"best_epoch": 5, DECIDES_BEST: -4.0}, (5.0, -2.0)),
-        ({"best_epoch": 3, DECIDES_BEST: -4.0}, (3.0, -4.0)),
-        ({"best_epoch": 3, DECIDES_BEST: None}, None),
-        ({"best_epoch": 10, DECIDES_BEST: -4.0}, None),
-        ({"best_epoch": 9}, None),
-        ({"best_epoch": 2**70, DECIDES_BEST: -4.0}, None),
-        ({"best_epoch": "5"}, None),
-    ],
-)
-def test_the_kept_epoch_is_known_of_a_curve_that_leaves_it_out(metrics, kept):
-    version = cast(Version, SimpleNamespace(metrics=metrics))
-    curve = {"at": np.array([1.0, 5.0, 9.0]), DECIDES: np.array([-3.0, -2.0, np.nan])}
-    assert kept_epoch(version, curve, DECIDES) == kept
-
-
-def test_tails_get_an_axis_that_shows_them():
-    random = np.random.default_rng(0)
-    columns = {
-        "log": random.lognormal(0, 2, 2000),
-        "asinh": random.standard_cauchy(2000),
-        "linear": random.normal(size=2000),
-    }
-    rows = np.stack(list(columns.values()), axis=1)
-    for kind in (PlotKind.MARGINALS, PlotKind.PAIRS):
-        figure = draw(kind, {"names": np.array(list(columns)), "samples": rows})
-        for axes in figure.axes:
-            assert axes.get_xlabel() in (axes.get_xscale(), "")
-
-
-def test_the_data_choose_the_axis_and_not_a_few_samples():
-    rows = np.random.default_rng(0).lognormal(0, 2, (2000, 2))
-    samples = np.where(np.arange(2000)[:, None] % 100 == 0, -0.5, rows)
-    for kind in (PlotKind.MARGINALS, PlotKind.PAIRS):
-        numbers = {"names": np.array(["a", "b"]), "data": rows, "samples": samples}
-        assert {axes.get_xscale() for axes in draw(kind, numbers).axes} == {"log"}
 
 
 @pytest.mark.usefixtures("people")
@@ -262,39 +190,6 @@ def test_the_density_of_a_target_stands_beside_the_models(shared_client):
         assert "target" not in shown(odd)
 
 
-def test_a_project_that_asks_for_too_many_plots_is_told_at_once(monkeypatch):
-    begun, release = [], asyncio.Event()
-
-    async def held(_plots, drawing, _numbers):
-        begun.append(drawing.kind)
-        await release.wait()
-        return PNG
-
-    async def nothing() -> Numbers:
-        return {}
-
-    async def main() -> None:
-        kept = plots.Plots()
-        tasks = [
-            asyncio.create_task(
-                kept.draw(Drawing(str(number), PlotKind.DENSITY, "png", "light"), nothing)
-            )
-            for number in range(21)
-        ]
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        assert len(begun) == 1
-        assert len(done) == 20 - plots._MOST_WAITING
-        for task in done:
-            assert isinstance(error := task.exception(), Problem)
-            assert error.type.slug == "overloaded"
-        release.set()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert len(begun) == 1 + plots._MOST_WAITING
-
-    monkeypatch.setattr(plots.Plots, "_draw", held)
-    asyncio.run(main())
-
-
 @pytest.mark.usefixtures("people")
 def test_a_picture_is_drawn_once(shared_client, monkeypatch):
     first = picture(shared_client, "pairs", format="svg")
@@ -307,19 +202,11 @@ def test_a_picture_is_drawn_once(shared_client, monkeypatch):
 
 
 @pytest.mark.usefixtures("people")
-@pytest.mark.parametrize(
-    ("kind", "model"),
-    [
-        ("learning-curve", "people"),
-        ("noise", "people"),
-        ("density", "people"),
-        ("images", "people"),
-    ],
-)
-def test_what_cannot_be_shown_is_told(shared_client, kind, model):
-    refused = picture(shared_client, kind, model)
-    assert_refused(refused, 422, "plot-unavailable")
-    assert shared_client.head(str(refused.url)).status_code == 422
+def test_what_cannot_be_shown_is_told(shared_client):
+    for kind in ("learning-curve", "noise", "density", "images"):
+        refused = picture(shared_client, kind)
+        assert_refused(refused, 422, "plot-unavailable")
+        assert shared_client.head(str(refused.url)).status_code == 422
 
 
 @pytest.mark.usefixtures("people")
@@ -327,3 +214,117 @@ def test_unknown_kinds_formats_and_versions_are_refused(shared_client):
     assert picture(shared_client, "pie").status_code == 422
     assert_refused(picture(shared_client, "pairs", format="gif"), 422, "validation")
     assert_refused(picture(shared_client, "pairs", "nobody"), 404, "not-found")
+
+
+def wild(factor: float) -> Flow:
+    """A flow that is sure of itself, and of which some or no samples are finite."""
+    flow = a_flow(spec=WILD, dim=2)
+    with torch.no_grad():
+        for weights in flow.parameters():
+            weights.mul_(factor)
+    flow.load_state_dict(flow.state_dict())
+    return flow.eval()
+
+
+MODELS = {
+    "two columns": a_flow(dim=2),
+    "an image": a_flow(dim=16),
+    "some samples finite": wild(75),
+    "no sample finite": wild(120),
+    "conditional": a_flow(dim=2, context_dim=1),
+    "no noise": a_flow(spec=MadeSpec(conditional="mixture", components=2, hidden=[8]), dim=2),
+    "gaussian": a_flow(spec=GaussianSpec(), dim=3),
+}
+
+
+def uploaded(client: TestClient, rows: int, columns: int) -> str:
+    """A dataset whose first column is constant, as far as that is possible."""
+    values = np.random.default_rng(rows).normal(150, 30, size=(rows, columns)).round(2)
+    if columns > 1:
+        values[:, 0] = 5.0
+    names = [f"c{index}" for index in range(columns)]
+    table = "\n".join(",".join(map(str, row)) for row in [names, *values])
+    answer = client.post("/v1/datasets?constant=keep", content=table, headers=CSV)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rows"), [*product(MODELS, [64]), ("two columns", 0), ("gaussian", 2)]
+)
+@pytest.mark.usefixtures("people")
+def test_every_kind_is_drawn_or_refused_whatever_the_model_and_its_data(shared_client, name, rows):
+    flow, state = MODELS[name], shared_client.app.state
+    columns = [f"c{index}" for index in range(flow.dim + flow.context_dim)]
+    version = registered(state.database, state.blobs, name="any", columns=columns)
+    dataset_id = uploaded(shared_client, rows, len(columns)) if rows else None
+    version = dataclasses.replace(
+        version,
+        columns=columns[: flow.dim],
+        context_columns=columns[flow.dim :],
+        dataset_id=dataset_id,
+    )
+    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    compiled = compile_flow(flow)
+    drawn = set()
+    for kind in PlotKind:
+        try:
+            numbers = dict(asyncio.run(asyncio.wait_for(source.numbers(kind, compiled), 120)))
+        except Problem as problem:
+            if problem.type is not PROBLEM_TYPES["plot-unavailable"]:
+                raise
+            continue
+        assert png(draw(kind, numbers)).startswith(PNG)
+        drawn.add(kind)
+    assert state.engine.alive
+    if name == "two columns":
+        assert drawn >= {PlotKind.MARGINALS, PlotKind.PAIRS, PlotKind.DENSITY}
+    if name == "no sample finite":
+        assert (PlotKind.MARGINALS in drawn) == (rows > 0)
+    if name in ("two columns", "conditional", "gaussian") and rows:
+        assert PlotKind.NOISE in drawn
+
+
+def test_the_picture_says_what_is_left_out(shared_client):
+    state = shared_client.app.state
+    columns = ["c0", "c1"]
+    version = registered(state.database, state.blobs, name="wild", columns=columns)
+    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    flow = compile_flow(MODELS["some samples finite"])
+    for kind in (PlotKind.MARGINALS, PlotKind.PAIRS, PlotKind.DENSITY):
+        numbers = dict(asyncio.run(source.numbers(kind, flow)))
+        title = draw(kind, numbers).get_suptitle()
+        assert re.search(r"\d+ of 2000 rows of samples are not finite", title)
+
+
+def test_a_picture_of_little_data_harms_nobody(shared_client):
+    state = shared_client.app.state
+    name = "few"
+    dataset_id = uploaded(shared_client, 3, 3)
+    columns = ["c0", "c1", "c2"]
+    registered(state.database, state.blobs, name=name, columns=columns, dataset_id=dataset_id)
+    assert picture(shared_client, "noise", name).content.startswith(PNG)
+    many = {"rows": [[170.0, 70.0, 40.0]] * 300}
+    assert shared_client.post(f"/v1/models/{name}/log_prob", json=many).status_code == 200
+
+
+def test_a_model_without_finite_samples_is_refused(shared_client):
+    state = shared_client.app.state
+    flow = MODELS["no sample finite"]
+    registered(
+        state.database, state.blobs, name="infinite", columns=["a", "b"], spec=WILD, flow=flow
+    )
+    for kind in ("marginals", "pairs", "density"):
+        assert_refused(picture(shared_client, kind, "infinite"), 422, "plot-unavailable")
+
+
+def test_a_file_that_is_gone_is_left_out(shared_client):
+    state = shared_client.app.state
+    dataset_id = uploaded(shared_client, 5, 3)
+    version = registered(state.database, state.blobs, name="left")
+    version = dataclasses.replace(version, columns=["c0", "c1", "c2"], dataset_id=dataset_id)
+    state.blobs.delete(state.registry.dataset(version.project, dataset_id).key)
+    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    numbers = asyncio.run(source.numbers(PlotKind.MARGINALS, compile_flow(a_flow())))
+    assert "data" not in numbers
