@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from app.auth.callers import Caller
 from app.problems.problem import Problem
+from models_store.keys import Scope
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -26,6 +27,23 @@ ROUTES_EACH = 2
 _KEYS_A_PROJECT = 2
 _ANYBODY = 8
 """Share of a service without keys, where all callers count as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Sender of a request.
+
+    Args:
+        project: Project that the caller belongs to.
+        scope: Scope of the key.
+        key_id: Id of the key; None where none is needed.
+        rate: Requests per second; None for the rate of the settings.
+    """
+
+    project: str
+    scope: Scope
+    key_id: str | None = None
+    rate: float | None = None
 
 
 class Turns:

@@ -4,7 +4,7 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
-from app.auth.callers import Caller
+from app.limits import Caller
 from models_store.database.changes import Change, auditing
 
 log = logging.getLogger("app.audit")

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Scope as AsgiScope
 
+from app.limits import Caller
 from app.problems.problem import Problem
 from models_store.errors import DatabaseError
 from models_store.keys import Keys, Scope
@@ -26,23 +26,6 @@ _MAX_NEW = 64  # queries for unknown keys that wait; more are refused
 _PATIENCE_S = 1.0  # for a database that was there lately
 
 _Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Sender of a request.
-
-    Args:
-        project: Project that the caller belongs to.
-        scope: Scope of the key.
-        key_id: Id of the key; None where none is needed.
-        rate: Requests per second; None for the rate of the settings.
-    """
-
-    project: str
-    scope: Scope
-    key_id: str | None = None
-    rate: float | None = None
 
 
 ANYBODY = Caller(DEFAULT_PROJECT, Scope.ADMIN)

@@ -4,10 +4,10 @@ from fastapi import APIRouter
 from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
 from app.auth.audit import AuditedApp
-from app.auth.callers import Caller, Callers, authorization_of
+from app.auth.callers import Callers, authorization_of
 from app.auth.loopback import is_local_name
 from app.auth.rates import Headers, Rates
-from app.limits import NOBODY, OpenBound, Threads, on_account_of
+from app.limits import NOBODY, Caller, OpenBound, Threads, on_account_of
 from app.problems.problem import Problem
 from models_store.keys import Scope
 

@@ -3,7 +3,7 @@
 import math
 from time import monotonic
 
-from app.auth.callers import Caller
+from app.limits import Caller
 from app.problems.problem import Problem
 
 _MAX_BUCKETS = 100_000

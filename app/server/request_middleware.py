@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth.callers import Caller
 from app.engine.engine import OverloadedError
+from app.limits import Caller
 from app.metrics import Metrics
 from app.problems.problem import Problem, problem_of, problem_of_lack, problem_response
 from app.server.startup import Shutdown

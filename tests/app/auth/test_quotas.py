@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from app.auth.callers import Caller
 from app.auth.rates import Rates
+from app.limits import Caller
 from app.problems.problem import Problem
 from models_store.keys import Scope
 from tests.app.conftest import CSV, TABLE, assert_refused, files_of

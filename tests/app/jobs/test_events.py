@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from app.auth.callers import ANYBODY, Caller as KeyHolder
+from app.auth.callers import ANYBODY
 from app.jobs import events
 from app.jobs.events import EventFeed, stream_events
+from app.limits import Caller as KeyHolder
 from app.problems.problem import Problem
 from app.server.event_hub import EventHub
 from models_store.database.database import Database
