@@ -39,7 +39,7 @@ from app.jobs import (
 )
 from app.limits import ROUTES_EACH, BodyMemory, OpenBound, Threads, Turns
 from app.metrics import Metrics
-from app.models import checkpoints, plot_routes as plots, routes as models
+from app.models import exports, imports, plot_routes as plots, routes as models
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.root_path import RootPathMiddleware
@@ -195,7 +195,8 @@ def _routes() -> list[BaseRoute]:
         jobs,
         job_results,
         models,
-        checkpoints,
+        exports,
+        imports,
         plots,
         scores,
         webhooks,

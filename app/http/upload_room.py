@@ -1,8 +1,10 @@
 """Room of a project for an upload; the transaction that stores its row is the judge in the end."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
-from models_store.errors import LimitError
+from models_store.errors import DatabaseUnavailableError, LimitError
+from models_store.files.blobs import Blobs
 
 
 def check_room(size: int, room: int) -> None:
@@ -29,3 +31,19 @@ async def within_room(chunks: AsyncIterator[bytes], room: int) -> AsyncIterator[
         size += len(chunk)
         check_room(size, room)
         yield chunk
+
+
+@contextmanager
+def unless_refused(blobs: Blobs, key: str) -> Iterator[None]:
+    """Delete files again whose row is refused in this context.
+
+    Where the connection was lost, perhaps after the row was committed, they stay, so that no row is
+    without its file; doctor finds those that no row names.
+    """
+    try:
+        yield
+    except DatabaseUnavailableError:
+        raise
+    except BaseException:
+        blobs.delete(key)
+        raise

@@ -1,5 +1,6 @@
 """Models: the registry of trained flows, their versions and aliases."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
@@ -12,11 +13,10 @@ from app.dependencies import (
     ModelsDep,
     ProjectDep,
     RegistryDep,
-    built,
 )
 from app.http.examples import MODEL
 from app.http.json_body import json_body, json_request
-from app.limits import FairRoute, in_thread
+from app.limits import FairRoute
 from app.models.views import (
     AliasChangePage,
     AliasChangeView,
@@ -32,13 +32,13 @@ from app.problems.problem import Problem, problem_responses
 from app.resources.etags import (
     ETAG,
     NOT_MODIFIED,
+    Preconditions,
     PreconditionsDep,
     respond,
 )
 from app.resources.labels import LABEL_ROUTE, LabelUpdateDep
 from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from models_store.files.job_files import delete_unneeded
-from models_store.records import Alias
 from models_store.requests.training import Name
 from models_store.rows.versions import LargeField
 
@@ -57,15 +57,6 @@ Include = Annotated[
         examples=[["flow", "preprocessing"]],
     ),
 ]
-
-
-class VersionTarget:
-    """Version that a request names."""
-
-    def __init__(self, name: ModelName, version: VersionNumber, project: ProjectDep) -> None:
-        self.model = name
-        self.number = version
-        self.project = project
 
 
 _ETAG = {
@@ -206,18 +197,16 @@ def list_versions(
         **problem_responses("not-found", "precondition"),
     },
 )
-async def get_version(
-    target: Annotated[VersionTarget, Depends(built(VersionTarget))],
+def get_version(
+    name: ModelName,
+    version: VersionNumber,
     registry: RegistryDep,
+    project: ProjectDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a version: its flow, its metrics and its origin."""
-    named = target.project, target.model, target.number
-
-    def shown() -> Response:
-        return respond(VersionView.of(registry.version(*named)), conditions)
-
-    return await in_thread(shown)
+    found = registry.version(project, name, version)
+    return respond(VersionView.of(found), conditions)
 
 
 @router.patch(
@@ -227,14 +216,15 @@ async def get_version(
     response_model=VersionView,
     **LABEL_ROUTE,
 )
-async def update_version(
-    target: Annotated[VersionTarget, Depends(built(VersionTarget))],
+def update_version(
+    name: ModelName,
+    version: VersionNumber,
     labels: LabelsDep,
+    project: ProjectDep,
     update: LabelUpdateDep,
 ) -> Response:
     """Change the description and tags of a version; fields that the body leaves out stay unchanged."""
-    named = target.project, target.model, target.number
-    return await in_thread(update.make, partial(labels.version, *named), VersionView.of)
+    return update.make(partial(labels.version, project, name, version), VersionView.of)
 
 
 @router.delete(
@@ -263,53 +253,13 @@ def delete_version(
     delete_unneeded(blobs, *keys)
 
 
-class AliasTarget:
-    """Alias that a request names, and the state that the request expects to find it in."""
-
-    def __init__(
-        self,
-        name: ModelName,
-        alias: AliasName,
-        aliases: AliasesDep,
-        project: ProjectDep,
-        preconditions: PreconditionsDep,
-    ) -> None:
-        self.model = name
-        self.preconditions = preconditions
-        self._alias = alias
-        self._aliases = aliases
-        self.project = project
-
-    def get(self) -> Alias:
-        """Return where it points."""
-        return self._aliases.get(self.project, self.model, self._alias)
-
-    def set(self, body: AliasRequest) -> Alias:
-        """Point it at a version."""
-        return self._aliases.set(
-            self.project,
-            self.model,
-            self._alias,
-            version=body.version,
-            reason=body.reason,
-            condition=self._holds,
-        )
-
-    def delete(self) -> None:
-        """Remove it."""
-        self._aliases.delete(self.project, self.model, self._alias, condition=self._holds)
-
-    def _holds(self, revision: int | None) -> bool:
-        return self.preconditions.hold(None if revision is None else _tag(revision))
-
-
 def _tag(revision: int) -> str:
     return f'"{revision}"'
 
 
-def _view(target: AliasTarget, alias: Alias, response: Response) -> AliasView:
-    response.headers["ETag"] = _tag(alias.revision)
-    return AliasView.of(target.model, alias)
+def _condition(preconditions: Preconditions) -> Callable[[int | None], bool]:
+    """Return the condition on the revision of an alias that the tags of a request stand for."""
+    return lambda revision: preconditions.hold(None if revision is None else _tag(revision))
 
 
 @router.get(
@@ -341,16 +291,22 @@ def list_alias_changes(
     },
 )
 def get_alias(
-    target: Annotated[AliasTarget, Depends(built(AliasTarget))], response: Response
+    name: ModelName,
+    alias: AliasName,
+    aliases: AliasesDep,
+    project: ProjectDep,
+    conditions: PreconditionsDep,
+    response: Response,
 ) -> AliasView | Response:
     """Return the version that an alias points at; its ETag makes a later change conditional."""
-    alias = target.get()
-    tag = _tag(alias.revision)
-    if not target.preconditions.matched(tag):
+    found = aliases.get(project, name, alias)
+    tag = _tag(found.revision)
+    if not conditions.matched(tag):
         raise Problem("precondition", "The alias is at another revision.")
-    if not target.preconditions.new(tag):
+    if not conditions.new(tag):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": tag})
-    return _view(target, alias, response)
+    response.headers["ETag"] = tag
+    return AliasView.of(name, found)
 
 
 @router.put(
@@ -363,16 +319,24 @@ def get_alias(
         **problem_responses("not-found", "precondition", "limit-aliases"),
     },
 )
-def set_alias(
+def set_alias(  # noqa: PLR0913 - FastAPI gives each
     body: Annotated[AliasRequest, Depends(json_body(AliasRequest))],
-    target: Annotated[AliasTarget, Depends(built(AliasTarget))],
+    name: ModelName,
+    alias: AliasName,
+    aliases: AliasesDep,
+    project: ProjectDep,
+    conditions: PreconditionsDep,
     models: ModelsDep,
     response: Response,
 ) -> AliasView:
     """Point an alias at a version, atomically; later requests to the alias use that version."""
-    moved = target.set(body)
-    models.forget(target.project)
-    return _view(target, moved, response)
+    condition = _condition(conditions)
+    moved = aliases.set(
+        project, name, alias, version=body.version, reason=body.reason, condition=condition
+    )
+    models.forget(project)
+    response.headers["ETag"] = _tag(moved.revision)
+    return AliasView.of(name, moved)
 
 
 @router.delete(
@@ -384,8 +348,13 @@ def set_alias(
     responses=problem_responses("not-found", "precondition"),
 )
 def delete_alias(
-    target: Annotated[AliasTarget, Depends(built(AliasTarget))], models: ModelsDep
+    name: ModelName,
+    alias: AliasName,
+    aliases: AliasesDep,
+    project: ProjectDep,
+    conditions: PreconditionsDep,
+    models: ModelsDep,
 ) -> None:
     """Delete an alias; the version stays."""
-    target.delete()
-    models.forget(target.project)
+    aliases.delete(project, name, alias, condition=_condition(conditions))
+    models.forget(project)

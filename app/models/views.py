@@ -84,18 +84,7 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
 
 _SHOWN_QUANTILES = (0.01, 0.05, 0.5)
 
-_NAME: Any = Field(description="Name of the model.")
-_VERSION: Any = Field(description="Number of the version, counted from 1.")
-_FAMILY: Any = Field(description="Family of the flow.")
-_DIM: Any = Field(description="Number of columns that the version models.")
-_PARAMETERS: Any = Field(description="Number of weights of the flow.")
-_METRICS: Any = Field(description="Metrics of the training job.")
-_LINEAGE: Any = Field(description="Origin of the version.")
-_CHECKPOINT: Any = Field(description="File of the weights.")
-_ALIASES: Any = Field(description="Aliases that point at the version.")
-_CREATED_AT: Any = Field(description="Time of the registration.")
-
-
+_METRICS = "Metrics of the training job."
 _COLUMNS = "Columns that the version models, in order."
 _CONTEXT_COLUMNS = "Columns that the density is conditioned on; in a row they follow the others."
 _FLOW = "Family of the flow and its fields."
@@ -106,11 +95,11 @@ _IF_INCLUDED = " Only if `include` names it."
 class LatestView(BaseModel):
     """Newest version of a model, in short."""
 
-    version: int = _VERSION
-    family: str = _FAMILY
-    dim: int = _DIM
-    metrics: VersionMetrics = _METRICS
-    created_at: datetime = _CREATED_AT
+    version: int = Field(description="Number of the version, counted from 1.")
+    family: str = Field(description="Family of the flow.")
+    dim: int = Field(description="Number of columns that the version models.")
+    metrics: VersionMetrics = Field(description=_METRICS)
+    created_at: datetime = Field(description="Time of the registration.")
 
 
 class ModelView(BaseModel):
@@ -118,7 +107,7 @@ class ModelView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_MODEL_EXAMPLE]})
 
-    name: str = _NAME
+    name: str = Field(description="Name of the model.")
     latest_version: int = Field(description="Number of the newest version.")
     latest: LatestView = Field(description="Newest version.")
     aliases: dict[str, int] = Field(description="Version that each alias points at.")
@@ -139,8 +128,8 @@ class ModelPage(BaseModel):
     next_cursor: str | None = NEXT_CURSOR
 
 
-class LineageView(BaseModel):
-    """Origin of a version."""
+class LineageSummaryView(BaseModel):
+    """Origin of a version, without its target."""
 
     job_id: str | None = Field(description="Job that trained the version; null if it was imported.")
     dataset_id: str | None = Field(
@@ -149,12 +138,17 @@ class LineageView(BaseModel):
     dataset_sha256: str | None = Field(
         description="SHA-256 of the table that the version was trained on."
     )
+    code_version: str = Field(description="Version of densityd that trained it.")
+    seed: int | None = Field(description="Seed of the training; null if it is not known.")
+
+
+class LineageView(LineageSummaryView):
+    """Origin of a version."""
+
     target: Annotated[dict[str, Any], SchemaOf(Target)] | None = Field(
         description="Target of the variational inference; null if the version was trained on a"
         " dataset."
     )
-    code_version: str = Field(description="Version of densityd that trained it.")
-    seed: int | None = Field(description="Seed of the training; null if it is not known.")
 
 
 class HeldOutView(BaseModel):
@@ -194,29 +188,26 @@ class CheckpointView(BaseModel):
     bytes: int = Field(description="Size of the file in bytes.")
 
 
-class LineageSummaryView(BaseModel):
-    """Origin of a version, without its target."""
+class _Version(BaseModel):
+    name: str = Field(description="Name of the model.")
+    version: int = Field(description="Number of the version, counted from 1.")
+    family: str = Field(description="Family of the flow.")
+    dim: int = Field(description="Number of columns that the version models.")
+    parameters: int = Field(description="Number of weights of the flow.")
+    metrics: VersionMetrics = Field(description=_METRICS)
+    checkpoint: CheckpointView = Field(description="File of the weights.")
+    aliases: list[str] = Field(description="Aliases that point at the version.")
+    description: str | None = DESCRIPTION
+    tags: dict[str, str] = TAGS
+    created_at: datetime = Field(description="Time of the registration.")
 
-    job_id: str | None = Field(description="Job that trained the version; null if it was imported.")
-    dataset_id: str | None = Field(
-        description="Dataset that the version was trained on; null if it was not, or was imported."
-    )
-    dataset_sha256: str | None = Field(
-        description="SHA-256 of the table that the version was trained on."
-    )
-    code_version: str = Field(description="Version of densityd that trained it.")
-    seed: int | None = Field(description="Seed of the training; null if it is not known.")
 
-
-class VersionSummaryView(BaseModel):
+class VersionSummaryView(_Version):
     """Version in a list, without its target and quantiles; columns and spec only if they are asked for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
-    name: str = _NAME
-    version: int = _VERSION
-    family: str = _FAMILY
-    dim: int = _DIM
+    lineage: LineageSummaryView = Field(description="Origin of the version.")
     columns: list[str] = Field(default_factory=list, description=_COLUMNS + _IF_INCLUDED)
     context_columns: list[str] = Field(
         default_factory=list, description=_CONTEXT_COLUMNS + _IF_INCLUDED
@@ -227,14 +218,6 @@ class VersionSummaryView(BaseModel):
     preprocessing: Annotated[dict[str, Any], SchemaOf(Preprocessing)] = Field(
         default_factory=dict, description=_PREPROCESSING + _IF_INCLUDED
     )
-    parameters: int = _PARAMETERS
-    metrics: VersionMetrics = _METRICS
-    lineage: LineageSummaryView = _LINEAGE
-    checkpoint: CheckpointView = _CHECKPOINT
-    aliases: list[str] = _ALIASES
-    description: str | None = DESCRIPTION
-    tags: dict[str, str] = TAGS
-    created_at: datetime = _CREATED_AT
 
     @classmethod
     def of(cls, version: VersionSummary) -> "VersionSummaryView":
@@ -242,27 +225,21 @@ class VersionSummaryView(BaseModel):
         return cls.model_validate({**_members(version), **version.included}, from_attributes=True)
 
 
-class VersionView(BaseModel):
+class VersionView(_Version):
     """Version of a model. It never changes, except for its labels and the aliases that point at it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_VERSION_EXAMPLE]})
 
-    name: str = _NAME
-    version: int = _VERSION
-    family: str = _FAMILY
-    dim: int = _DIM
     columns: list[str] = Field(description=_COLUMNS)
     context_columns: list[str] = Field(description=_CONTEXT_COLUMNS)
     types: Annotated[list[dict[str, Any]], SchemaOf(list[Column])] | None = Field(
-        description="Type, levels and states of each column, then of each context column; null if"
-        " all are"
-        " plain numbers."
+        description="Type, levels and states of each column, then of each context column; null if all"
+        " are plain numbers."
     )
     flow: Annotated[dict[str, Any], SchemaOf(Flow)] = Field(description=_FLOW)
     preprocessing: Annotated[dict[str, Any], SchemaOf(Preprocessing)] = Field(
         description=_PREPROCESSING
     )
-    parameters: int = _PARAMETERS
     metrics: VersionMetrics = Field(
         description="Mean log likelihoods and their standard errors, in nats and the data's own units;"
         " for a target the ELBO, the evidence and the quality of the approximation."
@@ -271,12 +248,7 @@ class VersionView(BaseModel):
         description="Densities that `score` compares rows with; null if the version has no calibrated"
         " scores."
     )
-    lineage: LineageView = _LINEAGE
-    checkpoint: CheckpointView = _CHECKPOINT
-    aliases: list[str] = _ALIASES
-    description: str | None = DESCRIPTION
-    tags: dict[str, str] = TAGS
-    created_at: datetime = _CREATED_AT
+    lineage: LineageView = Field(description="Origin of the version.")
 
     @classmethod
     def of(cls, version: Version) -> "VersionView":

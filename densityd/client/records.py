@@ -210,9 +210,9 @@ class Lineage(Record):
     job_id: str | None
     dataset_id: str | None
     dataset_sha256: str | None
-    target: dict[str, Any] | None
     code_version: str
     seed: int | None
+    target: dict[str, Any] | None
 
 
 class Me(Record):
@@ -322,18 +322,18 @@ class VersionSummary(VersionRecord):
     version: int
     family: str
     dim: int
-    columns: list[str] | None = None
-    context_columns: list[str] | None = None
-    flow: dict[str, Any] | None = None
-    preprocessing: dict[str, Any] | None = None
     parameters: int
     metrics: dict[str, Any]
-    lineage: LineageSummary
     checkpoint: Checkpoint
     aliases: list[str]
     description: str | None
     tags: dict[str, str]
     created_at: AwareDatetime
+    lineage: LineageSummary
+    columns: list[str] | None = None
+    context_columns: list[str] | None = None
+    flow: dict[str, Any] | None = None
+    preprocessing: dict[str, Any] | None = None
 
 
 class Version(VersionRecord):
@@ -343,20 +343,20 @@ class Version(VersionRecord):
     version: int
     family: str
     dim: int
-    columns: list[str]
-    context_columns: list[str]
-    types: list[dict[str, Any]] | None
-    flow: dict[str, Any]
-    preprocessing: dict[str, Any]
     parameters: int
     metrics: dict[str, Any]
-    held_out: HeldOut | None
-    lineage: Lineage
     checkpoint: Checkpoint
     aliases: list[str]
     description: str | None
     tags: dict[str, str]
     created_at: AwareDatetime
+    columns: list[str]
+    context_columns: list[str]
+    types: list[dict[str, Any]] | None
+    flow: dict[str, Any]
+    preprocessing: dict[str, Any]
+    held_out: HeldOut | None
+    lineage: Lineage
 
 
 class TableWarning(Record):

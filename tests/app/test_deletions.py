@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.models import checkpoints
+from app.models import exports
 from models_store.consistency import compare
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
@@ -168,7 +168,7 @@ def test_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
     client, registry, monkeypatch, what, step
 ):
     """Before or after its hash is checked, or before the file of an export is opened once more."""
-    owner, name = (checkpoints, "exported_file") if step == "open" else (Blobs, step)
+    owner, name = (exports, "exported_file") if step == "open" else (Blobs, step)
     real = getattr(owner, name)
 
     def delete(*given: Any, **named: Any) -> Any:

@@ -8,12 +8,23 @@ from app.account import routes as account
 from app.datasets import routes as datasets, upload_routes as uploads
 from app.inference import routes as inference
 from app.jobs import result_routes as results, routes as jobs, starts, target_preview
-from app.models import checkpoints, plot_routes as plots, routes as models
+from app.models import exports, imports, plot_routes as plots, routes as models
 from app.scoring import routes as scores
 from app.webhooks import routes as webhooks
 
 MODULES = [
-    *(account, datasets, uploads, inference, results, jobs, starts, target_preview, checkpoints),
+    *(
+        account,
+        datasets,
+        uploads,
+        inference,
+        results,
+        jobs,
+        starts,
+        target_preview,
+        exports,
+        imports,
+    ),
     *(plots, models, scores, webhooks),
 ]
 

@@ -1,9 +1,6 @@
 """Versions that go from one service to another lose nothing that matters there."""
 
 import json
-import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,13 +27,11 @@ CHANGES: list[dict[str, object]] = [
     {"format": 2},
     {"more": 1},
     {"held_out": {"rows": 0, "quantiles": QUANTILES}},
-    {"held_out": {"rows": 9, "quantiles": [0.0]}},
     {"held_out": {"rows": 9, "quantiles": QUANTILES[::-1]}},
     {"tags": {"": "x"}},
     {"description": "\0"},
     {"dataset_sha256": "x"},
     {"seed": -1},
-    {"metrics": {str(number): 0 for number in range(201)}},
     {"metrics": {"x": "y" * 2**20}},
     {"learning_curve": {"at": [1.0], "values": {"elbo": []}}},
     {"learning_curve": {"at": [1.0], "values": {"other": [1.0]}}},
@@ -59,7 +54,7 @@ def imported(client, body):
     return client.post("/v1/models/copy/versions", content=body, headers=FILE)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_import_restores_what_was_exported(client, exported):
     made = imported(client, exported)
     assert made.status_code == 201, made.text
@@ -104,19 +99,19 @@ CURVES: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("curve", CURVES)
-def test_a_curve_of_any_numbers_is_drawn_and_exported_or_left_out(client, exported, curve):
-    change = {"learning_curve": curve, "metrics": {"best_epoch": 2**70}}
-    assert imported(client, edited(exported, change)).status_code == 201
-    plot = client.get("/v1/models/copy/versions/1/plots/learning-curve")
-    assert plot.status_code in (200, 422), plot.text
-    if plot.status_code == 422:
-        assert_refused(plot, 422, "plot-unavailable")
-    assert imported(client, client.get("/v1/models/copy/versions/1/export").content).is_success
+@pytest.mark.slow
+def test_a_curve_of_any_numbers_is_drawn_and_exported_or_left_out(client, exported):
+    for curve in CURVES:
+        change = {"learning_curve": curve, "metrics": {"best_epoch": 2**70}}
+        made = imported(client, edited(exported, change))
+        url = made.headers["location"]
+        plot = client.get(f"{url}/plots/learning-curve")
+        if plot.status_code != 200:
+            assert_refused(plot, 422, "plot-unavailable")
+        assert imported(client, client.get(f"{url}/export").content).is_success
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
     state = client.app.state
     version = registered(state.database, state.blobs, epochs=25)
@@ -139,19 +134,6 @@ def test_the_learning_curve_goes_with_the_version(client, monkeypatch):
         assert np.array_equal(values, curve[name][places], equal_nan=True), name
 
 
-def test_of_a_long_training_some_epochs_are_read(client, monkeypatch):
-    state = client.app.state
-    version = registered(state.database, state.blobs, epochs=25)
-    whole = read_curve(version, state.jobs, state.blobs)
-    monkeypatch.setattr("app.plots.curves.MAX_CURVE", 10)
-    curve = read_curve(version, state.jobs, state.blobs)
-    places = curve["at"].astype(int) - 1
-    assert (len(places), places[0], places[-1]) == (10, 0, 24)
-    assert {*np.diff(places).tolist()} == {2, 3}
-    for name, values in curve.items():
-        assert np.array_equal(values, whole[name][places], equal_nan=True), name
-
-
 # The same rows as callers write them, and as numbers.
 CARS = [
     ["Ideal", 7.25, "yes", "2024-02-29", 5, 70.1],
@@ -165,7 +147,7 @@ NUMBERS = [
 ]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_onnx_export_gives_the_log_densities_of_the_service(client):
     state = client.app.state
     registered(state.database, state.blobs)
@@ -200,26 +182,7 @@ def test_an_onnx_export_of_a_density_of_several_passes_says_why_not(client):
     assert list(state.blobs.staging.iterdir()) == []
 
 
-@pytest.mark.long
-def test_onnx_exports_delay_no_import_and_are_few_at_once(client, exported, monkeypatch):
-    def write(_checkpoint, _version, target, **_):
-        release.wait(120)
-        target.write_bytes(b"graph")
-
-    release = threading.Event()
-    monkeypatch.setattr("app.models.checkpoints.write_onnx_file", write)
-    most = 8 * 4  # of a service without keys
-    with ThreadPoolExecutor(most + 3) as pool:
-        path = "/v1/models/people/versions/1/onnx"
-        asked = [pool.submit(client.get, path) for _ in range(most + 3)]
-        for refused in islice(as_completed(asked), 3):
-            assert_refused(refused.result(), 429, "limit-open-requests")
-        assert imported(client, exported).status_code == 201
-        release.set()
-        assert [one.result().status_code for one in asked].count(200) == most
-
-
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_onnx_export_has_a_limit_of_memory(settings):
     small = settings.model_copy(update={"import_memory_bytes": 256 << 20})
     app = create_app(small)
