@@ -40,9 +40,6 @@ async def respond_rows(
         BlobCorruptError: A file is not the one that was stored.
     """
     opened = await in_thread(_found, find, blobs, codec, rows)
-    if await in_thread(lambda: opened.is_whole):
-        chunk = await in_thread(opened.all_rows)
-        return await codec.respond(opened.layout, chunk, headers={})
     return await codec.stream(opened.layout, opened.chunks(), headers={})
 
 
@@ -105,16 +102,6 @@ class _Opened:
     wanted: range
     step: int
     files: list[Path]
-
-    @property
-    def is_whole(self) -> bool:
-        """True if one chunk has all rows."""
-        few = len(self.wanted) <= self.step
-        return few and len(list(self.table.pieces(self.wanted))) == 1
-
-    def all_rows(self) -> Chunk:
-        """Return the only chunk."""
-        return self.table.chunk(self.wanted)
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the rows."""

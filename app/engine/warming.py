@@ -27,9 +27,9 @@ def preloaded(text: str | None) -> list[Preloaded]:
     return [(project or DEFAULT_PROJECT, ref) for project, _, ref in parts]
 
 
-_LOADING_S = 10.0
-_LOADING = "The kernels are being loaded."
-_COMPILING = "The kernels are being compiled, once on this machine, which takes a minute or two."
+_COMPILING = (
+    "The kernels are being loaded, or compiled, once on this machine, which takes a minute or two."
+)
 
 
 class WarmUp:
@@ -52,29 +52,23 @@ class WarmUp:
     def add_kernels(self) -> None:
         """Have the kernels compiled as well: before `run`."""
         self._kernels = True
-        self.waits_for = _LOADING
+        self.waits_for = _COMPILING
 
     async def run(self) -> None:
         """Do all of it; a model that cannot be loaded is logged and left out."""
         began = time.monotonic()
         if self._kernels:
             await asyncio.to_thread(pa.array, [True])  # imports pandas, where it is installed
-            telling = asyncio.get_running_loop().call_later(_LOADING_S, self._tell_of_compiling)
             try:
                 await asyncio.to_thread(compile_kernels)
             except Exception:
                 # The first request then compiles what it needs, or tells what is wrong.
                 log.exception("the kernels could not be compiled")
-            telling.cancel()
         for project, ref in self._refs:
             self.waits_for = f"The model {ref} is being loaded."
             await self._load(project, ref)
         self.waits_for = None
         log.info("warm after %.2f s", time.monotonic() - began)
-
-    def _tell_of_compiling(self) -> None:
-        """Tell what takes longer than loading does."""
-        self.waits_for = _COMPILING
 
     async def _load(self, project: str, ref: str) -> None:
         """Load a model; wait for a database that is unavailable."""

@@ -97,12 +97,13 @@ class Codec:
         """
         values = chunk.values.size * (1 if layout.typed is None else _QUICK_TYPED)
         if values <= self.quick_values and len(layout.columns) <= _QUICK_COLUMNS:
-            body = self._encoded(layout, chunk)
+            body = self.encode(layout, chunk)
         else:
-            body = await in_thread(self._encoded, layout, chunk)
+            body = await in_thread(self.encode, layout, chunk)
         return Response(body, media_type=self.media_type, headers={**headers, **ROWS_VARY})
 
-    def _encoded(self, layout: ResponseTable, chunk: Chunk) -> bytes:
+    def encode(self, layout: ResponseTable, chunk: Chunk) -> bytes:
+        """Return the body of a response of a single chunk of rows."""
         encoder = self.encoder(layout)
         # A JSON document of several parts has all rows in one piece.
         whole = len(layout.parts) > 1 or chunk.values.size <= _PIECE_VALUES
@@ -112,14 +113,17 @@ class Codec:
     async def stream(
         self, layout: ResponseTable, chunks: Chunks, *, headers: Mapping[str, str]
     ) -> Response:
-        """Return a response that is encoded while it is sent; an error of the first rows is raised here.
+        """Return a response of one part that is encoded while it is sent, unless the first chunk has all rows.
 
         Args:
-            layout: Head of the response, of one part.
-            chunks: Generator of the rows.
+            layout: Head of the response.
+            chunks: Generator of the rows, whose first error is raised here.
             headers: Further headers.
         """
         first = await anext(chunks, None)
+        if first is not None and len(first.values) == layout.rows:
+            await chunks.aclose()
+            return await self.respond(layout, first, headers=headers)
         encoded = self._streamed(layout, first, chunks)
         headers = {**headers, **ROWS_VARY}
         return StreamingResponse(encoded, media_type=self.media_type, headers=headers)

@@ -68,12 +68,12 @@ def upload_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
 
 
 def rows_response_content(
-    schema: Mapping[str, Any], *, example: Mapping[str, Any], columns: Sequence[str]
+    schema: Mapping[str, Any] | None, *, example: Mapping[str, Any], columns: Sequence[str]
 ) -> dict[str, Any]:
     """Return the `content` of a response of rows.
 
     Args:
-        schema: Schema of a JSON response.
+        schema: Schema of a JSON response; None: FastAPI knows its model.
         example: Example of a JSON response; its `rows`, or else its lists of numbers, are the columns.
         columns: Names of the columns in the other formats.
     """
@@ -83,7 +83,10 @@ def rows_response_content(
     content: dict[str, Any] = {}
     for codec in CODECS:
         if codec.format is TableFormat.JSON:
-            content[codec.media_type] = {"schema": schema, "example": example}
+            content[codec.media_type] = {
+                "example": example,
+                **({"schema": schema} if schema else {}),
+            }
         elif codec.text:
             content[codec.media_type] = {"schema": _TEXT, "example": _text(codec, columns, rows)}
         else:
@@ -118,6 +121,4 @@ def _text(codec: Codec, columns: Sequence[str], rows: ExampleRows) -> str:
         dtype=values.dtype,
         members={},
     )
-    encoder = codec.encoder(layout)
-    encoded = [encoder.start(), encoder.rows(Chunk(values)), encoder.end()]
-    return b"".join(encoded).decode()
+    return codec.encode(layout, Chunk(values)).decode()

@@ -61,7 +61,6 @@ class ResponseTable:
         dtype: Type of the values.
         members: Further members of a JSON response.
         explains: True to add the reasons of rows that are not finite.
-        flat: True for an npy array of one dimension, of the only column.
         typed: Converter of rows to cells; None: the response holds numbers.
         drops_zeros: True to write whole numbers without decimals in text, 42 for 42.0.
         inputs: Names of the columns of the rows that the response is about, for its errors and warnings.
@@ -74,7 +73,6 @@ class ResponseTable:
     dtype: np.dtype[Any]
     members: Mapping[str, Any]
     explains: bool = True
-    flat: bool = False
     typed: TypedRows | None = None
     drops_zeros: bool = False
     inputs: Sequence[str] = ()
@@ -327,7 +325,8 @@ class TableEncoder(Encoder):
             layout.columns,
             [layout.dtype] * len(layout.columns),
             layout.rows,
-            flat=layout.flat,
+            # One number a row is an npy array of one dimension, a table of one column is none.
+            flat=layout.parts[0].stop is None,
             schema=schema,
             drops_zeros=layout.drops_zeros,
         )

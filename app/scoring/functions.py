@@ -12,16 +12,12 @@ from app.problems.problem import Problem
 from app.rows.encode import Part
 from app.rows.shape import Floats
 from flows import CompiledFlow, density_parts, rank_among, row_evidence
-from flows.mixed.explain import Explained
 from models_store.records import Version
 from tabular.writers import unused_name
 
 Doubles = NDArray[np.float64]
 Space = Literal["data", "model"]
 Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
-
-EXPLANATION, DIFFERENCE = "explanation", "difference"
-"""Names of the JSON members of explanations, and starts of the names of their columns elsewhere."""
 
 SCORES = ["log_prob", "quantile"]
 """Names of a calibrated score."""
@@ -30,16 +26,13 @@ _MAX_PASSES, _MAX_PASS_BYTES, _MAX_OPERATIONS = 1024, 2**30, 2**20
 """Most passes over a model for one row, most bytes of weights that they read, and most operations of about a
 microsecond one after another: what others wait for."""
 
-EVIDENCE = ["elbo", "log_evidence"]
-"""Names of the evidence of a row."""
+_EVIDENCE = ["elbo", "log_evidence"]
+_NO_NOISE = "This model gives densities and samples; there is no map between data and noise."
 
-NO_NOISE = "This model gives densities and samples; there is no map between data and noise."
-
-PARTS = ["discrete", "continuous"]
-"""Names of the parts of a log density."""
-
-CONDITIONALS = ["conditional", "mean"]
-"""Names of the JSON members of densities of single columns and of their means, and of their columns."""
+_PARTS = ["discrete", "continuous"]
+# Names of JSON members, and starts of the names of their columns elsewhere.
+_CONDITIONALS = ["conditional", "mean"]
+_EXPLANATIONS = ["explanation", "difference"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ def log_prob_alone(space: Space) -> RowFunction:
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats]:
         return (flow.log_prob(rows, space=space),)
 
-    return RowFunction("log_prob", compute, ["log_prob"], [Part("log_prob", 0, None)])
+    return RowFunction("log_prob", compute, ["log_prob"], _each(["log_prob"]))
 
 
 def log_prob_parts(space: Space) -> RowFunction:
@@ -88,9 +81,8 @@ def log_prob_parts(space: Space) -> RowFunction:
         parts = density_parts(flow, rows, space=space)
         return parts.sum(axis=1), parts
 
-    names = ["log_prob", *PARTS]
-    members = [Part(name, place, None) for place, name in enumerate(names)]
-    return RowFunction("log_prob_parts", compute, names, members, checked=1)
+    names = ["log_prob", *_PARTS]
+    return RowFunction("log_prob_parts", compute, names, _each(names), checked=1)
 
 
 def log_prob_conditionals(
@@ -108,10 +100,8 @@ def log_prob_conditionals(
         assert flow.conditionals is not None  # noqa: S101  the function asks for such a flow
         return flow.log_prob(rows, space=space), *flow.conditionals.compute(rows, space=space)
 
-    names, parts = ["log_prob"], [Part("log_prob", 0, None)]
-    for member in CONDITIONALS:
-        parts.append(Part(member, len(names), len(names) + len(columns), keys=columns))
-        names += [f"{member}.{name}" for name in columns]
+    names, parts = ["log_prob"], _each(["log_prob"])
+    _add_by_column(names, parts, _CONDITIONALS, columns)
     return RowFunction(
         "log_prob_conditionals",
         compute,
@@ -126,9 +116,6 @@ def log_prob_conditionals(
 
 def conditional_order_of(flow: CompiledFlow) -> list[int]:
     """Return the order of the columns of a flow that has densities of single ones.
-
-    Args:
-        flow: Compiled flow.
 
     Raises:
         Problem: `conditionals-unavailable`.
@@ -175,76 +162,54 @@ class HeldOutRows:
 
 
 def score_alone(held_out: HeldOutRows) -> RowFunction:
-    """Return the function that computes calibrated scores.
-
-    Args:
-        held_out: Rows that scores are ranked among.
-    """
+    """Return the function that computes calibrated scores."""
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         log_prob = flow.log_prob(rows)
         return log_prob, held_out.rank(log_prob)
 
-    parts = [Part(name, place, None) for place, name in enumerate(SCORES)]
-    return RowFunction("score", compute, SCORES, parts, members=held_out.members)
+    return RowFunction("score", compute, SCORES, _each(SCORES), members=held_out.members)
 
 
 def noise_of(columns: Sequence[str], space: Space) -> RowFunction:
-    """Return the function that maps rows to noise, with the log determinant of each.
-
-    Args:
-        columns: Names of the columns that the model describes.
-        space: Space of the rows.
-    """
+    """Return the function that maps rows to noise, with the log determinant of each."""
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         if not flow.has_noise:
-            raise Problem("model-without-noise", NO_NOISE)
+            raise Problem("model-without-noise", _NO_NOISE)
         return flow.inverse(rows, space=space)
 
-    return transformed("inverse", compute, columns)
+    return _transformed("inverse", compute, columns)
 
 
-def transformed(name: str, compute: Compute, columns: Sequence[str]) -> RowFunction:
-    """Return a function whose results are rows of the model's columns, and a log determinant each.
+def data_of(columns: Sequence[str], space: Space) -> RowFunction:
+    """Return the function that maps noise to rows, with the log determinant of each."""
 
-    Args:
-        name: Name of the function.
-        compute: Callable from a flow and rows to rows and log determinants.
-        columns: Names of the columns that the model describes.
-    """
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        if flow.has_parts:
+            raise Problem("model-without-noise", _NO_NOISE)
+        return flow.forward(rows, space=space)
+
+    return _transformed("forward", compute, columns)
+
+
+def _transformed(name: str, compute: Compute, columns: Sequence[str]) -> RowFunction:
     parts = [Part("rows", 0, len(columns)), Part("log_det", len(columns), None)]
     return RowFunction(name, compute, [*columns, unused_name("log_det", columns)], parts)
 
 
 def evidence_of(samples: int, seed: int) -> RowFunction:
-    """Return the function that computes the evidence of rows under a model with latent variables.
-
-    Args:
-        samples: Number of samples of the posterior of each row.
-        seed: Seed of the samples.
-    """
+    """Return the function that computes the evidence of rows under a model with latent variables."""
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         return row_evidence(flow, rows, samples=samples, seed=seed)
 
-    parts = [Part(name, place, None) for place, name in enumerate(EVIDENCE)]
-    return RowFunction(
-        f"evidence_{samples}_{seed}",
-        compute,
-        EVIDENCE,
-        parts,
-        passes=samples,
-        members={"seed": seed},
-    )
+    name, parts = f"evidence_{samples}_{seed}", _each(_EVIDENCE)
+    return RowFunction(name, compute, _EVIDENCE, parts, passes=samples, members={"seed": seed})
 
 
 def check_evidence(flow: CompiledFlow, samples: int) -> None:
     """Refuse the evidence of rows where a model has none, or takes too long for a request.
-
-    Args:
-        flow: Compiled flow.
-        samples: Number of samples of the posterior of each row.
 
     Raises:
         Problem: `evidence-unavailable`.
@@ -259,41 +224,24 @@ def check_evidence(flow: CompiledFlow, samples: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Explaining:
-    """Explanations that a flow has.
-
-    Attributes:
-        kinds: Kind of the explanation of each column.
-        usual: Usual term of each column; NaN where none is known.
-        passes: Rows that the flow computes to explain one.
-    """
-
-    kinds: Sequence[Explained]
-    usual: Floats
-    passes: int
-
-
 def score_explained(
-    held_out: HeldOutRows, columns: Sequence[str], explaining: Explaining
+    held_out: HeldOutRows, columns: Sequence[str], flow: CompiledFlow, usual: Floats
 ) -> RowFunction:
     """Return the function that computes calibrated scores and explains them.
 
     Args:
         held_out: Rows that scores are ranked among.
         columns: Names of the columns that the model describes.
-        explaining: Explanations of the flow.
+        flow: Flow that explains some of them.
+        usual: Usual term of each column; NaN where none is known.
     """
-    usual = explaining.usual
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, ...]:
         log_prob, terms = flow.log_prob(rows), flow.explain(rows)
         return log_prob, held_out.rank(log_prob), terms, terms - usual
 
-    names, parts = [*SCORES], [Part(name, place, None) for place, name in enumerate(SCORES)]
-    for member in (EXPLANATION, DIFFERENCE):
-        parts.append(Part(member, len(names), len(names) + len(columns), keys=columns))
-        names += [f"{member}.{name}" for name in columns]
+    names, parts = [*SCORES], _each(SCORES)
+    _add_by_column(names, parts, _EXPLANATIONS, columns)
     known = [None if math.isnan(term) else term for term in usual.tolist()]
     return RowFunction(
         "score_explained",
@@ -301,26 +249,36 @@ def score_explained(
         names,
         parts,
         checked=len(SCORES),
-        passes=1 + explaining.passes,
+        passes=1 + flow.explaining_passes,
         members={
             **held_out.members,
-            "explained": dict(zip(columns, explaining.kinds, strict=True)),
+            "explained": dict(zip(columns, flow.explained_kinds, strict=True)),
             "usual": dict(zip(columns, known, strict=True)),
         },
     )
 
 
-def explained_kinds(flow: CompiledFlow) -> list[Explained]:
-    """Return the kind of explanation that a flow has of each column.
+def _each(names: Sequence[str]) -> list[Part]:
+    """Return members of a response of one number a row each."""
+    return [Part(name, place, None) for place, name in enumerate(names)]
 
-    Args:
-        flow: Compiled flow.
+
+def _add_by_column(
+    names: list[str], parts: list[Part], members: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Add members of the response that hold a number for each column of the model."""
+    for member in members:
+        parts.append(Part(member, len(names), len(names) + len(columns), keys=columns))
+        names += [f"{member}.{name}" for name in columns]
+
+
+def check_explanation(flow: CompiledFlow) -> None:
+    """Refuse explanations where a flow explains no column, or takes too long for a request.
 
     Raises:
-        Problem: `explanation-unavailable`: it explains no column, or takes too long for a request.
+        Problem: `explanation-unavailable`.
     """
-    kinds = flow.explained_kinds
-    if all(kind == "unavailable" for kind in kinds):
+    if all(kind == "unavailable" for kind in flow.explained_kinds):
         raise Problem("explanation-unavailable")
     passes = flow.explaining_passes
     if (
@@ -333,4 +291,3 @@ def explained_kinds(flow: CompiledFlow) -> list[Explained]:
             f"An explanation would take {passes:,} passes over the model for each row, which would keep"
             " others waiting; explain the rows by a scoring job.",
         )
-    return kinds

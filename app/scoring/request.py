@@ -228,7 +228,6 @@ class ScoreRequest:
             rows=len(rows),
             dtype=np.dtype(np.float64),
             members=members,
-            flat=function.width == 1,
             inputs=() if types is None else [column.name for column in types.columns],
             warnings=None if types is None else RowWarnings(types, rows),
         )

@@ -1,6 +1,6 @@
 """Routes that score rows, map them between data and noise, and draw samples.
 
-They read the body themselves; `app.scoring.docs` describes it for OpenAPI.
+They read the body themselves; `app.scoring.views` describes the responses for OpenAPI.
 """
 
 from typing import Annotated
@@ -14,36 +14,32 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.http.examples import MODEL, NOISE, ROWS
 from app.http.json_body import json_request
 from app.problems.problem import FieldError, Problem
-from app.rows.shape import Floats
-from app.scoring.docs import (
-    TIMEOUT_PARAMETER,
-    evidence_responses,
-    log_prob_responses,
-    rows_body,
-    sample_responses,
-    score_responses,
-    transform_responses,
-)
 from app.scoring.functions import (
-    NO_NOISE,
-    Explaining,
     HeldOutRows,
     Space,
     check_evidence,
+    check_explanation,
     conditional_order_of,
+    data_of,
     evidence_of,
-    explained_kinds,
     log_prob_alone,
     log_prob_conditionals,
     log_prob_parts,
     noise_of,
     score_alone,
     score_explained,
-    transformed,
 )
 from app.scoring.request import Extra, ScoreRequest
 from app.scoring.samples import SampleRequest, respond_samples
-from flows import CompiledFlow
+from app.scoring.views import (
+    EVIDENCE_RESPONSES,
+    LOG_PROB_RESPONSES,
+    SAMPLE_RESPONSES,
+    SCORE_RESPONSES,
+    TIMEOUT_PARAMETER,
+    rows_body,
+    transform_responses,
+)
 
 Ref = Annotated[
     str,
@@ -125,7 +121,7 @@ router = APIRouter(prefix="/v1/models", tags=["scores"])
     summary="Compute log densities",
     response_class=Response,
     openapi_extra=rows_body(ROWS),
-    responses=log_prob_responses(),
+    responses=LOG_PROB_RESPONSES,
 )
 async def log_prob(
     request: Request,
@@ -158,7 +154,7 @@ async def log_prob(
     summary="Compute calibrated scores",
     response_class=Response,
     openapi_extra=rows_body(ROWS),
-    responses=score_responses(),
+    responses=SCORE_RESPONSES,
 )
 async def score(
     request: Request, ref: Ref, extra: ExtraQuery = None, *, explain: ExplainQuery = False
@@ -175,10 +171,10 @@ async def score(
     if not explain:
         return await wanted.respond(score_alone(held_out))
     async with wanted.flow() as flow:
-        kinds, passes = explained_kinds(flow), flow.explaining_passes
-    usual = await wanted.state.usual_terms.of(version)
-    explaining = Explaining(kinds, usual, passes)
-    return await wanted.respond(score_explained(held_out, version.columns, explaining))
+        check_explanation(flow)
+        usual = await wanted.state.usual_terms.of(version)
+        explained = score_explained(held_out, version.columns, flow, usual)
+    return await wanted.respond(explained)
 
 
 @router.post(
@@ -187,7 +183,7 @@ async def score(
     summary="Draw samples",
     response_class=Response,
     openapi_extra=json_request(SampleRequest, examples=_SAMPLE_EXAMPLES) | TIMEOUT_PARAMETER,
-    responses=sample_responses(),
+    responses=SAMPLE_RESPONSES,
 )
 async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
     """Draw rows from the model. The same seed gives the same rows from the same version."""
@@ -200,7 +196,7 @@ async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Resp
     summary="Compute the evidence of rows under a model with latent variables",
     response_class=Response,
     openapi_extra=rows_body(ROWS),
-    responses=evidence_responses(),
+    responses=EVIDENCE_RESPONSES,
 )
 async def evidence(
     request: Request,
@@ -255,13 +251,7 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
     Each row comes with the log absolute determinant of the map's Jacobian matrix.
     """
     score = await ScoreRequest.of(request, ref, space, noise=True)
-
-    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
-        if flow.has_parts:
-            raise Problem("model-without-noise", NO_NOISE)
-        return flow.forward(rows, space=space)
-
-    return await score.respond(transformed("forward", compute, score.version.columns))
+    return await score.respond(data_of(score.version.columns, space))
 
 
 class ScoresFirst:

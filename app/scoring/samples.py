@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
@@ -26,7 +26,6 @@ from models_store.records import Version
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
 from tabular.formats import TableFormat
 
-_FEW_VALUES = 4096  # become less than 128 KiB of text
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
 _MAX_CHUNK_ROWS = 2048
@@ -68,7 +67,7 @@ class Drawing:
 
     async def chunks(self) -> AsyncGenerator[Floats, None]:
         """Yield the rows, each chunk as one turn of the engine."""
-        score = self.score
+        score, engine = self.score, self.score.state.engine
         chunk_rows = _CHUNK_VALUES // score.version.dim
         async with score.flow() as flow:
             step = max(_MIN_CHUNK_ROWS, min(_MAX_CHUNK_ROWS, chunk_rows))
@@ -76,16 +75,14 @@ class Drawing:
             drawing = flow.iter_sample(
                 self.n, seed=self.seed, chunk_rows=step, context=self.context, space=score.space
             )
+            drawn: list[Floats] = []
             for start in range(0, self.n, step):
-                yield await self._draw(drawing, admitted=start > 0)
-
-    async def _draw(self, drawing: Iterator[Floats], *, admitted: bool) -> Floats:
-        drawn: list[Floats] = []
-        terms = Terms(max_wait_s=self.score.max_wait_s, admitted=admitted)
-        with TRACES.span("engine"):
-            await self.score.state.engine.run(lambda: drawn.append(next(drawing)), terms=terms)
-        self.score.state.tallies.add_rows(len(drawn[0]))
-        return drawn[0]
+                terms = Terms(max_wait_s=score.max_wait_s, admitted=start > 0)
+                with TRACES.span("engine"):
+                    await engine.run(lambda: drawn.append(next(drawing)), terms=terms)
+                rows = drawn.pop()
+                score.state.tallies.add_rows(len(rows))
+                yield rows
 
 
 async def respond_samples(score: ScoreRequest) -> Response:
@@ -100,9 +97,7 @@ async def respond_samples(score: ScoreRequest) -> Response:
         StoreError: The model cannot be loaded.
     """
     drawing = await _read(score)
-    headers = {**score.headers, "X-Seed": str(drawing.seed)}
-    columns = score.version.columns
-    types = _types(score)
+    columns, types = score.version.columns, _types(score)
     typed = None if types is None else await in_thread(lambda: types.samples)
     as_texts = typed is not None and typed.has_marks and score.codec.format is TableFormat.CSV
     are_numbers = typed is None or (typed.are_floats and not as_texts)
@@ -124,17 +119,12 @@ async def respond_samples(score: ScoreRequest) -> Response:
             rows = roundings.apply(rows)
         return Chunk.of(rows) if types is None else Chunk.of_samples(rows, types)
 
-    if drawing.n * len(columns) <= _FEW_VALUES:
-        async with aclosing(drawing.chunks()) as drawn:
-            rows = [piece async for piece in drawn]
-        whole: Floats = np.concatenate(rows)  # type: ignore[assignment]  # of one type
-        return await score.codec.respond(table, chunk(whole), headers=headers)
-
     async def chunks() -> AsyncGenerator[Chunk, None]:
         async with aclosing(_ahead(drawing.chunks())) as drawn:
             async for rows in drawn:
                 yield chunk(rows)
 
+    headers = {**score.headers, "X-Seed": str(drawing.seed)}
     return await score.codec.stream(table, chunks(), headers=headers)
 
 
