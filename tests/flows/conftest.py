@@ -2,18 +2,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.flows.cases import Case
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave cases that are like others to the long form."""
-    for item in items:
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            case = item.callspec.params.get("case")
-            if isinstance(case, Case) and case.alike:
-                item.add_marker(pytest.mark.long)
-
 
 @pytest.fixture
 def unchecked() -> Callable[..., object]:

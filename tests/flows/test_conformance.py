@@ -1,8 +1,4 @@
-"""What every family must hold, untrained and after real training steps, in float64.
-
-By default an untrained flow is looked at in two dimensions alone, a trained one in one dimension and
-in five, or in five alone where one dimension is nothing special; `-m "long or slow"` asks for the rest.
-"""
+"""What every family must hold, untrained and after real training steps, in one to three dimensions, in float64."""
 
 import copy
 
@@ -11,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flows import Flow, SpecError, build, check_dim, compile_flow, count_parameters
+from flows import Flow, Space, SpecError, build, check_dim, compile_flow, count_parameters
 from flows.bijections.autoregressive.masked import MaskedLinear
 from tests.flows.cases import (
     CASES,
@@ -23,74 +19,46 @@ from tests.flows.cases import (
     trained_flow,
 )
 
-DIMS = [1, 2, 5]
+DIM = 3
+SETTINGS = [(case, dim) for case in CASES for dim in (1, 2, 3) if dim >= case.min_dim]
 
 
 def _id(value: object) -> str:
     return value.name if isinstance(value, Case) else str(value)
 
 
-def _setting(*values: object, slow: bool = False, long: bool = False) -> object:
-    marks = [pytest.mark.slow] if slow else [pytest.mark.long] if long else []
-    return pytest.param(*values, marks=marks)
-
-
-SETTINGS = [(case, dim) for case in CASES for dim in DIMS if dim >= case.min_dim]
 every_case = pytest.mark.parametrize("case", CASES, ids=_id)
-outer_settings = pytest.mark.parametrize(
-    ("case", "dim"), [_setting(case, dim, slow=dim == 2) for case, dim in SETTINGS], ids=_id
-)
-# Of laws for which one dimension is nothing special.
-wide_settings = pytest.mark.parametrize(
-    ("case", "dim"),
-    [_setting(case, dim, slow=dim == 2, long=dim == 1) for case, dim in SETTINGS],
-    ids=_id,
-)
-MAKERS = {"fresh": fresh_flow, "trained": trained_flow}
+every_setting = pytest.mark.parametrize(("case", "dim"), SETTINGS, ids=_id)
 
 
-def every_state(dims: list[int]) -> pytest.MarkDecorator:
-    """Each setting of some dimensions: untrained in two alone, trained in the others.
-
-    The first law of a density is asked of trained flows in each dimension.
-    """
-    settings = [
-        _setting(
-            case,
-            dim,
-            state,
-            slow=(dim == 2) == (state == "trained") if max(dims) > 2 else state == "fresh",
-        )
-        for case, dim in SETTINGS
-        for state in MAKERS
-        if dim in dims
-    ]
-    return pytest.mark.parametrize(("case", "dim", "state"), settings, ids=_id)
+def both_states(case: Case, dim: int) -> list[Flow]:
+    """The flow untrained, and trained."""
+    return [fresh_flow(case, dim), trained_flow(case, dim)]
 
 
-@every_state(DIMS)
-def test_inverse_undoes_forward(case, dim, state):
-    flow = MAKERS[state](case, dim)
+@every_setting
+def test_inverse_undoes_forward(case, dim):
     x = example_rows(40, dim, seed=1)
-    with torch.no_grad():
-        u, log_det = flow.inverse(x)
-        back, log_det_back = flow.forward(u)
-    torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(log_det_back, -log_det, rtol=1e-9, atol=1e-9)
+    for flow in both_states(case, dim):
+        with torch.no_grad():
+            u, log_det = flow.inverse(x)
+            back, log_det_back = flow.forward(u)
+        torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(log_det_back, -log_det, rtol=1e-9, atol=1e-9)
 
 
-@every_state(DIMS)
-def test_log_det_equals_that_of_autograds_jacobian(case, dim, state):
-    flow = MAKERS[state](case, dim)
-    x = example_rows(4, dim, seed=1).requires_grad_()
-    u, inverse_log_det = flow.inverse(x)
-    noise = u.detach().requires_grad_()
-    back, forward_log_det = flow.forward(noise)
-    for found, log_det in (
-        (_jacobians(u, x), inverse_log_det),
-        (_jacobians(back, noise), forward_log_det),
-    ):
-        torch.testing.assert_close(found.slogdet().logabsdet, log_det)
+@every_setting
+def test_log_det_equals_that_of_autograds_jacobian(case, dim):
+    for flow in both_states(case, dim):
+        x = example_rows(4, dim, seed=1).requires_grad_()
+        u, inverse_log_det = flow.inverse(x)
+        noise = u.detach().requires_grad_()
+        back, forward_log_det = flow.forward(noise)
+        for found, log_det in (
+            (_jacobians(u, x), inverse_log_det),
+            (_jacobians(back, noise), forward_log_det),
+        ):
+            torch.testing.assert_close(found.slogdet().logabsdet, log_det)
 
 
 def _jacobians(results: Tensor, rows: Tensor) -> Tensor:
@@ -102,15 +70,17 @@ def _jacobians(results: Tensor, rows: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-@every_state([1, 2])
-def test_density_integrates_to_1(case, dim, state):
-    flow = MAKERS[state](case, dim)
-    fine, coarse = 0.0, 1.0
-    for points in (401, 2001, 8001) if dim == 1 else (101, 201, 401, 801):
-        fine, coarse = _integrals(flow, points=points)
-        if abs(fine - coarse) < 1e-3:  # fine enough for this density
-            break
-    assert fine == pytest.approx(1, abs=2e-3)
+@pytest.mark.parametrize(
+    ("case", "dim"), [(case, dim) for case, dim in SETTINGS if dim < DIM], ids=_id
+)
+def test_density_integrates_to_1(case, dim):
+    for flow in both_states(case, dim)[dim - 1 :]:  # in the plane the trained one alone
+        fine, coarse = 0.0, 1.0
+        for points in (401, 2001, 8001) if dim == 1 else (101, 201, 401, 801):
+            fine, coarse = _integrals(flow, points=points)
+            if abs(fine - coarse) < 1e-3:  # fine enough for this density
+                break
+        assert fine == pytest.approx(1, abs=2e-3)
 
 
 def _integrals(flow: Flow, *, points: int) -> tuple[float, float]:
@@ -123,9 +93,9 @@ def _integrals(flow: Flow, *, points: int) -> tuple[float, float]:
     return float(density.sum()) * volume, float(every_second.sum()) * volume * 2**flow.dim
 
 
-@every_state(DIMS)
-def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case, dim, state):
-    flow = MAKERS[state](case, dim)
+@every_setting
+def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case, dim):
+    flow = trained_flow(case, dim)
     x = example_rows(12, dim, seed=1)
     with torch.no_grad():
         together = flow.log_prob(x)
@@ -136,42 +106,35 @@ def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case, dim, state):
 
 
 @every_case
-@pytest.mark.parametrize("direction", ["inverse", "forward"])
-def test_gradients_reach_every_parameter(case, direction):
+def test_gradients_reach_every_parameter_in_both_directions(case):
     # In evaluation mode: a batch norm of a batch takes off any shift in front of it.
-    flow = fresh_flow(case, 5)
-    rows = example_rows(50, 5)
-    if direction == "inverse":
-        flow.log_prob(rows).sum().backward()
-    else:
-        x, log_det = flow.forward(flow.inverse(rows)[0].detach())
-        (x.square().sum() + log_det.sum()).backward()
-    for name, parameter in flow.named_parameters():
-        assert parameter.grad is not None, name
-        assert bool(parameter.grad.isfinite().all()), name
-        assert bool((parameter.grad != 0).any()), name
+    flow, rows = fresh_flow(case, 5), example_rows(50, 5)
+    x, log_det = flow.forward(flow.inverse(rows)[0].detach())
+    for loss in (flow.log_prob(rows).sum(), x.square().sum() + log_det.sum()):
+        flow.zero_grad()
+        loss.backward()
+        for name, parameter in flow.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.isfinite().all()), name
+            assert bool((parameter.grad != 0).any()), name
 
 
 @every_case
-@pytest.mark.parametrize(
-    "fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["along-a-line", "each-entry"]
-)
-def test_first_and_second_derivatives_equal_finite_differences(case, fast):
-    dim = 3
-    flow = trained_flow(case, dim).train()
+def test_first_and_second_derivatives_equal_finite_differences(case):
+    flow = trained_flow(case, DIM).train()
     # Of 2 rows, batch norm would leave nothing but signs.
-    x = example_rows(3, dim, seed=1).requires_grad_()
-    noise = torch.randn(2, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = example_rows(3, DIM, seed=1).requires_grad_()
+    noise = torch.randn(2, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
-    assert torch.autograd.gradcheck(flow.inverse, x, fast_mode=fast)
-    assert torch.autograd.gradcheck(flow.forward, noise.requires_grad_(), fast_mode=fast)
-    assert torch.autograd.gradgradcheck(flow.log_prob, x, fast_mode=fast)
+    assert torch.autograd.gradcheck(flow.inverse, x, fast_mode=True)
+    assert torch.autograd.gradcheck(flow.forward, noise.requires_grad_(), fast_mode=True)
+    assert torch.autograd.gradgradcheck(flow.log_prob, x, fast_mode=True)
 
 
-@wide_settings
-def test_parameter_gradients_equal_finite_differences(case, dim):
-    flow = trained_flow(case, dim).train()
-    x = example_rows(6, dim, seed=1)
+@every_case
+def test_parameter_gradients_equal_finite_differences(case):
+    flow = trained_flow(case, DIM).train()
+    x = example_rows(6, DIM, seed=1)
     flow.log_prob(x).sum().backward()
     generator = torch.Generator().manual_seed(0)
     for name, parameter in flow.named_parameters():
@@ -201,11 +164,11 @@ def _difference(flow: Flow, parameter: Tensor, step: Tensor, x: Tensor) -> float
     return (sums[0] - sums[1]) / 2e-6
 
 
-@wide_settings
-def test_a_saved_flow_scores_the_same_to_the_bit(case, dim):
-    flow = trained_flow(case, dim)
-    x = example_rows(20, dim, seed=1)
-    other = fresh_flow(case, dim, seed=99)
+@every_case
+def test_a_saved_flow_scores_the_same_to_the_bit(case):
+    flow = trained_flow(case, DIM)
+    x = example_rows(20, DIM, seed=1)
+    other = fresh_flow(case, DIM, seed=99)
     other.load_state_dict(copy.deepcopy(flow.state_dict()))
     assert torch.equal(other.log_prob(x), flow.log_prob(x))
     assert torch.equal(copy.deepcopy(flow).log_prob(x), flow.log_prob(x))
@@ -229,70 +192,64 @@ def test_samples_follow_the_density(case):
     assert chi_square < bins + 5 * (2 * bins) ** 0.5
 
 
-@wide_settings
-def test_samples_are_the_same_whatever_their_number(case, dim):
-    flow = trained_flow(case, dim)
+@every_case
+def test_samples_are_the_same_whatever_their_number(case):
+    flow = trained_flow(case, DIM)
+    assert not case.spec.is_binary
     few = flow.sample(70, generator=torch.Generator().manual_seed(1))
     many = flow.sample(600, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(many[:70], few, rtol=1e-10, atol=1e-10)
 
 
-@outer_settings
-def test_an_empty_batch_gives_empty_results(case, dim):
-    flow = trained_flow(case, dim)
-    empty = torch.empty(0, dim, dtype=torch.float64)
+@every_case
+def test_an_empty_batch_gives_empty_results(case):
+    flow = trained_flow(case, DIM)
+    empty = torch.empty(0, DIM, dtype=torch.float64)
     with torch.no_grad():
         assert flow.log_prob(empty).shape == (0,)
-        assert flow.forward(empty)[0].shape == (0, dim)
-    assert flow.sample(0, generator=torch.Generator()).shape == (0, dim)
+        assert flow.forward(empty)[0].shape == (0, DIM)
+    assert flow.sample(0, generator=torch.Generator()).shape == (0, DIM)
 
 
-@wide_settings
-def test_float32_is_close_to_float64(case, dim):
-    flow = trained_flow(case, dim)
-    x = example_rows(100, dim, seed=1)
+@every_case
+def test_float32_is_close_to_float64(case):
+    flow = trained_flow(case, DIM)
+    x = example_rows(100, DIM, seed=1)
     with torch.no_grad():
         exact = flow.log_prob(x)
         rough = copy.deepcopy(flow).float().log_prob(x.float())
     torch.testing.assert_close(rough.double(), exact, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("case", "dim", "space"),
-    [
-        _setting(case, dim, space, slow=(space == "model") != (dim == 2))
-        for case, dim in SETTINGS
-        for space in ("data", "model")
-    ],
-    ids=_id,
-)
-def test_compiled_flow_equals_the_reference(case, dim, space):
+@every_setting
+def test_compiled_flow_equals_the_reference(case, dim):
     flow = trained_flow(case, dim)
     compiled = compile_flow(flow)
-    x = example_rows(600, dim, seed=1)
-    if space == "model" and flow.preprocessing.standardise is not None:
-        x = flow.preprocessing.standardise.inverse(x)[0]
-    with torch.no_grad():
-        u, log_det = flow.inverse(x, space=space)
-        log_prob = flow.log_prob(x, space=space)
-    generator = torch.Generator().manual_seed(4)
-    samples = flow.sample(300, generator=generator, space=space)
-
-    rows = x.numpy()
+    assert flow.preprocessing.standardise is not None
+    data = example_rows(600, dim, seed=1)
+    model, outer = flow.preprocessing.standardise.inverse(data)
     # The map of a mixture is steep between its components and in its tails: rounding grows there.
     steep = 10 if "mixture" in case.name else 1
-    _assert_close(compiled.log_prob(rows, space=space), log_prob)
-    _assert_close(compiled.inverse(rows, space=space)[0], u, steep)
-    _assert_close(compiled.inverse(rows, space=space)[1], log_det, steep)
-    _assert_close(compiled.forward(u.numpy(), space=space)[0], x, steep)
-    _assert_close(compiled.forward(u.numpy(), space=space)[1], -log_det, steep)
-    _assert_close(compiled.sample(300, seed=4, space=space), samples, steep)
+    spaces: list[tuple[Space, Tensor]] = [("data", data), ("model", model)]
+    for space, x in spaces:
+        with torch.no_grad():
+            u, log_det = flow.inverse(x, space=space)
+            log_prob = flow.log_prob(x, space=space)
+        torch.testing.assert_close(log_prob + outer * (space == "model"), flow.log_prob(data))
+        generator = torch.Generator().manual_seed(4)
+        samples = flow.sample(300, generator=generator, space=space)
+        _assert_close(compiled.log_prob(x.numpy(), space=space), log_prob)
+        _assert_close(compiled.inverse(x.numpy(), space=space)[0], u, steep)
+        _assert_close(compiled.inverse(x.numpy(), space=space)[1], log_det, steep)
+        _assert_close(compiled.forward(u.numpy(), space=space)[0], x, steep)
+        _assert_close(compiled.forward(u.numpy(), space=space)[1], -log_det, steep)
+        _assert_close(compiled.sample(300, seed=4, space=space), samples, steep)
 
 
-@wide_settings
-def test_a_served_row_has_one_answer(case, dim):
+@every_case
+def test_a_served_row_has_one_answer(case):
     """In any batch, and among few samples or many; to the bit where compiled loops serve the family."""
-    compiled = compile_flow(trained_flow(case, dim))
+    compiled = compile_flow(trained_flow(case, DIM))
     tolerance = 0.0 if is_packed(compiled) else 1e-4
     samples = compiled.sample(530, seed=3)
     scores = compiled.log_prob(samples)
@@ -308,42 +265,25 @@ def _assert_close(found: np.ndarray, expected: Tensor, steep: int = 1) -> None:
     np.testing.assert_allclose(found, expected_values, rtol=steep * 1e-4, atol=steep * 5e-4)
 
 
-@wide_settings
-def test_data_space_differs_from_model_space_by_the_standardisation(case, dim):
-    flow = trained_flow(case, dim)
-    assert flow.preprocessing.standardise is not None
-    x = example_rows(10, dim, seed=1)
-    model, log_det = flow.preprocessing.standardise.inverse(x)
-    expected = flow.log_prob(model, space="model") + log_det
-    torch.testing.assert_close(flow.log_prob(x), expected)
-
-
-@outer_settings
-def test_parameters_are_counted_without_building(case, dim):
-    flow = build(case.spec, dim, seed=0)
-    assert count_parameters(case.spec, dim) == sum(p.numel() for p in flow.parameters())
+@every_case
+def test_parameters_are_counted_without_building(case):
+    for dim in range(case.min_dim, DIM + 1):
+        flow = build(case.spec, dim, seed=0)
+        assert count_parameters(case.spec, dim) == sum(p.numel() for p in flow.parameters())
 
 
 @every_case
 def test_the_width_is_that_of_the_widest_hidden_layer(case):
-    dim = max(3, case.min_dim)
     networks = [
         network
-        for network in build(case.spec, dim, seed=0).modules()
+        for network in build(case.spec, DIM, seed=0).modules()
         if isinstance(network, nn.ModuleList)
         and all(isinstance(layer, nn.Linear | MaskedLinear) for layer in network)
     ]
     hidden = [len(next(layer.parameters())) for network in networks for layer in list(network)[:-1]]
     # Two networks that are computed as one have both of their hidden layers in it.
     both = 2 if getattr(case.spec, "separate_networks", False) else 1
-    assert case.spec.cost(dim).width * both == max(hidden, default=0)
-
-
-@every_case
-def test_rows_are_0_and_1_where_the_family_says_so(case):
-    flow = build(case.spec, max(2, case.min_dim), seed=0)
-    rows = flow.sample(20, generator=torch.Generator().manual_seed(1))
-    assert bool(((rows == 0) | (rows == 1)).all()) == case.spec.is_binary
+    assert case.spec.cost(DIM).width * both == max(hidden, default=0)
 
 
 @every_case
