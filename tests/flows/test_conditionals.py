@@ -107,20 +107,18 @@ def test_each_is_a_density_whose_mean_is_told(name):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("dim", [1, 3])
-def test_a_flow_without_an_order_says_so(case, dim):
-    if dim < case.min_dim:
-        return
-    flow = build(case.spec, dim, seed=0).double().eval()
-    rows = example_rows(4, dim) - 10
-    if conditional_order(flow) is None:
-        assert dim > 1
-        with pytest.raises(FlowError, match="autoregressive"):
-            conditional_densities(flow, rows)
-        return
-    with torch.no_grad():
-        found = conditional_densities(flow, rows).log_probs.sum(dim=1)
-        torch.testing.assert_close(found, flow.log_prob(rows))
+def test_a_flow_without_an_order_says_so(case):
+    for dim in range(case.min_dim, 4):
+        flow = build(case.spec, dim, seed=0).double().eval()
+        rows = example_rows(4, dim) - 10
+        if conditional_order(flow) is None:
+            assert dim > 1
+            with pytest.raises(FlowError, match="autoregressive"):
+                conditional_densities(flow, rows)
+            continue
+        with torch.no_grad():
+            found = conditional_densities(flow, rows).log_probs.sum(dim=1)
+            torch.testing.assert_close(found, flow.log_prob(rows))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from flows import BatchNormSpec, FlowError, build
-from flows.bijections import batch_norm
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import (
     EPS,
@@ -23,24 +22,6 @@ MIXING = [case for case in CASES if not case.spec.masks_columns]
 CONTEXT_DIM = 3
 
 every_case = pytest.mark.parametrize("case", MASKING, ids=lambda case: case.name)
-# Every other case has a context; the rest waits for `-m slow`.
-every_case_and_context = pytest.mark.parametrize(
-    ("case", "context_dim"),
-    [
-        pytest.param(
-            case,
-            context_dim,
-            marks=() if (context_dim > 0) == (number % 2 == 0) else pytest.mark.slow,
-            id=f"{case.name}-{context_dim}",
-        )
-        for number, case in enumerate(MASKING)
-        for context_dim in (0, CONTEXT_DIM)
-    ],
-)
-# Of what takes long, the case without a context, which differs little, waits for `-m slow`.
-with_context = pytest.mark.parametrize(
-    "context_dim", [pytest.param(0, marks=pytest.mark.slow), CONTEXT_DIM]
-)
 
 
 def transform(case: Case, dim: int, context_dim: int = 0) -> Bijection:
@@ -67,24 +48,23 @@ def rows_of(rows: int, dim: int, context_dim: int = 0) -> tuple[Tensor, Tensor |
     return x * observed, context if context_dim else None, observed
 
 
-@every_case_and_context
-@pytest.mark.parametrize("with_gradients", [False, True])
-def test_directions_cancel_and_what_is_not_observed_stays_0(case, context_dim, with_gradients):
-    layers = transform(case, 5, context_dim)
-    x, context, observed = rows_of(12, 5, context_dim)
-    with torch.set_grad_enabled(with_gradients):
+@every_case
+def test_directions_cancel_and_what_is_not_observed_stays_0(case):
+    for context_dim in (0, CONTEXT_DIM):
+        layers = transform(case, 5, context_dim)
+        x, context, observed = rows_of(12, 5, context_dim)
         u, log_det = layers.inverse(x, context, observed)
         back, back_log_det = layers.forward(u, context, observed)
-    assert bool((u[layers.noise_mask(observed) == 0] == 0).all())
-    assert bool((back[observed == 0] == 0).all())
-    torch.testing.assert_close(back, x, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(back_log_det, -log_det, rtol=1e-8, atol=1e-8)
+        assert bool((u[layers.noise_mask(observed) == 0] == 0).all())
+        assert bool((back[observed == 0] == 0).all())
+        torch.testing.assert_close(back, x, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(back_log_det, -log_det, rtol=1e-8, atol=1e-8)
 
 
-@every_case_and_context
-def test_log_det_is_that_of_the_jacobian_of_the_observed_features(case, context_dim):
-    layers = transform(case, 4, context_dim)
-    x, context, observed = rows_of(8, 4, context_dim)
+@every_case
+def test_log_det_is_that_of_the_jacobian_of_the_observed_features(case):
+    layers = transform(case, 4, CONTEXT_DIM)
+    x, context, observed = rows_of(8, 4, CONTEXT_DIM)
     x.requires_grad_()
     u, log_det = layers.inverse(x, context, observed)
     noise_mask = layers.noise_mask(observed)
@@ -98,11 +78,9 @@ def test_log_det_is_that_of_the_jacobian_of_the_observed_features(case, context_
         torch.testing.assert_close(inner.slogdet().logabsdet, found, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.long
 @every_case
-@with_context
-def test_the_density_of_every_one_and_two_features_integrates_to_1(case, context_dim):
-    dim = 3
+def test_the_density_of_every_one_and_two_features_integrates_to_1(case):
+    dim, context_dim = 3, CONTEXT_DIM
     layers = transform(case, dim, context_dim)
     # Dense around 0, where the density bends, and as far as its tails reach.
     t, step = torch.linspace(-4, 4, 161, dtype=torch.float64), 8 / 160
@@ -119,20 +97,22 @@ def test_the_density_of_every_one_and_two_features_integrates_to_1(case, context
         with torch.no_grad():
             density = layers.log_density(x, given, observed).exp()
         assert float(density @ volumes.prod(dim=1)) == pytest.approx(1, abs=5e-3), features
+    nothing = torch.zeros(1, dim, dtype=torch.float64)
+    assert layers.log_density(nothing, rows_of(1, dim, context_dim)[1], nothing).tolist() == [0]
 
 
-@every_case_and_context
-@pytest.mark.parametrize("training", [False, True])
-def test_a_mask_of_everything_changes_no_bit(case, context_dim, training):
-    layers = transform(case, 5, context_dim).train(training)
-    x, context, _ = rows_of(40, 5, context_dim)
-    found = _results(copy.deepcopy(layers), x, context, torch.ones_like(x))
-    for one, other in zip(found, _results(layers, x, context, None), strict=True):
-        # Statistics of a batch, and log-determinants of samplers, are summed in another order.
-        if training or case.name in ("iaf", "naf-sampling"):
-            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
-        else:
-            assert torch.equal(one, other)
+@every_case
+def test_a_mask_of_everything_changes_no_bit(case):
+    x, context, _ = rows_of(40, 5, CONTEXT_DIM)
+    for training in (False, True):
+        layers = transform(case, 5, CONTEXT_DIM).train(training)
+        found = _results(copy.deepcopy(layers), x, context, torch.ones_like(x))
+        for one, other in zip(found, _results(layers, x, context, None), strict=True):
+            # Statistics of a batch, and log-determinants of samplers, are summed in another order.
+            if training or case.name in ("iaf", "naf-sampling"):
+                torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+            else:
+                assert torch.equal(one, other)
 
 
 def _results(
@@ -144,36 +124,28 @@ def _results(
         return [density, u, log_det, *layers.forward(u, context, observed)]
 
 
-@every_case_and_context
-def test_the_density_of_nothing_is_1(case, context_dim):
-    layers = transform(case, 4, context_dim)
-    x, context, observed = rows_of(1, 4, context_dim)
-    assert layers.log_density(x, context, observed).tolist() == [0]
-
-
-@every_case_and_context
-@pytest.mark.parametrize("value", [7.5, torch.inf, torch.nan])
-def test_values_under_the_mask_change_nothing(case, context_dim, value):
-    layers = transform(case, 5, context_dim).train()
-    x, context, observed = rows_of(40, 5, context_dim)
-    spoilt = torch.where(observed > 0, x, value).requires_grad_()
-    expected = copy.deepcopy(layers).log_density(x, context, observed)
-    found = layers.log_density(spoilt, context, observed)
-    assert torch.equal(found, expected)
-    found.sum().backward()
-    assert spoilt.grad is not None
-    assert bool((spoilt.grad[observed == 0] == 0).all())
-    for parameter in layers.parameters():
-        assert parameter.grad is None or bool(parameter.grad.isfinite().all())
-
-
-@pytest.mark.long
 @every_case
-@with_context
-def test_derivatives_equal_finite_differences(case, context_dim):
-    layers = transform(case, 3, context_dim)
-    x, context, observed = rows_of(4, 3, context_dim)
-    inputs = [x.requires_grad_(), *([] if context is None else [context.requires_grad_()])]
+def test_values_under_the_mask_change_nothing(case):
+    x, context, observed = rows_of(40, 5, CONTEXT_DIM)
+    expected = transform(case, 5, CONTEXT_DIM).train().log_density(x, context, observed)
+    for value in (7.5, torch.inf, torch.nan):
+        layers = transform(case, 5, CONTEXT_DIM).train()
+        spoilt = torch.where(observed > 0, x, value).requires_grad_()
+        found = layers.log_density(spoilt, context, observed)
+        assert torch.equal(found, expected)
+        found.sum().backward()
+        assert spoilt.grad is not None
+        assert bool((spoilt.grad[observed == 0] == 0).all())
+        for parameter in layers.parameters():
+            assert parameter.grad is None or bool(parameter.grad.isfinite().all())
+
+
+@every_case
+def test_derivatives_equal_finite_differences(case):
+    layers = transform(case, 3, CONTEXT_DIM)
+    x, context, observed = rows_of(4, 3, CONTEXT_DIM)
+    assert context is not None
+    inputs = [x.requires_grad_(), context.requires_grad_()]
 
     def density(*_: Tensor) -> Tensor:
         return layers.log_density(x, context, observed)
@@ -185,14 +157,12 @@ def test_derivatives_equal_finite_differences(case, context_dim):
 NORMALISED = [case for case in MASKING if getattr(case.spec, "batch_norm", None) is not None]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("case", NORMALISED, ids=lambda case: case.name)
-@with_context
-def test_derivatives_pass_the_statistics_of_a_batch(case, context_dim, monkeypatch):
-    monkeypatch.setattr(batch_norm, "LEAST_OBSERVED", 3)
-    layers = transform(case, 3, context_dim).train()
-    x, context, observed = rows_of(9, 3, context_dim)
-    inputs = [x.requires_grad_(), *([] if context is None else [context.requires_grad_()])]
+def test_derivatives_pass_the_statistics_of_a_batch(case):
+    layers = transform(case, 3, CONTEXT_DIM).train()
+    x, context, observed = rows_of(2 * LEAST_OBSERVED, 3, CONTEXT_DIM)
+    assert context is not None
+    inputs = [x.requires_grad_(), context.requires_grad_()]
     norms = [part for part in layers.parts() if isinstance(part, BatchNorm)]
     weights = [weight for norm in norms for weight in norm.parameters()]
 
@@ -201,16 +171,6 @@ def test_derivatives_pass_the_statistics_of_a_batch(case, context_dim, monkeypat
 
     assert torch.autograd.gradcheck(density, (*inputs, *weights), fast_mode=True)
     assert torch.autograd.gradgradcheck(density, tuple(inputs), fast_mode=True)
-
-
-@every_case
-@pytest.mark.parametrize("with_gradients", [False, True])
-def test_an_empty_batch_gives_empty_results(case, with_gradients):
-    layers = transform(case, 4, CONTEXT_DIM)
-    x, context = (torch.empty(0, width, dtype=torch.float64) for width in (4, CONTEXT_DIM))
-    with torch.set_grad_enabled(with_gradients):
-        assert layers.log_density(x, context, x).shape == (0,)
-        assert layers.forward(x, context, x)[0].shape == (0, 4)
 
 
 @every_case
@@ -224,6 +184,8 @@ def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case):
             layers.log_density(x[i, None], context[i, None], observed[i, None]) for i in range(12)
         ]
     torch.testing.assert_close(torch.cat(alone), together, rtol=1e-12, atol=1e-10)
+    assert layers.log_density(x[:0], context[:0], observed[:0]).shape == (0,)
+    assert layers.forward(x[:0], context[:0], observed[:0])[0].shape == (0, 5)
 
 
 @pytest.mark.parametrize("case", MIXING, ids=lambda case: case.name)
