@@ -1,9 +1,11 @@
 """Options of reading an uploaded table, in the query or a form."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -60,6 +62,47 @@ Names = Annotated[
 """Repeated values, or one that is a JSON list."""
 
 
+_TAGS = TypeAdapter(Annotated[dict[TagName, TagValue], Field(max_length=MAX_TAGS)])
+
+
+def _tags(text: str) -> dict[str, str]:
+    """Return the tags of an option.
+
+    Raises:
+        ValueError: It is no JSON object of tags.
+    """
+    try:
+        return _TAGS.validate_json(text)
+    except ValidationError as error:
+        raise ValueError(
+            f"tags are a JSON object of at most {MAX_TAGS} names and texts, such as"
+            ' {"team": "space"}'
+        ) from error
+
+
+def _types(text: str) -> dict[str, ColumnType]:
+    """Return the types of a JSON object.
+
+    Raises:
+        ValueError: It is no object of names and types.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(kind in _TYPES for kind in found.values()):
+        raise ValueError(f"types must be a JSON object of names and types: {', '.join(_TYPES)}")
+    return found
+
+
+def _checked_by(read: Callable[[str], object]) -> AfterValidator:
+    def check(text: str) -> str:
+        read(text)
+        return text
+
+    return AfterValidator(check)
+
+
 class UploadOptions(BaseModel):
     """Options of reading an uploaded table."""
 
@@ -76,7 +119,7 @@ class UploadOptions(BaseModel):
     description: Description | None = Field(
         default=None, description="Description of the dataset.", examples=[EXAMPLE_DESCRIPTION]
     )
-    tags: str | None = Field(
+    tags: Annotated[str, _checked_by(_tags)] | None = Field(
         default=None,
         max_length=64 << 10,
         description="Tags of the dataset as a JSON object: name to value.",
@@ -115,7 +158,7 @@ class UploadOptions(BaseModel):
         description="Names of columns to ignore, repeated or as a JSON list.",
         examples=[[]],
     )
-    types: str | None = Field(
+    types: Annotated[str, _checked_by(_types)] | None = Field(
         default=None,
         max_length=1 << 20,
         description="Types of columns as a JSON object: name to `number`, `integer`, `boolean`,"
@@ -137,7 +180,7 @@ class UploadOptions(BaseModel):
         description="Character between groups of three digits of numbers in text. Default: found for"
         " each column.",
     )
-    datetime_format: str | None = Field(
+    datetime_format: Annotated[str, _checked_by(check_format)] | None = Field(
         default=None,
         max_length=64,
         description="Format of dates in the directives of `strptime`, such as `%d/%m/%Y`. Default: found for"
@@ -160,27 +203,6 @@ class UploadOptions(BaseModel):
         description="`keep` to model constant columns as one value, `error` to refuse them, `drop` to"
         " drop them.",
     )
-
-    @field_validator("types")
-    @classmethod
-    def _check_types(cls, text: str | None) -> str | None:
-        if text is not None:
-            _types(text)
-        return text
-
-    @field_validator("tags")
-    @classmethod
-    def _check_tags(cls, text: str | None) -> str | None:
-        if text is not None:
-            _tags(text)
-        return text
-
-    @field_validator("datetime_format")
-    @classmethod
-    def _check_format(cls, text: str | None) -> str | None:
-        if text is not None:
-            check_format(text)
-        return text
 
     @field_validator("thousands")
     @classmethod
@@ -249,36 +271,3 @@ class UploadOptions(BaseModel):
             room=room,
             reserve=settings.store_address.leave_bytes,
         )
-
-
-_TAGS = TypeAdapter(Annotated[dict[TagName, TagValue], Field(max_length=MAX_TAGS)])
-
-
-def _tags(text: str) -> dict[str, str]:
-    """Return the tags of an option.
-
-    Raises:
-        ValueError: It is no JSON object of tags.
-    """
-    try:
-        return _TAGS.validate_json(text)
-    except ValidationError as error:
-        raise ValueError(
-            f"tags are a JSON object of at most {MAX_TAGS} names and texts, such as"
-            ' {"team": "space"}'
-        ) from error
-
-
-def _types(text: str) -> dict[str, ColumnType]:
-    """Return the types of a JSON object.
-
-    Raises:
-        ValueError: It is no object of names and types.
-    """
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not all(kind in _TYPES for kind in found.values()):
-        raise ValueError(f"types must be a JSON object of names and types: {', '.join(_TYPES)}")
-    return found

@@ -1,30 +1,26 @@
 """Change of the types of a dataset's columns: a new table takes the place of the old one."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import Annotated
 
 from fastapi import Request
 from pydantic import Field
 
 from app.auth.callers import caller_of
 from app.datasets.options import UploadOptions
-from app.datasets.uploads import deleted
+from app.datasets.storing import staged_table, stored_table
 from app.resources.labels import LabelsRequest
-from app.settings import ParserLimits
-from app.state import state_of
-from models_store.errors import BlobMissingError, DatabaseUnavailableError
-from models_store.files.blobs import Blobs, cells_key, next_table_key
+from app.state import AppState, state_of
+from models_store.errors import BlobMissingError
+from models_store.files.blobs import Blobs, next_table_key
 from models_store.labels import LabelChange
-from models_store.records import Dataset, NewDataset
-from models_store.registry import Registry
+from models_store.records import Dataset
 from models_store.rows.datasets import changed_meanwhile
 from tabular import processes
 from tabular.columns import ColumnType
-from tabular.formats import ParseOptions, TableSummary
+from tabular.formats import TableSummary
 from tabular.ingest.retype import StoredFiles, retype_table
-from tabular.ingest.storing import cells_path
 
 
 class DatasetChange(LabelsRequest):
@@ -34,29 +30,6 @@ class DatasetChange(LabelsRequest):
         Annotated[dict[str, ColumnType], Field(min_length=1, max_length=4096)] | None,
         Field(description="New types of columns by name."),
     ] = None
-
-
-@dataclass(frozen=True)
-class RetypedTable:
-    """Table with other types in the staging folder.
-
-    Args:
-        old: Dataset as it was read before.
-        file: Staged table.
-        cells: Staged file of the cells that are no numbers, if there are any.
-        summary: Summary of the parser.
-        types: Types that the caller stated.
-        labels: Change of the dataset's labels.
-        as_labelled: True if it must have the labels still that it was read with.
-    """
-
-    old: Dataset
-    file: Path
-    cells: Path | None
-    summary: TableSummary
-    types: dict[str, ColumnType]
-    labels: LabelChange
-    as_labelled: bool
 
 
 async def retype_dataset(
@@ -75,42 +48,60 @@ async def retype_dataset(
         types: New types of columns by name.
         labels: Change of its labels.
         as_labelled: True if nothing is changed where it has other labels than `old` by then.
+
+    Raises:
+        DatabaseUnavailableError: The connection was lost, perhaps after the row was committed: both
+            tables stay, and doctor finds the one that no row names.
+        StoreError: The dataset is as it was.
     """
     state = state_of(request)
-    settings, blobs = state.settings, state.blobs
-    with (
-        state.open_uploads.hold(caller_of(request)),
-        blobs.staged(".npy") as table,
-        deleted(cells_path(table)) as cells,
-    ):
+    retype = partial(_retyped, state, old, types, labels, as_labelled=as_labelled)
+    with state.open_uploads.hold(caller_of(request)):
+        return await state.parsers.run(old.project, retype)
 
-        def store(**limits: Unpack[ParserLimits]) -> Dataset:
-            most = state.settings.max_project_bytes
-            # The old files go once the new ones are there.
-            room = state.registry.room(old.project, max_bytes=most + _file_bytes(old))
-            try:
-                summary = processes.run(
-                    retype_table,
-                    _stored_files(old, blobs),
-                    table,
-                    types,
-                    _kept_options(
-                        old,
-                        UploadOptions().parsing(settings, room=room),
-                    ),
-                    timeout_s=limits["timeout_s"],
-                    memory_bytes=limits["memory_bytes"],
-                    alone=True,
-                )
-            except (BlobMissingError, FileNotFoundError):
-                if state.registry.dataset(old.project, old.id).key != old.key:
-                    raise changed_meanwhile(old.id) from None
-                raise
-            kept = cells if summary.cells else None
-            retyped = RetypedTable(old, table, kept, summary, types, labels, as_labelled)
-            return replace_table(retyped, blobs, state.registry, max_bytes=most)
 
-        return await state.parsers.run(old.project, partial(store, **settings.parser_limits))
+def _retyped(
+    state: AppState,
+    old: Dataset,
+    types: dict[str, ColumnType],
+    labels: LabelChange,
+    *,
+    as_labelled: bool,
+) -> Dataset:
+    registry, blobs, most = state.registry, state.blobs, state.settings.max_project_bytes
+    files = [old.key] if old.cells is None else [old.key, old.cells["key"]]
+    # The old files go once the new ones are there.
+    freed = old.bytes + (0 if old.cells is None else int(old.cells["bytes"]))
+    room = registry.room(old.project, max_bytes=most + freed)
+    limits = UploadOptions().parsing(state.settings, room=room)
+    options = dict(old.options or {})
+    with staged_table(blobs) as table:
+        try:
+            summary: TableSummary = processes.run(
+                retype_table,
+                _stored_files(old, blobs),
+                table,
+                types,
+                replace(limits, **options),  # as the file was read
+                **state.settings.parser_limits,
+                alone=True,
+            )
+        except (BlobMissingError, FileNotFoundError):
+            if registry.dataset(old.project, old.id).key != old.key:
+                raise changed_meanwhile(old.id) from None
+            raise
+        options |= {"types": {**options.get("types", {}), **types}}
+        with stored_table(blobs, table, summary, next_table_key(old.id)) as fields:
+            dataset = registry.retype_dataset(
+                old,
+                replace(old, **fields, options=options),
+                labels=labels,
+                as_labelled=as_labelled,
+                max_bytes=most,
+            )
+    for key in files:
+        blobs.delete(key)
+    return dataset
 
 
 def _stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:
@@ -126,63 +117,3 @@ def _stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:
         columns=dataset.columns,
         warnings=dataset.warnings,  # type: ignore[arg-type] # as they were stored
     )
-
-
-def _file_bytes(dataset: Dataset) -> int:
-    return dataset.bytes + (0 if dataset.cells is None else int(dataset.cells["bytes"]))
-
-
-def _kept_options(dataset: Dataset, limits: ParseOptions) -> ParseOptions:
-    """Return the options that the file of a dataset was read with, as far as they are still of use."""
-    return replace(limits, **(dataset.options or {}))
-
-
-def replace_table(
-    table: RetypedTable, blobs: Blobs, registry: Registry, *, max_bytes: int
-) -> Dataset:
-    """Store a table and let the dataset's row name it; the old files are deleted.
-
-    Raises:
-        DatabaseUnavailableError: The connection was lost, perhaps after the row was committed: both
-            tables stay, and doctor finds the one that no row names.
-        StoreError: The dataset is as it was.
-    """
-    old = table.old
-    key = next_table_key(old.id)
-    blob = blobs.commit(table.file, key)
-    cells = None if table.cells is None else blobs.commit(table.cells, cells_key(key))
-    options = dict(old.options or {})
-    changed: dict[str, Any] = {
-        "dtype": table.summary.dtype,
-        "columns": [column.to_dict() for column in table.summary.columns],
-        "warnings": [dict(warning) for warning in table.summary.warnings],
-        "key": blob.key,
-        "sha256": blob.sha256,
-        "bytes": blob.bytes,
-        "cells": None
-        if cells is None
-        else asdict(cells) | {"text_bytes": table.summary.text_bytes},
-        "options": options | {"types": {**options.get("types", {}), **table.types}},
-    }
-    same = {field.name: getattr(old, field.name) for field in fields(NewDataset)}
-    try:
-        dataset = registry.retype_dataset(
-            old,
-            NewDataset(**same | changed),
-            labels=table.labels,
-            as_labelled=table.as_labelled,
-            max_bytes=max_bytes,
-        )
-    except DatabaseUnavailableError:
-        raise
-    except BaseException:
-        _delete(blobs, changed)
-        raise
-    _delete(blobs, asdict(old))
-    return dataset
-
-
-def _delete(blobs: Blobs, dataset: dict[str, Any]) -> None:
-    blobs.delete(dataset["key"])
-    if dataset["cells"] is not None:
-        blobs.delete(dataset["cells"]["key"])

@@ -115,19 +115,14 @@ def list_datasets(
         **problem_responses("not-found", "precondition"),
     },
 )
-async def get_dataset(
+def get_dataset(
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a dataset with the statistics of its columns and its warnings."""
-
-    def described() -> Response:
-        view = DatasetView.whole(registry.dataset(project, dataset_id))
-        return respond(view, conditions)
-
-    return await in_thread(described)
+    return respond(DatasetView.whole(registry.dataset(project, dataset_id)), conditions)
 
 
 @router.get(
@@ -138,23 +133,17 @@ async def get_dataset(
     response_model=ColumnPage,
     responses=problem_responses("not-found"),
 )
-async def list_columns(
+def list_columns(
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
     wanted: Annotated[ColumnSlice, Query()],
 ) -> Response:
     """Return a page of columns with their types and statistics, for tables with many columns."""
-
-    def described() -> Response:
-        columns = registry.dataset(project, dataset_id).columns
-        shown = columns[wanted.offset : wanted.offset + wanted.limit]
-        page = ColumnPage.model_validate(
-            {"items": shown, "offset": wanted.offset, "total": len(columns)}
-        )
-        return respond(page)
-
-    return await in_thread(described)
+    columns = registry.dataset(project, dataset_id).columns
+    shown = columns[wanted.offset : wanted.offset + wanted.limit]
+    page = {"items": shown, "offset": wanted.offset, "total": len(columns)}
+    return respond(ColumnPage.model_validate(page))
 
 
 @router.get(
@@ -245,11 +234,7 @@ async def update_dataset(
         old = await in_thread(unchanged)
         types = change.types
         dataset = await retype_dataset(request, old, types, labels, as_labelled=not always)
-
-    def shown() -> Response:
-        return respond(DatasetView.whole(dataset), NO_CONDITIONS)
-
-    return await in_thread(shown)
+    return await in_thread(lambda: respond(DatasetView.whole(dataset), NO_CONDITIONS))
 
 
 @router.delete(

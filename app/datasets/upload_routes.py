@@ -1,36 +1,32 @@
 """Upload of a table, which becomes a dataset."""
 
 from functools import partial
-from typing import Annotated, Any, Unpack
+from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.auth.callers import caller_of
 from app.datasets.options import UploadOptions
-from app.datasets.registration import UploadedTable, register_table
-from app.datasets.uploads import MULTIPART_MEDIA_TYPE, deleted, receive_upload
+from app.datasets.storing import staged_table, stored_table
+from app.datasets.uploads import MULTIPART_MEDIA_TYPE, Upload, receive_upload
 from app.datasets.views import DatasetView
-from app.dependencies import (
-    REPLAYED,
-    BlobsDep,
-    IdempotencyKey,
-    ProjectDep,
-    RegistryDep,
-    built,
-)
+from app.dependencies import REPLAYED, IdempotencyKey, ProjectDep, StateDep
 from app.http.examples import COLUMNS, TABLE
+from app.http.upload_room import unless_refused
 from app.limits import FairRoute, in_thread
 from app.problems.problem import problem_responses
 from app.resources.etags import respond
 from app.root_path import rooted
 from app.rows.docs import upload_content
-from app.settings import ParserLimits
-from app.state import AppState, state_of
+from app.state import AppState
 from models_store.database.ids import new_id
+from models_store.files.blobs import table_key
 from models_store.job_states import Idempotency
+from models_store.records import NewDataset
 from tabular import processes
-from tabular.formats import TableFormat, TableSummary
-from tabular.ingest.storing import cells_path, parse_table
+from tabular.formats import TableSummary
+from tabular.ingest.storing import parse_table
 from tabular.slugs import Slug
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
@@ -87,31 +83,6 @@ _UPLOAD_BODY: dict[str, Any] = {
 }
 
 
-class Sender:
-    """Project that uploads a table, and the idempotency key of the upload."""
-
-    def __init__(self, project: ProjectDep, idempotency_key: IdempotencyKey = None) -> None:
-        self.project = project
-        self.idempotency_key = idempotency_key
-
-    def room(self, state: AppState) -> int:
-        """Return the bytes that the project may store beyond those that it has.
-
-        Raises:
-            LimitError: There is no room at all.
-        """
-        return state.registry.room(self.project, max_bytes=state.settings.max_project_bytes)
-
-    def idempotency(
-        self, options: UploadOptions, kind: TableFormat, summary: TableSummary
-    ) -> Idempotency | None:
-        """Return the key and a fingerprint, equal for equal bytes that are read with equal options."""
-        if self.idempotency_key is None:
-            return None
-        request = ("dataset", kind, options.model_dump_json(), summary.source_sha256)
-        return Idempotency.of(self.idempotency_key, *request)
-
-
 @router.post(
     "",
     operation_id="create_dataset",
@@ -133,9 +104,9 @@ class Sender:
 async def create_dataset(
     request: Request,
     options: Annotated[UploadOptions, Query()],
-    sender: Annotated[Sender, Depends(built(Sender))],
-    blobs: BlobsDep,
-    registry: RegistryDep,
+    project: ProjectDep,
+    state: StateDep,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Upload a table as CSV, Excel, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
 
@@ -143,55 +114,89 @@ async def create_dataset(
     at all. Each column gets a type, which its values suggest or the caller states: numbers, whole
     numbers, truth values, categories, dates, or none, of columns that are kept but not modelled.
     """
-    state = state_of(request)
     settings = state.settings
-    dataset_id = new_id("ds")
+    room = partial(state.registry.room, project, max_bytes=settings.max_project_bytes)
     with (
         state.open_uploads.hold(caller_of(request)),
-        blobs.staged(".upload") as source,
-        blobs.staged(".npy") as table,
-        deleted(cells_path(table)) as cells,
+        state.blobs.staged(".upload") as source,
     ):
-        room = await in_thread(sender.room, state)
+        left = await in_thread(room)
         upload = await receive_upload(
-            request, source, max_bytes=settings.max_upload_bytes, room=room
+            request, source, max_bytes=settings.max_upload_bytes, room=left
         )
         if upload.fields:
             options = options.with_fields(upload.fields)
         if upload.headerless:
             options = options.model_copy(update={"header": False})
-
-        def store(**limits: Unpack[ParserLimits]) -> Response:
-            summary = processes.run(
-                parse_table,
-                source,
-                table,
-                upload.format,
-                options.parsing(settings, room=room),
-                timeout_s=limits["timeout_s"],
-                memory_bytes=limits["memory_bytes"],
-                alone=True,
-            )
-            uploaded = UploadedTable(
-                id=dataset_id,
-                project=sender.project,
-                name=options.name or upload.file_name,
-                format=upload.format,
-                file=table,
-                cells=cells if summary.cells else None,
-                options=options.kept(),
-                summary=summary,
-                idempotency=sender.idempotency(options, upload.format, summary),
-                max_project_bytes=state.settings.max_project_bytes,
-                description=options.description,
-                tags=options.labels(),
-            )
-            dataset = register_table(uploaded, blobs, registry)
-            headers = {"Location": rooted(f"/v1/datasets/{dataset.id}")}
-            if dataset.id != dataset_id:
-                headers["Idempotent-Replayed"] = "true"
-            view = DatasetView.whole(dataset)
-            return respond(view, status_code=201, headers=headers)
-
+        register = partial(
+            _registered, state, project, source, upload, options, room=left, key=idempotency_key
+        )
         # The file is here: a caller who sends slowly holds no parser.
-        return await state.parsers.run(sender.project, partial(store, **settings.parser_limits))
+        return await state.parsers.run(project, register)
+
+
+def _registered(  # noqa: PLR0913 - file, options and key of one request
+    state: AppState,
+    project: str,
+    source: Path,
+    upload: Upload,
+    options: UploadOptions,
+    *,
+    room: int,
+    key: str | None,
+) -> Response:
+    """Parse a file, and store its table with a row or return the dataset of an earlier request.
+
+    It runs as a whole in one thread, so that a request that is cut off does not stop it.
+
+    Raises:
+        DatabaseUnavailableError: The table is stored, and perhaps the row.
+        StoreError: Neither is stored.
+    """
+    settings, blobs, dataset_id = state.settings, state.blobs, new_id("ds")
+    folder = table_key(dataset_id).rpartition("/")[0]
+    with staged_table(blobs) as table:
+        summary: TableSummary = processes.run(
+            parse_table,
+            source,
+            table,
+            upload.format,
+            options.parsing(settings, room=room),
+            **settings.parser_limits,
+            alone=True,
+        )
+        with (
+            unless_refused(blobs, folder),
+            stored_table(blobs, table, summary, table_key(dataset_id)) as fields,
+        ):
+            dataset = state.registry.add_dataset(
+                NewDataset(
+                    **fields,
+                    id=dataset_id,
+                    project=project,
+                    name=options.name or upload.file_name,
+                    rows=summary.rows,
+                    source_format=upload.format.value,
+                    source_sha256=summary.source_sha256,
+                    options=options.kept(),
+                    description=options.description,
+                    tags=options.labels(),
+                ),
+                idempotency=_idempotency(key, options, upload, summary),
+                max_bytes=settings.max_project_bytes,
+            )
+    headers = {"Location": rooted(f"/v1/datasets/{dataset.id}")}
+    if dataset.id != dataset_id:
+        blobs.delete(folder)
+        headers["Idempotent-Replayed"] = "true"
+    return respond(DatasetView.whole(dataset), status_code=201, headers=headers)
+
+
+def _idempotency(
+    key: str | None, options: UploadOptions, upload: Upload, summary: TableSummary
+) -> Idempotency | None:
+    """Return the key and a fingerprint, equal for equal bytes that are read with equal options."""
+    if key is None:
+        return None
+    request = ("dataset", upload.format, options.model_dump_json(), summary.source_sha256)
+    return Idempotency.of(key, *request)

@@ -1,7 +1,7 @@
 """Uploaded files on their way from the socket to the disk, never whole in memory."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,15 +26,6 @@ _MAX_FIELD_BYTES = 48 * 1024
 _PIECE_BYTES = 256 * 1024
 _MAX_NAME = 128
 _FORMAT_NAMES = ", ".join(MEDIA_TYPES)
-
-
-@contextmanager
-def deleted(file: Path) -> Iterator[Path]:
-    """Delete a staged file in the end, if it is still there."""
-    try:
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

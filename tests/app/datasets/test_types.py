@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from app.datasets.rows import _opened_rows
 from models_store.consistency import Comparison, compare
 from tabular import processes
 from tabular.columns import Column
@@ -238,19 +237,6 @@ class TestRetyping:
             assert response.json() == dataset
             assert (dataset["description"], dataset["tags"]) == ("mine", {"a": "1", "b": "3"})
             assert kind == "integer"
-
-    def test_rows_are_read_from_the_table_that_took_the_place_of_another(self, client, monkeypatch):
-        location = upload(client, MIXED).headers["location"]
-        changes = iter([self.change])
-
-        def late(dataset, *given):
-            for change in changes:
-                assert change(client, location, zip="integer").status_code == 200
-            return _opened_rows(dataset, *given)
-
-        monkeypatch.setattr("app.datasets.rows._opened_rows", late)
-        response = client.get(location + "/rows", params={"offset": 59, "limit": 1})
-        assert response.json()["rows"] == [[60, "n59, x", "L", "04/03/2021", 413.59, 3, None]]
 
     def test_a_dataset_that_is_gone_is_not_found(self, client):
         gone = "/v1/datasets/ds_" + "0" * 32
