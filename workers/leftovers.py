@@ -9,7 +9,7 @@ from models_store.jobs.retention import JobRetention
 
 log = logging.getLogger(__name__)
 
-_MOST_JOBS = 100
+_MOST_JOBS = 20  # in one transaction: meanwhile nobody else writes to SQLite
 _STALE_S = 6 * 3600  # since the last write to a staged file
 
 

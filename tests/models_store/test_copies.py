@@ -186,21 +186,6 @@ def test_an_installation_moves_into_another_and_counts_on(
     check_whole(database, blobs)
 
 
-def test_what_a_deletion_left_in_a_store_is_found_and_deleted(
-    target: Database, blobs: Blobs
-) -> None:
-    """Leave a file without a row, as a store that is unavailable during a deletion does."""
-    kept, deleted = a_table(target, blobs), a_table(target, blobs)
-    Registry(target).delete_dataset(PROJECT, deleted)
-
-    [orphan] = compare(target, blobs, deep=False, grace_s=0).orphans
-    assert orphan.key == table_key(deleted)
-    blobs.delete(orphan.key)
-
-    check_whole(target, blobs)
-    assert blobs.size(table_key(kept)) > 0
-
-
 def test_a_restore_that_was_broken_off_goes_on_and_a_store_with_other_files_is_refused(
     target: Database, store: Blobs, sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -266,21 +251,6 @@ def test_a_damaged_file_is_told_and_the_rest_is_copied(
     assert [one.file.key for one in copied.unusable] == [table_key(bad)]
     kept = Blobs.in_folder(tmp_path / "backup" / "blobs")
     assert [file.key for file in kept.files()] == [table_key(good)]
-
-
-def test_a_second_back_up_takes_the_place_of_the_first(
-    target: Database, store: Blobs, tmp_path: Path
-) -> None:
-    folder = tmp_path / "backup"
-    gone = a_table(target, store)
-    back_up(target, store, folder, tell=quiet)
-    Registry(target).delete_dataset(PROJECT, gone)
-    there = a_table(target, store)
-
-    back_up(target, store, folder, tell=quiet)
-
-    assert {path.name for path in folder.iterdir()} == {"rows.sqlite3", "blobs"}
-    assert [file.key for file in Blobs.in_folder(folder / "blobs").files()] == [table_key(there)]
 
 
 def test_what_is_no_whole_back_up_is_refused(

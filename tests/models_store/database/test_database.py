@@ -126,25 +126,6 @@ def test_a_standby_is_a_database_that_takes_no_writes(postgres: Database) -> Non
         session.execute(update(DatasetRow).values(name="other"))
 
 
-def test_the_default_isolation_of_a_database_does_not_make_writers_collide(
-    postgres_server: PostgresServer,
-) -> None:
-    url = postgres_server.create("serializable")
-    postgres_server.execute(
-        "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'", "serializable"
-    )
-    database = Database(url)
-    isolation = text("SHOW transaction_isolation")
-    with database.write() as session:
-        assert session.scalar(isolation) == "read committed"
-    with database.read() as session:
-        assert session.scalar(isolation) == "repeatable read"
-    with database.write() as session:  # on the connection of the read
-        assert session.scalar(isolation) == "read committed"
-    database.dispose()
-    postgres_server.drop("serializable")
-
-
 def test_a_writer_waits_for_another_only_so_long(sqlite: Database, sqlite_url: str) -> None:
     registry = Registry(sqlite)
     dataset = added(registry)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,6 @@ def test_what_is_committed_is_read_everywhere(blobs: Blobs, tmp_path: Path) -> N
     assert not list(blobs.staging.iterdir())
 
 
-def test_an_empty_file_is_a_file(blobs: Blobs, tmp_path: Path) -> None:
-    sha256 = put(blobs, b"")
-    assert another(blobs, tmp_path / "other").verify(KEY, sha256).read_bytes() == b""
-
-
 def test_a_missing_key_is_missing(blobs: Blobs) -> None:
     for use in (blobs.size, blobs.digest, lambda key: blobs.verify(key, "0" * 64)):
         with pytest.raises(BlobMissingError):
@@ -182,40 +177,6 @@ def test_many_readers_of_many_processes_fetch_once(s3: Blobs, tmp_path: Path) ->
     found = [process.communicate(timeout=60)[0].split() for process in processes]
     assert sorted(count for count, _ in found) == ["0", "1"]
     assert {digest for _, digest in found} == {sha256}
-
-
-@pytest.mark.cluster
-def test_a_server_that_is_away_is_told_in_time_and_copies_are_still_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = S3Server()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    blobs = Blobs(server.address(tmp_path / "cache"))
-    server.wait_ready(blobs)
-    try:
-        sha256 = put(blobs, b"seen")
-        server.kill()
-        assert blobs.verify(KEY, sha256).read_bytes() == b"seen"
-        calls: list[Callable[[], object]] = [
-            blobs.look,
-            blobs.identity,
-            lambda: blobs.size(KEY),
-            lambda: blobs.delete(KEY),
-        ]
-        calls += [lambda: put(blobs, b"new", "models/m/1.safetensors"), lambda: blobs.keys("jobs")]
-        for use in calls:
-            with pytest.raises(BlobDiskError) as raised:
-                use()
-            assert "not-in-any-log" not in str(raised.value)
-            assert "http" not in str(raised.value)
-        server.start()
-        server.wait_ready(blobs)
-        assert another(blobs, tmp_path / "other").verify(KEY, sha256).read_bytes() == b"seen"
-        with pytest.raises(BlobMissingError):
-            blobs.size("models/m/1.safetensors")
-    finally:
-        server.close()
 
 
 def test_wrong_credentials_are_told_without_them(

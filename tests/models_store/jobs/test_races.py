@@ -313,22 +313,6 @@ def test_deleting_a_model_against_a_new_version_repeats_no_number(
     assert seen == sorted(set(seen))
 
 
-def test_deleting_a_job_against_its_resumption_lets_one_win(jobs: Jobs) -> None:
-    for _ in range(12):
-        job = submitted(jobs)
-        jobs.cancel(PROJECT, job.id)
-
-        def resume(job_id: str = job.id) -> object:
-            return jobs.resume(PROJECT, job_id)
-
-        def delete(job_id: str = job.id) -> object:
-            return jobs.delete(PROJECT, job_id)
-
-        resumed, deleted = race(resume, delete)
-        assert isinstance(resumed, NotFoundError) == (deleted == [job.id])
-        assert isinstance(resumed, Job) == (slug_of(deleted) == "job-unfinished")
-
-
 def test_jobs_that_end_while_webhooks_are_deleted_end(database: Database, jobs: Jobs) -> None:
     webhooks = Webhooks(database)
     for _ in range(15):
