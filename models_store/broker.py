@@ -16,8 +16,8 @@ _SCHEMES = ("redis://", "rediss://", "unix://", "sentinel://")
 _SENTINELS = "sentinel://[[user]:password@]HOST:PORT,HOST:PORT/0?master_name=NAME"
 
 
-def check_broker_url(url: str) -> None:
-    """Check the URL of a broker.
+def checked_broker_url(url: str) -> str:
+    """Return the URL of a broker.
 
     Raises:
         ValueError: It has another form; the message has no part of it.
@@ -26,6 +26,7 @@ def check_broker_url(url: str) -> None:
         raise ValueError(f"the broker's URL begins with {', '.join(_SCHEMES)}")
     if url.startswith("sentinel://") and "master_name" not in parse_qs(urlsplit(url).query):
         raise ValueError(f"a URL of Sentinels has the form {_SENTINELS}")
+    return url
 
 
 def celery_options(url: str, *, timeout_s: float) -> dict[str, Any]:

@@ -16,37 +16,19 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from models_store.broker import check_broker_url
-from models_store.files.store_address import StoreAddress, refuse_store_url
+from models_store.broker import checked_broker_url
+from models_store.files.store_address import StoreAddress, checked_store_url
 
 
-def _checked_database_url(url: str | None) -> str | None:
+def _checked_database_url(url: str) -> str:
     from models_store.database.engines import parse_url  # noqa: PLC0415 - slow, and few set a URL
 
-    if url is not None:
-        parse_url(url)
+    parse_url(url)
     return url
 
 
-def _checked_broker_url(url: str | None) -> str | None:
-    if url is not None:
-        check_broker_url(url)
-    return url
-
-
-def _checked_store_url(url: str | None) -> str | None:
-    """Refuse what would silently become a folder below the current one."""
-    if url is not None and (refusal := refuse_store_url(url)) is not None:
-        raise ValueError(refusal)
-    return url
-
-
-def _absolute(folder: Path | None) -> Path | None:
-    return None if folder is None else folder.absolute()
-
-
-def _checked_endpoint(url: str | None) -> str | None:
-    if url is not None and (not url.startswith(("http://", "https://")) or "@" in url):
+def _checked_endpoint(url: str) -> str:
+    if not url.startswith(("http://", "https://")) or "@" in url:
         raise ValueError("the endpoint is http:// or https:// with a host, without credentials")
     return url
 
@@ -168,28 +150,28 @@ class StoreSettings(BaseSettings):
         default=Path("data"),
         description="Folder of the embedded database, the blob store and the private Redis.",
     )
-    database_url: Annotated[str | None, AfterValidator(_checked_database_url)] = Field(
+    database_url: Annotated[str, AfterValidator(_checked_database_url)] | None = Field(
         default=None,
         description="SQLAlchemy URL, such as postgresql+psycopg://user:password@host/densityd."
         " Unset: SQLite in the data directory.",
     )
-    broker_url: Annotated[str | None, AfterValidator(_checked_broker_url)] = Field(
+    broker_url: Annotated[str, AfterValidator(checked_broker_url)] | None = Field(
         default=None,
         description="Redis URL of the job queue, such as redis://host:6379/0, or"
         " sentinel://a:26379,b:26379/0?master_name=NAME. Unset: the private Redis of the data"
         " directory.",
     )
-    store_url: Annotated[str | None, AfterValidator(_checked_store_url)] = Field(
+    store_url: Annotated[str, AfterValidator(checked_store_url)] | None = Field(
         default=None,
         description="Blob store, shared by every process: the absolute path of a folder, or s3://, gs:// or"
         " az:// with a bucket and a prefix. Unset: blobs/ in the data directory.",
     )
-    store_endpoint: Annotated[str | None, AfterValidator(_checked_endpoint)] = Field(
+    store_endpoint: Annotated[str, AfterValidator(_checked_endpoint)] | None = Field(
         default=None,
         description="Address of the server of an object store, such as http://minio:9000. Unset: that of"
         " the provider.",
     )
-    store_cache_dir: Annotated[Path | None, AfterValidator(_absolute)] = internal(None)
+    store_cache_dir: Annotated[Path, AfterValidator(Path.absolute)] | None = internal(None)
     store_cache_bytes: int = internal(10 * 2**30, ge=2**20)
     max_project_bytes: int = Field(
         default=100 * 2**30,

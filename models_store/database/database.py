@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
-from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import text
@@ -27,7 +26,6 @@ from models_store.database.engines import (
     writer_of,
 )
 from models_store.database.revisions import (
-    check_fits,
     current_revision,
     head_revision,
     migrate,
@@ -106,11 +104,6 @@ class Database:
             self._write = writer_of(self._engine)
 
     @property
-    def folder(self) -> Path | None:
-        """Folder of the database's file; None for a server."""
-        return None if self._file is None else self._file.parent
-
-    @property
     def is_server(self) -> bool:
         """True for a server, which may be unavailable for a while; False for a file."""
         return self._file is None
@@ -178,10 +171,9 @@ class Database:
         Raises:
             SchemaMismatchError: its schema is older than this code.
         """
-        if self._file is not None and not self._file.exists():
-            raise SchemaMismatchError(found=None, expected=head_revision())
-        with self.read() as session:
-            check_fits(session.connection())
+        found = self.revision()
+        if found is None or found < head_revision():
+            raise SchemaMismatchError(found=found, expected=head_revision())
 
     def check_revision(self) -> None:
         """Refuse a database that this code cannot use; called once, when a process starts.

@@ -36,17 +36,6 @@ def head_revision() -> str:
     return head
 
 
-def check_fits(connection: Connection) -> None:
-    """Refuse a database whose schema is older than this code.
-
-    Raises:
-        SchemaMismatchError: The database is to be migrated first.
-    """
-    found = current_revision(connection)
-    if found is None or found < head_revision():
-        raise SchemaMismatchError(found=found, expected=head_revision())
-
-
 def current_revision(connection: Connection) -> str | None:
     """Return the revision that a database is at; None if it has no schema yet."""
     if not inspect(connection).has_table("alembic_version"):

@@ -34,22 +34,25 @@ class StoreAddress(BaseModel):
         return "://" in self.url
 
 
-def refuse_store_url(url: str) -> str | None:
-    """Return one sentence if a URL names no store; None: it does."""
+def checked_store_url(url: str) -> str:
+    """Return the URL of a store; refuse what would silently become a folder below the current one.
+
+    Raises:
+        ValueError: It names no store; the message has no part of it but the scheme.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        if Path(url).is_absolute():
-            return None
-        return "the store is an absolute path, such as /srv/densityd/blobs"
+        if not Path(url).is_absolute():
+            raise ValueError("the store is an absolute path, such as /srv/densityd/blobs")
+        return url
     if scheme not in REMOTE_SCHEMES:
-        return (
+        raise ValueError(
             f"{scheme}:// is no store of this version; give s3://, gs:// or az:// with a bucket, or"
             " the absolute path of a folder that all processes share"
         )
-    bucket = rest.partition("/")[0]
-    if not bucket or "@" in rest or "?" in rest or "#" in rest:
-        return (
+    if not rest.partition("/")[0] or any(mark in rest for mark in "@?#"):
+        raise ValueError(
             f"a store in object storage is {scheme}://BUCKET or {scheme}://BUCKET/PREFIX;"
             " credentials are variables of the environment"
         )
-    return None
+    return url

@@ -23,7 +23,7 @@ from models_store.errors import (
     WrongStoreError,
 )
 from models_store.files.blobs import Blobs, table_key
-from models_store.files.store_address import StoreAddress, refuse_store_url
+from models_store.files.store_address import StoreAddress, checked_store_url
 from tests.bucket_servers import S3Server
 
 KEY = "datasets/ds_1/table.npy"
@@ -203,13 +203,12 @@ def test_what_names_no_store_is_refused_in_one_line() -> None:
         ("s3://key:secret@bucket/x", "variables of the environment"),
         ("s3://bucket?token=x", "variables of the environment"),
     ):
-        refusal = refuse_store_url(url)
-        assert refusal is not None
-        assert words in refusal
-        assert "\n" not in refusal
-        assert "secret" not in refusal
+        with pytest.raises(ValueError, match=words) as refused:
+            checked_store_url(url)
+        assert "\n" not in str(refused.value)
+        assert "secret" not in str(refused.value)
     for url in ("/srv/blobs", "s3://bucket", "gs://bucket/prefix", "az://container/a/b"):
-        assert refuse_store_url(url) is None
+        assert checked_store_url(url) == url
 
 
 def staging(folder: Blobs) -> list[Path]:
