@@ -54,7 +54,6 @@ def test_help_begins_with_what_a_newcomer_needs_and_cuts_no_sentence_off() -> No
     assert "..." not in listed
 
 
-@pytest.mark.long
 def test_migrating_twice_is_safe_and_names_the_revision(data_dir: Path) -> None:
     for _ in range(2):
         result = CliRunner().invoke(app, ["migrate"])

@@ -6,7 +6,6 @@ from collections import Counter
 
 import httpx
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from densityd.client import Client
@@ -72,7 +71,6 @@ class Readers:
         self.answered.release()
 
 
-@pytest.mark.long
 def test_versions_are_deleted_while_they_are_scored(service: Service) -> None:
     rows = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], (200, 3))
     with Client(service.url) as client:

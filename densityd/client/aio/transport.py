@@ -20,7 +20,6 @@ from densityd.client.wire.problems import read_error, tell_warnings
 
 _Result = TypeVar("_Result")
 _MULTIPLE_CHOICES = 300
-_REDIRECT = 307
 
 
 @dataclass(frozen=True)
@@ -142,25 +141,7 @@ class AsyncTransport:
         if response.status_code < _MULTIPLE_CHOICES:
             tell_warnings(response.headers)
             return response
-        next_request = response.next_request
-        if response.status_code == _REDIRECT and call.method == "GET" and next_request is not None:
-            await response.aclose()
-            return await self._follow(next_request)
         raise read_error(await self._read(response))
-
-    async def _follow(self, request: httpx.Request) -> httpx.Response:
-        """Return what the address of a redirect responds; httpx keeps the API key from others."""
-        try:
-            followed = await self._http.send(request, stream=True)
-        except httpx.RequestError as error:
-            raise self._settings.wrap_error(error) from error
-        if followed.status_code < _MULTIPLE_CHOICES:
-            return followed
-        await followed.aclose()
-        raise TransportError(
-            self._settings.address,
-            f"the store to which it refers answered {followed.status_code}",
-        )
 
     async def _read(self, response: httpx.Response) -> Response:
         try:

@@ -45,7 +45,6 @@ def check_whole(url: str, folder: Path) -> None:
     database.dispose()
 
 
-@pytest.mark.long
 def test_a_laptop_moves_to_postgresql_and_back_by_back_ups(
     laptop: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +90,6 @@ def test_what_cannot_be_is_one_line(
     assert words in line
 
 
-@pytest.mark.long
 def test_a_damaged_file_gives_status_1_and_a_back_up_of_the_rest(
     laptop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,6 @@ def keys(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["keys", *arguments])
 
 
-@pytest.mark.long
 def test_a_key_is_shown_once_then_listed_without_its_secret_then_revoked(data_dir: Path) -> None:
     made = keys("create", "--project", "fraud", "--scope", "write", "--rate", "5")
     assert made.exit_code == 0, made.output
@@ -50,7 +49,6 @@ def test_a_key_is_shown_once_then_listed_without_its_secret_then_revoked(data_di
     database.dispose()
 
 
-@pytest.mark.long
 def test_what_cannot_be_is_one_line() -> None:
     missing = keys("list")
     assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
@@ -65,14 +63,12 @@ def test_what_cannot_be_is_one_line() -> None:
     assert (unknown.exit_code, unknown.stderr) == (1, f"densityd: No such key: {nobodys}.\n")
 
 
-@pytest.mark.long
 def test_a_key_in_a_new_folder_says_so(data_dir: Path) -> None:
     question = f"made {data_dir}: is it the service's DENSITYD_DATA_DIR?"
     assert question in keys("create").stderr
     assert question not in keys("create").stderr
 
 
-@pytest.mark.long
 def test_the_client_and_the_commands_show_the_key_of_the_environment(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

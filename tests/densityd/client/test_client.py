@@ -297,7 +297,6 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
     assert np.array_equal(client.log_prob("people-copy", ROWS), client.log_prob("people:1", ROWS))
 
 
-@pytest.mark.long
 def test_a_version_can_be_seen(service: Service) -> None:
     with Client(service.url) as client:
         png = client.models.plot("people", 1, "marginals")

@@ -1,4 +1,4 @@
-"""`densityd-client`: built from the tree, installed alone, used against a real service."""
+"""The client as a package of its own, and clients that are generated from the API."""
 
 import importlib.metadata
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.app.conftest import openapi_document
 from tests.densityd.conftest import Service
 
 ROOT = Path(__file__).parents[3]
@@ -34,9 +35,11 @@ def declared(project: Path) -> dict[str, object]:
     return found
 
 
-def run(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stderr[-3000:]
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return done.stdout
 
 
@@ -63,7 +66,7 @@ def link_installed(names: set[str], target: Path) -> None:
                 (target / top).symlink_to(packages / top)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_client_installed_alone_scores(service: Service, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
@@ -102,3 +105,57 @@ def test_the_wheel_has_every_module_and_the_requirements_of_the_service() -> Non
     }
     text = (SOURCE / "pyproject.toml").read_text(encoding="utf-8")
     assert set(tomllib.loads(text)["tool"]["setuptools"]["packages"]) == folders
+
+
+# Beside the environment of the tests, whose typer is newer than it takes.
+GENERATOR = Path(sys.prefix) / "generator" / "bin"
+CONFIG = ROOT / "docs" / "openapi-python-client.yaml"
+CALLS = """
+import json, sys
+from densityd_api import Client
+from densityd_api.api.models import list_models
+from densityd_api.api.scores import log_prob
+from densityd_api.models import Problem, RowsBody
+
+client = Client(base_url=sys.argv[1], raise_on_unexpected_status=True)
+names = [model.name for model in list_models.sync(client=client).items]
+body = RowsBody.from_dict({"rows": [[170.0, 60.0, 40.0]]})
+scored = log_prob.sync("people", client=client, body=body)
+refused = log_prob.sync("nobody", client=client, body=body)
+assert isinstance(refused, Problem), refused
+print(json.dumps([names, scored.log_prob, refused.type_]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (GENERATOR / "openapi-python-client").exists(), reason="`make slow` installs it"
+)
+def test_a_generated_client_has_every_operation_and_calls_the_service(
+    tmp_path: Path, service: Service
+) -> None:
+    document = openapi_document()
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
+    options: list[str | Path] = [
+        "--path",
+        "openapi.json",
+        "--config",
+        CONFIG,
+        "--meta",
+        "none",
+        "--fail-on-warning",
+    ]
+    run(GENERATOR / "openapi-python-client", "generate", *options, cwd=tmp_path)
+    modules = {path.stem for path in (tmp_path / "densityd_api" / "api").glob("*/*.py")}
+    operations = {
+        operation["operationId"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+    }
+    assert operations <= modules
+    printed = run(GENERATOR / "python", "-c", CALLS, service.url, cwd=tmp_path)
+    names, log_prob, problem = json.loads(printed)
+    assert set(names) == {"people", "heights", "ranked"}
+    assert len(log_prob) == 1
+    assert log_prob[0] < 0
+    assert problem == "/problems/not-found"

@@ -412,19 +412,3 @@ def test_a_file_that_is_another_by_now_is_no_rest(
         client.jobs.download("job_1", tmp_path / "result.npy")
 
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_redirect_to_a_bucket_is_followed_without_the_key(
-    scripted: ScriptedServer, tmp_path: Path
-) -> None:
-    bucket = ScriptedServer()
-    scripted.replies = [Reply(307, b"", {"Location": f"{bucket.url}/file?signed=1"})]
-    bucket.replies = [Reply(200, FILE, RANGES)]
-
-    with Client(Settings(scripted.url, api_key="k.s", retries=QUICK)) as client:
-        client.jobs.download("job_1", tmp_path / "result.npy")
-
-    bucket.close()
-    assert (tmp_path / "result.npy").read_bytes() == FILE
-    assert "authorization" in scripted.asked[0].headers
-    assert "authorization" not in bucket.asked[0].headers
