@@ -42,7 +42,6 @@ FOLDERS = ("datasets", "jobs", "models", "results")
 
 _COPIES = "files"
 _LOCKS = "locks"
-_PROBES = "probes"
 _RESULTS = "results/"
 _PIECE_BYTES = 256 * 1024
 _GRACE_S = 60.0  # for which a copy stays: who was given its name may not have opened it
@@ -192,10 +191,14 @@ class Blobs:
         Raises:
             ValueError: The file is not in the staging folder, or the key is none.
         """
-        target = self.path(key)
         if staged.parent != self.staging:
             raise ValueError("only a staged file can be committed")
+        self.path(key)
         self.check_room()
+        return self._store(staged, key)
+
+    def _store(self, staged: Path, key: str) -> StoredBlob:
+        target = self.path(key)
         with _writing(key):
             blob = _synced(staged, key)
             if self.is_remote:
@@ -297,7 +300,7 @@ class Blobs:
 
     def files(self) -> Iterator[FoundFile]:
         """Give all that lies in the store, but what is staged."""
-        aside = (STAGING, STORE_ID, _PROBES)
+        aside = (STAGING, STORE_ID)
         for key, size, changed_at in self._bucket.found(None) if self.is_remote else self._found():
             if key.partition("/")[0] not in aside:
                 # The store makes no links.
@@ -322,12 +325,12 @@ class Blobs:
     def identity(self) -> str | None:
         """Return what tells this store from others; None: it was never told, or is not there."""
         try:
-            with _reading(STORE_ID):
-                content = (
-                    self._bucket.get_bytes(STORE_ID)
-                    if self.is_remote
-                    else (self.root / STORE_ID).read_bytes()
-                )
+            if self.is_remote:
+                stream = self._bucket.stream(STORE_ID, 0, self._bucket.size(STORE_ID))
+                content = b"".join(stream)
+            else:
+                with _reading(STORE_ID):
+                    content = (self.root / STORE_ID).read_bytes()
             found = content.decode("ascii").strip() or None
         except (BlobMissingError, UnicodeDecodeError):
             return None
@@ -347,13 +350,12 @@ class Blobs:
 
     def mark(self, identity: str) -> None:
         """Give the store its identity, durably."""
-        content = f"{identity}\n".encode("ascii")
-        if self.is_remote:
-            self._bucket.put_bytes(STORE_ID, content)
-        else:
-            with self.staged(".id") as path, _writing(STORE_ID):
-                path.write_bytes(content)
-                _synced(path, STORE_ID)
+        with self.staged(".id") as path, _writing(STORE_ID):
+            path.write_text(f"{identity}\n", encoding="ascii")
+            blob = _synced(path, STORE_ID)
+            if self.is_remote:
+                self._bucket.put(STORE_ID, path, blob.bytes)
+            else:
                 path.replace(self.root / STORE_ID)
                 _sync_folder(self.root)
         self._identity = identity
@@ -377,17 +379,13 @@ class Blobs:
 
     def ping(self, size: int = 5) -> None:
         """Write, read back and remove a probe file of this many bytes."""
-        probe = secrets.token_bytes(size)
-        with self.staged(".probe") as path, _writing(STAGING):
-            path.write_bytes(probe)
-            _synced(path, STAGING)
-            found = path.read_bytes()
-        if self.is_remote:
-            key = f"{_PROBES}/{secrets.token_hex(8)}"
-            self._bucket.put_bytes(key, probe)
-            found = self._bucket.get_bytes(key)
-            self._bucket.delete([key])
-        if found != probe:
+        folder = f"jobs/probe_{secrets.token_hex(8)}"
+        with self.staged() as path:
+            path.write_bytes(secrets.token_bytes(size))
+            stored = self._store(path, f"{folder}/0-0.probe")  # also on a disk that is nearly full
+        found = self.digest(stored.key)
+        self.delete(folder)
+        if found != stored.sha256:
             raise BlobDiskError(STAGING, "does not keep what is written to it")
 
     @cached_property

@@ -57,16 +57,6 @@ class Bucket:
         with _translated(key):
             obstore.put(self._store, key, file, chunk_size=part, max_concurrency=4)
 
-    def put_bytes(self, key: str, content: bytes) -> None:
-        """Write a small object."""
-        with _translated(key):
-            obstore.put(self._store, key, content, use_multipart=False)
-
-    def get_bytes(self, key: str) -> bytes:
-        """Return a small object."""
-        with _translated(key):
-            return bytes(obstore.get(self._store, key).bytes())
-
     def size(self, key: str) -> int:
         """Return the size of an object."""
         with _translated(key):
