@@ -209,12 +209,7 @@ class Note(_Message):
 
 
 class Trained(_Message):
-    """Last message of a job that went well: the model is on disk.
-
-    Args:
-        metrics: Final metrics of the job.
-        version: Arguments of `models_store.registry.NewVersion`.
-    """
+    """Last message of a job that went well: the model is on disk; `version` has the members of a `NewVersion`."""
 
     type: Literal["trained"] = "trained"
     metrics: dict[str, Any]
@@ -222,12 +217,7 @@ class Trained(_Message):
 
 
 class Produced(_Message):
-    """Last message of bulk work that went well: the file is on disk.
-
-    Args:
-        metrics: Final metrics of the job.
-        result: Members of a `models_store.job_states.JobResult`.
-    """
+    """Last message of bulk work that went well: the file is on disk; `result` has the members of a `JobResult`."""
 
     type: Literal["produced"] = "produced"
     metrics: dict[str, Any]
@@ -235,21 +225,14 @@ class Produced(_Message):
 
 
 class Passed(_Message):
-    """Last message of a self-test that went well.
-
-    Args:
-        device_bytes: Memory of the accelerator; None on a CPU.
-    """
+    """Last message of a self-test that went well, with the memory of the accelerator; None on a CPU."""
 
     type: Literal["passed"] = "passed"
     device_bytes: int | None = None
 
 
 class Interrupted(_Message):
-    """Last message after SIGTERM; `checkpoint` continues at the very next batch.
-
-    It is None where there was nothing yet to keep.
-    """
+    """Last message after SIGTERM; `checkpoint` goes on at the very next batch, None: there is nothing to keep."""
 
     type: Literal["interrupted"] = "interrupted"
     metrics: dict[str, Any]

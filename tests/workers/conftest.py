@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models_store.database.database import Database
 from tests.servers import end_fork_servers, tied
@@ -20,6 +21,14 @@ def _own_fork_server() -> Iterator[None]:
     end_fork_servers()
     yield
     end_fork_servers()
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """Give every test the threads of before: the work of a task sets their number."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -126,8 +126,6 @@ class InlineTrainers(Trainers):
     def start(self, task: Task) -> "InlineTrainer":  # type: ignore[override]  # taken for a process
         return InlineTrainer(task, self._told)
 
-    def end_if_idle(self, after_s: float = 0.0) -> None: ...
-
 
 class InlineTrainer:
     """Trainer in a thread."""

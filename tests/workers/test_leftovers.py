@@ -1,4 +1,4 @@
-"""The worker's thread deletes jobs that ended long ago, with their files."""
+"""Deletion of what is of no more use: old jobs, their files, and staged files."""
 
 import os
 import time

@@ -23,13 +23,10 @@ Supervise = Callable[..., Running]
 JOBS = 4
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    kind = "sqlite_url" if request.param == "sqlite" else "postgres_url"
-    place = Place(tmp_path / "data", request.getfixturevalue(kind))
+@pytest.fixture
+def place(place: Place) -> Place:
     adopt(place.database, place.blobs)
-    yield place
-    place.database.dispose()
+    return place
 
 
 def broken_torch(folder: Path) -> str:
@@ -79,11 +76,8 @@ def get_sick(place: Place) -> Iterator[Callable[..., Sick]]:
         sick.end()
 
 
-@pytest.mark.parametrize(
-    "sickness",
-    ["store not mounted", pytest.param("no GPU", marks=pytest.mark.long)],
-)
-def test_faults_212_213_a_sick_worker_takes_no_job_and_says_why(
+@pytest.mark.parametrize("sickness", ["store not mounted", "no GPU"])
+def test_a_sick_worker_takes_no_job_and_says_why(
     place: Place,
     get_sick: Callable[..., Sick],
     tmp_path: Path,
@@ -105,7 +99,6 @@ def test_faults_212_213_a_sick_worker_takes_no_job_and_says_why(
     assert not list(elsewhere.iterdir()), "it wrote into a folder that is not the store"
 
 
-@pytest.mark.long
 def test_a_worker_whose_store_comes_back_takes_jobs_again(
     place: Place, get_sick: Callable[..., Sick]
 ) -> None:
@@ -123,7 +116,6 @@ def test_a_worker_whose_store_comes_back_takes_jobs_again(
     assert worker.supervisor.unfit is None
 
 
-@pytest.mark.long
 def test_a_store_that_goes_away_under_a_job_costs_it_nothing(
     place: Place, supervise: Supervise
 ) -> None:
@@ -149,15 +141,11 @@ def test_a_store_that_goes_away_under_a_job_costs_it_nothing(
     running.end()
 
 
-@pytest.mark.long
 def test_a_worker_is_tested_again_after_its_environment_failed_a_job(
     place: Place, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     job_id = place.submit(place.add_dataset(), max_epochs=1)
-    start_worker(
-        PYTHONPATH=broken_torch(tmp_path),
-        DENSITYD_DATABASE_URL=place.settings.resolved_database_url,
-    )
+    start_worker(PYTHONPATH=broken_torch(tmp_path))
     wait_until(lambda: "libtorch_cpu.so" in str(Workers(place.database).alive()))
     job = place.job(job_id)
     assert (job.state, job.attempt) == (JobState.QUEUED, 1)
@@ -169,30 +157,3 @@ def test_a_worker_is_tested_again_after_its_environment_failed_a_job(
     wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
     [worker] = Workers(place.database).alive()
     assert worker.unfit is None
-
-
-@pytest.mark.long  # its parts are told above, without processes
-@pytest.mark.usefixtures("place_redis")
-def test_a_worker_process_without_its_store_lives_and_tells_it_everywhere(
-    place: Place, start_worker: StartWorker, tmp_path: Path
-) -> None:
-    job_id = place.submit(place.add_dataset(), max_epochs=1)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    variables = {"DENSITYD_DATABASE_URL": place.settings.resolved_database_url}
-    worker = start_worker(
-        DENSITYD_STORE_URL=str(elsewhere), DENSITYD_WORKER_NAME="sick", **variables
-    )
-    wait_until(lambda: "nothing is mounted there" in str(Workers(place.database).alive()))
-    assert [row.name for row in Workers(place.database).alive()] == ["sick"]
-    log = (place.settings.data_dir / "worker.log").read_text()
-    assert "this worker takes no jobs" in log
-
-    start_worker(DENSITYD_WORKER_NAME="well", **variables)
-
-    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
-    assert place.job(job_id).attempt == 1
-    assert worker.poll() is None
-    worker.terminate()
-    assert worker.wait(120) == 0
-    assert not list(elsewhere.iterdir())

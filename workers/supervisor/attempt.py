@@ -70,15 +70,7 @@ class Order(StrEnum):
 class Attempt:
     """Supervision of one trainer, from its first message to the last write about it.
 
-    Args:
-        job: Job that was claimed.
-        trainer: Trainer that was spawned for it.
-        work: Rows of the jobs.
-        blobs: Files of the jobs.
-        settings: Settings with the time limits.
-        stopping: Event that is set when the worker is to end.
-        reports: Spans and metrics of the attempt.
-        should_give_way: Function that returns whether a job of another project should have its place.
+    After its turn it asks `should_give_way` whether a job of another project should have its place.
     """
 
     def __init__(  # noqa: PLR0913 - the supervisor has all of it

@@ -86,13 +86,7 @@ def load_parts(
     split: AcceptedSplit,
     columns: Sequence[Column],
 ) -> SplitRows:
-    """Read every part that `split` asks for.
-
-    Args:
-        task: Task that names the files.
-        blobs: Store that holds the files.
-        split: Split into fractions of one dataset, or datasets of their own.
-        columns: Columns to keep, in order, by whose levels the rows are numbered.
+    """Read every part that `split` asks for: some columns, in order, by whose levels the rows are numbered.
 
     Raises:
         TrainingError: A file is gone or was changed.
@@ -169,11 +163,6 @@ def moments(
     rows: Tensor, columns: Sequence[str], transform: Callable[[Tensor], Tensor] = Tensor.double
 ) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each column, in float64 and in bounded memory.
-
-    Args:
-        rows: Rows of the table.
-        columns: Names of the table's columns.
-        transform: Function that is applied to each chunk of rows before.
 
     Raises:
         TrainingError: A column has no deviation, or one that is not a finite number.

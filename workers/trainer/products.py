@@ -170,12 +170,7 @@ def part_of(product: Product, first: int, stop: int) -> Product:
 
 
 def _numbering(task: ScoringTask, columns: Sequence[str]) -> Callable[[Floats], Floats]:
-    """Return the function that makes rows of a dataset those of the model, whose levels may have other indices.
-
-    Args:
-        task: Task that names the dataset and the model.
-        columns: Names of the model's columns, then of its context columns.
-    """
+    """Return the function that makes rows of a dataset those of the model, whose levels may have other indices."""
     wanted = [task.dataset.columns.index(name) for name in columns]
     if task.model.types is None:
         return lambda rows: rows[:, wanted]

@@ -221,12 +221,6 @@ def likelihoods(
     """Return the likelihoods of the best model on each part: means and their standard errors.
 
     Discrete columns have their noise, as in training.
-
-    Args:
-        flow: Trained flow.
-        parts: Rows of the training.
-        seed: Seed of that noise.
-        scored: Function that takes a number of rows as soon as they are scored; it may raise.
     """
     chunk_rows = default_chunk_rows(flow)
     metrics: dict[str, Any] = {}
@@ -258,12 +252,6 @@ def held_out_quantiles(
 
     Those of the test part, or else of the validation part, computed as rows are scored later:
     discrete values without noise.
-
-    Args:
-        flow: Trained flow.
-        parts: Rows of the training.
-        device: Device that computes.
-        scored: Function as for `likelihoods`.
     """
     rows = parts.validation if parts.test is None else parts.test
     compiled = compile_flow(flow, device=device)

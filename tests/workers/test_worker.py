@@ -1,19 +1,23 @@
-"""The worker as Celery's users know it, and the queue as what it is: a bell."""
+"""A worker as Celery's users know it, the queue as what it is: a bell, and what kills do to accepted jobs."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from app.server.broker import Broker
 from models_store.broker import CPU_QUEUE, celery_options
 from models_store.job_states import JobState
 from models_store.settings import StoreSettings
-from tests.waiting import wait_until
-from tests.workers.place import ENDLESS, Place, PlaceRedis, is_at_work
+from tests.waiting import is_alive, wait_until
+from tests.workers.place import ENDLESS, Place, PlaceRedis, is_at_work, trainers_of
+from workers.main import run_worker
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -106,3 +110,108 @@ def test_sentinels_and_sockets_are_spelled_as_celery_wants_them() -> None:
     for wrong in ("amqp://h", "sentinel://a:1/0"):
         with pytest.raises(ValueError, match=r"broker.s URL begins|master_name"):
             StoreSettings(broker_url=wrong)
+
+
+def spoil_database(place: Place) -> str:
+    place.database.dispose()
+    file = place.settings.data_dir / "densityd.sqlite3"
+    file.write_bytes(b"garbage" * 1000)
+    for other in (f"{file}-wal", f"{file}-shm"):
+        Path(other).unlink(missing_ok=True)
+    return str(file)
+
+
+def spoil_schema(place: Place) -> str:
+    with place.database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '2026_11_24_keys'"))
+    return "2026_11_24_keys"
+
+
+def spoil_store(place: Place) -> str:
+    place.settings.blob_root.write_text("no folder")
+    return str(place.settings.blob_root)
+
+
+@pytest.mark.parametrize("spoil", [spoil_database, spoil_schema, spoil_store])
+def test_a_worker_without_its_stores_ends_with_one_line(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Place], str],
+) -> None:
+    # It would stay for the tests that follow.
+    monkeypatch.setattr("workers.main.configure_logging", lambda *_: None)
+    named = spoil(place)
+
+    assert run_worker(place.settings) == 1
+
+    [record] = [record for record in caplog.records if record.name == "workers.main"]
+    assert record.levelname == "ERROR"
+    assert named in record.getMessage()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("place_redis")
+def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
+    place: Place, start_worker: StartWorker
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    zombie = start_worker(DENSITYD_WORKER_NAME="zombie")
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    zombie.send_signal(signal.SIGSTOP)
+    start_worker(DENSITYD_WORKER_NAME="owner")
+    wait_until(lambda: place.job(job_id).attempt == 2, within_s=150)
+    told = place.epoch(job_id)
+    wait_until(lambda: place.epoch(job_id) > told)
+
+    zombie.send_signal(signal.SIGCONT)
+
+    wait_until(lambda: not trainers_of(zombie.pid))
+    told = place.epoch(job_id)
+    wait_until(lambda: place.epoch(job_id) > told)
+    assert place.job(job_id).attempt == 2
+    epochs = place.epochs(job_id)
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("place_redis")
+def test_other_signals_end_a_worker_as_sigterm_does(
+    place: Place, start_worker: StartWorker
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    worker = start_worker()
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    [trainer] = trainers_of(worker.pid)
+
+    worker.send_signal(signal.SIGHUP)
+
+    assert worker.wait(120) == 0
+    assert not is_alive(trainer)
+    job = place.job(job_id)
+    assert job.state is JobState.QUEUED, "the lease was not released"
+    assert job.checkpoints
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("place_redis")
+def test_a_killed_workers_job_goes_on_within_ten_seconds_of_its_leases_end(
+    place: Place, start_worker: StartWorker
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    first = start_worker(DENSITYD_WORKER_NAME="first")
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    start_worker(DENSITYD_WORKER_NAME="second")
+    wait_until(lambda: is_at_work(place, "second"))
+
+    first.kill()
+    first.wait()
+    lease = place.job(job_id).lease_expires_at
+    assert lease is not None
+    wait_until(lambda: place.job(job_id).attempt == 2)
+    claimed = next(
+        event.created_at
+        for event in place.jobs.events("default", job_id, limit=100_000)
+        if event.data == {"state": "running", "attempt": 2}
+    )
+    assert (claimed - lease).total_seconds() < 10

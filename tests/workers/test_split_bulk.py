@@ -1,4 +1,4 @@
-"""Bulk jobs in parts: children compute the rows, one writes the file, the same as a job alone."""
+"""Bulk jobs whose children compute the rows and one writes the file, the same as a job alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,8 +95,15 @@ def result_of(place: Place, job_id: str) -> tuple[bytes, Job]:
     return place.blobs.verify(job.result["key"], job.result["sha256"]).read_bytes(), job
 
 
-@pytest.mark.parametrize("output", ["npy", "csv", "parquet"])
-@pytest.mark.parametrize("what", ["scores", "rows and scores", "samples"])
+@pytest.mark.parametrize(
+    ("what", "output"),
+    [
+        ("scores", "npy"),
+        ("rows and scores", "csv"),
+        ("rows and scores", "parquet"),
+        ("samples", "csv"),
+    ],
+)
 def test_the_file_is_that_of_a_job_alone(place: Place, output: str, what: str) -> None:
     registered(place.database, place.blobs, columns=NAMES)
     dataset = place.add_dataset(ROWS)
@@ -172,24 +179,19 @@ def test_a_changed_part_is_told(place: Place) -> None:
         produce(task, lambda _message: None, interrupted=lambda: False)
 
 
-def test_few_rows_and_huge_numbers_of_rows(place: Place) -> None:
+def test_few_rows_have_no_parts_and_many_rows_or_a_long_request_few(place: Place) -> None:
     registered(place.database, place.blobs, columns=NAMES)
     version = place.registry.version(PROJECT, "people", 1)
     request = SamplingRequest(model="people:1", n=2**40, seed=1)
-    accepted = accept_sampling(request, version, None, max_bytes=2**60)
-    assert in_parts(accepted, version, rows=1000, part_rows=None) is None
-    split = in_parts(accepted, version, rows=2**40, part_rows=None)
-    assert split is not None
-    assert split.part_rows is not None
-    assert 2**40 / split.part_rows <= 64
-
-
-def test_a_long_request_has_few_parts(place: Place) -> None:
-    registered(place.database, place.blobs, columns=NAMES)
-    version = place.registry.version(PROJECT, "people", 1)
-    request = SamplingRequest(model="people:1", n=2**40, seed=1)
-    for length, most in ((1000, 64), (4_000_000, 4), (9_000_000, 0)):
+    for length, rows, part_rows, most in (
+        (1, 1000, None, 0),
+        (1, 2**40, None, 64),
+        (1000, 2**24, 2**16, 64),
+        (4_000_000, 2**24, 2**16, 4),
+        (9_000_000, 2**24, 2**16, 0),
+    ):
         accepted = accept_sampling(request, version, [["x" * length]], max_bytes=2**60)
-        split = in_parts(accepted, version, rows=2**24, part_rows=2**16)
-        parts = 0 if split is None or split.part_rows is None else 2**24 / split.part_rows
-        assert parts == most
+        split = in_parts(accepted, version, rows=rows, part_rows=part_rows)
+        parts = 0.0 if split is None or split.part_rows is None else rows / split.part_rows
+        assert parts <= most
+        assert (parts == 0) == (most == 0)

@@ -18,7 +18,7 @@ from tabular.columns import UNSEEN, Column
 from tabular.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.workers.place import Place
-from tests.workers.trainer.test_bulk import common, file_of, held_out, parts, produced, run
+from tests.workers.test_bulk import common, file_of, held_out, parts, produced, run
 from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
@@ -181,14 +181,6 @@ def test_what_is_usual_comes_from_the_dataset_of_the_model(place: Place) -> None
         assert produced(messages).metrics["usual"] == samples
 
 
-def test_a_model_that_hides_cells_explains_all(place: Place) -> None:
-    spec = dataclasses.replace(SPEC, missing="any")
-    task = scoring(place, explain=True, spec=spec)
-    table = table_of(place, task)
-    for name in NAMES:
-        assert np.isfinite(table[f"explanation.{name}"].to_numpy()).all()
-
-
 @pytest.mark.parametrize("output", ["csv", "parquet"])
 def test_rows_beside_scores_have_the_cells_of_the_table(place: Place, output: str) -> None:
     path = file_of(place, run(scoring(place, include_rows=True, output=output)))
@@ -260,16 +252,6 @@ def test_columns_that_are_not_modelled_stand_beside_the_scores(place: Place, out
     assert table.column_names[:3] == ["doors", "id", "comment"]
     assert table["id"].to_pylist() == ids
     assert len(table["log_prob"]) == len(ids)
-
-
-@pytest.mark.long
-def test_long_texts_beside_scores_become_row_groups_of_megabytes(place: Place) -> None:
-    ids = [f"{number} {'q' * (300 << 10)}" for number in range(len(ROWS))]
-    task = scoring_with_ids(place, ids, output="parquet")
-    file = pq.ParquetFile(file_of(place, run(task)))
-    groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
-    assert sum(group.num_rows for group in groups) == len(ROWS)
-    assert max(group.total_byte_size for group in groups) <= 80 << 20
 
 
 def test_long_texts_beside_scores_are_in_memory_a_few_at_a_time(place: Place) -> None:

@@ -1,14 +1,25 @@
-"""Searches whose children are trained here, one after the other: the version that comes out."""
+"""Searches whose children are trained here, one after the other: the version that comes out, and what is told of it."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from flows import CompiledFlow, EnsembleSpec, compile_flow, spec_from_dict
+from flows import (
+    CompiledFlow,
+    EnsembleSpec,
+    FitOptions,
+    GaussianSpec,
+    MafSpec,
+    build,
+    compile_flow,
+    ensemble_of,
+    fit,
+    spec_from_dict,
+)
+from flows.training.comparison import Gain, Gains, column_distances, gains_of
 from models_store.files.checkpoints import load_model
 from models_store.job_states import Job, JobKind, JobRole, JobState, NewJob
 from models_store.records import Dataset, Version
@@ -21,6 +32,7 @@ from tests.workers.place import LIMITS, PROJECT, Place
 from workers.protocol import EnsembleTask, Interrupted, Note, Tick, Trained, TrainingTask
 from workers.supervisor.assignment import task_of
 from workers.trainer.ensembles import assemble, choose
+from workers.trainer.summary import is_rising, told_gains
 from workers.trainer.training import train
 
 
@@ -117,7 +129,6 @@ def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(place: Pl
         assert sum(isinstance(message, ends) for message in messages) == 1
 
 
-@pytest.mark.long
 def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> None:
     dataset = place.add_dataset(200)
     everything = accepted(dataset)
@@ -144,7 +155,6 @@ def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> 
     assert version.metrics["summary"][0].startswith("On held-out rows the model is")
 
 
-@pytest.mark.long
 def test_a_budget_that_the_default_uses_up_ends_the_search(place: Place) -> None:
     dataset = place.add_dataset(200)
     # It never stops for itself, however fast the machine is.
@@ -160,7 +170,6 @@ def test_a_budget_that_the_default_uses_up_ends_the_search(place: Place) -> None
     assert job.metrics["trials"][-1]["epochs"] < 100_000
 
 
-@pytest.mark.long
 def test_a_mixed_table_is_searched_by_the_flows_of_its_numbers(place: Place) -> None:
     draw = np.random.default_rng(0)
     table = draw.normal(size=(200, 3)).astype(np.float32)
@@ -183,21 +192,6 @@ def test_a_mixed_table_is_searched_by_the_flows_of_its_numbers(place: Place) -> 
     assert np.isfinite(flow.explain(table[:5])[:, 2]).all()
 
 
-def test_flows_that_pass_a_limit_are_left_out(place: Place) -> None:
-    dataset = place.add_dataset(300)
-    request = TrainingRequest.model_validate(
-        {"model_name": "m", "dataset_id": dataset.id, "flow": "auto", "quality": "best"}
-    )
-    everything = accept_auto(request, dataset, limits=LIMITS, held_out=HeldOut())
-
-    few = accept_auto(
-        request, dataset, limits=replace(LIMITS, max_parameters=20_000), held_out=HeldOut()
-    )
-    assert 1 <= len(few.trials) < len(everything.trials)
-    assert few.ensemble <= len(few.trials)
-
-
-@pytest.mark.long
 def test_the_best_point_of_a_sweep_becomes_the_version(place: Place) -> None:
     dataset = place.add_dataset(200)
     body = {
@@ -247,3 +241,101 @@ def test_rows_without_a_density_do_not_spoil_an_ensemble(bad: float) -> None:
     scores[1, 25:] = -3.0
     choice = choose(scores, 30.0)
     assert all(math.isfinite(weight) for weight in choice.weights)
+
+
+def bananas(rows: int, *, seed: int) -> torch.Tensor:
+    noise = torch.randn(rows, 2, generator=torch.Generator().manual_seed(seed)).double()
+    noise[:, 1] = noise[:, 0].square() + 0.3 * noise[:, 1]
+    return noise * 5 + 40
+
+
+def test_a_gaussian_gains_nothing_over_a_gaussian_and_a_flow_gains_where_data_bend():
+    train, held_out = bananas(2000, seed=0), bananas(1000, seed=1)
+    moments = train.mean(dim=0), train.std(dim=0)
+    gains, flows = [], []
+    for spec in (GaussianSpec(), MafSpec(layers=2, hidden=[16], batch_norm=None)):
+        flow = build(spec, 2, standardise=moments, seed=0)
+        options = FitOptions(learning_rate=0.03, batch_size=250, max_epochs=10)
+        for _ in fit(flow, train, held_out, options=options):
+            pass
+        gains.append(gains_of(flow, train, held_out, seed=0))
+        flows.append(flow)
+    plain, bent = gains
+    assert plain is not None
+    assert bent is not None
+    assert plain.gaussian.mean == pytest.approx(0, abs=0.05)
+    assert plain.mixture is not None
+    assert plain.mixture.mean < -0.3
+    assert bent.gaussian.mean > 0.5
+    both = gains_of(ensemble_of(flows, [0.5, 0.5]), train, held_out, seed=0)
+    assert both is not None
+    assert bent.gaussian.mean - math.log(2) < both.gaussian.mean < bent.gaussian.mean + 0.5
+
+
+def test_the_columns_that_fit_badly_are_named_and_no_others():
+    flow = build(GaussianSpec(), 3, seed=0)
+    rows = np.random.default_rng(0).normal(size=(1000, 3))
+    rows[:, 1] = np.exp(rows[:, 1])
+    assert list(column_distances(compile_flow(flow), rows, seed=0)) == [1]
+    rows[:, 2] += 9
+    rows[5:, 0] = np.nan
+    assert list(column_distances(compile_flow(flow), rows, seed=0)) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("gain", "error", "rises"),
+    [(0.5, 0.2, True), (0.04, 0.28, False), (0.5, None, False), (None, 0.01, False)],
+)
+def test_more_training_is_advised_where_it_is_expected_to_gain_more_than_chance(gain, error, rises):
+    metrics = {"epoch": 40, "expected_gain": gain, "validation_standard_error": error}
+    assert is_rising(metrics) == rises
+
+
+def expected_gain(rows, max_epochs, **options):
+    flow = build(MafSpec(layers=2, hidden=[16], batch_norm=None), 2, seed=0)
+    wanted = FitOptions(max_epochs=max_epochs, batch_size=100, **options)
+    *_, last = fit(flow, rows[:1000], rows[1000:], options=wanted)
+    return last.expected_gain
+
+
+def test_a_training_that_was_cut_short_expects_to_gain_and_one_that_has_learnt_all_does_not():
+    rows = (bananas(2000, seed=0) - 40) / 5
+    slow = expected_gain(rows, 6, learning_rate=0.001)
+    assert slow > 0.05
+    done = expected_gain(rows, 60, learning_rate=0.01, patience=None)
+    assert done is None or done < 0.02
+    assert expected_gain(rows, 60, learning_rate=0.01, patience=1) is None
+
+
+@pytest.mark.parametrize(
+    ("gaussian", "mixture", "part", "told"),
+    [
+        (
+            Gain(0.5, 0.1),
+            None,
+            "test",
+            "On held-out rows the model is 0.50 nats per row better than one Gaussian.",
+        ),
+        (
+            Gain(0.04, 0.28),
+            Gain(-0.3, 0.2),
+            "validation",
+            (
+                "On the validation rows, which chose the epoch, the model is as good as one Gaussian and"
+                " as good as a mixture of Gaussians."
+            ),
+        ),
+        (
+            Gain(0.5, 0.1),
+            Gain(-0.5, 0.1),
+            "test",
+            (
+                "On held-out rows the model is 0.50 nats per row better than one Gaussian and 0.50 nats per"
+                " row worse than a mixture of Gaussians. Train longer, or train a mixture of Gaussians"
+                " instead."
+            ),
+        ),
+    ],
+)
+def test_a_gain_within_its_error_is_told_as_none(gaussian, mixture, part, told):
+    assert told_gains(Gains(gaussian, mixture), part) == [told]

@@ -14,9 +14,9 @@ from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.variational import VariationalRequest
 from tests.workers.place import FLOW, LIMITS, Place
-from tests.workers.trainer.tasks import attempt_fields, epochs, ref, result
+from tests.workers.tasks import attempt_fields, epochs, ref, result
 from workers.errors import TrainingError
-from workers.protocol import Interrupted, Message, Tick, VariationalTask
+from workers.protocol import Interrupted, Message, VariationalTask
 from workers.trainer.variational import infer, samples_of
 
 ITERATIONS = 60
@@ -63,7 +63,6 @@ def regression(dataset: Dataset, kind: str = "linear", **fields: Any) -> dict[st
     return {"posterior": posterior}
 
 
-@pytest.mark.long
 def test_a_fit_tells_each_report_and_ends_with_a_judged_model(place: Place) -> None:
     messages = run(task_of(place, {"potential": "U1"}))
 
@@ -90,7 +89,6 @@ def test_a_fit_tells_each_report_and_ends_with_a_judged_model(place: Place) -> N
     assert flow.sample(5, generator=torch.Generator()).shape == (5, 2)
 
 
-@pytest.mark.long
 def test_a_formula_is_approximated_and_its_evidence_found(place: Place) -> None:
     request = {
         "flow": {"family": "realnvp", "layers": 4, "hidden": [16], "batch_norm": None},
@@ -104,12 +102,6 @@ def test_a_formula_is_approximated_and_its_evidence_found(place: Place) -> None:
     assert metrics["kl"] < 0.2
 
 
-def test_a_formula_without_a_window_has_no_divergence(place: Place) -> None:
-    target = {key: BANANA[key] for key in ("log_density", "dim")}
-    assert "kl" not in result(run(task_of(place, target))).metrics
-
-
-@pytest.mark.long
 def test_the_model_of_a_linear_regression_is_its_posterior(place: Place) -> None:
     dataset = place.add_dataset(rows=300)
     target = regression(dataset, prior_scale=2.0, noise_scale=0.5)
@@ -152,8 +144,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(result(messages).version["checkpoint_sha256"])
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("iteration", [1, 20, 33])
+@pytest.mark.parametrize("iteration", [1, 33])
 def test_interrupted_at_any_iteration_it_makes_the_same_model(
     place: Place, iteration: int, undisturbed: str
 ) -> None:
@@ -171,7 +162,6 @@ def test_interrupted_at_any_iteration_it_makes_the_same_model(
     assert sorted(set(told)) == [20, 40, 60]
 
 
-@pytest.mark.long
 def test_checkpoints_between_reports_make_the_same_model(place: Place, undisturbed: str) -> None:
     messages = run(task_of(place, BANANA, long_epoch_s=0))
 
@@ -205,19 +195,9 @@ def test_a_posterior_that_cannot_be_computed_is_told(place: Place) -> None:
     assert failure.value.code == "ill_conditioned"
 
 
-@pytest.mark.long
-def test_progress_is_told_between_reports(place: Place) -> None:
-    messages = run(task_of(place, BANANA, tick_s=0.0))
-
-    ticks = [message.progress for message in messages if isinstance(message, Tick)]
-    assert [tick["iteration"] for tick in ticks] == list(range(1, ITERATIONS + 1))
-    assert ticks[0]["max_iterations"] == ITERATIONS
-
-
 LATENT = {"likelihood": "bernoulli", "dim": 2, "hidden": [8]}
 
 
-@pytest.mark.long
 def test_latent_variables_resume_to_the_same_model(place: Place) -> None:
     table = (np.random.default_rng(0).random((200, 3)) < [0.8, 0.5, 0.1]).astype(np.float32)
     dataset = place.add_table(table)
@@ -240,11 +220,7 @@ def test_latent_variables_resume_to_the_same_model(place: Place) -> None:
     assert resumed.metrics["log_evidence"] == undisturbed.metrics["log_evidence"]
 
 
-@pytest.mark.parametrize(
-    ("rows", "dim", "samples"), [(100, 3, 10_000), (500_000, 11, 1_818), (10**6, 2, 2_000)]
-)
-def test_samples_that_judge_a_regression_are_fewer_the_more_rows_it_has(
-    rows: int, dim: int, samples: int
-) -> None:
-    assert samples_of(rows, dim) == samples
-    assert samples_of(50_000_000, dim) == 100, "which takes minutes"
+def test_samples_that_judge_a_regression_are_fewer_the_more_rows_it_has() -> None:
+    assert samples_of(100, 3) == 10_000
+    assert samples_of(500_000, 11) == 1_818
+    assert samples_of(50_000_000, 2) == 100, "which takes minutes"
