@@ -13,7 +13,6 @@ from flows.catalogue import (
     spec_to_dict,
 )
 from flows.compiled.compiled_flow import CompiledFlow, drawn_bytes
-from flows.compiled.density_parts import density_parts
 from flows.compiled.ensemble import compile_flow
 from flows.compiled.evidence import row_evidence
 from flows.conditionals import conditional_densities, conditional_order
@@ -133,7 +132,6 @@ __all__ = [
     "default_continuous",
     "default_hidden",
     "density_in_plane",
-    "density_parts",
     "diagnose",
     "drawn_bytes",
     "ensemble_of",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app.problems.problem import Problem
 from app.rows.encode import Part
 from app.rows.shape import Floats
-from flows import CompiledFlow, density_parts, rank_among, row_evidence
+from flows import CompiledFlow, rank_among, row_evidence
 from models_store.records import Version
 from tabular.writers import unused_name
 
@@ -78,7 +78,7 @@ def log_prob_parts(space: Space) -> RowFunction:
     """Return the function that computes log densities and their discrete and continuous parts."""
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
-        parts = density_parts(flow, rows, space=space)
+        parts = flow.log_prob_parts(rows, space=space)
         return parts.sum(axis=1), parts
 
     names = ["log_prob", *_PARTS]

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.compiled.conditionals import CompiledConditionals
 from flows.compiled.model_space import Doubles, ModelSpace, Rows
-from flows.compiled.plain import PlainFlow
+from flows.compiled.plain import CompiledConditionals, PlainFlow
 from flows.cost import Operations, fitting_rows, turn_rows
 from flows.engine.serving.packing import PackedFlow, Scores, pack
 from flows.errors import FlowError
@@ -33,12 +32,7 @@ _DRAWN_ROWS, _DRAWN_BYTES, _VALUE_BYTES = 1024, 2**21, 8
 
 
 def drawn_bytes(n: int, columns: int) -> int:
-    """Return the most bytes of samples that a CPU draws at once, which are kept until all of them were taken.
-
-    Args:
-        n: Number of samples.
-        columns: Numbers of a sample.
-    """
+    """Return the most bytes of samples that a CPU draws at once, which are kept until all were taken."""
     return _VALUE_BYTES * columns * min(n, _drawn_rows(columns))
 
 
@@ -50,7 +44,8 @@ def _drawn_rows(columns: int) -> int:
 class CompiledFlow:
     """Flow without gradients, from arrays to arrays.
 
-    Log densities are those of the flow up to float32 rounding. A row that is too far from the data
+    Rows are float32 or float64: features or noise, then context. The space `model` is that of
+    preprocessed rows. Log densities are those of the flow up to float32 rounding. A row that is too far from the data
     for float32 scores -inf, one that lacks a value NaN; other rows are not affected. It is
     thread-safe.
 
@@ -82,7 +77,6 @@ class CompiledFlow:
     conditionals: CompiledConditionals | None = None
 
     def __init__(self, flow: Flow, *, device: torch.device) -> None:
-        """Compile a flow, as `flows.compiled.ensemble.compile_flow` describes."""
         self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
         self.model_dim = flow.model_dim
         self.row_bytes, self.operations = flow.row_bytes, flow.operations
@@ -115,12 +109,7 @@ class CompiledFlow:
             self.size_bytes += sum(one.nbytes for one in self.decoder.parameters())
 
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
-        """Return the log density of each row, in nats.
-
-        Args:
-            x: Rows, float32 or float64: features, then context.
-            space: `model` gives the density of preprocessed rows.
-        """
+        """Return the log density of each row, in nats."""
         parts = self._score(x, space)
         total = parts.discrete + parts.log_det - 0.5 * parts.squares
         return self._without_nan(total, x, space)
@@ -128,15 +117,11 @@ class CompiledFlow:
     def log_prob_parts(self, x: Rows, *, space: Space = "data") -> Doubles:
         """Return log P(d) and log p(x_O | d) of each row, of shape (rows, 2), in nats.
 
-        Args:
-            x: Rows, float32 or float64: features, then context.
-            space: `model` gives the densities of preprocessed rows.
-
-        Raises:
-            FlowError: The density has no such parts (see `has_parts`).
+        A family of plain numbers has nothing discrete: its density is the second part.
         """
         if not self.has_parts:
-            raise FlowError("a density of this family has no discrete and continuous parts")
+            total = self.log_prob(x, space=space)
+            return np.column_stack([np.where(np.isnan(total), np.nan, 0.0), total])
         parts = self._score(x, space)
         result = np.column_stack([parts.discrete, parts.log_det - 0.5 * parts.squares])
         return self._without_nan(result, x, space)
@@ -165,9 +150,6 @@ class CompiledFlow:
         column it is the one that training with hidden cells has learnt, with `missing` as `any`; NaN
         stands in the columns that it does not know. A cell that is hidden adds 0.
 
-        Args:
-            x: Rows of data, float32 or float64: features, then context.
-
         Raises:
             FlowError: The flow is of another family than `mixed`.
         """
@@ -190,10 +172,6 @@ class CompiledFlow:
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
         """Return noise and log|det du/dx| of each row.
 
-        Args:
-            x: Rows, float32 or float64: features, then context.
-            space: `model` takes preprocessed rows.
-
         Raises:
             FlowError: The density has no noise (see `has_noise`).
         """
@@ -203,12 +181,7 @@ class CompiledFlow:
         return noise, self._score(x, space, noise=noise).log_det
 
     def forward(self, u: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
-        """Return data and log|det dx/du| of each row of noise.
-
-        Args:
-            u: Rows, float32 or float64: noise, then context.
-            space: `model` gives preprocessed rows.
-        """
+        """Return data and log|det dx/du| of each row of noise."""
         given = self._space.exact_context(u[:, self.model_dim :])
         return self._sample(np.hstack([u[:, : self.model_dim], given], dtype=np.float64), space)
 
@@ -221,7 +194,7 @@ class CompiledFlow:
             n: Number of rows.
             seed: Seed of the noise, from 0 to 2^63 - 1.
             context: One context row for all samples or one for each, if the density is conditional.
-            space: `model` gives preprocessed rows.
+            space: Space of the rows.
         """
         rows = np.empty((n, self._space.width(space)))
         start = 0
@@ -243,13 +216,7 @@ class CompiledFlow:
     ) -> Iterator[Doubles]:
         """Yield the rows of `sample` in chunks; they do not depend on the size of the chunks.
 
-        Args:
-            n: Number of rows.
-            seed: Seed of the noise, from 0 to 2^63 - 1.
-            chunk_rows: Number of rows in a chunk; the last may have fewer.
-            context: One context row for all samples or one for each, if the density is conditional.
-            space: `model` gives preprocessed rows.
-            start: First row to yield; only the noise of the rows before it is drawn.
+        Only the noise of the rows before `start` is drawn.
 
         Raises:
             FlowError: The context is not one row or n rows of `context_dim` columns.

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from flows.compiled.compiled_flow import CompiledFlow
-from flows.compiled.conditionals import CompiledConditionals
 from flows.compiled.model_space import Doubles, Rows
+from flows.compiled.plain import CompiledConditionals
 from flows.conditionals import conditional_order
 from flows.cost import fitting_rows
 from flows.ensemble import Ensemble, choose_member, mix, mix_parts, own
@@ -45,7 +45,6 @@ class CompiledEnsemble(CompiledFlow):
     """Mixture of compiled flows, with the interface of one."""
 
     def __init__(self, flow: Flow, ensemble: Ensemble, *, device: torch.device) -> None:
-        """Compile each member with the preprocessing that all share."""
         self._members = [
             CompiledFlow(
                 Flow(
@@ -76,11 +75,8 @@ class CompiledEnsemble(CompiledFlow):
         return mix(torch.from_numpy(scores), self._weights).numpy()
 
     def log_prob_parts(self, x: Rows, *, space: Space = "data") -> Doubles:
-        """Return log P(d) and log p(x_O | d) of each row, of shape (rows, 2), in nats.
-
-        Raises:
-            FlowError: The density has no such parts (see `has_parts`).
-        """
+        if not self.has_parts:
+            return super().log_prob_parts(x, space=space)
         parts = np.stack([member.log_prob_parts(x, space=space) for member in self._members])
         return mix_parts(torch.from_numpy(parts), self._weights).numpy()
 

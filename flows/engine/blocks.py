@@ -5,16 +5,15 @@ numba's loops would leave every partial sum to memory, at a third of the speed.
 
 import functools
 from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import Any
 
 import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from flows.engine.fields import PANEL
-from flows.engine.loop_cache import jit
-from flows.engine.vectors import INT, WORD, Emitter, Vector, erf, exp, tanh
+from flows.engine.loop_cache import intrinsic, jit
+from flows.engine.vectors import INT, WORD, Emitter, Vector, erf, exp, in_vectors, tanh
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
@@ -32,7 +31,6 @@ TOGETHER = 8
 
 
 @intrinsic
-@no_type_check
 def row_blocks(_, panels, reach, units, inputs, biases, source, out):
     """Return the micro-kernel of single rows: the same sums, with a panel's units in the lanes.
 
@@ -98,7 +96,6 @@ def _least(builder: Any, one: Any, other: Any) -> Any:
 
 
 @intrinsic
-@no_type_check
 def stay_apart(_):
     """Prevent inlining of the calling function into each of its callers."""
 
@@ -110,7 +107,6 @@ def stay_apart(_):
 
 
 @intrinsic
-@no_type_check
 def turn_block(_, source, line, out, out_line):
     """Transpose a square of `LANES` lines; addresses and strides are in bytes."""
 
@@ -138,7 +134,6 @@ def turn_block(_, source, line, out, out_line):
     return types.void(*[types.intp] * 4), generate
 
 
-@no_type_check
 def _exchanged(builder: Any, one: Any, other: Any, distance: int) -> tuple[Any, Any]:
     """Return two lines with those lanes exchanged that are `distance` apart between them."""
     lanes = range(LANES)
@@ -151,7 +146,6 @@ def _exchanged(builder: Any, one: Any, other: Any, distance: int) -> tuple[Any, 
 
 
 @intrinsic
-@no_type_check
 def word(_, address, index):
     """Return the integer at an address, `index` integers further."""
 
@@ -162,7 +156,6 @@ def word(_, address, index):
 
 
 @intrinsic
-@no_type_check
 def _product(_, units, vectors, left, unit_stride, step, depth, right, line, out, out_line, bias):
     """Compute a block of a product; see `block`."""
 
@@ -195,7 +188,6 @@ def _product(_, units, vectors, left, unit_stride, step, depth, right, line, out
 
 
 @jit()
-@no_type_check
 def block(units, vectors, left, unit_stride, step, depth, right, line, out, out_line, bias):
     """Compute a block of a product of any two matrices, for some rows of the first.
 
@@ -209,7 +201,6 @@ def block(units, vectors, left, unit_stride, step, depth, right, line, out, out_
 
 
 @intrinsic
-@no_type_check
 def _row_sums(_, units, vectors, left, unit_stride, panel_stride, rows, right, line, out):
     """Compute a block of weights' gradients; see `weigh_block`."""
 
@@ -247,7 +238,6 @@ def _row_sums(_, units, vectors, left, unit_stride, panel_stride, rows, right, l
 
 
 @jit()
-@no_type_check
 def weigh_block(units, vectors, left, unit_stride, panel_stride, rows, right, line, out):
     """Compute a block of weights' gradients, for some outputs and some vectors of inputs.
 
@@ -294,7 +284,6 @@ def _by_size(e: Emitter, units: Any, vectors: Any, emit: Callable[[int, int], No
 
 
 @intrinsic
-@no_type_check
 def sum_unit(_, address, panel_stride, panels):
     """Return the sum of a unit over all rows; the stride from panel to panel is in bytes."""
 
@@ -313,7 +302,6 @@ def sum_unit(_, address, panel_stride, panels):
 
 
 @intrinsic
-@no_type_check
 def _activate(_, kind, address, count):
     """Apply an activation in place."""
 
@@ -321,20 +309,21 @@ def _activate(_, kind, address, count):
         kind, address, count = args
         for number, function in enumerate((_relu, tanh, _elu, _gelu)):
             with builder.if_then(builder.icmp_signed("==", kind, ir.Constant(WORD, number))):
-                begin = ir.Constant(WORD, 0)
-                for width in (LANES, 1):
-                    e = Emitter(builder, width)
-
-                    def some(k: Any, _: list[Any], e: Emitter = e, of: Any = function) -> list[Any]:
-                        place = builder.add(address, builder.mul(k, e.number(4)))
-                        result = of(Vector(e, e.load(place, e.number(0))))
-                        e.store(result.value, place, e.number(0))
-                        return []
-
-                    begin, _none = e.loop(begin, count, width, [], some)
+                of = functools.partial(_applied, function, address)
+                in_vectors(builder, LANES, ir.Constant(WORD, 0), count, of)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.intp, types.int64), generate
+
+
+def _applied(
+    function: Callable[[Vector], Vector], address: Any, e: Emitter
+) -> Callable[[Any], None]:
+    def some(k: Any) -> None:
+        place = e.b.add(address, e.b.mul(k, e.number(4)))
+        e.store(function(Vector(e, e.load(place, e.number(0)))).value, place, e.number(0))
+
+    return some
 
 
 def _relu(x: Vector) -> Vector:
@@ -350,7 +339,6 @@ def _gelu(x: Vector) -> Vector:
 
 
 @jit()
-@no_type_check
 def activate(kind, address, count):
     """Apply an activation, a number of `fields.ACTIVATIONS`, to numbers at an address."""
     stay_apart()

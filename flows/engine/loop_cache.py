@@ -5,12 +5,13 @@ calls of other files.
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+from numba import config, extending, njit
 from numba.core import caching
 
 # mypy: ignore-errors
@@ -73,9 +74,15 @@ def jit(*signature: Any) -> Callable[..., Any]:
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
     def decorate(function: Callable[..., Any]) -> Any:
+        plain = inspect.unwrap(function)  # without checks of types, which a run of the tests adds
         try:
-            return njit(*signature, cache=True, **options)(function)
+            return njit(*signature, cache=True, **options)(plain)
         except RuntimeError:  # no folder to cache in: compile in every process
-            return njit(*signature, **options)(function)
+            return njit(*signature, **options)(plain)
 
     return decorate
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Define a function of compiled loops by the LLVM code that it emits."""
+    return extending.intrinsic(inspect.unwrap(function))

@@ -27,12 +27,6 @@ class Emitter:
     """Emitter of instructions on vectors of one width."""
 
     def __init__(self, builder: Any, lanes: int) -> None:
-        """Initialise the emitter.
-
-        Args:
-            builder: Builder of the function.
-            lanes: Number of lanes.
-        """
         self.b = builder
         self.lanes = lanes
         self.vector = ir.VectorType(FLOAT, lanes)
@@ -145,11 +139,8 @@ class Emitter:
     def repeat(self, most: int, start: list[Any], body: Callable[..., Any]) -> list[Any]:
         """Repeat `body(values)` until no lane is unfinished, at most so often; return the last values.
 
-        Args:
-            most: Most repetitions.
-            start: First values.
-            body: Function of the values that returns the next ones and the unfinished lanes. It must
-                leave finished lanes as they are: how often it is called depends on all lanes.
+        The body returns the next values and the unfinished lanes. It must leave finished lanes as
+        they are: how often it is called depends on all lanes.
         """
         b, before = self.b, self.b.block
         head, inside, after = (b.append_basic_block() for _ in range(3))
@@ -179,18 +170,30 @@ class Emitter:
         return self.b.gep(pointer, [index], source_etype=kind)
 
 
+def in_vectors(
+    builder: Any,
+    lanes: int,
+    begin: Any,
+    end: Any,
+    prepared: Callable[[Emitter], Callable[[Any], None]],
+) -> None:
+    """Emit `prepared(emitter)(k)` over a range in vectors, then over the rest one by one."""
+    for width in (lanes, 1):
+        e = Emitter(builder, width)
+        body = prepared(e)
+
+        def some(k: Any, _: list[Any], body: Callable[[Any], None] = body) -> list[Any]:
+            body(k)
+            return []
+
+        begin, _ = e.loop(begin, end, width, [], some)
+
+
 class Vector:
     """Vector with Python's operators; the other operand may be a number."""
 
     def __init__(self, emitter: Emitter, value: Any) -> None:
-        """Initialise the vector.
-
-        Args:
-            emitter: Emitter of its instructions.
-            value: LLVM's value.
-        """
-        self.e = emitter
-        self.value = value
+        self.e, self.value = emitter, value
 
     def of(self, value: "Vector | float") -> "Vector":
         """Return a vector of the same width."""

@@ -25,13 +25,7 @@ TYPES: dict[torch.dtype, int] = {
 
 
 class Value:
-    """Value of a graph, with Python's operators, each of which adds a node.
-
-    Attributes:
-        graph: Graph that it belongs to.
-        name: Name of the value.
-        dtype: Type of its elements.
-    """
+    """Value of a graph, with Python's operators, each of which adds a node."""
 
     def __init__(self, graph: "Graph", name: str, dtype: torch.dtype) -> None:
         self.graph, self.name, self.dtype = graph, name, dtype
@@ -43,13 +37,9 @@ class Value:
         dtype: torch.dtype | None = None,
         **attributes: Any,  # noqa: ANN401  as `onnx.helper.make_node` takes them
     ) -> "Value":
-        """Add a node that reads this value first, and return its output.
+        """Add a node that reads this value first; return its output, of this type by default.
 
-        Args:
-            kind: Type of the operation.
-            others: Further inputs; a number becomes one of this type, a list one of integers.
-            dtype: Type of the output, this one's by default.
-            attributes: Attributes of the operation.
+        Of the further inputs a number becomes a constant of this type, a list one of integers.
         """
         inputs = [self]
         for other in others:
@@ -104,11 +94,7 @@ class Graph:
     """
 
     def __init__(self, rows: str) -> None:
-        """Begin a graph.
-
-        Args:
-            rows: Name of the input whose first axis is the batch.
-        """
+        """Begin a graph; `rows` names the input whose first axis is the batch."""
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[TensorProto] = []
         self._rows = rows
@@ -121,12 +107,7 @@ class Graph:
         self._bound[variable.key] = Value(self, name, variable.dtype)
 
     def value(self, operand: Operand, dtype: torch.dtype | None = None) -> Value:
-        """Return the value of an operand: of a variable, a constant tensor or a number.
-
-        Args:
-            operand: Operand of an operation.
-            dtype: Type that it shall have; None: its own.
-        """
+        """Return the value of an operand, in its own type or in another."""
         match operand:
             case Variable():
                 found = self._bound[operand.key]
@@ -194,14 +175,7 @@ class Graph:
 
 
 class Call:
-    """Recorded operation, on its way into a graph.
-
-    Attributes:
-        graph: Graph to add it to.
-        args: Arguments by their names.
-        outputs: Variables that it makes.
-        dtype: Type of the first of these.
-    """
+    """Recorded operation, on its way into a graph; `dtype` is the type of its first output."""
 
     def __init__(self, graph: Graph, operation: Operation) -> None:
         self.graph, self.args, self.outputs = graph, operation.args, operation.outputs

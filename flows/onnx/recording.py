@@ -26,11 +26,7 @@ class OnnxError(FlowError):
 
 @dataclass(frozen=True)
 class Batch:
-    """Size that is a multiple of the number of rows.
-
-    Attributes:
-        factor: Size of one row's part.
-    """
+    """Size that is the number of rows times a factor."""
 
     factor: int
 
@@ -40,13 +36,7 @@ Size = int | Batch
 
 @dataclass(frozen=True)
 class Variable:
-    """Tensor that depends on the rows.
-
-    Attributes:
-        key: Number of the tensor in its record.
-        dtype: Type of its elements.
-        shape: Sizes of its axes.
-    """
+    """Tensor that depends on the rows; its key is its number in the record."""
 
     key: int
     dtype: torch.dtype
@@ -55,12 +45,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Constant that is the same for each row.
-
-    Attributes:
-        tensor: Constant for one row.
-        shape: Sizes of its axes for all rows.
-    """
+    """Constant that is the same for each row: that of one row, and the sizes for all rows."""
 
     tensor: Tensor
     shape: tuple[Size, ...]
@@ -68,14 +53,7 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Operation:
-    """Operation on tensors.
-
-    Attributes:
-        name: Name of PyTorch's operation, as `add.Tensor`.
-        args: Arguments in the order of its schema, defaults filled in: variables, constant tensors,
-            sizes, numbers, and lists of these.
-        outputs: Variables that it makes.
-    """
+    """Operation of PyTorch, such as `add.Tensor`, by whose arguments' names it has all, defaults too."""
 
     name: str
     args: dict[str, Any]

@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flows.engine.describe import Singles
 from flows.engine.training.program import UnsupportedError
-from flows.engine.training.step import CompiledAdam, CompiledGradient
+from flows.engine.training.step import CompiledGradient
 from flows.flow import Flow
 from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions
@@ -214,32 +215,28 @@ class CompiledSteps(Steps):
     """
 
     def __init__(self, flow: Flow, options: FitOptions) -> None:
-        self._flow, self._decay = flow, options.weight_average
+        self._flow, self._options = flow, options
         self._gradient = CompiledGradient(flow, row_loss_bound=options.row_loss_bound)
-        self._adam = CompiledAdam(
-            self._gradient,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            decoupled=options.optimiser == "adamw",
-            max_gradient_norm=options.max_gradient_norm,
-            averages=self._decay is not None,
-        )
-
-    @property
-    def learning_rate(self) -> float:
-        """Length of a step."""
-        return self._adam.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        self._adam.learning_rate = rate
+        self.learning_rate = options.learning_rate
+        self._count = 0
+        own = self._gradient.parameters
+        self._moments = np.zeros_like(own), np.zeros_like(own)
+        self._average = own[:0] if options.weight_average is None else own.copy()
 
     def compute(self, rows: Tensor) -> float:
         return self._gradient.compute(rows)
 
     def move(self, number: int) -> None:
-        share = 0.0 if self._decay is None else average_share(self._decay, number)
-        self._adam.move(share=share)
+        options, decay = self._options, self._options.weight_average
+        share = 0.0 if decay is None else average_share(decay, number)
+        rates = self.learning_rate, options.weight_decay, options.max_gradient_norm or 0.0, share
+        self._count += 1
+        self._gradient.move(
+            (*self._moments, self._average),
+            rates,
+            decoupled=options.optimiser == "adamw",
+            count=self._count,
+        )
 
     def score(self, rows: Tensor) -> Tensor:
         return self._gradient.score(rows)
@@ -249,44 +246,47 @@ class CompiledSteps(Steps):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        if self._decay is None:
-            yield
-            return
-        self._adam.swap_average()
+        kept = self._gradient.parameters.copy()
+        if len(self._average):
+            self._gradient.parameters[:] = self._average
         try:
             yield
         finally:
-            self._adam.swap_average()
+            self._gradient.parameters[:] = kept
 
     def restart(self) -> None:
-        self._adam.restart()
+        self._count = 0
+        for moment in self._moments:
+            moment[:] = 0
+        if len(self._average):
+            self._average[:] = self._gradient.parameters
 
     def tensors(self) -> Groups:
-        adam, optimiser = self._adam, {}
-        if adam.count > 0:
-            first, second = (self._by_parameter(moment) for moment in adam.moments)
+        optimiser = {}
+        if self._count > 0:
+            first, second = (self._by_parameter(moment) for moment in self._moments)
             for index, parameter in enumerate(self._flow.parameters()):
-                optimiser[f"{index}/step"] = torch.tensor(float(adam.count))
+                optimiser[f"{index}/step"] = torch.tensor(float(self._count))
                 optimiser[f"{index}/exp_avg"] = first[id(parameter)].clone()
                 optimiser[f"{index}/exp_avg_sq"] = second[id(parameter)].clone()
         average = {}
-        if self._decay is not None:
-            views = self._by_parameter(adam.average)
+        if len(self._average):
+            views = self._by_parameter(self._average)
             named = self._flow.named_parameters()
             average = {name: views[id(parameter)].clone() for name, parameter in named}
         return {"optimiser": optimiser, "average": average}
 
     def restore(self, groups: Groups) -> None:
-        adam, optimiser = self._adam, groups["optimiser"]
-        adam.restart()
-        first, second = (self._by_parameter(moment) for moment in adam.moments)
+        self.restart()
+        optimiser = groups["optimiser"]
+        first, second = (self._by_parameter(moment) for moment in self._moments)
         for index, parameter in enumerate(self._flow.parameters()):
             if f"{index}/step" in optimiser:
-                adam.count = int(optimiser[f"{index}/step"])
+                self._count = int(optimiser[f"{index}/step"])
                 first[id(parameter)].copy_(optimiser[f"{index}/exp_avg"])
                 second[id(parameter)].copy_(optimiser[f"{index}/exp_avg_sq"])
-        if self._decay is not None:
-            views = self._by_parameter(adam.average)
+        if len(self._average):
+            views = self._by_parameter(self._average)
             for name, parameter in self._flow.named_parameters():
                 views[id(parameter)].copy_(groups["average"][name])
 

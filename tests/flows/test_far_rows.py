@@ -16,7 +16,6 @@ from flows import (
     PreprocessingSpec,
     build,
     compile_flow,
-    density_parts,
     evaluate,
     quantiles_of,
     rank_among,
@@ -67,7 +66,7 @@ def test_a_far_row_has_quantile_0_and_a_row_that_lacks_a_value_none():
         assert np.isfinite(scores[3])
         ranks = rank_among(scores.astype(np.float64), quantiles_of(np.linspace(-9, 0, 50)), rows=50)
         assert ranks[0] == 0
-    parts = density_parts(compile_flow(flow), rows.numpy())
+    parts = compile_flow(flow).log_prob_parts(rows.numpy())
     assert parts[0].tolist() == [0.0, -math.inf]
     assert np.isnan(parts[1]).all()
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flows import CompiledFlow, density_parts, fitting_rows, rank_among
+from flows import CompiledFlow, fitting_rows, rank_among
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.reference_rows import (
@@ -189,7 +189,7 @@ def _numbering(task: ScoringTask, columns: Sequence[str]) -> Callable[[Floats], 
 
 def _scores(rows: Floats, flow: CompiledFlow, model: ModelRef, request: AcceptedScoring) -> Doubles:
     """Return the numbers that rows are scored by."""
-    parts = density_parts(flow, rows) if request.parts else None
+    parts = flow.log_prob_parts(rows) if request.parts else None
     log_prob = flow.log_prob(rows) if parts is None else parts.sum(axis=1)
     found = [log_prob]
     if model.quantiles is not None and model.held_out_rows is not None:

@@ -10,15 +10,15 @@ from flows.engine.vectors import Vector, exp, log
 # llvmlite has no types.
 
 
-def affine_inverse(f: Feature) -> tuple[Vector, Vector]:
+def inverse(f: Feature) -> tuple[Vector, Vector]:
     return _inverse(f, f.parameter(1))
 
 
-def affine_forward(f: Feature) -> tuple[Vector, Vector]:
+def forward(f: Feature) -> tuple[Vector, Vector]:
     return _forward(f, f.parameter(1))
 
 
-def pull_affine(f: Feature, pull: Pull) -> Vector:
+def gradient(f: Feature, pull: Pull) -> Vector:
     grad = pull.noise * f.parameter(1)
     pull.set(0, -grad)
     pull.set(1, -(pull.noise * pull.u) - pull.slope)
@@ -33,9 +33,9 @@ def bounded_forward(f: Feature) -> tuple[Vector, Vector]:
     return _forward(f, _bounded(f))
 
 
-def pull_bounded(f: Feature, pull: Pull) -> Vector:
-    inverse = f.parameter(1)
-    grad, rest = pull.noise * inverse, 1.0 - abs(log(inverse)) / f.number(0)
+def bounded_gradient(f: Feature, pull: Pull) -> Vector:
+    scale = f.parameter(1)
+    grad, rest = pull.noise * scale, 1.0 - abs(log(scale)) / f.number(0)
     pull.set(0, -grad)
     pull.set(1, (-(pull.noise * pull.u) - pull.slope) * (rest * rest))
     return grad
@@ -49,7 +49,7 @@ def shift_forward(f: Feature) -> tuple[Vector, Vector]:
     return f.x + f.parameter(0), f.x.of(0.0)
 
 
-def pull_shift(_: Feature, pull: Pull) -> Vector:
+def shift_gradient(_: Feature, pull: Pull) -> Vector:
     pull.set(0, -pull.noise)
     return pull.noise
 
@@ -67,9 +67,9 @@ def scaled_forward(f: Feature) -> tuple[Vector, Vector]:
 
 def _inverse(f: Feature, log_scale: Vector) -> tuple[Vector, Vector]:
     minus = -log_scale
-    inverse = exp(minus)
-    f.leave(1, inverse)
-    return (f.x - f.parameter(0)) * inverse, minus
+    factor = exp(minus)
+    f.leave(1, factor)
+    return (f.x - f.parameter(0)) * factor, minus
 
 
 def _forward(f: Feature, log_scale: Vector) -> tuple[Vector, Vector]:

@@ -98,15 +98,7 @@ class Pull:
     """
 
     def __init__(self, f: Feature, known: list[Any], addresses: Any, step: Any, seen: Any) -> None:
-        """Load what is known.
-
-        Args:
-            f: Feature of which these are the gradients.
-            known: Addresses of the mapped values, of their gradients and of the rows' weights.
-            addresses: Address of the parameters' gradients.
-            step: Bytes from the gradients of a parameter to those of the next one.
-            seen: Lanes whose feature is observed.
-        """
+        """Load what is known at three addresses; the rest says where the parameters' gradients go."""
         self._e, self._gradients, self._step, self._seen = f.e, addresses, step, seen
         self.u, self.noise, weight = (Vector(f.e, f.e.load(at, f.e.number(0))) for at in known)
         self.slope = -weight

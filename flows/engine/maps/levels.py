@@ -31,7 +31,7 @@ def bernoulli_draw(f: Feature) -> tuple[Vector, Vector]:
     return f.x.of(1.0).where(share_below(f.x) < probability, 0.0), f.x.of(0.0)
 
 
-def level_density(f: Feature) -> tuple[Vector, Vector]:
+def density(f: Feature) -> tuple[Vector, Vector]:
     """Return the index of a level, and its log probability; what indices that are none add, instead."""
     levels, seen, unseen = f.count(0), f.number(1), f.number(2)
     [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
@@ -53,7 +53,7 @@ def level_density(f: Feature) -> tuple[Vector, Vector]:
     return f.x, score.where(f.x.equals(f.x), f.x)
 
 
-def level_draw(f: Feature) -> tuple[Vector, Vector]:
+def draw(f: Feature) -> tuple[Vector, Vector]:
     """Return the level whose share of the distribution function the noise falls into."""
     levels = f.count(0)
     [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
@@ -75,7 +75,7 @@ def level_draw(f: Feature) -> tuple[Vector, Vector]:
     return level, f.x.of(0.0)
 
 
-def pull_levels(f: Feature, pull: Pull) -> Vector:
+def gradient(f: Feature, pull: Pull) -> Vector:
     """Return no gradient of the index."""
     levels = f.count(0)
     [total] = f.fold(levels, [0.0], lambda k, total: [total + f.parameter(k)])

@@ -7,15 +7,15 @@ compiling.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, no_type_check
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from flows.engine.blocks import LANES, ROWS
 from flows.engine.fields import FIRST, MASKS, NUMBER_BYTES, NUMBERS, OFFSETS, SCRATCH
+from flows.engine.loop_cache import intrinsic
 from flows.engine.maps.features import Feature, Pull
 from flows.engine.vectors import WORD, Emitter, Vector
 
@@ -51,7 +51,6 @@ class Map(NamedTuple):
     gradient: Callable[[Feature, Pull], Vector] | None = None
 
 
-@no_type_check
 def emit_run(map: Map, builder: Any, address: Any) -> None:  # noqa: A002  the word for it
     """Emit a map in the direction that its words name: `INVERSE`, `FORWARD` or `DENSITY`."""
     loops = _Loops(builder, address, RUN_WORDS)
@@ -67,7 +66,6 @@ def emit_run(map: Map, builder: Any, address: Any) -> None:  # noqa: A002  the w
                     loops.emit(_run(body), LANES)
 
 
-@no_type_check
 def emit_step(map: Map, builder: Any, address: Any) -> None:  # noqa: A002  the word for it
     """Emit a map in a training step, `FORTH` or `BACK` as its words say."""
     loops = _Loops(builder, address, STEP_WORDS)
@@ -215,7 +213,6 @@ _MAP = ir.FunctionType(ir.VoidType(), [WORD])
 
 
 @intrinsic
-@no_type_check
 def call_map(_, address, words):
     """Call the map or the step at an address with its words, which maps some features in all rows of a tile."""
 

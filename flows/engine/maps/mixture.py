@@ -77,12 +77,12 @@ class _Mixture:
         return self.log_sum(term)
 
 
-def mixture_density(f: Feature) -> tuple[Vector, Vector]:
+def density(f: Feature) -> tuple[Vector, Vector]:
     """Return no noise, and the log density with that of the noise taken off."""
     return f.x.of(0.0), _Mixture(f).log_density() + HALF_LOG_TWO_PI
 
 
-def mixture_inverse(f: Feature) -> tuple[Vector, Vector]:
+def inverse(f: Feature) -> tuple[Vector, Vector]:
     """Return the noise with as large a smaller tail, and the log slope."""
     mixture = _Mixture(f)
 
@@ -98,7 +98,7 @@ def mixture_inverse(f: Feature) -> tuple[Vector, Vector]:
     return u, (mixture.log_density() + HALF_LOG_TWO_PI).plus(u * u, 0.5)
 
 
-def mixture_forward(f: Feature) -> tuple[Vector, Vector]:
+def forward(f: Feature) -> tuple[Vector, Vector]:
     """Return the value with as large a smaller tail, and the log slope."""
     mixture = _Mixture(f)
     side = f.x.of(-1.0).where(f.x > 0.0, 1.0)
@@ -143,7 +143,7 @@ def mixture_forward(f: Feature) -> tuple[Vector, Vector]:
     return (side * x).where(is_number, math.nan), log_slope.where(is_number, math.nan)
 
 
-def pull_mixture(f: Feature, pull: Pull) -> Vector:
+def gradient(f: Feature, pull: Pull) -> Vector:
     """Return the gradient of x."""
     mixture = _Mixture(f, are_weighed=True)
 
@@ -153,11 +153,11 @@ def pull_mixture(f: Feature, pull: Pull) -> Vector:
         return [raised, total * exp(largest - raised) + exp(term - raised)]
 
     largest, total = f.fold(mixture.count, [-math.inf, 0.0], log_sum)
-    inverse = pull.slope / total
+    rate = pull.slope / total
 
     def of(k: object, grad_x: Vector) -> list[Vector]:
         term, z, inverse_scale, rest = _terms(mixture, k)
-        share = inverse * exp(term - largest)
+        share = rate * exp(term - largest)
         grad_mean = share * z * inverse_scale
         pull.set(k, share - pull.slope * exp(f.parameter(k)))
         pull.set(f.nth(mixture.count, 1, k), grad_mean)

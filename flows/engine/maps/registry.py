@@ -6,58 +6,26 @@ from typing import Any, no_type_check
 from numba import cfunc, types
 from numba.extending import intrinsic
 
-from flows.engine.maps.affine import (
-    affine_forward,
-    affine_inverse,
-    bounded_forward,
-    bounded_inverse,
-    pull_affine,
-    pull_bounded,
-    pull_shift,
-    scaled_forward,
-    scaled_inverse,
-    shift_forward,
-    shift_inverse,
-)
-from flows.engine.maps.levels import (
-    bernoulli_density,
-    bernoulli_draw,
-    level_density,
-    level_draw,
-    pull_levels,
-)
+from flows.engine.maps import affine, levels, mixture, sigmoids, spline, tails
 from flows.engine.maps.loops import Map, emit_run, emit_step
-from flows.engine.maps.mixture import (
-    mixture_density,
-    mixture_forward,
-    mixture_inverse,
-    pull_mixture,
-)
-from flows.engine.maps.sigmoids import (
-    dense_forward,
-    dense_inverse,
-    pull_sigmoids,
-    sigmoids_forward,
-    sigmoids_inverse,
-)
-from flows.engine.maps.spline import pull_spline, spline_forward, spline_inverse
-from flows.engine.maps.tails import tails_forward, tails_inverse
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
 
 MAPS: dict[str, Map] = {
-    "affine": Map(affine_inverse, affine_forward, gradient=pull_affine),
-    "bounded-affine": Map(bounded_inverse, bounded_forward, gradient=pull_bounded),
-    "scaled": Map(scaled_inverse, scaled_forward),
-    "additive": Map(shift_inverse, shift_forward, gradient=pull_shift),
-    "spline": Map(spline_inverse, spline_forward, gradient=pull_spline),
-    "mixture": Map(mixture_inverse, mixture_forward, mixture_density, pull_mixture),
-    "sigmoids": Map(sigmoids_inverse, sigmoids_forward, gradient=pull_sigmoids),
-    "dense-sigmoids": Map(dense_inverse, dense_forward),
-    "tails": Map(tails_inverse, tails_forward),
-    "levels": Map(level_density, level_draw, gradient=pull_levels),
-    "bernoulli": Map(bernoulli_density, bernoulli_draw, bernoulli_density),
+    "affine": Map(affine.inverse, affine.forward, gradient=affine.gradient),
+    "bounded-affine": Map(
+        affine.bounded_inverse, affine.bounded_forward, gradient=affine.bounded_gradient
+    ),
+    "scaled": Map(affine.scaled_inverse, affine.scaled_forward),
+    "additive": Map(affine.shift_inverse, affine.shift_forward, gradient=affine.shift_gradient),
+    "spline": Map(spline.inverse, spline.forward, gradient=spline.gradient),
+    "mixture": Map(mixture.inverse, mixture.forward, mixture.density, mixture.gradient),
+    "sigmoids": Map(sigmoids.inverse, sigmoids.forward, gradient=sigmoids.gradient),
+    "dense-sigmoids": Map(sigmoids.dense_inverse, sigmoids.dense_forward),
+    "tails": Map(tails.inverse, tails.forward),
+    "levels": Map(levels.density, levels.draw, gradient=levels.gradient),
+    "bernoulli": Map(levels.bernoulli_density, levels.bernoulli_draw, levels.bernoulli_density),
 }
 
 _SIGNATURE = types.void(types.int64)

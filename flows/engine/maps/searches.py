@@ -19,14 +19,10 @@ def find_root(
 ) -> Vector:
     """Return where an increasing function is 0; NaN where it is not a number.
 
-    Newton steps inside a bracket; one that leaves it, or is not half as long as the one before, is
-    replaced by a bisection. A finished lane keeps its root, so that it does not depend on the others.
-
-    Args:
-        f: Feature whose map is inverted.
-        function: Function that returns its value and its slope.
-        bracket: Two places around the root, and one between them to begin with.
-        tolerance: Value below which the function is 0 but for rounding.
+    Newton steps inside a bracket, of two places around the root and one between them to begin with; one
+    that leaves it, or is not half as long as the one before, is replaced by a bisection. Values below
+    the tolerance are 0 but for rounding. A finished lane keeps its root, so that it does not depend on
+    the others.
     """
     e, b = f.e, f.e.b
 

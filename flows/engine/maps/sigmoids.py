@@ -154,12 +154,12 @@ class _DenseSigmoids:
         self.f.keep(self.f.nth(self.count, n, k), value)
 
 
-def sigmoids_inverse(f: Feature) -> tuple[Vector, Vector]:
+def inverse(f: Feature) -> tuple[Vector, Vector]:
     """Return the logit of the sum, and the log slope."""
     return _Sigmoids(f).at(f.x)
 
 
-def sigmoids_forward(f: Feature) -> tuple[Vector, Vector]:
+def forward(f: Feature) -> tuple[Vector, Vector]:
     """Return the value of which the sum has this logit, and the log slope."""
     return _root(f, _Sigmoids(f))
 
@@ -264,7 +264,7 @@ def _combined(tails: Vector, sums: list[Vector], most: list[Vector]) -> tuple[Ve
     return below - above + tails, both + whole - below - above
 
 
-def pull_sigmoids(f: Feature, pull: Pull) -> Vector:
+def gradient(f: Feature, pull: Pull) -> Vector:
     """Return the gradient of x."""
     count = f.count(0)
 

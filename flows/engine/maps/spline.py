@@ -20,7 +20,7 @@ _LEAST_SLOPE = 1e-3
 _SLOPE_OFFSET = math.log(math.expm1(1 - _LEAST_SLOPE))
 
 
-def spline_inverse(f: Feature) -> tuple[Vector, Vector]:
+def inverse(f: Feature) -> tuple[Vector, Vector]:
     place, unscaled = _place(f)
     found = _Bin(f, place, [_Sizes(f, axis) for axis in range(2)], axis=0)
     theta = (place - found.left) / found.width
@@ -29,7 +29,7 @@ def spline_inverse(f: Feature) -> tuple[Vector, Vector]:
     return _with_tails(f, unscaled(u), log_slope)
 
 
-def spline_forward(f: Feature) -> tuple[Vector, Vector]:
+def forward(f: Feature) -> tuple[Vector, Vector]:
     place, unscaled = _place(f)
     found = _Bin(f, place, [_Sizes(f, axis) for axis in range(2)], axis=1)
     theta = found.solve(place - found.bottom)
@@ -37,7 +37,7 @@ def spline_forward(f: Feature) -> tuple[Vector, Vector]:
     return _with_tails(f, unscaled(found.left.plus(found.width, theta)), -log_slope)
 
 
-def pull_spline(f: Feature, pull: Pull) -> Vector:
+def gradient(f: Feature, pull: Pull) -> Vector:
     """Return the gradient of x (equations 4 and 5 of the paper, by hand)."""
     place, _ = _place(f)
     at = _Bin(f, place, [_KnownSizes(f, axis) for axis in range(2)], axis=0)
@@ -201,15 +201,9 @@ def _pull_sizes(
     grads: tuple[Vector, Vector],
     place: tuple[Vector, Vector],
 ) -> None:
-    """Set the gradients of an axis' logits.
+    """Set the gradients of an axis' logits, by those of the bin's corner and size.
 
-    Args:
-        f: Feature that the spline maps.
-        pull: Gradients around the spline.
-        axis: Number of the axis.
-        index: Number of the bin.
-        grads: Gradients of the bin's corner, which is the sum of all sizes before, and of its size.
-        place: Corner and size of the bin.
+    The corner is the sum of all sizes before; `place` has both.
     """
     floor, (corner, own) = f.number(2), grads
     # Sum of the shares of the softmax, times their gradients.

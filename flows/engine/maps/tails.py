@@ -12,7 +12,7 @@ from flows.engine.vectors import Vector, exp_less_one, log, log_of_one_and
 _LOG_SLOPE = 0.5 * math.log(2 / math.pi)
 
 
-def tails_inverse(f: Feature) -> tuple[Vector, Vector]:
+def inverse(f: Feature) -> tuple[Vector, Vector]:
     """Return the noise as far in its tail, and the log slope."""
     weight = _weight(f)
     far = log_of_one_and(weight * abs(f.x)) / weight
@@ -20,7 +20,7 @@ def tails_inverse(f: Feature) -> tuple[Vector, Vector]:
     return v.where(f.x < 0.0, -v), -_log_slope(weight, far, 0.5 * (v * v))
 
 
-def tails_forward(f: Feature) -> tuple[Vector, Vector]:
+def forward(f: Feature) -> tuple[Vector, Vector]:
     """Return the value as far in its tail, and the log slope."""
     weight = _weight(f)
     factor, power, square = tail_terms(f.x)

@@ -15,62 +15,31 @@ from flows.engine.fields import ACTIVATIONS, PANEL
 Arrays = list[npt.NDArray[np.generic]]
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Places of a row's values in a tile, in units; see `flows.engine.serving.kernels.invert`.
+def first_mask(described: Description) -> int:
+    """Return the offset of the masks in a tile: after context, features and variables, each twice."""
+    context = described.context_dim + described.slots
+    return 2 * (context + described.dim + described.variables)
 
-    Attributes:
-        variables: Number of discrete variables.
-        dim: Number of features.
-        context: Number of values that the layers may read before the features.
-        masks: True if features may be absent.
-    """
 
-    variables: int
-    dim: int
-    context: int
-    masks: bool
-
-    @property
-    def first_mask(self) -> int:
-        """Offset of the masks."""
-        return 2 * (self.context + self.dim + self.variables)
-
-    @property
-    def first_unit(self) -> int:
-        """Offset of the units of the layers."""
-        return _up(self.first_mask + self.dim)
+def first_unit(described: Description) -> int:
+    """Return the offset of the units of the layers in a tile."""
+    return _up(first_mask(described) + described.dim)
 
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """Layer in memory.
-
-    Attributes:
-        line: Integers that encode the layer.
-        units: Number of units of a tile that the layer needs.
-        arrays: Arrays that they are addresses of.
-    """
+    """Layer in memory: integers, the arrays they are addresses of, and how many units of a tile it needs."""
 
     line: Integers
     units: int
     arrays: Arrays
 
-    @property
-    def size_bytes(self) -> int:
-        """Memory of the arrays, in bytes."""
-        return sum(array.nbytes for array in self.arrays)
-
 
 @dataclass(frozen=True)
 class _Network:
-    """Network without masks: what it reads of the context comes first, then the features.
+    """Network without masks: what it reads of the context, so many values, comes before the features.
 
-    Attributes:
-        weights: Weights of its layers, a line each unit.
-        biases: Biases of its layers.
-        reaches: How many units of the layer below each unit sees, layer by layer.
-        context: Number of context values that it reads.
+    `reaches` say how many units of the layer below each unit sees, layer by layer.
     """
 
     weights: list[Tensor]
@@ -82,38 +51,32 @@ class _Network:
 def pack_layer(
     layer: NetworkLayer,
     described: Description,
-    geometry: Geometry,
     *,
     address: int,
     origins: Integers | None,
 ) -> PackedLayer:
-    """Return the layer in memory.
+    """Return a layer of a flow in memory, with the address of its map.
 
-    Args:
-        layer: Layer to lay out.
-        described: Flow that it belongs to.
-        geometry: Places in a tile.
-        address: Address of its map.
-        origins: Number that each feature of the layer has in the data; None for the layer of levels.
+    `origins` are the numbers that its features have in the data; the layer of levels has none.
     """
     sizes = described.level_numbers[:, 0].astype(np.int64) if origins is None else None
-    known = _known(layer, geometry.dim, sizes)
+    known = _known(layer, described.dim, sizes)
     folded = [_folded(network, layer, described, known) for network in layer.networks]
     if known is None:
-        count, known = geometry.dim - layer.copied, np.zeros((1, 1), dtype=np.int64)
+        count, known = described.dim - layer.copied, np.zeros((1, 1), dtype=np.int64)
         offsets = layer.map.outputs // len(folded) * np.arange(count, dtype=np.int64)
     else:
         known[0] += folded[0].context
         offsets = known[-1][:-1].copy()
     arrays: Arrays = [known, offsets]
-    place, heads = geometry.first_unit, []
+    place, heads = first_unit(described), []
     for matrices, network in zip(folded, layer.networks, strict=True):
         lines, place, parts = _packed_network(matrices, place)
         arrays += [*parts, lines]
         heads += [lines.ctypes.data, ACTIVATIONS.index(network.activation)]
     numbers = np.array(layer.map.numbers, dtype=np.float32)
     numbers = numbers if sizes is None else described.level_numbers
-    masks = np.arange(0) if origins is None else geometry.first_mask + origins.astype(np.int64)
+    masks = np.arange(0) if origins is None else first_mask(described) + origins.astype(np.int64)
     arrays += [numbers, masks]
     first = layer.copied if layer.degrees is None else 0
     line = [
@@ -123,7 +86,7 @@ def pack_layer(
         offsets.ctypes.data,
         numbers.ctypes.data,
         0 if sizes is None else numbers.strides[0],
-        masks.ctypes.data if geometry.masks and origins is not None else 0,
+        masks.ctypes.data if described.states is not None and origins is not None else 0,
         place,
         len(folded[0].weights),
         layer.degrees is not None,
@@ -162,11 +125,7 @@ def _folded(
 ) -> _Network:
     """Return a network without masks, the parameters of a feature side by side.
 
-    Args:
-        network: Network of the layer.
-        layer: Layer that it belongs to.
-        described: Flow of the layer.
-        known: Known units of the layer, without the context; None if it is not masked.
+    `known` are the known units of the layer, without the context.
     """
     weights = list(network.weights)
     if network.masks is not None:

@@ -1,12 +1,14 @@
 """Loops over one layer of a flow: its networks, and its features mapped at once or one after the other.
 
-Products stop at the last weight that the masks let through.
+Products stop at the last weight that the masks let through. `space` is the work space of a tile, `cells`
+its view of units by rows. Networks read from the offset `inputs` on. Values are at the offset `source`,
+results at `target`; `read` and `write` are the position of each feature from there. `total` are the
+log-determinants of the rows, which are added to.
 """
-
-from typing import no_type_check
 
 from numba import float32, int64
 
+from flows.engine import fields
 from flows.engine.blocks import (
     LANES,
     TOGETHER,
@@ -16,26 +18,6 @@ from flows.engine.blocks import (
     row_blocks,
     stay_apart,
     word,
-)
-from flows.engine.fields import (
-    ACTIVATION,
-    ACTIVATION_2,
-    BIASES,
-    END,
-    FIRST,
-    FORWARD,
-    KNOWN,
-    LEVELS,
-    LINE_BYTES,
-    LINES,
-    LINES_2,
-    MAP,
-    MATRICES,
-    PANEL,
-    PANELS,
-    PLACE,
-    REACH,
-    WIDTH,
 )
 from flows.engine.loop_cache import jit
 from flows.engine.maps.loops import call_map
@@ -52,55 +34,47 @@ BLOCK_FEATURES, BLOCK_UNITS = 4, 32
 
 
 @jit()
-@no_type_check
 def compute_product(line, units, inputs, start, space, below, vectors):
-    """Compute some units of one layer from a range of the layer below, as far as they see it.
+    """Compute a range of units of a matrix from a range of its inputs, as far as they see it.
 
-    Args:
-        line: Address of the matrix line.
-        units: First unit, and the one after the last.
-        inputs: First input, and the one after the last.
-        start: Start values: the biases, or the present values.
-        space: Address of the tile.
-        below: Offset of the values of the layer below.
-        vectors: Number of vectors of rows in the tile; 0 is a single row.
+    The sums begin with the biases or with the present values. `below` is the offset of all inputs;
+    there are so many vectors of rows in the tile, 0 of a single row.
     """
     stay_apart()
-    panels, reach = word(line, PANELS), word(line, REACH)
+    panels, reach = word(line, fields.PANELS), word(line, fields.REACH)
     row = 4 * LANES * vectors if vectors > 0 else 4
     source = space + row * (below + inputs[0])
-    place = space + row * word(line, PLACE)
-    biases = word(line, BIASES) if start == FROM_BIASES else 0
+    place = space + row * word(line, fields.PLACE)
+    biases = word(line, fields.BIASES) if start == FROM_BIASES else 0
     unit = units[0]
     while unit < units[1]:
         if vectors == 0:
-            end = min(unit // PANEL * PANEL + TOGETHER * PANEL, units[1])
+            end = min(unit // fields.PANEL * fields.PANEL + TOGETHER * fields.PANEL, units[1])
             row_blocks(panels, reach, (unit, end), inputs, biases, source, place)
             unit = end
             continue
-        lane = unit % PANEL
-        count = min(PANEL - lane, units[1] - unit)
+        lane = unit % fields.PANEL
+        count = min(fields.PANEL - lane, units[1] - unit)
         count = UNITS if count >= UNITS else 4 if count >= 4 else 2 if count >= 2 else 1
         depth = min(inputs[1], word(reach, unit + count - 1)) - inputs[0]
-        weight = word(panels, unit // PANEL) + 4 * (PANEL * inputs[0] + lane)
+        weight = word(panels, unit // fields.PANEL) + 4 * (fields.PANEL * inputs[0] + lane)
         bias = biases + 4 * unit if start == FROM_BIASES else 0
         out = place + row * unit
-        block(count, vectors, weight, 4, 4 * PANEL, depth, source, row, out, row, bias)
+        block(count, vectors, weight, 4, 4 * fields.PANEL, depth, source, row, out, row, bias)
         unit += count
 
 
 @jit()
-@no_type_check
 def _run_network(lines, matrices, activation, space, size, source):
     """Compute all units of a network from the values at `source`; return its outputs' offset."""
     stay_apart()
     below = source
     for index in range(matrices):
-        line = lines + LINE_BYTES * index
-        place, width = word(line, PLACE), word(line, WIDTH)
+        line = lines + fields.LINE_BYTES * index
+        place, width = word(line, fields.PLACE), word(line, fields.WIDTH)
         for start in range(0, width, HOT_UNITS):
             stop = min(start + HOT_UNITS, width)
-            inputs = int64(0), word(word(line, REACH), stop - 1)
+            inputs = int64(0), word(word(line, fields.REACH), stop - 1)
             address, vectors = space.ctypes.data, size // LANES
             compute_product(line, (start, stop), inputs, FROM_BIASES, address, below, vectors)
             if index < matrices - 1:
@@ -110,35 +84,21 @@ def _run_network(lines, matrices, activation, space, size, source):
 
 
 @jit()
-@no_type_check
 def run_networks(layer, space, size, inputs):
     """Compute a layer's networks; return the offset of the first parameter, and the step to the next."""
-    matrices = layer[MATRICES]
-    out = _run_network(layer[LINES], matrices, layer[ACTIVATION], space, size, inputs)
-    if layer[LINES_2] == 0:
+    matrices = layer[fields.MATRICES]
+    out = _run_network(layer[fields.LINES], matrices, layer[fields.ACTIVATION], space, size, inputs)
+    if layer[fields.LINES_2] == 0:
         return out, 1
-    second = _run_network(layer[LINES_2], matrices, layer[ACTIVATION_2], space, size, inputs)
+    second = _run_network(
+        layer[fields.LINES_2], matrices, layer[fields.ACTIVATION_2], space, size, inputs
+    )
     return out, second - out
 
 
 @jit()
-@no_type_check
 def _map(layer, direction, features, parameters, step, cells, source, read, target, write, total):
-    """Map some features of a tile.
-
-    Args:
-        layer: Integers of the layer.
-        direction: Direction of the map.
-        features: First feature, and the one after the last.
-        parameters: Offset of the parameters of all features.
-        step: Offset from a parameter to the next one.
-        cells: View of the tile, units by rows.
-        source: Offset of the values.
-        read: Position of each feature from `source`.
-        target: Offset of the results.
-        write: Position of each feature from `target`.
-        total: Log-determinants of the rows, added to.
-    """
+    """Map some features, by parameters at an offset, with the step from one to the next."""
     words = (
         int64(direction),
         int64(layer.ctypes.data),
@@ -155,71 +115,44 @@ def _map(layer, direction, features, parameters, step, cells, source, read, targ
         int64(0),
         int64(total.ctypes.data),
     )
-    call_map(layer[MAP], words)
+    call_map(layer[fields.MAP], words)
 
 
 @jit()
-@no_type_check
 def _copy_others(layer, cells, source, target, read, write):
     """Copy the features that a layer does not map."""
     for i in range(len(read)):
-        if i < layer[FIRST] or i >= layer[END]:
+        if i < layer[fields.FIRST] or i >= layer[fields.END]:
             x, y = source + read[i], target + write[i]
             for j in range(cells.shape[1]):
                 cells[y, j] = cells[x, j]
 
 
 @jit()
-@no_type_check
 def map_at_once(layer, direction, space, cells, inputs, source, target, read, write, total):
-    """Map all features of a tile by parameters that its networks compute at once.
-
-    Args:
-        layer: Integers of the layer.
-        direction: Direction of the map.
-        space: Work space of the tile.
-        cells: View of the tile, units by rows.
-        inputs: Offset of what the networks read.
-        source: Offset of the values.
-        target: Offset of the results.
-        read: Position of each feature from `source`.
-        write: Position of each feature from `target`.
-        total: Log-determinants of the rows, added to.
-    """
+    """Map all features by parameters that the networks compute at once."""
     stay_apart()
     _copy_others(layer, cells, source, target, read, write)
     out, step = run_networks(layer, space, cells.shape[1], inputs)
-    features = layer[FIRST], layer[END]
+    features = layer[fields.FIRST], layer[fields.END]
     _map(layer, direction, features, out, step, cells, source, read, target, write, total)
 
 
 @jit()
-@no_type_check
 def map_one_by_one(layer, space, cells, inputs, source, target, read, in_order, total):
-    """Map noise to data, one masked layer, for a tile; each hidden unit is computed once.
+    """Map noise to data through a masked network; each hidden unit is computed once.
 
     Features are taken in blocks: large products bring in what finished features contribute to a
-    whole block, small ones do the rest inside it.
-
-    Args:
-        layer: Integers of the layer.
-        space: Work space of the tile.
-        cells: View of the tile, units by rows.
-        inputs: Offset of what the network reads.
-        source: Offset of the layer's noise.
-        target: Offset of the data to write.
-        read: Position of each feature's noise from `source`.
-        in_order: Numbers of the features.
-        total: Log-determinants of the rows, added to.
+    whole block, small ones do the rest inside it. `in_order` are the numbers of the features.
     """
     stay_apart()
-    size, dim = cells.shape[1], layer[END]
+    size, dim = cells.shape[1], layer[fields.END]
     address, vectors = space.ctypes.data, size // LANES
-    last, kind = layer[MATRICES] - 1, layer[ACTIVATION]
-    end_line = layer[LINES] + LINE_BYTES * last
-    out = word(end_line, PLACE)
-    deepest = word(end_line - LINE_BYTES, PLACE) if last > 0 else inputs
-    width = word(layer[LINES], WIDTH)
+    last, kind = layer[fields.MATRICES] - 1, layer[fields.ACTIVATION]
+    end_line = layer[fields.LINES] + fields.LINE_BYTES * last
+    out = word(end_line, fields.PLACE)
+    deepest = word(end_line - fields.LINE_BYTES, fields.PLACE) if last > 0 else inputs
+    width = word(layer[fields.LINES], fields.WIDTH)
     block = max(BLOCK_FEATURES, BLOCK_UNITS * dim // width)
     step = dim + 1
     for i in range(dim, len(read)):
@@ -228,52 +161,60 @@ def map_one_by_one(layer, space, cells, inputs, source, target, read, in_order, 
     _known_first(layer, space, size, inputs)
     for begin in range(0, dim, block):
         end = min(begin + block, dim)
-        below, line, known = inputs, layer[LINES], layer[KNOWN]
+        below, line, known = inputs, layer[fields.LINES], layer[fields.KNOWN]
         for _ in range(last + 1):
             units = word(known, step + begin), word(known, step + end)
             compute_product(
                 line, units, (int64(0), word(known, begin)), FROM_BIASES, address, below, vectors
             )
-            below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
+            below, line, known = (
+                word(line, fields.PLACE),
+                line + fields.LINE_BYTES,
+                known + 8 * step,
+            )
         known -= 8 * step
         for i in range(begin, end):
             seen = word(known, begin), word(known, i)
             units = word(known, step + i), word(known, step + i + 1)
             compute_product(end_line, units, seen, FROM_THERE, address, deepest, vectors)
             feature = int64(i), int64(i + 1)
-            _map(layer, FORWARD, feature, out, 1, cells, source, read, target, in_order, total)
-            if layer[LEVELS] != 0:
+            _map(
+                layer, fields.FORWARD, feature, out, 1, cells, source, read, target, in_order, total
+            )
+            if layer[fields.LEVELS] != 0:
                 mark_level(layer, cells, inputs, target, i)
-            below, line, known = inputs, layer[LINES], layer[KNOWN]
+            below, line, known = inputs, layer[fields.LINES], layer[fields.KNOWN]
             for _ in range(last):
                 units = word(known, step + i), word(known, step + i + 1)
                 seen = word(known, begin), word(known, i + 1)
                 compute_product(line, units, seen, FROM_THERE, address, below, vectors)
-                below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
+                below, line, known = (
+                    word(line, fields.PLACE),
+                    line + fields.LINE_BYTES,
+                    known + 8 * step,
+                )
                 place = address + 4 * (below + units[0]) * size
                 activate(kind, place, (units[1] - units[0]) * size)
 
 
 @jit()
-@no_type_check
 def _known_first(layer, space, size, inputs):
     """Compute the hidden units that a context alone makes known."""
-    below, line, known = inputs, layer[LINES], layer[KNOWN]
-    step = layer[END] + 1
-    for _ in range(layer[MATRICES] - 1):
+    below, line, known = inputs, layer[fields.LINES], layer[fields.KNOWN]
+    step = layer[fields.END] + 1
+    for _ in range(layer[fields.MATRICES] - 1):
         units = int64(0), word(known, step)
         seen = int64(0), word(known, 0)
         compute_product(line, units, seen, FROM_BIASES, space.ctypes.data, below, size // LANES)
-        below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
+        below, line, known = word(line, fields.PLACE), line + fields.LINE_BYTES, known + 8 * step
         place = space.ctypes.data + 4 * below * size
-        activate(layer[ACTIVATION], place, units[1] * size)
+        activate(layer[fields.ACTIVATION], place, units[1] * size)
 
 
 @jit()
-@no_type_check
 def mark_level(layer, cells, inputs, indices, variable):
     """Set the input of a variable's level to 1, and those of its other levels to 0."""
-    first, end = word(layer[KNOWN], variable), word(layer[KNOWN], variable + 1)
+    first, end = word(layer[fields.KNOWN], variable), word(layer[fields.KNOWN], variable + 1)
     for slot in range(first, end):
         level = float32(slot - first)
         for j in range(cells.shape[1]):

@@ -12,7 +12,7 @@ import torch
 from flows.bijections.base import Bijection
 from flows.engine.describe import Description, Doubles, Integers, Singles, describe
 from flows.engine.fields import DENSITY, INVERSE, LAYER_SIZE
-from flows.engine.serving.layers import Geometry, PackedLayer, pack_layer
+from flows.engine.serving.layers import PackedLayer, first_mask, first_unit, pack_layer
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,7 @@ def load_kernels() -> ModuleType | None:
 def pack(transform: Bijection) -> "PackedFlow | None":
     """Return the bijection as one engine; None if it has other kinds of layers, or no numba.
 
-    Args:
-        transform: Bijection on the CPU, in evaluation mode and float64, without gradients.
+    It is on the CPU, in evaluation mode and float64, without gradients.
     """
     described = describe(transform)
     if described is None or described.slots > MOST_LEVELS:
@@ -60,10 +59,8 @@ def pack(transform: Bijection) -> "PackedFlow | None":
 class Scores:
     """Terms of the log densities of rows, without the flow's constants.
 
-    Attributes:
-        log_det: log|det du/dx|.
-        squares: Sum of u^2 + log(2 pi) over the noise of the observed features.
-        discrete: Log probability of the discrete variables.
+    They are log|det du/dx|; the sum of u^2 + log(2 pi) over the noise of the observed features; and the
+    log probability of the discrete variables.
     """
 
     log_det: Doubles
@@ -76,63 +73,45 @@ class PackedFlow:
 
     Rows are the indices of discrete variables, features, and an encoded context, as far as there are
     such. It is thread-safe: a call writes only to buffers that it allocates.
-
-    Attributes:
-        size_bytes: Memory of its weights, in bytes.
     """
-
-    size_bytes: int
 
     def __init__(
         self, described: Description, kernels: ModuleType, addresses: Sequence[int]
     ) -> None:
-        """Lay out the layers.
-
-        Args:
-            described: Flow to lay out.
-            kernels: The compiled loops.
-            addresses: Addresses of the maps of its layers, then of that of the levels.
-        """
+        """Lay out the layers, with the addresses of their maps, then of that of the levels."""
         self._kernels = kernels
         dim, given = described.dim, described.context_dim
         self._states = None if described.states is None else described.states.copy()
-        is_masked = self._states is not None
-        geometry = Geometry(described.variables, dim, given + described.slots, is_masked)
         pairs = zip(described.layers, described.origins, addresses, strict=False)
         layers = [
-            pack_layer(layer, described, geometry, address=address, origins=origins)
+            pack_layer(layer, described, address=address, origins=origins)
             for layer, origins, address in pairs
         ]
         levels = []
         if described.levels is not None:
             last = addresses[-1]
-            levels = [pack_layer(described.levels, described, geometry, address=last, origins=None)]
+            levels = [pack_layer(described.levels, described, address=last, origins=None)]
         self._layers, self._levels = _lines(layers), _lines(levels)
         self._keep = [*layers, *levels]
         self._places = np.stack(described.places).astype(np.int64)
-        self._noise_masks = geometry.first_mask + described.origins[-1].astype(np.int64)
+        self._noise_masks = first_mask(described) + described.origins[-1].astype(np.int64)
         self._shape = np.array(
             [
-                max([geometry.first_unit, *(layer.units for layer in self._keep)]),
-                geometry.variables,
+                max([first_unit(described), *(layer.units for layer in self._keep)]),
+                described.variables,
                 dim,
-                geometry.context,
+                given + described.slots,
                 given,
                 0 if self._states is None else self._states.ctypes.data,
-                self._noise_masks.ctypes.data if is_masked else 0,
+                self._noise_masks.ctypes.data if self._states is not None else 0,
             ],
             dtype=np.int64,
         )
         self._unchanged = np.stack([np.zeros(dim), np.ones(dim)])
-        self._width = geometry.variables + dim
-        self.size_bytes = sum(layer.size_bytes for layer in self._keep)
+        self._width = described.variables + dim
+        self.size_bytes = sum(array.nbytes for layer in self._keep for array in layer.arrays)
 
     def __reduce__(self) -> str:
-        """Refuse to be pickled: the object consists of addresses.
-
-        Raises:
-            TypeError: Always.
-        """
         raise TypeError("a packed flow can be neither copied nor pickled")
 
     def score(
@@ -140,12 +119,8 @@ class PackedFlow:
     ) -> Scores:
         """Return the terms of the log density of each row.
 
-        Args:
-            rows: Rows of data.
-            affine: Mean and deviation of each feature, a line each, that data are standardised by;
-                without one, features are taken as they are.
-            noise: Output buffer for the noise; without one, layers with a density of their own give
-                that.
+        `affine` has the mean and the deviation of each feature, a line each, that data are standardised
+        by. `noise` is an output buffer; without one, layers with a density of their own give that.
         """
         count, kernels = len(rows), self._kernels
         found = Scores(np.empty(count), np.empty(count), np.empty(count))
@@ -156,12 +131,7 @@ class PackedFlow:
         return found
 
     def sample(self, noise: Rows, affine: Doubles | None = None) -> tuple[Doubles, Doubles]:
-        """Return data from noise, and log|det dx/du| without constants.
-
-        Args:
-            noise: Rows of noise, and of context.
-            affine: Mean and deviation of each feature, as for `score`.
-        """
+        """Return data from noise, and log|det dx/du| without constants."""
         rows, log_det = np.empty((len(noise), self._width)), np.empty(len(noise))
         self._call(self._kernels.sample, noise, affine, (), (rows, log_det))
         return rows, log_det

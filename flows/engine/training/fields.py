@@ -2,6 +2,17 @@
 
 import numpy as np
 
+from flows.engine.fields import (  # noqa: F401  known with these
+    END,
+    FIRST,
+    MAP,
+    MASKS,
+    MATRICES,
+    NUMBER_BYTES,
+    RELU,
+    TANH,
+)
+
 # Panels whose values should stay in the second cache while the weights of a layer pass.
 TILE_PANELS = 8
 
@@ -39,5 +50,3 @@ EPS = np.float32(1e-5)
 LEAST_OBSERVED = 32
 LEAST_SPREAD = np.float32(1.0)
 LARGEST = np.finfo(np.float32).max
-# Adam's decay of the moments.
-BETA1, BETA2 = 0.9, 0.999

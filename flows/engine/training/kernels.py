@@ -4,45 +4,18 @@ What a flow consists of is encoded in integers (`flows.engine.training.program`)
 computes a step without a visit to Python. Importing this module compiles it, or reads numba's cache.
 """
 
-from typing import no_type_check
-
 import numpy as np
 from numba import float32, float64, int64, types
 
-from flows.engine.blocks import ROWS, UNITS, stay_apart
+from flows.engine.blocks import ROWS, UNITS, stay_apart, word
 from flows.engine.loop_cache import jit
-from flows.engine.training.fields import (
-    BETA1,
-    BETA2,
-    CONTEXTS,
-    GRAD_TARGET,
-    HELD,
-    KIND,
-    NORM,
-    OWN,
-    TARGET,
-)
-from flows.engine.training.losses import pull_score, read_batch, score, weigh_losses
-from flows.engine.training.mapped import pull_mapped, run_mapped
-from flows.engine.training.moves import (
-    CLIP,
-    DECAY,
-    FOLLOW,
-    KEEP,
-    RATE,
-    ROOT,
-    adam_alone,
-    adam_averaging,
-    squares,
-)
-from flows.engine.training.norms import pull_norm, run_norm
-from flows.engine.training.products import turn
+from flows.engine.training import fields
+from flows.engine.training.adam import move  # noqa: F401  a loop to be called, as the others here
+from flows.engine.training.layers import pull_mapped, pull_norm, run_mapped, run_norm
+from flows.engine.training.products import mask_of, turn, unit_of
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
-
-__all__ = ["HELD", "OWN", "ROWS", "evaluate", "move", "step"]
-
 
 _INTEGERS, _LINES = int64[::1], int64[:, ::1]
 _SINGLES, _TABLE = float32[::1], float32[:, ::1]
@@ -55,7 +28,92 @@ _STEP = (
 
 
 @jit()
-@no_type_check
+def _weigh_losses(loss, rows, bound, weight):
+    """Set the weight of each row's loss in the gradient (`flows.training.robust`)."""
+    share = float32(1) / float32(rows)
+    if bound <= 0:
+        for j in range(rows):
+            weight[j] = share
+        return
+    ordered = np.sort(loss[:rows])
+    middle = ordered[rows * 2 // 4]
+    spread = ordered[rows * 3 // 4] - ordered[rows // 4]
+    if spread < fields.LEAST_SPREAD:
+        spread = fields.LEAST_SPREAD
+    fence = middle + bound * spread
+    for j in range(rows):
+        excess = loss[j] - fence
+        if excess > fields.LARGEST:
+            weight[j] = 0
+        elif excess > 0:
+            weight[j] = share / (float32(1) + excess / spread)
+        else:
+            weight[j] = share
+
+
+@jit()
+def _read(rows, places, values, panels, block, width):
+    """Copy rows into a block, features first, in order without places; missing rows are 0."""
+    for panel in range(panels):
+        for i in range(rows.shape[1]):
+            to = i if places == 0 else word(places, i)
+            unit = unit_of(values, panels, block, width, to, panel)
+            for j in range(ROWS):
+                row = panel * ROWS + j
+                unit[j] = rows[row, i] if row < len(rows) else float32(0)
+
+
+@jit()
+def _read_batch(batch, values, panels, sizes):
+    """Copy rows, context, masks and levels into their blocks."""
+    rows, given, observed, levels = batch
+    width, lines, block, places = (
+        rows.shape[1],
+        sizes[fields.MASK_LINES],
+        sizes[fields.ROW_BLOCK],
+        sizes[fields.PLACES],
+    )
+    _read(given, 0, values, panels, sizes[fields.CONTEXTS], given.shape[1])
+    _read(levels, 0, values, panels, sizes[fields.LEVEL_BLOCK], levels.shape[1])
+    _read(observed, 0, values, panels, sizes[fields.MASK_BLOCK], lines)
+    _read(rows, places, values, panels, block, width)
+    for panel in range(panels):
+        whole = mask_of(values, sizes, panels, lines - 1, panel)
+        for j in range(ROWS):
+            whole[j] = float32(1) if panel * ROWS + j < len(rows) else float32(0)
+        for i in range(width):
+            unit = unit_of(values, panels, block, width, word(places, i), panel)
+            mask = mask_of(values, sizes, panels, i, panel)
+            for j in range(ROWS):
+                unit[j] = unit[j] if mask[j] > 0 else float32(0)
+
+
+@jit()
+def _score(u, sizes, panels, width, values, loss):
+    """Add the negative log density of the noise to the losses."""
+    half_log = float32(0.91893853320467274)
+    for panel in range(panels):
+        total = loss[panel * ROWS : (panel + 1) * ROWS]
+        for i in range(width):
+            noise = unit_of(values, panels, u, width, i, panel)
+            mask = mask_of(values, sizes, panels, i, panel)
+            for j in range(ROWS):
+                total[j] += float32(0.5) * noise[j] * noise[j] + half_log * mask[j]
+
+
+@jit()
+def _pull_score(blocks, panels, width, values, grads, weight):
+    """Compute the gradients of the noise."""
+    for panel in range(panels):
+        own = weight[panel * ROWS : (panel + 1) * ROWS]
+        for i in range(width):
+            noise = unit_of(values, panels, blocks[0], width, i, panel)
+            grad = unit_of(grads, panels, blocks[1], width, i, panel)
+            for j in range(ROWS):
+                grad[j] = noise[j] * own[j]
+
+
+@jit()
 def _run(batch, layers, matrices, index, sizes, arrays, numbers, norms):
     """Compute the losses of rows through all layers; return those of all lanes."""
     stay_apart()
@@ -63,22 +121,21 @@ def _run(batch, layers, matrices, index, sizes, arrays, numbers, norms):
     panels = -(-n // ROWS)
     loss = arrays[7][: panels * ROWS]
     loss[:] = 0
-    read_batch(batch, values, panels, sizes)
+    _read_batch(batch, values, panels, sizes)
     if given > 0:
-        turn(values, panels, sizes[CONTEXTS], given, given, arrays[5], given + -given % ROWS)
+        turn(values, panels, sizes[fields.CONTEXTS], given, given, arrays[5], given + -given % ROWS)
     for number in range(len(layers)):
         layer = layers[number]
-        if layer[KIND] == NORM:
+        if layer[fields.KIND] == fields.NORM:
             run_norm(layer, arrays, sizes, panels, n, (norms, numbers[0]), loss)
         else:
-            context = (sizes[CONTEXTS], given, n)
+            context = (sizes[fields.CONTEXTS], given, n)
             run_mapped(layer, matrices, index, arrays, sizes, panels, context, loss)
-    score(layers[len(layers) - 1, TARGET], sizes, panels, width, values, loss)
+    _score(layers[len(layers) - 1, fields.TARGET], sizes, panels, width, values, loss)
     return loss
 
 
 @jit(types.void(*_STEP, int64))
-@no_type_check
 def evaluate(batch, layers, matrices, index, sizes, arrays, numbers, norms):
     """Compute the losses of rows.
 
@@ -88,7 +145,6 @@ def evaluate(batch, layers, matrices, index, sizes, arrays, numbers, norms):
 
 
 @jit(float64(*_STEP))
-@no_type_check
 def step(batch, layers, matrices, index, sizes, arrays, numbers):
     """Compute the gradient of the mean bounded loss; return the sum of the log densities.
 
@@ -106,18 +162,20 @@ def step(batch, layers, matrices, index, sizes, arrays, numbers):
     """
     n, width = batch[0].shape
     panels = -(-n // ROWS)
-    context = (sizes[CONTEXTS], batch[1].shape[1], n)
+    context = (sizes[fields.CONTEXTS], batch[1].shape[1], n)
     values, grads = arrays[2], arrays[3]
     weight = arrays[8][: panels * ROWS]
     weight[:] = 0
-    loss = _run(batch, layers, matrices, index, sizes, arrays, numbers, OWN)
+    loss = _run(batch, layers, matrices, index, sizes, arrays, numbers, fields.OWN)
     last = layers[len(layers) - 1]
-    weigh_losses(loss, n, float32(numbers[1]), weight)
-    pull_score((last[TARGET], last[GRAD_TARGET]), panels, width, values, grads, weight)
+    _weigh_losses(loss, n, float32(numbers[1]), weight)
+    _pull_score(
+        (last[fields.TARGET], last[fields.GRAD_TARGET]), panels, width, values, grads, weight
+    )
     work = (*arrays[:6], np.empty(UNITS * ROWS, np.float32), np.zeros(UNITS, np.float32))
     for number in range(len(layers) - 1, -1, -1):
         layer = layers[number]
-        if layer[KIND] == NORM:
+        if layer[fields.KIND] == fields.NORM:
             pull_norm(layer, arrays, sizes, panels, weight)
         else:
             pull_mapped(layer, matrices, index, work, sizes, panels, context, weight)
@@ -125,58 +183,3 @@ def step(batch, layers, matrices, index, sizes, arrays, numbers):
     for j in range(n):
         total -= loss[j]
     return total
-
-
-@jit()
-@no_type_check
-def _norm(gradient, segments):
-    total = 0.0
-    for number in range(len(segments)):
-        start, length = segments[number]
-        total += squares(int64(gradient.ctypes.data + 4 * start), length)
-    return np.sqrt(total)
-
-
-@jit(
-    types.void(
-        _LINES, types.UniTuple(_SINGLES, 5), types.UniTuple(float64, 4), types.boolean, int64
-    )
-)  # fmt: skip
-@no_type_check
-def move(segments, arrays, rates, decoupled, count):
-    """Take a step of Adam along the clipped gradient, and follow with the average.
-
-    Args:
-        segments: Start and length of the parts of the flat vector that move.
-        arrays: Parameters, gradient, first and second moments, and average, which may be empty.
-        rates: Learning rate, weight decay, largest norm (0 for none), and share of the weights in
-            the average.
-        decoupled: True for weight decay apart from the gradient.
-        count: Number of the step, counted from 1.
-    """
-    parameters, gradient, first, second, average = arrays
-    rate, decay, most, share = rates
-    clip = 1.0
-    if most > 0:
-        clip = most / (_norm(gradient, segments) + 1e-6)
-        if clip > 1:
-            clip = 1.0
-    numbers = np.empty(6, np.float32)
-    numbers[CLIP], numbers[KEEP] = clip, 1 - rate * decay if decoupled else 1
-    numbers[DECAY] = 0 if decoupled else decay
-    numbers[RATE] = rate / (1 - BETA1**count)
-    numbers[ROOT] = 1 / np.sqrt(1 - BETA2**count)
-    numbers[FOLLOW] = share
-    places = (
-        int64(parameters.ctypes.data),
-        int64(gradient.ctypes.data),
-        int64(first.ctypes.data),
-        int64(second.ctypes.data),
-        int64(average.ctypes.data),
-    )
-    for number in range(len(segments)):
-        start, length = segments[number]
-        if len(average) > 0:
-            adam_averaging(places, start, start + length, int64(numbers.ctypes.data))
-        else:
-            adam_alone(places, start, start + length, int64(numbers.ctypes.data))

@@ -1,10 +1,10 @@
 """Compiled loops of networks: their affine maps, activations, and the gradients of both.
 
 Products stop at the last weight that a mask lets through, and the gradients of masked weights are
-never computed.
+never computed. Values lie in panels of `ROWS` rows, features first, a row in each lane of the vector unit:
+a block of values is an array [panel, unit, row], and its place is counted in units, of `ROWS` numbers for
+each panel.
 """
-
-from typing import no_type_check
 
 import numpy as np
 from numba import float32, int64
@@ -21,47 +21,40 @@ from flows.engine.blocks import (
     turn_block,
     weigh_block,
 )
-from flows.engine.fields import MATRICES, RELU, TANH
 from flows.engine.loop_cache import jit
-from flows.engine.training.fields import (
-    ACTIVATION,
-    BIAS,
-    CONTEXT,
-    CONTEXT_LINE,
-    FROM,
-    GIVEN,
-    GIVENS,
-    GRAD_IN,
-    GRAD_UP,
-    GROUPS,
-    IN,
-    IN_WIDTH,
-    LINE,
-    REACH,
-    TILE_PANELS,
-    UNITS_IN,
-    UNITS_OUT,
-    UP,
-    UP_FIRST,
-    UP_WIDTH,
-    WEIGHT,
-    WIDE,
-)
-from flows.engine.training.losses import place_of
+from flows.engine.training import fields
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
 
 
 @jit()
-@no_type_check
+def place_of(panels, block, width, unit, panel):
+    """Return where the rows of a unit begin."""
+    return (block * panels + panel * width + unit) * ROWS
+
+
+@jit()
+def unit_of(values, panels, block, width, unit, panel):
+    """Return the rows of a unit in a panel."""
+    at = place_of(panels, block, width, unit, panel)
+    return values[at : at + ROWS]
+
+
+@jit()
+def mask_of(values, sizes, panels, line, panel):
+    """Return a line of the masks in a panel; one line stands for all if none is missing."""
+    lines = sizes[fields.MASK_LINES]
+    return unit_of(values, panels, sizes[fields.MASK_BLOCK], lines, min(line, lines - 1), panel)
+
+
+@jit()
 def _units(left):
     """Return the number of units of the next block."""
     return UNITS if left >= UNITS else 4 if left >= 4 else 2 if left >= 2 else 1
 
 
 @jit()
-@no_type_check
 def _largest(numbers, start, count, step):
     most = numbers[start]
     for k in range(1, count):
@@ -70,18 +63,18 @@ def _largest(numbers, start, count, step):
 
 
 @jit()
-@no_type_check
 def _columns(matrix):
     """Return the step from unit to unit of a block.
 
     Where there are many groups, a block has the units of an input in all groups, which see the same;
     otherwise it has units next to each other.
     """
-    return matrix[UNITS_OUT] // matrix[GROUPS] if matrix[GROUPS] >= UNITS else 1
+    return (
+        matrix[fields.UNITS_OUT] // matrix[fields.GROUPS] if matrix[fields.GROUPS] >= UNITS else 1
+    )
 
 
 @jit()
-@no_type_check
 def _smallest(numbers, start, count):
     least = numbers[start]
     for k in range(1, count):
@@ -90,14 +83,13 @@ def _smallest(numbers, start, count):
 
 
 @jit()
-@no_type_check
 def _activation_gradient(kind, h, g):
     """Multiply gradients by the derivative of an activation, from its results."""
     stay_apart()
-    if kind == RELU:
+    if kind == fields.RELU:
         for j in range(len(g)):
             g[j] = g[j] if h[j] > float32(0) else float32(0)
-    elif kind == TANH:
+    elif kind == fields.TANH:
         for j in range(len(g)):
             g[j] = g[j] * (float32(1) - h[j] * h[j])
     else:
@@ -106,7 +98,6 @@ def _activation_gradient(kind, h, g):
 
 
 @jit()
-@no_type_check
 def run_matrix(matrix, index, parameters, values, panels, context):
     """Compute the outputs of a matrix with biases, its activation applied.
 
@@ -114,64 +105,71 @@ def run_matrix(matrix, index, parameters, values, panels, context):
     """
     stay_apart()
     address, weights = values.ctypes.data, parameters.ctypes.data
-    line, biases = 4 * matrix[LINE], np.empty(UNITS, np.float32)
+    line, biases = 4 * matrix[fields.LINE], np.empty(UNITS, np.float32)
     columns = _columns(matrix)
-    for start in range(0, panels, TILE_PANELS):
+    for start in range(0, panels, fields.TILE_PANELS):
         for column in range(columns):
             unit = column
-            while unit < matrix[UNITS_OUT]:
-                count = _units(-(-(matrix[UNITS_OUT] - unit) // columns))
-                depth = _largest(index, matrix[REACH] + unit, count, columns)
-                left = weights + 4 * matrix[WEIGHT] + line * unit
+            while unit < matrix[fields.UNITS_OUT]:
+                count = _units(-(-(matrix[fields.UNITS_OUT] - unit) // columns))
+                depth = _largest(index, matrix[fields.REACH] + unit, count, columns)
+                left = weights + 4 * matrix[fields.WEIGHT] + line * unit
                 for k in range(count):
-                    biases[k] = parameters[matrix[BIAS] + unit + k * columns]
-                for panel in range(start, min(start + TILE_PANELS, panels)):
-                    source = place_of(panels, matrix[IN], matrix[IN_WIDTH], 0, panel)
-                    up_unit = matrix[UP_FIRST] + unit
-                    up = place_of(panels, matrix[UP], matrix[UP_WIDTH], up_unit, panel)
+                    biases[k] = parameters[matrix[fields.BIAS] + unit + k * columns]
+                for panel in range(start, min(start + fields.TILE_PANELS, panels)):
+                    source = place_of(panels, matrix[fields.IN], matrix[fields.IN_WIDTH], 0, panel)
+                    up_unit = matrix[fields.UP_FIRST] + unit
+                    up = place_of(
+                        panels, matrix[fields.UP], matrix[fields.UP_WIDTH], up_unit, panel
+                    )
                     out = address + 4 * up
                     block(
                         count, VECTORS, left, line * columns, 4, depth,
                         address + 4 * source, 4 * ROWS,
                         out, 4 * ROWS * columns, biases.ctypes.data,
                     )  # fmt: skip
-                    if matrix[CONTEXT] >= 0:
-                        context_line = 4 * matrix[CONTEXT_LINE]
+                    if matrix[fields.CONTEXT] >= 0:
+                        context_line = 4 * matrix[fields.CONTEXT_LINE]
                         given = address + 4 * place_of(
-                            panels, context[0], context[1], matrix[GIVEN], panel
+                            panels, context[0], context[1], matrix[fields.GIVEN], panel
                         )
                         block(
-                            count, VECTORS, weights + 4 * matrix[CONTEXT] + context_line * unit,
-                            context_line * columns, 4, matrix[GIVENS],
+                            count, VECTORS, weights + 4 * matrix[fields.CONTEXT] + context_line * unit,
+                            context_line * columns, 4, matrix[fields.GIVENS],
                             given, 4 * ROWS, out, 4 * ROWS * columns, 0,
                         )  # fmt: skip
                     # Only the last matrix, which has no activation, has groups.
-                    if matrix[ACTIVATION] >= 0:
-                        activate(matrix[ACTIVATION], out, count * ROWS)
+                    if matrix[fields.ACTIVATION] >= 0:
+                        activate(matrix[fields.ACTIVATION], out, count * ROWS)
                 unit += count * columns
 
 
 @jit()
-@no_type_check
 def _pull_inputs(matrix, index, parameters, grads, panels, zeros, adds):
     """Compute the gradients of the inputs of a matrix, or add to them."""
     stay_apart()
     address, weights = grads.ctypes.data, parameters.ctypes.data
-    line = 4 * matrix[LINE]
-    rows = matrix[UNITS_OUT] // matrix[GROUPS]
-    for start in range(0, panels, TILE_PANELS):
+    line = 4 * matrix[fields.LINE]
+    rows = matrix[fields.UNITS_OUT] // matrix[fields.GROUPS]
+    for start in range(0, panels, fields.TILE_PANELS):
         unit = 0
-        while unit < matrix[UNITS_IN]:
-            count = _units(matrix[UNITS_IN] - unit)
-            begin = _smallest(index, matrix[FROM] + unit, count)
-            for panel in range(start, min(start + TILE_PANELS, panels)):
-                out = address + 4 * place_of(panels, matrix[GRAD_IN], matrix[IN_WIDTH], unit, panel)
-                for group in range(matrix[GROUPS]):
+        while unit < matrix[fields.UNITS_IN]:
+            count = _units(matrix[fields.UNITS_IN] - unit)
+            begin = _smallest(index, matrix[fields.FROM] + unit, count)
+            for panel in range(start, min(start + fields.TILE_PANELS, panels)):
+                out = address + 4 * place_of(
+                    panels, matrix[fields.GRAD_IN], matrix[fields.IN_WIDTH], unit, panel
+                )
+                for group in range(matrix[fields.GROUPS]):
                     row = group * rows + begin
                     up = place_of(
-                        panels, matrix[GRAD_UP], matrix[UP_WIDTH], matrix[UP_FIRST] + row, panel
+                        panels,
+                        matrix[fields.GRAD_UP],
+                        matrix[fields.UP_WIDTH],
+                        matrix[fields.UP_FIRST] + row,
+                        panel,
                     )
-                    left = weights + 4 * (matrix[WEIGHT] + unit) + line * row
+                    left = weights + 4 * (matrix[fields.WEIGHT] + unit) + line * row
                     bias = zeros.ctypes.data if group == 0 and not adds else 0
                     block(
                         count, VECTORS, left, 4, line, rows - begin,
@@ -181,7 +179,6 @@ def _pull_inputs(matrix, index, parameters, grads, panels, zeros, adds):
 
 
 @jit()
-@no_type_check
 def turn(values, panels, block, width, count, turned, line):
     """Write the first units of a block as columns, a row of the batch in each line."""
     stay_apart()
@@ -202,21 +199,12 @@ def turn(values, panels, block, width, count, turned, line):
 
 
 @jit()
-@no_type_check
 def _weigh(place, sizes, reach, target, grads, panels, turned, line, gradient, tile):
     """Compute the gradient of weights, from turned inputs and the gradients of the outputs.
 
-    Args:
-        place: Block of the gradients of the outputs, its width and the first unit.
-        sizes: Numbers of outputs, inputs and rows, and the step from unit to unit of a block.
-        reach: Number of inputs that each output sees.
-        target: Place of the weights in the flat vector, and their line.
-        grads: Gradients of values.
-        panels: Number of panels.
-        turned: Inputs, a row of the batch in each line.
-        line: Length of such a line.
-        gradient: Flat gradient.
-        tile: Work space of a block.
+    `place` has the block of these, its width and the first unit; `sizes` the numbers of outputs, inputs
+    and rows, and the step from unit to unit of a block; `target` the place of the weights in the flat
+    vector, and their line; `line` is the length of that of a turned row.
     """
     stay_apart()
     units, inputs, rows, columns = sizes
@@ -244,7 +232,6 @@ def _weigh(place, sizes, reach, target, grads, panels, turned, line, gradient, t
 
 
 @jit()
-@no_type_check
 def _sum_rows(place, units, target, grads, panels, gradient):
     """Compute the gradient of biases."""
     for unit in range(units):
@@ -255,54 +242,53 @@ def _sum_rows(place, units, target, grads, panels, gradient):
 
 
 @jit()
-@no_type_check
 def pull_network(layer, matrices, index, work, panels, context):
     """Compute the gradients of a network's parameters, and add those of its inputs."""
     stay_apart()
     parameters, grads, zeros = work[0], work[3], work[7]
-    for number in range(layer[MATRICES] - 1, -1, -1):
+    for number in range(layer[fields.MATRICES] - 1, -1, -1):
         matrix = matrices[number]
-        if number < layer[MATRICES] - 1:
+        if number < layer[fields.MATRICES] - 1:
             _pull_activation(matrix, work, panels)
         _weigh_matrix(matrix, index, work, panels, context)
-        if matrix[UNITS_IN] > 0 and (number > 0 or layer[WIDE] != 0):
+        if matrix[fields.UNITS_IN] > 0 and (number > 0 or layer[fields.WIDE] != 0):
             _pull_inputs(matrix, index, parameters, grads, panels, zeros, number == 0)
 
 
 @jit()
-@no_type_check
 def _pull_activation(matrix, work, panels):
     """Multiply the gradients of the outputs of a matrix by the derivative of the activation."""
     values, grads = work[2], work[3]
     for panel in range(panels):
-        first, size = matrix[UP_FIRST], matrix[UNITS_OUT] * ROWS
-        up = place_of(panels, matrix[UP], matrix[UP_WIDTH], first, panel)
-        at = place_of(panels, matrix[GRAD_UP], matrix[UP_WIDTH], first, panel)
-        _activation_gradient(matrix[ACTIVATION], values[up : up + size], grads[at : at + size])
+        first, size = matrix[fields.UP_FIRST], matrix[fields.UNITS_OUT] * ROWS
+        up = place_of(panels, matrix[fields.UP], matrix[fields.UP_WIDTH], first, panel)
+        at = place_of(panels, matrix[fields.GRAD_UP], matrix[fields.UP_WIDTH], first, panel)
+        _activation_gradient(
+            matrix[fields.ACTIVATION], values[up : up + size], grads[at : at + size]
+        )
 
 
 @jit()
-@no_type_check
 def _weigh_matrix(matrix, index, work, panels, context):
     """Compute the gradients of the weights and biases of a matrix, from those of its outputs."""
     stay_apart()
     _, gradient, values, grads, turned, turned_context, tile, _ = work
-    place = (matrix[GRAD_UP], matrix[UP_WIDTH], matrix[UP_FIRST])
-    units, inputs = matrix[UNITS_OUT], matrix[UNITS_IN]
-    _sum_rows(place, units, matrix[BIAS], grads, panels, gradient)
+    place = (matrix[fields.GRAD_UP], matrix[fields.UP_WIDTH], matrix[fields.UP_FIRST])
+    units, inputs = matrix[fields.UNITS_OUT], matrix[fields.UNITS_IN]
+    _sum_rows(place, units, matrix[fields.BIAS], grads, panels, gradient)
     if inputs > 0:
         line = inputs + -inputs % ROWS
-        turn(values, panels, matrix[IN], matrix[IN_WIDTH], inputs, turned, line)
+        turn(values, panels, matrix[fields.IN], matrix[fields.IN_WIDTH], inputs, turned, line)
         _weigh(
             place, (units, inputs, context[2], _columns(matrix)),
-            index[matrix[REACH] : matrix[REACH] + units], (matrix[WEIGHT], matrix[LINE]), grads,
+            index[matrix[fields.REACH] : matrix[fields.REACH] + units], (matrix[fields.WEIGHT], matrix[fields.LINE]), grads,
             panels, turned, line, gradient, tile,
         )  # fmt: skip
-    if matrix[CONTEXT] >= 0:
-        reach = np.full(units, matrix[GIVENS])
+    if matrix[fields.CONTEXT] >= 0:
+        reach = np.full(units, matrix[fields.GIVENS])
         line = context[1] + -context[1] % ROWS
         _weigh(
-            place, (units, matrix[GIVENS], context[2], 1), reach,
-            (matrix[CONTEXT], matrix[CONTEXT_LINE]), grads,
-            panels, turned_context[matrix[GIVEN] :], line, gradient, tile,
+            place, (units, matrix[fields.GIVENS], context[2], 1), reach,
+            (matrix[fields.CONTEXT], matrix[fields.CONTEXT_LINE]), grads,
+            panels, turned_context[matrix[fields.GIVEN] :], line, gradient, tile,
         )  # fmt: skip

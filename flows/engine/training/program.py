@@ -34,11 +34,7 @@ class Segment(NamedTuple):
 
 
 def compile_program(transform: Bijection, parameters: Sequence[Tensor]) -> "Program":
-    """Return the program of a flow.
-
-    Args:
-        transform: Bijection of the flow.
-        parameters: All parameters that training moves.
+    """Return the program of a flow, all of whose parameters move.
 
     Raises:
         UnsupportedError: A part of the flow has no compiled loops.
@@ -69,20 +65,16 @@ class Program:
     """Program of a flow, and the layout of its parameters in one flat vector.
 
     Attributes:
-        dim: Number of features.
-        context_dim: Number of values of the context, levels included.
-        variables: Number of discrete variables.
-        parameters: Parameters in the order of the flat vector.
-        starts: Start of each of them, by its id.
-        size: Length of the flat vector.
+        dim, context_dim, variables: Numbers of features, of values of the context, levels included, and of
+            discrete variables.
+        parameters, starts, size: Parameters in the order of the flat vector, the start of each of them by
+            its id, and the length of the vector.
         segments: Parts of the flat vector that move.
         norms: Batch norms.
         maps: Name of the map of each layer; of a batch norm an empty one.
         layers: Lines of the layers, in which the addresses of the maps are missing.
-        matrices: Lines of their matrices.
-        index: Numbers that the lines refer to.
-        units: Units of values.
-        grad_units: Units of gradients of values.
+        matrices, index: Lines of their matrices, and numbers that these refer to.
+        units, grad_units: Units of values, and of their gradients.
         widest: Most inputs of a matrix.
         blocks: Blocks of a batch.
     """
@@ -139,17 +131,7 @@ class Program:
         self._add_line("", [*head, NORM, *ends, gain, offset, statistics])
 
     def _add(self, layer: NetworkLayer, ends: list[int], masks: int, *, wide: bool) -> None:
-        """Add a layer of maps.
-
-        Args:
-            layer: Layer to add.
-            ends: Fields of the line on its input and output.
-            masks: Address of the lines of the features' masks.
-            wide: True if the gradients of its input are wanted.
-
-        Raises:
-            UnsupportedError: It has no compiled loops.
-        """
+        """Add a layer of maps, by the fields on its input and output."""
         if layer.inverted:
             raise UnsupportedError("a layer whose directions are swapped")
         read = layer.reads(self.dim)
@@ -186,16 +168,7 @@ class Program:
         step: int,
         wide: bool,
     ) -> None:
-        """Add a layer of maps, and its networks.
-
-        Args:
-            layer: Layer to add.
-            fields: Fields of its line on its maps; on its input and output.
-            source: Values that its networks read.
-            outs: Number of outputs of all networks.
-            step: Step from a parameter to the next one.
-            wide: True if the gradients of what the networks read are wanted.
-        """
+        """Add the networks of a layer, and its line, whose first fields are given."""
         out, grad_out, matrix = self._take(outs), self._grad_free, len(self._matrices)
         for number, network in enumerate(layer.networks):
             first = outs // len(layer.networks) * number
@@ -212,14 +185,7 @@ class Program:
     def _add_network(
         self, network: LayerNetwork, layer: NetworkLayer, source: _Source, out: list[int]
     ) -> None:
-        """Add the matrices of a network.
-
-        Args:
-            network: Network to add.
-            layer: Layer of the network.
-            source: Values that it reads.
-            out: Block of its outputs, the width of that, and its first unit in there.
-        """
+        """Add the matrices of a network, whose outputs are in a block of this width, from a unit on."""
         if network.activation not in TRAINED:
             raise UnsupportedError(f"activation {network.activation}")
         below, grad_below, free = (

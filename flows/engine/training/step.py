@@ -1,4 +1,4 @@
-"""Compiled training steps: gradient, clipping, Adam and the average of the weights at once."""
+"""The gradient of a flow and steps along it, by compiled loops over one flat vector of parameters."""
 
 import functools
 import logging
@@ -13,6 +13,7 @@ from torch import Tensor
 from flows.engine.describe import Singles
 from flows.engine.fields import MAP
 from flows.engine.serving.layers import aligned_zeros
+from flows.engine.training.fields import HELD, OWN
 from flows.engine.training.program import Program, UnsupportedError, compile_program
 from flows.flow import Flow
 
@@ -58,11 +59,7 @@ class CompiledGradient:
     """
 
     def __init__(self, flow: Flow, *, row_loss_bound: float | None) -> None:
-        """Prepare the flow.
-
-        Args:
-            flow: Flow on a processor, in float32.
-            row_loss_bound: Bound of the losses of rows, as in `FitOptions`.
+        """Prepare a flow on a processor, in float32; the bound is that of `FitOptions`.
 
         Raises:
             UnsupportedError: The flow has parts without compiled loops, or numba has none at all.
@@ -83,6 +80,7 @@ class CompiledGradient:
         self._statistics = np.zeros(6 * program.dim * len(program.norms), np.float32)
         self._hold_statistics()
         self._sizes = np.array(program.blocks, np.int64)
+        self._segments = np.array(program.segments, np.int64)
         momentum = program.norms[0].momentum if program.norms else 0.0
         self._numbers = np.array([momentum, row_loss_bound or 0.0])
         fitting = _MOST_BYTES // (4 * (program.units + program.grad_units))
@@ -104,18 +102,33 @@ class CompiledGradient:
         total: float = self._kernels.step(*self._arguments(rows))
         return total
 
+    def move(
+        self, arrays: tuple[Singles, ...], rates: tuple[float, ...], *, decoupled: bool, count: int
+    ) -> None:
+        """Take a step of Adam along the gradient.
+
+        Args:
+            arrays: First and second moments, and the average of the parameters or nothing.
+            rates: Learning rate, weight decay, largest norm of the gradient or 0, and the share of the
+                new parameters in the average.
+            decoupled: True for weight decay of its own, as in AdamW.
+            count: Number of the step, counted from 1.
+        """
+        arrays = self.parameters, self.gradient, *arrays
+        self._kernels.move(self._segments, arrays, rates, decoupled, count)
+
     def score(self, rows: Tensor) -> Tensor:
         """Return the log densities of rows of the model, in evaluation mode."""
         result = torch.empty(len(rows))
         most = self.chunk_rows
         for chunk, part in zip(torch.split(rows, most), torch.split(result, most), strict=True):
-            self._kernels.evaluate(*self._arguments(chunk), self._kernels.HELD)
+            self._kernels.evaluate(*self._arguments(chunk), HELD)
             torch.neg(torch.from_numpy(self._space[-2][: len(chunk)]), out=part)
         return result
 
     def settle(self, rows: Tensor) -> None:
         """Let batch norms hold the statistics of rows of the model, which pass as one batch."""
-        self._kernels.evaluate(*self._arguments(rows), self._kernels.OWN)
+        self._kernels.evaluate(*self._arguments(rows), OWN)
 
     def _arguments(self, rows: Tensor) -> tuple[Any, ...]:
         """Return the arguments of the loops for rows of the model."""
@@ -179,79 +192,6 @@ def _set_maps(program: Program) -> None:
             if address is None:
                 raise UnsupportedError(f"a map without a gradient: {kind}")
             line[MAP] = address
-
-
-class CompiledAdam:
-    """Adam, clipping and the average of weights over a flat vector.
-
-    Attributes:
-        learning_rate: Length of a step.
-        count: Number of steps so far.
-        moments: First and second moments.
-        average: Average of the weights; empty without one.
-    """
-
-    def __init__(
-        self,
-        gradient: CompiledGradient,
-        *,
-        learning_rate: float,
-        weight_decay: float,
-        decoupled: bool,
-        max_gradient_norm: float | None,
-        averages: bool,
-    ) -> None:
-        """Begin with moments of 0.
-
-        Args:
-            gradient: Source of the gradients.
-            learning_rate: Length of a step.
-            weight_decay: Weight of the L2 penalty, or of the decoupled decay.
-            decoupled: True for a decay of its own, as in AdamW.
-            max_gradient_norm: Norm that longer gradients are shortened to.
-            averages: True if the average of the weights is wanted.
-        """
-        self._gradient = gradient
-        self.learning_rate = learning_rate
-        self._decay, self._decoupled = weight_decay, decoupled
-        self._most = max_gradient_norm or 0.0
-        size = gradient.program.size
-        self.count = 0
-        self.moments = np.zeros(size, np.float32), np.zeros(size, np.float32)
-        self.average = gradient.parameters.copy() if averages else np.zeros(0, np.float32)
-        self._segments = np.array(gradient.program.segments, np.int64)
-
-    def restart(self) -> None:
-        """Forget the moments, and begin the average at the present weights."""
-        self.count = 0
-        for moment in self.moments:
-            moment[:] = 0
-        if len(self.average):
-            self.average[:] = self._gradient.parameters
-
-    def swap_average(self) -> None:
-        """Exchange the weights and their average."""
-        kept = self._gradient.parameters.copy()
-        self._gradient.parameters[:] = self.average
-        self.average[:] = kept
-
-    def move(self, *, share: float = 0.0) -> None:
-        """Move all parameters along the gradient.
-
-        Args:
-            share: Share of the new weights in the average.
-        """
-        kernels = load_kernels()
-        assert kernels is not None  # noqa: S101  the gradient has them
-        self.count += 1
-        own = self._gradient
-        kernels.move(
-            self._segments,
-            (own.parameters, own.gradient, *self.moments, self.average),
-            (self.learning_rate, self._decay, self._most, share),
-            self._decoupled,
-            self.count,
-        )
 
 
 def _nothing(rows: int) -> Singles:

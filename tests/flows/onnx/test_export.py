@@ -93,7 +93,6 @@ def some_rows(dim: int) -> Tensor:
     return rows
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("case", [c for c in CASES if c.name not in _REFUSED], ids=lambda c: c.name)
 def test_the_log_density_is_that_of_the_flow(case: Case) -> None:
     assert_same(moved_flow(case, 3), some_rows(3))
@@ -201,7 +200,6 @@ def mixed_rows(count: int, *, seed: int) -> Tensor:
     return rows
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("with_context", [False, True])
 def test_mixed_rows_are_exported_with_gaps_and_unknown_levels(*, with_context: bool) -> None:
     context = [MixedColumn(levels=2, missing=True), MixedColumn(transform="quantiles")]

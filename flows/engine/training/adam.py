@@ -1,14 +1,15 @@
-"""Loops of Adam over parts of the flat vector of all parameters, in vectors."""
+"""Compiled steps of Adam over parts of the flat vector of all parameters."""
 
-from typing import Any, no_type_check
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import float32, types
-from numba.extending import intrinsic
+from numba import float32, float64, int64, types
 
 from flows.engine.blocks import LANES
-from flows.engine.training.fields import BETA1, BETA2
-from flows.engine.vectors import INT, Emitter, Vector
+from flows.engine.loop_cache import intrinsic, jit
+from flows.engine.vectors import INT, Emitter, Vector, in_vectors
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
@@ -20,10 +21,10 @@ _SUMS = 4
 # share of the new weights in the average.
 CLIP, KEEP, DECAY, RATE, ROOT, FOLLOW = range(6)
 _EPS = 1e-8
+BETA1, BETA2 = 0.9, 0.999  # decay of the moments
 
 
 @intrinsic
-@no_type_check
 def squares(_, address, length):
     """Return the sum of the squares of the numbers at an address."""
 
@@ -50,22 +51,21 @@ def squares(_, address, length):
 
 def _adam_of(*, averages: bool) -> Any:
     @intrinsic
-    @no_type_check
     def adam(_, addresses, start, end, numbers):
         def generate(context, builder, _signature, args):
             addresses, start, end, numbers = args
             places = [builder.extract_value(addresses, n) for n in range(5)]
-            begin = start
-            for width in (LANES, 1):
-                e = Emitter(builder, width)
+
+            def prepared(e: Emitter) -> Callable[[Any], None]:
                 known = [Vector(e, e.spread(numbers, e.number(n))) for n in range(6)]
 
-                def some(k: Any, _: list[Any], e: Emitter = e, known: Any = known) -> list[Any]:
+                def some(k: Any) -> None:
                     moved = builder.mul(k, e.number(4))
                     _move(e, [builder.add(place, moved) for place in places], known, averages)
-                    return []
 
-                begin, _none = e.loop(begin, end, width, [], some)
+                return some
+
+            in_vectors(builder, LANES, start, end, prepared)
             return context.get_dummy_value()
 
         words = types.UniTuple(types.int64, 5), types.int64, types.int64, types.int64
@@ -98,3 +98,56 @@ def _move(e: Emitter, places: list[Any], numbers: list[Vector], averages: bool) 
 
 
 adam_averaging, adam_alone = _adam_of(averages=True), _adam_of(averages=False)
+
+
+@jit()
+def _norm(gradient, segments):
+    total = 0.0
+    for number in range(len(segments)):
+        start, length = segments[number]
+        total += squares(int64(gradient.ctypes.data + 4 * start), length)
+    return np.sqrt(total)
+
+
+@jit(
+    types.void(
+        int64[:, ::1], types.UniTuple(float32[::1], 5), types.UniTuple(float64, 4), types.boolean, int64
+    )
+)  # fmt: skip
+def move(segments, arrays, rates, decoupled, count):
+    """Take a step of Adam along the clipped gradient, and follow with the average.
+
+    Args:
+        segments: Start and length of the parts of the flat vector that move.
+        arrays: Parameters, gradient, first and second moments, and average, which may be empty.
+        rates: Learning rate, weight decay, largest norm (0 for none), and share of the weights in
+            the average.
+        decoupled: True for weight decay apart from the gradient.
+        count: Number of the step, counted from 1.
+    """
+    parameters, gradient, first, second, average = arrays
+    rate, decay, most, share = rates
+    clip = 1.0
+    if most > 0:
+        clip = most / (_norm(gradient, segments) + 1e-6)
+        if clip > 1:
+            clip = 1.0
+    numbers = np.empty(6, np.float32)
+    numbers[CLIP], numbers[KEEP] = clip, 1 - rate * decay if decoupled else 1
+    numbers[DECAY] = 0 if decoupled else decay
+    numbers[RATE] = rate / (1 - BETA1**count)
+    numbers[ROOT] = 1 / np.sqrt(1 - BETA2**count)
+    numbers[FOLLOW] = share
+    places = (
+        int64(parameters.ctypes.data),
+        int64(gradient.ctypes.data),
+        int64(first.ctypes.data),
+        int64(second.ctypes.data),
+        int64(average.ctypes.data),
+    )
+    for number in range(len(segments)):
+        start, length = segments[number]
+        if len(average) > 0:
+            adam_averaging(places, start, start + length, int64(numbers.ctypes.data))
+        else:
+            adam_alone(places, start, start + length, int64(numbers.ctypes.data))

@@ -112,11 +112,9 @@ def test_kernels_give_the_numbers_of_pytorch(spec, dim, monkeypatch):
         np.testing.assert_allclose(fast.sample(rows, seed=rows), x, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("spec", "context_dim", "close"), OTHER_SPECS, ids=repr)
-@pytest.mark.parametrize("dim", [pytest.param(2, marks=pytest.mark.slow), 7])
-def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, dim, monkeypatch):
-    flow = _flow(spec, dim, context_dim)
+def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, monkeypatch):
+    flow = _flow(spec, 7, context_dim)
     fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
     assert is_packed(fast)
     for rows in (1, TILE + 3):
@@ -163,7 +161,6 @@ def test_a_mixture_that_is_not_next_to_the_noise_is_a_map(monkeypatch):
     np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), atol=1e-4)
 
 
-@pytest.mark.long
 def test_roots_far_from_the_data_are_found(monkeypatch):
     specs = [NafSpec(layers=1, hidden=[9], transformer=t, units=4) for t in ("dsf", "ddsf")]
     for spec in (*specs, OTHER_SPECS[-4][0]):
@@ -188,7 +185,6 @@ def test_so_do_one_feature_and_more_features_than_units(dim, monkeypatch):
         np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "spec",
     [
@@ -211,7 +207,7 @@ def test_rows_are_the_same_to_the_bit_in_any_batch(spec):
 
 @pytest.mark.parametrize("rows", [2, LANES, 2 * TILE])
 @pytest.mark.parametrize("spec", [SPECS[1], SPECS[-2]], ids=repr)
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300, 1e30])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
 def test_a_bad_row_leaves_its_neighbours_to_the_bit(rows, spec, bad):
     compiled = compile_flow(_flow(spec, 5))
     x = compiled.sample(rows, seed=0)
