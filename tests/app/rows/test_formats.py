@@ -1,10 +1,8 @@
 """Every format of a request with every format of an answer, and what damage does to a request."""
 
 import gzip
-import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,7 @@ from backports import zstd
 from hypothesis import HealthCheck, given, settings, strategies as st
 from starlette.testclient import TestClient
 
-from app.main import create_app
 from app.problems.problem import Problem
-from app.rows.codecs import CODECS
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tabular.formats import TableFormat
@@ -34,16 +30,20 @@ SHUFFLED = [2, 0, 1]
 
 
 @pytest.fixture(scope="module")
-def client(
+def shared_settings(
     tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
-) -> Iterator[TestClient]:
+) -> ApiSettings:
+    folder = tmp_path_factory.mktemp("formats")
+    shutil.copy(migrated_database, folder)
+    return ApiSettings(data_dir=folder, max_score_rows=20_000)
+
+
+@pytest.fixture(scope="module")
+def client(shared_client: TestClient) -> TestClient:
     """One application with the model `people` for all tests of this module."""
-    data_dir = tmp_path_factory.mktemp("formats")
-    shutil.copy(migrated_database, data_dir)
-    app = create_app(ApiSettings(data_dir=data_dir, max_score_rows=20_000))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        registered(app.state.database, app.state.blobs)
-        yield client
+    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    registered(state.database, state.blobs)
+    return shared_client
 
 
 def ask(
@@ -59,18 +59,11 @@ def ask(
     return client.post(f"/v1/models/people/{what}", content=body, headers=sent)
 
 
-def test_there_is_one_codec_for_each_format():
-    assert {codec.format for codec in CODECS} == set(TableFormat) - {TableFormat.EXCEL}
-
-
 # The matrix
 
 
-@pytest.mark.long
-def test_lines_of_a_header_are_one_list(client, large):
+def test_lines_of_a_header_are_one_list(client):
     lines = [("Accept", "text/html"), ("Accept", "application/x-ndjson")]
-    response = client.get(large[0] + "/rows?limit=2000", headers=lines)
-    assert response.headers["content-type"] == "application/x-ndjson"
     response = client.post("/v1/models/people/sample", json={"n": 2}, headers=lines)
     assert response.headers["content-type"] == "application/x-ndjson"
 
@@ -99,26 +92,19 @@ def test_log_prob_is_one_column(client, answer):
     np.testing.assert_array_equal(values[:, 0], plain["log_prob"])
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_what_inverse_answers_is_what_forward_takes(client, kind):
-    noise = ask(client, "inverse", write(kind, COLUMNS, ROWS), kind, kind).content
-    body = write(kind, COLUMNS, read(kind, noise)[1][:, :3])
-    _, values = read(kind, ask(client, "forward", body, kind, kind).content)
-    np.testing.assert_allclose(values[:, :3], ROWS, rtol=1e-4)
-
-
-@pytest.mark.parametrize("n", [1, 5000])
 @pytest.mark.parametrize("answer", FORMATS)
-def test_samples_are_the_same_in_every_format(client, answer, n):
-    def drawn(kind: TableFormat) -> Any:
+def test_few_and_many_samples_are_the_same_in_every_format(client, answer):
+    def drawn(kind: TableFormat, n: int) -> Any:
         headers = {"Accept": MEDIA_TYPE[kind]}
         return client.post("/v1/models/people/sample", json={"n": n, "seed": 3}, headers=headers)
 
-    response = drawn(answer)
-    assert response.headers["x-seed"] == "3"
-    names, values = read(answer, response.content)
-    assert names == ([] if answer is TableFormat.NPY else COLUMNS)
-    np.testing.assert_array_equal(values, read(TableFormat.NPY, drawn(TableFormat.NPY).content)[1])
+    for n in (1, 5000):
+        response = drawn(answer, n)
+        assert response.headers["x-seed"] == "3"
+        names, values = read(answer, response.content)
+        assert names == ([] if answer is TableFormat.NPY else COLUMNS)
+        plain = read(TableFormat.NPY, drawn(TableFormat.NPY, n).content)[1]
+        np.testing.assert_array_equal(values, plain)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -134,17 +120,14 @@ def test_a_table_of_any_format_can_be_uploaded_and_read_back_in_any(client, kind
         np.testing.assert_array_equal(read(answer, response.content)[1], ROWS[5:14])
 
 
-@pytest.mark.parametrize("answer", FORMATS)
-def test_rows_beyond_the_end_of_a_dataset_are_none(client, answer):
+def test_rows_beyond_the_end_of_a_dataset_are_none(client):
     headers = {"Content-Type": "text/csv"}
     made = client.post("/v1/datasets", content=b"a,b\n1,2\n3,5\n", headers=headers)
     location = made.headers["location"] + "/rows?offset=7"
-    response = client.get(location, headers={"Accept": MEDIA_TYPE[answer]})
-    assert response.status_code == 200
-    if answer is TableFormat.ARROW:
-        assert pa.ipc.open_stream(response.content).read_all().num_rows == 0
-    if answer is TableFormat.JSON:
-        assert response.json()["rows"] == []
+    for answer in FORMATS:
+        response = client.get(location, headers={"Accept": MEDIA_TYPE[answer]})
+        assert response.status_code == 200
+    assert client.get(location).json()["rows"] == []
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +166,9 @@ def test_columns_that_are_missing_or_unknown_are_named(client, kind):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_rows_of_another_width_are_refused(client, kind):
+def test_rows_of_another_width_and_too_many_are_refused(client, kind):
     response = ask(client, "log_prob", write(kind, COLUMNS[:2], ROWS[:, :2]), kind)
     assert slug(response) in {"columns-mismatch", "dimension-mismatch"}
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_too_many_rows_are_refused(client, kind):
     body = write(kind, COLUMNS, np.zeros((20_001, 3)))
     response = ask(client, "log_prob", body, kind)
     assert (response.status_code, slug(response)) == (413, "limit-rows")
@@ -248,8 +227,13 @@ def _with_gap(kind: TableFormat) -> bytes:
             return write(kind, COLUMNS, np.array([[170, np.nan, 30], [170, 70, 30]]))
 
 
-@pytest.mark.parametrize("answer", FORMATS)
-@pytest.mark.parametrize("kind", FORMATS[:-1])
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        *((kind, TableFormat.JSON) for kind in FORMATS),
+        *((TableFormat.JSON, answer) for answer in FORMATS[1:]),
+    ],
+)
 def test_a_missing_value_spoils_its_row_alone(client, kind, answer):
     response = ask(client, "log_prob", _with_gap(kind), kind, answer)
     assert response.status_code == 200
@@ -279,7 +263,6 @@ def test_infinite_results_are_themselves_in_csv(client):
 COLUMN_FAULTS = {
     "text": pa.array(["1", "2"]),
     "dictionary": pa.array(["1", "2"]).dictionary_encode(),
-    "boolean": pa.array([True, False]),
     "time": pa.array([1, 2], pa.timestamp("s")),
     "list": pa.array([[1.0], [2.0]]),
 }
@@ -308,24 +291,18 @@ FAULTS: dict[str, tuple[TableFormat, bytes, int, str]] = {
     "csv text": (TableFormat.CSV, NAMES + b"1,2,3\n1,x,3\n", 422, "batch-value"),
     "csv ragged": (TableFormat.CSV, NAMES + b"1,2,3\n1,2,3,4\n", 422, "array-parse"),
     "csv no rows": (TableFormat.CSV, NAMES, 422, "batch-empty"),
-    "csv empty": (TableFormat.CSV, b"", 422, "batch-empty"),
     "csv double": (TableFormat.CSV, b"height,weight,age,age\n1,2,3,4\n", 422, "columns-mismatch"),
-    "csv latin-1": (TableFormat.CSV, b"h\xf6he,weight,age\n1,2,3\n", 422, "columns-mismatch"),
     "csv is npy": (TableFormat.CSV, write(TableFormat.NPY, COLUMNS, ROWS), 415, "media-type"),
     "ndjson text": (TableFormat.NDJSON, b'[1,2,3]\n[1,"2",3]\n', 422, "batch-value"),
     "ndjson ragged": (TableFormat.NDJSON, b"[1,2,3]\n[1,2]\n", 422, "batch-shape"),
-    "ndjson nan": (TableFormat.NDJSON, b"[1,2,NaN]\n", 400, "json-nonfinite"),
-    "ndjson huge": (TableFormat.NDJSON, b"[1,2,1e999]\n", 422, "value-nonfinite"),
     "ndjson deep": (TableFormat.NDJSON, b"[" * 100_000, 400, "json-syntax"),
     "ndjson syntax": (TableFormat.NDJSON, b"[1,2,3]\n[1,2,3\n", 400, "json-syntax"),
-    "ndjson empty": (TableFormat.NDJSON, b"\n", 422, "batch-empty"),
     "arrow cut": (
         TableFormat.ARROW,
         write(TableFormat.ARROW, COLUMNS, ROWS)[:-8],
         422,
         "array-parse",
     ),
-    "arrow empty": (TableFormat.ARROW, b"", 422, "array-parse"),
     "arrow is csv": (TableFormat.ARROW, NAMES + b"1,2,3\n", 415, "media-type"),
     "parquet cut": (
         TableFormat.PARQUET,
@@ -335,7 +312,6 @@ FAULTS: dict[str, tuple[TableFormat, bytes, int, str]] = {
     ),
     "parquet is npz": (TableFormat.PARQUET, b"PK\x03\x04" + bytes(30), 415, "media-type"),
     "npy short": (TableFormat.NPY, write(TableFormat.NPY, COLUMNS, ROWS)[:-1], 422, "array-parse"),
-    "npy empty": (TableFormat.NPY, b"", 422, "array-parse"),
 }
 
 
@@ -361,35 +337,35 @@ def test_a_value_that_is_no_number_is_pointed_at(client, kind):
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-@pytest.mark.parametrize("kind", FORMATS)
-def test_bodies_may_be_compressed(client, kind, coding):
+def test_bodies_may_be_compressed(client, coding):
     pack = gzip.compress if coding == "gzip" else zstd.compress
-    plain = write(kind, COLUMNS, ROWS)
-    packed = ask(client, "log_prob", pack(plain), kind, Content_Encoding=coding)
-    assert packed.content == ask(client, "log_prob", plain, kind).content
+    for kind in (TableFormat.JSON, TableFormat.NPY):
+        plain = write(kind, COLUMNS, ROWS)
+        packed = ask(client, "log_prob", pack(plain), kind, Content_Encoding=coding)
+        assert packed.content == ask(client, "log_prob", plain, kind).content
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("n", [500, 12_000])
-@pytest.mark.parametrize("answer", FORMATS)
-def test_answers_of_text_are_compressed_for_those_who_ask(client, answer, n):
-    def drawn(accept_encoding: str) -> Any:
+@pytest.mark.parametrize("answer", [TableFormat.CSV, TableFormat.NPY])
+def test_answers_of_text_are_compressed_for_those_who_ask(client, answer):
+    def drawn(accept_encoding: str, n: int) -> Any:
         headers = {"Accept": MEDIA_TYPE[answer], "Accept-Encoding": accept_encoding}
+        asked = {"n": n, "seed": 3}
         with client.stream(
-            "POST", "/v1/models/people/sample", json={"n": n, "seed": 3}, headers=headers
+            "POST", "/v1/models/people/sample", json=asked, headers=headers
         ) as response:
             return response.headers, b"".join(response.iter_raw())
 
-    plain_headers, plain = drawn("identity")
-    assert "content-encoding" not in plain_headers
-    headers, packed = drawn("gzip")
-    if answer in {TableFormat.JSON, TableFormat.NDJSON, TableFormat.CSV}:
-        assert plain_headers["vary"] == headers["vary"] == "Accept, Accept-Encoding"
-        assert headers["content-encoding"] == "gzip"
-        packed = gzip.decompress(packed)
-    else:
-        assert "content-encoding" not in headers
-    assert read(answer, packed)[1].tolist() == read(answer, plain)[1].tolist()
+    for n in (500, 12_000):
+        plain_headers, plain = drawn("identity", n)
+        assert "content-encoding" not in plain_headers
+        headers, packed = drawn("gzip", n)
+        if answer is TableFormat.CSV:
+            assert plain_headers["vary"] == headers["vary"] == "Accept, Accept-Encoding"
+            assert headers["content-encoding"] == "gzip"
+            packed = gzip.decompress(packed)
+        else:
+            assert "content-encoding" not in headers
+        assert read(answer, packed)[1].tolist() == read(answer, plain)[1].tolist()
 
 
 # Damage
@@ -447,22 +423,3 @@ def rows_or_problem(body: bytes, kind: TableFormat) -> Floats | Problem:
 def test_a_damaged_parquet_file_never_is_an_error_of_ours(client, data):
     response = ask(client, "log_prob", damaged(data, TableFormat.PARQUET), TableFormat.PARQUET)
     assert response.status_code < 500
-
-
-@pytest.mark.parametrize("accept", ["image/png", "application/json;q=0"])
-def test_a_caller_is_told_what_there_is(client, accept):
-    body = write(TableFormat.NPY, COLUMNS, ROWS)
-    response = ask(client, "log_prob", body, TableFormat.NPY, Accept=accept)
-    assert (response.status_code, slug(response)) == (406, "not-acceptable")
-    assert response.json()["supported"] == [codec.media_type for codec in CODECS]
-
-
-def arrow_of_large_batches(batches: int, rows: int) -> bytes:
-    """A stream that is brief, as long as nobody unpacks it."""
-    batch = pa.record_batch({name: np.full(rows, 50.0) for name in COLUMNS})
-    buffer = io.BytesIO()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_stream(buffer, batch.schema, options=options) as writer:
-        for _ in range(batches):
-            writer.write_batch(batch)
-    return buffer.getvalue()

@@ -1,35 +1,27 @@
 import json
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.main import create_app
-from app.settings import ApiSettings
 from flows import quantiles_of
 from tabular.formats import TableFormat
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read, write
 
-NPY = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
 TABLE = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(1_500, 3))
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: Any, migrated_database: Any) -> Iterator[TestClient]:
+def client(shared_client: TestClient) -> TestClient:
     """One application with `people`, calibrated on TABLE, and `old`, which is not."""
-    data_dir = tmp_path_factory.mktemp("calibrated")
-    shutil.copy(migrated_database, data_dir)
-    app = create_app(ApiSettings(data_dir=data_dir))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        stores = app.state.database, app.state.blobs
-        quantiles = quantiles_of(log_prob(TABLE)).tolist()
-        registered(*stores, held_out={"rows": len(TABLE), "quantiles": quantiles})
-        registered(*stores, name="old")
-        yield client
+    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    stores = state.database, state.blobs
+    quantiles = quantiles_of(log_prob(TABLE)).tolist()
+    registered(*stores, held_out={"rows": len(TABLE), "quantiles": quantiles})
+    registered(*stores, name="old")
+    return shared_client
 
 
 def log_prob(rows: Any) -> Any:

@@ -21,6 +21,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
+from tests.app.conftest import JSON, assert_refused
 from tests.app.serving import COLUMNS, MEAN, STD, a_flow, registered
 from tests.tables.files import npy
 
@@ -31,18 +32,21 @@ NAMED = [dict(zip(reversed(COLUMNS), reversed(row), strict=True)) for row in ROW
 
 
 @pytest.fixture(scope="module")
-def client(
+def shared_settings(
     tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
-) -> Iterator[TestClient]:
-    """One application with the model `people` for all tests of this module."""
-    data_dir = tmp_path_factory.mktemp("scores")
-    shutil.copy(migrated_database, data_dir)
-    settings = ApiSettings(
-        data_dir=data_dir, max_score_rows=50_000, max_sample_rows=30_000, max_json_bytes=2_000_000
+) -> ApiSettings:
+    folder = tmp_path_factory.mktemp("scores")
+    shutil.copy(migrated_database, folder)
+    return ApiSettings(
+        data_dir=folder, max_score_rows=50_000, max_sample_rows=30_000, max_json_bytes=2_000_000
     )
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        registered(*stores(client))
-        yield client
+
+
+@pytest.fixture(scope="module")
+def client(shared_client: TestClient) -> TestClient:
+    """One application with the model `people` for all tests of this module."""
+    registered(*stores(shared_client))
+    return shared_client
 
 
 def stores(client: TestClient) -> tuple[Database, Blobs]:
@@ -91,22 +95,13 @@ def test_log_prob_gives_the_densities_of_the_flow(client, rows):
     np.testing.assert_allclose(body["log_prob"], expected(ROWS), atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8"])
-@pytest.mark.parametrize("accept", [NPY, "application/json"])
-def test_formats_of_rows_and_of_the_answer_are_independent(client, dtype, accept):
-    response = ask(client, "log_prob", np.array(ROWS, dtype), accept=accept)
-    assert response.headers["content-type"] == accept
-    if accept == NPY:
-        values = from_npy(response.content)
-        assert (values.shape, values.dtype.str) == ((2,), "<f8")
-    else:
-        values = response.json()["log_prob"]
+@pytest.mark.parametrize("dtype", ["<f4", ">f8"])
+def test_the_answer_in_npy_is_an_array_of_one_dimension(client, dtype):
+    response = ask(client, "log_prob", np.array(ROWS, dtype), accept=NPY)
+    assert response.headers["content-type"] == NPY
+    values = from_npy(response.content)
+    assert (values.shape, values.dtype.str) == ((2,), "<f8")
     np.testing.assert_allclose(values, expected(ROWS), atol=1e-3)
-
-
-def test_json_rows_can_be_answered_in_npy(client):
-    response = ask(client, "log_prob", {"rows": ROWS}, accept=NPY)
-    np.testing.assert_allclose(from_npy(response.content), expected(ROWS), atol=1e-4)
 
 
 def test_the_density_in_model_space_lacks_the_units_of_the_data(client):
@@ -143,7 +138,6 @@ def test_a_row_scores_the_same_alone_and_among_many(client):
         assert one[0] == pytest.approx(many[index], abs=1e-4)
 
 
-@pytest.mark.long
 def test_a_large_answer_in_json_is_whole(client):
     rows = np.random.default_rng(0).normal(size=(50_000, 3)) * STD.numpy() + MEAN.numpy()
     rows[[3, 49_999]] = np.nan
@@ -165,22 +159,15 @@ def test_a_large_answer_in_json_is_whole(client):
     [
         ({"rows": [[1.0, 2.0]]}, 422, "dimension-mismatch"),
         ({"rows": []}, 422, "batch-empty"),
-        ({"rows": [[1, 2, True]]}, 422, "batch-value"),
         ({"rows": [[1, 2, "3"]]}, 422, "batch-value"),
-        ({"rows": [[1, 2, 3], [1, 2]]}, 422, "batch-shape"),
         ({"rows": [{"height": 1, "weight": 2}]}, 422, "columns-mismatch"),
-        ({"rows": ROWS, "space": "data"}, 422, "unknown-field"),
-        ({}, 422, "batch-shape"),
-        ([], 422, "batch-empty"),
-        (np.zeros((2, 2)), 422, "dimension-mismatch"),
         (np.zeros((0, 3)), 422, "batch-empty"),
-        (np.zeros(3), 422, "batch-shape"),
         (np.zeros((2, 3), complex), 422, "array-dtype"),
         (np.zeros((50_001, 3), np.int8), 413, "limit-rows"),
     ],
     ids=repr,
 )
-def test_to_059_bad_batches_are_refused_with_a_reason(client, body, status, slug):
+def test_bad_batches_are_refused_with_a_reason(client, body, status, slug):
     answer = problem(ask(client, "log_prob", body))
     assert (answer["status"], answer["slug"]) == (status, slug)
     if slug == "dimension-mismatch":
@@ -190,10 +177,8 @@ def test_to_059_bad_batches_are_refused_with_a_reason(client, body, status, slug
 @pytest.mark.parametrize(
     ("content", "status", "slug"),
     [
-        (b'{"rows": [[NaN, 1, 2]]}', 400, "json-nonfinite"),
         (b'{"rows": [[1e400, 1, 2]]}', 422, "value-nonfinite"),
         (b'{"rows": ' + b"[" * 100_000, 422, "validation"),
-        (b'{"rows": [[1, 2, 3]]', 400, "json-syntax"),
         (b'{"rows": [["\xff", 2, 3]]}', 400, "json-syntax"),
         (b"", 400, "body-empty"),
         (b'{"rows": "%s"}' % (b"x" * 1_000_000), 422, "batch-shape"),
@@ -201,7 +186,7 @@ def test_to_059_bad_batches_are_refused_with_a_reason(client, body, status, slug
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_to_067_bad_json_is_refused_and_never_echoed(client, content, status, slug):
+def test_bad_json_is_refused_and_never_echoed(client, content, status, slug):
     headers = {"Content-Type": "application/json"}
     response = client.post("/v1/models/people/log_prob", content=content, headers=headers)
     answer = problem(response)
@@ -209,25 +194,8 @@ def test_to_067_bad_json_is_refused_and_never_echoed(client, content, status, sl
     assert len(response.content) < 8192
 
 
-def test_an_unknown_content_type_is_told_what_is_supported(client):
-    response = client.post(
-        "/v1/models/people/log_prob",
-        content=json.dumps({"rows": ROWS}),
-        headers={"Content-Type": "text/plain"},
-    )
-    answer = problem(response)
-    assert (answer["status"], answer["slug"]) == (415, "media-type")
-    assert answer["supported"][0] == "application/json"
-    assert NPY in answer["supported"]
-
-
-def test_a_caller_who_accepts_nothing_of_ours_gets_406(client):
-    answer = problem(ask(client, "log_prob", {"rows": ROWS}, accept="image/png"))
-    assert (answer["status"], answer["slug"]) == (406, "not-acceptable")
-
-
 @pytest.mark.parametrize(
-    "ref", ["nobody", "people:2", "people@production", "people:0", "people:x", "..%5C", "a%00b"]
+    "ref", ["nobody", "people:2", "people@production", "people:x", "..%5C", "a%00b"]
 )
 def test_what_is_not_there_is_not_found(client, ref):
     assert problem(ask(client, "log_prob", {"rows": ROWS}, ref=ref))["status"] == 404
@@ -236,12 +204,6 @@ def test_what_is_not_there_is_not_found(client, ref):
 def test_an_unknown_space_is_refused(client):
     answer = problem(ask(client, "log_prob?space=latent", {"rows": ROWS}))
     assert (answer["slug"], answer["errors"][0]["parameter"]) == ("validation", "space")
-
-
-def test_other_methods_are_told_which_one_there_is(client):
-    response = client.get("/v1/models/people/log_prob")
-    assert problem(response)["status"] == 405
-    assert response.headers["allow"] == "POST"
 
 
 # inverse and forward
@@ -275,22 +237,15 @@ def test_noise_may_be_named_by_the_column_that_it_becomes(client):
 @pytest.mark.parametrize("n", [5, 5000])
 def test_every_seed_gives_the_same_rows_twice_and_others_than_other_seeds(client, n):
     seen = set()
-    for seed in (0, 1, 2**32, 2**63 - 1):
-        first, second = (ask(client, "sample", {"n": n, "seed": seed}, accept=NPY) for _ in "12")
+    for seed in (0, 2**32, 2**63 - 1):
+        first, second = (ask(client, "sample", {"n": n, "seed": seed}) for _ in "12")
         assert first.content == second.content
         assert first.headers["x-seed"] == str(seed)
+        body = first.json()
+        assert (body["model"], body["seed"], body["columns"]) == ("people:1", seed, COLUMNS)
+        assert np.array(body["rows"]).shape == (n, 3)
         seen.add(first.content)
-    assert len(seen) == 4
-
-
-def test_the_same_seed_gives_the_same_rows(client):
-    first = ask(client, "sample", {"n": 5, "seed": 7})
-    assert first.json() == ask(client, "sample", {"n": 5, "seed": 7}).json()
-    assert first.json()["rows"] != ask(client, "sample", {"n": 5, "seed": 8}).json()["rows"]
-    body = first.json()
-    assert (body["model"], body["seed"], body["columns"]) == ("people:1", 7, COLUMNS)
-    assert np.array(body["rows"]).shape == (5, 3)
-    assert first.headers["x-seed"] == "7"
+    assert len(seen) == 3
 
 
 def test_a_seed_that_the_server_picked_is_told(client):
@@ -320,20 +275,15 @@ def test_samples_in_model_space_are_standardised(client):
     ("body", "status", "slug"),
     [
         ({"n": 0}, 422, "validation"),
-        ({"n": -1}, 422, "validation"),
         ({"n": 1.5}, 422, "validation"),
-        ({"n": True}, 422, "validation"),
         ({"n": "5"}, 422, "validation"),
-        ({}, 422, "validation"),
         ({"n": 30_001}, 413, "limit-samples"),
-        ({"n": 10**12}, 413, "limit-samples"),
-        ({"n": 1, "seed": -1}, 422, "validation"),
         ({"n": 1, "seed": 2**64}, 422, "validation"),
         ({"n": 1, "temperature": 0.5}, 422, "unknown-field"),
     ],
     ids=str,
 )
-def test_080_samples_out_of_range_are_refused(client, body, status, slug):
+def test_samples_out_of_range_are_refused(client, body, status, slug):
     answer = problem(ask(client, "sample", body))
     assert (answer["status"], answer["slug"]) == (status, slug)
 
@@ -450,12 +400,13 @@ def test_every_model_answers_in_its_own_way_under_load(client):
     assert not np.allclose(answers["people"][0], answers["others"][0], rtol=1e-3)
 
 
-@pytest.mark.parametrize("timeout", ["0", "-1", "soon", "nan", "inf"])
-def test_a_timeout_that_is_no_number_of_seconds_is_refused(client, timeout):
-    answer = ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["parameter"] == "X-Request-Timeout"
-    assert answer.json()["detail"] == "`X-Request-Timeout`: It must be a number of seconds above 0."
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(client):
+    for timeout in ("0", "-1", "soon", "nan", "inf"):
+        answer = ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["parameter"] == "X-Request-Timeout"
+        told = "`X-Request-Timeout`: It must be a number of seconds above 0."
+        assert answer.json()["detail"] == told
     assert ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout="2.5").status_code == 200
 
 
@@ -466,3 +417,78 @@ def test_the_examples_of_the_documentation_are_accepted(client):
         operation = paths[f"/v1/models/{{ref}}/{what}"]["post"]
         for example in operation["requestBody"]["content"]["application/json"]["examples"].values():
             assert ask(client, what, example["value"], ref="examples").status_code == 200
+
+
+# what is found without a search is served as all else
+
+
+def test_another_method_is_refused_with_those_there_are(client):
+    response = client.get("/v1/models/people/log_prob")
+    assert_refused(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models//log_prob", "/v1/models/people/log_prob/", "/v1/models/a/b/log_prob"]
+)
+def test_other_paths_are_not_found(client, path):
+    assert_refused(client.post(path, json={"rows": ROWS}), 404, "not-found")
+
+
+def test_a_reference_may_be_escaped(client):
+    response = client.post("/v1/models/people%3A1/log_prob", json={"rows": ROWS})
+    assert (response.status_code, response.headers["x-model"]) == (200, "people:1")
+
+
+def test_errors_are_problems_and_are_counted_by_the_template(client):
+    assert_refused(client.post("/v1/models/nobody/log_prob", json={"rows": ROWS}), 404, "not-found")
+    assert_refused(
+        client.post("/v1/models/people/log_prob", content=b"[", headers=JSON), 400, "json-syntax"
+    )
+    text = client.get("/metrics").text
+    assert 'method="POST",route="/v1/models/{ref}/log_prob",status="404"}' in text
+
+
+def test_answers_have_an_id_and_security_headers(client):
+    headers = client.post("/v1/models/people/log_prob", json={"rows": ROWS}).headers
+    assert headers["x-frame-options"] == "DENY"
+    assert len(headers["x-request-id"]) == 32
+
+
+@pytest.fixture
+def alone(
+    tmp_path: Path, migrated_database: Path, setting_values: dict[str, Any]
+) -> Iterator[TestClient]:
+    """An application with the model `people` for one test."""
+    shutil.copy(migrated_database, tmp_path)
+    settings = ApiSettings(data_dir=tmp_path, **setting_values)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        registered(*stores(client))
+        yield client
+
+
+def test_metrics_tell_of_the_models_and_the_engine(alone):
+    for _ in range(3):
+        alone.post("/v1/models/people/log_prob", json={"rows": ROWS}).raise_for_status()
+    text = alone.get("/metrics").text
+    for line in (
+        "densityd_model_loads_total 1.0",
+        "densityd_model_cache_hits_total 2.0",
+        "densityd_model_load_failures_total 0.0",
+        "densityd_model_evictions_total 0.0",
+        "densityd_models_loaded 1.0",
+        "densityd_engine_waiting 0.0",
+        "densityd_engine_batch_rows_count 3.0",
+        "densityd_engine_batch_rows_sum 6.0",
+    ):
+        assert f"\n{line}\n" in text
+    assert "densityd_models_loaded_bytes 0.0" not in text
+
+
+@pytest.mark.parametrize("setting_values", [{"max_body_bytes": 1024, "max_score_rows": 20}])
+def test_a_body_that_is_too_large_is_told_to_be_split_or_to_become_a_job(alone):
+    for rows, slug in ((100, "limit-body"), (21, "limit-rows")):
+        response = alone.post("/v1/models/people/log_prob", json=[[171.5, 68.2, 30.0]] * rows)
+        assert_refused(response, 413, slug)
+    detail = alone.post("/v1/models/people/log_prob", content=b"[" * 2000, headers=JSON)
+    assert "Split it, or upload the rows as a dataset and start a scoring job" in detail.text
