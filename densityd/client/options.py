@@ -455,15 +455,15 @@ class VariationalOptimisation(TypedDict):
 
     optimiser: NotRequired[Literal["adam", "adamw", "adagrad", "sgd"]]
     learning_rate: NotRequired[float | None]
-    schedule: NotRequired[Literal["constant", "cosine"]]
     max_gradient_norm: NotRequired[float | Literal["none"] | None]
+    max_seconds: NotRequired[float | None]
+    seed: NotRequired[int | None]
+    schedule: NotRequired[Literal["constant", "cosine"]]
     batch_size: NotRequired[int | None]
     iterations: NotRequired[int | None]
     report_every: NotRequired[int | None]
     annealing: NotRequired[int | None]
     patience: NotRequired[int | None]
-    max_seconds: NotRequired[float | None]
-    seed: NotRequired[int | None]
 
 
 class VariationalOptions(TypedDict):
@@ -559,17 +559,17 @@ class Optimisation(TypedDict):
 
     optimiser: NotRequired[Literal["adam", "adamw", "adagrad", "sgd"]]
     learning_rate: NotRequired[float | None]
-    weight_decay: NotRequired[float]
     max_gradient_norm: NotRequired[float | Literal["none"] | None]
+    max_seconds: NotRequired[float | None]
+    seed: NotRequired[int | None]
+    weight_decay: NotRequired[float]
     batch_size: NotRequired[int | None]
     max_epochs: NotRequired[int | None]
     patience: NotRequired[int | None]
-    max_seconds: NotRequired[float | None]
     schedule: NotRequired[Literal["constant", "cosine"] | StepSchedule]
     robust: NotRequired[bool]
     weight_average: NotRequired[float | None]
     mixed_precision: NotRequired[bool]
-    seed: NotRequired[int | None]
 
 
 Range: TypeAlias = Choices | Interval

@@ -29,8 +29,9 @@ from models_store.job_states import (
     JobState,
 )
 from models_store.jobs.rows import add, append, count_files, fail, move, requeue
+from models_store.plans.parts import parts_account, parts_step
 from models_store.plans.plan import MAX_CHILDREN, Child, Finish, GiveUp, NewChild, Start, Step
-from models_store.plans.steps import account_of, next_step
+from models_store.plans.search import search_account, search_step
 from models_store.records import NewVersion
 from models_store.rows.versions import add_version
 
@@ -153,10 +154,14 @@ def _look(row: JobRow, children: Sequence[JobRow]) -> Step:
     """
     known = [_known(child) for child in children]
     kind = JobKind(row.kind)
+    account = search_account if kind is JobKind.TRAINING else parts_account
     try:
-        account = account_of(kind, row.request, known, elapsed_s=_elapsed_s(row, children))
-        row.metrics, row.progress = account.metrics, account.progress
-        return next_step(kind, row.request, known) if all(one.ended for one in known) else _FAULT
+        row.metrics, row.progress = account(row.request, known, elapsed_s=_elapsed_s(row, children))
+        if not all(one.ended for one in known):
+            return _FAULT
+        if kind is JobKind.TRAINING:
+            return search_step(row.request, known)
+        return parts_step(kind, row.request, known)
     except Exception:
         log.exception("the next step of %s cannot be worked out", row.id)
         return _FAULT

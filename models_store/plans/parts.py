@@ -57,7 +57,7 @@ def parts_account(
         "fraction": round(fraction, 4),
         "eta_seconds": remaining_s(fraction, elapsed_s),
     }
-    return Account(metrics={"rows": rows}, progress=progress)
+    return {"rows": rows}, progress
 
 
 def _parts(kind: JobKind, request: dict[str, Any]) -> list[NewChild]:

@@ -109,17 +109,8 @@ class GiveUp:
 Step = Start | Finish | GiveUp
 
 
-@dataclass(frozen=True)
-class Account:
-    """Metrics and progress that a parent tells its caller while its children work.
-
-    Attributes:
-        metrics: Metrics of the parent, a JSON object.
-        progress: Its progress, a JSON object.
-    """
-
-    metrics: dict[str, Any]
-    progress: dict[str, Any]
+Account = tuple[dict[str, Any], dict[str, Any]]
+"""Metrics and progress, JSON objects, that a parent tells its caller while its children work."""
 
 
 def remaining_s(fraction: float, elapsed_s: float | None) -> float | None:

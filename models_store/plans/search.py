@@ -61,11 +61,11 @@ def search_step(search: dict[str, Any], children: list[Child]) -> Step:
 
 
 def search_account(
-    search: dict[str, Any], children: list[Child], *, elapsed_s: float | None
+    request: dict[str, Any], children: list[Child], *, elapsed_s: float | None
 ) -> Account:
     """Return the table of what was tried, the time that it took, and how far the search is."""
-    stages = search["stages"]
-    table = [_row(search, child) for child in children if child.kind is JobKind.TRAINING]
+    stages = request["stages"]
+    table = [_row(request, child) for child in children if child.kind is JobKind.TRAINING]
     planned = [stage["share"] for stage in stages for _ in range(stage["trials"])]
     whole = sum(planned)
     done = sum(
@@ -82,7 +82,7 @@ def search_account(
         "fraction": round(fraction, 4),
         "eta_seconds": remaining_s(fraction, elapsed_s),
     }
-    return Account(metrics={"trials": table, "seconds": _seconds(children)}, progress=progress)
+    return {"trials": table, "seconds": _seconds(children)}, progress
 
 
 def trial_training(

@@ -136,22 +136,35 @@ class SplitRequest(Strict):
         return self
 
 
-class OptimisationRequest(Strict):
-    """Options of the training; absent and null options get values that suit the data."""
+class FitRequest(Strict):
+    """Options of any optimisation; absent and null options get values that suit what is fitted."""
 
     optimiser: Optimiser = Field(
         default="adam", description="Optimiser as PyTorch names it; `sgd` is without momentum."
     )
     learning_rate: LearningRate | None = Field(
         default=None,
-        description="Learning rate of the first epoch; null for one that suits the flow.",
-    )
-    weight_decay: WeightDecay = Field(
-        default=1e-6, description="Weight decay, as an L2 term; decoupled with AdamW."
+        description="Learning rate of the first epoch or iteration; null for one that suits the flow.",
     )
     max_gradient_norm: GradientNorm | None = Field(
         default=None,
         description="Largest norm of a gradient, to which longer ones are scaled; `none` for no limit.",
+    )
+    max_seconds: Seconds | None = Field(
+        default=None, description="Longest time over all attempts; the best flow so far is kept."
+    )
+    seed: Seed | None = Field(
+        default=None,
+        description="Seed of the random numbers; null lets the server choose one, which the"
+        " accepted request shows.",
+    )
+
+
+class OptimisationRequest(FitRequest):
+    """Options of the training; absent and null options get values that suit the data."""
+
+    weight_decay: WeightDecay = Field(
+        default=1e-6, description="Weight decay, as an L2 term; decoupled with AdamW."
     )
     batch_size: BatchSize | None = Field(
         default=None, description="Rows of a step; null for a number that suits the rows."
@@ -165,10 +178,6 @@ class OptimisationRequest(Strict):
     patience: Epochs | None = Field(
         default=None,
         description="Epochs without a better validation likelihood after which training stops.",
-    )
-    max_seconds: Seconds | None = Field(
-        default=None,
-        description="Longest time of training over all attempts; the best model so far is kept.",
     )
     schedule: Schedule = Field(
         default="cosine",
@@ -191,11 +200,6 @@ class OptimisationRequest(Strict):
         default=False,
         description="Round the factors of matrix products of training steps on GPUs, where that is"
         " faster. Scores stay in full precision.",
-    )
-    seed: Seed | None = Field(
-        default=None,
-        description="Seed of the random numbers; null lets the server choose one, which the"
-        " accepted request shows.",
     )
 
 

@@ -23,21 +23,17 @@ from flows import (
 )
 from flows.bijections.linear import ActivationName
 from flows.latent import Likelihood
-from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
 from models_store.requests.training import (
     Accepted,
     DatasetId,
     Epochs,
+    FitRequest,
     Flow,
     Fraction,
-    GradientNorm,
     Hidden,
-    LearningRate,
     Name,
     RequestedFlow,
-    Seconds,
-    Seed,
     Strict,
 )
 
@@ -274,23 +270,12 @@ def closed_form(target: object) -> TargetDensity | None:
     return None
 
 
-class VariationalOptimisationRequest(Strict):
+class VariationalOptimisationRequest(FitRequest):
     """Options of the optimisation; absent and null options get values that suit the target."""
 
-    optimiser: Optimiser = Field(
-        default="adam", description="Optimiser as PyTorch names it; `sgd` is without momentum."
-    )
-    learning_rate: LearningRate | None = Field(
-        default=None,
-        description="Learning rate of the first iteration; null for one that suits the flow.",
-    )
     schedule: Literal["constant", "cosine"] = Field(
         default="cosine",
         description="Change of the learning rate: `constant`, or a `cosine` that falls towards 0.",
-    )
-    max_gradient_norm: GradientNorm | None = Field(
-        default=None,
-        description="Largest norm of a gradient, to which longer ones are scaled; `none` for no limit.",
     )
     batch_size: SampleSize | None = Field(
         default=None,
@@ -309,14 +294,6 @@ class VariationalOptimisationRequest(Strict):
     patience: Epochs | None = Field(
         default=None,
         description="Reports without a better ELBO after which the job stops; null if unlimited.",
-    )
-    max_seconds: Seconds | None = Field(
-        default=None, description="Longest time over all attempts; the best flow so far is kept."
-    )
-    seed: Seed | None = Field(
-        default=None,
-        description="Seed of the random numbers; null lets the server choose one, which the"
-        " accepted request shows.",
     )
 
 

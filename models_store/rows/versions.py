@@ -1,11 +1,11 @@
 """Models and their versions inside a transaction."""
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import fields
-from itertools import accumulate
 from typing import Any, Literal
 
-from sqlalchemy import Text, cast, delete, func, literal, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, load_only
 
 from models_store.database.dialects import dialect_of, insert_into
@@ -300,19 +300,18 @@ def to_version_summaries(
 def _large_fields(
     session: Session, rows: list[ModelVersionRow], names: Collection[LargeField]
 ) -> list[dict[str, Any]]:
-    key = ModelVersionRow.id
+    found: list[dict[str, Any]] = []
+    size = 0
     columns = [getattr(ModelVersionRow, name) for name in names]
-    lengths = (func.coalesce(func.length(cast(column, Text)), 0) for column in columns)
-    mine = key.in_([row.id for row in rows])
-    found = session.execute(select(key, sum(lengths, literal(0))).where(mine))
-    sizes: dict[int, int] = {row_id: size for row_id, size in found}  # noqa: C416  of rows
-    ends = accumulate(sizes[row.id] for row in rows)
-    read = [row.id for row, end in zip(rows, ends, strict=True) if end <= _PAGE_BYTES]
-    read = read or [row.id for row in rows[:1]]
-    rest = session.execute(select(key, *columns).where(key.in_(read)))
-    # Only the context of an old version is null.
-    values = {row_id: [[] if value is None else value for value in row] for row_id, *row in rest}
-    return [dict(zip(names, values[row_id], strict=True)) for row_id in read]
+    for row in rows:
+        values = session.execute(select(*columns).where(ModelVersionRow.id == row.id)).one()
+        # Only the context of an old version is null.
+        fields: dict[str, Any] = {n: value or [] for n, value in zip(names, values, strict=True)}
+        size += len(json.dumps(fields))
+        if found and size > _PAGE_BYTES:
+            break
+        found.append(fields)
+    return found
 
 
 def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:

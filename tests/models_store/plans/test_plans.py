@@ -183,7 +183,7 @@ def test_rows_of_parts_follow_from_the_request() -> None:
         a_part(1, JobState.RUNNING),
         a_part(2, JobState.SUCCEEDED),
     ]
-    account = parts_account(REQUEST, parts, elapsed_s=9.0)
-    assert account.metrics == {"rows": 15}
-    assert account.progress["children_ended"] == 2
-    assert account.progress["fraction"] == 0.54
+    metrics, progress = parts_account(REQUEST, parts, elapsed_s=9.0)
+    assert metrics == {"rows": 15}
+    assert progress["children_ended"] == 2
+    assert progress["fraction"] == 0.54
