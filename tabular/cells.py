@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tabular.columns import OTHER, UNSEEN, Column, Level
 from tabular.dates import format_dates, parse_dates
 from tabular.errors import TableError
-from tabular.numbers import PLAIN, NumberStyle, parse_numbers, round_to
+from tabular.numbers import parse_numbers, round_to
 from tabular.words import BLANKS, MISSING_SPELLINGS, TRUTHS
 
 _TEXT = pa.string()
@@ -268,11 +268,11 @@ def _text_values(cells: pa.Array, column: Column) -> NDArray[np.float64]:
 
 def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
     """Return the values of numbers in the style of a column, or without its affix and groups, as samples are."""
-    style = NumberStyle(column.decimal, column.thousands, column.unit)
-    values = parse_numbers(text, style)
-    if style == PLAIN or not np.isnan(values).any():
+    values = parse_numbers(text, column)
+    if column.has_plain_numbers or not np.isnan(values).any():
         return values
-    return np.where(np.isnan(values), parse_numbers(text, NumberStyle(column.decimal)), values)
+    bare = Column(name="", decimal=column.decimal)
+    return np.where(np.isnan(values), parse_numbers(text, bare), values)
 
 
 def _by_text(cells: pa.Array, column: Column, *, values: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -97,6 +97,11 @@ class Column:
         return self.type == "datetime" and self.datetime_format in _DIGIT_DATES
 
     @property
+    def has_plain_numbers(self) -> bool:
+        """True if its numbers are written as programs do: no marks but a decimal point, and no affix."""
+        return (self.decimal, self.thousands, self.unit) == (".", "", "")
+
+    @property
     def level_numbers(self) -> tuple[float, ...]:
         """Numbers that stand for its levels in the array of the table, *other* included."""
         if self.holds_values:
@@ -109,8 +114,8 @@ class Column:
         return (
             self.type in ("number", "integer")
             and not (self.levels or self.missing or self.spikes)
-            and not (self.na_values or self.thousands or self.unit)
-            and self.decimal == "."
+            and not self.na_values
+            and self.has_plain_numbers
             and self.transform == "none"
         )
 
@@ -137,8 +142,13 @@ class Column:
                 known[name] = tuple(known[name])
         if known.get("unit") in _FORMER_UNITS:
             known["unit"] = ""
-        if _FORMER_FORMATS.search(known.get("datetime_format") or ""):
+        form = known.get("datetime_format") or ""
+        if _FORMER_FORMATS.search(form):
             known["datetime_format"] = None
+        elif (
+            "%-" in form
+        ):  # of days and months without a zero before them, as they are read now anyway
+            known["datetime_format"] = form.replace("%-", "%")
         return cls(**known)
 
 

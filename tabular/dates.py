@@ -5,7 +5,6 @@ a time of day and a zone.
 """
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -31,10 +30,8 @@ _MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july"),
     *("august", "september", "october", "november", "december"),
 )
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _SHORT_MONTHS = {"sept": 9} | {name[:3]: place for place, name in enumerate(_MONTHS, 1)}
 _MONTH_NUMBERS = _SHORT_MONTHS | {name: place for place, name in enumerate(_MONTHS, 1)}
-_THURSDAY = 3  # the day of the week of 1970-01-01
 
 _ZONE = r"(?P<z>Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)"
 _ISO_PATTERN = (
@@ -101,13 +98,15 @@ def parse_dates(
     parts = pc.extract_regex(text, _pattern(format))
     if parts.null_count == len(parts):
         return np.full(len(parts), np.nan)
+    found = _Parts(parts)
+    days, valid_day = _days(found, 1969 if first_year is None else first_year)
+    time_s, valid_time = _time_of_day(found)
+    zone_s, valid_zone = _zone(found)
+    seconds = (days * DAY_S + time_s - zone_s).astype(np.float64)
+    if "f" in found.texts:
+        seconds += _integers(pc.utf8_rpad(found.texts["f"], 9, "0")) / 1e9
     known = pc.is_valid(parts).to_numpy(zero_copy_only=False)
-    fields = _Parts(parts)
-    days, valid = _days(fields, 1969 if first_year is None else first_year)
-    time_s, valid_time = _time_of_day(fields)
-    zone_s, valid_zone = fields.zone()
-    seconds = days * DAY_S + time_s + fields.fraction() - zone_s
-    return np.where(known & valid & valid_time & valid_zone, seconds, np.nan)
+    return np.where(known & valid_day & valid_time & valid_zone, seconds, np.nan)
 
 
 def format_dates(
@@ -129,17 +128,21 @@ def format_dates(
     missing = np.isnan(values)
     values = np.clip(np.where(missing, 0.0, values), _FIRST_S, _LAST_S)
     if date_only:
-        half = 0 if format is None or re.search("%-?d", format) else 15  # to the middle of a month
+        half = 0 if format is None or "%d" in format else 15  # to the middle of a month
         values = np.minimum((np.rint(values / DAY_S) + half) * DAY_S, _LAST_S)
-    scale = 10 ** min(max(decimals, 0), 6)
-    ticks = np.rint((values - np.floor(values)) * scale).astype(np.int64)
-    whole = np.floor(values).astype(np.int64) + ticks // scale
-    ticks = np.where(whole > _LAST_S, scale - 1, ticks % scale)
-    clock = _Clock(np.minimum(whole, int(_LAST_S)), ticks, digits=len(str(scale)) - 1)
-    iso = ISO_DATE if date_only else "%Y-%m-%dT%H:%M:%S" + (".%f" if clock.digits else "") + "Z"
-    parts = [clock.part(token) for token in _tokens(format or iso)]
-    joined = pc.binary_join_element_wise(*parts, "") if len(parts) > 1 else parts[0]
-    return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)
+    digits = min(max(decimals, 0), 6)
+    ticks = np.rint((values - np.floor(values)) * 10**digits).astype(np.int64)
+    whole = np.floor(values).astype(np.int64) + ticks // 10**digits
+    ticks = np.where(whole > _LAST_S, 10**digits - 1, ticks % 10**digits)
+    moments = pa.array(np.minimum(whole, int(_LAST_S)), mask=missing).cast(pa.timestamp("s"))
+    iso = ISO_DATE if date_only else "%Y-%m-%dT%H:%M:%S" + (".%f" if digits else "") + "Z"
+    written = (format or iso).replace("%z", "+0000")
+    before, fraction, behind = written.partition("%f")
+    text = pc.strftime(moments, format=before)
+    if not fraction:
+        return text
+    tick = pc.utf8_lpad(pa.array(ticks).cast(pa.string()), max(1, digits), "0")
+    return pc.binary_join_element_wise(text, tick, pc.strftime(moments, format=behind), "")
 
 
 def check_format(format: str) -> None:  # noqa: A002 - as above
@@ -154,12 +157,12 @@ def check_format(format: str) -> None:  # noqa: A002 - as above
 
 def has_date(format: str | None) -> bool:  # noqa: A002 - as above
     """Return whether a format has a date; one of a time of day alone stands for 1970-01-01."""
-    return format is None or re.search("%-?[YymdbB]", format) is not None
+    return format is None or re.search("%[YymdbB]", format) is not None
 
 
 def has_time(format: str | None) -> bool:  # noqa: A002 - as above
     """Return whether a format has a time of day."""
-    return format is None or re.search("%-?[HI]", format) is not None
+    return format is None or re.search("%[HI]", format) is not None
 
 
 def has_short_year(format: str | None) -> bool:  # noqa: A002 - as above
@@ -187,50 +190,38 @@ def first_year(latest_s: float) -> int:
 
 
 class _Parts:
-    """Parts of dates as a regular expression finds them; empty where a date lacks one."""
+    """Parts of dates as a regular expression finds them; empty where a date lacks one, null where there is no date."""
 
-    def __init__(self, text: pa.StructArray) -> None:
-        self._text = text
-
-    def has(self, name: str) -> bool:
-        return bool(self._text.type.get_field_index(name) >= 0)
+    def __init__(self, parts: pa.StructArray) -> None:
+        names = [field.name for field in parts.type]
+        self._rows = len(parts)
+        self.texts: dict[str, pa.Array] = dict(zip(names, parts.flatten(), strict=True))
 
     def number(self, name: str, default: int = 0) -> NDArray[np.int64]:
         """Return a part as numbers, the default where it is absent."""
-        if not self.has(name):
-            return np.full(len(self._text), default)
-        text = self.text(name)
+        if name not in self.texts:
+            return np.full(self._rows, default)
+        text = self.texts[name]
         return _integers(pc.if_else(pc.equal(text, ""), str(default), text))
 
-    def text(self, name: str) -> pa.Array:
-        return pc.struct_field(self._text, [self._text.type.get_field_index(name)])
 
-    def fraction(self) -> NDArray[np.float64]:
-        """Return the decimals of the seconds."""
-        if not self.has("f"):
-            return np.zeros(len(self._text))
-        return _integers(pc.utf8_rpad(self.text("f"), 9, "0")) / 1e9
+def _integers(digits: pa.Array) -> NDArray[np.int64]:
+    """Return digits as numbers, zero where they are null."""
+    numbers = pc.fill_null(digits, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return np.asarray(numbers, np.int64)
 
-    def zone(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the seconds by which local time is before UTC's, and which zones can be."""
-        if not self.has("z"):
-            return np.zeros(len(self._text), np.int64), np.ones(len(self._text), np.bool_)
-        text = self.text("z")
-        digits = pc.replace_substring_regex(text, "[^0-9]", "")
-        four = _integers(pc.utf8_rpad(digits, 4, "0"))
-        hours, minutes = four // 100, four % 100
-        west = pc.fill_null(pc.starts_with(text, "-"), fill_value=False)
-        sign = np.where(west.to_numpy(zero_copy_only=False), -1, 1)
-        return sign * (hours * 3600 + minutes * 60), (hours < 24) & (minutes < 60)
+
+def _are(found: pa.Array) -> NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(found, fill_value=False).to_numpy(zero_copy_only=False), bool)
 
 
 def _days(parts: _Parts, first: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the days since 1970, and which dates exist."""
-    if not (parts.has("Y") or parts.has("y")):
+    if not {"Y", "y"} & parts.texts.keys():
         every = parts.number("d")
         return every, np.ones(every.size, np.bool_)
     year, month, day = parts.number("Y"), _month(parts), parts.number("d", 1)
-    if parts.has("y"):
+    if "y" in parts.texts:
         year = first + (parts.number("y") - first) % 100
     months = (year - 1970) * 12 + np.clip(month, 1, 12) - 1
     start = months.astype("M8[M]").astype("M8[D]").astype(np.int64)
@@ -241,9 +232,10 @@ def _days(parts: _Parts, first: int) -> tuple[NDArray[np.int64], NDArray[np.bool
 
 def _month(parts: _Parts) -> NDArray[np.int64]:
     for name in ("b", "B"):
-        if parts.has(name):
-            words = pc.utf8_lower(parts.text(name))
-            place = pc.index_in(words, value_set=pa.array(_MONTH_NUMBERS.keys()))
+        if name in parts.texts:
+            place = pc.index_in(
+                pc.utf8_lower(parts.texts[name]), value_set=pa.array(_MONTH_NUMBERS.keys())
+            )
             numbers = np.array([*_MONTH_NUMBERS.values(), 0], np.int64)
             places = pc.fill_null(place, len(_MONTH_NUMBERS)).to_numpy(zero_copy_only=False)
             return np.asarray(numbers[places], np.int64)
@@ -253,14 +245,25 @@ def _month(parts: _Parts) -> NDArray[np.int64]:
 def _time_of_day(parts: _Parts) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     hour, minute, second = parts.number("H"), parts.number("M"), parts.number("S")
     valid = (hour < 24) & (minute < 60) & (second < 60)
-    if parts.has("I"):
+    if "I" in parts.texts:
         twelve = parts.number("I")
         valid &= (twelve >= 1) & (twelve <= 12)
         hour = twelve % 12
-    if parts.has("p"):
-        after = pc.fill_null(pc.equal(pc.utf8_lower(parts.text("p")), "p"), fill_value=False)
-        hour = hour + 12 * after.to_numpy(zero_copy_only=False).astype(np.int64)
+    if "p" in parts.texts:
+        hour = hour + 12 * _are(pc.equal(pc.utf8_lower(parts.texts["p"]), "p"))
     return hour * 3600 + minute * 60 + second, valid
+
+
+def _zone(parts: _Parts) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the seconds by which local time is before UTC's, and which zones can be."""
+    if "z" not in parts.texts:
+        nothing = parts.number("z")
+        return nothing, nothing == 0
+    text = parts.texts["z"]
+    four = _integers(pc.utf8_rpad(pc.replace_substring_regex(text, "[^0-9]", ""), 4, "0"))
+    hours, minutes = four // 100, four % 100
+    sign = np.where(_are(pc.starts_with(text, "-")), -1, 1)
+    return sign * (hours * 3600 + minutes * 60), (hours < 24) & (minutes < 60)
 
 
 @lru_cache(maxsize=512)
@@ -268,10 +271,10 @@ def _pattern(format: str | None) -> str:  # noqa: A002 - as above
     """Return the pattern of a format, for `pyarrow.compute`."""
     if format is None:
         return _ISO_PATTERN
-    tokens = _tokens(format)
-    directives = [token[-1] for token in tokens if token.startswith("%") and token[1] != "%"]
+    tokens = re.findall(r"%.|[^%]+|%", format, re.DOTALL)
+    directives = [one[1:] for one in tokens if one.startswith("%") and one != "%%"]
     unknown = [name for name in directives if name not in _DIRECTIVES]
-    if unknown or len(format) > MAX_FORMAT or "%" in tokens:
+    if unknown or len(format) > MAX_FORMAT:
         raise ValueError(f"the format of dates has no directives {', '.join(unknown) or '%'}")
     if len(set(directives)) < len(directives):
         raise ValueError("the format of dates names a directive twice")
@@ -284,73 +287,9 @@ def _pattern(format: str | None) -> str:  # noqa: A002 - as above
     return f"^{''.join(_token_pattern(*three, wide=wide) for three in around)}$"
 
 
-def _tokens(format: str) -> Sequence[str]:  # noqa: A002 - as above
-    """Return the directives of a format and the texts between them."""
-    return re.findall(r"%-?.|[^%]+|%", format, re.DOTALL)
-
-
 def _token_pattern(before: str, token: str, after: str, *, wide: bool) -> str:
     if not token.startswith("%"):
         return re.escape(token).replace(r"\ ", " +")
-    pattern = _DIRECTIVES[token[-1]]
+    pattern = _DIRECTIVES[token[1]]
     beside_digits = before.startswith("%") or after.startswith("%")
     return pattern.replace(r"\d{1,2}", r"\d\d") if beside_digits or wide else pattern
-
-
-class _Clock:
-    """Parts of dates as text."""
-
-    def __init__(self, whole: NDArray[np.int64], ticks: NDArray[np.int64], *, digits: int) -> None:
-        self.digits = digits
-        self._ticks = ticks
-        self._time = whole % DAY_S
-        days = (whole // DAY_S).astype("M8[D]")
-        months = days.astype("M8[M]")
-        self._day = (days - months).astype(np.int64) + 1
-        self._month = months.astype(np.int64) % 12
-        self._year = months.astype(np.int64) // 12 + 1970
-        self._weekday = (days.astype(np.int64) + _THURSDAY) % 7
-
-    def part(self, token: str) -> pa.Array:
-        """Return the text of a directive, or of the characters between two."""
-        hour = self._time // 3600
-        name = token.replace("-", "") if token.startswith("%") else ""
-        numbers = {
-            "%Y": self._year,
-            "%y": self._year % 100,
-            "%m": self._month + 1,
-            "%d": self._day,
-            "%H": hour,
-            "%I": (hour + 11) % 12 + 1,
-            "%M": self._time // 60 % 60,
-            "%S": self._time % 60,
-            "%f": self._ticks,
-        }
-        if name in numbers:
-            width = {"%Y": 4, "%f": max(1, self.digits)}.get(name, 1 if "-" in token else 2)
-            return _padded(numbers[name], width)
-        end = 3 if name in {"%b", "%a"} else None
-        if name in {"%b", "%B"}:
-            return _named(self._month, [month[:end].capitalize() for month in _MONTHS])
-        if name in {"%a", "%A"}:
-            return _named(self._weekday, [day[:end] for day in _DAYS])
-        if name == "%p":
-            return _named(hour // 12, ("AM", "PM"))
-        fixed = {"%%": "%", "%z": "+0000"}
-        return pa.array([fixed.get(token, token)] * hour.size, pa.string())
-
-
-def _padded(numbers: NDArray[np.int64], width: int) -> pa.Array:
-    return pc.utf8_lpad(pc.cast(pa.array(numbers), pa.string()), width, "0")
-
-
-def _named(places: NDArray[np.int64], names: Sequence[str]) -> pa.Array:
-    return pa.array(names).take(pa.array(places))
-
-
-def _integers(digits: pa.Array) -> NDArray[np.int64]:
-    """Return digits as numbers, zero where they are null."""
-    numbers: NDArray[np.int64] = pc.cast(pc.fill_null(digits, "0"), pa.int64()).to_numpy(
-        zero_copy_only=False
-    )
-    return numbers

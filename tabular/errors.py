@@ -16,19 +16,13 @@ class TablesError(Exception):
         detail: Fault and, where it helps, what to do; never a value of the file.
     """
 
-    def __init__(self, slug: Slug, detail: str) -> None:
+    def __init__(self, slug: Slug, detail: str, *more: object) -> None:
+        super().__init__(slug, detail, *more)  # all that a copy in another process is made of
         self.slug = slug
         self.detail = detail
-        super().__init__(detail)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _copied, (type(self), vars(self))
-
-
-def _copied(kind: type[TablesError], fields: dict[str, object]) -> TablesError:
-    error = kind.__new__(kind, fields["detail"])
-    vars(error).update(fields)
-    return error
+    def __str__(self) -> str:
+        return self.detail
 
 
 class TableError(TablesError):
@@ -45,15 +39,14 @@ class TableError(TablesError):
         self,
         slug: Slug,
         detail: str,
-        *,
         column: str | None = None,
         row: int | None = None,
         errors: Sequence[tuple[str, str]] = (),
     ) -> None:
-        super().__init__(slug, detail)
+        super().__init__(slug, detail, column, row, errors)
         self.column = column
         self.row = row
-        self.errors = [(name, text) for name, text in errors]
+        self.errors = list(errors)
 
     @property
     def told(self) -> str:
@@ -65,29 +58,13 @@ class TableError(TablesError):
 class SandboxLimitError(TableError):
     """File whose reading took more time or memory than its process may take."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("dataset-too-large", detail)
-
 
 class SandboxCrashError(TableError):
     """File whose reading crashed its process."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "dataset-parse",
-            "The parser crashed on the file: it is damaged, or takes more memory than is allowed.",
-        )
-
 
 class SandboxKilledError(TablesError):
     """Process that somebody else ended while it read a file; the file is not to blame."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "overloaded",
-            "The process that read the file was ended from outside, as the system does when its"
-            " memory runs out. Send the request again.",
-        )
 
 
 class JsonError(TablesError):

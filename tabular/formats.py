@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict
 
 from tabular.columns import Column, ColumnType
 
@@ -11,55 +11,24 @@ Output = Literal["parquet", "csv", "npy"]
 """Formats that tables are written in."""
 
 Delimiter = Literal[",", ";", "\t", "|", " "]
-DELIMITERS: tuple[Delimiter, ...] = get_args(Delimiter)
+# fmt: off
 Encoding = Literal[
-    "utf-8",
-    "utf-16",
-    "latin-1",
-    "cp1252",
-    "cp1250",
-    "cp1251",
-    "cp1253",
-    "cp1254",
-    "cp1255",
-    "cp1256",
-    "cp850",
-    "cp866",
-    "iso8859_2",
-    "koi8_r",
-    "mac_roman",
-    "mac_cyrillic",
-    "shift_jis",
-    "euc_jp",
-    "euc_kr",
-    "gbk",
-    "big5",
+    "utf-8", "utf-16", "latin-1", "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp850",
+    "cp866", "iso8859_2", "koi8_r", "mac_roman", "mac_cyrillic", "shift_jis", "euc_jp", "euc_kr", "gbk", "big5",
 ]
+# fmt: on
 DecimalMark = Literal[".", ","]
 ThousandsMark = Literal[",", ".", "'", " "]
 MissingPolicy = Literal["keep", "error", "drop"]
 ConstantPolicy = Literal["error", "drop", "keep"]
 
+# fmt: off
 WarningCode = Literal[
-    "ambiguous_dates",
-    "collinear",
-    "constant",
-    "encoding",
-    "few_rows",
-    "ignored",
-    "missing",
-    "nonfinite",
-    "numeric_header",
-    "outlier",
-    "precision",
-    "renamed",
-    "row_number",
-    "sentinel",
-    "skipped",
-    "totals",
-    "uneven",
+    "ambiguous_dates", "collinear", "constant", "encoding", "few_rows", "ignored", "missing", "nonfinite",
+    "numeric_header", "outlier", "precision", "renamed", "row_number", "sentinel", "skipped", "totals", "uneven",
     "unreadable",
 ]
+# fmt: on
 
 
 class TableFormat(StrEnum):
@@ -108,6 +77,11 @@ class TableWarning(TypedDict):
     detail: str
 
 
+def warning(code: WarningCode, column: str | None, detail: str) -> TableWarning:
+    """Return a warning."""
+    return {"code": code, "column": column, "detail": detail}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParseOptions:
     """Options of reading a table, and bounds of its size.
@@ -133,10 +107,6 @@ class ParseOptions:
         max_bytes: Largest size of the stored table in bytes, and of the cells beside it.
         room: Bytes that there is room for, of the table and of the cells beside it each; None: any.
         reserve: Bytes of the disk that stay free.
-
-    Raises:
-        ValueError: An option is not one of the choices, a limit is below 1, or the format of dates
-            is not understood.
     """
 
     header: bool | None = None
@@ -158,29 +128,6 @@ class ParseOptions:
     max_bytes: int = 4 << 30
     room: int | None = None
     reserve: int = 0
-
-    def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in get_args(choices):
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}")
-        if not set(self.types.values()) <= set(get_args(ColumnType)):
-            raise ValueError(f"types must be of {', '.join(get_args(ColumnType))}")
-        if self.decimal is not None and self.decimal == self.thousands:
-            raise ValueError("decimal and thousands must be two characters")
-        for name in ("max_rows", "max_columns", "max_bytes", "max_levels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-
-
-_CHOICES: dict[str, Any] = {
-    "delimiter": Delimiter,
-    "encoding": Encoding,
-    "decimal": DecimalMark,
-    "thousands": ThousandsMark,
-    "missing": MissingPolicy,
-    "constant": ConstantPolicy,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,13 +195,13 @@ class TableSummary:
         dtype: ``float32`` if every column came as float16 or float32, else ``float64``.
         columns: Columns of the file in order, those included that are ignored.
         warnings: Warnings about the data.
-        source_sha256: SHA-256 of the file as uploaded.
-        source_bytes: Size of the file as uploaded.
         sha256: SHA-256 of the stored file.
         bytes: Size of the stored file.
         cells: True if cells are kept unchanged beside the array: those of columns that are ignored,
             and text.
         text_bytes: Size of these cells, unpacked.
+        source_sha256: SHA-256 of the file as uploaded; empty where the table comes of no upload.
+        source_bytes: Size of the file as uploaded.
     """
 
     rows: int
@@ -262,9 +209,9 @@ class TableSummary:
     dtype: Literal["float32", "float64"]
     columns: list[ColumnSummary]
     warnings: list[TableWarning]
-    source_sha256: str
-    source_bytes: int
     sha256: str
     bytes: int
     cells: bool = False
     text_bytes: int = 0
+    source_sha256: str = ""
+    source_bytes: int = 0

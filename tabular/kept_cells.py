@@ -110,7 +110,7 @@ class KeptCells:
         """
         if self._file is None or not rows:
             return batch
-        cells = self._taken(rows)
+        cells = pa.concat_tables(map(self._taken, self.pieces(rows)))
         columns = batch.columns
         for place, at in enumerate(self._places):
             kept = cells.column(place).combine_chunks().cast(batch.schema[at].type, safe=False)
@@ -121,21 +121,15 @@ class KeptCells:
             columns[at] = pa.compute.if_else(pa.array(gaps), pa.scalar(None, kept.type), kept)
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
-    def _taken(self, rows: range) -> pa.Table:
-        parts = []
-        for piece in self.pieces(rows):
-            group = bisect_right(self._ends, piece.start)
-            first = self._ends[group - 1] if group else 0
-            indices = pa.array(range(piece.start - first, piece.stop - first, piece.step))
-            parts.append(self._group(group).take(indices))
-        return pa.concat_tables(parts)
-
-    def _group(self, group: int) -> pa.Table:
-        """Return the cells of a row group; those that were read last stay."""
+    def _taken(self, piece: range) -> pa.Table:
+        """Return the cells of rows of one row group; the group that was read last stays."""
+        group = bisect_right(self._ends, piece.start)
+        first = self._ends[group - 1] if group else 0
         if self._read[0] != group and self._file is not None:
             names = [str(at) for at in self._places]
             self._read = group, self._file.read_row_group(group, columns=names, use_threads=False)
-        return self._read[1]
+        indices = pa.array(range(piece.start - first, piece.stop - first, piece.step))
+        return self._read[1].take(indices)
 
 
 def _is_text(column: Column, kind: pa.DataType) -> bool:

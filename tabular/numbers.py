@@ -1,13 +1,13 @@
 """Numbers written as text, in a style that all cells of a column share.
 
-A style is a mark before the decimals, a mark between groups of three digits, and an affix: a text such as `$`
-before the digits, `kg` behind them, or both, which is written with a `#` for the number, as in `$#/kg`.
+A style, which is part of the type of a column, is a mark before the decimals, a mark between groups of three
+digits, and an affix: a text such as `$` before the digits, `kg` behind them, or both, which is written with a `#`
+for the number, as in `$#/kg`.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -36,70 +36,54 @@ _ASCII = str.maketrans("\u00a0\u202f\u2009\u2212\u2013\u2019", "   --'")
 _PRINTED = "[\u00a0\u202f\u2009\u2212\u2013\u2019']"  # what print has for a space, a minus and an apostrophe
 
 
-@dataclass(frozen=True)
-class NumberStyle:
-    """How the numbers of a column are written.
-
-    Attributes:
-        decimal: Mark before the decimals.
-        thousands: Mark between groups of three digits; none where it is empty.
-        affix: Text before or behind each number, or both with a `#` between; none where it is empty.
-    """
-
-    decimal: str = "."
-    thousands: str = ""
-    affix: str = ""
-
-    def told(self) -> str:
-        """Return the words for it behind "numbers"; none for plain ones."""
-        parts = [
-            f"decimal {'commas' if self.decimal == ',' else 'points'}"
-            if (self.decimal, self.thousands) != (".", "")
-            else "",
-            f"{_MARKS[self.thousands]} between thousands" if self.thousands else "",
-            f"the affix {self.affix}" if self.affix else "",
-        ]
-        named = [part for part in parts if part]
-        return f" with {' and '.join(named)}" if named else ""
-
-
 _DECIMAL = b"decimal"
 _MARKS = {",": "commas", ".": "points", " ": "spaces", "'": "apostrophes"}
-PLAIN = NumberStyle()
+_PLAIN_COLUMN = Column(name="")
 
 
-def parse_numbers(text: pa.Array, style: NumberStyle = PLAIN) -> NDArray[np.float64]:
-    """Return the value of each text, not-a-number where it is null or no number of the style.
+def told_style(column: Column) -> str:
+    """Return the words for the style of a column behind "numbers"; none for plain ones."""
+    decimals = f"decimal {'commas' if column.decimal == ',' else 'points'}"
+    parts = [
+        decimals if column.decimal == "," or column.thousands else "",
+        f"{_MARKS[column.thousands]} between thousands" if column.thousands else "",
+        f"the affix {column.unit}" if column.unit else "",
+    ]
+    named = [part for part in parts if part]
+    return f" with {' and '.join(named)}" if named else ""
+
+
+def parse_numbers(text: pa.Array, column: Column = _PLAIN_COLUMN) -> NDArray[np.float64]:
+    """Return the value of each text, not-a-number where it is null or no number of the style of a column.
 
     A number in parentheses is negative, as accountants write it.
 
     Args:
         text: Strings without white space around them.
-        style: How the numbers are written.
+        column: Column whose style the numbers have; by default the one that programs write.
     """
-    if style == PLAIN:
+    if column.has_plain_numbers:
         try:
             return _floats(text)
         except pa.ArrowInvalid:
             pass
     text = _without_print(text)
-    if style.affix:
-        text = _without_affix(text, style.affix)
+    if column.unit:
+        text = _without_affix(text, column.unit)
     if pc.any(pc.ends_with(text, ")")).as_py():
         text = pc.replace_substring_regex(text, r"^\(([\d.,' ]+)\)$", r"-\1")
-    if (style.decimal, style.thousands) != (".", ""):
-        styled = pc.match_substring_regex(text, _styled(style))
+    if column.decimal != "." or column.thousands:
+        styled = pc.match_substring_regex(text, _styled(column))
         text = pc.if_else(styled, text, pa.scalar(None, pa.string()))
-        if style.thousands:
-            text = pc.replace_substring(text, style.thousands, "")
-        if style.decimal != ".":
-            text = pc.replace_substring(text, style.decimal, ".")
+        if column.thousands:
+            text = pc.replace_substring(text, column.thousands, "")
+        text = pc.replace_substring(text, column.decimal, ".")
     plain = pc.match_substring_regex(text, _PLAIN)
     return _floats(pc.if_else(plain, text, pa.scalar(None, pa.string())))
 
 
-def likely_styles(texts: Sequence[str]) -> Iterator[NumberStyle]:
-    """Yield the styles that may be those of a column.
+def likely_styles(texts: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the styles that may be those of a column: mark before decimals, mark between thousands, affix.
 
     Args:
         texts: Some distinct texts of the column.
@@ -111,7 +95,7 @@ def likely_styles(texts: Sequence[str]) -> Iterator[NumberStyle]:
         amounts = "".join(match["amount"] for match in matches if _affix(match) == affix)
         for decimal, thousands in _SEPARATORS:
             if all(mark in amounts for mark in (thousands, decimal if decimal == "," else "")):
-                yield NumberStyle(decimal, thousands, affix)
+                yield decimal, thousands, affix
 
 
 _SEPARATORS = (
@@ -125,21 +109,21 @@ def is_code(text: str) -> bool:
     return _CODE.fullmatch(text) is not None
 
 
-def is_sure(texts: Sequence[str], style: NumberStyle) -> bool:
-    """Return whether the marks of a style can have no other meaning in some numbers that are of the style.
+def is_sure(texts: Iterable[str], column: Column) -> bool:
+    """Return whether the marks of a column can have no other meaning in some of its numbers.
 
     `1,5` has a decimal comma, `1,234,567` and `1,234.5` have commas between thousands; `1,234` may have either.
 
     Args:
-        texts: Distinct texts of a column, all of which are numbers of the style.
-        style: Style with a comma or a point that is not before decimals.
+        texts: Distinct texts of the column, all of which are numbers of its style.
+        column: Column with a comma or a point that is not before decimals.
     """
-    if style.thousands and style.thousands in "' ":
+    if column.thousands and column.thousands in "' ":
         return True
-    if style.thousands:
-        sure = rf"\{style.thousands}\d{{3}}[,.]"
+    if column.thousands:
+        sure = rf"\{column.thousands}\d{{3}}[,.]"
     else:
-        mark = rf"\{style.decimal}"
+        mark = rf"\{column.decimal}"
         sure = rf"{mark}(?:\d{{0,2}}|\d{{4,}})(?:\D|$)|(?:^|\D)0*{mark}"
     return any(map(re.compile(sure).search, texts))
 
@@ -202,24 +186,20 @@ def _without_print(text: pa.Array) -> pa.Array:
 def _without_affix(text: pa.Array, affix: str) -> pa.Array:
     """Return numbers without the affix of their column; null where they lack it and are more than digits."""
     before, place, behind = affix.partition(PLACE)
-    if not place:
-        is_before = re.fullmatch(_CURRENCIES, affix) is not None
-        # A currency may stand on either side.
-        sides = [(affix, "")] if is_before else []
-        sides.append(("", affix))
-    else:
-        sides = [(before, behind)]
+    # A currency may stand on either side.
+    sides = [(before, behind)] if place else [("", affix), (affix, "")]
+    if not place and not re.fullmatch(_CURRENCIES, affix):
+        sides.pop()
     found = pa.nulls(len(text), pa.string())
     for front, back in sides:
         pattern = rf"^(\(?[+-]?) ?{re.escape(front)} ?([+-]?[\d.,][^A-Za-z]*?(?:[eE][+-]?\d+)?) ?{re.escape(back)}(\)?)$"
-        has = pc.match_substring_regex(text, pattern)
         bare = pc.replace_substring_regex(text, pattern, r"\1\2\3")
-        found = pc.if_else(has, bare, found)
+        found = pc.if_else(pc.match_substring_regex(text, pattern), bare, found)
     return found
 
 
-def _styled(style: NumberStyle) -> str:
-    """Return the pattern of numbers with the marks of a style; groups have three digits."""
-    point, mark = re.escape(style.decimal), re.escape(style.thousands)
-    whole = rf"[1-9]\d{{0,2}}(?:{mark}\d{{3}})+|\d{{1,3}}" if style.thousands else r"\d+"
+def _styled(column: Column) -> str:
+    """Return the pattern of numbers with the marks of a column; groups have three digits."""
+    point, mark = re.escape(column.decimal), re.escape(column.thousands)
+    whole = rf"[1-9]\d{{0,2}}(?:{mark}\d{{3}})+|\d{{1,3}}" if column.thousands else r"\d+"
     return rf"^[+-]?(?:(?:{whole})(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?$"

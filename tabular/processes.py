@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from threading import Lock, Timer
@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from tabular.child_environment import child_environment
 from tabular.errors import SandboxCrashError, SandboxKilledError, SandboxLimitError
 from tabular.parent_death import die_with
 
@@ -30,6 +29,14 @@ _ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives back what it does not need; others hoard
     "MALLOC_ARENA_MAX": "1",
 }
+# Of the environment, what programs, the loader, the locale and the libraries of numbers read: no secret of ours.
+_INHERITED = frozenset(
+    {"HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "XDG_CACHE_HOME"}
+)
+_INHERITED_PREFIXES = (
+    *("CUBLAS_", "CUDA_", "CUDNN_", "KMP_", "MKL_", "NCCL_", "NUMBA_", "NVIDIA_", "OMP_"),
+    *("OPENBLAS_", "PYTHON", "PYTORCH_", "TORCH"),
+)
 _PRELOADED = ["numpy", "pyarrow.csv", "pyarrow.parquet", "tabular.ingest.storing"]
 _TASKS = 50  # of a process that stays
 _IDLE_S = 60.0
@@ -77,7 +84,7 @@ def run(
             result: _Result = future.result()  # type: ignore[assignment] # pebble does not know its type
         except FutureTimeoutError:
             text = f"Reading the file took longer than the {timeout_s:g} s allowed."
-            raise SandboxLimitError(text) from None
+            raise SandboxLimitError("dataset-too-large", text) from None
         except ProcessExpired as error:
             raise _ended(error.exitcode or 0) from None
     return result
@@ -87,14 +94,6 @@ def lacks_memory(text: str) -> bool:
     """Return whether what an exception says tells of memory that was refused."""
     lower = text.lower()
     return any(words in lower for words in _REFUSALS)
-
-
-def too_much_memory() -> SandboxLimitError:
-    """Return the error for a file whose reading takes more memory than is allowed."""
-    return SandboxLimitError(
-        "Reading the file takes more memory than is allowed. Write Parquet with smaller pages and"
-        " without dictionaries, or upload fewer columns."
-    )
 
 
 def close() -> None:
@@ -153,19 +152,29 @@ def _started(tasks: int) -> ProcessPool:
     return ProcessPool(max(2, os.cpu_count() or 1), tasks, _prepare, (), context)
 
 
+def _environment() -> dict[str, str]:
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    return inherited | _ENVIRONMENT
+
+
 @contextmanager
 def _without_secrets() -> Iterator[None]:
-    own = dict(os.environ)
-    kept = child_environment(**_ENVIRONMENT)
-    for name in own.keys() - kept.keys():
-        del os.environ[name]
-    os.environ.update(kept)
+    own, kept = dict(os.environ), _environment()
+    _replace_environment(kept)
     try:
         yield
     finally:
-        for name in kept.keys() - own.keys():
-            del os.environ[name]
-        os.environ.update(own)
+        _replace_environment(own)
+
+
+def _replace_environment(wanted: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update(wanted)
 
 
 def _prepare() -> None:
@@ -177,8 +186,7 @@ def _prepare() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    for name in os.environ.keys() - child_environment(**_ENVIRONMENT).keys():
-        del os.environ[name]  # of a server that had to start again
+    _replace_environment(_environment())  # of a server that had to start again
 
 
 def _limited(function: Callable[..., Any], args: tuple[object, ...], memory_bytes: int) -> object:
@@ -200,9 +208,20 @@ def _limited(function: Callable[..., Any], args: tuple[object, ...], memory_byte
 def _ended(status: int) -> Exception:
     """Return the error for a process that ended within its task."""
     if status == _NO_MEMORY:
-        return too_much_memory()
+        return SandboxLimitError(
+            "dataset-too-large",
+            "Reading the file takes more memory than is allowed. Write Parquet with smaller pages and"
+            " without dictionaries, or upload fewer columns.",
+        )
     if -status in _OF_ITS_OWN:
-        return SandboxCrashError()
+        return SandboxCrashError(
+            "dataset-parse",
+            "The parser crashed on the file: it is damaged, or takes more memory than is allowed.",
+        )
     if status < 0:
-        return SandboxKilledError()
+        return SandboxKilledError(
+            "overloaded",
+            "The process that read the file was ended from outside, as the system does when its"
+            " memory runs out. Send the request again.",
+        )
     return RuntimeError(f"The process ended with status {status}.")

@@ -1,6 +1,5 @@
 """Result of every reader of a format, and the checks that all readers share."""
 
-import math
 import os
 import re
 import unicodedata
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableFormat, TableWarning
+from tabular.formats import ParseOptions, TableFormat, TableWarning, warning
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -39,7 +38,7 @@ _MAGIC_BYTES = 64
 _MARKUP = re.compile(
     rb'(?i)(?:\xef\xbb\xbf)?\s*(?:(?P<json>\{\s*"|\[\s*[\[{])|<(?:!doctype|html|table|\?xml))'
 )
-_BINARY_MAGICS = {
+_CONTENTS = {
     # A Parquet file continues with a Thrift field header, a CSV header never does.
     _PARQUET_MAGIC + b"\x15": "a Parquet file",
     _NPY_MAGIC: "an npy file",
@@ -109,48 +108,25 @@ def check_content(source: Path | bytes, format: TableFormat) -> None:  # noqa: A
         with source.open("rb") as file:
             start = file.read(_MAGIC_BYTES)
     magic = _MAGICS.get(format)
-    if magic is None:
-        _check_text(start, format)
+    # A file cut within its first bytes is a damaged file of its format.
+    if magic is not None and (start.startswith(magic) or magic.startswith(start)):
         return
     if format is TableFormat.PARQUET and start.startswith(_ENCRYPTED_PARQUET_MAGIC):
         raise TableError("dataset-parse", "The Parquet file is encrypted.")
-    # A file cut within its first bytes is a damaged file of its format.
-    if not start.startswith(magic) and not magic.startswith(start):
-        found = next((n for m, n in _BINARY_MAGICS.items() if start.startswith(m)), None)
+    found = next((name for first, name in _CONTENTS.items() if start.startswith(first)), None)
+    if format is TableFormat.CSV and (markup := _MARKUP.match(start)) is not None:
+        found = "JSON or NDJSON" if markup["json"] else "HTML or XML, such as a page of a web site"
+    if magic is not None and found is None:
+        found = "something else: its first bytes are not of that format"
+    if found is not None:
         raise TableError(
-            "media-type",
-            f"The file was sent as {format}, but its content is"
-            f" {found or 'something else: its first bytes are not of that format'}.",
+            "media-type", f"The file was sent as {format}, but its content is {found}."
         )
 
 
 def default_names(columns: int) -> list[str]:
     """Return the names ``x1`` to ``xD``."""
     return [f"x{i + 1}" for i in range(columns)]
-
-
-def clean_names(raw: list[str]) -> list[str]:
-    """Return column names in normal form C without surrounding white space.
-
-    Raises:
-        TableError: ``column-name`` or ``dataset-duplicate-columns``.
-    """
-    names = [_clean_name(name, i + 1) for i, name in enumerate(raw)]
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            advice = (
-                " The names look like numbers; if the file has no header, say so by header=false."
-                if look_numeric(names)
-                else ""
-            )
-            raise TableError(
-                "dataset-duplicate-columns",
-                f"Two columns are named {name!r}; column names must be unique.{advice}",
-                column=name,
-            )
-        seen.add(name)
-    return names
 
 
 def mend_names(raw: Sequence[str]) -> tuple[list[str], frozenset[int], list[TableWarning]]:
@@ -178,11 +154,6 @@ def mend_names(raw: Sequence[str]) -> tuple[list[str], frozenset[int], list[Tabl
         if unicodedata.normalize("NFC", old[: 4 * MAX_NAME_LENGTH]).strip() != name
     ]
     return names, nameless, [_renamed(changed)] if changed else []
-
-
-def look_numeric(names: list[str]) -> bool:
-    """Return whether every name reads as a number."""
-    return all(_is_number(name) for name in names)
 
 
 def check_columns(columns: int, *, options: ParseOptions) -> None:
@@ -247,42 +218,6 @@ def check_written(file: Path, options: ParseOptions) -> None:
         )
 
 
-def _check_text(start: bytes, format: TableFormat) -> None:  # noqa: A002 - as above
-    for magic, name in _BINARY_MAGICS.items():
-        if start.startswith(magic):
-            raise TableError(
-                "media-type", f"The file was sent as {format}, but its content is {name}."
-            )
-    found = _MARKUP.match(start) if format is TableFormat.CSV else None
-    if found is not None:
-        name = "JSON or NDJSON" if found["json"] else "HTML or XML, such as a page of a web site"
-        raise TableError("media-type", f"The file was sent as {format}, but its content is {name}.")
-
-
-def _clean_name(raw: str, position: int) -> str:
-    where = f"column {position}"
-    # Normalising is slow on long hostile text, and never shortens a name to a quarter.
-    if len(raw) > 4 * MAX_NAME_LENGTH:
-        raise _name_error(
-            f"The name of {where} is longer than {MAX_NAME_LENGTH} code points.", where
-        )
-    name = unicodedata.normalize("NFC", raw).strip()
-    if not name:
-        raise _name_error(
-            f"The name of {where} is empty. (A row index written without a name looks like this.)",
-            where,
-        )
-    if len(name) > MAX_NAME_LENGTH:
-        raise _name_error(
-            f"The name of {where} is longer than {MAX_NAME_LENGTH} code points.", where
-        )
-    if any(_is_deceptive(character) for character in name):
-        raise _name_error(
-            f"The name of {where} holds a control, bidirectional or invisible character.", where
-        )
-    return name
-
-
 def _mended(raw: str) -> str:
     text = unicodedata.normalize("NFC", raw[: 4 * MAX_NAME_LENGTH])
     shown = "".join(
@@ -304,24 +239,12 @@ def _free(name: str, taken: Set[str], numbers: Counter[str]) -> str:
 def _renamed(changed: list[tuple[int, str]]) -> TableWarning:
     named = ", ".join(f"column {place + 1} is {name!r}" for place, name in changed[:_MAX_NAMED])
     more = f", and {len(changed) - _MAX_NAMED} more" if len(changed) > _MAX_NAMED else ""
-    return {
-        "code": "renamed",
-        "column": changed[0][1] if len(changed) == 1 else None,
-        "detail": f"Names that were empty, duplicated, too long or deceptive were replaced: {named}{more}.",
-    }
-
-
-def _name_error(detail: str, where: str) -> TableError:
-    return TableError("column-name", detail, column=where)
+    detail = (
+        f"Names that were empty, duplicated, too long or deceptive were replaced: {named}{more}."
+    )
+    return warning("renamed", changed[0][1] if len(changed) == 1 else None, detail)
 
 
 def _is_deceptive(character: str) -> bool:
     category = unicodedata.category(character)
     return category in {"Cc", "Cs", "Zl", "Zp"} or (category == "Cf" and character not in _JOINERS)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -46,7 +46,7 @@ class TypedRows:
             for c, ignored in zip(columns, self._ignored, strict=True)
         ]
         self.schema = pa.schema([*typed, *(pa.field(name, pa.float64()) for name in numbers)])
-        self.text_bytes = longest_texts(self._columns)
+        self.text_bytes = sum(map(_text_bytes, self._columns))
 
     def batch(self, rows: _Numbers) -> pa.RecordBatch:
         """Return rows of shape (n, columns) as cells."""
@@ -87,11 +87,6 @@ class TypedRows:
 def _kept_type(column: Column) -> pa.DataType:
     """Return the type of the cells of a column that is ignored: whole numbers that count rows, or text."""
     return pa.int64() if column.decimals == 0 else pa.string()
-
-
-def longest_texts(columns: Iterable[Column]) -> int:
-    """Return the most bytes of the texts of a row, about."""
-    return sum(map(_text_bytes, columns))
 
 
 def _text_bytes(column: Column) -> int:
@@ -232,12 +227,8 @@ def check_codes(rows: _Numbers, columns: Sequence[Column], *, before: int = 0) -
             raise TableError(
                 "dataset-dtype",
                 f"Column {column.name!r}, row {row}: the number is no index of a level. The column"
-                f" holds {_kind(column)}: send those in another format, or the index of each among"
+                f" holds {'true and false' if column.type == 'boolean' else 'texts'}: send those in another format, or the index of each among"
                 f" `types[].levels` of the model, from 0 to {column.level_count - 1}.",
                 column=column.name,
                 row=row,
             )
-
-
-def _kind(column: Column) -> str:
-    return "true and false" if column.type == "boolean" else "texts"

@@ -5,7 +5,6 @@ Equal tables in equal blocks give equal bytes.
 
 import csv
 import io
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +33,6 @@ Encoded = bytes | memoryview
 _LINE_END = b"\r\n"  # of CSV (RFC 4180)
 _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
 _GROUP_BYTES = 16 << 20  # of texts, which may be long
-_NUMBER_BYTES = 8
-_COLUMN_BYTES = 2048  # of the writer of a column
 
 
 @dataclass(frozen=True)
@@ -68,21 +65,7 @@ class TableWriter(ABC):
     """Encoder of one table: the start, every block of rows, then the end."""
 
     def __init__(self, head: TableHead) -> None:
-        """Prepare to encode the table of a head."""
         self.head = head
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of the whole, where they are known before the rows are."""
-        return None
-
-    def kept_bytes(self, text_bytes: int) -> int:  # noqa: ARG002 - most formats keep nothing
-        """Return the most bytes that it keeps before it hands them over, if they may be many.
-
-        Args:
-            text_bytes: Most bytes of the texts of a row.
-        """
-        return 0
 
     def start(self) -> bytes:
         """Return what comes before the rows."""
@@ -105,23 +88,19 @@ class ArrowTable(TableWriter):
     """Arrow IPC stream: a schema, a record batch a block, and the end marker."""
 
     def __init__(self, head: TableHead) -> None:
-        """Prepare to encode the table of a head."""
         super().__init__(head)
         self._sink = _Sink()
         self._schema = _schema(head)
         self._writer = pa.ipc.new_stream(self._sink, self._schema)
 
     def rows(self, block: Block) -> bytes:
-        """Encode a record batch."""
         return self.cells(_batch(block, self._schema))
 
     def cells(self, batch: pa.RecordBatch) -> bytes:
-        """Encode a record batch of cells."""
         self._writer.write_batch(batch)
         return self._sink.take()
 
     def end(self) -> bytes:
-        """Return the end marker."""
         self._writer.close()
         return self._sink.take()
 
@@ -130,7 +109,6 @@ class ParquetTable(TableWriter):
     """Parquet file: row groups of one or more blocks, compressed with Zstandard."""
 
     def __init__(self, head: TableHead) -> None:
-        """Prepare to encode the table of a head."""
         super().__init__(head)
         self._sink = _Sink()
         self._schema = _schema(head)
@@ -140,19 +118,10 @@ class ParquetTable(TableWriter):
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
 
-    def kept_bytes(self, text_bytes: int) -> int:
-        """Return the bytes of a row group, as it came and encoded, and of a writer for each column."""
-        columns = len(self.head.names)
-        rows = min(self.head.rows, self.head.block_rows)
-        group = min(rows * (_NUMBER_BYTES * columns + text_bytes), _GROUP_BYTES)
-        return 2 * group + _COLUMN_BYTES * columns
-
     def rows(self, block: Block) -> bytes:
-        """Encode a row group, when enough rows have come."""
         return self.cells(_batch(block, self._schema))
 
     def cells(self, batch: pa.RecordBatch) -> bytes:
-        """Encode a row group of cells, when enough rows have come."""
         self._waiting.append(batch)
         self._waiting_rows += batch.num_rows
         self._waiting_bytes += batch.nbytes
@@ -161,7 +130,6 @@ class ParquetTable(TableWriter):
         return self._sink.take()
 
     def end(self) -> bytes:
-        """Return the last row group and the footer."""
         if self._waiting_rows:
             self._write_group()
         self._writer.close()
@@ -181,13 +149,11 @@ class CsvTable(TableWriter):
     """
 
     def start(self) -> bytes:
-        """Return the header, whose names no spreadsheet runs as formulas."""
         text = io.StringIO()
         csv.writer(text).writerow([_harmless(name) for name in self.head.names])
         return text.getvalue().encode()
 
     def rows(self, block: Block) -> bytes:
-        """Encode a line a row."""
         # Finite numbers of one type are written in up to half the time that Arrow takes for cells.
         if len(set(self.head.dtypes)) == 1:
             values = block if isinstance(block, np.ndarray) else np.column_stack(block)
@@ -197,7 +163,6 @@ class CsvTable(TableWriter):
         return self.cells(_batch(block, _schema(self.head)))
 
     def cells(self, batch: pa.RecordBatch) -> bytes:
-        """Encode a line a row of cells, numbers as their columns write them."""
         batch = with_decimal_marks(batch)
         try:
             return _csv_lines(batch, "none")
@@ -214,23 +179,15 @@ class NpyTable(TableWriter):
     """npy file: one array of rows by columns, in the widest type of the columns."""
 
     def __init__(self, head: TableHead) -> None:
-        """Prepare to encode the table of a head."""
         super().__init__(head)
         width = len(head.names)
         self._dtype = np.result_type(*set(head.dtypes))  # of thousands it takes long
         self._shape = (head.rows,) if head.flat and width == 1 else (head.rows, width)
 
-    @property
-    def size(self) -> int:
-        """Bytes of the whole: the header tells the number of rows."""
-        return len(self.start()) + self._dtype.itemsize * math.prod(self._shape)
-
     def start(self) -> bytes:
-        """Return the header."""
         return npy_header(self._dtype, self._shape)
 
     def rows(self, block: Block) -> memoryview:
-        """Return the values row by row, not copied where they are so already."""
         table = block if isinstance(block, np.ndarray) else np.column_stack(block)
         values = np.ascontiguousarray(table, dtype=self._dtype)
         return values.reshape(-1).view(np.uint8).data
@@ -275,19 +232,16 @@ class _Sink(io.RawIOBase):
         self._size = 0
 
     def writable(self) -> bool:
-        """Return True."""
         return True
 
     def write(self, data: object) -> int:
-        """Keep the data until they are taken."""
         kept = bytes(memoryview(data))  # type: ignore[arg-type]  # whatever Arrow writes
         self._written.append(kept)
         self._size += len(kept)
         return len(kept)
 
     def tell(self) -> int:
-        """Return the position in the whole, which the footer of Parquet refers to."""
-        return self._size
+        return self._size  # of the whole, which the footer of Parquet refers to
 
     def take(self) -> bytes:
         """Return what was written since the last time."""

@@ -24,7 +24,7 @@ from tabular.columns import MAX_LIST_BYTES, Column, list_bytes
 from tabular.dates import check_format
 from tabular.errors import SandboxCrashError, SandboxLimitError
 from tabular.numbers import MAX_DECIMALS
-from tabular.source import clean_names
+from tabular.source import mend_names
 
 MAX_HEADER_BYTES = 8 << 20
 """The largest description, of the tensors and of the flow, that is parsed."""
@@ -192,7 +192,7 @@ def _header(text: str) -> ModelHeader:
             "The file does not describe a flow under the key `densityd` of its header."
         ) from error
     names = [*header.columns, *header.context_columns]
-    if clean_names(names) != names or len(header.columns) != header.dim:
+    if mend_names(names)[0] != names or len(header.columns) != header.dim:
         raise ModelFileError("The columns that the file names are not those of its flow.")
     return header
 

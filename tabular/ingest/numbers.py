@@ -98,12 +98,15 @@ class Numbers:
     sample: NDArray[np.float64]
 
 
-def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
+def number_column(
+    column: Column, numbers: Numbers, *, reason: str | None = None
+) -> tuple[Column, str]:
     """Return the type of a column of numbers with all that its values tell, and the reason.
 
     Args:
         column: Type of the column as far as it is known: `number`, `integer` or `datetime`.
         numbers: Values of the column.
+        reason: Reason of the type so far, such as of texts that are all numbers; None if there is none.
     """
     decimals = None if column.date_only else numbers.decimals
     column = replace(column, decimals=decimals)
@@ -113,25 +116,24 @@ def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
     if levels is not None:
         kind: ColumnType = "boolean" if _are_truths(levels, column) else column.type
         return replace(column, levels=levels, type=kind), _level_reason(levels, column)
-    if column.type == "datetime":
-        spikes = find_spikes(numbers.sample)  # such as 9999-12-31, which stands for no end
-        found = replace(_with_clock(column, numbers), spikes=tuple(spikes))
-        return found, f"The values are dates.{about_spikes(found)}"
-    spikes = find_spikes(numbers.sample)
+    spikes = tuple(find_spikes(numbers.sample))
+    if column.type == "datetime":  # its spikes are such as 9999-12-31, which stands for no end
+        column = replace(_with_clock(column, numbers), spikes=spikes)
+        return column, f"{reason or 'The values are dates.'}{_about_spikes(column)}"
     # Zero is a bound of all values, or of none.
     sample = np.append(numbers.sample, numbers.lowest)
     rest = sample[~np.isin(sample, spikes)]
     transform, gain = choose_transform(rest, decimals=numbers.decimals)
     low = lower_bound(sample, transform)
-    reason = f"The values are {'whole ' if column.type == 'integer' else ''}numbers."
-    column = replace(column, spikes=tuple(spikes), transform=transform, low=low)
-    reason += about_spikes(column)
+    column = replace(column, spikes=spikes, transform=transform, low=low)
+    kind_of = "whole numbers" if column.type == "integer" else "numbers"
+    reason = f"{reason or f'The values are {kind_of}.'}{_about_spikes(column)}"
     if transform != "none":
         reason += f" The scale {transform} gains {gain:.2g} nats a value."
     return column, reason
 
 
-def about_spikes(column: Column) -> str:
+def _about_spikes(column: Column) -> str:
     """Return a sentence behind a reason that names the first spikes of a column; an empty text if it has none."""
     first = column.spikes[:_MOST_NAMED]
     if not first:

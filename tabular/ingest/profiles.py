@@ -11,10 +11,10 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tabular.cells import as_text, missing_cells, timestamps
-from tabular.columns import Column, ColumnType
+from tabular.columns import Column
 from tabular.dates import DAY_S, FORMATS, ISO_DATE, has_date, has_short_year, has_time, parse_dates
 from tabular.formats import ParseOptions
-from tabular.numbers import NumberStyle, is_code, likely_styles, parse_numbers
+from tabular.numbers import is_code, likely_styles, parse_numbers
 from tabular.words import PLACEHOLDER
 
 MAX_COUNTED = 10_000
@@ -57,16 +57,16 @@ class Reading:
     total: float = 0.0
 
     @property
-    def style(self) -> NumberStyle:
-        """How its numbers are written."""
-        return NumberStyle(self.column.decimal, self.column.thousands, self.column.unit)
+    def is_number(self) -> bool:
+        """True if the values are numbers, False if they are dates."""
+        return self.column.type == "number"
 
     def values(self, texts: pa.Array) -> NDArray[np.float64]:
         """Return the value of each text, not-a-number where it has none."""
-        if self.column.type == "datetime":
-            year = self.column.first_year
-            return parse_dates(texts, self.column.datetime_format, first_year=year)
-        return parse_numbers(texts, self.style)
+        column = self.column
+        if self.is_number:
+            return parse_numbers(texts, column)
+        return parse_dates(texts, column.datetime_format, first_year=column.first_year)
 
     def update(
         self, texts: pa.Array | None, distinct: pa.Array, counts: NDArray[np.int64], before: int
@@ -99,7 +99,16 @@ class Reading:
 
 
 class TextProfile:
-    """Counts of the texts of one column, and of those that are numbers, dates and truth values."""
+    """Counts of the texts of one column, and of those that are numbers, dates and truth values.
+
+    Attributes:
+        native: Type that the file states: truth values, or dates, times and durations; None for text.
+        counts: Number of cells of each text, of `MAX_COUNTED` at most.
+        overflow: True if there are more texts.
+        long: True if some are too long for a level.
+        codes: True if some are digits that begin with a zero.
+        last: Text of the last row.
+    """
 
     def __init__(self, name: str, *, options: ParseOptions) -> None:
         self.name = name
@@ -107,17 +116,16 @@ class TextProfile:
         self.rows = 0
         self.missing = 0
         self.counts: dict[str, int] = {}
-        self.overflow = False
-        self.long = False
-        self.codes = False
+        self.overflow = self.long = self.codes = False
         self.last = ""
-        self.native: ColumnType | None = None
-        self._base = Column(name=name, na_values=tuple(options.na_values))
+        self.native: Column | None = None
         self._readings: list[Reading] = []
-        self._midnight = True
-        self._fraction = False
-        self._zone = False
-        self._is_clock = False
+
+    @property
+    def column(self) -> Column:
+        """What is known of the column but its type."""
+        gaps = tuple(self.options.na_values)
+        return Column(name=self.name, na_values=gaps, missing=self.missing > 0)
 
     @property
     def known(self) -> int:
@@ -125,52 +133,36 @@ class TextProfile:
         return self.rows - self.missing
 
     @property
+    def is_free(self) -> bool:
+        """True if some texts are no levels: there are too many, or they are too long."""
+        return self.overflow or self.long
+
+    @property
     def readings(self) -> list[Reading]:
         """The ways to read at least half of its cells, the best first."""
         return sorted(self._readings, key=lambda reading: (reading.others, reading.bad))
 
+    def by_count(self) -> list[str]:
+        """Return the texts, the most frequent first."""
+        return sorted(self.counts, key=lambda text: (-self.counts[text], text))
+
     def update(self, cells: pa.Array) -> None:
         """Add the cells of some rows."""
         before = self.rows
-        gaps = missing_cells(cells, self._base)
+        gaps = missing_cells(cells, self.column)
         self.missing += int(gaps.sum())
         self.rows += len(cells)
         if pa.types.is_temporal(cells.type):
-            self._update_temporal(cells)
-        else:
-            if pa.types.is_boolean(cells.type):
-                self.native = "boolean"
-            text = as_text(cells)
-            known = text.filter(pa.array(~gaps))
-            self.last = text[-1].as_py() or "" if len(text) else self.last
-            if len(known):
-                self._update_text(text, known, before)
-
-    def temporal(self) -> Column:
-        """Return the type of a column of dates or times, as its file has them."""
-        if self.native != "datetime":
-            return Column(name=self.name, missing=self.missing > 0)
-        time = "%H:%M:%S" + (".%f" if self._fraction else "") + ("Z" if self._zone else "")
-        form = time if self._is_clock else ISO_DATE if self._midnight else f"{ISO_DATE}T{time}"
-        return Column(
-            name=self.name,
-            type="datetime",
-            datetime_format=form,
-            date_only=self._midnight,
-            decimals=None if self._midnight else 6 * self._fraction,
-            missing=self.missing > 0,
-        )
-
-    def _update_temporal(self, cells: pa.Array) -> None:
-        self._is_clock = pa.types.is_time(cells.type)
-        dated = pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type)
-        self.native = "datetime" if dated or self._is_clock else "number"
-        if self.native == "datetime":
-            self._zone |= pa.types.is_timestamp(cells.type) and cells.type.tz is not None
-            seconds = timestamps(cells)
-            seconds = seconds[~np.isnan(seconds)]
-            self._midnight &= not self._is_clock and bool((seconds % DAY_S == 0).all())
-            self._fraction |= bool((seconds != np.floor(seconds)).any())
+            self.native = _temporal(cells, self.native or Column(name=self.name, date_only=True))
+            self.native = replace(self.native, missing=self.missing > 0)
+            return
+        if pa.types.is_boolean(cells.type):
+            self.native = Column(name=self.name, type="boolean")
+        text = as_text(cells)
+        self.last = text[-1].as_py() or "" if len(text) else self.last
+        known = text.filter(pa.array(~gaps))
+        if len(known):
+            self._update_text(text, known, before)
 
     def _update_text(self, text: pa.Array, known: pa.Array, before: int) -> None:
         counted = known.value_counts()
@@ -179,24 +171,21 @@ class TextProfile:
         is_first = not self.counts
         self._count(distinct, counts)
         if is_first:
-            columns = _likely_columns(self._base, self.options, distinct)
+            columns = _likely_columns(self.column, self.options, distinct)
             self._readings = [Reading(column) for column in columns]
         for reading in self._readings:
             reading.update(text, distinct, counts, before)
         none_fits = all(reading.others for reading in self._readings)
-        if none_fits and (some_fitted or not self._readings) and not is_first:
+        if none_fits and (some_fitted or not self._readings) and not is_first and not self.is_free:
             self._read_again(distinct)
         self._readings = [r for r in self._readings if 2 * r.others <= self.known]
 
     def _read_again(self, distinct: pa.Array) -> None:
         """Add ways to read that the first texts did not show, such as commas in the first large numbers."""
-        if self.overflow or self.long:
-            return
-        seen = {reading.column for reading in self._readings}
         texts = pa.array(self.counts.keys(), pa.string())
         counts = np.array(list(self.counts.values()), np.int64)
-        for column in _likely_columns(self._base, self.options, distinct):
-            if column not in seen:
+        for column in _likely_columns(self.column, self.options, distinct):
+            if all(reading.column != column for reading in self._readings):
                 self._readings.append(Reading(column))
                 self._readings[-1].update(None, texts, counts, 0)
 
@@ -216,16 +205,37 @@ class TextProfile:
                 self.overflow = True
 
 
+def _temporal(cells: pa.Array, before: Column) -> Column:
+    """Return the type of a column of dates, times or durations, from the type of the rows before and some more."""
+    is_clock = pa.types.is_time(cells.type)
+    if not (is_clock or pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type)):
+        return Column(name=before.name)
+    seconds = timestamps(cells)
+    seconds = seconds[~np.isnan(seconds)]
+    date_only = before.date_only and not is_clock and bool((seconds % DAY_S == 0).all())
+    decimals = 6 if before.decimals or bool((seconds != np.floor(seconds)).any()) else 0
+    is_zoned = pa.types.is_timestamp(cells.type) and cells.type.tz is not None
+    time = f"%H:%M:%S{'.%f' if decimals else ''}{'Z' if is_zoned else ''}"
+    return Column(
+        name=before.name,
+        type="datetime",
+        datetime_format=time if is_clock else ISO_DATE if date_only else f"{ISO_DATE}T{time}",
+        date_only=date_only,
+        decimals=None if date_only else decimals,
+    )
+
+
 def _likely_columns(base: Column, options: ParseOptions, distinct: pa.Array) -> Iterator[Column]:
     """Yield the types, as numbers and as dates, that half of some texts fit."""
+    base = replace(base, missing=False)
     every = distinct[:_MOST_TEXTS].to_pylist()
     sample = [text for text in every[: 2 * _SAMPLE] if not PLACEHOLDER.fullmatch(text)][:_SAMPLE]
     texts = pa.array(sample, pa.string())
     if not any(map(re.compile(r"\d|inf", re.IGNORECASE).search, sample)):
         return  # of most columns of text, at little cost
-    for style in _styles(options, every):
-        column = replace(base, decimal=style.decimal, thousands=style.thousands, unit=style.affix)
-        if 2 * np.isnan(parse_numbers(texts, style)).sum() <= len(texts):
+    for decimal, thousands, affix in _styles(options, every):
+        column = replace(base, decimal=decimal, thousands=thousands, unit=affix)
+        if 2 * np.isnan(parse_numbers(texts, column)).sum() <= len(texts):
             yield column
     year = datetime.now(UTC).year - 99
     for form in _formats(options, sample):
@@ -240,13 +250,12 @@ def _likely_columns(base: Column, options: ParseOptions, distinct: pa.Array) -> 
         yield replace(base, type="datetime", datetime_format=form, date_only=only, first_year=short)
 
 
-def _styles(options: ParseOptions, texts: Sequence[str]) -> Iterator[NumberStyle]:
-    found = dict.fromkeys(likely_styles(texts))
-    if options.decimal is None and options.thousands is None:
-        yield from found
-        return
-    marks = options.decimal or ".", options.thousands or ""
-    yield from dict.fromkeys(NumberStyle(*marks, style.affix) for style in found)
+def _styles(options: ParseOptions, texts: Sequence[str]) -> dict[tuple[str, str, str], None]:
+    """Return the styles that numbers may have, with the marks that the caller states."""
+    found = list(likely_styles(texts))
+    if options.decimal is not None or options.thousands is not None:
+        found = [(options.decimal or ".", options.thousands or "", affix) for *_, affix in found]
+    return dict.fromkeys(found)
 
 
 def _formats(options: ParseOptions, texts: Sequence[str]) -> Sequence[str | None]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
 from tabular.columns import ColumnType
 from tabular.formats import ColumnSummary, ParseOptions, TableSummary, TableWarning
-from tabular.ingest.storing import delete_table, sha256_of, store_table
+from tabular.ingest.storing import store_table
 from tabular.source import Source, default_names, rows_per_chunk
 
 _OF_THE_FILE = {
@@ -43,7 +43,7 @@ def retype_table(
 
     Args:
         stored: Table as it is stored.
-        destination: npy file to write; it is deleted after an error.
+        destination: npy file to write; there is none after an error.
         types: New types by name.
         options: Options that the file was read with.
 
@@ -62,11 +62,7 @@ def retype_table(
         missing="keep",
         constant="keep",
     )
-    try:
-        again = store_table(_source(stored), destination, options=chosen)
-    except BaseException:
-        delete_table(destination)
-        raise
+    again = store_table(_source(stored), destination, options=chosen)
     columns = [
         column if column.name in types else _with_old_reason(column, old[column.name])
         for column in again.columns
@@ -75,13 +71,8 @@ def retype_table(
     ignored = [
         one for one in stored.warnings if one["code"] == "ignored" and one["column"] not in types
     ]
-    return TableSummary(
-        **vars(again) | {"columns": columns, "warnings": [*beside, *ignored, *again.warnings]},
-        source_sha256="",
-        source_bytes=0,
-        sha256=sha256_of(destination),
-        bytes=destination.stat().st_size,
-    )
+    warnings = [*beside, *ignored, *again.warnings]
+    return dataclasses.replace(again, columns=columns, warnings=warnings)
 
 
 def _with_old_reason(column: ColumnSummary, old: Mapping[str, Any]) -> ColumnSummary:

@@ -13,8 +13,6 @@ DISTINCT_CAP = 1000
 COLLINEAR_COLUMNS = 128
 """The widest table whose columns are checked against one another: the cost is quadratic."""
 
-_NO_ROW = 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Extreme:
@@ -23,12 +21,10 @@ class Extreme:
     Attributes:
         value: Extreme value of each column.
         row: First row with that value.
-        count: Number of rows with that value.
     """
 
     value: NDArray[np.float64]
     row: NDArray[np.int64]
-    count: NDArray[np.int64]
 
 
 class RunningStatistics:
@@ -43,8 +39,9 @@ class RunningStatistics:
         self.rows = 0
         self.counts = np.zeros(columns, np.int64)
         """Number of values of each column that are not missing."""
-        self.low = _nothing_yet(columns, np.inf)
-        self.high = _nothing_yet(columns, -np.inf)
+        no_row = np.zeros(columns, np.int64)
+        self.low = Extreme(value=np.full(columns, np.inf), row=no_row)
+        self.high = Extreme(value=np.full(columns, -np.inf), row=no_row)
         self.whole = np.ones(columns, np.bool_)
         """Which columns hold whole numbers only."""
         self.consecutive = np.ones(columns, np.bool_)
@@ -125,12 +122,8 @@ class RunningStatistics:
         above = np.where(np.isnan(values), np.inf, values) if gaps else values
         below = np.where(np.isnan(values), -np.inf, values) if gaps else values
         low, high = above.argmin(axis=1), below.argmax(axis=1)
-        self.low = _merge(
-            self.low, values, here=above[every, low], rows=row_numbers[low], better=np.less
-        )
-        self.high = _merge(
-            self.high, values, here=below[every, high], rows=row_numbers[high], better=np.greater
-        )
+        self.low = _merge(self.low, above[every, low], row_numbers[low], better=np.less)
+        self.high = _merge(self.high, below[every, high], row_numbers[high], better=np.greater)
 
     def _update_kinds(self, values: Columns, absent: NDArray[np.bool_]) -> None:
         for column in np.flatnonzero(self.whole).tolist():
@@ -178,29 +171,12 @@ class RunningStatistics:
         self.counts = self.counts + counts
 
 
-def _nothing_yet(columns: int, value: float) -> Extreme:
-    return Extreme(
-        value=np.full(columns, value),
-        row=np.full(columns, _NO_ROW),
-        count=np.zeros(columns, np.int64),
-    )
-
-
 def _merge(
-    so_far: Extreme,
-    values: Columns,
-    *,
-    here: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    better: np.ufunc,
+    so_far: Extreme, values: NDArray[np.float64], rows: NDArray[np.int64], *, better: np.ufunc
 ) -> Extreme:
-    improved = better(here, so_far.value)
-    value = np.where(improved, here, so_far.value)
-    count = np.count_nonzero(values == value[:, np.newaxis], axis=1)
+    improved = better(values, so_far.value)
     return Extreme(
-        value=value,
-        row=np.where(improved, rows, so_far.row),
-        count=np.where(improved, count, so_far.count + count),
+        value=np.where(improved, values, so_far.value), row=np.where(improved, rows, so_far.row)
     )
 
 

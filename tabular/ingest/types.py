@@ -9,10 +9,9 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from tabular.columns import Column, ColumnType, Level
 from tabular.dates import COMPACT_DATE, first_year, has_date, has_short_year, swapped
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableWarning
+from tabular.formats import ParseOptions, TableWarning, warning
 from tabular.ingest.profiles import Reading, TextProfile
-from tabular.ingest.warnings import warning
-from tabular.numbers import is_sure
+from tabular.numbers import is_sure, told_style
 from tabular.source import MAX_NAME_LENGTH, Source
 from tabular.words import FALSE_TEXTS, TRUE_TEXTS
 
@@ -32,20 +31,11 @@ _REMEDY = "Name texts that mean a missing value by na_values=, or choose another
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Type of a column.
-
-    Attributes:
-        column: Type of the column.
-        reason: Reason of the type.
-        warnings: Warnings about the column.
-        fault: Reason for which the column cannot have the type that the caller wants.
-        missing_count: Number of missing cells.
-    """
+    """Type of a column, with its reason, warnings about it, and its number of missing cells."""
 
     column: Column
     reason: str
     warnings: Sequence[TableWarning] = ()
-    fault: str | None = None
     missing_count: int = 0
 
 
@@ -81,19 +71,17 @@ def text_profiles(
     Raises:
         TableError: ``dataset-dtype``, naming columns without single values that the caller wants.
     """
-    refuse_faults(
-        [
-            Decision(column=Column(name=table.names[at], type=wanted[at]), reason="", fault=reason)
-            for at, reason in table.unread.items()
-            if wanted.get(at, "ignored") != "ignored"
-        ]
+    refuse_types(
+        (table.names[at], wanted[at], reason)
+        for at, reason in table.unread.items()
+        if wanted.get(at, "ignored") != "ignored"
     )
     return {
         at: TextProfile(table.names[at], options=options)
         for at, kind in enumerate(table.types)
         if at not in table.unread
         and wanted.get(at) != "ignored"
-        and (not _holds_numbers(kind) or wanted.get(at, "number") not in {"number", "integer"})
+        and not (_holds_numbers(kind) and wanted.get(at, "number") in {"number", "integer"})
     }
 
 
@@ -113,47 +101,45 @@ def decide_types(
         TableError: ``dataset-dtype``, naming all columns that cannot have the type that the caller
             wants.
     """
-    ignored = {at for at, kind in wanted.items() if kind == "ignored"} | table.unread.keys()
     comma = _has_decimal_commas(table, profiles.values())
-    decisions = {
-        at: replace(
-            _decide(profile, wanted.get(at), options, comma=comma), missing_count=profile.missing
+    decisions, faults = {}, []
+    for at, profile in profiles.items():
+        kind = wanted.get(at)
+        found = (
+            _decide(profile, options, comma=comma)
+            if kind is None
+            else _wanted(profile, kind, options, comma=comma)
         )
-        for at, profile in profiles.items()
-    }
-    refuse_faults([decision for decision in decisions.values() if decision.fault])
-    for at in ignored:
+        if isinstance(found, Decision):
+            decisions[at] = replace(found, missing_count=profile.missing)
+        else:
+            faults.append((profile.name, kind, found))
+    refuse_types(faults)
+    for at, reason in table.unread.items():
+        decisions[at] = _ignored(Column(name=table.names[at]), reason)
+    for at in (at for at, kind in wanted.items() if kind == "ignored"):
         column = Column(name=table.names[at], type="ignored")
-        if at in wanted:
-            decisions[at] = Decision(column=column, reason="The caller leaves it out.")
-            continue
-        reason = table.unread[at]
-        warnings = [ignored_warning(column.name, reason)]
-        decisions[at] = Decision(column=column, reason=reason, warnings=warnings)
+        decisions[at] = Decision(column=column, reason="The caller leaves it out.")
     return decisions
 
 
-def refuse_faults(faulty: list[Decision]) -> None:
+def refuse_types(faults: Iterable[tuple[str, ColumnType | None, str]]) -> None:
     """Refuse columns that cannot have the type that the caller wants.
+
+    Args:
+        faults: Name of each, its type, and why it cannot have it.
 
     Raises:
         TableError: ``dataset-dtype``, naming all of them.
     """
-    if not faulty:
-        return
-    first = faulty[0]
-    raise TableError(
-        "dataset-dtype",
-        f"Column {first.column.name!r} cannot be of type {first.column.type}. {first.fault}",
-        column=first.column.name,
-        errors=[
-            (
-                decision.column.name,
-                f"It cannot be of type {decision.column.type}. {decision.fault} {_REMEDY}",
-            )
-            for decision in faulty
-        ],
-    )
+    found = list(faults)
+    for name, kind, fault in found:
+        raise TableError(
+            "dataset-dtype",
+            f"Column {name!r} cannot be of type {kind}. {fault}",
+            column=name,
+            errors=[(n, f"It cannot be of type {k}. {why} {_REMEDY}") for n, k, why in found],
+        )
 
 
 def ignored_warning(name: str, reason: str) -> TableWarning:
@@ -161,30 +147,31 @@ def ignored_warning(name: str, reason: str) -> TableWarning:
     return warning("ignored", name, f"The column is not modelled: {reason[0].lower()}{reason[1:]}")
 
 
+def _ignored(column: Column, reason: str) -> Decision:
+    column = replace(column, type="ignored")
+    warnings = [ignored_warning(column.name, reason)]
+    return Decision(column=column, reason=reason, warnings=warnings)
+
+
 def _has_decimal_commas(table: Source, profiles: Iterable[TextProfile]) -> bool | None:
     """Return whether the numbers of a table have decimal commas; None where nothing tells."""
     sure = {
-        reading.style.decimal
+        reading.column.decimal
         for profile in profiles
         for reading in profile.readings
-        if reading.column.type == "number"
-        and not reading.others
-        and is_sure(list(profile.counts), reading.style)
+        if reading.is_number and not reading.others and is_sure(profile.counts, reading.column)
     }
     if len(sure) == 1:
         return sure == {","}
     return None if table.semicolons or sure else False
 
 
-def _decide(
-    profile: TextProfile, wanted: ColumnType | None, options: ParseOptions, *, comma: bool | None
-) -> Decision:
-    if wanted is not None:
-        return _wanted(profile, wanted, options, comma=comma)
+def _decide(profile: TextProfile, options: ParseOptions, *, comma: bool | None) -> Decision:
+    """Return the type that the cells of a column show."""
     if not profile.known:
-        return _ignored(profile, "Every cell is missing.")
-    if profile.native in {"datetime", "number"}:
-        return Decision(column=profile.temporal(), reason="The file says so.")
+        return _ignored(profile.column, "Every cell is missing.")
+    if profile.native is not None and profile.native.type != "boolean":
+        return Decision(column=profile.native, reason="The file says so.")
     found = (
         _truths(profile)
         or _compact_date(profile)
@@ -197,43 +184,35 @@ def _decide(
 
 def _wanted(
     profile: TextProfile, wanted: ColumnType, options: ParseOptions, *, comma: bool | None
-) -> Decision:
-    if wanted == "ignored":
-        return Decision(column=_column(profile, "ignored"), reason=_CALLER)
+) -> Decision | str:
+    """Return the type that the caller wants for a column, or why it cannot have it."""
     if wanted == "category":
         return Decision(column=_levels(profile, options), reason=_CALLER)
     if wanted == "boolean":
         found = _truths(profile, pairs=False)
-        fault = "It holds other values than true and false, yes and no, 0 and 1."
-        return _fault(profile, wanted, fault) if found is None else replace(found, reason=_CALLER)
-    if profile.native in {"datetime", "number"}:
-        column = profile.temporal()
-        fits = column.type == wanted or (column.type, wanted) == ("number", "integer")
-        fault = f"The file holds {column.type} values."
-        return Decision(column=column, reason=_CALLER) if fits else _fault(profile, wanted, fault)
-    if wanted == "datetime" and _is_ambiguous(profile):
-        return _fault(profile, wanted, "Its dates may begin with the day or with the month.")
-    is_date = wanted == "datetime"
+        if found is None:
+            return "It holds other values than true and false, yes and no, 0 and 1."
+        return replace(found, reason=_CALLER)
+    if profile.native is not None and profile.native.type != "boolean":
+        kind = profile.native.type
+        fits = kind == wanted or (kind, wanted) == ("number", "integer")
+        column = profile.native
+        return Decision(column=column, reason=_CALLER) if fits else f"The file holds {kind} values."
+    return _wanted_reading(profile, comma=comma, is_date=wanted == "datetime")
+
+
+def _wanted_reading(profile: TextProfile, *, comma: bool | None, is_date: bool) -> Decision | str:
+    if is_date and _is_ambiguous(profile):
+        return "Its dates may begin with the day or with the month."
+    what = "dates" if is_date else "numbers"
     reading = _chosen_date(profile) if is_date else _chosen_number(profile, comma=comma)
-    return _wanted_reading(profile, wanted, reading, "dates" if is_date else "numbers")
-
-
-def _wanted_reading(
-    profile: TextProfile, wanted: ColumnType, reading: Reading | None, what: str
-) -> Decision:
     if reading is None:
-        return _fault(profile, wanted, f"Few or none of its cells are {what}, or not all alike.")
+        return f"Few or none of its cells are {what}, or not all alike."
     if reading.others:
         bad = "One cell is" if reading.others == 1 else f"{reading.others} cells are"
         row = "" if reading.row is None else f", such as in row {reading.row}"
-        return _fault(profile, wanted, f"{bad} no {what} as the others are{row}.")
-    return Decision(
-        column=_read(profile, reading), reason=_CALLER, warnings=_about_gaps(profile, reading)
-    )
-
-
-def _fault(profile: TextProfile, wanted: ColumnType, fault: str) -> Decision:
-    return Decision(column=_column(profile, wanted), reason="", fault=fault)
+        return f"{bad} no {what} as the others are{row}."
+    return _read(profile, reading, _CALLER)
 
 
 def _chosen_number(profile: TextProfile, *, comma: bool | None) -> Reading | None:
@@ -243,34 +222,31 @@ def _chosen_number(profile: TextProfile, *, comma: bool | None) -> Reading | Non
         profile: Counts of the cells.
         comma: True if the table has decimal commas elsewhere, False if it has points; None if it is not known.
     """
-    found = [r for r in profile.readings if r.column.type == "number"]
+    found = [r for r in profile.readings if r.is_number]
     fits = [r for r in found if (r.others, r.bad) == (found[0].others, found[0].bad)]
     options = profile.options
     if len(fits) < 2 or options.decimal is not None or options.thousands is not None:
         return fits[0] if fits else None
-    texts = list(profile.counts)
-    plain = [r for r in fits if (r.style.decimal, r.style.thousands) == (".", "")]
+    sure = [r for r in fits if is_sure(profile.counts, r.column)]
+    plain = [r for r in fits if r.column.decimal == "." and not r.column.thousands]
     if plain:
-        grouped = [r for r in fits if r.style.thousands == "."]
-        return grouped[0] if comma and grouped and not is_sure(texts, plain[0].style) else plain[0]
-    sure = [r for r in fits if is_sure(texts, r.style)]
+        grouped = [r for r in fits if r.column.thousands == "."]
+        return grouped[0] if comma and grouped and plain[0] not in sure else plain[0]
     if sure or comma is None:
         return sure[0] if sure else None
-    return next((r for r in fits if (r.style.decimal == ",") == comma), None)
+    return next((r for r in fits if (r.column.decimal == ",") == comma), None)
 
 
 def _number(profile: TextProfile, *, comma: bool | None) -> Decision | None:
     reading = _chosen_number(profile, comma=comma)
     if reading is None or profile.codes or not _is_enough(profile, reading):
         return None
-    few = len(profile.counts) <= _FEW_LEVELS and not (profile.overflow or profile.long)
+    few = len(profile.counts) <= _FEW_LEVELS and not profile.is_free
     enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
     if few and enough and _are_versions(profile.counts):
         return None
-    column = _read(profile, reading)
     but = f" but {reading.bad}" if reading.bad else ""
-    reason = f"All cells{but} are numbers{reading.style.told()}."
-    return Decision(column=column, reason=reason, warnings=_about_gaps(profile, reading))
+    return _read(profile, reading, f"All cells{but} are numbers{told_style(reading.column)}.")
 
 
 def _is_enough(profile: TextProfile, reading: Reading) -> bool:
@@ -279,20 +255,17 @@ def _is_enough(profile: TextProfile, reading: Reading) -> bool:
 
 
 def _chosen_date(profile: TextProfile) -> Reading | None:
-    return next((r for r in profile.readings if r.column.type == "datetime"), None)
+    return next((r for r in profile.readings if not r.is_number), None)
 
 
 def _is_ambiguous(profile: TextProfile) -> bool:
     """Return whether days and months of all dates could be each other."""
-    found = [r for r in profile.readings if r.column.type == "datetime"]
-    best = found[0] if found else None
+    best = _chosen_date(profile)
     if best is None or best.others:
         return False
     other = swapped(best.column.datetime_format)
-    turned = next((r for r in found if r.column.datetime_format == other), None)
-    if turned is None or turned.others or turned.bad != best.bad:
-        return False
-    return turned.total != best.total
+    turned = [r for r in profile.readings if other and r.column.datetime_format == other]
+    return any(not r.others and r.bad == best.bad and r.total != best.total for r in turned)
 
 
 def _date(profile: TextProfile) -> Decision | None:
@@ -313,47 +286,46 @@ def _compact_date(profile: TextProfile) -> Decision | None:
 
 
 def _dated(profile: TextProfile, reading: Reading) -> Decision:
-    column = _read(profile, reading)
-    form = column.datetime_format
+    form = reading.column.datetime_format
     what = "dates" if has_date(form) else "times of day"
-    reason = f"The cells are {what} in the format {form or 'ISO 8601'}"
-    warnings = _about_gaps(profile, reading)
-    if column.first_year is not None:
-        years = f"{column.first_year} to {column.first_year + 99}"
-        reason += f", with years of two digits from {years}"
-        if reading.latest >= _YEAR_2000_S:
-            detail = (
-                f"Its years have two digits, and are read as {years}, the newest that give no date in the"
-                " future. If older ones are meant, upload the file again with years of four digits."
-            )
-            warnings.append(warning("ambiguous_dates", profile.name, detail))
-    return Decision(column=column, reason=f"{reason}.", warnings=warnings)
+    found = _read(profile, reading, f"The cells are {what} in the format {form or 'ISO 8601'}.")
+    first = found.column.first_year
+    if first is None:
+        return found
+    years = f"{first} to {first + 99}"
+    reason = f"{found.reason[:-1]}, with years of two digits from {years}."
+    if reading.latest < _YEAR_2000_S:
+        return replace(found, reason=reason)
+    detail = (
+        f"Its years have two digits, and are read as {years}, the newest that give no date in the"
+        " future. If older ones are meant, upload the file again with years of four digits."
+    )
+    doubt = warning("ambiguous_dates", profile.name, detail)
+    return replace(found, reason=reason, warnings=[*found.warnings, doubt])
 
 
 def _category(profile: TextProfile, options: ParseOptions, *, comma: bool | None) -> Decision:
     nearly = _nearly(profile, comma=comma)
     distinct = len(profile.counts)
     reason = None
-    if profile.overflow or (profile.long and not distinct):
+    if profile.is_free and (profile.overflow or not distinct):
         reason = "It is free text: its cells are long, or too many of them are distinct."
     elif profile.known > _FEW_CELLS and distinct == profile.known:
         reason = "All its cells are distinct, as ids are."
     elif profile.known > _FEW_CELLS and distinct > profile.known / 2:
         reason = "Most of its cells are distinct, as in free text."
     if reason is not None:
-        return _ignored(profile, nearly["detail"] if nearly else reason)
+        return _ignored(profile.column, nearly["detail"] if nearly else reason)
     column = _levels(profile, options)
     rare = f", and {distinct - len(column.levels)} rare ones as *other*" if column.other else ""
     plural = "value" if len(column.levels) == 1 else "values"
-    return Decision(
-        column=column,
-        reason=f"The cells are text of {len(column.levels)} {plural}{rare}.",
-        warnings=[nearly] if nearly else [],
-    )
+    reason = f"The cells are text of {len(column.levels)} {plural}{rare}."
+    return Decision(column=column, reason=reason, warnings=[nearly] if nearly else [])
 
 
 def _nearly(profile: TextProfile, *, comma: bool | None) -> TableWarning | None:
     """Return the sentence that says why cells that are nearly all numbers or dates are taken as text."""
+    best = next(iter(profile.readings), None)
     if _is_ambiguous(profile):
         return warning(
             "ambiguous_dates",
@@ -361,11 +333,9 @@ def _nearly(profile: TextProfile, *, comma: bool | None) -> TableWarning | None:
             "Its dates may begin with the day or with the month, and are taken as text. State the"
             " format by datetime_format=.",
         )
-    best = next(iter(profile.readings), None)
     if best is None or profile.codes:
         return None
-    what = "numbers" if best.column.type == "number" else "dates"
-    if not best.others and what == "numbers" and _chosen_number(profile, comma=comma) is None:
+    if best.is_number and not best.others and _chosen_number(profile, comma=comma) is None:
         return warning(
             "unreadable",
             profile.name,
@@ -374,32 +344,16 @@ def _nearly(profile: TextProfile, *, comma: bool | None) -> TableWarning | None:
         )
     if not best.others or best.example is None:
         return None
+    form = best.column.datetime_format or "ISO 8601"
+    like = f"numbers{told_style(best.column)}" if best.is_number else f"dates in the format {form}"
     where = "" if best.row is None else f" in row {best.row}"
-    like = (
-        best.style.told()
-        if what == "numbers"
-        else f" in the format {best.column.datetime_format or 'ISO 8601'}"
-    )
     return warning(
         "unreadable",
         profile.name,
-        f"Its cells are taken as text: {profile.known - best.bad} of {profile.known} are {what}{like}, but not"
+        f"Its cells are taken as text: {profile.known - best.bad} of {profile.known} are {like}, but not"
         f" {best.example[:_SHOWN]!r}{where}. If such texts mean no value, name them by na_values=; else write all"
         " cells alike.",
     )
-
-
-def _about_gaps(profile: TextProfile, reading: Reading) -> list[TableWarning]:
-    """Return the warning about texts among values that stand for none."""
-    if not reading.bad or reading.example is None:
-        return []
-    what = "numbers" if reading.column.type == "number" else "dates"
-    detail = (
-        f"{reading.bad} of {profile.known} cells are not {what}, and are taken as missing, such as"
-        f" {reading.example[:_SHOWN]!r}. If these texts mean more than a gap, state another type"
-        " by types=."
-    )
-    return [warning("unreadable", profile.name, detail)]
 
 
 def _about_total(profile: TextProfile) -> Iterator[TableWarning]:
@@ -411,7 +365,7 @@ def _about_total(profile: TextProfile) -> Iterator[TableWarning]:
         yield warning("totals", profile.name, detail)
 
 
-def _are_versions(texts: dict[str, int]) -> bool:
+def _are_versions(texts: Iterable[str]) -> bool:
     """Return whether some numbers end with a zero that others lack, as versions do: 1.9 and 1.10."""
     places = {text: len(text.partition(".")[2]) for text in texts}
     zeros = [count for text, count in places.items() if count > 1 and text.endswith("0")]
@@ -420,72 +374,61 @@ def _are_versions(texts: dict[str, int]) -> bool:
 
 def _levels(profile: TextProfile, options: ParseOptions) -> Column:
     """Return a category of the most frequent texts; whole numbers are levels that are numbers."""
-    ordered = sorted(profile.counts, key=lambda text: (-profile.counts[text], text))
+    ordered = profile.by_count()
     kept = ordered[: options.max_levels]
-    other = len(kept) < len(ordered) or profile.overflow or profile.long
+    other = len(kept) < len(ordered) or profile.is_free
     levels: tuple[Level, ...] = tuple(kept)
-    if not other and kept and all(_DIGITS.fullmatch(text) for text in kept):
+    if not other and all(_DIGITS.fullmatch(text) for text in kept):
         levels = tuple(sorted(int(text) for text in kept))
     if not levels:
-        return _column(profile, "ignored")
-    return _column(profile, "category", levels=levels, other=other)
+        return replace(profile.column, type="ignored")
+    return replace(profile.column, type="category", levels=levels, other=other)
 
 
 def _truths(profile: TextProfile, *, pairs: bool = True) -> Decision | None:
-    """Return the type of a column of truth values, with the spellings that are most frequent."""
-    if profile.native == "boolean" and set(profile.counts) <= {"true", "false"}:
+    """Return the type of a column of truth values, with the spellings that are most frequent.
+
+    Args:
+        profile: Counts of the cells.
+        pairs: True if the texts of true and of false must go with each other.
+    """
+    if profile.native is not None and profile.native.type == "boolean":
         bools = tuple(
-            value for value, text in ((False, "false"), (True, "true")) if text in profile.counts
+            is_true for is_true in (False, True) if str(is_true).lower() in profile.counts
         )
-        column = _column(profile, "boolean", levels=bools)
+        column = replace(profile.column, type="boolean", levels=bools)
         return Decision(column=column, reason="The cells are true or false.")
     lower = {text.lower() for text in profile.counts}
-    if profile.overflow or profile.long or not lower:
+    if profile.is_free or not lower or not lower <= {*FALSE_TEXTS, *TRUE_TEXTS}:
         return None
-    whole = [pair for pair in _TRUTH_PAIRS if lower.issuperset(pair)]
-    if not lower <= {*FALSE_TEXTS, *TRUE_TEXTS}:
+    if pairs and lower not in map(set, _TRUTH_PAIRS):
         return None
-    if pairs and (len(whole) != 1 or lower != set(whole[0])):
-        return None
-    ordered = sorted(profile.counts, key=lambda text: (-profile.counts[text], text))
     spellings: dict[bool, str] = {}
-    for text in ordered:
+    for text in profile.by_count():
         spellings.setdefault(text.lower() in TRUE_TEXTS, text)
     levels: tuple[Level, ...] = tuple(spellings.values())
     if lower <= {"0", "1"}:
         levels = tuple(sorted(int(text) for text in spellings.values()))
-    return Decision(
-        column=_column(profile, "boolean", levels=levels),
-        reason=f"The cells are {' or '.join(spellings.values())}.",
-    )
+    column = replace(profile.column, type="boolean", levels=levels)
+    return Decision(column=column, reason=f"The cells are {' or '.join(spellings.values())}.")
 
 
-def _read(profile: TextProfile, reading: Reading) -> Column:
-    column = reading.column
-    return replace(
-        column,
+def _read(profile: TextProfile, reading: Reading, reason: str) -> Decision:
+    """Return a column as it is read in one way, with the warning about texts that stand for no value."""
+    form = reading.column.datetime_format
+    column = replace(
+        reading.column,
         missing=profile.missing + reading.bad > 0,
-        na_values=(*column.na_values, *(() if reading.others else reading.words)),
-        first_year=first_year(reading.latest) if has_short_year(column.datetime_format) else None,
+        na_values=(*reading.column.na_values, *(() if reading.others else reading.words)),
+        first_year=first_year(reading.latest) if has_short_year(form) else None,
     )
-
-
-def _column(
-    profile: TextProfile, kind: ColumnType, *, levels: tuple[Level, ...] = (), other: bool = False
-) -> Column:
-    return Column(
-        name=profile.name,
-        type=kind,
-        levels=levels,
-        other=other,
-        missing=profile.missing > 0,
-        na_values=tuple(profile.options.na_values),
+    if not reading.bad or reading.example is None:
+        return Decision(column=column, reason=reason)
+    detail = (
+        f"{reading.bad} of {profile.known} cells are not {'numbers' if reading.is_number else 'dates'}, and are"
+        f" taken as missing, such as {reading.example[:_SHOWN]!r}. If these texts mean more than a gap, state"
+        " another type by types=."
     )
-
-
-def _ignored(profile: TextProfile, reason: str) -> Decision:
     return Decision(
-        column=_column(profile, "ignored"),
-        reason=reason,
-        warnings=[ignored_warning(profile.name, reason)],
+        column=column, reason=reason, warnings=[warning("unreadable", profile.name, detail)]
     )

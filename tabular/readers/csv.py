@@ -11,7 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableWarning
+from tabular.formats import ParseOptions, TableWarning, warning
 from tabular.readers.dialect import Dialect, TextFile, find_dialect, rows_of
 from tabular.source import Source, check_columns, mend_names
 
@@ -178,7 +178,7 @@ def _without_empty_end(
     empty = sum(batch.num_rows for batch in held)
     if empty and held[0].num_columns > 1:
         rows = "1 row" if empty == 1 else f"{empty} rows"
-        found.append(_warning("skipped", f"{rows} at the end without any value are left out."))
+        found.append(warning("skipped", None, f"{rows} at the end without any value are left out."))
 
 
 def _rows_to_last_text(batch: pa.RecordBatch) -> int:
@@ -192,14 +192,16 @@ def _rows_to_last_text(batch: pa.RecordBatch) -> int:
 def _about_lines(short: Sequence[int], remarks: Sequence[int]) -> Iterator[TableWarning]:
     if short:
         rows = "1 row has" if len(short) == 1 else f"{len(short)} rows have"
-        yield _warning(
+        yield warning(
             "uneven",
+            None,
             f"{rows} fewer values than there are columns, in {_lines(short)}: the missing ones are gaps.",
         )
     if remarks:
         lines = "1 line" if len(remarks) == 1 else f"{len(remarks)} lines"
-        yield _warning(
+        yield warning(
             "skipped",
+            None,
             f"{lines} at the end of the file, {_lines(remarks)}, hold one text alone and are left out.",
         )
 
@@ -208,7 +210,3 @@ def _lines(numbers: Sequence[int]) -> str:
     named = ", ".join(map(str, numbers[:_SHOWN]))
     more = " and others" if len(numbers) > _SHOWN else ""
     return f"{'line' if len(numbers) == 1 else 'lines'} {named}{more}"
-
-
-def _warning(code: str, detail: str) -> TableWarning:
-    return {"code": code, "column": None, "detail": detail}  # type: ignore[typeddict-item] # one of those

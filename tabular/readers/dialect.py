@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO
 
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableWarning
+from tabular.formats import ParseOptions, TableWarning, warning
 from tabular.source import default_names
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ _FEWEST_BELOW = 5
 _VALUE = re.compile(r"[+-]?[.,]?\d.*|nan|na|null|", re.IGNORECASE | re.DOTALL)
 _WHOLE = re.compile(r"\d+")
 _DECIMALS = re.compile(r"[+-]?\d*[.,]\d+")
-_SHOWN = 3
 
 
 class TextFile:
@@ -36,19 +35,30 @@ class TextFile:
 
     Attributes:
         warnings: Warning about the encoding, where it was not told and is not UTF-8.
+
+    Raises:
+        TableError: The file is of another encoding than it says or the options tell.
     """
 
     def __init__(self, path: Path, options: ParseOptions) -> None:
         self.warnings: list[TableWarning] = []
         self._path = path
         self._copy: BinaryIO | None = None  # of no name, which goes with this object
-        encoding = options.encoding or self._found_encoding()
-        if encoding != "utf-8":
-            self._copy = TemporaryFile(dir=path.parent)  # noqa: SIM115 - it stays open
-            weakref.finalize(self, self._copy.close)
-            self._copy_from(encoding)
-        elif options.encoding is not None:
-            self._check_utf8()
+        encoding = options.encoding or _marked_encoding(path)
+        if encoding in {None, "utf-8"}:
+            line = _first_bad_line(path)
+            if line is None:
+                return
+            if encoding is not None:
+                raise TableError("dataset-encoding", "The file is not UTF-8.")
+            detail = (
+                f"The file is not UTF-8, as line {line} shows, and is read as cp1252, of Windows in Western"
+                " Europe. If its letters look wrong, upload it again and state encoding=."
+            )
+            self.warnings.append(warning("encoding", None, detail))
+        self._copy = TemporaryFile(dir=path.parent)  # noqa: SIM115 - it stays open
+        weakref.finalize(self, self._copy.close)
+        _copy_as_utf8(path, encoding or "cp1252", self._copy)
 
     def open(self, start: int = 0) -> BinaryIO:
         """Open the text at a byte, of which a mark of UTF-8 is none."""
@@ -62,63 +72,44 @@ class TextFile:
         file.seek(mark + start)
         return file
 
-    def _found_encoding(self) -> str:
-        with self._path.open("rb") as file:
-            start = file.read(4096)
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        if start.count(0) > len(start) // 4:
-            raise TableError(
-                "dataset-encoding",
-                "The file has many zero bytes, as UTF-16 has, but no byte order mark: state encoding=utf-16.",
-            )
-        place = self._first_fault("utf-8")
-        if place is None:
-            return "utf-8"
-        with self._path.open("rb") as file:
-            line = file.read(place).count(b"\n") + 1
-        self.warnings.append(
-            {
-                "code": "encoding",
-                "column": None,
-                "detail": f"The file is not UTF-8, as line {line} shows, and is read as cp1252, of Windows in"
-                " Western Europe. If its letters look wrong, upload it again and state encoding=.",
-            }
+
+def _marked_encoding(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if start.count(0) > len(start) // 4:
+        raise TableError(
+            "dataset-encoding",
+            "The file has many zero bytes, as UTF-16 has, but no byte order mark: state encoding=utf-16.",
         )
-        return "cp1252"
+    return None
 
-    def _check_utf8(self) -> None:
-        if self._first_fault("utf-8") is not None:
-            raise TableError("dataset-encoding", "The file is not UTF-8.")
 
-    def _first_fault(self, encoding: str) -> int | None:
-        """Return the byte at which a file cannot be decoded; None where all of it can be."""
-        decoder = codecs.getincrementaldecoder(encoding)()
-        read = 0
-        try:
-            with self._path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    decoder.decode(chunk)
-                    read += len(chunk)
-                decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            return max(0, read + error.start)
-        return None
+def _first_bad_line(path: Path) -> int | None:
+    """Return the number of the first line that is not UTF-8; None if all are."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, chunk = 1, b"-"
+    with path.open("rb") as file:
+        while chunk:
+            chunk = file.read(_CHUNK_BYTES)
+            try:
+                line += decoder.decode(chunk, final=not chunk).count("\n")
+            except UnicodeDecodeError as error:
+                return line + error.object[: error.start].count(b"\n")
+    return None
 
-    def _copy_from(self, encoding: str) -> None:
-        assert self._copy is not None  # noqa: S101 - it was just made
-        decoder = codecs.getincrementaldecoder(encoding)()
-        try:
-            with self._path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    self._copy.write(decoder.decode(chunk).encode())
-                self._copy.write(decoder.decode(b"", final=True).encode())
-        except (UnicodeDecodeError, UnicodeEncodeError):
-            raise TableError(
-                "dataset-encoding",
-                f"The file is neither UTF-8 nor {encoding}: state its encoding=.",
-            ) from None
-        self._copy.flush()
+
+def _copy_as_utf8(path: Path, encoding: str, copy: BinaryIO) -> None:
+    try:
+        with path.open(encoding=encoding, newline="") as text:
+            while chunk := text.read(_CHUNK_BYTES):
+                copy.write(chunk.encode())
+    except UnicodeError:
+        raise TableError(
+            "dataset-encoding", f"The file is neither UTF-8 nor {encoding}: state its encoding=."
+        ) from None
+    copy.flush()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,10 +151,10 @@ def find_dialect(text: TextFile, options: ParseOptions) -> Dialect:
     if not first:
         raise TableError("dataset-empty", "The file is empty.")
     below = [row for row, _ in zip(filter(None, reader), range(_SNIFFED_LINES), strict=False)]
-    warnings = [_skipped_warning(skipped)] if skipped else []
+    warnings = [lines_above(skipped, "Line")] if skipped else []
     named, doubt = _is_header(first, below, told=options.header)
     if doubt:
-        warnings.append({"code": "numeric_header", "column": None, "detail": doubt})
+        warnings.append(warning("numeric_header", None, doubt))
     names = first if named else default_names(max(len(first), width))
     if named and len(first) < width and below:
         # R leaves out the name of its row names; others end each row with a separator.
@@ -213,10 +204,9 @@ def _lines_above(lines: Sequence[str], mark: str, width: int) -> int:
     reader, skipped, longer = rows_of(lines, mark), 0, None
     for row in reader:
         if len(row) >= width - 1 and sum(map(bool, row)) > int(width > 2):
-            is_names = not any(map(_VALUE.fullmatch, map(str.strip, row)))
-            if (
-                longer is not None
-            ):  # a header whose last columns are empty in all rows, or a line above it
+            if longer is not None:
+                # The longer one is a header whose last columns are empty in all rows, or a line above it.
+                is_names = not any(map(_VALUE.fullmatch, map(str.strip, row)))
                 return skipped if is_names else longer
             if len(row) <= width:
                 return skipped
@@ -272,10 +262,8 @@ def _are_unlike(first: list[str], below: list[list[str]]) -> bool:
     )
 
 
-def _skipped_warning(lines: int) -> TableWarning:
-    what = "Line 1 stands" if lines == 1 else f"Lines 1 to {lines} stand"
-    return {
-        "code": "skipped",
-        "column": None,
-        "detail": f"{what} above the table, and {'is' if lines == 1 else 'are'} left out: {lines} in all.",
-    }
+def lines_above(lines: int, what: str) -> TableWarning:
+    """Return the warning about lines, or rows of a sheet, above a table."""
+    text = f"{what} 1 stands" if lines == 1 else f"{what}s 1 to {lines} stand"
+    left = "is left out" if lines == 1 else f"are left out: {lines} in all"
+    return warning("skipped", None, f"{text} above the table, and {left}.")

@@ -9,7 +9,8 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from python_calamine import CalamineError, CalamineWorkbook
 
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableWarning
+from tabular.formats import ParseOptions, TableWarning, warning
+from tabular.readers.dialect import lines_above
 from tabular.source import Source, check_columns, default_names, mend_names
 
 _STEP_ROWS = 4096
@@ -28,10 +29,7 @@ def open_excel(path: Path, options: ParseOptions) -> Source:
     rows, warnings = _rows(path, options)
     above = next((at for at, row in enumerate(rows) if sum(cell != "" for cell in row) > 1), 0)
     if above:
-        lines = "Row 1 stands" if above == 1 else f"Rows 1 to {above} stand"
-        warnings.append(
-            _skipped(f"{lines} above the table, and {'is' if above == 1 else 'are'} left out.")
-        )
+        warnings.append(lines_above(above, "Row"))
     while len(rows) > above and not any(cell != "" for cell in rows[-1]):
         rows.pop()
     first = rows[above] if len(rows) > above else []
@@ -76,7 +74,7 @@ def _rows(path: Path, options: ParseOptions) -> tuple[list[list[Any]], list[Tabl
         raise TableError("dataset-parse", text) from None
     if options.sheet is None and len(sheets) > 1:
         text = f"The workbook has {len(sheets)} sheets; the first is read. Name another by sheet=."
-        return rows, [_skipped(text)]
+        return rows, [warning("skipped", None, text)]
     return rows, []
 
 
@@ -106,7 +104,3 @@ def _text(cell: Any) -> str | None:  # noqa: ANN401 - a cell of any type
     if isinstance(cell, date | datetime | time):
         return cell.isoformat()
     return str(cell.total_seconds()) if isinstance(cell, timedelta) else str(cell)
-
-
-def _skipped(detail: str) -> TableWarning:
-    return {"code": "skipped", "column": None, "detail": detail}

@@ -11,10 +11,12 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import simdjson
 from numpy.typing import NDArray
 
+from tabular.cells import as_text
 from tabular.errors import JsonError, TableError
 from tabular.formats import ParseOptions
 from tabular.json_text import parse_json
 from tabular.source import NESTED, Source, check_columns, default_names, mend_names
+from tabular.typed_rows import json_cells
 
 MAX_DOCUMENT_BYTES = 32 << 20
 """Largest document: its objects take up to thirty times as many bytes."""
@@ -68,7 +70,7 @@ def number_lines(text: bytes, width: int) -> NDArray[np.float64] | None:
     return values if values is not None and len(values) == len(lines) else None
 
 
-def open_json(path: Path, _options: ParseOptions) -> Source:
+def open_json(path: Path, options: ParseOptions) -> Source:
     """Open a JSON document.
 
     Raises:
@@ -84,8 +86,7 @@ def open_json(path: Path, _options: ParseOptions) -> Source:
         rows, names = split_document(parse_json(path.read_bytes()))
     except JsonError as error:
         raise TableError(error.slug, error.detail) from None
-    steps = [rows[start : start + _STEP_ROWS] for start in range(0, len(rows), _STEP_ROWS)]
-    return _source(lambda: iter(steps), names, _options)
+    return _source(lambda: iter([rows]), names, options)
 
 
 def open_ndjson(path: Path, options: ParseOptions) -> Source:
@@ -200,7 +201,8 @@ def numbers_of_rows(
     try:
         return np.array(rows, np.float64).reshape(len(rows), len(names))
     except OverflowError:
-        raise _too_large() from None
+        text = "A number is too large for a 64-bit float."
+        raise TableError("dataset-nonfinite", text) from None
 
 
 def _parsed(lines: Sequence[bytes], line: int, row: int) -> Iterator[Any]:
@@ -227,16 +229,13 @@ def _source(
         names: Names of the columns, if the table gives them.
         options: Bounds of the table's size.
     """
-    first = next((row for rows in read() for row in rows), None)
-    if first is None:
-        raise TableError("dataset-empty", "The file has no rows.")
-    if not isinstance(first, dict | list):
-        raise _misshapen(1, "is neither a list nor an object")
-    listed = isinstance(first, list)
-    keys = default_names(len(first)) if listed else _members(read(), options)
+    keys, listed = _keys(read, options)
+    names = names if listed else None
     check_columns(len(keys), options=options)
-    given = _given(keys, names) if listed else keys
-    mended, nameless, warnings = mend_names(given)
+    if names is not None and len(names) != len(keys):
+        text = f"There are {len(names)} names, but row 1 has {len(keys)} values."
+        raise TableError("dataset-shape", text)
+    mended, nameless, warnings = mend_names(names or keys)
 
     def lists() -> Iterator[list[Sequence[Any]]]:
         before = 0
@@ -277,24 +276,21 @@ def _batch(
     return pa.record_batch(columns, names=[str(at) for at in range(len(types))])
 
 
-def _given(default: list[str], names: list[str] | None) -> list[str]:
-    """Return the names that a document gives to rows that are lists, or the default ones."""
-    if names is not None and len(names) != len(default):
-        raise TableError(
-            "dataset-shape", f"There are {len(names)} names, but row 1 has {len(default)} values."
-        )
-    return default if names is None else names
-
-
-def _members(parts: Iterator[list[Any]], options: ParseOptions) -> list[str]:
-    """Return the members of all objects, in the order in which they come."""
+def _keys(read: Callable[[], Iterator[list[Any]]], options: ParseOptions) -> tuple[list[str], bool]:
+    """Return the keys of all columns, and whether rows are lists; members of objects come in their order."""
+    first = next((row for rows in read() for row in rows), None)
+    if first is None:
+        raise TableError("dataset-empty", "The file has no rows.")
+    if isinstance(first, list):
+        return default_names(len(first)), True
+    if not isinstance(first, dict):
+        raise _misshapen(1, "is neither a list nor an object")
     found: dict[str, None] = {}
-    for rows in parts:
-        for row in rows:
-            if isinstance(row, dict) and not row.keys() <= found.keys():
-                found.update(dict.fromkeys(row))
-                check_columns(len(found), options=options)
-    return list(found)
+    for row in (row for rows in read() for row in rows):
+        if isinstance(row, dict) and not row.keys() <= found.keys():
+            found.update(dict.fromkeys(row))
+            check_columns(len(found), options=options)
+    return list(found), False
 
 
 def _kinds(parts: Iterator[list[Sequence[Any]]], width: int) -> list[set[type]]:
@@ -312,21 +308,10 @@ def _type_of(kinds: set[type]) -> pa.DataType:
 
 
 def _cells(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if kind == pa.string():
-        return pa.array(map(_as_text, values), pa.string())
-    try:
+    if kind == pa.bool_():
         return pa.array(values, kind)
-    except (OverflowError, pa.ArrowInvalid):  # whole numbers that are not exact
-        try:
-            return pa.array([None if value is None else float(value) for value in values], kind)
-        except OverflowError:
-            raise _too_large() from None
-
-
-def _as_text(value: str | float | bool | None) -> str | None:  # noqa: FBT001 - a value of JSON
-    if value is None or isinstance(value, str):
-        return value
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    cells = json_cells(values)
+    return cells if cells.type == kind else as_text(cells)
 
 
 def _about_members(document: dict[str, Any]) -> str:
@@ -346,7 +331,3 @@ def _are_names(value: object) -> bool:
 
 def _misshapen(row: int, reason: str) -> TableError:
     return TableError("dataset-shape", f"Row {row} {reason}.", row=row)
-
-
-def _too_large() -> TableError:
-    return TableError("dataset-nonfinite", "A number is too large for a 64-bit float.")

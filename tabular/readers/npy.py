@@ -27,12 +27,6 @@ from tabular.source import (
 MAX_HEADER_BYTES = 1024
 """Longest header that is parsed, which keeps the interpreter's lock: that of a table of numbers has 118."""
 
-_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    # Of another character set, which no header of plain numbers needs.
-    (3, 0): np.lib.format.read_array_header_2_0,
-}
 _PREFIX_BYTES = 12  # magic string, version and length of the header, where that has four bytes
 _BAD_TYPE = "descr is not a valid dtype descriptor"  # how NumPy's error begins
 # What NumPy raises on hostile headers; a warning where these are made errors.
@@ -47,28 +41,28 @@ _COPY_BYTES = 4 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class NpyHeader:
-    """Header of an array of real numbers.
+    """Header of a table of real numbers.
 
     Attributes:
         dtype: Type of the values, of any width and byte order.
         fortran_order: True where columns follow one another, instead of rows.
-        shape: Shape of the array, of any number of dimensions.
+        shape: Number of rows and of columns.
         offset: Byte of the file at which the values begin.
     """
 
     dtype: np.dtype[Any]
     fortran_order: bool
-    shape: tuple[int, ...]
+    shape: tuple[int, int]
     offset: int
 
     @property
     def rows(self) -> int:
-        """Number of rows of a table."""
+        """Number of rows."""
         return self.shape[0]
 
     @property
     def columns(self) -> int:
-        """Number of columns of a table."""
+        """Number of columns."""
         return self.shape[1]
 
     @property
@@ -96,7 +90,7 @@ def parse_header(start: bytes) -> NpyHeader | None:
     if len(start) < _PREFIX_BYTES:
         return None
     version = (start[6], start[7])
-    if version not in _READERS:
+    if version not in {(1, 0), (2, 0), (3, 0)}:
         raise TableError("dataset-parse", "The file is of an unknown version of npy.")
     offset = _PREFIX_BYTES if version > (1, 0) else _PREFIX_BYTES - 2
     length = int.from_bytes(start[8:offset], "little")
@@ -118,17 +112,21 @@ def open_npy(path: Path, options: ParseOptions) -> Source:
         raise TableError("dataset-empty", "The file is empty.")
     header = parse_header(start)
     if header is None:
-        raise _truncated()
+        raise TableError("dataset-truncated", "The file ends too early.")
     check_columns(header.columns, options=options)
+    _check_size(path.stat().st_size, header)
     stored_bytes = 4 if header.dtype.kind == "f" and header.dtype.itemsize <= 4 else 8
-    _check_size(path, header)
     check_rows(header.rows, row_bytes=header.columns * stored_bytes, options=options)
-    read = _fortran_chunks if header.fortran_order else _row_major_chunks
 
     def batches() -> Iterator[pa.RecordBatch]:
         names = [str(place) for place in range(header.columns)]
-        for chunk in read(path, header):
-            yield pa.record_batch(list(map(pa.array, chunk)), names=names)
+        order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+        rows = np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
+        step = rows_per_chunk(header.columns)
+        for first in range(0, header.rows, step):
+            with np.errstate(invalid="ignore"):  # a signalling not-a-number is missing, too
+                columns = np.ascontiguousarray(rows[first : first + step].T, np.float64)
+            yield pa.record_batch(list(map(pa.array, columns)), names=names)
 
     return Source(
         names=default_names(header.columns),
@@ -205,10 +203,11 @@ class RowWriter:
 @lru_cache(maxsize=256)  # callers send the same few shapes over and over
 def _parsed(version: tuple[int, int], header: bytes, *, offset: int) -> NpyHeader:
     """Parse a whole header, its length included."""
+    # Version 3 has another character set, which no header of plain numbers needs.
+    numpy = np.lib.format
+    read = numpy.read_array_header_1_0 if version == (1, 0) else numpy.read_array_header_2_0
     try:
-        shape, fortran_order, dtype = _READERS[version](
-            io.BytesIO(header), max_header_size=MAX_HEADER_BYTES
-        )
+        shape, fortran_order, dtype = read(io.BytesIO(header), max_header_size=MAX_HEADER_BYTES)
     except _HEADER_ERRORS as error:
         if str(error).startswith(_BAD_TYPE):
             raise _not_real() from None
@@ -231,61 +230,16 @@ def _parsed(version: tuple[int, int], header: bytes, *, offset: int) -> NpyHeade
     return NpyHeader(dtype=dtype, fortran_order=fortran_order, shape=shape, offset=offset)
 
 
-def _check_size(path: Path, header: NpyHeader) -> None:
+def _check_size(size: int, header: NpyHeader) -> None:
     if header.rows == 0:
         raise TableError("dataset-empty", "The array has no rows.")
     expected = header.offset + header.size
-    size = path.stat().st_size
     if size < expected:
         raise TableError(
             "dataset-truncated", f"The file has {size} bytes; its header promises {expected}."
         )
     if size > expected:
         raise TableError("dataset-parse", f"{size - expected} bytes follow the array.")
-
-
-def _row_major_chunks(path: Path, header: NpyHeader) -> Iterator[Columns]:
-    row_bytes = header.columns * header.dtype.itemsize
-    with path.open("rb") as file:
-        file.seek(header.offset)
-        for start, stop in _ranges(header):
-            data = _read_exactly(file, (stop - start) * row_bytes)
-            rows = np.frombuffer(data, header.dtype).reshape(stop - start, header.columns)
-            yield _widened(rows.T)
-
-
-def _fortran_chunks(path: Path, header: NpyHeader) -> Iterator[Columns]:
-    size = header.dtype.itemsize
-    with path.open("rb") as file:
-        for start, stop in _ranges(header):
-            values = np.empty((header.columns, stop - start))
-            for column in range(header.columns):
-                file.seek(header.offset + (column * header.rows + start) * size)
-                data = _read_exactly(file, (stop - start) * size)
-                values[column] = _widened(np.frombuffer(data, header.dtype))
-            yield values
-
-
-def _widened(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):  # a signalling not-a-number is missing like any other
-        return np.ascontiguousarray(values, dtype=np.float64)
-
-
-def _ranges(header: NpyHeader) -> Iterator[tuple[int, int]]:
-    step = rows_per_chunk(header.columns)
-    for start in range(0, header.rows, step):
-        yield start, min(start + step, header.rows)
-
-
-def _read_exactly(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise _truncated()
-    return data
-
-
-def _truncated() -> TableError:
-    return TableError("dataset-truncated", "The file ends too early.")
 
 
 def _bad_header() -> TableError:

@@ -16,6 +16,7 @@ def accept(tmp_path: Path) -> Accept:
     """Parses the bytes of a file into `table.npy`, with options as keywords."""
 
     def parse(data: bytes, kind: TableFormat = TableFormat.CSV, **options: object) -> TableSummary:
+        (tmp_path / "table.npy").unlink(missing_ok=True)
         (tmp_path / "upload").write_bytes(data)
         chosen = ParseOptions(**options)  # type: ignore[arg-type] # each test knows its own
         return parse_table(tmp_path / "upload", tmp_path / "table.npy", format=kind, options=chosen)

@@ -3,15 +3,13 @@
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 from hypothesis import given, strategies as st
 
-from tabular import cells
-from tabular.cells import decode_cells, encode_cells, level_text, recode, try_encode
+from tabular.cells import decode_cells, encode_cells, recode, try_encode
 from tabular.columns import OTHER, UNSEEN, Column, ColumnType
 from tabular.dates import parse_dates
 from tabular.errors import TableError
@@ -221,7 +219,6 @@ def test_dates_are_no_numbers_of_another_table(kind: ColumnType) -> None:
 LEVEL_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1)
 
 
-@pytest.mark.long
 @given(st.lists(LEVEL_TEXT, min_size=1, max_size=20, unique=True), st.data())
 def test_levels_come_back(levels: list[str], data: st.DataObject) -> None:
     column = Column(name="a", type="category", levels=tuple(levels))
@@ -239,7 +236,6 @@ def test_numbers_come_back_from_text_and_arrow(cells: list[float | None]) -> Non
         assert decode_cells(encode_cells(array, NUMBER), NUMBER).to_pylist() == cells
 
 
-@pytest.mark.long
 @given(
     st.lists(
         st.one_of(
@@ -271,7 +267,6 @@ def test_dates_come_back_in_every_format(cells: list[datetime | None], form: str
     assert decode_cells(numbers, column).to_pylist() == texts
 
 
-@pytest.mark.long
 @given(
     st.lists(st.datetimes(), min_size=1),
     st.sampled_from([None, "%Y-%m-%d", "%d.%m.%y %H:%M", "%Y%m%d", "%H:%M:%S.%f"]),
@@ -305,16 +300,6 @@ def test_a_column_is_the_same_as_json() -> None:
     column = Column(name="a", levels=("x",), spikes=(0.0,), na_values=("-",), decimal=",")
     assert Column.from_dict(column.to_dict() | {"mean": 1.0}) == column
     assert Column.from_dict({"name": "a", "dtype": "float64"}) == Column(name="a")
-
-
-def test_levels_that_are_texts_are_not_asked_for_their_texts(monkeypatch):
-    column = Column(
-        name="a", type="category", levels=tuple(f"l{n}" for n in range(4096)), other=True
-    )
-    asked = Mock(side_effect=level_text)
-    monkeypatch.setattr(cells, "level_text", asked)
-    assert encode(["l7", "new", "1.5", None], column) == [7.0, 4096.0, 4096.0, None]
-    asked.assert_not_called()
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])

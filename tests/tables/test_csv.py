@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tabular.formats import ParseOptions, TableFormat, TableWarning
-from tabular.open import open_source
+from tabular.rows import open_source
 from tests.tables.files import Refuse
 
 ROWS = [[f"{i}.5", "red" if i % 3 else "green, dark", f"{i * i}"] for i in range(40)]
@@ -39,8 +39,9 @@ def lines(rows: list[list[str]], mark: str = ",", *, end: str = "\n") -> str:
     return "".join(mark.join(row) + end for row in quoted)
 
 
-@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("mark", "end"), [(",", "\n"), (",", "\r"), (";", "\r\n"), ("\t", "\n"), ("|", "\r\n")]
+)
 def test_any_separator_and_line_end_is_found(cells, mark, end):
     names, rows, warnings = cells(lines([NAMES, *ROWS], mark, end=end).encode())
     assert (names, rows, warnings) == (NAMES, ROWS, {})

@@ -11,7 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 
 from tabular.errors import TableError
-from tabular.formats import MEDIA_TYPES, ParseOptions, TableFormat, TableSummary, WarningCode
+from tabular.formats import MEDIA_TYPES, TableFormat, TableSummary, WarningCode
 from tabular.ingest.storing import parse_table
 from tests.tables.files import Accept, npy, parquet
 
@@ -58,9 +58,9 @@ def test_a_csv_file_without_a_header_has_columns_x1_to_xd(accept):
     assert (summary.rows, warned(summary, "numeric_header")) == (2, [])
 
 
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
-@pytest.mark.parametrize("end", [True, False])
-@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize(
+    ("newline", "end", "blank"), [(b"\n", True, 0), (b"\r\n", False, 2), (b"\r", True, 2)]
+)
 def test_any_line_end_and_blank_lines_are_read(accept, tmp_path, newline, end, blank):
     lines = [b" a , b", b" 1 ,2 ", b'"3",+4', b"-.5,5e0"]
     data = newline * blank + (newline * (1 + blank)).join(lines) + newline * end
@@ -76,7 +76,6 @@ def test_a_blank_line_in_a_file_of_one_column_is_a_missing_value(accept):
     assert accept(data, missing="drop").rows_dropped == 1
 
 
-@pytest.mark.long
 def test_a_wide_csv_is_the_same_table(accept, tmp_path):
     table = normal(700, 600).round(3)
     data = io.BytesIO()
@@ -108,9 +107,7 @@ def test_parquet_columns_of_short_floats_stay_float32(accept, tmp_path):
     assert np.load(tmp_path / "table.npy").dtype == np.float32
 
 
-@pytest.mark.parametrize(
-    "kind", [pa.float16(), pa.float32(), pa.float64(), pa.int64(), pa.uint8()], ids=str
-)
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.int64()], ids=str)
 def test_parquet_nulls_are_missing_in_every_type(accept, tmp_path, kind):
     column = pa.array([1, None, 3, 5], pa.int64()).cast(pa.float32()).cast(kind)
     data = columns_parquet(a=pa.array([1.5, 2.5, 3.5, 7.0]), b=column)
@@ -135,8 +132,7 @@ def test_parquet_of_many_row_groups_is_one_table(accept, tmp_path):
     assert np.array_equal(np.load(tmp_path / "table.npy"), table)
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize(("dtype", "bits"), [("u2", 0x7C01), ("u4", 0x7F800001)])
+@pytest.mark.parametrize(("order", "dtype", "bits"), [("C", "u2", 0x7C01), ("F", "u4", 0x7F800001)])
 def test_a_signalling_not_a_number_is_missing(accept, order, dtype, bits):
     floats = dtype.replace("u", "f")
     table = np.arange(1, 9, dtype=floats).reshape(4, 2) ** 2
@@ -146,7 +142,7 @@ def test_a_signalling_not_a_number_is_missing(accept, order, dtype, bits):
     assert accept(columns_parquet(**columns), missing="drop").rows_dropped == 1
 
 
-@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize("version", [(2, 0), (3, 0)])
 def test_every_version_of_npy_is_read(tmp_path, version):
     with (tmp_path / "upload").open("wb") as file:
         np.lib.format.write_array(file, normal(5, 2), version=version)
@@ -232,7 +228,7 @@ def test_dependence_on_several_columns_names_them(accept):
     assert "'x1', 'x3'" in warning["detail"]
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_dependence_is_seen_at_every_scale_and_strong_correlation_is_not_it(accept, scale):
     table = normal(500, 3) * [1.0, scale, 1.0]
     table[:, 2] = table[:, 1] / scale + 1e-3 * table[:, 0]
@@ -245,14 +241,6 @@ def test_the_warnings_of_one_code_are_capped_with_their_number(accept):
     table = np.zeros((600, 300)) + np.arange(300)
     constant = warned(accept(np.column_stack([table, normal(600, 1)])), "constant")
     assert constant == [*(f"x{i}" for i in range(1, 51)), None]
-
-
-@pytest.mark.parametrize(
-    "bad", [{"delimiter": "x"}, {"missing": "guess"}, {"constant": "jitter"}, {"max_rows": 0}]
-)
-def test_options_that_do_not_exist_are_refused(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        ParseOptions(**bad)
 
 
 def test_every_format_has_a_media_type():

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from tabular.columns import Column
-from tabular.ingest.sentinels import about_sentinels, find_sentinels
+from tabular.formats import TableFormat
+from tabular.ingest.warnings import find_sentinels
+from tests.tables.files import npy
 
 NUMBER = Column(name="pressure")
 
@@ -16,16 +18,14 @@ def readings(*more: float, seed: int = 0) -> np.ndarray:
 def test_a_number_of_several_cells_far_from_all_others_is_a_sentinel(spikes):
     column = Column(name="pressure", spikes=spikes)
     assert find_sentinels(readings(*[-999.0] * 5), column) == [-999.0]
-    [found] = about_sentinels(readings(*[-999.0] * 5), column)
-    assert (found["code"], found["column"]) == ("sentinel", "pressure")
-    assert "na_values=-999:" in found["detail"]
 
 
-def test_several_sentinels_of_a_column_are_all_named():
-    column = Column(name="pressure", spikes=(-999.0, 9999.0))
-    [found] = about_sentinels(readings(*[-999.0] * 30, *[9999.0] * 30), column)
-    assert "-999, 9999 in 11 %" in found["detail"]
-    assert "na_values=-999&na_values=9999:" in found["detail"]
+def test_several_sentinels_of_a_column_are_all_named(accept):
+    values = readings(*[-999.0] * 30, *[9999.0] * 30)
+    summary = accept(npy(np.column_stack([values, values**2])), TableFormat.NPY)
+    found = {one["column"]: one["detail"] for one in summary.warnings if one["code"] == "sentinel"}
+    assert "-999, 9999 in 11 %" in found["x1"]
+    assert "na_values=-999&na_values=9999:" in found["x1"]
 
 
 def test_single_far_values_popular_ones_and_long_tails_are_no_sentinels():
