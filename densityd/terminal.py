@@ -222,7 +222,7 @@ def _describe(error: "ApiError", address: str) -> Iterator[str]:
             yield f"{wrong.field}: {wrong.detail}" if wrong.field else wrong.detail
         elif wrong.field:
             yield f"The field is {wrong.field}."
-    yield from error.problem.named
+    yield from error.named
     if error.status == _UNAUTHORIZED:
         yield "Set DENSITYD_API_KEY to a key of the service."
     more = f": {address}{error.type}" if error.type.startswith("/") else ""

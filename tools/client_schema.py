@@ -28,6 +28,7 @@ _RECORDS = [
     *(
         "AliasChangeView",
         "AliasView",
+        "AuditRecordView",
         "ColumnPage",
         "DatasetSummaryView",
         "DatasetView",

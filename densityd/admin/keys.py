@@ -85,20 +85,7 @@ def list_open_keys(as_json: AsJson = False) -> None:
         return echo_json([_to_json(key) for key in found])
     return echo_table(
         ("ID", "PROJECT", "LABEL", "SCOPE", "STATE", "RATE", "CREATED", "EXPIRES", "LAST USED"),
-        [
-            (
-                key.id,
-                key.project,
-                key.label,
-                key.scope,
-                key.state,
-                key.rate,
-                key.created_at,
-                key.expires_at,
-                key.last_used_at,
-            )
-            for key in found
-        ],
+        ([getattr(key, name) for name in _SHOWN] for key in found),
     )
 
 
@@ -117,6 +104,12 @@ def revoke(
     if as_json:
         return echo_json(_to_json(revoked))
     return typer.echo(f"{revoked.id} {revoked.state}")
+
+
+_SHOWN = (
+    *("id", "project", "label", "scope", "state", "rate", "created_at", "expires_at"),
+    "last_used_at",
+)
 
 
 @contextmanager
@@ -149,18 +142,10 @@ def _open_keys(*, make: bool = False) -> Iterator["Keys"]:
 
 
 def _to_json(key: "ApiKey") -> dict[str, object]:
-    return {
-        "id": key.id,
-        "project": key.project,
-        "scope": key.scope.value,
-        "label": key.label,
-        "state": key.state,
-        "rate": key.rate,
-        "created_at": _format_time(key.created_at),
-        "expires_at": _format_time(key.expires_at),
-        "revoked_at": _format_time(key.revoked_at),
-        "last_used_at": _format_time(key.last_used_at),
-    }
+    names = ("id", "project", "scope", "label", "state", "rate")
+    times = ("created_at", "expires_at", "revoked_at", "last_used_at")
+    shown = {name: getattr(key, name) for name in names}
+    return shown | {name: _format_time(getattr(key, name)) for name in times}
 
 
 def _format_time(moment: datetime | None) -> str | None:

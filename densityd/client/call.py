@@ -153,6 +153,11 @@ def build_change(
     )
 
 
+def build_deletion(base: str, *names: str | int) -> Call[None]:
+    """Return the call that deletes what is below a path."""
+    return Call("DELETE", build_path(base, *names), ignore, retry=Retry.REFUSED)
+
+
 def ignore(_response: Response) -> None:
     """Ignore the response."""
 

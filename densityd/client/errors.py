@@ -59,11 +59,10 @@ class FieldProblem:
         return ".".join(part.replace("~1", "/").replace("~0", "~") for part in parts)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A response of `application/problem+json` (RFC 9457).
+class ApiError(ClientError):
+    """The service refused a request, by a response of `application/problem+json` (RFC 9457).
 
-    Args:
+    Attributes:
         status: HTTP status.
         type: Stable identifier for programs, such as `/problems/dimension-mismatch`.
         title: Name of the type of problem.
@@ -74,72 +73,42 @@ class Problem:
         retry_after_s: Seconds after which the service suggests another attempt.
     """
 
-    status: int
-    type: str = "about:blank"
-    title: str = ""
-    detail: str = ""
-    errors: Sequence[FieldProblem] = ()
-    members: Mapping[str, object] | None = None
-    request_id: str | None = None
-    retry_after_s: float | None = None
+    def __init__(  # noqa: PLR0913 - the members of a problem
+        self,
+        status: int,
+        *,
+        type: str = "about:blank",  # noqa: A002 - the word for it
+        title: str = "",
+        detail: str = "",
+        errors: Sequence[FieldProblem] = (),
+        members: Mapping[str, object] | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.status = status
+        self.type = type
+        self.title = title
+        self.detail = detail
+        self.errors = errors
+        self.members = members or {}
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+        fields = "; ".join(
+            f"{error.field}: {error.detail}" if error.field else error.detail
+            for error in errors
+            if error.detail != detail and f"`{error.field}`" not in detail
+        )
+        text = " ".join(part for part in (detail, fields, "; ".join(self.named)) if part)
+        super().__init__(f"{title} ({status}): {text}")
 
     @property
     def named(self) -> Sequence[str]:
         """The names that further members list, such as `missing: weight, age`."""
         return [
             f"{name}: {', '.join(map(str, value))}"
-            for name, value in (self.members or {}).items()
+            for name, value in self.members.items()
             if isinstance(value, list) and value
         ]
-
-
-class ApiError(ClientError):
-    """The service refused a request.
-
-    Attributes:
-        problem: The whole response.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        fields = "; ".join(
-            f"{error.field}: {error.detail}" if error.field else error.detail
-            for error in problem.errors
-            if error.detail != problem.detail and f"`{error.field}`" not in problem.detail
-        )
-        parts = (problem.detail, fields, "; ".join(problem.named))
-        text = " ".join(part for part in parts if part)
-        super().__init__(f"{problem.title} ({problem.status}): {text}")
-        self.problem = problem
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return self.problem.status
-
-    @property
-    def type(self) -> str:
-        """The type of the problem, such as `/problems/not-found`."""
-        return self.problem.type
-
-    @property
-    def title(self) -> str:
-        """The name of the type of problem."""
-        return self.problem.title
-
-    @property
-    def detail(self) -> str:
-        """The description of this occurrence."""
-        return self.problem.detail
-
-    @property
-    def errors(self) -> Sequence[FieldProblem]:
-        """The errors in single fields."""
-        return self.problem.errors
-
-    @property
-    def request_id(self) -> str | None:
-        """The id of the request in the service's log."""
-        return self.problem.request_id
 
 
 class RowsWarning(UserWarning):

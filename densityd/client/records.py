@@ -31,6 +31,16 @@ class Alias(AliasRecord):
     version: int
 
 
+class AuditRecord(Record):
+    """Request that changed something."""
+
+    time: AwareDatetime
+    key_id: str | None
+    action: str
+    resource: str
+    request_id: str
+
+
 class Checkpoint(Record):
     """File of the weights of a version."""
 

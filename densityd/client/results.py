@@ -7,7 +7,7 @@ import numpy as np
 
 from densityd.client.call import parse_json
 from densityd.client.errors import UnexpectedAnswerError
-from densityd.client.wire.npy import Floats
+from densityd.client.wire.arrays import Floats
 
 _Columns = TypeVar("_Columns", "Conditionals", "Explained")
 

@@ -50,7 +50,7 @@ class Retries:
             return None
         backoff_s = min(self.longest_pause_s, self.first_pause_s * 2.0 ** (sent - 1))
         backoff_s *= random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret
-        asked_s = error.problem.retry_after_s if isinstance(error, ApiError) else None
+        asked_s = error.retry_after_s if isinstance(error, ApiError) else None
         asked_s = asked_s or 0.0
         pause_s = asked_s + backoff_s
         return None if asked_s > self.longest_pause_s or pause_s > left_s else pause_s

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Generic, Literal, TypeAlias, TypedDict, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike
 
 from densityd.client.call import LONG_S, Body, Call, Response, encode_json
 from densityd.client.errors import RowsWarning
-from densityd.client.wire.arrow import encode_table
+from densityd.client.wire.arrays import check_rows, encode_array, encode_table
 from densityd.client.wire.files import read_file
 from densityd.client.wire.frames import Rows, to_table
-from densityd.client.wire.npy import check_rows, encode_array
 from densityd.client.wire.parts import cut_file
 
 Operation = Literal["log_prob", "score", "evidence", "inverse", "forward"]
@@ -25,6 +24,30 @@ Space = Literal["data", "model"]
 
 Extra = Literal["error", "ignore"]
 """Treatment of columns that the model does not have."""
+
+
+class SpaceOption(TypedDict, total=False):
+    """Option of calls about rows: `space` is that of the rows, `"data"` if it is left out."""
+
+    space: Space
+
+
+class ExtraOption(TypedDict, total=False):
+    """Option of calls about rows: `extra` says what becomes of columns that the model does not have."""
+
+    extra: Extra | None
+
+
+class RowOptions(SpaceOption, ExtraOption, total=False):
+    """Options of calls about rows."""
+
+
+class EvidenceOptions(ExtraOption, total=False):
+    """Options of `evidence`: samples of the posterior of each row, 100 by default, and their seed, 0 by default."""
+
+    samples: int
+    seed: int
+
 
 Target: TypeAlias = Path | BinaryIO
 """File of a result: the suffix of a path is its format, an open file gets CSV. A path has all or none."""
@@ -52,7 +75,7 @@ class RowQuery(Generic[_Chunk]):
 
     operation: Operation
     ref: str
-    params: Mapping[str, str | int | None]
+    params: Mapping[str, Any]
     media_type: str
     read: Callable[[bytes], _Chunk]
 

@@ -23,7 +23,8 @@ from densityd.terminal import (
 )
 
 if TYPE_CHECKING:
-    from densityd.client import Client, Dataset, Job, JobFilters, NamedFilters, Version
+    from densityd.client import Client, Dataset, Job, Version
+    from densityd.client.record import Record
 
 _LIKELIHOOD = "best_robust_validation_log_likelihood"
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -72,26 +73,22 @@ def list_(
     """
     if (state or model) and kind is not Kind.jobs:
         raise typer.BadParameter("--state and --model are of `densityd list jobs`.")
-    named, of_jobs = _filters(tags, prefix, state, model)
+    split = (tag.partition("=") for tag in tags or ())
+    by_tag = {"tags": {name: value if equals else None for name, equals, value in split} or None}
+    named = _given(by_tag | {"name_prefix": prefix})
+    of_jobs = _given(by_tag | {"state": state, "model_name": model})
     kinds = list(Kind) if kind is None else [kind]
     most = limit or (5 if kind is None else 50)
     with service(url) as client:
-        found: dict[Kind, list[Any]] = {}
-        for one in kinds:
-            listed: Iterator[Any]
-            if one is Kind.jobs:
-                listed = client.jobs.list(**of_jobs)
-            elif one is Kind.models:
-                listed = client.models.list(**named)
-            else:
-                listed = client.datasets.list(**named)
-            found[one] = list(islice(listed, most))
-    if as_json:
-        lists = {
-            one.value: [item.model_dump(mode="json") for item in items]
-            for one, items in found.items()
+        lists: dict[Kind, Iterator[Any]] = {
+            Kind.models: client.models.list(**named),
+            Kind.jobs: client.jobs.list(**of_jobs),
+            Kind.datasets: client.datasets.list(**named),
         }
-        return echo_json(lists if kind is None else lists[kind.value])
+        found = {one: list(islice(lists[one], most)) for one in kinds}
+    if as_json:
+        listed = {one.value: [_json(item) for item in items] for one, items in found.items()}
+        return echo_json(listed if kind is None else listed[kind.value])
     for place, (one, items) in enumerate(found.items()):
         if place:
             typer.echo()
@@ -99,22 +96,12 @@ def list_(
     return None
 
 
-def _filters(
-    tags: list[str] | None, prefix: str | None, state: "State | None", model: str | None
-) -> "tuple[NamedFilters, JobFilters]":
-    """Return the filters of models and datasets, and those of jobs."""
-    named: NamedFilters = {}
-    of_jobs: JobFilters = {}
-    split = (tag.partition("=") for tag in tags or ())
-    if given := {name: value if equals else None for name, equals, value in split}:
-        named["tags"] = of_jobs["tags"] = given
-    if prefix is not None:
-        named["name_prefix"] = prefix
-    if state is not None:
-        of_jobs["state"] = state
-    if model is not None:
-        of_jobs["model_name"] = model
-    return named, of_jobs
+def _given(filters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in filters.items() if value is not None}
+
+
+def _json(record: "Record") -> dict[str, Any]:
+    return record.model_dump(mode="json")
 
 
 def show(thing: Thing, url: Url = None, as_json: AsJson = False) -> None:
@@ -127,13 +114,13 @@ def show(thing: Thing, url: Url = None, as_json: AsJson = False) -> None:
     with service(url) as client:
         if thing.startswith("ds_"):
             dataset = client.datasets.get(thing)
-            return echo_json(dataset.model_dump(mode="json")) if as_json else _echo_dataset(dataset)
+            return echo_json(_json(dataset)) if as_json else _echo_dataset(dataset)
         if thing.startswith("job_"):
             job = client.jobs.get(thing)
-            return echo_json(job.model_dump(mode="json")) if as_json else _echo_job(job)
+            return echo_json(_json(job)) if as_json else _echo_job(job)
         if ":" in thing or "@" in thing:
             version = find_version(client, thing)
-            return echo_json(version.model_dump(mode="json")) if as_json else _echo_version(version)
+            return echo_json(_json(version)) if as_json else _echo_version(version)
         return _echo_model(client, thing, as_json=as_json)
 
 
@@ -282,8 +269,7 @@ def _echo_model(client: "Client", name: str, *, as_json: bool) -> None:
     model = client.models.get(name)
     versions = list(client.models.versions(name))
     if as_json:
-        listed = [version.model_dump(mode="json") for version in versions]
-        return echo_json({**model.model_dump(mode="json"), "versions": listed})
+        return echo_json({**_json(model), "versions": [_json(version) for version in versions]})
     echo_facts({"name": model.name, "aliases": _format_aliases(model.aliases)})
     typer.echo()
     header = ("VERSION", "FAMILY", "COLUMNS", "PARAMETERS", "LOG LIKELIHOOD", "ALIASES", "CREATED")

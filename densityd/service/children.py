@@ -1,4 +1,4 @@
-"""Child processes: started, watched, restarted and ended together."""
+"""Child processes: started, watched, restarted and ended together, and the signals that end a wait for them."""
 
 import json
 import os
@@ -8,6 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from models_store.process.endings import ending_signals
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 10.0
@@ -139,3 +143,37 @@ def end_all(
                 if number is signal.SIGTERM and hurry():
                     break
                 pause(0.1)
+
+
+class Signals:
+    """A context in which some signals ask for the end, and SIGCHLD ends a wait.
+
+    Attributes:
+        asked_to_end: Number of signals that asked for the end.
+    """
+
+    def __init__(self) -> None:
+        self.asked_to_end = 0
+        self._ending = ending_signals()
+        self._all = {*self._ending, signal.SIGCHLD}
+
+    def __enter__(self) -> Self:
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self._all)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while signal.sigtimedwait(self._all, 0) is not None:
+            pass  # it has been heeded
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until a signal or for `timeout_s` seconds, and count the signals."""
+        found = signal.sigtimedwait(self._all, max(0.0, timeout_s))
+        while found is not None:
+            self.asked_to_end += found.si_signo in self._ending
+            found = signal.sigtimedwait(self._all, 0)

@@ -9,11 +9,9 @@ from pathlib import Path
 from app.settings import ApiSettings
 from densityd.errors import InterruptedStartError, StartError
 from densityd.service import private_redis
-from densityd.service.banner import format_banner
-from densityd.service.children import Child, end_all
+from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
-from densityd.service.ports import build_url, free_port, wants_key, why_unready
-from densityd.service.signals import Signals
+from densityd.service.ports import build_url, format_banner, free_port, wants_key, why_unready
 from models_store.database.database import migrate
 from models_store.errors import BlobError, StorageFullError, StoreError
 from models_store.files.blobs import Blobs

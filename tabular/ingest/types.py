@@ -407,8 +407,8 @@ def _truths(profile: TextProfile, *, pairs: bool = True) -> Decision | None:
     for text in profile.by_count():
         spellings.setdefault(text.lower() in TRUE_TEXTS, text)
     levels: tuple[Level, ...] = tuple(spellings.values())
-    if lower <= {"0", "1"}:
-        levels = tuple(sorted(int(text) for text in spellings.values()))
+    if lower <= {"0", "1", "0.0", "1.0"}:
+        levels = tuple(sorted(int(float(text)) for text in spellings.values()))
     column = replace(profile.column, type="boolean", levels=levels)
     return Decision(column=column, reason=f"The cells are {' or '.join(spellings.values())}.")
 

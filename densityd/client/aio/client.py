@@ -1,10 +1,10 @@
 """`AsyncClient`, the entry to the API."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
 import httpx
 import numpy as np
@@ -12,13 +12,13 @@ from anyio import to_thread
 
 from densityd.client.aio.datasets import AsyncDatasets
 from densityd.client.aio.jobs import AsyncJobs
-from densityd.client.aio.keys import AsyncKeys
 from densityd.client.aio.models import AsyncModels
+from densityd.client.aio.project import AsyncKeys, AsyncWebhooks
 from densityd.client.aio.transport import AsyncTransport
-from densityd.client.aio.webhooks import AsyncWebhooks
 from densityd.client.call import ARROW, JSON, NPY, Body, Call, Response, parse_json
 from densityd.client.errors import ApiError
-from densityd.client.records import Me, Usage, VersionInfo
+from densityd.client.record import Page
+from densityd.client.records import AuditRecord, Me, Usage, VersionInfo
 from densityd.client.results import (
     Conditionals,
     Evidence,
@@ -33,20 +33,22 @@ from densityd.client.results import (
 )
 from densityd.client.rows import (
     Context,
-    Extra,
+    EvidenceOptions,
+    ExtraOption,
     Operation,
     RowCalls,
+    RowOptions,
     RowQuery,
     Space,
+    SpaceOption,
     Target,
     sample_call,
     tell,
 )
 from densityd.client.settings import Settings
-from densityd.client.wire.arrow import read_table
-from densityd.client.wire.files import choose_media_type, open_target
+from densityd.client.wire.arrays import Floats, read_array, read_table
+from densityd.client.wire.files import media_type_of, open_target
 from densityd.client.wire.frames import Rows
-from densityd.client.wire.npy import Floats, read_array
 from densityd.client.wire.parts import JoinedResults
 from densityd.client.wire.problems import of_part
 
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 _Chunk = TypeVar("_Chunk")
-_Params = Mapping[str, str | int | None]
+Source: TypeAlias = Rows | Path
 
 
 class AsyncClient:
@@ -123,15 +125,19 @@ class AsyncClient:
 
     async def me(self) -> Me:
         """Return the caller as the service sees it: project, scope, key and limits."""
-        return await self._transport.send(Call("GET", "/v1/me", Me.of))
+        return await self._transport.fetch(Me, "/v1/me")
 
     async def usage(self) -> Usage:
         """Return what the project has and has used, beside its quotas."""
-        return await self._transport.send(Call("GET", "/v1/usage", Usage.of))
+        return await self._transport.fetch(Usage, "/v1/usage")
+
+    def audit(self) -> AsyncIterator[AuditRecord]:
+        """Return an iterator over the changes of the project, newest first; it needs the scope `admin`."""
+        return self._transport.iter_items("/v1/audit", Page[AuditRecord].of)
 
     async def version(self) -> VersionInfo:
         """Return the version of the service."""
-        return await self._transport.send(Call("GET", "/v1/version", VersionInfo.of))
+        return await self._transport.fetch(VersionInfo, "/v1/version")
 
     async def call(
         self,
@@ -158,34 +164,16 @@ class AsyncClient:
 
     @overload
     async def log_prob(
-        self,
-        ref: str,
-        rows: Rows | Path,
-        *,
-        to: None = None,
-        space: Space = "data",
-        extra: Extra | None = None,
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[RowOptions]
     ) -> Floats: ...
 
     @overload
     async def log_prob(
-        self,
-        ref: str,
-        rows: Rows | Path,
-        *,
-        to: Target,
-        space: Space = "data",
-        extra: Extra | None = None,
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[RowOptions]
     ) -> None: ...
 
     async def log_prob(
-        self,
-        ref: str,
-        rows: Rows | Path,
-        *,
-        to: Target | None = None,
-        space: Space = "data",
-        extra: Extra | None = None,
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[RowOptions]
     ) -> Floats | None:
         """Return the log density of each row in nats; -inf or NaN if there is no finite one.
 
@@ -193,63 +181,44 @@ class AsyncClient:
             ref: Reference of the model.
             rows: Rows. An array in a file (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
             to: File of the result.
-            space: Space of the rows.
-            extra: Treatment of columns that the model does not have.
+            **options: Space of the rows, and treatment of columns that the model does not have.
 
         Raises:
             ValueError: The rows are no table, or an array of something else than numbers.
         """
-        found = await self._arrays("log_prob", ref, rows, to, {"space": space, "extra": extra})
+        found = await self._arrays("log_prob", ref, rows, to, options)
         return None if found is None else found[0]
 
     @overload
     async def parts(
-        self, ref: str, rows: Rows | Path, *, to: None = None, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[ExtraOption]
     ) -> Parts: ...
 
     @overload
     async def parts(
-        self, ref: str, rows: Rows | Path, *, to: Target, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
     async def parts(
-        self, ref: str, rows: Rows | Path, *, to: Target | None = None, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Parts | None:
         """Return the log density of each row and its two parts; arguments as for `log_prob`."""
-        params = {"parts": "true", "extra": extra}
+        params = {**options, "parts": "true"}
         found = await self._arrays("log_prob", ref, rows, to, params)
         return None if found is None else Parts(*found[0].T)
 
     @overload
     async def conditionals(
-        self,
-        ref: str,
-        rows: Rows | Path,
-        *,
-        to: None = None,
-        space: Space = "data",
-        extra: Extra | None = None,
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[RowOptions]
     ) -> Conditionals: ...
 
     @overload
     async def conditionals(
-        self,
-        ref: str,
-        rows: Rows | Path,
-        *,
-        to: Target,
-        space: Space = "data",
-        extra: Extra | None = None,
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[RowOptions]
     ) -> None: ...
 
     async def conditionals(
-        self,
-        ref: str,
-        rows: Rows | Path,
-        *,
-        to: Target | None = None,
-        space: Space = "data",
-        extra: Extra | None = None,
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[RowOptions]
     ) -> Conditionals | None:
         """Return log p(x_i | x_<i) of each column of each row, and its mean given those before it.
 
@@ -260,23 +229,23 @@ class AsyncClient:
             ApiError: The model is not one autoregressive layer (`conditionals-unavailable`), or the
                 service refuses the request.
         """
-        params = {"space": space, "extra": extra, "conditionals": "true"}
+        params = {**options, "conditionals": "true"}
         query = RowQuery("log_prob", ref, params, JSON, read_conditionals)
         found = await self._collect(query, rows, to)
         return None if found is None else joined(found[0])
 
     @overload
     async def score(
-        self, ref: str, rows: Rows | Path, *, to: None = None, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[ExtraOption]
     ) -> Scores: ...
 
     @overload
     async def score(
-        self, ref: str, rows: Rows | Path, *, to: Target, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
     async def score(
-        self, ref: str, rows: Rows | Path, *, to: Target | None = None, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Scores | None:
         """Return the log density and the rank of each row; arguments as for `log_prob`.
 
@@ -284,64 +253,48 @@ class AsyncClient:
             ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses
                 the request.
         """
-        found = await self._arrays("score", ref, rows, to, {"extra": extra})
+        found = await self._arrays("score", ref, rows, to, options)
         return None if found is None else Scores(found[0][:, 0], found[0][:, 1], found[1])
 
     @overload
     async def explain(
-        self, ref: str, rows: Rows | Path, *, to: None = None, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[ExtraOption]
     ) -> Explained: ...
 
     @overload
     async def explain(
-        self, ref: str, rows: Rows | Path, *, to: Target, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
     async def explain(
-        self, ref: str, rows: Rows | Path, *, to: Target | None = None, extra: Extra | None = None
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Explained | None:
         """Return the scores of each row and the contribution of each of its columns.
 
         A model that was trained with `missing="any"` tells the contribution of every column. Arguments
         and errors are those of `score`.
         """
-        query = RowQuery("score", ref, {"extra": extra, "explain": "true"}, JSON, read_explained)
+        query = RowQuery("score", ref, {**options, "explain": "true"}, JSON, read_explained)
         found = await self._collect(query, rows, to)
         return None if found is None else joined(found[0])
 
     @overload
     async def evidence(
-        self,
-        ref: str,
-        rows: Rows | Path,
-        *,
-        to: None = None,
-        samples: int = 100,
-        seed: int = 0,
-        extra: Extra | None = None,
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[EvidenceOptions]
     ) -> Evidence: ...
 
     @overload
     async def evidence(
-        self,
-        ref: str,
-        rows: Rows | Path,
-        *,
-        to: Target,
-        samples: int = 100,
-        seed: int = 0,
-        extra: Extra | None = None,
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[EvidenceOptions]
     ) -> None: ...
 
     async def evidence(
         self,
         ref: str,
-        rows: Rows | Path,
+        rows: Source,
         *,
         to: Target | None = None,
-        samples: int = 100,
-        seed: int = 0,
-        extra: Extra | None = None,
+        **options: Unpack[EvidenceOptions],
     ) -> Evidence | None:
         """Return two lower bounds of the log evidence of each row under a model with latent variables.
 
@@ -349,50 +302,49 @@ class AsyncClient:
             ref: Reference of the model.
             rows: Rows of the columns that the latent variables explain, the model's context columns.
             to: File of the result.
-            samples: Number of samples of the posterior of each row.
-            seed: Seed of the samples.
-            extra: Treatment of columns that the model does not have.
+            **options: Number of samples of the posterior of each row, their seed, and treatment of columns
+                that the model does not have.
 
         Raises:
             ApiError: The model has no latent variables (`evidence-unavailable`), or the service
                 refuses the request.
         """
-        params = {"samples": samples, "seed": seed, "extra": extra}
+        params = {"samples": 100, "seed": 0, **options}
         found = await self._arrays("evidence", ref, rows, to, params)
         return None if found is None else Evidence(*found[0].T)
 
     @overload
     async def inverse(
-        self, ref: str, rows: Rows | Path, *, to: None = None, space: Space = "data"
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[SpaceOption]
     ) -> Transformed: ...
 
     @overload
     async def inverse(
-        self, ref: str, rows: Rows | Path, *, to: Target, space: Space = "data"
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[SpaceOption]
     ) -> None: ...
 
     async def inverse(
-        self, ref: str, rows: Rows | Path, *, to: Target | None = None, space: Space = "data"
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[SpaceOption]
     ) -> Transformed | None:
         """Return the noise that each row of data comes from; arguments as for `log_prob`."""
-        found = await self._arrays("inverse", ref, rows, to, {"space": space})
+        found = await self._arrays("inverse", ref, rows, to, options)
         return None if found is None else Transformed(found[0][:, :-1], found[0][:, -1])
 
     @overload
     async def forward(
-        self, ref: str, rows: Rows | Path, *, to: None = None, space: Space = "data"
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[SpaceOption]
     ) -> Transformed: ...
 
     @overload
     async def forward(
-        self, ref: str, rows: Rows | Path, *, to: Target, space: Space = "data"
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[SpaceOption]
     ) -> None: ...
 
     async def forward(
-        self, ref: str, rows: Rows | Path, *, to: Target | None = None, space: Space = "data"
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[SpaceOption]
     ) -> Transformed | None:
         """Return the data that each row of noise becomes; columns of a context come last."""
-        found = await self._arrays("forward", ref, rows, to, {"space": space})
+        found = await self._arrays("forward", ref, rows, to, options)
         return None if found is None else Transformed(found[0][:, :-1], found[0][:, -1])
 
     @overload
@@ -455,7 +407,7 @@ class AsyncClient:
         """
         media_type, read = (NPY, read_array) if to is None else (ARROW, read_table)
         if to is not None and to != "table":
-            media_type = choose_media_type(to, None)
+            media_type = media_type_of(to)
         call: Call[Any] = sample_call(
             ref, n, media_type, read, seed=seed, context=context, space=space
         )
@@ -465,7 +417,12 @@ class AsyncClient:
         return None
 
     async def _arrays(
-        self, operation: Operation, ref: str, rows: Rows | Path, to: Target | None, params: _Params
+        self,
+        operation: Operation,
+        ref: str,
+        rows: Source,
+        to: Target | None,
+        params: Mapping[str, object],
     ) -> tuple[Floats, list[str]] | None:
         """Return one array of the results of all rows, and warnings; None if they go to a file."""
         query = RowQuery(operation, ref, params, NPY, read_array)
@@ -473,7 +430,7 @@ class AsyncClient:
         return None if found is None else (np.concatenate(found[0]), found[1])
 
     async def _collect(
-        self, query: RowQuery[_Chunk], rows: Rows | Path, to: Target | None
+        self, query: RowQuery[_Chunk], rows: Source, to: Target | None
     ) -> tuple[list[_Chunk], list[str]] | None:
         """Return the results of each request about rows, and warnings; None if they go to a file."""
         found: list[_Chunk] = []
@@ -489,9 +446,9 @@ class AsyncClient:
         tell(calls.warnings)
         return found, calls.warnings
 
-    async def _write(self, query: RowQuery[Any], rows: Rows | Path, to: Target) -> None:
+    async def _write(self, query: RowQuery[Any], rows: Source, to: Target) -> None:
         """Write the results of all requests about rows to one file."""
-        media_type = choose_media_type(to, None)
+        media_type = media_type_of(to)
         written = replace(query, media_type=media_type, read=bytes)
         calls: RowCalls[bytes] = RowCalls(written, rows, self._rows_per_request)
         with open_target(to) as file:

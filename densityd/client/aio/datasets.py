@@ -13,10 +13,9 @@ from densityd.client.call import (
     NPY,
     Call,
     Response,
-    Retry,
     build_change,
+    build_deletion,
     build_path,
-    ignore,
     new_key,
     parse_json,
     read_content,
@@ -26,9 +25,8 @@ from densityd.client.options import Labels, UploadOptions
 from densityd.client.record import Page
 from densityd.client.records import ColumnPage, Dataset, DatasetSummary
 from densityd.client.rows import encode_rows
-from densityd.client.wire.arrow import read_table
+from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.frames import Rows
-from densityd.client.wire.npy import Floats, read_array
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -89,7 +87,7 @@ class AsyncDatasets:
 
     async def get(self, dataset_id: str) -> Dataset:
         """Return a dataset."""
-        return await self._transport.send(Call("GET", build_path(_PATH, dataset_id), Dataset.of))
+        return await self._transport.fetch(Dataset, _PATH, dataset_id)
 
     async def columns(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> ColumnPage:
         """Return a page of columns with their types and statistics, for tables with many columns."""
@@ -167,8 +165,7 @@ class AsyncDatasets:
 
     async def delete(self, dataset_id: str) -> None:
         """Delete a dataset that no unfinished job uses."""
-        path = build_path(_PATH, dataset_id)
-        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        await self._transport.send(build_deletion(_PATH, dataset_id))
 
 
 def _read_upload(response: Response) -> Dataset:

@@ -14,6 +14,7 @@ from densityd.client.call import (
     Call,
     Retry,
     build_change,
+    build_deletion,
     build_path,
     encode_json,
     ignore,
@@ -35,8 +36,7 @@ from densityd.client.options import (
 )
 from densityd.client.record import Page
 from densityd.client.records import Event, EventPage, Job, JobSummary, TargetPreview
-from densityd.client.waiting import RECONNECT_S, Watch
-from densityd.client.wire.events import EventDecoder
+from densityd.client.waiting import RECONNECT_S, EventDecoder, Watch
 from densityd.client.wire.files import guess_media_type
 
 _PATH = "/v1/jobs"
@@ -167,8 +167,7 @@ class AsyncJobs:
 
     async def delete_result(self, job_id: str) -> None:
         """Delete the file of a scoring or sampling job; the job stays."""
-        path = build_path(_PATH, job_id, "result")
-        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        await self._transport.send(build_deletion(_PATH, job_id, "result"))
 
     def list(self, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
         """Return an iterator over jobs, newest first; pages are fetched as needed."""
@@ -202,8 +201,7 @@ class AsyncJobs:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job that has ended, with its events and its result."""
-        path = build_path(_PATH, job_id)
-        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        await self._transport.send(build_deletion(_PATH, job_id))
 
     async def resume(self, job_id: str) -> Job:
         """Queue a failed or cancelled job again; it continues from its last checkpoint."""

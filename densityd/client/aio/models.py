@@ -11,6 +11,7 @@ from densityd.client.call import (
     Response,
     Retry,
     build_change,
+    build_deletion,
     build_path,
     encode_json,
     ignore,
@@ -40,7 +41,7 @@ class AsyncModels:
 
     async def get(self, name: str) -> Model:
         """Return a model: its newest version and its aliases."""
-        return await self._transport.send(Call("GET", build_path(_PATH, name), Model.of))
+        return await self._transport.fetch(Model, _PATH, name)
 
     async def update(
         self, name: str, *, etag: str | None = None, **labels: Unpack[Labels]
@@ -74,8 +75,7 @@ class AsyncModels:
 
     async def version(self, name: str, number: int) -> Version:
         """Return a version of a model."""
-        path = build_path(_PATH, name, "versions", number)
-        return await self._transport.send(Call("GET", path, Version.of))
+        return await self._transport.fetch(Version, _PATH, name, "versions", number)
 
     async def plot(
         self,
@@ -172,8 +172,7 @@ class AsyncModels:
 
     async def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias; the version stays."""
-        path = build_path(_PATH, name, "aliases", alias)
-        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        await self._transport.send(build_deletion(_PATH, name, "aliases", alias))
 
     async def delete_version(self, name: str, version: int) -> None:
         """Delete a version that no alias points at and no unfinished job uses.
@@ -182,13 +181,11 @@ class AsyncModels:
             name: Name of the model.
             version: Number of the version, which is never used again.
         """
-        path = build_path(_PATH, name, "versions", version)
-        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        await self._transport.send(build_deletion(_PATH, name, "versions", version))
 
     async def delete(self, name: str) -> None:
         """Delete all versions of a model that has no alias and that no unfinished job uses."""
-        path = build_path(_PATH, name)
-        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        await self._transport.send(build_deletion(_PATH, name))
 
     async def export(self, name: str, version: int, target: Path | BinaryIO) -> None:
         """Download a version as a file that `upload` restores, with metrics, calibration and labels.

@@ -10,15 +10,15 @@ import anyio
 import httpx
 from anyio import to_thread
 
-from densityd.client.call import Call, Response
-from densityd.client.downloads import DownloadProgress
+from densityd.client.call import Call, Response, build_path
 from densityd.client.errors import ClientError, TransportError
-from densityd.client.record import Page
+from densityd.client.record import Page, Record
 from densityd.client.settings import Settings
-from densityd.client.wire.files import open_target
+from densityd.client.wire.files import DownloadProgress, open_target
 from densityd.client.wire.problems import read_error, tell_warnings
 
 _Result = TypeVar("_Result")
+_Record = TypeVar("_Record", bound=Record)
 _MULTIPLE_CHOICES = 300
 
 
@@ -58,6 +58,10 @@ class AsyncTransport:
             UnexpectedAnswerError: The response cannot be read.
         """
         return call.parse(await self._retry(call, self._read))
+
+    async def fetch(self, kind: type[_Record], base: str, *names: str | int) -> _Record:
+        """Return the record below a path; raises as `send`."""
+        return await self.send(Call("GET", build_path(base, *names), kind.of))
 
     @asynccontextmanager
     async def stream(self, call: Call[Any]) -> AsyncIterator[AsyncStream]:

@@ -13,10 +13,9 @@ from densityd.client.call import (
     NPY,
     Call,
     Response,
-    Retry,
     build_change,
+    build_deletion,
     build_path,
-    ignore,
     new_key,
     parse_json,
     read_content,
@@ -27,9 +26,8 @@ from densityd.client.record import Page
 from densityd.client.records import ColumnPage, Dataset, DatasetSummary
 from densityd.client.rows import encode_rows
 from densityd.client.sync.transport import Transport
-from densityd.client.wire.arrow import read_table
+from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.frames import Rows
-from densityd.client.wire.npy import Floats, read_array
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -90,7 +88,7 @@ class Datasets:
 
     def get(self, dataset_id: str) -> Dataset:
         """Return a dataset."""
-        return self._transport.send(Call("GET", build_path(_PATH, dataset_id), Dataset.of))
+        return self._transport.fetch(Dataset, _PATH, dataset_id)
 
     def columns(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> ColumnPage:
         """Return a page of columns with their types and statistics, for tables with many columns."""
@@ -168,8 +166,7 @@ class Datasets:
 
     def delete(self, dataset_id: str) -> None:
         """Delete a dataset that no unfinished job uses."""
-        path = build_path(_PATH, dataset_id)
-        self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        self._transport.send(build_deletion(_PATH, dataset_id))
 
 
 def _read_upload(response: Response) -> Dataset:

@@ -11,6 +11,7 @@ from densityd.client.call import (
     Response,
     Retry,
     build_change,
+    build_deletion,
     build_path,
     encode_json,
     ignore,
@@ -41,7 +42,7 @@ class Models:
 
     def get(self, name: str) -> Model:
         """Return a model: its newest version and its aliases."""
-        return self._transport.send(Call("GET", build_path(_PATH, name), Model.of))
+        return self._transport.fetch(Model, _PATH, name)
 
     def update(self, name: str, *, etag: str | None = None, **labels: Unpack[Labels]) -> Model:
         """Describe and tag a model.
@@ -71,8 +72,7 @@ class Models:
 
     def version(self, name: str, number: int) -> Version:
         """Return a version of a model."""
-        path = build_path(_PATH, name, "versions", number)
-        return self._transport.send(Call("GET", path, Version.of))
+        return self._transport.fetch(Version, _PATH, name, "versions", number)
 
     def plot(
         self,
@@ -169,8 +169,7 @@ class Models:
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias; the version stays."""
-        path = build_path(_PATH, name, "aliases", alias)
-        self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        self._transport.send(build_deletion(_PATH, name, "aliases", alias))
 
     def delete_version(self, name: str, version: int) -> None:
         """Delete a version that no alias points at and no unfinished job uses.
@@ -179,13 +178,11 @@ class Models:
             name: Name of the model.
             version: Number of the version, which is never used again.
         """
-        path = build_path(_PATH, name, "versions", version)
-        self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        self._transport.send(build_deletion(_PATH, name, "versions", version))
 
     def delete(self, name: str) -> None:
         """Delete all versions of a model that has no alias and that no unfinished job uses."""
-        path = build_path(_PATH, name)
-        self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+        self._transport.send(build_deletion(_PATH, name))
 
     def export(self, name: str, version: int, target: Path | BinaryIO) -> None:
         """Download a version as a file that `upload` restores, with metrics, calibration and labels.

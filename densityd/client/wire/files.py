@@ -1,14 +1,15 @@
 """Files as bodies of requests and responses, never whole in memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from densityd.client.call import Body
-from densityd.client.errors import FileFormatError
+from densityd.client.call import Body, Retry
+from densityd.client.errors import FileFormatError, TransportError, UnexpectedAnswerError
+from densityd.client.retrying import Retries
 
 MEDIA_TYPES = {
     ".csv": "text/csv",
@@ -40,19 +41,12 @@ def guess_media_type(path: Path) -> str:
         ) from None
 
 
-def choose_media_type(target: Path | BinaryIO, wanted: str | None) -> str:
-    """Return the media type of rows that are written to a target.
-
-    Args:
-        target: File to write.
-        wanted: Media type that the caller chose; None for that of the suffix of a path, and CSV for
-            an open file.
+def media_type_of(target: Path | BinaryIO) -> str:
+    """Return the media type of rows that are written to a target: that of the suffix of a path, or else CSV.
 
     Raises:
         FileFormatError: The suffix is unknown.
     """
-    if wanted is not None:
-        return wanted
     return guess_media_type(target) if isinstance(target, Path) else MEDIA_TYPES[".csv"]
 
 
@@ -104,3 +98,53 @@ def _iter_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
+
+
+_PARTIAL_CONTENT = 206
+_ENOUGH_BYTES = 2**20
+
+
+class DownloadProgress:
+    """Position in a file that is downloaded.
+
+    Args:
+        retries: Policy by which a broken download continues.
+    """
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+        self._etag: str | None = None
+        self._written = self._new = 0
+        self._broken = 0
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that ask for the rest; none for the whole."""
+        if self._written == 0 or self._etag is None:
+            return {}
+        return {"Range": f"bytes={self._written}-", "If-Range": self._etag}
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take notice of a response, before its body.
+
+        Raises:
+            UnexpectedAnswerError: It is not the rest of the file.
+        """
+        if self._written > 0:
+            begins = headers.get("Content-Range", "").startswith(f"bytes {self._written}-")
+            if status != _PARTIAL_CONTENT or not begins:
+                raise UnexpectedAnswerError("the file was changed during the download")
+        elif "bytes" in headers.get("Accept-Ranges", ""):
+            self._etag = headers.get("ETag")
+        self._new = 0
+
+    def add(self, count: int) -> None:
+        """Take notice of bytes that are written."""
+        self._written += count
+        self._new += count
+
+    def pause_s(self, error: TransportError) -> float | None:
+        """Return the seconds after which to ask for the rest; None if that is of no use."""
+        if self._written == 0 or self._etag is None:
+            return None  # a request without an answer was sent again already
+        self._broken = 1 if self._new >= _ENOUGH_BYTES else self._broken + 1
+        return self._retries.pause_s(error, sent=self._broken, retry=Retry.ALWAYS)

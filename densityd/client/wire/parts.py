@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from densityd.client.call import ARROW, JSON, NPY, Body, parse_json
-from densityd.client.wire.arrow import encode_table, read_table
+from densityd.client.wire.arrays import Floats, encode_array, encode_table, read_array, read_table
 from densityd.client.wire.files import MEDIA_TYPES, guess_media_type, read_file
-from densityd.client.wire.npy import Floats, encode_array, read_array
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information

@@ -4,19 +4,12 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from densityd.client.call import Response, parse_json
-from densityd.client.errors import (
-    ApiError,
-    FieldProblem,
-    Problem,
-    RowsWarning,
-    UnexpectedAnswerError,
-)
+from densityd.client.errors import ApiError, FieldProblem, RowsWarning, UnexpectedAnswerError
 
 _STANDARD = {"type", "title", "status", "detail", "instance", "errors"}
 _SHOWN_CHARACTERS = 200
@@ -24,31 +17,19 @@ _SHOWN_CHARACTERS = 200
 
 def read_error(response: Response) -> ApiError:
     """Return the error for a response with status 300 or more, from the service or a proxy."""
-    request_id = response.headers.get("x-request-id")
-    retry_after_s = read_retry_after(response.headers)
     try:
         content = parse_json(response.content)
     except UnexpectedAnswerError:
-        return ApiError(
-            Problem(
-                status=response.status,
-                title=_get_reason(response.status),
-                detail=_plain_text(response),
-                request_id=request_id,
-                retry_after_s=retry_after_s,
-            )
-        )
+        content = {"detail": _plain_text(response)}
     return ApiError(
-        Problem(
-            status=response.status,
-            type=_get_text(content, "type") or "about:blank",
-            title=_get_text(content, "title") or _get_reason(response.status),
-            detail=_get_text(content, "detail"),
-            errors=_fields(content.get("errors")),
-            members={name: value for name, value in content.items() if name not in _STANDARD},
-            request_id=request_id or _get_text(content, "instance") or None,
-            retry_after_s=retry_after_s,
-        )
+        response.status,
+        type=_get_text(content, "type") or "about:blank",
+        title=_get_text(content, "title") or _get_reason(response.status),
+        detail=_get_text(content, "detail"),
+        errors=_fields(content.get("errors")),
+        members={name: value for name, value in content.items() if name not in _STANDARD},
+        request_id=response.headers.get("x-request-id") or _get_text(content, "instance") or None,
+        retry_after_s=read_retry_after(response.headers),
     )
 
 
@@ -62,7 +43,8 @@ def of_part(error: ApiError, start: int) -> ApiError:
     if start == 0:
         return error
     detail = f"In the part of the file after {start} rows: {error.detail}"
-    return ApiError(replace(error.problem, detail=detail))
+    members = {name: value for name, value in vars(error).items() if name != "status"}
+    return ApiError(error.status, **members | {"detail": detail})
 
 
 def tell_warnings(headers: Mapping[str, str]) -> None:
@@ -97,12 +79,11 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
 def _fields(errors: object) -> Sequence[FieldProblem]:
     if not isinstance(errors, list):
         return ()
+    places = ("pointer", "parameter", "column")
     return tuple(
         FieldProblem(
             detail=_get_text(error, "detail"),
-            pointer=_get_text(error, "pointer") if "pointer" in error else None,
-            parameter=_get_text(error, "parameter") if "parameter" in error else None,
-            column=_get_text(error, "column") if "column" in error else None,
+            **{name: _get_text(error, name) for name in places if name in error},
         )
         for error in errors
         if isinstance(error, dict)

@@ -1,6 +1,5 @@
 """`densityd backup` and `restore` on the command line."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from models_store.files.blobs import Blobs
 from models_store.files.store_identity import adopt
 from models_store.keys import Keys, Scope
 from tests.app.serving import registered
-
-
-@pytest.fixture(autouse=True)
-def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("DENSITYD_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("DENSITYD_DATA_DIR", str(tmp_path / "new"))
 
 
 @pytest.fixture
@@ -50,14 +42,14 @@ def test_a_laptop_moves_to_postgresql_and_back_by_back_ups(
 ) -> None:
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop))
     assert run("backup", laptop / "backup").exit_code == 0
-    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop / "new"))
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop / "data"))
     monkeypatch.setenv("DENSITYD_DATABASE_URL", postgres_url)
 
     moved = run("restore", laptop / "backup")
 
     assert moved.exit_code == 0, moved.output
     assert "1 files" in moved.output
-    check_whole(postgres_url, laptop / "new" / "blobs")
+    check_whole(postgres_url, laptop / "data" / "blobs")
     database = Database(postgres_url)
     Keys(database).create("default", Scope.READ)
     database.dispose()
@@ -77,7 +69,7 @@ def test_a_laptop_moves_to_postgresql_and_back_by_back_ups(
     ("arguments", "status", "words"),
     [
         (("restore", "{}/none"), 1, "no whole back-up"),
-        (("backup", "{}/new"), 1, "has no schema yet"),
+        (("backup", "{}/copy"), 1, "has no schema yet"),
     ],
 )
 def test_what_cannot_be_is_one_line(

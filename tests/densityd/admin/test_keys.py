@@ -1,7 +1,6 @@
 """`densityd keys`: made once, listed without secrets, ended for good."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,6 @@ from densityd.client import ApiError, Client, Settings
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 from tests.densityd.conftest import Service
-
-
-@pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith("DENSITYD_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("DENSITYD_DATA_DIR", str(tmp_path / "data"))
-    return tmp_path / "data"
 
 
 def keys(*arguments: str) -> Result:

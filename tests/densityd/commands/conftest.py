@@ -1,12 +1,22 @@
-"""Commands that use the real service, and a table for it."""
+"""Commands run in this process on the real service, and a table for it."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner, Result
 
-from tests.densityd.commands.people import ROWS
+from densityd.cli import app
 from tests.densityd.conftest import Service
+
+ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
+
+
+def run(*arguments: object, status: int = 0, says: str | None = None) -> Result:
+    """Run a command that ends with a status, and says something where it asks."""
+    result = CliRunner().invoke(app, [str(part) for part in arguments], input=says)
+    assert result.exit_code == status, result.output
+    return result
 
 
 @pytest.fixture(autouse=True)

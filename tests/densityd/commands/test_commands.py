@@ -20,11 +20,9 @@ from densityd.client import Client, Job
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
 from densityd.commands.rows import format_reasons
 from tests.app.serving import registered
-from tests.densityd.bodies import JOB
-from tests.densityd.commands.people import ROWS
-from tests.densityd.commands.running import run
+from tests.densityd.commands.conftest import ROWS, run
 from tests.densityd.conftest import Service
-from tests.densityd.scripted import DROP, Reply, ScriptedServer, a_json
+from tests.densityd.scripted import DROP, JOB, Reply, ScriptedServer, a_json
 from tests.ports import free_port
 
 RESULT = {"url": "/r", "media_type": "application/x-npy", "bytes": 5, "sha256": "x", "rows": 3}
@@ -42,12 +40,9 @@ def asked(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Scripted
     [
         (["--model", "Bad Name"], "--model 'Bad Name' is no name of a model"),
         (["--model", "m", "--flow", "mafs"], "there is no flow mafs; did you mean maf?"),
-        (["--model", "m", "--flow", "maf", "--set", "layer=5"], "'layer' was unexpected"),
-        (["--model", "m", "--set", "layers=5"], "name its family too, as in --flow maf"),
         (["--model", "m", "--set", "optimisation.max_epochs=-1"], "max_epochs: -1 is less than"),
         (["--model", "m", "-o", "excludes=a"], "no option excludes; did you mean exclude?"),
         (["--model", "m", "-o", "types.age=text"], "-o types.age: "),
-        (["--model", "m", "-o", "missing=some"], "-o missing: "),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -237,7 +232,7 @@ def test_an_explanation_is_a_column_of_reasons(asked: ScriptedServer, table: Pat
     ("options", "line"),
     [
         (["--parts"], "log_prob?parts=true"),
-        (["--conditionals"], "log_prob?space=data&conditionals=true"),
+        (["--conditionals"], "log_prob?conditionals=true"),
         (["--evidence", "--samples", "7"], "evidence?samples=7&seed=0"),
     ],
     ids=str,

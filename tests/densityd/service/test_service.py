@@ -1,4 +1,4 @@
-"""Parts of ``densityd up``: children, ports, the private Redis, the lock of the folder, signals."""
+"""Parts of `densityd up`: its children, data directory, ports, private Redis, and the signals that end it."""
 
 import json
 import os
@@ -17,10 +17,9 @@ import redis
 
 from densityd.errors import StartError
 from densityd.service import private_redis
-from densityd.service.children import Child, end_all
+from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, free_port, why_unready
-from densityd.service.signals import Signals
 from tests.waiting import is_alive, wait_until
 
 
@@ -117,7 +116,6 @@ time.sleep(100)
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("plain text", "plain text"),
         ('{"level": "ERROR", "message": "no database"}', "no database"),
         (
             '{"message": "it failed", "exception": "Traceback\\n  x\\nOSError: why"}',
@@ -166,6 +164,48 @@ def test_a_child_that_cannot_be_started_is_planned_again(tmp_path: Path) -> None
         end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)
 
 
+def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+
+    with lock_data_dir(folder, address="http://127.0.0.1:1"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_service_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
+    with (
+        lock_data_dir(tmp_path, address="http://127.0.0.1:1234"),
+        pytest.raises(StartError, match="1234") as refusal,
+        lock_data_dir(tmp_path, address="http://127.0.0.1:5"),
+    ):
+        pass
+    assert "\n" not in str(refusal.value)
+    with lock_data_dir(tmp_path, address="http://127.0.0.1:5"):
+        pass
+
+
+def test_a_killed_service_leaves_the_folder_free(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from densityd.service.data_dir import lock_data_dir;"
+        "context = lock_data_dir(Path(sys.argv[1]), address='x'); context.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)  # noqa: S603 - our own code
+    assert killed.returncode == -9
+
+    with lock_data_dir(tmp_path, address="http://127.0.0.1:5"):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line() -> None:
+    folder = "/dev/null/densityd"
+    with (
+        pytest.raises(StartError, match="cannot be used") as refusal,
+        lock_data_dir(Path(folder), address="x"),
+    ):
+        pass
+    assert folder in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_free_port_is_found_and_stays_free() -> None:
     port = free_port("127.0.0.1", 0)
 
@@ -186,17 +226,10 @@ def test_an_address_of_another_machine_is_refused() -> None:
         free_port("192.0.2.1", 0)
 
 
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:8000"),
-        ("0.0.0.0", "http://127.0.0.1:8000"),  # noqa: S104 - nothing listens
-        ("::", "http://[::1]:8000"),
-        ("example.org", "http://example.org:8000"),
-    ],
-)
-def test_the_url_is_one_that_a_browser_on_this_machine_opens(host: str, url: str) -> None:
-    assert build_url(host, 8000) == url
+def test_the_url_is_one_that_a_browser_on_this_machine_opens() -> None:
+    assert build_url("0.0.0.0", 8000) == "http://127.0.0.1:8000"  # noqa: S104 - nothing listens
+    assert build_url("::", 8000) == "http://[::1]:8000"
+    assert build_url("example.org", 8000) == "http://example.org:8000"
 
 
 class _Ready(BaseHTTPRequestHandler):
@@ -233,13 +266,13 @@ def test_why_the_api_is_not_ready_is_what_it_says() -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    process = start(tmp_path)
+    process = started(tmp_path)
     yield process
     process.kill()
     process.wait()
 
 
-def start(folder: Path) -> "subprocess.Popen[bytes]":
+def started(folder: Path) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(  # noqa: S603 - our own command
         private_redis.build_command(folder / "redis" / "redis.sock"), stdout=subprocess.DEVNULL
     )
@@ -293,48 +326,6 @@ def test_without_any_server_the_reason_is_clear(monkeypatch: pytest.MonkeyPatch)
 
 def test_nobody_answers_where_nobody_listens(tmp_path: Path) -> None:
     assert not private_redis.is_up(f"unix://{tmp_path}/no.sock")
-
-
-def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-
-    with lock_data_dir(folder, address="http://127.0.0.1:1"):
-        assert folder.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_second_service_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
-    with (
-        lock_data_dir(tmp_path, address="http://127.0.0.1:1234"),
-        pytest.raises(StartError, match="1234") as refusal,
-        lock_data_dir(tmp_path, address="http://127.0.0.1:5"),
-    ):
-        pass
-    assert "\n" not in str(refusal.value)
-    with lock_data_dir(tmp_path, address="http://127.0.0.1:5"):
-        pass
-
-
-def test_a_killed_service_leaves_the_folder_free(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from pathlib import Path; from densityd.service.data_dir import lock_data_dir;"
-        "context = lock_data_dir(Path(sys.argv[1]), address='x'); context.__enter__(); os.kill(os.getpid(), 9)"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)  # noqa: S603 - our own code
-    assert killed.returncode == -9
-
-    with lock_data_dir(tmp_path, address="http://127.0.0.1:5"):
-        pass
-
-
-@pytest.mark.parametrize("folder", ["/proc/densityd", "/dev/null/densityd"])
-def test_a_folder_that_cannot_be_written_is_refused_in_one_line(folder: str) -> None:
-    with (
-        pytest.raises(StartError, match="cannot be used") as refusal,
-        lock_data_dir(Path(folder), address="x"),
-    ):
-        pass
-    assert folder in str(refusal.value)
-    assert "\n" not in str(refusal.value)
 
 
 @pytest.fixture
