@@ -117,23 +117,14 @@ class Emitter:
         self, begin: Any, end: Any, step: int, start: list[Any], body: Callable[..., list[Any]]
     ) -> Any:
         """Fold `body(k, values)` over a range; return the end of the range and the last values."""
-        b, before = self.b, self.b.block
-        head, inside, after = (b.append_basic_block() for _ in range(3))
-        b.branch(head)
-        b.position_at_end(head)
-        k = b.phi(WORD)
-        k.add_incoming(begin, before)
-        values = [b.phi(value.type) for value in start]
-        for value, first in zip(values, start, strict=True):
-            value.add_incoming(first, before)
-        following = b.add(k, self.number(step))
-        b.cbranch(b.icmp_signed("<=", following, end), inside, after)
-        b.position_at_end(inside)
-        for value, result in zip(values, body(k, values), strict=True):
-            value.add_incoming(result, b.block)
-        k.add_incoming(following, b.block)
-        b.branch(head)
-        b.position_at_end(after)
+
+        def goes(k: Any, *_: Any) -> Any:
+            return self.b.icmp_signed("<=", self.b.add(k, self.number(step)), end)
+
+        def some(k: Any, *values: Any) -> list[Any]:
+            return [self.b.add(k, self.number(step)), *body(k, list(values))]
+
+        k, *values = self._while([begin, *start], goes, some)
         return k, values
 
     def repeat(self, most: int, start: list[Any], body: Callable[..., Any]) -> list[Any]:
@@ -142,25 +133,34 @@ class Emitter:
         The body returns the next values and the unfinished lanes. It must leave finished lanes as
         they are: how often it is called depends on all lanes.
         """
+        bit, lanes = ir.IntType(1), ir.IntType(self.lanes)
+
+        def goes(k: Any, going: Any, *_: Any) -> Any:
+            return self.b.and_(going, self.b.icmp_signed("<", k, self.number(most)))
+
+        def some(k: Any, _: Any, *values: Any) -> list[Any]:
+            results, unfinished = body(list(values))
+            left = self.b.bitcast(unfinished, lanes)
+            going = self.b.icmp_unsigned("!=", left, ir.Constant(lanes, 0))
+            return [self.b.add(k, self.number(1)), going, *results]
+
+        return self._while([self.number(0), ir.Constant(bit, 1), *start], goes, some)[2:]
+
+    def _while(
+        self, start: list[Any], goes: Callable[..., Any], body: Callable[..., list[Any]]
+    ) -> list[Any]:
+        """Replace values by `body(*values)` as long as `goes(*values)` holds; return the last ones."""
         b, before = self.b, self.b.block
         head, inside, after = (b.append_basic_block() for _ in range(3))
         b.branch(head)
         b.position_at_end(head)
-        k, going = b.phi(WORD), b.phi(ir.IntType(1))
-        k.add_incoming(self.number(0), before)
-        going.add_incoming(ir.Constant(ir.IntType(1), 1), before)
         values = [b.phi(value.type) for value in start]
-        for value, first in zip(values, start, strict=True):
-            value.add_incoming(first, before)
-        b.cbranch(b.and_(going, b.icmp_signed("<", k, self.number(most))), inside, after)
+        b.cbranch(goes(*values), inside, after)
         b.position_at_end(inside)
-        results, unfinished = body(values)
-        lanes = ir.IntType(self.lanes)
-        some = b.icmp_unsigned("!=", b.bitcast(unfinished, lanes), ir.Constant(lanes, 0))
-        for value, result in zip(values, results, strict=True):
+        results = body(*values)
+        for value, first, result in zip(values, start, results, strict=True):
+            value.add_incoming(first, before)
             value.add_incoming(result, b.block)
-        k.add_incoming(b.add(k, self.number(1)), b.block)
-        going.add_incoming(some, b.block)
         b.branch(head)
         b.position_at_end(after)
         return values

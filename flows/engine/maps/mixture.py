@@ -69,12 +69,13 @@ class _Mixture:
 
     def log_density(self) -> Vector:
         """Return the log density of the value."""
+        return self.log_sum(lambda *component: self.term(*component)[0])
 
-        def term(log_weight: Vector, mean: Vector, log_scale: Vector) -> Vector:
-            z = (self.f.x - mean) * exp(-log_scale)
-            return (log_weight - log_scale).plus(z * z, -0.5) - HALF_LOG_TWO_PI
-
-        return self.log_sum(term)
+    def term(self, log_weight: Vector, mean: Vector, log_scale: Vector) -> tuple[Vector, ...]:
+        """Return the log density of a component, the value's place in it, and 1 / scale."""
+        inverse_scale = exp(-log_scale)
+        z = (self.f.x - mean) * inverse_scale
+        return (log_weight - log_scale).plus(z * z, -0.5) - HALF_LOG_TWO_PI, z, inverse_scale
 
 
 def density(f: Feature) -> tuple[Vector, Vector]:
@@ -148,7 +149,7 @@ def gradient(f: Feature, pull: Pull) -> Vector:
     mixture = _Mixture(f, are_weighed=True)
 
     def log_sum(k: object, largest: Vector, total: Vector) -> list[Vector]:
-        term, *_ = _terms(mixture, k)
+        term, *_ = mixture.term(*mixture.component(k))
         raised = term.at_least(largest)
         return [raised, total * exp(largest - raised) + exp(term - raised)]
 
@@ -156,7 +157,8 @@ def gradient(f: Feature, pull: Pull) -> Vector:
     rate = pull.slope / total
 
     def of(k: object, grad_x: Vector) -> list[Vector]:
-        term, z, inverse_scale, rest = _terms(mixture, k)
+        term, z, inverse_scale = mixture.term(*mixture.component(k))
+        rest = 1.0 / mixture.squash(k)
         share = rate * exp(term - largest)
         grad_mean = share * z * inverse_scale
         pull.set(k, share - pull.slope * exp(f.parameter(k)))
@@ -166,12 +168,3 @@ def gradient(f: Feature, pull: Pull) -> Vector:
 
     [grad_x] = f.fold(mixture.count, [0.0], of)
     return grad_x
-
-
-def _terms(mixture: _Mixture, k: object) -> tuple[Vector, Vector, Vector, Vector]:
-    """Return the log density of a component, its place, 1 / scale, and 1 over the squash of the scale."""
-    f, rest = mixture.f, 1.0 / mixture.squash(k)
-    log_scale = mixture.raw_scale(k) * rest
-    inverse = exp(-log_scale)
-    z = (f.x - f.parameter(f.nth(mixture.count, 1, k))) * inverse
-    return (f.parameter(k) - log_scale).plus(z * z, -0.5) - HALF_LOG_TWO_PI, z, inverse, rest

@@ -55,14 +55,6 @@ def _units(left):
 
 
 @jit()
-def _largest(numbers, start, count, step):
-    most = numbers[start]
-    for k in range(1, count):
-        most = max(most, numbers[start + k * step])
-    return most
-
-
-@jit()
 def _columns(matrix):
     """Return the step from unit to unit of a block.
 
@@ -72,14 +64,6 @@ def _columns(matrix):
     return (
         matrix[fields.UNITS_OUT] // matrix[fields.GROUPS] if matrix[fields.GROUPS] >= UNITS else 1
     )
-
-
-@jit()
-def _smallest(numbers, start, count):
-    least = numbers[start]
-    for k in range(1, count):
-        least = min(least, numbers[start + k])
-    return least
 
 
 @jit()
@@ -112,7 +96,8 @@ def run_matrix(matrix, index, parameters, values, panels, context):
             unit = column
             while unit < matrix[fields.UNITS_OUT]:
                 count = _units(-(-(matrix[fields.UNITS_OUT] - unit) // columns))
-                depth = _largest(index, matrix[fields.REACH] + unit, count, columns)
+                first = matrix[fields.REACH] + unit
+                depth = index[first : first + count * columns : columns].max()
                 left = weights + 4 * matrix[fields.WEIGHT] + line * unit
                 for k in range(count):
                     biases[k] = parameters[matrix[fields.BIAS] + unit + k * columns]
@@ -155,7 +140,7 @@ def _pull_inputs(matrix, index, parameters, grads, panels, zeros, adds):
         unit = 0
         while unit < matrix[fields.UNITS_IN]:
             count = _units(matrix[fields.UNITS_IN] - unit)
-            begin = _smallest(index, matrix[fields.FROM] + unit, count)
+            begin = index[matrix[fields.FROM] + unit : matrix[fields.FROM] + unit + count].min()
             for panel in range(start, min(start + fields.TILE_PANELS, panels)):
                 out = address + 4 * place_of(
                     panels, matrix[fields.GRAD_IN], matrix[fields.IN_WIDTH], unit, panel
@@ -212,7 +197,7 @@ def _weigh(place, sizes, reach, target, grads, panels, turned, line, gradient, t
         unit = first
         while unit < units:
             count = _units(-(-(units - unit) // columns))
-            depth = min(inputs, _largest(reach, unit, count, columns))
+            depth = min(inputs, reach[unit : unit + count * columns : columns].max())
             left = grads.ctypes.data + 4 * place_of(panels, place[0], place[1], place[2] + unit, 0)
             column = 0
             while column < depth:

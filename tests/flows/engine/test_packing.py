@@ -27,11 +27,17 @@ from flows import (
     build,
     compile_flow,
 )
+from flows.bijections.autoregressive.layers import Autoregressive
+from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.compose import Chain, Reverse
+from flows.bijections.network_layers import MapSpec
+from flows.bijections.transformers import Affine
 from flows.engine.blocks import LANES, VECTORS
 from flows.engine.serving import packing
 from flows.engine.serving.networks import BLOCK_UNITS, HOT_UNITS
 from flows.engine.serving.packing import CALL_ROWS
+from flows.engine.training.program import UnsupportedError
+from flows.engine.training.step import CompiledGradient
 from flows.preprocess import Preprocessing
 from tests.flows.cases import is_packed
 
@@ -261,6 +267,22 @@ def test_without_numba_pytorch_computes_and_one_line_says_so(monkeypatch, caplog
 @pytest.mark.parametrize("spec", [PlanarSpec(layers=2), MadeSpec(hidden=[4], direct=True)])
 def test_other_layers_stay_with_pytorch(spec):
     assert not is_packed(compile_flow(build(spec, 3, seed=0)))
+
+
+class _Unheard(Affine):
+    """An affine map by a name that no engine knows."""
+
+    def map_spec(self) -> MapSpec:
+        return MapSpec("unheard-of", 2)
+
+
+def test_maps_of_an_unknown_name_are_left_to_pytorch():
+    conditioner = Conditioner([4], "tanh")
+    layer = Autoregressive(3, conditioner, _Unheard(), torch.Generator().manual_seed(0))
+    flow = Flow(layer, Preprocessing())
+    assert not is_packed(compile_flow(flow.eval()))
+    with pytest.raises(UnsupportedError, match="unheard-of"):
+        CompiledGradient(flow.train(), row_loss_bound=None)
 
 
 def test_a_packed_flow_refuses_to_be_copied():
