@@ -49,7 +49,14 @@ from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
 from app.server.request_middleware import RequestMiddleware
-from app.server.startup import ServerShutdown, Shutdown, check_later, check_stores, freeze_heap
+from app.server.startup import (
+    ServerShutdown,
+    Shutdown,
+    are_away,
+    check_later,
+    check_stores,
+    freeze_heap,
+)
 from app.settings import ApiSettings
 from app.site import health, problem_pages as problems, routes as docs
 from app.site.openapi import DESCRIPTION, TAGS, install_openapi
@@ -59,7 +66,6 @@ from models_store.aliases import Aliases
 from models_store.audit import AuditTrail
 from models_store.computed import Usage
 from models_store.database.database import SERVICE_ANSWER_S, Database
-from models_store.errors import BlobDiskError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs
 from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
@@ -228,7 +234,6 @@ async def _lifespan(
         passing = await asyncio.to_thread(check_stores, database, blobs)
         for error in passing:
             log.warning("the start continues: %s", error)
-        away = any(isinstance(error, DatabaseUnavailableError | BlobDiskError) for error in passing)
         state = _state(settings, metrics, shutdown, after_load, database, blobs)
         if compile_first:
             state.warm_up.add_kernels()
@@ -242,7 +247,11 @@ async def _lifespan(
                 state.event_hub.run(shutdown.stopping),
                 state.tallies.run(),
                 state.warm_up.run(),
-                *([check_later(database, blobs, refuse=shutdown.fail)] if away else []),
+                *(
+                    [check_later(database, blobs, refuse=shutdown.fail)]
+                    if are_away(passing)
+                    else []
+                ),
             )
         ]
         await asyncio.to_thread(state.lookout.start, wait_s=_FIRST_LOOK_S)

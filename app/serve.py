@@ -5,7 +5,6 @@ import os
 import resource
 import sys
 import tempfile
-from asyncio import CancelledError
 from pathlib import Path
 
 import uvicorn
@@ -31,8 +30,6 @@ from tabular.parent_death import die_with
 
 _CONNECTIONS = 2_000  # open ones of a process; further requests get 503
 _KEEP_ALIVE_S = 5
-# Text by which uvicorn says that requests are open still after the time that they have at a stop.
-_CUT_OFF = "Cancel %s running task(s), timeout graceful shutdown exceeded"
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them continues: a hundred connections would wait for half a second.
 _SWITCH_S = 0.0002
@@ -93,7 +90,6 @@ def application() -> FastAPI:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
     sys.setswitchinterval(_SWITCH_S)
-    logging.getLogger("uvicorn.error").addFilter(expect_cut_off)
     TRACES.configure("api")
     return create_app(
         settings,
@@ -118,16 +114,6 @@ class FirstLoad:
         if not self._loaded:
             self._loaded = True
             freeze_heap()
-
-
-def expect_cut_off(record: logging.LogRecord) -> bool:
-    """Log what a stop does to requests that take longer than they may as no error, and without a traceback."""
-    cut_off = record.exc_info is not None and isinstance(record.exc_info[1], CancelledError)
-    if cut_off:
-        record.msg, record.args, record.exc_info = "a request was cut off", (), None
-    if cut_off or record.msg == _CUT_OFF:
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-    return True
 
 
 def _settings() -> ApiSettings:

@@ -39,49 +39,11 @@ class AppState:
 
     The rooms below this module, which it imports, read `app.state` by attribute; all others call
     `state_of`, or depend on what `app.dependencies` names.
-
-    Args:
-        settings: Settings of the process.
-        metrics: Metrics of the process.
-        stopping: Event that is set when the server begins to stop.
-        shutdown: End of the process.
-        database: Engine and sessions of the database.
-        blobs: Store of files.
-        registry: Rows of datasets, models and versions.
-        aliases: Aliases of models.
-        jobs: Rows of jobs.
-        labels: Descriptions and tags.
-        webhooks: Webhooks, which are notified of events.
-        keys: API keys.
-        usage: Usage of projects.
-        tallies: Tallies of this process.
-        broker: Broker, which is told of new jobs.
-        callers: Cache of API keys.
-        audit: Trail of changes.
-        models: Models in memory.
-        usual_terms: Usual terms of explanations.
-        warm_up: Work that is done before the process is ready.
-        engine: Thread that computes.
-        engine_watch: Watch over that thread.
-        job_metrics: Metrics of jobs and workers.
-        lookout: Watch over the database, the store and the disk.
-        event_hub: Events of the jobs that are followed.
-        plots: Plots that were drawn.
-        threads: Threads of requests.
-        parsers: Threads that wait for processes that parse files.
-        imports: Thread that waits for processes that check imported models.
-        exports: Thread that waits for processes that write ONNX files.
-        route_turns: Turns of projects at routes that run in threads.
-        open_requests: Bound on open requests.
-        open_streams: Bound on open event streams.
-        open_uploads: Bound on open uploads.
-        open_exports: Bound on ONNX files that are written or sent.
-        body_memory: Bytes of request bodies and results in memory.
     """
 
     settings: ApiSettings
     metrics: Metrics
-    stopping: asyncio.Event
+    stopping: asyncio.Event  # set when the server begins to stop
     shutdown: Shutdown
     database: Database
     blobs: Blobs
@@ -106,6 +68,7 @@ class AppState:
     event_hub: EventHub
     plots: Plots
     threads: Threads
+    # Threads that wait for processes: of uploads, of imported models, of ONNX files.
     parsers: Threads
     imports: Threads
     exports: Threads

@@ -22,6 +22,7 @@ KNOWN_FOR_S = 2.0
 """Seconds for which a key is valid without another query."""
 _SCHEME = b"bearer"
 _MAX_KNOWN = 10_000
+_READERS = 2
 _MAX_NEW = 64  # queries for unknown keys that wait; more are refused
 _PATIENCE_S = 1.0  # for a database that was there lately
 
@@ -76,10 +77,6 @@ class _Known(Generic[_Value]):
         await asyncio.shield(look)
         return self.value
 
-    def read_by(self, pool: ThreadPoolExecutor) -> None:
-        """Have another thread read it from now on."""
-        self._pool = pool
-
     async def _query(self) -> None:
         began = time.monotonic()
         try:
@@ -92,8 +89,7 @@ class _Known(Generic[_Value]):
 class Callers:
     """Cache of callers by the key in their `Authorization` header; belongs to one event loop.
 
-    Keys are read in threads that nothing else uses, so that no request delays the next one; unknown
-    keys have a thread of their own.
+    Keys are read in threads that nothing else uses, so that no request delays the next one.
 
     Args:
         keys: Keys of all projects.
@@ -112,14 +108,12 @@ class Callers:
         self._known: dict[bytes, _Known[Caller | None]] = {}
         self._new = 0
         self._used: set[str] = set()
-        self._for_known = ThreadPoolExecutor(1, thread_name_prefix="keys")
-        self._for_new = ThreadPoolExecutor(1, thread_name_prefix="new-keys")
-        self._keyless = _Known(lambda: not keys.exist(), self._for_known, stale_s=stale_s)
+        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="keys")
+        self._keyless = _Known(lambda: not keys.exist(), self._pool, stale_s=stale_s)
 
     def close(self) -> None:
         """Read no further keys."""
-        self._for_known.shutdown(wait=False, cancel_futures=True)
-        self._for_new.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def identify(self, authorization: list[bytes]) -> Caller:
         """Return the caller who sent these `Authorization` headers.
@@ -161,13 +155,12 @@ class Callers:
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
         look_up = partial(self._look_up, token)
-        known = self._known[digest] = _Known(look_up, self._for_new, stale_s=self._stale_s)
+        known = self._known[digest] = _Known(look_up, self._pool, stale_s=self._stale_s)
         self._new += 1
         try:
             return await known.get(self._known_for_s)
         finally:
             self._new -= 1
-            known.read_by(self._for_known)
             if known.value is None:  # of texts that are no keys, any number can be sent
                 self._known.pop(digest, None)
 

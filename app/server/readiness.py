@@ -24,7 +24,6 @@ from models_store.files.store_identity import known_identity
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0  # while something is amiss
-_FROM_MEMORY = "Models and keys that were in use are served from memory."
 _STUCK_S = 30.0  # all that a look does ends sooner, unless a disk or a network file system hangs
 
 
@@ -38,28 +37,24 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Finding of a look at one thing.
-
-    Args:
-        level: Severity of the finding.
-        detail: Description of the finding.
-        away: True of a database that cannot be reached.
-    """
+    """Finding of a look at one thing."""
 
     level: Level
     detail: str = "ok"
-    away: bool = False
+
+
+_OK = Finding(Level.OK)
 
 
 class Lookout:
     """A thread that looks at the database, the store and the broker now and then.
 
     Args:
-        database: looked at by a read and by a write that changes nothing.
-        blobs: looked at without writing to it.
-        ping: returns why the broker cannot be used, or None.
-        every_s: seconds from one look to the next, while all is well.
-        stale_s: seconds without a database server for which models and keys are served from memory.
+        database: Database, looked at by a read and by a write that changes nothing.
+        blobs: Store, looked at without writing to it.
+        ping: Function that returns why the broker cannot be used, or None.
+        every_s: Seconds from one look to the next, while all is well.
+        stale_s: Seconds without a database server for which models and keys are served from memory.
 
     Attributes:
         seconds: Seconds that the last look at each thing took.
@@ -74,15 +69,19 @@ class Lookout:
         every_s: float,
         stale_s: float = 0.0,
     ) -> None:
-        self._looks: dict[str, Callable[[], None]] = {
-            "schema": database.check_schema,
-            "database": lambda: _check_database(database),
-            "store": _StoreLook(database, blobs),
-            "broker": lambda: _check_broker(ping),
+        self._database = database
+        self._blobs = blobs
+        self._ping = ping
+        self._looks: dict[str, Callable[[], Finding]] = {
+            "schema": self._look_at_schema,
+            "database": self._look_at_database,
+            "store": self._look_at_store,
+            "broker": self._look_at_broker,
         }
         self._every_s = every_s
         self._stale_s = stale_s if database.is_server else 0.0
         self._well_at = -math.inf
+        self._identity: str | None = None
         self.seconds: dict[str, float] = {}
         self._found: Mapping[str, Finding] = {}
         self._ended_at = time.monotonic()
@@ -115,7 +114,7 @@ class Lookout:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            found = {name: self._look(name) for name in self._looks}
+            found = {name: self._look(name, look) for name, look in self._looks.items()}
             amiss = {name: finding.level for name, finding in found.items() if finding.level}
             if amiss != {name: old.level for name, old in self._found.items() if old.level}:
                 log.warning("readiness: %s", {name: found[name].detail for name in amiss} or "ok")
@@ -124,72 +123,38 @@ class Lookout:
             self._first.set()
             self._stopping.wait(min(self._every_s, _AGAIN_S) if amiss else self._every_s)
 
-    def _look(self, name: str) -> Finding:
-        """Look at one thing; a server that has not been away for long is no reason to be left out."""
+    def _look(self, name: str, look: Callable[[], Finding]) -> Finding:
         began = time.monotonic()
-        finding = _outcome(self._looks[name])
-        self.seconds[name] = time.monotonic() - began
-        if name == "database" and finding.level is Level.OK:
-            self._well_at = time.monotonic()
-        if finding.away and time.monotonic() - self._well_at < self._stale_s:
-            return Finding(Level.DEGRADED, f"{finding.detail} {_FROM_MEMORY}")
-        return finding
+        try:
+            return look()
+        except (StorageFullError, DatabaseBusyError) as error:
+            full = isinstance(error, StorageFullError)
+            return Finding(Level.DEGRADED, f"{error} Reading still works." if full else str(error))
+        except DatabaseUnavailableError as error:
+            if time.monotonic() - self._well_at < self._stale_s:
+                detail = f"{error} Models and keys that were in use are served from memory."
+                return Finding(Level.DEGRADED, detail)
+            return Finding(Level.UNUSABLE, str(error))
+        except StoreError as error:
+            return Finding(Level.UNUSABLE, str(error))
+        except Exception:
+            log.exception("a look at what the process depends on failed")
+            return Finding(Level.UNUSABLE, "The look at it failed; the log says how.")
+        finally:
+            self.seconds[name] = time.monotonic() - began
 
+    def _look_at_schema(self) -> Finding:
+        self._database.check_schema()
+        return _OK
 
-def _outcome(look: Callable[[], None]) -> Finding:
-    try:
-        look()
-    except StorageFullError as error:
-        return Finding(Level.DEGRADED, f"{error} Reading still works.")
-    except (DatabaseBusyError, _StoreAwayError, _BrokerAwayError) as error:
-        return Finding(Level.DEGRADED, str(error))
-    except DatabaseUnavailableError as error:
-        return Finding(Level.UNUSABLE, str(error), away=True)
-    except StoreError as error:
-        return Finding(Level.UNUSABLE, str(error))
-    except Exception:
-        log.exception("a look at what the process depends on failed")
-        return Finding(Level.UNUSABLE, "The look at it failed; the log says how.")
-    return Finding(Level.OK)
+    def _look_at_database(self) -> Finding:
+        self._database.ping()
+        self._database.try_write()
+        self._well_at = time.monotonic()
+        return _OK
 
-
-def _check_database(database: Database) -> None:
-    database.ping()
-    database.try_write()
-
-
-def _check_broker(ping: Callable[[], str | None]) -> None:
-    reason = ping()
-    if reason is not None:
-        raise _BrokerAwayError
-
-
-class _BrokerAwayError(StoreError):
-    """Broker that is unavailable for now."""
-
-    def __str__(self) -> str:
-        """Return what that means for jobs."""
-        return "The broker cannot be reached; jobs start up to 1.5 seconds later."
-
-
-class _StoreAwayError(StoreError):
-    """Store that is unavailable for now; models in memory and copies on the disk are served."""
-
-
-class _StoreLook:
-    """A look at the store: it is there, it has room, and it is the one of the database."""
-
-    def __init__(self, database: Database, blobs: Blobs) -> None:
-        self._database = database
-        self._blobs = blobs
-        self._identity: str | None = None
-
-    def __call__(self) -> None:
-        """Look once, without writing.
-
-        Raises:
-            StoreError: The store cannot be used.
-        """
+    def _look_at_store(self) -> Finding:
+        """Find out whether the store is there, has room, and is the one of the database."""
         try:
             self._blobs.look()
             with suppress(DatabaseError):  # which has a look of its own
@@ -197,4 +162,13 @@ class _StoreLook:
             if self._identity is not None:
                 self._blobs.check_identity(self._identity)
         except BlobDiskError as error:
-            raise _StoreAwayError(str(error)) if self._blobs.is_remote else error from error
+            if not self._blobs.is_remote:
+                raise
+            return Finding(Level.DEGRADED, str(error))  # models in memory and copies are served
+        return _OK
+
+    def _look_at_broker(self) -> Finding:
+        if self._ping() is None:
+            return _OK
+        detail = "The broker cannot be reached; jobs start up to 1.5 seconds later."
+        return Finding(Level.DEGRADED, detail)

@@ -5,20 +5,17 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 from app.engine.watch import end_process
 from models_store.database.database import Database
 from models_store.errors import (
     BlobDiskError,
-    BlobError,
     DatabaseBusyError,
-    DatabaseError,
     DatabaseUnavailableError,
     StorageFullError,
     StoreError,
-    WrongStoreError,
 )
 from models_store.files.blobs import Blobs
 from models_store.files.store_identity import adopt
@@ -127,31 +124,23 @@ def check_stores(database: Database, blobs: Blobs) -> list[StoreError]:
     return passing
 
 
-async def check_later(database: Database, blobs: Blobs, *, refuse: Callable[[], None]) -> None:
-    """Wait for a database or a store that was unavailable; end if its schema is another's, or the store's.
+def are_away(errors: Iterable[StoreError]) -> bool:
+    """Return whether the database or the store is not there, among the errors that pass by themselves."""
+    return any(isinstance(error, DatabaseUnavailableError | BlobDiskError) for error in errors)
 
-    Args:
-        database: Database that was not available, or whose store was not.
-        blobs: Store that must belong to it.
-        refuse: Function that ends the process.
-    """
+
+async def check_later(database: Database, blobs: Blobs, *, refuse: Callable[[], None]) -> None:
+    """Check again until the database and the store are there; end the process if they are of no use."""
     while True:
         await asyncio.sleep(_RETRY_S)
         try:
-            await asyncio.to_thread(database.check_revision)
-            await asyncio.to_thread(adopt, database, blobs)
-        except (DatabaseBusyError, DatabaseUnavailableError):
-            continue  # it comes back
-        except BlobDiskError as error:
-            if blobs.is_remote:
-                continue
+            passing = await asyncio.to_thread(check_stores, database, blobs)
+        except DatabaseBusyError:
+            continue
+        except StoreError as error:
             log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
             refuse()
-        except StorageFullError as error:
-            log.warning("the store is not marked as the database's: %s", error)
-        except (DatabaseError, WrongStoreError, BlobError) as error:
-            log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
-            refuse()
-        else:
-            log.info("the database is there")
-        return
+            return
+        if not are_away(passing):
+            log.info("the database and the store are there")
+            return

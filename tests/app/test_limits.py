@@ -86,25 +86,6 @@ def test_who_leaves_the_queue_takes_nothing_along():
     asyncio.run(main())
 
 
-def test_who_asks_while_another_has_the_only_turn_is_next():
-    async def main():
-        turns = Turns(1, each=1)
-        await turns.take("a")
-        others = [asyncio.create_task(turns.take("a")) for _ in range(3)]
-        await settled()
-        asks = asyncio.create_task(turns.take("b"))
-        await settled()
-        turns.give_back("a")
-        await settled()
-        assert asks.done()
-        assert not any(other.done() for other in others)
-        for holder, other in zip("baa", others, strict=True):
-            turns.give_back(holder)
-            await other
-
-    asyncio.run(main())
-
-
 def test_one_project_in_all_its_threads_keeps_no_other_waiting(threads):
     async def main():
         go_on = threading.Event()
@@ -176,28 +157,20 @@ def test_keys_are_looked_for_whatever_all_other_threads_do(sqlite_url):
     database.dispose()
 
 
-def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlite_url):
+def test_a_flood_of_unknown_keys_is_bounded(sqlite_url):
     database = Database(sqlite_url)
-    keys = Keys(database)
-    token = keys.create("p", Scope.READ).token
     go_on = threading.Event()
 
     class Held(Keys):
         def bearer(self, wanted):
-            if wanted != token:
-                go_on.wait(120)
+            go_on.wait(120)
             return super().bearer(wanted)
 
     async def main():
-        callers = Callers(Held(database), anonymous=False, known_for_s=0.05)
-        known = [f"Bearer {token}".encode()]
-        assert (await callers.identify(known)).project == "p"
+        callers = Callers(Held(database), anonymous=False)
         forged = [f"Bearer key_{n:032x}.{n:064x}".encode() for n in range(80)]
         flood = [asyncio.create_task(callers.identify([text])) for text in forged]
         await settled()
-        for _ in range(5):
-            assert (await callers.identify(known)).project == "p"
-            await asyncio.sleep(0.05)
         go_on.set()
         ends = await asyncio.gather(*flood, return_exceptions=True)
         slugs = {end.type.slug for end in ends if isinstance(end, Problem)}

@@ -21,23 +21,20 @@ from models_store.files.blobs import Blobs
 from tabular.formats import TableFormat
 from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
-from tests.app.wire import FORMATS, MEDIA_TYPE, write
+from tests.app.wire import MEDIA_TYPE, write
 from tests.ports import free_port
 from tests.tables.files import arrow
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc"),
-    pytest.mark.long,  # a server of its own
+    pytest.mark.slow,  # a server of its own
 ]
 
 MIB = 1 << 20
 NPY = MEDIA_TYPE[TableFormat.NPY]
 WIDE = [f"x{i + 1}" for i in range(21)]
 # Text, numbers as they are, and a file whose end has to come first; the others vary these.
-_OFTEN = (TableFormat.CSV, TableFormat.NPY, TableFormat.PARQUET)
-SOME_FORMATS = [
-    kind if kind in _OFTEN else pytest.param(kind, marks=pytest.mark.long) for kind in FORMATS
-]
+SOME_FORMATS = (TableFormat.CSV, TableFormat.NPY, TableFormat.PARQUET)
 
 
 class Server:
@@ -135,20 +132,6 @@ def test_many_samples_take_little_memory(server, kind):
         most = max(most, server.memory)
     connection.close()
     assert most - before < 40 * MIB
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", FORMATS)
-def test_ten_million_samples_take_no_more_memory_than_a_few(server, kind):
-    connection = server.connect()
-    before = server.memory
-    response = server.sample(connection, 10_000_000, kind)
-    most = 0
-    while response.read(4 * MIB):
-        most = max(most, server.memory)
-    connection.close()
-    assert most - before < 60 * MIB
 
 
 def test_a_caller_who_does_not_read_stops_the_work_and_one_who_leaves_ends_it(server):

@@ -64,19 +64,15 @@ def test_a_caller_who_does_not_sample_is_followed(client, collector):
     assert collector.spans == []
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"},
-    ],
-)
-def test_without_a_collector_or_where_they_are_turned_off_there_are_none(monkeypatch, variables):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+def test_without_a_collector_or_where_they_are_turned_off_there_are_none(monkeypatch):
     TRACES.configure("api")
     assert not TRACES.on
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://x")
+    for name, value in (("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            TRACES.configure("api")
+            assert not TRACES.on
 
 
 def test_a_collector_that_does_not_answer_keeps_no_process_from_ending(monkeypatch):

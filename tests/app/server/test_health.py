@@ -1,4 +1,4 @@
-"""Readiness: what the last look found, at no cost to whoever asks."""
+"""Liveness, readiness and metrics: what the last look found, at no cost to whoever asks."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from app.main import create_app
 from app.server import readiness
 from app.server.readiness import Level, Lookout
 from models_store.database.database import Database
+from models_store.errors import SchemaMismatchError
 from models_store.files.blobs import Blobs
 from tests.waiting import wait_until
 
@@ -19,6 +20,14 @@ from tests.waiting import wait_until
 @pytest.fixture
 def setting_values():
     return {"ready_look_s": 3600}
+
+
+@pytest.fixture
+def looking_client(settings):
+    """An application that looks at what it depends on all the time."""
+    looking = settings.model_copy(update={"ready_look_s": 0.1})
+    with TestClient(create_app(looking), raise_server_exceptions=False) as client:
+        yield client
 
 
 def read_only(file):
@@ -68,16 +77,6 @@ def levels(lookout):
     return {name: finding.level for name, finding in lookout.found().items()}
 
 
-def test_a_look_commits_a_write(settings):
-    database = Database(settings.resolved_database_url)
-    database.ping()
-    log = settings.data_dir / "densityd.sqlite3-wal"
-    before = log.stat().st_size if log.exists() else 0
-    database.try_write()
-    assert log.stat().st_size > before
-    database.dispose()
-
-
 def test_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
     def full(_folder):
         return SimpleNamespace(f_bavail=0, f_frsize=4096)
@@ -120,13 +119,6 @@ def test_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
     database.dispose()
 
 
-def test_before_the_first_look_nothing_is_ready(settings):
-    database = Database(settings.resolved_database_url)
-    lookout = Lookout(database, Blobs.in_folder(settings.blob_root), every_s=1)
-    assert set(levels(lookout).values()) == {Level.UNUSABLE}
-    database.dispose()
-
-
 def test_looks_go_on_and_write_nothing_to_the_store(lookout, settings):
     lookout.start(wait_s=120)
     staging = settings.blob_root / "staging"
@@ -136,3 +128,73 @@ def test_looks_go_on_and_write_nothing_to_the_store(lookout, settings):
     (settings.blob_root / "elsewhere").rename(staging)
     wait_until(lambda: levels(lookout)["store"] is Level.OK)
     assert staging.stat().st_mtime_ns == before
+
+
+def is_ready(client: TestClient) -> bool:
+    return client.get("/readyz").status_code == 200
+
+
+def test_liveness_looks_at_nothing(looking_client, settings):
+    shutil.rmtree(settings.data_dir)
+    response = looking_client.get("/livez")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_without_a_broker_the_service_is_degraded_but_ready(looking_client):
+    response = looking_client.get("/readyz")
+    assert response.status_code == 200
+    content = response.json()
+    assert content["status"] == "degraded"
+    assert {name: check["ok"] for name, check in content["checks"].items()} == {
+        "database": True,
+        "schema": True,
+        "store": True,
+        "engine": True,
+        "broker": False,
+    }
+
+
+def test_without_a_store_the_service_is_unavailable(looking_client, settings):
+    shutil.rmtree(settings.blob_root)
+    settings.blob_root.write_text("no folder")
+    wait_until(lambda: not is_ready(looking_client))
+    response = looking_client.get("/readyz")
+    assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    assert response.json()["checks"]["store"]["ok"] is False
+    assert response.json()["checks"]["database"]["ok"] is True
+    assert looking_client.get("/livez").status_code == 200
+    assert looking_client.get("/v1/datasets").status_code == 200
+
+
+def test_without_a_database_the_service_is_unavailable(looking_client, settings):
+    for file in settings.data_dir.glob("densityd.sqlite3*"):
+        # Written over, never cut short: a process that maps a file dies of a page that went away.
+        with file.open("r+b") as opened:
+            opened.write(b"garbage" * 1000)
+    # A connection that holds the pages in memory would continue with them.
+    looking_client.app.state.database.dispose()
+    wait_until(lambda: not is_ready(looking_client))
+    response = looking_client.get("/readyz")
+    assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    assert response.json()["checks"]["schema"]["ok"] is False
+    assert looking_client.get("/v1/datasets").json()["type"] == "/problems/db-unavailable"
+
+
+def test_another_schema_is_refused_with_both_revisions(settings):
+    (settings.data_dir / "densityd.sqlite3").unlink()
+    app = create_app(settings)
+    with pytest.raises(SchemaMismatchError, match="needs revision"), TestClient(app):
+        pass
+
+
+def test_metrics_count_requests_by_template(looking_client):
+    looking_client.get("/v1/datasets/ds_" + "0" * 32)
+    looking_client.get("/v1/nowhere/secret")
+    looking_client.request("BREW", "/v1/datasets")
+    text = looking_client.get("/metrics").text
+    assert 'method="GET",route="/v1/datasets/{dataset_id}",status="404"} 1.0' in text
+    assert 'method="GET",route="unmatched",status="404"} 1.0' in text
+    assert 'method="other"' in text
+    assert "secret" not in text
+    assert "densityd_http_request_seconds_bucket" in text
+    assert "process_resident_memory_bytes" in text
