@@ -42,11 +42,11 @@ def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
 def test_the_process_says_in_a_few_words_why_it_does_not_start(monkeypatch, data_dir):
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(data_dir))
     for name, value, reason in (
+        ("STORE_URL", "/dev/null", "The blob store /dev/null cannot be written"),
         ("HOST", "0.0.0.0", "no API keys"),  # noqa: S104  refused
         ("PORT", "99999", "DENSITYD_PORT: "),
         ("DATABASE_URL", "sqlite:////nonexistent/densityd.sqlite3", "needs revision"),
         ("DATABASE_URL", "mysql://u:s3cret@h/d", "DENSITYD_DATABASE_URL: the database is"),
-        ("STORE_URL", "/dev/null", "The blob store /dev/null cannot be written"),
         ("STORE_URL", "ftp://host/path", "DENSITYD_STORE_URL: ftp:// is no store"),
         ("STORE_URL", "s3:/bucket", "DENSITYD_STORE_URL: the store is an absolute path"),
         ("BROKER_URL", "amqp://u:s3cret@h", "DENSITYD_BROKER_URL: the broker's URL"),

@@ -2,7 +2,7 @@ import asyncio
 import gzip
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import httpx2
@@ -75,7 +75,7 @@ def random_text(size: int) -> bytes:
     return np.random.default_rng(0).integers(65, 75, size, np.uint8).tobytes()
 
 
-PACK = {"gzip": gzip.compress, "zstd": zstd.compress}
+PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 
 
 @pytest.mark.parametrize("coding", PACK)
