@@ -4,7 +4,7 @@ A claim gives an attempt number and a lease by the database's clock. Every later
 raises `FencedError` without writing anything when the job is no longer this attempt's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,8 +47,8 @@ from models_store.jobs.rows import (
     to_job,
 )
 from models_store.quotas import check_storage, hold_project
-from models_store.records import NewVersion, Version
-from models_store.rows.versions import add_version, version_of_job
+from models_store.records import NewVersion
+from models_store.rows.versions import add_version
 
 _CHECKPOINTS_KEPT = 2
 _UNITS = ("epoch", "iteration", "part")
@@ -197,87 +197,56 @@ class JobWork:
             tell(session, row, text)
 
     def finish(
-        self, job_id: str, attempt: int, *, metrics: dict[str, Any], version: NewVersion
-    ) -> Version:
-        """Succeed: the new state and the model version, in one transaction.
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        metrics: dict[str, Any],
+        version: NewVersion | None = None,
+        result: JobResult | None = None,
+        product: dict[str, Any] | None = None,
+    ) -> int | None:
+        """Succeed: the new state and what the job has made, in one transaction.
 
-        Safe to repeat when the answer was lost: it returns the same version. The job names no
-        checkpoints any more; their files may go.
+        Safe to repeat when the answer was lost: this changes nothing then, as what was made may have been
+        deleted since, or be the parent's by now. The job names no checkpoints any more; their files may go.
+
+        Args:
+            job_id: Id of the job.
+            attempt: Attempt that claimed it.
+            metrics: Metrics of the job.
+            version: Version that it makes of its model.
+            result: File that it makes instead, durable in the blob store.
+            product: What a child makes, of which its parent makes a version or a file, durable as well.
+
+        Returns:
+            Number of the version that the job has made, or uses.
 
         Raises:
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
 
-        def register(session: Session, row: JobRow) -> None:
-            labels = {"description": row.description, "tags": row.tags}
-            labelled = NewVersion(**{**vars(version), **labels})
-            at = {"project": row.project, "name": row.model_name, "job_id": job_id}
-            row.model_version = add_version(session, labelled, **at).version
-
-        self._succeed(job_id, attempt, metrics, register)
-        with self._database.read() as session:
-            made = version_of_job(session, job_id, attempt=attempt)
-        if made is None:  # deleted since
-            raise FencedError(job_id, attempt=attempt)
-        return made
-
-    def finish_bulk(
-        self, job_id: str, attempt: int, *, metrics: dict[str, Any], result: JobResult
-    ) -> None:
-        """Succeed with a file that is durable in the blob store, instead of a version; otherwise as `finish`."""
-
-        def record(_session: Session, row: JobRow) -> None:
-            row.result = dict(result)
-            if row.progress is not None:  # the last report is of a moment before the end
-                row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
-
-        self._succeed(job_id, attempt, metrics, record)
-
-    def finish_child(
-        self, job_id: str, attempt: int, *, metrics: dict[str, Any], product: dict[str, Any]
-    ) -> None:
-        """Succeed with what the parent makes a version or a file of; otherwise as `finish`."""
-
-        def record(_session: Session, row: JobRow) -> None:
-            row.product = product
-
-        size = int(product["checkpoint_bytes"])
-        self._succeed(job_id, attempt, metrics, record, product_bytes=size)
-
-    def _succeed(
-        self,
-        job_id: str,
-        attempt: int,
-        metrics: dict[str, Any],
-        record: Callable[[Session, JobRow], None],
-        *,
-        product_bytes: int = 0,
-    ) -> None:
-        """Record what an attempt has made and end its job.
-
-        Repeated by the attempt that did so, this changes nothing: what was made may have been deleted
-        since, or be the parent's by now.
-        """
-
-        def end(session: Session) -> bool:
+        def end(session: Session) -> JobRow | None:
             try:
                 with ending(session, job_id, attempt) as row:
                     if row.cancel_requested:
                         move(session, row, JobState.CANCELLED)
-                        return False
-                    record(session, row)
+                        return None
+                    _record(session, row, version=version, result=result, product=product)
                     row.metrics = metrics
-                    row.checkpoints = []
-                    count_files(row, product_bytes=product_bytes)
                     move(session, row, JobState.SUCCEEDED)
+                    return row
             except FencedError:
-                state = select(JobRow.state).where(JobRow.id == job_id, JobRow.attempt == attempt)
-                if session.scalar(state) != JobState.SUCCEEDED:
+                mine = JobRow.id == job_id, JobRow.attempt == attempt
+                done = select(JobRow).where(*mine, JobRow.state == JobState.SUCCEEDED)
+                if (ended := session.scalar(done)) is None:
                     raise
-            return True
+                return ended
 
-        if not self._database.transact(end):
+        row = self._database.transact(end)
+        if row is None:
             raise CancelledInsteadError(job_id, attempt=attempt)
+        return row.model_version
 
     @writing
     def fail(
@@ -373,6 +342,30 @@ def ending(session: Session, job_id: str, attempt: int) -> Iterator[JobRow]:
     with held(session, job_id, attempt) as row:
         yield row
     _follow(session, row)
+
+
+def _record(
+    session: Session,
+    row: JobRow,
+    *,
+    version: NewVersion | None,
+    result: JobResult | None,
+    product: dict[str, Any] | None,
+) -> None:
+    """Record what a held job has made; arguments as of `JobWork.finish`."""
+    if version is not None:
+        labels = {"description": row.description, "tags": row.tags}
+        labelled = NewVersion(**{**vars(version), **labels})
+        at = {"project": row.project, "name": row.model_name, "job_id": row.id}
+        row.model_version = add_version(session, labelled, **at).version
+    if result is not None:
+        row.result = dict(result)
+        if row.progress is not None:  # the last report is of a moment before the end
+            row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
+    if product is not None:
+        row.product = product
+    row.checkpoints = []
+    count_files(row, product_bytes=0 if product is None else int(product["checkpoint_bytes"]))
 
 
 def _follow(session: Session, row: JobRow) -> None:

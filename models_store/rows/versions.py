@@ -72,21 +72,6 @@ def add_version(
     return _to_version(row, name=name, aliases=[])
 
 
-def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | None:
-    """Return the version that this attempt at a job registered, if it did."""
-    query = (
-        select(ModelVersionRow, ModelRow)
-        .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
-        .join(JobRow, JobRow.id == ModelVersionRow.job_id)
-        .where(JobRow.id == job_id, JobRow.attempt == attempt)
-    )
-    found = session.execute(query).one_or_none()
-    if found is None:
-        return None
-    row, model = found
-    return to_versions(session, model, [row])[0]
-
-
 def version_of_weights(session: Session, model: ModelRow, key: str) -> Version:
     """Return the version of a model that has the weights under a key.
 

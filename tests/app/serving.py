@@ -12,6 +12,7 @@ from models_store.files.checkpoints import save_model
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Version
+from models_store.registry import Registry
 from tests.models_store.makers import LEASE_S, PROJECT, a_version, submitted
 
 SPEC = MafSpec(layers=2, hidden=[16])
@@ -91,4 +92,6 @@ def registered(
         checkpoint_bytes=stored.bytes,
     )
     metrics = {"epoch": 7, "test_log_likelihood": 3.0}
-    return work.finish(job.id, job.attempt, metrics=metrics, version=new)
+    number = work.finish(job.id, job.attempt, metrics=metrics, version=new)
+    assert number is not None
+    return Registry(database).version(project, name, number)

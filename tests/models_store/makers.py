@@ -18,7 +18,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.queue import waiting
 from models_store.jobs.retries import AttemptEnd, Ending
-from models_store.records import Dataset, NewDataset, NewVersion
+from models_store.records import Dataset, NewDataset, NewVersion, Version
 from models_store.registry import Registry
 
 PROJECT = "default"
@@ -148,6 +148,14 @@ def claimed(work: JobWork, *, lease_s: float = LEASE_S) -> Job:
     job = work.claim("worker", lease_s=lease_s)
     assert job is not None
     return job
+
+
+def finished(work: JobWork, job: Job, **changes: Any) -> Version:
+    """Finish a claimed job with a version, and return that."""
+    new = a_version(job, **changes)
+    number = work.finish(job.id, job.attempt, metrics={}, version=new)
+    assert number is not None
+    return Registry(work._database).version(job.project, job.model_name, number)
 
 
 def claimable(database: Database) -> list[str]:

@@ -60,7 +60,7 @@ def test_every_kind_of_file_that_a_row_names_is_checked(
     result = JobResult(
         key=made.key, sha256=made.sha256, bytes=made.bytes, rows=1, media_type="text/csv"
     )
-    work.finish_bulk(job.id, job.attempt, metrics={}, result=result)
+    work.finish(job.id, job.attempt, metrics={}, result=result)
     checkpointed(work, blobs, taken(jobs, work), 1)
 
     found = compared(database, blobs)

@@ -30,6 +30,7 @@ from tests.models_store.makers import (
     a_job,
     a_version,
     added,
+    finished,
     submitted,
 )
 
@@ -40,7 +41,7 @@ def trained(jobs: Jobs, work: JobWork, **changes: Any) -> Version:
     submitted(jobs, **changes)
     job = work.claim("w", lease_s=LEASE_S)
     assert job is not None
-    return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    return finished(work, job)
 
 
 def scoring(jobs: Jobs, version: Version) -> Job:
@@ -238,7 +239,7 @@ def test_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
     result = JobResult(
         key=f"results/{done.id}/1.npy", sha256="a" * 64, bytes=9, media_type="x/y", rows=1
     )
-    work.finish_bulk(done.id, 1, metrics={}, result=result)
+    work.finish(done.id, 1, metrics={}, result=result)
     cancelled, fresh, waiting = submitted(jobs), submitted(jobs), submitted(jobs)
     for job in (cancelled, fresh):
         jobs.cancel(PROJECT, job.id)

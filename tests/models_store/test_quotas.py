@@ -38,7 +38,7 @@ def test_datasets_weights_and_results_count_against_the_quota(
     submitted(jobs, kind=JobKind.SAMPLING, model_version=1)
     job = claimed(work)
     result = JobResult(key="r", sha256="e" * 64, bytes=3 * 2**30, rows=1, media_type="text/csv")
-    work.finish_bulk(job.id, job.attempt, metrics={}, result=result)
+    work.finish(job.id, job.attempt, metrics={}, result=result)
 
     before = stored(database)
     assert before == 1700 + 3 * 2**30

@@ -11,7 +11,14 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, DatasetSummary, Version
 from models_store.registry import Registry
-from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
+from tests.models_store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_dataset,
+    added,
+    finished,
+    submitted,
+)
 
 BAD_NAMES = ["", "A", "a b", "../a", "a/b", "a\0b", ".a", "-a", "a" * 65, "\u00e9", "a\n"]
 
@@ -35,7 +42,7 @@ def trained(
     submitted(jobs, model_name=name, project=project)
     job = work.claim("w", lease_s=LEASE_S)
     assert job is not None
-    return work.finish(job.id, job.attempt, metrics={}, version=a_version(job, **changes))
+    return finished(work, job, **changes)
 
 
 def summary_of(dataset: Dataset) -> DatasetSummary:

@@ -67,9 +67,7 @@ def carry_out(place: Place) -> list[Job]:
             train(task, messages.append, interrupted=lambda: False)
         assert isinstance(messages[-1], Trained)
         trained = messages[-1]
-        place.work.finish_child(
-            job.id, job.attempt, metrics=trained.metrics, product=trained.version
-        )
+        place.work.finish(job.id, job.attempt, metrics=trained.metrics, product=trained.version)
         done.append(job)
     return done
 
@@ -102,7 +100,7 @@ def ensemble_task(place: Place) -> EnsembleTask:
         messages: list[Any] = []
         train(task, messages.append, interrupted=lambda: False)
         end = {"metrics": messages[-1].metrics, "product": messages[-1].version}
-        place.work.finish_child(job.id, job.attempt, **end)
+        place.work.finish(job.id, job.attempt, **end)
 
 
 def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(place: Place) -> None:

@@ -81,9 +81,9 @@ def carry_out(place: Place, order: int = 1) -> list[Job]:
             end = (job.id, job.attempt)
             if job.role is JobRole.CHILD:
                 product = as_product(result)
-                place.work.finish_child(*end, metrics=last.metrics, product=product)
+                place.work.finish(*end, metrics=last.metrics, product=product)
             else:
-                place.work.finish_bulk(*end, metrics=last.metrics, result=result)
+                place.work.finish(*end, metrics=last.metrics, result=result)
             done.append(job)
     return done
 
@@ -170,7 +170,7 @@ def test_a_changed_part_is_told(place: Place) -> None:
         task: Any = task_of(job, registry=place.registry, settings=place.settings)
         produce(task, messages.append, interrupted=lambda: False)
         product = as_product(messages[-1].result)
-        place.work.finish_child(job.id, job.attempt, metrics={}, product=product)
+        place.work.finish(job.id, job.attempt, metrics={}, product=product)
         place.blobs.path(product["checkpoint_key"]).write_bytes(b"")
     last = place.work.claim("here", lease_s=600)
     assert last is not None

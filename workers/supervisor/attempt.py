@@ -286,16 +286,16 @@ class Attempt:
                 product = message.version
             else:
                 product = as_product(message.result)
-            self._work.finish_child(job_id, attempt, metrics=metrics, product=product)
+            self._work.finish(job_id, attempt, metrics=metrics, product=product)
             self._made = product["checkpoint_key"]
         elif isinstance(message, Trained):
             version = NewVersion(**message.version)
-            made = self._work.finish(job_id, attempt, metrics=metrics, version=version)
-            log.info("registered version %s of model %s", made.version, made.name)
+            number = self._work.finish(job_id, attempt, metrics=metrics, version=version)
+            log.info("registered version %s of model %s", number, self._job.model_name)
             self._made = version.checkpoint_key
         else:
             result = JobResult(**message.result)  # type: ignore[typeddict-item]  # sent as one
-            self._work.finish_bulk(job_id, attempt, metrics=metrics, result=result)
+            self._work.finish(job_id, attempt, metrics=metrics, result=result)
             log.info("the result has %s bytes", result["bytes"])
             self._made = result["key"]
 

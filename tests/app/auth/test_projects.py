@@ -48,7 +48,7 @@ def everything(client, ours):
     result = JobResult(
         key=blob.key, sha256=blob.sha256, bytes=blob.bytes, rows=1, media_type="text/csv"
     )
-    work.finish_bulk(claimed.id, claimed.attempt, metrics={}, result=result)
+    work.finish(claimed.id, claimed.attempt, metrics={}, result=result)
     dataset = client.post("/v1/datasets", content=TABLE, headers={**CSV, **ours}).json()["id"]
     waiting = submitted(jobs, project="ours", model_name="people").id
     alias = client.put("/v1/models/people/aliases/production", json={"version": 1}, headers=ours)

@@ -64,7 +64,7 @@ def a_result(settings: ApiSettings) -> tuple[str, str]:
         rows=1,
         media_type="application/x-npy",
     )
-    work.finish_bulk(job.id, 1, metrics={}, result=result)
+    work.finish(job.id, 1, metrics={}, result=result)
     database.dispose()
     return f"/v1/jobs/{job.id}/result", made.key
 

@@ -77,8 +77,8 @@ def test_a_version_gets_the_labels_that_its_training_has_when_it_ends(client):
     assert claimed is not None
     changed = client.patch(f"/v1/jobs/{job.id}", json={"tags": {"stage": "trial"}})
     assert changed.status_code == 200
-    made = work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
-    path = f"/v1/models/{made.name}/versions"
+    work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    path = f"/v1/models/{job.model_name}/versions"
     assert client.get(f"{path}/1").json()["tags"] == {"team": "space", "stage": "trial"}
     assert client.get(f"{path}/1").json()["description"] == "first"
     assert len(client.get(f"{path}?tag=team:space").json()["items"]) == 1

@@ -30,6 +30,7 @@ from tests.models_store.makers import (
     a_version,
     added,
     claimed,
+    finished,
     submitted,
 )
 
@@ -86,7 +87,7 @@ def test_a_result_ends_the_job_and_makes_no_version(
     job = a_bulk_job(jobs, work)
     record_part(work, job, 1)
     for _ in range(2):  # the second time as after an answer that was lost
-        work.finish_bulk(job.id, job.attempt, metrics=METRICS, result=a_result(job))
+        work.finish(job.id, job.attempt, metrics=METRICS, result=a_result(job))
     now = jobs.get(PROJECT, job.id)
     assert (now.state, now.result, now.metrics) == (JobState.SUCCEEDED, a_result(job), METRICS)
     assert (now.checkpoints, now.lease_expires_at, now.model_version) == ([], None, 3)
@@ -99,9 +100,9 @@ def test_an_attempt_whose_answer_was_lost_has_ended_it_whatever_became_of_the_re
     jobs: Jobs, work: JobWork
 ) -> None:
     job = a_bulk_job(jobs, work)
-    work.finish_bulk(job.id, job.attempt, metrics=METRICS, result=a_result(job))
+    work.finish(job.id, job.attempt, metrics=METRICS, result=a_result(job))
     jobs.delete_result(PROJECT, job.id)
-    work.finish_bulk(job.id, job.attempt, metrics=METRICS, result=a_result(job))
+    work.finish(job.id, job.attempt, metrics=METRICS, result=a_result(job))
     assert jobs.get(PROJECT, job.id).result is None
 
 
@@ -109,7 +110,7 @@ def test_a_cancel_request_comes_before_a_result(jobs: Jobs, work: JobWork) -> No
     job = a_bulk_job(jobs, work)
     jobs.cancel(PROJECT, job.id)
     with pytest.raises(CancelledInsteadError):
-        work.finish_bulk(job.id, job.attempt, metrics=METRICS, result=a_result(job))
+        work.finish(job.id, job.attempt, metrics=METRICS, result=a_result(job))
     now = jobs.get(PROJECT, job.id)
     assert (now.state, now.result) == (JobState.CANCELLED, None)
 
@@ -138,8 +139,7 @@ def version(jobs: Jobs, work: JobWork) -> Version:
     """Of `shuttle`: columns a and b given c."""
     submitted(jobs)
     job = claimed(work)
-    new = replace(a_version(job), context_columns=["c"])
-    return work.finish(job.id, job.attempt, metrics={}, version=new)
+    return finished(work, job, context_columns=["c"])
 
 
 @pytest.fixture

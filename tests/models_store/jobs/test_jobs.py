@@ -37,6 +37,7 @@ from tests.models_store.makers import (
     added,
     claimable,
     claimed,
+    finished,
     refused,
     submitted,
 )
@@ -202,7 +203,7 @@ def test_a_dataset_stays_while_a_job_needs_it(
     assert claimed is not None
     with refused("dataset-in-use"):
         registry.delete_dataset(PROJECT, held_out.id)
-    version = work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    version = finished(work, claimed)
     assert registry.delete_dataset(PROJECT, dataset.id).id == dataset.id
     # What was made from it still says so.
     assert registry.version(PROJECT, "shuttle", version.version).dataset_id == dataset.id

@@ -213,8 +213,8 @@ def test_finishing_registers_the_version_and_ends_the_job(
     job = claimed(work)
     record(work, job, 1)
     new = a_version(job)
-    version = work.finish(job.id, job.attempt, metrics=epoch(1), version=new)
-    assert version == registry.version(PROJECT, "shuttle", 1)
+    assert work.finish(job.id, job.attempt, metrics=epoch(1), version=new) == 1
+    version = registry.version(PROJECT, "shuttle", 1)
     assert (version.job_id, version.checkpoint_key, version.seed) == (
         job.id,
         new.checkpoint_key,
@@ -238,7 +238,7 @@ def test_a_finish_that_breaks_leaves_neither_state_nor_version(
     with database.read() as session:
         assert session.scalars(select(ModelVersionRow)).all() == []
     # The next try counts from 1: no number was used up.
-    assert work.finish(job.id, job.attempt, metrics={}, version=a_version(job)).version == 1
+    assert work.finish(job.id, job.attempt, metrics={}, version=a_version(job)) == 1
     assert registry.model(PROJECT, "shuttle").latest_version == 1
 
 

@@ -54,9 +54,7 @@ def a_parent(jobs: Jobs, *, trials: int = 3, **changes: Any) -> Job:
 
 def ended(work: JobWork, job: Job, score: float) -> None:
     metrics = {SCORE: score, "epoch": 5, "seconds": 2.0}
-    work.finish_child(
-        job.id, job.attempt, metrics=metrics, product=vars(a_version(job, metrics=metrics))
-    )
+    work.finish(job.id, job.attempt, metrics=metrics, product=vars(a_version(job, metrics=metrics)))
 
 
 def children_of(jobs: Jobs, parent: Job) -> list[Any]:
@@ -230,7 +228,7 @@ def a_parent_whose_step_fails(jobs: Jobs, work: JobWork) -> tuple[Job, Job, dict
     broken = a_parent(jobs, trials=1, stages=((1, 1.0),))
     child = claimed(work)
     unstorable = vars(a_version(child, seed=2**70))  # beyond the integers of both databases
-    work.finish_child(child.id, 1, metrics={SCORE: 1.0, "epoch": 5}, product=unstorable)
+    work.finish(child.id, 1, metrics={SCORE: 1.0, "epoch": 5}, product=unstorable)
     assert jobs.get(PROJECT, child.id).state is JobState.SUCCEEDED, "its end is kept"
     return broken, child, unstorable
 

@@ -96,7 +96,7 @@ def test_a_job_that_waits_knows_its_place(database: Database) -> None:
     place = jobs.place("a", waiting["a1"])
     assert place is not None
     assert place.starts_in_s is None, "no job has ended yet"
-    work.finish_bulk(ended.id, ended.attempt, metrics={}, result=a_result(ended))
+    work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
     running = work.claim("w", lease_s=LEASE_S)
     assert running is not None
     assert running.model_name == "b1"

@@ -34,6 +34,7 @@ from tests.models_store.makers import (
     a_job,
     a_version,
     added,
+    finished,
     slug_of,
     submitted,
 )
@@ -194,7 +195,7 @@ def test_versions_that_race_have_no_gap_and_no_double(
     def train() -> int:
         job = work.claim("w", lease_s=LEASE_S)
         assert job is not None
-        return work.finish(job.id, job.attempt, metrics={}, version=a_version(job)).version
+        return finished(work, job).version
 
     for _ in range(12):
         submitted(jobs)
@@ -257,7 +258,7 @@ def _trained(jobs: Jobs, work: JobWork) -> Version:
     claimed = work.claim("w", lease_s=LEASE_S)
     assert claimed is not None
     assert claimed.id == job.id
-    return work.finish(job.id, 1, metrics={}, version=a_version(claimed))
+    return finished(work, claimed)
 
 
 def test_deleting_a_version_against_a_submission_lets_one_win(
@@ -301,7 +302,7 @@ def test_deleting_a_model_against_a_new_version_repeats_no_number(
         assert claimed is not None
 
         def finish(job: Job = claimed) -> object:
-            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job)).version
+            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
 
         made, deleted = race(finish, lambda: registry.delete_model(PROJECT, "shuttle"))
         assert isinstance(deleted, list)
