@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.http.examples import COLUMNS, DATASET_ID, MODEL
+from flows import FitOptions, MafSpec
+from models_store.requests.training import AcceptedSplit, AcceptedTraining, Preprocessing
 
 Examples = Mapping[str, Mapping[str, Any]]
 
@@ -148,22 +150,6 @@ VARIATIONAL_EXAMPLES: Examples = {
             },
         },
     },
-    "linear": {
-        "summary": "Posterior of a Bayesian linear regression of one column on another",
-        "value": {
-            "model_name": "weight",
-            "target": {
-                "posterior": {
-                    "kind": "linear",
-                    "dataset_id": DATASET_ID,
-                    "response": "weight",
-                    "columns": ["height"],
-                    "prior_scale": 10.0,
-                    "noise_scale": 5.0,
-                }
-            },
-        },
-    },
 }
 SCORING_EXAMPLES: Examples = {
     "simplest": {
@@ -195,47 +181,31 @@ PREVIEW_EXAMPLES: Examples = {
     for name, example in VARIATIONAL_EXAMPLES.items()
     if name in ("potential", "formula")
 }
-REQUEST_EXAMPLE: dict[str, Any] = {
-    "model_name": MODEL,
-    "dataset_id": DATASET_ID,
-    "columns": COLUMNS,
-    "context_columns": [],
-    "types": None,
-    "split": {
-        "train": 0.8,
-        "validation": 0.1,
-        "test": 0.1,
-        "shuffle": True,
-        "seed": 0,
-        "validation_dataset_id": None,
-        "test_dataset_id": None,
-    },
-    "preprocessing": {"standardise": True, "dequantise": "auto", "logit": None, "columns": {}},
-    "flow": {
-        "family": "maf",
-        "layers": 5,
-        "hidden": [64, 64],
-        "activation": "tanh",
-        "batch_norm": None,
-        "order": "reverse",
-        "base": "gaussian",
-        "encoder": None,
-    },
-    "optimisation": {
-        "optimiser": "adam",
-        "learning_rate": 0.0025,
-        "weight_decay": 1e-6,
-        "max_gradient_norm": 5.0,
-        "batch_size": 250,
-        "max_epochs": 160,
-        "patience": 30,
-        "max_seconds": None,
-        "schedule": "cosine",
-        "row_loss_bound": 30.0,
-        "weight_average": 0.99,
-        "noise": "epoch",
-        "restarts": 1,
-        "mixed_precision": False,
-        "seed": 0,
-    },
-}
+REQUEST_EXAMPLE: dict[str, Any] = AcceptedTraining(
+    model_name=MODEL,
+    dataset_id=DATASET_ID,
+    columns=COLUMNS,
+    split=AcceptedSplit(
+        train=0.8,
+        validation=0.1,
+        test=0.1,
+        shuffle=True,
+        seed=0,
+        validation_dataset_id=None,
+        test_dataset_id=None,
+    ),
+    preprocessing=Preprocessing(),
+    flow=MafSpec(hidden=[64, 64], batch_norm=None),
+    optimisation=FitOptions(
+        learning_rate=0.0025,
+        weight_decay=1e-6,
+        max_gradient_norm=5.0,
+        batch_size=250,
+        max_epochs=160,
+        schedule="cosine",
+        row_loss_bound=30.0,
+        weight_average=0.99,
+        noise="epoch",
+        restarts=1,
+    ),
+).model_dump(mode="json")

@@ -8,12 +8,9 @@ from pydantic import ValidationError
 from flows import (
     MadeSpec,
     MafSpec,
-    MixedColumn,
-    MixedSpec,
     NsfSpec,
     RealNvpSpec,
 )
-from flows.defaults import default_epochs
 from models_store.database.ids import new_id
 from models_store.errors import RequestError
 from models_store.records import Dataset
@@ -106,14 +103,6 @@ def test_flow_and_epochs_follow_the_size_of_the_table(
     assert accepted.optimisation.max_epochs == epochs
 
 
-def test_numbers_beside_spikes_train_as_long_as_numbers_alone() -> None:
-    flow = NsfSpec(layers=2, hidden=[64, 64], affine_layers=3)
-    mixed = MixedSpec(columns=[MixedColumn(spikes=[-999.0])] * 5, flow=flow)
-    assert default_epochs(mixed, 5, rows=12_000, steps=48) == 140
-    other = MixedSpec(columns=mixed.columns, flow=NsfSpec(layers=3, hidden=[64, 64]))
-    assert default_epochs(other, 5, rows=12_000, steps=48) == 40
-
-
 def test_an_accepted_request_survives_the_job_row() -> None:
     table = dataset()
     flow = {"family": "realnvp", "layers": 3, "hidden": [7], "batch_norm": None}
@@ -135,17 +124,6 @@ def test_one_column_gets_a_flow_that_works_in_one_dimension() -> None:
     flow = accept_training(request(table), table, limits=LIMITS).flow
     assert isinstance(flow, MadeSpec)
     assert flow.conditional == "mixture"
-
-
-def test_a_coupling_flow_of_one_column_is_refused() -> None:
-    error = refusal(dataset(dim=1), flow={"family": "realnvp"})
-    assert (error.slug, error.pointer) == ("dimension-unsupported", "/flow")
-
-
-def test_a_batch_larger_than_the_training_rows_is_clamped() -> None:
-    table = dataset(rows=100)
-    wanted = request(table, optimisation={"batch_size": 1000})
-    assert accept_training(wanted, table, limits=LIMITS).optimisation.batch_size == 80
 
 
 def test_training_that_would_not_fit_into_memory_is_refused() -> None:

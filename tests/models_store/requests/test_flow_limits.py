@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, settings, strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from flows import (
     FAMILIES,
@@ -20,7 +20,6 @@ from flows import (
 )
 from flows.defaults import default_flow
 from flows.families.spec import EncoderSpec
-from flows.training.fit_mixture import sample_bytes
 from models_store.errors import RequestError
 from models_store.requests.accept_training import training_bytes
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow, check_model
@@ -77,16 +76,13 @@ def _check(measurer: Measurer, spec: dict[str, Any], dim: int, context_dim: int,
         described = Described(spec_from_dict(spec), dim, context_dim)
         cost = check_flow(described, limits=LIMITS)
     except (RequestError, FlowError):
-        event("refused")
         return
     what = ["sample"]
     trained = training_bytes(cost, batch_size=rows)
     if trained <= LIMITS.max_memory_bytes and cost.density.operations < 2_000:
         what.append("train")
     if max(cost.sampling.operations, cost.density.operations) > 20_000:
-        event("slow")
         return
-    event("measured with a step" if "train" in what else "measured")
     task = {"spec": spec, "dim": dim, "context_dim": context_dim, "rows": rows, "what": what}
     assert_within(measurer.measure(task), task)
 
@@ -98,7 +94,7 @@ def _check(measurer: Measurer, spec: dict[str, Any], dim: int, context_dim: int,
 )  # fmt: skip
 @settings(
     deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True,
-    phases=[Phase.explicit, Phase.generate], max_examples=12,
+    phases=[Phase.explicit, Phase.generate], max_examples=4,
 )  # fmt: skip
 def test_a_spec_takes_what_it_says_or_is_refused(measurer, spec, dim, context_dim, rows):
     _check(measurer, spec, dim, context_dim, rows)
@@ -166,16 +162,6 @@ def test_flows_of_the_papers_are_not_refused():
 
 def _numbers(kind: Any) -> bool:
     return kind in (int, int | None, list[int]) or kind == (EncoderSpec | None)
-
-
-@pytest.mark.slow
-def test_a_mixture_starts_and_iterates_within_the_estimate_of_its_training(measurer):
-    spec, dim, rows = {"family": "gaussian_mixture", "components": 16}, 40, 10_000
-    task = {"spec": spec, "dim": dim, "context_dim": 0, "rows": rows, "what": ["train"]}
-    table = 3 * 8 * rows * dim
-    trained = training_bytes(flow_cost(spec_from_dict(spec), dim), batch_size=500)
-    most = trained + table + sample_bytes(rows, dim)
-    assert measurer.measure(task)["train"] <= most + SLACK
 
 
 def _of_size(kind: Any, size: int) -> Any:
