@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow
 from flows.bijections.observed import Observed
 from flows.cost import FLOAT_BYTES, Cost, Operations, Way, total_cost
 from flows.errors import FlowError, SpecError
 from flows.families.family import FamilySpec
-from flows.families.spec import Spec, check_choice
+from flows.families.spec import Spec
 from flows.flow import Flow
 from flows.mixed.spec import MixedSpec
 
@@ -40,7 +40,7 @@ class EnsembleSpec(Spec):
     weights: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_choice("family", self.family, ("ensemble",))
+        super().__post_init__()
         if not 1 <= len(self.members) <= MAX_MEMBERS:
             raise ValueError(f"members must list 1 to {MAX_MEMBERS} flows")
         for member in self.members:
@@ -104,9 +104,7 @@ class Ensemble(Bijection):
         exact = torch.tensor(list(weights), dtype=torch.float64)
         self.register_buffer("weights", exact, persistent=False)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         chosen, u = choose_member(u, self.weights)
         x, log_det = torch.empty_like(u), u.new_empty(len(u))
         for number, member in enumerate(self.members):
@@ -117,18 +115,14 @@ class Ensemble(Bijection):
                 x[rows], log_det[rows] = member.forward(u[rows], given, mask)
         return x, log_det
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         raise FlowError("an ensemble has no noise that its rows could be mapped to")
 
-    def log_density(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> PerRow:
+    def log_density(self, x: Batch, context: Given = None, observed: Observed = None) -> PerRow:
         scores = [own(member).log_density(x, context, observed) for member in self.members]
         return mix(torch.stack(scores), self.weights)
 
-    def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
+    def log_parts(self, x: Batch, context: Given = None) -> Float[Tensor, "batch 2"]:
         """Return log P(d) and log p(x_O | d) of each row.
 
         Raises:

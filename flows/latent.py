@@ -21,12 +21,10 @@ from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import FlowError, SpecError
 from flows.families.family import FamilySpec
 from flows.families.gaussian import GaussianSpec
-from flows.families.spec import Spec, check_choice, check_hidden
-
-LIKELIHOODS = ("bernoulli", "gaussian")
-"""Distributions of a column given the latent variables."""
+from flows.families.spec import Spec
 
 Likelihood = Literal["bernoulli", "gaussian"]
+"""Distribution of a column given the latent variables."""
 
 LEAST_LOG_NOISE = math.log(1e-3)
 """Least log scale of learnt noise, in deviations of the column: no column is explained exactly."""
@@ -53,11 +51,7 @@ class LatentSpec(Spec):
     activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
-        check_choice("family", self.family, ("latent",))
-        check_choice("likelihood", self.likelihood, LIKELIHOODS)
-        check_choice("activation", self.activation, get_args(ActivationName))
-        if self.hidden != []:
-            check_hidden(self.hidden)
+        super().__post_init__()
         if not isinstance(self.flow, get_args(FamilySpec)) or self.flow.is_binary:
             raise ValueError("flow must be the specification of a flow of numbers")
         if self.encoder is not None:

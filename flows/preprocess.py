@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow, Terms
 from flows.bijections.observed import Observed, refuse_mask
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
@@ -259,21 +259,15 @@ class Standardise(Bijection):
         self.register_buffer("mean", mean.double().clone())
         self.register_buffer("std", std.double().clone())
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         return u * self.std + self.mean, self.std.log().sum().expand(u.shape[0])
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         return (x - self.mean) / self.std, -self.std.log().sum().expand(x.shape[0])
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         return self.inverse(x)[0], -self.std.log().expand_as(x)
 
 
@@ -287,22 +281,16 @@ class Rescale(Bijection):
         self.dim = dim
         self.levels = levels
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         return u * self.levels - 0.5, u.new_full((u.shape[0],), self.dim * math.log(self.levels))
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         log_det = x.new_full((x.shape[0],), -self.dim * math.log(self.levels))
         return (x + 0.5) / self.levels, log_det
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         return self.inverse(x)[0], torch.full_like(x, -math.log(self.levels))
 
 
@@ -318,23 +306,17 @@ class Logit(Bijection):
         self.dim = dim
         self.margin = margin
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         x = (torch.sigmoid(u) - self.margin) / (1 - 2 * self.margin)
         return x, -self._log_slope(u).sum(dim=1)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         u, log_slopes = self.inverse_terms(x)
         return u, log_slopes.sum(dim=1)
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         u = torch.logit(self.margin + (1 - 2 * self.margin) * x)
         return u, self._log_slope(u)
 

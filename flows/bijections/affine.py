@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped
 from flows.bijections.linear import uniform
 from flows.bijections.network_layers import NetworkLayer, Reordering, affine_map, elementwise
 from flows.bijections.observed import Observed, masked
@@ -37,16 +37,12 @@ class DiagonalAffine(Bijection):
             # Small but not 0, so that an encoder before it learns from the start.
             self.context_weight = nn.Parameter(0.1 * weight)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         shift, log_scale = self._condition(context, observed)
         x = shift + u * torch.exp(log_scale)
         return x, log_scale.expand_as(u).sum(dim=1)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         shift, log_scale = self._condition(context, observed)
         u = (x - shift) * torch.exp(-log_scale)
         return u, -log_scale.expand_as(x).sum(dim=1)

@@ -27,8 +27,11 @@ NO_CONDITIONALS = (
 
 # A batch of rows, the values that condition it, and a number for each of its rows.
 Batch = Float[Tensor, "batch dim"]
-BatchContext = Float[Tensor, "batch context_dim"] | None
+Given = Float[Tensor, "batch context_dim"] | None
 PerRow = Float[Tensor, " batch"]
+# Rows of the other side with their log-determinants, and with the term of each feature.
+Mapped = tuple[Batch, PerRow]
+Terms = tuple[Batch, Batch]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,24 +71,18 @@ class Bijection(nn.Module, ABC):
     exact_marginals: bool = False
 
     @abstractmethod
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         """Map noise to data, with log|det dx/du|."""
 
     @abstractmethod
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         """Map data to noise, with log|det du/dx|.
 
         Raises:
             FlowError: The layer has no noise.
         """
 
-    def log_density(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> PerRow:
+    def log_density(self, x: Batch, context: Given = None, observed: Observed = None) -> PerRow:
         """Return the log density of rows whose noise is standard Gaussian, in nats."""
         u, log_det = self.inverse(x, context, observed)
         return log_det + standard_normal(u, observed)
@@ -94,7 +91,7 @@ class Bijection(nn.Module, ABC):
         """Return the mask of the noise, from that of the data: layers may reorder features."""
         return observed
 
-    def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
+    def log_parts(self, x: Batch, context: Given = None) -> Float[Tensor, "batch 2"]:
         """Return the log densities of what is discrete and of what is continuous in each row.
 
         Raises:
@@ -102,9 +99,7 @@ class Bijection(nn.Module, ABC):
         """
         raise FlowError("a density of this family has no discrete and continuous parts")
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         """Return the noise, and log du_i/dx_i of each feature.
 
         Raises:
@@ -116,7 +111,7 @@ class Bijection(nn.Module, ABC):
         return u, log_det[:, None]
 
     def conditionals(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
+        self, x: Batch, context: Given = None, observed: Observed = None
     ) -> Conditionals:
         """Return the density of each feature given those before it, where noise is Gaussian.
 
@@ -137,7 +132,7 @@ class Bijection(nn.Module, ABC):
         return self
 
     def continuous_rows(
-        self, x: Batch, context: BatchContext = None
+        self, x: Batch, context: Given = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the rows, context and mask that the bijection of the continuous values takes."""
         return x, context, None

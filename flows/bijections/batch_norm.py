@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, Terms
 from flows.bijections.network_layers import SCALED, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.cost import FLOAT_BYTES, Cost, Way
@@ -80,22 +80,16 @@ class BatchNorm(Bijection):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("var", torch.ones(dim))
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         log_scale = self._log_scale()
         x = (u - self.offset) * torch.exp(-log_scale) + self.mean
         return masked(x, observed), -_row_sums(log_scale, u, observed)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         u, log_scale = self._normalised(x, observed)
         return u, _row_sums(log_scale, x, observed)
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         u, log_scale = self._normalised(x, observed)
         return u, masked(log_scale.expand_as(x), observed)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow
 from flows.bijections.network_layers import NetworkLayer, Reordering, within
 from flows.bijections.observed import Observed, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
@@ -23,9 +23,7 @@ class Chain(Bijection):
         self.own_density = layers[-1].own_density
         self.layers = nn.ModuleList(layers)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         masks = [observed]
         for layer in self._bijections():
             masks.append(layer.noise_mask(masks[-1]))
@@ -35,15 +33,11 @@ class Chain(Bijection):
             total = total + log_det
         return x, total
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         x = only_observed(x, observed)
         return _inverse(self.parts(), x, context, observed)
 
-    def log_density(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> PerRow:
+    def log_density(self, x: Batch, context: Given = None, observed: Observed = None) -> PerRow:
         *outer, last = self.parts()
         if not last.own_density:
             return super().log_density(x, context, observed)
@@ -94,14 +88,10 @@ class Inverted(Bijection):
         self.context_dim = layer.context_dim
         self.layer = layer
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         return self.layer.inverse(u, context, observed)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         return self.layer.forward(x, context, observed)
 
     def network_layers(self) -> list[NetworkLayer | Reordering] | None:
@@ -119,15 +109,11 @@ class Slice(Bijection):
         self.features = features
         self.layer = layer
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         part, log_det = self.layer.forward(u[:, self.features], context, self._of(observed))
         return self._with(u, part), log_det
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         part, log_det = self.layer.inverse(x[:, self.features], context, self._of(observed))
         return self._with(x, part), log_det
 
@@ -173,14 +159,10 @@ class Permutation(Bijection):
         self.register_buffer("order", order.clone())
         self.register_buffer("inverse_order", torch.argsort(order))
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         return u.index_select(1, self.inverse_order), u.new_zeros(u.shape[0])
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         return x.index_select(1, self.order), x.new_zeros(x.shape[0])
 
     def noise_mask(self, observed: Observed) -> Observed:
@@ -197,14 +179,10 @@ class Reverse(Bijection):
         super().__init__()
         self.dim = dim
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         return u.flip(1), u.new_zeros(u.shape[0])
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         return x.flip(1), x.new_zeros(x.shape[0])
 
     def noise_mask(self, observed: Observed) -> Observed:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, Terms
 from flows.bijections.network_layers import MapSpec, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.bijections.transformers import log_phi, normal_quantile
@@ -36,24 +36,18 @@ class Tails(Bijection):
         share = (_FIRST - LIGHTEST) / (HEAVIEST - LIGHTEST)
         self.raw = nn.Parameter(torch.full((2, dim), math.log(share / (1 - share))))
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         u = only_observed(u, observed)
         weight = self._weights(u)
         far = -math.log(2) - log_phi(-u.abs())
         x = u.sign() * torch.expm1(weight * far) / weight
         return x, masked(self._log_slope(weight, far, u), observed).contiguous().sum(dim=1)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         u, log_slopes = self.inverse_terms(x, context, observed)
         return u, log_slopes.contiguous().sum(dim=1)
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         x = only_observed(x, observed)
         weight = self._weights(x)
         far = torch.log1p(weight * x.abs()) / weight

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import BatchContext, Bijection
+from flows.bijections.base import Bijection, Given
 from flows.bijections.compose import Inverted
 from flows.bijections.roots import Increasing, invert
 from flows.cost import FLOAT_BYTES, Cost, Way
@@ -52,7 +52,7 @@ class LayerParameters(nn.Module):
             weight = torch.randn(len(base), context_dim, base.shape[1], generator=generator)
             self.weight = nn.Parameter(weight * CONTEXT_STD)
 
-    def forward(self, context: BatchContext) -> Float[Tensor, "layers rows width"]:
+    def forward(self, context: Given) -> Float[Tensor, "layers rows width"]:
         """Return the parameters of each context row, or of a single row that stands for all."""
         if self.weight is None or context is None:
             return self.base[:, None]

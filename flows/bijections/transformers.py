@@ -20,6 +20,10 @@ from flows.bijections.roots import invert
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import FlowError
 
+# Numbers that are mapped one by one, and the parameters of the map of each.
+Values = Float[Tensor, "*shape"]
+Parameters = Float[Tensor, "outputs ..."]
+
 
 @dataclass(frozen=True)
 class MapSize:
@@ -72,25 +76,19 @@ class Transformer(ABC):
     overflows: bool = True
 
     @abstractmethod
-    def inverse(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         """Map data to noise, with log du/dx of each value."""
 
     @abstractmethod
-    def forward(
-        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def forward(self, u: Values, parameters: Parameters) -> tuple[Values, Values]:
         """Map noise to data, with log dx/du of each value."""
 
-    def log_density(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> Float[Tensor, "*shape"]:
+    def log_density(self, x: Values, parameters: Parameters) -> Values:
         """Return the log density of each value whose noise is standard Gaussian."""
         u, log_det = self.inverse(x, parameters)
         return log_det - 0.5 * u.square() - 0.5 * LOG_TWO_PI
 
-    def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor | None:
+    def mean(self, parameters: Parameters) -> Tensor | None:
         """Return the mean of each value whose noise is standard Gaussian; None if it has no closed form."""
         return None
 
@@ -132,19 +130,15 @@ class Affine(Transformer):
     def __init__(self, log_scale_bound: float | None = None) -> None:
         self.log_scale_bound = log_scale_bound
 
-    def inverse(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         shift, log_scale = self._split(parameters)
         return (x - shift) * torch.exp(-log_scale), -log_scale
 
-    def forward(
-        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def forward(self, u: Values, parameters: Parameters) -> tuple[Values, Values]:
         shift, log_scale = self._split(parameters)
         return shift + u * torch.exp(log_scale), log_scale
 
-    def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
+    def mean(self, parameters: Parameters) -> Tensor:
         return parameters[0]
 
     def map_spec(self) -> MapSpec:
@@ -185,17 +179,13 @@ class GaussianMixture(Transformer):
             3 * components, kept=6 * components + 16, used=12 * components + 40, operations=1600
         )
 
-    def log_density(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> Float[Tensor, "*shape"]:
+    def log_density(self, x: Values, parameters: Parameters) -> Values:
         log_weight, mean, log_scale = self._split(parameters)
         z = (x - mean) * torch.exp(-log_scale)
         terms = log_weight - log_scale - 0.5 * z.square() - 0.5 * LOG_TWO_PI
         return torch.logsumexp(terms, dim=0)
 
-    def inverse(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         log_weight, mean, log_scale = self._split(parameters)
         z = (x - mean) * torch.exp(-log_scale)
         below = torch.logsumexp(log_weight + log_phi(z), dim=0)
@@ -205,12 +195,10 @@ class GaussianMixture(Transformer):
         log_det = self.log_density(x, parameters) + 0.5 * u.square() + 0.5 * LOG_TWO_PI
         return u, log_det
 
-    def forward(
-        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def forward(self, u: Values, parameters: Parameters) -> tuple[Values, Values]:
         return invert(self.inverse, u, parameters)
 
-    def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
+    def mean(self, parameters: Parameters) -> Tensor:
         log_weight, mean, _ = self._split(parameters)
         return (log_weight.exp() * mean).sum(dim=0)
 
@@ -236,26 +224,20 @@ class Bernoulli(Transformer):
     has_noise = False
     own_density = True
 
-    def log_density(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> Float[Tensor, "*shape"]:
+    def log_density(self, x: Values, parameters: Parameters) -> Values:
         logit = parameters[0]
         score = F.logsigmoid(torch.where(x > 0.5, logit, -logit))
         outside = torch.full_like(score, -torch.inf)
         return torch.where((x == 0) | (x == 1), score, torch.where(x.isnan(), x, outside))
 
-    def inverse(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         raise FlowError("a density of 0 and 1 has no noise that its rows could be mapped to")
 
-    def forward(
-        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def forward(self, u: Values, parameters: Parameters) -> tuple[Values, Values]:
         x = (torch.special.ndtr(u) < torch.sigmoid(parameters[0])).to(u.dtype)
         return x, torch.zeros_like(x)
 
-    def mean(self, parameters: Float[Tensor, "outputs ..."]) -> Tensor:
+    def mean(self, parameters: Parameters) -> Tensor:
         return torch.sigmoid(parameters[0])
 
     def map_spec(self) -> MapSpec:

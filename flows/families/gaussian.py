@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, Terms
 from flows.bijections.linear import initial_linear
 from flows.bijections.network_layers import (
     ADDITIVE,
@@ -17,7 +17,7 @@ from flows.bijections.network_layers import (
 )
 from flows.bijections.observed import Observed, masked, only_observed, refuse_mask
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
-from flows.families.spec import Spec, check_choice
+from flows.families.spec import Spec
 
 # The least that tells seeds apart: the untrained density is all but the standard Gaussian.
 INITIAL_BOUND = 0.01
@@ -34,10 +34,6 @@ class GaussianSpec(Spec):
 
     family: Literal["gaussian"] = "gaussian"
     covariance: Literal["diagonal", "full"] = "full"
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("gaussian",))
-        check_choice("covariance", self.covariance, ("diagonal", "full"))
 
     @property
     def masks_columns(self) -> bool:
@@ -105,23 +101,17 @@ class Gaussian(Bijection):
         if context_dim > 0:
             self.context_weight = nn.Parameter(initial_linear(context_dim, 2 * dim, generator)[0])
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         shift, log_scale = self._condition(context, observed, u.shape[0])
         u = only_observed(u, observed)
         mixed = u if self.lower is None else u @ self._triangle(self.lower).t()
         return torch.addcmul(shift, log_scale.exp(), mixed), log_scale.sum(dim=1)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         u, log_slopes = self.inverse_terms(x, context, observed)
         return u, log_slopes.sum(dim=1)
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         shift, log_scale = self._condition(context, observed, x.shape[0])
         u = (only_observed(x, observed) - shift) * torch.exp(-log_scale)
         if self.lower is not None:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from flows.bijections.base import (
     LOG_TWO_PI,
     Batch,
-    BatchContext,
     Bijection,
     Conditionals,
+    Given,
+    Mapped,
     PerRow,
     known_means,
 )
@@ -22,7 +23,7 @@ from flows.bijections.observed import Observed, of_features, only_observed
 from flows.bijections.transformers import GaussianMixture
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.errors import FlowError
-from flows.families.spec import Spec, check_bound, check_choice, check_positive
+from flows.families.spec import Spec
 
 # Components of a mixture whose number the fit chooses; those that it leaves out weigh nothing.
 MOST_COMPONENTS = 16
@@ -47,12 +48,6 @@ class GaussianMixtureSpec(Spec):
     regularisation: float = 1e-4
     masks_columns = True
     exact_marginals = True
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("gaussian_mixture",))
-        if self.components is not None:
-            check_positive("components", self.components)
-        check_bound("regularisation", self.regularisation)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         width, count = dim + context_dim, self.components or MOST_COMPONENTS
@@ -130,25 +125,19 @@ class MixtureOfGaussians(Bijection):
             self.lower.zero_()
             self.lower[:used] = factors[:, self.rows, self.columns].to(self.means.dtype)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         found = self._by_mask(self._sampled, u, context, observed, exact=True)
         return found[:, :-1], found[:, -1]
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         found = self._by_mask(self._noise, x, context, observed, exact=True)
         return found[:, :-1], found[:, -1]
 
-    def log_density(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> PerRow:
+    def log_density(self, x: Batch, context: Given = None, observed: Observed = None) -> PerRow:
         return self._by_mask(self._density, x, context, observed)[:, 0]
 
     def conditionals(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
+        self, x: Batch, context: Given = None, observed: Observed = None
     ) -> Conditionals:
         found = self._by_mask(self._given_earlier, x, context, observed, exact=True)
         log_probs, means = found.chunk(2, dim=1)

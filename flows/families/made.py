@@ -1,7 +1,7 @@
 """Masked autoencoders (Germain et al. 2015, Papamakarios et al. 2017)."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -20,7 +20,7 @@ from flows.bijections.transformers import (
 )
 from flows.cost import Cost
 from flows.errors import SpecError
-from flows.families.spec import Spec, check_bound, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,13 @@ class MadeSpec(Spec):
     log_scale_bound: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice("family", self.family, ("made",))
-        check_choice("conditional", self.conditional, ("gaussian", "bernoulli", "mixture"))
-        check_positive("components", self.components)
-        check_hidden(self.hidden)
-        check_choice("order", self.order, ("natural", "random"))
-        check_positive("masks", self.masks)
-        check_choice("activation", self.activation, get_args(ActivationName))
+        super().__post_init__()
         if self.separate_networks and self.conditional != "gaussian":
             raise ValueError("separate_networks needs conditional gaussian")
         if self.separate_networks and self.masks > 1:
             raise ValueError("separate_networks needs masks 1")
         if self.mask_weights and self.masks == 1:
             raise ValueError("mask_weights needs masks above 1")
-        check_bound("log_scale_bound", self.log_scale_bound)
         if self.log_scale_bound is not None and self.is_binary:
             raise ValueError("log_scale_bound needs a conditional with scales")
 

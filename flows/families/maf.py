@@ -4,7 +4,7 @@ Papamakarios et al. (2017) and Kingma et al. (2016).
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -21,7 +21,7 @@ from flows.bijections.tails import Tails, tails_cost
 from flows.bijections.transformers import Affine, GaussianMixture
 from flows.cost import Cost
 from flows.families.made import Made
-from flows.families.spec import Spec, check_bound, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,6 @@ class MafSpec(Spec):
     log_scale_bound: float | None = None
     tails: bool = False
     masks_columns = True
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("maf",))
-        check_positive("layers", self.layers)
-        check_hidden(self.hidden)
-        check_choice("order", self.order, ("reverse", "random"))
-        check_choice("base", self.base, ("gaussian", "made_mixture"))
-        check_positive("components", self.components)
-        check_choice("activation", self.activation, get_args(ActivationName))
-        check_bound("log_scale_bound", self.log_scale_bound)
-        check_choice("tails", self.tails, (False, True))
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
@@ -126,14 +115,6 @@ class IafSpec(Spec):
     activation: ActivationName = "tanh"
     log_scale_bound: float | None = None
     masks_columns = True
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("iaf",))
-        check_positive("layers", self.layers)
-        check_hidden(self.hidden)
-        check_choice("order", self.order, ("reverse", "random"))
-        check_choice("activation", self.activation, get_args(ActivationName))
-        check_bound("log_scale_bound", self.log_scale_bound)
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
@@ -191,13 +172,6 @@ class HafSpec(Spec):
     activation: ActivationName = "tanh"
     log_scale_bound: float | None = None
     masks_columns = True
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("haf",))
-        check_positive("layers", self.layers)
-        check_hidden(self.hidden)
-        check_choice("activation", self.activation, get_args(ActivationName))
-        check_bound("log_scale_bound", self.log_scale_bound)
 
     def check_dim(self, dim: int) -> None:
         super().check_dim(dim)

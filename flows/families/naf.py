@@ -3,11 +3,10 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.autoregressive.layers import Autoregressive
@@ -17,9 +16,9 @@ from flows.bijections.compose import Chain, Inverted, Reverse, permutation_cost
 from flows.bijections.linear import ActivationName, uniform
 from flows.bijections.network_layers import MapSpec
 from flows.bijections.roots import invert
-from flows.bijections.transformers import MapSize, Transformer
+from flows.bijections.transformers import MapSize, Parameters, Transformer, Values
 from flows.cost import Cost
-from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec
 
 # Of the slope `a` inside a sigmoid, and what softplus is shifted by so that parameters of 0 give 1.
 LEAST_SLOPE = 1e-3
@@ -52,15 +51,6 @@ class NafSpec(Spec):
     closed: Literal["density", "sampling"] = "density"
     activation: ActivationName = "tanh"
     masks_columns = True
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("naf",))
-        check_positive("layers", self.layers)
-        check_hidden(self.hidden)
-        check_choice("transformer", self.transformer, ("dsf", "ddsf"))
-        check_positive("units", self.units)
-        check_choice("closed", self.closed, ("density", "sampling"))
-        check_choice("activation", self.activation, get_args(ActivationName))
 
     def for_targets(self) -> "NafSpec":
         return dataclasses.replace(self, closed="sampling")
@@ -117,17 +107,13 @@ class DeepSigmoidal(Transformer):
         """Return the numbers of a map."""
         return MapSize(_OUTPUTS * units, kept=8 * units + 16, used=12 * units + 40, operations=1000)
 
-    def inverse(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         raw_slope, shift, logits = parameters.chunk(_OUTPUTS)
         slope = _slope(raw_slope)
         u, log_det = _squash(torch.addcmul(shift, slope, x), slope.log(), logits)
         return u[0], log_det[0]
 
-    def forward(
-        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def forward(self, u: Values, parameters: Parameters) -> tuple[Values, Values]:
         return invert(self.inverse, u, parameters)
 
     def map_spec(self) -> MapSpec:
@@ -161,14 +147,10 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
             outputs, kept=28 * units + 16, used=28 * units + 40, own=own, operations=operations
         )
 
-    def inverse(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         return _dense(x, parameters, self.mix, self.read)
 
-    def forward(
-        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def forward(self, u: Values, parameters: Parameters) -> tuple[Values, Values]:
         return invert(_dense, u, parameters, self.mix, self.read)
 
     def map_spec(self) -> MapSpec | None:

@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.autoregressive.layers import Autoregressive
@@ -18,11 +17,11 @@ from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.bijections.linear import ActivationName, network_cost
 from flows.bijections.network_layers import MapSpec
 from flows.bijections.tails import Tails, tails_cost
-from flows.bijections.transformers import Affine, MapSize, Transformer, map_cost
+from flows.bijections.transformers import Affine, MapSize, Parameters, Transformer, Values, map_cost
 from flows.cost import Cost
 from flows.families.gaussian import Gaussian, gaussian_cost
 from flows.families.made import Made
-from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec
 
 # Of a bin's width and height, as parts of the whole, and of the derivative at a knot.
 LEAST_SIZE = LEAST_SLOPE = 1e-3
@@ -74,22 +73,11 @@ class NsfSpec(Spec):
     affine_layers: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("family", self.family, ("nsf",))
-        check_positive("layers", self.layers)
-        check_hidden(self.hidden)
-        check_positive("bins", self.bins)
+        super().__post_init__()
         if not 2 <= self.bins <= MAX_BINS:
             raise ValueError(f"bins must be from 2 to {MAX_BINS}")
-        if type(self.tail_bound) not in (int, float) or not 0 < self.tail_bound < math.inf:
-            raise ValueError("tail_bound must be a positive number")
-        check_choice("coupling", self.coupling, (False, True))
-        check_choice("linear", self.linear, (False, True))
-        check_choice("activation", self.activation, get_args(ActivationName))
-        check_choice("tails", self.tails, (False, True))
-        if type(self.affine_layers) is not int or self.affine_layers != 0:
-            check_positive("affine_layers", self.affine_layers)
-            if self.coupling:
-                raise ValueError("affine_layers are autoregressive: they need coupling false")
+        if self.affine_layers and self.coupling:
+            raise ValueError("affine_layers are autoregressive: they need coupling false")
 
     @property
     def masks_columns(self) -> bool:
@@ -182,9 +170,7 @@ class RationalQuadratic(Transformer):
         """Return the numbers of a spline."""
         return MapSize(3 * bins - 1, kept=6 * bins + 50, used=8 * bins + 50, operations=120)
 
-    def inverse(
-        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         place = self._scaled(x)
         bend = self._bin(place, parameters, axis=0)
         theta = (place - bend.left) / bend.width
@@ -194,9 +180,7 @@ class RationalQuadratic(Transformer):
         )
         return self._with_tails(x, u, log_det)
 
-    def forward(
-        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
-    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    def forward(self, u: Values, parameters: Parameters) -> tuple[Values, Values]:
         place = self._scaled(u)
         bend = self._bin(place, parameters, axis=1)
         theta = bend.solve(place - bend.bottom)

@@ -2,13 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped
 from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
@@ -21,7 +21,7 @@ from flows.bijections.thin_layers import (
     unbend,
 )
 from flows.cost import Cost
-from flows.families.spec import Spec, check_choice, check_positive
+from flows.families.spec import Spec
 
 # Standard deviation of the free vectors p, when training starts.
 INITIAL_PUSH = 0.05
@@ -41,11 +41,6 @@ class PlanarSpec(Spec):
     family: Literal["planar"] = "planar"
     layers: int = 32
     closed: Closed = "density"
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("planar",))
-        check_positive("layers", self.layers)
-        check_choice("closed", self.closed, get_args(Closed))
 
     def for_targets(self) -> "PlanarSpec":
         return dataclasses.replace(self, closed="sampling")
@@ -92,9 +87,7 @@ class Planar(Bijection):
         base = torch.cat([weight, push, bias], dim=1)
         self.raw = LayerParameters(base, context_dim=context_dim, generator=generator)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         weights, pushes, biases, gains = self._layers(context)
         z, bends = u, []
@@ -104,9 +97,7 @@ class Planar(Bijection):
             bends.append(t)
         return z, bend_log_slope(torch.stack(bends), gains).sum(dim=0)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         weights, pushes, biases, gains = self._layers(context)
         z, log_det = x, x.new_zeros(x.shape[0])
@@ -118,7 +109,7 @@ class Planar(Bijection):
         return z, log_det
 
     def _layers(
-        self, context: BatchContext
+        self, context: Given
     ) -> tuple[
         Float[Tensor, "layers rows dim"],
         Float[Tensor, "layers rows dim"],

@@ -2,13 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped
 from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
@@ -19,7 +19,7 @@ from flows.bijections.thin_layers import (
     positive,
 )
 from flows.cost import Cost
-from flows.families.spec import Spec, check_choice, check_positive
+from flows.families.spec import Spec
 
 # Standard deviation of the raw strengths b, when training starts, times the features.
 INITIAL_STRENGTH = 0.2
@@ -38,11 +38,6 @@ class RadialSpec(Spec):
     family: Literal["radial"] = "radial"
     layers: int = 32
     closed: Closed = "density"
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("radial",))
-        check_positive("layers", self.layers)
-        check_choice("closed", self.closed, get_args(Closed))
 
     def for_targets(self) -> "RadialSpec":
         return dataclasses.replace(self, closed="sampling")
@@ -88,9 +83,7 @@ class Radial(Bijection):
         base = torch.cat([centre, size, strength], dim=1)
         self.raw = LayerParameters(base, context_dim=context_dim, generator=generator)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         centres, alphas, rooms = self._layers(context)
         z, distances = u, []
@@ -101,9 +94,7 @@ class Radial(Bijection):
             distances.append(r)
         return z, self._log_det(torch.stack(distances), alphas, rooms)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         centres, alphas, rooms = self._layers(context)
         z, distances = x, []
@@ -116,7 +107,7 @@ class Radial(Bijection):
         return z, -self._log_det(torch.stack(distances[::-1]), alphas, rooms)
 
     def _layers(
-        self, context: BatchContext
+        self, context: Given
     ) -> tuple[
         Float[Tensor, "layers rows dim"],
         Float[Tensor, "layers rows"],

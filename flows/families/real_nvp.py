@@ -13,7 +13,7 @@ from flows.bijections.compose import Chain
 from flows.bijections.coupling.affine import Coupling, coupling_cost
 from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
 from flows.cost import Cost
-from flows.families.spec import Spec, check_bound, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,6 @@ class RealNvpSpec(Spec):
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
     log_scale_bound: float | None = None
     masks_columns = True
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("realnvp",))
-        check_positive("layers", self.layers)
-        check_hidden(self.hidden)
-        check_bound("log_scale_bound", self.log_scale_bound)
 
     def check_dim(self, dim: int) -> None:
         super().check_dim(dim)
@@ -83,11 +77,6 @@ class NiceSpec(Spec):
     hidden: list[int] = field(default_factory=lambda: [128])
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
     masks_columns = True
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("nice",))
-        check_positive("layers", self.layers)
-        check_hidden(self.hidden)
 
     def check_dim(self, dim: int) -> None:
         super().check_dim(dim)

@@ -1,9 +1,11 @@
 """Base of the specifications of all families."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TypeVar, get_args
+from dataclasses import MISSING, dataclass, field, fields
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -33,16 +35,15 @@ class EncoderSpec:
     activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
-        check_hidden(self.hidden)
-        check_positive("features", self.features)
-        check_choice("activation", self.activation, get_args(ActivationName))
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class Spec(ABC):
     """Specification of one family's flow: a frozen dataclass of its hyper-parameters.
 
-    Its field `family`, of a `Literal` type, tells the families apart.
+    Its field `family`, of a `Literal` type, tells the families apart. Fields are checked by their types
+    (`check_fields`).
 
     Attributes:
         encoder: Encoder of the context; None gives it to the layers as it is.
@@ -50,6 +51,9 @@ class Spec(ABC):
 
     family: str
     encoder: EncoderSpec | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def is_binary(self) -> bool:
@@ -121,34 +125,61 @@ class Spec(ABC):
         """
 
 
-def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise `ValueError` unless the value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}")
+def check_fields(spec: Any) -> None:  # noqa: ANN401  any dataclass
+    """Check that the fields of a dataclass have their defaults, or values that fit their annotations.
+
+    Those of a `Literal` and of `bool` are its choices, of `int` whole numbers from 1 to `MAX_NUMBER`, of
+    `float` finite numbers above 0, and of `list[int]` the units of at least one layer.
+
+    Raises:
+        ValueError: One of them does not fit.
+    """
+    for name, (kind, optional, default) in _kinds(type(spec)).items():
+        value = getattr(spec, name)
+        if (value == default and type(value) is type(default)) or (value is None and optional):
+            continue
+        if kind is int:
+            _check_positive(name, value)
+        elif kind is float:
+            _check_above_0(name, value, or_null=", or null" if optional else "")
+        elif kind == list[int]:
+            _check_hidden(name, value)
+        elif get_origin(kind) is Literal or kind is bool:
+            choices = (False, True) if kind is bool else get_args(kind)
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}")
 
 
-def check_positive(name: str, value: object) -> None:
-    """Raise `ValueError` unless the value is a whole number from 1 to `MAX_NUMBER`."""
+@functools.cache
+def _kinds(cls: Any) -> dict[str, tuple[object, bool, object]]:  # noqa: ANN401  as above
+    """Return the type of each field without None, whether None is one of its values, and its default."""
+    hints, found = get_type_hints(cls), {}
+    for one in fields(cls):
+        choices = get_args(hints[one.name]) if isinstance(hints[one.name], UnionType) else ()
+        rest = [kind for kind in choices if kind is not NoneType]
+        kind = rest[0] if len(rest) == 1 else hints[one.name]
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        found[one.name] = kind, len(rest) < len(choices), default
+    return found
+
+
+def _check_positive(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1")
     if value > MAX_NUMBER:
         raise ValueError(f"{name} must be at most {MAX_NUMBER:,}")
 
 
-def check_bound(name: str, value: object) -> None:
-    """Raise `ValueError` unless the value is None or a finite number above 0."""
-    if value is None:
-        return
+def _check_above_0(name: str, value: object, *, or_null: str) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]  # a number
-        raise ValueError(f"{name} must be a number above 0, or null")
+        raise ValueError(f"{name} must be a number above 0{or_null}")
 
 
-def check_hidden(hidden: object) -> None:
-    """Raise `ValueError` unless the value lists the widths of at least one hidden layer."""
+def _check_hidden(name: str, hidden: object) -> None:
     if not isinstance(hidden, list) or not hidden:
-        raise ValueError("hidden must list the units of at least one layer")
+        raise ValueError(f"{name} must list the units of at least one layer")
     if len(hidden) > MAX_HIDDEN_LAYERS:
-        raise ValueError(f"hidden may list {MAX_HIDDEN_LAYERS} layers at most")
+        raise ValueError(f"{name} may list {MAX_HIDDEN_LAYERS} layers at most")
     for width in hidden:
-        check_positive("each entry of hidden", width)
+        _check_positive(f"each entry of {name}", width)

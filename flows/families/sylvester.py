@@ -2,14 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped
 from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
@@ -23,7 +23,7 @@ from flows.bijections.thin_layers import (
 )
 from flows.cost import Cost
 from flows.errors import SpecError
-from flows.families.spec import Spec, check_choice, check_positive
+from flows.families.spec import Spec
 
 # Standard deviations when training starts: of a row above the diagonals, and of the gains g.
 INITIAL_TRIANGLE, INITIAL_GAIN = 0.1, 0.1
@@ -45,13 +45,6 @@ class SylvesterSpec(Spec):
     layers: int = 32
     units: int | None = None
     closed: Closed = "density"
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("sylvester",))
-        check_positive("layers", self.layers)
-        if self.units is not None:
-            check_positive("units", self.units)
-        check_choice("closed", self.closed, get_args(Closed))
 
     def check_dim(self, dim: int) -> None:
         super().check_dim(dim)
@@ -118,9 +111,7 @@ class Sylvester(Bijection):
             torch.cat(base, dim=1), context_dim=context_dim, generator=generator
         )
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         layers = self._layers(context)
         reads, writes = layers.inner @ layers.basis.mT, layers.basis @ layers.outer
@@ -131,9 +122,7 @@ class Sylvester(Bijection):
             bends.append(t)
         return z, bend_log_slope(torch.stack(bends), layers.gain).sum(dim=(0, 2))
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         layers = self._layers(context)
         writes = layers.basis @ layers.outer
@@ -160,7 +149,7 @@ class Sylvester(Bijection):
             found.append(t)
         return torch.stack(found[::-1], dim=1)
 
-    def _layers(self, context: BatchContext) -> "_Layers":
+    def _layers(self, context: Given) -> "_Layers":
         raw = self.raw(context).split(self._widths, dim=2)
         reflections, outer, inner, gain, log_scale, bias = raw
         gain = positive(gain)

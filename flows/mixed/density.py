@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow
 from flows.bijections.linear import uniform
 from flows.bijections.observed import Observed, refuse_mask
 from flows.errors import FlowError
@@ -69,9 +69,7 @@ class MixedDensity(Bijection):
         self.register_buffer("state_places", torch.tensor(states), persistent=False)
         self.log_shares = math.log(rows / (rows + 1)), -math.log(rows + 1)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         count = len(self.layout.variables)
         indices, log_det = u[:, :count], u.new_zeros(u.shape[0])
@@ -83,25 +81,21 @@ class MixedDensity(Bijection):
         x, log_det = self.flow.forward(u[:, count:], given, mask)
         return torch.cat([indices, x], dim=1), log_det
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         raise FlowError("a density of categories has no noise that its rows could be mapped to")
 
-    def log_density(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> PerRow:
+    def log_density(self, x: Batch, context: Given = None, observed: Observed = None) -> PerRow:
         refuse_mask(observed)
         return self.log_parts(x, context).sum(dim=1)
 
-    def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
+    def log_parts(self, x: Batch, context: Given = None) -> Float[Tensor, "batch 2"]:
         """Return log P(d) and log p(x_O | d) of each row."""
         if self.sums_hidden and not self.training:
             return summed_parts(self.layout, x, context, self._log_parts)
         return self._log_parts(x, context)
 
     def _log_parts(
-        self, x: Batch, context: BatchContext = None, hidden: Tensor | None = None
+        self, x: Batch, context: Given = None, hidden: Tensor | None = None
     ) -> Float[Tensor, "batch 2"]:
         """Return the parts of rows of which some hidden cells may be filled."""
         discrete = self.log_levels(x[:, : len(self.layout.variables)], context).sum(dim=1)
@@ -114,7 +108,7 @@ class MixedDensity(Bijection):
         return self.flow
 
     def continuous_rows(
-        self, x: Batch, context: BatchContext = None, hidden: Tensor | None = None
+        self, x: Batch, context: Given = None, hidden: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the continuous values, what they are conditioned on, and which are observed.
 
@@ -142,7 +136,7 @@ class MixedDensity(Bijection):
         return torch.cat([F.pad(seen, (0, given.shape[1] - seen.shape[1]), value=1.0), observed], 1)
 
     def log_levels(
-        self, indices: Float[Tensor, "batch variables"], context: BatchContext = None
+        self, indices: Float[Tensor, "batch variables"], context: Given = None
     ) -> Float[Tensor, "batch variables"]:
         """Return log P(d_i | d_<i) of each variable."""
         if self.made is None:

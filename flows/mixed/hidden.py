@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flows.bijections.base import Batch, BatchContext
+from flows.bijections.base import Batch, Given
 from flows.mixed.columns import HIDDEN, UNSEEN, Layout
 
 # Most terms of the sum of a row, and most rows that are scored at a time for them. The hidden variables of
@@ -31,7 +31,7 @@ class Filled:
 
     places: Tensor
     rows: Batch
-    context: BatchContext
+    context: Given
     hidden: Bool[Tensor, "batch variables"]
     summed: list[int]
 
@@ -40,11 +40,11 @@ class Filled:
         return values.reshape(len(self.places), -1, *values.shape[1:])
 
 
-LogParts = Callable[[Batch, BatchContext, Tensor | None], Float[Tensor, "batch 2"]]
+LogParts = Callable[[Batch, Given, Tensor | None], Float[Tensor, "batch 2"]]
 
 
 def summed_parts(
-    layout: Layout, rows: Batch, context: BatchContext, log_parts: LogParts
+    layout: Layout, rows: Batch, context: Given, log_parts: LogParts
 ) -> Float[Tensor, "batch 2"]:
     """Return log P(d) and log p(x_O | d) of rows of the model, summed over what is hidden.
 
@@ -65,7 +65,7 @@ def summed_parts(
     return result
 
 
-def fillings(layout: Layout, rows: Batch, context: BatchContext) -> Iterator[Filled]:
+def fillings(layout: Layout, rows: Batch, context: Given) -> Iterator[Filled]:
     """Yield all rows with all states of their hidden cells, those with the same hidden cells together."""
     hidden = rows[:, : len(layout.variables)] == HIDDEN
     patterns, numbers = torch.unique(hidden, dim=0, return_inverse=True)

@@ -11,7 +11,7 @@ from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.families.family import FamilySpec
 from flows.families.nsf import NsfSpec
-from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec
 from flows.mixed.categorical import CategoricalMade, categorical_cost
 from flows.mixed.columns import Layout, MixedColumn
 from flows.mixed.density import MAX_ONE_HOT, MixedDensity
@@ -49,16 +49,12 @@ class MixedSpec(Spec):
     rows: int = 1
 
     def __post_init__(self) -> None:
-        check_choice("family", self.family, ("mixed",))
+        super().__post_init__()
         for column in (*self.columns, *self.context):
             if not isinstance(column, MixedColumn):
                 raise ValueError("columns and context must list the kinds of columns")  # noqa: TRY004  as all faults of a spec
         if self.flow is not None and not isinstance(self.flow, get_args(FamilySpec)):
             raise ValueError("flow must be the specification of another family")
-        check_hidden(self.hidden)
-        check_choice("activation", self.activation, get_args(ActivationName))
-        check_choice("missing", self.missing, ("observed", "any"))
-        check_positive("rows", self.rows)
 
     def layout(self, dim: int) -> Layout:
         """Return the places of the columns."""

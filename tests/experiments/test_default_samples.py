@@ -21,7 +21,6 @@ def with_shared_values() -> Rows:
     return np.column_stack([RANDOM.integers(0, 3, COUNT), zeros])
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "rows",
     [

@@ -23,14 +23,12 @@ def drawn(name, folder, *, flow, dim, test, shorter=2):
     return [path.name.removeprefix(name).removesuffix(".png") for path in paths]
 
 
-@pytest.mark.long
 def test_a_potential_has_its_density_and_what_each_layer_does(tmp_path):
     flow = RECIPES["planar-u5-k2"].flow
     names = drawn("planar-u5-k2", tmp_path, flow=flow, dim=2, test=None, shorter=1)
     assert names == ["-curve", "", "-layers"]
 
 
-@pytest.mark.long
 def test_points_have_both_densities(tmp_path):
     test = data.load("moons", None).test[:200]
     flow = MadeSpec(hidden=[8])

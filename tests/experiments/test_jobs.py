@@ -26,7 +26,6 @@ def grey(generator):
     return generator.integers(0, 256, size=(60, 40)).astype(np.float32)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "rows"),
     [

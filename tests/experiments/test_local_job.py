@@ -10,7 +10,6 @@ from experiments.studies.detectors import log_prob
 from workers.errors import TrainingError
 
 
-@pytest.mark.long
 def test_a_search_is_carried_out() -> None:
     threads = torch.get_num_threads()
     rows = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)

@@ -59,7 +59,6 @@ def test_a_recipe_on_bits_runs(place, name):
     assert not place.results.exists()
 
 
-@pytest.mark.long
 def test_a_variational_recipe_runs(place):
     result = quick("planar-u5-k2", place)
     assert result["kl"] > 0
@@ -95,7 +94,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(place, monkeypatch):
     assert [path for path in place.state.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.long
 def test_a_run_that_was_killed_while_it_saved_goes_on(place, monkeypatch):
     monkeypatch.setattr("experiments.run._SAVE_EVERY_S", 0)
     monkeypatch.setattr("experiments.run._QUICK_ITERATIONS", 300)

@@ -144,7 +144,6 @@ def test_every_name_is_listed_whole(capsys):
     assert names == [*RECIPES, *STUDIES, *GROUPS]
 
 
-@pytest.mark.long
 def test_a_study_is_run_by_name_and_by_group(table):
     pytest.importorskip("sklearn")
     threads = torch.get_num_threads()

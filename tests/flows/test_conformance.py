@@ -20,7 +20,6 @@ from tests.flows.cases import (
 )
 
 DIM = 3
-SETTINGS = [(case, dim) for case in CASES for dim in (1, 2, 3) if dim >= case.min_dim]
 
 
 def _id(value: object) -> str:
@@ -28,18 +27,18 @@ def _id(value: object) -> str:
 
 
 every_case = pytest.mark.parametrize("case", CASES, ids=_id)
-every_setting = pytest.mark.parametrize(("case", "dim"), SETTINGS, ids=_id)
 
 
-def both_states(case: Case, dim: int) -> list[Flow]:
-    """The flow untrained, and trained."""
-    return [fresh_flow(case, dim), trained_flow(case, dim)]
+def every_flow(case: Case, *, most: int = DIM) -> list[Flow]:
+    """The flow untrained and trained, in each dimension."""
+    dims = range(case.min_dim, most + 1)
+    return [make(case, dim) for dim in dims for make in (fresh_flow, trained_flow)]
 
 
-@every_setting
-def test_inverse_undoes_forward(case, dim):
-    x = example_rows(40, dim, seed=1)
-    for flow in both_states(case, dim):
+@every_case
+def test_inverse_undoes_forward(case):
+    for flow in every_flow(case):
+        x = example_rows(40, flow.dim, seed=1)
         with torch.no_grad():
             u, log_det = flow.inverse(x)
             back, log_det_back = flow.forward(u)
@@ -47,10 +46,10 @@ def test_inverse_undoes_forward(case, dim):
         torch.testing.assert_close(log_det_back, -log_det, rtol=1e-9, atol=1e-9)
 
 
-@every_setting
-def test_log_det_equals_that_of_autograds_jacobian(case, dim):
-    for flow in both_states(case, dim):
-        x = example_rows(4, dim, seed=1).requires_grad_()
+@every_case
+def test_log_det_equals_that_of_autograds_jacobian(case):
+    for flow in every_flow(case):
+        x = example_rows(4, flow.dim, seed=1).requires_grad_()
         u, inverse_log_det = flow.inverse(x)
         noise = u.detach().requires_grad_()
         back, forward_log_det = flow.forward(noise)
@@ -70,13 +69,11 @@ def _jacobians(results: Tensor, rows: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-@pytest.mark.parametrize(
-    ("case", "dim"), [(case, dim) for case, dim in SETTINGS if dim < DIM], ids=_id
-)
-def test_density_integrates_to_1(case, dim):
-    for flow in both_states(case, dim)[dim - 1 :]:  # in the plane the trained one alone
+@every_case
+def test_density_integrates_to_1(case):
+    for flow in every_flow(case, most=2):
         fine, coarse = 0.0, 1.0
-        for points in (401, 2001, 8001) if dim == 1 else (101, 201, 401, 801):
+        for points in (401, 2001, 8001) if flow.dim == 1 else (101, 201, 401, 801):
             fine, coarse = _integrals(flow, points=points)
             if abs(fine - coarse) < 1e-3:  # fine enough for this density
                 break
@@ -93,16 +90,16 @@ def _integrals(flow: Flow, *, points: int) -> tuple[float, float]:
     return float(density.sum()) * volume, float(every_second.sum()) * volume * 2**flow.dim
 
 
-@every_setting
-def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case, dim):
-    flow = trained_flow(case, dim)
-    x = example_rows(12, dim, seed=1)
-    with torch.no_grad():
-        together = flow.log_prob(x)
-        alone = torch.cat([flow.log_prob(row[None]) for row in x])
-        chunked = torch.cat([flow.log_prob(rows) for rows in x.split(5)])
-    torch.testing.assert_close(alone, together, rtol=1e-12, atol=1e-10)
-    torch.testing.assert_close(chunked, together, rtol=1e-12, atol=1e-10)
+@every_case
+def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case):
+    for flow in every_flow(case):
+        x = example_rows(12, flow.dim, seed=1)
+        with torch.no_grad():
+            together = flow.log_prob(x)
+            alone = torch.cat([flow.log_prob(row[None]) for row in x])
+            chunked = torch.cat([flow.log_prob(rows) for rows in x.split(5)])
+        torch.testing.assert_close(alone, together, rtol=1e-12, atol=1e-10)
+        torch.testing.assert_close(chunked, together, rtol=1e-12, atol=1e-10)
 
 
 @every_case
@@ -221,7 +218,11 @@ def test_float32_is_close_to_float64(case):
     torch.testing.assert_close(rough.double(), exact, rtol=1e-4, atol=1e-3)
 
 
-@every_setting
+@pytest.mark.parametrize(
+    ("case", "dim"),
+    [(case, dim) for case in CASES for dim in (1, 2, 3) if dim >= case.min_dim],
+    ids=_id,
+)
 def test_compiled_flow_equals_the_reference(case, dim):
     flow = trained_flow(case, dim)
     compiled = compile_flow(flow)

@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 from torch import nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, Terms
 from flows.bijections.compose import Chain
 from flows.bijections.observed import Observed, refuse_mask
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.families.gaussian import Gaussian, gaussian_cost
-from flows.families.spec import Spec, check_choice
+from flows.families.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,6 @@ class SinhArcsinhSpec(Spec):
 
     family: Literal["sinh_arcsinh"] = "sinh_arcsinh"
     covariance: Literal["diagonal", "full"] = "full"
-
-    def __post_init__(self) -> None:
-        check_choice("family", self.family, ("sinh_arcsinh",))
-        check_choice("covariance", self.covariance, ("diagonal", "full"))
 
     def check_context(self, context_dim: int) -> None:
         if context_dim > 0:
@@ -59,22 +55,16 @@ class SinhArcsinh(Bijection):
         self.skew = nn.Parameter(torch.zeros(dim))
         self.log_tail = nn.Parameter(torch.zeros(dim))
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         x = torch.sinh((torch.asinh(u) + self.skew) * torch.exp(-self.log_tail))
         return x, -self.inverse_terms(x)[1].sum(dim=1)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         u, log_slopes = self.inverse_terms(x, context, observed)
         return u, log_slopes.sum(dim=1)
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         refuse_mask(observed)
         bent = torch.exp(self.log_tail) * torch.asinh(x) - self.skew
         # log cosh, without overflow.

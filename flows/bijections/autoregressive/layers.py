@@ -8,10 +8,12 @@ from torch import Tensor
 from flows.bijections.autoregressive.masked import Conditioner, MaskedLinear, run_masked
 from flows.bijections.base import (
     Batch,
-    BatchContext,
     Bijection,
     Conditionals,
+    Given,
+    Mapped,
     PerRow,
+    Terms,
     known_means,
 )
 from flows.bijections.network_layers import LayerNetwork, NetworkLayer, Reordering
@@ -49,9 +51,7 @@ class Autoregressive(Bijection):
         self.layers = conditioner.layers(dim, transformer.outputs, generator)
         self.context_weight = conditioner.context_weight(transformer.outputs, generator)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         x = torch.zeros_like(u)
         log_dets = []
         for i in range(self.dim):
@@ -65,29 +65,23 @@ class Autoregressive(Bijection):
             log_dets.append(log_det)
         return x, torch.stack(log_dets).sum(dim=0)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         u, log_det = self.inverse_terms(x, context, observed)
         return u, log_det.sum(dim=1)
 
-    def inverse_terms(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, Batch]:
+    def inverse_terms(self, x: Batch, context: Given = None, observed: Observed = None) -> Terms:
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
         u, log_det = self.transformer.inverse(x, self._condition(x, context, observed))
         shown = self.transformer.masked_results
         return shown(u, observed), shown(log_det, observed)
 
-    def log_density(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> PerRow:
+    def log_density(self, x: Batch, context: Given = None, observed: Observed = None) -> PerRow:
         terms = self.transformer.log_density(x, self._condition(x, context, observed))
         return masked(terms, observed).sum(dim=1)
 
     def conditionals(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
+        self, x: Batch, context: Given = None, observed: Observed = None
     ) -> Conditionals:
         parameters = self._condition(x, context, observed)
         terms = masked(self.transformer.log_density(x, parameters), observed)

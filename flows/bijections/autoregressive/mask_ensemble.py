@@ -13,7 +13,7 @@ from flows.bijections.autoregressive.masked import (
     random_degrees,
     run_masked,
 )
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow
 from flows.bijections.linear import initial_linear
 from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.transformers import MapSize, Transformer
@@ -91,14 +91,10 @@ class MaskEnsemble(Bijection):
         """Number of masks."""
         return len(self.orders)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
         chosen, u = choose_mask(u, self.masks)
         x, log_det = torch.empty_like(u), u.new_empty(len(u))
@@ -108,9 +104,7 @@ class MaskEnsemble(Bijection):
             x[rows], log_det[rows] = self._member_forward(u[rows], given, mask)
         return x, log_det
 
-    def log_density(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> PerRow:
+    def log_density(self, x: Batch, context: Given = None, observed: Observed = None) -> PerRow:
         refuse_mask(observed)
         if self.training:
             turn = int(self.turn) % self.masks

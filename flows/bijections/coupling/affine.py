@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, PerRow
+from flows.bijections.base import Batch, Given, Mapped
 from flows.bijections.coupling.halves import CouplingShape, HalvesLayer, coupling_layer
 from flows.bijections.linear import (
     ActivationName,
@@ -61,9 +61,7 @@ class Coupling(HalvesLayer):
         self.scale_layers = network([] if additive else widths, generator)
         self.shift_layers = network(widths, generator)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         copied, moved = self.split(u)
         log_scale, shift = self._condition(copied, context, self.moved_mask(observed))
         if log_scale is None:
@@ -71,9 +69,7 @@ class Coupling(HalvesLayer):
         x = self.join(copied, torch.addcmul(shift, moved, log_scale.exp()))
         return x, log_scale.sum(dim=1)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         copied, moved = self.split(x)
         log_scale, shift = self._condition(copied, context, self.moved_mask(observed))
         if log_scale is None:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.base import Batch, BatchContext, PerRow
+from flows.bijections.base import Batch, Given, Mapped
 from flows.bijections.coupling.halves import CouplingShape, HalvesLayer, coupling_layer
 from flows.bijections.linear import (
     ACTIVATIONS,
@@ -40,18 +40,14 @@ class TransformerCoupling(HalvesLayer):
         widths = [copied + shape.context_dim, *hidden, transformer.outputs * moved]
         self.layers = network(widths, generator)
 
-    def forward(
-        self, u: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         copied, moved = self.split(u)
         mask = self.moved_mask(observed)
         x, log_det = self.transformer.forward(moved, self._condition(copied, context, mask))
         shown = self.transformer.masked_results
         return self.join(copied, shown(x, mask)), shown(log_det, mask).sum(dim=1)
 
-    def inverse(
-        self, x: Batch, context: BatchContext = None, observed: Observed = None
-    ) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         copied, moved = self.split(x)
         mask = self.moved_mask(observed)
         u, log_det = self.transformer.inverse(moved, self._condition(copied, context, mask))

@@ -94,7 +94,6 @@ def test_roots_in_both_tails_of_a_mixture_are_found(dtype):
     torch.testing.assert_close(log_det, -log_slope)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
 def test_first_and_second_derivatives_equal_finite_differences(seed):
     generator = torch.Generator().manual_seed(seed)

@@ -167,7 +167,6 @@ def test_new_flows_are_near_the_identity(spec):
     assert abs(float(gaussian)) < 1
 
 
-@pytest.mark.long
 @every_spec
 def test_a_deep_stack_learns_two_moons(spec):
     rows, validation = _moons(1000, seed=1), _moons(1000, seed=2)

@@ -29,7 +29,6 @@ def test_the_density_is_that_of_torchs_gaussian(full):
     torch.testing.assert_close(base.log_prob(u).sum(dim=1) + log_det, reference.log_prob(x))
 
 
-@pytest.mark.long
 def test_maximum_likelihood_finds_mean_and_covariance():
     generator = torch.Generator().manual_seed(0)
     mix = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [-2.0, 1.0, 0.5]])

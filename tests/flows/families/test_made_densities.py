@@ -69,7 +69,6 @@ def test_probabilities_of_all_binary_vectors_sum_to_1(name, dim):
     assert total == pytest.approx(1, abs=1e-10)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["gaussian-masks", "gaussian-masks-direct", "mixture-masks"])
 @pytest.mark.parametrize("dim", [1, 2])
 def test_an_average_over_masks_integrates_to_1(name, dim):

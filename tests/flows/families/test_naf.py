@@ -107,7 +107,6 @@ def test_what_is_not_finite_gives_nan(name):
         assert result.isfinite().tolist() == [False, False, False, True]
 
 
-@pytest.mark.long
 @every_map
 def test_no_mass_leaks_in_float32(name):
     """What lies between two points is what lies between their noises."""

@@ -117,7 +117,6 @@ def test_coupling_layers_swap_their_halves():
     assert not bool((flow.inverse(x)[0] == x).any())
 
 
-@pytest.mark.long
 def test_linear_maps_take_up_what_splines_do_not_reach():
     """Features that are all but the same: given the first, the others vary by a hundredth."""
     generator = torch.Generator().manual_seed(0)

@@ -73,17 +73,16 @@ def all_levels() -> Tensor:
     return torch.tensor(list(itertools.product(*choices)), dtype=torch.float64)
 
 
-@pytest.mark.long
 def test_the_density_sums_and_integrates_to_1():
     flow = trained()
-    grid = torch.linspace(-60, 80, 20_001, dtype=torch.float64)
+    grid = torch.linspace(-60, 80, 4_001, dtype=torch.float64)
     total = 0.0
     for first, third, fourth in all_levels().tolist():
         rows = torch.tensor([first, 0, third, fourth], dtype=torch.float64).repeat(len(grid), 1)
         rows[:, 1] = grid
         with torch.no_grad():
             total += float(torch.trapezoid(flow.log_prob(rows).exp(), grid))
-    assert total == pytest.approx(1, abs=1e-4)
+    assert total == pytest.approx(1, abs=1e-3)
 
 
 def test_an_unseen_level_has_a_stated_probability():

@@ -137,7 +137,6 @@ def test_a_family_that_cannot_is_refused_with_those_that_can():
         build(replace(SPEC, flow=PlanarSpec()), 3, seed=0)
 
 
-@pytest.mark.long
 def test_samples_have_gaps_and_spikes_as_often_as_the_rows():
     rows = example_rows()
     samples = trained(epochs=40).sample(4000, generator=torch.Generator().manual_seed(1))
@@ -202,7 +201,6 @@ def test_a_gap_of_a_column_without_gaps_is_a_hidden_cell():
     assert torch.allclose(flow.log_prob(gap), expected)
 
 
-@pytest.mark.long
 def test_the_learnt_marginal_is_near_that_of_the_density():
     """p_S is learnt: this measures by how many nats it misses the marginal of the whole density."""
     flow, rows = trained_any(epochs=20), whole_rows()[760:800]
@@ -277,7 +275,6 @@ def test_other_families_explain_nothing():
         compiled.explain(np.zeros((1, 2)))
 
 
-@pytest.mark.long
 def test_training_with_hidden_cells_goes_on_bit_for_bit():
     rows = whole_rows()
     flows = [build(ANY, 3, seed=1) for _ in range(3)]

@@ -1,6 +1,5 @@
 import math
 
-import pytest
 import torch
 from hypothesis import given, strategies as st
 
@@ -10,7 +9,6 @@ from flows.mixed.levels import Levels
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
-@pytest.mark.long
 @given(st.lists(st.lists(NUMBERS, min_size=1, max_size=9, unique=True), min_size=1, max_size=5))
 def test_numbers_of_levels_are_found_and_given_back(listed):
     levels = Levels([MixedColumn(levels=len(v), values=v) for v in listed], hides=False)

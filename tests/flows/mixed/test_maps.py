@@ -88,7 +88,6 @@ def test_a_value_outside_of_the_bounds_has_no_density():
 NUMBERS = st.floats(-1e15, 1e15, allow_nan=False) | st.sampled_from([0.0, 1.0, 1e-300, 5.0])
 
 
-@pytest.mark.long
 @settings(deadline=None)
 @given(
     st.lists(NUMBERS, max_size=60),
@@ -112,7 +111,6 @@ def test_any_values_make_a_finite_increasing_map(numbers, transform, step):
     assert not log_det.isnan().any()
 
 
-@pytest.mark.long
 def test_no_values_and_equal_values_have_maps():
     for values in ([], [3.0], [3.0] * 50, [math.nan], [0.0] * 9 + [7.0]):
         for column in KINDS:

@@ -159,10 +159,7 @@ def test_resuming_from_any_batch_gives_the_same_flow_to_the_bit(batch):
     assert_same(resumed, undisturbed)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("least", [1024, 20])
-def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one(least, monkeypatch):
-    monkeypatch.setattr(fitting, "LEAST_STATISTICS_ROWS", least)
+def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one():
     undisturbed = new_flow()
     train(undisturbed)
     state, runs, flow = None, 0, new_flow()

@@ -80,7 +80,6 @@ def test_more_components_than_rows_are_refused():
         fitted(GaussianMixtureSpec(components=30), clusters(20), clusters(5))
 
 
-@pytest.mark.long
 def test_an_interrupted_fit_resumes_to_the_same_weights_to_the_bit():
     spec, train, held_out = GaussianMixtureSpec(), clusters(500), clusters(100, seed=1)
     whole, reports = fitted(spec, train, held_out)

@@ -78,7 +78,7 @@ def moments(flow: Flow, context: Tensor) -> tuple[Tensor, Tensor]:
 CONTEXTS = [torch.tensor(values).double() for values in ([0.0, 0.0, 0.0], [2.0, -1.0, 0.5])]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_gaussian_learns_the_posterior_of_every_context():
     flow = trained(GaussianSpec(), iterations=250, learning_rate=0.05)
     for context in CONTEXTS:
@@ -90,7 +90,7 @@ def test_a_gaussian_learns_the_posterior_of_every_context():
         assert found.elbo == pytest.approx(evidence(context), abs=0.02)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_encoder_and_a_coupling_flow_learn_it_too():
     spec = RealNvpSpec(
         layers=2, hidden=[16], batch_norm=None, encoder=EncoderSpec(hidden=[16], features=4)

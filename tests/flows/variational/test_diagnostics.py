@@ -79,7 +79,6 @@ def test_a_wide_proposal_finds_the_evidence_within_its_error():
     assert found.effective_sample_size < 3000
 
 
-@pytest.mark.long
 def test_the_evidences_error_is_the_spread_over_seeds():
     target = FormulaTarget("-0.5 * z1^2", 1)
     flow = gaussian_flow(double(0.5), double(1.3)[:, None])

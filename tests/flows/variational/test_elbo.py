@@ -83,7 +83,6 @@ CONVERGE: dict[str, Any] = {
 }
 
 
-@pytest.mark.long
 def test_a_full_gaussian_reaches_the_exact_posterior_and_its_evidence():
     flow, exact = build(GaussianSpec(), 3, seed=0), LINEAR.posterior()
     reports = train(flow, LINEAR, **CONVERGE)
@@ -98,7 +97,6 @@ def test_a_full_gaussian_reaches_the_exact_posterior_and_its_evidence():
     assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.005)
 
 
-@pytest.mark.long
 def test_a_diagonal_gaussian_reaches_the_mean_field_optimum():
     flow, exact = build(GaussianSpec(covariance="diagonal"), 3, seed=0), LINEAR.posterior()
     train(flow, LINEAR, **CONVERGE)
@@ -114,7 +112,6 @@ def test_a_diagonal_gaussian_reaches_the_mean_field_optimum():
     assert float(((mean - exact.mean) / exact.covariance.diagonal().sqrt()).abs().max()) < 0.1
 
 
-@pytest.mark.long
 def test_a_flow_started_at_the_posterior_stays_there_whatever_its_place_and_scale():
     target = LinearRegression(X, 1e4 + X[:, 0] + 1e-3 * NOISE, noise_scale=1e-3, prior_scale=1e5)
     flow = build(GaussianSpec(), 3, standardise=target.starting_point(), seed=0)
@@ -123,7 +120,6 @@ def test_a_flow_started_at_the_posterior_stays_there_whatever_its_place_and_scal
     assert -0.01 < gap < 0.05
 
 
-@pytest.mark.long
 def test_minibatches_lead_to_the_same_posterior():
     y = (X[:, 0] + 0.5 * NOISE > 0).double()
     whole = LogisticRegression(X, y, prior_scale=2.0)
@@ -139,7 +135,7 @@ def test_minibatches_lead_to_the_same_posterior():
     assert elbos[1] == pytest.approx(elbos[0], abs=0.1)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_flow_comes_closer_to_the_ring_than_a_gaussian():
     divergences = []
     for spec in (GaussianSpec(), RealNvpSpec(layers=4, hidden=[8])):
@@ -197,7 +193,6 @@ def test_the_standard_error_is_that_of_the_samples_mean():
     assert report.elbo == pytest.approx(found.elbo, abs=4 * report.elbo_standard_error)
 
 
-@pytest.mark.long
 def test_the_same_seed_gives_the_same_flow_and_leaves_the_global_generator_alone():
     before = torch.random.get_rng_state()
     flows, reports = [], []
@@ -212,7 +207,6 @@ def test_the_same_seed_gives_the_same_flow_and_leaves_the_global_generator_alone
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("spec", "optimiser"),
     [(GaussianSpec(), "adam"), *((SMALL, name) for name in ("adam", "adamw", "adagrad", "sgd"))],
@@ -271,7 +265,6 @@ def test_a_snapshot_of_the_past_is_refused():
         first.snapshot()
 
 
-@pytest.mark.long
 def test_the_flow_ends_with_the_best_weights_in_evaluation_mode():
     flow = build(SMALL, 2, seed=0)
     kept: dict[int, dict[str, Tensor]] = {}
@@ -295,7 +288,6 @@ def test_training_ends_within_a_report_when_its_time_is_up():
     assert reports[0].best_iteration == reports[0].iteration
 
 
-@pytest.mark.long
 def test_annealing_weighs_the_target_less_at_first():
     options = with_options(annealing=100)
     weights = [options.target_weight_at(i) for i in (1, 51, 100, 101, 1000)]

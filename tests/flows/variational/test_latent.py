@@ -135,7 +135,6 @@ def fitted(flow: Flow, rows: torch.Tensor, **options: object) -> list[float]:
     return [one.elbo for one in fit_variational(flow, LatentTarget(flow, rows), options=chosen)]
 
 
-@pytest.mark.long
 def test_training_learns_the_decoder_and_leaves_a_known_one():
     generator = torch.Generator().manual_seed(0)
     rows = (torch.rand(300, 3, generator=generator) < torch.tensor([0.9, 0.5, 0.1])).float()

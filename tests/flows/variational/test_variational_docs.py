@@ -8,7 +8,7 @@ from flows.variational.formula import CONSTANTS, FUNCTIONS, MAX_LENGTH, MAX_NODE
 DOCS = Path(__file__).parents[3] / "docs" / "variational.md"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_examples_print_what_the_docs_say():
     found = doctest.testfile(str(DOCS), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert found.attempted > 10
