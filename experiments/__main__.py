@@ -1,4 +1,4 @@
-"""Command line of the published experiments; a run that was stopped continues."""
+"""Command line of the published experiments; a study that was stopped continues."""
 
 import argparse
 import json
@@ -11,20 +11,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.data.sources import DataMissingError
+from experiments.data import DataMissingError
 from experiments.recipes import RECIPES, DensityRecipe, Recipe
 from experiments.run import Place, run
-from experiments.studies import amortised, anomaly, comparison
-from experiments.studies.study import Study, run_study
+from experiments.studies import GROUPS, STUDIES, run_study
 from flows import FlowError
 from models_store.errors import StoreError
 
-STUDIES: dict[str, Study] = comparison.STUDIES | anomaly.STUDIES | amortised.STUDIES
-GROUPS = {
-    "haf-comparison": comparison.STUDIES,
-    "anomaly": anomaly.STUDIES,
-    "amortised": amortised.STUDIES,
-}
 RESULTS = Path(__file__).parent / "results"
 EXAMPLES = """
 examples:
@@ -78,7 +71,7 @@ def _lines() -> Iterator[str]:
     for study in STUDIES.values():
         yield f"{study.name:32} {study.title}"
     for name, studies in GROUPS.items():
-        yield f"{name:32} all of {', '.join(studies)}"
+        yield f"{name:32} all of {', '.join(study.name for study in studies)}"
 
 
 def _request(recipe: Recipe, seed: int) -> dict[str, object]:
@@ -90,12 +83,12 @@ def _request(recipe: Recipe, seed: int) -> dict[str, object]:
 def _run(options: argparse.Namespace) -> None:
     if (recipe := RECIPES.get(options.name)) is not None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        place = Place(options.data, options.out, options.out / ".state", device)
+        place = Place(options.data, options.out, device)
         with _progress(recipe.name) as show:
             result = run(recipe, place, seed=options.seed, quick=options.quick, progress=show)
         print(json.dumps({k: v for k, v in result.items() if k != "curve"}, indent=1))
         return
-    for study in (GROUPS.get(options.name) or {options.name: STUDIES[options.name]}).values():
+    for study in GROUPS.get(options.name) or [STUDIES[options.name]]:
         with _progress(study.name) as show:
             run_study(
                 study,

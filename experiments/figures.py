@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.data import points
+from experiments.data import DENSITIES
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
 from flows import CompiledFlow, Flow, Potential, compile_flow
 from flows.bijections.base import Bijection
@@ -94,7 +94,7 @@ def _plane(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path) -> Path:
     noise, _ = compiled.inverse(test.numpy())
     samples = compiled.sample(len(test), seed=0)
     places = _cells((-_REACH, -_REACH), (_REACH, _REACH))
-    truth = _as_image(points.DENSITIES[recipe.data](places.numpy()))
+    truth = _as_image(DENSITIES[recipe.data](places.numpy()))
     learnt = _density(compiled, places)
 
     def plot(figure: Any) -> None:  # noqa: ANN401  matplotlib's

@@ -1,6 +1,5 @@
 """Training job in this process, through the code of the trainer, without a service."""
 
-import logging
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,20 +15,12 @@ from models_store.database.ids import new_id
 from models_store.files.blobs import Blobs, table_key
 from models_store.files.checkpoints import load_model
 from models_store.files.store_address import StoreAddress
-from models_store.job_states import JobKind, JobState
-from models_store.plans.plan import Child, Finish, GiveUp, NewChild, Start
-from models_store.plans.search import search_step
 from models_store.records import Dataset
-from models_store.requests.accept_search import accept_auto
-from models_store.requests.accept_training import HeldOut, accept_training
+from models_store.requests.accept_training import accept_training
 from models_store.requests.flow_limits import TrainingLimits
-from models_store.requests.training import AutoFlow, TrainingRequest
-from workers.errors import TrainingError
-from workers.protocol import DatasetRef, EnsembleTask, Message, Trained, TrainingTask
-from workers.trainer.ensembles import assemble
+from models_store.requests.training import TrainingRequest
+from workers.protocol import DatasetRef, Message, Trained, TrainingTask
 from workers.trainer.training import train
-
-log = logging.getLogger(__name__)
 
 _LIMITS = TrainingLimits(
     max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40
@@ -50,95 +41,47 @@ def run_job(rows: NDArray[np.float32], fields: dict[str, Any]) -> Job:
 
     Args:
         rows: Rows of the dataset, `(rows, columns)`.
-        fields: Fields of the request; all others take their defaults. The children of a search are
-            carried out one after the other.
+        fields: Fields of the request; all others take their defaults.
     """
     with tempfile.TemporaryDirectory(prefix="densityd-job-") as folder:
         blobs = Blobs.in_folder(Path(folder))
         dataset = _add_dataset(blobs, rows)
         body = {"model_name": "local", "dataset_id": dataset.id, **fields}
-        request = TrainingRequest.model_validate(body)
-        began = time.perf_counter()
-        version = _search(folder, dataset, request) or _train(folder, dataset, request)
-        seconds = time.perf_counter() - began
-        flow = load_model(blobs, version["checkpoint_key"], version["checkpoint_sha256"])
-        return Job(flow, seconds, version["metrics"].get("epochs", 0))
-
-
-def _train(folder: str, dataset: Dataset, request: TrainingRequest) -> dict[str, Any]:
-    accepted = accept_training(request, dataset, limits=_LIMITS)
-    return _carried_out(TrainingTask(**_task(folder, dataset, accepted.model_dump(mode="json"))))
-
-
-def _search(folder: str, dataset: Dataset, request: TrainingRequest) -> dict[str, Any] | None:
-    """Return the version of a search; None: the request is a single training."""
-    if not isinstance(request.flow, AutoFlow):
-        return None
-    accepted = accept_auto(request, dataset, limits=_LIMITS, held_out=HeldOut())
-    search, children = accepted.model_dump(mode="json"), list[Child]()
-    while isinstance(step := search_step(search, children), Start):
-        children += [_child(folder, dataset, new) for new in step.children]
-    match step:
-        case Finish(child):
-            return child.product()
-        case GiveUp():
-            raise RuntimeError(f"no training of the search succeeded: {step.detail}")
-
-
-def _child(folder: str, dataset: Dataset, new: NewChild) -> Child:
-    fields, version = _task(folder, dataset, new.request), None
-    task = EnsembleTask if new.kind is JobKind.ENSEMBLE else TrainingTask
-    try:
-        version = _carried_out(task(**fields))
-    except TrainingError as error:
-        log.warning("a training of the search failed: %s", error)
-    return Child(
-        id=fields["job_id"],
-        kind=new.kind,
-        stage=new.stage,
-        number=new.number,
-        state=JobState.FAILED if version is None else JobState.SUCCEEDED,
-        metrics={} if version is None else version["metrics"],
-        product=lambda: version or {},
-    )
-
-
-def _carried_out(task: TrainingTask | EnsembleTask) -> dict[str, Any]:
-    messages: list[Message] = []
-    if isinstance(task, EnsembleTask):
-        assemble(task, messages.append, interrupted=lambda: False)
-    else:
+        accepted = accept_training(TrainingRequest.model_validate(body), dataset, limits=_LIMITS)
+        began, messages = time.perf_counter(), list[Message]()
+        task = _task(folder, dataset, accepted.model_dump(mode="json"))
         train(task, messages.append, interrupted=lambda: False)
-    trained = messages[-1]
-    assert isinstance(trained, Trained)  # noqa: S101  the last message of a job not interrupted
-    return trained.version
+        seconds, trained = time.perf_counter() - began, messages[-1]
+        assert isinstance(trained, Trained)  # noqa: S101  the last message of a job not interrupted
+        version = trained.version
+        flow = load_model(blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+        return Job(flow, seconds, version["metrics"]["epochs"])
 
 
-def _task(folder: str, dataset: Dataset, request: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a task."""
-    return {
-        "job_id": new_id("job"),
-        "attempt": 1,
-        "request_id": None,
-        "log_level": "INFO",
-        "store": StoreAddress(url=folder),
-        "request": request,
-        "dataset": DatasetRef(
+def _task(folder: str, dataset: Dataset, request: dict[str, Any]) -> TrainingTask:
+    return TrainingTask(
+        job_id=new_id("job"),
+        attempt=1,
+        request_id=None,
+        log_level="INFO",
+        store=StoreAddress(url=folder),
+        request=request,
+        dataset=DatasetRef(
             id=dataset.id,
             key=dataset.key,
             sha256=dataset.sha256,
             types=[column.to_dict() for column in dataset.column_types],
         ),
-        "validation_dataset": None,
-        "test_dataset": None,
-        "checkpoints": [],
-        "device": "cpu",
-        "threads": 1,
-        "nice": 0,
-        "memory_bytes": None,
-        "checkpoint_interval_s": 30.0,
-        "long_epoch_s": 30,
-    }
+        validation_dataset=None,
+        test_dataset=None,
+        checkpoints=[],
+        device="cpu",
+        threads=1,
+        nice=0,
+        memory_bytes=None,
+        checkpoint_interval_s=30.0,
+        long_epoch_s=30,
+    )
 
 
 def _add_dataset(blobs: Blobs, rows: NDArray[np.float32]) -> Dataset:

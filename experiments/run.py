@@ -1,8 +1,8 @@
-"""Resumable run of a recipe, which writes its result and its figures."""
+"""Run of a recipe, which writes its result and its figures."""
 
 import dataclasses
-import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 
-from experiments import figures
-from experiments.data import catalogue as data
-from experiments.data.sources import Data
+from experiments import data, figures
+from experiments.data import Data
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
-from experiments.scores import log_densities, log_scale, score_metrics
-from experiments.studies.study import Progress
 from flows import (
     EpochReport,
     FitOptions,
-    FitState,
     Flow,
     FlowSpec,
     Potential,
@@ -37,13 +34,16 @@ from flows import (
     quadrature_kl,
     spec_to_dict,
 )
+from flows.training.evaluate import default_chunk_rows
 from flows.training.rows import ModelRows
-from models_store.files.blobs import Blobs
-from models_store.files.checkpoints import load_state, save_state
 
-_SAVE_EVERY_S = 60.0
 _QUICK_EPOCHS, _QUICK_ITERATIONS = 2, 50
 _SAMPLES = 10_000
+_RULING_SHARE = 1e-3  # share of the test rows: the least likely ones
+_LISTED = 10
+
+# Progress callback: steps done, most steps to do, and a line of numbers.
+Progress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,18 @@ class Place:
     Attributes:
         data: Folder of the data sets; None if the experiment needs none.
         results: Folder of JSON files and figures.
-        state: Folder of unfinished runs.
         device: Device that computes.
     """
 
     data: Path | None
     results: Path
-    state: Path
     device: torch.device
 
 
 def run(
     recipe: Recipe, place: Place, *, seed: int, quick: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Run a recipe from its start, or resume an earlier run of it.
+    """Run a recipe. One that takes hours had better be a job of a service (`--request`), which continues.
 
     Args:
         recipe: Recipe to run.
@@ -81,11 +79,11 @@ def run(
     Raises:
         DataMissingError: A data set is not there.
     """
-    saved = _Saved(place.state, recipe, seed=seed, quick=quick)
+    began = time.monotonic()
     if isinstance(recipe, DensityRecipe):
-        found = _run_density(recipe, place, saved, seed=seed, quick=quick, progress=progress)
+        found = _run_density(recipe, place, seed=seed, quick=quick, progress=progress)
     else:
-        found = _run_variational(recipe, place, saved, seed=seed, quick=quick, progress=progress)
+        found = _run_variational(recipe, place, seed=seed, quick=quick, progress=progress)
     flow, curve, metrics, test = found
     result: dict[str, Any] = {
         "name": recipe.name,
@@ -95,7 +93,7 @@ def run(
         "seed": seed,
         **metrics,
         "curve": curve,
-        "wall_seconds": round(saved.seconds, 1),
+        "wall_seconds": round(time.monotonic() - began, 1),
         "versions": {name: version(name) for name in ("densityd", "torch", "numpy")},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {place.device.type}",
     }
@@ -105,63 +103,7 @@ def run(
         path = place.results / f"{recipe.name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         figures.draw(recipe, flow, curve, test, place.results)
-    saved.delete()
     return result
-
-
-class _Saved:
-    """State of an unfinished run: an index names the newest tensors and is replaced atomically."""
-
-    def __init__(self, folder: Path, recipe: Recipe, *, seed: int, quick: bool) -> None:
-        self._blobs = Blobs.in_folder(folder)
-        run = f"{recipe.name}-{seed}-{_settings(recipe, quick=quick)}"
-        self._folder = f"jobs/{run}"
-        self._path = folder / f"{run}.json"
-        self._index: dict[str, Any] | None = None
-        if self._path.is_file():
-            self._index = json.loads(self._path.read_text(encoding="utf-8"))
-        self._began = self._saved_at = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Duration of the run, earlier interrupted runs included."""
-        before: float = 0.0 if self._index is None else self._index["seconds"]
-        return before + time.monotonic() - self._began
-
-    def load(self) -> tuple[FitState | None, list[list[float]]]:
-        """Return the state and learning curve of an earlier run, if there is one."""
-        if self._index is None:
-            return None, []
-        state = load_state(self._blobs, self._index["key"], self._index["sha256"])
-        return state, self._index["curve"]
-
-    def save(self, state: Callable[[], FitState], curve: list[list[float]]) -> None:
-        """Save the state, if the last one is old enough."""
-        if time.monotonic() - self._saved_at < _SAVE_EVERY_S:
-            return
-        key = f"{self._folder}/{len(curve)}.safetensors"
-        stored = save_state(self._blobs, key, state())
-        index = {"key": key, "sha256": stored.sha256, "seconds": self.seconds, "curve": curve}
-        partial_path = self._path.with_suffix(".partial")
-        partial_path.write_text(json.dumps(index), encoding="utf-8")
-        partial_path.replace(self._path)
-        for other in self._blobs.keys(self._folder):
-            if other != key:
-                self._blobs.delete(other)
-        self._saved_at = time.monotonic()
-
-    def delete(self) -> None:
-        """Delete the saved state."""
-        self._path.unlink(missing_ok=True)
-        self._blobs.delete(self._folder)
-
-
-def _settings(recipe: Recipe, *, quick: bool) -> str:
-    """Return a short hash of all settings, so that a run resumes only its own state."""
-    settings = dataclasses.replace(recipe, title="", remark="")
-    if isinstance(settings, DensityRecipe):
-        settings = dataclasses.replace(settings, published=())
-    return hashlib.sha256(f"{settings} {quick}".encode()).hexdigest()[:12]
 
 
 # Flow, learning curve, metrics, and the test rows if there are any.
@@ -171,7 +113,6 @@ _Found = tuple[Flow, list[list[float]], dict[str, Any], torch.Tensor | None]
 def _run_density(
     recipe: DensityRecipe,
     place: Place,
-    saved: _Saved,
     *,
     seed: int,
     quick: bool,
@@ -185,7 +126,7 @@ def _run_density(
     dim = rows.train.shape[1]
     flow = _untrained(recipe, _quick(recipe.flow) if quick else recipe.flow, rows.train, seed)
     flow.to(place.device)
-    last, curve = _fit(flow, rows, options, saved, progress)
+    last, curve = _fit(flow, rows, options, progress)
     metrics = score_metrics(log_densities(flow, _model_rows(flow, rows.test, seed))) | {
         "validation_log_likelihood": next(
             validation for epoch, _, validation in curve if epoch == last.best_epoch
@@ -221,39 +162,20 @@ def _model_rows(flow: Flow, rows: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def _fit(
-    flow: Flow, rows: Data, options: FitOptions, saved: _Saved, progress: Progress
+    flow: Flow, rows: Data, options: FitOptions, progress: Progress
 ) -> tuple[EpochReport, list[list[float]]]:
-    state, curve = saved.load()
     # Difference of the data's units and those of the preprocessed rows, as for the test likelihood.
     train, held_out = (
         ModelRows(flow, part, seed=seed, name="recipe's").constant - log_scale(flow)
         for part, seed in ((rows.train, options.seed), (rows.validation, options.seed + 1))
     )
-    last, epoch, reached = None, 0 if state is None else int(curve[-1][0]), ""
-
-    def on_batch(done: int, batches: int) -> None:
-        begun = min(epoch + 1, options.max_epochs)
-        part = epoch + done / batches
-        progress(part, options.max_epochs, f"epoch {begun} of {options.max_epochs}{reached}")
-
-    fitting = fit(
-        flow, rows.train, rows.validation, options=options, state=state, on_batch=on_batch
-    )
-    for last in fitting:
-        if not curve or curve[-1][0] < last.epoch:
-            likelihoods = (
-                last.train_log_likelihood - train,
-                last.validation_log_likelihood - held_out,
-            )
-            curve.append([last.epoch, *likelihoods])
-        epoch, best = last.epoch, last.best_validation_log_likelihood - held_out
-        reached = (
-            f", train {curve[-1][1]:.3f}, validation {curve[-1][2]:.3f}"
-            f" (best {best:.3f} of epoch {last.best_epoch})"
-        )
-        on_batch(0, 1)
-        if last.stop_reason is None:
-            saved.save(last.snapshot, curve)
+    last, curve = None, list[list[float]]()
+    for last in fit(flow, rows.train, rows.validation, options=options):
+        reached = last.train_log_likelihood - train, last.validation_log_likelihood - held_out
+        curve.append([last.epoch, *reached])
+        text = f"epoch {last.epoch} of {options.max_epochs}, train {reached[0]:.3f},"
+        text += f" validation {reached[1]:.3f} (best of epoch {last.best_epoch})"
+        progress(last.epoch, options.max_epochs, text)
     assert last is not None  # noqa: S101  there is one report at least
     return last, curve
 
@@ -261,7 +183,6 @@ def _fit(
 def _run_variational(
     recipe: VariationalRecipe,
     place: Place,
-    saved: _Saved,
     *,
     seed: int,
     quick: bool,
@@ -272,14 +193,10 @@ def _run_variational(
     if quick:
         options = dataclasses.replace(options, iterations=_QUICK_ITERATIONS)
     flow = build(recipe.flow, target.dim, seed=seed).to(place.device)
-    state, curve = saved.load()
-    last = None
-    for last in fit_variational(flow, target, options=options, state=state):
-        if not curve or curve[-1][0] < last.iteration:
-            curve.append([last.iteration, last.elbo])
+    last, curve = None, list[list[float]]()
+    for last in fit_variational(flow, target, options=options):
+        curve.append([last.iteration, last.elbo])
         progress(last.iteration, options.iterations, f"ELBO {last.elbo:.4f}")
-        if last.stop_reason is None:
-            saved.save(last.snapshot, curve)
     assert last is not None  # noqa: S101  there is one report at least
     judged = diagnose(flow, target, samples=_SAMPLES, seed=seed + 1)
     inside = quadrature_kl(flow, target)
@@ -308,3 +225,44 @@ def _quick(flow: FlowSpec) -> FlowSpec:
     if hasattr(flow, "layers"):
         changes["layers"] = min(flow.layers, 4)
     return dataclasses.replace(flow, **changes)
+
+
+def log_densities(
+    flow: Flow, rows: Float[torch.Tensor, "rows dim"]
+) -> Float[torch.Tensor, " rows"]:
+    """Return the log density of each preprocessed row, in its units before standardisation."""
+    flow.eval()
+    with torch.no_grad():
+        chunks = torch.split(rows, default_chunk_rows(flow))
+        scores = [flow.log_prob(chunk.to(flow.device), space="model") for chunk in chunks]
+    return torch.cat(scores).double().cpu() + log_scale(flow)
+
+
+def log_scale(flow: Flow) -> float:
+    """Return the difference of log densities before and after standardisation, in nats."""
+    layer = flow.preprocessing.standardise
+    return 0.0 if layer is None else -float(layer.std.log().sum())
+
+
+def score_metrics(scores: Float[torch.Tensor, " rows"]) -> dict[str, Any]:
+    """Return the mean test log density with its standard error, with and without outliers.
+
+    One row to which a flow gives next to no density can dominate the mean of ten thousand; so there
+    is also the mean of all but the least likely thousandth. Non-finite values become None.
+    """
+    ordered = scores.sort().values
+    kept = ordered[math.ceil(_RULING_SHARE * len(ordered)) :]
+    metrics: dict[str, Any] = {"test_rows": len(ordered)}
+    for name, some in (("test", ordered), ("test_but_least_likely", kept)):
+        metrics[f"{name}_log_likelihood"] = _finite(some.mean())
+        metrics[f"{name}_standard_error"] = _finite(some.std() / math.sqrt(len(some)))
+    return metrics | {
+        "test_left_out": len(ordered) - len(kept),
+        "test_least_likely": [_finite(score.round(decimals=1)) for score in ordered[:_LISTED]],
+        "test_median": float(scores.median()),
+    }
+
+
+def _finite(number: torch.Tensor) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None

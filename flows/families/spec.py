@@ -134,7 +134,8 @@ def check_fields(spec: Any) -> None:  # noqa: ANN401  any dataclass
     Raises:
         ValueError: One of them does not fit.
     """
-    for name, (kind, optional, default) in _kinds(type(spec)).items():
+    kinds = _kinds(type(spec))  # type: ignore[arg-type]  # any class is hashable
+    for name, (kind, optional, default) in kinds.items():
         value = getattr(spec, name)
         if (value == default and type(value) is type(default)) or (value is None and optional):
             continue

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.data import catalogue as data, points
+from experiments import data
 from experiments.recipes import RECIPES, DensityRecipe
 from experiments.run import Place, run
 
@@ -128,7 +128,7 @@ def test_a_recipe_runs_on_a_file_of_its_form(folder, generator, name):
     recipe = RECIPES[name]
     assert isinstance(recipe, DensityRecipe)
     WRITERS[recipe.data](folder, generator)
-    place = Place(folder, folder / "results", folder / "state", torch.device("cpu"))
+    place = Place(folder, folder / "results", torch.device("cpu"))
     result = run(recipe, place, seed=0, quick=True, progress=lambda *_: None)
     assert np.isfinite(result["test_log_likelihood"])
 
@@ -142,7 +142,7 @@ def test_points_that_are_made_are_standardised(name):
 
 @pytest.mark.parametrize("name", ["moons", "picture"])
 def test_the_true_density_of_points_is_one(name):
-    density = points.DENSITIES[name]
+    density = data.DENSITIES[name]
     side = np.linspace(-3, 3, 121)
     cells = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     assert density(cells).sum() * 0.05**2 == pytest.approx(1, abs=0.03)

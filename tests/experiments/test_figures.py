@@ -2,10 +2,7 @@
 
 import dataclasses
 
-import pytest
-
-from experiments import figures
-from experiments.data import catalogue as data
+from experiments import data, figures
 from experiments.recipes import RECIPES, DensityRecipe
 from flows import MadeSpec, build
 
@@ -13,7 +10,6 @@ CURVE = [[1.0, -3.0, -3.1], [2.0, -2.0, -2.2]]
 
 
 def drawn(name, folder, *, flow, dim, test, shorter=2):
-    pytest.importorskip("matplotlib")
     recipe = dataclasses.replace(RECIPES[name], flow=flow)
     preprocessing = recipe.preprocessing if isinstance(recipe, DensityRecipe) else None
     built = build(flow, dim, preprocessing=preprocessing, seed=0)

@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from experiments.__main__ import RESULTS, STUDIES
-from experiments.data.sources import DataMissingError
+from experiments.__main__ import RESULTS
+from experiments.data import DataMissingError
 from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
 from experiments.run import Place, run
+from experiments.studies import STUDIES
 from models_store.requests.accept_training import accept_training
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.flow_limits import TrainingLimits
@@ -27,7 +27,6 @@ def place(tmp_path):
     return Place(
         data=tmp_path / "data",
         results=tmp_path / "results",
-        state=tmp_path / "state",
         device=torch.device("cpu"),
     )
 
@@ -70,52 +69,6 @@ def test_missing_data_is_named(place):
         quick("mnist-maf", place)
 
 
-class StoppedError(Exception):
-    pass
-
-
-def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(place, monkeypatch):
-    write_bits(place.data, "dna", 180)
-    whole = quick("dna-made", place)
-    monkeypatch.setattr("experiments.run._SAVE_EVERY_S", 0)
-
-    def stop(done, _total, _text):
-        if done == 2:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        run(RECIPES["dna-made"], place, seed=0, quick=True, progress=stop)
-    [index] = place.state.glob("*.json")
-    saved = json.loads(index.read_text(encoding="utf-8"))
-    index.write_text(json.dumps(saved | {"seconds": 1e6}), encoding="utf-8")
-    resumed = quick("dna-made", place)
-    assert resumed["test_log_likelihood"] == whole["test_log_likelihood"]
-    assert resumed["wall_seconds"] >= 1e6
-    assert [path for path in place.state.rglob("*") if path.is_file()] == []
-
-
-def test_a_run_that_was_killed_while_it_saved_goes_on(place, monkeypatch):
-    monkeypatch.setattr("experiments.run._SAVE_EVERY_S", 0)
-    monkeypatch.setattr("experiments.run._QUICK_ITERATIONS", 300)
-    whole = quick("planar-u5-k2", place)
-    replace, saved = Path.replace, []
-
-    def killed(path, target):
-        if target.suffix == ".json":
-            saved.append(target)
-            if len(saved) == 2:
-                raise StoppedError
-        return replace(path, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", killed)
-        with pytest.raises(StoppedError):
-            quick("planar-u5-k2", place)
-    resumed = quick("planar-u5-k2", place)
-    assert resumed["kl"] == whole["kl"]
-    assert resumed["curve"] == whole["curve"]
-
-
 LIMITS = TrainingLimits(
     max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40
 )
@@ -123,28 +76,30 @@ DENSITIES = [recipe for recipe in RECIPES.values() if isinstance(recipe, Density
 VARIATIONAL = [recipe for recipe in RECIPES.values() if isinstance(recipe, VariationalRecipe)]
 
 
-@pytest.mark.parametrize("recipe", DENSITIES, ids=lambda recipe: recipe.name)
-def test_every_recipe_is_a_job_of_the_service_too(recipe):
-    table = dataset(rows=10_000, dim=180 if recipe.name.startswith("dna") else 784)
-    table.columns[:] = [column | _BITS for column in table.columns]
-    request = TrainingRequest.model_validate(recipe.request(table.id, seed=1))
-    accepted = accept_training(request, table, limits=LIMITS)
-    assert accepted.flow == recipe.flow
-    wanted = recipe.options
-    assert accepted.optimisation == dataclasses.replace(
-        wanted, seed=1, patience=wanted.patience or wanted.max_epochs
-    )
+def test_every_recipe_is_a_job_of_the_service_too():
+    for recipe in DENSITIES:
+        table = dataset(rows=10_000, dim=180 if recipe.name.startswith("dna") else 784)
+        table.columns[:] = [column | _BITS for column in table.columns]
+        request = TrainingRequest.model_validate(recipe.request(table.id, seed=1))
+        accepted = accept_training(request, table, limits=LIMITS)
+        assert accepted.flow == recipe.flow
+        wanted = recipe.options
+        assert accepted.optimisation == dataclasses.replace(
+            wanted, seed=1, patience=wanted.patience or wanted.max_epochs
+        )
 
 
-@pytest.mark.parametrize("recipe", VARIATIONAL, ids=lambda recipe: recipe.name)
-def test_every_variational_recipe_is_a_job_of_the_service_too(recipe):
-    request = VariationalRequest.model_validate(recipe.request(seed=1))
-    accepted = accept_variational(request, None, limits=LIMITS)
-    assert accepted.flow == recipe.flow
-    options = accepted.optimisation
-    # Only so many reports are kept of a job.
-    assert options.report_every >= recipe.options.report_every
-    assert options == dataclasses.replace(recipe.options, seed=1, report_every=options.report_every)
+def test_every_variational_recipe_is_a_job_of_the_service_too():
+    for recipe in VARIATIONAL:
+        request = VariationalRequest.model_validate(recipe.request(seed=1))
+        accepted = accept_variational(request, None, limits=LIMITS)
+        assert accepted.flow == recipe.flow
+        options = accepted.optimisation
+        # Only so many reports are kept of a job.
+        assert options.report_every >= recipe.options.report_every
+        assert options == dataclasses.replace(
+            recipe.options, seed=1, report_every=options.report_every
+        )
 
 
 def test_every_result_is_of_an_experiment():

@@ -1,1 +1,0 @@
-"""Studies: comparisons over several data sets."""
