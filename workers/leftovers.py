@@ -9,12 +9,13 @@ from models_store.jobs.retention import JobRetention
 
 log = logging.getLogger(__name__)
 
+_KEEP_S = 7 * 86_400.0
 _MOST_JOBS = 20  # in one transaction: meanwhile nobody else writes to SQLite
 _STALE_S = 6 * 3600  # since the last write to a staged file
 
 
 def sweep(
-    database: Database, blobs: Blobs, *, keep_s: float, keep_jobs_s: float | None = None
+    database: Database, blobs: Blobs, *, keep_s: float = _KEEP_S, keep_jobs_s: float | None = None
 ) -> bool:
     """Delete checkpoints of ended jobs, old jobs, and staged files, some of each; return whether more may be due.
 
@@ -30,27 +31,18 @@ def sweep(
         OSError: The staging folder cannot be used.
     """
     retention = JobRetention(database)
-    forgotten = _forget_checkpoints(retention, blobs, keep_s)
-    deleted = 0 if keep_jobs_s is None else _delete_jobs(retention, blobs, keep_jobs_s)
-    blobs.sweep_staging(older_than_s=_STALE_S)
-    if forgotten or deleted:
-        log.info("deleted the checkpoints of %d ended jobs, and %d old jobs", forgotten, deleted)
-    return max(forgotten, deleted) >= _MOST_JOBS
-
-
-def _forget_checkpoints(retention: JobRetention, blobs: Blobs, keep_s: float) -> int:
-    """Delete what ended jobs, and children of parents that have ended, no longer need; return their number."""
     forgotten = [
         *retention.forget_checkpoints(keep_s=keep_s, limit=_MOST_JOBS),
         *retention.forget_children(keep_s=keep_s, limit=_MOST_JOBS),
     ]
     for job_id, attempt in forgotten:
         delete_leftovers(blobs, job_id, attempt=attempt)
-    return len(forgotten)
-
-
-def _delete_jobs(retention: JobRetention, blobs: Blobs, keep_s: float) -> int:
-    deleted = retention.delete_expired(keep_s=keep_s, limit=_MOST_JOBS)
+    deleted: list[str] = []
+    if keep_jobs_s is not None:
+        deleted = retention.delete_expired(keep_s=keep_jobs_s, limit=_MOST_JOBS)
     for job_id in deleted:
         delete_job_files(blobs, job_id)
-    return len(deleted)
+    blobs.sweep_staging(older_than_s=_STALE_S)
+    if forgotten or deleted:
+        log.info("deleted files of %d ended jobs, and %d old jobs", len(forgotten), len(deleted))
+    return max(len(forgotten), len(deleted)) >= _MOST_JOBS

@@ -131,7 +131,6 @@ class WorkerService:
 
     def _poll(self, pool: Any) -> None:  # noqa: ANN401 - celery ships no types
         """Every 1.5 s, and after each claim: have one thread of the pool look for a job, if a slot is free."""
-        keep_s, keep_jobs_s = self.settings.keep_checkpoints_s, self.settings.keep_jobs_s
         clean_at = time.monotonic() + _CLEANING_S
         while not self._stopping.is_set():
             try:
@@ -143,7 +142,7 @@ class WorkerService:
                 # Without its store a worker must not have rows forget files.
                 if time.monotonic() >= clean_at and self.supervisor.unfit is None:
                     clean_at = time.monotonic() + _CLEANING_S
-                    if sweep(self._database, self._blobs, keep_s=keep_s, keep_jobs_s=keep_jobs_s):
+                    if sweep(self._database, self._blobs, keep_jobs_s=self.settings.keep_jobs_s):
                         clean_at = 0.0
             except (DatabaseError, StorageFullError, OSError) as error:
                 log.warning("the worker cannot tell that it lives, or clean up, now: %s", error)

@@ -57,9 +57,6 @@ class WorkerSettings(StoreSettings):
     long_epoch_s: float = internal(30.0, ge=0)
     max_job_s: float = internal(7 * 86_400.0, gt=0)
     turn_s: float = internal(300.0, gt=0)
-    cancel_grace_s: float = internal(2.0, ge=0, le=30)
-    stop_grace_s: float = internal(6.0, ge=0, le=600)
-    keep_checkpoints_s: float = internal(7 * 86_400.0, ge=0, le=_CENTURY_S)
     keep_jobs_s: Annotated[float, Field(ge=0, le=_CENTURY_S)] | None = Field(
         default=None,
         description="Seconds after which ended jobs are deleted, with their events and results."

@@ -18,7 +18,7 @@ from models_store.records import Dataset
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tests.app.serving import SPEC, a_flow
 from tests.workers.place import Place
-from tests.workers.tasks import ref
+from tests.workers.tasks import attempt_fields, ref
 from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
@@ -76,22 +76,7 @@ def common(place: Place, quantiles: Any = (), **changes: Any) -> dict[str, Any]:
         quantiles=None if quantiles is None else quantiles.tolist(),
         held_out_rows=None if quantiles is None else 500,
     )
-    return {
-        "job_id": "job_" + "1" * 32,
-        "attempt": 1,
-        "request_id": None,
-        "log_level": "INFO",
-        "store": StoreAddress(url=str(place.blobs.root)),
-        "model": model,
-        "checkpoints": [],
-        "device": "cpu",
-        "threads": 1,
-        "nice": 0,
-        "memory_bytes": None,
-        "checkpoint_interval_s": 0.0,
-        "long_epoch_s": 30.0,
-        **changes,
-    }
+    return attempt_fields(place) | {"model": model} | changes
 
 
 def scoring(place: Place, dataset: Dataset, **changes: Any) -> ScoringTask:
@@ -187,13 +172,6 @@ def test_rows_without_a_density_are_written_as_they_are(place: Place) -> None:
     assert produced(messages).metrics["non_finite"] == 1
 
 
-def test_samples_are_those_of_the_seed(place: Place) -> None:
-    messages = run(sampling(place, output="npy"))
-    values = np.load(file_of(place, messages), allow_pickle=False)
-    assert np.array_equal(values, compiled().sample(ROWS, seed=7))
-    assert produced(messages).metrics == {"rows": ROWS, "non_finite": 0}
-
-
 @pytest.mark.parametrize("rows", [1, ROWS])
 def test_a_conditional_model_is_given_its_context(place: Place, rows: int) -> None:
     flow = a_flow(context_dim=2)
@@ -216,18 +194,6 @@ def test_a_conditional_model_is_given_its_context(place: Place, rows: int) -> No
     values = np.load(file_of(place, messages), allow_pickle=False)
     expected = compile_flow(flow).sample(ROWS, seed=7, context=context)
     assert np.array_equal(values, expected)
-
-
-def test_a_column_of_the_dataset_keeps_its_name(place: Place, dataset: Dataset) -> None:
-    task = scoring(place, dataset, include_rows=True, output="csv")
-    columns = ["x1", "x2", "x3", "quantile"]
-    types = [
-        fields | {"name": name} for fields, name in zip(task.dataset.types, columns, strict=True)
-    ]
-    renamed = task.dataset.model_copy(update={"types": types})
-    messages = run(task.model_copy(update={"dataset": renamed}))
-    header = file_of(place, messages).read_text().splitlines()[0]
-    assert header.split(",") == [*columns, "log_prob", "quantile_"]
 
 
 @pytest.mark.parametrize(

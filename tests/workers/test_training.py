@@ -408,12 +408,6 @@ def test_a_bucket_that_is_away_costs_a_checkpoint_only(place: Place) -> None:
     assert [told.checkpoint and told.checkpoint.epoch for told in epochs(sent)] == [None, 2]
 
 
-def without_best(state: FitState) -> FitState:
-    """The state of an evaluation, as a former version stored one."""
-    tensors = {key: value for key, value in state.tensors.items() if key.startswith("flow/")}
-    return FitState(tensors, {**state.meta, "finished": {}})
-
-
 def with_moments(state: FitState) -> FitState:
     """The state of another optimiser."""
     moments = {key: torch.zeros(7) for key in state.tensors if key.endswith("exp_avg")}
@@ -423,13 +417,8 @@ def with_moments(state: FitState) -> FitState:
 OTHERS: dict[str, Callable[[FitState], FitState]] = {
     "flow": lambda state: FitState(state.tensors | {"flow/added": torch.zeros(1)}, state.meta),
     "optimiser": with_moments,
-    "group": lambda state: FitState(state.tensors | {"momenta/0": torch.zeros(1)}, state.meta),
     "options": lambda state: FitState(state.tensors, {**state.meta, "seed": 12345}),
-    "progress": lambda state: FitState(
-        state.tensors, {**state.meta, "progress": {"epoch": 2, "batches": 0, "seconds": 1.0}}
-    ),
-    "no progress": lambda state: FitState(state.tensors, {**state.meta, "progress": {}}),
-    "evaluation": without_best,
+    "progress": lambda state: FitState(state.tensors, {**state.meta, "progress": {}}),
 }
 
 

@@ -1,6 +1,5 @@
 """Bulk jobs of typed columns as plain calls, on real files."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -19,7 +18,6 @@ from tabular.typed_rows import TypedRows
 from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.workers.place import Place
 from tests.workers.test_bulk import common, file_of, held_out, parts, produced, run
-from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
     DatasetRef,
@@ -235,13 +233,6 @@ def test_an_interrupted_job_makes_the_same_file(place: Place, kind: str, output:
     known = [message.checkpoint for message in reversed(parts(first))][:2]
     second = produced(run(task(attempt=3, checkpoints=known))).result
     assert second["sha256"] == undisturbed["sha256"]
-
-
-def test_texts_that_are_no_numbers_end_the_job(place: Place) -> None:
-    own = [dataclasses.replace(DOORS, levels=("five", "three")), *OWN[1:]]
-    with pytest.raises(TrainingError) as caught:
-        run(scoring(place, own=own))
-    assert caught.value.code == "dataset_types"
 
 
 @pytest.mark.parametrize("output", ["parquet", "csv"])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from flows import LinearRegression
 from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
@@ -100,30 +99,6 @@ def test_a_formula_is_approximated_and_its_evidence_found(place: Place) -> None:
     assert metrics["log_evidence_inside"] == pytest.approx(exact, abs=0.01)
     assert metrics["log_evidence"] == pytest.approx(exact, abs=0.1)
     assert metrics["kl"] < 0.2
-
-
-def test_the_model_of_a_linear_regression_is_its_posterior(place: Place) -> None:
-    dataset = place.add_dataset(rows=300)
-    target = regression(dataset, prior_scale=2.0, noise_scale=0.5)
-    request = {"flow": None, "optimisation": {"seed": 1, "iterations": 1000}}
-    trained = result(run(task_of(place, target, dataset=dataset, request=request)))
-
-    table = torch.from_numpy(np.load(place.blobs.path(dataset.key)))
-    exact = LinearRegression(
-        table[:, [0, 2]], table[:, 1], noise_scale=0.5, prior_scale=2.0
-    ).posterior()
-    version = trained.version
-    assert version["columns"] == ["intercept", "x1", "x3"]
-    assert version["dataset_sha256"] == dataset.sha256
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
-    rows = flow.sample(40_000, generator=torch.Generator().manual_seed(0)).double()
-    scales = exact.covariance.diagonal().sqrt()
-    # Sampling alone accounts for 1 % of a deviation; training leaves a little more.
-    assert float(((rows.mean(dim=0) - exact.mean) / scales).abs().max()) < 0.05
-    assert float((rows.std(dim=0) / scales - 1).abs().max()) < 0.05
-    assert trained.metrics["exact_log_evidence"] == pytest.approx(exact.log_evidence, abs=1e-6)
-    assert trained.metrics["log_evidence"] == pytest.approx(exact.log_evidence, abs=0.01)
-    assert trained.metrics["verdict"] == "good"
 
 
 def test_a_logistic_regression_starts_where_its_mass_is(place: Place) -> None:

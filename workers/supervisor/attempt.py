@@ -46,6 +46,7 @@ _POLL_S = 1.0
 # hundreds of steps of a small flow.
 _RELAY_S = 0.25
 _EXIT_S = 5.0
+_CANCEL_GRACE_S, _STOP_GRACE_S = 2.0, 6.0
 # Seconds between two looks for a job to give way to, after a job's turn.
 _GIVE_WAY_S = 5.0
 # Importing torch from a cold disk takes a while; no batch can be expected before that.
@@ -166,9 +167,9 @@ class Attempt:
         if now >= self._poll_at and not self._writes.waiting:
             self._poll_at = now + _POLL_S
             if self._renew() and self._order is None:
-                self._end(Order.CANCELLED, now + self._settings.cancel_grace_s)
+                self._end(Order.CANCELLED, now + _CANCEL_GRACE_S)
         if self._order is None and (order := self._due_order(now)) is not None:
-            grace_s = 0.0 if order is Order.STALLED else self._settings.stop_grace_s
+            grace_s = 0.0 if order is Order.STALLED else _STOP_GRACE_S
             self._end(order, now + grace_s)
         if now >= self._kill_at:
             self._trainer.kill()
