@@ -9,7 +9,7 @@ from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_name
 from models_store.database.schema import AliasChangeRow, ModelAliasRow, ModelRow
 from models_store.errors import LimitError, NotFoundError, PreconditionError
-from models_store.listings.paging import Listing, Page, page_of
+from models_store.listing import Listing, Page, page_of
 from models_store.records import Alias, AliasChange
 from models_store.rows.versions import find_model, find_version
 

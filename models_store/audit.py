@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from models_store.database.database import Database
 from models_store.database.schema import AuditRow
-from models_store.listings.paging import Listing, Page, page_of
+from models_store.listing import Listing, Page, page_of
 from models_store.records import Record
 
 _TRAIL = Listing(name="audit", key=AuditRow.position)

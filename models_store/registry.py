@@ -12,8 +12,7 @@ from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.errors import NotFoundError, PreconditionError
 from models_store.job_states import Idempotency
 from models_store.labels import LabelChange
-from models_store.listings.filters import ALL, Filters
-from models_store.listings.paging import Listing, Page, page_of
+from models_store.listing import ALL, Filters, Listing, Page, page_of
 from models_store.quotas import check_storage, stored_bytes
 from models_store.records import (
     Dataset,

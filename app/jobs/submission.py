@@ -18,7 +18,7 @@ from app.state import state_of
 from models_store.job_states import Idempotency, JobKind, JobRole, NewJob
 from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
-from models_store.requests.placement import Placed
+from models_store.requests.training import Placed
 from tabular.slugs import Slug
 
 

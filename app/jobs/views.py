@@ -14,9 +14,8 @@ from app.root_path import rooted
 from models_store.job_states import Job, JobKind, JobRole, JobState, JobSummary
 from models_store.jobs.queue import QueuePlace
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
-from models_store.requests.placement import Resources
 from models_store.requests.search import AcceptedEnsemble, AcceptedSearch
-from models_store.requests.training import AcceptedTraining
+from models_store.requests.training import AcceptedTraining, Resources
 from models_store.requests.variational import AcceptedVariational
 from models_store.schema_of import SchemaOf
 

@@ -18,8 +18,7 @@ from pydantic import (
 from app.dependencies import built
 from app.root_path import rooted
 from models_store.label_types import TEXT
-from models_store.listings.filters import Comparison, Filters
-from models_store.listings.paging import Page
+from models_store.listing import Comparison, Filters, Page
 
 MAX_PAGE_BYTES = 256 * 1024
 """Bytes of the items of a page as JSON; the first item is always there."""

@@ -44,8 +44,7 @@ from models_store.jobs.rows import (
     to_job,
     to_summary,
 )
-from models_store.listings.filters import ALL, Filters
-from models_store.listings.paging import Listing, Page, page_of
+from models_store.listing import ALL, Filters, Listing, Page, page_of
 from models_store.quotas import check_storage, hold_project
 from models_store.rows.datasets import pin_dataset
 from models_store.rows.idempotency import claim_key, known_resource

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, FiniteFloat
 
-from models_store.requests.placement import Placed
-from models_store.requests.training import Accepted, DatasetId, Seed
+from models_store.requests.training import Accepted, DatasetId, Placed, Seed
 from tabular.formats import Output
 
 MAX_CONTEXT_ROWS = 10_000

@@ -7,7 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from flows import FitOptions, FlowSpec, SpecError, StepSchedule, spec_from_dict
 from flows.families.family import FamilySpec
 from flows.training.options import Optimiser
-from models_store.requests.placement import Placed
+from models_store.job_states import Accelerator
+from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.schema_of import SchemaOf
 from tabular.columns import Column, TransformName
 
@@ -33,6 +34,35 @@ class Strict(BaseModel):
     """Base of immutable models that forbid unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Strict):
+    """Resources that a job needs from the worker that takes it."""
+
+    accelerator: Accelerator = Field(
+        default=Accelerator.NONE,
+        description="`none`: workers without a GPU come first; `preferred`: those with one; `required`:"
+        " only those with one take the job, which waits for one.",
+    )
+
+
+class Placed(Strict):
+    """Request for a job with labels, a priority and resources."""
+
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(
+        default=0,
+        description="Priority among waiting jobs of the project: higher ones are taken first. Projects"
+        " take turns, whatever the priorities of their jobs.",
+    )
+    resources: Resources = Field(
+        default=Resources(), description="Resources that the job needs from its worker."
+    )
+    description: Description | None = Field(default=None, description="Description of the job.")
+    tags: dict[TagName, TagValue] = Field(
+        default={},
+        max_length=MAX_TAGS,
+        description="Values of the job's tags by name. A version that the job makes gets them, too.",
+    )
 
 
 Schedule = Literal["constant", "cosine"] | StepSchedule

@@ -23,7 +23,6 @@ from flows import (
 )
 from flows.bijections.linear import ActivationName
 from flows.latent import Likelihood
-from models_store.requests.placement import Placed
 from models_store.requests.training import (
     Accepted,
     DatasetId,
@@ -33,6 +32,7 @@ from models_store.requests.training import (
     Fraction,
     Hidden,
     Name,
+    Placed,
     RequestedFlow,
     Strict,
 )

@@ -14,7 +14,7 @@ from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, new_id
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
 from models_store.errors import ConflictError, LimitError, NotFoundError
-from models_store.listings.paging import Listing, Page, page_of
+from models_store.listing import Listing, Page, page_of
 from models_store.quotas import hold_project
 from models_store.records import Record
 

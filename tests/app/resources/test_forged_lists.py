@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
-from models_store.listings.paging import encode_cursor
+from models_store.listing import encode_cursor
 from tests.app.serving import registered
 
 _FAR = 10**18 - 1

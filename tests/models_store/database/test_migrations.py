@@ -29,7 +29,7 @@ from models_store.job_states import EventKind, JobKind, JobRole, JobState, JobSu
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Keys
-from models_store.listings.filters import Filters
+from models_store.listing import Filters
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
 from tests.models_store.makers import PROJECT

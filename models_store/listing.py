@@ -1,11 +1,13 @@
-"""Pages of a listing, newest or oldest first, with an opaque cursor for the next page."""
+"""Lists of resources: pages, newest or oldest first, with an opaque cursor for the next page, and filters."""
 
 import base64
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from operator import ge, gt, le, lt
+from typing import Any, Generic, Literal, TypeVar
 
-from sqlalchemy import BigInteger, Select, literal
+from sqlalchemy import BigInteger, ColumnElement, Select, func, literal
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models_store.errors import CursorError
@@ -15,6 +17,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _END = 2**63  # of what a column of keys holds
+Comparison = Literal["gte", "gt", "lte", "lt"]
+
+_COMPARE: Mapping[Comparison, Callable[[Any, datetime], ColumnElement[bool]]] = {
+    "gte": ge,
+    "gt": gt,
+    "lte": le,
+    "lt": lt,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,3 +121,36 @@ def decode_cursor(listing: str, cursor: str) -> int:
     except ValueError:
         pass  # the error below says so
     raise CursorError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Rows of a listing that a caller asks for, and their order.
+
+    Attributes:
+        tags: Names of tags that a row must have, each with its value; None for any value.
+        name_prefix: Beginning of the names, for rows that have some.
+        created_at: Bounds on the time of creation.
+        oldest_first: True if the oldest rows come first.
+    """
+
+    tags: tuple[tuple[str, str | None], ...] = ()
+    name_prefix: str | None = None
+    created_at: Mapping[Comparison, datetime] = field(default_factory=dict)
+    oldest_first: bool = False
+
+    def apply(self, query: Select[R], listing: Listing) -> tuple[Select[R], Listing]:
+        """Return a query with these filters, and its listing in their order."""
+        row: Any = listing.key.class_
+        for name, value in self.tags:
+            tag = row.tags[name].as_string()
+            query = query.where(tag.is_not(None) if value is None else tag == value)
+        if self.name_prefix:
+            query = query.where(func.substr(row.name, 1, len(self.name_prefix)) == self.name_prefix)
+        for comparison, moment in self.created_at.items():
+            query = query.where(_COMPARE[comparison](row.created_at, moment))
+        return query, replace(listing, oldest_first=self.oldest_first)
+
+
+ALL = Filters()
+"""No filter; the newest rows come first."""

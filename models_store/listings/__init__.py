@@ -1,1 +1,0 @@
-"""Listings of resources: pages with cursors, and filters."""
