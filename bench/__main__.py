@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PROGRAMS = {
-    "flows": "scoring, sampling and training steps beside zuko, nflows and normflows",
-    "serving": "scoring over HTTP beside other servers",
-    "sidebyside": "the service of this checkout beside those of other revisions",
+    "flows": "scoring, sampling and training steps beside zuko and nflows",
+    "serving": "scoring over HTTP beside other servers, or other revisions of the service",
     "startup": "processor time to readiness, and memory of an idle service",
     "quality": "samples and densities of a folder of CSV files beside SDV",
 }
@@ -16,7 +15,7 @@ EXAMPLES = """
 examples:
   python -m bench flows --quick            in a minute or two: wide networks left out
   python -m bench serving                  about eight minutes
-  python -m bench sidebyside v0.1.0        five minutes, and two for the environment
+  python -m bench serving --beside v0.1.0  five minutes, and two for the environment
   python -m bench startup                  a minute
   python -m bench quality --data FOLDER    minutes a table; continues where it was stopped
   python -m bench flows --help             the options of one program

@@ -1,15 +1,13 @@
-"""Peers of the flow measurements: nflows, zuko and normflows with the same architectures.
+"""Peers of the flow measurements: nflows and zuko with the same architectures.
 
-Each is used as its own documentation shows. nflows and normflows bound their scales by a sigmoid
-where `flows` and zuko take an exponential; their Real NVP conditions shift and scale by one network
-(normflows and `flows` by two). Batch norm, where a table says so, is in nflows only: zuko has none
-and that of normflows keeps no statistics for evaluation.
+Each is used as its own documentation shows. nflows bounds its scales by a sigmoid where `flows` and zuko take
+an exponential; their Real NVP conditions shift and scale by one network, ours by two. Batch norm is in
+nflows only: zuko has none.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import normflows
 import torch
 import zuko
 from nflows.distributions.normal import StandardNormal
@@ -62,7 +60,7 @@ class Peer:
 def build_peers(architecture: Architecture, *, seed: int = 0) -> dict[str, Peer]:
     """Return all peers, freshly initialised, in training mode."""
     peers = {}
-    for name, make in (("nflows", _nflows), ("zuko", _zuko), ("normflows", _normflows)):
+    for name, make in (("nflows", _nflows), ("zuko", _zuko)):
         torch.manual_seed(seed)
         peers[name] = make(architecture)
     return peers
@@ -109,7 +107,7 @@ _NFLOWS_LAYER = {"maf": _nflows_maf, "nsf": _nflows_nsf, "realnvp": _nflows_real
 
 
 def _made(a: Architecture) -> dict[str, object]:
-    """Return the network of nflows and normflows: `num_blocks` hidden layers after the first."""
+    """Return the network of nflows: `num_blocks` hidden layers after the first."""
     return {
         "num_blocks": len(a.hidden) - 1,
         "use_residual_blocks": False,
@@ -126,39 +124,3 @@ def _zuko(a: Architecture) -> Peer:
     else:
         flow = zuko.flows.RealNVP(**sizes)
     return Peer(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
-
-
-def _normflows(a: Architecture) -> Peer:
-    layers: list[normflows.flows.Flow] = []
-    for layer in range(a.layers):
-        layers.append(_NORMFLOWS_LAYER[a.family](a, layer))
-        if a.family != "realnvp":
-            layers.append(normflows.flows.Permute(a.dim, mode="shuffle"))
-    flow = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(a.dim), layers)
-    return Peer(flow, flow.log_prob, lambda n: flow.sample(n)[0])
-
-
-def _normflows_maf(a: Architecture, _layer: int) -> normflows.flows.Flow:
-    # The autoregressive layer of normflows samples in one pass; a MAF scores in one.
-    return normflows.flows.Reverse(
-        normflows.flows.MaskedAffineAutoregressive(a.dim, a.hidden[0], **_made(a))
-    )
-
-
-def _normflows_nsf(a: Architecture, _layer: int) -> normflows.flows.Flow:
-    # It has residual blocks of two hidden layers only: no block leaves one hidden layer.
-    return normflows.flows.AutoregressiveRationalQuadraticSpline(
-        a.dim, len(a.hidden) - 1, a.hidden[0], num_bins=BINS, tail_bound=REACH
-    )
-
-
-def _normflows_realnvp(a: Architecture, layer: int) -> normflows.flows.Flow:
-    widths = [a.dim, *a.hidden, a.dim]
-    return normflows.flows.MaskedAffineFlow(
-        ((torch.arange(a.dim) + layer) % 2).float(),
-        normflows.nets.MLP(widths),
-        normflows.nets.MLP(widths),
-    )
-
-
-_NORMFLOWS_LAYER = {"maf": _normflows_maf, "nsf": _normflows_nsf, "realnvp": _normflows_realnvp}

@@ -1,4 +1,4 @@
-"""Scoring, sampling and training steps of `flows` beside nflows, zuko and normflows.
+"""Scoring, sampling and training steps of `flows` beside nflows and zuko.
 
 One thread, the same architectures, in rounds that take turns. The figure is the thread's processor
 time in its fastest round: other load on the machine only adds to it. A training step of ours is that
@@ -109,10 +109,8 @@ def measure(arguments: Sequence[str]) -> str:
 
 def table(setup: Setup, flow: Flow, rounds: "Rounds", rate: float) -> str:
     """Return the rows per second of one architecture as a table."""
-    lines = [
-        f"| {setup.title}; rows | nflows | zuko | normflows | {OURS} | ratio to the best | of GEMM |"
-    ]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    lines = [f"| {setup.title}; rows | nflows | zuko | {OURS} | ratio to the best | of GEMM |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
     peers = build_peers(setup.peers)
     for peer in peers.values():
         peer.module.eval()

@@ -1,6 +1,7 @@
-"""Servers of the serving measurement: the service and its peers, all with the same flow."""
+"""Servers under measurement: the whole service on a free port, and its peers, all with the same flow."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -14,29 +15,148 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 
 from bench.load import ask, post
 from bench.peer_servers.model import BLOBS, COMPILED, KEY, SHA256
-from bench.service import (
-    DENSITYD,
-    DIM,
-    NPY,
-    Service,
-    npy_bytes,
-    register_model,
-    running_service,
-    stored_version,
-)
 from densityd.service.ports import free_port
+from flows import Flow
+from models_store.database.database import Database
+from models_store.files.blobs import Blobs
+from models_store.files.checkpoints import load_model
+from models_store.records import Version
+from models_store.registry import Registry
 
+DIM = 21
+FLOW: dict[str, Any] = {"family": "maf", "layers": 5, "hidden": [512], "activation": "relu"}
+NPY = "application/x-npy"
+_MODEL = "bench"
+_READY_S = 300  # kernels may have to be compiled
+DENSITYD = Path(sys.executable).with_name("densityd")
 ROOT = Path(__file__).parent.parent
 # MLServer's worker cannot start with a newer uvloop.
 MLSERVER = ("mlserver==1.7.1", "uvloop==0.21.0")
 _START_S = 90
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Service:
+    """Running service.
+
+    Attributes:
+        client: Client of it.
+        pid: Process that started all others.
+        api_pid: Process of its API.
+        data_dir: Its data directory.
+        densityd: Its command.
+    """
+
+    client: httpx.Client
+    pid: int
+    api_pid: int
+    data_dir: Path
+    densityd: Path
+
+    def new_key(self) -> str:
+        """Return a key with scope `read`; the service then refuses requests without a key."""
+        made = subprocess.run(  # noqa: S603  our own command line
+            [self.densityd, "keys", "create", "--scope", "read", "--json"],
+            env={**os.environ, "DENSITYD_DATA_DIR": str(self.data_dir)},
+            check=True,
+            capture_output=True,
+        )
+        return str(json.loads(made.stdout)["token"])
+
+
+@contextmanager
+def running_service(densityd: Path = DENSITYD) -> Iterator[Service]:
+    """Start the service, yield it, stop it.
+
+    Args:
+        densityd: Command of the environment that has the service.
+    """
+    port = free_port("127.0.0.1", 0)
+    with tempfile.TemporaryDirectory(prefix="densityd-bench-") as folder:
+        process = subprocess.Popen(  # noqa: S603  our own command line
+            [densityd, "up", "--port", str(port), "--data-dir", folder], stdout=subprocess.DEVNULL
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+                _wait_until_ready(client, process)
+                yield Service(client, process.pid, _api_pid(process.pid), Path(folder), densityd)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+
+
+def finished_job(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
+    """Submit a training job, wait for its end, return it."""
+    job: dict[str, Any] = client.post("/v1/jobs/training", json=body).raise_for_status().json()
+    while job["state"] in ("queued", "running"):
+        time.sleep(0.5)
+        job = client.get(f"/v1/jobs/{job['id']}").raise_for_status().json()
+    if job["state"] != "succeeded":
+        raise RuntimeError(f"job {job['state']}: {job['error']}")
+    return job
+
+
+def npy_bytes(table: np.ndarray) -> bytes:
+    """Return the table as an npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, table)
+    return buffer.getvalue()
+
+
+def register_model(service: Service) -> None:
+    """Train a MAF 5 x 512 of 21 columns for two epochs, as the model `bench`."""
+    table = np.random.default_rng(0).normal(size=(5_000, DIM))
+    dataset = service.client.post(
+        "/v1/datasets", content=npy_bytes(table), headers={"Content-Type": NPY}
+    ).raise_for_status()
+    wishes = {"model_name": _MODEL, "dataset_id": dataset.json()["id"], "flow": FLOW}
+    finished_job(service.client, {**wishes, "optimisation": {"max_epochs": 2}})
+
+
+def stored_version(service: Service) -> Version:
+    """Return the version of that model."""
+    database = Database(f"sqlite:///{service.data_dir / 'densityd.sqlite3'}")
+    try:
+        return Registry(database).resolve("default", _MODEL)
+    finally:
+        database.dispose()
+
+
+def stored_flow(service: Service) -> Flow:
+    """Return the flow of that model."""
+    version = stored_version(service)
+    blobs = Blobs.in_folder(service.data_dir / "blobs")
+    return load_model(blobs, version.checkpoint_key, version.checkpoint_sha256)
+
+
+def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the service ended with code {process.returncode}")
+        try:
+            if client.get("/readyz").status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"the service was not ready within {_READY_S} s")
+
+
+def _api_pid(parent: int) -> int:
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        if b"app" in command:
+            return int(child)
+    raise RuntimeError("the service has no API process")
 
 
 @dataclass(frozen=True)
@@ -158,10 +278,6 @@ def _fastapi(port: int, _folder: Path) -> list[str]:
     return [sys.executable, "-m", "bench.peer_servers.fastapi_app", str(port)]
 
 
-def _litserve(port: int, _folder: Path) -> list[str]:
-    return [sys.executable, "-m", "bench.peer_servers.litserve_app", str(port)]
-
-
 def _mlserver(port: int, folder: Path) -> list[str]:
     settings = {
         "host": "127.0.0.1",
@@ -184,7 +300,6 @@ def _mlserver(port: int, folder: Path) -> list[str]:
 
 _STARTS: dict[str, Callable[[int, Path], list[str]]] = {
     "FastAPI, tutorial": _fastapi,
-    "LitServe": _litserve,
     "MLServer": _mlserver,
 }
 """Command line of each peer, from a port and an empty folder."""

@@ -1,4 +1,4 @@
-"""Scoring over HTTP: the service beside FastAPI as in its tutorial, LitServe and MLServer.
+"""Scoring over HTTP: the service beside FastAPI as in its tutorial, and MLServer.
 
 All serve the same trained MAF 5 x 512 on 21 columns: the peers compute it by PyTorch, as its author
 would serve it, and two of them once more by the compiled flow, which shows the overhead of the
@@ -6,6 +6,9 @@ server alone. The load comes from this process, which has the last processor; ea
 many processes it has, may use the others, of which there is one on a machine of two. The load goes
 round the servers in turns, each alone while the others are stopped, and between them the compiled
 flow is called directly on a processor of the servers.
+
+With `--beside REVISION` the others are the service of other revisions, each cloned into a temporary folder with an
+environment of its own, which a later run finds again.
 """
 
 import argparse
@@ -15,24 +18,38 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import torch
 import uvloop
 
+from bench import startup
 from bench.load import Load, ask, loads
-from bench.servers import PEERS, Missing, Server, peer, service_with_model
-from bench.service import DIM, stored_flow
+from bench.servers import (
+    DENSITYD,
+    DIM,
+    PEERS,
+    ROOT,
+    Missing,
+    Server,
+    peer,
+    service_with_model,
+    stored_flow,
+)
 from flows import CompiledFlow, compile_flow
 
 _SHAPES = ((1, 1), (1, 32), (100, 1), (100, 32), (10_000, 1), (10_000, 32))
+_JSON, _NPY = ((1, 32), (1, 1), (100, 32)), ((10_000, 1),)  # of revisions beside each other
 _SMALL, _LARGE = 31, 10_000
 _NICENESS = -10  # of the load and the servers alike, where it is allowed: others use the machine
 
@@ -58,14 +75,20 @@ def measure(arguments: Sequence[str]) -> str:
     """Measure all servers and return the tables."""
     parser = argparse.ArgumentParser("python -m bench serving", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    quick = parser.parse_args(arguments).quick
-    seconds, rounds = (0.7, 2) if quick else (1.5, 3)
+    parser.add_argument(
+        "--beside", nargs="+", metavar="REVISION", default=(), help="for example v0.1.0"
+    )
+    parser.add_argument("--rounds", type=int, help="turns of each server (2 if quick, else 3)")
+    options = parser.parse_args(arguments)
+    seconds, rounds = (0.7, options.rounds or 2) if options.quick else (1.5, options.rounds or 3)
     torch.set_num_threads(1)
+    processors = os.sched_getaffinity(0)
+    theirs = processors - {max(processors)} or processors
     with ExitStack() as stack:
         stack.enter_context(priority())
-        processors = os.sched_getaffinity(0)
-        theirs = processors - {max(processors)} or processors
         stack.enter_context(only_on(theirs))
+        if options.beside:
+            return _beside(options.beside, rounds, seconds, max(processors), stack)
         service, *ours = stack.enter_context(service_with_model())
         started = [stack.enter_context(peer(name, service)) for name in PEERS]
         servers = [*ours, *(server for server in started if isinstance(server, Server))]
@@ -73,7 +96,7 @@ def measure(arguments: Sequence[str]) -> str:
         compiled = compile_flow(stored_flow(service))
         stack.enter_context(only_on({max(processors)}))
         _check_answers(servers[0:1] + servers[2:], compiled)
-        shapes = [shape for shape in _SHAPES if not (quick and shape == (10_000, 32))]
+        shapes = [shape for shape in _SHAPES if not (options.quick and shape == (10_000, 32))]
         sections = [machine()]
         for shape in shapes:
 
@@ -86,6 +109,50 @@ def measure(arguments: Sequence[str]) -> str:
         sections.append(mixed(servers[0:1] + servers[2:], rounds, seconds))
         sections += [f"{server.name} is missing: {server.reason}" for server in missing]
     return "\n\n".join(sections) + "\n"
+
+
+def _beside(
+    revisions: Sequence[str], rounds: int, seconds: float, own: int, stack: ExitStack
+) -> str:
+    """Measure the service of this checkout and of other revisions; return the tables."""
+    commands = {name: installed(name) for name in revisions} | {"this": DENSITYD}
+    sections = [machine(), "\n".join([*startup.HEAD, *_starts(commands)])]
+    services = [
+        stack.enter_context(service_with_model(name, command)) for name, command in commands.items()
+    ]
+    stack.enter_context(only_on({own}))
+    in_json, in_npy = [found[1] for found in services], [found[2] for found in services]
+    for servers, shapes in ((in_json, _JSON), (in_npy, _NPY)):
+        for shape in shapes:
+            sections.append(compare(servers, shape, rounds, seconds))
+            print(sections[-1], file=sys.stderr, flush=True)
+    sections.append(mixed(in_json, rounds, seconds))
+    return "\n\n".join(sections) + "\n"
+
+
+def installed(revision: str) -> Path:
+    """Return the command `densityd` of a clone of a revision, which is made if there is none."""
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short=12", f"{revision}^{{commit}}"]
+    commit = subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    clone = Path(tempfile.gettempdir()) / f"densityd-bench-{commit}"
+    if not (clone / ".venv" / ".run-stamp").exists():
+        print(f"installing {revision} into {clone}", file=sys.stderr)
+        for command in (
+            ["git", "clone", "--quiet", str(ROOT), str(clone)],
+            ["git", "-C", str(clone), "checkout", "--quiet", commit],
+            ["make", "--directory", str(clone), ".venv/.run-stamp"],
+        ):
+            subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603
+    return clone / ".venv" / "bin" / "densityd"
+
+
+def _starts(commands: dict[str, Path]) -> list[str]:
+    # The first start compiles kernels, and is not counted.
+    return [
+        line
+        for name, command in commands.items()
+        for line in (startup.line(f"{name}, first", command), startup.line(name, command))
+    ]
 
 
 def compare(

@@ -8,8 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.servers import cpu_s, family
-from bench.service import DENSITYD, Service, running_service
+from bench.servers import DENSITYD, Service, cpu_s, family, running_service
 
 _SETTLED_S = 20
 
