@@ -53,10 +53,6 @@ def encode_cells(cells: pa.Array, column: Column) -> NDArray[np.float64]:
 def try_encode(cells: pa.Array, column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return what `encode_cells` does, and which cells cannot be of this type: they are not-a-number.
 
-    Args:
-        cells: Cells, as of `encode_cells`.
-        column: Type of the column, not `ignored`.
-
     Raises:
         TableError: `dataset-dtype`: the cells are lists, structures or bytes.
     """
@@ -75,7 +71,7 @@ def try_encode(cells: pa.Array, column: Column) -> tuple[NDArray[np.float64], ND
         return _encode_levels(cells, column), np.zeros(len(cells), np.bool_)
     numbers = numbers_of(cells, column)
     bad = np.isnan(numbers) & ~missing_cells(cells, column)
-    if column.na_values and not _is_text(cells.type):
+    if column.na_values and not is_text(cells.type):
         numbers = np.where(_named_missing(numbers, column), np.nan, numbers)
     return numbers, bad
 
@@ -182,7 +178,7 @@ def as_text(cells: pa.Array) -> pa.Array:
 
 def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
     """Return the values of cells on a continuous scale, not-a-number where they have none."""
-    if _is_text(cells.type):
+    if is_text(cells.type):
         text = as_text(cells)
         text = pc.if_else(_is_named_missing(text, column), pa.scalar(None, _TEXT), text)
         if column.type == "datetime":
@@ -204,7 +200,7 @@ def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
 
 def missing_cells(cells: pa.Array, column: Column) -> NDArray[np.bool_]:
     """Return which cells are missing: null, not-a-number, or a text that says so."""
-    if _is_text(cells.type):
+    if is_text(cells.type):
         missing = pc.or_(pc.is_null(cells), _is_named_missing(as_text(cells), column))
     else:
         missing = pc.is_null(cells, nan_is_null=pa.types.is_floating(cells.type))
@@ -352,7 +348,8 @@ def _places(found: pa.Array) -> NDArray[np.int64]:
     return np.asarray(places, np.int64)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether cells of a type are texts."""
     return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
     )

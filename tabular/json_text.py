@@ -9,40 +9,34 @@ from tabular.errors import JsonError
 _BLOCK_BYTES = 64 << 10  # a million strings are not in memory together
 
 
-def parse_json(text: bytes, *, max_lists: int | None = None, max_values: int | None = None) -> Any:  # noqa: ANN401  JSON is anything
+def parse_json(text: bytes, *, max_lists: int | None = None) -> Any:  # noqa: ANN401  JSON is anything
     """Parse JSON; of a key that an object names twice, the last value counts.
 
     Args:
         text: JSON text in UTF-8.
         max_lists: Most lists and objects. A list of three bytes of text takes seventy bytes of memory.
-        max_values: Most values of any kind.
 
     Raises:
         JsonError: ``dataset-empty``, ``json-nonfinite``, ``json-syntax`` with line and column,
-            ``dataset-nonfinite`` for a number beyond float64, or ``validation`` for more values than allowed.
+            ``dataset-nonfinite`` for a number beyond float64, or ``validation`` for more lists than allowed.
     """
     if not text.strip(b" \t\r\n"):
         raise JsonError("dataset-empty", "The body must be JSON; it is empty.")
-    lists = text.count(b"[") + text.count(b"{")
-    most_lists = lists if max_lists is None else max_lists
-    most = lists + text.count(b",") if max_values is None else max_values
-    if lists > most_lists or lists + text.count(b",") > most:  # unless they are in strings
-        bare = without_strings(text)
-        lists = bare.count(b"[") + bare.count(b"{")
-        _check_count("lists and objects", lists, most_lists)
-        _check_count("values", lists + bare.count(b","), most)
+    if max_lists is not None and _count_lists(text) > max_lists:
+        lists = _count_lists(_without_strings(text))
+        if lists > max_lists:
+            detail = f"The JSON has {lists} lists and objects; at most {max_lists} are allowed."
+            raise JsonError("validation", detail)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise _syntax_error(error) from None
 
 
-def without_strings(text: bytes) -> bytes:
-    """Return the text without its strings, keys among them."""
+def _without_strings(text: bytes) -> bytes:
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    kept = []
-    inside = 0
+    kept, inside = [], 0
     for start in range(0, len(text), _BLOCK_BYTES):
         parts = text[start : start + _BLOCK_BYTES].split(b'"')
         kept.append(b"".join(parts[inside::2]))
@@ -50,9 +44,8 @@ def without_strings(text: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _check_count(what: str, count: int, most: int) -> None:
-    if count > most:
-        raise JsonError("validation", f"The JSON has {count} {what}; at most {most} are allowed.")
+def _count_lists(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")
 
 
 def _syntax_error(error: orjson.JSONDecodeError) -> JsonError:

@@ -89,11 +89,7 @@ class KeptCells:
             self._ends = list(accumulate(counts))
 
     def pieces(self, rows: range) -> Iterator[range]:
-        """Yield rows in pieces whose cells fit into memory: each has those of one row group.
-
-        Args:
-            rows: Indices of rows of the table, in rising order.
-        """
+        """Yield rows, whose indices rise, in pieces whose cells fit into memory: each has those of one row group."""
         while rows:
             group = bisect_right(self._ends, rows.start)
             end = self._ends[group] if group < len(self._ends) else rows.stop
@@ -102,12 +98,7 @@ class KeptCells:
             rows = rows[count:]
 
     def fill(self, batch: pa.RecordBatch, rows: range) -> pa.RecordBatch:
-        """Return rows with the cells of the file in place of those that the table tells.
-
-        Args:
-            batch: Rows, whose first columns are those of the table.
-            rows: Their indices.
-        """
+        """Return rows with the cells of the file in place of those that the table tells."""
         if self._file is None or not rows:
             return batch
         cells = pa.concat_tables(map(self._taken, self.pieces(rows)))

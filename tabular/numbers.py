@@ -83,11 +83,7 @@ def parse_numbers(text: pa.Array, column: Column = _PLAIN_COLUMN) -> NDArray[np.
 
 
 def likely_styles(texts: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield the styles that may be those of a column: mark before decimals, mark between thousands, affix.
-
-    Args:
-        texts: Some distinct texts of the column.
-    """
+    """Yield the styles that may be those of a column: mark before decimals, mark between thousands, affix."""
     plain = [text.translate(_ASCII) for text in texts]
     matches = [match for text in plain if (match := _AFFIXED.fullmatch(text))]
     affixes = Counter(_affix(match) for match in matches)
@@ -138,12 +134,7 @@ def round_to(values: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:
 
 
 def text_field(column: Column, kind: pa.DataType) -> pa.Field:
-    """Return the field of a column, which says how its numbers are written as text.
-
-    Args:
-        column: Type of the column.
-        kind: Type of its cells.
-    """
+    """Return the field of a column, which says how its numbers are written as text."""
     mark = None if column.decimal == "." else {_DECIMAL: column.decimal}
     return pa.field(column.name, kind, metadata=mark)
 

@@ -37,11 +37,6 @@ def open_source(
 ) -> Source:
     """Open a file of columns of any type; missing and infinite values are in its rows as they come.
 
-    Args:
-        content: File to read; of Arrow and Parquet, its bytes may be given instead.
-        format: Format that its sender declared.
-        options: Options of reading, and bounds of the size.
-
     Raises:
         TableError: The file cannot be read; its batches raise the same.
     """

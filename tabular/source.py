@@ -82,10 +82,10 @@ class Source:
     names: list[str]
     dtypes: list[str]
     types: list["pa.DataType"]
-    named: bool
-    nameless: frozenset[int]
     batches: Callable[[], Iterator["pa.RecordBatch"]]
-    warnings: list[TableWarning]
+    named: bool = False
+    nameless: frozenset[int] = frozenset()
+    warnings: list[TableWarning] = field(default_factory=list)
     unread: Mapping[int, str] = field(default_factory=dict)
     untyped: bool = False
     semicolons: bool = False

@@ -102,11 +102,6 @@ def encode_rows(
 ) -> NDArray[np.float64]:
     """Return rows of cells, as JSON gives them, as rows of numbers.
 
-    Args:
-        rows: Rows of as many cells as there are columns.
-        columns: Types of the columns.
-        before: Number of rows of the table before these.
-
     Raises:
         TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
     """
@@ -119,12 +114,6 @@ def encode_columns(
     cells: Iterable[pa.Array], columns: Sequence[Column], *, rows: int, before: int = 0
 ) -> NDArray[np.float64]:
     """Return columns of cells as rows of numbers.
-
-    Args:
-        cells: Cells of each column.
-        columns: Types of the columns.
-        rows: Number of rows.
-        before: Number of rows of the table before these.
 
     Raises:
         TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
@@ -207,11 +196,6 @@ def json_cells(values: Sequence[JsonCell]) -> pa.Array:
 
 def check_codes(rows: _Numbers, columns: Sequence[Column], *, before: int = 0) -> None:
     """Refuse numbers that are no index of a level, in columns whose levels are texts or truth values.
-
-    Args:
-        rows: Rows of shape (n, columns).
-        columns: Types of the columns.
-        before: Number of rows of the table before these.
 
     Raises:
         TableError: ``dataset-dtype``, naming the first row and column.

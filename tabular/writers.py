@@ -275,7 +275,5 @@ def _batch(block: Block, schema: pa.Schema) -> pa.RecordBatch:
 
 def _is_number(field: pa.Field) -> bool:
     """Return whether the cells of a column are numbers, without marks of its own where they are text."""
-    if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
-        return False
-    batch = pa.RecordBatch.from_arrays([pa.array([], field.type)], schema=pa.schema([field]))
-    return not pa.types.is_string(with_decimal_marks(batch).schema[0].type)
+    is_plain_float = pa.types.is_floating(field.type) and not field.metadata
+    return bool(is_plain_float or pa.types.is_integer(field.type))

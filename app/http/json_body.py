@@ -39,20 +39,19 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _JSON_TYPES = re.compile(r"application/(?:[a-z0-9.!#$&^_-]+\+)?json")
 
 
-def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | None = None) -> Any:  # noqa: ANN401  JSON is anything
+def parse_json(body: bytes, *, max_lists: int | None = None) -> Any:  # noqa: ANN401  JSON is anything
     """Parse JSON.
 
     Args:
         body: Body of a request.
         max_lists: Most lists and objects.
-        max_values: Most values of any kind.
 
     Raises:
         Problem: 400 for what RFC 8259 forbids, 422 for numbers beyond float64 and for more values than
             allowed.
     """
     try:
-        return json_text.parse_json(body, max_lists=max_lists, max_values=max_values)
+        return json_text.parse_json(body, max_lists=max_lists)
     except JsonError as error:
         raise Problem(_SLUGS.get(error.slug, error.slug), error.detail) from error
 

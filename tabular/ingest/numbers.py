@@ -1,14 +1,11 @@
-"""Types of columns of numbers: levels, spikes, decimals, and the scale on which they are modelled."""
+"""Numbers of columns: a sample, spikes, quantiles, and the scale on which they are modelled."""
 
-from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tabular.cells import decode_cells
-from tabular.columns import Column, ColumnType, TransformName
-from tabular.dates import DAY_S, has_date
+from tabular.columns import TransformName
 from tabular.source import Columns
 
 MAX_SAMPLE_BYTES = 8 << 20
@@ -17,21 +14,10 @@ MAX_SAMPLE_BYTES = 8 << 20
 MAX_SAMPLE_ROWS = 32_768
 """The most rows of the sample of a table."""
 
-MAX_WHOLE_LEVELS = 20
-"""The most values of a column of whole numbers that are levels."""
-
-MAX_LEVELS = 10
-"""The most values of a column of other numbers that are levels."""
-
 MAX_SPIKES = 20
 """The most spikes of a column."""
 
-ROWS_PER_LEVEL = 20
-"""The fewest rows for each level, on average."""
-
-_TRUTH_ROWS = 10
 _SPIKE_ROWS = 20
-_MOST_NAMED = 5  # spikes in a reason
 _SURE_SHARE, _SURE_RATIO = 0.05, 3.0
 _SPIKE_SHARE, _SPIKE_RATIO = 0.01, 5.0
 _NEIGHBOURS = 5  # on each side
@@ -39,8 +25,6 @@ _SCALED_VALUES = 400  # fewer tell no scale from another
 _KNOTS = 50
 _GAINS: dict[TransformName, float] = {"log": 0.1, "asinh": 0.2, "quantiles": 0.5}  # nats a value
 _SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-_LARGEST = 2.0**53
-_CLOCK_STEPS = (DAY_S, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 600, 300, 60, 30, 15, 10, 5)
 
 
 class Sample:
@@ -75,99 +59,8 @@ class Sample:
         self._count += int(kept.sum())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """All that is known of the values of a column.
-
-    Attributes:
-        rows: Number of values that are not missing.
-        values: Distinct values in order, where there are not too many to count.
-        whole: True if they are whole numbers.
-        decimals: Decimals that all have at most, if there is such a number.
-        step_s: Greatest whole number of seconds that all dates are multiples of; 0 where there is none.
-        lowest: Smallest value.
-        sample: Random values.
-    """
-
-    rows: int
-    values: NDArray[np.float64] | None
-    whole: bool
-    decimals: int | None
-    step_s: int
-    lowest: float
-    sample: NDArray[np.float64]
-
-
-def number_column(
-    column: Column, numbers: Numbers, *, reason: str | None = None
-) -> tuple[Column, str]:
-    """Return the type of a column of numbers with all that its values tell, and the reason.
-
-    Args:
-        column: Type of the column as far as it is known: `number`, `integer` or `datetime`.
-        numbers: Values of the column.
-        reason: Reason of the type so far, such as of texts that are all numbers; None if there is none.
-    """
-    decimals = None if column.date_only else numbers.decimals
-    column = replace(column, decimals=decimals)
-    if column.type == "number" and numbers.whole and abs(numbers.sample).max() < _LARGEST:
-        column = replace(column, type="integer")
-    levels = _levels(column, numbers)
-    if levels is not None:
-        kind: ColumnType = "boolean" if _are_truths(levels, column) else column.type
-        return replace(column, levels=levels, type=kind), _level_reason(levels, column)
-    spikes = tuple(find_spikes(numbers.sample))
-    if column.type == "datetime":  # its spikes are such as 9999-12-31, which stands for no end
-        column = replace(_with_clock(column, numbers), spikes=spikes)
-        return column, f"{reason or 'The values are dates.'}{_about_spikes(column)}"
-    # Zero is a bound of all values, or of none.
-    sample = np.append(numbers.sample, numbers.lowest)
-    rest = sample[~np.isin(sample, spikes)]
-    transform, gain = choose_transform(rest, decimals=numbers.decimals)
-    low = lower_bound(sample, transform)
-    column = replace(column, spikes=spikes, transform=transform, low=low)
-    kind_of = "whole numbers" if column.type == "integer" else "numbers"
-    reason = f"{reason or f'The values are {kind_of}.'}{_about_spikes(column)}"
-    if transform != "none":
-        reason += f" The scale {transform} gains {gain:.2g} nats a value."
-    return column, reason
-
-
-def _about_spikes(column: Column) -> str:
-    """Return a sentence behind a reason that names the first spikes of a column; an empty text if it has none."""
-    first = column.spikes[:_MOST_NAMED]
-    if not first:
-        return ""
-    named = (
-        decode_cells(np.array(first), column).to_pylist()
-        if column.type == "datetime"
-        else [f"{spike:g}" for spike in first]
-    )
-    more = ", ..." if len(column.spikes) > _MOST_NAMED else ""
-    return f" Many cells have the same value: {', '.join(named)}{more}."
-
-
-def _with_clock(column: Column, numbers: Numbers) -> Column:
-    """Return a column of dates with the step of their clock, and the bounds of times alone."""
-    if not column.date_only:
-        column = replace(column, step_s=_clock_step(numbers.step_s))
-    if not has_date(column.datetime_format):
-        return replace(column, low=0.0, high=DAY_S - 1.0)
-    return column
-
-
-def _clock_step(step_s: int) -> int:
-    """Return the longest step of a clock that divides a number of seconds; 0 where none does."""
-    return next((step for step in _CLOCK_STEPS if step_s % step == 0), 0) if step_s else 0
-
-
 def common_step(seconds: NDArray[np.float64], step_s: int) -> int:
-    """Return the greatest number of seconds that dates, and the step of those before, are multiples of.
-
-    Args:
-        seconds: Dates; not-a-number where they are missing.
-        step_s: Step of the dates before; 0 where there were none.
-    """
+    """Return the greatest number of seconds that dates, and the step of those before, are multiples of."""
     known = seconds[~np.isnan(seconds)]
     if step_s == 1 or (known != np.rint(known)).any():
         return 1
@@ -264,33 +157,6 @@ def _by_quantiles(train: NDArray[np.float64], test: NDArray[np.float64]) -> floa
     mapped = scores[place] + (test - knots[place]) * slopes[place]
     squares = np.minimum(mapped**2, 1e6)
     return float(np.mean(-0.5 * squares + np.log(slopes[place])) - 0.5 * np.log(2 * np.pi))
-
-
-def _levels(column: Column, numbers: Numbers) -> tuple[float, ...] | None:
-    """Return the values of a column as its levels, where they are few and each has many rows."""
-    values = numbers.values
-    if values is None or not values.size:
-        return None
-    limit = MAX_WHOLE_LEVELS if numbers.whole and column.type != "datetime" else MAX_LEVELS
-    truths = set(values.tolist()) == {0.0, 1.0} and numbers.rows >= _TRUTH_ROWS
-    few = values.size <= limit and numbers.rows >= ROWS_PER_LEVEL * values.size
-    if values.size > 1 and not (truths or few):
-        return None
-    return tuple(int(value) if value.is_integer() else value for value in values.tolist())
-
-
-def _are_truths(levels: tuple[float, ...], column: Column) -> bool:
-    return set(levels) == {0, 1} and column.type != "datetime"
-
-
-def _level_reason(levels: tuple[float, ...], column: Column) -> str:
-    if len(levels) == 1:
-        return "All cells have the same value."
-    if set(levels) == {0, 1}:
-        return "The cells are 0 or 1."
-    kinds = {"integer": "whole numbers", "datetime": "dates"}
-    kind = kinds.get(column.type, "numbers")
-    return f"The cells are {kind} of {len(levels)} values."
 
 
 def lower_bound(sample: NDArray[np.float64], transform: TransformName) -> float | None:

@@ -6,9 +6,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tabular.columns import Column
+from tabular.cells import decode_cells
+from tabular.columns import Column, ColumnType
+from tabular.dates import DAY_S, has_date
 from tabular.formats import ColumnSummary
-from tabular.ingest.numbers import Numbers, Sample, common_step, quantiles
+from tabular.ingest.numbers import (
+    Sample,
+    choose_transform,
+    common_step,
+    find_spikes,
+    lower_bound,
+    quantiles,
+)
 from tabular.ingest.statistics import RunningStatistics
 from tabular.numbers import MAX_DECIMALS, round_to
 from tabular.source import Columns
@@ -20,13 +29,23 @@ SHORT_FLOATS = frozenset({"float16", "float32"})
 """Types of numbers that float32 holds exactly."""
 
 
-class ObservedColumns:
-    """Columns of which the rows have been seen: statistics, a sample, decimals, steps of dates, counts of levels.
+MAX_WHOLE_LEVELS = 20
+"""The most values of a column of whole numbers that are levels."""
 
-    Args:
-        columns: Types of the columns, as far as they are known.
-        dtypes: Types of their numbers in the file.
-    """
+MAX_LEVELS = 10
+"""The most values of a column of other numbers that are levels."""
+
+ROWS_PER_LEVEL = 20
+"""The fewest rows for each level, on average."""
+
+_TRUTH_ROWS = 10
+_MOST_NAMED = 5  # spikes in a reason
+_LARGEST = 2.0**53
+_CLOCK_STEPS = (DAY_S, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 600, 300, 60, 30, 15, 10, 5)
+
+
+class ObservedColumns:
+    """Columns of which the rows have been seen: statistics, a sample, decimals, steps of dates, counts of levels."""
 
     def __init__(self, columns: Sequence[Column], dtypes: Sequence[str]) -> None:
         self.statistics = RunningStatistics(len(columns))
@@ -76,23 +95,66 @@ class ObservedColumns:
         constant: NDArray[np.bool_] = (same | tiny) & (statistics.missing == 0)
         return constant
 
-    def numbers(self, place: int, *, continuous: bool) -> Numbers:
-        """Return what the values of a column are known to be.
+    def typed(
+        self, place: int, column: Column, *, continuous: bool, reason: str | None
+    ) -> tuple[Column, str]:
+        """Return the type of a column of numbers or dates with all that its values tell, and the reason.
 
         Args:
             place: Place of the column.
+            column: Type of the column as far as it is known: `number`, `integer` or `datetime`.
             continuous: True if several values are not to be taken for levels.
+            reason: Reason of the type so far, such as of texts that are all numbers; None if there is none.
         """
-        values = self.statistics.values(place)
-        return Numbers(
-            rows=int(self.statistics.counts[place]),
-            values=None if values is None or (continuous and values[0].size > 1) else values[0],
-            whole=bool(self.statistics.whole[place]),
-            decimals=self._decimals[place],
-            step_s=self._steps_s.get(place, 0),
-            lowest=float(self.statistics.low.value[place]),
-            sample=self.sample[place],
-        )
+        sample, decimals = self.sample[place], self._decimals[place]
+        column = replace(column, decimals=None if column.date_only else decimals)
+        is_whole = bool(self.statistics.whole[place])
+        if column.type == "number" and is_whole and abs(sample).max() < _LARGEST:
+            column = replace(column, type="integer")
+        levels = self._levels(place, column)
+        if levels is not None and not (continuous and len(levels) > 1):
+            is_truth = set(levels) == {0, 1} and column.type != "datetime"
+            kind: ColumnType = "boolean" if is_truth else column.type
+            return replace(column, levels=levels, type=kind), _level_reason(levels, column)
+        spikes = tuple(find_spikes(sample))
+        if column.type == "datetime":  # its spikes are such as 9999-12-31, which stands for no end
+            column = replace(self._with_clock(place, column), spikes=spikes)
+            return column, f"{reason or 'The values are dates.'}{_about_spikes(column)}"
+        # Zero is a bound of all values, or of none.
+        values = np.append(sample, self.statistics.low.value[place])
+        rest = values[~np.isin(values, spikes)]
+        transform, gain = choose_transform(rest, decimals=decimals)
+        low = lower_bound(values, transform)
+        column = replace(column, spikes=spikes, transform=transform, low=low)
+        what = "whole numbers" if column.type == "integer" else "numbers"
+        reason = f"{reason or f'The values are {what}.'}{_about_spikes(column)}"
+        if transform != "none":
+            reason += f" The scale {transform} gains {gain:.2g} nats a value."
+        return column, reason
+
+    def _levels(self, place: int, column: Column) -> tuple[float, ...] | None:
+        """Return the values of a column as its levels, where they are few and each has many rows."""
+        found, rows = self.statistics.values(place), int(self.statistics.counts[place])
+        if found is None or not found[0].size:
+            return None
+        values = found[0]
+        is_whole = self.statistics.whole[place] and column.type != "datetime"
+        limit = MAX_WHOLE_LEVELS if is_whole else MAX_LEVELS
+        truths = set(values.tolist()) == {0.0, 1.0} and rows >= _TRUTH_ROWS
+        few = values.size <= limit and rows >= ROWS_PER_LEVEL * values.size
+        if values.size > 1 and not (truths or few):
+            return None
+        return tuple(int(value) if value.is_integer() else value for value in values.tolist())
+
+    def _with_clock(self, place: int, column: Column) -> Column:
+        """Return a column of dates with the longest step of a clock that all are multiples of."""
+        step_s = self._steps_s.get(place, 0)
+        if step_s and not column.date_only:
+            longest = next((step for step in _CLOCK_STEPS if step_s % step == 0), 0)
+            column = replace(column, step_s=longest)
+        if not has_date(column.datetime_format):
+            return replace(column, low=0.0, high=DAY_S - 1.0)
+        return column
 
     def summary(self, place: int, column: Column, reason: str) -> ColumnSummary:
         """Return the statistics of a column, as far as its type has them."""
@@ -147,3 +209,27 @@ def _spike_counts(
     if values is not None:
         return tuple(int(values[1][np.searchsorted(values[0], spike)]) for spike in column.spikes)
     return tuple(round(float(np.mean(sample == spike)) * rows) for spike in column.spikes)
+
+
+def _about_spikes(column: Column) -> str:
+    """Return a sentence behind a reason that names the first spikes of a column; an empty text if it has none."""
+    first = column.spikes[:_MOST_NAMED]
+    if not first:
+        return ""
+    named = (
+        decode_cells(np.array(first), column).to_pylist()
+        if column.type == "datetime"
+        else [f"{spike:g}" for spike in first]
+    )
+    more = ", ..." if len(column.spikes) > _MOST_NAMED else ""
+    return f" Many cells have the same value: {', '.join(named)}{more}."
+
+
+def _level_reason(levels: tuple[float, ...], column: Column) -> str:
+    if len(levels) == 1:
+        return "All cells have the same value."
+    if set(levels) == {0, 1}:
+        return "The cells are 0 or 1."
+    kinds = {"integer": "whole numbers", "datetime": "dates"}
+    kind = kinds.get(column.type, "numbers")
+    return f"The cells are {kind} of {len(levels)} values."

@@ -41,12 +41,6 @@ def retype_table(
 ) -> TableSummary:
     """Store a table again with other types of some columns. Call it in a process of the pool.
 
-    Args:
-        stored: Table as it is stored.
-        destination: npy file to write; there is none after an error.
-        types: New types by name.
-        options: Options that the file was read with.
-
     Raises:
         TableError: ``dataset-dtype``: a column cannot have its type; ``unknown-column``.
     """
@@ -121,9 +115,7 @@ def _source(stored: StoredFiles) -> Source:
         dtypes=[column.get("dtype", "float64") for column in stored.columns],
         types=types,
         named=names != default_names(len(names)),
-        nameless=frozenset(),
         batches=batches,
-        warnings=[],
         untyped=pa.string() in types,
     )
 

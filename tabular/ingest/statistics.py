@@ -98,12 +98,7 @@ class RunningStatistics:
         return correlation
 
     def update(self, values: Columns, *, row_numbers: NDArray[np.int64]) -> None:
-        """Add some rows.
-
-        Args:
-            values: One row or more; missing, or finite with squares that are finite too.
-            row_numbers: Number of each row in the file.
-        """
+        """Add some rows."""
         absent = np.isnan(values)
         gaps = bool(absent.any())
         unshifted = np.isnan(self._shift)

@@ -22,7 +22,6 @@ from tabular.formats import (
     TableWarning,
     warning,
 )
-from tabular.ingest.numbers import number_column
 from tabular.ingest.observed import MIN_SPREAD, SHORT_FLOATS, ObservedColumns
 from tabular.ingest.screen import RowScreen
 from tabular.ingest.types import (
@@ -59,12 +58,6 @@ def parse_table(
 ) -> TableSummary:
     """Check a file and store it as a row-major npy file, with its cells beside it. Call it in a process of the pool.
 
-    Args:
-        source: File as uploaded.
-        destination: File to write; there is none after an error.
-        format: Format that the client declared.
-        options: Options of reading, and bounds of the size.
-
     Raises:
         TableError: The file cannot be stored; see ``docs/datasets.md``.
         OSError: The disk is full or failed.
@@ -84,11 +77,6 @@ def store_table(table: Source, destination: Path, *, options: ParseOptions) -> T
     """Store the numbers of a table as a row-major npy file, and beside it its cells as they came.
 
     A table of floats alone, all of them modelled, is its own cells.
-
-    Args:
-        table: Opened table.
-        destination: npy file to write; there is none after an error.
-        options: Types of columns, and policies.
 
     Raises:
         TableError: The table cannot be stored; see ``docs/datasets.md``.
@@ -163,12 +151,7 @@ class _Store:
         return "float64" if self.table.untyped and is_number else self.table.dtypes[at]
 
     def run(self, destination: Path, beside: Path | None) -> TableSummary:
-        """Read all rows, and write their numbers.
-
-        Args:
-            destination: npy file to write.
-            beside: File of the cells to write; None for none.
-        """
+        """Read all rows, and write their numbers."""
         if not self.kept:
             raise self._nothing_left()
         text_bytes = 0
@@ -282,7 +265,16 @@ class _Store:
         policy = self.options.constant
         found = [self.screen.names[place] for place in np.flatnonzero(constant)]
         if found and (policy == "error" or (policy == "drop" and constant.all())):
-            raise _constant_error(found, every=bool(constant.all()))
+            named = ", ".join(map(repr, found[:_MAX_NAMED]))
+            more = f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
+            text = (
+                "Every column is constant: all rows are the same."
+                if constant.all()
+                else f"Constant, or varying by less than {MIN_SPREAD:g}: {named}{more}. With constant=drop"
+                " such columns are left out, with constant=keep they are modelled as one value."
+            )
+            errors = [(name, "The column is constant.") for name in found]
+            raise TableError("dataset-constant-column", text, column=found[0], errors=errors)
         words = {
             "drop": "was left out",
             "keep": "is modelled as one value: any other is nearly impossible",
@@ -306,9 +298,11 @@ class _Store:
             gone = Column(name=column.name, type="ignored", missing=column.missing, decimals=whole)
             return gone, ignored
         wanted = self.wanted.get(at)
-        numbers = observed.numbers(place, continuous=wanted == "number")
-        typed, reason = number_column(
-            column, numbers, reason=None if decision is None else decision.reason
+        typed, reason = observed.typed(
+            place,
+            column,
+            continuous=wanted == "number",
+            reason=None if decision is None else decision.reason,
         )
         if wanted is not None:
             return replace(typed, type=wanted), "The caller says so."
@@ -355,21 +349,3 @@ class _Store:
             if at in summaries and summaries[at].column.type != "ignored"
         }
         yield from about_columns(self.observed, modelled, self.dtypes)
-
-
-def _constant_error(found: list[str], *, every: bool) -> TableError:
-    named = ", ".join(repr(name) for name in found[:_MAX_NAMED])
-    more = f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
-    if every:
-        text = "Every column is constant: all rows are the same."
-    else:
-        text = (
-            f"Constant, or varying by less than {MIN_SPREAD:g}: {named}{more}. With constant=drop"
-            " such columns are left out, with constant=keep they are modelled as one value."
-        )
-    return TableError(
-        "dataset-constant-column",
-        text,
-        column=found[0],
-        errors=[(name, "The column is constant.") for name in found],
-    )

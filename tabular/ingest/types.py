@@ -386,12 +386,7 @@ def _levels(profile: TextProfile, options: ParseOptions) -> Column:
 
 
 def _truths(profile: TextProfile, *, pairs: bool = True) -> Decision | None:
-    """Return the type of a column of truth values, with the spellings that are most frequent.
-
-    Args:
-        profile: Counts of the cells.
-        pairs: True if the texts of true and of false must go with each other.
-    """
+    """Return the type of a column of truth values, with the spellings that are most frequent."""
     if profile.native is not None and profile.native.type == "boolean":
         bools = tuple(
             is_true for is_true in (False, True) if str(is_true).lower() in profile.counts

@@ -35,13 +35,7 @@ _FEWEST_OTHERS = 10  # distinct values
 def about_columns(
     observed: ObservedColumns, columns: Mapping[int, Column], dtypes: Sequence[str]
 ) -> Iterator[TableWarning]:
-    """Yield the warnings about columns, and about their number of rows.
-
-    Args:
-        observed: Columns of which all rows have been seen.
-        columns: Types of those that are modelled, by their places.
-        dtypes: Types of the columns in the file.
-    """
+    """Yield the warnings about columns, and about their number of rows."""
     rows = observed.statistics.rows
     wanted = max(_FEW_ROWS, _FEW_ROWS_PER_COLUMN * len(columns))
     if rows < wanted:
@@ -105,11 +99,7 @@ def _about_dependence(
 
 
 def _dependent_columns(correlation: NDArray[np.float64]) -> Iterator[tuple[int, list[int]]]:
-    """Yield each column that is a linear function of columns before it, and which ones.
-
-    Args:
-        correlation: Correlation matrix of columns that vary.
-    """
+    """Yield each column that is a linear function of columns before it, and which ones."""
     basis: list[int] = []
     for column in range(len(correlation)):
         weights = np.linalg.solve(correlation[np.ix_(basis, basis)], correlation[basis, column])
@@ -183,12 +173,7 @@ def _sentinels(sample: NDArray[np.float64], column: Column) -> str | None:
 
 
 def find_sentinels(sample: NDArray[np.float64], column: Column) -> list[float]:
-    """Return values of several cells that are further from all others than these from one another.
-
-    Args:
-        sample: Values of a column.
-        column: Type of the column, with its spikes.
-    """
+    """Return values of several cells that are further from all others than these from one another."""
     values, counts = np.unique(sample, return_counts=True)
     several = values[counts >= _FEWEST_CELLS]
     if not several.size:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
+from tabular.cells import is_text
 from tabular.errors import TableError
 from tabular.formats import ParseOptions
 from tabular.numbers import MAX_DECIMALS, round_to
@@ -95,27 +96,25 @@ def _source(
 ) -> Source:
     check_columns(len(schema), options=options)
     names, nameless, warnings = mend_names(list(schema.names))
-    kinds = [field.type for field in schema]
+    kinds = [_bare(field.type) for field in schema]
     for name, kind in zip(names, kinds, strict=True):
         if not _is_known(kind):
-            text = f"Column {name!r} is of type {type_name(kind)}, which is not read."
+            text = f"Column {name!r} is of type {_name_of(kind)}, which is not read."
             raise TableError("dataset-dtype", text, column=name)
     unread = {place: NESTED for place, kind in enumerate(kinds) if not _has_cells(kind)}
     plain = [_plain_type(kind) for kind in kinds]
+    dtypes = [_name_of(field.type) for field in schema]
 
     def batches() -> Iterator[pa.RecordBatch]:
         step = rows_per_chunk(len(kinds))
         for batch in read():
             for start in range(0, batch.num_rows, step):
-                some = batch.slice(start, step)
-                columns = [
-                    _plain(cells, kind) for cells, kind in zip(some.columns, plain, strict=True)
-                ]
-                yield pa.record_batch(columns, names=[str(place) for place in range(len(kinds))])
+                columns = map(_plain, batch.slice(start, step).columns, plain)
+                yield pa.record_batch(list(columns), names=[str(at) for at in range(len(plain))])
 
     return Source(
         names=names,
-        dtypes=[_FLOATS.get(name, name) for name in map(type_name, kinds)],
+        dtypes=[_FLOATS.get(name, name) for name in dtypes],
         types=plain,
         named=True,
         nameless=nameless,
@@ -125,17 +124,20 @@ def _source(
     )
 
 
-def type_name(kind: pa.DataType) -> str:
+def _name_of(kind: pa.DataType) -> str:
     """Return the name of a type, without what is nested in it."""
     return str(kind).partition("<")[0].partition("(")[0].partition("[")[0][:_LONGEST_TYPE]
 
 
+def _bare(kind: pa.DataType) -> pa.DataType:
+    """Return the type of values, without the extensions and dictionaries around them."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _bare(kind.storage_type)
+    return _bare(kind.value_type) if pa.types.is_dictionary(kind) else kind
+
+
 def _is_known(kind: pa.DataType) -> bool:
     """Return whether values of a type can be cast: Arrow looks the powers of decimals up without a bound."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _is_known(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _is_known(kind.value_type)
     if pa.types.is_decimal(kind):
         return bool(abs(kind.scale) <= _MOST_DIGITS[kind.bit_width])
     return not pa.types.is_interval(kind)
@@ -143,36 +145,16 @@ def _is_known(kind: pa.DataType) -> bool:
 
 def _has_cells(kind: pa.DataType) -> bool:
     """Return whether values of a type are single cells."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _has_cells(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _has_cells(kind.value_type)
-    return bool(
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_temporal(kind)
-        or pa.types.is_null(kind)
-        or _is_text(kind)
-    )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
-    )
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    is_other = pa.types.is_boolean(kind) or pa.types.is_temporal(kind) or pa.types.is_null(kind)
+    return bool(is_number or is_other or is_text(kind))
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type as which cells are read: that of the file, or text or floats that stand for it."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _plain_type(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
     if pa.types.is_decimal(kind):
         return pa.float64()
-    if not _has_cells(kind) or _is_text(kind) or pa.types.is_null(kind):
+    if not _has_cells(kind) or is_text(kind) or pa.types.is_null(kind):
         return pa.string()
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return pa.timestamp(kind.unit, "UTC")  # a zone may be any text
@@ -181,11 +163,11 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 def _plain(cells: pa.Array, kind: pa.DataType) -> pa.Array:
     if isinstance(cells, pa.ExtensionArray):
-        cells = cells.storage
+        return _plain(cells.storage, kind)
+    if pa.types.is_dictionary(cells.type):
+        return _plain(cells.dictionary_decode(), kind)
     if not _has_cells(cells.type):
         return pa.nulls(len(cells), kind)
-    if pa.types.is_dictionary(cells.type):
-        cells = cells.dictionary_decode()
     if pa.types.is_decimal(cells.type):
         # The cast multiplies by an inexact power of ten.
         numbers = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)

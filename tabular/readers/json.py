@@ -148,12 +148,6 @@ def cell_rows(
 ) -> list[Sequence[Any]]:
     """Return parsed rows as one list of cells each, in the order of the columns; what objects lack is null.
 
-    Args:
-        rows: Parsed rows.
-        keys: Names of the columns.
-        listed: True if rows are lists, False if they are objects.
-        before: Number of rows of the table before these.
-
     Raises:
         TableError: Naming the row that is no such list or object.
     """
@@ -222,13 +216,7 @@ def _parsed(lines: Sequence[bytes], line: int, row: int) -> Iterator[Any]:
 def _source(
     read: Callable[[], Iterator[list[Any]]], names: list[str] | None, options: ParseOptions
 ) -> Source:
-    """Return the source of rows, of which all are looked at once for their members and the kinds of their cells.
-
-    Args:
-        read: Function that yields all rows, some at a time.
-        names: Names of the columns, if the table gives them.
-        options: Bounds of the table's size.
-    """
+    """Return the source of rows, of which all are looked at once for their members and the kinds of their cells."""
     keys, listed = _keys(read, options)
     names = names if listed else None
     check_columns(len(keys), options=options)

@@ -74,9 +74,6 @@ class NpyHeader:
 def parse_header(start: bytes) -> NpyHeader | None:
     """Parse the header at the start of an npy file; nothing is unpickled or evaluated.
 
-    Args:
-        start: Bytes that have come so far.
-
     Returns:
         None where more bytes must come first.
 
@@ -132,10 +129,7 @@ def open_npy(path: Path, options: ParseOptions) -> Source:
         names=default_names(header.columns),
         dtypes=[header.dtype.name] * header.columns,
         types=[pa.float64()] * header.columns,
-        named=False,
-        nameless=frozenset(),
         batches=batches,
-        warnings=[],
     )
 
 
