@@ -1,7 +1,6 @@
 import functools
 import io
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ from starlette.testclient import TestClient
 
 from app.http import downloads
 from app.http.downloads import result_path
-from app.jobs.submission import JobSubmission
 from flows import CompiledFlow, MixedColumn, MixedSpec, NsfSpec, build, compile_flow, fit_encoding
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from models_store.jobs.parents import advance_all
 from models_store.jobs.retention import JobRetention
-from models_store.records import Dataset
 from tabular.columns import Column
 from tabular.formats import MEDIA_TYPES, TableFormat
 from tests.app.conftest import CSV, JSON, assert_refused, slug
@@ -234,39 +231,17 @@ def test_a_result_comes_in_its_own_format_alone(client, supervisor, output):
         assert (refused.status_code, slug(refused)) == (406, "not-acceptable")
 
 
-def test_other_jobs_have_no_file(client):
+def test_other_jobs_and_those_that_were_cancelled_have_no_file(client):
     body = {"model_name": "ring", "target": {"potential": "U1"}}
-    job_id = client.post("/v1/jobs/variational", json=body).json()["id"]
+    other = client.post("/v1/jobs/variational", json=body).json()["id"]
+    cancelled = start(client, "sampling", n=5).json()["id"]
+    client.post(f"/v1/jobs/{cancelled}/cancel")
     for ask in (client.get, client.delete):
-        response = ask(f"/v1/jobs/{job_id}/result")
-        assert (response.status_code, slug(response)) == (404, "job-without-result")
-    response = client.get("/v1/jobs/job_none/result")
-    assert (response.status_code, slug(response)) == (404, "not-found")
-
-
-def test_a_job_is_refused_whose_dataset_gets_other_types_while_it_is_accepted(client, monkeypatch):
-    table = TABLE.round()
-    table[:, 0] = 20200101 + np.arange(400) % 28
-    dataset_id = uploaded(client, table)
-    read = JobSubmission.dataset
-
-    def retyped(types: dict[str, str]) -> None:
-        answer = client.patch(f"/v1/datasets/{dataset_id}", json={"types": types})
-        assert answer.status_code == 200, answer.text
-
-    def read_before(submission: JobSubmission, found_id: str) -> Dataset:
-        found = read(submission, found_id)
-        monkeypatch.undo()
-        retyped({"age": "category"})
-        return found
-
-    retyped({"age": "number"})
-    monkeypatch.setattr(JobSubmission, "dataset", read_before)
-    refused = start(client, "scoring", dataset_id=dataset_id)
-    assert (refused.status_code, slug(refused)) == (409, "conflict")
-    assert slug(start(client, "scoring", dataset_id=dataset_id)) == "dataset-dtype"
-    retyped({"age": "number"})
-    assert start(client, "scoring", dataset_id=dataset_id).status_code == 202
+        assert_refused(ask(f"/v1/jobs/{other}/result"), 404, "job-without-result")
+        refused = ask(f"/v1/jobs/{cancelled}/result")
+        assert_refused(refused, 409, "result-not-ready")
+        assert refused.json()["detail"] == f"Job {cancelled} is cancelled and has no result."
+    assert_refused(client.get("/v1/jobs/job_none/result"), 404, "not-found")
 
 
 def test_a_file_that_is_damaged_or_not_whole_is_not_sent(client, supervisor, blobs):
@@ -277,15 +252,6 @@ def test_a_file_that_is_damaged_or_not_whole_is_not_sent(client, supervisor, blo
         assert_refused(client.get(url), 503, "artifact-corrupt")
     blobs.delete(key)
     assert_refused(client.get(url), 503, "artifact-missing")
-
-
-def test_a_cancelled_job_says_why_there_is_no_file(client):
-    job_id = start(client, "sampling", n=5).json()["id"]
-    client.post(f"/v1/jobs/{job_id}/cancel")
-    assert slug(client.delete(f"/v1/jobs/{job_id}/result")) == "result-not-ready"
-    response = client.get(f"/v1/jobs/{job_id}/result")
-    assert (response.status_code, slug(response)) == (409, "result-not-ready")
-    assert response.json()["detail"] == f"Job {job_id} is cancelled and has no result."
 
 
 @pytest.mark.parametrize("setting_values", [{"bulk_part_rows": 150}])
@@ -459,21 +425,3 @@ def test_texts_are_not_scored_as_numbers(client):
     response = client.post("/v1/jobs/scoring", content=json.dumps(request), headers=JSON)
     assert (response.status_code, response.json()["type"]) == (422, "/problems/dataset-dtype")
     assert "'height'" in response.json()["detail"]
-
-
-@pytest.mark.usefixtures("typed")
-def test_numbers_are_not_scored_as_dates(client):
-    digits = re.sub(rb",(20\d\d)-(\d\d)-(\d\d),", rb",\1\2\3,", BODY)
-    other = client.post("/v1/datasets?exclude=comment", content=digits, headers=CSV)
-    request = {"model": "table", "dataset_id": other.json()["id"]}
-
-    def scored_as(kind: str) -> Any:
-        changed = client.patch(other.headers["location"], json={"types": {"on": kind}})
-        assert changed.status_code == 200, changed.text
-        return client.post("/v1/jobs/scoring", content=json.dumps(request), headers=JSON)
-
-    dates = scored_as("datetime")
-    assert dates.status_code == 202, dates.text
-    client.post(f"{dates.headers['location']}/cancel")
-    numbers = scored_as("number")
-    assert (numbers.status_code, numbers.json()["type"]) == (422, "/problems/dataset-dtype")

@@ -6,7 +6,6 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from app.main import create_app
 from models_store.database.database import Database
 from models_store.job_states import Job
 from models_store.jobs.jobs import Jobs
@@ -14,7 +13,7 @@ from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
 from tests.app.conftest import assert_refused, slug
 from tests.app.serving import registered
-from tests.models_store.makers import LEASE_S, PROJECT, a_version, added, claimed
+from tests.models_store.makers import LEASE_S, PROJECT, added, claimed
 
 COLUMNS = [
     {"name": f"x{i}", "dtype": "float64", "mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0}
@@ -169,14 +168,6 @@ def test_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, data
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
 
 
-def test_a_repeat_after_a_restart_gives_the_first_job(client, settings, dataset_id):
-    first = start(client, dataset_id, key="k-4").json()
-    with TestClient(create_app(settings)) as restarted:
-        again = start(restarted, dataset_id, key="k-4")
-    assert (again.status_code, again.json()) == (202, first)
-    assert again.headers["idempotent-replayed"] == "true"
-
-
 def test_keys_that_are_no_keys_are_refused(client, dataset_id):
     for key in ("", "x" * 256, "a b", "\u00e9"):
         headers = [(b"content-type", b"application/json"), (b"idempotency-key", key.encode())]
@@ -277,16 +268,6 @@ def test_a_succeeded_job_names_its_version(client, database, blobs):
     assert job["state"] == "succeeded"
     assert job["model"] == {"name": "people", "version": 1}
     assert job["metrics"] == {"epoch": 7, "test_log_likelihood": 3.0}
-
-
-def test_a_cancel_that_comes_first_beats_the_result(client, dataset_id, work):
-    job_id = start(client, dataset_id).json()["id"]
-    job = claimed(work)
-    client.post(f"/v1/jobs/{job_id}/cancel")
-    with pytest.raises(Exception, match="no longer holds"):
-        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
-    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
-    assert client.get("/v1/models/people").status_code == 404
 
 
 def test_the_request_ids_reach_the_job(client, dataset_id):

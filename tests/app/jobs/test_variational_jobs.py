@@ -106,15 +106,6 @@ def test_what_does_not_suit_the_dataset_is_refused(client):
     assert (response.status_code, slug(response)) == (422, "flow-unsuitable")
 
 
-def test_a_key_belongs_to_one_body_of_one_kind_of_job(client):
-    first = start(client, RING, key="k")
-    again = start(client, RING, key="k", optimisation={})
-    assert again.headers["idempotent-replayed"] == "true"
-    assert again.json()["id"] == first.json()["id"]
-    other = start(client, {"potential": "U2"}, key="k")
-    assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
-
-
 def test_progress_counts_iterations_and_reports_are_events(client, database):
     job_id = start(client, RING).json()["id"]
     work = JobWork(database)
